@@ -121,8 +121,11 @@ def _read_artifact(path: Path, name: str, remedy: str) -> Artifact:
     try:
         artifact = json.loads(path.read_text(encoding="utf-8"))
         if "compilerOutput" in artifact:  # the format of 0x's sol-compiler, which Chainlink used
-            output = artifact["compilerOutput"]
-            artifact = {"abi": output["abi"], "bytecode": output["evm"]["bytecode"]["object"]}
+            compiler_output = artifact["compilerOutput"]
+            artifact = {
+                "abi": compiler_output["abi"],
+                "bytecode": compiler_output["evm"]["bytecode"]["object"],
+            }
         bytecode = artifact["bytecode"]
         return Artifact(artifact["abi"], bytecode if bytecode.startswith("0x") else "0x" + bytecode)
     except FileNotFoundError:
@@ -216,13 +219,13 @@ def _cached_root(manifest: NpmManifest) -> Path:
     from filelock import FileLock
 
     cache = Path(platformdirs.user_cache_dir("trimtab")) / "npm"
-    target = cache / lock_hash
-    if not (target / "node_modules").is_dir():
+    installed = cache / lock_hash
+    if not (installed / "node_modules").is_dir():
         cache.mkdir(parents=True, exist_ok=True)
         with FileLock(cache / f"{lock_hash}.lock"):
-            if not (target / "node_modules").is_dir():
-                _install(folder, cache, target)
-    return target / "node_modules"
+            if not (installed / "node_modules").is_dir():
+                _install(folder, cache, installed)
+    return installed / "node_modules"
 
 
 def _install(folder: Path, cache: Path, target: Path) -> None:

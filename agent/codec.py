@@ -144,12 +144,12 @@ def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """Return a dict. Raises ValueError for a repeated key, of which json would keep only the last
     value.
     """
-    result = dict(pairs)
-    if len(result) != len(pairs):
+    value_by_key = dict(pairs)
+    if len(value_by_key) != len(pairs):
         keys = [key for key, _ in pairs]
         repeated = next(key for key in keys if keys.count(key) > 1)
         raise ValueError(f"key {repeated!r} appears twice")
-    return result
+    return value_by_key
 
 
 def _fault_text(error: BaseException, _type: type | None) -> str:
@@ -295,19 +295,19 @@ def _list_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], tuple[A
     def read(data: Any, target: Any) -> tuple[Any, ...]:
         if not isinstance(data, list | tuple):
             raise ValueError(f"{_quoted(data)} is not a list")
-        item_types = type_args[:1] * len(data) if type_args[-1] is Ellipsis else type_args
-        if len(item_types) != len(data):
-            raise ValueError(f"{len(data)} entries instead of {len(item_types)}")
-        items, errors = [], []
-        for index, (item_type, item) in enumerate(zip(item_types, data, strict=True)):
+        member_types = type_args[:1] * len(data) if type_args[-1] is Ellipsis else type_args
+        if len(member_types) != len(data):
+            raise ValueError(f"{len(data)} entries instead of {len(member_types)}")
+        members, errors = [], []
+        for index, (member_type, member) in enumerate(zip(member_types, data, strict=True)):
             try:
-                items.append(converter.structure(item, item_type))
+                members.append(converter.structure(member, member_type))
             except Exception as error:
-                error.add_note(IterableValidationNote(f"entry {index}", index, item_type))
+                error.add_note(IterableValidationNote(f"entry {index}", index, member_type))
                 errors.append(error)
         if errors:
             raise IterableValidationError("bad entries", errors, target)
-        return tuple(items)
+        return tuple(members)
 
     return read
 

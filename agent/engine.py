@@ -304,7 +304,7 @@ def _confirm_plan(ports: StepPorts, cycle: Cycle, outcome: StepOutcome) -> StepR
     if confirmation is None:
         if not ports.transactor.confirm(outcome):
             return _decline(ports, cycle, outcome)
-        ports.transactor.composer.require_fresh(outcome.step_input, plan)
+        ports.transactor.composer.require_unexpired(outcome.step_input, plan)
         confirmation = confirmation_of(outcome, plan)
     require_as_confirmed(confirmation, outcome, plan)
     return StepResult(replace(cycle, confirmed=confirmation), outcome, plan)
@@ -322,16 +322,16 @@ def _plan_to_send(cycle: Cycle, outcome: StepOutcome) -> Plan | None:
     return None if cycle.is_risk_reducing_only and not reduces_risk(outcome) else plan
 
 
-def _with_other_exit(cycle: Cycle, token: str) -> Cycle | None:
+def _with_other_exit(cycle: Cycle, exit_token: str) -> Cycle | None:
     """Return the cycle without the confirmation, to be evaluated and confirmed again: if the exit
     of this plan was already tried (it is then skipped), or is not the confirmed one. None if the
     plan may go on.
     """
-    if token and token in cycle.exits_tried:
+    if exit_token and exit_token in cycle.exits_tried:
         return cycle.after_exit(
-            BlockedExit(token, evaluation.SOLD_IN_PART_REASON, evaluation.NO_ACTION_REMEDY)
+            BlockedExit(exit_token, evaluation.SOLD_IN_PART_REASON, evaluation.NO_ACTION_REMEDY)
         )
-    if cycle.confirmed is None or cycle.confirmed.exit_token == token:
+    if cycle.confirmed is None or cycle.confirmed.exit_token == exit_token:
         return None
     return cycle.after_exit()
 
@@ -354,14 +354,14 @@ def _act(ports: StepPorts, cycle: Cycle, outcome: StepOutcome, plan: Plan) -> St
     """Send the plan's next transaction: a missing approval if there is one, else that of the plan
     itself. The cycle is written before it is sent, so that a restart knows of it.
     """
-    if not plan.actions and not plan.in_layer:
+    if not plan.actions and not plan.acts_in_layer:
         record_part_begin(ports.store, outcome)
         for before_swap in records.BEFORE_SWAP:
             before_swap(ports.readers, ports.store, outcome)
     composer = ports.transactor.composer
-    token = outcome.decided.exit_token
-    approval_count = dict(cycle.approved).get(token, 0)
-    is_last_attempt = dict(cycle.attempts).get(token, 0) + 1 >= MAX_APPROVALS
+    exit_token = outcome.decided.exit_token
+    approval_count = dict(cycle.approved).get(exit_token, 0)
+    is_last_attempt = dict(cycle.attempts).get(exit_token, 0) + 1 >= MAX_APPROVALS
     if missing_approvals := evaluation.missing_approvals(
         composer, outcome, plan, approval_count, is_last_attempt
     ):

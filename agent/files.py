@@ -17,28 +17,30 @@ def replace_file(path: Path, content: Content, mode: int = 0o600) -> None:
 
     Raises OSError and leaves the target unchanged.
     """
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(6)}.draft")
+    temporary_path = path.with_name(f".{path.name}.{secrets.token_hex(6)}.draft")
     try:
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        with os.fdopen(
+            os.open(temporary_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb"
+        ) as file:
             if isinstance(content, bytes):
                 file.write(content)
             else:
                 content(file)
             file.flush()
             os.fsync(file.fileno())
-        draft.replace(path)
+        temporary_path.replace(path)
     finally:
-        draft.unlink(missing_ok=True)
+        temporary_path.unlink(missing_ok=True)
 
 
 def create_file(path: Path, content: bytes, mode: int = 0o600) -> None:
     """Create a file with its whole content or not at all. Raises FileExistsError, OSError."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(6)}.draft")
+    temporary_path = path.with_name(f".{path.name}.{secrets.token_hex(6)}.draft")
     try:
-        replace_file(draft, content, mode)
-        os.link(draft, path)
+        replace_file(temporary_path, content, mode)
+        os.link(temporary_path, path)
     finally:
-        draft.unlink(missing_ok=True)
+        temporary_path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -39,8 +39,8 @@ def named_key_variables(table: Any) -> Iterator[str]:
             else:
                 yield from named_key_variables(value)
     elif isinstance(table, list):
-        for item in table:
-            yield from named_key_variables(item)
+        for member in table:
+            yield from named_key_variables(member)
 
 
 def drop_key_variables(configs: Sequence[Path]) -> None:

@@ -215,24 +215,24 @@ def parse_bps(share: object, field: str) -> int:
     return share_bps.numerator
 
 
-def parse_share_bps(value: object, field: str) -> int:
+def parse_share_bps(share: object, field: str) -> int:
     """Return the basis points of "0.5%", "50bps" or "1.5x". Raises ConfigError without a unit: 0.5
     may mean a half or half a percent (T21).
     """
-    match = _SHARE.fullmatch(value.strip()) if isinstance(value, str) else None
+    match = _SHARE.fullmatch(share.strip()) if isinstance(share, str) else None
     if match is None:
-        share_text = str(value).strip()
+        share_text = str(share).strip()
         fault = "is not a share"
         if share_text.startswith("-"):
             fault = "is negative"
         elif _BARE_NUMBER.fullmatch(share_text):
             fault = "has no unit"
 
-        raise ConfigError(f"{field}: {value!r} {fault}", f"write {_as_percent(share_text)}")
+        raise ConfigError(f"{field}: {share!r} {fault}", f"write {_as_percent(share_text)}")
     bps = Fraction(Decimal(match[1])) * _BPS_OF_UNIT[match[2]]
     if bps.denominator != 1:
         raise ConfigError(
-            f"{field}: {value!r} is finer than one basis point (0.01%)", "round it to 0.01%"
+            f"{field}: {share!r} is finer than one basis point (0.01%)", "round it to 0.01%"
         )
     return bps.numerator
 
@@ -314,8 +314,8 @@ def bounded_bps(
         for share, low_bound, high_bound in zip(shares, low, high, strict=True)
     ]
     whole_bps = [floor_int(share) for share in clipped_shares]
-    while (missing := total - sum(whole_bps)) != 0:
-        increment = sign_of(missing)
+    while (missing_bps := total - sum(whole_bps)) != 0:
+        increment = sign_of(missing_bps)
         adjustable = [
             i for i in range(len(whole_bps)) if low[i] <= whole_bps[i] + increment <= high[i]
         ]
@@ -381,9 +381,9 @@ def format_time(at_s: int) -> str:
 
 def format_duration(seconds: int) -> str:
     """Format a number of seconds in at most two units, rounded down: 93,784 -> "1 d 2 h"."""
-    texts, rest_s = [], seconds
+    texts, remaining_s = [], seconds
     for size, unit in _DURATION_UNITS:
-        count, rest_s = divmod(rest_s, size)
+        count, remaining_s = divmod(remaining_s, size)
         if count:
             texts.append(f"{count} {unit}")
     return " ".join(texts[:2]) or "0 s"

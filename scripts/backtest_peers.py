@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-VALUE = 1e6
+START_VALUE = 1e6
 MarketArrays = Any
 TimedResult = tuple[float, float, float]
 """Wall seconds, processor seconds, final value."""
 
 
-def frame(market: MarketArrays) -> Any:
+def price_frame(market: MarketArrays) -> Any:
     """Return the prices as a table with dates."""
     import pandas as pd
 
@@ -40,26 +40,26 @@ def _run_bt(market: MarketArrays, at_our_bars: bool) -> TimedResult:
     """
     import bt as library
 
-    prices = frame(market)
+    prices = price_frame(market)
     fee, asset_count = float(market["fee"]), prices.shape[1]
-    state = {"begun": False}
-    dates = {prices.index[0], *prices.index[market["rebalanced"]]}
+    run_state = {"begun": False}
+    our_dates = {prices.index[0], *prices.index[market["rebalanced"]]}
 
     class OnlyOurBars(library.Algo):
         """Passes only at the given bars."""
 
         def __call__(self, target: Any) -> bool:
-            return target.now in dates
+            return target.now in our_dates
 
     class MarkBegun(library.Algo):
         """Marks the end of the first bar."""
 
         def __call__(self, target: Any) -> bool:
-            state["begun"] = True
+            run_state["begun"] = True
             return True
 
     def commission(quantity: float, price: float) -> float:
-        return abs(quantity) * price * fee if state["begun"] else 0.0
+        return abs(quantity) * price * fee if run_state["begun"] else 0.0
 
     own_rule = library.algos.Or(
         [
@@ -67,18 +67,28 @@ def _run_bt(market: MarketArrays, at_our_bars: bool) -> TimedResult:
             library.algos.RunIfOutOfBounds(float(market["band"]) * asset_count),
         ]
     )
-    weighing = [
+    weighting_algorithms = [
         library.algos.SelectAll(),
         library.algos.WeighSpecified(**dict.fromkeys(prices.columns, 1.0 / asset_count)),
     ]
-    algorithms = [OnlyOurBars(), *weighing] if at_our_bars else [*weighing, own_rule]
+    algorithms = (
+        [OnlyOurBars(), *weighting_algorithms] if at_our_bars else [*weighting_algorithms, own_rule]
+    )
     strategy = library.Strategy("band", [*algorithms, library.algos.Rebalance(), MarkBegun()])
-    test = library.Backtest(
-        strategy, prices, initial_capital=VALUE, commissions=commission, integer_positions=False
+    backtest = library.Backtest(
+        strategy,
+        prices,
+        initial_capital=START_VALUE,
+        commissions=commission,
+        integer_positions=False,
     )
     began_s, processor_began_s = perf_counter(), process_time()
-    test.run()
-    return perf_counter() - began_s, process_time() - processor_began_s, float(test.strategy.value)
+    backtest.run()
+    return (
+        perf_counter() - began_s,
+        process_time() - processor_began_s,
+        float(backtest.strategy.value),
+    )
 
 
 def bt(market: MarketArrays) -> TimedResult:
@@ -86,7 +96,7 @@ def bt(market: MarketArrays) -> TimedResult:
     return _run_bt(market, at_our_bars=False)
 
 
-def bt_told(market: MarketArrays) -> TimedResult:
+def bt_at_our_bars(market: MarketArrays) -> TimedResult:
     """Run bt at the bars at which ours traded."""
     return _run_bt(market, at_our_bars=True)
 
@@ -95,10 +105,10 @@ def vectorbt(market: MarketArrays) -> TimedResult:
     """Run vectorbt with orders at the bars at which ours traded, since it has no rule for bands."""
     import vectorbt as library
 
-    prices = frame(market)
-    asset_count, bars = prices.shape[1], market["rebalanced"]
+    prices = price_frame(market)
+    asset_count, our_bars = prices.shape[1], market["rebalanced"]
     sizes = np.full(prices.shape, np.nan)
-    sizes[bars] = 1.0 / asset_count
+    sizes[our_bars] = 1.0 / asset_count
     sizes[0] = 1.0 / asset_count
     fees = np.full(prices.shape, float(market["fee"]))
     fees[0] = 0.0
@@ -106,11 +116,11 @@ def vectorbt(market: MarketArrays) -> TimedResult:
     def run_once() -> TimedResult:
         began_s, processor_began_s = perf_counter(), process_time()
         portfolio = library.Portfolio.from_orders(
-            prices, size=sizes, size_type="targetpercent", fees=fees, init_cash=VALUE, cash_sharing=True, group_by=True,
+            prices, size=sizes, size_type="targetpercent", fees=fees, init_cash=START_VALUE, cash_sharing=True, group_by=True,
             call_seq="auto", freq="1h",
         )  # fmt: skip
-        value = float(portfolio.value().iloc[-1])
-        return perf_counter() - began_s, process_time() - processor_began_s, value
+        final_value = float(portfolio.value().iloc[-1])
+        return perf_counter() - began_s, process_time() - processor_began_s, final_value
 
     run_once()
     return min(run_once() for _ in range(5))
@@ -123,7 +133,7 @@ def cvxportfolio(market: MarketArrays) -> TimedResult:
     import cvxportfolio as library
     import pandas as pd
 
-    prices = frame(market)
+    prices = price_frame(market)
     returns = prices.pct_change().shift(-1).fillna(0.0)  # the last row has no next price
     returns["cash"] = 0.0
     asset_count, band = prices.shape[1], float(market["band"])
@@ -142,15 +152,22 @@ def cvxportfolio(market: MarketArrays) -> TimedResult:
         round_trades=False, min_history=pd.Timedelta("0s"),
     )  # fmt: skip
     began_s, processor_began_s = perf_counter(), process_time()
-    result = simulator.backtest(
-        Band(), start_time=returns.index[0], end_time=returns.index[-1], h=target_weights * VALUE
+    backtest_result = simulator.backtest(
+        Band(),
+        start_time=returns.index[0],
+        end_time=returns.index[-1],
+        h=target_weights * START_VALUE,
     )
-    return perf_counter() - began_s, process_time() - processor_began_s, float(result.v.iloc[-1])
+    return (
+        perf_counter() - began_s,
+        process_time() - processor_began_s,
+        float(backtest_result.v.iloc[-1]),
+    )
 
 
 PEERS: dict[str, Callable[[MarketArrays], TimedResult]] = {
     "bt": bt,
-    "bt-told": bt_told,
+    "bt-told": bt_at_our_bars,
     "vectorbt": vectorbt,
     "cvxportfolio": cvxportfolio,
 }
@@ -159,8 +176,8 @@ PEERS: dict[str, Callable[[MarketArrays], TimedResult]] = {
 def main() -> None:
     warnings.simplefilter("ignore")
     with np.load(sys.argv[2]) as market:
-        seconds, busy, value = PEERS[sys.argv[1]](market)
-    print(json.dumps({"seconds": seconds, "processor_s": busy, "final_value": value}))
+        wall_s, processor_s, final_value = PEERS[sys.argv[1]](market)
+    print(json.dumps({"seconds": wall_s, "processor_s": processor_s, "final_value": final_value}))
 
 
 if __name__ == "__main__":

@@ -43,17 +43,17 @@ from agent.backtest.sweep import (
     sweep,
 )
 from agent.model import Destination, Threshold
-from scripts.quote_peers import Missing, install
+from scripts.quote_peers import PeerMissing, install
 
-ASSETS, BAND_BPS, COST_BPS, RUNS = 8, 500, 10.0, 50
-VALUE = 1e6
+ASSETS, BAND_BPS, FEE_BPS, KERNEL_RUNS = 8, 500, 10.0, 50
+START_VALUE = 1e6
 START_S, HOUR_S = 1_600_000_000, 3_600
 DEPTH = 10**9
-PEERS = ("bt==1.4.1", "vectorbt==1.2.0", "cvxportfolio==1.5.1")
-NAMES = ("bt", "bt-told", "vectorbt", "cvxportfolio")
-LONGEST_S = 3_600
+PEER_PACKAGES = ("bt==1.4.1", "vectorbt==1.2.0", "cvxportfolio==1.5.1")
+PEER_NAMES = ("bt", "bt-told", "vectorbt", "cvxportfolio")
+PEER_TIMEOUT_S = 3_600
 SYMBOLS = tuple(f"A{i}" for i in range(ASSETS))
-FEE = COST_BPS / 1e4
+FEE = FEE_BPS / 1e4
 Floats = np.ndarray
 Trader = Callable[[Floats, float, float], tuple[Floats, float]]
 """Function from values of the assets, target value of each, and cash to values and cash after
@@ -61,14 +61,14 @@ trading."""
 
 
 @dataclass(frozen=True)
-class Timed:
+class MedianTimes:
     """Median wall and processor time, in milliseconds."""
 
-    clock_ms: float
-    busy_ms: float
+    wall_ms: float
+    processor_ms: float
 
 
-def prices(bars: int) -> tuple[Floats, Floats]:
+def random_prices(bars: int) -> tuple[Floats, Floats]:
     """Return times and prices of random walks with annual volatilities of 50 to 100 %."""
     generator = np.random.default_rng(1)
     hourly_volatilities = np.array([0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 0.7, 0.6]) / np.sqrt(8_760)
@@ -80,26 +80,26 @@ def prices(bars: int) -> tuple[Floats, Floats]:
     return START_S + HOUR_S * np.arange(bars), 100 * np.exp(walks)
 
 
-def band(bps: int, depth: float = float("inf")) -> KernelSetting:
+def band_setting(bps: int, depth: float = float("inf")) -> KernelSetting:
     """Return the setting of equal weights with a band of `bps` points of the portfolio."""
     return KernelSetting(
         (10_000 // ASSETS,) * ASSETS,
         Threshold(bps, None),
         Destination.TARGET,
-        TradingCosts.pools(COST_BPS, depth, ASSETS),
+        TradingCosts.pools(FEE_BPS, depth, ASSETS),
     )
 
 
-def by_loop(
-    table: Floats, trade: Trader, trade_bars: Sequence[int] | None = None
+def run_by_loop(
+    closes: Floats, trade: Trader, trade_bars: Sequence[int] | None = None
 ) -> tuple[float, list[int]]:
     """Run the rule bar by bar; return the final value and the bars with trades. With `trade_bars` it trades
     at these bars instead. `trade` makes the trades.
     """
-    values, cash, traded_bars = np.full(ASSETS, VALUE / ASSETS), 0.0, []
+    values, cash, traded_bars = np.full(ASSETS, START_VALUE / ASSETS), 0.0, []
     trade_bar_set = None if trade_bars is None else set(trade_bars)
-    for bar in range(1, len(table)):
-        values = values * table[bar] / table[bar - 1]
+    for bar in range(1, len(closes)):
+        values = values * closes[bar] / closes[bar - 1]
         total = values.sum() + cash
         if (
             bar in trade_bar_set
@@ -111,155 +111,174 @@ def by_loop(
     return float(values.sum() + cash), traded_bars
 
 
-def together(values: Floats, _share: float, _cash: float) -> tuple[Floats, float]:
+def trade_to_equal_weights(values: Floats, _share: float, _cash: float) -> tuple[Floats, float]:
     """Trade as trimtab does: sales pay for purchases and all fees, so that all weights end equal.
     Solved by bisection.
     """
-    high = values.sum()
-    low = 0.9 * high
+    high_total = values.sum()
+    low_total = 0.9 * high_total
     for _ in range(80):
-        middle = (low + high) / 2
-        trades = middle / ASSETS - values
+        middle_total = (low_total + high_total) / 2
+        trades = middle_total / ASSETS - values
         is_affordable = np.where(trades < 0, -trades * (1 - FEE), -trades / (1 - FEE)).sum() > 0
-        low, high = (middle, high) if is_affordable else (low, middle)
-    return np.full(ASSETS, (low + high) / 2 / ASSETS), 0.0
+        low_total, high_total = (
+            (middle_total, high_total) if is_affordable else (low_total, middle_total)
+        )
+    return np.full(ASSETS, (low_total + high_total) / 2 / ASSETS), 0.0
 
 
-def each_its_own(values: Floats, share: float, _cash: float) -> tuple[Floats, float]:
+def trade_each_with_own_fee(
+    values: Floats, target_value: float, _cash: float
+) -> tuple[Floats, float]:
     """Trade as bt does: each asset moves to its share of the value before, less its own fee."""
-    trades = share - values
+    trades = target_value - values
     return values + np.where(trades > 0, trades / (1 + FEE), trades / (1 - FEE)), 0.0
 
 
-def last_gets_less(values: Floats, share: float, cash: float) -> tuple[Floats, float]:
+def trade_until_cash_is_spent(
+    values: Floats, target_value: float, cash: float
+) -> tuple[Floats, float]:
     """Trade as vectorbt does: sales first, then purchases from the smallest to the largest, until the
     cash is spent.
     """
-    trades, after = share - values, values.copy()
+    trades, values_after = target_value - values, values.copy()
     for asset in np.argsort(trades, kind="stable"):
         trade = trades[asset] if trades[asset] < 0 else min(trades[asset], cash / (1 + FEE))
         cash -= trade * (1 - FEE) if trade < 0 else trade * (1 + FEE)
-        after[asset] += trade
-    return after, cash
+        values_after[asset] += trade
+    return values_after, cash
 
 
-def on_credit(values: Floats, share: float, cash: float) -> tuple[Floats, float]:
+def trade_on_credit(values: Floats, target_value: float, cash: float) -> tuple[Floats, float]:
     """Trade as cvxportfolio does: each asset gets its share of the value before, and the fees are
     owed until the next trade.
     """
-    trades = share - values
-    return np.full(ASSETS, share), cash - trades.sum() - FEE * np.abs(trades).sum()
+    trades = target_value - values
+    return np.full(ASSETS, target_value), cash - trades.sum() - FEE * np.abs(trades).sum()
 
 
 def measure_kernel(
-    kernel_prices: KernelPrices, table: Floats, setting_count: int
+    kernel_prices: KernelPrices, closes: Floats, setting_count: int
 ) -> tuple[dict[str, Any], KernelResult]:
     """Measure the kernel once and over many settings. Raises AssertionError if the loop's result
     differs.
     """
-    setting = band(BAND_BPS)
-    result = run_kernel(kernel_prices, setting, VALUE, with_path=True)
-    loop_value, traded_bars = by_loop(table, together)
-    difference = abs(result.final_value / loop_value - 1)
-    if difference > 1e-9 or result.rebalance_bars.tolist() != traded_bars:
-        raise AssertionError(f"the loop comes to {loop_value}, the kernel to {result.final_value}")
-    run_times = timed(lambda: run_kernel(kernel_prices, setting, VALUE), RUNS)
-    settings = [band(300 + i) for i in range(setting_count)]
-    sweep_times = timed(lambda: sweep(kernel_prices, settings, VALUE), 5)
+    setting = band_setting(BAND_BPS)
+    kernel_result = run_kernel(kernel_prices, setting, START_VALUE, with_path=True)
+    loop_value, traded_bars = run_by_loop(closes, trade_to_equal_weights)
+    difference = abs(kernel_result.final_value / loop_value - 1)
+    if difference > 1e-9 or kernel_result.rebalance_bars.tolist() != traded_bars:
+        raise AssertionError(
+            f"the loop comes to {loop_value}, the kernel to {kernel_result.final_value}"
+        )
+    run_times = median_times(lambda: run_kernel(kernel_prices, setting, START_VALUE), KERNEL_RUNS)
+    settings = [band_setting(300 + i) for i in range(setting_count)]
+    sweep_times = median_times(lambda: sweep(kernel_prices, settings, START_VALUE), 5)
     return {
-        "bars": len(table),
-        "rebalances": result.rebalances,
-        "final_value": result.final_value,
+        "bars": len(closes),
+        "rebalances": kernel_result.rebalance_count,
+        "final_value": kernel_result.final_value,
         "off_the_loop": difference,
-        "run_ms": run_times.clock_ms,
-        "run_processor_ms": run_times.busy_ms,
+        "run_ms": run_times.wall_ms,
+        "run_processor_ms": run_times.processor_ms,
         "settings": setting_count,
-        "sweep_s": round(sweep_times.clock_ms / 1e3, 4),
-        "sweep_processor_s": round(sweep_times.busy_ms / 1e3, 4),
-    }, result
+        "sweep_s": round(sweep_times.wall_ms / 1e3, 4),
+        "sweep_processor_s": round(sweep_times.processor_ms / 1e3, 4),
+    }, kernel_result
 
 
-def measure_step(times: Floats, table: Floats, kernel_prices: KernelPrices) -> dict[str, Any]:
+def measure_step(times_s: Floats, closes: Floats, kernel_prices: KernelPrices) -> dict[str, Any]:
     """Measure one run of the live step over all bars. Raises AssertionError if the kernel with the
     same pools has another result.
     """
     spec = make_spec(dict.fromkeys(SYMBOLS, 10_000 // ASSETS), Threshold(BAND_BPS, None), "USD")
-    settings = SimulationSettings(Fraction(DEPTH), int(COST_BPS * 100), Fraction(int(VALUE)))
+    settings = SimulationSettings(Fraction(DEPTH), int(FEE_BPS * 100), Fraction(int(START_VALUE)))
     began_s, processor_began_s = perf_counter(), process_time()
-    result = simulate(spec, PriceTable(SYMBOLS, times.astype(np.int64), table), settings)
-    clock_s, busy_s = perf_counter() - began_s, process_time() - processor_began_s
-    kernel = run_kernel(kernel_prices, band(BAND_BPS, DEPTH), VALUE)
-    difference = abs(kernel.final_value / float(result.final_value / 10**18) - 1)
-    if difference > 1e-5 or kernel.rebalances != len(result.rebalances):
+    simulation_result = simulate(
+        spec, PriceTable(SYMBOLS, times_s.astype(np.int64), closes), settings
+    )
+    wall_s, processor_s = perf_counter() - began_s, process_time() - processor_began_s
+    kernel_result = run_kernel(kernel_prices, band_setting(BAND_BPS, DEPTH), START_VALUE)
+    difference = abs(kernel_result.final_value / float(simulation_result.final_value / 10**18) - 1)
+    if difference > 1e-5 or kernel_result.rebalance_count != len(simulation_result.rebalances):
         raise AssertionError(
-            f"the live step comes to {float(result.final_value / 10**18)}, the kernel to"
-            f" {kernel.final_value}"
+            f"the live step comes to {float(simulation_result.final_value / 10**18)}, the kernel to"
+            f" {kernel_result.final_value}"
         )
     return {
-        "step_s": round(clock_s, 3),
-        "step_processor_s": round(busy_s, 3),
-        "step_looked": result.evaluated_bars,
+        "step_s": round(wall_s, 3),
+        "step_processor_s": round(processor_s, 3),
+        "step_looked": simulation_result.evaluated_bars,
         "kernel_off_the_step": difference,
     }
 
 
-def timed(work: Any, times: int) -> Timed:
+def median_times(call: Any, repetitions: int) -> MedianTimes:
     """Return the median times of a call; the first call is not counted."""
-    work()
-    clock_ms, busy_ms = [], []
-    for _ in range(times):
+    call()
+    wall_ms, processor_ms = [], []
+    for _ in range(repetitions):
         began_s, processor_began_s = perf_counter(), process_time()
-        work()
-        clock_ms.append((perf_counter() - began_s) * 1e3)
-        busy_ms.append((process_time() - processor_began_s) * 1e3)
-    return Timed(round(float(np.median(clock_ms)), 4), round(float(np.median(busy_ms)), 4))
+        call()
+        wall_ms.append((perf_counter() - began_s) * 1e3)
+        processor_ms.append((process_time() - processor_began_s) * 1e3)
+    return MedianTimes(
+        round(float(np.median(wall_ms)), 4), round(float(np.median(processor_ms)), 4)
+    )
 
 
 def measure_peers(
-    names: Sequence[str], python: Path | None, times: Floats, table: Floats, ours: KernelResult
+    names: Sequence[str],
+    python: Path | None,
+    times_s: Floats,
+    closes: Floats,
+    our_result: KernelResult,
 ) -> dict[str, Any]:
     """Return time and final value of each peer; `missing` with the reason if it cannot be run."""
-    answers: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory(prefix="trimtab-bench-") as scratch:
-        folder = Path(scratch)
+    peer_figures: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="trimtab-bench-") as temporary_folder:
+        folder = Path(temporary_folder)
         try:
             python = python or install_peers(folder)
-        except Missing as why:
-            return {name: {"missing": str(why)} for name in names}
+        except PeerMissing as error:
+            return {name: {"missing": str(error)} for name in names}
         prices_file = folder / "prices.npz"
         np.savez(
             prices_file,
-            times_s=times,
-            prices=table,
+            times_s=times_s,
+            prices=closes,
             fee=FEE,
             band=BAND_BPS / 1e4,
-            rebalanced=ours.rebalance_bars,
+            rebalanced=our_result.rebalance_bars,
         )
         for name in names:
             try:
-                answer = run_peer(python, name, prices_file)
-            except Missing as why:
-                answers[name] = {"missing": str(why)}
+                figures = run_peer(python, name, prices_file)
+            except PeerMissing as error:
+                peer_figures[name] = {"missing": str(error)}
                 continue
-            answers[name] = {**answer, "off_ours": answer["final_value"] / ours.final_value - 1}
-    trade_bars = ours.rebalance_bars.tolist()
+            peer_figures[name] = {
+                **figures,
+                "off_ours": figures["final_value"] / our_result.final_value - 1,
+            }
+    trade_bars = our_result.rebalance_bars.tolist()
     loop_arguments: dict[str, tuple[Trader, list[int] | None]] = {
-        "bt": (each_its_own, None), "bt-told": (each_its_own, trade_bars),
-        "vectorbt": (last_gets_less, trade_bars), "cvxportfolio": (on_credit, None),
+        "bt": (trade_each_with_own_fee, None), "bt-told": (trade_each_with_own_fee, trade_bars),
+        "vectorbt": (trade_until_cash_is_spent, trade_bars), "cvxportfolio": (trade_on_credit, None),
     }  # fmt: skip
-    for name, answer in answers.items():
-        if "final_value" in answer:
-            answer["off_its_own_loop"] = (
-                answer["final_value"] / by_loop(table, *loop_arguments[name])[0] - 1
+    for name, figures in peer_figures.items():
+        if "final_value" in figures:
+            figures["off_its_own_loop"] = (
+                figures["final_value"] / run_by_loop(closes, *loop_arguments[name])[0] - 1
             )
-    return answers
+    return peer_figures
 
 
 def install_peers(folder: Path) -> Path:
-    """Create an environment with the peers and return its interpreter. Raises Missing."""
-    home = folder / "environment"
-    install([sys.executable, "-m", "venv", str(home)], folder)
-    python = home / "bin" / "python"
+    """Create an environment with the peers and return its interpreter. Raises PeerMissing."""
+    environment_folder = folder / "environment"
+    install([sys.executable, "-m", "venv", str(environment_folder)], folder)
+    python = environment_folder / "bin" / "python"
     install(
         [
             str(python),
@@ -270,7 +289,7 @@ def install_peers(folder: Path) -> Path:
             "--disable-pip-version-check",
             "--only-binary",
             ":all:",
-            *PEERS,
+            *PEER_PACKAGES,
         ],
         folder,
     )
@@ -278,30 +297,30 @@ def install_peers(folder: Path) -> Path:
 
 
 def run_peer(python: Path, name: str, prices_file: Path) -> dict[str, float]:
-    """Run one library and return its answer. Raises Missing with the last line of its output."""
+    """Run one library and return its answer. Raises PeerMissing with the last line of its output."""
     script = Path(__file__).resolve().parent / "backtest_peers.py"
     try:
         process = subprocess.run(
             [python, script, name, prices_file],
             capture_output=True,
             text=True,
-            timeout=LONGEST_S,
+            timeout=PEER_TIMEOUT_S,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise Missing(f"it took longer than {LONGEST_S} s") from None
+        raise PeerMissing(f"it took longer than {PEER_TIMEOUT_S} s") from None
     if process.returncode != 0:
-        raise Missing((process.stderr.strip().splitlines() or ["no output"])[-1][:200])
-    answer: dict[str, float] = json.loads(process.stdout)
-    return answer
+        raise PeerMissing((process.stderr.strip().splitlines() or ["no output"])[-1][:200])
+    figures: dict[str, float] = json.loads(process.stdout)
+    return figures
 
 
-def ratios(ours: dict[str, Any], peers: dict[str, Any]) -> dict[str, float]:
+def peer_ratios(our_figures: dict[str, Any], peer_figures: dict[str, Any]) -> dict[str, float]:
     """Return each peer's processor time as a multiple of that of one kernel run."""
     return {
-        name: round(answer["processor_s"] * 1e3 / ours["run_processor_ms"], 1)
-        for name, answer in peers.items()
-        if "processor_s" in answer
+        name: round(figures["processor_s"] * 1e3 / our_figures["run_processor_ms"], 1)
+        for name, figures in peer_figures.items()
+        if "processor_s" in figures
     }
 
 
@@ -314,7 +333,7 @@ def main() -> None:
     parser.add_argument("--settings", type=int, default=1_000)
     parser.add_argument("--no-step", action="store_true", help="leave the live step out")
     parser.add_argument(
-        "--peers", nargs="*", choices=NAMES, help="measure these too; without a name, all"
+        "--peers", nargs="*", choices=PEER_NAMES, help="measure these too; without a name, all"
     )
     parser.add_argument(
         "--peers-python",
@@ -322,28 +341,35 @@ def main() -> None:
         help="an interpreter that has them, in place of an environment made for it",
     )
     options = parser.parse_args()
-    times, table = prices(max(2, options.bars))
-    kernel_prices = prepare_prices(SYMBOLS, times, table)
-    ours, result = measure_kernel(kernel_prices, table, max(1, options.settings))
+    times_s, closes = random_prices(max(2, options.bars))
+    kernel_prices = prepare_prices(SYMBOLS, times_s, closes)
+    our_figures, kernel_result = measure_kernel(kernel_prices, closes, max(1, options.settings))
     if not options.no_step:
-        ours |= measure_step(times, table, kernel_prices)
-    peers: dict[str, Any] = {}
+        our_figures |= measure_step(times_s, closes, kernel_prices)
+    peer_figures: dict[str, Any] = {}
     if options.peers is not None:
-        peers = measure_peers(options.peers or NAMES, options.peers_python, times, table, result)
+        peer_figures = measure_peers(
+            options.peers or PEER_NAMES, options.peers_python, times_s, closes, kernel_result
+        )
     machine = {
         "python": platform.python_version(),
         "system": platform.platform(),
         "processor": platform.machine(),
         "cores": os.cpu_count(),
     }
-    document = {"machine": machine, "ours": ours, "peers": peers, "ratios": ratios(ours, peers)}
+    document = {
+        "machine": machine,
+        "ours": our_figures,
+        "peers": peer_figures,
+        "ratios": peer_ratios(our_figures, peer_figures),
+    }
     if options.json:
         print(json.dumps(document))
         return
-    for name, figure in ours.items():
+    for name, figure in our_figures.items():
         print(f"{name:<22}{figure}")
-    for name, answer in peers.items():
-        print(f"{name:<22}{answer}")
+    for name, figures in peer_figures.items():
+        print(f"{name:<22}{figures}")
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ from tests.support.transactions import OTHER, WALLET, grant, tx
 WETH, USDC = ledgers.LEDGER_WETH, ledgers.LEDGER_USDC
 COIN, DOLLAR, HOUR_S = 10**18, 10**6, 3_600
 GAS, GAS_PRICE_WEI, FEE_PIPS = 100_000, 10**9, 3_000
-FIRST_BLOCK, A_STEP, AT_ONCE = 1_001, 10, 5_000
+FIRST_BLOCK, TRADES_PER_STEP, BATCH_SIZE = 1_001, 10, 5_000
 RPC = [("RPC_A", "one"), ("RPC_B", "two")]
 
 
@@ -74,11 +74,11 @@ def main() -> None:
         help="folder to build the store in; an existing store is used",
     )
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        loaded = config(options.keep or Path(scratch))
+    with tempfile.TemporaryDirectory() as temporary_folder:
+        loaded = loaded_config(options.keep or Path(temporary_folder))
         with wiring.open_store_offline(loaded) as (store, _):
             if store.ledger.current_book() is None:
-                build(store, options.entries, options.days)
+                build_store(store, options.entries, options.days)
         machine = {
             "processor": platform.processor() or platform.machine(),
             "cores": os.cpu_count(),
@@ -94,12 +94,12 @@ def main() -> None:
 def read_times(loaded: LoadedConfig) -> dict[str, Any]:
     """Return the seconds of each read."""
     with wiring.open_store_offline(loaded) as (store, _):
-        step = _later(store)
+        step = _final_step(store)
     at_s, at_block = step.snapshot.head.timestamp_s, step.snapshot.head.number
 
-    def time_on_fresh_store(act: Callable[[Store], object]) -> dict[str, float]:
+    def time_on_fresh_store(read: Callable[[Store], object]) -> dict[str, float]:
         with wiring.open_store_offline(loaded) as (store, _):
-            return timed(lambda: act(store))
+            return timed_call(lambda: read(store))
 
     def status(store: Store, *, with_tax: bool) -> StepInput:
         tax_cache = TaxRunCache(loaded, step.portfolio)
@@ -111,7 +111,7 @@ def read_times(loaded: LoadedConfig) -> dict[str, Any]:
             ),
         )
 
-    reads_of_a_step: dict[str, Callable[[Store], object]] = {
+    reads_of_cycle: dict[str, Callable[[Store], object]] = {
         "stands": lambda store: store.ledger.balances(at_block),
         "history": lambda store: store.budgets.history(at_s),
         "books": lambda store: store.balances.expected(),
@@ -124,27 +124,27 @@ def read_times(loaded: LoadedConfig) -> dict[str, Any]:
         "valued_block": lambda store: store.valuations.last_block(),
     }
     return {
-        "look": {name: time_on_fresh_store(act) for name, act in reads_of_a_step.items()},
+        "look": {name: time_on_fresh_store(read) for name, read in reads_of_cycle.items()},
         "status": time_on_fresh_store(lambda store: status(store, with_tax=False)),
         "status_with_year_limit": time_on_fresh_store(lambda store: status(store, with_tax=True)),
         "ledger": time_on_fresh_store(lambda store: store.ledger.entries()),
-        "pnl_all": timed(lambda: api.pnl(loaded.path)),
-        "pnl_month": timed(lambda: api.pnl(loaded.path, "month")),
-        "history": timed(lambda: api.history(loaded.path)),
+        "pnl_all": timed_call(lambda: api.pnl(loaded.path)),
+        "pnl_month": timed_call(lambda: api.pnl(loaded.path, "month")),
+        "history": timed_call(lambda: api.history(loaded.path)),
     }
 
 
-def timed(act: Callable[[], object]) -> dict[str, float]:
+def timed_call(call: Callable[[], object]) -> dict[str, float]:
     """Return the wall and processor seconds of a call."""
-    wall, processor = perf_counter(), process_time()
-    act()
+    wall_began_s, processor_began_s = perf_counter(), process_time()
+    call()
     return {
-        "wall_s": round(perf_counter() - wall, 4),
-        "cpu_s": round(process_time() - processor, 4),
+        "wall_s": round(perf_counter() - wall_began_s, 4),
+        "cpu_s": round(process_time() - processor_began_s, 4),
     }
 
 
-def config(folder: Path) -> LoadedConfig:
+def loaded_config(folder: Path) -> LoadedConfig:
     """Return a config with a yearly gain limit; write it if it does not exist."""
     path = folder / "trimtab.toml"
     if not path.exists():
@@ -154,12 +154,12 @@ def config(folder: Path) -> LoadedConfig:
     return load_config(path)
 
 
-def build(store: Store, count: int, days: int) -> None:
+def build_store(store: Store, trade_count: int, days: int) -> None:
     """Fill the store with alternating sales and purchases of WETH, final and booked, in the rows that
     the store itself writes.
     """
     first_step = ledgers.at()
-    begun_s, every_s = first_step.snapshot.head.timestamp_s, days * 86_400 // count
+    start_s, trade_interval_s = first_step.snapshot.head.timestamp_s, days * 86_400 // trade_count
     store.journal.set_expected_nonce(0, 1)
     store.steps.begin("first", 1, codec.dumps(first_step))
     settlement.record_balance_changes(store.balances, first_step.snapshot, lambda: first_step)
@@ -167,21 +167,21 @@ def build(store: Store, count: int, days: int) -> None:
     book = store.ledger.current_book()
     if book is None:
         raise RuntimeError("no book is open")
-    step_z, grant_z = (
+    compressed_step, compressed_grant = (
         database.compress_text(codec.dumps(first_step)),
         database.compress_text(codec.dumps(grant())),
     )
-    for batch_start in range(0, count, AT_ONCE):
-        numbers = range(batch_start, min(count, batch_start + AT_ONCE))
+    for batch_start in range(0, trade_count, BATCH_SIZE):
+        numbers = range(batch_start, min(trade_count, batch_start + BATCH_SIZE))
         with store.db.write("build") as session:
-            step_numbers = sorted({number // A_STEP for number in numbers})
+            step_numbers = sorted({number // TRADES_PER_STEP for number in numbers})
             session.execute(
                 insert(StepRow),
                 [
                     {
                         "id": f"s{step_number}",
-                        "now_s": begun_s + step_number,
-                        "input_z": step_z,
+                        "now_s": start_s + step_number,
+                        "input_z": compressed_step,
                         "outcome": "done",
                     }
                     for step_number in step_numbers
@@ -189,32 +189,32 @@ def build(store: Store, count: int, days: int) -> None:
             )
             session.execute(
                 insert(IntentRow),
-                [{**_intent_row(number), "grant_z": grant_z} for number in numbers],
+                [{**_intent_row(number), "grant_z": compressed_grant} for number in numbers],
             )
             session.execute(insert(TransitionRow), [_transition_row(number) for number in numbers])
             session.execute(
                 insert(BudgetRow),
-                [_budget_row(number, begun_s + number * every_s) for number in numbers],
+                [_budget_row(number, start_s + number * trade_interval_s) for number in numbers],
             )
             for number in numbers:
                 ledger.add_entry(
-                    session, book, number + 1, _entry(number, begun_s + number * every_s)
+                    session, book, number + 1, _entry(number, start_s + number * trade_interval_s)
                 )
-    blocks_an_hour = count // (days * 24) or 1
+    blocks_an_hour = trade_count // (days * 24) or 1
     with store.db.write("build") as session:
         valuation_rows = [
             _valuation_row(
-                book.number, hour, FIRST_BLOCK + hour * blocks_an_hour, begun_s + hour * HOUR_S
+                book.number, hour, FIRST_BLOCK + hour * blocks_an_hour, start_s + hour * HOUR_S
             )
             for hour in range(1, days * 24)
         ]
         session.execute(insert(ValuationRow), valuation_rows)
         ledger_sums.advance_settled(session)
-    last_step = _later(store)
+    last_step = _final_step(store)
     settlement.record_balance_changes(store.balances, last_step.snapshot, lambda: last_step)
 
 
-def _later(store: Store) -> StepInput:
+def _final_step(store: Store) -> StepInput:
     """Return a step input long after the last trade, with the ledger's balances."""
     step = ledgers.at(FIRST_BLOCK + 10_000_000, later_s=400 * 86_400)
     balances = {
@@ -253,7 +253,7 @@ def _intent_row(number: int) -> dict[str, object]:
         _hash(number), 1, FIRST_BLOCK + number, _hash(number), GAS, GAS_PRICE_WEI, tuple(transfers)
     )
     return {
-        "id": f"i{number}", "step_id": f"s{number // A_STEP}", "kind": IntentKind.SWAP.value, "state": IntentState.FINAL.value,
+        "id": f"i{number}", "step_id": f"s{number // TRADES_PER_STEP}", "kind": IntentKind.SWAP.value, "state": IntentState.FINAL.value,
         "nonce": number, "tx_json": codec.dumps(tx(number)), "note": "swap", "created_s": number, "deadline_s": None,
         "tx_hash": _hash(number), "receipt_json": codec.dumps(receipt), "replaces": None,
     }  # fmt: skip
@@ -279,18 +279,20 @@ def _budget_row(number: int, at_s: int) -> dict[str, object]:
 
 def _entry(number: int, at_s: int) -> Entry:
     prices = EntryPrices({WETH.address: _price(number), USDC.address: Fraction(1)}, WETH.address)
-    changes = _token_changes(number)
-    fee_by_token = {token: -raw * FEE_PIPS // 10**6 for token, raw in changes.items() if raw < 0}
-    change = SettledTransaction(
+    token_changes = _token_changes(number)
+    fee_by_token = {
+        token: -raw * FEE_PIPS // 10**6 for token, raw in token_changes.items() if raw < 0
+    }
+    transaction = SettledTransaction(
         f"i{number}",
         FIRST_BLOCK + number,
         at_s,
         _hash(number),
         "swap",
-        changes,
+        token_changes,
         GAS * GAS_PRICE_WEI,
     )
-    return entries.trade_entry(change, prices, {*changes, NATIVE}, fee_by_token)
+    return entries.trade_entry(transaction, prices, {*token_changes, NATIVE}, fee_by_token)
 
 
 def _valuation_row(book_number: int, hour: int, block: int, at_s: int) -> dict[str, object]:

@@ -79,47 +79,55 @@ EXITS = [
     ("v3 LINK/USDC 10000", "LINK", Fraction(60), W, W),
 ]
 """Three tokens sold for the numeraire."""
-SINCE_S = 12
+IDLE_S = 12
 """Seconds since the last trade in each pool. A V2 pair updates two price sums at the first trade of
 each second, which costs 10,416 gas more than the next trade."""
 
 
-def quote(chain: LocalChain, pool: str, token_in: str, raw: int) -> int:
+def quoted_output(chain: LocalChain, pool: str, token_in: str, amount_in_raw: int) -> int:
     """Return the output that the deployed contracts quote, in base units."""
-    info = chain.deployed.pool_info[pool]
-    sold = chain.tokens[token_in].address
-    bought = info.token1.address if info.token0.address == sold else info.token0.address
-    if info.version == 2:
+    pool_info = chain.deployed.pool_by_name[pool]
+    address_in = chain.tokens[token_in].address
+    address_out = (
+        pool_info.token1.address
+        if pool_info.token0.address == address_in
+        else pool_info.token0.address
+    )
+    if pool_info.version == 2:
         return int(
             chain.contract(chain.addresses.v2_router, npm_artifact(ROUTER))
-            .functions.getAmountsOut(raw, [sold, bought])
+            .functions.getAmountsOut(amount_in_raw, [address_in, address_out])
             .call()[-1]
         )
     quoter = chain.contract(chain.addresses.quoter_v2, npm_artifact(QUOTER))
     return int(
-        quoter.functions.quoteExactInputSingle((sold, bought, raw, info.fee_pips, 0)).call()[0]
+        quoter.functions.quoteExactInputSingle(
+            (address_in, address_out, amount_in_raw, pool_info.fee_pips, 0)
+        ).call()[0]
     )
 
 
-def legs_of(
+def make_legs(
     chain: LocalChain, swaps: list[tuple[str, str, Fraction, LegFunding, LegFunding]]
 ) -> Iterator[Leg]:
     """Yield the legs of one rebalance. No two use the same pool, so that each quote holds."""
     output_raw = 0
     for pool, token_in, coins, source, sink in swaps:
-        info, token = chain.deployed.pool_info[pool], chain.tokens[token_in]
-        raw = int(coins * 10**token.decimals) if coins else output_raw
-        output_raw = quote(chain, pool, token_in, raw)
-        bought = (
-            info.token1.address if info.token0.address == token.address else info.token0.address
+        pool_info, token = chain.deployed.pool_by_name[pool], chain.tokens[token_in]
+        amount_in_raw = int(coins * 10**token.decimals) if coins else output_raw
+        output_raw = quoted_output(chain, pool, token_in, amount_in_raw)
+        address_out = (
+            pool_info.token1.address
+            if pool_info.token0.address == token.address
+            else pool_info.token0.address
         )
         yield Leg(
-            info.address,
-            f"uniswap_v{info.version}",
+            pool_info.address,
+            f"uniswap_v{pool_info.version}",
             token.address,
-            bought,
-            info.fee_pips,
-            raw,
+            address_out,
+            pool_info.fee_pips,
+            amount_in_raw,
             output_raw,
             output_raw * 99 // 100,
             0,
@@ -129,7 +137,7 @@ def legs_of(
         )
 
 
-def plan_of(legs: tuple[Leg, ...]) -> Plan:
+def make_plan(legs: tuple[Leg, ...]) -> Plan:
     """Return a plan with these legs; its other figures do not affect gas."""
     zero = Fraction(0)
     goal = Rebalance("benchmark", Goal(()))
@@ -138,10 +146,10 @@ def plan_of(legs: tuple[Leg, ...]) -> Plan:
     )
 
 
-def single(leg: Leg, wallet: str) -> str:
+def encode_single_swap(leg: Leg, wallet: str) -> str:
     """Return the calldata of one swap in its own transaction to SwapRouter02."""
     if leg.venue == "uniswap_v3":
-        order = (
+        swap_parameters = (
             leg.token_in,
             leg.token_out,
             leg.fee_pips,
@@ -154,23 +162,26 @@ def single(leg: Leg, wallet: str) -> str:
             "0x"
             + (
                 EXACT_INPUT_SINGLE
-                + abi_encode(["(address,address,uint24,address,uint256,uint256,uint160)"], [order])
+                + abi_encode(
+                    ["(address,address,uint24,address,uint256,uint256,uint160)"], [swap_parameters]
+                )
             ).hex()
         )
-    words = [leg.amount_in_raw, leg.min_out_raw, [leg.token_in, leg.token_out], wallet]
+    swap_arguments = [leg.amount_in_raw, leg.min_out_raw, [leg.token_in, leg.token_out], wallet]
     return (
         "0x"
         + (
-            SWAP_EXACT_TOKENS + abi_encode(["uint256", "uint256", "address[]", "address"], words)
+            SWAP_EXACT_TOKENS
+            + abi_encode(["uint256", "uint256", "address[]", "address"], swap_arguments)
         ).hex()
     )
 
 
 def send(chain: LocalChain, to: str, data: str) -> int:
     """Send a transaction of the wallet, and return the gas used."""
-    fees = {"gas": 3_000_000, "maxFeePerGas": 10**11, "maxPriorityFeePerGas": 10**9}
+    fee_fields = {"gas": 3_000_000, "maxFeePerGas": 10**11, "maxPriorityFeePerGas": 10**9}
     tx_hash = chain.w3.eth.send_transaction(
-        {"from": chain.wallet.address, "to": to, "data": data, **fees}
+        {"from": chain.wallet.address, "to": to, "data": data, **fee_fields}
     )
     receipt = chain.w3.eth.wait_for_transaction_receipt(tx_hash, poll_latency=0.005)
     if receipt["status"] != 1:
@@ -178,22 +189,22 @@ def send(chain: LocalChain, to: str, data: str) -> int:
     return int(receipt["gasUsed"])
 
 
-def measure_one(chain: LocalChain, name: str) -> dict[str, int]:
+def measure_rebalance(chain: LocalChain, name: str) -> dict[str, int]:
     """Return the gas of the three ways, each from the same state."""
-    legs = tuple(legs_of(chain, SWAPS[name]))
+    legs = tuple(make_legs(chain, SWAPS[name]))
     wallet, addresses, deadline_s = chain.wallet.address, chain.addresses, chain.now_s() + 3_600
-    usd = chain.deployed.prices_usd
-    prices = {
-        token.address: usd[symbol] * 10**6 / 10**token.decimals
+    prices_usd = chain.deployed.prices_usd
+    feed_prices = {
+        token.address: prices_usd[symbol] * 10**6 / 10**token.decimals
         for symbol, token in chain.tokens.items()
     }
-    plan = plan_of(legs)
-    ways = {
+    plan = make_plan(legs)
+    calls_by_way = {
         "rebalancer": (
             addresses.rebalancer,
             [
                 calldata.encode_rebalance(
-                    plan, deadline_s, calldata.RebalancerTerms(prices, -(10**9))
+                    plan, deadline_s, calldata.RebalancerTerms(feed_prices, -(10**9))
                 )
             ],
         ),
@@ -203,12 +214,12 @@ def measure_one(chain: LocalChain, name: str) -> dict[str, int]:
         ),
         "transactions": (
             addresses.swap_router_02,
-            [single(replace(leg, source=W, sink=W), wallet) for leg in legs],
+            [encode_single_swap(replace(leg, source=W, sink=W), wallet) for leg in legs],
         ),
     }
     gas: dict[str, int] = {}
     final_balances = set()
-    for way, (spender, calls) in ways.items():
+    for way, (spender, calls) in calls_by_way.items():
         snapshot = chain.snapshot()
         spent_raw: dict[str, int] = {}
         for leg in legs:
@@ -228,10 +239,10 @@ def measure_exits(chain: LocalChain) -> dict[str, dict[str, int]]:
     """Return the gas of EXITS in one transaction and in one each, by either router, from the same
     state. Approvals are the same.
     """
-    legs, deadline_s, gas = tuple(legs_of(chain, EXITS)), chain.now_s() + 3_600, {}
-    usd = chain.deployed.prices_usd
-    prices = {
-        token.address: usd[symbol] * 10**6 / 10**token.decimals
+    legs, deadline_s, gas = tuple(make_legs(chain, EXITS)), chain.now_s() + 3_600, {}
+    prices_usd = chain.deployed.prices_usd
+    feed_prices = {
+        token.address: prices_usd[symbol] * 10**6 / 10**token.decimals
         for symbol, token in chain.tokens.items()
     }
     for router, spender in (
@@ -245,11 +256,13 @@ def measure_exits(chain: LocalChain) -> dict[str, dict[str, int]]:
             calls = [
                 (
                     calldata.encode_rebalance(
-                        plan_of(plan_legs), deadline_s, calldata.RebalancerTerms(prices, -(10**9))
+                        make_plan(plan_legs),
+                        deadline_s,
+                        calldata.RebalancerTerms(feed_prices, -(10**9)),
                     )
                     if router == "rebalancer"
                     else calldata.encode_multicall(
-                        plan_of(plan_legs), chain.wallet.address, deadline_s
+                        make_plan(plan_legs), chain.wallet.address, deadline_s
                     )
                 )
                 for plan_legs in legs_by_plan
@@ -262,11 +275,11 @@ def measure_exits(chain: LocalChain) -> dict[str, dict[str, int]]:
 def measure() -> dict[str, Any]:
     """Measure all rebalances of SWAPS on a local chain whose pools have traded in both directions."""
     with open_anvil() as chain:
-        for pool in chain.deployed.pool_info.values():
+        for pool in chain.deployed.pool_by_name.values():
             for token in (pool.token0, pool.token1):
                 chain.swap(pool.name, token.symbol, 10**token.decimals // 100)
-        chain.node.mine_at(chain.now_s() + SINCE_S)
-        gas_by_name = {name: measure_one(chain, name) for name in SWAPS}
+        chain.node.mine_at(chain.now_s() + IDLE_S)
+        gas_by_name = {name: measure_rebalance(chain, name) for name in SWAPS}
         exits = measure_exits(chain)
     return {
         "machine": {
@@ -308,21 +321,21 @@ def main() -> int:
         help="accepted as by other benchmarks; the peers are contracts and always measured",
     )
     options = parser.parse_args()
-    result = measure()
+    figures = measure()
     if options.json:
-        print(json.dumps(result))
+        print(json.dumps(figures))
         return 0
     print(
         f"{'gas of four swaps':24} {'rebalancer':>10} {'multicall':>10} {'one by one':>10}  to"
         " multicall  to one by one"
     )
-    multicall, singles = result["peers"].values()
-    for name, gas in result["ours"].items():
+    multicall, single_swaps = figures["peers"].values()
+    for name, gas in figures["ours"].items():
         print(
-            f"{name:24} {gas:10} {multicall[name]:10} {singles[name]:10}"
-            f" {gas / multicall[name]:13.3f} {gas / singles[name]:14.3f}"
+            f"{name:24} {gas:10} {multicall[name]:10} {single_swaps[name]:10}"
+            f" {gas / multicall[name]:13.3f} {gas / single_swaps[name]:14.3f}"
         )
-    for router, gas in result["exits"].items():
+    for router, gas in figures["exits"].items():
         print(
             f"three exits by {router}: {gas['together']} together, {gas['one each']} one each"
             f" ({gas['one each'] / gas['together']:.3f})"

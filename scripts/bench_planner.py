@@ -4,7 +4,7 @@ Seeded random problems of 2 to 12 tokens and 3 to 50 pools (tests/support/planni
 planned to exact legs. Two usual methods solve them under the same bounds: swaps one after another,
 and a router's grid of 5 % slices. Every problem is solved without gas, and with gas at 0.1 to 50
 gwei as a cost; further problems have tokens whose base unit is worth basis points of the portfolio.
-Timed are one continuous solve and one whole plan, at a usual gas price, of 8 tokens and 20 pools,
+TimedSolution are one continuous solve and one whole plan, at a usual gas price, of 8 tokens and 20 pools,
 and whole plans of 20 and 40 tokens with 160 pools. `--peers` gives the continuous problem to SLSQP,
 and to cvxpy with Clarabel, which pip installs into a temporary folder. Times are processor times,
 which other programs on the machine affect little.
@@ -37,8 +37,8 @@ from agent.planning.rounding import PlanDraft
 from agent.reference import reference_prices
 from agent.units import BPS
 from scripts import planner_peers
-from scripts.planner_peers import POOLS, SLSQP, TOKENS, Continuous, Timed
-from scripts.quote_peers import Missing
+from scripts.planner_peers import POOLS, SLSQP, TOKENS, ContinuousProblem, TimedSolution
+from scripts.quote_peers import PeerMissing
 from tests.support.builders import with_limits
 from tests.support.planning_peers import grid, objective, sequential
 from tests.support.planning_worlds import (
@@ -50,71 +50,73 @@ from tests.support.planning_worlds import (
     rebalance_to_targets,
 )
 
-OTHERS: dict[str, Callable[[StepInput, Rebalance], PlanDraft]] = {
+OTHER_METHODS: dict[str, Callable[[StepInput, Rebalance], PlanDraft]] = {
     "sequential swaps": sequential,
     "grid of 5 %": grid,
 }
-TIMED_AT_MOST = 300
-LARGE = ((20, 160), (40, 160))
+MAX_TIMED = 300
+LARGE_SIZES = ((20, 160), (40, 160))
 """Tokens and pools of large problems."""
-LARGE_AT_MOST = 20
-WIDE_BPS = 3
+MAX_LARGE = 20
+WIDE_GAP_BPS = 3
 """Gap above which plans are counted."""
 CVXPY = " and ".join(planner_peers.CVXPY).replace("==", " ")
 
 
 @dataclass
-class Quality:
+class PlanQuality:
     """Quality of plans: gaps in bps, the number of problems without a worthwhile trade, and by peer
     the extra value of our plans in bps of their turnover, with the number of worse plans.
     """
 
-    gaps: list[float] = field(default_factory=list)
-    refused: int = 0
-    better: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in OTHERS})
-    worse: dict[str, int] = field(default_factory=lambda: dict.fromkeys(OTHERS, 0))
+    gaps_bps: list[float] = field(default_factory=list)
+    refused_count: int = 0
+    advantages_bps: dict[str, list[float]] = field(
+        default_factory=lambda: {name: [] for name in OTHER_METHODS}
+    )
+    worse_counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(OTHER_METHODS, 0))
 
 
-def quality(problems: Iterable[StepInput]) -> Quality:
+def measure_quality(problems: Iterable[StepInput]) -> PlanQuality:
     """Compare plans of random problems with those of other methods. A plan is worse if its value is
     lower by more than one base unit per leg.
     """
-    result = Quality()
+    plan_quality = PlanQuality()
     for step in problems:
         decision = rebalance_to_targets(step)
-        delta, turnover, legs, gas = {}, Fraction(0), 1, Fraction(0)
+        delta_raw, turnover, leg_count, gas = {}, Fraction(0), 1, Fraction(0)
         if (best_plan := _plan_or_none(step, decision)) is None:
-            result.refused += 1
+            plan_quality.refused_count += 1
         else:
             balances = {holding.token: holding.raw for holding in step.snapshot.holdings}
-            delta, turnover, legs = (
+            delta_raw, turnover, leg_count = (
                 {token: raw - balances[token] for token, raw in best_plan.holdings_after},
                 best_plan.turnover,
                 len(best_plan.legs),
             )
             gas = best_plan.cost.gas
-            result.gaps.append(float(best_plan.gap_bps or 0))
+            plan_quality.gaps_bps.append(float(best_plan.gap_bps or 0))
         our_value, problem = (
-            objective(step, decision, delta) - gas,
+            objective(step, decision, delta_raw) - gas,
             build_problem(step, reference_prices(step)),
         )
-        for name, method in OTHERS.items():
+        for name, method in OTHER_METHODS.items():
             draft = method(step, decision)
             advantage = (
                 our_value - objective(step, decision, draft.delta_raw) + draft.cost(problem).gas
             )
-            result.better[name].append(
+            plan_quality.advantages_bps[name].append(
                 float(advantage / max(turnover, Fraction(1)) * BPS) if turnover else 0.0
             )
-            result.worse[name] += advantage < -legs
-    return result
+            plan_quality.worse_counts[name] += advantage < -leg_count
+    return plan_quality
 
 
-def comparison(result: Quality, name: str) -> dict[str, Any]:
+def comparison_with(plan_quality: PlanQuality, name: str) -> dict[str, Any]:
     """Return the comparison with one other method."""
     return {
-        "ours_is_worth_more_bps": spread(result.better[name]),
-        "ours_is_worse": result.worse[name],
+        "ours_is_worth_more_bps": summarise(plan_quality.advantages_bps[name]),
+        "ours_is_worse": plan_quality.worse_counts[name],
     }
 
 
@@ -125,7 +127,7 @@ def _plan_or_none(step: StepInput, decision: Rebalance) -> Plan | None:
         return None
 
 
-def typical(seed: int) -> StepInput:
+def typical_problem(seed: int) -> StepInput:
     """Return a problem of 8 tokens and 20 pools at a usual gas price."""
     return with_limits(
         random_step(seed, TOKENS, POOLS),
@@ -135,11 +137,11 @@ def typical(seed: int) -> StepInput:
     )
 
 
-def whole_plans(problem: Callable[[int], StepInput], count: int) -> list[float]:
+def measure_plans_ms(make_problem: Callable[[int], StepInput], count: int) -> list[float]:
     """Return the milliseconds of each plan, including gas, floors, integers and certificate."""
     times_ms = []
     for seed in range(count + 1):
-        step = problem(seed)
+        step = make_problem(seed)
         decision = rebalance_to_targets(step)
         began_s = process_time()
         _plan_or_none(step, decision)
@@ -147,62 +149,70 @@ def whole_plans(problem: Callable[[int], StepInput], count: int) -> list[float]:
     return times_ms[1:]
 
 
-def solves(problems: Sequence[Continuous]) -> list[Timed]:
+def time_solves(problems: Sequence[ContinuousProblem]) -> list[TimedSolution]:
     """Time our continuous solves; a first one is not counted."""
-    planner_peers.ours(problems[0])
-    return [planner_peers.ours(problem) for problem in problems]
+    planner_peers.solve_ours(problems[0])
+    return [planner_peers.solve_ours(problem) for problem in problems]
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
+def summarise(values: Sequence[float]) -> dict[str, float]:
     """Return median, percentiles and maximum. A percentile is the smallest value that this share of
     the values does not exceed.
     """
-    ordered = sorted(values)
+    ascending = sorted(values)
 
     def percentile(share: float) -> float:
-        return ordered[min(len(ordered) - 1, max(0, -int(-share * len(ordered) // 1) - 1))]
+        return ascending[min(len(ascending) - 1, max(0, -int(-share * len(ascending) // 1) - 1))]
 
     return {
-        "median": round(statistics.median(ordered), 6),
+        "median": round(statistics.median(ascending), 6),
         "p90": round(percentile(0.9), 6),
         "p99": round(percentile(0.99), 6),
         "p99.9": round(percentile(0.999), 6),
-        "max": round(ordered[-1], 6),
+        "max": round(ascending[-1], 6),
     }
 
 
-def gap_spread(gaps: Sequence[float]) -> dict[str, float]:
+def summarise_gaps(gaps: Sequence[float]) -> dict[str, float]:
     """Return the spread of gaps, and the number of those above WIDE_BPS."""
-    return spread(gaps or [0.0]) | {f"above_{WIDE_BPS}_bps": sum(gap > WIDE_BPS for gap in gaps)}
+    return summarise(gaps or [0.0]) | {
+        f"above_{WIDE_GAP_BPS}_bps": sum(gap > WIDE_GAP_BPS for gap in gaps)
+    }
 
 
-def solvers(
-    problems: Sequence[Continuous], ours: Sequence[Timed]
+def compare_solvers(
+    problems: Sequence[ContinuousProblem], our_solves: Sequence[TimedSolution]
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """Return the results of SLSQP and cvxpy for the continuous problems, and their times as multiples
     of ours.
     """
-    solves_by_peer: dict[str, list[Timed]] = {
-        SLSQP: [planner_peers.slsqp(problem) for problem in problems]
+    solves_by_peer: dict[str, list[TimedSolution]] = {
+        SLSQP: [planner_peers.solve_by_slsqp(problem) for problem in problems]
     }
     missing: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="trimtab-bench-") as folder:
         try:
-            solves_by_peer[CVXPY] = planner_peers.cvxpy_clarabel(problems, Path(folder))
-        except Missing as why:
-            missing[CVXPY] = {"missing": str(why)}
+            solves_by_peer[CVXPY] = planner_peers.solve_by_cvxpy(problems, Path(folder))
+        except PeerMissing as error:
+            missing[CVXPY] = {"missing": str(error)}
     peers = {
         name: {
-            "continuous_ms": spread([solve.ms for solve in peer_solves]),
-            "ours_is_worth_more_bps": spread(
-                [(a.worth - b.worth) * BPS for a, b in zip(ours, peer_solves, strict=True)]
+            "continuous_ms": summarise([peer_solve.ms for peer_solve in peer_solves]),
+            "ours_is_worth_more_bps": summarise(
+                [
+                    (our_solve.worth - b.worth) * BPS
+                    for our_solve, b in zip(our_solves, peer_solves, strict=True)
+                ]
             ),
         }
         for name, peer_solves in solves_by_peer.items()
     }
     ratios = {
         name: round(
-            statistics.median(b.ms / a.ms for a, b in zip(ours, peer_solves, strict=True)), 1
+            statistics.median(
+                b.ms / our_solve.ms for our_solve, b in zip(our_solves, peer_solves, strict=True)
+            ),
+            1,
         )
         for name, peer_solves in solves_by_peer.items()
     }
@@ -211,15 +221,15 @@ def solvers(
 
 def measure(count: int, with_solvers: bool) -> dict[str, Any]:
     """Measure everything and return one document."""
-    timed_count = min(count, TIMED_AT_MOST)
-    problems = [planner_peers.continuous(seed) for seed in range(timed_count)]
-    our_solves = solves(problems)
-    plan_times_ms = whole_plans(typical, timed_count)
+    timed_count = min(count, MAX_TIMED)
+    problems = [planner_peers.continuous_problem(seed) for seed in range(timed_count)]
+    our_solves = time_solves(problems)
+    plan_times_ms = measure_plans_ms(typical_problem, timed_count)
     large_plan_times = {
-        f"{tokens} tokens, {pools} pools": spread(
-            whole_plans(partial(large_step, tokens=tokens, pools=pools), min(count, LARGE_AT_MOST))
+        f"{tokens} tokens, {pools} pools": summarise(
+            measure_plans_ms(partial(large_step, tokens=tokens, pools=pools), min(count, MAX_LARGE))
         )
-        for tokens, pools in LARGE
+        for tokens, pools in LARGE_SIZES
     }
     coarse_unit_gaps = [
         float(best_plan.gap_bps or 0)
@@ -227,25 +237,25 @@ def measure(count: int, with_solvers: bool) -> dict[str, Any]:
         if (best_plan := _plan_or_none(step, rebalance_to_targets(step)))
     ]
     without_gas, with_gas = (
-        quality(map(any_problem, range(count))),
-        quality(map(any_problem_with_gas, range(count))),
+        measure_quality(map(any_problem, range(count))),
+        measure_quality(map(any_problem_with_gas, range(count))),
     )
     peers: dict[str, Any] = {
-        name: comparison(without_gas, name) | {"with_gas": comparison(with_gas, name)}
-        for name in OTHERS
+        name: comparison_with(without_gas, name) | {"with_gas": comparison_with(with_gas, name)}
+        for name in OTHER_METHODS
     }
     ratios: dict[str, float] = {}
     if with_solvers:
-        solver_results, ratios = solvers(problems[:50], our_solves[:50])
+        solver_results, ratios = compare_solvers(problems[:50], our_solves[:50])
         peers |= solver_results
     ours = {
         "problems": count,
-        "not_worth_a_trade": without_gas.refused,
-        "gap_bps": gap_spread(without_gas.gaps),
-        "gap_with_gas_bps": gap_spread(with_gas.gaps),
-        "gap_coarse_units_bps": gap_spread(coarse_unit_gaps),
-        "continuous_ms": spread([solve.ms for solve in our_solves]),
-        "plan_ms": spread(plan_times_ms),
+        "not_worth_a_trade": without_gas.refused_count,
+        "gap_bps": summarise_gaps(without_gas.gaps_bps),
+        "gap_with_gas_bps": summarise_gaps(with_gas.gaps_bps),
+        "gap_coarse_units_bps": summarise_gaps(coarse_unit_gaps),
+        "continuous_ms": summarise([solve.ms for solve in our_solves]),
+        "plan_ms": summarise(plan_times_ms),
         "large_plan_ms": large_plan_times,
     }
     return {"machine": machine(), "ours": ours, "peers": peers, "ratios": ratios}
@@ -261,7 +271,7 @@ def machine() -> dict[str, str | int | None]:
     }
 
 
-def lines(document: dict[str, Any]) -> list[str]:
+def document_lines(document: dict[str, Any]) -> list[str]:
     """Return the document as lines of text."""
     ours = document["ours"]
     text_lines = [f"{ours['problems']} problems, {ours['not_worth_a_trade']} not worth a trade"]
@@ -278,20 +288,20 @@ def lines(document: dict[str, Any]) -> list[str]:
             text_lines.append(f"{name} is missing: {peer['missing']}")
             continue
         advantage = peer["ours_is_worth_more_bps"]
-        words = [
+        statements = [
             f"ours is worth more by {advantage['median']:.4g} bps (median), {advantage['max']:.4g} at most"
         ]
-        words += (
+        statements += (
             [f"worse in {peer['ours_is_worse']}, with gas in {peer['with_gas']['ours_is_worse']}"]
             if "with_gas" in peer
             else []
         )
-        words += (
+        statements += (
             [f"{peer['continuous_ms']['median']:.4g} ms, {document['ratios'][name]}x"]
             if "continuous_ms" in peer
             else []
         )
-        text_lines.append(f"{name}: {', '.join(words)}")
+        text_lines.append(f"{name}: {', '.join(statements)}")
     return text_lines
 
 
@@ -317,7 +327,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     document = measure(max(1, options.problems), options.peers)
-    print(json.dumps(document) if options.json else "\n".join(lines(document)))
+    print(json.dumps(document) if options.json else "\n".join(document_lines(document)))
 
 
 if __name__ == "__main__":

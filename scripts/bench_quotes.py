@@ -29,7 +29,7 @@ from agent.amm.v3.math import MAX_TICK, MIN_TICK, get_sqrt_ratio_at_tick
 from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.tick_bitmap import TickLiquidity
 from agent.model import Pool
-from scripts.quote_peers import PEERS, Missing, Peer, Worker, as_json, new_states, our_worker
+from scripts.quote_peers import PEERS, Peer, PeerMissing, Worker, as_json, new_states, our_worker
 
 POOL, TOKEN0, TOKEN1 = (f"0x{number:040x}" for number in (10, 1, 2))
 SPACING = 60
@@ -68,30 +68,30 @@ def workload() -> dict[str, tuple[Pool, int]]:
     """Return pool and base units of token0 by case. The V3 amounts that cross ticks end half a range
     beyond the last one.
     """
-    v2 = V2Pool(POOL, "uniswap_v2", TOKEN0, TOKEN1, 5_000 * 10**18, 15_000_000 * 10**6)
+    v2_pool = V2Pool(POOL, "uniswap_v2", TOKEN0, TOKEN1, 5_000 * 10**18, 15_000_000 * 10**6)
     v3 = v3_pool()
     # The first tick downwards is at 0, so the fifth is at -4 spacings.
-    amounts = {
+    amount_by_tick_count = {
         count: pool_swap.largest_in(
             v3, True, get_sqrt_ratio_at_tick(SPACING // 2 - count * SPACING)
         )
         for count in (5, 50)
     }
     return {
-        "v2": (v2, 10**18),
+        "v2": (v2_pool, 10**18),
         "v3_within_one_tick": (v3, 10**12),
-        "v3_over_5_ticks": (v3, amounts[5]),
-        "v3_over_50_ticks": (v3, amounts[50]),
+        "v3_over_5_ticks": (v3, amount_by_tick_count[5]),
+        "v3_over_50_ticks": (v3, amount_by_tick_count[50]),
     }
 
 
 def contract_outputs() -> dict[str, dict[str, list[int]]]:
     """Return the contract's output for every quote by kind and case."""
     outputs: dict[str, dict[str, list[int]]] = {kind: {} for kind in KINDS}
-    for case, (state, amount) in workload().items():
+    for case, (state, amount_in) in workload().items():
         for kind, states in (("warm", [state] * AMOUNTS), ("first", new_states(state))):
             outputs[kind][case] = [
-                state.swap(TOKEN0, amount - i).amount_out_raw for i, state in enumerate(states)
+                state.swap(TOKEN0, amount_in - i).amount_out_raw for i, state in enumerate(states)
             ]
     return outputs
 
@@ -124,16 +124,21 @@ def report(
     missing: Mapping[str, str],
 ) -> dict[str, Any]:
     """Return the measurements as one document."""
-    peers: dict[str, Any] = {name: {"missing": why} for name, why in missing.items()}
+    peers: dict[str, Any] = {name: {"missing": reason} for name, reason in missing.items()}
     for (name, kind), by_case in rates.items():
         if name == OURS.name:
             continue
         ratios = {
-            case: [a / b for a, b in zip(rates[OURS.name, kind][case], theirs, strict=True)]
-            for case, theirs in by_case.items()
+            case: [
+                our_rate / peer_rate
+                for our_rate, peer_rate in zip(
+                    rates[OURS.name, kind][case], peer_rates, strict=True
+                )
+            ]
+            for case, peer_rates in by_case.items()
         }
         peers.setdefault(name, {})[kind] = {
-            "quotes_per_second": medians(by_case),
+            "quotes_per_second": median_by_case(by_case),
             "ratio": {case: round(statistics.median(values), 1) for case, values in ratios.items()},
             "ratio_range": {
                 case: [round(min(values), 1), round(max(values), 1)]
@@ -142,19 +147,19 @@ def report(
             "answers_unlike_the_contract": wrong_counts[name, kind],
         }
     return {
-        "machine": machine(),
+        "machine": machine_info(),
         "amounts": AMOUNTS,
-        "ours": {kind: medians(rates[OURS.name, kind]) for kind in KINDS},
+        "ours": {kind: median_by_case(rates[OURS.name, kind]) for kind in KINDS},
         "peers": peers,
     }
 
 
-def medians(by_case: Mapping[str, Sequence[float]]) -> dict[str, int]:
+def median_by_case(by_case: Mapping[str, Sequence[float]]) -> dict[str, int]:
     """Return the median by case."""
     return {case: round(statistics.median(values)) for case, values in by_case.items()}
 
 
-def machine() -> dict[str, str | int | None]:
+def machine_info() -> dict[str, str | int | None]:
     """Return the machine that the figures were measured on."""
     return {
         "python": platform.python_version(),
@@ -168,7 +173,7 @@ def compare(peers: Sequence[Peer], rounds: int, seconds: float) -> dict[str, Any
     """Start all workers, compare their answers with the contract's, and measure them. Raises
     ValueError if our answers are wrong.
     """
-    setup = json.dumps(
+    pools_json = json.dumps(
         {
             case: {"pool": as_json(state), "amount": str(amount)}
             for case, (state, amount) in workload().items()
@@ -182,20 +187,22 @@ def compare(peers: Sequence[Peer], rounds: int, seconds: float) -> dict[str, Any
             try:
                 worker = peer.start(folder)
                 stack.callback(worker.close)
-                worker.begin(setup, AMOUNTS)
-            except Missing as why:
-                missing[peer.name] = str(why)
+                worker.begin(pools_json, AMOUNTS)
+            except PeerMissing as error:
+                missing[peer.name] = str(error)
                 continue
             for kind in KINDS if peer.quotes_new_states else KINDS[:1]:
                 workers[peer.name, kind] = worker
-        expected = contract_outputs()
+        expected_outputs = contract_outputs()
         wrong_counts = {
             (name, kind): {
                 case: sum(
-                    a != b
-                    for a, b in zip(worker.answers(case, kind == "first"), answers, strict=True)
+                    peer_answer != expected_answer
+                    for peer_answer, expected_answer in zip(
+                        worker.answers(case, kind == "first"), answers, strict=True
+                    )
                 )
-                for case, answers in expected[kind].items()
+                for case, answers in expected_outputs[kind].items()
             }
             for (name, kind), worker in workers.items()
         }
@@ -204,21 +211,21 @@ def compare(peers: Sequence[Peer], rounds: int, seconds: float) -> dict[str, Any
         return report(measure(workers, rounds, seconds), wrong_counts, missing)
 
 
-def lines(document: Mapping[str, Any]) -> list[str]:
+def document_lines(document: Mapping[str, Any]) -> list[str]:
     """Return the document as lines of text."""
     lines_of_text = []
     for kind, by_case in document["ours"].items():
         for case, figure in by_case.items():
-            parts = [f"{case:<20}{kind:<6}{figure:>10,} quotes/s"]
+            statements = [f"{case:<20}{kind:<6}{figure:>10,} quotes/s"]
             for name, peer in document["peers"].items():
                 if kind in peer:
                     wrong_count = peer[kind]["answers_unlike_the_contract"][case]
-                    parts.append(
+                    statements.append(
                         f"{name} {peer[kind]['quotes_per_second'][case]:,}"
                         f" ({peer[kind]['ratio'][case]}x"
                         f"{f', {wrong_count} answers differ' if wrong_count else ''})"
                     )
-            lines_of_text.append("   ".join(parts))
+            lines_of_text.append("   ".join(statements))
     return lines_of_text + [
         f"{name} is missing: {peer['missing']}"
         for name, peer in document["peers"].items()
@@ -246,7 +253,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     document = compare(PEERS if options.peers else (), options.rounds, options.seconds)
-    print(json.dumps(document) if options.json else "\n".join(lines(document)))
+    print(json.dumps(document) if options.json else "\n".join(document_lines(document)))
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def main() -> None:
         )
 
 
-def opening_times(path: Path, times: int) -> dict[str, dict[str, dict[str, int]]]:
+def opening_times(path: Path, repetitions: int) -> dict[str, dict[str, dict[str, int]]]:
     """Return the milliseconds until the visible charts and until all charts are drawn, and of the
     main thread's work, on a desktop and on a phone.
     """
@@ -77,8 +77,8 @@ def opening_times(path: Path, times: int) -> dict[str, dict[str, dict[str, int]]
             executable_path=program(), args=list(OPTIONS), timeout=PATIENCE_MS
         )
         for name, (width, height) in (("desk", WIDE), ("phone", PHONE)):
-            seen_ms, drawn_ms, work_ms = [], [], []
-            for _ in range(times):
+            visible_ms, drawn_ms, work_ms = [], [], []
+            for _ in range(repetitions):
                 context = browser.new_context(viewport={"width": width, "height": height})
                 page = context.new_page()
                 session = context.new_cdp_session(page)
@@ -86,7 +86,7 @@ def opening_times(path: Path, times: int) -> dict[str, dict[str, dict[str, int]]
                 page.goto(path.as_uri())
                 page.wait_for_selector("html[data-drawn]", timeout=PATIENCE_MS)
                 page_times = page.evaluate("({...document.documentElement.dataset})")
-                seen_ms.append(int(page_times["seenMs"]))
+                visible_ms.append(int(page_times["seenMs"]))
                 drawn_ms.append(int(page_times["drawnMs"]))
                 metrics = {
                     metric["name"]: metric["value"]
@@ -95,15 +95,15 @@ def opening_times(path: Path, times: int) -> dict[str, dict[str, dict[str, int]]
                 work_ms.append(round(metrics["TaskDuration"] * 1_000))
                 context.close()
             by_screen[name] = {
-                "seen": spread(seen_ms),
-                "drawn": spread(drawn_ms),
-                "worked": spread(work_ms),
+                "seen": summarise(visible_ms),
+                "drawn": summarise(drawn_ms),
+                "worked": summarise(work_ms),
             }
         browser.close()
     return by_screen
 
 
-def spread(times_ms: list[int]) -> dict[str, int]:
+def summarise(times_ms: list[int]) -> dict[str, int]:
     """Return median, minimum and maximum."""
     return {
         "median": round(statistics.median(times_ms)),

@@ -66,7 +66,7 @@ def full_scope(chain: LocalChain, endpoint: EndpointProvider) -> SnapshotScope:
     )
 
 
-def one_by_one(w3: Web3, scope: SnapshotScope) -> dict[str, Any]:
+def read_one_by_one(w3: Web3, scope: SnapshotScope) -> dict[str, Any]:
     """Read the content of a snapshot as most scripts do, one call at a time."""
     eth, token_abi = w3.eth, own_artifact("TestToken").abi
     readings: dict[str, Any] = {"head": eth.get_block("latest")["number"], "chain_id": eth.chain_id}
@@ -82,17 +82,17 @@ def one_by_one(w3: Web3, scope: SnapshotScope) -> dict[str, Any]:
         for spender in scope.spenders:
             erc20.allowance(scope.owner, spender).call()
     for pool in scope.pools:
-        readings[pool.address] = pool_one_by_one(w3, scope, pool)
+        readings[pool.address] = read_pool_one_by_one(w3, scope, pool)
     for feed in scope.feeds:
-        functions = eth.contract(address=feed, abi=own_artifact("PriceFeed").abi).functions
-        functions.latestRoundData().call()
-        functions.decimals().call()
-    for address in scope.code:
+        feed_functions = eth.contract(address=feed, abi=own_artifact("PriceFeed").abi).functions
+        feed_functions.latestRoundData().call()
+        feed_functions.decimals().call()
+    for address in scope.code_addresses:
         eth.get_code(address)
     return readings
 
 
-def pool_one_by_one(w3: Web3, scope: SnapshotScope, pool: PoolRef) -> Any:
+def read_pool_one_by_one(w3: Web3, scope: SnapshotScope, pool: PoolRef) -> Any:
     if pool.kind is PoolKind.V2:
         return w3.eth.contract(address=pool.address, abi=V2_PAIR).functions.getReserves().call()[:2]
     functions = w3.eth.contract(address=pool.address, abi=V3_POOL).functions
@@ -116,33 +116,35 @@ def pool_one_by_one(w3: Web3, scope: SnapshotScope, pool: PoolRef) -> Any:
     return ticks
 
 
-def require_alike(snapshot: Snapshot, peer_readings: dict[str, Any]) -> None:
+def require_equal_readings(snapshot: Snapshot, peer_readings: dict[str, Any]) -> None:
     """Raise unless both ways have read the same data."""
     pools = {
         pool.address: (
-            [[t.index, t.liquidity_net] for t in pool.ticks]
+            [[tick.index, tick.liquidity_net] for tick in pool.ticks]
             if isinstance(pool, V3Pool)
             else [pool.reserve0, pool.reserve1]
         )
         for pool in snapshot.pools
     }
-    ours = {
+    our_readings = {
         "native": snapshot.native_wei,
         **{holding.token: holding.raw for holding in snapshot.holdings},
         **pools,
     }
-    different_names = [name for name, value in ours.items() if peer_readings[name] != value]
+    different_names = [
+        name for name, our_value in our_readings.items() if peer_readings[name] != our_value
+    ]
     if different_names:
         raise RuntimeError(f"the two ways read different things: {different_names}")
 
 
-def median_ms(work: Callable[[], object], rounds: int) -> float:
-    times = []
+def median_ms(action: Callable[[], object], rounds: int) -> float:
+    times_ms = []
     for _ in range(rounds):
         began_s = time.perf_counter()
-        work()
-        times.append(1_000 * (time.perf_counter() - began_s))
-    return round(statistics.median(times), 3)
+        action()
+        times_ms.append(1_000 * (time.perf_counter() - began_s))
+    return round(statistics.median(times_ms), 3)
 
 
 def measure(rounds: int) -> dict[str, Any]:
@@ -153,14 +155,21 @@ def measure(rounds: int) -> dict[str, Any]:
         snapshot = reader.snapshot()
         provider = CountingProvider(chain.url)
         w3 = Web3(provider)
-        require_alike(snapshot, one_by_one(w3, scope))
+        require_equal_readings(snapshot, read_one_by_one(w3, scope))
         peer_requests = provider.requests
-        ours = {"requests": snapshot.requests, "median_ms": median_ms(reader.snapshot, rounds)}
-        peer = {
-            "requests": peer_requests,
-            "median_ms": median_ms(lambda: one_by_one(w3, scope), max(1, rounds // 10)),
+        our_figures = {
+            "requests": snapshot.requests,
+            "median_ms": median_ms(reader.snapshot, rounds),
         }
-        counts = {"tokens": len(scope.tokens), "pools": len(scope.pools), "feeds": len(scope.feeds)}
+        peer_figures = {
+            "requests": peer_requests,
+            "median_ms": median_ms(lambda: read_one_by_one(w3, scope), max(1, rounds // 10)),
+        }
+        scope_counts = {
+            "tokens": len(scope.tokens),
+            "pools": len(scope.pools),
+            "feeds": len(scope.feeds),
+        }
     return {
         "machine": {
             "python": platform.python_version(),
@@ -168,11 +177,11 @@ def measure(rounds: int) -> dict[str, Any]:
             "cores": os.cpu_count(),
             "rounds": rounds,
         },
-        "ours": {"snapshot": {**ours, **counts}},
-        "peers": {"web3, one call at a time": peer},
+        "ours": {"snapshot": {**our_figures, **scope_counts}},
+        "peers": {"web3, one call at a time": peer_figures},
         "ratios": {
-            "requests": round(peer["requests"] / ours["requests"], 1),
-            "time": round(peer["median_ms"] / ours["median_ms"], 1),
+            "requests": round(peer_figures["requests"] / our_figures["requests"], 1),
+            "time": round(peer_figures["median_ms"] / our_figures["median_ms"], 1),
         },
     }
 
@@ -189,17 +198,24 @@ def main() -> int:
         "--rounds", type=int, default=30, help="number of snapshots, of which the median counts"
     )
     options = parser.parse_args()
-    result = measure(options.rounds)
+    figures = measure(options.rounds)
     if options.json:
-        print(json.dumps(result))
+        print(json.dumps(figures))
         return 0
-    ours, peer = result["ours"]["snapshot"], result["peers"]["web3, one call at a time"]
+    our_figures, peer_figures = (
+        figures["ours"]["snapshot"],
+        figures["peers"]["web3, one call at a time"],
+    )
     print(
-        f"one snapshot of {ours['tokens']} tokens, {ours['pools']} pools and {ours['feeds']} feeds"
+        f"one snapshot of {our_figures['tokens']} tokens, {our_figures['pools']} pools and {our_figures['feeds']} feeds"
         f" (median of {options.rounds})"
     )
-    print(f"  trimtab                  {ours['requests']:5d} requests {ours['median_ms']:9.1f} ms")
-    print(f"  web3, one call at a time {peer['requests']:5d} requests {peer['median_ms']:9.1f} ms")
+    print(
+        f"  trimtab                  {our_figures['requests']:5d} requests {our_figures['median_ms']:9.1f} ms"
+    )
+    print(
+        f"  web3, one call at a time {peer_figures['requests']:5d} requests {peer_figures['median_ms']:9.1f} ms"
+    )
     return 0
 
 

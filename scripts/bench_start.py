@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 
 TRIMTAB = ["-c", "from agent.cli.main import main; main()"]
-IMPORTS = """
+IMPORT_TIMER_PROGRAM = """
 import atexit, builtins, sys, time
 real, spent, inside = builtins.__import__, 0.0, False
 def timed(*arguments, **named):
@@ -65,10 +65,10 @@ def run_status(config: Path, program: list[str], **environment: str) -> tuple[fl
     )
 
 
-def imports(stderr: str) -> tuple[int, float]:
-    """Return (modules, processor seconds) from the output of `IMPORTS`."""
-    (words,) = (line.split() for line in stderr.splitlines() if line.startswith("imports: "))
-    return int(words[1]), float(words[2])
+def parse_import_figures(stderr: str) -> tuple[int, float]:
+    """Return (modules, processor seconds) from the output of `IMPORT_TIMER_PROGRAM`."""
+    (figure_texts,) = (line.split() for line in stderr.splitlines() if line.startswith("imports: "))
+    return int(figure_texts[1]), float(figure_texts[2])
 
 
 def main() -> None:
@@ -98,7 +98,10 @@ def main() -> None:
             no_bytecode = {"PYTHONPYCACHEPREFIX": str(empty_cache), "PYTHONDONTWRITEBYTECODE": "1"}
             with_bytecode = [run_status(config, TRIMTAB) for _ in range(runs)]
             without_bytecode = [run_status(config, TRIMTAB, **no_bytecode) for _ in range(runs)]
-            import_figures = [imports(run_status(config, ["-c", IMPORTS])[2]) for _ in range(runs)]
+            import_figures = [
+                parse_import_figures(run_status(config, ["-c", IMPORT_TIMER_PROGRAM])[2])
+                for _ in range(runs)
+            ]
         finally:
             chain.send_signal(signal.SIGINT)
             chain.wait()

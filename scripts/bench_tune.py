@@ -34,10 +34,10 @@ from agent.localchain.nodes import free_port
 from agent.model import Every
 
 DAY_S = 86_400
-WARM = 4
+WARM_UP_CHUNKS = 4
 
 
-def job_of(settings: int, bars: int) -> TuneJob:
+def make_job(settings: int, bars: int) -> TuneJob:
     """Return a search of bands over two daily random walks; all settings take about the same time."""
     paths = np.round(
         100 * np.exp(np.cumsum(np.random.default_rng(1).normal(0, 0.03, (bars, 2)), axis=0)), 6
@@ -58,18 +58,18 @@ def job_of(settings: int, bars: int) -> TuneJob:
         grid.choices(),
         (0, bars - 1),
         AllocatorSchedule(7 * DAY_S, 60 * DAY_S),
-        full=True,
+        uses_full_step=True,
     )
 
 
-def timed(
+def run_duration_s(
     run_job: Callable[[TuneJob, Sequence[TuneChunk]], Iterable[object]], job: TuneJob
 ) -> float:
     began_s = time.perf_counter()
-    run_count = len(list(run_job(job, job.chunks())))
+    chunk_count = len(list(run_job(job, job.chunks())))
     duration_s = time.perf_counter() - began_s
-    if run_count != len(job.choices):
-        raise SystemExit(f"{run_count} of {len(job.choices)} runs were done")
+    if chunk_count != len(job.choices):
+        raise SystemExit(f"{chunk_count} of {len(job.choices)} runs were done")
     return duration_s
 
 
@@ -98,7 +98,11 @@ def start_cluster(
     run_job = partial(run_on_cluster, address=address)
     list(
         run_job(
-            job, [TuneChunk(-1 - i, 0, 1, job.chunks()[0].engine) for i in range(WARM * workers)]
+            job,
+            [
+                TuneChunk(-1 - i, 0, 1, job.chunks()[0].engine)
+                for i in range(WARM_UP_CHUNKS * workers)
+            ],
         )
     )
     return run_job
@@ -115,28 +119,34 @@ def main() -> None:
         help="also measure local processes, including their start",
     )
     options = parser.parse_args()
-    job = job_of(options.settings, options.bars)
-    load: list[float] = []
-    times: dict[int, list[float]] = {1: [], 2: []}
+    job = make_job(options.settings, options.bars)
+    load_averages: list[float] = []
+    durations_by_workers: dict[int, list[float]] = {1: [], 2: []}
     with ExitStack() as stack:
-        run_job_by_workers = {workers: start_cluster(workers, job, stack) for workers in times}
+        run_job_by_workers = {
+            workers: start_cluster(workers, job, stack) for workers in durations_by_workers
+        }
         for _ in range(options.rounds):
-            for workers, durations in times.items():
-                durations.append(timed(run_job_by_workers[workers], job))
-            load.append(os.getloadavg()[0])
+            for workers, durations in durations_by_workers.items():
+                durations.append(run_duration_s(run_job_by_workers[workers], job))
+            load_averages.append(os.getloadavg()[0])
     result = {
         "runs": len(job.choices),
         "bars": options.bars,
         "cores": available_cores(),
-        "one_worker_s": [round(number, 2) for number in times[1]],
-        "two_workers_s": [round(number, 2) for number in times[2]],
-        "speedup_of_best": round(min(times[1]) / min(times[2]), 2),
-        "speedup_of_median": round(statistics.median(times[1]) / statistics.median(times[2]), 2),
-        "load": [round(number, 1) for number in load],
+        "one_worker_s": [round(number, 2) for number in durations_by_workers[1]],
+        "two_workers_s": [round(number, 2) for number in durations_by_workers[2]],
+        "speedup_of_best": round(min(durations_by_workers[1]) / min(durations_by_workers[2]), 2),
+        "speedup_of_median": round(
+            statistics.median(durations_by_workers[1]) / statistics.median(durations_by_workers[2]),
+            2,
+        ),
+        "load": [round(number, 1) for number in load_averages],
     }
     if options.processes:
         result["processes_s"] = {
-            str(cores): round(timed(partial(run_locally, cores=cores), job), 2) for cores in (1, 2)
+            str(cores): round(run_duration_s(partial(run_locally, cores=cores), job), 2)
+            for cores in (1, 2)
         }
     print(json.dumps(result, indent=1))
 

@@ -63,10 +63,10 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.keep or Path(scratch)
-        loaded = bench_books.config(folder)
+        loaded = bench_books.loaded_config(folder)
         with wiring.open_store_offline(loaded) as (store, _):
             if store.ledger.current_book() is None:
-                bench_books.build(store, options.entries, 365)
+                bench_books.build_store(store, options.entries, 365)
         print(
             json.dumps(
                 {"entries": options.entries, **serve_figures(folder, options.streams)}, indent=2
@@ -77,20 +77,20 @@ def main() -> None:
 def serve_figures(folder: Path, streams: int) -> dict[str, object]:
     """Return the figures of one `trimtab serve`."""
     began_s = perf_counter()
-    with dashboard(next(folder.glob("*.toml"))) as (address, _):
+    with running_dashboard(next(folder.glob("*.toml"))) as (address, _):
         answers_s = perf_counter() - began_s
         health_times_ms = []
-        while b'data-of="pnl.all' not in page(address)[0]:
+        while b'data-of="pnl.all' not in fetch_page(address)[0]:
             health_times_ms.append(health_ms(address + "health"))
             sleep(0.1)
         ledger_s = perf_counter() - began_s
         alone_ms, page_bytes = median_page_ms(address)
-        files = re.findall(r'"(/static/[^"]+)"', page(address)[0].decode())
-        file_bytes = sum(page(address.rstrip("/") + name)[1] for name in files)
-        links = [stream(address) for _ in range(streams)]
+        file_names = re.findall(r'"(/static/[^"]+)"', fetch_page(address)[0].decode())
+        file_bytes = sum(fetch_page(address.rstrip("/") + name)[1] for name in file_names)
+        streams_open = [open_stream(address) for _ in range(streams)]
         beside_ms, _ = median_page_ms(address)
-        for link in links:
-            link.close()
+        for open_socket in streams_open:
+            open_socket.close()
     return {
         "answers_after_s": round(answers_s, 2),
         "ledger_read_after_s": round(ledger_s, 2),
@@ -115,7 +115,7 @@ def health_ms(address: str) -> float:
 
 
 @contextmanager
-def dashboard(config: Path) -> Iterator[tuple[str, int]]:
+def running_dashboard(config: Path) -> Iterator[tuple[str, int]]:
     """Run `trimtab serve` inside the context; yield its address and process id."""
     command = [sys.executable, "-c", "from agent.cli.main import main; main()", "serve"]
     process = subprocess.Popen(
@@ -144,13 +144,13 @@ def cycles_beside_streams(pairs: int, streams: int) -> dict[str, object]:
         with open_agent(config) as agent:
             for _ in agent.run(once=True):
                 pass
-            with dashboard(config) as (address, pid):
-                while b'data-of="status' not in page(address)[0]:
+            with running_dashboard(config) as (address, pid):
+                while b'data-of="status' not in fetch_page(address)[0]:
                     sleep(0.1)
                 for pair in range(pairs):
                     for stream_count in (0, streams) if pair % 2 else (streams, 0):
                         figures_by_streams[stream_count].append(
-                            batch(agent, address, pid, stream_count)
+                            run_batch(agent, address, pid, stream_count)
                         )
     names = figures_by_streams[0][0]
     return {
@@ -164,11 +164,11 @@ def cycles_beside_streams(pairs: int, streams: int) -> dict[str, object]:
                 ),
                 "ratio": round(
                     median(
-                        beside[name] / alone[name]
-                        for alone, beside in zip(
+                        figures_beside[name] / figures_alone[name]
+                        for figures_alone, figures_beside in zip(
                             figures_by_streams[0], figures_by_streams[streams], strict=True
                         )
-                        if alone[name]
+                        if figures_alone[name]
                     ),
                     4,
                 ),
@@ -178,7 +178,7 @@ def cycles_beside_streams(pairs: int, streams: int) -> dict[str, object]:
     }
 
 
-def batch(agent: Agent, address: str, pid: int, streams: int) -> dict[str, float]:
+def run_batch(agent: Agent, address: str, pid: int, streams: int) -> dict[str, float]:
     """Run CYCLES cycles; return the processor and wall milliseconds of a cycle, and the processor
     milliseconds of the server per cycle.
     """
@@ -188,26 +188,30 @@ def batch(agent: Agent, address: str, pid: int, streams: int) -> dict[str, float
         reader = subprocess.Popen(command, stdout=subprocess.PIPE)
         if reader.stdout is None or not reader.stdout.readline():
             raise OSError("the streams did not open")
-    spent_s, clock_s, served_s = 0.0, 0.0, processor_s(pid)
+    processor_s, wall_s, server_s = 0.0, 0.0, process_processor_s(pid)
     for _ in range(CYCLES):
         processor_began_s, began_s = process_time(), perf_counter()
         for outcome in agent.run(once=True):
             if isinstance(outcome, TrimtabError):
                 raise outcome
-        spent_s, clock_s = (
-            spent_s + process_time() - processor_began_s,
-            clock_s + perf_counter() - began_s,
+        processor_s, wall_s = (
+            processor_s + process_time() - processor_began_s,
+            wall_s + perf_counter() - began_s,
         )
         sleep(PAUSE_S)
-    served_s = processor_s(pid) - served_s
+    server_s = process_processor_s(pid) - server_s
     if reader is not None:
         reader.terminate()
         reader.wait()
-    measured_s = {"processor_ms": spent_s, "clock_ms": clock_s, "serving_process_ms": served_s}
-    return {name: seconds * 1000 / CYCLES for name, seconds in measured_s.items()}
+    seconds_by_name = {
+        "processor_ms": processor_s,
+        "clock_ms": wall_s,
+        "serving_process_ms": server_s,
+    }
+    return {name: seconds * 1000 / CYCLES for name, seconds in seconds_by_name.items()}
 
 
-def processor_s(pid: int) -> float:
+def process_processor_s(pid: int) -> float:
     """Return the processor seconds of a process so far."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -230,12 +234,12 @@ async def read_streams(address: str, streams: int) -> None:
                 await page_reader.read()
                 writer.close()
 
-    links = [await request("/events") for _ in range(streams)]
+    connections = [await request("/events") for _ in range(streams)]
     print("open", flush=True)
-    await asyncio.gather(*(follow(reader) for reader, _ in links))
+    await asyncio.gather(*(follow(reader) for reader, _ in connections))
 
 
-def page(address: str) -> tuple[bytes, int]:
+def fetch_page(address: str) -> tuple[bytes, int]:
     """Return a page, and the number of bytes received."""
     request = Request(address, headers={"Accept-Encoding": "gzip"})  # noqa: S310 loopback
     with urlopen(request) as answer:  # noqa: S310 loopback
@@ -249,17 +253,17 @@ def median_page_ms(address: str) -> tuple[float, int]:
     times_ms, size = [], 0
     for _ in range(PAGE_REQUESTS):
         began_s = perf_counter()
-        size = page(address)[1]
+        size = fetch_page(address)[1]
         times_ms.append((perf_counter() - began_s) * 1000)
     return median(times_ms), size
 
 
-def stream(address: str) -> socket.socket:
+def open_stream(address: str) -> socket.socket:
     """Open an event stream."""
     host, port = address.split("/")[2].rsplit(":", 1)
-    link = socket.create_connection((host, int(port)))
-    link.sendall(f"GET /events HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
-    return link
+    connection = socket.create_connection((host, int(port)))
+    connection.sendall(f"GET /events HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+    return connection
 
 
 if __name__ == "__main__":

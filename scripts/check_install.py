@@ -22,7 +22,7 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parent.parent
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 LOCKS = ("requirements-run.lock", "requirements-demo.lock", "requirements.lock")
-SOURCES_ONLY = ("peewee",)
+SOURCE_PACKAGES = ("peewee",)
 """Packages of the lock without any wheel that build without a compiler: `peewee` then omits its C
 extension."""
 
@@ -49,8 +49,8 @@ def interpreter(version: str) -> str | None:
 
 def install_error(program: str, lock: str) -> str:
     """Install the lock and import the agent; return the end of the error, empty on success."""
-    with tempfile.TemporaryDirectory() as scratch:
-        python = f"{scratch}/bin/python"
+    with tempfile.TemporaryDirectory() as environment_folder:
+        python = f"{environment_folder}/bin/python"
         no_compiler = {**os.environ, "CC": "/bin/false", "CXX": "/bin/false"}
         uv_command = [
             sys.executable,
@@ -64,8 +64,8 @@ def install_error(program: str, lock: str) -> str:
             "--no-deps",
             "--require-hashes",
         ]
-        steps = [
-            [program, "-m", "venv", "--without-pip", scratch],
+        commands = [
+            [program, "-m", "venv", "--without-pip", environment_folder],
             [*uv_command, "-r", str(REPO / lock)],
             [
                 python,
@@ -74,10 +74,10 @@ def install_error(program: str, lock: str) -> str:
             ],
         ]
         if lock == "requirements-run.lock":  # the others have uniswap-python or pre-releases
-            steps.append([*uv_command[:4], "check", "--python", python])
-        for step in steps:
+            commands.append([*uv_command[:4], "check", "--python", python])
+        for command in commands:
             process = subprocess.run(
-                step, capture_output=True, text=True, check=False, cwd=REPO, env=no_compiler
+                command, capture_output=True, text=True, check=False, cwd=REPO, env=no_compiler
             )
             if process.returncode != 0:
                 return (
@@ -101,7 +101,7 @@ def missing_wheels_error(version: str, lock: str) -> str:
     ]
     pins = re.sub(r" *\\\n +--hash=\S+", "", (REPO / lock).read_text())
     requirements = "\n".join(
-        line for line in pins.splitlines() if not line.startswith(SOURCES_ONLY)
+        line for line in pins.splitlines() if not line.startswith(SOURCE_PACKAGES)
     )
     process = subprocess.run(
         [sys.executable, "-m", "uv", "pip", "compile", "-", *options],
@@ -123,7 +123,7 @@ def main() -> int:
         "--lock", action="append", choices=LOCKS, help="this lock only; may be repeated"
     )
     options = parser.parse_args()
-    rows = []
+    results = []
     for version in options.python or PYTHONS:
         program = interpreter(version)
         for lock in options.lock or LOCKS:
@@ -132,7 +132,7 @@ def main() -> int:
                 if program is None
                 else install_error(program, lock)
             )
-            rows.append(
+            results.append(
                 {
                     "python": version,
                     "lock": lock,
@@ -141,8 +141,8 @@ def main() -> int:
                     "why": error,
                 }
             )
-    print(json.dumps(rows, indent=1))
-    return 0 if all(row["ok"] for row in rows) else 1
+    print(json.dumps(results, indent=1))
+    return 0 if all(result["ok"] for result in results) else 1
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Compile contracts/src into abis/ and contracts/test into tests/abis/ with npm's solc.
 
 --check compares instead of writing. contracts/compiled.json records the sources of each contract and
-a hash over sources and artifact. With it `changed` finds outdated artifacts without running solc.
+a hash over sources and artifact. With it `outdated_contracts` finds outdated artifacts without running solc.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ sys.path.insert(0, str(REPO))
 
 from agent.artifacts import npm_root, run_node  # noqa: E402 the checkout, also when trimtab is not installed
 
-SOURCES = {
+ARTIFACT_FOLDER_BY_SOURCE = {
     REPO / "contracts" / "src": REPO / "abis",
     REPO / "contracts" / "test": REPO / "tests" / "abis",
 }
 """Artifact folder by source folder. Attack contracts have their own, outside the wheel."""
-RECORD = REPO / "contracts" / "compiled.json"
+RECORD_PATH = REPO / "contracts" / "compiled.json"
 SETTINGS = {
     "optimizer": {"enabled": True, "runs": 200},
     # The oldest EVM version of any supported chain: no PUSH0, no transient storage.
@@ -32,7 +32,7 @@ SETTINGS = {
     # Without a metadata hash, the bytecode does not depend on paths or comments.
     "metadata": {"bytecodeHash": "none", "appendCBOR": False},
 }
-OWN_SETTINGS = {
+SETTINGS_BY_CONTRACT = {
     # It runs in every rebalance, so lower gas justifies slower compilation and longer code.
     "Rebalancer": {"optimizer": {"enabled": True, "runs": 1_000_000}, "viaIR": True},
 }
@@ -66,14 +66,14 @@ for (const {name, folder, settings: rules} of jobs) {
 }
 fs.writeSync(1, JSON.stringify({version: solc.version(), results}));
 """
-LIFTOFF = "--liftoff-only"
+LIFTOFF_OPTION = "--liftoff-only"
 """Option of V8: compile solc's WebAssembly by the fast compiler alone, since optimising it would take longer than
 compiling these contracts."""
 
 
 def compiler_settings(name: str) -> dict[str, Any]:
     """Return the compiler settings for a contract."""
-    return SETTINGS | OWN_SETTINGS.get(name, {})
+    return SETTINGS | SETTINGS_BY_CONTRACT.get(name, {})
 
 
 def fingerprint(name: str, file_names: list[str], artifact: str) -> str:
@@ -81,24 +81,28 @@ def fingerprint(name: str, file_names: list[str], artifact: str) -> str:
     modules = npm_root()
     hashes = []
     for file_name in file_names:
-        paths = (base / file_name for base in (*SOURCES, modules))
-        text = next((path.read_bytes() for path in paths if path.is_file()), b"")
-        hashes.append((file_name, hashlib.sha256(text).hexdigest()))
+        paths = (base / file_name for base in (*ARTIFACT_FOLDER_BY_SOURCE, modules))
+        source = next((path.read_bytes() for path in paths if path.is_file()), b"")
+        hashes.append((file_name, hashlib.sha256(source).hexdigest()))
     solc = json.loads((modules / "solc" / "package.json").read_text(encoding="utf-8"))["version"]
     record_text = json.dumps([solc, DRIVER, compiler_settings(name), hashes, artifact])
     return hashlib.sha256(record_text.encode()).hexdigest()
 
 
-def changed() -> list[str]:
+def outdated_contracts() -> list[str]:
     """Return the names of contracts whose sources, settings, compiler or artifact differ from the
     record, and of records and artifacts without a source.
     """
-    records = json.loads(RECORD.read_text(encoding="utf-8"))
+    records = json.loads(RECORD_PATH.read_text(encoding="utf-8"))
     sources = find_sources(None)
-    artifacts = {path.stem for folder in SOURCES.values() for path in folder.glob("*.json")}
+    artifacts = {
+        path.stem for folder in ARTIFACT_FOLDER_BY_SOURCE.values() for path in folder.glob("*.json")
+    }
     outdated = set(records) ^ set(sources) | artifacts ^ set(sources)
     for name in sources.keys() - outdated:
-        artifact = (SOURCES[sources[name]] / f"{name}.json").read_text(encoding="utf-8")
+        artifact = (ARTIFACT_FOLDER_BY_SOURCE[sources[name]] / f"{name}.json").read_text(
+            encoding="utf-8"
+        )
         if fingerprint(name, records[name]["read"], artifact) != records[name]["sha256"]:
             outdated.add(name)
     return sorted(outdated)
@@ -115,13 +119,15 @@ def compile_all(
         for name, folder in sources.items()
     ]
     request = {
-        "folders": [str(folder) for folder in SOURCES],
+        "folders": [str(folder) for folder in ARTIFACT_FOLDER_BY_SOURCE],
         "jobs": jobs,
         "modules": str(npm_root()),
     }
-    answer = json.loads(run_node([LIFTOFF, "-e", DRIVER], REPO, stdin=json.dumps(request)))
-    texts, files_read, problems = {}, {}, []
-    for name, result in answer["results"].items():
+    compiler_output = json.loads(
+        run_node([LIFTOFF_OPTION, "-e", DRIVER], REPO, stdin=json.dumps(request))
+    )
+    artifact_texts, files_read, problems = {}, {}, []
+    for name, result in compiler_output["results"].items():
         problems += result["errors"]
         problems += [f"warning counts as an error: {text}" for text in result["warnings"]]
         contract = result.get("contract")
@@ -133,22 +139,29 @@ def compile_all(
             "abi": contract["abi"],
             "bytecode": "0x" + contract["evm"]["bytecode"]["object"],
             "deployedBytecode": "0x" + contract["evm"]["deployedBytecode"]["object"],
-            "compiler": {"version": answer["version"], "settings": compiler_settings(name)},
+            "compiler": {
+                "version": compiler_output["version"],
+                "settings": compiler_settings(name),
+            },
         }
-        texts[name] = json.dumps(artifact, indent=1) + "\n"
+        artifact_texts[name] = json.dumps(artifact, indent=1) + "\n"
         files_read[name] = result["read"]
-    return texts, files_read, problems
+    return artifact_texts, files_read, problems
 
 
-def find_sources(only: list[str] | None) -> dict[str, Path]:
+def find_sources(contract_names: list[str] | None) -> dict[str, Path]:
     """Return the folder of each contract by name, sorted. Exits if two folders have the same name."""
     folders: dict[str, Path] = {}
-    for folder in SOURCES:
+    for folder in ARTIFACT_FOLDER_BY_SOURCE:
         for path in folder.glob("*.sol"):
             if path.stem in folders:
                 raise SystemExit(f"{path.stem}.sol is in two folders")
             folders[path.stem] = folder
-    return {name: folders[name] for name in sorted(folders) if only is None or name in only}
+    return {
+        name: folders[name]
+        for name in sorted(folders)
+        if contract_names is None or name in contract_names
+    }
 
 
 def main() -> int:
@@ -161,30 +174,32 @@ def main() -> int:
     )
     options = parser.parse_args()
     sources = find_sources(options.only)
-    texts, files_read, problems = compile_all(sources)
-    records = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.is_file() else {}
+    artifact_texts, files_read, problems = compile_all(sources)
+    records = json.loads(RECORD_PATH.read_text(encoding="utf-8")) if RECORD_PATH.is_file() else {}
     new_records = {
         name: {"read": files_read[name], "sha256": fingerprint(name, files_read[name], text)}
-        for name, text in texts.items()
+        for name, text in artifact_texts.items()
     }
-    for name, text in texts.items():
-        path = SOURCES[sources[name]] / f"{name}.json"
+    for name, text in artifact_texts.items():
+        path = ARTIFACT_FOLDER_BY_SOURCE[sources[name]] / f"{name}.json"
         if not options.check:
             path.write_text(text, encoding="utf-8")
         elif not path.is_file() or path.read_text(encoding="utf-8") != text:
             problems.append(f"{path.relative_to(REPO)} differs from what {name}.sol compiles to")
         elif records.get(name) != new_records[name]:
-            problems.append(f"{name}: differs from {RECORD.relative_to(REPO)}")
+            problems.append(f"{name}: differs from {RECORD_PATH.relative_to(REPO)}")
     if not options.check:
         all_records = {
-            name: entry for name, entry in records.items() if name in find_sources(None)
+            name: record for name, record in records.items() if name in find_sources(None)
         } | new_records
-        RECORD.write_text(
+        RECORD_PATH.write_text(
             json.dumps(all_records, indent=1, sort_keys=True) + "\n", encoding="utf-8"
         )
     for problem in problems:
         print(problem, file=sys.stderr)
-    print(f"{'compared' if options.check else 'compiled'} {len(texts)} of {len(sources)} contracts")
+    print(
+        f"{'compared' if options.check else 'compiled'} {len(artifact_texts)} of {len(sources)} contracts"
+    )
     return 1 if problems else 0
 
 

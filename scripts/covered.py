@@ -12,7 +12,7 @@ import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
-SHOWN = 20
+MAX_SHOWN_FILES = 20
 """Maximum number of files listed, those with most missing lines first."""
 
 
@@ -38,14 +38,16 @@ def main() -> None:
         )
         if any(fnmatch(name, pattern) for pattern in options.only.split(","))
     ]
-    covered, missing = (sum(row[column] for row in counts) for column in (1, 0))
-    if not covered:
+    covered_total, missing_total = (
+        sum(count_row[column] for count_row in counts) for column in (1, 0)
+    )
+    if not covered_total:
         sys.exit(f"no file of {options.only} was measured")
-    for missing_count, covered_count, name in sorted(counts, reverse=True)[:SHOWN]:
+    for missing_count, covered_count, name in sorted(counts, reverse=True)[:MAX_SHOWN_FILES]:
         print(
             f"{missing_count:>5} missing  {100 * covered_count / (covered_count + missing_count or 1):5.1f} %  {name}"
         )
-    share = 100 * covered / (covered + missing)
+    share = 100 * covered_total / (covered_total + missing_total)
     print(f"{share:.2f} % of {len(counts)} files covered, at least {options.least:g} % wanted")
     sys.exit(share < options.least)
 

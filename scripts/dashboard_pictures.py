@@ -41,13 +41,20 @@ from tests.browser.chromium import OPTIONS, PATIENCE_MS, PHONE, program
 ROOT = Path(__file__).resolve().parent.parent
 PRICES = ROOT / "agent" / "backtest" / "sample" / "prices_2021.csv"
 FIRST_DAY, DAYS = "2021-07-20", 56
-SYMBOLS = {"WBTC": "BTC", "WETH": "ETH"}
+SAMPLE_SYMBOLS = {"WBTC": "BTC", "WETH": "ETH"}
 DAY_S = 86_400
-GAS_WEI = 3 * 10**17
+GAS_MONEY_WEI = 3 * 10**17
 SPARE_S = 7_200
 """Seconds between the last cycle and the present, since each cycle mines blocks ahead of its time."""
-RUN = [sys.executable, "-c", "from agent.cli.main import main; main()", "run", "--every", "1h"]
-RUN += ["--send", "--yes", "--json"]
+RUN_COMMAND = [
+    sys.executable,
+    "-c",
+    "from agent.cli.main import main; main()",
+    "run",
+    "--every",
+    "1h",
+]
+RUN_COMMAND += ["--send", "--yes", "--json"]
 WIDE = (1080, 1140)
 PICTURES: dict[str, tuple[str, Literal["light", "dark"], tuple[int, int]]] = {
     "overview-light": ("/", "light", WIDE),
@@ -56,14 +63,17 @@ PICTURES: dict[str, tuple[str, Literal["light", "dark"], tuple[int, int]]] = {
     "history": ("/history", "light", (1280, 700)),
 }
 COLOURS = 64
-MOST_BYTES = 80_000
+MAX_BYTES = 80_000
 
 
 def daily_prices() -> list[dict[str, Fraction]]:
     """Return the prices by symbol of each day."""
     with PRICES.open(encoding="utf-8") as file:
         days = [row for row in csv.DictReader(file) if row["time"] >= FIRST_DAY][: DAYS + 1]
-    return [{ours: Fraction(day[theirs]) for ours, theirs in SYMBOLS.items()} for day in days]
+    return [
+        {symbol: Fraction(day[sample_symbol]) for symbol, sample_symbol in SAMPLE_SYMBOLS.items()}
+        for day in days
+    ]
 
 
 @contextmanager
@@ -80,15 +90,15 @@ def rebalanced_config() -> Iterator[Path]:
         open_anvil(world=replace(SMALL_WORLD, tokens=tokens), now_s=began_s) as chain,
     ):
         fund(chain, DEMO_START_USD)
-        chain.set_native(GAS_WEI)
+        chain.set_native(GAS_MONEY_WEI)
         config = Path(folder) / "trimtab.toml"
         config.write_text(chain.config_text(targets=DEMO_TARGETS), encoding="utf-8")
         loaded = load_config(config)
         pin_all(loaded)
         with open_agent(loaded, clock=chain.clock) as agent:
-            for number, day in enumerate(prices):
+            for number, day_prices in enumerate(prices):
                 if number:
-                    _open_day(chain, began_s + number * DAY_S, day)
+                    _open_day(chain, began_s + number * DAY_S, day_prices)
                 agent.rebalance(send=True, confirm=always_confirm)
         chain.node.mine_at(int(time.time()))
         chain.refresh_feeds()
@@ -102,7 +112,7 @@ def _open_day(chain: LocalChain, begins_s: int, prices: dict[str, Fraction]) -> 
     chain.move_market(prices)
 
 
-def picture(
+def screenshot(
     browser: Browser,
     address: str,
     path: str,
@@ -130,39 +140,49 @@ def picture(
 
 def with_palette(png: bytes) -> bytes:
     """Return the picture in at most COLOURS colours, one byte per pixel."""
-    pixels = decoded(png)
+    pixels = decode_png(png)
     height, width, _ = pixels.shape
-    palette, index = reduced(pixels.reshape(-1, 3))
+    palette, colour_indices = reduce_colours(pixels.reshape(-1, 3))
     rows = np.zeros(
         (height, width + 1), dtype=np.uint8
     )  # each row begins with its filter type, none
-    rows[:, 1:] = index.reshape(height, width)
+    rows[:, 1:] = colour_indices.reshape(height, width)
     header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
-    data = zlib.compress(rows.tobytes(), 9)
-    chunks = ((b"IHDR", header), (b"PLTE", palette.tobytes()), (b"IDAT", data), (b"IEND", b""))
+    compressed_pixels = zlib.compress(rows.tobytes(), 9)
+    chunks = (
+        (b"IHDR", header),
+        (b"PLTE", palette.tobytes()),
+        (b"IDAT", compressed_pixels),
+        (b"IEND", b""),
+    )
     return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-        for name, body in chunks
+        struct.pack(">I", len(chunk_data))
+        + name
+        + chunk_data
+        + struct.pack(">I", zlib.crc32(name + chunk_data))
+        for name, chunk_data in chunks
     )
 
 
-def decoded(png: bytes) -> NDArray[np.uint8]:
+def decode_png(png: bytes) -> NDArray[np.uint8]:
     """Return red, green and blue of each pixel of a PNG with 8 bits per channel (W3C Recommendation,
     Portable Network Graphics, 2nd edition).
     """
-    offset, data, width, height, channels = 8, b"", 0, 0, 0
+    offset, compressed_pixels, width, height, channels = 8, b"", 0, 0, 0
     while offset < len(png):
-        size, name = struct.unpack(">I4s", png[offset : offset + 8])
-        body = png[offset + 8 : offset + 8 + size]
-        if name == b"IHDR":
-            width, height, _, colour_type = struct.unpack(">IIBB", body[:10])
+        chunk_size, chunk_name = struct.unpack(">I4s", png[offset : offset + 8])
+        chunk_data = png[offset + 8 : offset + 8 + chunk_size]
+        if chunk_name == b"IHDR":
+            width, height, _, colour_type = struct.unpack(">IIBB", chunk_data[:10])
             channels = {2: 3, 6: 4}[colour_type]
-        elif name == b"IDAT":
-            data += body
-        offset += size + 12
-    raw = np.frombuffer(zlib.decompress(data), dtype=np.uint8).reshape(height, -1)
+        elif chunk_name == b"IDAT":
+            compressed_pixels += chunk_data
+        offset += chunk_size + 12
+    filtered_bytes = np.frombuffer(zlib.decompress(compressed_pixels), dtype=np.uint8).reshape(
+        height, -1
+    )
     rows = np.zeros((height + 1, width, channels), dtype=np.int64)
-    for number, line in enumerate(raw):
+    for number, line in enumerate(filtered_bytes):
         filtered_row = line[1:].reshape(width, channels).astype(np.int64)
         rows[number + 1] = _unfiltered(int(line[0]), filtered_row, rows[number])
     return rows[1:, :, :3].astype(np.uint8)
@@ -201,22 +221,23 @@ def _unfiltered(
     return row
 
 
-def reduced(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def reduce_colours(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Return a palette, and the index of the nearest colour for each pixel. The palette takes the most
     frequent colours first, each at some distance from those before it.
     """
     colours, inverse, counts = np.unique(pixels, axis=0, return_inverse=True, return_counts=True)
-    kept_colours: list[NDArray[np.int64]] = []
+    palette_colours: list[NDArray[np.int64]] = []
     for min_distance in (24, 12, 6, 1):
         for colour in colours[np.argsort(-counts, kind="stable")].astype(np.int64):
-            if len(kept_colours) < COLOURS and all(
-                np.abs(colour - kept_colour).sum() >= min_distance for kept_colour in kept_colours
+            if len(palette_colours) < COLOURS and all(
+                np.abs(colour - palette_colour).sum() >= min_distance
+                for palette_colour in palette_colours
             ):
-                kept_colours.append(colour)
-    palette = np.array(kept_colours)
+                palette_colours.append(colour)
+    palette = np.array(palette_colours)
     distances = np.abs(colours.astype(np.int64)[:, None, :] - palette[None, :, :]).sum(axis=2)
-    nearest = distances.argmin(axis=1).astype(np.uint8)
-    return palette.astype(np.uint8), nearest[inverse.reshape(-1)]
+    nearest_indices = distances.argmin(axis=1).astype(np.uint8)
+    return palette.astype(np.uint8), nearest_indices[inverse.reshape(-1)]
 
 
 def main() -> None:
@@ -224,13 +245,15 @@ def main() -> None:
     with rebalanced_config() as config, sync_playwright() as playwright, ExitStack() as stack:
         dashboard = DashboardProcess(config, 0)
         stack.callback(dashboard.stop)
-        run = subprocess.Popen([*RUN, "--config", str(config)], stdout=subprocess.DEVNULL)
-        stack.callback(run.wait)
-        stack.callback(run.terminate)
+        run_process = subprocess.Popen(
+            [*RUN_COMMAND, "--config", str(config)], stdout=subprocess.DEVNULL
+        )
+        stack.callback(run_process.wait)
+        stack.callback(run_process.terminate)
         browser = playwright.chromium.launch(executable_path=program(), args=list(OPTIONS))
         for name, (path, scheme, size) in PICTURES.items():
-            png = with_palette(picture(browser, dashboard.address, path, scheme, size))
-            if len(png) > MOST_BYTES:
+            png = with_palette(screenshot(browser, dashboard.address, path, scheme, size))
+            if len(png) > MAX_BYTES:
                 raise SystemExit(f"{name}: {len(png):,} bytes")
             (ROOT / "docs" / f"dashboard-{name}.png").write_bytes(png)
             print(f"docs/dashboard-{name}.png: {len(png):,} bytes")

@@ -33,20 +33,20 @@ CASES_PER_CHAIN = 150
 """Number of cases after which a new chain is started, since anvil drops old blocks and grows."""
 
 
-def cases(chain: LocalChain, suite: str, seed: int, selection: Only) -> Iterator[Result]:
+def run_cases(chain: LocalChain, suite: str, seed: int, selection: Only) -> Iterator[Result]:
     """Yield the results of one seed of one suite. An error of the suite itself is a violation too."""
-    run, _ = SUITES[suite]
+    run_suite, _ = SUITES[suite]
     numbers = itertools.count()
-    with tempfile.TemporaryDirectory() as root:
+    with tempfile.TemporaryDirectory() as temporary_root:
 
         def folders() -> Path:
-            folder = Path(root) / str(next(numbers))
+            folder = Path(temporary_root) / str(next(numbers))
             folder.mkdir()
             return folder
 
         last_case = Case(suite, seed, "", "")
         try:
-            for result in run(chain, folders, seed, selection):
+            for result in run_suite(chain, folders, seed, selection):
                 last_case = result.case
                 yield result
         except Exception:
@@ -57,7 +57,7 @@ def cases(chain: LocalChain, suite: str, seed: int, selection: Only) -> Iterator
             )
 
 
-def work(tasks: Any, results: Any, one_of: int) -> None:
+def run_worker(tasks: Any, results: Any, sample_interval: int) -> None:
     """Run (suite, seed) tasks from the queue, as one worker, until it delivers None."""
     task = tasks.get()
     while task is not None:
@@ -65,8 +65,11 @@ def work(tasks: Any, results: Any, one_of: int) -> None:
             case_count = 0
             while task is not None and case_count < CASES_PER_CHAIN:
                 suite, seed = task
-                for result in cases(
-                    chain, suite, seed, every if one_of == 1 else sample(seed, one_of)
+                for result in run_cases(
+                    chain,
+                    suite,
+                    seed,
+                    every if sample_interval == 1 else sample(seed, sample_interval),
                 ):
                     results.put(result)
                     case_count += 1
@@ -74,31 +77,33 @@ def work(tasks: Any, results: Any, one_of: int) -> None:
                 task = tasks.get()
 
 
-def spread(
-    seeds: list[tuple[str, int]], jobs: int, one_of: int, minutes: float
+def run_tasks(
+    seeds: list[tuple[str, int]], jobs: int, sample_interval: int, minutes: float
 ) -> Iterator[Result]:
     """Yield all results of these seeds from `jobs` workers; after `minutes` no further seed is begun."""
     tasks, results = FORK.Queue(), FORK.Queue()
-    workers = [FORK.Process(target=work, args=(tasks, results, one_of)) for _ in range(jobs)]
-    waiting_tasks, under_way, end_s = list(seeds), 0, time.monotonic() + minutes * 60
+    workers = [
+        FORK.Process(target=run_worker, args=(tasks, results, sample_interval)) for _ in range(jobs)
+    ]
+    waiting_tasks, running_count, end_s = list(seeds), 0, time.monotonic() + minutes * 60
     for worker in workers:
         worker.start()
-        under_way += _hand_out(tasks, waiting_tasks)
-    while under_way:
+        running_count += _hand_out_task(tasks, waiting_tasks)
+    while running_count:
         message = results.get()
         if isinstance(message, Result):
             yield message
         else:
-            under_way -= 1
+            running_count -= 1
             if time.monotonic() < end_s:
-                under_way += _hand_out(tasks, waiting_tasks)
+                running_count += _hand_out_task(tasks, waiting_tasks)
     for _ in workers:
         tasks.put(None)
     for worker in workers:
         worker.join()
 
 
-def _hand_out(tasks: Any, waiting_tasks: list[tuple[str, int]]) -> int:
+def _hand_out_task(tasks: Any, waiting_tasks: list[tuple[str, int]]) -> int:
     if not waiting_tasks:
         return 0
     tasks.put(waiting_tasks.pop(0))
@@ -153,7 +158,7 @@ def main() -> None:
         case = parsed(options.replay)
         with open_anvil() as chain:
             results = list(
-                cases(
+                run_cases(
                     chain,
                     case.suite,
                     case.seed,
@@ -166,7 +171,7 @@ def main() -> None:
         suites = options.suite or list(FUTURES if options.futures else SPOT)
         seeds = alternating_seeds(suites, options.seeds, options.first)
         results = []
-        for result in spread(seeds, options.jobs, options.one_of, options.minutes):
+        for result in run_tasks(seeds, options.jobs, options.one_of, options.minutes):
             results.append(result)
             if result.violations:
                 print(
@@ -180,7 +185,7 @@ def main() -> None:
                     file=sys.stderr,
                     flush=True,
                 )
-    document = figures(results, time.monotonic() - began_s)
+    document = summary_document(results, time.monotonic() - began_s)
     text = json.dumps(document, indent=1)
     print(text)
     if options.out:
@@ -192,7 +197,7 @@ def main() -> None:
     )
 
 
-def figures(results: list[Result], seconds: float) -> dict[str, Any]:
+def summary_document(results: list[Result], seconds: float) -> dict[str, Any]:
     """Return the published figures: cases, faults by kind, and violations with the names for replay."""
     fault_counts: Counter[str] = Counter()
     for result in results:

@@ -56,9 +56,9 @@ def fork_config(path: Path, url: str, folder: Path) -> Path:
     }
     document["store"] = {"url": "sqlite:///trimtab.db"}
     document["execution"]["submit_url"] = ""
-    target = folder / "trimtab.toml"
-    target.write_text(tomlkit.dumps(document))
-    return target
+    config_path = folder / "trimtab.toml"
+    config_path.write_text(tomlkit.dumps(document))
+    return config_path
 
 
 def fund(node: AnvilNode, wrapped_native: str, wei: int) -> None:
@@ -94,14 +94,14 @@ def relay(upstream: str) -> Iterator[str]:
                 response = session.post(
                     upstream, data=body, headers={"Content-Type": "application/json"}, timeout=60
                 )
-                status, text = response.status_code, response.content
+                status, answer = response.status_code, response.content
             except requests.RequestException:
-                status, text = 502, b""
+                status, answer = 502, b""
             with suppress(OSError):  # anvil may have ended in the meantime
                 self.send_response(status)
-                self.send_header("Content-Length", str(len(text)))
+                self.send_header("Content-Length", str(len(answer)))
                 self.end_headers()
-                self.wfile.write(text)
+                self.wfile.write(answer)
 
         def log_message(self, *_: object) -> None:
             pass
@@ -167,7 +167,8 @@ def main() -> int:
         return 0
     for name in ("before", "after"):
         holdings_text = ", ".join(
-            f"{h['symbol']} {h['weight_bps'] / 100:.2f} %" for h in document[name]["holdings"]
+            f"{holding['symbol']} {holding['weight_bps'] / 100:.2f} %"
+            for holding in document[name]["holdings"]
         )
         print(
             f"{name}: {document[name]['total_value']} {document[name]['numeraire']}: {holdings_text}"

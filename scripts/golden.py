@@ -56,8 +56,8 @@ ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
 }
 ANY = "ANY"
-PROBLEMS = 500
-LEAST_BASE_FEE_WEI = 7
+PROBLEM_COUNT = 500
+MIN_BASE_FEE_WEI = 7
 """Lowest base fee: an eighth of it is below one wei, so EIP-1559 lowers it no further."""
 START_DELAYS_S = (0, 3, 7)
 """Delays of the runs of the scene, in seconds. Block numbers, and digits that depend on a block's
@@ -65,12 +65,14 @@ time, then differ between runs."""
 WITHOUT_CONFIG = {"whatif", "templates", "backtest", "tune", "stress", "init", "nonsense"}
 
 
-def commands(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+def iterate_commands(
+    command: click.Command, path: tuple[str, ...] = ()
+) -> Iterator[tuple[str, ...]]:
     """Yield the words of every command and group."""
     yield path
     if isinstance(command, click.Group):
         for name, subcommand in command.commands.items():
-            yield from commands(subcommand, (*path, name))
+            yield from iterate_commands(subcommand, (*path, name))
 
 
 def run_trimtab(words: tuple[str, ...], folder: Path) -> subprocess.CompletedProcess[str]:
@@ -89,7 +91,7 @@ def run_trimtab(words: tuple[str, ...], folder: Path) -> subprocess.CompletedPro
 
 def help_texts() -> dict[str, str]:
     """Return the texts of --help by file name."""
-    command_words = list(commands(typer.main.get_command(app)))
+    command_words = list(iterate_commands(typer.main.get_command(app)))
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         outputs = threads.map(
             lambda words: run_trimtab((*words, "--help"), ROOT).stdout, command_words
@@ -101,7 +103,7 @@ def help_texts() -> dict[str, str]:
 
 
 @contextmanager
-def chain(folder: Path) -> Iterator[None]:
+def running_localchain(folder: Path) -> Iterator[None]:
     """Run `trimtab localchain`, with its config trimtab.toml in the folder."""
     port = free_port()
     arguments = [
@@ -133,7 +135,7 @@ def settle_base_fee(port: int) -> None:
     """Set the base fee to the value that empty blocks lead to. It falls by an eighth per block, so
     that otherwise the last digit of a cost depends on the number of blocks mined before.
     """
-    steps = (("anvil_setNextBlockBaseFeePerGas", [hex(LEAST_BASE_FEE_WEI)]), ("evm_mine", []))
+    steps = (("anvil_setNextBlockBaseFeePerGas", [hex(MIN_BASE_FEE_WEI)]), ("evm_mine", []))
     calls = [
         {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
         for number, (method, params) in enumerate(steps)
@@ -149,10 +151,10 @@ def settle_base_fee(port: int) -> None:
         raise RuntimeError(f"the base fee was not set: {results}")
 
 
-def scene(wait_s: int = 0) -> dict[str, Any]:
+def run_scene(wait_s: int = 0) -> dict[str, Any]:
     """Return exit code and document of every command of the scene, by file name."""
     documents, step = {}, ""
-    with tempfile.TemporaryDirectory() as folder, chain(Path(folder)):
+    with tempfile.TemporaryDirectory() as folder, running_localchain(Path(folder)):
         time.sleep(wait_s)
         for number, line in enumerate((GOLDEN / "scene.txt").read_text().splitlines()):
             words = tuple(shlex.split(line.replace("STEP", step)))
@@ -164,8 +166,8 @@ def scene(wait_s: int = 0) -> dict[str, Any]:
                 ),
                 Path(folder),
             )
-            text = process.stdout.replace(folder, "FOLDER")
-            document = json.loads(text) if text.startswith("{") else text
+            output = process.stdout.replace(folder, "FOLDER")
+            document = json.loads(output) if output.startswith("{") else output
             step = document.get("step") or step if isinstance(document, dict) else step
             documents[f"{number:02}-{words[0]}.json"] = {
                 "command": line,
@@ -204,26 +206,26 @@ def differences(golden: Any, current: Any, path: str = "") -> Iterator[str]:
         yield f"{path}: {json.dumps(golden)[:200]} is now {json.dumps(current)[:200]}"
 
 
-def digest(text: str) -> str:
+def short_digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def plan_line(seed: int) -> str:
+def describe_plan(seed: int) -> str:
     """Return one line: the problem's number, a digest of the problem, a digest of its plan. Problems
     are drawn with floats, which may differ between machines.
     """
     step = (any_problem, any_problem_with_gas)[seed % 2](seed)
     try:
         plan_text = codec.dumps(plan(step, rebalance_to_targets(step)))
-    except Refused as why:
-        plan_text = f"{why}"
+    except Refused as refusal:
+        plan_text = f"{refusal}"
     problem_text = codec.dumps(step.snapshot) + codec.dumps(step.portfolio)
-    return f"{seed} {digest(problem_text)} {digest(plan_text)}"
+    return f"{seed} {short_digest(problem_text)} {short_digest(plan_text)}"
 
 
-def plan_lines() -> list[str]:
+def describe_plans() -> list[str]:
     with ProcessPoolExecutor() as processes:
-        return list(processes.map(plan_line, range(PROBLEMS), chunksize=10))
+        return list(processes.map(describe_plan, range(PROBLEM_COUNT), chunksize=10))
 
 
 def unequal_plans(golden: list[str], current: list[str]) -> Iterator[str]:
@@ -235,9 +237,9 @@ def unequal_plans(golden: list[str], current: list[str]) -> Iterator[str]:
             same_problems += 1
             if current_line.split()[2] != plan_digest:
                 yield f"plan {seed}"
-    if same_problems < PROBLEMS // 2:
+    if same_problems < PROBLEM_COUNT // 2:
         yield (
-            f"only {same_problems} of {PROBLEMS} problems are drawn as they were: compare on the machine"
+            f"only {same_problems} of {PROBLEM_COUNT} problems are drawn as they were: compare on the machine"
             " that wrote them"
         )
 
@@ -259,24 +261,26 @@ def changed_steps() -> Iterator[str]:
             yield f"only {document['same'] + document['reworded']} steps were decided again"
 
 
-def write() -> None:
+def write_masters() -> None:
     """Rewrite help, scene and plans. Recorded steps stay, since old records must keep their decisions."""
     for name in ("help", "json"):
         shutil.rmtree(GOLDEN / name, ignore_errors=True)
         (GOLDEN / name).mkdir(parents=True)
     for name, text in help_texts().items():
         (GOLDEN / "help" / name).write_text(text)
-    runs = [scene(wait_s) for wait_s in START_DELAYS_S]
+    runs = [run_scene(wait_s) for wait_s in START_DELAYS_S]
     for name in runs[0]:
-        common = reduce(common_values, (run[name] for run in runs))
-        (GOLDEN / "json" / name).write_text(json.dumps(common, indent=1, sort_keys=True) + "\n")
-    (GOLDEN / "plans.txt").write_text("\n".join(plan_lines()) + "\n")
+        common_document = reduce(common_values, (run[name] for run in runs))
+        (GOLDEN / "json" / name).write_text(
+            json.dumps(common_document, indent=1, sort_keys=True) + "\n"
+        )
+    (GOLDEN / "plans.txt").write_text("\n".join(describe_plans()) + "\n")
 
 
-def compare() -> list[str]:
+def compare_with_masters() -> list[str]:
     """Return all differences."""
     all_differences: list[str] = []
-    for folder, current in (("help", help_texts()), ("json", scene())):
+    for folder, current in (("help", help_texts()), ("json", run_scene())):
         golden = {path.name: path.read_text() for path in (GOLDEN / folder).iterdir()}
         all_differences += [
             f"{folder}/{name} is {'new' if name in current else 'gone'}"
@@ -290,7 +294,9 @@ def compare() -> list[str]:
             all_differences += [
                 f"{folder}/{name}{where}" for where in differences(golden_value, current_value)
             ]
-    all_differences += unequal_plans((GOLDEN / "plans.txt").read_text().splitlines(), plan_lines())
+    all_differences += unequal_plans(
+        (GOLDEN / "plans.txt").read_text().splitlines(), describe_plans()
+    )
     return [*all_differences, *changed_steps()]
 
 
@@ -300,9 +306,9 @@ def main() -> int:
     )
     parser.add_argument("--write", action="store_true", help="write tests/golden anew")
     if parser.parse_args().write:
-        write()
+        write_masters()
         return 0
-    all_differences = compare()
+    all_differences = compare_with_masters()
     print("\n".join(all_differences) or "equal to the golden masters")
     return int(bool(all_differences))
 

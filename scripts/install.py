@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
-PIP = [
+PIP_INSTALL = [
     sys.executable,
     "-m",
     "pip",
@@ -29,7 +29,7 @@ PIP = [
     "--no-deps",
     "--no-compile",
 ]
-HASHED = "--require-hashes"
+HASHES_OPTION = "--require-hashes"
 
 
 def say(text: str) -> None:
@@ -46,31 +46,40 @@ def run_command(command: list[str], **environment: str) -> bool:
 
 def install(locks: list[str]) -> bool:
     """Install the locks and trimtab into this Python; return whether that succeeded."""
-    files = [word for lock in locks for word in ("-r", lock)]
-    with tempfile.TemporaryDirectory() as tools:
+    lock_options = [word for lock in locks for word in ("-r", lock)]
+    with tempfile.TemporaryDirectory() as tools_folder:
         if not run_command(
-            [*PIP, "--quiet", HASHED, "--target", tools, "-r", "requirements-build.lock"]
+            [
+                *PIP_INSTALL,
+                "--quiet",
+                HASHES_OPTION,
+                "--target",
+                tools_folder,
+                "-r",
+                "requirements-build.lock",
+            ]
         ):
             return False
         uv_command = [
-            f"{tools}/bin/uv",
+            f"{tools_folder}/bin/uv",
             "pip",
             "install",
             "--python",
             sys.executable,
             "--no-deps",
-            HASHED,
-            *files,
+            HASHES_OPTION,
+            *lock_options,
         ]
         index_variables = {"UV_HTTP_RETRIES": "1"}  # fail early if the index is unreachable
         if "PIP_INDEX_URL" in os.environ:
             index_variables["UV_DEFAULT_INDEX"] = os.environ["PIP_INDEX_URL"]
         if not run_command(uv_command, **index_variables):
             say("uv failed; continuing with pip")
-            if not run_command([*PIP, HASHED, *files]):
+            if not run_command([*PIP_INSTALL, HASHES_OPTION, *lock_options]):
                 return False
         return run_command(
-            [*PIP, "--quiet", "--no-build-isolation", "--editable", "."], PYTHONPATH=tools
+            [*PIP_INSTALL, "--quiet", "--no-build-isolation", "--editable", "."],
+            PYTHONPATH=tools_folder,
         )
 
 

@@ -33,10 +33,10 @@ from tests.faults.probe import finished, process, started
 from tests.faults.scene import Scene, scene
 
 FORK = multiprocessing.get_context("fork")
-PER_CHAIN = 60
-MOST_KILLS = 4
+REBALANCES_PER_CHAIN = 60
+MAX_KILLS = 4
 """Maximum number of kills of one rebalance, including those of restarts."""
-ACTING = 0.5
+AFTER_INTENT_SHARE = 0.5
 """Share of the kills whose time counts from the first intent. Most of a step is reading and planning,
 where a kill shows little."""
 BLOCK_S = 0.05
@@ -59,7 +59,7 @@ class LiveClock:
 
 
 @dataclass
-class Rebalance:
+class KilledRebalance:
     """One rebalance: kills that hit a live process, the newest journal entry at each, and violations
     at the end.
     """
@@ -78,9 +78,9 @@ def mine_blocks(url: str) -> None:
         time.sleep(BLOCK_S)
 
 
-def rebalance(chain: LocalChain, folder: Path, seed: int) -> Rebalance:
+def rebalance(chain: LocalChain, folder: Path, seed: int) -> KilledRebalance:
     """Kill the processes of one rebalance at drawn times, then run a last one to its end."""
-    outcome, generator = Rebalance(seed), random.Random(f"kills {seed}")
+    outcome, generator = KilledRebalance(seed), random.Random(f"kills {seed}")
     with scene(chain, folder, seed) as scenario:
         miner = (
             None
@@ -90,14 +90,14 @@ def rebalance(chain: LocalChain, folder: Path, seed: int) -> Rebalance:
         if miner is not None:
             miner.start()
         try:
-            for _ in range(generator.choice((1, 1, 1, 1, 1, 1, 2, 2, 3, MOST_KILLS))):
-                most_s, after_intent = (
+            for _ in range(generator.choice((1, 1, 1, 1, 1, 1, 2, 2, 3, MAX_KILLS))):
+                usual_duration_s, after_intent = (
                     statistics.median(_DURATIONS_S[-5:]),
-                    generator.random() < ACTING,
+                    generator.random() < AFTER_INTENT_SHARE,
                 )
-                strike(
+                run_and_kill(
                     scenario,
-                    generator.uniform(0, most_s * (0.5 if after_intent else 1.5)),
+                    generator.uniform(0, usual_duration_s * (0.5 if after_intent else 1.5)),
                     outcome,
                     after_intent,
                 )
@@ -118,7 +118,7 @@ _DURATIONS_S: list[float] = []
 median, or from half of it after the first intent; a kill after the end does not count."""
 
 
-def calibrate(chain: LocalChain, folder: Path, seed: int) -> None:
+def measure_undisturbed(chain: LocalChain, folder: Path, seed: int) -> None:
     """Measure a rebalance without a kill."""
     folder.mkdir()
     with scene(chain, folder, seed) as scenario:
@@ -128,8 +128,10 @@ def calibrate(chain: LocalChain, folder: Path, seed: int) -> None:
         _DURATIONS_S.append(time.monotonic() - began_s)
 
 
-def strike(scenario: Scene, after_s: float, outcome: Rebalance, after_intent: bool) -> None:
-    """Start a process and kill it after `after_s` seconds, unless it has ended. With `after_intent` the time
+def run_and_kill(
+    scenario: Scene, delay_s: float, outcome: KilledRebalance, after_intent: bool
+) -> None:
+    """Start a process and kill it after `delay_s` seconds, unless it has ended. With `after_intent` the time
     counts from its first intent.
     """
     began_s, has_intent = time.monotonic(), FORK.Event()
@@ -141,17 +143,17 @@ def strike(scenario: Scene, after_s: float, outcome: Rebalance, after_intent: bo
     child, report = started(scenario, on_moment, clock=LiveClock)
     while after_intent and child.is_alive() and not has_intent.wait(0.005):
         pass
-    child.join(after_s)
+    child.join(delay_s)
     if child.exitcode is None:
         child.kill()
-    run = finished(child, report)
-    if run.killed:
+    finished_run = finished(child, report)
+    if finished_run.killed:
         outcome.kills += 1
         outcome.states_at_kill.append(newest_transaction(scenario))
         return
     if outcome.kills == 0:  # a whole rebalance, not a recovery
         _DURATIONS_S.append(time.monotonic() - began_s)
-    outcome.violations += run.wrong
+    outcome.violations += finished_run.wrong
 
 
 def newest_transaction(scenario: Scene) -> str:
@@ -170,19 +172,21 @@ def newest_transaction(scenario: Scene) -> str:
         store.close()
 
 
-def work(tasks: Any, results: Any) -> None:
+def run_worker(tasks: Any, results: Any) -> None:
     """Run rebalances as one worker, with a new chain after PER_CHAIN of them."""
     seed = tasks.get()
     while seed is not None:
         with open_anvil() as chain, tempfile.TemporaryDirectory() as root:
-            calibrate(chain, Path(root) / "first", seed)
-            for number in range(PER_CHAIN):
+            measure_undisturbed(chain, Path(root) / "first", seed)
+            for number in range(REBALANCES_PER_CHAIN):
                 folder = Path(root) / str(number)
                 folder.mkdir()
                 try:
                     results.put(rebalance(chain, folder, seed))
                 except Exception as error:
-                    results.put(Rebalance(seed, violations=[f"the rig itself broke: {error!r}"]))
+                    results.put(
+                        KilledRebalance(seed, violations=[f"the rig itself broke: {error!r}"])
+                    )
                     seed = tasks.get()
                     break
                 seed = tasks.get()
@@ -191,10 +195,10 @@ def work(tasks: Any, results: Any) -> None:
     results.put(None)
 
 
-def spread(kills: int, jobs: int, first_seed: int) -> Iterator[Rebalance]:
+def run_rebalances(kills: int, jobs: int, first_seed: int) -> Iterator[KilledRebalance]:
     """Yield rebalances until `kills` kills have hit a live process."""
     tasks, results = FORK.Queue(), FORK.Queue()
-    workers = [FORK.Process(target=work, args=(tasks, results)) for _ in range(jobs)]
+    workers = [FORK.Process(target=run_worker, args=(tasks, results)) for _ in range(jobs)]
     for number, worker in enumerate(workers):
         tasks.put(first_seed + number)
         worker.start()
@@ -224,7 +228,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the figures as JSON to this file")
     options = parser.parse_args()
     began_s, outcomes = time.monotonic(), []
-    for outcome in spread(options.kills, options.jobs, options.first):
+    for outcome in run_rebalances(options.kills, options.jobs, options.first):
         outcomes.append(outcome)
         if outcome.violations:
             print(

@@ -16,12 +16,18 @@ import tomllib
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
-PLAIN = ("--generate-hashes", "--no-emit-index-url", "--no-header", "--python-version", "3.11")
+BASE_OPTIONS = (
+    "--generate-hashes",
+    "--no-emit-index-url",
+    "--no-header",
+    "--python-version",
+    "3.11",
+)
 # uniswap-python 0.7.1 asks for web3 below 7 and runs on it (agent/chain/second_quote.py);
 # hyperliquid-python-sdk 0.24.0 asks for eth-utils below 6 and runs on it
 # (agent/venues/hyperliquid/client.py). A lock can say so, a package cannot.
-OVERRIDES = ("web3>=7.16,<8", "eth-utils>=6,<7")
-THIRD_QUOTE = ("uniswap-python==0.7.1", "lru-dict>=1.2,<2")
+OVERRIDDEN_REQUIREMENTS = ("web3>=7.16,<8", "eth-utils>=6,<7")
+THIRD_QUOTE_REQUIREMENTS = ("uniswap-python==0.7.1", "lru-dict>=1.2,<2")
 """The third quote of swaps, and what its metadata lacks. No extra can name it: pip has no overrides."""
 
 
@@ -34,7 +40,7 @@ def write_lock(path: str, *options: str, input_text: str = "") -> None:
         "pip",
         "compile",
         "--quiet",
-        *PLAIN,
+        *BASE_OPTIONS,
         *options,
         "--output-file",
         path,
@@ -42,7 +48,7 @@ def write_lock(path: str, *options: str, input_text: str = "") -> None:
     subprocess.run(command, cwd=REPO, input=input_text, text=True, check=True)
 
 
-def extras(*names: str) -> list[str]:
+def extra_options(*names: str) -> list[str]:
     return [word for name in names for word in ("--extra", name)]
 
 
@@ -56,7 +62,7 @@ def write_all(upgrade: list[str]) -> None:
         for word in (["--upgrade"] if name == "all" else ["--upgrade-package", name])
     ]
     common_options = ("--universal", "--no-annotate", "--constraint", "requirements.lock")
-    all_extras = extras(
+    all_extras = extra_options(
         "hyperliquid",
         "local",
         "analysis",
@@ -68,13 +74,13 @@ def write_all(upgrade: list[str]) -> None:
         "test",
         "dev",
     )
-    with tempfile.TemporaryDirectory() as scratch:
-        override = Path(scratch) / "override.txt"
-        override.write_text("\n".join(OVERRIDES) + "\n")
-        override_options = ("--override", str(override))
-        third = Path(scratch) / "third-quote.txt"
-        third.write_text("\n".join(THIRD_QUOTE) + "\n")
-        sources = ("pyproject.toml", str(third))
+    with tempfile.TemporaryDirectory() as temporary_folder:
+        override_path = Path(temporary_folder) / "override.txt"
+        override_path.write_text("\n".join(OVERRIDDEN_REQUIREMENTS) + "\n")
+        override_options = ("--override", str(override_path))
+        third_quote_path = Path(temporary_folder) / "third-quote.txt"
+        third_quote_path.write_text("\n".join(THIRD_QUOTE_REQUIREMENTS) + "\n")
+        sources = ("pyproject.toml", str(third_quote_path))
         write_lock(
             "requirements.lock",
             *sources,
@@ -85,17 +91,21 @@ def write_all(upgrade: list[str]) -> None:
         )
         lock = REPO / "requirements.lock"
         lock.write_text(
-            lock.read_text().replace(f"{scratch}/", "")
+            lock.read_text().replace(f"{temporary_folder}/", "")
         )  # path of the override on this machine
         write_lock("requirements-run.lock", "pyproject.toml", *common_options)
         write_lock(
-            "requirements-demo.lock", *sources, *extras("local"), *override_options, *common_options
+            "requirements-demo.lock",
+            *sources,
+            *extra_options("local"),
+            *override_options,
+            *common_options,
         )
-    tools = [
+    build_tools = [
         *extra_packages["build"],
-        *(item for item in extra_packages["dev"] if item.startswith("uv")),
+        *(requirement for requirement in extra_packages["dev"] if requirement.startswith("uv")),
     ]
-    write_lock("requirements-build.lock", "-", *common_options, input_text="\n".join(tools))
+    write_lock("requirements-build.lock", "-", *common_options, input_text="\n".join(build_tools))
     write_lock(
         "requirements-fuzz.lock", "-", "--no-annotate", input_text="\n".join(extra_packages["fuzz"])
     )

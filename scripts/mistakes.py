@@ -34,7 +34,7 @@ SWAPPED_OPERATORS: dict[type[ast.AST], tuple[type[ast.AST], ...]] = {
     ast.And: (ast.Or,),
     ast.Or: (ast.And,),
 }
-CALLS = {"min": "max", "max": "min", "all": "any", "any": "all"}
+SWAPPED_CALLS = {"min": "max", "max": "min", "all": "any", "any": "all"}
 FREE_NUMBER_NAMES = re.compile(
     r"timeout|maxsize|max_length|stacklevel|indent"
     r"|_?(?!.*(?:GAS|WEI|BPS|FEE|TICK|FUNDING_WINDOW)|HOUR_S|DAY_S)"
@@ -62,9 +62,9 @@ def mistaken_variants(node: ast.AST) -> list[ast.AST]:
     match node:
         case ast.Compare(ops=ops):
             return [
-                _changed(node, ops=[*ops[:i], new(), *ops[i + 1 :]])
+                _changed(node, ops=[*ops[:i], new_operator(), *ops[i + 1 :]])
                 for i, op in enumerate(ops)
-                for new in SWAPPED_OPERATORS[type(op)]
+                for new_operator in SWAPPED_OPERATORS[type(op)]
             ]
         case (
             ast.BinOp(left=ast.Constant(value=str()) | ast.JoinedStr())
@@ -78,7 +78,8 @@ def mistaken_variants(node: ast.AST) -> list[ast.AST]:
             return [_changed(node, op=ast.Mult()), ceiling_division]
         case ast.BinOp(op=op) | ast.BoolOp(op=op) | ast.AugAssign(op=op):
             swapped_nodes = [
-                _changed(node, op=new()) for new in SWAPPED_OPERATORS.get(type(op), ())
+                _changed(node, op=new_operator())
+                for new_operator in SWAPPED_OPERATORS.get(type(op), ())
             ]
             return (
                 [*swapped_nodes, ast.Pass()] if isinstance(node, ast.AugAssign) else swapped_nodes
@@ -93,8 +94,8 @@ def mistaken_variants(node: ast.AST) -> list[ast.AST]:
             return [_changed(node, body=orelse, orelse=body)]
         case ast.If(test=test):
             return [_changed(node, test=ast.UnaryOp(ast.Not(), test))]
-        case ast.Call(func=ast.Name(id=name)) if name in CALLS:
-            return [_changed(node, func=ast.Name(CALLS[name], ast.Load()))]
+        case ast.Call(func=ast.Name(id=name)) if name in SWAPPED_CALLS:
+            return [_changed(node, func=ast.Name(SWAPPED_CALLS[name], ast.Load()))]
         case ast.Return(value=ast.expr() as value) if not (
             isinstance(value, ast.Constant)
             and any(value.value is empty_value for empty_value in (None, False))
@@ -120,8 +121,8 @@ def running_nodes(node: ast.AST) -> Iterator[ast.AST]:
         ):
             return
         case ast.Assign(targets=[ast.Name() | ast.Tuple() as target]) if all(
-            isinstance(part, ast.Name) and FREE_NUMBER_NAMES.fullmatch(part.id)
-            for part in getattr(target, "elts", [target])
+            isinstance(target_node, ast.Name) and FREE_NUMBER_NAMES.fullmatch(target_node.id)
+            for target_node in getattr(target, "elts", [target])
         ):
             return
         case ast.Raise(exc=ast.Call(func=ast.Name(id="NotImplementedError"))):
@@ -141,10 +142,10 @@ def running_nodes(node: ast.AST) -> Iterator[ast.AST]:
 
 class _ReplaceNode(ast.NodeTransformer):
     def __init__(self, old: ast.AST, new: ast.AST) -> None:
-        self._old, self._new = old, new
+        self._original, self._replacement = old, new
 
     def visit(self, node: ast.AST) -> ast.AST:
-        return self._new if node is self._old else self.generic_visit(node)
+        return self._replacement if node is self._original else self.generic_visit(node)
 
 
 @dataclass(frozen=True)
@@ -161,9 +162,9 @@ def possible_mistakes(root: Path, file: str) -> list[tuple[str, int, int]]:
     """Return file, node index and variant of every possible mistake."""
     tree = ast.parse((root / file).read_text())
     return [
-        (file, i, k)
-        for i, node in enumerate(running_nodes(tree))
-        for k in range(len(mistaken_variants(node)))
+        (file, node_index, variant_index)
+        for node_index, node in enumerate(running_nodes(tree))
+        for variant_index in range(len(mistaken_variants(node)))
     ]
 
 
@@ -171,15 +172,15 @@ def make_mutant(root: Path, file: str, index: int, variant: int) -> Mutant:
     """Return one mistake."""
     tree = ast.parse((root / file).read_text())
     node = list(running_nodes(tree))[index]
-    new = mistaken_variants(node)[variant]
+    variant_node = mistaken_variants(node)[variant]
     change = " -> ".join(
-        ast.unparse(ast.fix_missing_locations(copy.deepcopy(each))).splitlines()[0]
-        for each in (node, new)
+        ast.unparse(ast.fix_missing_locations(copy.deepcopy(changed_or_original))).splitlines()[0]
+        for changed_or_original in (node, variant_node)
     )
     line = (node.test if isinstance(node, ast.If) else node).lineno  # type: ignore[attr-defined]  # no code runs on the line of `if (`
     return Mutant(
         file,
         line,
         change,
-        ast.unparse(ast.fix_missing_locations(_ReplaceNode(node, new).visit(tree))),
+        ast.unparse(ast.fix_missing_locations(_ReplaceNode(node, variant_node).visit(tree))),
     )

@@ -42,7 +42,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from scripts.mistakes import Mutant, make_mutant, possible_mistakes
 
 ROOT = Path(__file__).resolve().parent.parent
-NOT_COPIED = (
+IGNORED_PATTERNS = (
     ".git",
     ".venv*",
     "node_modules",
@@ -151,7 +151,7 @@ def copy_tree(root: Path, target: Path) -> Path:
     """Copy the tree for mutants. Its bytecode is validated by the hash of the source, since a mutant
     may have the size and time of the original.
     """
-    shutil.copytree(root, target, ignore=shutil.ignore_patterns(*NOT_COPIED))
+    shutil.copytree(root, target, ignore=shutil.ignore_patterns(*IGNORED_PATTERNS))
     if (root / "contracts" / "node_modules").exists():
         (target / "contracts" / "node_modules").symlink_to(
             (root / "contracts" / "node_modules").resolve()
@@ -173,8 +173,8 @@ class RunOnceNames:
     """
 
     def __init__(self, root: Path) -> None:
-        self.uses: dict[str, set[SourceLine]] = defaultdict(set)
-        self.once: dict[SourceLine, tuple[str, ...]] = {}
+        self.lines_by_name: dict[str, set[SourceLine]] = defaultdict(set)
+        self.names_by_line: dict[SourceLine, tuple[str, ...]] = {}
         """Names defined by each line of such code."""
         for path in sorted((root / "agent").rglob("*.py")):
             self._add(str(path.relative_to(root)), ast.parse(path.read_text()))
@@ -183,7 +183,7 @@ class RunOnceNames:
         for statement in tree.body:
             names = _names_defined_once(statement)
             for line in range(statement.lineno, (statement.end_lineno or statement.lineno) + 1):
-                self.once[file, line] = names
+                self.names_by_line[file, line] = names
         for node in ast.walk(tree):
             # A long statement is covered by its first line, too.
             nodes = (
@@ -191,10 +191,10 @@ class RunOnceNames:
                 if isinstance(node, ast.stmt) and not hasattr(node, "body")
                 else [node]
             )
-            for part in nodes:
-                if isinstance(part, ast.Name | ast.Attribute):
-                    name = part.id if isinstance(part, ast.Name) else part.attr
-                    self.uses[name] |= {(file, part.lineno), (file, node.lineno)}
+            for child in nodes:
+                if isinstance(child, ast.Name | ast.Attribute):
+                    name = child.id if isinstance(child, ast.Name) else child.attr
+                    self.lines_by_name[name] |= {(file, child.lineno), (file, node.lineno)}
 
     def using_lines(self, file: str, line: int) -> set[SourceLine]:
         """Return the lines that use a name defined on this line and, step by step, those that use a
@@ -203,11 +203,11 @@ class RunOnceNames:
         reached_lines, waiting_lines = set[SourceLine](), [(file, line)]
         while waiting_lines:
             reached_line = waiting_lines.pop()
-            for name in self.once.get(reached_line, ()):
-                for use in self.uses[name] - reached_lines:
-                    if use[0] == reached_line[0] or not name.startswith("_"):
-                        reached_lines.add(use)
-                        waiting_lines.append(use)
+            for name in self.names_by_line.get(reached_line, ()):
+                for using_line in self.lines_by_name[name] - reached_lines:
+                    if using_line[0] == reached_line[0] or not name.startswith("_"):
+                        reached_lines.add(using_line)
+                        waiting_lines.append(using_line)
         return reached_lines
 
 
@@ -219,22 +219,22 @@ def _names_defined_once(statement: ast.stmt) -> tuple[str, ...]:
         case ast.AnnAssign(target=ast.Name(id=name)):
             return (name,)
         case ast.FunctionDef(name=name, decorator_list=decorators) if any(
-            "cache" in ast.unparse(part) for part in decorators
+            "cache" in ast.unparse(child_node) for child_node in decorators
         ):
             return (name,)
         case ast.ClassDef(name=name, body=body) if not any(
-            isinstance(part, ast.FunctionDef) for part in body
+            isinstance(child_node, ast.FunctionDef) for child_node in body
         ):
             return (name,)
     return ()
 
 
 @dataclass
-class Tests:
+class CoveringTests:
     """Tests by file and line that they cover, their durations, and the texts of the test files."""
 
-    lines: dict[str, dict[int, set[str]]]
-    seconds: dict[str, float]
+    tests_by_line: dict[str, dict[int, set[str]]]
+    seconds_by_test: dict[str, float]
     run_once_names: RunOnceNames
     test_sources: dict[str, str]
 
@@ -243,29 +243,42 @@ class Tests:
         test files that import its module. If no test is found, take all tests that cover its file,
         or else all tests.
         """
-        lines = self.lines.get(mutant.file, {})
-        tests = set(lines.get(mutant.line) or ())
+        tests_by_line = self.tests_by_line.get(mutant.file, {})
+        tests = set(tests_by_line.get(mutant.line) or ())
         for file, line in self.run_once_names.using_lines(mutant.file, mutant.line):
-            tests |= self.lines.get(file, {}).get(line) or set()
+            tests |= self.tests_by_line.get(file, {}).get(line) or set()
         package, _, module = mutant.file.removesuffix(".py").replace("/", ".").rpartition(".")
         import_pattern = re.compile(
             rf"\b{re.escape(package)}\.{module}\b|\b{re.escape(package)} import .*\b{module}\b"
         )
-        files = {name for name, text in self.test_sources.items() if import_pattern.search(text)}
-        if not lines.get(mutant.line) or self.run_once_names.once.get((mutant.file, mutant.line)):
-            tests |= {test for test in self.seconds if test.partition("::")[0] in files}
-        if not tests and mutant.line in lines:
-            tests = set().union(*lines.values()) or set(self.seconds)
+        importing_files = {
+            name for name, text in self.test_sources.items() if import_pattern.search(text)
+        }
+        if not tests_by_line.get(mutant.line) or self.run_once_names.names_by_line.get(
+            (mutant.file, mutant.line)
+        ):
+            tests |= {
+                test for test in self.seconds_by_test if test.partition("::")[0] in importing_files
+            }
+        if not tests and mutant.line in tests_by_line:
+            tests = set().union(*tests_by_line.values()) or set(self.seconds_by_test)
 
         def rank(test: str) -> tuple[object, ...]:
             file = test.partition("::")[0]
             is_near = package in self.test_sources.get(file, "")
-            return file not in files, not is_near, self.seconds.get(test, 0.0), test
+            return (
+                file not in importing_files,
+                not is_near,
+                self.seconds_by_test.get(test, 0.0),
+                test,
+            )
 
         return sorted(tests, key=rank)
 
 
-def collect(tree: Path, cache: Path, tests: Sequence[str], patterns: str, jobs: int) -> None:
+def collect_coverage(
+    tree: Path, cache: Path, tests: Sequence[str], patterns: str, jobs: int
+) -> None:
     """Run the tests once, with one coverage context per test."""
     settings = cache / "settings.ini"  # not coverage.*, which would be erased as its data
     settings.write_text(
@@ -303,20 +316,20 @@ def collect(tree: Path, cache: Path, tests: Sequence[str], patterns: str, jobs: 
     (cache / "log").write_text(process.stdout)
 
 
-def load_tests(tree: Path, cache: Path) -> Tests:
-    """Read the coverage and durations of `collect`, without tests that fail on the original."""
+def load_tests(tree: Path, cache: Path) -> CoveringTests:
+    """Read the coverage and durations of `collect_coverage`, without tests that fail on the original."""
     log, coverage_data = (cache / "log").read_text(), CoverageData(str(cache / "coverage"))
-    seconds: dict[str, float] = defaultdict(float)
+    seconds_by_test: dict[str, float] = defaultdict(float)
     for seconds_text, _, test in re.findall(
         r"^\s*([\d.]+)s (call|setup|teardown) +(\S.*)$", log, re.MULTILINE
     ):
-        seconds[test] += float(seconds_text)
-    failing = set(re.findall(r"(?:FAILED|ERROR) (\S+::\S+)", log))
-    for test in failing & seconds.keys():
-        del seconds[test]
+        seconds_by_test[test] += float(seconds_text)
+    failing_tests = set(re.findall(r"(?:FAILED|ERROR) (\S+::\S+)", log))
+    for test in failing_tests & seconds_by_test.keys():
+        del seconds_by_test[test]
     coverage_data.read()
     tests_by_module: dict[str, set[str]] = defaultdict(set)
-    lines: dict[str, dict[int, set[str]]] = {}
+    tests_by_file_and_line: dict[str, dict[int, set[str]]] = {}
     for file in coverage_data.measured_files():
         by_line: dict[int, set[str]] = defaultdict(set)
         for line, contexts in coverage_data.contexts_by_lineno(file).items():
@@ -331,8 +344,8 @@ def load_tests(tree: Path, cache: Path) -> Tests:
                 )
                 if test:
                     tests_by_module[f"{test.partition('::')[0]}::*"].add(test)
-        lines[file[file.rindex("/agent/") + 1 :]] = by_line
-    for by_line in lines.values():
+        tests_by_file_and_line[file[file.rindex("/agent/") + 1 :]] = by_line
+    for by_line in tests_by_file_and_line.values():
         for (
             line,
             covering_tests,
@@ -340,11 +353,11 @@ def load_tests(tree: Path, cache: Path) -> Tests:
             shared_fixtures = {test for test in covering_tests if test.endswith("::*")}
             by_line[line] = (covering_tests - shared_fixtures).union(
                 *(tests_by_module[test] for test in shared_fixtures)
-            ) - failing
+            ) - failing_tests
     test_sources = {
         str(path.relative_to(tree)): path.read_text() for path in (tree / "tests").rglob("*.py")
     }
-    return Tests(lines, seconds, RunOnceNames(tree), test_sources)
+    return CoveringTests(tests_by_file_and_line, seconds_by_test, RunOnceNames(tree), test_sources)
 
 
 RETRY_FACTOR = 3
@@ -352,18 +365,18 @@ RETRY_FACTOR = 3
 
 
 def judge_twice(
-    runner: Runner, mutant: Mutant, tests: Tests, limit_s: float
+    runner: Runner, mutant: Mutant, tests: CoveringTests, limit_s: float
 ) -> tuple[str, str | None, float]:
     """Return the result of a mutant, tried again with longer limits if one of them was reached."""
-    result, noticed_by, took_s = judge(runner, mutant, tests, limit_s)
+    result, noticed_by, took_s = judge_mutant(runner, mutant, tests, limit_s)
     if result in ("unfinished", "timeout"):
-        result, noticed_by, retry_s = judge(runner, mutant, tests, limit_s, RETRY_FACTOR)
+        result, noticed_by, retry_s = judge_mutant(runner, mutant, tests, limit_s, RETRY_FACTOR)
         took_s = round(took_s + retry_s, 1)
     return result, noticed_by, took_s
 
 
-def judge(
-    runner: Runner, mutant: Mutant, tests: Tests, limit_s: float, patience: int = 1
+def judge_mutant(
+    runner: Runner, mutant: Mutant, tests: CoveringTests, limit_s: float, patience: int = 1
 ) -> tuple[str, str | None, float]:
     """Return the result of a mutant, the test that noticed it, and the seconds taken. `patience`
     multiplies the limits.
@@ -373,32 +386,34 @@ def judge(
     if not ordered_tests:
         return "uncovered", None, 0.0
     original = file.read_text()
-    hang_s = patience * max(20.0, 5 * max(tests.seconds.get(test, 0.0) for test in ordered_tests))
+    hang_s = patience * max(
+        20.0, 5 * max(tests.seconds_by_test.get(test, 0.0) for test in ordered_tests)
+    )
     code, output = 0, ""
     try:
         file.write_text(mutant.source)
         for first, end in zip(BATCH_STARTS, [*BATCH_STARTS[1:], None], strict=True):
             if code == 0 and ordered_tests[first:end]:
-                left_s = max(1.0, limit_s - (monotonic() - began_s))
-                code, output = runner.run_tests(ordered_tests[first:end], left_s, hang_s)
+                remaining_s = max(1.0, limit_s - (monotonic() - began_s))
+                code, output = runner.run_tests(ordered_tests[first:end], remaining_s, hang_s)
                 if (
                     "ERROR: not found" in output
                 ):  # the mistake renames parameters, so run all of them
-                    left_s = max(1.0, limit_s - (monotonic() - began_s))
+                    remaining_s = max(1.0, limit_s - (monotonic() - began_s))
                     code, output = runner.run_tests(
                         sorted({test.partition("[")[0] for test in ordered_tests[first:end]}),
-                        left_s,
+                        remaining_s,
                         hang_s,
                     )
     finally:
         file.write_text(original)
     if "ERROR: not found" in output:
         raise SystemExit("tests have other names than those in --cache: remove it")
-    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", output, re.MULTILINE)
+    failed_test = re.search(r"^(?:FAILED|ERROR) (\S+)", output, re.MULTILINE)
     result = {0: "survived", None: "unfinished"}.get(
         code, "timeout" if "Timeout (>" in output else "killed"
     )
-    return result, failed[1] if failed else None, round(monotonic() - began_s, 1)
+    return result, failed_test[1] if failed_test else None, round(monotonic() - began_s, 1)
 
 
 def main() -> int:
@@ -432,13 +447,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="mutants") as folder:
         trees = [copy_tree(options.root, Path(folder) / str(i)) for i in range(options.jobs)]
         if not (cache / "log").exists():
-            collect(trees[0], cache, options.tests, options.files, options.jobs)
+            collect_coverage(trees[0], cache, options.tests, options.files, options.jobs)
         tests, root = load_tests(trees[0], cache), options.root
         files = sorted(str(path.relative_to(root)) for path in (root / "agent").rglob("*.py"))
         mistakes = [
             mistake
             for file in files
-            if any(fnmatch.fnmatch(file, p) for p in patterns)
+            if any(fnmatch.fnmatch(file, pattern) for pattern in patterns)
             for mistake in possible_mistakes(root, file)
         ]
         mutants = [
@@ -465,34 +480,36 @@ def main() -> int:
             fields = {name: value for name, value in asdict(mutant).items() if name != "source"}
             return fields | {"result": result, "by": noticed_by, "seconds": took_s}
 
-        with ThreadPoolExecutor(options.jobs) as pool:
-            rows = list(pool.map(run_mutant, mutants))
+        with ThreadPoolExecutor(options.jobs) as executor:
+            mutant_rows = list(executor.map(run_mutant, mutants))
         for runner in runners:
             runner.close()
-    result_counts = Counter(str(row["result"]) for row in rows)
+    result_counts = Counter(str(mutant_row["result"]) for mutant_row in mutant_rows)
     by_file: dict[str, Counter[str]] = defaultdict(Counter)
     by_package: dict[str, Counter[str]] = defaultdict(Counter)
-    for row in rows:
-        for group, name in (
-            (by_file, str(row["file"])),
-            (by_package, str(Path(str(row["file"])).parts[1])),
+    for mutant_row in mutant_rows:
+        for counters, name in (
+            (by_file, str(mutant_row["file"])),
+            (by_package, str(Path(str(mutant_row["file"])).parts[1])),
         ):
-            group[name][str(row["result"])] += 1
+            counters[name][str(mutant_row["result"])] += 1
     noticed = result_counts["killed"] + result_counts["timeout"]
     report = {
         "seed": options.seed,
         "places": len(mistakes),
-        "mutants": len(rows),
+        "mutants": len(mutant_rows),
         "noticed": noticed,
         **result_counts,
     }
     report |= {
-        "score": round(noticed / max(1, len(rows) - result_counts["unfinished"]), 4),
-        "packages": {name: dict(c) for name, c in sorted(by_package.items())},
-        "files": {name: dict(c) for name, c in sorted(by_file.items())},
+        "score": round(noticed / max(1, len(mutant_rows) - result_counts["unfinished"]), 4),
+        "packages": {
+            name: dict(result_counter) for name, result_counter in sorted(by_package.items())
+        },
+        "files": {name: dict(result_counter) for name, result_counter in sorted(by_file.items())},
     }
     print(json.dumps(report, indent=1))
-    options.out.write_text(json.dumps(report | {"each": rows}, indent=1))
+    options.out.write_text(json.dumps(report | {"each": mutant_rows}, indent=1))
     return 0
 
 

@@ -12,8 +12,8 @@ REPO = Path(__file__).resolve().parent.parent
 
 if __name__ == "__main__":
     if "--dev" in sys.argv[1:]:
-        all_options = [option for option in NPM_INSTALL if option != "--omit=dev"]
-        run_node(all_options, REPO / CONTRACTS.in_repo, program="npm")
-        run_node(all_options, REPO / PERPS.in_repo, program="npm")
+        developer_options = [option for option in NPM_INSTALL if option != "--omit=dev"]
+        run_node(developer_options, REPO / CONTRACTS.in_repo, program="npm")
+        run_node(developer_options, REPO / PERPS.in_repo, program="npm")
     else:
         run_node(NPM_INSTALL, REPO / CONTRACTS.in_repo, program="npm")

@@ -25,7 +25,7 @@ from agent.web.document_cache import DocumentCache
 from agent.web.probes import Probes
 from agent.web.reach import Reach
 
-FILE = Path(__file__).parent.parent / "agent" / "web" / "api" / "openapi.json"
+OPENAPI_PATH = Path(__file__).parent.parent / "agent" / "web" / "api" / "openapi.json"
 
 
 class EndpointsDocument(TypedDict):
@@ -62,19 +62,23 @@ def schemas() -> dict[str, Any]:
     """Return the schema of each document by name. No document has other keys than those declared."""
     exact_config = ConfigDict(extra="forbid")
     schema_requests: list[Any] = [
-        (kind.__name__, "serialization", TypeAdapter(list[kind], config=exact_config))
-        for kind in DOCUMENTS
+        (
+            document_type.__name__,
+            "serialization",
+            TypeAdapter(list[document_type], config=exact_config),
+        )
+        for document_type in DOCUMENTS
     ]
     _, definitions = TypeAdapter.json_schemas(
         schema_requests, ref_template="#/components/schemas/{model}"
     )
-    problem = ApiProblem.model_json_schema(mode="serialization")
-    text = json.dumps({**definitions["$defs"], "ApiProblem": problem})
-    loaded: dict[str, Any] = json.loads(text.replace("agent__app__documents__", ""))
-    return loaded
+    problem_schema = ApiProblem.model_json_schema(mode="serialization")
+    text = json.dumps({**definitions["$defs"], "ApiProblem": problem_schema})
+    schema_by_name: dict[str, Any] = json.loads(text.replace("agent__app__documents__", ""))
+    return schema_by_name
 
 
-def document() -> str:
+def openapi_text() -> str:
     """Return the OpenAPI document as text."""
     gate: Any = build_api(DocumentCache("none.toml", Path("none.db")), TokenFile(Path("none.db")))
     Probes(gate.app, Access(Reach()), gate).add_to(gate.app)
@@ -90,6 +94,8 @@ def document() -> str:
 
 if __name__ == "__main__":
     if "--write" in sys.argv:
-        FILE.write_text(document())
-    elif FILE.read_text() != document():
-        sys.exit(f"{FILE} differs from the routes and documents: scripts/openapi.py --write")
+        OPENAPI_PATH.write_text(openapi_text())
+    elif OPENAPI_PATH.read_text() != openapi_text():
+        sys.exit(
+            f"{OPENAPI_PATH} differs from the routes and documents: scripts/openapi.py --write"
+        )

@@ -28,33 +28,34 @@ def solve(problem):
         problem["price"],
     )
     ranges = []
-    for source, target, keep, roots, depths in problem["arcs"]:
+    for source, target, fee_factor, roots, depths in problem["arcs"]:
         for root_start, root_end, depth in zip(roots[:-1], roots[1:], depths, strict=True):
             if depth > 0 and root_end < root_start:
-                ranges.append((source, target, keep, root_start, root_end, depth))
-    source, target, keep, root_start, root_end, depth = (
+                ranges.append((source, target, fee_factor, root_start, root_end, depth))
+    source, target, fee_factor, root_start, root_end, depth = (
         np.array(column) for column in zip(*ranges, strict=True)
     )
     source, target = source.astype(int), target.astype(int)
     token_count, range_count = len(holdings), len(ranges)
-    net, loss = cp.Variable(range_count, nonneg=True), cp.Variable(range_count, nonneg=True)
-    output = cp.multiply(root_start**2, net) - loss
+    net_input, loss = cp.Variable(range_count, nonneg=True), cp.Variable(range_count, nonneg=True)
+    output = cp.multiply(root_start**2, net_input) - loss
     received_matrix, sold_matrix = (
         np.zeros((token_count, range_count)),
         np.zeros((token_count, range_count)),
     )
     received_matrix[target, np.arange(range_count)] = 1.0
-    sold_matrix[source, np.arange(range_count)] = 1.0 / keep
-    final_holdings = holdings + received_matrix @ output - sold_matrix @ net
-    bent, longer = (
-        cp.multiply(np.sqrt(root_start**3 / depth), net),
-        1 + cp.multiply(root_start / depth, net),
+    sold_matrix[source, np.arange(range_count)] = 1.0 / fee_factor
+    final_holdings = holdings + received_matrix @ output - sold_matrix @ net_input
+    scaled_input, depth_factor = (
+        cp.multiply(np.sqrt(root_start**3 / depth), net_input),
+        1 + cp.multiply(root_start / depth, net_input),
     )
     constraints = [
         cp.SOC(
-            loss + longer, cp.vstack([2 * bent, loss - longer]), axis=0
+            loss + depth_factor, cp.vstack([2 * scaled_input, loss - depth_factor]), axis=0
         ),  # loss · longer ≥ bent²
-        net <= np.minimum(depth * (1 / root_end - 1 / root_start), MAX_INPUT * holdings.sum()),
+        net_input
+        <= np.minimum(depth * (1 / root_end - 1 / root_start), MAX_INPUT * holdings.sum()),
     ]
     if problem.get("hubs"):
         constraints.append(final_holdings[problem["hubs"]] == 0)

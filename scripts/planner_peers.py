@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from agent.planning.problem import PoolGraph, build_pool_graph, build_problem
 from agent.planning.solver.utility import FlowOptimizer, objective_for_goal
 from agent.reference import reference_prices
-from scripts.quote_peers import Missing, install
+from scripts.quote_peers import PeerMissing, install
 from tests.support.builders import with_limits
 from tests.support.planning_worlds import random_step, rebalance_to_targets, without_gas
 
@@ -36,7 +36,7 @@ SLSQP = "SLSQP of SciPy"
 
 
 @dataclass(frozen=True)
-class Timed:
+class TimedSolution:
     """Processor time in milliseconds, and objective value of the flows, per unit of the amount to
     move.
     """
@@ -46,11 +46,11 @@ class Timed:
 
 
 @dataclass(frozen=True)
-class Continuous:
+class ContinuousProblem:
     """One continuous problem: the pools as curves, and the objective."""
 
-    market: PoolGraph
-    search: FlowOptimizer
+    pool_graph: PoolGraph
+    optimizer: FlowOptimizer
 
     def as_json(self) -> dict[str, Any]:
         """Return holdings, target shares, price of a deviation, and for each direction of a pool its
@@ -64,18 +64,18 @@ class Continuous:
                 pool_edge.curves.real.roots.tolist(),
                 pool_edge.curves.real.depths[:-1].tolist(),
             ]
-            for pool_edge in self.market.pool_edges
+            for pool_edge in self.pool_graph.pool_edges
         ]
-        utility = self.search.utility
+        utility = self.optimizer.utility
         return {
-            "held": self.search.held.tolist(),
-            "shares": utility.low.tolist(),
+            "held": self.optimizer.held_values.tolist(),
+            "shares": utility.low_shares.tolist(),
             "price": utility.price,
             "arcs": pool_edges,
         }
 
 
-def continuous(seed: int) -> Continuous:
+def continuous_problem(seed: int) -> ContinuousProblem:
     """Return a problem of 8 tokens and 20 pools, V2 pairs and V3 pools of many ranges, with at most
     1 % of impact per pool.
     """
@@ -89,30 +89,34 @@ def continuous(seed: int) -> Continuous:
     problem = build_problem(step, reference_prices(step))
     objective = objective_for_goal(problem, rebalance_to_targets(step).goal)
     market = build_pool_graph(problem, objective.off_goal)
-    return Continuous(market, objective.optimizer(market.scale, np.zeros(TOKENS), {}, None))
+    return ContinuousProblem(market, objective.optimizer(market.scale, np.zeros(TOKENS), {}, None))
 
 
-def ours(problem: Continuous) -> Timed:
+def solve_ours(problem: ContinuousProblem) -> TimedSolution:
     """Solve by the planner's dual method; the worth is that of the final flows."""
     began_s = process_time()
-    solution = problem.search.solve(problem.market.real)
+    solution = problem.optimizer.solve(problem.pool_graph.real_curves)
     duration_s = process_time() - began_s
-    return Timed(
+    return TimedSolution(
         duration_s * 1e3,
-        problem.search.utility.of(problem.search.ends(problem.market.real, solution)),
+        problem.optimizer.utility.of(
+            problem.optimizer.final_values(problem.pool_graph.real_curves, solution)
+        ),
     )
 
 
-def slsqp(problem: Continuous) -> Timed:
+def solve_by_slsqp(problem: ContinuousProblem) -> TimedSolution:
     """Solve by SLSQP, with one variable per direction of a pool, one per token for its distance from
     the target, and exact derivatives.
     """
-    curves = [pool_edge.curves.real for pool_edge in problem.market.pool_edges]
-    token_pairs = [(pool_edge.source, pool_edge.target) for pool_edge in problem.market.pool_edges]
+    curves = [pool_edge.curves.real for pool_edge in problem.pool_graph.pool_edges]
+    token_pairs = [
+        (pool_edge.source, pool_edge.target) for pool_edge in problem.pool_graph.pool_edges
+    ]
     holdings_before, shares, price = (
-        problem.search.held,
-        problem.search.utility.low,
-        problem.search.utility.price,
+        problem.optimizer.held_values,
+        problem.optimizer.utility.low_shares,
+        problem.optimizer.utility.price,
     )
     token_count, curve_count = len(holdings_before), len(curves)
 
@@ -127,9 +131,11 @@ def slsqp(problem: Continuous) -> Timed:
 
     def holdings_slope(x: np.ndarray) -> np.ndarray:
         slope = np.zeros((token_count, curve_count + token_count))
-        for k, ((source, target), curve) in enumerate(zip(token_pairs, curves, strict=True)):
-            slope[source, k] -= 1
-            slope[target, k] += marginal_output(curve, x[k])
+        for curve_index, ((source, target), curve) in enumerate(
+            zip(token_pairs, curves, strict=True)
+        ):
+            slope[source, curve_index] -= 1
+            slope[target, curve_index] += marginal_output(curve, x[curve_index])
         return slope
 
     def deviation(x: np.ndarray) -> np.ndarray:
@@ -145,7 +151,7 @@ def slsqp(problem: Continuous) -> Timed:
     start = np.concatenate(
         (np.zeros(curve_count), np.abs(holdings_before - shares * holdings_before.sum()))
     )
-    result = minimize(
+    optimum = minimize(
         lambda x: -final_holdings(x).sum() + price / 2 * x[curve_count:].sum(),
         start,
         jac=lambda x: -holdings_slope(x).sum(axis=0) + price / 2 * distance_slope.sum(axis=0),
@@ -166,31 +172,33 @@ def slsqp(problem: Continuous) -> Timed:
         options={"maxiter": 300, "ftol": 1e-9},
     )
     duration_s = process_time() - began_s
-    x = np.clip(result.x, 0.0, [*(curve.capacity for curve in curves), *[np.inf] * token_count])
-    return Timed(duration_s * 1e3, problem.search.utility.of(final_holdings(x)))
+    x = np.clip(optimum.x, 0.0, [*(curve.capacity for curve in curves), *[np.inf] * token_count])
+    return TimedSolution(duration_s * 1e3, problem.optimizer.utility.of(final_holdings(x)))
 
 
 def marginal_output(curve: Any, amount_in: float) -> float:
     """Return the marginal output after `amount_in`."""
     net = amount_in * curve.fee_factor
-    k = int(np.searchsorted(curve.net_in, net, side="right")) - 1
-    depth, root = float(curve.depths[k]), float(curve.roots[k])
+    range_index = int(np.searchsorted(curve.net_in, net, side="right")) - 1
+    depth, root = float(curve.depths[range_index]), float(curve.roots[range_index])
     if depth <= 0:
         return 0.0
     return float(
-        curve.fee_factor * (root / (1 + root * (net - float(curve.net_in[k])) / depth)) ** 2
+        curve.fee_factor
+        * (root / (1 + root * (net - float(curve.net_in[range_index])) / depth)) ** 2
     )
 
 
-def cvxpy_clarabel(problems: Sequence[Continuous], folder: Path) -> list[Timed]:
-    """Solve by cvxpy with Clarabel. Raises Missing."""
+def solve_by_cvxpy(problems: Sequence[ContinuousProblem], folder: Path) -> list[TimedSolution]:
+    """Solve by cvxpy with Clarabel. Raises PeerMissing."""
     return [
-        Timed(**answer) for answer in in_cvxpy([problem.as_json() for problem in problems], folder)
+        TimedSolution(**answer)
+        for answer in run_cvxpy([problem.as_json() for problem in problems], folder)
     ]
 
 
-def in_cvxpy(problems: Sequence[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
-    """Install cvxpy into `folder` and return the answers of planner_cvxpy.py. Raises Missing."""
+def run_cvxpy(problems: Sequence[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:
+    """Install cvxpy into `folder` and return the answers of planner_cvxpy.py. Raises PeerMissing."""
     install([sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")], folder)
     python = str(folder / "venv" / "bin" / "python")
     install(
@@ -207,11 +215,16 @@ def in_cvxpy(problems: Sequence[dict[str, Any]], folder: Path) -> list[dict[str,
         ],
         folder,
     )
-    lines = "\n".join(json.dumps(problem) for problem in problems)
+    input_lines = "\n".join(json.dumps(problem) for problem in problems)
     worker = Path(__file__).with_name("planner_cvxpy.py")
     process = subprocess.run(
-        [python, str(worker)], input=lines, capture_output=True, text=True, cwd=folder, check=False
+        [python, str(worker)],
+        input=input_lines,
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        check=False,
     )
     if process.returncode != 0:
-        raise Missing(f"its process ended: {process.stderr.strip().splitlines()[-1:]}")
+        raise PeerMissing(f"its process ended: {process.stderr.strip().splitlines()[-1:]}")
     return [json.loads(line) for line in process.stdout.splitlines()]

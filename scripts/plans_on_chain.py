@@ -19,7 +19,7 @@ from agent.localchain import LocalChain, open_anvil
 from tests.support.plans import Outcome, execute
 from tests.support.worlds import read_v3
 
-USD = 1_000_000
+POOL_VALUE_USD = 1_000_000
 """Value in USD of each token in an added pool, as full-range liquidity."""
 
 
@@ -29,25 +29,30 @@ def add_extreme_tokens(chain: LocalChain) -> None:
     chain.add_token("FINE", 24, 40)
     chain.allow_whale(("WHOLE", "FINE"))
     for symbol in ("WHOLE", "FINE"):
-        chain.add_v2_pool(symbol, "USDC", 4 * USD)
+        chain.add_v2_pool(symbol, "USDC", 4 * POOL_VALUE_USD)
         pool = chain.add_v3_pool(symbol, "WETH", 3_000)
         tokens, prices = (pool.token0, pool.token1), chain.deployed.prices_usd
         liquidity = isqrt(
-            prod(int(USD * 10**token.decimals / prices[token.symbol]) for token in tokens)
+            prod(
+                int(POOL_VALUE_USD * 10**token.decimals / prices[token.symbol]) for token in tokens
+            )
         )
-        middle = read_v3(chain, pool).tick // 60 * 60
-        for ticks_below, ticks_above, times in (
+        middle_tick = read_v3(chain, pool).tick // 60 * 60
+        for ticks_below, ticks_above, multiple in (
             (6_000, 9_000, 2),
             (1_200, 600, 6),
             (120, 60, 20),
             (-60, 180, 8),
         ):
             chain.mint_position(
-                pool.name, middle - ticks_below, middle + ticks_above, times * liquidity
+                pool.name,
+                middle_tick - ticks_below,
+                middle_tick + ticks_above,
+                multiple * liquidity,
             )
 
 
-def run(count: int) -> list[Outcome]:
+def run_plans(count: int) -> list[Outcome]:
     """Return the outcomes of the first `count` problems, and print each on stderr as it ends."""
     outcomes = []
     with open_anvil() as chain:
@@ -71,21 +76,27 @@ def main() -> None:
         help="print one JSON document with the numbers of plans that arrived, were stopped, and failed",
     )
     options = parser.parse_args()
-    outcomes = run(options.problems)
-    with_plan = [outcome for outcome in outcomes if outcome.plan is not None]
+    outcomes = run_plans(options.problems)
+    planned_outcomes = [outcome for outcome in outcomes if outcome.plan is not None]
     document = {
         "problems": len(outcomes),
-        "not_worth_a_trade": len(outcomes) - len(with_plan),
-        "arrived": sum(outcome.arrived for outcome in with_plan),
+        "not_worth_a_trade": len(outcomes) - len(planned_outcomes),
+        "arrived": sum(outcome.arrived for outcome in planned_outcomes),
         "stopped_by_a_named_bound": sum(
-            not outcome.arrived and outcome.explained for outcome in with_plan
+            not outcome.arrived and outcome.explained for outcome in planned_outcomes
         ),
-        "equal_to_the_wei": sum(outcome.exact for outcome in with_plan),
-        "failed": [outcome.seed for outcome in with_plan if not outcome.kept],
-        "legs": sum(len(outcome.plan.legs) for outcome in with_plan if outcome.plan is not None),
+        "equal_to_the_wei": sum(outcome.exact for outcome in planned_outcomes),
+        "failed": [outcome.seed for outcome in planned_outcomes if not outcome.kept],
+        "legs": sum(
+            len(outcome.plan.legs) for outcome in planned_outcomes if outcome.plan is not None
+        ),
         "largest_gap_bps": float(
             max(
-                (outcome.plan.gap_bps or Fraction(0) for outcome in with_plan if outcome.plan),
+                (
+                    outcome.plan.gap_bps or Fraction(0)
+                    for outcome in planned_outcomes
+                    if outcome.plan
+                ),
                 default=Fraction(0),
             )
         ),

@@ -30,20 +30,20 @@ from agent.amm.v3.tick_bitmap import TickLiquidity
 from agent.model import Pool
 
 ROOT = Path(__file__).resolve().parent.parent
-Quote = Callable[[int], int]
+QuoteFunction = Callable[[int], int]
 DEGENBOT = "degenbot==0.3.0"
 SDKS = ("@uniswap/v3-sdk@3.31.5", "@uniswap/v2-sdk@4.21.4")
-INSTALL_S = 300
+INSTALL_TIMEOUT_S = 300
 ENDED = "its process ended"
 
 
-STATES = 2048
+STATE_COUNT = 2048
 """Number of states that are each quoted once before the first one is quoted again: more than
 degenbot's caches hold.
 """
 
 
-class Missing(Exception):
+class PeerMissing(Exception):
     """Raised with the reason if a peer cannot be installed or run."""
 
 
@@ -57,15 +57,15 @@ class Worker:
         self._process, self._in, self._out = process, process.stdin, process.stdout
 
     def _ask(self, line: str) -> Any:
-        """Return the answer to one line. Raises Missing if the process has ended."""
+        """Return the answer to one line. Raises PeerMissing if the process has ended."""
         try:
             self._in.write(line + "\n")
             self._in.flush()
         except BrokenPipeError:
-            raise Missing(ENDED) from None
+            raise PeerMissing(ENDED) from None
         answer = self._out.readline()
         if not answer:
-            raise Missing(ENDED)
+            raise PeerMissing(ENDED)
         return json.loads(answer)
 
     def begin(self, setup: str, amounts: int) -> None:
@@ -74,18 +74,18 @@ class Worker:
 
     def answers(self, case: str, uses_new_states: bool = False) -> list[int]:
         """Return the quotes of every amount of a case; of one state, or each of another new state."""
-        question = {"do": "answers", "case": case, "uses_new_states": uses_new_states}
-        return [int(answer) for answer in self._ask(json.dumps(question))]
+        request = {"do": "answers", "case": case, "uses_new_states": uses_new_states}
+        return [int(answer) for answer in self._ask(json.dumps(request))]
 
     def run(self, case: str, seconds: float, uses_new_states: bool = False) -> float:
         """Return the quotes per second of a case; see `answers`."""
-        question = {
+        request = {
             "do": "run",
             "case": case,
             "uses_new_states": uses_new_states,
             "seconds": seconds,
         }
-        return float(self._ask(json.dumps(question)))
+        return float(self._ask(json.dumps(request)))
 
     def close(self) -> None:
         """End the process."""
@@ -96,7 +96,7 @@ class Worker:
 @dataclass(frozen=True)
 class Peer:
     """A library by name, with the function that installs and starts it in a folder, or raises
-    Missing. `quotes_new_states` is true if its process also quotes new states.
+    PeerMissing. `quotes_new_states` is true if its process also quotes new states.
     """
 
     name: str
@@ -136,7 +136,7 @@ def start_sdks(folder: Path) -> Worker:
     """Install Uniswap's own libraries by npm, and start them in node."""
     npm, node = shutil.which("npm"), shutil.which("node")
     if npm is None or node is None:
-        raise Missing("node and npm are not on the path")
+        raise PeerMissing("node and npm are not on the path")
     install(
         [
             npm,
@@ -161,18 +161,25 @@ PEERS = (
 
 
 def install(command: list[str], folder: Path) -> None:
-    """Run an installer. Raises Missing with the end of its output."""
+    """Run an installer. Raises PeerMissing with the end of its output."""
     try:
         process = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, timeout=INSTALL_S, check=False
+            command,
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=INSTALL_TIMEOUT_S,
+            check=False,
         )
     except subprocess.TimeoutExpired:
-        raise Missing(f"{Path(command[0]).name} took longer than {INSTALL_S} s") from None
+        raise PeerMissing(
+            f"{Path(command[0]).name} took longer than {INSTALL_TIMEOUT_S} s"
+        ) from None
     if process.returncode != 0:
         output_lines = [
             line for line in (process.stderr + process.stdout).splitlines() if line.strip()
         ]
-        raise Missing(
+        raise PeerMissing(
             f"{' '.join([Path(command[0]).name, *command[1:4]])} failed:"
             f" {' '.join(output_lines[-3:])[:400] or 'no output'}"
         )
@@ -208,21 +215,21 @@ def from_json(fields: dict[str, Any]) -> Pool:
 def new_states(state: Pool) -> list[Pool]:
     """Return STATES states of the pool that differ in liquidity, with the same ticks."""
     if isinstance(state, V3Pool):
-        return [replace(state, liquidity=state.liquidity + i) for i in range(STATES)]
-    return [replace(state, reserve0=state.reserve0 + i) for i in range(STATES)]
+        return [replace(state, liquidity=state.liquidity + i) for i in range(STATE_COUNT)]
+    return [replace(state, reserve0=state.reserve0 + i) for i in range(STATE_COUNT)]
 
 
-def our_quotes(states: Sequence[Pool]) -> list[Quote]:
+def our_quotes(states: Sequence[Pool]) -> list[QuoteFunction]:
     """Return our function for many quotes of each state."""
     return [state.quoter(state.token0) for state in states]
 
 
-def our_first_quotes(states: Sequence[Pool]) -> list[Quote]:
+def our_first_quotes(states: Sequence[Pool]) -> list[QuoteFunction]:
     """Return our function for one quote of each state."""
     return [partial(state.quote, state.token0) for state in states]
 
 
-def degenbot_quotes(states: Sequence[Pool]) -> list[Quote]:
+def degenbot_quotes(states: Sequence[Pool]) -> list[QuoteFunction]:
     """Return degenbot's own functions, without our code between. Its pools are filled in here, since
     their constructor reads from a node. The states share their ticks.
     """
@@ -270,7 +277,7 @@ def output_of(answer: Any) -> int:
     return -answer[1] if isinstance(answer, tuple) else answer
 
 
-def per_second(quotes: Sequence[tuple[Quote, int]], seconds: float) -> float:
+def per_second(quotes: Sequence[tuple[QuoteFunction, int]], seconds: float) -> float:
     """Return the quotes per second of processor time, which other programs affect little. The clock
     is read after each eighth of the quotes, so that slow quotes overrun the time only a little.
     """
@@ -286,14 +293,14 @@ def per_second(quotes: Sequence[tuple[Quote, int]], seconds: float) -> float:
 
 
 def serve(
-    make_warm_quotes: Callable[[Sequence[Pool]], list[Quote]],
-    make_first_quotes: Callable[[Sequence[Pool]], list[Quote]],
+    make_warm_quotes: Callable[[Sequence[Pool]], list[QuoteFunction]],
+    make_first_quotes: Callable[[Sequence[Pool]], list[QuoteFunction]],
 ) -> None:
     """Answer line by line until the input is closed."""
     setup = json.loads(sys.stdin.readline())
-    quotes: dict[tuple[str, bool], list[tuple[Quote, int]]] = {}
-    for case, case_data in setup["cases"].items():
-        state, amount = from_json(case_data["pool"]), int(case_data["amount"])
+    quotes: dict[tuple[str, bool], list[tuple[QuoteFunction, int]]] = {}
+    for case, case_setup in setup["cases"].items():
+        state, amount = from_json(case_setup["pool"]), int(case_setup["amount"])
         [quote] = make_warm_quotes([state])
         quotes[case, False] = [(quote, amount - i) for i in range(setup["amounts"])]
         quotes[case, True] = [
@@ -301,12 +308,12 @@ def serve(
         ]
     print("true", flush=True)
     for line in sys.stdin:
-        question = json.loads(line)
-        asked_quotes = quotes[question["case"], question["uses_new_states"]]
+        request = json.loads(line)
+        requested_quotes = quotes[request["case"], request["uses_new_states"]]
         answer = (
-            [str(output_of(quote(amount))) for quote, amount in asked_quotes]
-            if question["do"] == "answers"
-            else per_second(asked_quotes, question["seconds"])
+            [str(output_of(quote(amount))) for quote, amount in requested_quotes]
+            if request["do"] == "answers"
+            else per_second(requested_quotes, request["seconds"])
         )
         print(json.dumps(answer), flush=True)
 

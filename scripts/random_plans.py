@@ -31,16 +31,16 @@ from agent.model import Plan, Pool, StepInput
 from agent.planning.planner import plan
 from agent.reference import reference_prices
 from agent.units import BPS, PIPS
-from scripts.planner_peers import Missing, in_cvxpy
+from scripts.planner_peers import PeerMissing, run_cvxpy
 from tests.support.planning_peers import carry_out
 from tests.support.planning_worlds import KINDS, any_problem, rebalance_to_targets
 
 PROBLEMS_BY_KIND = {"usual": any_problem, **KINDS}
-MOST_PRICE = 0.9
+MAX_PRICE = 0.9
 """Upper bound of the cost per unit of value to move, if limits.plan_cost is off or higher."""
-UNIT = Fraction(1, 10**8)
+MAX_UNIT_SHARE = Fraction(1, 10**8)
 """Largest share of the portfolio that a base unit may be worth in a comparison with cvxpy."""
-SOLVED = 1e-7
+SOLVER_TOLERANCE = 1e-7
 """Tolerance of cvxpy's objective value, per unit of the portfolio."""
 
 
@@ -49,39 +49,47 @@ class Tally:
     """Results of the problems of one kind."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    wrong: list[str] = field(default_factory=list)
-    gaps: list[float] = field(default_factory=list)
-    questions: list[tuple[str, dict[str, Any], float, float, float]] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    gaps_bps: list[float] = field(default_factory=list)
+    cvxpy_cases: list[tuple[str, dict[str, Any], float, float, float]] = field(default_factory=list)
     """Problem, its JSON, objective value and turnover per unit of the portfolio, and gap in bps."""
 
 
 def curve_ranges(
-    step: StepInput, pool: Pool, token_in: str, prices: dict[str, Fraction], total: Fraction
+    step: StepInput,
+    pool: Pool,
+    token_in: str,
+    prices: dict[str, Fraction],
+    portfolio_value: Fraction,
 ) -> list[Any] | None:
     """Return [keep, roots, depths] of one direction within impact bound and floor, per unit of the
     portfolio; None if it cannot trade.
     """
-    limits, keep = step.limits, 1 - pool.fee_pips / PIPS
+    limits, fee_factor = step.limits, 1 - pool.fee_pips / PIPS
     token_out = pool.token1 if token_in == pool.token0 else pool.token0
-    impact = (BPS - 1 if limits.price_impact_bps is None else limits.price_impact_bps) / BPS
-    min_price_share = max(0.0, keep - (1.0 if limits.price_impact_bps is None else impact)) * (
-        1 - (limits.slippage_bps or 0) / BPS
-    )
+    max_impact = (BPS - 1 if limits.price_impact_bps is None else limits.price_impact_bps) / BPS
+    min_price_share = max(
+        0.0, fee_factor - (1.0 if limits.price_impact_bps is None else max_impact)
+    ) * (1 - (limits.slippage_bps or 0) / BPS)
     price_scale = math.sqrt(prices[token_out] / prices[token_in])
-    depth_scale = math.sqrt(prices[token_in]) * math.sqrt(prices[token_out]) / float(total)
+    depth_scale = (
+        math.sqrt(prices[token_in]) * math.sqrt(prices[token_out]) / float(portfolio_value)
+    )
     is_token0_in = token_in == pool.token0
     if isinstance(pool, V2Pool):
         reserve_in, reserve_out = (
             (pool.reserve0, pool.reserve1) if is_token0_in else (pool.reserve1, pool.reserve0)
         )
         max_input_share = (
-            math.sqrt((1 + keep) ** 2 + 4 * keep * (1 / (1 - impact) - 1)) - 1 - keep
-        ) / (2 * keep)
+            math.sqrt((1 + fee_factor) ** 2 + 4 * fee_factor * (1 / (1 - max_impact) - 1))
+            - 1
+            - fee_factor
+        ) / (2 * fee_factor)
         start_root, depth = (
             math.sqrt(reserve_out / reserve_in),
             math.sqrt(reserve_in) * math.sqrt(reserve_out),
         )
-        impact_root = start_root / (1 + keep * max_input_share)
+        impact_root = start_root / (1 + fee_factor * max_input_share)
         roots, depths = [start_root, impact_root], [depth]
     else:
         sqrt_price = pool.sqrt_price_x96 / 2**96
@@ -94,12 +102,12 @@ def curve_ranges(
             roots.append(1.0001 ** ((tick.index if is_token0_in else -tick.index) / 2))
             depths.append(depth)
             depth += -tick.liquidity_net if is_token0_in else tick.liquidity_net
-        impact_root = start_root * math.sqrt(1 - impact)
-    end_root = max(impact_root, math.sqrt(min_price_share / keep) / price_scale)
+        impact_root = start_root * math.sqrt(1 - max_impact)
+    end_root = max(impact_root, math.sqrt(min_price_share / fee_factor) / price_scale)
     if start_root <= end_root or not depths:
         return None
     return [
-        keep,
+        fee_factor,
         [max(root, end_root) * price_scale for root in roots],
         [depth * depth_scale for depth in depths],
     ]
@@ -137,9 +145,9 @@ def cvxpy_problem(step: StepInput, prices: dict[str, Fraction]) -> dict[str, Any
         + [0.0] * len(hubs),
         "shares": targets + [0.0] * len(hubs),
         "price": (
-            MOST_PRICE
+            MAX_PRICE
             if limits.plan_cost_bps is None
-            else min(limits.plan_cost_bps / BPS, MOST_PRICE)
+            else min(limits.plan_cost_bps / BPS, MAX_PRICE)
         ),
         "hubs": list(range(len(tokens), len(index_by_token))),
         "budget": None if limits.turnover_bps is None else limits.turnover_bps / BPS,
@@ -179,31 +187,31 @@ def plan_problems(kind: str, seeds: Sequence[int], max_questions: int) -> Tally:
         except Refused as refusal:
             is_nothing_to_trade = "nothing to trade" in refusal.message
             tally.counts["nothing to trade" if is_nothing_to_trade else "refused"] += 1
-            tally.wrong += [] if is_nothing_to_trade else [f"{name}: {refusal.message}"]
+            tally.errors += [] if is_nothing_to_trade else [f"{name}: {refusal.message}"]
             continue
         except Exception as error:  # errors are counted
             tally.counts["errors"] += 1
-            tally.wrong.append(f"{name}: {error!r}")
+            tally.errors.append(f"{name}: {error!r}")
             continue
         tally.counts["planned"] += 1
         faults = carry_out(step, best_plan, prices.__getitem__).wrong
         tally.counts["leftovers"] += bool({"hub", "left in the router"} & set(faults))
         tally.counts["violations"] += bool(faults)
-        tally.wrong += [f"{name}: {fault}" for fault in faults]
-        tally.gaps.append(float(best_plan.gap_bps or 0))
+        tally.errors += [f"{name}: {fault}" for fault in faults]
+        tally.gaps_bps.append(float(best_plan.gap_bps or 0))
         total = sum(holding.raw * prices[holding.token] for holding in step.snapshot.holdings)
         is_smooth = (
             best_plan.cost.gas + best_plan.cost.approvals == 0
-            and max(prices.values()) < UNIT * total
+            and max(prices.values()) < MAX_UNIT_SHARE * total
         )
         problem = (
             cvxpy_problem(step, prices)
-            if is_smooth and len(tally.questions) < max_questions
+            if is_smooth and len(tally.cvxpy_cases) < max_questions
             else None
         )
         if problem is not None:
             turnover_share = max(float(best_plan.turnover / total), 1 / BPS)
-            tally.questions.append(
+            tally.cvxpy_cases.append(
                 (
                     name,
                     problem,
@@ -216,27 +224,29 @@ def plan_problems(kind: str, seeds: Sequence[int], max_questions: int) -> Tally:
 
 
 def compare_with_cvxpy(tallies: Sequence[Tally]) -> Iterator[str]:
-    """Compare with cvxpy, record wrong certificates, and yield a summary line. Raises Missing."""
-    questions = [question for tally in tallies for question in tally.questions]
+    """Compare with cvxpy, record wrong certificates, and yield a summary line. Raises PeerMissing."""
+    cvxpy_cases = [question for tally in tallies for question in tally.cvxpy_cases]
     with tempfile.TemporaryDirectory() as folder:
-        answers = in_cvxpy([problem for _, problem, *_ in questions], Path(folder))
+        answers = run_cvxpy([problem for _, problem, *_ in cvxpy_cases], Path(folder))
     solved_count, largest_gap_bps, largest_excess = 0, 0.0, -math.inf
-    for (name, _, ours, turnover_share, gap), answer in zip(questions, answers, strict=True):
+    for (name, _, our_value, turnover_share, gap_bps), answer in zip(
+        cvxpy_cases, answers, strict=True
+    ):
         if answer["worth"] is None:
             continue
         solved_count += 1
-        advantage = answer["worth"] - ours
+        advantage = answer["worth"] - our_value
         largest_gap_bps, largest_excess = (
             max(largest_gap_bps, advantage / turnover_share * BPS),
-            max(largest_excess, advantage - gap * turnover_share / BPS),
+            max(largest_excess, advantage - gap_bps * turnover_share / BPS),
         )
-        if advantage - gap * turnover_share / BPS > SOLVED:
-            tallies[0].wrong.append(
-                f"{name}: the certificate says {gap:.4f} bps, cvxpy finds"
+        if advantage - gap_bps * turnover_share / BPS > SOLVER_TOLERANCE:
+            tallies[0].errors.append(
+                f"{name}: the certificate says {gap_bps:.4f} bps, cvxpy finds"
                 f" {advantage / turnover_share * BPS:.4f} bps more"
             )
     yield (
-        f"cvxpy     {solved_count} of {len(questions)} solved; best plan {largest_gap_bps:.4f} bps better at"
+        f"cvxpy     {solved_count} of {len(cvxpy_cases)} solved; best plan {largest_gap_bps:.4f} bps better at"
         f" most; {largest_excess:.1e} beyond a certificate"
     )
 
@@ -269,29 +279,29 @@ def main() -> None:
     if options.cvxpy:
         try:
             lines += compare_with_cvxpy(tallies)
-        except Missing as missing:
-            tallies[0].wrong.append(f"cvxpy could not be run: {missing}")
-    wrong = [fault for tally in tallies for fault in tally.wrong]
+        except PeerMissing as error:
+            tallies[0].errors.append(f"cvxpy could not be run: {error}")
+    errors = [fault for tally in tallies for fault in tally.errors]
     document = {
-        kind: {**tally.counts, "gap_bps": spread(tally.gaps)}
+        kind: {**tally.counts, "gap_bps": summarise(tally.gaps_bps)}
         for kind, tally in zip(kinds, tallies, strict=True)
     }
     if options.json:
-        print(json.dumps({"kinds": document, "cvxpy": lines, "wrong": wrong}))
+        print(json.dumps({"kinds": document, "cvxpy": lines, "wrong": errors}))
     else:
         print(
             "\n".join(
-                [*(f"{kind:<10}{figures}" for kind, figures in document.items()), *lines, *wrong]
+                [*(f"{kind:<10}{figures}" for kind, figures in document.items()), *lines, *errors]
             )
         )
-    sys.exit(1 if wrong else 0)
+    sys.exit(1 if errors else 0)
 
 
-def spread(gaps: Sequence[float]) -> dict[str, float]:
+def summarise(gaps: Sequence[float]) -> dict[str, float]:
     """Return median, 90th and 99th percentile, and maximum."""
-    ordered = sorted(gaps) or [0.0]
+    ascending = sorted(gaps) or [0.0]
     return {
-        name: round(ordered[int((len(ordered) - 1) * share)], 4)
+        name: round(ascending[int((len(ascending) - 1) * share)], 4)
         for name, share in (("median", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1))
     }
 

@@ -23,8 +23,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", type=Path, default=Path("trimtab.toml"))
     config = load_config(parser.parse_args().config).config
-    data = creation_code(config.chain.wrapped_native, factories(config))
-    print(json.dumps({"chain_id": config.chain.chain_id, "to": None, "value": "0x0", "data": data}))
+    deployment_data = creation_code(config.chain.wrapped_native, factories(config))
+    print(
+        json.dumps(
+            {"chain_id": config.chain.chain_id, "to": None, "value": "0x0", "data": deployment_data}
+        )
+    )
     return 0
 
 

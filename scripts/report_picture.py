@@ -41,8 +41,12 @@ def readme_command() -> str:
 
 def with_text(picture: bytes, text: str) -> bytes:
     """Return the PNG with the text in a tEXt chunk named Comment (PNG specification, 11.3.3.3)."""
-    data = b"tEXt" + b"Comment\0" + text.encode("latin-1")
-    chunk = struct.pack(">I", len(data) - 4) + data + struct.pack(">I", zlib.crc32(data))
+    chunk_body = b"tEXt" + b"Comment\0" + text.encode("latin-1")
+    chunk = (
+        struct.pack(">I", len(chunk_body) - 4)
+        + chunk_body
+        + struct.pack(">I", zlib.crc32(chunk_body))
+    )
     return picture[:HEADER_BYTES] + chunk + picture[HEADER_BYTES:]
 
 

@@ -29,7 +29,7 @@ from tests.support.searchers import (
     searcher_on,
 )
 
-GRID = {
+SIZES_USD = {
     "one pool": (20_000, 100_000, 300_000, 700_000, 1_500_000, 4_000_000),
     "every pool": (1_000, 5_000, 20_000, 60_000, 200_000, 800_000),
 }
@@ -45,13 +45,13 @@ def holds_limits(turn: Turn) -> bool:
     return True
 
 
-def row(scene: Scene, router: str, tactic: Tactic, turns: list[Turn]) -> dict[str, object]:
+def summary_row(scene: Scene, router: str, tactic: Tactic, turns: list[Turn]) -> dict[str, object]:
     """Return the figures of the most profitable turn, and the violations of all turns."""
-    best = max(turns, key=lambda turn: turn.profit)
-    worst = max(turns, key=lambda turn: turn.lost)
+    best_turn = max(turns, key=lambda turn: turn.profit)
+    worst_turn = max(turns, key=lambda turn: turn.lost)
 
-    def bps(usd: Fraction, turn: Turn) -> float:
-        return round(float(usd / turn.turnover * BPS), 1) if turn.turnover else 0.0
+    def bps(amount_usd: Fraction, turn: Turn) -> float:
+        return round(float(amount_usd / turn.turnover * BPS), 1) if turn.turnover else 0.0
 
     return {
         "scene": scene.name,
@@ -59,19 +59,19 @@ def row(scene: Scene, router: str, tactic: Tactic, turns: list[Turn]) -> dict[st
         "tactic": tactic.name,
         "sizes_tried": len(turns),
         "carried_out": sum(turn.turnover > 0 for turn in turns),
-        "best_size_usd": round(float(best.size_usd)),
-        "profit_usd": round(float(best.profit), 2),
-        "shown_profit_usd": round(float(best.shown_profit), 2),
-        "turnover_usd": round(float(best.turnover)),
-        "profit_bps": bps(best.profit, best),
-        "loss_bps": bps(best.lost, best),
-        "worst_loss_bps": bps(worst.lost, worst),
-        "limit_bps": bps(worst.limit, worst),
+        "best_size_usd": round(float(best_turn.size_usd)),
+        "profit_usd": round(float(best_turn.profit), 2),
+        "shown_profit_usd": round(float(best_turn.shown_profit), 2),
+        "turnover_usd": round(float(best_turn.turnover)),
+        "profit_bps": bps(best_turn.profit, best_turn),
+        "loss_bps": bps(best_turn.lost, best_turn),
+        "worst_loss_bps": bps(worst_turn.lost, worst_turn),
+        "limit_bps": bps(worst_turn.limit, worst_turn),
         "violations": sum(not holds_limits(turn) for turn in turns),
     }
 
 
-def run(rounds: int) -> list[dict[str, object]]:
+def run_searchers(rounds: int) -> list[dict[str, object]]:
     """Return one row per scene, router and tactic, and print each on stderr as it ends."""
     rows = []
     with open_anvil() as chain:
@@ -85,10 +85,11 @@ def run(rounds: int) -> list[dict[str, object]]:
                     for tactic in TACTICS:
                         is_sizeless = not tactic.skew and not tactic.front
                         sizes = [
-                            Fraction(size) for size in ((0,) if is_sizeless else GRID[scene.name])
+                            Fraction(size)
+                            for size in ((0,) if is_sizeless else SIZES_USD[scene.name])
                         ]
                         turns = explored(lambda size: searcher.attack(tactic, size), sizes, rounds)  # noqa: B023 used at once
-                        rows.append(row(scene, router, tactic, turns))
+                        rows.append(summary_row(scene, router, tactic, turns))
                         print(json.dumps(rows[-1]), file=sys.stderr)
                 chain.revert(snapshot)
     return rows
@@ -106,7 +107,7 @@ def main() -> None:
     )
     parser.add_argument("--json", action="store_true", help="one JSON document instead of a table")
     options = parser.parse_args()
-    rows = run(options.rounds)
+    rows = run_searchers(options.rounds)
     violations = sum(int(str(figures["violations"])) for figures in rows)
     if options.json:
         print(json.dumps({"rows": rows, "violations": violations}))

@@ -18,11 +18,11 @@ def describe(outcome: StepOutcome) -> None:
     """Print the legs. If a guard refuses, the outcome's reason says so."""
     portfolio = outcome.step_input.portfolio
     for leg in outcome.plan.legs if outcome.plan else ():
-        sold, bought = portfolio.token(leg.token_in), portfolio.token(leg.token_out)
-        given = f"{decimal_text(leg.amount_in_raw, sold.decimals)} {sold.label}"
-        least = f"at least {decimal_text(leg.min_out_raw, bought.decimals)}"
-        wanted = f"{decimal_text(leg.amount_out_raw, bought.decimals)} {bought.label}"
-        print(f"sell {given} for {wanted}, {least}, in {leg.venue} pool {leg.pool}")
+        token_in, token_out = portfolio.token(leg.token_in), portfolio.token(leg.token_out)
+        sold_text = f"{decimal_text(leg.amount_in_raw, token_in.decimals)} {token_in.label}"
+        minimum_text = f"at least {decimal_text(leg.min_out_raw, token_out.decimals)}"
+        bought_text = f"{decimal_text(leg.amount_out_raw, token_out.decimals)} {token_out.label}"
+        print(f"sell {sold_text} for {bought_text}, {minimum_text}, in {leg.venue} pool {leg.pool}")
 
 
 def main() -> int:

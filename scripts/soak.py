@@ -1,7 +1,7 @@
 """Soak test: thousands of cycles of one agent in one process on a local anvil, some with trades.
 Memory must not keep growing.
 
-Exit code 1 if memory grows by more than MOST_PER_LOOK bytes per cycle.
+Exit code 1 if memory grows by more than MAX_BYTES_PER_CYCLE bytes per cycle.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from agent.localchain import open_anvil
 from tests.support.long_runs import soak
 
-MOST_PER_LOOK = 1_000
+MAX_BYTES_PER_CYCLE = 1_000
 """Maximum growth of heap or resident memory in bytes per cycle: 50 megabytes a year with a cycle every
 ten minutes."""
 
@@ -39,19 +39,19 @@ def main() -> None:
         help="print one JSON document: growth per cycle and the marks",
     )
     options = parser.parse_args()
-    step = max(1, options.looks // 20)
+    mark_interval = max(1, options.looks // 20)
     with tempfile.TemporaryDirectory() as folder, open_anvil() as chain:
-        result = soak(
+        soak_result = soak(
             chain,
             Path(folder),
             options.looks,
-            every=step,
+            every=mark_interval,
             trade_every=options.trade_every,
             traced=options.traced,
-            told=lambda mark: print(mark, file=sys.stderr),
+            on_mark=lambda mark: print(mark, file=sys.stderr),
         )
     settled_cycles = options.looks // 4
-    document = result.document(settled_cycles)
+    document = soak_result.document(settled_cycles)
     last_mark = document["marks"][-1]
     text_lines = [
         f"{options.looks} cycles: {document['outcomes']}",
@@ -64,8 +64,11 @@ def main() -> None:
     print(json.dumps(document) if options.json else "\n".join(text_lines))
     sys.exit(
         1
-        if max(result.growth("heap", settled_cycles), result.growth("resident", settled_cycles))
-        > MOST_PER_LOOK
+        if max(
+            soak_result.growth("heap", settled_cycles),
+            soak_result.growth("resident", settled_cycles),
+        )
+        > MAX_BYTES_PER_CYCLE
         else 0
     )
 

@@ -19,8 +19,8 @@ class WheelData(BuildHookInterface):  # type: ignore[type-arg]  # hatchling's co
         """Add the files; hatchling calls this before packing. An editable install reads the checkout."""
         if version != "standard":
             return
-        root, included = Path(self.root), build_data["force_include"]
+        root, included_files = Path(self.root), build_data["force_include"]
         for page in root.glob("docs/*.md"):
-            included[str(page)] = f"agent/_data/docs/{page.name}"
+            included_files[str(page)] = f"agent/_data/docs/{page.name}"
         if (root / BUNDLE).is_file():
-            included[str(root / BUNDLE)] = "agent/_data/plotly-basic.min.js"
+            included_files[str(root / BUNDLE)] = "agent/_data/plotly-basic.min.js"

@@ -125,7 +125,7 @@ class SettledTransaction:
     chain_s: int
     tx_hash: str
     note: str
-    moved: RawAmounts
+    moved_raw: RawAmounts
     gas_wei: int
     by_hand: bool = False
 
@@ -142,7 +142,7 @@ def trade_entry(
     Amounts paid include the pool fees, in the input token of each leg; fees are posted separately.
     """
     builder = EntryBuilder(prices)
-    for token, raw in ledger_moves(transaction.moved, ledger_tokens).items():
+    for token, raw in ledger_moves(transaction.moved_raw, ledger_tokens).items():
         builder.move(WALLET, TRADING, token, raw)
     for token, raw in sorted(fees.items()):
         builder.move(FEES, TRADING, token, raw)
@@ -155,7 +155,7 @@ def payout_entry(
 ) -> Entry:
     """Return the entry of a payout to an address of the owner."""
     builder = EntryBuilder(prices)
-    for token, raw in ledger_moves(transaction.moved, ledger_tokens).items():
+    for token, raw in ledger_moves(transaction.moved_raw, ledger_tokens).items():
         builder.move(WALLET, WITHDRAWALS, token, raw)
     return builder.entry(transaction, EntryKind.PAYOUT, ledger_tokens)
 
@@ -168,7 +168,7 @@ def provision_entry(
 ) -> Entry:
     """Return the entry of tokens moved into a liquidity position."""
     builder = EntryBuilder(prices)
-    for token, raw in ledger_moves(transaction.moved, ledger_tokens).items():
+    for token, raw in ledger_moves(transaction.moved_raw, ledger_tokens).items():
         builder.move(WALLET, f"{LP}:{position}", token, raw)
     return builder.entry(transaction, EntryKind.PROVIDE, ledger_tokens)
 
@@ -189,7 +189,7 @@ def withdrawal_entry(
     sign in both tokens.
     """
     builder = EntryBuilder(prices)
-    changes_raw = ledger_moves(transaction.moved, ledger_tokens)
+    changes_raw = ledger_moves(transaction.moved_raw, ledger_tokens)
     tokens = sorted({*changes_raw, *(token for token in principal if token in ledger_tokens)})
     remainders_raw = {}
     for token in tokens:
@@ -256,10 +256,10 @@ def opening_entry(opening: LedgerOpening) -> Entry:
 
 def unbalanced_tokens(entry: Entry) -> tuple[str, ...]:
     """Return the tokens whose postings do not sum to zero."""
-    sums: dict[str, int] = {}
+    raw_sums: dict[str, int] = {}
     for posting in entry.postings:
-        sums[posting.token] = sums.get(posting.token, 0) + posting.raw
-    return tuple(sorted(token for token, raw in sums.items() if raw))
+        raw_sums[posting.token] = raw_sums.get(posting.token, 0) + posting.raw
+    return tuple(sorted(token for token, raw in raw_sums.items() if raw))
 
 
 def account_balances(entries: Sequence[Entry]) -> dict[tuple[str, str], int]:
@@ -267,8 +267,8 @@ def account_balances(entries: Sequence[Entry]) -> dict[tuple[str, str], int]:
     balances: dict[tuple[str, str], int] = {}
     for entry in entries:
         for posting in entry.postings:
-            key = (posting.account, posting.token)
-            balances[key] = balances.get(key, 0) + posting.raw
+            account_and_token = (posting.account, posting.token)
+            balances[account_and_token] = balances.get(account_and_token, 0) + posting.raw
     return balances
 
 

@@ -87,17 +87,17 @@ def rotki_trades(entries: Iterable[Entry], assets: RotkiAssets) -> Iterator[CsvR
             fee_cells = (
                 (assets.amount(NATIVE, gas_wei), assets.name(NATIVE)) if gas_wei else ("", "")
             )
-            amounts = (
+            trade_cells = (
                 assets.name(spent_token),
                 assets.name(received_token),
                 assets.amount(received_token, received_raw),
                 assets.amount(spent_token, spent_raw),
             )
             at_ms = entry.chain_s * 1_000
-            while (*amounts, str(at_ms)) in written_keys:
+            while (*trade_cells, str(at_ms)) in written_keys:
                 at_ms += 1
-            written_keys.add((*amounts, str(at_ms)))
-            yield (TRADE_LOCATION, *amounts, *fee_cells, _description(entry), str(at_ms))
+            written_keys.add((*trade_cells, str(at_ms)))
+            yield (TRADE_LOCATION, *trade_cells, *fee_cells, _description(entry), str(at_ms))
             gas_wei = 0
 
 
@@ -162,18 +162,18 @@ def _exchange_pairs(
     of zero.
     """
     net_raw: dict[str, int] = {}
-    values: dict[str, Fraction] = {}
+    value_by_token: dict[str, Fraction] = {}
     for posting in entry.postings:
         token, value = posting.token, posting.value or Fraction(0)
         if posting.account in (accounts.TRADING, accounts.FEES):
             net_raw[token] = net_raw.get(token, 0) - posting.raw
-            values[token] = values.get(token, Fraction(0)) - value
+            value_by_token[token] = value_by_token.get(token, Fraction(0)) - value
     spent, received = (
         [(token, raw) for token, raw in net_raw.items() if raw * sign > 0] for sign in (-1, 1)
     )
     if not spent or not received:
         return [], []
-    pieces = list(_pieces(spent, received, values))
+    pieces = list(_pieces(spent, received, value_by_token))
     amounts_by_pair = {
         (sold, bought): [raw_in, raw_out]
         for sold, bought, raw_in, raw_out in pieces
@@ -226,7 +226,7 @@ def _segment_ends(amounts: list[TokenAmount], values: dict[str, Fraction]) -> li
     if not all(sizes):
         sizes = [Fraction(1)] * len(amounts)
     size_sum = sum(sizes, Fraction(0))
-    return [total / size_sum for total in accumulate(sizes)]
+    return [running_total / size_sum for running_total in accumulate(sizes)]
 
 
 def _raw_up_to(amounts: list[TokenAmount], ends: list[Fraction], index: int, end: Fraction) -> int:
@@ -428,7 +428,7 @@ def _values_table(valuations: Sequence[Valuation], names: TokenNames) -> ExportT
     )
     places, rows = names.numeraire.decimals, []
     for valuation in valuations:
-        weights = weights_bps(valuation)
+        weight_bps_by_token = weights_bps(valuation)
         for holding in valuation.held:
             decimals = names.decimals(holding.token)
             rows.append(
@@ -444,7 +444,7 @@ def _values_table(valuations: Sequence[Valuation], names: TokenNames) -> ExportT
                     decimal_text(holding.reserved_raw, decimals),
                     value_text(holding.total_raw * holding.price, places),
                     names.numeraire.label,
-                    str(weights.get(holding.token, 0)),
+                    str(weight_bps_by_token.get(holding.token, 0)),
                 )
             )
     return ExportTable("values", columns, tuple(rows))
@@ -453,7 +453,7 @@ def _values_table(valuations: Sequence[Valuation], names: TokenNames) -> ExportT
 def weights_bps(valuation: Valuation) -> dict[str, int]:
     """Return each token's weight in bps, as the step judged it; empty if nothing has a weight."""
     managed_holdings = [holding for holding in valuation.held if not holding.is_gas_money]
-    values = [holding.weighed_raw * holding.price for holding in managed_holdings]
+    values = [holding.raw_in_weights * holding.price for holding in managed_holdings]
     if not any(values):
         return {}
     return dict(
@@ -508,8 +508,8 @@ def parse_rates(name: str, lines: Iterable[str]) -> RateTable:
     """
     rates: list[tuple[int, Fraction]] = []
     for line_number, line in enumerate(lines, 1):
-        row = next(csv.reader([line.strip().lstrip("\ufeff")]), [])
-        cells = [cell.strip() for cell in row]
+        raw_cells = next(csv.reader([line.strip().lstrip("\ufeff")]), [])
+        cells = [cell.strip() for cell in raw_cells]
         if (line_number == 1 and cells == ["time", "rate"]) or not any(cells):
             continue
         if line_number == 1 or len(cells) != 2 or line_number > MAX_RATE_LINES:

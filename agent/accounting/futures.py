@@ -81,11 +81,11 @@ def futures_changes(
     started from the snapshot that was valued at that block, the order was filled after the
     valuation.
     """
-    valued_s = {valuation.block: valuation.chain_s for valuation in valuations}
+    valuation_s_by_block = {valuation.block: valuation.chain_s for valuation in valuations}
 
     def order_key(entry: Entry) -> tuple[int, bool]:
         is_fill = entry.futures is not None and bool(entry.futures.fills)
-        return entry.block, is_fill and valued_s.get(
+        return entry.block, is_fill and valuation_s_by_block.get(
             entry.block, entry.chain_s + 1
         ) <= entry.chain_s
 
@@ -153,36 +153,46 @@ def _futures_change(start: Valuation, end: Valuation, entries: Sequence[Entry]) 
     if holding is None:
         raise ValueError("neither valuation has a margin account")
     price = _holding_price(end, holding.token) or holding.price
-    change = _margin_value(end) - _margin_value(start)
+    value_change = _margin_value(end) - _margin_value(start)
     futures_entries = [entry.futures for entry in entries if entry.futures]
     moved_raw = _posted_raw(entries, MARGIN, holding.token)
-    before, after = (
+    reading_before, reading_after = (
         None if valuation.collateral is None else valuation.collateral.margin
         for valuation in (start, end)
     )
-    if before is None or after is None:  # the account was opened or closed in between
+    if (
+        reading_before is None or reading_after is None
+    ):  # the account was opened or closed in between
         deposited, zero = moved_raw * price, Fraction(0)
-        return FuturesChange(start, end, deposited, change - deposited, zero, zero, zero, zero, ())
+        return FuturesChange(
+            start, end, deposited, value_change - deposited, zero, zero, zero, zero, ()
+        )
     # A mined but not yet final move has no entry; it shows only in the wallet's balance.
     pending_raw = _posted_raw(entries, WALLET, holding.token)
     pending_raw -= _wallet_raw(end, holding.token) - _wallet_raw(start, holding.token)
     if (
-        abs(_unexplained_raw(before, after, moved_raw + pending_raw, futures_entries))
-        < after.settlement_raw
+        abs(
+            _unexplained_raw(
+                reading_before, reading_after, moved_raw + pending_raw, futures_entries
+            )
+        )
+        < reading_after.settlement_raw
     ):
         moved_raw += pending_raw
     deposited = moved_raw * price
-    price_per_quote = price / after.settlement_raw
-    parts = _split_change(before, after, moved_raw, futures_entries)
-    fees, realised, transferred = (Fraction(raw) * price_per_quote for raw in parts.sums)
-    funding_by_market = tuple((market, raw * price_per_quote) for market, raw in parts.funding)
+    price_per_quote = price / reading_after.settlement_raw
+    change_parts = _split_change(reading_before, reading_after, moved_raw, futures_entries)
+    fees, realised, transferred = (Fraction(raw) * price_per_quote for raw in change_parts.sums)
+    funding_by_market = tuple(
+        (market, raw * price_per_quote) for market, raw in change_parts.funding
+    )
     funding = sum((value for _, value in funding_by_market), Fraction(0))
     return FuturesChange(
         start,
         end,
         deposited,
         transferred,
-        change - deposited - transferred + fees + funding,
+        value_change - deposited - transferred + fees + funding,
         fees,
         funding,
         realised,
@@ -199,8 +209,8 @@ class _ChangeParts:
 
 
 def _split_change(
-    before: MarginReading,
-    after: MarginReading,
+    reading_before: MarginReading,
+    reading_after: MarginReading,
     moved_raw: int,
     futures_entries: Sequence[FuturesEntry],
 ) -> _ChangeParts:
@@ -216,20 +226,23 @@ def _split_change(
         for payment in entry.funding:
             settled_raw[payment.market] = settled_raw.get(payment.market, 0) + payment.paid_raw
     realised_raw = sum(fill.realised_raw for fill in fills)
-    unexplained_raw = _unexplained_raw(before, after, moved_raw, futures_entries)
-    pending_raw_by_market = {market.market: market.pending_raw for market in before.markets}
+    unexplained_raw = _unexplained_raw(reading_before, reading_after, moved_raw, futures_entries)
+    pending_raw_by_market = {market.market: market.pending_raw for market in reading_before.markets}
     funding_raw = {
         market: raw - pending_raw_by_market.get(market, 0) for market, raw in settled_raw.items()
     }
-    for market in after.markets:
+    for market in reading_after.markets:
         funding_raw.setdefault(market.market, -pending_raw_by_market.get(market.market, 0))
         funding_raw[market.market] += market.pending_raw
     transferred_raw = 0
     # Settling profit into the collateral rounds off less than one of its base units.
-    if abs(unexplained_raw) >= after.settlement_raw:
-        if after.collateral_raw - before.collateral_raw != moved_raw * after.settlement_raw:
+    if abs(unexplained_raw) >= reading_after.settlement_raw:
+        if (
+            reading_after.collateral_raw - reading_before.collateral_raw
+            != moved_raw * reading_after.settlement_raw
+        ):
             transferred_raw = unexplained_raw if moved_raw >= 0 else 0
-        elif _sizes_explained(before, after, futures_entries):
+        elif _are_sizes_explained(reading_before, reading_after, futures_entries):
             _add_in_proportion(funding_raw, pending_raw_by_market, -unexplained_raw)
     fees_raw = sum(fill.fee_raw for fill in fills)
     return _ChangeParts(
@@ -238,8 +251,8 @@ def _split_change(
 
 
 def _unexplained_raw(
-    before: MarginReading,
-    after: MarginReading,
+    reading_before: MarginReading,
+    reading_after: MarginReading,
     moved_raw: int,
     futures_entries: Sequence[FuturesEntry],
 ) -> int:
@@ -248,8 +261,8 @@ def _unexplained_raw(
     """
     realised_raw = sum(fill.realised_raw for entry in futures_entries for fill in entry.fills)
     settled_raw = sum(payment.paid_raw for entry in futures_entries for payment in entry.funding)
-    explained_raw = moved_raw * after.settlement_raw + realised_raw - settled_raw
-    return after.cash_raw - before.cash_raw - explained_raw
+    explained_raw = moved_raw * reading_after.settlement_raw + realised_raw - settled_raw
+    return reading_after.cash_raw - reading_before.cash_raw - explained_raw
 
 
 def _posted_raw(entries: Iterable[Entry], account: str, token: str) -> int:
@@ -266,14 +279,16 @@ def _wallet_raw(valuation: Valuation, token: str) -> int:
     return sum(holding.wallet_raw for holding in valuation.held if holding.token == token)
 
 
-def _sizes_explained(
-    before: MarginReading, after: MarginReading, futures_entries: Sequence[FuturesEntry]
+def _are_sizes_explained(
+    reading_before: MarginReading,
+    reading_after: MarginReading,
+    futures_entries: Sequence[FuturesEntry],
 ) -> bool:
-    expected_sizes = {market.market: market.size_raw for market in before.markets}
+    expected_sizes = {market.market: market.size_raw for market in reading_before.markets}
     for entry in futures_entries:
         for fill in entry.fills:
             expected_sizes[fill.market] = expected_sizes.get(fill.market, 0) + fill.size_raw
-    sizes_after = {market.market: market.size_raw for market in after.markets}
+    sizes_after = {market.market: market.size_raw for market in reading_after.markets}
     return all(
         expected_sizes.get(market, 0) == sizes_after.get(market, 0)
         for market in {*expected_sizes, *sizes_after}
@@ -316,17 +331,17 @@ class FuturesUnits:
 
     def results(self, entry: Entry) -> list[tuple[str, int]]:
         """Return the results of an entry: token and signed base units."""
-        futures_entry, amounts = entry.futures, list[tuple[str, int]]()
+        futures_entry, token_amounts = entry.futures, list[tuple[str, int]]()
         if futures_entry is None:
-            return amounts
+            return token_amounts
         results_raw = [fill.realised_raw for fill in futures_entry.fills]
         results_raw += [-payment.paid_raw for payment in futures_entry.funding]
         for raw in results_raw:
-            units, self._remainder_raw = divmod(
+            collateral_raw, self._remainder_raw = divmod(
                 raw + self._remainder_raw, futures_entry.settlement_raw
             )
-            amounts.append((futures_entry.collateral, units))
-        return amounts
+            token_amounts.append((futures_entry.collateral, collateral_raw))
+        return token_amounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,32 +365,34 @@ def funding_days(
     """Return funding by day and market, oldest first. A payment belongs to the day of the reading
     that found it.
     """
-    rates: dict[tuple[int, str], list[Fraction]] = {}
+    rates_by_day_and_market: dict[tuple[int, str], list[Fraction]] = {}
     symbols: dict[str, str] = {}
     for valuation in valuations:
         holding = valuation.collateral
         reading = None if holding is None else holding.margin
         for market in () if reading is None else reading.markets:
-            key = (valuation.chain_s // DAY_S * DAY_S, market.market)
-            rates.setdefault(key, []).append(market.funding_daily)
+            day_and_market = (valuation.chain_s // DAY_S * DAY_S, market.market)
+            rates_by_day_and_market.setdefault(day_and_market, []).append(market.funding_daily)
             symbols[market.market] = market.symbol
-    paid_by_day: dict[tuple[int, str], Value] = {}
+    paid_by_day_and_market: dict[tuple[int, str], Value] = {}
     for change in changes:
         day_s = change.end.chain_s // DAY_S * DAY_S
         for market_name, value in change.funding_by_market:
-            paid_by_day[day_s, market_name] = (
-                paid_by_day.get((day_s, market_name), Fraction(0)) + value
+            paid_by_day_and_market[day_s, market_name] = (
+                paid_by_day_and_market.get((day_s, market_name), Fraction(0)) + value
             )
     return tuple(
         FundingDay(
             day_s,
             market_name,
             symbols.get(market_name, market_name),
-            paid_by_day.get((day_s, market_name), Fraction(0)),
+            paid_by_day_and_market.get((day_s, market_name), Fraction(0)),
             sum(day_rates, Fraction(0)) / len(day_rates)
-            if (day_rates := rates.get((day_s, market_name)))
+            if (day_rates := rates_by_day_and_market.get((day_s, market_name)))
             else Fraction(0),
-            len(rates.get((day_s, market_name), ())),
+            len(rates_by_day_and_market.get((day_s, market_name), ())),
         )
-        for day_s, market_name in sorted(rates.keys() | paid_by_day.keys())
+        for day_s, market_name in sorted(
+            rates_by_day_and_market.keys() | paid_by_day_and_market.keys()
+        )
     )

@@ -59,11 +59,11 @@ def futures_years(entries: Iterable[Entry], rate: Rate = identity_rate) -> dict[
             or not (futures_entry.fills or futures_entry.funding)
         ):
             continue
-        raw = sum(fill.realised_raw for fill in futures_entry.fills)
-        raw -= sum(payment.paid_raw for payment in futures_entry.funding)
+        profit_raw = sum(fill.realised_raw for fill in futures_entry.fills)
+        profit_raw -= sum(payment.paid_raw for payment in futures_entry.funding)
         year, value = (
             format_utc(entry.chain_s)[:4],
-            raw * futures_entry.price / futures_entry.settlement_raw,
+            profit_raw * futures_entry.price / futures_entry.settlement_raw,
         )
         profit_by_year[year] = profit_by_year.get(year, Fraction(0)) + value * rate(entry.chain_s)
     return profit_by_year

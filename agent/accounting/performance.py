@@ -28,14 +28,14 @@ _EXTERNAL_KINDS = (
 @dataclass(frozen=True, slots=True)
 class ExternalCashFlow:
     """Value that entered (positive) or left the strategy: deposits, withdrawals, and the cost of
-    manual swaps. `native` is the part in native coin.
+    manual swaps. `native_value` is the part in native coin.
     """
 
     block: int
     chain_s: int
     value: Value
     by_hand: bool
-    native: Value = Fraction(0)
+    native_value: Value = Fraction(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ def return_periods(
         while next_index < len(flows_by_block) and flows_by_block[next_index].block <= end.block:
             inflow, native_inflow = (
                 inflow + flows_by_block[next_index].value,
-                native_inflow + flows_by_block[next_index].native,
+                native_inflow + flows_by_block[next_index].native_value,
             )
             next_index += 1
         reserved_before, from_gas_money = (
@@ -128,7 +128,7 @@ def return_periods(
     return tuple(periods)
 
 
-def time_weighted(periods: Sequence[ReturnPeriod]) -> Fraction | None:
+def time_weighted_return(periods: Sequence[ReturnPeriod]) -> Fraction | None:
     """Return the product of (end - net_inflow) / start, less one (Global Investment Performance
     Standards, time-weighted rate of return).
 
@@ -272,7 +272,7 @@ period.
 """
 
 
-def money_weighted(
+def money_weighted_return(
     start_s: int,
     end_s: int,
     start_value: Fraction,
@@ -286,18 +286,18 @@ def money_weighted(
     sum of amount / (1 + rate)^(days / 365) = 0.
     """
     span_s = end_s - start_s
-    amounts = [
+    day_and_value = [
         (0, -start_value),
         *((_scaled_day(at_s, start_s, span_s), -value) for at_s, value in cash_flows),
         (_SCALED_DAYS, end_value),
     ]
-    if span_s <= 0 or not any(value < 0 for _, value in amounts) or end_value < 0:
+    if span_s <= 0 or not any(value < 0 for _, value in day_and_value) or end_value < 0:
         return None
     import pyxirr
 
-    largest_amount = max(abs(value) for _, value in amounts)
+    largest_amount = max(abs(value) for _, value in day_and_value)
     # With an amount of zero pyxirr returns a wrong rate.
-    day_and_amount = [(day, float(value / largest_amount)) for day, value in amounts if value]
+    day_and_amount = [(day, float(value / largest_amount)) for day, value in day_and_value if value]
     try:
         rate = pyxirr.xirr(
             [_ORIGIN + timedelta(days=day) for day, _ in day_and_amount],
@@ -434,9 +434,11 @@ def performance(
     Entries and valuations are in chain order. Until the first trade, buy and hold buys the basket
     with its cash; later it begins with what the portfolio holds.
     """
-    start_index = max(0, bisect_right(valuations, from_s, key=_valued_s) - 1)
+    last_index_before = max(0, bisect_right(valuations, from_s, key=_valued_s) - 1)
     first_index = (
-        bisect_left(valuations, valuations[start_index].chain_s, key=_valued_s) if valuations else 0
+        bisect_left(valuations, valuations[last_index_before].chain_s, key=_valued_s)
+        if valuations
+        else 0
     )
     period_valuations = valuations[
         first_index : bisect_right(valuations, until_s - 1, key=_valued_s)
@@ -445,13 +447,13 @@ def performance(
         return None
     start, end = period_valuations[0], period_valuations[-1]
     period_entries = entries[
-        bisect_right(entries, start.block, key=_block) : bisect_right(
-            entries, end.block, key=_block
+        bisect_right(entries, start.block, key=_block_of) : bisect_right(
+            entries, end.block, key=_block_of
         )
     ]
     # Orders of an off-chain venue may be filled after the first valuation, in its block.
     changes = futures_changes(
-        entries[bisect_left(entries, start.block, key=_block) :], period_valuations
+        entries[bisect_left(entries, start.block, key=_block_of) :], period_valuations
     )
     cash_flows = (*external_cash_flows(period_entries), *_margin_transfers(changes))
     futures_profit = sum_changes(changes) if changes else None
@@ -459,7 +461,7 @@ def performance(
     profit = (
         end.managed - start.managed - sum((period.net_inflow for period in periods), Fraction(0))
     )
-    has_traded = any(map(_is_trade, entries[: bisect_right(entries, start.block, key=_block)]))
+    has_traded = any(map(_is_trade, entries[: bisect_right(entries, start.block, key=_block_of)]))
     hold_profit, hold_return = buy_and_hold(
         period_valuations, cash_flows, None if has_traded else opening
     )
@@ -467,7 +469,7 @@ def performance(
     has_gas_money = any(holding.is_gas_money for holding in end.held)
     from_gas_money = sum((period.from_gas_money for period in periods), Fraction(0))
     if has_gas_money:  # gas of manual swaps is part of `manual_flows`
-        from_gas_money -= sum((flow.native for flow in manual_flows), Fraction(0))
+        from_gas_money -= sum((flow.native_value for flow in manual_flows), Fraction(0))
     strategy_entries = [entry for entry in period_entries if not entry.by_hand]
     return Performance(
         start=start,
@@ -477,8 +479,8 @@ def performance(
         by_hand=sum((flow.value for flow in manual_flows), Fraction(0)),
         from_gas_money=from_gas_money,
         profit=profit,
-        twr=time_weighted(periods),
-        mwr=money_weighted(
+        twr=time_weighted_return(periods),
+        mwr=money_weighted_return(
             start.chain_s,
             end.chain_s,
             start.managed,
@@ -513,7 +515,7 @@ def _valued_s(valuation: Valuation) -> int:
     return valuation.chain_s
 
 
-def _block(entry: Entry) -> int:
+def _block_of(entry: Entry) -> int:
     return entry.block
 
 
@@ -532,17 +534,17 @@ def turnover(entry: Entry) -> Value:
     if entry.kind is not EntryKind.TRADE:
         return Fraction(0)
     valued_postings = [(posting, posting.value) for posting in entry.postings if posting.value]
-    gas = {
+    gas_by_token = {
         posting.token: value
         for posting, value in valued_postings
         if posting.account == accounts.GAS
     }
-    changes = [
-        value + gas.get(posting.token, 0)
+    traded_values = [
+        value + gas_by_token.get(posting.token, 0)
         for posting, value in valued_postings
         if posting.account == accounts.WALLET
     ]
-    return exact_sum(abs(change) for change in changes) / 2
+    return exact_sum(abs(change) for change in traded_values) / 2
 
 
 def _is_trade(entry: Entry) -> bool:
@@ -564,7 +566,7 @@ def _sum_of_flows(
 ) -> Value:
     """Return the sum of deposits or of withdrawals without gas money."""
     values = [
-        flow.value - flow.native if without_gas_money else flow.value
+        flow.value - flow.native_value if without_gas_money else flow.value
         for flow in cash_flows
         if not flow.by_hand
     ]
@@ -573,11 +575,11 @@ def _sum_of_flows(
 
 def _price_return(start: Valuation, end: Valuation, token: str) -> Fraction | None:
     """Return the price return of one token; None if either valuation lacks it."""
-    before, after = (
+    start_price, end_price = (
         {holding.token: holding.price for holding in valuation.held}.get(token)
         for valuation in (start, end)
     )
-    return after / before - 1 if before and after else None
+    return end_price / start_price - 1 if start_price and end_price else None
 
 
 PERIOD_KINDS = ("day", "week", "month", "year", "all")

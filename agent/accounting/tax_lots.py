@@ -186,7 +186,9 @@ class _TokenLots:
     def open_lots(self) -> list[Lot]:
         """Return the open lots, oldest first."""
         if self.method is LotMethod.HIFO:
-            return [lot for _, _, lot in sorted(self._costliest, key=lambda entry: entry[1])]
+            return [
+                lot for _, _, lot in sorted(self._costliest, key=lambda ranked_lot: ranked_lot[1])
+            ]
         if self.method is not LotMethod.AVERAGE:
             return list(self._lots)
         lots, raw_left, cost_left = [], self.raw, self._cost
@@ -268,26 +270,26 @@ class Disposal:
 class TaxLotRun:
     """Lots, disposals and sums of a ledger.
 
-    `created` and `consumed` are the base units acquired and disposed of, by token. `sums` are in
+    `acquired_raw` and `disposed_raw` are the base units acquired and disposed of, by token. `sums` are in
     quanta: deposits (came), withdrawals (went), income, the excess of value over cost of transfers
-    to the owner (carried), and gas outside exchanges (spent). `unpriced` are ids of entries with a
+    to the owner (carried), and gas outside exchanges (spent). `unpriced_entries` are ids of entries with a
     missing price, which counts as zero.
     """
 
     lots: Lots
     disposals: list[Disposal] = field(default_factory=list)
-    created: dict[str, int] = field(default_factory=dict)
-    consumed: dict[str, int] = field(default_factory=dict)
+    acquired_raw: dict[str, int] = field(default_factory=dict)
+    disposed_raw: dict[str, int] = field(default_factory=dict)
     sums: Counter[str] = field(default_factory=Counter)
-    unpriced: list[str] = field(default_factory=list)
+    unpriced_entries: list[str] = field(default_factory=list)
 
     @property
-    def came(self) -> Value:
+    def deposits(self) -> Value:
         """Deposits and openings, reporting units."""
         return from_quanta(self.sums["came"])
 
     @property
-    def went(self) -> Value:
+    def withdrawals(self) -> Value:
         """Withdrawals, reporting units."""
         return from_quanta(self.sums["went"])
 
@@ -297,16 +299,16 @@ class TaxLotRun:
         return from_quanta(self.sums["income"])
 
     @property
-    def spent(self) -> Value:
+    def gas_cost(self) -> Value:
         """Gas outside exchanges, reporting units."""
         return from_quanta(self.sums["spent"])
 
     @property
-    def carried(self) -> Value:
+    def withdrawn_gain(self) -> Value:
         """Value less cost of transfers to the owner, reporting units."""
         return from_quanta(self.sums["carried"])
 
-    def realised(self, from_s: int = 0, until_s: int | None = None) -> Value:
+    def realised_gain(self, from_s: int = 0, until_s: int | None = None) -> Value:
         """Return gains less losses of disposals with from_s <= time < until_s."""
         disposals = (
             disposal
@@ -315,7 +317,7 @@ class TaxLotRun:
         )
         return net_gain(disposals)
 
-    def gained(self, from_s: int) -> Value:
+    def gross_gain(self, from_s: int) -> Value:
         """Return the sum of gains per entry since `from_s`; losing entries count as zero."""
         gains: Counter[str] = Counter()
         for disposal in self.disposals:
@@ -375,7 +377,7 @@ class _EntryLots:
         for posting in entry.postings:
             account = posting.account
             if posting.value is None and not account.startswith(accounts.LP):
-                run.unpriced.append(entry.id)
+                run.unpriced_entries.append(entry.id)
             if account.startswith("assets:"):  # the opposite posting has the same amount
                 continue
             key = (account, wrapped_native if posting.token == NATIVE else posting.token)
@@ -484,7 +486,7 @@ class _EntryLots:
                 self._transfer_out(token, abs(raw), value)
 
     def _acquire(self, token: str, raw: int, cost: int) -> None:
-        self.run.created[token] = self.run.created.get(token, 0) + raw
+        self.run.acquired_raw[token] = self.run.acquired_raw.get(token, 0) + raw
         self.run.lots.acquire_quanta(token, raw, cost, self.entry.chain_s)
 
     def _transfer_out(self, token: str, raw: int, value: int) -> None:
@@ -509,7 +511,7 @@ class _EntryLots:
             self.run.disposals.append(disposal)
 
     def _consume(self, token: str, raw: int, at_cost: int) -> list[Lot]:
-        self.run.consumed[token] = self.run.consumed.get(token, 0) + raw
+        self.run.disposed_raw[token] = self.run.disposed_raw.get(token, 0) + raw
         return self.run.lots.dispose_quanta(token, raw, at_cost)
 
 
@@ -544,11 +546,11 @@ def planned_gains(
     """Return the gain of each token that the swaps and their gas dispose of, without the gas of
     approvals.
     """
-    changes = plan.wallet_changes()
-    price = prices.get(wrapped_native)
-    gas_wei = round(plan.cost.gas / price) if price else 0
-    ledger_tokens = {*changes, NATIVE}
-    transaction = SettledTransaction("plan", plan.block, now_s, "", "", changes, gas_wei)
+    changes_raw = plan.wallet_changes()
+    native_price = prices.get(wrapped_native)
+    gas_wei = round(plan.cost.gas / native_price) if native_price else 0
+    ledger_tokens = {*changes_raw, NATIVE}
+    transaction = SettledTransaction("plan", plan.block, now_s, "", "", changes_raw, gas_wei)
     entry = accounts.trade_entry(
         transaction, EntryPrices(prices, wrapped_native), ledger_tokens, {}
     )
@@ -584,10 +586,10 @@ def max_sellable_raw(
         return 0
     total_gain, sold_raw = Fraction(0), 0
     for lot in Lots(method, (lot for lot in lots if lot.token == token)).lots_in_order(token):
-        raw, previous_total = min(lot.raw, limit_raw - sold_raw), total_gain
-        total_gain = previous_total + raw * price - lot.cost_of(raw)
+        raw, gain_before = min(lot.raw, limit_raw - sold_raw), total_gain
+        total_gain = gain_before + raw * price - lot.cost_of(raw)
         if total_gain > max_gain:
-            return sold_raw + _largest_part(lot, price, max_gain - previous_total, raw)
+            return sold_raw + _largest_part(lot, price, max_gain - gain_before, raw)
         sold_raw += raw
         if sold_raw == limit_raw:
             return sold_raw

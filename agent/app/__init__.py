@@ -118,7 +118,7 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.research.futures_backtests import stress_futures as stress_futures
     from agent.app.research.kept_reports import new_report_path as new_report_path
     from agent.app.research.offline import input_text as input_text
-    from agent.app.research.offline import plan_from_input as plan_from_input
+    from agent.app.research.offline import plan_saved_input as plan_saved_input
     from agent.app.research.offline import replay as replay
     from agent.app.research.trials import PreparedStressTest as PreparedStressTest
     from agent.app.research.trials import StressOptions as StressOptions

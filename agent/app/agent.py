@@ -64,7 +64,7 @@ from agent.signing.keys import SuppliedKey
 from agent.units import NATIVE, Token, parse_raw
 
 if TYPE_CHECKING:
-    from agent.app.documents.plans import EndpointDocument, LivePlanDocument, RealisedDocument
+    from agent.app.documents.plans import EndpointDocument, LivePlanDocument, RealisedChangeDocument
 
 
 MIN_INTERVAL_S = 1
@@ -102,7 +102,7 @@ class Agent:
         warnings = (
             *minimum.warnings(self.portfolio),
             *overweight_messages(decision_result.drifts),
-            *valuation.warnings(step_input.snapshot, step_input.portfolio),
+            *valuation.position_warnings(step_input.snapshot, step_input.portfolio),
             *paused_strategies(
                 step_input.portfolio,
                 step_input.config(CapitalSplit),
@@ -194,8 +194,8 @@ class Agent:
         confirm: Confirm = never_confirm,
         progress: Progress = ignore_progress,
     ) -> StepOutcome:
-        """Move margin, change the delegate, reduce positions, or open or close a hedge, under the same
-        guards as a step. Raises ConfigError without [futures].
+        """Move margin, change the delegate, reduce positions, or open or close a hedge, under the
+        same guards as a step. Raises ConfigError without [futures].
         """
         self.futures_policy()
         return self._run_request(request, send, confirm, progress)
@@ -240,16 +240,16 @@ class Agent:
             self.require_not_stopped()
         with self._wallet_session(send, confirm, progress, once) as wallet:
             agent_run = AgentRun(self, wallet, every, once, progress, controls)
-            for result in run_periodically(
+            for outcome_or_error in run_periodically(
                 agent_run.cycle,
                 interval_s,
                 self.context.clock,
                 self.context.readers.chance,
-                agent_run.ends_pause,
+                agent_run.ends_wait,
             ):
-                if result is None:
+                if outcome_or_error is None:
                     return
-                yield result
+                yield outcome_or_error
                 if once:
                     return
 
@@ -310,8 +310,7 @@ class Agent:
 
     def token(self, name: str, option: str) -> Token:
         """Return the configured token with this symbol or address; the case of a symbol counts only
-        if several differ in nothing else. `field` names the option in the ConfigError for any other
-        name.
+        if several differ in nothing else. Raises ConfigError naming the `option` for any other name.
         """
         tokens = [*(asset.token for asset in self.portfolio.assets), *self.portfolio.hubs]
         for token in tokens:
@@ -324,7 +323,7 @@ class Agent:
             return case_matches[0]
         raise ConfigError(
             f"{option}: {name!r} is not a configured token",
-            f"choose from {', '.join(t.label for t in tokens)}",
+            f"choose from {', '.join(token.label for token in tokens)}",
         )
 
     def _parse_amount(self, text: str, token: Token) -> int:
@@ -336,16 +335,18 @@ class Agent:
     def weights(self, step_input: StepInput) -> dict[str, int]:
         """Return weights in bps by symbol."""
         return {
-            self.portfolio.token(d.token).label: d.weight_bps for d in current_drifts(step_input)
+            self.portfolio.token(drift.token).label: drift.weight_bps
+            for drift in current_drifts(step_input)
         }
 
     def drifts(self, step_input: StepInput) -> dict[str, int]:
         """Return weight less target in bps by symbol."""
         return {
-            self.portfolio.token(d.token).label: d.drift_bps for d in current_drifts(step_input)
+            self.portfolio.token(drift.token).label: drift.drift_bps
+            for drift in current_drifts(step_input)
         }
 
-    def realised(self, outcome: StepOutcome) -> list[RealisedDocument]:
+    def realised(self, outcome: StepOutcome) -> list[RealisedChangeDocument]:
         """Return the planned and realised change of each balance in base units, by the receipts of
         swaps, liquidity actions and unwraps.
         """
@@ -359,12 +360,12 @@ class Agent:
             ):
                 continue
             owner = outcome.step_input.snapshot.owner
-            changes = {
+            realised_changes = {
                 NATIVE: native_delta(intent, owner, self.portfolio.wrapped_native)
-            } | intent.receipt.net(owner)
+            } | intent.receipt.net_transfers(owner)
             for token, raw in self._planned_changes(intent).items():
                 planned_raw[token] = planned_raw.get(token, 0) + raw
-                realised_raw[token] = realised_raw.get(token, 0) + changes.get(token, 0)
+                realised_raw[token] = realised_raw.get(token, 0) + realised_changes.get(token, 0)
         return [
             {
                 "symbol": self.portfolio.token(token).label,
@@ -398,12 +399,12 @@ class Agent:
     def plan_document(
         self,
         outcome: StepOutcome,
-        extra: Mapping[str, object] = MappingProxyType({}),
+        extra_fields: Mapping[str, object] = MappingProxyType({}),
         *,
         send_allowed: bool,
     ) -> LivePlanDocument:
         """Return the document of an outcome, with its transactions if sending was allowed, and with
-        the `extra` keys.
+        the `extra_fields` keys.
         """
         document = cast(
             "LivePlanDocument",
@@ -413,7 +414,7 @@ class Agent:
                     if send_allowed
                     else plans.plan_document(outcome)
                 ),
-                **extra,
+                **extra_fields,
             },
         )
         if self.on_paper:

@@ -1,4 +1,6 @@
-"""Notifier of a config: channels from the environment, rules, state in the store, and their documents."""
+"""Notifier of a config: channels from the environment, rules, state in the store, and their
+documents.
+"""
 
 from __future__ import annotations
 
@@ -145,8 +147,10 @@ def try_targets(config: LoadedConfig | Path | str) -> AlertTestDocument:
             AlertMessage(number, channel.name, AlertKind.TEST, TEST_MESSAGE, int(time.time()))
         )
     deliveries = drain_channels(channels, table.timeout * table.attempts + EXTRA_WAIT_S)
-    reasons = {delivery.message.target: delivery.why for delivery in deliveries}
-    results = [(channel.name, reasons.get(channel.name, UNANSWERED)) for channel in channels]
+    failure_reasons = {delivery.message.target: delivery.why for delivery in deliveries}
+    results = [
+        (channel.name, failure_reasons.get(channel.name, UNANSWERED)) for channel in channels
+    ]
     return {
         "reached": not any(why for _, why in results),
         "targets": [{"name": name, "delivered": not why, "why": why} for name, why in results],
@@ -162,8 +166,8 @@ def _kinds(events: Sequence[str]) -> frozenset[AlertKind]:
     return frozenset(AlertKind(event) for event in events)
 
 
-def _asset_document(agent: Agent, asset: AssetBand) -> AssetAlertDocument:
-    drift, token = asset.drift, agent.portfolio.token(asset.drift.token)
+def _asset_document(agent: Agent, asset_band: AssetBand) -> AssetAlertDocument:
+    drift, token = asset_band.drift, agent.portfolio.token(asset_band.drift.token)
     numeraire = agent.portfolio.numeraire
 
     def alert_price_text(value: Price | None) -> str | None:
@@ -176,13 +180,13 @@ def _asset_document(agent: Agent, asset: AssetBand) -> AssetAlertDocument:
     return {
         "symbol": token.label,
         "price": alert_price_text(drift.price),
-        "alert_low": alert_price_text(asset.low_price),
-        "alert_high": alert_price_text(asset.high_price),
-        "to_low_bps": distance_bps(asset.low_price),
-        "to_high_bps": distance_bps(asset.high_price),
+        "alert_low": alert_price_text(asset_band.low_price),
+        "alert_high": alert_price_text(asset_band.high_price),
+        "to_low_bps": distance_bps(asset_band.low_price),
+        "to_high_bps": distance_bps(asset_band.high_price),
         "weight_bps": drift.weight_bps,
         "band_bps": [round(drift.band_low_bps), round(drift.band_high_bps)],
-        "side": asset.side,
+        "side": asset_band.side,
     }
 
 

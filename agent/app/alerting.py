@@ -98,22 +98,26 @@ def drift_causes(assets: Sequence[AssetBand], numeraire: str) -> tuple[AssetBand
     its price against the portfolio. An asset at the median ratio did not move: it left its band
     because another asset moved.
     """
-    assets_outside = [asset for asset in assets if asset.side != "inside"]
-    assets_outside = [asset for asset in assets_outside if asset.drift.token != numeraire]
-    ratios = sorted(_ratio(asset) for asset in assets if asset.drift.target_bps > 0)
+    assets_outside = [asset_band for asset_band in assets if asset_band.side != "inside"]
+    assets_outside = [
+        asset_band for asset_band in assets_outside if asset_band.drift.token != numeraire
+    ]
+    ratios = sorted(
+        _weight_ratio(asset_band) for asset_band in assets if asset_band.drift.target_bps > 0
+    )
     if not ratios:
         return tuple(assets_outside)
     median_ratio = (ratios[len(ratios) // 2] + ratios[(len(ratios) - 1) // 2]) / 2
     moved_assets = [
-        asset
-        for asset in assets_outside
-        if asset.drift.target_bps == 0
-        or abs(_ratio(asset) - median_ratio) > UNMOVED_TOLERANCE * median_ratio
+        asset_band
+        for asset_band in assets_outside
+        if asset_band.drift.target_bps == 0
+        or abs(_weight_ratio(asset_band) - median_ratio) > UNMOVED_TOLERANCE * median_ratio
     ]
     return tuple(
         sorted(
             moved_assets or assets_outside,
-            key=lambda asset: (-abs(asset.drift.drift_bps), asset.drift.token),
+            key=lambda asset_band: (-abs(asset_band.drift.drift_bps), asset_band.drift.token),
         )
     )
 
@@ -126,19 +130,19 @@ def drift_alerts(outcome: StepOutcome) -> Iterator[Alert]:
         return
     portfolio = outcome.step_input.portfolio
     causes = drift_causes(asset_bands(outcome.decided.drifts), portfolio.numeraire.address)
-    trades = _planned_trades(outcome)
-    plan_text = f" It would {trades}; run: trimtab rebalance --send" if trades else ""
+    trades_text = _planned_trades(outcome)
+    plan_text = f" It would {trades_text}; run: trimtab rebalance --send" if trades_text else ""
     if causes:
         yield _band_alert(causes, outcome.step_input, outcome.decided.drifts, plan_text)
     elif outcome.kind is OutcomeKind.PLANNED and not (
-        (futures := planned_futures(outcome.plan)) is not None and futures.is_reducing
+        (futures_plan := planned_futures(outcome.plan)) is not None and futures_plan.is_reducing
     ):  # a reduction of futures has an alert of its own
         yield Alert(
             AlertKind.REVIEW, "planned", f"A rebalance is due: {outcome.reason}.{plan_text}", True
         )
     elif overweight := bands.overweight_assets(outcome.decided.drifts):
         overweight_text = "; ".join(
-            f"{portfolio.token(drift.token).label} is {drift.percent} of the"
+            f"{portfolio.token(drift.token).label} is {drift.weight_text} of the"
             f" portfolio, limits.max_weight {(drift.max_bps or 0) / 100:g} %"
             for drift in overweight
         )
@@ -164,10 +168,14 @@ def _band_alert(
     futures; beyond MAX_NAMED_ASSETS, only their number.
     """
     shown_causes, exposures = causes[:MAX_NAMED_ASSETS], net_exposure_shares(step, drifts)
-    text = "; ".join(_format_band(asset, step.portfolio, exposures) for asset in shown_causes)
+    text = "; ".join(
+        _format_band(asset_band, step.portfolio, exposures) for asset_band in shown_causes
+    )
     if len(causes) > MAX_NAMED_ASSETS:
         text += f"; and {len(causes) - MAX_NAMED_ASSETS} more"
-    key = ",".join(sorted(f"{asset.drift.token}:{asset.side}" for asset in shown_causes))
+    key = ",".join(
+        sorted(f"{asset_band.drift.token}:{asset_band.side}" for asset_band in shown_causes)
+    )
     return Alert(
         AlertKind.PRICE, f"price:{key}", f"{text}.{plan_text or ' See trimtab plan.'}", True
     )
@@ -204,19 +212,19 @@ def format_trades(
 
 
 def _planned_trades(outcome: StepOutcome, *, is_done: bool = False) -> str:
-    """Format the swaps, or the futures actions, of an outcome's plan, with the comparisons of sale and
-    hedge; empty if there are none.
+    """Format the swaps, or the futures actions, of an outcome's plan, with the comparisons of sale
+    and hedge; empty if there are none.
     """
     step, plan = outcome.step_input, outcome.plan
-    if (futures := planned_futures(plan)) is not None:
-        trades = actions_text(
-            step.snapshot, step.portfolio, futures_policy(step), futures, is_done=is_done
+    if (futures_plan := planned_futures(plan)) is not None:
+        trades_text = actions_text(
+            step.snapshot, step.portfolio, futures_policy(step), futures_plan, is_done=is_done
         )
     else:
         verbs = ("sold", "bought") if is_done else ("sell", "buy")
-        trades = format_trades(plan, step.portfolio, verbs)
-        if plan is not None and trades and not is_done:
-            trades += worst_case_and_tax(step, plan)
+        trades_text = format_trades(plan, step.portfolio, verbs)
+        if plan is not None and trades_text and not is_done:
+            trades_text += worst_case_and_tax(step, plan)
     portfolio = step.portfolio
     comparison_texts = [
         compare_text(
@@ -224,25 +232,29 @@ def _planned_trades(outcome: StepOutcome, *, is_done: bool = False) -> str:
         )
         for comparison in comparisons(outcome)
     ]
-    return "; ".join(part for part in (trades, *comparison_texts) if part)
+    return "; ".join(text for text in (trades_text, *comparison_texts) if text)
 
 
-def _ratio(asset: AssetBand) -> Fraction:
-    return asset.drift.share * BPS / asset.drift.target_bps
+def _weight_ratio(asset_band: AssetBand) -> Fraction:
+    return asset_band.drift.share * BPS / asset_band.drift.target_bps
 
 
-def _format_band(asset: AssetBand, portfolio: Portfolio, exposures: Mapping[str, Fraction]) -> str:
-    drift, numeraire = asset.drift, portfolio.numeraire
+def _format_band(
+    asset_band: AssetBand, portfolio: Portfolio, exposures: Mapping[str, Fraction]
+) -> str:
+    drift, numeraire = asset_band.drift, portfolio.numeraire
     token = portfolio.token(drift.token)
     text = (
-        f"{token.label} is {asset.side} its band: {drift.percent} of the portfolio,"
+        f"{token.label} is {asset_band.side} its band: {drift.weight_text} of the portfolio,"
         f" band {format_band(drift)}, price"
         f" {price_text(drift.price, token.decimals, numeraire.decimals, 6)} {numeraire.label}"
     )
     if token.label in exposures:
         text += f", net exposure {format_percent(exposures[token.label])}"
     edge, alert_price = (
-        ("low", asset.low_price) if asset.side == "below" else ("high", asset.high_price)
+        ("low", asset_band.low_price)
+        if asset_band.side == "below"
+        else ("high", asset_band.high_price)
     )
     if alert_price is not None:
         text += f", alert-{edge} {price_text(alert_price, token.decimals, numeraire.decimals, 6)}"
@@ -292,36 +304,40 @@ class RunFacts:
     shortfalls: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
-def covered_kinds(result: StepOutcome | TrimtabError) -> frozenset[AlertKind]:
+def covered_kinds(outcome_or_error: StepOutcome | TrimtabError) -> frozenset[AlertKind]:
     """Return the kinds that this cycle checked completely. Their lasting conditions have ended
     unless the cycle reports them.
     """
-    if isinstance(result, Refused):
+    if isinstance(outcome_or_error, Refused):
         return ALWAYS_CHECKED_KINDS | {AlertKind.REFUSAL}
-    if isinstance(result, TrimtabError):
+    if isinstance(outcome_or_error, TrimtabError):
         return ALWAYS_CHECKED_KINDS
-    if result.decided.drifts and result.kind in UNCHANGED_OUTCOMES:
+    if outcome_or_error.decided.drifts and outcome_or_error.kind in UNCHANGED_OUTCOMES:
         return LASTING_KINDS
     return LASTING_KINDS - {AlertKind.PRICE, AlertKind.REVIEW}
 
 
-def cycle_alerts(result: StepOutcome | TrimtabError, facts: RunFacts) -> tuple[Alert, ...]:
+def cycle_alerts(
+    outcome_or_error: StepOutcome | TrimtabError, run_facts: RunFacts
+) -> tuple[Alert, ...]:
     """Return the alerts of one cycle, in the order of the events."""
     return tuple(
         Alert(alert.kind, alert.key, sanitize_text(alert.text), alert.lasting)
-        for alert in _alerts(result, facts)
+        for alert in _unsanitized_alerts(outcome_or_error, run_facts)
     )
 
 
-def _alerts(result: StepOutcome | TrimtabError, facts: RunFacts) -> Iterator[Alert]:
-    if isinstance(result, TrimtabError):
-        yield from _error_alerts(result)
+def _unsanitized_alerts(
+    outcome_or_error: StepOutcome | TrimtabError, run_facts: RunFacts
+) -> Iterator[Alert]:
+    if isinstance(outcome_or_error, TrimtabError):
+        yield from _error_alerts(outcome_or_error)
     else:
-        latest_input = result.input_after or result.step_input
-        yield from drift_alerts(result)
+        latest_input = outcome_or_error.input_after or outcome_or_error.step_input
+        yield from drift_alerts(outcome_or_error)
         yield from _order_alerts(latest_input.portfolio, latest_input.history.orders.states)
-        for blocked_exit in result.decided.blocked_exits:
-            step = result.step_input
+        for blocked_exit in outcome_or_error.decided.blocked_exits:
+            step = outcome_or_error.step_input
             label = conditional_orders.order_subject(step.portfolio, blocked_exit.token)
             text = (
                 f"{label} cannot be sold although its order fired; everything else continues. trimtab"
@@ -334,27 +350,31 @@ def _alerts(result: StepOutcome | TrimtabError, facts: RunFacts) -> Iterator[Ale
             latest_input.layer(StrategiesState),
         ).items():
             yield Alert(AlertKind.ORDER, f"strategy:{name}", why, True)
-        yield from futures_alerts(result)
+        yield from futures_alerts(outcome_or_error)
         yield from funding_alerts(latest_input.snapshot, futures_policy(latest_input))
         yield from agent_key_alerts(latest_input.snapshot)
         yield from unnamed_market_alerts(latest_input.snapshot)
         yield from uncertain_profit_alerts(latest_input.snapshot)
-        yield from _outcome_alerts(result, facts.paused)
-        yield from _transfer_alerts(result)
-        yield from _gas_alerts(latest_input.snapshot, facts.low_gas_wei)
-    own_step_id = result.step_id if isinstance(result, StepOutcome) and result.short else ""
-    for step_id, labels in facts.shortfalls:
-        if step_id != own_step_id:
+        yield from _outcome_alerts(outcome_or_error, run_facts.paused)
+        yield from _transfer_alerts(outcome_or_error)
+        yield from _gas_alerts(latest_input.snapshot, run_facts.low_gas_wei)
+    cycle_step_id = (
+        outcome_or_error.step_id
+        if isinstance(outcome_or_error, StepOutcome) and outcome_or_error.short
+        else ""
+    )
+    for step_id, labels in run_facts.shortfalls:
+        if step_id != cycle_step_id:
             yield shortfall_alert(step_id, labels)
-    if facts.paused:
+    if run_facts.paused:
         yield Alert(
             AlertKind.PAUSED,
             "paused",
             "The kill switch is on: nothing is sent. trimtab resume switches it off.",
             True,
         )
-    if facts.heartbeat_fault:
-        yield Alert(AlertKind.HEARTBEAT, "heartbeat", facts.heartbeat_fault, True)
+    if run_facts.heartbeat_fault:
+        yield Alert(AlertKind.HEARTBEAT, "heartbeat", run_facts.heartbeat_fault, True)
 
 
 def _order_alerts(portfolio: Portfolio, orders: Iterable[ConditionalOrder]) -> Iterator[Alert]:
@@ -386,12 +406,12 @@ def _transfer_alerts(outcome: StepOutcome) -> Iterator[Alert]:
         reason := balance_changes.halt_reason(step.portfolio, step.limits, step.history.cash_flows)
     ):
         yield Alert(AlertKind.HALT, "halt", f"Nothing is bought or rebalanced: {reason}", True)
-    for flow in step.history.cash_flows.accepted:
+    for transfer in step.history.cash_flows.accepted:
         text = (
-            f"{balance_changes.format_change(step.portfolio, flow)}: accepted as a deposit, since it was"
+            f"{balance_changes.format_change(step.portfolio, transfer)}: accepted as a deposit, since it was"
             " never explained. trimtab flows --all"
         )
-        yield Alert(AlertKind.HALT, f"accepted:{flow.id}", text, True)
+        yield Alert(AlertKind.HALT, f"accepted:{transfer.id}", text, True)
 
 
 def shortfall_key(step_id: str) -> str:
@@ -408,13 +428,13 @@ def shortfall_alert(step_id: str, labels: Sequence[str]) -> Alert:
     return Alert(AlertKind.ERROR, shortfall_key(step_id), text)
 
 
-def _outcome_alerts(outcome: StepOutcome, paused: bool) -> Iterator[Alert]:
+def _outcome_alerts(outcome: StepOutcome, is_paused: bool) -> Iterator[Alert]:
     command = "trimtab explain"
     if _STEP_ID_PATTERN.fullmatch(outcome.step_id):
         command += f" {outcome.step_id}"
     verdicts = (*outcome.plan_verdicts, *outcome.verdicts)
     failing_verdicts = [verdict for verdict in verdicts if not verdict.passed]
-    is_only_paused = paused and {verdict.guard for verdict in failing_verdicts} == {
+    is_only_paused = is_paused and {verdict.guard for verdict in failing_verdicts} == {
         KILL_SWITCH_GUARD
     }
     match outcome.kind:
@@ -433,11 +453,11 @@ def _outcome_alerts(outcome: StepOutcome, paused: bool) -> Iterator[Alert]:
                 f" afterwards. {command}",
             )
         case OutcomeKind.REFUSED if not is_only_paused:
-            trades = _planned_trades(outcome)
+            trades_text = _planned_trades(outcome)
             yield _refusal_alert(
-                failing_verdicts, f"{f'It would {trades}. ' if trades else ''}{command}"
+                failing_verdicts, f"{f'It would {trades_text}. ' if trades_text else ''}{command}"
             )
-        case OutcomeKind.HALT if not paused:
+        case OutcomeKind.HALT if not is_paused:
             yield Alert(AlertKind.HALT, "halt", f"Nothing is traded: {outcome.reason}", True)
         case _:
             pass
@@ -458,10 +478,10 @@ def _done_alert(outcome: StepOutcome, command: str) -> Iterator[Alert]:
     ]
     block_text = f", last in block {max(blocks)}" if blocks else ""
     count = len(outcome.transactions)
-    trades = _planned_trades(outcome, is_done=True)
+    trades_text = _planned_trades(outcome, is_done=True)
     text = (
         f"{title}: {count} {'transaction' if count == 1 else 'transactions'}{block_text}."
-        f" {f'Planned: {trades}. ' if trades else ''}{command}"
+        f" {f'Planned: {trades_text}. ' if trades_text else ''}{command}"
     )
     yield Alert(AlertKind.REBALANCE, "rebalance", text)
 
@@ -531,6 +551,6 @@ def run_hung_alert() -> Alert:
     )
 
 
-def price_distance(price: Price, limit: Price | None) -> Fraction | None:
-    """Return the signed relative move from the price to the limit; None without a limit or a price."""
-    return None if limit is None or price == 0 else limit / price - 1
+def price_distance(price: Price, alert_price: Price | None) -> Fraction | None:
+    """Return the signed relative move from the price to the alert price; None without either."""
+    return None if alert_price is None or price == 0 else alert_price / price - 1

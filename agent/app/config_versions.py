@@ -1,5 +1,5 @@
-"""Versions of the config: compare the file with the last confirmed one, confirm or refuse the changes,
-and list the history.
+"""Versions of the config: compare the file with the last confirmed one, confirm or refuse the
+changes, and list the history.
 """
 
 from __future__ import annotations
@@ -51,8 +51,10 @@ def unconfirmed_changes(
 
 def record_version(loaded: LoadedConfig, configs: ConfigVersionStore, origin: str) -> None:
     """Record this version as confirmed or noticed, unless it is the newest entry already."""
-    for newest in configs.newest(1):
-        if newest.digest == loaded.digest and (newest.origin == NOTICED) == (origin == NOTICED):
+    for newest_version in configs.newest(1):
+        if newest_version.digest == loaded.digest and (newest_version.origin == NOTICED) == (
+            origin == NOTICED
+        ):
             return
     configs.record(loaded.digest, int(time.time()), loaded.redacted_text, origin)
 
@@ -63,7 +65,8 @@ CONTROLLED_TABLES = ("portfolio", "policy", "limits")
 
 def owners_config(loaded: LoadedConfig, configs: ConfigVersionStore) -> Config | None:
     """Return the present config with the tables that a control may edit as the owner confirmed them
-    last; None if that version is not kept or no longer valid, or the present one was changed by hand.
+    last; None if that version is not kept or no longer valid, or the present one was changed by
+    hand.
     """
     if configs.confirmed_digest() != loaded.digest:
         return None
@@ -87,8 +90,8 @@ def confirm_without_asking(context: wiring.AgentContext) -> bool:
     if it was edited manually on a live chain.
     """
     loaded, configs = context.loaded, context.store.configs
-    lines = require_unchanged(loaded, configs)
-    origin = CONFIRMED if lines is None else BY_YES
+    changed_lines = require_unchanged(loaded, configs)
+    origin = CONFIRMED if changed_lines is None else BY_YES
     record_version(loaded, configs, FIRST if configs.confirmed_digest() is None else origin)
     return True
 
@@ -97,16 +100,18 @@ def require_unchanged(loaded: LoadedConfig, configs: ConfigVersionStore) -> tupl
     """Return `unconfirmed_changes`, None without any; on a live chain record them as noticed and
     raise Refused.
     """
-    lines = unconfirmed_changes(loaded, configs)
-    if lines is not None and not loaded.config.chain.local:
+    changed_lines = unconfirmed_changes(loaded, configs)
+    if changed_lines is not None and not loaded.config.chain.local:
         record_version(loaded, configs, NOTICED)
-        raise unconfirmed_error(lines)
-    return lines
+        raise unconfirmed_error(changed_lines)
+    return changed_lines
 
 
-def unconfirmed_error(lines: tuple[str, ...]) -> Refused:
+def unconfirmed_error(changed_lines: tuple[str, ...]) -> Refused:
     """Return the refusal that lists unconfirmed config changes."""
-    verdict = Verdict("config", "; ".join(lines[:5]), "the version confirmed by the owner", False)
+    verdict = Verdict(
+        "config", "; ".join(changed_lines[:5]), "the version confirmed by the owner", False
+    )
     return Refused(
         "the config was edited and the edit is not confirmed",
         (verdict,),
@@ -121,10 +126,13 @@ def confirm_changes(context: wiring.AgentContext, ask: Ask) -> bool:
     Raises ConfigChanged if another version was confirmed in the meantime.
     """
     loaded, configs = context.loaded, context.store.configs
-    confirmed_digest, lines = configs.confirmed_digest(), unconfirmed_changes(loaded, configs) or ()
-    if lines:
+    confirmed_digest, changed_lines = (
+        configs.confirmed_digest(),
+        unconfirmed_changes(loaded, configs) or (),
+    )
+    if changed_lines:
         record_version(loaded, configs, NOTICED)
-    if not ask(lines):
+    if not ask(changed_lines):
         return False
     configs.require_current(loaded.digest, confirmed_digest)
     record_version(loaded, configs, CONFIRMED)
@@ -163,15 +171,26 @@ def show_version(config: ConfigSource, number: int) -> Document:
             f"--config-version: {number} is not in the store", "see trimtab history --configs"
         )
     shown_version = versions[index]
-    previous = next((older for older in versions[index + 1 :] if older.text is not None), None)
+    previous_version = next(
+        (
+            earlier_version
+            for earlier_version in versions[index + 1 :]
+            if earlier_version.text is not None
+        ),
+        None,
+    )
     changes: list[str] = []
-    if shown_version.text is not None and previous is not None and previous.text is not None:
-        changes = list(config_diff(previous.text, shown_version.text))
+    if (
+        shown_version.text is not None
+        and previous_version is not None
+        and previous_version.text is not None
+    ):
+        changes = list(config_diff(previous_version.text, shown_version.text))
     return {
         "number": number,
         "digest": shown_version.digest,
         "how": shown_version.origin,
-        "before": None if previous is None else previous.number,
+        "before": None if previous_version is None else previous_version.number,
         "changes": changes,
         "text": shown_version.text,
     }
@@ -190,9 +209,9 @@ def fixed_tables_changed(before: Config, after: Config) -> list[str]:
     ]
 
 
-def fixed_tables_in(lines: Iterable[str]) -> list[str]:
+def fixed_tables_in(diff_lines: Iterable[str]) -> list[str]:
     """Like fixed_tables_changed, but from the lines of a diff, for a version stored only as text."""
-    keys = tuple(line[2:] for line in lines)
+    keys = tuple(line[2:] for line in diff_lines)
     return [
         f"[{name}]"
         for name in FIXED_WHILE_RUNNING
@@ -205,15 +224,15 @@ def with_confirmed_config(
 ) -> tuple[wiring.AgentContext, wiring.WalletSession | None]:
     """Build context and wallet session of the last confirmed config, under the wallet's lock.
 
-    Raises `change_error` if the file holds another version or the run is on paper, ConfigChanged if a
-    table of FIXED_WHILE_RUNNING differs, LockHeld if another process holds the wallet's lock,
+    Raises `change_error` if the file holds another version or the run is on paper, ConfigChanged if
+    a table of FIXED_WHILE_RUNNING differs, LockHeld if another process holds the wallet's lock,
     Retryable if the endpoints fail.
     """
     if wallet is None:
         return _reopen(context, change_error), None
     with wallet.locked():
-        agent_context = _reopen(context, change_error)
-    return agent_context, replace(wallet, context=agent_context)
+        confirmed_context = _reopen(context, change_error)
+    return confirmed_context, replace(wallet, context=confirmed_context)
 
 
 def _reopen(context: wiring.AgentContext, change_error: ConfigChanged) -> wiring.AgentContext:

@@ -36,14 +36,14 @@ def run_cycle(context: wiring.AgentContext, transactor: StepTransactor | None) -
 
 def close_orders(context: wiring.AgentContext, step_input: StepInput) -> None:
     """Close limit orders that are filled or have expired in chain time; they stay closed (T14)."""
-    chain_s = step_input.snapshot.head.timestamp_s
+    now_s = step_input.snapshot.head.timestamp_s
     for order in context.store.executions.limit_orders():
         if order.state == "filled":
-            context.store.executions.end(order.id, order.state, order.why, chain_s)
+            context.store.executions.end(order.id, order.state, order.why, now_s)
         elif order.state == "open" and (
             why := expiry_reason(step_input.snapshot, step_input.execution, order)
         ):
-            context.store.executions.end(order.id, "expired", why, chain_s)
+            context.store.executions.end(order.id, "expired", why, now_s)
 
 
 def continue_execution(wallet: wiring.WalletSession, first_outcome: StepOutcome) -> StepOutcome:
@@ -105,12 +105,12 @@ def confirm_once(confirm: Confirm) -> Confirm:
     """
     confirmations: list[bool] = []
 
-    def confirm_or_repeat(outcome: StepOutcome) -> bool:
+    def confirm_first(outcome: StepOutcome) -> bool:
         if not confirmations or not confirmations[-1] or outcome.exits_tried:
             confirmations.append(confirm(outcome))
         return confirmations[-1]
 
-    return confirm_or_repeat
+    return confirm_first
 
 
 def _open_execution(context: wiring.AgentContext, outcome: StepOutcome) -> Execution | None:
@@ -146,19 +146,19 @@ def run_periodically(
     cycle: Callable[[], T],
     interval_s: float,
     clock: Clock,
-    chance: Callable[[], float],
+    random_fraction: Callable[[], float],
     is_interrupted: Callable[[], bool] = lambda: False,
 ) -> Iterator[T]:
     """Yield the result of `cycle` repeatedly, pausing for `interval_s` plus jitter in between.
-    `chance` returns numbers in [0, 1); `interrupted` ends a pause early.
+    `random_fraction` returns numbers in [0, 1); a true `is_interrupted` ends a pause early.
     """
     while True:
         yield cycle()
-        interruptible_sleep(interval_s * (1 + chance() * JITTER), clock, is_interrupted)
+        interruptible_sleep(interval_s * (1 + random_fraction() * JITTER), clock, is_interrupted)
 
 
 def interruptible_sleep(seconds: float, clock: Clock, is_interrupted: Callable[[], bool]) -> None:
-    """Sleep for `seconds`, or until `interrupted` returns True."""
+    """Sleep for `seconds`, or until `is_interrupted` returns True."""
     remaining_s = seconds
     while remaining_s > 0 and not is_interrupted():
         clock.sleep(min(remaining_s, SLEEP_SLICE_S))
@@ -228,7 +228,7 @@ class AgentRun:
         finally:
             self._progress(f"next cycle in {self._every}")
 
-    def ends_pause(self) -> bool:
+    def ends_wait(self) -> bool:
         """Return whether the wait between cycles ends now: the run is over, a hard pause has begun,
         a control is queued, or a config was confirmed.
         """
@@ -273,18 +273,18 @@ class AgentRun:
         if self._is_over():
             return None
         if self._wallet is None:
-            return self._act_once(None)
+            return self._run_step(None)
         if self._controls is not None:
             self._controls.carry_out(self._wallet, serving=not self._once)
         with self._wallet.acting() as transactor:
             # the owner may have stopped the bot while this cycle waited for the lock
             is_stopped = self._agent.context.store.requests.active_stop() is not None
-            outcome = None if is_stopped else self._act_once(transactor)
+            outcome = None if is_stopped else self._run_step(transactor)
         if self._controls is not None:
             self._controls.end_cycle()
         return outcome
 
-    def _act_once(self, transactor: StepTransactor | None) -> StepOutcome:
+    def _run_step(self, transactor: StepTransactor | None) -> StepOutcome:
         """Run a step, or under a hard pause cancel and revoke; the caller holds the wallet lock."""
         context = self._agent.context
         self._was_hard_paused = context.switch.is_hard()

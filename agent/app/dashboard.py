@@ -49,7 +49,9 @@ def require_current_store(config: ConfigSource) -> None:
 
 
 def newest_step(config: ConfigSource) -> str:
-    """Return a mark of the newest step that changes with each cycle; empty without steps."""
+    """Return a text that changes with each cycle and with the states of its transactions; empty
+    without steps.
+    """
     with wiring.open_store_offline(load_config(config)) as (store, switch):
         is_paused = switch.is_paused() is not False
         for summary in store.steps.newest(1):

@@ -141,7 +141,7 @@ def submission(config: Config) -> str:
     return EITHER if config.execution.submit_public_fallback else PRIVATE
 
 
-def exposure(config: Config) -> SandwichExposure:
+def exposure_under_limits(config: Config) -> SandwichExposure:
     """Return the sandwich exposure of public transactions under the limits."""
     limits, numeraire = config.limits, config.portfolio.numeraire
     other_assets = [asset for asset in config.portfolio.assets if asset.symbol != numeraire]
@@ -170,7 +170,7 @@ def sandwich(config: Config, outcome: StepOutcome) -> Sandwich:
         submission_path != PRIVATE and not config.chain.local,
         at_most,
         at_most_bps,
-        exposure(config),
+        exposure_under_limits(config),
         profit,
     )
 
@@ -182,7 +182,7 @@ def submission_text(config: Config) -> str:
     submission_path = submission(config)
     if submission_path == PRIVATE or config.chain.local:
         return submission_path
-    return f"{submission_path}: {exposure(config).description}; {APPROVAL_LEAK}"
+    return f"{submission_path}: {exposure_under_limits(config).description}; {APPROVAL_LEAK}"
 
 
 def target_shares(split: CapitalSplit, state: StrategiesState) -> dict[str, Fraction]:
@@ -265,12 +265,14 @@ def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, s
         "deadline": f"{format_duration(execution.deadline)}",
         "style": pace_text(config),
         "confirmations": str(chain.confirmations),
-        "targets": ", ".join(f"{a.token.label} {a.target_bps / 100:g}%" for a in portfolio.assets),
+        "targets": ", ".join(
+            f"{asset.token.label} {asset.target_bps / 100:g}%" for asset in portfolio.assets
+        ),
         "reserves": (
             ", ".join(
-                f"{decimal_text(a.reserve_raw, a.token.decimals)} {a.token.label}"
-                for a in portfolio.assets
-                if a.reserve_raw
+                f"{decimal_text(asset.reserve_raw, asset.token.decimals)} {asset.token.label}"
+                for asset in portfolio.assets
+                if asset.reserve_raw
             )
             or "none"
         ),
@@ -284,7 +286,7 @@ def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, s
             ", ".join(position.name for position in portfolio.positions) or "none"
         ),
         "liquidity targets": (
-            ", ".join(_format_target(target) for target in portfolio.lp_targets) or "none"
+            ", ".join(_lp_target_text(target) for target in portfolio.lp_targets) or "none"
         ),
         "orders": conditional_orders.format_orders(portfolio) or "none",
         "trigger": trigger_text.format_trigger(policy.trigger, portfolio),
@@ -323,7 +325,7 @@ def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, s
     return texts
 
 
-def _format_target(target: LpTarget) -> str:
+def _lp_target_text(target: LpTarget) -> str:
     width = "" if target.width_bps is None else f", width {target.width_bps / 100:g}%"
     return f"{target.share_bps / 100:g}% in {target.venue} {target.pool}{width}"
 

@@ -36,7 +36,7 @@ from agent.margin import account as margin
 from agent.units import floor_int, value_text
 
 if TYPE_CHECKING:
-    from agent.app.documents.owner import LocalChainDocument, UntouchedDocument
+    from agent.app.documents.owner import LocalChainDocument, UnreducedPositionsDocument
     from agent.app.service import StoppableClock
     from agent.execution.step_context import StepOutcome
     from agent.model import MarginAccount
@@ -67,7 +67,7 @@ def serve_localchain(
     def on_ready(chain: LocalChain) -> None:
         unbalance(chain)
         if write_config is not None:
-            publish(chain, write_config)
+            publish_config(chain, write_config)
         report(
             {
                 "chain_id": chain.chain_id,
@@ -167,7 +167,7 @@ def unbalance(chain: LocalChain) -> None:
         chain.set_balance(symbol, floor_int(chain.balance(symbol) * factor))
 
 
-def publish(chain: LocalChain, path: Path) -> None:
+def publish_config(chain: LocalChain, path: Path) -> None:
     """Pin the chain's contracts in the store beside `path`, then write the config there. A store of
     an earlier local chain is moved away, since nonces and blocks start anew.
     """
@@ -250,15 +250,15 @@ def demo_world() -> Iterator[DemoWorld]:
 
 @contextmanager
 def _demo_agent(
-    chain: LocalChain, targets: dict[str, str], start_usd: dict[str, int], more_config: str = ""
+    chain: LocalChain, targets: dict[str, str], start_usd: dict[str, int], extra_config: str = ""
 ) -> Iterator[Agent]:
-    """Open an agent on a portfolio worth `start_usd` by symbol; `more_config` is appended to its
+    """Open an agent on a portfolio worth `start_usd` by symbol; `extra_config` is appended to its
     config.
     """
     with tempfile.TemporaryDirectory(prefix=DEMO_FOLDER_PREFIX) as folder:
         fund(chain, start_usd)
         path = Path(folder) / "trimtab.toml"
-        replace_file(path, (chain.config_text(targets=targets) + more_config).encode())
+        replace_file(path, (chain.config_text(targets=targets) + extra_config).encode())
         loaded = load_config(path)
         pin_all(loaded, [chain.transport])
         with open_agent(loaded, transports=[chain.transport], clock=chain.clock) as agent:
@@ -274,14 +274,14 @@ def fund(chain: LocalChain, usd_by_symbol: Mapping[str, int]) -> None:
         )
 
 
-DEMO_EVERY, DEMO_CONFIRM_BLOCKS = "1s", 3
-"""Pause before a cycle, and the blocks that confirm a drift. Each cycle has one block, so the first
+DEMO_INTERVAL, DEMO_CONFIRM_BLOCKS = "1s", 3
+"""Wait before a cycle, and the blocks that confirm a drift. Each cycle has one block, so the first
 three cycles after a move only show the drift."""
 CYCLE_PAUSE_S = 4
-"""Pause after a cycle, in seconds, so that the dashboard reads the chain while no prices move. In
+"""Wait after a cycle, in seconds, so that the dashboard reads the chain while no prices move. In
 the middle of a move, pools contradict feeds."""
-MOVE_EVERY_S = 30
-DAYS_A_MOVE = 7
+MOVE_INTERVAL_S = 30
+DAYS_PER_MOVE = 7
 DEMO_BANNER = (
     "Demo: recorded prices of 2021 replayed on a local chain, a week in each half minute. Not the"
     " market of today, and no real money."
@@ -313,7 +313,7 @@ def recorded_days() -> tuple[RecordedDay, ...]:
     from agent.app.research.backtests import sample_files
 
     with sample_files()[0].open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))[::DAYS_A_MOVE]
+        rows = list(csv.DictReader(file))[::DAYS_PER_MOVE]
     return tuple(
         RecordedDay(
             row["time"], {token: Fraction(row[column]) for token, column in PRICE_COLUMNS.items()}
@@ -342,24 +342,24 @@ class LiveDemo:
         """Run cycles that send, and move the market between them; yield each outcome and move. After
         the last day the market stands still. Ends with StopRequested.
         """
-        day_pairs, last_move_s = pairwise(self._days), -float(MOVE_EVERY_S)
+        day_pairs, last_move_s = pairwise(self._days), -float(MOVE_INTERVAL_S)
         with ExitStack() as stack:
             run_service = stack.enter_context(
-                service.serve(self._agent, self._clock, DEMO_EVERY, sends=True)
+                service.serve(self._agent, self._clock, DEMO_INTERVAL, sends=True)
             )
             cycles = self._agent.run(
                 send=True,
                 confirm=always_confirm,
-                every=DEMO_EVERY,
+                every=DEMO_INTERVAL,
                 progress=run_service.on_stage,
                 controls=ControlRunner(self._agent),
             )
             stack.enter_context(closing(cycles))
-            for cycle in cycles:
-                run_service.on_cycle(cycle)
-                yield cycle
+            for outcome_or_error in cycles:
+                run_service.on_cycle(outcome_or_error)
+                yield outcome_or_error
                 self._clock.sleep(CYCLE_PAUSE_S)
-                if time.monotonic() - last_move_s < MOVE_EVERY_S:
+                if time.monotonic() - last_move_s < MOVE_INTERVAL_S:
                     self._chain.mine()
                     continue
                 day, next_day = next(day_pairs, (None, None))
@@ -442,8 +442,8 @@ class FuturesDemoWorld:
         self._chain, self._perps = chain, perps
         self._first_account: MarginAccount | None = None
 
-    def remember(self) -> None:
-        """Store the current positions for `untouched`."""
+    def remember_positions(self) -> None:
+        """Store the current positions for `unreduced_positions`."""
         self._first_account = margin_account(self.agent.step_input().snapshot)
 
     def crash(self, factors: Mapping[str, Fraction]) -> dict[str, str]:
@@ -463,7 +463,7 @@ class FuturesDemoWorld:
         self._perps.move_pools(prices, self._sleep)
         self._chain.warp(DAY_S)
 
-    def untouched(self) -> UntouchedDocument:
+    def unreduced_positions(self) -> UnreducedPositionsDocument:
         """Return the leverage that the initial positions would have at current prices without
         funding, and whether they would be liquidated.
         """

@@ -106,7 +106,9 @@ class StoppableClock:
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Let the first signal interrupt inside the context, where a prompt or a wait sends nothing."""
+        """Let the first signal interrupt inside the context, where a prompt or a wait sends
+        nothing.
+        """
         self._is_interruptible = True
         try:
             with self._watchdog.asking() if self._watchdog is not None else nullcontext():
@@ -152,7 +154,7 @@ class Service:
     is_logging: bool
     alert_notifier: AlertNotifier | None = None
     cycle_began_s: float = field(default_factory=time.monotonic)
-    paused: bool = False
+    is_paused: bool = False
     failed_heartbeats: int = 0
     failed_heartbeats_in_row: int = 0
     unrecorded_reason: str = ""
@@ -177,19 +179,19 @@ class Service:
             self.cycle_began_s = time.monotonic()
         self.watchdog.beat(stage)
 
-    def on_cycle(self, result: StepOutcome | TrimtabError) -> None:
+    def on_cycle(self, outcome_or_error: StepOutcome | TrimtabError) -> None:
         """Handle the end of a cycle. Only a failing store ends the run; other reporting errors are
         logged.
         """
         for report_step in (self._report, self.report_controls, self._alert):
             try:
-                report_step(result)
+                report_step(outcome_or_error)
             except TrimtabError:
                 raise
             except Exception as error:
                 self.log.error("reporting failed", kind=type(error).__name__)
 
-    def _report(self, result: StepOutcome | TrimtabError) -> None:
+    def _report(self, outcome_or_error: StepOutcome | TrimtabError) -> None:
         duration_s = time.monotonic() - self.cycle_began_s
         self.watchdog.beat("reporting of the last cycle")
         if (loaded := self.agent.context.loaded) != self._loaded:
@@ -199,31 +201,34 @@ class Service:
             self._loaded = loaded
         switch_state = self.agent.context.switch.read()
         is_paused = switch_state.paused is not False
-        trouble = cycle_trouble(result, is_paused)
+        trouble = cycle_trouble(outcome_or_error, is_paused)
         recorder = self.recorder
         recorder.on_cycle(
-            cycle_outcome(result), trouble, pause_reason(switch_state), cycle_transactions(result)
+            cycle_outcome(outcome_or_error),
+            trouble,
+            pause_reason(switch_state),
+            cycle_transactions(outcome_or_error),
         )
         try:
             recorder.on_figures(
-                cycle_figures(self.agent, result, duration_s, recorder.report.figures)
+                cycle_figures(self.agent, outcome_or_error, duration_s, recorder.report.figures)
             )
         finally:  # without figures the run is still alive
             self.write_report()
-        if is_paused is not self.paused:
+        if is_paused is not self.is_paused:
             self.log.warning(
                 "paused" if is_paused else "resumed",
                 **nonempty_fields(reason=switch_state.reason, hard=switch_state.hard or None),
             )
-            self.paused = is_paused
+            self.is_paused = is_paused
         log_event = self.log.warning if trouble else self.log.info
-        for event, fields in log_lines(self.agent, result, duration_s):
+        for event, fields in log_lines(self.agent, outcome_or_error, duration_s):
             log_event(event, **fields)
         if self.recorder.report.cycles == 1:
             self.systemd_notifier.ready()
-        self.systemd_notifier.status(trouble or status_line(result))
-        is_good = self.recorder.health().healthy and not self.recorder.gives_way
-        if self.heartbeat is not None and is_good:
+        self.systemd_notifier.status(trouble or status_line(outcome_or_error))
+        is_healthy = self.recorder.health().is_healthy and not self.recorder.defers_to_other_run
+        if self.heartbeat is not None and is_healthy:
             self.heartbeat.beat()
 
     def write_report(self) -> None:
@@ -250,13 +255,13 @@ class Service:
             log_event("control", state=event.state, **nonempty_fields(**fields))
             if event.state not in {"queued", "taken"}:
                 self.control_notes += (control_note(event),)
-        if (unshown := len(events) - MAX_CONTROL_LINES) > 0:
-            self.log.warning("controls", more=unshown)
+        if (unshown_count := len(events) - MAX_CONTROL_LINES) > 0:
+            self.log.warning("controls", more=unshown_count)
         alerts = control_alerts(events)
         if self.alert_notifier is not None and alerts:
             self.alert_notifier.on_cycle(alerts, frozenset(), now_s)
 
-    def _alert(self, result: StepOutcome | TrimtabError) -> None:
+    def _alert(self, outcome_or_error: StepOutcome | TrimtabError) -> None:
         """Queue the cycle's alerts for delivery, without waiting."""
         if self.alert_notifier is None:
             return
@@ -272,14 +277,16 @@ class Service:
             )
         context = self.agent.context
         now_s = context.clock.now_s()
-        facts = alerting.RunFacts(
-            self.paused,
+        run_facts = alerting.RunFacts(
+            self.is_paused,
             silence_text,
             alert_channels.low_gas_wei(context.loaded),
             alert_channels.unreported_shortfalls(context.store, context.store.alerts, now_s),
         )
         for state in self.alert_notifier.on_cycle(
-            alerting.cycle_alerts(result, facts), alerting.covered_kinds(result), now_s
+            alerting.cycle_alerts(outcome_or_error, run_facts),
+            alerting.covered_kinds(outcome_or_error),
+            now_s,
         ):
             self.log.info("alert", about=state.kind.value, text=state.text)
 
@@ -358,7 +365,7 @@ def serve(
         None if once or on_paper else agent.context.store.runs,
         parse_duration_s(every, "--every"),
         sends=sends,
-        redact=Redactor(secrets).clean,
+        redact=Redactor(secrets).redact,
     )
 
     def on_failed_heartbeat(why: str) -> None:

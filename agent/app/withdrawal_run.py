@@ -96,12 +96,12 @@ class WithdrawalRun:
         self,
         context: AgentContext,
         payments: tuple[Payment, ...],
-        to: str | None,
+        payout_address: str | None,
         request: OwnerRequest | None = None,
         is_confirmed: bool = False,
     ) -> None:
         self._context = context
-        self._payments, self._to, self.request = payments, to, request
+        self._payments, self._payout_address, self.request = payments, payout_address, request
         self._is_resumed = request is not None
         self._is_confirmed = is_confirmed
         self._sent_intents: list[Intent] = []
@@ -120,7 +120,7 @@ class WithdrawalRun:
         report = WithdrawalReport(
             step,
             self._payments,
-            self._to,
+            self._payout_address,
             sale,
             verdicts,
             state or "planned",
@@ -131,7 +131,9 @@ class WithdrawalRun:
         if state or not report.is_refused:
             return report
         failing_texts = [
-            f"{v.guard}: {v.measured}, limit {v.limit}" for v in verdicts if not v.passed
+            f"{verdict.guard}: {verdict.measured}, limit {verdict.limit}"
+            for verdict in verdicts
+            if not verdict.passed
         ]
         if not failing_texts and sale is not None:
             failing_texts = [sale.reason]
@@ -185,7 +187,7 @@ class WithdrawalRun:
 
     def _pay(self, transactor: StepTransactor, sale: StepOutcome | None) -> WithdrawalReport:
         request_id = self._request_id or 0
-        if self._to is None:
+        if self._payout_address is None:
             self._context.store.requests.record_parts(request_id, None)
             step = withdrawable_step(self._context)
             message = (
@@ -194,10 +196,10 @@ class WithdrawalRun:
             )
             return self.report(step, sale, "reserved", message)
         while (claim := self._next_claim()) is not None:
-            if claim.payment.native and (missing_raw := self._raw_to_unwrap(claim)) > 0:
+            if claim.payment.native and (unwrap_raw := self._raw_to_unwrap(claim)) > 0:
                 outcome = engine.run_cycle(
                     self._context.readers,
-                    Unwrap(missing_raw),
+                    Unwrap(unwrap_raw),
                     self._context.store,
                     replace(transactor, confirm=lambda _: True),
                 )
@@ -246,7 +248,7 @@ class WithdrawalRun:
         store.requests.end(request_id, RequestState.DONE, self._context.clock.now_s())
         # The next cycle would book the payment, but profit is looked at now, and a wallet may have none.
         update_ledger(store, current_step_input(self._context.readers, store), is_forced=True)
-        return self.report(step, sale, "paid", f"paid to {self._to}")
+        return self.report(step, sale, "paid", f"paid to {self._payout_address}")
 
     @property
     def _request_id(self) -> int | None:
@@ -259,18 +261,18 @@ class WithdrawalRun:
             self.request = self._context.store.requests.record(
                 RequestKind.WITHDRAW,
                 self._payments,
-                self._to,
+                self._payout_address,
                 False,
                 asked_s,
             )
         else:
-            self._context.store.requests.redirect(self.request.id, self._to)
+            self._context.store.requests.redirect(self.request.id, self._payout_address)
 
     def _failed_sale_report(self, step: StepInput, sale: StepOutcome) -> WithdrawalReport:
         """Return the report of a sale that did not succeed. A new withdrawal that sold nothing is
         released; a resumed one stays reserved.
         """
-        states = {OutcomeKind.DECLINED: "declined", OutcomeKind.FAILED: "failed"}
+        state_by_outcome = {OutcomeKind.DECLINED: "declined", OutcomeKind.FAILED: "failed"}
         if self._is_confirmed and self.request is not None:
             request_store = self._context.store.requests
             has_swapped = any(
@@ -284,7 +286,7 @@ class WithdrawalRun:
                 request_store.end(
                     self.request.id, RequestState.RELEASED, self._context.clock.now_s()
                 )
-        return self.report(step, sale, states.get(sale.kind, "refused"), sale.reason)
+        return self.report(step, sale, state_by_outcome.get(sale.kind, "refused"), sale.reason)
 
     def _with_claims(self, step: StepInput) -> StepInput:
         """Return the step with the amounts of this withdrawal reserved, whether stored or not."""
@@ -328,14 +330,14 @@ class WithdrawalRun:
     def _payout(self, payment: Payment) -> Payout:
         return Payout(
             NATIVE if payment.native else payment.token,
-            self._to or "",
+            self._payout_address or "",
             payment.raw,
             0,
             self._request_id or 0,
         )
 
     def _verdicts(self, step: StepInput) -> tuple[Verdict, ...]:
-        if self._to is None:
+        if self._payout_address is None:
             return ()
         payouts = [self._payout(payment) for payment in self._payments]
         return table.judge_payout_permission(
@@ -348,13 +350,13 @@ class WithdrawalRun:
     def _raw_to_unwrap(self, claim: PendingPayment) -> int:
         """Return the wrapped coin to unwrap before a native payment, so that gas money remains."""
         step = withdrawable_step(self._context)
-        reserved_wei = native_coin.floor_wei(step.limits) + native_coin.margin_wei(
+        reserved_wei = native_coin.floor_wei(step.limits) + native_coin.worst_gas_cost_wei(
             step.snapshot, step.limits
         )
         free_wei = max(0, step.snapshot.native_wei - reserved_wei)
         return min(
             max(0, claim.payment.raw - free_wei),
-            native_coin.wrapped_raw(step.snapshot, step.portfolio),
+            native_coin.unwrappable_raw(step.snapshot, step.portfolio),
         )
 
 
@@ -388,7 +390,7 @@ def _record_part_begun(store: Store, request: OwnerRequest, sale: StepOutcome, t
         parts_count,
         parts_done,
         now_s + part_interval_s,
-        _until_s(request, now_s),
+        _deadline_s(request, now_s),
         shortfall_before_raw,
     )
     store.requests.record_parts(request.id, progress)
@@ -434,7 +436,7 @@ def _record_part(
         shortfall_after_raw, shortfall_before_raw - shortfall_after_raw
     )
     progress = WithdrawalProgress(
-        parts_count, parts_done, now_s + part_interval_s, _until_s(request, now_s)
+        parts_count, parts_done, now_s + part_interval_s, _deadline_s(request, now_s)
     )
     store.requests.record_parts(request.id, progress)
     return (
@@ -462,11 +464,11 @@ def _parts_done(
     return (
         0
         if request.parts is None
-        else transfers.progress_now(portfolio, limits, balances, request.parts, token).done
+        else transfers.current_progress(portfolio, limits, balances, request.parts, token).done
     )
 
 
-def _until_s(request: OwnerRequest, now_s: int) -> int:
+def _deadline_s(request: OwnerRequest, now_s: int) -> int:
     if request.parts is not None and request.parts.until_s > now_s:
         return request.parts.until_s
     return now_s + MAX_DURATION_S
@@ -480,7 +482,7 @@ def require_due(request: OwnerRequest | None, step: StepInput) -> None:
         return
     if step.snapshot.head.timestamp_s >= request.parts.next_s:
         return
-    token = next(
+    short_token = next(
         (
             payment.token
             for payment in request.payments
@@ -491,10 +493,12 @@ def require_due(request: OwnerRequest | None, step: StepInput) -> None:
         ),
         None,
     )
-    if token is None:
+    if short_token is None:
         return
     balances = native_coin.held_balances(step)
-    progress = transfers.progress_now(step.portfolio, step.limits, balances, request.parts, token)
+    progress = transfers.current_progress(
+        step.portfolio, step.limits, balances, request.parts, short_token
+    )
     raise Refused(
         f"withdrawal {request.id}: {format_parts(progress)}",
         remedy="wait until then; parts are limits.first_purchase apart",
@@ -518,7 +522,7 @@ def require_no_open_withdrawal(step: StepInput, tokens: Iterable[str]) -> None:
             > 0
         ):
             progress = format_parts(
-                transfers.progress_now(
+                transfers.current_progress(
                     step.portfolio, step.limits, native_coin.held_balances(step), claim.parts, token
                 )
             )

@@ -30,7 +30,7 @@ from agent.backtest.router import (
     decode_unsigned,
 )
 from agent.backtest.settings import ROUTER, WALLET, BacktestSpec, SimulationSettings
-from agent.backtest.world import CHAIN_ID, Fill, SimulatedWorld, block_hash
+from agent.backtest.world import CHAIN_ID, SimulatedWorld, TransactionCost, block_hash
 from agent.engine import run_cycle
 from agent.execution.executor import JournaledExecutor
 from agent.execution.step_context import StepOutcome, StepReaders, StepTransactor
@@ -107,7 +107,7 @@ class ReplayReader:
             owner=WALLET,
             native_wei=wallet.native_wei,
             nonce_latest=wallet.nonce,
-            nonce_pending=wallet.nonce + len(world.pending),
+            nonce_pending=wallet.nonce + len(world.pending_transactions),
             priority_fee_wei=0,
             gas_price_wei=world.gas_wei,
             holdings=tuple(Holding(token, wallet.balances.get(token, 0)) for token in tokens),
@@ -180,12 +180,12 @@ class SimulatedEvidence:
         pools, second_quotes = dict(self._world.pools), []
         for leg_index, leg in enumerate(plan.legs):
             try:
-                quote = pools[leg.pool].swap(leg.token_in, leg.amount_in_raw)
+                swap_result = pools[leg.pool].swap(leg.token_in, leg.amount_in_raw)
             except (ContractRevert, BeyondKnownTicks) as error:
                 second_quotes.append(SecondQuote(leg_index, None, error.message))
                 continue
-            pools[leg.pool] = quote.after
-            second_quotes.append(SecondQuote(leg_index, quote.amount_out_raw))
+            pools[leg.pool] = swap_result.after
+            second_quotes.append(SecondQuote(leg_index, swap_result.amount_out_raw))
         return tuple(second_quotes)
 
 
@@ -246,13 +246,13 @@ class SimulatedChain:
 
     def block_hash(self, number: int) -> str | None:
         """See ports.Sender."""
-        return block_hash(number) if number <= self._world.block else None
+        return block_hash(number) if number <= self._world.block_number else None
 
     def nonces(self, _owner: str) -> tuple[int, int]:
         """See ports.Sender."""
         self._mine()
         latest = self._world.wallet.nonce
-        return latest, latest + len(self._world.pending)
+        return latest, latest + len(self._world.pending_transactions)
 
     def simulate(self, tx: UnsignedTx, _sender: str) -> Simulation:
         """See ports.Sender."""
@@ -260,14 +260,14 @@ class SimulatedChain:
             effects = self._execute(tx)
         except TransactionReverted as error:
             return Simulation(False, str(error), 0, self._world.head())
-        return Simulation(True, "", effects.gas, self._world.head())
+        return Simulation(True, "", effects.gas_units, self._world.head())
 
     def send(self, signed: SignedTx) -> None:
         """See ports.Sender."""
         tx, due_bar = decode_unsigned(signed), self._world.bar
         if tx.to in (ROUTER, CLEARING_HOUSE):
             due_bar += self._world.settings.latency_bars
-        self._world.pending.append((due_bar, signed.hash, tx))
+        self._world.pending_transactions.append((due_bar, signed.hash, tx))
         self._mine()
 
     def status_of(self, tx_hash: str) -> TransactionStatus:
@@ -275,21 +275,23 @@ class SimulatedChain:
         self._mine()
         if (receipt := self._world.receipts.get(tx_hash)) is not None:
             return TransactionStatus("mined", receipt)
-        is_pending = any(pending_hash == tx_hash for _, pending_hash, _ in self._world.pending)
+        is_pending = any(
+            pending_hash == tx_hash for _, pending_hash, _ in self._world.pending_transactions
+        )
         return TransactionStatus("pending" if is_pending else "unknown", None)
 
     def _mine(self) -> None:
         """Mine the transactions due at this bar, each in its own block."""
         world = self._world
-        while world.pending and world.pending[0][0] <= world.bar:
-            _, tx_hash, tx = world.pending.pop(0)
+        while world.pending_transactions and world.pending_transactions[0][0] <= world.bar:
+            _, tx_hash, tx = world.pending_transactions.pop(0)
             world.begin_block()
             world.receipts[tx_hash] = self._apply(tx, tx_hash)
 
     def _execute(self, tx: UnsignedTx) -> TransactionEffects | VenueEffects:
         world = self._world
         wallet = world.wallet
-        if world.venue is not None and (call := world.venue.call_of(tx)) is not None:
+        if world.venue is not None and (call := world.venue.decode_call(tx)) is not None:
             return world.venue.execute(call, wallet.balances, world.now_s())
         return router.execute(
             tx.to, tx.data, wallet.balances, wallet.allowances, world.pools, world.now_s()
@@ -304,42 +306,53 @@ class SimulatedChain:
             effects = self._execute(tx)
         except TransactionReverted:
             effects = None
-        if effects is not None and effects.gas > tx.gas:  # out of gas
+        if effects is not None and effects.gas_units > tx.gas:  # out of gas
             effects = None
-        gas_units, price_wei = min(tx.gas, FAILED_UNITS), min(world.gas_wei, tx.max_gas_price_wei)
+        gas_units, gas_price_wei = (
+            min(tx.gas, FAILED_UNITS),
+            min(world.gas_wei, tx.max_gas_price_wei),
+        )
         if effects is not None:
-            gas_units, transfers = effects.gas, tuple(effects.transfers)
+            gas_units, transfers = effects.gas_units, tuple(effects.transfers)
             wallet.balances = effects.balances
         if isinstance(effects, TransactionEffects):
             wallet.allowances, world.pools = effects.allowances, effects.pools
         elif effects is not None and world.venue is not None:
             world.venue.apply(effects)
             fills = effects.fills
-        wallet.native_wei -= gas_units * price_wei
-        world.fills.append(self._fill(tx, effects, gas_units * price_wei))
+        wallet.native_wei -= gas_units * gas_price_wei
+        world.transaction_costs.append(
+            self._transaction_cost(tx, effects, gas_units * gas_price_wei)
+        )
         return Receipt(
             tx_hash,
             int(effects is not None),
-            world.block,
-            block_hash(world.block),
+            world.block_number,
+            block_hash(world.block_number),
             gas_units,
-            price_wei,
+            gas_price_wei,
             transfers,
             fills=fills,
         )
 
-    def _fill(
+    def _transaction_cost(
         self, tx: UnsignedTx, effects: TransactionEffects | VenueEffects | None, gas_cost_wei: int
-    ) -> Fill:
+    ) -> TransactionCost:
         world = self._world
         prices = world.prices
         gas_value = gas_cost_wei * prices[world.backtest.portfolio.wrapped_native]
         world.gas_paid += gas_value
         is_swap = tx.to == ROUTER
         if not isinstance(effects, TransactionEffects):
-            no_value = Fraction(0)
-            return Fill(
-                world.bar, is_swap, effects is not None, no_value, no_value, no_value, gas_value
+            zero_value = Fraction(0)
+            return TransactionCost(
+                world.bar,
+                is_swap,
+                effects is not None,
+                zero_value,
+                zero_value,
+                zero_value,
+                gas_value,
             )
         fees = swap_loss = Fraction(0)
         for token_in, token_out, swap_result in effects.swaps:
@@ -355,7 +368,9 @@ class SimulatedChain:
         turnover = (
             sum((abs(raw) * prices[token] for token, raw in net_raw.items()), Fraction(0)) / 2
         )
-        return Fill(world.bar, is_swap, True, turnover, fees, swap_loss - fees, gas_value)
+        return TransactionCost(
+            world.bar, is_swap, True, turnover, fees, swap_loss - fees, gas_value
+        )
 
 
 class SimulatedIntents(IntentStore):
@@ -401,7 +416,7 @@ class NoValuations(ValuationStore):
 class NoPrices(PriceStore):
     """Discards prices, for policies without triggers and allocators that read them."""
 
-    def has(self, numeraire: str, at_s: int) -> bool:
+    def has_cycle_prices(self, numeraire: str, at_s: int) -> bool:
         """See PriceStore."""
         return True
 
@@ -474,7 +489,7 @@ def _build_context(world: SimulatedWorld, store: Store, signals: SignalHost) -> 
             # classify the owner's transfers immediately
             store.balances.classify(None, None, snapshot.now_s)
             history = store.budgets.history(snapshot.head.timestamp_s)
-        bare_input = StepInput(
+        input_without_memory = StepInput(
             snapshot,
             spec.portfolio,
             spec.policy,
@@ -495,29 +510,31 @@ def _build_context(world: SimulatedWorld, store: Store, signals: SignalHost) -> 
         ]
         tax = TaxState(tax_runs.tax_inputs(snapshot.head.timestamp_s))
         readers = (SignalReader(signals), lambda _, __: tax)
-        return assemble_input(bare_input, read_memory(bare_input, store, delisted, readers))
+        return assemble_input(
+            input_without_memory, read_memory(input_without_memory, store, delisted, readers)
+        )
 
     chain = SimulatedChain(world)
     draw_random = random.Random(world.settings.seed).random
     tokens = tuple(token.address for token in world.tokens)
-    wrapped_native, ceiling_wei = spec.portfolio.wrapped_native, spec.limits.gas_price_wei
+    wrapped_native, gas_price_ceiling_wei = spec.portfolio.wrapped_native, spec.limits.gas_price_wei
     rules = SigningRules(
         CHAIN_ID,
         WALLET,
         (ROUTER,),
         tokens,
         execution.deadline_s,
-        ceiling_wei,
+        gas_price_ceiling_wei,
         wrapped_native=wrapped_native,
     )
     if world.venue is not None:
-        rules = replace(rules, futures=world.venue.rules())
+        rules = replace(rules, futures=world.venue.signing_rules())
     submission_settings = SubmissionSettings(
         confirmations=1,
         poll_s=1.0,
         mined_timeout_s=math.inf,
         final_timeout_s=math.inf,
-        max_fee_wei=ceiling_wei,
+        max_fee_wei=gas_price_ceiling_wei,
         gas_per_day_wei=spec.limits.gas_per_day_wei,
     )
     signer = NullSigner(rules, partial(signable_nonces, store.journal))

@@ -37,7 +37,7 @@ class PriceTable:
     notes: tuple[str, ...] = ()
 
     @property
-    def bars(self) -> int:
+    def bar_count(self) -> int:
         """Number of times."""
         return len(self.times_s)
 
@@ -54,7 +54,7 @@ class PriceTable:
         digest.update(np.ascontiguousarray(self.closes, dtype="<f8").tobytes())
         return digest.hexdigest()
 
-    def only(self, symbols: Sequence[str]) -> PriceTable:
+    def select(self, symbols: Sequence[str]) -> PriceTable:
         """Return the table of these symbols from the first bar at which each has a price. Raises
         ConfigError if there is none.
         """
@@ -67,7 +67,7 @@ class PriceTable:
         closes = self.closes[:, [self.symbols.index(symbol) for symbol in symbols]]
         has_begun = np.logical_or.accumulate(~np.isnan(closes), axis=0).all(axis=1)
         first_bar = int(np.argmax(has_begun))
-        if not has_begun.any() or self.bars - first_bar < MIN_BARS:
+        if not has_begun.any() or self.bar_count - first_bar < MIN_BARS:
             raise ConfigError(
                 f"--prices: {', '.join(symbols)} never have prices at the same time",
                 "omit symbols that start too late",
@@ -88,16 +88,20 @@ class PriceTable:
 
 def make_price_table(times_s: Sequence[int], closes: Mapping[str, Sequence[float]]) -> PriceTable:
     """Build a table from plain numbers. Raises ConfigError as validate_prices does."""
-    array = np.column_stack([np.asarray(column, dtype=np.float64) for column in closes.values()])
-    return validate_prices(PriceTable(tuple(closes), np.asarray(times_s, dtype=np.int64), array))
+    close_columns = np.column_stack(
+        [np.asarray(column, dtype=np.float64) for column in closes.values()]
+    )
+    return validate_prices(
+        PriceTable(tuple(closes), np.asarray(times_s, dtype=np.int64), close_columns)
+    )
 
 
 def validate_prices(table: PriceTable) -> PriceTable:
     """Return the table. Raises ConfigError for too few bars, unordered times, and invalid names or
     closes.
     """
-    if table.bars < MIN_BARS or not table.symbols:
-        problem = f"--prices: {table.bars} bars of {len(table.symbols)} symbols"
+    if table.bar_count < MIN_BARS or not table.symbols:
+        problem = f"--prices: {table.bar_count} bars of {len(table.symbols)} symbols"
         raise ConfigError(problem, f"give at least {MIN_BARS} bars of one symbol")
     for symbol in table.symbols:
         if safe_label(symbol, "") != symbol:
@@ -143,8 +147,8 @@ def price_gap_notes(
     notes = []
     has_price = ~np.isnan(closes)
     for column, symbol in enumerate(symbols):
-        rows = np.nonzero(has_price[:, column])[0]
-        start_row, end_row = int(rows[0]), int(rows[-1])
+        priced_rows = np.nonzero(has_price[:, column])[0]
+        start_row, end_row = int(priced_rows[0]), int(priced_rows[-1])
         if start_row > 0:
             notes.append(f"{symbol} starts {start_row} bars after the first")
         if end_row < len(closes) - 1:
@@ -152,10 +156,10 @@ def price_gap_notes(
                 f"{symbol} ends {len(closes) - 1 - end_row} bars before the data, at"
                 f" {int(times_s[end_row])}"
             )
-        missing_count = end_row - start_row + 1 - len(rows)
+        missing_count = end_row - start_row + 1 - len(priced_rows)
         if missing_count:
             notes.append(
-                f"{symbol} has {missing_count} missing prices, at most {int(np.diff(rows).max()) - 1}"
+                f"{symbol} has {missing_count} missing prices, at most {int(np.diff(priced_rows).max()) - 1}"
                 " in a row"
             )
     if first_bar > 0:
@@ -269,7 +273,7 @@ def read_gas(path: Path, times_s: NDArray[np.int64]) -> tuple[int, ...]:
             f"{option}: a gas price of {path.name} is not a whole number of wei, 0 or more",
             "write for example 20000000000",
         )
-    row_times_s, prices = (
+    row_times_s, gas_prices_wei = (
         unix_seconds(polars, frame["time"], path).to_numpy(),
         frame["gas_price_wei"].to_list(),
     )
@@ -285,7 +289,7 @@ def read_gas(path: Path, times_s: NDArray[np.int64]) -> tuple[int, ...]:
             f"{option}: {path.name} begins at {int(row_times_s[0])}, after the first price",
             "add earlier gas prices, or omit earlier prices",
         )
-    return tuple(int(prices[row]) for row in newest_rows)
+    return tuple(int(gas_prices_wei[row]) for row in newest_rows)
 
 
 def require_unix_seconds(times: Any, path: Path) -> None:
@@ -389,11 +393,11 @@ def _zone_offset(zone: str) -> timedelta:
 
 def _from_long_format(polars: Any, frame: Any, time_column: str, path: Path) -> PriceTable:
     """Read a table with one row for each time and symbol. The times of each symbol ascend."""
-    for name in ("symbol", "close"):
-        if frame[name].null_count():
+    for column in ("symbol", "close"):
+        if frame[column].null_count():
             raise ConfigError(
-                f"{path.name}: {frame[name].null_count()} rows have no {name}",
-                f"remove rows without a {name}",
+                f"{path.name}: {frame[column].null_count()} rows have no {column}",
+                f"remove rows without a {column}",
             )
     frame = _with_float_columns(polars, frame, ["close", *({"volume"} & set(frame.columns))], path)
     _require_positive_prices(polars, frame, "close", path)
@@ -445,26 +449,26 @@ def _from_wide_format(polars: Any, frame: Any, time_column: str, path: Path) -> 
     )
 
 
-def _with_float_columns(polars: Any, frame: Any, names: list[str], path: Path) -> Any:
-    for name in names:
-        if not frame[name].dtype.is_numeric() and frame[name].dtype != polars.Null:
+def _with_float_columns(polars: Any, frame: Any, columns: list[str], path: Path) -> Any:
+    for column in columns:
+        if not frame[column].dtype.is_numeric() and frame[column].dtype != polars.Null:
             raise ConfigError(
-                f"{path.name}: column {name[:16]!r} holds no numbers",
+                f"{path.name}: column {column[:16]!r} holds no numbers",
                 "write plain decimals such as 1850.25",
             )
-    return frame.with_columns([polars.col(name).cast(polars.Float64) for name in names])
+    return frame.with_columns([polars.col(column).cast(polars.Float64) for column in columns])
 
 
-def _require_positive_prices(polars: Any, frame: Any, name: str, path: Path) -> None:
-    close = polars.col(name)
+def _require_positive_prices(polars: Any, frame: Any, price_column: str, path: Path) -> None:
+    close = polars.col(price_column)
     invalid_rows = frame.with_row_index("row").filter(
         close.is_nan() | close.is_infinite() | (close <= 0)
     )
     if invalid_rows.height:
-        symbol = invalid_rows["symbol"][0] if "symbol" in invalid_rows.columns else name
+        symbol = invalid_rows["symbol"][0] if "symbol" in invalid_rows.columns else price_column
         raise ConfigError(
             f"{path.name}, row {invalid_rows['row'][0] + 1}: {str(symbol)[:16]!r} has a close of"
-            f" {invalid_rows[name][0]}",
+            f" {invalid_rows[price_column][0]}",
             "prices must be above zero; remove rows without a price",
         )
 
@@ -485,7 +489,7 @@ def select_spec_symbols(spec: BacktestSpec, table: PriceTable) -> PriceTable:
     be missing. Raises ConfigError.
     """
     numeraire_address = spec.portfolio.numeraire.address
-    return table.only(
+    return table.select(
         [
             symbol
             for address, symbol in spec.symbols

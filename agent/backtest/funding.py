@@ -49,7 +49,7 @@ class FundingRateSeries:
     rates: NDArray[np.float64]
 
     @property
-    def usual_s(self) -> int:
+    def usual_interval_s(self) -> int:
         """Median interval between times, seconds; 0 for a single time."""
         return int(np.median(np.diff(self.times_s))) if len(self.times_s) > 1 else 0
 
@@ -59,14 +59,14 @@ class FundingCarry:
     """Funding that a short of the holding's size received (negative: paid) at each of `times_s`.
 
     `payments` are numeraire base units, each rounded down, against the holder; `notionals` are the
-    holdings, rounded down too. `lengths_s` is the duration of each rate.
+    holdings, rounded down too. `durations_s` is the duration of each rate.
     """
 
     symbol: str
     times_s: Times
     payments: tuple[int, ...]
     notionals: tuple[int, ...]
-    lengths_s: tuple[int, ...]
+    durations_s: tuple[int, ...]
 
     @property
     def total(self) -> Value:
@@ -74,7 +74,7 @@ class FundingCarry:
         return Fraction(sum(self.payments))
 
     @property
-    def notional(self) -> Value:
+    def mean_notional(self) -> Value:
         """Mean of the holdings at these times, numeraire base units."""
         return Fraction(sum(self.notionals), len(self.notionals))
 
@@ -82,8 +82,8 @@ class FundingCarry:
     def notional_seconds(self) -> int:
         """Sum of holding times duration, in base units times seconds."""
         return sum(
-            notional * length
-            for notional, length in zip(self.notionals, self.lengths_s, strict=True)
+            notional * duration_s
+            for notional, duration_s in zip(self.notionals, self.durations_s, strict=True)
         )
 
     @property
@@ -166,28 +166,28 @@ def require_prices(
 
 
 def funding_carry(
-    series: FundingRateSeries, bar_times_s: Times, held_value: Callable[[int], Value]
+    series: FundingRateSeries, bar_times_s: Times, holding_value_at: Callable[[int], Value]
 ) -> FundingCarry:
     """Return the payments at the times of the series within the bars.
 
-    `held_value` returns the holding after a bar, at its price, numeraire base units. Each time uses
+    `holding_value_at` returns the holding after a bar, at its price, numeraire base units. Each time uses
     the newest bar until then, so no later price or trade changes a payment.
     """
-    is_inside, usual_s = rates_within(series, bar_times_s), series.usual_s
-    times_s = series.times_s[is_inside]
+    is_within, usual_interval_s = rates_within(series, bar_times_s), series.usual_interval_s
+    times_s = series.times_s[is_within]
     bar_indices = np.searchsorted(bar_times_s, times_s, side="right") - 1
-    values = [held_value(bar) for bar in bar_indices.tolist()]
-    lengths_s = np.minimum(np.diff(series.times_s, prepend=series.times_s[0] - usual_s), usual_s)[
-        is_inside
-    ]
-    rates = [Fraction(str(rate)) for rate in series.rates[is_inside].tolist()]
+    values = [holding_value_at(bar) for bar in bar_indices.tolist()]
+    durations_s = np.minimum(
+        np.diff(series.times_s, prepend=series.times_s[0] - usual_interval_s), usual_interval_s
+    )[is_within]
+    rates = [Fraction(str(rate)) for rate in series.rates[is_within].tolist()]
     payments = tuple(floor_int(value * rate) for value, rate in zip(values, rates, strict=True))
     return FundingCarry(
         series.symbol,
         times_s,
         payments,
         tuple(floor_int(value) for value in values),
-        tuple(lengths_s.tolist()),
+        tuple(durations_s.tolist()),
     )
 
 
@@ -195,29 +195,33 @@ def funding_notes(series: FundingRateSeries, bar_times_s: Times) -> list[str]:
     """Return notes on rates that start late, end early, are outside the bars, have irregular
     intervals, or look like percent.
     """
-    times_s, usual_s, notes = series.times_s, series.usual_s, []
-    prefix, is_inside = f"funding: {series.symbol}", rates_within(series, bar_times_s)
-    if times_s[0] - bar_times_s[0] > usual_s:
+    times_s, usual_interval_s, notes = series.times_s, series.usual_interval_s, []
+    prefix, is_within = f"funding: {series.symbol}", rates_within(series, bar_times_s)
+    if times_s[0] - bar_times_s[0] > usual_interval_s:
         notes.append(
             f"{prefix} starts at {_format_minute(times_s[0])}, after the simulation starts"
         )
-    if bar_times_s[-1] - times_s[-1] > usual_s:
+    if bar_times_s[-1] - times_s[-1] > usual_interval_s:
         notes.append(f"{prefix} ends at {_format_minute(times_s[-1])}, before the simulation ends")
-    if outside_count := int((~is_inside).sum()):
+    if outside_count := int((~is_within).sum()):
         notes.append(
             f"{prefix} has {outside_count} rates outside the simulation, which are ignored"
         )
     intervals_s = np.diff(times_s)
-    if long_count := int((intervals_s > MAX_INTERVAL_FACTOR * usual_s).sum()):
+    if long_interval_count := int((intervals_s > MAX_INTERVAL_FACTOR * usual_interval_s).sum()):
         notes.append(
-            f"{prefix} has {long_count} intervals longer than usual, at most {int(intervals_s.max())} s;"
+            f"{prefix} has {long_interval_count} intervals longer than usual, at most {int(intervals_s.max())} s;"
             " missing rates count as zero"
         )
-    if short_count := int((intervals_s * MAX_INTERVAL_FACTOR < usual_s).sum()):
+    if short_interval_count := int((intervals_s * MAX_INTERVAL_FACTOR < usual_interval_s).sum()):
         notes.append(
-            f"{prefix} has {short_count} intervals shorter than usual, at least {int(intervals_s.min())} s"
+            f"{prefix} has {short_interval_count} intervals shorter than usual, at least {int(intervals_s.min())} s"
         )
-    yearly_rate = float(np.median(np.abs(series.rates))) * YEAR_S / usual_s if usual_s else 0.0
+    yearly_rate = (
+        float(np.median(np.abs(series.rates))) * YEAR_S / usual_interval_s
+        if usual_interval_s
+        else 0.0
+    )
     if yearly_rate > HIGH_YEARLY_RATE:
         notes.append(
             f"{prefix} has rates of {100 * yearly_rate:,.0f}% a year: they may be percent instead of shares"
@@ -227,9 +231,7 @@ def funding_notes(series: FundingRateSeries, bar_times_s: Times) -> list[str]:
 
 def funding_digest(series: Sequence[FundingRateSeries]) -> str:
     """Return the SHA-256 of symbols, times and rates."""
-    digest = hashlib.sha256(
-        "\n".join(funding_rate_series.symbol for funding_rate_series in series).encode()
-    )
+    digest = hashlib.sha256("\n".join(rates.symbol for rates in series).encode())
     for rate_series in series:
         digest.update(np.ascontiguousarray(rate_series.times_s, dtype="<i8").tobytes())
         digest.update(np.ascontiguousarray(rate_series.rates, dtype="<f8").tobytes())
@@ -238,10 +240,10 @@ def funding_digest(series: Sequence[FundingRateSeries]) -> str:
 
 def rates_within(series: FundingRateSeries, bar_times_s: Times) -> NDArray[np.bool_]:
     """Return a mask of the times of the series from the first bar to the last."""
-    is_within: NDArray[np.bool_] = (series.times_s >= bar_times_s[0]) & (
+    mask: NDArray[np.bool_] = (series.times_s >= bar_times_s[0]) & (
         series.times_s <= bar_times_s[-1]
     )
-    return is_within
+    return mask
 
 
 def _format_minute(time_s: int) -> str:
@@ -257,7 +259,7 @@ def read_funding(path: Path) -> tuple[FundingRateSeries, ...]:
     """
     polars, option = load_polars(), "--funding"
     frame = read_frame(polars, path, option)
-    time_column = next((name for name in TIME_COLUMNS if name in frame.columns), None)
+    time_column = next((column for column in TIME_COLUMNS if column in frame.columns), None)
     if time_column is None or not {"symbol", "rate"} <= set(frame.columns):
         raise ConfigError(
             f"{option}: {path.name} needs columns time, symbol and rate; it has"
@@ -269,12 +271,12 @@ def read_funding(path: Path) -> tuple[FundingRateSeries, ...]:
         polars.col("symbol").cast(polars.String),
     )
     require_unix_seconds(frame[time_column], path)
-    for name in ("symbol", "rate"):
-        if frame[name].null_count():
-            row = int(frame[name].is_null().arg_true()[0])
+    for column in ("symbol", "rate"):
+        if frame[column].null_count():
+            row = int(frame[column].is_null().arg_true()[0])
             raise ConfigError(
-                f"{option}: {path.name}, row {row + 1}: no {name}",
-                f"remove rows without a {name}",
+                f"{option}: {path.name}, row {row + 1}: no {column}",
+                f"remove rows without a {column}",
             )
     if not frame["rate"].dtype.is_numeric():
         raise ConfigError(
@@ -297,22 +299,22 @@ def read_funding(path: Path) -> tuple[FundingRateSeries, ...]:
     frames = [frame.filter(polars.col("symbol") == symbol) for symbol in symbols]
     return tuple(
         FundingRateSeries(
-            str(name), symbol_frame[time_column].to_numpy(), symbol_frame["rate"].to_numpy()
+            str(column), symbol_frame[time_column].to_numpy(), symbol_frame["rate"].to_numpy()
         )
-        for name, symbol_frame in zip(symbols, frames, strict=True)
+        for column, symbol_frame in zip(symbols, frames, strict=True)
     )
 
 
-def _require_rates(polars: Any, frame: Any, where: str) -> None:
+def _require_rates(polars: Any, frame: Any, message_prefix: str) -> None:
     if any(safe_label(symbol, "") != symbol for symbol in frame["symbol"].unique().to_list()):
         raise ConfigError(
-            f"{where}: a symbol is not a plain name",
+            f"{message_prefix}: a symbol is not a plain name",
             "use at most 16 letters, digits and ._- characters",
         )
     invalid_rows = frame.filter(~(polars.col("rate").abs() <= 1))  # also NaN
     if invalid_rows.height:
         rate = invalid_rows["rate"][0]
-        message = f"{where}, row {invalid_rows['row'][0] + 1}: {invalid_rows['symbol'][0]!r} has a rate of {rate}"
+        message = f"{message_prefix}, row {invalid_rows['row'][0] + 1}: {invalid_rows['symbol'][0]!r} has a rate of {rate}"
         if np.isfinite(rate):
             raise ConfigError(
                 f"{message}, more than the whole notional: it looks like percent",

@@ -39,10 +39,10 @@ def simulate_book(
     """Simulate a book with and without the agent. The wallet holds the reserve."""
     numeraire = WALLET_NUMERAIRE if WALLET_NUMERAIRE not in path.symbols else WALLET_NUMERAIRE + "_"
     targets = dict.fromkeys(path.symbols, 0) | {numeraire: BPS}
-    interval_s = int(np.median(np.diff(path.times_s))) if path.bars > 1 else 1
+    interval_s = int(np.median(np.diff(path.times_s))) if path.bar_count > 1 else 1
     spec = make_spec(targets, Every(REVIEW_S), numeraire, interval_s=interval_s)
     reserve = Fraction(settings.reserve_raw, QUOTE.unit)
-    market = SimulationSettings(
+    market_settings = SimulationSettings(
         POOL_DEPTH,
         0,
         reserve or DUST_WALLET,
@@ -51,7 +51,9 @@ def simulate_book(
         looks_at_all=looks_at_all,
     )
     setup = setup_of_options(settings, spec, path.symbols, path)
-    futures_result = simulate(spec, _table(path), market, progress, (), setup).futures
+    futures_result = simulate(
+        spec, _price_table(path), market_settings, progress, (), setup
+    ).futures
     if futures_result is None:
         raise ValueError("a simulation with futures has a book")
     return futures_result
@@ -79,7 +81,7 @@ def setup_of_options(
     )
 
 
-def _table(path: FuturesPath) -> PriceTable:
+def _price_table(path: FuturesPath) -> PriceTable:
     """Return the indices of a path as closes; NaN where there was no new price."""
     closes = np.array(
         [
@@ -88,7 +90,7 @@ def _table(path: FuturesPath) -> PriceTable:
                 for price, index_s in zip(index_prices, index_times_s, strict=True)
             ]
             for index_prices, index_times_s, time_s in zip(
-                path.index, path.index_times_s, path.times_s, strict=True
+                path.index_prices, path.index_times_s, path.times_s, strict=True
             )
         ]
     )

@@ -93,7 +93,7 @@ def rebalancing_premium(
     mismatched tables, prices that are not positive, weights that do not sum to one, and costs of
     100 % or more.
     """
-    _check_tables(prices, weights, cost_shares, times_s)
+    _require_premium_inputs(prices, weights, cost_shares, times_s)
     if start_weights is not None and not (
         start_weights.shape == weights[0].shape and abs(start_weights.sum() - 1) <= WEIGHT_TOLERANCE
     ):
@@ -102,26 +102,28 @@ def rebalancing_premium(
             "give the share of every holding",
         )
     log_returns = np.diff(np.log(prices), axis=0)
-    weights_before, held_weights = weights[:-1], weights[0]
+    bar_weights, hold_weights = weights[:-1], weights[0]
     if start_weights is not None:
-        held_weights = start_weights
-    growth_logs = np.log((weights_before * np.exp(log_returns)).sum(axis=1))
-    excess_growth = float((growth_logs - (weights_before * log_returns).sum(axis=1)).sum())
-    off_target = float(((weights_before - held_weights) * log_returns).sum())
-    total_logs = log_returns.sum(axis=0)
-    largest_log = total_logs.max()
-    hold_growth = float(np.log(held_weights @ np.exp(total_logs - largest_log)) + largest_log)
-    dispersion = hold_growth - float(held_weights @ total_logs)
+        hold_weights = start_weights
+    log_growths = np.log((bar_weights * np.exp(log_returns)).sum(axis=1))
+    excess_growth = float((log_growths - (bar_weights * log_returns).sum(axis=1)).sum())
+    off_target = float(((bar_weights - hold_weights) * log_returns).sum())
+    total_log_returns = log_returns.sum(axis=0)
+    largest_log_return = total_log_returns.max()
+    hold_log_growth = float(
+        np.log(hold_weights @ np.exp(total_log_returns - largest_log_return)) + largest_log_return
+    )
+    dispersion = hold_log_growth - float(hold_weights @ total_log_returns)
     costs = float(-np.log1p(-cost_shares).sum())
     years = (int(times_s[-1]) - int(times_s[0])) / YEAR_S
     return RebalancingPremium(
-        advantage=float(growth_logs.sum()) - costs - hold_growth,
+        advantage=float(log_growths.sum()) - costs - hold_log_growth,
         excess_growth=excess_growth,
         off_target=off_target,
         dispersion=dispersion,
         costs=costs,
         excess_growth_yearly=excess_growth / years,
-        expected_yearly=excess_growth_rate(held_weights, _covariance(log_returns))
+        expected_yearly=excess_growth_rate(hold_weights, _covariance(log_returns))
         * len(log_returns)
         / years,
     )
@@ -142,7 +144,7 @@ def _covariance(log_returns: Floats) -> Floats:
     return covariance
 
 
-def _check_tables(
+def _require_premium_inputs(
     prices: Floats, weights: Floats, cost_shares: Floats, times_s: NDArray[np.int64]
 ) -> None:
     bars = len(times_s)
@@ -200,17 +202,17 @@ class YearGain:
 
 @dataclass(frozen=True, slots=True)
 class DelistedHolding:
-    """A holding without a current price, `raw` base units of `decimals`.
+    """A holding without a current price, `balance_raw` base units of `decimals`.
 
-    `price` is the last price, at `time_s`, in numeraire base units per base unit. `share` is the
+    `price` is the last price, at `priced_at_s`, in numeraire base units per base unit. `share` is the
     holding's share of the final value; None if that is zero.
     """
 
     symbol: str
     decimals: int
-    raw: int
+    balance_raw: int
     price: Price
-    time_s: int
+    priced_at_s: int
     value: Value
     share: Fraction | None
 
@@ -224,23 +226,23 @@ class SimulationResult:
     """Result of a simulation. Values in numeraire base units; paths are floats in whole coins, one
     per bar.
 
-    - `equity` is after all gas; `hold` is buy and hold of the first bar's holdings, with equal
+    - `equity` is after all gas; `hold_equity` is buy and hold of the first bar's holdings, with equal
       deposits and withdrawals.
     - `weights`, `targets` and `bands` (lower and upper edge) are shares, `prices` the closes of
       `symbols`; missing values are NaN.
     - `turnover` is the sum over rebalances of half the traded value divided by the total value.
     - `evaluated_bars` counts bars evaluated by a whole step, `halted_bars` those with stale or
-      contradictory data, `refused` those with a refused plan, by reason. `held_back` counts, by
+      contradictory data, `refusals` those with a refused plan, by reason. `holds_by_setting` counts, by
       setting, bars at which a trade was due or a weight outside its band, but the step held.
-    - `delisted` are delisted holdings at their last price, described in `notes`.
+    - `delisted_holdings` are delisted holdings at their last price, described in `notes`.
     - `twr` and `hold_twr` are time-weighted returns of the whole period, not annualised.
-    - `taxes` are by lot rule `lot_rule`. `premium` is None with futures, or if gas consumed
+    - `yearly_gains` are by lot rule `lot_rule`. `premium` is None with futures, or if gas consumed
       everything.
     - `policy` is canonical JSON of the spec's policy.
     - `futures_weights` are (bar, weights by market) from each bar at which signals or strategies
       changed the futures weights: signed shares of the target notional.
     - `futures` has the futures traded by the same steps, None without futures. The margin account
-      counts in `equity`, in the weight of its collateral and in every value; in `hold` it counts as
+      counts in `equity`, in the weight of its collateral and in every value; in `hold_equity` it counts as
       idle collateral.
     - `health_changes` has the changes of the strategies' health, `final_health` the final state of
       each.
@@ -253,7 +255,7 @@ class SimulationResult:
     decimals: int
     times_s: NDArray[np.int64]
     equity: NDArray[np.float64]
-    hold: NDArray[np.float64]
+    hold_equity: NDArray[np.float64]
     weights: NDArray[np.float64]
     rebalances: tuple[RebalanceRecord, ...]
     final_value: Value
@@ -264,29 +266,29 @@ class SimulationResult:
     impact: Value
     gas: Value
     balances: tuple[tuple[str, int], ...]
-    bars: int
+    bar_count: int
     evaluated_bars: int
     halted_bars: int
-    refused: tuple[tuple[str, int], ...]
+    refusals: tuple[tuple[str, int], ...]
     notes: tuple[str, ...]
     config_hash: str
     data_hash: str
     seed: int
     versions: tuple[tuple[str, str], ...]
-    held_back: tuple[tuple[str, int], ...] = ()
-    flows: tuple[AppliedTransfer, ...] = ()
+    holds_by_setting: tuple[tuple[str, int], ...] = ()
+    transfers: tuple[AppliedTransfer, ...] = ()
     twr: float = 0.0
     hold_twr: float = 0.0
     prices: NDArray[np.float64] = field(default_factory=_empty_array)
     targets: NDArray[np.float64] = field(default_factory=_empty_array)
     bands: NDArray[np.float64] = field(default_factory=_empty_array)
     lot_rule: str = "fifo"
-    taxes: tuple[YearGain, ...] = ()
-    futures_taxes: tuple[YearGain, ...] = ()
+    yearly_gains: tuple[YearGain, ...] = ()
+    futures_yearly_gains: tuple[YearGain, ...] = ()
     parameters: tuple[tuple[str, str], ...] = ()
     policy: str = ""
     premium: RebalancingPremium | None = None
-    delisted: tuple[DelistedHolding, ...] = ()
+    delisted_holdings: tuple[DelistedHolding, ...] = ()
     funding: FundingSummary | None = None
     futures_weights: tuple[tuple[int, tuple[tuple[str, Fraction], ...]], ...] = ()
     futures: FuturesResult | None = None
@@ -294,7 +296,7 @@ class SimulationResult:
     final_health: tuple[HealthRecord, ...] = ()
 
     @property
-    def gas_counted(self) -> bool:
+    def is_gas_counted(self) -> bool:
         """True if gas had a price. Without one, the gas total of zero is meaningless."""
         return dict(self.parameters).get("gas_wei") != "0"
 
@@ -330,7 +332,7 @@ class PortfolioPaths:
     """
 
     equity: BarValues
-    hold: BarValues
+    hold_equity: BarValues
     weights: BarValues
     prices: BarValues
     targets: BarValues
@@ -346,78 +348,87 @@ def _shares(values: Floats) -> Floats:
 
 def portfolio_paths(world: SimulatedWorld, bands_by_step: Sequence[TargetBands]) -> PortfolioPaths:
     """Build the paths from the records of bars at which holdings changed."""
-    table, records = world.table, world.records
+    table, records = world.table, world.holdings_records
     tokens = world.tokens
-    assets = [asset.token.address for asset in world.backtest.portfolio.assets]
-    prices = numeraire_prices(world.backtest, table, world.closes, tokens)
-    base_units = np.array([10.0**token.decimals for token in tokens])
-    equity, hold = np.empty(table.bars), np.empty(table.bars)
-    values = np.empty((table.bars, len(tokens)))
-    end_bars = [*(record.bar for record in records[1:]), table.bars]
+    asset_addresses = [asset.token.address for asset in world.backtest.portfolio.assets]
+    prices = numeraire_prices(world.backtest, table, world.filled_closes, tokens)
+    base_units_per_coin = np.array([10.0**token.decimals for token in tokens])
+    equity, hold_equity = np.empty(table.bar_count), np.empty(table.bar_count)
+    values = np.empty((table.bar_count, len(tokens)))
+    end_bars = [*(record.bar for record in records[1:]), table.bar_count]
     for record, end_bar in zip(records, end_bars, strict=True):
         bar_range = slice(record.bar, end_bar)
         values[bar_range] = (
             np.array([float(record.balances[token.address]) for token in tokens])
-            / base_units
+            / base_units_per_coin
             * prices[bar_range]
         )
         equity[bar_range] = values[bar_range].sum(axis=1) - float(
             record.gas_paid / 10**world.numeraire.decimals
         )
-        hold[bar_range] = (
+        hold_equity[bar_range] = (
             np.array([float(record.hold_balances[token.address]) for token in tokens])
-            / base_units
+            / base_units_per_coin
             * prices[bar_range]
         ).sum(axis=1)
     if world.venue is not None:
-        margin_values, collateral = world.venue.values(), world.venue.setup.collateral.address
+        margin_values, collateral = (
+            world.venue.account_values(),
+            world.venue.setup.collateral.address,
+        )
         if world.venue.setup.policy.margin_in_weights:
             values[:, [token.address for token in tokens].index(collateral)] += margin_values
         equity += margin_values
-    weights = values[:, : len(assets)]
-    targets = np.full((table.bars, len(assets)), np.nan)
-    bands = np.full((table.bars, len(assets), 2), np.nan)
-    end_bars = [*(target.bar for target in bands_by_step[1:]), table.bars][: len(bands_by_step)]
+    asset_values = values[:, : len(asset_addresses)]
+    targets = np.full((table.bar_count, len(asset_addresses)), np.nan)
+    bands = np.full((table.bar_count, len(asset_addresses), 2), np.nan)
+    end_bars = [*(later_bands.bar for later_bands in bands_by_step[1:]), table.bar_count][
+        : len(bands_by_step)
+    ]
     for step_bands, end_bar in zip(bands_by_step, end_bars, strict=True):
         bar_range = slice(step_bands.bar, end_bar)
-        targets[bar_range] = [step_bands.targets.get(token, 0.0) for token in assets]
-        bands[bar_range] = [step_bands.bands.get(token, (np.nan, np.nan)) for token in assets]
+        targets[bar_range] = [step_bands.targets.get(token, 0.0) for token in asset_addresses]
+        bands[bar_range] = [
+            step_bands.bands.get(token, (np.nan, np.nan)) for token in asset_addresses
+        ]
     return PortfolioPaths(
         equity,
-        hold,
-        _shares(weights),
-        prices[:, : len(assets)],
+        hold_equity,
+        _shares(asset_values),
+        prices[:, : len(asset_addresses)],
         targets,
         bands,
     )
 
 
 def time_weighted_return(
-    start: Fraction, end: Fraction, flows: Sequence[tuple[Fraction, Fraction]]
+    start_value: Fraction, end_value: Fraction, flows: Sequence[tuple[Fraction, Fraction]]
 ) -> float:
     """Return the product of growth between transfers, less one (Global Investment Performance
     Standards); `flows` are (value before, transfer).
     """
-    growth, start_value = 1.0, start
+    growth, period_start_value = 1.0, start_value
     for value_before, transfer in flows:
-        growth *= float(value_before / start_value)
-        start_value = value_before + transfer
-    return growth * float(end / start_value) - 1
+        growth *= float(value_before / period_start_value)
+        period_start_value = value_before + transfer
+    return growth * float(end_value / period_start_value) - 1
 
 
 def time_weighted_returns(
-    world: SimulatedWorld, start: Fraction, flows: Sequence[AppliedTransfer]
+    world: SimulatedWorld, start_value: Fraction, flows: Sequence[AppliedTransfer]
 ) -> tuple[float, float]:
     """Return the time-weighted returns of the rebalanced portfolio, after gas, and of buy and
     hold.
     """
-    last_record = world.records[-1]
-    end, holding_value = world.wealth(), world.value(last_record.hold_balances)
+    last_record = world.holdings_records[-1]
+    end_value, hold_value = world.net_value(), world.value(last_record.hold_balances)
     return (
-        time_weighted_return(start, end, [(flow.value_before, flow.value) for flow in flows]),
         time_weighted_return(
-            start,
-            holding_value,
+            start_value, end_value, [(flow.value_before, flow.value) for flow in flows]
+        ),
+        time_weighted_return(
+            start_value,
+            hold_value,
             [(transfer.hold_value_before, transfer.value) for transfer in flows],
         ),
     )
@@ -427,13 +438,13 @@ def premium_of_simulation(
     world: SimulatedWorld, paths: PortfolioPaths, rebalances: Sequence[RebalanceRecord]
 ) -> RebalancingPremium | None:
     """Return the rebalancing premium of the paths; None if gas consumed everything."""
-    costs_by_bar = np.zeros(world.table.bars)
+    costs_by_bar = np.zeros(world.table.bar_count)
     for rebalance in rebalances:
         rebalance_cost = rebalance.fees + rebalance.impact + rebalance.gas
         costs_by_bar[rebalance.bar] += float(rebalance_cost / 10**world.numeraire.decimals)
     if not (paths.equity > 0).all():
         return None
-    start_balances = world.records[
+    start_balances = world.holdings_records[
         0
     ].hold_balances  # before the first bar's trades; transfers come later
     tokens = world.tokens[: paths.weights.shape[1]]
@@ -471,7 +482,7 @@ class SimulatedTaxRuns:
         ledger_version = self._store.ledger.version()
         if self._tax_run is None or ledger_version != self._ledger_version:
             self._tax_run, self._ledger_version = self._run(), ledger_version
-        realised = self._tax_run.realised(year_start_s(now_s))
+        realised = self._tax_run.realised_gain(year_start_s(now_s))
         return TaxInputs(
             self._rule.method,
             "",
@@ -481,13 +492,15 @@ class SimulatedTaxRuns:
             self._rule.year_limit,
         )
 
-    def years(self, from_s: int, until_s: int) -> tuple[YearGain, ...]:
+    def yearly_gains(self, from_s: int, until_s: int) -> tuple[YearGain, ...]:
         """Return the gain of every calendar year from the first time to the last."""
         tax_run = self._run()
         year_spans = calendar_periods("year", from_s, until_s)
         return tuple(
-            YearGain(datetime.fromtimestamp(start, UTC).year, tax_run.realised(start, end))
-            for start, end in year_spans
+            YearGain(
+                datetime.fromtimestamp(start_s, UTC).year, tax_run.realised_gain(start_s, end_s)
+            )
+            for start_s, end_s in year_spans
         )
 
     def _run(self) -> TaxLotRun:
@@ -503,21 +516,23 @@ class SimulatedTaxRuns:
         )
 
 
-def futures_years(world: SimulatedWorld) -> tuple[YearGain, ...]:
+def futures_yearly_gains(world: SimulatedWorld) -> tuple[YearGain, ...]:
     """Return the profit that futures realised in each calendar year: profit of reductions less
     funding and penalties; empty without futures.
     """
     if (venue := world.venue) is None:
         return ()
     times_s = world.table.times_s
-    years = []
+    gains = []
     for start_s, end_s in calendar_periods("year", int(times_s[0]), int(times_s[-1])):
-        before_bar, last_bar = (int(bar) - 1 for bar in np.searchsorted(times_s, [start_s, end_s]))
-        realised = venue.realised_until(world.numeraire, last_bar) - venue.realised_until(
-            world.numeraire, before_bar
+        bar_before_year, last_bar = (
+            int(bar) - 1 for bar in np.searchsorted(times_s, [start_s, end_s])
         )
-        years.append(YearGain(datetime.fromtimestamp(start_s, UTC).year, realised))
-    return tuple(years)
+        realised = venue.realised_until(world.numeraire, last_bar) - venue.realised_until(
+            world.numeraire, bar_before_year
+        )
+        gains.append(YearGain(datetime.fromtimestamp(start_s, UTC).year, realised))
+    return tuple(gains)
 
 
 VALUE_DECIMALS = 2
@@ -528,35 +543,40 @@ def delisted_holdings(world: SimulatedWorld, final_value: Value) -> tuple[Delist
     """Return the holdings whose last price is too old for a step at the last bar of the
     backtest.
     """
-    delisted = []
+    holdings = []
     for token in world.tokens:
-        column, raw = world.columns.get(token.address), world.wallet.balances.get(token.address, 0)
+        column, balance_raw = (
+            world.column_by_token.get(token.address),
+            world.wallet.balances.get(token.address, 0),
+        )
         if (
             column is None
             or token == world.numeraire
-            or not raw
+            or not balance_raw
             or not world.is_stale[world.bar, column]
         ):
             continue
-        price, value = world.prices[token.address], raw * world.prices[token.address]
-        price_time_s = int(world.table.times_s[world.newest_bars[world.bar, column]])
+        price, value = world.prices[token.address], balance_raw * world.prices[token.address]
+        price_time_s = int(world.table.times_s[world.newest_price_bars[world.bar, column]])
         share = value / final_value if final_value > 0 else None
-        delisted.append(
-            DelistedHolding(token.label, token.decimals, raw, price, price_time_s, value, share)
+        holdings.append(
+            DelistedHolding(
+                token.label, token.decimals, balance_raw, price, price_time_s, value, share
+            )
         )
-    return tuple(delisted)
+    return tuple(holdings)
 
 
 def format_delisted(
     holding: DelistedHolding, numeraire_symbol: str, numeraire_decimals: int
 ) -> str:
     """Describe the holding in one sentence."""
-    time_text = datetime.fromtimestamp(holding.time_s, UTC).strftime("%Y-%m-%d %H:%M")
+    time_text = datetime.fromtimestamp(holding.priced_at_s, UTC).strftime("%Y-%m-%d %H:%M")
     share_text = (
         "" if holding.share is None else f", {float(100 * holding.share):.2f} % of the final value"
     )
     return (
-        f"{decimal_text(holding.raw, holding.decimals)} {holding.symbol} have no price after {time_text} UTC: at the"
+        f"{decimal_text(holding.balance_raw, holding.decimals)} {holding.symbol} have no price after {time_text} UTC: at the"
         f" last price, {price_text(holding.price, holding.decimals, numeraire_decimals, 6)} {numeraire_symbol}, their value is"
         f" {value_text(holding.value, numeraire_decimals, VALUE_DECIMALS)} {numeraire_symbol}{share_text}"
     )
@@ -569,7 +589,7 @@ def funding_of_holdings(
     portfolio have no carry.
     """
     tokens, bar_times_s = {token.symbol: token for token in world.tokens}, world.table.times_s
-    record_bars = np.array([record.bar for record in world.records])
+    record_bars = np.array([record.bar for record in world.holdings_records])
     carries, notes = [], []
     for rate_series in series:
         token = tokens.get(rate_series.symbol)
@@ -603,7 +623,9 @@ def _held_value(
     if token is None:
         return Fraction(0)
     record_index = int(np.searchsorted(record_bars, bar, side="right")) - 1
-    return world.records[record_index].balances.get(token.address, 0) * world.price(token, bar)
+    return world.holdings_records[record_index].balances.get(token.address, 0) * world.price(
+        token, bar
+    )
 
 
 def _count_missing_prices(world: SimulatedWorld, series: FundingRateSeries) -> int:

@@ -97,7 +97,7 @@ class TransactionEffects:
     `native_wei` is the wallet's native coin, before gas, `router_balances` and `router_wei` are
     what the router holds. `wrap_transfers` has deposits and withdrawals of the wrapped coin,
     `swaps` the tokens and results of swaps, `pools_and_results` the pool before each swap with its
-    result. `legs` are the planner's legs for all this; `unspent` has, by token, the indices of
+    result. `legs` are the planner's legs for all this; `unspent_legs` has, by token, the indices of
     those whose output is still in the router.
     """
 
@@ -113,8 +113,8 @@ class TransactionEffects:
     swaps: list[tuple[str, str, SwapResult[Pool]]] = field(default_factory=list)
     pools_and_results: list[tuple[Pool, SwapResult[Pool]]] = field(default_factory=list)
     legs: list[Leg] = field(default_factory=list)
-    unspent: dict[str, list[int]] = field(default_factory=dict)
-    gas: int = 0
+    unspent_legs: dict[str, list[int]] = field(default_factory=dict)
+    gas_units: int = 0
 
 
 def execute(  # noqa: PLR0913
@@ -137,7 +137,7 @@ def execute(  # noqa: PLR0913
         dict(balances), dict(allowances), dict(pools), addresses, native_wei
     )
     if (to, data, value_wei) == (addresses.wallet, "0x", 0):
-        effects.gas = CANCEL_UNITS
+        effects.gas_units = CANCEL_UNITS
         return effects
     try:
         call = decode(data)
@@ -146,14 +146,14 @@ def execute(  # noqa: PLR0913
     match call:
         case Approve(spender=spender, raw=raw) if spender == addresses.router and not value_wei:
             effects.allowances[to] = raw
-            effects.gas = APPROVE_UNITS
+            effects.gas_units = APPROVE_UNITS
         case WithdrawWeth9(raw=raw) if to == addresses.wrapped_native and not value_wei:
             _unwrap(effects, addresses.wallet, effects.balances, raw)
             effects.native_wei += raw
-            effects.gas = UNWRAP_UNITS
+            effects.gas_units = UNWRAP_UNITS
         case Multicall() if to == addresses.router:
             _execute_multicall(effects, call, value_wei, now_s)
-            effects.gas = _gas_units(effects, balances, allowances, pools)
+            effects.gas_units = _gas_units(effects, balances, allowances, pools)
         case unsupported:
             raise TransactionReverted(f"{type(unsupported).__name__} at {to} is not simulated")
     return effects
@@ -224,9 +224,9 @@ def _execute_swap(effects: TransactionEffects, call: ExactInputSingle | SwapExac
         )
     )
     if source is LegFunding.ROUTER:
-        effects.unspent.pop(token_in, None)
+        effects.unspent_legs.pop(token_in, None)
     if sink is LegFunding.ROUTER:
-        effects.unspent.setdefault(token_out, []).append(len(effects.legs) - 1)
+        effects.unspent_legs.setdefault(token_out, []).append(len(effects.legs) - 1)
 
 
 def _swap_or_revert(pool: Pool, token_in: str, amount_raw: int) -> SwapResult[Pool]:
@@ -302,25 +302,25 @@ def _wrap(effects: TransactionEffects, raw: int, sink: LegFunding = LegFunding.W
 
 
 def _sweep(effects: TransactionEffects, token: str, min_raw: int, recipient: str) -> None:
-    raw = effects.router_balances.get(token, 0)
-    if raw < min_raw:
+    amount_raw = effects.router_balances.get(token, 0)
+    if amount_raw < min_raw:
         raise TransactionReverted("Insufficient token")
     if recipient != effects.addresses.wallet:
         raise TransactionReverted(f"a sweep to {recipient} is not simulated")
     effects.router_balances[token] = 0
-    effects.balances[token] = effects.balances.get(token, 0) + raw
-    for leg_index in effects.unspent.pop(token, []):
+    effects.balances[token] = effects.balances.get(token, 0) + amount_raw
+    for leg_index in effects.unspent_legs.pop(token, []):
         effects.legs[leg_index] = replace(effects.legs[leg_index], sink=LegFunding.WALLET)
-    if raw:
-        effects.transfers.append(Transfer(token, effects.addresses.router, recipient, raw))
+    if amount_raw:
+        effects.transfers.append(Transfer(token, effects.addresses.router, recipient, amount_raw))
 
 
 def _unwrap_all(effects: TransactionEffects, min_raw: int, recipient: str) -> None:
-    wrapped_native, raw = (
+    wrapped_native, amount_raw = (
         effects.addresses.wrapped_native,
         effects.router_balances.get(effects.addresses.wrapped_native, 0),
     )
-    if raw < min_raw:
+    if amount_raw < min_raw:
         raise TransactionReverted("Insufficient WETH9")
     if recipient != effects.addresses.wallet:
         raise TransactionReverted(f"native coin for {recipient} is not simulated")
@@ -332,12 +332,12 @@ def _unwrap_all(effects: TransactionEffects, min_raw: int, recipient: str) -> No
         effects.addresses.wallet,
         effects.addresses.router,
     )
-    _unwrap(effects, effects.addresses.router, effects.router_balances, raw)
-    effects.native_wei += raw
-    effects.unspent.pop(wrapped_native, None)
+    _unwrap(effects, effects.addresses.router, effects.router_balances, amount_raw)
+    effects.native_wei += amount_raw
+    effects.unspent_legs.pop(wrapped_native, None)
     source = LegFunding.WALLET if is_from_wallet else LegFunding.ROUTER
     effects.legs.append(
-        _native_leg(wrapped_native, wrapped_native, NATIVE, raw, source, LegFunding.WALLET)
+        _native_leg(wrapped_native, wrapped_native, NATIVE, amount_raw, source, LegFunding.WALLET)
     )
 
 

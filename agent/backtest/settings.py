@@ -110,7 +110,7 @@ def transfers_by_bar(
                 f"--flow: {time_text} is not within the simulation",
                 "--value sets the initial balance",
             )
-        bar = next(bar_index for bar_index, at_s in enumerate(times_s) if at_s >= flow.time_s)
+        bar = next(bar_index for bar_index, time_s in enumerate(times_s) if time_s >= flow.time_s)
         transfers.append((bar, flow.amount))
     return tuple(transfers)
 
@@ -119,7 +119,7 @@ def apply_transfer(
     balances: Mapping[str, int],
     prices: Mapping[str, Price],
     value: Value,
-    mode: str,
+    transfer_mode: str,
     numeraire: str,
     assets: Collection[str],
 ) -> dict[str, int]:
@@ -138,7 +138,7 @@ def apply_transfer(
             "withdraw less",
         )
     remaining_value, paying_tokens = value, [token for token in assets if balances[token] > 0]
-    if mode == IN_NUMERAIRE:
+    if transfer_mode == IN_NUMERAIRE:
         if value > 0:
             balances_after[numeraire] += floor_int(value / prices[numeraire])
             return balances_after
@@ -402,13 +402,13 @@ def simulated_spec(spec: BacktestSpec) -> BacktestSpec:
         )
     simulated_assets = tuple(_with_feed(asset) for asset in portfolio.assets)
     feed_by_original = {
-        asset_before.feed: simulated_asset.feed
-        for asset_before, simulated_asset in zip(portfolio.assets, simulated_assets, strict=True)
+        original_asset.feed: simulated_asset.feed
+        for original_asset, simulated_asset in zip(portfolio.assets, simulated_assets, strict=True)
     }
     feed_ages = tuple(
         (feed, age_s)
-        for asset_before, age_s in spec.reference.feed_ages
-        if (feed := feed_by_original.get(asset_before)) is not None
+        for original_asset, age_s in spec.reference.feed_ages
+        if (feed := feed_by_original.get(original_asset)) is not None
     )
     tokens = (*(asset.token for asset in simulated_assets), *portfolio.hubs)
     return BacktestSpec(

@@ -33,7 +33,7 @@ from agent.backtest.result import (
     delisted_holdings,
     format_delisted,
     funding_of_holdings,
-    futures_years,
+    futures_yearly_gains,
     portfolio_paths,
     premium_of_simulation,
     target_bands,
@@ -48,9 +48,9 @@ from agent.backtest.settings import (
 )
 from agent.backtest.world import (
     EndOfPrices,
-    Fill,
     SimulatedWallet,
     SimulatedWorld,
+    TransactionCost,
     balances_at_targets,
 )
 from agent.errors import ConfigError, Refused, Retryable
@@ -62,7 +62,7 @@ from agent.layers.strategies.policy.futures import chosen_shares
 from agent.layers.strategies.state import CapitalSplit, StrategiesState
 from agent.model import ExecutionStyle, Hold, NoTradeZone, schedules_of
 from agent.policy.drift import band, has_band
-from agent.policy.triggers.rules import is_plain
+from agent.policy.triggers.rules import is_band_and_schedule_only
 from agent.reference import is_dollar
 from agent.units import BPS, decimal_text, floor_int
 
@@ -99,7 +99,7 @@ class DueBarFinder:
             return
         portfolio, trigger = world.backtest.portfolio, world.backtest.policy.trigger
         tokens = [asset.token for asset in portfolio.assets]
-        self._prices = numeraire_prices(world.backtest, world.table, world.closes, tokens)
+        self._prices = numeraire_prices(world.backtest, world.table, world.filled_closes, tokens)
         band_edges_bps = [
             band(trigger, asset.target_bps, asset.band, asset.max_bps) for asset in portfolio.assets
         ]
@@ -107,7 +107,11 @@ class DueBarFinder:
             [(float(low) / BPS, float(high) / BPS) for low, high in band_edges_bps]
         )
         addresses = dict.fromkeys(token.address for token in (*tokens, portfolio.numeraire))
-        columns = [world.columns[address] for address in addresses if address in world.columns]
+        columns = [
+            world.column_by_token[address]
+            for address in addresses
+            if address in world.column_by_token
+        ]
         self._is_stale: NDArray[np.bool_] = np.logical_or.reduce(world.is_stale[:, columns], axis=1)
 
     def note_outcome(self, outcome: StepOutcome | None) -> None:
@@ -124,7 +128,7 @@ class DueBarFinder:
 
     def next_bar(self, bar: int) -> int:
         """Return the first bar after `bar` to evaluate; the number of bars if there is none."""
-        bars = self._world.table.bars
+        bars = self._world.table.bar_count
         if not self._can_skip_bars or self._world.venue is not None or bar + 1 >= bars:
             return bar + 1
         start, block_size = bar + 1, 64
@@ -146,7 +150,7 @@ class DueBarFinder:
             return False
         bar, account, policy = world.bar, venue.book.account, venue.setup.policy
         if (
-            world.pending
+            world.pending_transactions
             or venue.has_open_hedge
             or self._is_stale[bar]
             or self._due_bars(bar, bar + 1)[0]
@@ -198,7 +202,9 @@ class DueBarFinder:
         if venue is not None and venue.setup.policy.margin_in_weights:
             # at the world's bar, the only one requested
             tokens = [asset.token.address for asset in portfolio.assets]
-            margin_value = float(venue.value(self._world.numeraire) / self._world.numeraire.unit)
+            margin_value = float(
+                venue.account_value(self._world.numeraire) / self._world.numeraire.unit
+            )
             values[:, tokens.index(venue.setup.collateral.address)] += max(0.0, margin_value)
         totals = values.sum(axis=1, keepdims=True)
         weights = np.divide(values, totals, out=np.zeros_like(values), where=totals > 0)
@@ -214,7 +220,7 @@ def _may_skip_bars(world: SimulatedWorld) -> bool:
     """
     spec = world.backtest
     portfolio, limits, trigger = spec.portfolio, spec.limits, spec.policy.trigger
-    is_simple_trigger = is_plain(trigger)
+    is_simple_trigger = is_band_and_schedule_only(trigger)
     if schedules_of(trigger):  # a maximum weight may be exceeded at any bar
         is_simple_trigger = (
             is_simple_trigger
@@ -229,7 +235,7 @@ def _may_skip_bars(world: SimulatedWorld) -> bool:
     )
     has_no_reserves = all(asset.reserve_raw == 0 for asset in portfolio.assets)
     checks_depegs = limits.depeg_bps is not None and any(
-        is_dollar(a.token) and a.token.address in world.columns for a in portfolio.assets
+        is_dollar(a.token) and a.token.address in world.column_by_token for a in portfolio.assets
     )
     return is_simple_policy and has_fixed_targets and has_no_reserves and not checks_depegs
 
@@ -269,9 +275,9 @@ def simulate(
     """
     with open_run(spec, table, settings, futures) as run:
         require_prices(funding, table.symbols, run.world.table.times_s)
-        while run.next():
+        while run.evaluate_next_bar():
             if progress is not None:
-                progress(run.world.bar + 1, run.world.table.bars)
+                progress(run.world.bar + 1, run.world.table.bar_count)
         result = run.result()
         if not funding:
             return result
@@ -280,7 +286,7 @@ def simulate(
 
 
 class SimulationRun:
-    """A simulation in progress: each `next` advances to the next bar to evaluate. A context manager
+    """A simulation in progress: each `evaluate_next_bar` advances to the next bar to evaluate. A context manager
     that closes its store.
     """
 
@@ -311,29 +317,29 @@ class SimulationRun:
     def __exit__(self, *error: object) -> None:
         self._context.__exit__(None, None, None)
 
-    def next(self) -> bool:
+    def evaluate_next_bar(self) -> bool:
         """Evaluate the next bar; return False at the end."""
         world, has_begun = self.world, self._evaluated_bars > 0
         bar = self._next_bar() if has_begun else world.bar
-        if bar >= world.table.bars:
+        if bar >= world.table.bar_count:
             return False
         try:
             if has_begun:
                 world.advance_to(bar)
                 while self._due_bar_finder.is_quiet():
-                    _count(
+                    _add_count(
                         self._hold_counts,
                         "policy.trigger",
                         self._due_bar_finder.count_waiting_bars(bar, bar + 1),
                     )
                     bar += 1
-                    if bar >= world.table.bars:
+                    if bar >= world.table.bar_count:
                         return False
                     world.advance_to(bar)
             self._evaluate()
         except EndOfPrices:
             self._end_notes = (
-                f"{len(world.pending)} transaction was still pending at the end of the data",
+                f"{len(world.pending_transactions)} transaction was still pending at the end of the data",
             )
             return False
         return True
@@ -345,7 +351,7 @@ class SimulationRun:
             return world.bar + 1
         bar = min(self._due_bar_finder.next_bar(world.bar), world.next_transfer_bar())
         self._halted_bars += self._due_bar_finder.count_halted(world.bar + 1, bar)
-        _count(
+        _add_count(
             self._hold_counts,
             "policy.trigger",
             self._due_bar_finder.count_waiting_bars(world.bar + 1, bar),
@@ -358,59 +364,63 @@ class SimulationRun:
         try:
             self.outcome = outcome = self.context.step()
         except (Retryable, Refused) as error:
-            _count(self._refusal_counts, error.message)
+            _add_count(self._refusal_counts, error.message)
             return
         self._due_bar_finder.note_outcome(outcome)
-        self._health_log.add(self.world.bar_s, outcome.step_input.layer(StrategiesState).books)
-        plan = outcome_futures(outcome)
-        for reason in () if plan is None else plan.refused:
-            _count(self._futures_refusal_counts, reason)
+        self._health_log.add(self.world.bar_time_s, outcome.step_input.layer(StrategiesState).books)
+        futures_plan = outcome_futures(outcome)
+        for reason in () if futures_plan is None else futures_plan.refused:
+            _add_count(self._futures_refusal_counts, reason)
         step_input = outcome.step_input
-        shares = (
+        futures_weights = (
             chosen_shares(step_input.config(CapitalSplit), step_input.layer(StrategiesState))
             if step_input.divides_wallet
             else chosen_futures(step_input)
         )
-        if shares is not None and (
-            not self._futures_weights or self._futures_weights[-1][1] != tuple(shares.items())
+        if futures_weights is not None and (
+            not self._futures_weights
+            or self._futures_weights[-1][1] != tuple(futures_weights.items())
         ):
-            self._futures_weights.append((self.world.bar, tuple(shares.items())))
+            self._futures_weights.append((self.world.bar, tuple(futures_weights.items())))
         drifts, spec = outcome.decided.drifts, self.world.backtest
         is_banded = has_band(spec.policy.trigger) and spec.split is None
         if drifts:
-            bands = target_bands(
+            bands_at_bar = target_bands(
                 self.world.bar, drifts, is_banded or isinstance(spec.policy.trigger, NoTradeZone)
             )
             if not self._target_bands:
-                self._target_bands.append(replace(bands, bar=0))
-            elif bands != replace(self._target_bands[-1], bar=bands.bar):
-                self._target_bands.append(bands)
+                self._target_bands.append(replace(bands_at_bar, bar=0))
+            elif bands_at_bar != replace(self._target_bands[-1], bar=bands_at_bar.bar):
+                self._target_bands.append(bands_at_bar)
         self._halted_bars += outcome.kind is OutcomeKind.HALT
         if outcome.kind in (OutcomeKind.REFUSED, OutcomeKind.FAILED):
             failed_guards = [verdict.guard for verdict in outcome.verdicts if not verdict.passed]
             reason = ", ".join(failed_guards) or NUMBER_PATTERN.sub("…", outcome.reason)
-            _count(self._refusal_counts if plan is None else self._futures_refusal_counts, reason)
+            _add_count(
+                self._refusal_counts if futures_plan is None else self._futures_refusal_counts,
+                reason,
+            )
         elif isinstance(outcome.decision, Hold):
             kept_by = outcome.decision.kept_by
             if not kept_by and is_banded and any(drift.outside for drift in drifts):
                 kept_by = "policy.trigger"
             if kept_by:
-                _count(self._hold_counts, kept_by)
+                _add_count(self._hold_counts, kept_by)
 
     def result(self) -> SimulationResult:
         """Return the result so far, up to the last bar of the table."""
         world, spec, numeraire = self.world, self.world.backtest, self.world.numeraire
-        if world.bar < world.table.bars - 1:
-            world.advance_to(world.table.bars - 1)
-        world.record()
+        if world.bar < world.table.bar_count - 1:
+            world.advance_to(world.table.bar_count - 1)
+        world.record_holdings()
         if world.venue is not None:
-            world.venue.record()
-        paths, flows, fills = (
+            world.venue.record_figures()
+        paths, flows, transaction_costs = (
             portfolio_paths(world, self._target_bands),
             tuple(world.applied_transfers),
-            world.fills,
+            world.transaction_costs,
         )
-        rebalances = _rebalance_records(world, fills)
+        rebalances = _rebalance_records(world, transaction_costs)
         scale = 10**numeraire.decimals
         turnover_shares = [
             rebalance.turnover / (Fraction(float(paths.equity[rebalance.bar])) * scale)
@@ -420,7 +430,7 @@ class SimulationRun:
         if world.venue is not None:
             start_value += Fraction(world.venue.setup.settings.collateral_raw * scale, QUOTE.unit)
         twr, hold_twr = time_weighted_returns(world, start_value, flows)
-        final_value = world.wealth()
+        final_value = world.net_value()
         delisted = delisted_holdings(world, final_value)
         tax_runs = SimulatedTaxRuns(self.context.store, spec.portfolio, spec.tax)
         return SimulationResult(
@@ -429,21 +439,21 @@ class SimulationRun:
             decimals=numeraire.decimals,
             times_s=world.table.times_s,
             equity=paths.equity,
-            hold=paths.hold,
+            hold_equity=paths.hold_equity,
             weights=paths.weights,
             rebalances=rebalances,
             final_value=final_value,
             hold_value=world.value(world.hold_balances),
             start_value=start_value,
             turnover=sum(turnover_shares, Fraction(0)),
-            fees=sum((fill.fees for fill in fills), Fraction(0)),
-            impact=sum((fill.impact for fill in fills), Fraction(0)),
+            fees=sum((cost.fees for cost in transaction_costs), Fraction(0)),
+            impact=sum((cost.impact for cost in transaction_costs), Fraction(0)),
             gas=world.gas_paid,
             balances=tuple(world.wallet.balances.items()),
-            bars=world.table.bars,
+            bar_count=world.table.bar_count,
             evaluated_bars=self._evaluated_bars,
             halted_bars=self._halted_bars,
-            refused=tuple(sorted(self._refusal_counts.items())),
+            refusals=tuple(sorted(self._refusal_counts.items())),
             notes=(
                 *world.table.notes,
                 *self._end_notes,
@@ -459,23 +469,25 @@ class SimulationRun:
             data_hash=world.table.digest,
             seed=world.settings.seed,
             versions=library_versions(),
-            held_back=tuple(sorted(self._hold_counts.items())),
+            holds_by_setting=tuple(sorted(self._hold_counts.items())),
             futures_weights=tuple(self._futures_weights),
-            flows=flows,
+            transfers=flows,
             twr=twr,
             hold_twr=hold_twr,
             prices=paths.prices,
             targets=paths.targets,
             bands=paths.bands,
             lot_rule=spec.tax.method.value,
-            taxes=tax_runs.years(int(world.table.times_s[0]), int(world.table.times_s[-1])),
-            futures_taxes=futures_years(world),
+            yearly_gains=tax_runs.yearly_gains(
+                int(world.table.times_s[0]), int(world.table.times_s[-1])
+            ),
+            futures_yearly_gains=futures_yearly_gains(world),
             parameters=parameter_texts(world.settings),
             policy=codec.dumps(spec.policy),
             premium=(
                 premium_of_simulation(world, paths, rebalances) if world.venue is None else None
             ),
-            delisted=delisted,
+            delisted_holdings=delisted,
             futures=self._futures_result(paths),
             health_changes=tuple(self._health_log.changes),
             final_health=self._health_log.newest,
@@ -487,18 +499,18 @@ class SimulationRun:
         """
         if (venue := self.world.venue) is None:
             return None
-        settings, symbols = venue.setup.settings, venue.symbols
+        settings, symbols = venue.setup.settings, venue.symbol_by_market
         weights_by_bar = [
             (bar, {symbols[market]: weight for market, weight in weights})
             for bar, weights in self._futures_weights
         ]
-        spot_values = (paths.equity - venue.values()).tolist()
+        spot_values = (paths.equity - venue.account_values()).tolist()
         return compare_with_held(
             venue.result(sorted(self._futures_refusal_counts.items())),
             venue.path,
             settings,
             [Fraction(str(value)) * QUOTE.unit for value in spot_values],
-            policies_by_bar(settings.policy, weights_by_bar, range(venue.path.bars)),
+            policies_by_bar(settings.policy, weights_by_bar, range(venue.path.bar_count)),
             venue.hedges(),
         )
 
@@ -556,14 +568,14 @@ def spec_digest(
         spec.execution,
         *spec.layers,
     )
-    texts = [codec.dumps(part) for part in hashed_parts]
-    texts += [
+    hashed_texts = [codec.dumps(config_part) for config_part in hashed_parts]
+    hashed_texts += [
         repr(spec.tax),
         *(f"{name}={text}" for name, text in parameter_texts(settings) if name != "looks_at_all"),
     ]
     if futures is not None:
-        texts += [settings_digest(futures.settings), codec.dumps(futures.policy)]
-    return sha256("\n".join(texts).encode()).hexdigest()
+        hashed_texts += [settings_digest(futures.settings), codec.dumps(futures.policy)]
+    return sha256("\n".join(hashed_texts).encode()).hexdigest()
 
 
 def _build_world(
@@ -575,12 +587,12 @@ def _build_world(
     numeraire = spec.portfolio.numeraire
     selected_table = select_spec_symbols(spec, table)
     if not isinstance(settings.gas_wei, int):
-        if len(settings.gas_wei) != table.bars:
+        if len(settings.gas_wei) != table.bar_count:
             raise ConfigError(
-                f"gas prices for {len(settings.gas_wei)} bars, but the table has {table.bars}"
+                f"gas prices for {len(settings.gas_wei)} bars, but the table has {table.bar_count}"
             )
         settings = replace(
-            settings, gas_wei=tuple(settings.gas_wei)[table.bars - selected_table.bars :]
+            settings, gas_wei=tuple(settings.gas_wei)[table.bar_count - selected_table.bar_count :]
         )
     if (
         settings.flows
@@ -604,27 +616,29 @@ def _build_world(
     return world
 
 
-def _count(counts: dict[str, int], reason: str, count: int = 1) -> None:
+def _add_count(counts: dict[str, int], reason: str, count: int = 1) -> None:
     if count:
         counts[reason] = counts.get(reason, 0) + count
 
 
-def _rebalance_records(world: SimulatedWorld, fills: list[Fill]) -> tuple[RebalanceRecord, ...]:
+def _rebalance_records(
+    world: SimulatedWorld, transaction_costs: list[TransactionCost]
+) -> tuple[RebalanceRecord, ...]:
     """Return the swaps, each with the gas of the approvals before it."""
     rebalances, gas_value = [], Fraction(0)
-    for fill in fills:
-        gas_value += fill.gas
-        if fill.is_swap:
-            time_s = int(world.table.times_s[fill.bar])
+    for cost in transaction_costs:
+        gas_value += cost.gas
+        if cost.is_swap:
+            time_s = int(world.table.times_s[cost.bar])
             rebalances.append(
                 RebalanceRecord(
-                    fill.bar,
+                    cost.bar,
                     time_s,
-                    fill.turnover,
-                    fill.fees,
-                    fill.impact,
+                    cost.turnover,
+                    cost.fees,
+                    cost.impact,
                     gas_value,
-                    fill.succeeded,
+                    cost.succeeded,
                 )
             )
             gas_value = Fraction(0)

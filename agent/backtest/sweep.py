@@ -200,16 +200,16 @@ def _price_notes(
             f"nothing trades for {patience_bars} bars, then the other assets trade without it"
         )
     for column, symbol in enumerate(symbols):
-        rows = np.nonzero(has_price[:, column])[0]
-        first_row, last_row = int(rows[0]), int(rows[-1])
+        priced_rows = np.nonzero(has_price[:, column])[0]
+        first_row, last_row = int(priced_rows[0]), int(priced_rows[-1])
         if first_row > 0:
             notes.append(
                 f"{symbol} has no price before {format_time(int(times[first_row]))}: until then"
                 " the other assets share its weight"
             )
-        if missing_count := last_row - first_row + 1 - len(rows):
+        if missing_count := last_row - first_row + 1 - len(priced_rows):
             notes.append(
-                f"{symbol} has {missing_count} missing prices, at most {int(np.diff(rows).max()) - 1} in a"
+                f"{symbol} has {missing_count} missing prices, at most {int(np.diff(priced_rows).max()) - 1} in a"
                 f" row: {consequence}"
             )
         if last_row < len(has_price) - 1:
@@ -218,15 +218,15 @@ def _price_notes(
                 f" valued at its last price; {consequence}"
             )
     intervals_s = np.diff(times)
-    usual_s = int(np.median(intervals_s))
-    if long_gap_count := int((intervals_s > usual_s).sum()):
+    usual_interval_s = int(np.median(intervals_s))
+    if long_gap_count := int((intervals_s > usual_interval_s).sum()):
         row = int(np.argmax(intervals_s))
         longest_text = (
             f"the longest, {format_duration(int(intervals_s[row]))}, follows"
             f" {format_time(int(times[row]))}"
         )
         notes.append(
-            f"{long_gap_count} gaps between bars are longer than the usual {format_duration(usual_s)};"
+            f"{long_gap_count} gaps between bars are longer than the usual {format_duration(usual_interval_s)};"
             f" {longest_text}"
         )
     return tuple(notes)
@@ -369,12 +369,12 @@ def _band_and_interval(setting: KernelSetting) -> tuple[tuple[float, float], int
     none.
     """
     band, every_s = band_and_interval(setting.trigger) or (None, None)
-    absolute = relative = np.nan
+    absolute_width = relative_width = np.nan
     if band is not None and band.absolute_bps is not None:
-        absolute = band.absolute_bps / BPS
+        absolute_width = band.absolute_bps / BPS
     if band is not None and band.relative_bps is not None:
-        relative = band.relative_bps / BPS
-    return (absolute, relative), every_s or 0
+        relative_width = band.relative_bps / BPS
+    return (absolute_width, relative_width), every_s or 0
 
 
 def _check_setting(setting: KernelSetting, assets: int) -> None:
@@ -418,7 +418,7 @@ class SweepResult:
     """Results of settings, one number per setting, values in the numeraire.
 
     `hold_value` is the final value of the first holdings, `turnover` half the sum of absolute
-    changes of holdings, `costs` the cost of trading, `stranded` the part of `final_value` without a
+    changes of holdings, `costs` the cost of trading, `stranded_value` the part of `final_value` without a
     current price at the end. `values[setting, mark]` are values at the requested bars, after
     trading.
     """
@@ -427,8 +427,8 @@ class SweepResult:
     hold_value: Floats
     turnover: Floats
     costs: Floats
-    stranded: Floats
-    rebalances: NDArray[np.int64]
+    stranded_value: Floats
+    rebalance_counts: NDArray[np.int64]
     values: Floats
 
 
@@ -445,8 +445,8 @@ class KernelResult:
     hold_value: float
     turnover: float
     costs: float
-    stranded: float
-    rebalances: int
+    stranded_value: float
+    rebalance_count: int
     values: Floats
     rebalance_bars: NDArray[np.int64]
     holdings: Floats
@@ -461,28 +461,30 @@ def run_kernel(
     kernel, arrays = _kernel(), setting_arrays([setting], len(prices.symbols))
     _check_start_value(start_value)
     mark_bars = np.arange(len(prices.times_s)) if with_path else np.zeros(0, dtype=np.int64)
-    totals, values = np.zeros(6), np.zeros(len(mark_bars))
+    kernel_totals, values = np.zeros(6), np.zeros(len(mark_bars))
     has_traded, holdings = (
         np.zeros(len(mark_bars), dtype=np.bool_),
         np.zeros((len(mark_bars), len(prices.symbols))),
     )
-    (absolute, relative, min_trade), (every_s, cooldown_s) = (
+    (absolute_width, relative_width, min_trade), (every_s, cooldown_s) = (
         arrays.widths_and_min_trade[0],
         arrays.interval_and_cooldown_s[0],
     )
-    kernel.run(
+    kernel.run_setting(
         prices.times_s, prices.trade_prices, prices.quote_prices, prices.bar_states, prices.break_bars, float(start_value),
-        arrays.targets[0], absolute, relative, every_s, cooldown_s, min_trade, arrays.destination_codes[0], arrays.fees[0],
-        arrays.inverse_depths[0], mark_bars, totals, values, has_traded, holdings,
+        arrays.targets[0], absolute_width, relative_width, every_s, cooldown_s, min_trade, arrays.destination_codes[0], arrays.fees[0],
+        arrays.inverse_depths[0], mark_bars, kernel_totals, values, has_traded, holdings,
     )  # fmt: skip
-    final, hold, turnover, costs, stranded = (float(number) for number in totals[:5])
+    final_value, hold_value, turnover, costs, stranded_value = (
+        float(number) for number in kernel_totals[:5]
+    )
     return KernelResult(
-        final,
-        hold,
+        final_value,
+        hold_value,
         turnover,
         costs,
-        stranded,
-        int(totals[5]),
+        stranded_value,
+        int(kernel_totals[5]),
         values,
         np.nonzero(has_traded)[0],
         holdings,
@@ -504,7 +506,7 @@ def sweep(
     _check_start_value(start_value)
     mark_bars = _checked_mark_bars(marks, len(prices.times_s))
     setting_count = len(settings)
-    totals, values = np.zeros((setting_count, 6)), np.zeros((setting_count, len(mark_bars)))
+    kernel_totals, values = np.zeros((setting_count, 6)), np.zeros((setting_count, len(mark_bars)))
     thread_count = min(setting_count, cores or available_cores())
     chunk_size = (
         -(-setting_count // (thread_count * CHUNKS_PER_CORE)) if thread_count > 1 else setting_count
@@ -516,19 +518,25 @@ def sweep(
             prices.times_s, prices.trade_prices, prices.quote_prices, prices.bar_states, prices.break_bars, float(start_value),
             chunk.targets, chunk.widths_and_min_trade, chunk.interval_and_cooldown_s, chunk.destination_codes, chunk.fees,
             chunk.inverse_depths, mark_bars,
-            totals[start : start + chunk_size], values[start : start + chunk_size],
+            kernel_totals[start : start + chunk_size], values[start : start + chunk_size],
         )  # fmt: skip
 
     if thread_count == 1:
         run_chunk(0)
     else:
-        with ThreadPoolExecutor(thread_count) as pool:
-            list(pool.map(run_chunk, range(0, setting_count, chunk_size)))
-    final, hold, turnover, costs, stranded = (
-        np.ascontiguousarray(totals[:, column]) for column in range(5)
+        with ThreadPoolExecutor(thread_count) as executor:
+            list(executor.map(run_chunk, range(0, setting_count, chunk_size)))
+    final_values, hold_values, turnover, costs, stranded_values = (
+        np.ascontiguousarray(kernel_totals[:, column]) for column in range(5)
     )
     return SweepResult(
-        final, hold, turnover, costs, stranded, totals[:, 5].astype(np.int64), values
+        final_values,
+        hold_values,
+        turnover,
+        costs,
+        stranded_values,
+        kernel_totals[:, 5].astype(np.int64),
+        values,
     )
 
 

@@ -46,17 +46,17 @@ def run_in_processes(
     Raises the errors of a chunk; Retryable with the message `lost_message` if a process died.
     """
     # Spawn fresh processes: a fork would share this process's threads and open databases.
-    with ProcessPoolExecutor(processes, get_context("spawn"), _init_process, (job,)) as pool:
+    with ProcessPoolExecutor(processes, get_context("spawn"), _init_process, (job,)) as executor:
         chunk_by_future: dict[Future[R], C] = {}
-        unsubmitted = iter(chunks)
+        remaining_chunks = iter(chunks)
         try:
             while True:
                 while (
                     len(chunk_by_future) < _QUEUED_PER_PROCESS * processes
-                    and (chunk := next(unsubmitted, None)) is not None
+                    and (chunk := next(remaining_chunks, None)) is not None
                 ):
                     with _sigint_blocked():
-                        chunk_by_future[pool.submit(_run_in_process, chunk)] = chunk
+                        chunk_by_future[executor.submit(_run_in_process, chunk)] = chunk
                 if not chunk_by_future:
                     return
                 for future in wait(chunk_by_future, return_when=FIRST_COMPLETED).done:
@@ -141,14 +141,14 @@ def run_locally(job: TuneJob, chunks: Sequence[TuneChunk], cores: int) -> Iterat
         yield from ((chunk, job.run(chunk)) for chunk in full_engine_chunks)
 
 
-PATIENCE_S = 10
+SCHEDULER_TIMEOUT_S = 10
 """Timeout for the scheduler's first answer and for reconnecting."""
-_ADDRESS = re.compile(r"(tcp|tls|ws|wss)://[^\s/@]+:[0-9]{1,5}")
+_ADDRESS_PATTERN = re.compile(r"(tcp|tls|ws|wss)://[^\s/@]+:[0-9]{1,5}")
 
 
 def check_address(address: str) -> None:
     """Raise ConfigError for an invalid scheduler address."""
-    if _ADDRESS.fullmatch(address) is None:
+    if _ADDRESS_PATTERN.fullmatch(address) is None:
         raise ConfigError(
             f"--scheduler: {printable_text(address)[:80]!r} is not an address",
             "write it as dask prints it: tcp://HOST:8786",
@@ -206,7 +206,7 @@ def _import_distributed() -> Any:
 
 def _connect(distributed: Any, address: str) -> Any:
     try:
-        return distributed.Client(address, timeout=PATIENCE_S, set_as_default=False)
+        return distributed.Client(address, timeout=SCHEDULER_TIMEOUT_S, set_as_default=False)
     except (OSError, TimeoutError, ValueError, TypeError) as error:
         raise Retryable(
             f"--scheduler: {address} does not answer ({type(error).__name__})",
@@ -238,8 +238,8 @@ def _cluster_results(
     }
     for future in distributed.as_completed(list(chunk_by_future), loop=client.loop):
         if future.status == "error":
-            raise _worker_error(future.exception(timeout=PATIENCE_S))
-        run_results: list[RunResult] = future.result(timeout=PATIENCE_S)
+            raise _worker_error(future.exception(timeout=SCHEDULER_TIMEOUT_S))
+        run_results: list[RunResult] = future.result(timeout=SCHEDULER_TIMEOUT_S)
         yield chunk_by_future.pop(future), run_results
         future.release()
 

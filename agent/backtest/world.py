@@ -72,7 +72,7 @@ def read_pool(path: Path, token0: Token, token1: Token) -> V3Pool:
     `tick_data` by tick: [gross, net, …].
 
     `tick_data` must list every initialised tick. Raises ConfigError for another format, and unless
-    net liquidity sums to `liquidity` up to the current tick and to zero over all ticks.
+    net liquidity sums to `tick_liquidity` up to the current tick and to zero over all ticks.
     """
     try:
         pool = _parse_pool(json.loads(path.read_text(encoding="utf-8")), path, token0, token1)
@@ -87,7 +87,7 @@ def read_pool(path: Path, token0: Token, token1: Token) -> V3Pool:
     liquidity_at_tick = sum(tick.liquidity_net for tick in pool.ticks if tick.index <= pool.tick)
     if (
         liquidity_at_tick != pool.liquidity
-        or sum(liquidity.liquidity_net for liquidity in pool.ticks) != 0
+        or sum(tick_liquidity.liquidity_net for tick_liquidity in pool.ticks) != 0
     ):
         raise ConfigError(
             f"--pool-state: the ticks of {path.name} do not add up to its liquidity",
@@ -180,7 +180,7 @@ class SimulatedWallet:
 
 
 @dataclass(frozen=True, slots=True)
-class Fill:
+class TransactionCost:
     """Cost of one transaction, values in numeraire base units at the prices of its block;
     `turnover` is half of the traded value.
     """
@@ -217,36 +217,40 @@ class SimulatedWorld:
     settings: SimulationSettings
     wallet: SimulatedWallet
     bar: int = -1
-    block: int = FIRST_BLOCK
+    block_number: int = FIRST_BLOCK
     prices: dict[str, Price] = field(default_factory=dict)
     feeds: tuple[FeedRound, ...] = ()
     pools: dict[str, Pool] = field(default_factory=dict)
     receipts: dict[str, Receipt] = field(default_factory=dict)
-    pending: list[tuple[int, str, UnsignedTx]] = field(default_factory=list)
+    pending_transactions: list[tuple[int, str, UnsignedTx]] = field(default_factory=list)
     venue: SimulatedVenue | None = None
-    fills: list[Fill] = field(default_factory=list)
+    transaction_costs: list[TransactionCost] = field(default_factory=list)
     hold_balances: dict[str, int] = field(default_factory=dict)
     pending_transfers: tuple[tuple[int, Fraction], ...] = ()
     applied_transfers: list[AppliedTransfer] = field(default_factory=list)
     gas_paid: Fraction = Fraction(0)
-    records: list[HoldingsRecord] = field(default_factory=list)
-    columns: dict[str, int] = field(init=False)
-    closes: NDArray[np.float64] = field(init=False)
-    newest_bars: NDArray[np.int64] = field(init=False)
+    holdings_records: list[HoldingsRecord] = field(default_factory=list)
+    column_by_token: dict[str, int] = field(init=False)
+    filled_closes: NDArray[np.float64] = field(init=False)
+    newest_price_bars: NDArray[np.int64] = field(init=False)
     is_stale: NDArray[np.bool_] = field(init=False)
 
     def __post_init__(self) -> None:
         """Derive columns by token, forward-filled prices, and `is_stale` for prices past their
         maximum age.
         """
-        self.columns = columns_by_token(self.backtest, self.table)
-        self.closes = forward_fill(self.table.closes)
-        priced_bars = np.where(np.isnan(self.table.closes), 0, np.arange(self.table.bars)[:, None])
-        self.newest_bars = np.maximum.accumulate(priced_bars, axis=0)
+        self.column_by_token = columns_by_token(self.backtest, self.table)
+        self.filled_closes = forward_fill(self.table.closes)
+        priced_bars = np.where(
+            np.isnan(self.table.closes), 0, np.arange(self.table.bar_count)[:, None]
+        )
+        self.newest_price_bars = np.maximum.accumulate(priced_bars, axis=0)
         if self.settings.silent is not None:
             silent_start, silent_end = self.settings.silent
-            self.newest_bars[silent_start:silent_end] = self.newest_bars[max(silent_start - 1, 0)]
-        ages_s = self.table.times_s[:, None] - self.table.times_s[self.newest_bars]
+            self.newest_price_bars[silent_start:silent_end] = self.newest_price_bars[
+                max(silent_start - 1, 0)
+            ]
+        ages_s = self.table.times_s[:, None] - self.table.times_s[self.newest_price_bars]
         self.is_stale = ages_s > np.array(
             [self._max_age_s(symbol) for symbol in self.table.symbols]
         )
@@ -266,7 +270,7 @@ class SimulatedWorld:
         return self.backtest.portfolio.numeraire
 
     @property
-    def bar_s(self) -> int:
+    def bar_time_s(self) -> int:
         """Time of this bar, Unix seconds."""
         return int(self.table.times_s[self.bar])
 
@@ -278,7 +282,7 @@ class SimulatedWorld:
         is_stale = self.is_stale[self.bar]
         return frozenset(
             token
-            for token, column in self.columns.items()
+            for token, column in self.column_by_token.items()
             if is_stale[column] and token != self.numeraire.address
         )
 
@@ -292,7 +296,7 @@ class SimulatedWorld:
         """Return the bar's time, equal for all its blocks (ports.Clock): later times would delay
         every schedule by one bar.
         """
-        return self.bar_s
+        return self.bar_time_s
 
     def sleep(self, seconds: float) -> None:
         """Advance to the next bar; the duration is ignored (ports.Clock)."""
@@ -300,17 +304,19 @@ class SimulatedWorld:
 
     def head(self) -> Head:
         """Return the newest block."""
-        return Head(CHAIN_ID, self.block, block_hash(self.block), self.now_s(), self.gas_wei)
+        return Head(
+            CHAIN_ID, self.block_number, block_hash(self.block_number), self.now_s(), self.gas_wei
+        )
 
     def advance_to(self, bar: int) -> None:
         """Advance to a bar: set its prices, reset the pools to them, and apply the transfers due.
         The impact of the wallet's trades ends with their bar. Raises EndOfPrices after the last
         bar.
         """
-        if bar >= self.table.bars:
+        if bar >= self.table.bar_count:
             raise EndOfPrices
-        self.record()
-        self.block += bar - self.bar
+        self.record_holdings()
+        self.block_number += bar - self.bar
         self.bar = bar
         if self.venue is not None:
             self.venue.advance_to(bar)
@@ -318,18 +324,18 @@ class SimulatedWorld:
         self._reset_pools()
         self._apply_transfers_due()
 
-    def record(self) -> None:
+    def record_holdings(self) -> None:
         """Record the holdings after this bar if they changed."""
         current_record = HoldingsRecord(
             self.bar, self.wallet.balances, self.hold_balances, self.gas_paid
         )
-        previous_record = self.records[-1] if self.records else None
+        previous_record = self.holdings_records[-1] if self.holdings_records else None
         if self.wallet.balances and (
             previous_record is None
             or (previous_record.balances, previous_record.hold_balances, previous_record.gas_paid)
             != (current_record.balances, current_record.hold_balances, current_record.gas_paid)
         ):
-            self.records.append(
+            self.holdings_records.append(
                 replace(
                     current_record,
                     balances=dict(current_record.balances),
@@ -339,18 +345,20 @@ class SimulatedWorld:
 
     def next_transfer_bar(self) -> int:
         """Return the bar of the owner's next transfer; the number of bars if there is none."""
-        return self.pending_transfers[0][0] if self.pending_transfers else self.table.bars
+        return self.pending_transfers[0][0] if self.pending_transfers else self.table.bar_count
 
     def begin_block(self) -> None:
         """Begin a new block."""
-        self.block += 1
+        self.block_number += 1
 
     def table_price(self, token: str, bar: int) -> Fraction:
         """Return the close of a token in the table's unit; 1 for a token without a column, which is
         that unit.
         """
-        column = self.columns.get(token)
-        return Fraction(1) if column is None else Fraction(str(float(self.closes[bar, column])))
+        column = self.column_by_token.get(token)
+        return (
+            Fraction(1) if column is None else Fraction(str(float(self.filled_closes[bar, column])))
+        )
 
     def price(self, token: Token, bar: int) -> Price:
         """Return the price of a token at a bar, numeraire base units per base unit."""
@@ -368,9 +376,11 @@ class SimulatedWorld:
         """Return the value of balances in numeraire base units, at this bar's prices."""
         return sum((raw * self.prices[token] for token, raw in balances.items()), Fraction(0))
 
-    def wealth(self) -> Fraction:
+    def net_value(self) -> Fraction:
         """Return the value of wallet and margin account after gas, at this bar's prices."""
-        margin_value = Fraction(0) if self.venue is None else self.venue.value(self.numeraire)
+        margin_value = (
+            Fraction(0) if self.venue is None else self.venue.account_value(self.numeraire)
+        )
         return self.value(self.wallet.balances) + margin_value - self.gas_paid
 
     def _apply_transfers_due(self) -> None:
@@ -383,17 +393,21 @@ class SimulatedWorld:
             value = amount * 10**self.numeraire.decimals
             self.applied_transfers.append(
                 AppliedTransfer(
-                    self.bar, self.bar_s, value, self.wealth(), self.value(self.hold_balances)
+                    self.bar,
+                    self.bar_time_s,
+                    value,
+                    self.net_value(),
+                    self.value(self.hold_balances),
                 )
             )
             assets = [asset.token.address for asset in self.backtest.portfolio.assets]
-            mode, numeraire = self.settings.flows_in, self.numeraire.address
+            transfer_mode, numeraire = self.settings.flows_in, self.numeraire.address
             self.wallet.balances = apply_transfer(
-                self.wallet.balances, self.prices, value, mode, numeraire, assets
+                self.wallet.balances, self.prices, value, transfer_mode, numeraire, assets
             )
-            if value > 0 and mode == IN_NUMERAIRE:  # as in the ledger's buy and hold
-                targets = target_shares_bps(self.backtest)
-                for token, raw in buy_at_targets(value, targets, self.prices).items():
+            if value > 0 and transfer_mode == IN_NUMERAIRE:  # as in the ledger's buy and hold
+                target_bps_by_token = target_shares_bps(self.backtest)
+                for token, raw in buy_at_targets(value, target_bps_by_token, self.prices).items():
                     self.hold_balances[token] += floor_int(raw)
             else:
                 self.hold_balances = apply_transfer(
@@ -417,18 +431,18 @@ class SimulatedWorld:
         portfolio, excluded_tokens = self.backtest.portfolio, self.excluded_tokens
         feeds = []
         for token in self.tokens:
-            column = self.columns.get(token.address)
+            column = self.column_by_token.get(token.address)
             price_bar = self.bar
             if (
                 column is not None and token.address not in excluded_tokens
             ):  # steps do not read excluded feeds
-                price_bar = int(self.newest_bars[self.bar, column])
+                price_bar = int(self.newest_price_bars[self.bar, column])
             updated_at_s, feed = int(self.table.times_s[price_bar]), portfolio.feed(token.address)
             self.prices[token.address] = self.price(token, self.bar)
             price = (
                 Fraction(1)
                 if column is None
-                else Fraction(str(float(self.closes[price_bar, column])))
+                else Fraction(str(float(self.filled_closes[price_bar, column])))
             )
             if feed is not None:
                 feeds.append(
@@ -452,7 +466,7 @@ class SimulatedWorld:
             depth *= thin_share
         depth_raw = floor_int(depth * 10**numeraire.decimals)
         excluded_tokens = self.excluded_tokens
-        recorded_pairs = [(pool, {pool.token0, pool.token1}) for pool in settings.recorded]
+        pools_with_pair = [(pool, {pool.token0, pool.token1}) for pool in settings.recorded]
         pools = [
             make_pool(
                 settings.pool,
@@ -464,13 +478,18 @@ class SimulatedWorld:
             )
             for token in self.tokens
             if token.address not in (numeraire.address, *excluded_tokens)
-            and all(pair != {token.address, numeraire.address} for _, pair in recorded_pairs)
+            and all(
+                token_pair != {token.address, numeraire.address}
+                for _, token_pair in pools_with_pair
+            )
         ]
-        for pool, pair in recorded_pairs:
-            previous = self.pools.get(pool.address, pool)
-            if isinstance(previous, V3Pool) and not pair & excluded_tokens:
+        for pool, token_pair in pools_with_pair:
+            previous_pool = self.pools.get(pool.address, pool)
+            if isinstance(previous_pool, V3Pool) and not token_pair & excluded_tokens:
                 pools.append(
-                    arbitrage_pool(previous, self.prices[pool.token0] / self.prices[pool.token1])
+                    arbitrage_pool(
+                        previous_pool, self.prices[pool.token0] / self.prices[pool.token1]
+                    )
                 )
         self.pools = {pool.address: pool for pool in pools}
 
@@ -501,9 +520,9 @@ def balances_at_targets(world: SimulatedWorld) -> dict[str, int]:
     entry_substitute = (
         numeraire if any(asset.token.address == numeraire for asset in portfolio.assets) else ""
     )
-    targets = target_shares_bps(world.backtest)
-    values = _without_margin(
-        world, {token: start_value * bps / BPS for token, bps in targets.items()}
+    target_bps_by_token = target_shares_bps(world.backtest)
+    value_by_token = _without_margin(
+        world, {token: start_value * bps / BPS for token, bps in target_bps_by_token.items()}
     )
     for asset in portfolio.assets:
         token = (
@@ -511,8 +530,8 @@ def balances_at_targets(world: SimulatedWorld) -> dict[str, int]:
             if entry_substitute and asset.token.address in entry_tokens
             else asset.token.address
         )
-        bought_raw = floor_int(values[asset.token.address] / world.prices[token])
-        if values[asset.token.address] and not bought_raw:
+        bought_raw = floor_int(value_by_token[asset.token.address] / world.prices[token])
+        if value_by_token[asset.token.address] and not bought_raw:
             raise ConfigError(
                 f"--value: {float(settings.start_value):g} is too low for one base unit of"
                 f" {asset.token.label} ({asset.token.decimals} decimals)",
@@ -527,7 +546,7 @@ def target_shares_bps(spec: BacktestSpec) -> dict[str, Fraction]:
     """Return the targets of the assets; weights of strategies replace those of the portfolio."""
     split = spec.split
     targets = {asset.token.address: Fraction(asset.target_bps) for asset in spec.portfolio.assets}
-    if split is None or not all(part.weights_bps for part in split.strategies):
+    if split is None or not all(strategy.weights_bps for strategy in split.strategies):
         return targets
     return {
         token: sum(
@@ -550,7 +569,7 @@ def _without_margin(
         world.venue.setup.collateral.address,
         sum(target_values.values(), Fraction(0)),
     )
-    margin_value = world.venue.value(world.numeraire)
+    margin_value = world.venue.account_value(world.numeraire)
     target_values = {
         token: value * (start_value + margin_value) / start_value
         for token, value in target_values.items()

@@ -8,7 +8,7 @@ from agent.chain.lens import CallItem, CallStatus, LensAnswer, answer_words, uin
 from agent.chain.rpc import RpcCall, hex_data, parse_bytes, require_result
 from agent.errors import ErrorCode, Retryable
 from agent.model import DataFee, DataFeeQuote
-from agent.model.rollups import DATA_BYTES, DATA_FEE_ITEM, OPERATOR_GAS
+from agent.model.rollups import DATA_FEE_ITEM, MAX_TX_BYTES, OPERATOR_SAMPLE_GAS
 from agent.signing.calldata import selector
 
 GAS_PRICE_ORACLE = "0x420000000000000000000000000000000000000F"
@@ -27,13 +27,13 @@ def fee_items(data_fee: DataFee) -> list[CallItem]:
         case DataFee.OP_STACK | DataFee.OP_STACK_COPY:
             function_calls = [
                 (_L1_FEE_UPPER_BOUND, 0),
-                (_L1_FEE_UPPER_BOUND, DATA_BYTES),
+                (_L1_FEE_UPPER_BOUND, MAX_TX_BYTES),
                 (_OPERATOR_FEE, 0),
-                (_OPERATOR_FEE, OPERATOR_GAS),
+                (_OPERATOR_FEE, OPERATOR_SAMPLE_GAS),
             ]
             return [
-                CallItem(GAS_PRICE_ORACLE, function + uint_word(value))
-                for function, value in function_calls
+                CallItem(GAS_PRICE_ORACLE, function_selector + uint_word(argument))
+                for function_selector, argument in function_calls
             ]
         case DataFee.ARBITRUM:
             return [CallItem(ARB_GAS_INFO, _PRICES_IN_WEI, max_answer_bytes=192)]
@@ -49,14 +49,19 @@ def read_quote(data_fee: DataFee, answers: Sequence[LensAnswer]) -> DataFeeQuote
         prices = answer_words(answers[0], 2)
         if isinstance(prices, CallStatus):
             return prices
-        fees_wei = [prices[0], prices[0] + prices[1] * DATA_BYTES]
+        fees_wei = [prices[0], prices[0] + prices[1] * MAX_TX_BYTES]
     else:
         words = [answer_words(answer, 1) for answer in answers]
-        if failures := [word for word in words if isinstance(word, CallStatus)]:
+        if failures := [
+            answer_word for answer_word in words if isinstance(answer_word, CallStatus)
+        ]:
             return failures[0]
-        fees_wei = [word[0] for word in words if not isinstance(word, CallStatus)]
+        fees_wei = [
+            answer_word[0] for answer_word in words if not isinstance(answer_word, CallStatus)
+        ]
     if any(wei >> _FEE_BITS for wei in fees_wei) or any(
-        empty > full for empty, full in zip(fees_wei[::2], fees_wei[1::2], strict=True)
+        without_data > with_data
+        for without_data, with_data in zip(fees_wei[::2], fees_wei[1::2], strict=True)
     ):
         return CallStatus.MALFORMED
     return DataFeeQuote(*fees_wei, as_gas=data_fee is DataFee.ARBITRUM)

@@ -49,25 +49,25 @@ class EndpointState:
 
 
 class EndpointHealth:
-    """Record of an endpoint's answers. `now` is a monotonic clock, in seconds."""
+    """Record of an endpoint's answers, by a monotonic clock."""
 
-    def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
-        self._decayed_at_s = now()
+    def __init__(self, clock_s: Callable[[], float]) -> None:
+        self._clock_s = clock_s
+        self._decayed_at_s = clock_s()
         self._success_weight = self._failure_weight = self._latency_sum_s = 0.0
         self._failures_in_row = 0
         self._rest_count = 0
         self._rest_until_s = self._wait_until_s = self._decayed_at_s
         self._why = ""
-        self.lagging = False
+        self.is_lagging = False
 
-    def record_success(self, took_s: float) -> None:
+    def record_success(self, latency_s: float) -> None:
         """Record an answered request, even if individual calls were refused. Quorum compares the
         contents.
         """
         self._decay()
         self._success_weight += 1
-        self._latency_sum_s += took_s
+        self._latency_sum_s += latency_s
         self._failures_in_row = self._rest_count = 0
 
     def record_failure(self, why: str, wait_s: float | None = None) -> None:
@@ -98,23 +98,23 @@ class EndpointHealth:
     def record_lag(self, why: str) -> None:
         """Record a lag. The endpoint's answers about blocks do not count until it has caught up."""
         self.blame(why)
-        self.lagging = True
+        self.is_lagging = True
 
     def record_caught_up(self) -> None:
         """Record that the endpoint no longer lags."""
-        self.lagging = False
+        self.is_lagging = False
 
     @property
     def circuit(self) -> Circuit:
         """Circuit state. In the trial after a rest, a failure doubles the rest and a success puts
         the endpoint back in service.
         """
-        now = self._now()
-        if now < self._wait_until_s:
+        now_s = self._clock_s()
+        if now_s < self._wait_until_s:
             return Circuit.WAIT
-        if now < self._rest_until_s:
+        if now_s < self._rest_until_s:
             return Circuit.OPEN
-        if self.lagging:
+        if self.is_lagging:
             return Circuit.LAGGING
         return Circuit.TRIAL if self._rest_count else Circuit.CLOSED
 
@@ -134,12 +134,12 @@ class EndpointHealth:
     @property
     def state(self) -> EndpointState:
         """Snapshot of the record."""
-        score, now = self.score, self._now()
+        score, now_s = self.score, self._clock_s()
         return EndpointState(
             self.circuit,
             score,
             self._latency_s,
-            max(0.0, self._wait_until_s - now, self._rest_until_s - now),
+            max(0.0, self._wait_until_s - now_s, self._rest_until_s - now_s),
             self._why,
         )
 
@@ -148,12 +148,12 @@ class EndpointHealth:
         return self._latency_sum_s / self._success_weight if self._success_weight > 0 else None
 
     def _decay(self) -> None:
-        now = self._now()
-        factor = 0.5 ** ((now - self._decayed_at_s) / HALF_LIFE_S)
+        now_s = self._clock_s()
+        factor = 0.5 ** ((now_s - self._decayed_at_s) / HALF_LIFE_S)
         self._success_weight *= factor
         self._failure_weight *= factor
         self._latency_sum_s *= factor
-        self._decayed_at_s = now
+        self._decayed_at_s = now_s
 
 
 T = TypeVar("T")
@@ -171,11 +171,11 @@ class EndpointResting(Retryable):
 class Endpoint:
     """A transport with a health record; one request at a time."""
 
-    def __init__(self, transport: Transport, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, transport: Transport, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._transport = transport
-        self._now = now
+        self._clock_s = clock_s
         self._lock = threading.Lock()
-        self.health = EndpointHealth(now)
+        self.health = EndpointHealth(clock_s)
         self.operator = transport.operator
         self.name = getattr(transport, "name", f"endpoint {transport.operator!r}")
 
@@ -188,7 +188,7 @@ class Endpoint:
         return self._transport.requests
 
     @property
-    def busy(self) -> bool:
+    def is_busy(self) -> bool:
         """True while an earlier request is running."""
         return self._lock.locked()
 
@@ -205,7 +205,7 @@ class Endpoint:
                     f"{self.name} is rate limited for {format_duration(int(state.rest_s))} more: {state.why}",
                     code=ErrorCode.RATE_LIMIT,
                 )
-            started_s = self._now()
+            started_s = self._clock_s()
             try:
                 answers = self._transport.batch(calls)
             except EndpointOverloaded as error:
@@ -214,7 +214,7 @@ class Endpoint:
             except TrimtabError as error:
                 self.health.record_failure(error.message)
                 raise
-            self.health.record_success(self._now() - started_s)
+            self.health.record_success(self._clock_s() - started_s)
             return answers
 
 
@@ -327,10 +327,10 @@ class EndpointPool:
             endpoint: Retryable(f"{endpoint.name} had not answered when enough others agreed")
             for endpoint in unanswered
         }
-        in_order = {
+        answers_in_order = {
             endpoint: answers[endpoint] for endpoint in self.endpoints if endpoint in answers
         }
-        return PollResult(in_order, failures)
+        return PollResult(answers_in_order, failures)
 
     def require_quorum(self, poll: PollResult[T]) -> None:
         """Raise unless enough operators answered: OperatorNeeded if every failure needs an
@@ -366,7 +366,7 @@ class EndpointPool:
 
     def record_lag(self, endpoint: Endpoint, why: str) -> None:
         """Record an endpoint whose newest block is too old; `report` tells it once per lag."""
-        if not endpoint.health.lagging:
+        if not endpoint.health.is_lagging:
             self.report(f"{endpoint.name} {why}")
         endpoint.health.record_lag(why)
 
@@ -378,15 +378,17 @@ class EndpointPool:
         """Return the candidates that are neither resting nor busy; if they have too few operators,
         the resting and busy ones too. An endpoint that is rate limiting is never returned.
         """
-        allowed = [
+        not_rate_limited = [
             endpoint for endpoint in candidates if endpoint.health.circuit is not Circuit.WAIT
         ]
         usable = [
             endpoint
-            for endpoint in allowed
-            if endpoint.health.circuit is not Circuit.OPEN and not endpoint.busy
+            for endpoint in not_rate_limited
+            if endpoint.health.circuit is not Circuit.OPEN and not endpoint.is_busy
         ]
-        return usable if len(operators_of(usable)) >= max(1, self.min_operators) else allowed
+        return (
+            usable if len(operators_of(usable)) >= max(1, self.min_operators) else not_rate_limited
+        )
 
 
 def operators_of(endpoints: Iterable[Endpoint]) -> set[str]:

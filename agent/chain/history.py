@@ -89,16 +89,21 @@ def _round_ids(
     """Yield pages of round ids, newest first, down to the first round of the first readable
     phase.
     """
-    phase, newest_number = latest_round_id >> PHASE_BITS, latest_round_id & (2**PHASE_BITS - 1)
+    phase, newest_round_number = (
+        latest_round_id >> PHASE_BITS,
+        latest_round_id & (2**PHASE_BITS - 1),
+    )
     for _ in range(MAX_PHASES):
-        while newest_number > 0:
-            numbers = range(newest_number, max(newest_number - ROUNDS_PER_REQUEST, 0), -1)
-            yield [phase << PHASE_BITS | number for number in numbers]
-            newest_number = max(newest_number - ROUNDS_PER_REQUEST, 0)
+        while newest_round_number > 0:
+            round_numbers = range(
+                newest_round_number, max(newest_round_number - ROUNDS_PER_REQUEST, 0), -1
+            )
+            yield [phase << PHASE_BITS | number for number in round_numbers]
+            newest_round_number = max(newest_round_number - ROUNDS_PER_REQUEST, 0)
         phase -= 1
         if phase <= 0:
             return
-        newest_number = _last_round(transport, feed, phase, block_ref)
+        newest_round_number = _last_round(transport, feed, phase, block_ref)
 
 
 def _last_round(transport: Transport, feed: str, phase: int, block_ref: dict[str, object]) -> int:
@@ -129,9 +134,9 @@ def _rounds_since(round_by_id: dict[int, PastRound], since_s: int) -> tuple[Past
     for _, past_round in sorted(round_by_id.items()):
         if not rounds_in_time or past_round.at_s >= rounds_in_time[-1].at_s:
             rounds_in_time.append(past_round)
-    earlier = [past_round for past_round in rounds_in_time if past_round.at_s < since_s]
+    earlier_rounds = [past_round for past_round in rounds_in_time if past_round.at_s < since_s]
     return (
-        *earlier[-1:],
+        *earlier_rounds[-1:],
         *(past_round for past_round in rounds_in_time if past_round.at_s >= since_s),
     )
 
@@ -178,23 +183,23 @@ def past_twaps(
     request_count = 0
     for pool in [pool for pool in pools if isinstance(pool, V3Pool)]:
         for start in range(0, len(window_ends_s), TWAPS_PER_REQUEST):
-            page = [
+            end_times_s = [
                 end_s
                 for end_s in window_ends_s[start : start + TWAPS_PER_REQUEST]
                 if end_s <= head.timestamp_s
             ]
-            if not page or request_count == MAX_TWAP_REQUESTS:
+            if not end_times_s or request_count == MAX_TWAP_REQUESTS:
                 break
             request_count += 1
             answers = transport.batch(
                 [
                     _twap_call(pool.address, head.timestamp_s - end_s, window_s, block_ref)
-                    for end_s in page
+                    for end_s in end_times_s
                 ]
             )
             twaps = [
                 (end_s, _with_twap(pool, answer, window_s))
-                for end_s, answer in zip(page, answers, strict=True)
+                for end_s, answer in zip(end_times_s, answers, strict=True)
             ]
             for end_s, mean_pool in twaps:
                 pools_by_end.setdefault(end_s, []).extend([] if mean_pool is None else [mean_pool])
@@ -416,10 +421,10 @@ def _transaction_heights(
 def _nonces(transport: Transport, owner: str, heights: Sequence[int]) -> list[int]:
     answers = []
     for start in range(0, len(heights), CALLS_PER_BATCH):
-        page = heights[start : start + CALLS_PER_BATCH]
+        batch_heights = heights[start : start + CALLS_PER_BATCH]
         answers += _require_answers(
             transport,
-            [("eth_getTransactionCount", [owner, hex(height)]) for height in page],
+            [("eth_getTransactionCount", [owner, hex(height)]) for height in batch_heights],
             "states of a day ago",
         )
     return [parse_quantity(answer, "nonce") for answer in answers]
@@ -491,7 +496,7 @@ def _with_feed_answers(
     """
     if not feeds:
         return tuple(transactions)
-    transfer_txs = [tx for tx in transactions if any(tx.receipt.net(owner).values())]
+    transfer_txs = [tx for tx in transactions if any(tx.receipt.net_transfers(owner).values())]
     data = hex_data(LATEST_ROUND_DATA)
     calls: list[RpcCall] = [
         ("eth_call", [{"to": feed, "data": data}, hex(tx.receipt.block_number - 1)])
@@ -506,9 +511,9 @@ def _with_feed_answers(
         ]
     answers_by_hash: dict[str, tuple[tuple[str, int], ...]] = {}
     for index, tx in enumerate(transfer_txs):
-        page = prices[index * len(feeds) : (index + 1) * len(feeds)]
+        tx_prices = prices[index * len(feeds) : (index + 1) * len(feeds)]
         feed_answers = [
-            (feed, price) for feed, price in zip(feeds, page, strict=True) if price is not None
+            (feed, price) for feed, price in zip(feeds, tx_prices, strict=True) if price is not None
         ]
         if len(feed_answers) == len(feeds):
             answers_by_hash[tx.receipt.tx_hash] = tuple(feed_answers)
@@ -521,10 +526,14 @@ def _with_feed_answers(
 def _parse_answer(reply: object) -> int | None:
     """Return the answer of latestRoundData; None if the node has none."""
     try:
-        raw = b"" if isinstance(reply, RpcFault) else parse_bytes(reply, "a price feed")
+        answer_bytes = b"" if isinstance(reply, RpcFault) else parse_bytes(reply, "a price feed")
     except Retryable:
         return None
-    answer = int.from_bytes(raw[32:64], "big", signed=True) if len(raw) == _ROUND_BYTES else 0
+    answer = (
+        int.from_bytes(answer_bytes[32:64], "big", signed=True)
+        if len(answer_bytes) == _ROUND_BYTES
+        else 0
+    )
     return answer if answer > 0 else None
 
 

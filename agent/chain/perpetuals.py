@@ -306,8 +306,11 @@ def _read_margin_account(scope: PerpScope, remaining_answers: QuestionAnswers) -
     )
     sums_by_name = {
         "account value": (margin.settled_value_raw(account), to_signed(account_value) * scale),
-        "maintenance margin": (margin.maintenance_raw(account), to_signed(maintenance_margin)),
-        "free margin": (max(0, margin.free_raw(account)) // scale, free_margin),
+        "maintenance margin": (
+            margin.maintenance_margin_raw(account),
+            to_signed(maintenance_margin),
+        ),
+        "free margin": (max(0, margin.free_margin_raw(account)) // scale, free_margin),
     }
     if other_collateral and free_margin > sums_by_name["free margin"][0]:
         # anyone may deposit another collateral, which is not counted

@@ -131,11 +131,11 @@ def confirmed_value(votes: Sequence[tuple[str, H]], min_operators: int, subject:
     for neither. Raises NoQuorum naming dissenters.
     """
     quorum = quorum_size(len({operator for operator, _ in votes}), min_operators)
-    operators_of_value = operators_by_value(votes)
+    operators_by_answer = operators_by_value(votes)
     ranked = sorted(
-        operators_of_value, key=lambda value: len(operators_of_value[value]), reverse=True
+        operators_by_answer, key=lambda value: len(operators_by_answer[value]), reverse=True
     )
-    if not ranked or len(operators_of_value[ranked[0]]) < quorum:
+    if not ranked or len(operators_by_answer[ranked[0]]) < quorum:
         # The values are untrusted text and are not repeated (T17).
         operator_groups = [
             ", ".join(sorted({operator for operator, answer in votes if answer == value}))
@@ -163,12 +163,12 @@ def is_decided(
 
 def operators_by_value(votes: Iterable[tuple[str, H]]) -> dict[H, set[str]]:
     """Return the operators that give each value; an operator that gives two counts for neither."""
-    values_of: dict[str, set[H]] = {}
+    values_by_operator: dict[str, set[H]] = {}
     operators: dict[H, set[str]] = {}
     for operator, value in votes:
-        values_of.setdefault(operator, set()).add(value)
+        values_by_operator.setdefault(operator, set()).add(value)
         operators.setdefault(value, set())
-    for operator, values in values_of.items():
+    for operator, values in values_by_operator.items():
         if len(values) == 1:
             operators[next(iter(values))].add(operator)
     return operators
@@ -300,10 +300,10 @@ def _heights(height_by_endpoint: Mapping[Endpoint, int], *, lowest: bool = False
     """Return the newest block by operator: the highest of its endpoints, or with `lowest` the
     lowest.
     """
-    pick = min if lowest else max
+    choose = min if lowest else max
     heights: dict[str, int] = {}
     for endpoint, block_number in height_by_endpoint.items():
-        heights[endpoint.operator] = pick(
+        heights[endpoint.operator] = choose(
             heights.get(endpoint.operator, block_number), block_number
         )
     return heights

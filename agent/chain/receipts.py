@@ -164,11 +164,11 @@ def _added_liquidity(logs: Sequence[Log]) -> tuple[LiquidityAdded, ...]:
         topics = topics_of(log, INCREASE_LIQUIDITY, 2)
         if topics is None:
             continue
-        body = parse_bytes(log.get("data"), "log data")
-        if len(body) != 96:
+        data = parse_bytes(log.get("data"), "log data")
+        if len(data) != 96:
             continue
         liquidity, amount0, amount1 = (
-            int.from_bytes(body[start : start + 32], "big") for start in (0, 32, 64)
+            int.from_bytes(data[start : start + 32], "big") for start in (0, 32, 64)
         )
         manager, token_id = emitter(log), _topic_number(topics[1])
         added_positions.append(
@@ -524,29 +524,31 @@ def revert_message(code: str) -> str:
 
 
 def _reason_from_data(data: bytes) -> str:
-    error_selector, body = data[:4], data[4:]
+    error_selector, argument_data = data[:4], data[4:]
     if error_selector == _ERROR_SELECTOR:
         try:
-            return revert_message(str(abi_decode(["string"], body)[0]))
+            return revert_message(str(abi_decode(["string"], argument_data)[0]))
         except Exception:  # eth_abi raises many error types on malformed bytes
             return "reverted with a reason that cannot be decoded"
-    if error_selector == _PANIC_SELECTOR and len(body) == 32:
-        panic_code = int.from_bytes(body, "big")
+    if error_selector == _PANIC_SELECTOR and len(argument_data) == 32:
+        panic_code = int.from_bytes(argument_data, "big")
         return (
             f"the contract panicked: {_PANICS.get(panic_code, 'panic')} (Panic 0x{panic_code:02x})"
         )
     if error_selector in CUSTOM_ERRORS:
         signature, description = CUSTOM_ERRORS[error_selector]
         error_name, _, argument_types = signature.rstrip(")").partition("(")
-        return f"{description.format(_error_argument(argument_types, body))} ({error_name})"
+        return (
+            f"{description.format(_error_argument(argument_types, argument_data))} ({error_name})"
+        )
     if len(error_selector) == 4:
         return f"reverted with custom error 0x{error_selector.hex()}"
     return "reverted with data that cannot be decoded"
 
 
-def _error_argument(abi_type: str, body: bytes) -> str:
+def _error_argument(abi_type: str, argument_data: bytes) -> str:
     """Return the single value carried by a Rebalancer error."""
-    word = body[:32]
+    word = argument_data[:32]
     if len(word) != 32:
         return "?"
     if abi_type == "address":

@@ -116,14 +116,14 @@ class SafeContract:
     def require_hash(self, tx: UnsignedTx) -> str:
         """Return the hash to sign. Raises OperatorNeeded if the Safe returns another hash."""
         own_hash, fields = safe_tx_hash(self.address, tx), safe_tx_fields(tx)
-        values = [
+        field_values = [
             parse_bytes(fields[name], name) if abi_type == "bytes" else fields[name]
             for abi_type, name in _SAFE_TX_FIELDS
         ]
         signature = f"getTransactionHash({','.join(abi_type for abi_type, _ in _SAFE_TX_FIELDS)})"
         safe_hash = hex_data(
             self._call_view(
-                signature, [abi_type for abi_type, _ in _SAFE_TX_FIELDS], values, ["bytes32"]
+                signature, [abi_type for abi_type, _ in _SAFE_TX_FIELDS], field_values, ["bytes32"]
             )[0]
         )
         if safe_hash != own_hash:
@@ -307,13 +307,13 @@ class SafeOwners:
         }
         digest = safe_tx_hash(self.address, tx)
         # numbers as text, since wallets read JSON numbers with 53 bits only
-        typed_tx = {**typed_data(self.address, tx), "message": fields}
+        typed_data_json = {**typed_data(self.address, tx), "message": fields}
         return {
             "kind": "safe",
             "safe": self.address,
             "safe_tx": fields,
             "safe_tx_hash": digest,
-            "typed_data": typed_tx,
+            "typed_data": typed_data_json,
         }
 
     def mined_at_nonce(self, tx: UnsignedTx, since_block: int) -> MinedTransaction | None:

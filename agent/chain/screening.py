@@ -198,7 +198,7 @@ def _is_revert(fault: RpcFault) -> bool:
     return fault.code == 3 or bool(fault.data) or any(phrase in text for phrase in revert_words)
 
 
-NOBODY = "0x000000000000000000000000000000007472696D"
+UNLISTED_ADDRESS = "0x000000000000000000000000000000007472696D"
 """Address that no blocklist is expected to contain."""
 _PAUSED_SELECTOR = bytes.fromhex("5c975abb")
 _LIST_VIEWS = ("fe575a87", "e47d6060", "dbac26e9", "fbac3951", "59bf1abe")
@@ -231,7 +231,7 @@ def explain_failure(
     block_ref: object,
 ) -> ScreenResult:
     """Return the finding of one token whose trial or single calls failed, with one more request."""
-    if result[0] is not TokenFinding.UNKNOWN and not result[0].accepted:
+    if result[0] is not TokenFinding.UNKNOWN and not result[0].is_tradable:
         return result
     bad_outcomes = (TransferOutcome.FALSE, TransferOutcome.ODD)
     if any(call.outcome in bad_outcomes for call in failed_calls):
@@ -241,20 +241,20 @@ def explain_failure(
         label_by_address[tested_move.pool.address] = f"pool {tested_move.pool.address}"
         label_by_address.setdefault(tested_move.payee or wallet, "the router")
         label_by_address.setdefault(tested_move.spender or wallet, "the router")
-    items = [CallItem(move.token, _PAUSED_SELECTOR)]
-    items += [
+    view_calls = [CallItem(move.token, _PAUSED_SELECTOR)]
+    view_calls += [
         CallItem(move.token, address_call(bytes.fromhex(view), address))
         for address in label_by_address
         for view in _LIST_VIEWS
     ]
-    pages = LensPages(items)
+    pages = LensPages(view_calls)
     balance_raw = next(
         (holding.raw for holding in snapshot.holdings if holding.token == move.token), 0
     )
     calls = [
-        transfer_call(move.token, move.pool.address, NOBODY, move.raw, block_ref),
-        transfer_call(move.token, wallet, NOBODY, min(balance_raw, move.raw), block_ref),
-        transfer_from_call(move.token, NOBODY, wallet, move.pool.address, 0, block_ref),
+        transfer_call(move.token, move.pool.address, UNLISTED_ADDRESS, move.raw, block_ref),
+        transfer_call(move.token, wallet, UNLISTED_ADDRESS, min(balance_raw, move.raw), block_ref),
+        transfer_from_call(move.token, UNLISTED_ADDRESS, wallet, move.pool.address, 0, block_ref),
     ]
     calls += pages.calls(block_ref)
     replies = pages.complete(transport, calls, transport.batch(calls))
@@ -392,7 +392,7 @@ class TokenScreen:
                 result = explain_failure(
                     self.transport, step.snapshot, move, result, failed_calls, block_ref
                 )
-            if result[0].accepted:
+            if result[0].is_tradable:
                 result = (
                     _judge_traits(trait_answers[4 * index : 4 * index + 4])
                     or self._find_rebasing(step, move.token, earlier_balances[index])

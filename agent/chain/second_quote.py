@@ -37,14 +37,14 @@ def web3_6_names() -> Iterator[None]:
     """
     import web3.types
 
-    cache: Any = ModuleType(_CACHE_MODULE)
-    cache.construct_simple_cache_middleware = _no_caching
-    types: Any = web3.types
-    sys.modules[_CACHE_MODULE], types.Middleware = cache, Any
+    cache_module: Any = ModuleType(_CACHE_MODULE)
+    cache_module.construct_simple_cache_middleware = _no_caching
+    web3_types: Any = web3.types
+    sys.modules[_CACHE_MODULE], web3_types.Middleware = cache_module, Any
     try:
         yield
     finally:
-        del sys.modules[_CACHE_MODULE], types.Middleware
+        del sys.modules[_CACHE_MODULE], web3_types.Middleware
 
 
 def _no_caching(*_: object, **__: object) -> NoReturn:

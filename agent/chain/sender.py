@@ -70,7 +70,7 @@ class NodeSender:
         because that check would require the price of a whole block. Raises Retryable if the node
         cannot simulate.
         """
-        request, block_tag = _request(tx, sender), _tag(height)
+        request, block_tag = _call_object(tx, sender), _block_tag(height)
         chain_id, block, call_answer, gas_answer, *fee_answers = self._transport.batch(
             [
                 ("eth_chainId", []),
@@ -92,14 +92,14 @@ class NodeSender:
                 0,
                 head,
             )
-        for outcome in (call_answer, gas_answer):
-            if isinstance(outcome, RpcFault):
+        for simulated_answer in (call_answer, gas_answer):
+            if isinstance(simulated_answer, RpcFault):
                 return Simulation(
                     False,
-                    _failure_reason(outcome),
+                    _failure_reason(simulated_answer),
                     0,
                     head,
-                    reverted=_is_contract_failure(outcome, tx),
+                    reverted=_is_contract_failure(simulated_answer, tx),
                 )
         if tx.data.startswith(hex_data(APPROVE)) and _is_not_true(
             parse_bytes(call_answer, "the simulated call")
@@ -110,7 +110,7 @@ class NodeSender:
         try:
             quote = node_quote(self._transport.name, self._data_fee, fee_answers)
         except Retryable as error:  # no reason to keep a revocation or a cancel from being sent
-            return Simulation(True, "", gas_units, head, data_fee_unread=error.message)
+            return Simulation(True, "", gas_units, head, data_fee_unknown_reason=error.message)
         data_fee_wei = (
             0 if quote is None else quote.most_wei(max(tx.gas, gas_units), len(tx.data) // 2 - 1)
         )
@@ -182,7 +182,7 @@ class NodeSender:
     def head(self, height: int | None = None) -> Head:
         """Return the header of the newest block, or of the block at `height`."""
         chain_id, block = self._transport.batch(
-            [("eth_chainId", []), ("eth_getBlockByNumber", [_tag(height), False])]
+            [("eth_chainId", []), ("eth_getBlockByNumber", [_block_tag(height), False])]
         )
         return parse_head(
             _require_answer(block, "the head"),
@@ -227,11 +227,11 @@ def _raise_refusal(tx_hash: str, fault: RpcFault) -> None:
     )
 
 
-def _tag(height: int | None) -> str:
+def _block_tag(height: int | None) -> str:
     return "latest" if height is None else hex(height)
 
 
-def _request(tx: UnsignedTx, sender: str) -> dict[str, str]:
+def _call_object(tx: UnsignedTx, sender: str) -> dict[str, str]:
     """Return the transaction as the object of eth_call and eth_estimateGas."""
     request = {"from": sender, "to": tx.to, "data": tx.data, "value": hex(tx.value_wei)}
     if tx.gas == 0:
@@ -297,9 +297,9 @@ def _is_contract_failure(fault: RpcFault, tx: UnsignedTx) -> bool:
     return _is_revert(fault) or is_gas_burned or "out of gas" in fault.message.lower()
 
 
-def _is_not_true(returned: bytes) -> bool:
+def _is_not_true(return_data: bytes) -> bool:
     """Return whether an ERC-20 call returned data other than true. No data is success (USDT)."""
-    return len(returned) > 0 and int.from_bytes(returned, "big") != 1
+    return len(return_data) > 0 and int.from_bytes(return_data, "big") != 1
 
 
 T = TypeVar("T")
@@ -379,15 +379,15 @@ class QuorumSender:
             for endpoint, result in results:
                 if (operator := endpoint.operator) in succeeding_operators:
                     gas_by_operator[operator] = max(gas_by_operator.get(operator, 0), result.gas)
-                    if result.data_fee_unread:
-                        unread_reason = result.data_fee_unread
+                    if result.data_fee_unknown_reason:
+                        unread_reason = result.data_fee_unknown_reason
                     else:
                         fee_by_operator[operator] = max(
                             fee_by_operator.get(operator, 0), result.data_fee_wei
                         )
             gas_units, head = lowest_sufficient(gas_by_operator, quorum), results[0][1].head
             if len(fee_by_operator) < quorum:
-                return Simulation(True, "", gas_units, head, data_fee_unread=unread_reason)
+                return Simulation(True, "", gas_units, head, data_fee_unknown_reason=unread_reason)
             fee_wei = lowest_sufficient(fee_by_operator, quorum)
             return Simulation(True, "", gas_units, head, data_fee_wei=fee_wei)
         failed_results = [(endpoint, result) for endpoint, result in results if not result.ok]
@@ -467,18 +467,22 @@ class QuorumSender:
         answers = self._poll(lambda node: node.nonces(owner), lambda _: True)
         latest_by_operator: dict[str, int] = {}
         pending_by_operator: dict[str, int] = {}
-        for endpoint, (used_nonce, queued_nonce) in answers.items():
+        for endpoint, (latest_nonce, pending_nonce) in answers.items():
             latest_by_operator[endpoint.operator] = min(
-                latest_by_operator.get(endpoint.operator, used_nonce), used_nonce
+                latest_by_operator.get(endpoint.operator, latest_nonce), latest_nonce
             )
             pending_by_operator[endpoint.operator] = max(
                 pending_by_operator.get(endpoint.operator, 0),
-                queued_nonce if queued_nonce > used_nonce else 0,
+                pending_nonce if pending_nonce > latest_nonce else 0,
             )
         quorum = quorum_size(len(latest_by_operator), self._endpoint_pool.min_operators)
-        confirmed = highest_confirmed(latest_by_operator, quorum)
-        self._blame(answers.items(), lambda pair: pair[0] > confirmed, "the wallet's nonce")
-        return confirmed, max(confirmed, lowest_sufficient(pending_by_operator, quorum))
+        confirmed_nonce = highest_confirmed(latest_by_operator, quorum)
+        self._blame(
+            answers.items(),
+            lambda nonce_pair: nonce_pair[0] > confirmed_nonce,
+            "the wallet's nonce",
+        )
+        return confirmed_nonce, max(confirmed_nonce, lowest_sufficient(pending_by_operator, quorum))
 
     def head(self) -> Head:
         """See ports.Sender. Returns the newest header that enough operators agree on."""

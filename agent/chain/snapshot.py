@@ -70,7 +70,7 @@ def read_past_prices(
         scope,
         tokens=(),
         spenders=(),
-        code=(),
+        code_addresses=(),
         positions=(),
         pair_spender=None,
         supplies=(),
@@ -110,7 +110,8 @@ def _read_pages(
     answers = read_batch(provider, calls)
     page_count = len(pages.pages)
     return [
-        pages.decode(answers[i * page_count : (i + 1) * page_count]) for i in range(len(hashes))
+        pages.decode(answers[index * page_count : (index + 1) * page_count])
+        for index in range(len(hashes))
     ]
 
 
@@ -376,13 +377,15 @@ class ChainReader:
     ) -> Snapshot:
         agreement, parts = reading.agreement, snapshot_parts(scope, reading.answers)
         # The code of new proxy implementations is read from the next snapshot on.
-        known_addresses = (*scope.code, tokens.UNREAD_ADDRESS)
+        known_addresses = (*scope.code_addresses, tokens.UNREAD_ADDRESS)
         if new_addresses := [
             implementation.address
             for implementation in reading.implementations
             if implementation.address not in known_addresses
         ]:
-            self.scope = replace(self.scope, code=(*self.scope.code, *new_addresses))
+            self.scope = replace(
+                self.scope, code_addresses=(*self.scope.code_addresses, *new_addresses)
+            )
         failed_items = tuple(
             QuarantinedItem("endpoint", endpoint.operator, failure.message)
             for endpoint, failure in reading.failures.items()
@@ -448,12 +451,12 @@ def _newest_head(first_answers: Mapping[Endpoint, _HeadAnswer], min_operators: i
 def _by_operator(
     first_answers: Mapping[Endpoint, _HeadAnswer],
     field_of: Callable[[_HeadAnswer], int],
-    pick: Callable[[int, int], int],
+    choose: Callable[[int, int], int],
 ) -> dict[str, int]:
     values: dict[str, int] = {}
     for endpoint, head_answer in first_answers.items():
         value = field_of(head_answer)
-        values[endpoint.operator] = pick(values.get(endpoint.operator, value), value)
+        values[endpoint.operator] = choose(values.get(endpoint.operator, value), value)
     return values
 
 

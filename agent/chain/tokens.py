@@ -124,11 +124,11 @@ def find_proxies(transport: Transport, tokens: Sequence[str]) -> tuple[ProxyRef,
     )
     filled_slots: dict[str, tuple[str, str]] = {}
     for (token, slot), answer in zip(slots, slot_answers, strict=True):
-        value = parse_quantity(
+        slot_value = parse_quantity(
             require_result(transport.name, "eth_getStorageAt", answer), "a storage slot"
         )
-        if value and token not in filled_slots:
-            filled_slots[token] = (slot, address_from_word(value & (1 << 160) - 1))
+        if slot_value and token not in filled_slots:
+            filled_slots[token] = (slot, address_from_word(slot_value & (1 << 160) - 1))
     implementers = [
         filled_slots[token][1]
         if token in filled_slots and filled_slots[token][0] == BEACON_SLOT
@@ -220,7 +220,7 @@ def needed_approvals(plan: Plan, snapshot: Snapshot, router: str) -> tuple[tuple
 
 
 def lacking_approvals(
-    amounts: Mapping[str, int], snapshot: Snapshot, spender: str
+    raw_by_token: Mapping[str, int], snapshot: Snapshot, spender: str
 ) -> tuple[tuple[str, int], ...]:
     """Return the approvals of `spender` needed for these base units, in order, as (token, base
     units).
@@ -229,9 +229,13 @@ def lacking_approvals(
     tokens like USDT refuse to change one non-zero allowance into another. Raises Refused if an
     allowance is not in the snapshot.
     """
-    allowance_by_token = {a.token: a.raw for a in snapshot.allowances if a.spender == spender}
+    allowance_by_token = {
+        allowance.token: allowance.raw
+        for allowance in snapshot.allowances
+        if allowance.spender == spender
+    }
     approvals: list[tuple[str, int]] = []
-    for token, raw in amounts.items():
+    for token, raw in raw_by_token.items():
         if token not in allowance_by_token:
             raise Refused(
                 f"the allowance of {spender} for {token} is not in the snapshot of block"
@@ -253,7 +257,11 @@ def open_allowances(snapshot: Snapshot) -> tuple[tuple[str, str], ...]:
     """Return (token, spender) of every allowance above zero. Outside an open plan there should be
     none.
     """
-    return tuple((a.token, a.spender) for a in snapshot.allowances if a.raw > 0)
+    return tuple(
+        (allowance.token, allowance.spender)
+        for allowance in snapshot.allowances
+        if allowance.raw > 0
+    )
 
 
 def encode_approve(spender: str, raw: int) -> str:

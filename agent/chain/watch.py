@@ -202,7 +202,7 @@ class LayerScope(Protocol):
 class SnapshotScope:
     """Scope of a snapshot.
 
-    `code` are addresses whose code hash is read; `twap_window_s` 0 reads no TWAP. For
+    `code_addresses` are addresses whose code hash is read; `twap_window_s` 0 reads no TWAP. For
     `pair_spender`, the allowances of the V2 positions' LP tokens are read (None: no spender).
     `proxies` are proxy tokens, whose implementation is read too. `supplies` are tokens whose total
     supply is read. Ticks are read for a move of a pool's marginal price by `impact_bps` in either
@@ -215,7 +215,7 @@ class SnapshotScope:
     spenders: tuple[str, ...]
     pools: tuple[PoolRef, ...]
     feeds: tuple[str, ...]
-    code: tuple[str, ...]
+    code_addresses: tuple[str, ...]
     twap_window_s: int
     impact_bps: int
     positions: tuple[PositionRef, ...] = ()
@@ -289,7 +289,9 @@ def snapshot_questions(scope: SnapshotScope) -> list[LensQuestion]:
         questions.append(LensQuestion(f"pool of {pool.venue}", pool.address, pool_item))
     for feed in scope.feeds:
         questions += [LensQuestion(name, feed, item) for name, item in feed_questions(feed)]
-    questions.extend(LensQuestion("code", address, CodeItem(address)) for address in scope.code)
+    questions.extend(
+        LensQuestion("code", address, CodeItem(address)) for address in scope.code_addresses
+    )
     for ref in scope.positions:
         position = ref.confirmed
         questions += [
@@ -435,15 +437,15 @@ def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
     pools: list[V2Pool | V3Pool] = []
     for pool in scope.pools:
         question, answer = next(remaining_answers)
-        read_pool = (
+        pool_reading = (
             _v2_pool(pool, answer)
             if pool.kind is PoolKind.V2
             else _v3_pool(pool, answer, scope.twap_window_s)
         )
-        if isinstance(read_pool, CallStatus):
-            quarantine(question, read_pool)
+        if isinstance(pool_reading, CallStatus):
+            quarantine(question, pool_reading)
         else:
-            pools.append(read_pool)
+            pools.append(pool_reading)
     feeds: list[FeedRound] = []
     for feed in scope.feeds:
         latest_round, unread_items = read_feed(
@@ -452,7 +454,7 @@ def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
         feeds += [] if latest_round is None else [latest_round]
         quarantined += unread_items
     code_hashes: list[CodeHash] = []
-    for address in scope.code:
+    for address in scope.code_addresses:
         question, answer = next(remaining_answers)
         if isinstance(answer, bytes):
             code_hashes.append(CodeHash(address, "0x" + answer.hex()))
@@ -481,7 +483,8 @@ def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
         for pool in scope.pools
     }
     pools = [
-        replace(read_pool, unwritten=unwritten_by_pool[read_pool.address]) for read_pool in pools
+        replace(pool_reading, unwritten=unwritten_by_pool[pool_reading.address])
+        for pool_reading in pools
     ]
     supply_answers = [(token, answer_uint(next(remaining_answers)[1])) for token in scope.supplies]
     supplies = tuple(

@@ -210,8 +210,8 @@ def backtest(
     """
     from agent import app as api
 
-    pages = report_paths("backtest", html, config, keep)
-    file = api.prices_file(prices, sample)
+    page_paths = report_paths("backtest", html, config, keep)
+    price_path = api.prices_file(prices, sample)
     if sample and native and gas_prices is None and gas == NO_GAS_PRICE:
         gas_prices = api.sample_files()[1]
     market = api.MarketOptions(
@@ -230,9 +230,9 @@ def backtest(
     )
     with progress_display("reading prices", as_json) as status:
 
-        def progress(done: int, bars: int) -> None:
+        def progress(finished_bars: int, bar_count: int) -> None:
             if status is not None:
-                status.update(f"bar {done} of {bars}")
+                status.update(f"bar {finished_bars} of {bar_count}")
 
         portfolio = api.PortfolioOptions(
             config, target, band, every, destination, numeraire, native, symbol_mapping, decimals
@@ -241,7 +241,7 @@ def backtest(
         document: dict[str, Any] = {}
         if futures_target or (not target and api.has_futures(config)):
             futures_backtest = api.backtest_futures(
-                file,
+                price_path,
                 api.FuturesBookOptions(
                     target=futures_target,
                     leverage=leverage,
@@ -266,10 +266,10 @@ def backtest(
                 document = api.backtest_document(result)
             document["futures"] = api.futures_backtest_document(futures_backtest)
         else:
-            result = api.backtest(file, market, portfolio, funding=funding, progress=progress)
+            result = api.backtest(price_path, market, portfolio, funding=funding, progress=progress)
             document = api.backtest_document(result)
-    for page in pages:
-        written_paths = [str(path) for path in api.write_report(result, page, book_result)]
+    for page_path in page_paths:
+        written_paths = [str(path) for path in api.write_report(result, page_path, book_result)]
         document["report"] = document.get("report", []) + written_paths
     emit(document, as_json, lambda: _show_backtest(document))
 
@@ -282,12 +282,12 @@ def report_paths(
     """
     from agent import app as api
 
-    pages = [] if html is None else [html]
+    page_paths = [] if html is None else [html]
     if keep:
-        pages.append(api.new_report_path(config, report_kind))
-    for page in pages:
-        api.check_report_path(page)
-    return pages
+        page_paths.append(api.new_report_path(config, report_kind))
+    for page_path in page_paths:
+        api.check_report_path(page_path)
+    return page_paths
 
 
 def progress_display(text: str, as_json: bool) -> AbstractContextManager[Status | None]:
@@ -301,7 +301,7 @@ def format_premium(premium: Document, twr: float, hold_twr: float) -> str:
     """Format the log return against holding and its parts; the remainder is gas money and external
     transfers.
     """
-    parts = {name: f"{100 * float(number):+.3f}%" for name, number in premium.items()}
+    part_texts = {name: f"{100 * float(number):+.3f}%" for name, number in premium.items()}
     advantage = float(premium["advantage"])
     excess, remainder_text = advantage, ""
     if min(twr, hold_twr) > -1:
@@ -313,30 +313,30 @@ def format_premium(premium: Document, twr: float, hold_twr: float) -> str:
         excess = advantage
     return (
         f"log return against holding {100 * excess:+.3f}%:"
-        f" {parts['excess_growth']} from rebalancing itself, {parts['off_target']} from weights off"
-        f" target, less {parts['dispersion']} that holding gains from growing winners, less"
-        f" {parts['costs']} of costs{remainder_text}"
+        f" {part_texts['excess_growth']} from rebalancing itself, {part_texts['off_target']} from weights off"
+        f" target, less {part_texts['dispersion']} that holding gains from growing winners, less"
+        f" {part_texts['costs']} of costs{remainder_text}"
     )
 
 
 def _show_backtest(document: Document) -> None:
     if "final_value" in document:
-        _show_spot(document)
+        _show_portfolio(document)
     if "futures" in document:
         show_book(document["futures"])
         if "final_value" not in document:
             show_report(document)
 
 
-def _show_spot(document: Document) -> None:
+def _show_portfolio(document: Document) -> None:
     _show_figures(document)
     _show_returns(document)
     if document["halted_bars"]:
         say(f"{document['halted_bars']} bars without a decision: stale or contradictory data")
     for setting, count in document["held_back"].items():
         say(f"held {count} times by {setting}, although a trade was due")
-    for why, count in document["refused"].items():
-        say(f"refused {count} times: {why}")
+    for reason, count in document["refused"].items():
+        say(f"refused {count} times: {reason}")
     _show_health(document)
     for note in document["notes"]:
         say(note)
@@ -357,8 +357,8 @@ def _show_health(document: Document) -> None:
 
 def show_report(document: Document) -> None:
     """Print the paths of the report's files, if there is one."""
-    written = document.get("report", [])
-    for page_path, data_path in zip(written[::2], written[1::2], strict=True):
+    written_paths = document.get("report", [])
+    for page_path, data_path in zip(written_paths[::2], written_paths[1::2], strict=True):
         say(f"report: {page_path}, as data: {data_path}")
 
 
@@ -389,7 +389,7 @@ def _show_figures(document: Document) -> None:
     )
     for name, key in FIGURE_KEYS:
         figure_table.add_row(
-            name, *(figure_text(key, variant[key]) for variant in figures.values())
+            name, *(figure_text(key, book_figures[key]) for book_figures in figures.values())
         )
     for kind in ("fees", "impact", "gas"):
         cost_text = money(document["costs"][kind])
@@ -426,14 +426,16 @@ def _show_funding(document: Document, unit: str) -> None:
     from agent.cli.display.tables import money, table
 
     figure_table = table(f"funding, in {unit}", ("asset",), ("received", "a year"))
-    for name, row in (
+    for name, asset_funding in (
         *document["assets"].items(),
         ("all", {**document, "carry": document["total"]}),
     ):
         yearly_text = (
-            "" if row["yearly_rate"] is None else f"{100 * float(row['yearly_rate']):+.2f}%"
+            ""
+            if asset_funding["yearly_rate"] is None
+            else f"{100 * float(asset_funding['yearly_rate']):+.2f}%"
         )
-        figure_table.add_row(name, money(row["carry"]), yearly_text)
+        figure_table.add_row(name, money(asset_funding["carry"]), yearly_text)
     out.print(figure_table)
     say(
         f"{document['intervals']:,} funding payments to shorts as large as the holdings (negative:"

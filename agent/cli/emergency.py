@@ -93,10 +93,10 @@ def pause(
     with show_spinner("Paused. Reading the chain") as spinner:
 
         def confirm(exposure: OpenExposure) -> bool:
-            if not exposure.waiting and not exposure.allowed:
+            if not exposure.pending_intents and not exposure.open_allowances:
                 return True
             with spinner.hidden():
-                err.print(_exposure_table(fill(owner.ExposedDocument, exposure)))
+                err.print(_exposure_table(fill(owner.CancelAndRevokeDocument, exposure)))
                 return ask("Paused. Cancel and revoke all of this?")
 
         report = api.pause_hard(
@@ -146,15 +146,19 @@ def _exposure_table(document: Document) -> FigureTable:
         "To cancel and revoke",
         ("", "what", "of"),
         rows=(
-            ("cancel", item["note"], f"{item['hash'] or 'never signed'}, nonce {item['nonce']}")
-            for item in document["cancel"]
+            (
+                "cancel",
+                transaction["note"],
+                f"{transaction['hash'] or 'never signed'}, nonce {transaction['nonce']}",
+            )
+            for transaction in document["cancel"]
         ),
     )
-    for item in document["revoke"]:
+    for allowance in document["revoke"]:
         table.add_row(
             "to zero",
-            f"allowance of {item['symbol']}",
-            f"{item['holder']} {item['spender']}",
+            f"allowance of {allowance['symbol']}",
+            f"{allowance['holder']} {allowance['spender']}",
         )
     return table
 
@@ -446,7 +450,7 @@ def request(
 
     pairs = [_parse_argument(text) for text in arguments or ()]
     if kind in ("pause", "resume") or (kind == "stop" and not pairs):
-        _queue(config, kind, pairs, "", as_json=as_json)
+        _queue_control(config, kind, pairs, "", as_json=as_json)
         return
     if not plan:
         with show_spinner(READING_CHAIN) as spinner:
@@ -463,10 +467,10 @@ def request(
                     if not ask("Queue the confirmation of this plan?"):
                         raise typer.Exit(EXIT_REFUSED)
         plan = preview["plan_hash"]
-    _queue(config, kind, pairs, plan, as_json=as_json)
+    _queue_control(config, kind, pairs, plan, as_json=as_json)
 
 
-def _queue(
+def _queue_control(
     config: Path, kind: str, pairs: list[tuple[str, str]], plan: str, *, as_json: bool
 ) -> None:
     from agent import app as api

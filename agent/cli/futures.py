@@ -260,7 +260,7 @@ def hedge(
 
 def _carry_out(
     config: Path,
-    act: Callable[[Agent, Confirm, Progress], StepOutcome],
+    request_step: Callable[[Agent, Confirm, Progress], StepOutcome],
     style: PrintStyle,
     send: bool,
     yes: bool,
@@ -272,7 +272,7 @@ def _carry_out(
     """
     with open_for_command(config, send=send, yes=yes) as (agent, spinner):
         confirm = confirmer(agent, yes, spinner, verbose=style.verbose)
-        outcome = act(agent, confirm, spinner.update)
+        outcome = request_step(agent, confirm, spinner.update)
         with spinner.hidden():
             code = show_outcome(
                 outcome,

@@ -81,7 +81,7 @@ def history(
     def show() -> None:
         out.print(steps_table(document))
         if out.is_terminal and any(
-            len(row["reason"]) > MAX_REASON_LENGTH for row in document["steps"]
+            len(step["reason"]) > MAX_REASON_LENGTH for step in document["steps"]
         ):
             note("Long reasons are truncated; trimtab explain STEP shows them in full.")
         if document["corrections"]:
@@ -120,14 +120,14 @@ def steps_table(document: Document) -> FigureTable:
     figure_table = table(
         "Steps, newest first", ("step", "time (UTC)", "outcome", "transactions", "reason")
     )
-    for row in document["steps"]:
+    for step in document["steps"]:
         transactions = ", ".join(
-            f"{transaction['kind']} {transaction['status']}" for transaction in row["transactions"]
+            f"{transaction['kind']} {transaction['status']}" for transaction in step["transactions"]
         )
-        reason = row["reason"]
+        reason = step["reason"]
         if out.is_terminal:
             reason = shorten(reason, MAX_REASON_LENGTH, placeholder=" …")
-        figure_table.add_row(row["step"], row["time"], row["outcome"], transactions, reason)
+        figure_table.add_row(step["step"], step["time"], step["outcome"], transactions, reason)
     return figure_table
 
 

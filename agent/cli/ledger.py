@@ -303,17 +303,19 @@ def _show_period_notes(console: Console, document: Document, unit: str) -> None:
 
 def format_futures(day: str, document: Document, unit: str) -> str:
     """Return the components of a period's futures profit as text."""
-    parts = f"price {gain_or_loss(document['price'])}, trading fees {_as_result(document['fees'])}"
+    parts = (
+        f"price {gain_or_loss(document['price'])}, trading fees {_result_text(document['fees'])}"
+    )
     text = (
         f"{day}: futures made {gain_or_loss(document['profit'])} {unit} of the profit: {parts}, funding"
-        f" {_as_result(document['funding'])}; realised {gain_or_loss(document['realised'])}."
+        f" {_result_text(document['funding'])}; realised {gain_or_loss(document['realised'])}."
     )
     if document["transferred"] != "0":
         text += f" {money(document['transferred'])} was transferred into the margin account from outside."
     return text
 
 
-def _as_result(paid_text: str) -> str:
+def _result_text(paid_text: str) -> str:
     """Format a paid amount as a result: negative if paid."""
     return gain_or_loss(
         paid_text.removeprefix("-")
@@ -324,14 +326,16 @@ def _as_result(paid_text: str) -> str:
 
 def show_values(console: Console, document: Document) -> None:
     """Print the costs of past steps, and weights over time, unless the ledger is empty."""
-    steps_with_cost = [row for row in document["steps"] if row["cost"] is not None]
+    steps_with_cost = [step for step in document["steps"] if step["cost"] is not None]
     if steps_with_cost:
         figure_table = table("Costs", ("step",), ("fees", "impact", "gas", "total", "against plan"))
-        for row in steps_with_cost:
-            cost_cells = (brief(row["cost"][name]) for name in ("fees", "impact", "gas", "total"))
-            figure_table.add_row(row["step"], *cost_cells, _against_plan(row["execution"]))
+        for step in steps_with_cost:
+            cost_cells = (brief(step["cost"][name]) for name in ("fees", "impact", "gas", "total"))
+            figure_table.add_row(step["step"], *cost_cells, _against_plan(step["execution"]))
         console.print(figure_table)
-    futures_steps = [(row["step"], row["futures"]) for row in document["steps"] if "futures" in row]
+    futures_steps = [
+        (step["step"], step["futures"]) for step in document["steps"] if "futures" in step
+    ]
     if futures_steps:
         figure_table = table(
             "Futures, settled",
@@ -345,13 +349,17 @@ def show_values(console: Console, document: Document) -> None:
         console.print(figure_table)
     if document["values"]:
         symbols = list(
-            dict.fromkeys(name for row in document["values"] for name in row["weights_bps"])
+            dict.fromkeys(
+                name for valuation in document["values"] for name in valuation["weights_bps"]
+            )
         )
         rows = []
-        for row in document["values"]:
-            shares = (row["weights_bps"].get(name) for name in symbols)
-            time = spaced_time(row["time"])
-            rows.append((time, money(row["value"]), *(format_share(share) for share in shares)))
+        for valuation in document["values"]:
+            shares = (valuation["weights_bps"].get(name) for name in symbols)
+            time = spaced_time(valuation["time"])
+            rows.append(
+                (time, money(valuation["value"]), *(format_share(share) for share in shares))
+            )
         console.print(figures_table("Weights over time", ("time (UTC)", "value", *symbols), rows))
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         FuturesDemoDocument,
         LiveDemoDocument,
         LocalChainDocument,
-        UntouchedDocument,
+        UnreducedPositionsDocument,
     )
     from agent.app.documents.plans import RebalanceDocument
     from agent.app.local import FuturesDemoWorld, MarketMove
@@ -136,10 +136,10 @@ def demo(
         return
     from agent.cli.display.terminal import Output
 
-    sink = io.StringIO() if as_json else None
+    discarded_output = io.StringIO() if as_json else None
     columns, force_terminal = (None, None) if svg is None else (PICTURE_COLUMNS, True)
     console = Output(
-        file=sink,
+        file=discarded_output,
         record=svg is not None,
         highlight=False,
         width=columns,
@@ -182,11 +182,11 @@ def run_demo(console: Console) -> DemoDocument:
         agent = world.agent
         decimals = plans.decimals_by_label(agent.portfolio)
         status_before = status_document(agent.status())
-        _chapter(console, 1, "A wallet with three tokens, each on target")
+        _print_chapter(console, 1, "A wallet with three tokens, each on target")
         console.print(tables.holdings_table(status_before))
 
         moves = world.move_market()
-        _chapter(
+        _print_chapter(
             console,
             2,
             "The market moves: " + ", ".join(f"{symbol} {text}" for symbol, text in moves.items()),
@@ -198,13 +198,13 @@ def run_demo(console: Console) -> DemoDocument:
             sep="\n",
         )
 
-        _chapter(
+        _print_chapter(
             console, 3, "The plan: swaps over V2 and V3 pools, their cost and every guard's verdict"
         )
         plan_document = plans.plan_document(agent.plan())
         plan_tables.show_plan(console, plan_document, decimals, with_decision=False, verbose=True)
 
-        _chapter(
+        _print_chapter(
             console, 4, "Signed and sent: approvals, then the whole rebalance in one transaction"
         )
         outcome = agent.rebalance(send=True, confirm=lambda _: True, progress=lambda _: None)
@@ -213,7 +213,7 @@ def run_demo(console: Console) -> DemoDocument:
             rebalance_document["weights_after_bps"] = agent.weights(outcome.input_after)
         plan_tables.show_sent(console, rebalance_document, decimals)
 
-        _chapter(console, 5, "Balanced again; the next cycle holds and says why")
+        _print_chapter(console, 5, "Balanced again; the next cycle holds and says why")
         status_after = status_document(agent.status())
         plan_after = plans.plan_document(agent.plan())
         console.print(
@@ -236,7 +236,7 @@ def run_demo(console: Console) -> DemoDocument:
     }
 
 
-def _chapter(console: Console, number: int, text: str) -> None:
+def _print_chapter(console: Console, number: int, text: str) -> None:
     title = Text(f"{number}  {text}", style="bold")
     if console.is_terminal:
         console.print(Rule(title, align="left", style="cyan", characters="─"))
@@ -294,48 +294,48 @@ def run_futures_demo(console: Console) -> FuturesDemoDocument:
         start_display = console.status("Starting an embedded chain with Perpetual Protocol v2")
     with start_display, api.futures_demo_world() as world:
         agent = world.agent
-        _chapter(
+        _print_chapter(
             console, 1, "A wallet with three tokens, and 5,000 USDC of margin without positions"
         )
         status_before = status_document(agent.status())
         console.print(tables.holdings_table(status_before))
         futures_tables.show_summary(console, status_before)
 
-        _chapter(console, 2, "The first step opens a position in each market, at 3x leverage")
+        _print_chapter(console, 2, "The first step opens a position in each market, at 3x leverage")
         opening_document = _futures_step(console, world)
-        positions = documents.positions_document(api.current_futures_report(agent))
-        console.print(futures_tables.positions_table(positions))
-        world.remember()
+        positions_document = documents.positions_document(api.current_futures_report(agent))
+        console.print(futures_tables.positions_table(positions_document))
+        world.remember_positions()
 
         crashes: list[CrashDocument] = []
         for number, factors in enumerate(api.DEMO_CRASHES, 3):
             moves = world.crash(factors)
             moves_text = ", ".join(f"{symbol} {text}" for symbol, text in moves.items())
-            _chapter(
+            _print_chapter(
                 console, number, f"The market falls: {moves_text}. Leverage is above its limit"
             )
-            margin = documents.margin_document(api.current_futures_report(agent))
-            futures_tables.show_margin(console, margin)
+            margin_document = documents.margin_document(api.current_futures_report(agent))
+            futures_tables.show_margin(console, margin_document)
             reduction_document = _futures_step(console, world)
-            after = documents.margin_document(api.current_futures_report(agent))
-            untouched = world.untouched()
-            _say_untouched(console, after, untouched)
+            margin_after = documents.margin_document(api.current_futures_report(agent))
+            untouched = world.unreduced_positions()
+            _say_untouched(console, margin_after, untouched)
             crashes.append(
                 {
                     "moves": moves,
-                    "margin": margin,
+                    "margin": margin_document,
                     "rebalance": reduction_document,
-                    "after": after,
+                    "after": margin_after,
                     "untouched": untouched,
                 }
             )
 
-        _chapter(console, 5, "A day with the perpetuals above their index: longs pay funding")
+        _print_chapter(console, 5, "A day with the perpetuals above their index: longs pay funding")
         world.pass_a_day_at_a_premium()
-        funding = documents.funding_document(*api.futures_funding(agent, 7))
-        futures_tables.show_funding(console, funding)
+        funding_document = documents.funding_document(*api.futures_funding(agent, 7))
+        futures_tables.show_funding(console, funding_document)
 
-        _chapter(console, 6, "Portfolio and futures at the end")
+        _print_chapter(console, 6, "Portfolio and futures at the end")
         final_status = status_document(agent.status())
         final_positions = documents.positions_document(api.current_futures_report(agent))
         console.print(
@@ -354,9 +354,9 @@ def run_futures_demo(console: Console) -> FuturesDemoDocument:
     return {
         "before": status_before,
         "opened": opening_document,
-        "positions": positions,
+        "positions": positions_document,
         "crashes": crashes,
-        "funding": funding,
+        "funding": funding_document,
         "final": final_status,
         "left": final_positions,
     }
@@ -375,16 +375,18 @@ def _futures_step(console: Console, world: FuturesDemoWorld) -> RebalanceDocumen
     return rebalance_document
 
 
-def _say_untouched(console: Console, after: MarginDocument, untouched: UntouchedDocument) -> None:
+def _say_untouched(
+    console: Console, margin_after: MarginDocument, untouched: UnreducedPositionsDocument
+) -> None:
     """Print the comparison of the account with the initial positions, had they not been reduced."""
     leverage = futures_tables.multiple_text(
-        None if after["margin"] is None else after["margin"]["leverage"]
+        None if margin_after["margin"] is None else margin_after["margin"]["leverage"]
     )
-    fate = "liquidated" if untouched["is_liquidated"] else "not liquidated yet"
+    liquidation_text = "liquidated" if untouched["is_liquidated"] else "not liquidated yet"
     console.print(
         Text(
             f"Leverage is {leverage} now. Without the agent: {futures_tables.multiple_text(untouched['leverage'])},"
-            f" {fate}.",
+            f" {liquidation_text}.",
             style="bold",
         )
     )

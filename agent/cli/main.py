@@ -195,7 +195,9 @@ def _run(as_json: bool, process_exit: terminal.ProcessExit) -> int:
     except Exception as error:  # a bug: the traceback is for the report, the document for machines
         if isinstance(error, OSError) and terminal.is_output_error(error):
             raise
-        if process_exit.was_pressed:  # native code may turn a KeyboardInterrupt into another error
+        if (
+            process_exit.was_interrupted
+        ):  # native code may turn a KeyboardInterrupt into another error
             return _interrupted(as_json, process_exit)
         traceback.print_exc()
         code = fail(

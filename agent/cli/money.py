@@ -111,7 +111,7 @@ def invest(
             return ask_owner(
                 agent,
                 spinner,
-                transfers.investment_document(report, agent, sent=send),
+                transfers.investment_document(report, agent, is_sent=send),
                 show,
                 question,
                 yes=yes,
@@ -120,9 +120,9 @@ def invest(
         if send:
             agent.require_not_stopped()
         investment = transfers.invest(
-            agent, only=flow or (), send=send, confirm=confirm, progress=spinner.update
+            agent, transfer_ids=flow or (), send=send, confirm=confirm, progress=spinner.update
         )
-        document = transfers.investment_document(investment, agent, sent=send)
+        document = transfers.investment_document(investment, agent, is_sent=send)
         show_result(spinner, document, show, as_json=as_json)
     raise typer.Exit(OUTCOME_EXITS.get(document["outcome"], 0))
 
@@ -182,7 +182,8 @@ def withdraw(
             ]
             requests_document: Document = {
                 "withdrawals": [
-                    fill(owner.RequestDocument, request, agent.portfolio) for request in requests
+                    fill(owner.WithdrawalRequestDocument, request, agent.portfolio)
+                    for request in requests
                 ]
             }
             with spinner.hidden():
@@ -265,7 +266,9 @@ def _show_requests(document: Document) -> None:
         return
     table = tables.table("Withdrawals", ("no.", "state", "amounts", "to"))
     for request in document["withdrawals"]:
-        amounts = ", ".join(f"{part['amount']} {part['symbol']}" for part in request["payments"])
+        amounts = ", ".join(
+            f"{payment['amount']} {payment['symbol']}" for payment in request["payments"]
+        )
         state = request["state"]
         if state == "open" and request["parts"] is not None:
             state = request["parts"]["words"]
@@ -337,11 +340,13 @@ def _show_investing(
             )
         )
         return
-    for title, rows in (("New deposits", document["came"]), ("Excluded", document["left"])):
+    for title, transfers in (("New deposits", document["came"]), ("Excluded", document["left"])):
         table = tables.table(
-            title, ("no.", "transfer"), rows=((str(row["id"] or ""), row["words"]) for row in rows)
+            title,
+            ("no.", "transfer"),
+            rows=((str(transfer["id"] or ""), transfer["words"]) for transfer in transfers),
         )
-        if rows:
+        if transfers:
             console.print(table)
     if document["left"]:
         console.print(
@@ -421,8 +426,8 @@ def confirm(
     document = api.confirm_transfers(config, number, kind)
 
     def show() -> None:
-        for item in document["confirmed"]:
-            say(f"Flow {item['id']}: {item['as']}.")
+        for change in document["confirmed"]:
+            say(f"Flow {change['id']}: {change['as']}.")
         if not document["confirmed"]:
             say("All balance changes are explained.")
 

@@ -41,7 +41,7 @@ from agent.errors import EXIT_OK, EXIT_REFUSED, OUTCOME_EXITS, ConfigError
 if TYPE_CHECKING:
     from agent.app import Agent, LimitOrderRequest, StoppableClock
     from agent.app.documents.plans import LimitPricesDocument
-    from agent.app.documents.records import WaitingDocument
+    from agent.app.documents.records import WaitingOrdersDocument
     from agent.cli.display.terminal import Document
     from agent.execution.step_context import StepOutcome
 
@@ -118,7 +118,7 @@ def plan(
                 "--input and --paper cannot be combined",
                 "omit --paper: a saved input already contains its wallet and balances",
             )
-        outcome = api.plan_from_input(_read_input(input_file))
+        outcome = api.plan_saved_input(_read_input(input_file))
         hint = "Plan from a file: guards that need live data did not run."
     else:
         with show_spinner(READING_CHAIN), api.open_agent(paper_or_live(config, paper)) as agent:
@@ -461,7 +461,7 @@ def _confirm_distance(prices: LimitPricesDocument, spinner: Spinner) -> bool:
         return ask(f"The limit is more than {FAR_LIMIT_BPS // 100} % from the market. Continue?")
 
 
-def _show_waiting(document: WaitingDocument) -> None:
+def _show_waiting(document: WaitingOrdersDocument) -> None:
     from agent.cli.display import plan_tables, tables
 
     if not document["orders"] and not document["corrections"]:
@@ -474,16 +474,16 @@ def _show_waiting(document: WaitingDocument) -> None:
                 ("id", "order", "until", "state"),
                 rows=(
                     (
-                        item["id"],
-                        item["what"],
-                        item["until"],
-                        f"{item['state']} {item['why']}".rstrip(),
+                        order["id"],
+                        order["what"],
+                        order["until"],
+                        f"{order['state']} {order['why']}".rstrip(),
                     )
-                    for item in document["orders"]
+                    for order in document["orders"]
                 ),
             )
         )
-    if any(item["state"] == "open" for item in document["orders"]):
+    if any(order["state"] == "open" for order in document["orders"]):
         say(FILL_NOTE)
     if document["corrections"]:
         out.print(plan_tables.executions_table(document["corrections"]))

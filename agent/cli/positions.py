@@ -104,8 +104,8 @@ def set_(
     def show() -> None:
         for line in document["notes"]:
             note(f"note: {line}")
-        for kind, (before, after) in document["changes"].items():
-            say(f"{kind} of {subject}: {before or 'off'} -> {after or 'off'}")
+        for kind, (old_level, new_level) in document["changes"].items():
+            say(f"{kind} of {subject}: {old_level or 'off'} -> {new_level or 'off'}")
         if not document["changes"]:
             say("The config already has this value.")
         else:
@@ -181,11 +181,11 @@ def _change_orders(
 
 def _show_change(document: Document) -> None:
     is_armed = "armed" in document
-    for item in document["armed" if is_armed else "disarmed"]:
+    for order in document["armed" if is_armed else "disarmed"]:
         state = "is armed at the next cycle" if is_armed else "is disarmed"
-        say(f"{item['kind']} of {item['subject']} {state}")
+        say(f"{order['kind']} of {order['subject']} {state}")
     subjects_with_entry = {
-        item["subject"] for item in document.get("armed", ()) if item["kind"] == "entry"
+        order["subject"] for order in document.get("armed", ()) if order["kind"] == "entry"
     }
     for subject in document["back_in"]:
         condition = ", only at or below its entry" if subject in subjects_with_entry else ""
@@ -258,14 +258,14 @@ def show_liquidity(document: Document) -> None:
         out.print(_targets_table(document))
     for name, title in (("expected_loss", "Expected loss"), ("weight", "In liquidity")):
         say(f"{title}: {_total_text(document[name], document['numeraire'])}")
-    for text in (*document["unreadable"], *document["warnings"]):
-        out.print(safe_text(f"Note: {text}", "yellow"))
-    for item in document["ignored"]:
-        tokens = " and ".join(item["tokens"])
+    for message in (*document["unreadable"], *document["warnings"]):
+        out.print(safe_text(f"Note: {message}", "yellow"))
+    for position in document["ignored"]:
+        tokens = " and ".join(position["tokens"])
         out.print(
             safe_text(
-                f"Ignored, not confirmed in the config: {item['position']}, liquidity"
-                f" {item['liquidity']} of {tokens}",
+                f"Ignored, not confirmed in the config: {position['position']}, liquidity"
+                f" {position['liquidity']} of {tokens}",
                 "yellow",
             )
         )
@@ -285,10 +285,15 @@ def _positions_table(document: Document) -> FigureTable:
         ("position", "state"),
         ("value", "if held", "loss", "fees", "LVR a day"),
     )
-    for item in document["positions"]:
-        figures = (tables.amount(item[key], 2) for key in ("value", "hold_value", "loss", "fees"))
+    for position in document["positions"]:
+        figures = (
+            tables.amount(position[key], 2) for key in ("value", "hold_value", "loss", "fees")
+        )
         table.add_row(
-            _position_cell(item), item["state"], *figures, tables.amount(item["lvr_per_day"], 4)
+            _position_cell(position),
+            position["state"],
+            *figures,
+            tables.amount(position["lvr_per_day"], 4),
         )
     return table
 
@@ -298,16 +303,18 @@ def _targets_table(document: Document) -> FigureTable:
 
     order = ("pool", "target", "share", "value", "fees", "next")
     table = tables.table("Liquidity targets", ("pool", "next"), order[1:-1], order=order)
-    for item in document["targets"]:
+    for target in document["targets"]:
         share_text = "unknown"
-        if item["weight_bps"] is not None:
-            share_text = f"{float(item['weight_bps']) / 100:.2f} %"
-        next_text = "; ".join((*item["asks"], *(f"skipped: {reason}" for reason in item["leaves"])))
-        figures = (tables.amount(item[key], 2) for key in ("value", "fees"))
-        pool = safe_text(f"{'/'.join(item['tokens'])} {item['fee_pips'] / 10_000:g} %")
+        if target["weight_bps"] is not None:
+            share_text = f"{float(target['weight_bps']) / 100:.2f} %"
+        next_text = "; ".join(
+            (*target["asks"], *(f"skipped: {reason}" for reason in target["leaves"]))
+        )
+        figures = (tables.amount(target[key], 2) for key in ("value", "fees"))
+        pool = safe_text(f"{'/'.join(target['tokens'])} {target['fee_pips'] / 10_000:g} %")
         table.add_row(
             pool,
-            f"{item['share_bps'] / 100:g} %",
+            f"{target['share_bps'] / 100:g} %",
             share_text,
             *figures,
             next_text or "at its target share",
@@ -323,13 +330,13 @@ def _payouts_table(document: Document) -> FigureTable:
         ("position", "token"),
         ("liquidity", "uncollected fees"),
     )
-    for item in document["positions"]:
-        for symbol in item["tokens"]:
+    for position in document["positions"]:
+        for symbol in position["tokens"]:
             table.add_row(
-                _position_cell(item),
+                _position_cell(position),
                 symbol,
-                item["redeemable_raw"][symbol],
-                item["fees_raw"][symbol],
+                position["redeemable_raw"][symbol],
+                position["fees_raw"][symbol],
             )
     return table
 
@@ -338,22 +345,25 @@ def _forecasts_table(document: Document) -> FigureTable:
     from agent.cli.display import tables
 
     move_headers = [
-        f"{item['move_bps'] / 100:+g} %"
-        for item in next((p["forecasts"] for p in document["positions"] if p["forecasts"]), [])
+        f"{forecast['move_bps'] / 100:+g} %"
+        for forecast in next(
+            (position["forecasts"] for position in document["positions"] if position["forecasts"]),
+            [],
+        )
     ]
     table = tables.table(
         f"Future impermanent loss, in {document['numeraire']}",
         ("position", "price move"),
         (*move_headers, "expected"),
     )
-    for item in document["positions"]:
-        if item["forecasts"]:
-            losses = (tables.amount(forecast["loss"], 2) for forecast in item["forecasts"])
+    for position in document["positions"]:
+        if position["forecasts"]:
+            losses = (tables.amount(forecast["loss"], 2) for forecast in position["forecasts"])
             table.add_row(
-                _position_cell(item),
-                item["forecasts"][0]["moving"],
+                _position_cell(position),
+                position["forecasts"][0]["moving"],
                 *losses,
-                tables.amount(item["expected_loss"], 2),
+                tables.amount(position["expected_loss"], 2),
             )
     return table
 
@@ -373,11 +383,11 @@ def _total_text(document: Document, numeraire: str) -> str:
     )
 
 
-def _position_cell(item: Document) -> Any:
-    venue = item["venue"].removeprefix("uniswap_")
-    text = f"{'/'.join(item['tokens'])} {venue}"
-    if item["token_id"] is not None:
-        text += f" #{item['token_id']}"
+def _position_cell(position: Document) -> Any:
+    venue = position["venue"].removeprefix("uniswap_")
+    text = f"{'/'.join(position['tokens'])} {venue}"
+    if position["token_id"] is not None:
+        text += f" #{position['token_id']}"
     return safe_text(text)
 
 
@@ -512,13 +522,13 @@ def holdings_table(document: Document, unit: str) -> Any:
         ("amount", f"value in {unit}", "weight", "target"),
         rows=(
             (
-                item["symbol"],
-                tables.amount(item["amount"]),
-                tables.money(item["value"]),
-                _share_text(item["weight_bps"]),
-                _share_text(item["target_bps"]),
+                holding["symbol"],
+                tables.amount(holding["amount"]),
+                tables.money(holding["value"]),
+                _share_text(holding["weight_bps"]),
+                _share_text(holding["target_bps"]),
             )
-            for item in document["holdings"]
+            for holding in document["holdings"]
         ),
     )
 

@@ -172,7 +172,7 @@ def import_profile(
             token_list=token_list,
             token_list_sha256=token_list_sha256,
             sell_others=sell_others,
-            in_rounds=in_slices,
+            in_slices=in_slices,
             with_past_result=is_interactive() and not yes if past is None else past,
         )
         document.update(editing.edit_document(document.pop("editing")))
@@ -189,28 +189,30 @@ def _show_import(console: Console, document: Document) -> None:
     from agent.cli.display import tables
 
     table = tables.table("Targets", ("token", "address", "found in"), ("before", "after"))
-    for item in document["assets"]:
-        old_target_text = "none" if item["before_bps"] is None else f"{item['before_bps'] / 100:g}%"
-        table.add_row(
-            item["symbol"],
-            item["address"],
-            item["source"],
-            old_target_text,
-            f"{item['after_bps'] / 100:g}%",
+    for asset in document["assets"]:
+        old_target_text = (
+            "none" if asset["before_bps"] is None else f"{asset['before_bps'] / 100:g}%"
         )
-        if item["differs"]:
+        table.add_row(
+            asset["symbol"],
+            asset["address"],
+            asset["source"],
+            old_target_text,
+            f"{asset['after_bps'] / 100:g}%",
+        )
+        if asset["differs"]:
             table.add_row(
                 "",
-                safe_text(f"in the profile {item['profile_address']}", "bold red"),
+                safe_text(f"in the profile {asset['profile_address']}", "bold red"),
                 "not used",
                 "",
                 "",
             )
     console.print(table)
-    for item in document["excluded"]:
+    for excluded_asset in document["excluded"]:
         console.print(
             safe_text(
-                f"{item['symbol']} ({item['before_bps'] / 100:g}%) is no longer managed; its"
+                f"{excluded_asset['symbol']} ({excluded_asset['before_bps'] / 100:g}%) is no longer managed; its"
                 " balance is not touched."
             )
         )
@@ -222,16 +224,17 @@ def _show_import(console: Console, document: Document) -> None:
         "Trigger and limits",
         ("key", "yours", "profile", "result"),
         rows=(
-            (item["key"], item["before"], item["after"], "adopted") for item in document["policy"]
+            (policy_change["key"], policy_change["before"], policy_change["after"], "adopted")
+            for policy_change in document["policy"]
         ),
     )
-    for item in document["limits"]:
-        message = f"adopted: {item['why']}" if item["taken"] else f"kept: {item['why']}"
+    for limit in document["limits"]:
+        message = f"adopted: {limit['why']}" if limit["taken"] else f"kept: {limit['why']}"
         table.add_row(
-            item["key"],
-            item["yours"],
-            item["profile"],
-            safe_text(message, "" if item["taken"] else "dim"),
+            limit["key"],
+            limit["yours"],
+            limit["profile"],
+            safe_text(message, "" if limit["taken"] else "dim"),
         )
     console.print(table)
 
@@ -326,7 +329,7 @@ def edit(
             removal = editing.remove(
                 config,
                 changes,
-                in_rounds=in_slices,
+                in_slices=in_slices,
                 keep_holdings=keep_holdings,
                 unreviewed=yes,
                 confirm=confirm_edit,
@@ -339,7 +342,7 @@ def edit(
             report = editing.edit(
                 config,
                 new_text,
-                in_rounds=in_slices,
+                in_slices=in_slices,
                 keep_holdings=keep_holdings,
                 pins_new=True,
                 unreviewed=yes,
@@ -407,13 +410,15 @@ def _show_changes(console: Console, document: Document) -> None:
                 ("state", "address", "what", "liquidity", "code hash"),
                 rows=(
                     (
-                        safe_text(row["state"], CONTRACT_STYLES.get(row["state"], "bold red")),
-                        row["address"],
-                        row["what"],
-                        row["liquidity"],
-                        row["code_hash"],
+                        safe_text(
+                            contract["state"], CONTRACT_STYLES.get(contract["state"], "bold red")
+                        ),
+                        contract["address"],
+                        contract["what"],
+                        contract["liquidity"],
+                        contract["code_hash"],
                     )
-                    for row in document["contracts"]
+                    for contract in document["contracts"]
                 ),
             )
         )

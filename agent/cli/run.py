@@ -104,7 +104,7 @@ def run(
         return confirmer(agent, yes, spinner, clock, verbose=verbose)
 
     agent_context = api.open_agent(config, clock=clock, record=record)
-    options = RunOptions(send, every, once, log_format, takes_controls=send, offers=offer)
+    options = RunOptions(send, every, once, log_format, takes_controls=send, offers_plans=offer)
     code = run_loop(
         agent_context, clock, make_confirm, options, PrintStyle(as_json, verbose, one_line=not once)
     )
@@ -122,8 +122,8 @@ class RunOptions:
     once: bool
     log_format: LogFormat | None = None
     takes_controls: bool = False
-    offers: bool = False
-    paper: bool = False
+    offers_plans: bool = False
+    is_paper: bool = False
 
     @property
     def log_style(self) -> LogStyle | None:
@@ -166,7 +166,7 @@ def run_loop(
 
             controls = api.ControlRunner(agent) if options.takes_controls else None
             confirm = make_confirm(agent, spinner)
-            if options.offers and controls is not None:
+            if options.offers_plans and controls is not None:
                 confirm = controls.confirm
             printer = CyclePrinter(agent, style, clock, may_send=options.send)
             with closing(
@@ -181,7 +181,7 @@ def run_loop(
             ) as cycles:
                 for cycle in cycles:
                     service.on_cycle(cycle)
-                    if controls is not None and options.offers and controls.has_offer:
+                    if controls is not None and options.offers_plans and controls.has_offer:
                         service.on_offer()
                     with spinner.hidden():
                         code = printer.show(cycle, logged=is_logging)
@@ -207,7 +207,7 @@ def run_loop(
 
 def _stop_message(options: RunOptions) -> str:
     """Return the last line of a run that was stopped by a signal."""
-    if options.paper:
+    if options.is_paper:
         return "Stopped. Paper trading sent nothing."
     if not options.send:
         return "Stopped. This dry run sent nothing."
@@ -215,7 +215,7 @@ def _stop_message(options: RunOptions) -> str:
 
 
 def _show_notes(service: Service) -> None:
-    """Print what the last cycle left to tell, unless the log has told it."""
+    """Print the notes of the last cycle, unless they were logged."""
     for line in service.take_notes():
         if not service.is_logging:
             note(line)
@@ -391,7 +391,7 @@ def paper(
     def make_confirm(_agent: Agent, _spinner: Spinner) -> Callable[[StepOutcome], bool]:
         return api.always_confirm
 
-    options = RunOptions(True, every, once, log_format, paper=True)
+    options = RunOptions(True, every, once, log_format, is_paper=True)
     raise typer.Exit(
         run_loop(
             agent_context, clock, make_confirm, options, PrintStyle(as_json, one_line=not once)
@@ -502,9 +502,9 @@ def alerts(
             out.print(_targets_table(document))
         else:
             say("No alert targets configured: add [[alerts.targets]] (docs/alerts.md).")
-        for item in document["open"]:
-            pending_note = " (not sent yet)" if item["waits"] else ""
-            out.print(safe_text(f"{item['since'] or 'before'}: {item['text']}{pending_note}"))
+        for alert in document["open"]:
+            pending_note = " (not sent yet)" if alert["waits"] else ""
+            out.print(safe_text(f"{alert['since'] or 'before'}: {alert['text']}{pending_note}"))
 
     emit(document, as_json, show)
 
@@ -518,9 +518,9 @@ def test(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
         document = api.try_targets(config)
 
     def show() -> None:
-        for item in document["targets"]:
-            result = "delivered" if item["delivered"] else f"NOT delivered, {item['why']}"
-            say(f"{item['name']}: {result}")
+        for target in document["targets"]:
+            result = "delivered" if target["delivered"] else f"NOT delivered, {target['why']}"
+            say(f"{target['name']}: {result}")
 
     emit(document, as_json, show)
     if not document["reached"]:
@@ -540,15 +540,15 @@ def _assets_table(document: Document) -> FigureTable:
         ("price", "alert-low", "distance", "alert-high", "distance "),
         rows=(
             (
-                item["symbol"],
-                safe_text(item["side"], "bold red" if item["side"] != "inside" else ""),
-                tables.brief(item["price"]),
-                _price(item["alert_low"]),
-                _percent(item["to_low_bps"]),
-                _price(item["alert_high"]),
-                _percent(item["to_high_bps"]),
+                asset["symbol"],
+                safe_text(asset["side"], "bold red" if asset["side"] != "inside" else ""),
+                tables.brief(asset["price"]),
+                _price_text(asset["alert_low"]),
+                _percent_text(asset["to_low_bps"]),
+                _price_text(asset["alert_high"]),
+                _percent_text(asset["to_high_bps"]),
             )
-            for item in document["assets"]
+            for asset in document["assets"]
         ),
     )
 
@@ -559,27 +559,29 @@ def _targets_table(document: Document) -> FigureTable:
     table = tables.table(
         "Targets", ("name", "events", "last delivered", "last failed"), ("pending",)
     )
-    for item in document["targets"]:
-        name, failed_text = item["name"], item["failed"] or "never"
-        if not item["ready"]:
-            name += f" ({item['url_env']} is not set)"
-        if item["failures_in_row"]:
-            failed_text = f"{item['failed']}: {item['why']}, {item['failures_in_row']} in a row"
+    for target in document["targets"]:
+        name, failed_text = target["name"], target["failed"] or "never"
+        if not target["ready"]:
+            name += f" ({target['url_env']} is not set)"
+        if target["failures_in_row"]:
+            failed_text = (
+                f"{target['failed']}: {target['why']}, {target['failures_in_row']} in a row"
+            )
         table.add_row(
             name,
-            ", ".join(item["events"]),
-            item["delivered"] or "never",
+            ", ".join(target["events"]),
+            target["delivered"] or "never",
             failed_text,
-            str(item["waiting"]),
+            str(target["waiting"]),
         )
     return table
 
 
-def _price(text: str | None) -> str:
+def _price_text(text: str | None) -> str:
     from agent.cli.display import tables
 
     return tables.brief(text) if text else "none"
 
 
-def _percent(bps: int | None) -> str:
+def _percent_text(bps: int | None) -> str:
     return "" if bps is None else f"{bps / 100:+.1f} %"

@@ -207,7 +207,7 @@ def init(
     emit(document, as_json, lambda: _show_init(document))
 
 
-def _init_guided(config: Path, answers: InitAnswers, answered: set[str]) -> None:
+def _init_guided(config: Path, answers: InitAnswers, answered_names: set[str]) -> None:
     from agent.cli.display.dialogue import guided_init
 
     if config.exists():
@@ -215,7 +215,7 @@ def _init_guided(config: Path, answers: InitAnswers, answered: set[str]) -> None
             f"{config}: exists already; nothing was changed", "name another file with --config"
         )
     try:
-        document = guided_init(config, answers, answered)
+        document = guided_init(config, answers, answered_names)
     except KeyboardInterrupt:
         raise Interrupted("interrupted: nothing was written") from None
     if document is None:
@@ -279,9 +279,9 @@ def doctor(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None
         if out.is_terminal:
             out.print(_checks_table(document))
             return
-        for row in document["checks"]:
-            remedy = f". What to do: {row['remedy']}" if row["remedy"] else ""
-            say(f"{row['state']:<4}  {row['check']}: {row['found'].rstrip('.')}{remedy}")
+        for check in document["checks"]:
+            remedy = f". What to do: {check['remedy']}" if check["remedy"] else ""
+            say(f"{check['state']:<4}  {check['check']}: {check['found'].rstrip('.')}{remedy}")
 
     emit(document, as_json, show)
     raise typer.Exit(document["exit"])
@@ -330,8 +330,8 @@ def _checks_table(document: Document) -> FigureTable:
         "Doctor",
         ("", "check", "found", "remedy"),
         rows=(
-            (state_cells[row["state"]], row["check"], row["found"], row["remedy"])
-            for row in document["checks"]
+            (state_cells[check["state"]], check["check"], check["found"], check["remedy"])
+            for check in document["checks"]
         ),
     )
 
@@ -342,12 +342,14 @@ def _contracts_table(document: Document) -> FigureTable:
 
     styles = {"new": "yellow", "CHANGED": "bold red"}
     figure_table = table(f"Contracts at block {document['block']}", ("state", "address", "what"))
-    for row in document["contracts"]:
-        state = safe_text(row["state"], styles.get(row["state"], ""))
-        figure_table.add_row(state, row["address"], row["what"])
-    for row in document.get("markets", ()):
-        state = safe_text(row["state"], styles.get(row["state"], ""))
-        figure_table.add_row(state, f"number {row['number']}", f"futures market {row['market']}")
+    for contract in document["contracts"]:
+        state = safe_text(contract["state"], styles.get(contract["state"], ""))
+        figure_table.add_row(state, contract["address"], contract["what"])
+    for market in document.get("markets", ()):
+        state = safe_text(market["state"], styles.get(market["state"], ""))
+        figure_table.add_row(
+            state, f"number {market['number']}", f"futures market {market['market']}"
+        )
     return figure_table
 
 
@@ -493,17 +495,17 @@ def change_password(
     """Changes the password of a keystore file."""
     from agent import app as api
 
-    old = api.PasswordSource(password_env, password_fd)
-    new = api.PasswordSource(
+    old_password = api.PasswordSource(password_env, password_fd)
+    new_password = api.PasswordSource(
         new_password_env, new_password_fd, "--new-password-env", "--new-password-fd"
     )
-    document = api.change_password(keystore, old, new, hidden_prompt())
+    document = api.change_password(keystore, old_password, new_password, hidden_prompt())
     emit(
         document,
         as_json,
         lambda: say(f"{document['keystore']} of {document['address']} has a new password."),
     )
-    _warn(document)
+    _show_warnings(document)
 
 
 def _keystore_file(keystore: Path | None, keyring: str | None) -> Path | None:
@@ -522,9 +524,9 @@ def _show_wallet(document: Document, as_json: bool) -> None:
             say(f"  {line}")
 
     emit(document, as_json, show)
-    _warn(document)
+    _show_warnings(document)
 
 
-def _warn(document: Document) -> None:
+def _show_warnings(document: Document) -> None:
     for warning in document["warnings"]:
         note(f"Note: {warning}.")

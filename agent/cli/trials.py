@@ -173,14 +173,14 @@ def stress(
     """
     from agent import app as api
 
-    has_spot = bool(target) or config is not None or not futures_target
-    if (html is not None or keep) and not has_spot:
+    has_portfolio = bool(target) or config is not None or not futures_target
+    if (html is not None or keep) and not has_portfolio:
         raise ConfigError(
             f"{'--keep' if html is None else '--html'}: a futures book without a portfolio has no page",
             "use --json, or add --target",
         )
-    pages = report_paths("stress", html, config, keep)
-    file = api.prices_file(prices, sample)
+    page_paths = report_paths("stress", html, config, keep)
+    price_path = api.prices_file(prices, sample)
     market = api.MarketOptions(
         pool_fee=pool_fee, depth=depth, value=value, pool=pool, gas=gas, seed=seed
     )
@@ -188,9 +188,9 @@ def stress(
         config, target, band, every, destination, numeraire, native, symbol_mapping
     )
     estimate_s = 0.0
-    if has_spot:
+    if has_portfolio:
         prepared_stress = api.prepare_stress(
-            file,
+            price_path,
             market,
             api.StressOptions(
                 paths,
@@ -211,7 +211,7 @@ def stress(
         estimate_s += prepared_stress.estimated_s
     if futures_target:
         futures_book = api.prepare_futures_stress(
-            file,
+            price_path,
             api.FuturesBookOptions(
                 target=futures_target,
                 leverage=leverage,
@@ -234,17 +234,17 @@ def stress(
     document: dict[str, Any] = {}
     with progress_display("making paths", as_json) as status:
 
-        def progress(case: str, done: int, count: int) -> None:
+        def progress(case_name: str, finished_paths: int, path_count: int) -> None:
             if status is not None:
-                status.update(f"{case}: path {done} of {count}")
+                status.update(f"{case_name}: path {finished_paths} of {path_count}")
 
-        if has_spot:
-            result = api.run_stress(prepared_stress, progress, cores)
-            document = api.stress_document(result)
+        if has_portfolio:
+            stress_result = api.run_stress(prepared_stress, progress, cores)
+            document = api.stress_document(stress_result)
         if futures_target:
             document["futures"] = api.stress_futures(futures_book, progress)
-    for page in pages:
-        written_paths = [str(path) for path in api.write_stress_report(result, page)]
+    for page_path in page_paths:
+        written_paths = [str(path) for path in api.write_stress_report(stress_result, page_path)]
         document["report"] = document.get("report", []) + written_paths
     emit(document, as_json, lambda: _show_stress_test(document))
 
@@ -268,51 +268,51 @@ def _confirm_duration(estimate_s: float, yes: bool) -> None:
 
 def _show_stress_test(document: Document) -> None:
     if "cases" in document:
-        _show_stress(document)
+        _show_stress_cases(document)
     if "futures" in document:
         show_futures_stress(document["futures"])
 
 
-def _show_stress(document: Document) -> None:
+def _show_stress_cases(document: Document) -> None:
     from agent.cli.display.tables import table
 
     return_columns = tuple(f"return {name}" for name in STRESS_QUANTILES)
-    names = (*return_columns, "shortfall", "end value 50%", "turnover", "outside")
-    figure_table = table(
+    figure_names = (*return_columns, "shortfall", "end value 50%", "turnover", "outside")
+    case_table = table(
         f"{document['bars']} bars each; shortfall is the mean return of the worst 5 %",
         ("case",),
-        ("paths", *names),
+        ("paths", *figure_names),
     )
     for case in document["cases"]:
-        returns, turnover, outside = case["return"], case["turnover"], case["outside_bands"]
-        figure_table.add_row(
+        returns, turnover, outside_bands = case["return"], case["turnover"], case["outside_bands"]
+        case_table.add_row(
             case["name"],
             str(case["paths"]),
-            *(_percent(returns["quantiles"][name], sign="+") for name in STRESS_QUANTILES),
-            _percent(returns["expected_shortfall"], sign="+"),
+            *(_percent_text(returns["quantiles"][name], sign="+") for name in STRESS_QUANTILES),
+            _percent_text(returns["expected_shortfall"], sign="+"),
             f"{float(case['end_value']['quantiles']['50%']):,.2f}",
             f"{float(turnover['quantiles']['50%']):.2f}",
-            "–" if outside is None else _percent(outside["quantiles"]["50%"]),
+            "–" if outside_bands is None else _percent_text(outside_bands["quantiles"]["50%"]),
         )
-    out.print(figure_table)
+    out.print(case_table)
     say(
         f"End values of {document['parameters']['start_value']} at the start. Turnover, in portfolios,"
         " and the share of bars outside a band are medians."
     )
     for case in document["cases"]:
-        notes = [f"{count} times refused by {why}" for why, count in case["refused"].items()]
+        notes = [f"{count} times refused by {reason}" for reason, count in case["refused"].items()]
         if case["halted_bars"]:
             notes.insert(0, f"{case['halted_bars']} bars halted")
         if notes:
             say(f"{case['name']}: {', '.join(notes)}")
-    for name, why in document["skipped"].items():
-        say(f"skipped: {name}: {why}")
+    for name, reason in document["skipped"].items():
+        say(f"skipped: {name}: {reason}")
     for note in document["notes"]:
         say(note)
     show_provenance(document)
 
 
-def _percent(share: str, sign: str = "") -> str:
+def _percent_text(share: str, sign: str = "") -> str:
     return f"{100 * float(share):{sign}.2f} %"
 
 
@@ -419,8 +419,8 @@ def tune(
     """
     from agent import app as api
 
-    pages = report_paths("tune", html, config, keep)
-    file = api.prices_file(prices, sample)
+    page_paths = report_paths("tune", html, config, keep)
+    price_path = api.prices_file(prices, sample)
     market = api.MarketOptions(
         pool_fee, depth, value, pool, gas, latency, seed, gas_prices=gas_prices
     )
@@ -441,12 +441,12 @@ def tune(
     portfolio = api.PortfolioOptions(
         config, target, numeraire=numeraire, native=native, symbol_mapping=symbol_mapping
     )
-    search = api.prepare_tune(file, market, tune_options, portfolio)
+    search = api.prepare_tune(price_path, market, tune_options, portfolio)
     with progress_display("measuring", as_json) as status:
 
-        def progress(done: int, runs: int) -> None:
+        def progress(finished_runs: int, run_count: int) -> None:
             if status is not None:
-                status.update(f"{done:,} of {runs:,} runs")
+                status.update(f"{finished_runs:,} of {run_count:,} runs")
 
         def confirm(estimate: WorkEstimate) -> bool:
             if as_json or not is_interactive():
@@ -458,7 +458,7 @@ def tune(
                 status.start()
             return is_confirmed
 
-        result = api.run_tune(
+        tune_result = api.run_tune(
             search,
             cores=cores,
             scheduler=scheduler,
@@ -466,14 +466,14 @@ def tune(
             confirm=None if yes else confirm,
             progress=progress,
         )
-    document = api.tune_document(result)
-    for page in pages:
-        written_paths = [str(path) for path in api.write_tune_report(result, page)]
+    document = api.tune_document(tune_result)
+    for page_path in page_paths:
+        written_paths = [str(path) for path in api.write_tune_report(tune_result, page_path)]
         document["report"] = document.get("report", []) + written_paths
-    emit(document, as_json, lambda: _show_search(document))
+    emit(document, as_json, lambda: _show_tune(document))
 
 
-def _show_search(document: Document) -> None:
+def _show_tune(document: Document) -> None:
     from agent.cli.display.tables import amount, table
 
     is_growth = document["objective"] == "growth"
@@ -488,13 +488,15 @@ def _show_search(document: Document) -> None:
             (document["objective"], "over hold", "costs", "trades"),
             rows=(
                 (
-                    row["label"],
-                    _signed_percent(row["objective"]) if is_growth else row["objective"][:-3],
-                    _signed_percent(row["over_hold"]),
-                    amount(row["costs"], 2),
-                    str(row["rebalances"]),
+                    setting["label"],
+                    _signed_percent_text(setting["objective"])
+                    if is_growth
+                    else setting["objective"][:-3],
+                    _signed_percent_text(setting["over_hold"]),
+                    amount(setting["costs"], 2),
+                    str(setting["rebalances"]),
                 )
-                for row in document["ranked"][:MAX_RANKED_ROWS]
+                for setting in document["ranked"][:MAX_RANKED_ROWS]
             ),
         )
     )
@@ -506,8 +508,8 @@ def _show_search(document: Document) -> None:
         rows=(
             (
                 fold["chosen"],
-                _signed_percent(fold["over_hold"]),
-                _signed_percent(fold["over_calendar"]),
+                _signed_percent_text(fold["over_hold"]),
+                _signed_percent_text(fold["over_calendar"]),
             )
             for fold in document["walk_forward"]["folds"]
         ),
@@ -540,37 +542,52 @@ def _show_map(stability: Document, is_growth: bool) -> None:
 
     if len(stability["rows"]) * len(stability["columns"]) < 2:
         return
-    values = [float(value) for row in stability["values"] for value in row if value is not None]
-    low, high = min(values), max(values)
-    figure_table = table(
+    scores = [
+        float(score)
+        for row_scores in stability["values"]
+        for score in row_scores
+        if score is not None
+    ]
+    lowest, highest = min(scores), max(scores)
+    score_table = table(
         f"{'Growth' if is_growth else 'Sharpe ratio'} by {stability['row_name']} and {stability['column_name']}",
         (stability["row_name"], *stability["columns"]),
     )
-    for i, (label, row) in enumerate(zip(stability["rows"], stability["values"], strict=True)):
+    for row_index, (row_label, row_scores) in enumerate(
+        zip(stability["rows"], stability["values"], strict=True)
+    ):
         cells = []
-        for j, value in enumerate(row):
-            if value is None:
+        for column_index, score in enumerate(row_scores):
+            if score is None:
                 cells.append(safe_text(""))
                 continue
-            share = (float(value) - low) / (high - low) if high > low else 1.0
-            text = SHADES[min(len(SHADES) - 1, int(share * len(SHADES)))] * 2
-            if len(row) <= MAX_NUMBERED_COLUMNS:
-                text += f" {_signed_percent(value) if is_growth else value[:-4]}"
-            cells.append(safe_text(f"[{text}]" if [i, j] == stability["best"] else text))
-        figure_table.add_row(label, *cells)
-    out.print(figure_table)
+            relative_score = (
+                (float(score) - lowest) / (highest - lowest) if highest > lowest else 1.0
+            )
+            cell_text = SHADES[min(len(SHADES) - 1, int(relative_score * len(SHADES)))] * 2
+            if len(row_scores) <= MAX_NUMBERED_COLUMNS:
+                cell_text += f" {_signed_percent_text(score) if is_growth else score[:-4]}"
+            cells.append(
+                safe_text(
+                    f"[{cell_text}]"
+                    if [row_index, column_index] == stability["best"]
+                    else cell_text
+                )
+            )
+        score_table.add_row(row_label, *cells)
+    out.print(score_table)
     neighbours = stability["neighbours"]
     if neighbours is not None:
-        mean_fall, largest_fall = neighbours["mean_fall"], neighbours["largest_fall"]
+        mean_decline, largest_decline = neighbours["mean_fall"], neighbours["largest_fall"]
         if is_growth:
-            mean_fall, largest_fall = (
-                f"{100 * float(fall):.2f} points" for fall in (mean_fall, largest_fall)
+            mean_decline, largest_decline = (
+                f"{100 * float(decline):.2f} points" for decline in (mean_decline, largest_decline)
             )
         say(
             f"One grid step from the best, over {neighbours['count']} neighbours, the objective falls by"
-            f" {mean_fall} on average, {largest_fall} at most"
+            f" {mean_decline} on average, {largest_decline} at most"
         )
 
 
-def _signed_percent(text: str) -> str:
+def _signed_percent_text(text: str) -> str:
     return f"{100 * float(text):+.2f} %"

@@ -152,47 +152,54 @@ def _show_weights(document: Document) -> None:
         weight_columns,
         order=("asset", *weight_columns, "limits", "data"),
     )
-    for item in document["assets"]:
+    for asset in document["assets"]:
         limits = data_text = ""
-        if item["fixed"]:
+        if asset["fixed"]:
             limits = "fixed"
-        elif item["limits_bps"] is not None:
-            limits = "{} to {}".format(*map(_percent, item["limits_bps"]))
-        if item["volatility"] is not None:
-            data_text = f"annual volatility {float(item['volatility']):.1%}"
-        elif item["supply_raw"] is not None:
-            data_text = f"supply by {item['supply_source']}"
-        weight_cells = (_percent(item[key]) for key in ("target_bps", "standing_bps", "now_bps"))
-        table.add_row(item["symbol"], *weight_cells, limits, data_text)
+        elif asset["limits_bps"] is not None:
+            limits = "{} to {}".format(*map(_percent_text, asset["limits_bps"]))
+        if asset["volatility"] is not None:
+            data_text = f"annual volatility {float(asset['volatility']):.1%}"
+        elif asset["supply_raw"] is not None:
+            data_text = f"supply by {asset['supply_source']}"
+        weight_cells = (
+            _percent_text(asset[key]) for key in ("target_bps", "standing_bps", "now_bps")
+        )
+        table.add_row(asset["symbol"], *weight_cells, limits, data_text)
     out.print(table)
     if document["correlations"]:
-        out.print(_correlations(document))
+        out.print(_correlations_table(document))
     if (standing_weights := document["standing"]) is not None:
         say(
-            f"Chosen {_utc(standing_weights['at_s'])} from {standing_weights['data']}{_span(standing_weights)}: {standing_weights['why']}."
+            f"Chosen {_utc_text(standing_weights['at_s'])} from"
+            f" {standing_weights['data']}{_span_text(standing_weights)}: {standing_weights['why']}."
         )
-        say(f"The next choice is due {'now' if document['due'] else _utc(document['next_s'])}.")
+        say(
+            f"The next choice is due {'now' if document['due'] else _utc_text(document['next_s'])}."
+        )
     else:
         say("Nothing chosen yet: the next cycle of trimtab run or rebalance chooses.")
     if (weights_now := document["now"]) is not None:
-        say(f"Now, from {weights_now['data']}{_span(weights_now)}: {weights_now['why']}.")
+        say(f"Now, from {weights_now['data']}{_span_text(weights_now)}: {weights_now['why']}.")
     if document["turnover_bps"]:
         say(f"That would move {document['turnover_bps'] / 100:g} % of the portfolio.")
     if document["fault"]:
         out.print(safe_text(f"No weights can be chosen now: {document['fault']}", "bold red"))
 
 
-def _correlations(document: Document) -> FigureTable:
+def _correlations_table(document: Document) -> FigureTable:
     """Return the lower triangle of the correlation matrix."""
     from agent.cli.display import tables
 
     correlations = document["correlations"]
-    names = list(dict.fromkeys(name for pair in correlations for name in pair.split("/")))
-    columns = names[:-1]
-    table = tables.table("Correlations", ("",), columns)
-    for row in names[1:]:
-        cells = [correlations.get(f"{column}/{row}") for column in columns]
-        table.add_row(row, *("" if text is None else f"{float(text):.2f}" for text in cells))
+    symbols = list(dict.fromkeys(symbol for pair in correlations for symbol in pair.split("/")))
+    column_symbols = symbols[:-1]
+    table = tables.table("Correlations", ("",), column_symbols)
+    for row_symbol in symbols[1:]:
+        cells = [
+            correlations.get(f"{column_symbol}/{row_symbol}") for column_symbol in column_symbols
+        ]
+        table.add_row(row_symbol, *("" if text is None else f"{float(text):.2f}" for text in cells))
     return table
 
 
@@ -205,13 +212,13 @@ def _show_prices(document: Document) -> None:
         ("hours",),
         rows=(
             (
-                item["symbol"],
-                item["source"],
-                _utc(item["from_s"]),
-                _utc(item["until_s"]),
-                str(item["hours"]),
+                price_span["symbol"],
+                price_span["source"],
+                _utc_text(price_span["from_s"]),
+                _utc_text(price_span["until_s"]),
+                str(price_span["hours"]),
             )
-            for item in document["prices"]
+            for price_span in document["prices"]
         ),
     )
     if document["prices"]:
@@ -235,17 +242,21 @@ def _show_import(document: Document) -> None:
         f"Closes in {document['unit']}", ("token", "from", "until", "every", "gaps"), ("rows", "hours", "new"),
         order=("token", "rows", "hours", "new", "from", "until", "every", "gaps"),
     )  # fmt: skip
-    for item in document["prices"]:
+    for imported_series in document["prices"]:
         gaps = "none"
-        if item["gaps"]:
-            gaps = f"{item['gaps']}, the longest {item['longest_gap_s'] / 3600:g} h"
-        counts = (str(item["rows"]), str(item["hours"]), str(item["new"]))
+        if imported_series["gaps"]:
+            gaps = f"{imported_series['gaps']}, the longest {imported_series['longest_gap_s'] / 3600:g} h"
+        counts = (
+            str(imported_series["rows"]),
+            str(imported_series["hours"]),
+            str(imported_series["new"]),
+        )
         table.add_row(
-            item["symbol"],
+            imported_series["symbol"],
             *counts,
-            _utc(item["from_s"]),
-            _utc(item["until_s"]),
-            f"{item['interval_s'] / 3600:g} h",
+            _utc_text(imported_series["from_s"]),
+            _utc_text(imported_series["until_s"]),
+            f"{imported_series['interval_s'] / 3600:g} h",
             gaps,
         )
     out.print(table)
@@ -266,31 +277,31 @@ def _show_fetched(document: Document) -> None:
             order=("token", "source", "hours", "new", "from", "until", "remark"),
             rows=(
                 (
-                    item["symbol"],
-                    item["source"],
-                    str(item["hours"]),
-                    str(item["new"]),
-                    _utc(item["from_s"]),
-                    _utc(item["until_s"]),
-                    item["why"],
+                    fetched_series["symbol"],
+                    fetched_series["source"],
+                    str(fetched_series["hours"]),
+                    str(fetched_series["new"]),
+                    _utc_text(fetched_series["from_s"]),
+                    _utc_text(fetched_series["until_s"]),
+                    fetched_series["why"],
                 )
-                for item in document["prices"]
+                for fetched_series in document["prices"]
             ),
         )
     )
 
 
-def _percent(bps: int | None) -> str:
+def _percent_text(bps: int | None) -> str:
     return "" if bps is None else f"{bps / 100:.2f} %"
 
 
-def _span(document: Document) -> str:
+def _span_text(document: Document) -> str:
     if document["from_s"] is None:
         return ""
-    return f", {_utc(document['from_s'])} to {_utc(document['until_s'])}"
+    return f", {_utc_text(document['from_s'])} to {_utc_text(document['until_s'])}"
 
 
-def _utc(seconds: int | None) -> str:
+def _utc_text(seconds: int | None) -> str:
     if seconds is None:
         return ""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
@@ -357,13 +368,13 @@ def _show_observations(document: Document) -> None:
         ("fee", "observations", "next"),
         order=("pool", "pair", "fee", "observations", "next", "TWAP"),
     )
-    for item in document["pools"]:
+    for pool in document["pools"]:
         figures = (
-            f"{item['fee_pips'] / 10_000:g}%",
-            str(item["observations"]),
-            str(item["observations_next"]),
+            f"{pool['fee_pips'] / 10_000:g}%",
+            str(pool["observations"]),
+            str(pool["observations_next"]),
         )
-        table.add_row(item["pool"], "/".join(item["tokens"]), *figures, item["why"] or "counts")
+        table.add_row(pool["pool"], "/".join(pool["tokens"]), *figures, pool["why"] or "counts")
     out.print(table)
 
 
@@ -390,8 +401,10 @@ def _show_extension(document: Document, send_allowed: bool) -> None:
     if not send_allowed:
         _show_cost(document)
         note("Nothing was sent. To send it, add --send.")
-    for item in document["transactions"]:
-        say(f"{item['kind']} {item['status']} in block {item['block']}: {item['hash']}")
+    for transaction in document["transactions"]:
+        say(
+            f"{transaction['kind']} {transaction['status']} in block {transaction['block']}: {transaction['hash']}"
+        )
     if document["outcome"] == "done":
         say(
             "The pool's TWAP is usable once its observations (one per block with a trade) cover"

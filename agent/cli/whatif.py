@@ -242,7 +242,7 @@ def whatif(
         )
         futures_document = api.what_if_futures(options, what_if.values, what_if.trades)
         result = {**result, "trades": futures_document["trades"], "futures": futures_document}
-    emit(result, as_json, lambda: _show(result))
+    emit(result, as_json, lambda: _show_what_if(result))
 
 
 def what_if_document(what_if: WhatIf) -> Document:
@@ -253,8 +253,8 @@ def what_if_document(what_if: WhatIf) -> Document:
         "total": _value_text(what_if.total),
         "triggered": list(what_if.symbols_outside),
         "decision": {"kind": "rebalance" if what_if.acts else "hold", "reason": what_if.reason},
-        "trades": {symbol: _value_text(amount) for symbol, amount in what_if.trades.items()},
-        "to_target": {symbol: _value_text(amount) for symbol, amount in what_if.to_target.items()},
+        "trades": {symbol: _value_text(value) for symbol, value in what_if.trades.items()},
+        "to_target": {symbol: _value_text(value) for symbol, value in what_if.to_target.items()},
         "weights_bps": {drift.symbol: drift.weight_bps for drift in what_if.drifts},
         "assets": [
             {
@@ -272,14 +272,16 @@ def what_if_document(what_if: WhatIf) -> Document:
             }
             for drift in what_if.drifts
         ],
-        "alert_prices": {symbol: _alert(alert) for symbol, alert in what_if.alerts.items()},
+        "alert_prices": {
+            symbol: _alert_document(alert) for symbol, alert in what_if.alerts.items()
+        },
         "alert_note": ALERT_NOTE,
-        "least_total": list(what_if.least_totals),
+        "least_total": list(what_if.minimum_totals),
         "warnings": list(what_if.warnings),
     }
 
 
-def _alert(alert: AlertPrices) -> Document:
+def _alert_document(alert: AlertPrices) -> Document:
     def edge(price: Fraction | None) -> tuple[str, str] | tuple[None, None]:
         if price is None:
             return None, None
@@ -302,7 +304,7 @@ def _value_text(value: Fraction) -> str:
     return value_text(value, 0, 18)
 
 
-def _show(document: Document) -> None:
+def _show_what_if(document: Document) -> None:
     from agent.cli.display.tables import money, percent_text, table
 
     figure_table = table(
@@ -324,19 +326,22 @@ def _show(document: Document) -> None:
             percent_text(asset["weight_bps"]),
             percent_text(asset["target_bps"]),
             band,
-            _signed(document["trades"][symbol], money),
+            _signed_text(document["trades"][symbol], money),
         )
         alerts_table.add_row(
-            symbol, _price(alert["price"]), *_edge_cells(alert, "low"), *_edge_cells(alert, "high")
+            symbol,
+            _price_text(alert["price"]),
+            *_edge_cells(alert, "low"),
+            *_edge_cells(alert, "high"),
         )
     out.print(figure_table)
     say(f"{document['decision']['kind']}: {document['decision']['reason']}")
     out.print(alerts_table)
     for symbol, alert in document["alert_prices"].items():
-        for why in dict.fromkeys(
+        for reason in dict.fromkeys(
             filter(None, (alert["low_missing_reason"], alert["high_missing_reason"]))
         ):
-            say(f"No alert price of {symbol}: {why}")
+            say(f"No alert price of {symbol}: {reason}")
     say(document["alert_note"])
     for least_total in document["least_total"]:
         say(least_total["text"])
@@ -362,11 +367,11 @@ def _show_futures(document: Document) -> None:
                     money(market["notional"]),
                     percent_text(market["weight_bps"]),
                     percent_text(market["target_bps"]),
-                    _signed(market["order_notional"], money),
-                    _signed(market["order_size"], _price),
+                    _signed_text(market["order_notional"], money),
+                    _signed_text(market["order_size"], _price_text),
                     "never"
                     if market["liquidation_price"] is None
-                    else _price(market["liquidation_price"]),
+                    else _price_text(market["liquidation_price"]),
                 )
                 for market in document["markets"]
             ),
@@ -397,11 +402,11 @@ def _show_futures(document: Document) -> None:
     say(f"Net exposure after trades and orders, spot and futures: {exposure_text}")
 
 
-def _signed(text: str, format_value: Callable[[str], str]) -> str:
+def _signed_text(text: str, format_value: Callable[[str], str]) -> str:
     return format_value(text) if text.startswith("-") or text == "0" else f"+{format_value(text)}"
 
 
-def _price(text: str) -> str:
+def _price_text(text: str) -> str:
     from agent.cli.display.tables import brief
 
     return brief(text)
@@ -410,4 +415,4 @@ def _price(text: str) -> str:
 def _edge_cells(alert: Document, side: str) -> tuple[str, str]:
     if alert[side] is None:
         return "none", ""
-    return _price(alert[side]), f"{_signed(alert[f'{side}_change_percent'], str)} %"
+    return _price_text(alert[side]), f"{_signed_text(alert[f'{side}_change_percent'], str)} %"

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from agent.model.rollups import UNSUPPORTED_CHAINS, unsupported_chain
+from agent.model.rollups import UNSUPPORTED_CHAINS, unsupported_chain_reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,7 @@ def require_known_fees(chain_id: int, *, local: bool) -> None:
     """Raise ValueError for a live rollup whose fees are not implemented (T13)."""
     if not local and chain_id in UNSUPPORTED_CHAINS:
         raise ValueError(
-            f"chain.chain_id: {unsupported_chain(chain_id)}; use another chain, such as 8453 (Base)"
+            f"chain.chain_id: {unsupported_chain_reason(chain_id)}; use another chain, such as 8453 (Base)"
         )
 
 

@@ -98,7 +98,9 @@ def prior_day_usage(
                 **reference_prices(_with_feeds_as_of(step, transaction)).by_token,
             }
         moved_tokens = {
-            token for token, raw in transaction.receipt.net(step.snapshot.owner).items() if raw
+            token
+            for token, raw in transaction.receipt.net_transfers(step.snapshot.owner).items()
+            if raw
         }
         for token in sorted(((moved_tokens | {wrapped_native}) & assets) - prices.keys()):
             raise HistoryUnavailable(f"{token_label(step.portfolio, token)} has no reference price")
@@ -138,7 +140,11 @@ def _prior_usage(
     wrapped_native, wallet, receipt = portfolio.wrapped_native, owner, transaction.receipt
     native_price = prices.get(wrapped_native, Fraction(0))
     intent = _as_intent(transaction)
-    deltas = {token: raw for token, raw in receipt.net(wallet).items() if token in prices and raw}
+    deltas = {
+        token: raw
+        for token, raw in receipt.net_transfers(wallet).items()
+        if token in prices and raw
+    }
     if native_change_wei := intent.native_change_wei(wallet, wrapped_native):
         deltas[wrapped_native] = deltas.get(wrapped_native, 0) + native_change_wei
     gas_value = receipt.gas_cost_wei * native_price
@@ -156,7 +162,7 @@ def _prior_usage(
         payout_value = sum(
             (-raw * prices[token] for token, raw in deltas.items() if raw < 0), Fraction(0)
         )
-    changes = tuple(sorted(intent.changes(wallet, wrapped_native).items()))
+    changes = tuple(sorted(intent.balance_changes(wallet, wrapped_native).items()))
     return ExternalTransaction(
         receipt.tx_hash,
         receipt.block_number,

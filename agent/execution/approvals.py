@@ -228,8 +228,8 @@ class OpenExposure:
     """Subject of a hard pause: pending transactions, and allowances above zero."""
 
     step_input: StepInput
-    waiting: tuple[Intent, ...]
-    allowed: tuple[Approval, ...]
+    pending_intents: tuple[Intent, ...]
+    open_allowances: tuple[Approval, ...]
 
 
 def open_exposure(readers: StepReaders, store: Store) -> OpenExposure:
@@ -248,7 +248,7 @@ def pending_intents(journal: IntentStore) -> tuple[Intent, ...]:
     mined_nonces = {
         intent.tx.nonce
         for intent in intents
-        if intent.state is IntentState.MINED and not intent.rests
+        if intent.state is IntentState.MINED and not intent.is_resting
     }
     return tuple(intent for intent in intents if intent.tx.nonce not in mined_nonces)
 
@@ -285,8 +285,8 @@ def cancel_and_revoke(
         f'"{note}" is still pending'
         for note in dict.fromkeys(intent.note for intent in pending_intents(store.journal))
     ]
-    cancels = _with_cancels(store.journal, pending_before)
-    reason = _cancel_summary(why, pending_before, cancels, sent_intents, failures)
+    ended_intents = _with_cancels(store.journal, pending_before)
+    reason = _cancel_summary(why, pending_before, ended_intents, sent_intents, failures)
     if failures:
         kind = OutcomeKind.FAILED
     elif pending_before or sent_intents:
@@ -301,7 +301,7 @@ def cancel_and_revoke(
         step_input,
         halt_for(step_input, reason),
         None,
-        transactions=(*cancels, *sent_intents),
+        transactions=(*ended_intents, *sent_intents),
         input_after=step_after,
     )
 
@@ -335,16 +335,16 @@ def _with_cancels(journal: IntentStore, pending_before: Sequence[Intent]) -> lis
 def _cancel_summary(
     why: str,
     pending_before: Sequence[Intent],
-    cancels: Sequence[Intent],
+    ended_intents: Sequence[Intent],
     sent_intents: Sequence[Intent],
     failures: Sequence[str],
 ) -> str:
     if not pending_before and not sent_intents and not failures:
         return f"hard pause ({why}): no pending transactions, no open allowances"
-    resting_ids = {intent.id for intent in pending_before if intent.rests}
+    resting_ids = {intent.id for intent in pending_before if intent.is_resting}
     mined_intents = [
         intent
-        for intent in cancels
+        for intent in ended_intents
         if intent.succeeded
         and intent.kind is not IntentKind.CANCEL
         and intent.id not in resting_ids

@@ -91,7 +91,9 @@ def update_ledger(
         # A holding missing from the ledger must not look like a profit.
         if not store.ledger.has_places(holdings_by_place):
             return
-    store.ledger.enter_payments(entry for payments in PAYMENTS for entry in payments(step, prices))
+    store.ledger.enter_payments(
+        entry for read_payments in PAYMENTS for entry in read_payments(step, prices)
+    )
     store.valuations.record(new_valuation, is_forced or bool(opened_places), changed_blocks)
 
 
@@ -157,9 +159,9 @@ def derive_entry(
         entry_prices(step.portfolio, reference_prices(step)),
         step.portfolio.wrapped_native,
     )
-    changes = dict(receipt.net(owner)) if receipt.status == 1 else {}
+    change_by_token = dict(receipt.net_transfers(owner)) if receipt.status == 1 else {}
     if native_change_wei := intent.native_change_wei(owner, wrapped_native):
-        changes[NATIVE] = changes.get(NATIVE, 0) + native_change_wei
+        change_by_token[NATIVE] = change_by_token.get(NATIVE, 0) + native_change_wei
     chain_s = step.snapshot.head.timestamp_s
     is_manual = store.steps.is_by_hand(intent.id) if grant.plan is None else _is_manual(grant.plan)
     transaction = SettledTransaction(
@@ -168,7 +170,7 @@ def derive_entry(
         chain_s,
         receipt.tx_hash,
         intent.note,
-        changes,
+        change_by_token,
         receipt.gas_cost_wei,
         is_manual,
     )
@@ -195,7 +197,7 @@ def valuation(step: StepInput, prices: EntryPrices) -> Valuation | None:
     if any(token not in balances or prices.of(token) is None for token in targets):
         return None
     try:
-        raw_elsewhere = outside_raw(step, prices.by_token, READINGS)
+        outside_raw_by_token = outside_raw(step, prices.by_token, READINGS)
     except Refused:
         return None
     reserved_raw = _reserved_by_token(step.portfolio, step.limits, balances)
@@ -211,7 +213,7 @@ def valuation(step: StepInput, prices: EntryPrices) -> Valuation | None:
             ValuedHolding(
                 token,
                 balances[token],
-                raw_elsewhere.get(token, 0),
+                outside_raw_by_token.get(token, 0),
                 price,
                 targets.get(token, 0),
                 reserved_raw.get(token, 0),
@@ -359,7 +361,7 @@ def record_hourly_prices(readers: StepReaders, step: StepInput, prices: PriceSto
     fails, the next cycle retries; the cycle itself never fails because of it.
     """
     at_s, numeraire = capped_chain_time_s(step.snapshot), step.portfolio.numeraire.address
-    if prices.has(numeraire, at_s):
+    if prices.has_cycle_prices(numeraire, at_s):
         return
     past_prices, block_count = step.snapshot.past, step.policy.confirm_blocks
     if len(past_prices) < block_count:

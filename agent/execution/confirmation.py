@@ -25,15 +25,15 @@ def plan_hash(plan: Plan) -> str:
 
 def confirmation_of(outcome: StepOutcome, plan: Plan) -> Confirmation:
     """Return the confirmation of this plan."""
-    step, token = outcome.step_input, outcome.decided.exit_token
+    step_input, exit_token = outcome.step_input, outcome.decided.exit_token
     return Confirmation(
         plan_hash(plan),
-        token,
-        native_coin.held_balances(step).get(token, 0) if token else 0,
-        plan.in_layer,
+        exit_token,
+        native_coin.held_balances(step_input).get(exit_token, 0) if exit_token else 0,
+        plan.acts_in_layer,
         bool(plan.actions),
         outcome.decided.order,
-        tuple(sorted(screened.token for screened in step.targets.quarantine)),
+        tuple(sorted(screened.token for screened in step_input.targets.quarantine)),
         tuple(sorted(blocked.token for blocked in outcome.decided.blocked_exits)),
     )
 
@@ -43,49 +43,49 @@ def covering_confirmation(cycle: Cycle, plan: Plan) -> Confirmation | None:
     Actions in a layer and swaps are confirmed separately. After a restart nothing but the confirmed
     plan itself is covered: the owner who confirmed it may have left, and prices may have moved.
     """
-    if (confirmed := cycle.confirmed) is None or confirmed.is_in_layer != plan.in_layer:
+    if (confirmation := cycle.confirmed) is None or confirmation.is_in_layer != plan.acts_in_layer:
         return None
-    if confirmed.is_of_ended_process and confirmed.plan_hash != plan_hash(plan):
+    if confirmation.is_of_ended_process and confirmation.plan_hash != plan_hash(plan):
         return None
-    return confirmed
+    return confirmation
 
 
-def require_as_confirmed(confirmed: Confirmation, outcome: StepOutcome, plan: Plan) -> None:
+def require_as_confirmed(confirmation: Confirmation, outcome: StepOutcome, plan: Plan) -> None:
     """Raise Refused if the plan differs in kind from the confirmed one: tokens excluded since,
     liquidity that has to move before the confirmed swaps, or a different limit order.
     """
-    _require_no_new_exclusions(confirmed, outcome)
+    _require_no_new_exclusions(confirmation, outcome)
     for require_same_kind in layers.CONFIRMATION_CHECKS:
-        require_same_kind(confirmed, plan)
-    if outcome.decided.order != confirmed.order:
+        require_same_kind(confirmation, plan)
+    if outcome.decided.order != confirmation.order:
         raise Refused(
             "a limit order was added or removed after the confirmation", remedy=REPLAN_REMEDY
         )
 
 
-def require_exit_possible(confirmed: Confirmation, outcome: StepOutcome) -> None:
+def require_exit_possible(confirmation: Confirmation, outcome: StepOutcome) -> None:
     """Raise ExitRefused if the confirmed exit is no longer possible. Once approved, its token may
     hide its balance, spoil its market or fail screening.
     """
-    step, token = outcome.step_input, confirmed.exit_token
-    if not token or token == outcome.decided.exit_token:
+    step, exit_token = outcome.step_input, confirmation.exit_token
+    if not exit_token or exit_token == outcome.decided.exit_token:
         return
-    label = step.portfolio.token(token).label
-    causes = [quarantine.format_quarantine(step.portfolio, step.targets.quarantine, {token})]
+    label = step.portfolio.token(exit_token).label
+    causes = [quarantine.format_quarantine(step.portfolio, step.targets.quarantine, {exit_token})]
     causes += [
         f"{label} cannot be sold now: {blocked.why}"
         for blocked in step.blocked_exits
-        if blocked.token == token
+        if blocked.token == exit_token
     ]
     if reasons := [f"{reason}, {UNCONFIRMED_NOTE}" for reason in causes if reason]:
         raise ExitRefused("; ".join(reasons), remedy=REPLAN_REMEDY)
-    if native_coin.held_balances(step).get(token, 0) < confirmed.exit_raw:
+    if native_coin.held_balances(step).get(exit_token, 0) < confirmation.exit_raw:
         raise ExitRefused(
             f"{label} was to be sold and is no longer in the wallet", remedy=REPLAN_REMEDY
         )
 
 
-def _require_no_new_exclusions(confirmed: Confirmation, outcome: StepOutcome) -> None:
+def _require_no_new_exclusions(confirmation: Confirmation, outcome: StepOutcome) -> None:
     """Raise Refused for tokens excluded since the plan was confirmed; an exit is never refused
     because of another token.
     """
@@ -93,13 +93,13 @@ def _require_no_new_exclusions(confirmed: Confirmation, outcome: StepOutcome) ->
     if outcome.decided.exit_token:
         return
     if new_quarantined := {screened.token for screened in step.targets.quarantine} - {
-        *confirmed.quarantined
+        *confirmation.quarantined
     }:
         raise Refused(
             f"{quarantine.format_quarantine(step.portfolio, step.targets.quarantine, new_quarantined)}, {UNCONFIRMED_NOTE}",
             remedy=REPLAN_REMEDY,
         )
-    if new_blocked := {blocked.token for blocked in step.blocked_exits} - {*confirmed.blocked}:
+    if new_blocked := {blocked.token for blocked in step.blocked_exits} - {*confirmation.blocked}:
         raise Refused(
             f"{blocked_exits.format_blocked_exits(step, new_blocked)}, {UNCONFIRMED_NOTE}",
             remedy=REPLAN_REMEDY,

@@ -21,8 +21,8 @@ def outcome_of_cycle(cycle: Cycle, last_outcome: StepOutcome, outcome_of: Outcom
     and everything that could not be sent. Raise the endpoint's error if nothing was sent.
     """
     outcome = _trades_outcome(cycle, last_outcome, outcome_of)
-    for complete in layers.OUTCOME_COMPLETERS:
-        outcome = complete(cycle, outcome, outcome_of)
+    for complete_outcome in layers.OUTCOME_COMPLETERS:
+        outcome = complete_outcome(cycle, outcome, outcome_of)
     return _with_unsold_exits(cycle, outcome, outcome_of)
 
 
@@ -42,8 +42,8 @@ def with_actions(cycle: Cycle, outcome: StepOutcome) -> StepOutcome:
     """Return the outcome of a step that sends nothing more: done, if the cycle has only acted in
     layers before.
     """
-    notes = [note for part in cycle.layers for note in part.notes()]
-    is_layer_done = any(part.is_done_before(outcome.plan) for part in cycle.layers)
+    notes = [note for layer_part in cycle.layers for note in layer_part.notes()]
+    is_layer_done = any(layer_part.is_done_before(outcome.plan) for layer_part in cycle.layers)
     if cycle.swapped or cycle.exits or not notes:
         return outcome
     if outcome.kind is not OutcomeKind.HOLD and not is_layer_done:

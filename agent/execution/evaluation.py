@@ -242,7 +242,7 @@ def evaluate_input(
     return other_part_outcome if other_part_outcome.kind is OutcomeKind.PLANNED else outcome
 
 
-def _without_refused_part(refused: StepOutcome) -> StepInput | None:
+def _without_refused_part(refused_outcome: StepOutcome) -> StepInput | None:
     """Return the step without its refused part, a layer or spot; None if nothing is refused or the
     other part has nothing to do.
 
@@ -250,12 +250,12 @@ def _without_refused_part(refused: StepOutcome) -> StepInput | None:
     owner's requests have one part only, and layers open positions after the spot portfolio in any
     case.
     """
-    step, decision = refused.step_input, refused.decision
-    if refused.kind is not OutcomeKind.REFUSED or not acts_beside_spot(step):
+    step, decision = refused_outcome.step_input, refused_outcome.decision
+    if refused_outcome.kind is not OutcomeKind.REFUSED or not acts_beside_spot(step):
         return None
     if not isinstance(decision, Rebalance):
         reduced_steps = (
-            without_part(step, decision, refused.plan, refused.reason)
+            without_part(step, decision, refused_outcome.plan, refused_outcome.reason)
             for without_part in REFUSED_PARTS
         )
         return next(
@@ -263,7 +263,9 @@ def _without_refused_part(refused: StepOutcome) -> StepInput | None:
         )
     if not decision.by_trigger or step.progress.spot_held:
         return None
-    return replace(step, progress=replace(step.progress, spot_held=f"spot: {refused.reason}"))
+    return replace(
+        step, progress=replace(step.progress, spot_held=f"spot: {refused_outcome.reason}")
+    )
 
 
 def reduces_risk(outcome: StepOutcome) -> bool:

@@ -41,13 +41,13 @@ def record_part_begin(store: Store, outcome: StepOutcome) -> None:
     recorded before its first part. Raises Refused if it has ended meanwhile.
     """
     decided, active_purchase = outcome.decided, outcome.step_input.history.cash_flows.purchase
-    due, new_purchase = decided.purchase.due, decided.purchase.begins
-    part_number = 1 if due is None else due.number
+    due_part, new_purchase = decided.purchase.due, decided.purchase.begins
+    part_number = 1 if due_part is None else due_part.number
     if decided.order:
         execution_id = decided.order
     elif new_purchase is not None:
         execution_id = store.executions.begin_purchase(new_purchase)
-    elif due is not None and active_purchase is not None:
+    elif due_part is not None and active_purchase is not None:
         execution_id = active_purchase.id
     else:
         return

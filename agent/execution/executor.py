@@ -103,15 +103,17 @@ class JournaledExecutor:
         submitter.simulate(tx, grant.deadline_s, grant)
         intent = submitter.record_intent(step_id, kind, tx, grant, note, grant.deadline_s)
         intent = submitter.launch(intent, grant, grant.deadline_s)
-        mined = submitter.await_mined(tx.nonce, self._replacer.replacement_callback(tx.nonce))
-        if mined is None:
+        mined_intent = submitter.await_mined(
+            tx.nonce, self._replacer.replacement_callback(tx.nonce)
+        )
+        if mined_intent is None:
             raise Retryable(
                 f"{note}: transaction {intent.tx_hash} was sent but not mined within"
                 f" {submitter.settings.mined_timeout_s:.0f} s",
                 "run the command again: it first waits for this transaction",
                 code=ErrorCode.NOT_MINED,
             )
-        last_intent = submitter.await_final(mined)
+        last_intent = submitter.await_final(mined_intent)
         if last_intent.kind is IntentKind.CANCEL and kind is not IntentKind.CANCEL:
             intents_at_nonce = submitter.journal.intents_at(tx.nonce)
             return next(original for original in intents_at_nonce if original.id == intent.id)
@@ -308,19 +310,19 @@ class ProposingExecutor(JournaledExecutor):
         next_nonce, _ = self._sender.nonces(self._external_signer.address)
         if next_nonce <= intent.tx.nonce:
             return False
-        mined = self._external_signer.mined_at_nonce(intent.tx, since_block)
-        if mined is not None and mined.matches:
+        mined_tx = self._external_signer.mined_at_nonce(intent.tx, since_block)
+        if mined_tx is not None and mined_tx.matches:
             self._submitter.move(
                 intent,
                 IntentState.SIGNED,
                 "signed elsewhere, found on the chain",
-                tx_hash=mined.tx_hash,
+                tx_hash=mined_tx.tx_hash,
             )
             self._outbox.remove_proposal(intent.id)
             return True
         used_by_text = "a transaction that was not proposed"
-        if mined is not None:
-            used_by_text = f"{mined.tx_hash}, a different transaction"
+        if mined_tx is not None:
+            used_by_text = f"{mined_tx.tx_hash}, a different transaction"
         raise OperatorNeeded(
             f"nonce {intent.tx.nonce} of {self._external_signer.address} was used by {used_by_text}, in place of"
             f' {intent.id} ("{intent.note}")',
@@ -373,11 +375,13 @@ class ProposingExecutor(JournaledExecutor):
         for intent in intents_at_nonce:
             if intent.state is not IntentState.CANCELLED or intent.id not in proposal_block_by_id:
                 continue
-            mined = self._external_signer.mined_at_nonce(intent.tx, proposal_block_by_id[intent.id])
-            if mined is not None and mined.matches:
+            mined_tx = self._external_signer.mined_at_nonce(
+                intent.tx, proposal_block_by_id[intent.id]
+            )
+            if mined_tx is not None and mined_tx.matches:
                 raise OperatorNeeded(
                     f'the dropped proposal {intent.id} ("{intent.note}") was sent after all, by'
-                    f" {mined.tx_hash}",
+                    f" {mined_tx.tx_hash}",
                     "check the balances, then run trimtab adopt",
                     code=ErrorCode.PROPOSAL_SENT,
                 )

@@ -20,7 +20,7 @@ from agent.model import (
     StepInput,
     SubmissionRefusal,
 )
-from agent.model.runs.cycle import with_count
+from agent.model.runs.cycle import increment_count
 from agent.policy import failures
 from agent.policy.orders.blocked_exits import (
     RETRY_REMEDY,
@@ -47,8 +47,10 @@ def with_progress(cycle: Cycle, step: StepInput) -> StepInput:
         direct=cycle.direct,
     )
     step = replace(step, progress=progress)
-    for part in cycle.layers:
-        step = part.with_progress(failures.with_refused_markets(step, part.refused_exits))
+    for layer_part in cycle.layers:
+        step = layer_part.with_progress(
+            failures.with_refused_markets(step, layer_part.refused_exits)
+        )
     return step
 
 
@@ -139,7 +141,7 @@ def after_approval(
     """
     approval = ports.store.journal.grant(intent.id).approve
     if approval is not None and approval[2] > 0:  # resets to zero are no attempts
-        cycle = replace(cycle, attempts=with_count(cycle.attempts, approval[0]))
+        cycle = replace(cycle, attempts=increment_count(cycle.attempts, approval[0]))
     if intent.succeeded:
         return StepResult(cycle, close_step(ports.store, outcome))
     if intent.receipt is not None and intent.tx.to == outcome.decided.exit_token:

@@ -451,7 +451,7 @@ class Reconciler:
         for winner in winners:
             if any(intent.state in OPEN for intent in family(intents_at_nonce, winner.id)):
                 # An earlier process was killed between ending the winner and the others.
-                self._submitter.close(winner)
+                self._submitter.settle_nonce(winner)
                 return
         unfinished_intents = [
             intent

@@ -54,12 +54,12 @@ def execute(ports: StepPorts, outcome: StepOutcome, draft: Draft) -> tuple[StepO
         ports.store,
         snapshot,
         lambda: ports.readers.step_input_at(snapshot),
-        before=outcome.step_input.snapshot,
+        snapshot_before=outcome.step_input.snapshot,
     )
     input_after = ports.readers.step_input_at(snapshot)
     update_ledger(ports.store, ports.readers.for_ledger(input_after), changed_blocks)
-    for after_input in records.AFTER_INPUT:
-        after_input(ports.store, input_after)
+    for record_step_input in records.AFTER_INPUT:
+        record_step_input(ports.store, input_after)
     return with_shortfall(replace(outcome, input_after=input_after), intent, snapshot), intent
 
 

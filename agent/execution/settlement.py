@@ -64,19 +64,27 @@ def realised_legs(plan: Plan, receipt: Receipt) -> tuple[RealisedLeg, ...]:
         list(receipt.wrapped),
     )
 
-    def take(unused: list[Transfer], matches: Callable[[Transfer], bool]) -> int | None:
-        for index, transfer in enumerate(unused):
+    def take_transfer(
+        unused_transfers: list[Transfer], matches: Callable[[Transfer], bool]
+    ) -> int | None:
+        for index, transfer in enumerate(unused_transfers):
             if matches(transfer):
-                return unused.pop(index).raw
+                return unused_transfers.pop(index).raw
         return None
 
-    def amounts(leg: Leg) -> tuple[int | None, int | None]:
+    def leg_amounts(leg: Leg) -> tuple[int | None, int | None]:
         if leg.venue == NATIVE_VENUE:
-            raw = take(wrap_transfers, lambda transfer: _is_wrap_of(transfer, leg))
+            raw = take_transfer(wrap_transfers, lambda transfer: _is_wrap_of(transfer, leg))
             return raw, raw
         return (
-            take(incoming_transfers, lambda t: (t.token, t.recipient) == (leg.token_in, leg.pool)),
-            take(outgoing_transfers, lambda t: (t.token, t.sender) == (leg.token_out, leg.pool)),
+            take_transfer(
+                incoming_transfers,
+                lambda transfer: (transfer.token, transfer.recipient) == (leg.token_in, leg.pool),
+            ),
+            take_transfer(
+                outgoing_transfers,
+                lambda transfer: (transfer.token, transfer.sender) == (leg.token_out, leg.pool),
+            ),
         )
 
     return tuple(
@@ -84,7 +92,7 @@ def realised_legs(plan: Plan, receipt: Receipt) -> tuple[RealisedLeg, ...]:
             leg.pool,
             leg.token_in,
             leg.token_out,
-            *amounts(leg),
+            *leg_amounts(leg),
             planned_in_raw=leg.amount_in_raw,
             planned_out_raw=leg.amount_out_raw,
         )
@@ -106,12 +114,12 @@ def native_delta(intent: Intent, wallet: str, wrapped_native: str) -> int:
     if receipt is None or receipt.status != 1:
         return 0
     sent_wei = 0 if intent.tx.to == wallet else intent.tx.value_wei
-    return receipt.unwrapped(wrapped_native, wallet, intent.tx.to) - sent_wei
+    return receipt.unwrapped_raw(wrapped_native, wallet, intent.tx.to) - sent_wei
 
 
 def trade_loss(
-    before: Mapping[str, int],
-    after: Mapping[str, int],
+    balances_before: Mapping[str, int],
+    balances_after: Mapping[str, int],
     prices: Mapping[str, Fraction],
     gas_value: Fraction,
 ) -> Fraction:
@@ -123,16 +131,16 @@ def trade_loss(
     OperatorNeeded.
     """
     loss = gas_value
-    for token in sorted({*before, *after}):
-        delta = after.get(token, 0) - before.get(token, 0)
+    for token in sorted({*balances_before, *balances_after}):
+        delta_raw = balances_after.get(token, 0) - balances_before.get(token, 0)
         price = prices.get(token)
-        if price is None and delta < 0:
+        if price is None and delta_raw < 0:
             raise OperatorNeeded(
-                f"{-delta} base units of {token} left the wallet without a reference price",
+                f"{-delta_raw} base units of {token} left the wallet without a reference price",
                 "check the receipt, then add a feed for it",
                 code=ErrorCode.REFERENCE_PRICE,
             )
-        loss -= delta * (price or 0)
+        loss -= delta_raw * (price or 0)
     return loss
 
 
@@ -175,7 +183,7 @@ def book_intent(  # noqa: PLR0913
     if receipt is None:
         raise ValueError(f"intent {intent.id} has no receipt to book")
     gas_value = receipt.gas_cost_wei * native_price
-    deltas = {token: raw for token, raw in receipt.net(wallet).items() if token in prices}
+    deltas = {token: raw for token, raw in receipt.net_transfers(wallet).items() if token in prices}
     native_wei = native_delta(intent, wallet, wrapped_native)
     if native_wei and wrapped_native in prices:
         deltas[wrapped_native] = deltas.get(wrapped_native, 0) + native_wei
@@ -247,7 +255,7 @@ def settle_mined(
     store: Store,
     snapshot: Snapshot,
     current_step: Callable[[], StepInput],
-    before: Snapshot | None = None,
+    snapshot_before: Snapshot | None = None,
 ) -> frozenset[int]:
     """Book every mined transaction missing from the budgets, at the reference prices of its own
     step; then compare balances. Return the blocks of the newest known changes of balances.
@@ -255,36 +263,42 @@ def settle_mined(
     `current_step` is called only if a balance may have changed, or if that step is unreadable
     (written by another version): then current prices are used and no gain counts. While a token
     spent in an unreadable step has no price, the transaction stays unbooked and nothing is planned.
-    With `before`, read before the last trade, the larger of the losses by balances and by events
+    With `snapshot_before`, read before the last trade, the larger of the losses by balances and by events
     counts, unless every expected balance is known: then a difference is an external transfer and is
     counted as one. Tokens without a price, foreign ones included, count as zero, because a plan
     cannot spend them and events of unknown contracts prove nothing (T11).
     """
     unbooked_intents = store.journal.unbooked()
     all_balances_expected = True
-    if unbooked_intents and before is not None:
+    if unbooked_intents and snapshot_before is not None:
         expected_tokens = {opening.token for opening in store.balances.expected().openings}
         all_balances_expected = expected_tokens >= {holding.token for holding in snapshot.holdings}
     for intent in unbooked_intents:
-        own_step = originating_step(store.steps, intent)
-        step = own_step or current_step()
+        intent_step = originating_step(store.steps, intent)
+        step = intent_step or current_step()
         prices = reference_prices(step).by_token
-        if own_step is None and _unpriced(intent, step.portfolio, step.snapshot.owner, prices):
+        if intent_step is None and _unpriced(intent, step.portfolio, step.snapshot.owner, prices):
             continue
         wrapped_native, booked_at_s = (
             step.portfolio.wrapped_native,
-            _booking_time_s(snapshot, own_step),
+            _booking_time_s(snapshot, intent_step),
         )
         native_price = prices.get(wrapped_native, Fraction(0))
         if (book_layer := BOOKINGS.get(intent.kind)) is not None:
-            after = None if before is None else snapshot
-            book_layer(store, intent, own_step, step, after, native_price, booked_at_s)
+            snapshot_after = None if snapshot_before is None else snapshot
+            book_layer(store, intent, intent_step, step, snapshot_after, native_price, booked_at_s)
             continue
         balances = None
-        if before is not None and not all_balances_expected and intent.kind in _TRADE_KINDS:
-            balances = _priced_balances(before, snapshot, prices)
+        if (
+            snapshot_before is not None
+            and not all_balances_expected
+            and intent.kind in _TRADE_KINDS
+        ):
+            balances = _priced_balances(snapshot_before, snapshot, prices)
             if native_delta(intent, snapshot.owner, wrapped_native):
-                balances = _with_native(balances, (before, snapshot), intent, wrapped_native)
+                balances = _with_native(
+                    balances, (snapshot_before, snapshot), intent, wrapped_native
+                )
         payout = None
         if intent.kind is IntentKind.PAYOUT:
             payout = store.journal.grant(intent.id).payout
@@ -296,14 +310,14 @@ def settle_mined(
             native_price,
             booked_at_s,
             balances,
-            counts_gain=own_step is not None,
+            counts_gain=intent_step is not None,
             wrapped_native=wrapped_native,
             payout=payout,
             exempt_turnover=_exempt_turnover(store.journal, intent),
             exit_into=_exit_proceeds_token(store.journal, intent, step.portfolio),
         )
     expected, transfers = record_balance_changes(store.balances, snapshot, current_step)
-    transfer_blocks = [flow.block for flow in (*expected.transfers, *transfers)]
+    transfer_blocks = [transfer.block for transfer in (*expected.transfers, *transfers)]
     return frozenset([*transfer_blocks, *(change.block for change in expected.own_changes)])
 
 
@@ -321,7 +335,7 @@ def _exempt_turnover(journal: IntentStore, intent: Intent) -> Fraction:
 def _exit_proceeds_token(journal: IntentStore, intent: Intent, portfolio: Portfolio) -> str:
     """Return the numeraire if the swap is a granted exit; empty otherwise."""
     plan = journal.grant(intent.id).plan if intent.kind is IntentKind.SWAP else None
-    return portfolio.numeraire.address if plan is not None and plan.exits else ""
+    return portfolio.numeraire.address if plan is not None and plan.is_exit else ""
 
 
 def capped_chain_time_s(snapshot: Snapshot) -> int:
@@ -350,16 +364,16 @@ def after_gas(step_input: StepInput, intent: Intent) -> StepInput:
 def originating_step(steps: StepStore, intent: Intent) -> StepInput | None:
     """Return the input of the step that an intent belongs to; None if it is unreadable."""
     try:
-        text = steps.input_json(intent.step_id)
-        return None if text is None else _parse_step(text)
+        input_json = steps.input_json(intent.step_id)
+        return None if input_json is None else _parse_step(input_json)
     except (ConfigError, OperatorNeeded):
         return None
 
 
 @lru_cache(maxsize=2)
-def _parse_step(text: str) -> StepInput:
+def _parse_step(input_json: str) -> StepInput:
     """Parse a recorded step; cached, since a step's transactions are booked one by one."""
-    return codec.loads(StepInput, text)
+    return codec.loads(StepInput, input_json)
 
 
 def _unpriced(
@@ -371,18 +385,18 @@ def _unpriced(
     asset_tokens = {asset.token.address for asset in portfolio.assets}
     return any(
         raw < 0 and token in asset_tokens and token not in prices
-        for token, raw in intent.receipt.net(owner).items()
+        for token, raw in intent.receipt.net_transfers(owner).items()
     )
 
 
 def _priced_balances(
-    before: Snapshot, after: Snapshot, prices: dict[str, Fraction]
+    snapshot_before: Snapshot, snapshot_after: Snapshot, prices: dict[str, Fraction]
 ) -> tuple[dict[str, int], dict[str, int]]:
     """Return balances before and after by token, for priced tokens that are in both snapshots,
     because an unread balance is not zero.
     """
-    old_raw = {holding.token: holding.raw for holding in before.holdings}
-    new_raw = {holding.token: holding.raw for holding in after.holdings}
+    old_raw = {holding.token: holding.raw for holding in snapshot_before.holdings}
+    new_raw = {holding.token: holding.raw for holding in snapshot_after.holdings}
     shared_tokens = old_raw.keys() & new_raw.keys() & prices.keys()
     return {token: old_raw[token] for token in shared_tokens}, {
         token: new_raw[token] for token in shared_tokens
@@ -407,12 +421,12 @@ def _with_native(
     return old_raw, new_raw
 
 
-def _booking_time_s(snapshot: Snapshot, own_step: StepInput | None) -> int:
+def _booking_time_s(snapshot: Snapshot, intent_step: StepInput | None) -> int:
     """Return the booking time: not after the clock, and not before the trade's own step. So a
     header from the future neither halts the agent until that time nor moves an entry out of the
     last 24 hours (T6).
     """
     latest_s = snapshot.now_s + MAX_CLOCK_LEAD_S
-    if own_step is not None:
-        latest_s = max(latest_s, own_step.snapshot.head.timestamp_s)
+    if intent_step is not None:
+        latest_s = max(latest_s, intent_step.snapshot.head.timestamp_s)
     return min(snapshot.head.timestamp_s, latest_s)

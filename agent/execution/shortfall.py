@@ -13,14 +13,16 @@ from agent.store.store import Store
 from agent.units import NATIVE, decimal_text
 
 
-def with_shortfall(outcome: StepOutcome, intent: Intent, after: Snapshot | None) -> StepOutcome:
+def with_shortfall(
+    outcome: StepOutcome, intent: Intent, snapshot_after: Snapshot | None
+) -> StepOutcome:
     """Return a failed outcome that names the tokens that changed by less than the plan's minimums,
     although the transaction succeeded; the outcome itself if there are none.
     """
-    plan, before = outcome.plan, outcome.step_input.snapshot
-    if plan is None or intent.receipt is None or plan.in_layer:
+    plan, snapshot_before = outcome.plan, outcome.step_input.snapshot
+    if plan is None or intent.receipt is None or plan.acts_in_layer:
         return outcome
-    if not (shortfalls := short_tokens(plan, intent.receipt, before, after)):
+    if not (shortfalls := short_tokens(plan, intent.receipt, snapshot_before, snapshot_after)):
         return outcome
     reason = _shortfall_reason(outcome.step_input.portfolio, shortfalls)
     return replace(outcome, kind=OutcomeKind.FAILED, reason=reason, short=tuple(shortfalls))
@@ -73,7 +75,7 @@ def _shortfall_reason(portfolio: Portfolio, shortfalls: dict[str, tuple[int, int
 
 
 def short_tokens(
-    plan: Plan, receipt: Receipt, before: Snapshot, after: Snapshot | None
+    plan: Plan, receipt: Receipt, snapshot_before: Snapshot, snapshot_after: Snapshot | None
 ) -> dict[str, tuple[int, int]]:
     """Return the tokens whose balance in the wallet changed by less than the plan's minimums allow,
     each with the change and the least change, in base units. The smaller change counts: by the
@@ -90,20 +92,29 @@ def short_tokens(
             [replace(leg, amount_out_raw=leg.min_out_raw) for leg in plan.legs]
         )
         least_raw.pop(NATIVE, None)
-    return _below_least(least_raw, receipt, before, after)
+    return _below_least(least_raw, receipt, snapshot_before, snapshot_after)
 
 
 def _below_least(
-    least_raw: dict[str, int], receipt: Receipt, before: Snapshot, after: Snapshot | None
+    least_raw: dict[str, int],
+    receipt: Receipt,
+    snapshot_before: Snapshot,
+    snapshot_after: Snapshot | None,
 ) -> dict[str, tuple[int, int]]:
-    event_changes = receipt.net(before.owner)
-    balances_before = {holding.token: holding.raw for holding in before.holdings}
+    event_changes = receipt.net_transfers(snapshot_before.owner)
+    balances_before = {holding.token: holding.raw for holding in snapshot_before.holdings}
     balances_after = (
-        {} if after is None else {holding.token: holding.raw for holding in after.holdings}
+        {}
+        if snapshot_after is None
+        else {holding.token: holding.raw for holding in snapshot_after.holdings}
     )
-    changes = {token: event_changes.get(token, 0) for token in least_raw}
+    change_by_token = {token: event_changes.get(token, 0) for token in least_raw}
     for token in least_raw.keys() & balances_before.keys() & balances_after.keys():
-        changes[token] = min(changes[token], balances_after[token] - balances_before[token])
+        change_by_token[token] = min(
+            change_by_token[token], balances_after[token] - balances_before[token]
+        )
     return {
-        token: (changes[token], raw) for token, raw in least_raw.items() if changes[token] < raw
+        token: (change_by_token[token], raw)
+        for token, raw in least_raw.items()
+        if change_by_token[token] < raw
     }

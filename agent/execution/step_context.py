@@ -147,7 +147,9 @@ def _acts_on_prices(step: StepInput) -> bool:
     if step.history.cash_flows.purchase is not None:
         steps.append(purchases.with_purchase(step, None))
     return any(
-        price_confirmation.needs_past_blocks(step_input, lambda other: decide(other).price_driven)
+        price_confirmation.needs_past_blocks(
+            step_input, lambda other: decide(other).decision_to_confirm
+        )
         for step_input in steps
     )
 
@@ -160,7 +162,7 @@ def record_anomalies(budgets: BudgetStore, balances: BalanceStore, step: StepInp
     """
     if (depegged_now := depegged_tokens(step, reference_prices(step))) != step.history.depegged:
         budgets.mark_depegged(depegged_now)
-    if (unread_now := quarantine.unread_balances(step)) != step.history.unread:
+    if (unread_now := quarantine.unreadable_balances(step)) != step.history.unread:
         budgets.mark_unreadable(unread_now)
     if step.excluded.reason and step.history.cash_flows.left_rises != step.history.cash_flows.rises:
         balances.exclude_unexplained_deposits()
@@ -327,6 +329,6 @@ def _ran_out_of_ticks(step: StepInput, proposal: Proposal | Refused) -> bool:
     """True if the proposal ends at the last tick that was read."""
     if isinstance(proposal, Refused):
         return isinstance(proposal, KnownTicksExceeded)
-    return proposal.ticks_end or (
+    return proposal.needs_more_ticks or (
         proposal.plan is not None and bool(plan_pools_out_of_ticks(step, proposal.plan.legs))
     )

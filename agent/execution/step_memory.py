@@ -69,43 +69,45 @@ def read_memory(
     allocation = None if bare_step.portfolio.weights is None else store.allocations.newest()
     balances = store.balances.expected()
     ledger = store.ledger.balances(bare_step.snapshot.head.number)
-    parts = [part for config in bare_step.layers for part in config.allocators]
-    choices = tuple(
-        (part.owner, part_allocation)
-        for part in parts
-        if (part_allocation := store.allocations.newest(part.owner)) is not None
+    allocator_parts = [part for config in bare_step.layers for part in config.allocators]
+    allocations_by_owner = tuple(
+        (part.owner, newest_allocation)
+        for part in allocator_parts
+        if (newest_allocation := store.allocations.newest(part.owner)) is not None
     )
-    prices = _recorded_prices(bare_step, store.prices, allocation, dict(choices))
+    prices = _recorded_prices(bare_step, store.prices, allocation, dict(allocations_by_owner))
     memory = StepMemory(
         prices,
         allocation,
         balances,
         ledger,
-        choices,
+        allocations_by_owner,
         tuple(untradable),
         read_cash(bare_step.portfolio, bare_step.snapshot, store.cash),
-        tuple(read(bare_step, store) for read in READERS),
+        tuple(read_layer(bare_step, store) for read_layer in READERS),
     )
     step = replace(
         bare_step, history=replace(bare_step.history, prices=prices, allocation=allocation)
     )
-    return replace(memory, layers=(*memory.layers, *(read(step, memory) for read in readers)))
+    return replace(
+        memory, layers=(*memory.layers, *(read_layer(step, memory) for read_layer in readers))
+    )
 
 
 def part_history_needed(
     portfolio: Portfolio,
     layers: tuple[LayerConfig, ...],
     now_s: int,
-    choice_by_owner: Mapping[str, Allocation],
+    allocation_by_owner: Mapping[str, Allocation],
 ) -> list[tuple[int, int]]:
     """Return (seconds, step in seconds) of recorded prices that due choices of the parts that
-    divide the wallet need; `choice_by_owner` are their earlier ones, by owner.
+    divide the wallet need; `allocation_by_owner` are their earlier ones, by owner.
     """
     spans_and_steps = []
     for part in (part for config in layers for part in config.allocators):
         part_portfolio = replace(portfolio, weights=part.allocator)
         span_s = target_changes.allocation_history_s(
-            part_portfolio, choice_by_owner.get(part.owner), now_s
+            part_portfolio, allocation_by_owner.get(part.owner), now_s
         )
         spans_and_steps.append((span_s, part.allocator.step_s))
     return [(span_s, step_s) for span_s, step_s in spans_and_steps if span_s]
@@ -115,7 +117,7 @@ def _recorded_prices(
     step: StepInput,
     price_store: PriceStore,
     allocation: Allocation | None,
-    choice_by_owner: Mapping[str, Allocation],
+    allocation_by_owner: Mapping[str, Allocation],
 ) -> tuple[PricePoint, ...]:
     """Return recorded prices as far back as this config needs: all prices within trigger windows,
     and older prices at the interval of each due allocation.
@@ -125,7 +127,7 @@ def _recorded_prices(
     layer_triggers = [trigger for config in step.layers for trigger in config.triggers]
     trigger_span_s = rules.required_history_s(step.policy, layer_triggers)
     spans_and_steps = part_history_needed(
-        step.portfolio, step.layers, step.snapshot.head.timestamp_s, choice_by_owner
+        step.portfolio, step.layers, step.snapshot.head.timestamp_s, allocation_by_owner
     )
     if weights is not None:
         spans_and_steps.append(

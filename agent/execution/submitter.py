@@ -188,7 +188,7 @@ class Submitter:
     ) -> Intent:
         """Record the intent; `replaces` names the intent that it replaces at its nonce."""
         self.on_event(SubmissionEvent("before:planned", None, note))
-        intent = self.journal.intend(
+        intent = self.journal.add_intent(
             step_id, kind, tx, grant, note, self.clock.now_s(), deadline_s, replaces
         )
         self.on_event(SubmissionEvent("after:planned", intent))
@@ -197,7 +197,7 @@ class Submitter:
     def move(
         self,
         intent: Intent,
-        to: IntentState,
+        new_state: IntentState,
         note: str = "",
         *,
         tx_hash: str | None = None,
@@ -205,11 +205,11 @@ class Submitter:
         event: IntentEvent | None = None,
     ) -> Intent:
         """Record a transition, with its `event` if given."""
-        self.on_event(SubmissionEvent(f"before:{to.value}", intent, note))
+        self.on_event(SubmissionEvent(f"before:{new_state.value}", intent, note))
         intent = self.journal.advance(
-            intent.id, to, self.clock.now_s(), tx_hash, receipt, note, event
+            intent.id, new_state, self.clock.now_s(), tx_hash, receipt, note, event
         )
-        self.on_event(SubmissionEvent(f"after:{to.value}", intent, note))
+        self.on_event(SubmissionEvent(f"after:{new_state.value}", intent, note))
         return intent
 
     def drop(self, intent: Intent, why: str) -> Intent:
@@ -278,9 +278,9 @@ class Submitter:
         waited_s, last_error, low_nonce_polls = 0.0, None, 0
         while True:
             try:
-                mined = self.find_mined(nonce)
-                if mined is not None:
-                    return mined
+                mined_intent = self.find_mined(nonce)
+                if mined_intent is not None:
+                    return mined_intent
                 if self.sender.nonces(self.signer.address)[0] < nonce:
                     low_nonce_polls += 1
                 else:
@@ -331,12 +331,12 @@ class Submitter:
         max_gas_cost_wei = intent.tx.max_gas_cost_wei
         if (
             receipt is None
-            or receipt.gas_paid_wei <= max_gas_cost_wei
+            or receipt.execution_gas_cost_wei <= max_gas_cost_wei
             or intent.id in self.proposed_ids()
         ):
             return receipt
         raise Retryable(
-            f"the endpoints' receipt of {intent.tx_hash} has a gas cost of {receipt.gas_paid_wei}"
+            f"the endpoints' receipt of {intent.tx_hash} has a gas cost of {receipt.execution_gas_cost_wei}"
             f" wei, but the transaction was signed for at most {max_gas_cost_wei} wei",
             "check the endpoints of [[chain.rpc]]",
             code=ErrorCode.ANSWER,
@@ -377,7 +377,7 @@ class Submitter:
             if intent.state is not IntentState.MINED:
                 return intent
             if is_deep:
-                return self.close(intent)
+                return self.settle_nonce(intent)
             if waited_s >= self.settings.final_timeout_s:
                 return intent
             self.on_event(
@@ -424,7 +424,7 @@ class Submitter:
             )
         return self.move(intent, IntentState.MINED, "moved to another block", receipt=receipt)
 
-    def close(self, winner: Intent) -> Intent:
+    def settle_nonce(self, winner: Intent) -> Intent:
         """End `winner`, then every other intent at its nonce."""
         if winner.state is IntentState.MINED:
             is_success = winner.receipt is not None and winner.receipt.status == 1
@@ -465,8 +465,8 @@ def _require_data_fee(simulation: Simulation, grant: Grant) -> None:
     max_data_fee_wei = grant.data_fee_wei
     if only_undoes(grant):
         return
-    if simulation.data_fee_unread:
-        raise Retryable(simulation.data_fee_unread, code=ErrorCode.ANSWER)
+    if simulation.data_fee_unknown_reason:
+        raise Retryable(simulation.data_fee_unknown_reason, code=ErrorCode.ANSWER)
     if max_data_fee_wei is None or simulation.data_fee_wei <= max_data_fee_wei:
         return
     raise guard_refusal(
@@ -533,7 +533,7 @@ class ReorgHandler:
 
     def __init__(self, submitter: Submitter) -> None:
         self._submitter = submitter
-        self._anchor: Head | None = None
+        self._checked_head: Head | None = None
 
     def run(self) -> None:
         """Move transactions whose block left the chain back to MINED or BROADCAST, oldest first.
@@ -552,13 +552,13 @@ class ReorgHandler:
             all_known = all_known and is_canonical is not None
             if is_canonical is False:
                 if depth > REORG_WATCH_BLOCKS:
-                    raise self._too_deep(intent, depth)
+                    raise self._deep_reorg_error(intent, depth)
                 gone_intents.append(intent)
             elif depth > REORG_WATCH_BLOCKS:
                 break  # deeper blocks are ancestors of a canonical block
         for intent in reversed(gone_intents):
             self._move_back(intent)
-        self._anchor = head if all_known and not gone_intents else None
+        self._checked_head = head if all_known and not gone_intents else None
 
     def require_no_deep_reorg(self, nonce: int) -> None:
         """Raise OperatorNeeded if the chain replaced the final block of our transaction at `nonce`.
@@ -572,13 +572,13 @@ class ReorgHandler:
                 and depth > REORG_WATCH_BLOCKS
                 and self._is_canonical(intent) is False
             ):
-                raise self._too_deep(intent, depth)
+                raise self._deep_reorg_error(intent, depth)
 
     def _unchecked(self, ended_intents: Sequence[Intent]) -> Sequence[Intent]:
         """Return the transactions that no earlier check of the current chain covers, newest
         first.
         """
-        anchor = self._anchor
+        anchor = self._checked_head
         if (
             not ended_intents
             or anchor is None
@@ -598,7 +598,7 @@ class ReorgHandler:
         if receipt is None or receipt != intent.receipt:
             self._submitter.follow_reorg(intent, receipt)
 
-    def _too_deep(self, intent: Intent, depth: int) -> OperatorNeeded:
+    def _deep_reorg_error(self, intent: Intent, depth: int) -> OperatorNeeded:
         number, block_hash = _block_of(intent)
         return OperatorNeeded(
             f"transaction {intent.tx_hash} ({intent.note}) was {intent.state.value} in block"

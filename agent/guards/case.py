@@ -62,10 +62,10 @@ class GuardMeasurement:
 
 @dataclass(frozen=True)
 class GuardCase:
-    """Input of all guards. `prices` and `spots` are in numeraire base units per token base unit, by
+    """Input of all guards. `prices` and `spot_prices` are in numeraire base units per token base unit, by
     token.
 
-    `unpriced` says why each missing price is missing. `layer` answers for the layer in which the
+    `unpriced_reasons` says why each missing price is missing. `layer` answers for the layer in which the
     plan acts.
     """
 
@@ -73,8 +73,8 @@ class GuardCase:
     plan: Plan
     evidence: Evidence
     prices: Mapping[str, Fraction]
-    unpriced: Mapping[str, str]
-    spots: Mapping[str, Fraction]
+    unpriced_reasons: Mapping[str, str]
+    spot_prices: Mapping[str, Fraction]
     replay: Replay
     references: ReferencePrices
     layer: LayerGuardAnswers
@@ -95,11 +95,11 @@ class GuardCase:
         """Return the reference price of a token; the native coin has the price of its wrapped
         token. Raises MissingData.
         """
-        price = self.prices.get(self.step.portfolio.priced_as(address))
+        price = self.prices.get(self.step.portfolio.pricing_token(address))
         if price is None or price <= 0:
             raise MissingData(
                 f"no reference price of {self.label(address)}:"
-                f" {self.unpriced.get(address, 'not a token of the portfolio')}"
+                f" {self.unpriced_reasons.get(address, 'not a token of the portfolio')}"
             )
         return price
 
@@ -108,8 +108,8 @@ class GuardCase:
         reference price alone. Raises MissingData.
         """
         price = self.price(address)
-        ranges = {} if self.plan.exits else price_ranges(self.step)
-        return ranges.get(self.step.portfolio.priced_as(address), (price, price))
+        ranges = {} if self.plan.is_exit else price_ranges(self.step)
+        return ranges.get(self.step.portfolio.pricing_token(address), (price, price))
 
     def require_complete_replay(self) -> None:
         """Raise MissingData if a leg fails."""
@@ -121,7 +121,7 @@ class GuardCase:
         self.require_complete_replay()
         return self.replay.swaps
 
-    def is_exit(self) -> bool:
+    def is_required_by_layer(self) -> bool:
         """True if a limit of a layer requires the plan, so that neither cost nor size blocks it.
         Raises MissingData.
         """
@@ -132,11 +132,11 @@ class GuardCase:
         MissingData. Such a plan is an exit, a withdrawal of liquidity, a reduction of a
         layer, or gas money for one of these.
         """
-        if self.plan.in_layer:
+        if self.plan.acts_in_layer:
             return self.layer.only_reduces()
         if isinstance(self.plan.decision, TopUp):
             return not self.plan.actions and self.turnover() == 0
-        return self.is_sell_only() or self.layer.only_frees()
+        return self.is_sell_only() or self.layer.only_withdraws()
 
     def needs_no_gas(self) -> bool:
         """True if the plan sends no transaction."""
@@ -148,16 +148,19 @@ class GuardCase:
         An exit buys only the numeraire and the shortfalls of open withdrawals, and for a shortfall
         it sells no more than necessary.
         """
-        if not self.plan.exits or self.plan.actions:
+        if not self.plan.is_exit or self.plan.actions:
             return False
         self.require_complete_replay()
-        bought_tokens = {token for token in self.replay.tokens if self.replay.delta(token) > 0} - {
-            self.numeraire.address
-        }
+        bought_tokens = {
+            token for token in self.replay.tokens if self.replay.delta_raw(token) > 0
+        } - {self.numeraire.address}
         if not bought_tokens or bought_tokens - self._shortfall_tokens():
             return not bought_tokens
         sold_value = sum(
-            (max(0, -self.replay.delta(token)) * self.price(token) for token in self.replay.tokens),
+            (
+                max(0, -self.replay.delta_raw(token)) * self.price(token)
+                for token in self.replay.tokens
+            ),
             Fraction(0),
         )
         # no sale is smaller, so the last one may raise up to this much too much
@@ -180,7 +183,7 @@ class GuardCase:
             portfolio.numeraire.address,
             *([portfolio.wrapped_native] if with_gas else []),
             *(
-                portfolio.priced_as(token)
+                portfolio.pricing_token(token)
                 for leg in legs
                 for token in (leg.token_in, leg.token_out)
             ),
@@ -202,11 +205,11 @@ class GuardCase:
         """Return the turnover before exemptions; for an exit only purchases other than
         of the numeraire. Raises MissingData.
         """
-        if not self.plan.exits:
+        if not self.plan.is_exit:
             return self.turnover()
         self.require_complete_replay()
         changes_raw = {
-            token: self.replay.delta(token)
+            token: self.replay.delta_raw(token)
             for token in self.replay.tokens
             if token != self.numeraire.address
         }
@@ -218,7 +221,7 @@ class GuardCase:
         """Return the largest exempt turnover of a purchase or of a withdrawal's sales. Raises
         MissingData.
         """
-        return self._withdrawal_allowance() if self.plan.exits else self._purchase_allowance
+        return self._withdrawal_allowance() if self.plan.is_exit else self._purchase_allowance
 
     @cached_property
     def _purchase_allowance(self) -> Fraction:
@@ -235,7 +238,7 @@ class GuardCase:
         decision = self.plan.decision
         if not isinstance(decision, Rebalance) or decision.apart <= 0:
             return Fraction(0)
-        bought_tokens = {token for token in self.replay.tokens if self.replay.delta(token) > 0}
+        bought_tokens = {token for token in self.replay.tokens if self.replay.delta_raw(token) > 0}
         return min(
             decision.apart, self._justified_sale_value(bought_tokens & self._shortfall_tokens())
         )
@@ -264,7 +267,7 @@ class GuardCase:
         except Refused as refusal:
             raise MissingData(refusal.message) from None
 
-    def balance(self, address: str) -> int:
+    def balance_raw(self, address: str) -> int:
         """Return the wallet's balance of a token or of native coin, in base units. Raises
         MissingData if it was not read.
         """
@@ -275,17 +278,17 @@ class GuardCase:
                 return holding.raw
         raise MissingData(f"balance of {self.label(address)} was not read")
 
-    def investable(self, asset: Asset) -> int:
+    def investable_raw(self, asset: Asset) -> int:
         """Return the spendable base units of an asset, at least zero. Raises MissingData."""
-        return max(0, self.spendable(asset))
+        return max(0, self.spendable_raw(asset))
 
-    def spendable(self, asset: Asset) -> int:
+    def spendable_raw(self, asset: Asset) -> int:
         """Return the base units of an asset above its reserve, negative if below; native and
         wrapped coin count together. Raises MissingData.
         """
-        native_wei = self.balance(NATIVE) if asset.native else 0
+        native_wei = self.balance_raw(NATIVE) if asset.native else 0
         return (
-            self.balance(asset.token.address)
+            self.balance_raw(asset.token.address)
             + native_wei
             - native_coin.reserved_raw(self.step.limits, asset)
         )
@@ -301,13 +304,13 @@ class GuardCase:
         ):
             raise MissingData(history.budgets.unknown)
 
-    def total(self) -> Fraction:
+    def portfolio_value(self) -> Fraction:
         """Return the value of investable balances, and what layers have outside the wallet, at
         reference prices. Raises MissingData.
         """
         investable_value = sum(
             (
-                self.investable(asset) * self.price(asset.token.address)
+                self.investable_raw(asset) * self.price(asset.token.address)
                 for asset in self.step.portfolio.assets
             ),
             Fraction(0),
@@ -315,7 +318,7 @@ class GuardCase:
         return investable_value + self.outside_value()
 
     def blocked_value(self) -> Fraction:
-        """Return the value of assets with blocked exits, which `total` excludes. An asset without a
+        """Return the value of assets with blocked exits, which `portfolio_value` excludes. An asset without a
         price counts as zero.
         """
         return sum(
@@ -336,7 +339,7 @@ class GuardCase:
         """
         self.require_complete_replay()
         sum_of_changes = sum(
-            (abs(self.replay.delta(token)) * self.price(token) for token in self.replay.tokens),
+            (abs(self.replay.delta_raw(token)) * self.price(token) for token in self.replay.tokens),
             Fraction(0),
         )
         return sum_of_changes / 2
@@ -347,17 +350,17 @@ class GuardCase:
         """
         self.require_complete_replay()
         return -sum(
-            (self.replay.delta(token) * self.price(token) for token in self.replay.tokens),
+            (self.replay.delta_raw(token) * self.price(token) for token in self.replay.tokens),
             Fraction(0),
         )
 
-    def disagreement(self) -> Fraction:
+    def disagreement_loss(self) -> Fraction:
         """Return how much more the swaps cost at the worse of feed and TWAP for the wallet. Raises
         MissingData.
         """
         self.require_complete_replay()
-        changes = {token: self.replay.delta(token) for token in self.replay.tokens}
-        return disagreement_loss(self.step, changes)
+        changes_raw = {token: self.replay.delta_raw(token) for token in self.replay.tokens}
+        return disagreement_loss(self.step, changes_raw)
 
     def cost(self) -> Fraction:
         """Return the sum of trading cost, a layer's cost, and gas of plan and missing approvals.
@@ -381,7 +384,7 @@ class GuardCase:
             Fraction(0),
         )
         gas_value = self.worst_gas_wei() * self.price(self.step.portfolio.wrapped_native)
-        swap_cost = self.trading_cost() + shortfall_value + self.disagreement()
+        swap_cost = self.trading_cost() + shortfall_value + self.disagreement_loss()
         return swap_cost + from_layer(self.layer.worst_cost) + gas_value
 
     def gas_units(self) -> int:
@@ -392,7 +395,7 @@ class GuardCase:
         """Return the gas price: base fee plus priority fee, or the node's gas price on chains
         without EIP-1559.
         """
-        return self.step.snapshot.inclusion_price_wei
+        return self.step.snapshot.current_gas_price_wei
 
     def worst_gas_wei(self) -> int:
         """Return the largest gas cost of the transactions. Raises MissingData if a rollup's data
@@ -406,8 +409,8 @@ class GuardCase:
         was not read.
         """
         snapshot = self.step.snapshot
-        if why := snapshot.data_fee_unread:
-            raise MissingData(f"the rollup's data fee was not read ({why})")
+        if unknown_reason := snapshot.data_fee_unknown_reason:
+            raise MissingData(f"the rollup's data fee was not read ({unknown_reason})")
         if snapshot.data_fee is None or self.needs_no_gas():
             return 0
         return snapshot.data_fee_wei(gas_units, *plan_sizes(self.step, self.plan))

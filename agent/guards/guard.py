@@ -23,9 +23,9 @@ from agent.units import BPS, Token, ceil_int, decimal_text, value_text
 OFF = "off"
 
 
-def format_bps(limit: int) -> str:
+def format_bps(bps: int) -> str:
     """Format basis points: 100 -> "100 bps"."""
-    return f"{limit} bps"
+    return f"{bps} bps"
 
 
 def format_ratio(share: Fraction) -> str:
@@ -80,14 +80,14 @@ class Guard(Generic[T]):
         if limit is None:
             return Verdict(self.name, "not measured", OFF, True)
         try:
-            measured = self.measure(case, limit)
+            measurement = self.measure(case, limit)
         except MissingData as error:
-            measured = GuardMeasurement(f"unknown: {error}", False)
+            measurement = GuardMeasurement(f"unknown: {error}", False)
         return Verdict(
             self.name,
-            measured.text,
-            measured.limit or self.format_limit(limit, case.step),
-            measured.passed,
+            measurement.text,
+            measurement.limit or self.format_limit(limit, case.step),
+            measurement.passed,
         )
 
 

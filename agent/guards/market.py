@@ -46,13 +46,16 @@ def price_impact(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Return the largest price move of a pool, without fees, cumulated over the legs in the
     pool.
     """
-    moves = [
-        (pools.price_move_bps(swap.start, swap.after, swap.leg.token_in), swap.leg.pool)
+    move_and_pool = [
+        (
+            pools.price_move_bps(swap.snapshot_pool, swap.pool_after, swap.leg.token_in),
+            swap.leg.pool,
+        )
         for swap in case.swaps()
     ]
-    if not moves:
+    if not move_and_pool:
         return GuardMeasurement("no trade", True)
-    largest_bps, pool = max(moves)
+    largest_bps, pool = max(move_and_pool)
     return GuardMeasurement(f"{largest_bps} bps in {pool}", largest_bps <= limit_bps)
 
 
@@ -64,8 +67,8 @@ def slippage(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     the layer.
     """
     for slippage_of in layers.ACTION_SLIPPAGES:
-        if (measured := slippage_of(case, limit_bps)) is not None:
-            return measured
+        if (measurement := slippage_of(case, limit_bps)) is not None:
+            return measurement
     largest_bps = 0
     for swap in case.swaps():
         min_out, simulated_out = swap.leg.min_out_raw, swap.amount_out_raw
@@ -88,18 +91,18 @@ def fair_floor_kept(case: GuardCase) -> GuardMeasurement:
     price. If both are off, the guard refuses, because a searcher could take all but one base unit.
     """
     for floor_of in layers.ACTION_FLOORS:
-        if (measured := floor_of(case)) is not None:
-            return measured
+        if (measurement := floor_of(case)) is not None:
+            return measurement
     if case.step.limits.slippage_bps is None and case.step.limits.price_impact_bps is None:
         return GuardMeasurement(
             "any price: limits.slippage and limits.price_impact are both off", False
         )
     for swap in case.swaps():
-        least_out = _least_out(case, swap)
-        if swap.leg.min_out_raw < least_out:
+        required_out = _least_out(case, swap)
+        if swap.leg.min_out_raw < required_out:
             return GuardMeasurement(
                 f"leg {swap.number} has a minimum of {swap.leg.min_out_raw}, the reference requires"
-                f" {least_out}",
+                f" {required_out}",
                 False,
             )
     return GuardMeasurement("every leg at or above it", True)
@@ -107,18 +110,20 @@ def fair_floor_kept(case: GuardCase) -> GuardMeasurement:
 
 def pool_min_value(case: GuardCase, limit: Fraction) -> GuardMeasurement:
     """Return the smallest depth of a used pool: the value of both sides at reference prices."""
-    depths = [(_depth_value(case, swap.start), swap.leg.pool) for swap in case.swaps()]
+    value_and_pool = [
+        (_depth_value(case, swap.snapshot_pool), swap.leg.pool) for swap in case.swaps()
+    ]
     provided_pools = {action.pool for action in case.plan.actions if isinstance(action, Provide)}
-    depths += [
+    value_and_pool += [
         (_depth_value(case, pool), pool.address)
         for pool in case.step.snapshot.pools
         if pool.address in provided_pools
     ]
-    if not depths:
+    if not value_and_pool:
         return GuardMeasurement("no trade", True)
-    smallest, pool = min(depths)
+    smallest_value, pool = min(value_and_pool)
     return GuardMeasurement(
-        f"{format_money(smallest, case.numeraire)} in {pool}", smallest >= limit
+        f"{format_money(smallest_value, case.numeraire)} in {pool}", smallest_value >= limit
     )
 
 
@@ -149,7 +154,7 @@ def _least_out(case: GuardCase, swap: SimulatedSwap) -> int:
         swap.amount_in_raw,
         case.price_range(swap.leg.token_in)[1],
         case.price_range(swap.leg.token_out)[0],
-        swap.start.fee_pips,
+        swap.snapshot_pool.fee_pips,
         BPS if limits.price_impact_bps is None else limits.price_impact_bps,
         BPS if limits.slippage_bps is None else limits.slippage_bps,
     )
@@ -276,14 +281,14 @@ def _spot_deviations(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
     if case.layer.only_reduces():
         return
     if case.is_sell_only():
-        traded_tokens = set(map(case.step.portfolio.priced_as, case.replay.tokens))
+        traded_tokens = set(map(case.step.portfolio.pricing_token, case.replay.tokens))
         ignored_tokens |= {
             asset.token.address for asset in case.step.portfolio.assets
         } - traded_tokens
     for asset in case.step.portfolio.assets:
         if asset.token.address in ignored_tokens:
             continue
-        spot = case.spots.get(asset.token.address)
+        spot = case.spot_prices.get(asset.token.address)
         if spot is None:
             raise MissingData(f"no pool has a spot price of {asset.token.label}")
         yield (
@@ -297,7 +302,7 @@ def _pool_deviations(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
         reference_rate = case.price(swap.leg.token_in) / case.price(swap.leg.token_out)
         yield (
             _relative_deviation(
-                pools.marginal_price(swap.start, swap.leg.token_in), reference_rate
+                pools.marginal_price(swap.snapshot_pool, swap.leg.token_in), reference_rate
             ),
             f"pool {swap.leg.pool}",
         )

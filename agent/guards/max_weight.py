@@ -29,20 +29,21 @@ def max_weight(case: GuardCase, max_bps_by_token: Mapping[str, int]) -> GuardMea
     bought_tokens = [
         token
         for token in max_bps_by_token
-        if token not in exempt_tokens and case.replay.delta(token) > 0
+        if token not in exempt_tokens and case.replay.delta_raw(token) > 0
     ]
     if not bought_tokens:
         return GuardMeasurement("no asset with a maximum is bought", True)
-    values = _values_after(case)
-    total = sum(values.values(), Fraction(0))
-    if total <= 0:
+    value_by_token = _values_after(case)
+    total_value = sum(value_by_token.values(), Fraction(0))
+    if total_value <= 0:
         return GuardMeasurement("an empty portfolio", False)
     excess_bps = {
-        token: values[token] / total * BPS // 1 - max_bps_by_token[token] for token in bought_tokens
+        token: value_by_token[token] / total_value * BPS // 1 - max_bps_by_token[token]
+        for token in bought_tokens
     }
     worst_token = max(bought_tokens, key=lambda token: excess_bps[token])
     return GuardMeasurement(
-        f"{case.label(worst_token)} at {format_ratio(values[worst_token] / total)}",
+        f"{case.label(worst_token)} at {format_ratio(value_by_token[worst_token] / total_value)}",
         excess_bps[worst_token] <= 0,
     )
 
@@ -51,10 +52,10 @@ def _values_after(case: GuardCase) -> dict[str, Fraction]:
     """Return the value of each asset after the plan by token, what is outside the wallet
     included. Raises MissingData.
     """
-    outside_by_token, values = from_layer(lambda: outside_raw(case.step, case.prices)), {}
+    outside_by_token, value_by_token = from_layer(lambda: outside_raw(case.step, case.prices)), {}
     for asset in case.step.portfolio.assets:
         token = asset.token.address
-        raw = case.investable(asset) + case.replay.delta(token)
+        raw = case.investable_raw(asset) + case.replay.delta_raw(token)
         raw += outside_by_token.get(token, 0)
-        values[token] = raw * case.price(token)
-    return values
+        value_by_token[token] = raw * case.price(token)
+    return value_by_token

@@ -29,8 +29,8 @@ def plan_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     pool (T29). Exits are not held to it.
     """
     for cost_of in layers.PLAN_COSTS:
-        if (measured := cost_of(case, limit_bps)) is not None:
-            return measured
+        if (measurement := cost_of(case, limit_bps)) is not None:
+            return measurement
     moved_value, cost = case.turnover(), case.cost()
     if isinstance(case.plan.decision, TopUp):
         return GuardMeasurement(
@@ -40,7 +40,7 @@ def plan_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement:
         return GuardMeasurement(format_money(cost, case.numeraire), cost <= 0)
     cost_text = f"{format_ratio(cost / moved_value)} ({format_money(cost, case.numeraire)})"
     cautious_limit_bps = limit_bps + (case.step.limits.slippage_bps or 0)
-    cautious_cost = cost if case.plan.exits else cost + case.disagreement()
+    cautious_cost = cost if case.plan.is_exit else cost + case.disagreement_loss()
     if cautious_cost * BPS > cautious_limit_bps * moved_value:
         ratio_text = format_ratio(cautious_cost / moved_value)
         return GuardMeasurement(f"{cost_text}; {ratio_text} at the worse of feed and TWAP", False)
@@ -54,7 +54,7 @@ def turnover(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     if case.layer.needs_no_spot_price():
         return GuardMeasurement(case.layer.exemption_text, True)
     counted_turnover = case.counted_turnover()
-    if counted_turnover == 0 and case.plan.exits and not case.largest_exempt_turnover():
+    if counted_turnover == 0 and case.plan.is_exit and not case.largest_exempt_turnover():
         return GuardMeasurement("an exit into the numeraire", True)
     return _with_exempt(case, _measure_share(case, counted_turnover, limit_bps), limit_bps)
 
@@ -66,29 +66,31 @@ def daily_turnover(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     An exit that buys only the numeraire always passes, even if the last 24 h are unknown.
     """
     counted_turnover = case.counted_turnover()
-    if counted_turnover == 0 and case.plan.exits:
+    if counted_turnover == 0 and case.plan.is_exit:
         return _with_exempt(case, GuardMeasurement("an exit into the numeraire", True), limit_bps)
     if case.layer.only_reduces():
         return GuardMeasurement(case.layer.exemption_text, True)
     case.require_known_day()
-    total = case.step.history.budgets.turnover_24h + counted_turnover
-    return _with_exempt(case, _measure_share(case, total, limit_bps), limit_bps)
+    total_turnover = case.step.history.budgets.turnover_24h + counted_turnover
+    return _with_exempt(case, _measure_share(case, total_turnover, limit_bps), limit_bps)
 
 
-def _with_exempt(case: GuardCase, measured: GuardMeasurement, limit_bps: int) -> GuardMeasurement:
+def _with_exempt(
+    case: GuardCase, measurement: GuardMeasurement, limit_bps: int
+) -> GuardMeasurement:
     """Return the measurement with the exempt turnover of a purchase or withdrawal and its limit."""
     exempt_limit = case.largest_exempt_turnover()
     if exempt_limit == 0:
-        return measured
+        return measurement
     exempt_kind = "purchase"
-    if case.plan.exits:
+    if case.plan.is_exit:
         exempt_kind = "withdrawal"
     elif purchases.is_first_purchase(case.step.limits, case.step.history):
         exempt_kind = "first rebalance"
     exempt_text = format_money(case.exempt_turnover(), case.numeraire)
     return replace(
-        measured,
-        text=f"{exempt_text} for the {exempt_kind}, plus {measured.text}",
+        measurement,
+        text=f"{exempt_text} for the {exempt_kind}, plus {measurement.text}",
         limit=f"{format_money(exempt_limit, case.numeraire)}, plus {format_bps(limit_bps)}",
     )
 
@@ -107,7 +109,7 @@ def daily_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     if case.layer.only_reduces():
         return GuardMeasurement(case.layer.exemption_text, True)
     case.require_known_day()
-    history, is_exit = case.step.history, case.is_sell_only() or case.is_exit()
+    history, is_exit = case.step.history, case.is_sell_only() or case.is_required_by_layer()
     past_loss = _counted_loss(
         case, history.budgets.loss_24h, history.budgets.fell_24h, history.budgets.wasted_24h_wei
     )
@@ -149,17 +151,17 @@ def balance_jump(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """
     if case.is_risk_reducing():
         return GuardMeasurement("exits always pass", True)
-    since_s = case.step.snapshot.head.timestamp_s - DAY_S
+    day_start_s = case.step.snapshot.head.timestamp_s - DAY_S
     counted_changes = [
         change
         for change in case.step.history.cash_flows.unexplained
-        if change.halts or change.chain_s > since_s
+        if change.halts or change.chain_s > day_start_s
     ]
     if not counted_changes:
         return GuardMeasurement("every balance is explained", True)
     if any(change.value is None and change.delta_raw < 0 for change in counted_changes):
         raise MissingData("a balance decreased and its token has no reference price")
-    measured = _measure_share(
+    measurement = _measure_share(
         case,
         sum(
             (abs(change.value) for change in counted_changes if change.value is not None),
@@ -168,7 +170,8 @@ def balance_jump(case: GuardCase, limit_bps: int) -> GuardMeasurement:
         limit_bps,
     )
     return replace(
-        measured, passed=measured.passed and not any(change.halts for change in counted_changes)
+        measurement,
+        passed=measurement.passed and not any(change.halts for change in counted_changes),
     )
 
 
@@ -177,19 +180,20 @@ def min_trade(case: GuardCase, limit: Fraction) -> GuardMeasurement:
     smallest action of a layer.
     """
     for smallest_of in layers.SMALLEST_ACTIONS:
-        if (measured := smallest_of(case, limit)) is not None:
-            return measured
+        if (measurement := smallest_of(case, limit)) is not None:
+            return measurement
     case.require_complete_replay()
-    sizes = [
+    value_and_token = [
         (raw * case.price(token), token)
         for raw_by_token in (case.replay.sold, case.replay.bought)
         for token, raw in raw_by_token.items()
     ]
-    if not sizes:
+    if not value_and_token:
         return GuardMeasurement("no trade", True)
-    smallest, token = min(sizes)
+    smallest_value, token = min(value_and_token)
     return GuardMeasurement(
-        f"{format_money(smallest, case.numeraire)} of {case.label(token)}", smallest >= limit
+        f"{format_money(smallest_value, case.numeraire)} of {case.label(token)}",
+        smallest_value >= limit,
     )
 
 
@@ -199,12 +203,12 @@ def max_live_value(case: GuardCase, limit: Fraction) -> GuardMeasurement:
     """
     if case.layer.needs_no_spot_price():
         return GuardMeasurement(case.layer.exemption_text, True)
-    total = case.total()
+    managed_value = case.portfolio_value()
     if case.is_risk_reducing():
-        return GuardMeasurement(f"{format_money(total, case.numeraire)}, an exit", True)
-    if why := unknown_value_reason(case.step):
-        raise MissingData(why)
-    return GuardMeasurement(format_money(total, case.numeraire), total <= limit)
+        return GuardMeasurement(f"{format_money(managed_value, case.numeraire)}, an exit", True)
+    if unknown_reason := unknown_value_reason(case.step):
+        raise MissingData(unknown_reason)
+    return GuardMeasurement(format_money(managed_value, case.numeraire), managed_value <= limit)
 
 
 def _measure_loss(case: GuardCase, value: Fraction, limit_bps: int) -> GuardMeasurement:
@@ -218,14 +222,14 @@ def _measure_loss(case: GuardCase, value: Fraction, limit_bps: int) -> GuardMeas
 def _measure_share(
     case: GuardCase, value: Fraction, limit_bps: int, extra_total: Fraction = Fraction(0)
 ) -> GuardMeasurement:
-    total = case.total() + extra_total
-    if total == 0:
+    base_value = case.portfolio_value() + extra_total
+    if base_value == 0:
         return GuardMeasurement(
             f"{format_money(value, case.numeraire)} of an empty portfolio", value == 0
         )
     return GuardMeasurement(
-        f"{format_ratio(value / total)} ({format_money(value, case.numeraire)})",
-        value * BPS <= limit_bps * total,
+        f"{format_ratio(value / base_value)} ({format_money(value, case.numeraire)})",
+        value * BPS <= limit_bps * base_value,
     )
 
 
@@ -238,10 +242,10 @@ def _max_weights(step: StepInput) -> dict[str, int] | None:
     } or None
 
 
-def _max_weights_text(limit: dict[str, int], step: StepInput) -> str:
+def _max_weights_text(max_bps_by_token: dict[str, int], step: StepInput) -> str:
     return ", ".join(
         f"{step.portfolio.token(token).label} {format_bps(max_bps)}"
-        for token, max_bps in limit.items()
+        for token, max_bps in max_bps_by_token.items()
     )
 
 

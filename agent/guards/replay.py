@@ -19,15 +19,15 @@ from agent.units import NATIVE
 
 @dataclass(frozen=True, slots=True)
 class SimulatedSwap:
-    """Simulation of one leg. `start` is the pool in the snapshot, `before` and `after` its state
+    """Simulation of one leg. `snapshot_pool` is the pool in the snapshot, `pool_before` and `pool_after` its state
     around the leg.
     """
 
     number: int
     leg: Leg
-    start: Pool
-    before: Pool
-    after: Pool
+    snapshot_pool: Pool
+    pool_before: Pool
+    pool_after: Pool
     amount_in_raw: int
     amount_out_raw: int
 
@@ -61,7 +61,7 @@ class Replay:
     flows: tuple[LegFlow, ...] = ()
     balance_changes_raw: Mapping[str, int] = field(default_factory=dict)
 
-    def delta(self, token: str) -> int:
+    def delta_raw(self, token: str) -> int:
         """Return the change of the wallet's balance in base units."""
         return self.bought.get(token, 0) - self.sold.get(token, 0)
 

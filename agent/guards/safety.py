@@ -43,10 +43,10 @@ def head_age(case: GuardCase, limit_s: int) -> GuardMeasurement:
 
 def expiry(case: GuardCase) -> GuardMeasurement:
     """Require that the plan was made at the block of the snapshot and has not expired."""
-    head = case.step.snapshot.head.number
-    is_current = case.plan.block == head <= case.plan.expires_block
+    head_number = case.step.snapshot.head.number
+    is_current = case.plan.block == head_number <= case.plan.expires_block
     return GuardMeasurement(
-        f"plan of block {case.plan.block}, valid to {case.plan.expires_block}, head {head}",
+        f"plan of block {case.plan.block}, valid to {case.plan.expires_block}, head {head_number}",
         is_current,
     )
 
@@ -57,8 +57,8 @@ def balance(case: GuardCase) -> GuardMeasurement:
     that earlier actions return.
     """
     for overspent_of in layers.OVERSPENT_ACTIONS:
-        if (measured := overspent_of(case)) is not None:
-            return measured
+        if (measurement := overspent_of(case)) is not None:
+            return measurement
     case.require_complete_replay()
     wallet = _Wallet(case)
     for flow in case.replay.flows:
@@ -92,8 +92,8 @@ class _Wallet:
         )
         if self._wrapped is not None:
             self._forms = {
-                NATIVE: case.balance(NATIVE) - floor_wei(case.step.limits),
-                self._wrapped: case.balance(self._wrapped),
+                NATIVE: case.balance_raw(NATIVE) - floor_wei(case.step.limits),
+                self._wrapped: case.balance_raw(self._wrapped),
             }
 
     def spend(self, flow: LegFlow) -> int:
@@ -119,17 +119,17 @@ class _Wallet:
     def _change_form(self, token: str, raw: int) -> int:
         return self._change(self._forms, token, raw) if token in self._forms else 0
 
-    def _change(self, ledger: dict[str, int], token: str, raw: int) -> int:
-        if token not in ledger:
-            ledger[token] = self._spendable(token)
-        ledger[token] += raw
-        return ledger[token]
+    def _change(self, balances: dict[str, int], token: str, raw: int) -> int:
+        if token not in balances:
+            balances[token] = self._spendable(token)
+        balances[token] += raw
+        return balances[token]
 
     def _spendable(self, token: str) -> int:
         """Return the base units of an asset above its reserve, negative if below; 0 for a hub."""
         for asset in self._case.step.portfolio.assets:
             if asset.token.address == token:
-                return self._case.spendable(asset)
+                return self._case.spendable_raw(asset)
         return 0
 
 
@@ -148,12 +148,12 @@ def prediction(case: GuardCase) -> GuardMeasurement:
             )
     predicted_raws = dict(case.plan.holdings_after)
     for mispredicted_of in layers.MISPREDICTED_ACTIONS:
-        if (measured := mispredicted_of(case)) is not None:
-            return measured
+        if (measurement := mispredicted_of(case)) is not None:
+            return measurement
     if case.plan.native_after_wei is not None:
         predicted_raws[NATIVE] = case.plan.native_after_wei
     for token, change_raw in case.replay.balance_changes_raw.items():
-        predicted_raw = case.balance(token) + change_raw if token in predicted_raws else None
+        predicted_raw = case.balance_raw(token) + change_raw if token in predicted_raws else None
         if predicted_raw != predicted_raws.get(token):
             return GuardMeasurement(
                 f"{case.label(token)} ends at {predicted_raw} base units, the plan predicts"
@@ -177,8 +177,8 @@ def allowlist(case: GuardCase) -> GuardMeasurement:
     """
     portfolio, execution = case.step.portfolio, case.step.execution
     portfolio_tokens = {
-        token.address
-        for token in (
+        screened.address
+        for screened in (
             *(asset.token for asset in portfolio.assets),
             *portfolio.hubs,
             portfolio.numeraire,
@@ -186,10 +186,13 @@ def allowlist(case: GuardCase) -> GuardMeasurement:
     }
     legs, actions = case.plan.legs, case.plan.actions
     traded_tokens = [
-        token for leg in legs for token in (leg.token_in, leg.token_out) if token != NATIVE
+        screened for leg in legs for screened in (leg.token_in, leg.token_out) if screened != NATIVE
     ]
     tokens = dict.fromkeys(
-        (*traded_tokens, *(token for action in actions for token in (action.token0, action.token1)))
+        (
+            *traded_tokens,
+            *(screened for action in actions for screened in (action.token0, action.token1)),
+        )
     )
     pools = dict.fromkeys(
         (
@@ -197,7 +200,9 @@ def allowlist(case: GuardCase) -> GuardMeasurement:
             *(contract for action in actions for contract in (action.pool, action.contract)),
         )
     )
-    quarantined_tokens = {token.token for token in case.step.targets.quarantine}  # already reported
+    quarantined_tokens = {
+        screened.token for screened in case.step.targets.quarantine
+    }  # already reported
 
     contracts = dict.fromkeys(
         (
@@ -214,23 +219,23 @@ def allowlist(case: GuardCase) -> GuardMeasurement:
         (address.lower(), pinned_hash.lower()) for address, pinned_hash in case.evidence.trusted
     }
     pinned_addresses = {address for address, _ in trusted_hashes}
-    complaints = [
-        f"{token} is not a token of the portfolio"
-        for token in tokens
-        if token not in portfolio_tokens
+    faults = [
+        f"{screened} is not a token of the portfolio"
+        for screened in tokens
+        if screened not in portfolio_tokens
     ]
     for address in contracts:
         current_hash = code_hash_of.get(address.lower())
         if current_hash is None:
-            complaints.append(f"code at {address} was not read")
+            faults.append(f"code at {address} was not read")
         elif current_hash == NO_CODE_HASH:
-            complaints.append(f"no code at {address}")
+            faults.append(f"no code at {address}")
         elif address.lower() not in pinned_addresses:
-            complaints.append(f"{address} is not pinned")
+            faults.append(f"{address} is not pinned")
         elif (address.lower(), current_hash) not in trusted_hashes:
-            complaints.append(f"code at {address} changed since it was pinned")
+            faults.append(f"code at {address} changed since it was pinned")
     return GuardMeasurement(
-        "; ".join(complaints) or f"{len(contracts)} of {len(contracts)} pinned", not complaints
+        "; ".join(faults) or f"{len(contracts)} of {len(contracts)} pinned", not faults
     )
 
 
@@ -245,17 +250,17 @@ def token_screen(case: GuardCase, _: bool) -> GuardMeasurement:
     screen_by_token = {
         screen.token: screen for screen in (*(screens or ()), *case.step.targets.quarantine)
     }
-    complaints = [
+    faults = [
         f"{case.label(token)} was not tested" for token in tokens if token not in screen_by_token
     ]
-    complaints += [
+    faults += [
         f"{case.label(token)} {screen_by_token[token].why}"
         for token in tokens
-        if token in screen_by_token and not screen_by_token[token].finding.accepted
+        if token in screen_by_token and not screen_by_token[token].finding.is_tradable
     ]
     return GuardMeasurement(
-        "; ".join(complaints) or f"{len(tokens)} of {len(tokens)} tokens transfer the exact amount",
-        not complaints,
+        "; ".join(faults) or f"{len(tokens)} of {len(tokens)} tokens transfer the exact amount",
+        not faults,
     )
 
 
@@ -409,20 +414,20 @@ def gas_per_day(case: GuardCase, limit_wei: int) -> GuardMeasurement:
     """
     if case.needs_no_gas():
         return NO_GAS
-    if (layer_budget := case.layer.own_gas_budget(limit_wei)) is not None:
+    if (layer_budget := case.layer.layer_gas_budget(limit_wei)) is not None:
         emergency_limit_wei, spent_wei = layer_budget[0], layer_budget[1] + case.worst_gas_wei()
         limit_text = f"{format_native(emergency_limit_wei)} of emergencies"
         return GuardMeasurement(
             format_native(spent_wei), spent_wei <= emergency_limit_wei, limit_text
         )
     case.require_known_day()
-    total_wei = case.step.history.budgets.gas_24h_wei + case.worst_gas_wei()
+    day_gas_wei = case.step.history.budgets.gas_24h_wei + case.worst_gas_wei()
     exit_failures = failures.exit_failures(case.step.history, failures.exit_name(case.plan))
     if failures.retry_wait_s(exit_failures) == 0:
-        return GuardMeasurement(format_native(total_wei), total_wei <= limit_wei)
+        return GuardMeasurement(format_native(day_gas_wei), day_gas_wei <= limit_wei)
     limit_wei //= 2
     limit_text = f"{format_native(limit_wei)} after {exit_failures.reverts} reverts of this exit"
-    return GuardMeasurement(format_native(total_wei), total_wei <= limit_wei, limit_text)
+    return GuardMeasurement(format_native(day_gas_wei), day_gas_wei <= limit_wei, limit_text)
 
 
 def native_floor(case: GuardCase, limit_wei: int) -> GuardMeasurement:

@@ -52,12 +52,12 @@ def sandwich_exposure(
     if plan_cost_bps is None or slippage_bps is None or deviation_bps is None:
         limits_off = " and ".join(
             f"limits.{name}"
-            for name, value in (
+            for name, limit_value_bps in (
                 ("plan_cost", plan_cost_bps),
                 ("slippage", slippage_bps),
                 ("oracle_deviation", deviation_bps),
             )
-            if value is None
+            if limit_value_bps is None
         )
         return SandwichExposure(
             None,
@@ -67,23 +67,23 @@ def sandwich_exposure(
         )
     max_loss_bps = min(plan_cost_bps + slippage_bps + priced_token_count * deviation_bps, BPS)
     factor_text = "" if priced_token_count == 1 else f"{priced_token_count} × "
-    parts = [
+    sentence_parts = [
         f"a sandwich may take up to {_percent_text(max_loss_bps)} of the exchanged value (slippage +"
         f" plan_cost + {factor_text}oracle_deviation)"
     ]
-    loss_bps_list: list[int | None] = []
+    losses_bps: list[int | None] = []
     for limit_bps, name, period in (
         (turnover_bps, "turnover", "per rebalance"),
         (daily_turnover_bps, "daily_turnover", "per day"),
     ):
         if limit_bps is None:
-            loss_bps_list.append(None)
-            parts.append(f"unbounded {period}, because {name} is off")
+            losses_bps.append(None)
+            sentence_parts.append(f"unbounded {period}, because {name} is off")
         else:
             loss_bps = math.ceil(Fraction(max_loss_bps * limit_bps, BPS))
-            loss_bps_list.append(loss_bps)
-            parts.append(f"{_percent_text(loss_bps)} of the portfolio {period}")
-    return SandwichExposure(max_loss_bps, loss_bps_list[0], loss_bps_list[1], ", ".join(parts))
+            losses_bps.append(loss_bps)
+            sentence_parts.append(f"{_percent_text(loss_bps)} of the portfolio {period}")
+    return SandwichExposure(max_loss_bps, losses_bps[0], losses_bps[1], ", ".join(sentence_parts))
 
 
 def plan_sandwich_loss(references: ReferencePrices, plan: Plan) -> Value | None:

@@ -50,7 +50,7 @@ def judge(step: StepInput, plan: Plan, evidence: Evidence) -> tuple[Verdict, ...
 
 def guards_of(plan: Plan) -> tuple[Guard[Any], ...]:
     """Return the guards that judge a plan; those of a layer only if it acts in the layer."""
-    return (*GUARDS, *layers.LAYER_GUARDS) if plan.in_layer else GUARDS
+    return (*GUARDS, *layers.LAYER_GUARDS) if plan.acts_in_layer else GUARDS
 
 
 def require(plan: Plan, verdicts: Sequence[Verdict]) -> Plan:
@@ -58,14 +58,14 @@ def require(plan: Plan, verdicts: Sequence[Verdict]) -> Plan:
 
     Raises Refused, with all verdicts, unless every guard passed.
     """
-    missing = [
+    unjudged_guards = [
         guard.name
         for guard in guards_of(plan)
         if guard.name not in {verdict.guard for verdict in verdicts}
     ]
-    if missing:
+    if unjudged_guards:
         raise Refused(
-            f"not judged by {', '.join(missing)}",
+            f"not judged by {', '.join(unjudged_guards)}",
             verdicts,
             "judge the plan before using it",
             code=ErrorCode.NOT_JUDGED,
@@ -75,11 +75,12 @@ def require(plan: Plan, verdicts: Sequence[Verdict]) -> Plan:
 
 
 def _require_passed(verdicts: Sequence[Verdict], remedies: Mapping[str, str]) -> None:
-    refusing = [verdict for verdict in verdicts if not verdict.passed]
-    if refusing:
-        message = "; ".join(_refusal_text(verdict) for verdict in refusing)
+    refusing_verdicts = [verdict for verdict in verdicts if not verdict.passed]
+    if refusing_verdicts:
+        message = "; ".join(_refusal_text(verdict) for verdict in refusing_verdicts)
         remedy = "; ".join(
-            f"{verdict.guard}: {remedies.get(verdict.guard, 'plan again')}" for verdict in refusing
+            f"{verdict.guard}: {remedies.get(verdict.guard, 'plan again')}"
+            for verdict in refusing_verdicts
         )
         raise Refused(f"refused: {message}", verdicts, remedy)
 
@@ -144,28 +145,40 @@ def payout_remedies(verdicts: Sequence[Verdict]) -> tuple[str, ...]:
 
 
 def _judge_address(payouts: Sequence[Payout], confirmed_addresses: Sequence[str]) -> Verdict:
-    unconfirmed = sorted({payout.to for payout in payouts} - set(confirmed_addresses))
+    unconfirmed_addresses = sorted({payout.to for payout in payouts} - set(confirmed_addresses))
     limit_text = "a confirmed payout address"
     return Verdict(
-        "payout_address", ", ".join(unconfirmed) or "confirmed", limit_text, not unconfirmed
+        "payout_address",
+        ", ".join(unconfirmed_addresses) or "confirmed",
+        limit_text,
+        not unconfirmed_addresses,
     )
 
 
 def _judge_daily_payouts(step: StepInput, payouts: Sequence[Payout]) -> Verdict:
-    name, limit, numeraire = "payout_per_day", step.limits.payout_per_day, step.portfolio.numeraire
-    if limit is None:
-        return Verdict(name, "not measured", OFF, True)
-    limit_text = format_money(limit, numeraire)
+    guard_name, daily_limit, numeraire = (
+        "payout_per_day",
+        step.limits.payout_per_day,
+        step.portfolio.numeraire,
+    )
+    if daily_limit is None:
+        return Verdict(guard_name, "not measured", OFF, True)
+    limit_text = format_money(daily_limit, numeraire)
     if step.history.budgets.unknown:
-        return Verdict(name, f"unknown: {step.history.budgets.unknown}", limit_text, False)
-    total = step.history.budgets.outflow_24h
+        return Verdict(guard_name, f"unknown: {step.history.budgets.unknown}", limit_text, False)
+    day_outflow = step.history.budgets.outflow_24h
     for payout in payouts:
         price = transfers.token_price(step.portfolio, reference_prices(step), payout.token)
         if price is None:
-            measured = f"unknown: no reference price of {payout.token}"
-            return Verdict(name, measured, limit_text, False)
-        total += payout.raw * price
-    return Verdict(name, f"{format_money(total, numeraire)} in 24 h", limit_text, total <= limit)
+            measured_text = f"unknown: no reference price of {payout.token}"
+            return Verdict(guard_name, measured_text, limit_text, False)
+        day_outflow += payout.raw * price
+    return Verdict(
+        guard_name,
+        f"{format_money(day_outflow, numeraire)} in 24 h",
+        limit_text,
+        day_outflow <= daily_limit,
+    )
 
 
 def _judge_balance(

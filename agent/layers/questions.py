@@ -46,11 +46,11 @@ EXIT_NAMES: tuple[Callable[[Plan], str], ...] = (futures.exit_name,)
 """Name that failures of a risk-reducing plan are counted under; empty for any other plan."""
 GASLESS_DECISIONS: tuple[Callable[[StepInput, Decision], bool], ...] = (futures.needs_no_gas,)
 """True for a decision whose plan sends no transaction."""
-DEPOSITS: tuple[Callable[[StepInput, Plan], tuple[str, int, str]], ...] = (futures.deposit,)
+DEPOSITS: tuple[Callable[[StepInput, Plan], tuple[str, int, str]], ...] = (futures.planned_deposit,)
 """Token, base units and spender of a plan's deposit; zero units without one."""
 ACTION_COUNTS: tuple[Callable[[Plan], int], ...] = (futures.action_count,)
 """Number of a plan's actions in the layer, each a transaction."""
-PLACE_NAMES: tuple[Callable[[StepInput], str], ...] = (pools.place, futures.place)
+PLACE_NAMES: tuple[Callable[[StepInput], str], ...] = (pools.place_name, futures.place_name)
 """Where else than in the wallet an asset may be; empty if nowhere."""
 OUTSIDE_HOLDINGS: Mapping[str, Callable[[StepInput, Mapping[str, Price]], Mapping[str, int]]] = {
     pools.POSITIONS: liquidity.holdings,
@@ -64,8 +64,8 @@ UNWEIGHTED_HOLDINGS: tuple[Callable[[StepInput], Mapping[str, int]], ...] = (
 )
 """Base units by token outside the wallet that count in the total and in no weight."""
 UNKNOWN_VALUES: tuple[Callable[[StepInput], str], ...] = (exposure.unknown_account_reason,)
-"""Why the value of an account outside the wallet, which then counts nowhere, is unknown; empty if it
-is known.
+"""Why the value of an account outside the wallet, which then counts nowhere, is unknown; empty if
+it is known.
 """
 ACCOUNT_BASELINES: tuple[Callable[[StepInput], MarginBaseline | None], ...] = (
     exposure.margin_baseline,
@@ -82,8 +82,8 @@ HELD_WEIGHTS: tuple[Callable[[StepInput], Mapping[str, Fraction]], ...] = (targe
 MARKET_GROWTHS: tuple[Callable[[StepInput, Value], MarketGrowth | None], ...] = (
     exposure.market_growth,
 )
-"""Data for the growth of capital in markets, given the value of the spot portfolio; None if they are
-unknown.
+"""Data for the growth of capital in markets, given the value of the spot portfolio; None if they
+are unknown.
 """
 EMERGENCY_FEES: Mapping[type[LayerPlan], Callable[[StepInput], int | None]] = {
     FuturesPlan: futures.emergency_fee_wei
@@ -97,7 +97,7 @@ price counts as one.
 """
 VALUE_CHECKS: tuple[Callable[[StepInput, AssetDrift, Value], bool], ...] = (pools.pools_hold,)
 """True if a layer has at least this value of an asset, which an exit frees and sells."""
-VALUED_TOKENS: tuple[Callable[[Portfolio], set[str]], ...] = (pools.tokens,)
+VALUED_TOKENS: tuple[Callable[[Portfolio], set[str]], ...] = (pools.pooled_tokens,)
 """Tokens that are needed to value what a layer has."""
 TARGET_REMOVERS: tuple[Callable[[Portfolio, Collection[str]], Portfolio], ...] = (
     pools.without_targets,
@@ -137,11 +137,11 @@ def unweighted_raw(step: StepInput) -> dict[str, int]:
 
 
 def _sums(amounts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    total: dict[str, int] = {}
-    for by_token in amounts:
-        for token, raw in by_token.items():
-            total[token] = total.get(token, 0) + raw
-    return total
+    raw_sums: dict[str, int] = {}
+    for raw_by_token in amounts:
+        for token, raw in raw_by_token.items():
+            raw_sums[token] = raw_sums.get(token, 0) + raw
+    return raw_sums
 
 
 def locked_raw(step: StepInput) -> dict[str, int]:
@@ -192,5 +192,7 @@ def held_weights(step: StepInput) -> dict[str, Fraction]:
 
 def gas_price_limit_wei(step: StepInput, plan: Plan) -> int | None:
     """Return the largest gas price of a plan, wei; None: unlimited."""
-    part = next((part for part in plan.layers if part.is_emergency), None)
-    return step.limits.gas_price_wei if part is None else EMERGENCY_FEES[type(part)](step)
+    layer_plan = next((layer_plan for layer_plan in plan.layers if layer_plan.is_emergency), None)
+    return (
+        step.limits.gas_price_wei if layer_plan is None else EMERGENCY_FEES[type(layer_plan)](step)
+    )

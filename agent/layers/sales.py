@@ -11,7 +11,7 @@ from agent.planning import planner
 from agent.units import Value
 
 SALE_LIMITS: tuple[Callable[[StepInput, Rebalance, Plan, tuple[Value, str] | None], Plan], ...] = (
-    holding.without_held,
+    holding.without_held_sales,
     tax.within_year_limit,
 )
 """Return the plan, or one that sells less, within a layer's limit and the bound on turnover. Raise
@@ -22,12 +22,14 @@ TAXED_GAINS: tuple[Callable[[StepInput, Plan], Value], ...] = (tax.taxed_gain,)
 """Gains of a plan on which tax is due."""
 
 
-def plan_sales(step: StepInput, decision: Rebalance, most: tuple[Value, str] | None = None) -> Plan:
-    """Return the planner's plan within the limits of the layers. `most` bounds its turnover, with
-    the name of that limit. Raises Refused as the planner does.
+def plan_sales(
+    step: StepInput, decision: Rebalance, turnover_cap: tuple[Value, str] | None = None
+) -> Plan:
+    """Return the planner's plan within the limits of the layers. `turnover_cap` bounds its
+    turnover, with the name of that limit. Raises Refused as the planner does.
     """
-    plan = planner.plan(step, decision, turnover_cap=most)
+    plan = planner.plan(step, decision, turnover_cap=turnover_cap)
     for limit_sales in SALE_LIMITS:
         if isinstance(plan.decision, Rebalance):
-            plan = limit_sales(step, plan.decision, plan, most)
+            plan = limit_sales(step, plan.decision, plan, turnover_cap)
     return plan

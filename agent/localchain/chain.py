@@ -77,7 +77,7 @@ class LocalChain(LocalContracts):
     @property
     def pools(self) -> dict[str, str]:
         """Pool addresses by name, such as "v3 WETH/USDC 500"."""
-        return {name: pool.address for name, pool in self.deployed.pool_info.items()}
+        return {name: pool.address for name, pool in self.deployed.pool_by_name.items()}
 
     @property
     def feeds(self) -> Mapping[str, str]:
@@ -88,7 +88,7 @@ class LocalChain(LocalContracts):
         """Return base units of token1 per base unit of token0 at the current USD prices; tokens by
         symbol.
         """
-        first_token, second_token, prices_usd = (
+        token_a, token_b, prices_usd = (
             self.tokens[token0],
             self.tokens[token1],
             self.deployed.prices_usd,
@@ -96,7 +96,7 @@ class LocalChain(LocalContracts):
         return (
             prices_usd[token0]
             / prices_usd[token1]
-            * Fraction(10) ** (second_token.decimals - first_token.decimals)
+            * Fraction(10) ** (token_b.decimals - token_a.decimals)
         )
 
     def allow_whale(self, symbols: Iterable[str]) -> None:
@@ -133,8 +133,10 @@ class LocalChain(LocalContracts):
         rounded_prices = [
             round(prices_usd[symbol] * 10**FEED_DECIMALS) for symbol in selected_symbols
         ]
-        push_all = self.feed_contract(selected_symbols[0]).functions.pushAll
-        self.send(push_all([self.feeds[symbol] for symbol in selected_symbols], rounded_prices))
+        push_all_rounds = self.feed_contract(selected_symbols[0]).functions.pushAll
+        self.send(
+            push_all_rounds([self.feeds[symbol] for symbol in selected_symbols], rounded_prices)
+        )
 
     def feed_contract(self, symbol: str) -> Contract:
         """Return the price feed of a token; any account may write its rounds."""
@@ -252,7 +254,9 @@ class LocalChain(LocalContracts):
         """Mint exactly this liquidity between two ticks of the pool with this name, owned by the
         PoolMinter.
         """
-        self.mint_positions(self.deployed.pool_info[pool], ((tick_lower, tick_upper, liquidity),))
+        self.mint_positions(
+            self.deployed.pool_by_name[pool], ((tick_lower, tick_upper, liquidity),)
+        )
 
     def move_market(
         self,
@@ -275,7 +279,7 @@ class LocalChain(LocalContracts):
         self.arbitrage(
             *(
                 pool
-                for pool in self.deployed.pool_info.values()
+                for pool in self.deployed.pool_by_name.values()
                 if pool.token0.symbol in new_prices or pool.token1.symbol in new_prices
             )
         )
@@ -289,7 +293,7 @@ class LocalChain(LocalContracts):
         """Swap the whale's tokens in one pool at any price, without changing feeds. Return the base
         units received.
         """
-        local_pool = self.deployed.pool_info[pool]
+        local_pool = self.deployed.pool_by_name[pool]
         sold_token = (
             local_pool.token0 if local_pool.token0.symbol == token_in else local_pool.token1
         )
@@ -355,8 +359,8 @@ class LocalChain(LocalContracts):
             ticks = (position.tick_lower, position.tick_upper)
             pair_and_fee = (pool.token0.address, pool.token1.address, pool.fee_pips)
             amounts = (position.amount0_raw, position.amount1_raw, 0, 0)
-            params = (*pair_and_fee, *ticks, *amounts, self.whale.address, FAR_FUTURE_S)
-            mint_calls.append(manager.encode_abi("mint", args=[params]))
+            mint_params = (*pair_and_fee, *ticks, *amounts, self.whale.address, FAR_FUTURE_S)
+            mint_calls.append(manager.encode_abi("mint", args=[mint_params]))
             tick_ends |= set(ticks)
         self.send(manager.functions.multicall(mint_calls))
         self._register_ticks(pool, tick_ends)
@@ -439,12 +443,14 @@ class LocalChain(LocalContracts):
     def _router(self) -> Contract:
         return self.contract(self.addresses.swap_router_02, npm_artifact(SWAP_ROUTER_02))
 
-    def _raw_for_usd(self, symbol: str, usd: Fraction) -> int:
-        return int(usd / self.deployed.prices_usd[symbol] * 10 ** self.tokens[symbol].decimals)
+    def _raw_for_usd(self, symbol: str, value_usd: Fraction) -> int:
+        return int(
+            value_usd / self.deployed.prices_usd[symbol] * 10 ** self.tokens[symbol].decimals
+        )
 
     def _register_pool(self, pool: LocalPool) -> LocalPool:
         self.deployed = replace(
-            self.deployed, pool_info={**self.deployed.pool_info, pool.name: pool}
+            self.deployed, pool_by_name={**self.deployed.pool_by_name, pool.name: pool}
         )
         return pool
 

@@ -83,7 +83,7 @@ _OMITTED_LIMITS = ("total_loss", "native_top_up", "balance_jump_wait")
 _CHANGED_LIMITS = {"first_purchase": "1m", "payout_per_day": "100000"}
 """Values that differ from those of a new config."""
 LIMITS_TEXT = "\n".join(
-    f'{limit.key} = "{_CHANGED_LIMITS.get(limit.key, limit.start)}"'
+    f'{limit.key} = "{_CHANGED_LIMITS.get(limit.key, limit.initial_value)}"'
     for limit in LIMITS_IN_CONFIG_ORDER
     if limit.key not in _OMITTED_LIMITS
 )

@@ -72,7 +72,7 @@ class DeployedWorld:
     kinds: Mapping[str, TokenKind]
     prices_usd: Mapping[str, Fraction]
     feeds: Mapping[str, str]
-    pool_info: Mapping[str, LocalPool]
+    pool_by_name: Mapping[str, LocalPool]
     ticks: Mapping[str, frozenset[int]]
 
 
@@ -137,10 +137,13 @@ class LocalContracts:
 
     def contract(self, address: str, artifact: Artifact) -> Contract:
         """Return a web3 contract at an address; cached, because building one takes milliseconds."""
-        key = (to_checksum_address(address), id(artifact))
-        if key not in self._contracts:
-            self._contracts[key] = artifact, self.w3.eth.contract(address=key[0], abi=artifact.abi)
-        return self._contracts[key][1]
+        cache_key = (to_checksum_address(address), id(artifact))
+        if cache_key not in self._contracts:
+            self._contracts[cache_key] = (
+                artifact,
+                self.w3.eth.contract(address=cache_key[0], abi=artifact.abi),
+            )
+        return self._contracts[cache_key][1]
 
     def token_contract(self, symbol: str) -> Contract:
         """Return the ERC-20 contract of a symbol."""

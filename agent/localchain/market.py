@@ -139,7 +139,7 @@ def apply_move(chain: LocalChain, factors: Mapping[str, Fraction]) -> dict[str, 
     new_prices = {symbol: prices[symbol] * factor for symbol, factor in factors.items()}
     chain.deployed = replace(chain.deployed, prices_usd={**chain.deployed.prices_usd, **prices})
     chain.move_market(new_prices, twap_follows=False)
-    for pool in chain.deployed.pool_info.values():
+    for pool in chain.deployed.pool_by_name.values():
         if pool.version == 3:
             _rewrite_observations(chain, pool.address)
     if chain.perps is not None:

@@ -53,12 +53,12 @@ class LocalProvider(JSONBaseProvider):
 
     def batch(self, calls: Sequence[tuple[str, list[Any]]]) -> list[dict[str, Any]]:
         """Return JSON-RPC answers in the order of `calls`, with one request."""
-        requests = [
+        request_objects = [
             {"jsonrpc": "2.0", "id": index, "method": method, "params": params}
             for index, (method, params) in enumerate(calls)
         ]
         return sorted(
-            json.loads(self.post(json.dumps(requests).encode())),
+            json.loads(self.post(json.dumps(request_objects).encode())),
             key=lambda answer: int(answer["id"]),
         )
 

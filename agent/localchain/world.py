@@ -203,18 +203,18 @@ def position_amounts(
         sqrt(float(price)),
     )
     clamped_sqrt = min(max(sqrt_price, low_sqrt), high_sqrt)
-    amount0, amount1 = 1 / clamped_sqrt - 1 / high_sqrt, clamped_sqrt - low_sqrt
-    scale = value1_raw / (amount0 * float(price) + amount1)
+    unit_amount0, unit_amount1 = 1 / clamped_sqrt - 1 / high_sqrt, clamped_sqrt - low_sqrt
+    scale = value1_raw / (unit_amount0 * float(price) + unit_amount1)
     return PositionAmounts(
         tick_lower,
         tick_upper,
-        _with_rounding_margin(amount0 * scale),
-        _with_rounding_margin(amount1 * scale),
+        _with_rounding_margin(unit_amount0 * scale),
+        _with_rounding_margin(unit_amount1 * scale),
     )
 
 
-def _with_rounding_margin(amount: float) -> int:
-    return floor(amount * 1.000001) + 1 if amount > 0 else 0
+def _with_rounding_margin(amount_raw: float) -> int:
+    return floor(amount_raw * 1.000001) + 1 if amount_raw > 0 else 0
 
 
 def v2_input_to_reach(

@@ -84,7 +84,7 @@ def settled_value_raw(account: MarginAccount) -> int:
     return account_value_raw(account) // settlement_raw * settlement_raw
 
 
-def settled_units(account: MarginAccount) -> int:
+def value_in_collateral_raw(account: MarginAccount) -> int:
     """Return the account value in base units of the collateral token, rounded down. An account in
     debt counts as zero, because the wallet is not liable for it.
     """
@@ -115,16 +115,18 @@ def debt_value_raw(account: MarginAccount) -> int:
     """Return the notional that needs initial margin: the net quote owed and the shorts at the mark
     (AccountBalance.getTotalDebtValue).
     """
-    quote_raw = sum(position.open_notional_raw for position in account.positions)
+    net_quote_raw = sum(position.open_notional_raw for position in account.positions)
     shorts_raw = sum(
         value_at_mark_raw(account, position)
         for position in account.positions
         if position.size_raw < 0
     )
-    return -(min(0, quote_raw) + shorts_raw)
+    return -(min(0, net_quote_raw) + shorts_raw)
 
 
-def tiered_raw(tiers: tuple[MarginTier, ...], notional_raw: int, is_initial: bool) -> Fraction:
+def tiered_margin_raw(
+    tiers: tuple[MarginTier, ...], notional_raw: int, is_initial: bool
+) -> Fraction:
     """Return the margin of a notional by tiers, each part at its own rate."""
     margin_raw = Fraction(0)
     for index, tier in enumerate(tiers):
@@ -141,7 +143,7 @@ def tiered_raw(tiers: tuple[MarginTier, ...], notional_raw: int, is_initial: boo
 def _tiered_sum_raw(account: MarginAccount, *, is_initial: bool) -> int:
     """Return the margin by market and tier on the notional at the mark, rounded up."""
     margins = (
-        tiered_raw(
+        tiered_margin_raw(
             account.market(position.market).tiers,
             abs(value_at_mark_raw(account, position)),
             is_initial=is_initial,
@@ -151,7 +153,7 @@ def _tiered_sum_raw(account: MarginAccount, *, is_initial: bool) -> int:
     return ceil_int(sum(margins, Fraction(0)))
 
 
-def maintenance_raw(account: MarginAccount) -> int:
+def maintenance_margin_raw(account: MarginAccount) -> int:
     """Return the account value below which positions are liquidated.
 
     With one rate for all markets it is rounded down once over the sum, as
@@ -163,7 +165,7 @@ def maintenance_raw(account: MarginAccount) -> int:
     return _tiered_sum_raw(account, is_initial=False)
 
 
-def initial_raw(account: MarginAccount) -> int:
+def initial_margin_raw(account: MarginAccount) -> int:
     """Return the initial margin of the positions. With one rate for all markets it applies to the
     debt, as in Vault._getTotalMarginRequirement. If rates differ or the venue counts the notional,
     it is by market and tier on the notional, rounded up.
@@ -174,21 +176,23 @@ def initial_raw(account: MarginAccount) -> int:
     return _tiered_sum_raw(account, is_initial=True)
 
 
-def free_raw(account: MarginAccount) -> int:
+def free_margin_raw(account: MarginAccount) -> int:
     """Return the margin that can be withdrawn or used: the smaller of collateral and account value,
     less initial margin, so unrealised profit frees no margin (Vault._getFreeCollateralByRatio). May
     be negative.
     """
-    return min(collateral_value_raw(account), account_value_raw(account)) - initial_raw(account)
+    return min(collateral_value_raw(account), account_value_raw(account)) - initial_margin_raw(
+        account
+    )
 
 
-def may_reduce(account: MarginAccount) -> bool:
+def is_reduction_accepted(account: MarginAccount) -> bool:
     """True if the venue accepts a reduction that leaves this account: the smaller of collateral and
     account value covers the maintenance margin of the debt (ClearingHouse, CH_NEFCM), or of the
     notional where the venue counts that.
     """
     rate = _single_rate(account, is_initial=False) if account.initial_on_debt else None
-    required_raw = maintenance_raw(account)
+    required_raw = maintenance_margin_raw(account)
     if rate is not None:
         required_raw = mul_div_down(debt_value_raw(account), rate, PPM)
     return min(collateral_value_raw(account), account_value_raw(account)) >= required_raw
@@ -200,13 +204,13 @@ def utilisation(account: MarginAccount) -> Fraction | None:
     """
     value_raw = account_value_raw(account)
     if value_raw > 0:
-        return Fraction(initial_raw(account), value_raw)
+        return Fraction(initial_margin_raw(account), value_raw)
     return None if account.positions else Fraction(0)
 
 
 def is_liquidatable(account: MarginAccount) -> bool:
     """True if the account value is below the maintenance margin."""
-    return settled_value_raw(account) < maintenance_raw(account)
+    return settled_value_raw(account) < maintenance_margin_raw(account)
 
 
 def liquidatable_size_raw(account: MarginAccount, market: str) -> int:
@@ -219,11 +223,11 @@ def liquidatable_size_raw(account: MarginAccount, market: str) -> int:
     if not is_liquidatable(account):
         return 0
     size_raw = account.size_raw(market)
-    value_raw = abs(position_value_raw(account.market(market), size_raw))
-    is_full = settled_value_raw(account) < maintenance_raw(account) // 2
-    if is_full or value_raw <= FULL_LIQUIDATION_MAX_VALUE * account.quote.unit:
+    position_value = abs(position_value_raw(account.market(market), size_raw))
+    is_full = settled_value_raw(account) < maintenance_margin_raw(account) // 2
+    if is_full or position_value <= FULL_LIQUIDATION_MAX_VALUE * account.quote.unit:
         return size_raw
-    ratio_ppm = min(PPM, mul_div_down(gross_notional_raw(account), PPM, 2 * value_raw))
+    ratio_ppm = min(PPM, mul_div_down(gross_notional_raw(account), PPM, 2 * position_value))
     return truncate(Fraction(size_raw * ratio_ppm, PPM))
 
 
@@ -241,7 +245,7 @@ def liquidation_price(account: MarginAccount, market: str) -> Price | None:
         return None
     value_raw = account_value_raw(account)
     others_maintenance = Fraction(
-        maintenance_raw(
+        maintenance_margin_raw(
             replace(
                 account,
                 positions=tuple(
@@ -252,7 +256,7 @@ def liquidation_price(account: MarginAccount, market: str) -> Price | None:
     )
     for index, tier in enumerate(perp_market.tiers):
         rate = Fraction(tier.maintenance_ppm, PPM)
-        tier_saving = rate * tier.above_raw - tiered_raw(
+        tier_saving = rate * tier.above_raw - tiered_margin_raw(
             perp_market.tiers, tier.above_raw, is_initial=False
         )
         slope = size_raw - rate * abs(size_raw)
@@ -304,14 +308,16 @@ def with_moved_marks(account: MarginAccount, moves: dict[str, Fraction]) -> Marg
     return replace(account, markets=markets)
 
 
-def at_index(account: MarginAccount, doubtful: Collection[str] = ()) -> MarginAccount:
-    """Return the account with every mark set to its index, which trades cannot move. In `doubtful`
+def with_index_marks(
+    account: MarginAccount, doubtful_markets: Collection[str] = ()
+) -> MarginAccount:
+    """Return the account with every mark set to its index, which trades cannot move. In `doubtful_markets`
     markets, use whichever of mark and index is better for the position held, so that neither alone
     can force a reduction.
     """
 
     def reference_mark(market: PerpMarket) -> Price:
-        if market.market not in doubtful:
+        if market.market not in doubtful_markets:
             return market.index
         better_of = max if account.size_raw(market.market) > 0 else min
         return better_of(market.mark, market.index)
@@ -356,10 +362,10 @@ def _realise(position: Position, size_raw: int, quote_raw: int) -> tuple[int, in
     """Return the realised profit of a fill and the open notional after it
     (Exchange._getPnlToBeRealized, whose share closed has 18 decimals).
     """
-    position_raw = position.size_raw
-    if position_raw * size_raw >= 0:
+    position_size_raw = position.size_raw
+    if position_size_raw * size_raw >= 0:
         return 0, position.open_notional_raw + quote_raw
-    closed_wad = mul_div_down(abs(size_raw), WAD, abs(position_raw))
+    closed_wad = mul_div_down(abs(size_raw), WAD, abs(position_size_raw))
     if closed_wad <= WAD:
         realised_raw = quote_raw + truncate(Fraction(position.open_notional_raw * closed_wad, WAD))
     else:

@@ -28,7 +28,7 @@ from agent.units import BPS, ceil_int, floor_int, sign_of
 @dataclass(frozen=True, slots=True)
 class MarginState:
     """Account figures that the limits apply to. Shares are exact; `leverage` and `utilisation` are
-    None if the account has positions but no value. `survives` says whether the account stays above
+    None if the account has positions but no value. `survives_stress` says whether the account stays above
     maintenance after every mark has moved against its position by the stress move.
     """
 
@@ -38,7 +38,7 @@ class MarginState:
     gross_raw: int
     net_raw: int
     value_raw: int
-    survives: bool
+    survives_stress: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +108,8 @@ def limit_checks(
         ),
     ]
     if limits.spot_multiple_bps:
-        value = spot_value or Fraction(0)
-        multiple = Fraction(state.gross_raw) / value if value > 0 else None
+        known_spot_value = spot_value or Fraction(0)
+        multiple = Fraction(state.gross_raw) / known_spot_value if known_spot_value > 0 else None
         if not state.gross_raw:
             multiple = Fraction(0)
         checks.append(
@@ -117,16 +117,16 @@ def limit_checks(
                 "spot_multiple",
                 "unknown" if spot_value is None else multiple_text(multiple),
                 _multiple_bps_text(limits.spot_multiple_bps),
-                state.gross_raw > value * limits.spot_multiple_bps / BPS,
+                state.gross_raw > known_spot_value * limits.spot_multiple_bps / BPS,
             )
         )
     move_text = _percent_text(Fraction(limits.stress_move_bps, BPS))
     checks.append(
         LimitCheck(
             "stress_move",
-            "survives" if state.survives else "liquidated",
+            "survives" if state.survives_stress else "liquidated",
             f"survives {move_text} against every position",
-            not state.survives,
+            not state.survives_stress,
         )
     )
     return checks
@@ -143,7 +143,7 @@ def breaches(
     ]
 
 
-def oversized(
+def oversized_positions(
     account: MarginAccount, limits: FuturesLimits, target_leverage_bps: int
 ) -> dict[str, Fraction]:
     """Return the share of each position above `max_position`, by market."""
@@ -154,8 +154,8 @@ def oversized(
 
 def is_reduction(account: MarginAccount, order: PerpOrder) -> bool:
     """True if an order only makes a position smaller, without flipping its sign."""
-    size = account.size_raw(order.market)
-    return size * order.size_raw < 0 and abs(order.size_raw) <= abs(size)
+    position_size_raw = account.size_raw(order.market)
+    return position_size_raw * order.size_raw < 0 and abs(order.size_raw) <= abs(position_size_raw)
 
 
 def largest_allowed_raw(
@@ -239,13 +239,17 @@ def _largest_scaled_sizes(
     """Return the largest part of all orders that fits, by bisection in steps of 1 /
     PART_DENOMINATOR.
     """
-    low, high = 0, PART_DENOMINATOR
-    if fits(_scaled_sizes(account, sizes, high)):
-        low = high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(_scaled_sizes(account, sizes, middle)) else (low, middle)
-    return _scaled_sizes(account, sizes, low)
+    low_numerator, high_numerator = 0, PART_DENOMINATOR
+    if fits(_scaled_sizes(account, sizes, high_numerator)):
+        low_numerator = high_numerator
+    while high_numerator - low_numerator > 1:
+        middle_numerator = (low_numerator + high_numerator) // 2
+        low_numerator, high_numerator = (
+            (middle_numerator, high_numerator)
+            if fits(_scaled_sizes(account, sizes, middle_numerator))
+            else (low_numerator, middle_numerator)
+        )
+    return _scaled_sizes(account, sizes, low_numerator)
 
 
 def _scaled_sizes(
@@ -334,14 +338,14 @@ def after_action(account: MarginAccount, action: FuturesAction) -> MarginAccount
     return replace(account, collateral_raw=collateral_raw)
 
 
-def multiple_text(value: Fraction | None) -> str:
+def multiple_text(multiple: Fraction | None) -> str:
     """Format a leverage; None means that the account has no equity."""
-    return "unlimited" if value is None else f"{float(value):.2f}x"
+    return "unlimited" if multiple is None else f"{float(multiple):.2f}x"
 
 
 def _multiple_bps_text(bps: int) -> str:
     return f"{bps / BPS:g}x"
 
 
-def _percent_text(value: Fraction | None) -> str:
-    return "unlimited" if value is None else f"{float(value) * 100:.2f} %"
+def _percent_text(share: Fraction | None) -> str:
+    return "unlimited" if share is None else f"{float(share) * 100:.2f} %"

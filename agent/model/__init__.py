@@ -189,7 +189,7 @@ from agent.model.purchases import PurchaseResult as PurchaseResult
 from agent.model.rollups import DataFee as DataFee
 from agent.model.rollups import DataFeeQuote as DataFeeQuote
 from agent.model.rollups import data_fee_of as data_fee_of
-from agent.model.rollups import unsupported_chain as unsupported_chain
+from agent.model.rollups import unsupported_chain_reason as unsupported_chain_reason
 from agent.model.runs.cycle import Confirmation as Confirmation
 from agent.model.runs.cycle import Cycle as Cycle
 from agent.model.runs.cycle import CycleEnd as CycleEnd

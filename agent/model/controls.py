@@ -101,17 +101,17 @@ class Control:
     expires_at_s: int
     seal: str = ""
 
-    def values(self, name: str) -> tuple[str, ...]:
+    def argument_values(self, name: str) -> tuple[str, ...]:
         """Return every value of an argument."""
         return tuple(value for key, value in self.arguments if key == name)
 
-    def value(self, name: str) -> str | None:
+    def argument(self, name: str) -> str | None:
         """Return the value of an argument; None if it is missing."""
-        return next(iter(self.values(name)), None)
+        return next(iter(self.argument_values(name)), None)
 
     def flag(self, name: str) -> bool:
         """Return whether an argument is "yes"."""
-        return self.value(name) == "yes"
+        return self.argument(name) == "yes"
 
     def sealed(self, secret: bytes) -> Control:
         """Return the control with its seal."""
@@ -222,12 +222,14 @@ class ShownPlan:
             shown_text, current_text = shown_texts.get(name), current_texts.get(name)
             if shown_text != current_text:
                 return f"{name}: {current_text or 'none'}, shown {shown_text or 'none'}"
-        shown_amounts = {name: (amount, tolerance) for name, amount, tolerance in self.amounts}
-        current_amounts = {name: amount for name, amount, _ in replanned.amounts}
+        shown_amounts = {
+            name: (shown_amount, tolerance) for name, shown_amount, tolerance in self.amounts
+        }
+        current_amounts = {name: shown_amount for name, shown_amount, _ in replanned.amounts}
         for name in (*shown_amounts, *current_amounts):
-            amount, tolerance = shown_amounts.get(name, (0, 0))
-            if abs(current_amounts.get(name, 0) - amount) > tolerance:
-                return f"{name}: {current_amounts.get(name, 0)}, shown {amount}"
+            shown_amount, tolerance = shown_amounts.get(name, (0, 0))
+            if abs(current_amounts.get(name, 0) - shown_amount) > tolerance:
+                return f"{name}: {current_amounts.get(name, 0)}, shown {shown_amount}"
         return ""
 
 

@@ -30,7 +30,7 @@ class PerpOrderKind(Enum):
     """A limit order that the venue rejects if it would fill at once."""
 
     @property
-    def rests(self) -> bool:
+    def can_rest(self) -> bool:
         """True if what is not filled at once stays in the book."""
         return self is not PerpOrderKind.MARKET
 
@@ -102,7 +102,7 @@ class Position:
         return self.size_raw > 0
 
     @property
-    def entry(self) -> Price:
+    def entry_price(self) -> Price:
         """Average entry price, quote base units per base unit of size; zero without a size."""
         return Fraction(-self.open_notional_raw, self.size_raw) if self.size_raw else Fraction(0)
 
@@ -172,16 +172,18 @@ class MarginAccount:
     stops: tuple[RestingStop, ...] = ()
     resting: tuple[RestingOrder, ...] = ()
 
-    def market(self, name: str) -> PerpMarket:
+    def market(self, market_name: str) -> PerpMarket:
         """Return the market of this name. Raises KeyError."""
         for market in self.markets:
-            if market.market == name:
+            if market.market == market_name:
                 return market
-        raise KeyError(name)
+        raise KeyError(market_name)
 
-    def size_raw(self, name: str) -> int:
+    def size_raw(self, market_name: str) -> int:
         """Return the size held in a market, zero without a position."""
-        return sum(position.size_raw for position in self.positions if position.market == name)
+        return sum(
+            position.size_raw for position in self.positions if position.market == market_name
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,10 +220,10 @@ class MarginBaseline:
         """Return the result since an earlier baseline. After a deposit or a withdrawal only the result
         of open positions is known.
         """
-        result = self.open_raw - earlier.open_raw
+        profit_raw = self.open_raw - earlier.open_raw
         if self.collateral_raw == earlier.collateral_raw:
-            result += self.realised_raw - earlier.realised_raw
-        return result
+            profit_raw += self.realised_raw - earlier.realised_raw
+        return profit_raw
 
 
 @dataclass(frozen=True, slots=True)
@@ -486,7 +488,7 @@ class MarketGrowth:
     prices: Mapping[str, Price]
     funding_daily: Mapping[str, Fraction]
     leverage: Fraction
-    part: Fraction
+    margin_share: Fraction
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,11 +99,11 @@ class LayerState(LayerPart):
         return False
 
     @property
-    def weights_answers(self) -> tuple[SignalAnswer, ...]:
+    def allocator_answers(self) -> tuple[SignalAnswer, ...]:
         """Answers that choose the weights for an allocator."""
         return ()
 
-    def of_part(self, part_name: str) -> LayerState:
+    def for_part(self, part_name: str) -> LayerState:
         """Return the state as it concerns this part of a divided wallet, by its name."""
         return self
 
@@ -113,7 +113,7 @@ class LayerState(LayerPart):
         return 0
 
     @property
-    def last_end(self) -> tuple[int | None, str]:
+    def last_trade_end(self) -> tuple[int | None, str]:
         """End of the layer's last trade, from which policy.cooldown counts too, and its name."""
         return None, ""
 
@@ -149,13 +149,13 @@ class LayerResult(LayerPart):
         """Goal that the layer reaches without a trade on the market; None if it does not."""
         return None
 
-    def held(self, not_worth_reason: str = "") -> LayerResult:
+    def without_trades(self, not_worth_reason: str = "") -> LayerResult:
         """Return what remains of this result if the step trades nothing. `not_worth_reason` is the
         reason if what is due is not worth its cost, otherwise empty.
         """
         return self
 
-    def alone(self) -> LayerResult:
+    def postponed(self) -> LayerResult:
         """Return what remains of this result if another decision is carried out, which does not
         concern the layer; a due part stays due.
         """
@@ -179,7 +179,7 @@ class LayerGuardAnswers:
         """True if the plan only lowers the layer's risk."""
         return False
 
-    def only_frees(self) -> bool:
+    def only_withdraws(self) -> bool:
         """True if the plan only moves to the wallet what the layer has outside of it."""
         return False
 
@@ -205,7 +205,7 @@ class LayerGuardAnswers:
         """True if the plan has to be carried out whatever the prices of the spot portfolio."""
         return False
 
-    def own_gas_budget(self, limit_wei: int) -> tuple[int, int] | None:
+    def layer_gas_budget(self, limit_wei: int) -> tuple[int, int] | None:
         """Return the layer's own daily gas limit for this plan and the gas used of it, in wei;
         `limit_wei` is the limit on all other gas. None if the plan counts as other gas.
         """

@@ -147,8 +147,8 @@ class MarginReading:
     @property
     def value_raw(self) -> int:
         """Account value."""
-        pending = sum(market.pending_raw for market in self.markets)
-        return self.cash_raw - pending + self.unrealised_raw
+        pending_raw = sum(market.pending_raw for market in self.markets)
+        return self.cash_raw - pending_raw + self.unrealised_raw
 
     @property
     def value_in_collateral_raw(self) -> int:
@@ -205,10 +205,10 @@ class ValuedHolding:
         return self.total_raw - self.reserved_raw
 
     @property
-    def weighed_raw(self) -> int:
+    def raw_in_weights(self) -> int:
         """Base units that counted in the weights."""
-        is_apart = self.margin is not None and not self.margin.in_weights
-        return self.managed_raw - (self.margin_raw if is_apart else 0)
+        is_margin_separate = self.margin is not None and not self.margin.in_weights
+        return self.managed_raw - (self.margin_raw if is_margin_separate else 0)
 
     @property
     def is_gas_money(self) -> bool:

@@ -74,7 +74,7 @@ class TighterDirection(Enum):
     ON = "on"
 
 
-_SUFFIXES = {
+_FIELD_SUFFIXES = {
     LimitUnit.SHARE: "_bps",
     LimitUnit.DURATION: "_s",
     LimitUnit.GAS_PRICE: "_wei",
@@ -88,7 +88,7 @@ _SUFFIXES = {
 class LimitSpec:
     """One key of [limits].
 
-    `start` is its value in a new config, in dollars for unit COINS; `comment` its comment there.
+    `initial_value` is its value in a new config, in dollars for unit COINS; `comment` its comment there.
     `default` is the value of an absent key (empty: the key is required). A limit above
     `ceiling_bps`, or off, must be named in limits.i_accept. A limit that `binds_exits` may refuse an
     exit, so that a control may not tighten it (T28).
@@ -97,7 +97,7 @@ class LimitSpec:
     key: str
     unit: LimitUnit
     tighter: TighterDirection
-    start: str
+    initial_value: str
     comment: str = ""
     default: str = ""
     ceiling_bps: int | None = None
@@ -106,7 +106,7 @@ class LimitSpec:
     @property
     def field(self) -> str:
         """Name of the field in Limits: key and unit suffix."""
-        return self.key + _SUFFIXES[self.unit]
+        return self.key + _FIELD_SUFFIXES[self.unit]
 
 
 _SHARE, _DURATION, _NATIVE, _COINS = (

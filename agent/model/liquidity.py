@@ -238,8 +238,8 @@ class Provide(LayerAction):
     @property
     def spends_raw(self) -> dict[str, int]:
         """Most base units taken from the wallet, by token."""
-        amounts = zip((self.token0, self.token1), self.desired_raw, strict=True)
-        return {token: raw for token, raw in amounts if raw > 0}
+        token_amounts = zip((self.token0, self.token1), self.desired_raw, strict=True)
+        return {token: raw for token, raw in token_amounts if raw > 0}
 
 
 LpAction = Withdraw | Collect | Provide

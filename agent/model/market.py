@@ -36,7 +36,7 @@ class TokenFinding(Enum):
     UNKNOWN = "unknown"
 
     @property
-    def accepted(self) -> bool:
+    def is_tradable(self) -> bool:
         """True if the token is tradable."""
         return self in (TokenFinding.CLEAN, TokenFinding.NO_RETURN_VALUE)
 
@@ -469,14 +469,14 @@ class Snapshot(DerivedValues):
         return replace(self, layers=with_part(self.layers, reading))
 
     @property
-    def data_fee_unread(self) -> str:
+    def data_fee_unknown_reason(self) -> str:
         """Reason why the data fee is unknown; empty if it is known, or the chain has none."""
-        items = (
+        fee_items = (
             quarantined_item
             for quarantined_item in self.quarantined
             if quarantined_item.item == DATA_FEE_ITEM
         )
-        return next((item.why for item in items), "")
+        return next((item.why for item in fee_items), "")
 
     def data_fee_wei(self, gas: int, *calldata_bytes: int) -> int:
         """Return the most that transactions of these sizes pay beyond their gas now; `gas` is that
@@ -484,7 +484,7 @@ class Snapshot(DerivedValues):
         """
         return 0 if self.data_fee is None else self.data_fee.most_wei(gas, *calldata_bytes)
 
-    def data_gas(self, calldata_bytes: int) -> int:
+    def max_data_gas(self, calldata_bytes: int) -> int:
         """Return the most gas by which the data fee of a transaction may raise a node's estimate;
         zero where the fee is charged beside the gas.
         """
@@ -494,7 +494,7 @@ class Snapshot(DerivedValues):
         return MAX_FEE_RISE * self.data_fee.data_wei(calldata_bytes) // price_wei
 
     @property
-    def inclusion_price_wei(self) -> int:
+    def current_gas_price_wei(self) -> int:
         """Price of gas now: base fee plus priority fee, or the node's gas price on chains without
         EIP-1559.
         """

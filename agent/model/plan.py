@@ -46,7 +46,7 @@ class AssetDrift:
     elsewhere: tuple[tuple[str, int], ...] = ()
 
     @property
-    def percent(self) -> str:
+    def weight_text(self) -> str:
         """The weight as a reason, an alert or a table shows it: weights add up to 100.00 %."""
         return format_percent(Fraction(self.weight_bps, BPS))
 
@@ -290,12 +290,12 @@ class Plan:
         return replace(self, layers=with_part(self.layers, part))
 
     @property
-    def exits(self) -> bool:
+    def is_exit(self) -> bool:
         """True if turnover limits exclude the plan's sales for the numeraire."""
         return isinstance(self.decision, Rebalance) and self.decision.exit
 
     @property
-    def in_layer(self) -> bool:
+    def acts_in_layer(self) -> bool:
         """True if the plan acts in a layer, and neither swaps nor moves liquidity."""
         return any(part.acts for part in self.layers)
 

@@ -229,7 +229,7 @@ class Portfolio:
     use_cash_raw: int | None = None
 
     @property
-    def is_in_pools(self) -> bool:
+    def provides_liquidity(self) -> bool:
         """True if it has, or is to have, positions in pools."""
         return bool(self.positions or self.lp_targets)
 
@@ -244,7 +244,7 @@ class Portfolio:
         hub_feeds = [feed for _, feed in self.hub_feeds]
         return tuple(dict.fromkeys(asset_feeds + hub_feeds))
 
-    def priced_as(self, address: str) -> str:
+    def pricing_token(self, address: str) -> str:
         """Return the token at whose price a transfer of `address` is valued: the wrapped token for
         native coin, else itself.
         """

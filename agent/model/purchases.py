@@ -82,7 +82,7 @@ class PurchaseResult:
     ended: str = ""
     begins: Purchase | None = None
 
-    def held(self) -> PurchaseResult:
+    def without_trades(self) -> PurchaseResult:
         """Return what remains of this result if the step trades nothing."""
         return replace(self, due=None, begins=None)
 

@@ -70,9 +70,9 @@ UNSUPPORTED_CHAINS = {
 }
 """Rollups with fees of their own kind, which are not implemented."""
 
-DATA_BYTES = 131_072
+MAX_TX_BYTES = 131_072
 """Size for which data fees are read: the largest transaction that nodes relay (geth, txMaxSize)."""
-OPERATOR_GAS = 1_000_000_000
+OPERATOR_SAMPLE_GAS = 1_000_000_000
 """Gas for which operator fees are read."""
 SIGNATURE_BYTES = 68
 """Bytes of a signature in a serialised transaction (GasPriceOracle, getL1FeeUpperBound)."""
@@ -88,7 +88,7 @@ MAX_FEE_RISE = 2
 @dataclass(frozen=True, slots=True)
 class DataFeeQuote:
     """Fees at a block, in wei. Data fee: `empty_wei` for an empty transaction, `full_wei` for one of
-    DATA_BYTES. Operator fee: `operator_wei` without gas, `operator_full_wei` for OPERATOR_GAS.
+    MAX_TX_BYTES. Operator fee: `operator_wei` without gas, `operator_full_wei` for OPERATOR_SAMPLE_GAS.
 
     The chain's fee is at most linear between the two sizes, because it is the larger of a constant
     and a line. `as_gas` is true where it is charged as gas and so raises the node's estimates.
@@ -105,21 +105,23 @@ class DataFeeQuote:
 
         FastLZ adds at most one byte to each 32 that do not compress; the oracle assumes less.
         """
-        size = calldata_bytes + ENVELOPE_BYTES
-        size += -(-size // 32) + 1
-        rise_wei = max(0, self.full_wei - self.empty_wei)
-        return self.empty_wei - (-rise_wei * size // DATA_BYTES)
+        size_bytes = calldata_bytes + ENVELOPE_BYTES
+        size_bytes += -(-size_bytes // 32) + 1
+        fee_range_wei = max(0, self.full_wei - self.empty_wei)
+        return self.empty_wei - (-fee_range_wei * size_bytes // MAX_TX_BYTES)
 
     def most_wei(self, gas: int, *calldata_bytes: int) -> int:
         """Return the most that transactions of these sizes pay beyond their gas, rounded up; `gas`
         is that of all.
         """
-        rise_wei = max(0, self.operator_full_wei - self.operator_wei)
-        fixed_and_data_wei = sum(self.operator_wei + self.data_wei(size) for size in calldata_bytes)
-        return fixed_and_data_wei - (-rise_wei * gas // OPERATOR_GAS)
+        operator_range_wei = max(0, self.operator_full_wei - self.operator_wei)
+        fixed_and_data_wei = sum(
+            self.operator_wei + self.data_wei(size_bytes) for size_bytes in calldata_bytes
+        )
+        return fixed_and_data_wei - (-operator_range_wei * gas // OPERATOR_SAMPLE_GAS)
 
 
-def unsupported_chain(chain_id: int) -> str:
+def unsupported_chain_reason(chain_id: int) -> str:
     """Return why the fees of a live chain are unknown; empty if they are known."""
     if chain_id in UNSUPPORTED_CHAINS:
         return f"{UNSUPPORTED_CHAINS[chain_id]} charges fees besides gas that trimtab does not know"

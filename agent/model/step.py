@@ -83,7 +83,7 @@ class Exclusions:
     """
 
 
-NO_PROGRESS, OWN_TARGETS, NOTHING_EXCLUDED = StepProgress(), EffectiveTargets(), Exclusions()
+NO_PROGRESS, OWNER_TARGETS, NOTHING_EXCLUDED = StepProgress(), EffectiveTargets(), Exclusions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class StepInput:
     execution: ExecutionConfig
     history: History
     progress: StepProgress = NO_PROGRESS
-    targets: EffectiveTargets = OWN_TARGETS
+    targets: EffectiveTargets = OWNER_TARGETS
     excluded: Exclusions = NOTHING_EXCLUDED
     blocked_exits: tuple[BlockedExit, ...] = ()
     """Triggered exits that cannot be carried out now. Their assets are skipped."""
@@ -140,9 +140,9 @@ class StepInput:
         """Assets with their effective targets."""
         if not self.targets.effective_bps:
             return self.portfolio.assets
-        targets = dict(self.targets.effective_bps)
+        bps_by_token = dict(self.targets.effective_bps)
         return tuple(
-            replace(asset, target_bps=targets[asset.token.address])
+            replace(asset, target_bps=bps_by_token[asset.token.address])
             for asset in self.portfolio.assets
         )
 

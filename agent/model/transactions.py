@@ -16,9 +16,11 @@ class IntentKind(Enum):
     APPROVE = "approve"
     SWAP = "swap"
     CANCEL = "cancel"
+    """Replaces a pending transaction at its nonce and does nothing else."""
     LIQUIDITY = "liquidity"
     UNWRAP = "unwrap"
     ORACLE = "oracle"
+    """Increases the number of observation slots of a V3 pool."""
     PAYOUT = "payout"
     FUTURES = "futures"
 
@@ -30,12 +32,19 @@ class IntentState(Enum):
 
     PLANNED = "planned"
     SIGNED = "signed"
+    """Its hash is stored; nothing was sent."""
     BROADCAST = "broadcast"
+    """Sent, or about to be sent; not in a block."""
     MINED = "mined"
+    """In a block, with success or a revert."""
     FINAL = "final"
+    """Succeeded in a final block."""
     REVERTED = "reverted"
+    """Reverted in a final block."""
     REPLACED = "replaced"
+    """Another transaction took its nonce."""
     CANCELLED = "cancelled"
+    """Never sent, or its cancel took its nonce."""
 
 
 class IntentEvent(Enum):
@@ -45,14 +54,22 @@ class IntentEvent(Enum):
 
     SIGN = "sign"
     DROP = "drop"
+    """Cancelled before it was ever sent."""
     SEND = "send"
     MINE = "mine"
+    """Seen in a block, or after a reorg in a different block."""
     UNMINE = "unmine"
+    """A reorg removed its block."""
     CONFIRM = "confirm"
+    """Its block is final, and it succeeded."""
     FAIL = "fail"
+    """Its block is final, and it reverted."""
     LOSE = "lose"
+    """Another transaction with its nonce is final, or the operator adopted a later nonce."""
     YIELD = "yield"
+    """A cancel with its nonce is final."""
     REOPEN = "reopen"
+    """A reorg removed the transaction that had taken its nonce."""
 
 
 FIRST_VENUE_NONCE = 10**12
@@ -183,31 +200,31 @@ class Receipt:
     is_open: bool = False
 
     @property
-    def gas_paid_wei(self) -> int:
+    def execution_gas_cost_wei(self) -> int:
         """Cost of the transaction's gas alone, wei."""
         return self.gas_used * self.effective_gas_price_wei
 
     @property
     def gas_cost_wei(self) -> int:
         """Cost of this transaction's inclusion, wei: gas, data fee and operator fee."""
-        return self.gas_paid_wei + self.data_fee_wei
+        return self.execution_gas_cost_wei + self.data_fee_wei
 
-    def net(self, wallet: str) -> dict[str, int]:
+    def net_transfers(self, wallet: str) -> dict[str, int]:
         """Return the net base units per token moved into (+) or out of (-) `wallet`, by Transfer
         events.
 
         Deposit and Withdrawal events count if the token emits no Transfer for them, as is the case
         for WETH9.
         """
-        deltas: dict[str, int] = {}
+        deltas_raw: dict[str, int] = {}
         unmatched_wraps = (event for event in self.wrapped if event not in self.transfers)
         for transfer in (*self.transfers, *unmatched_wraps):
             sign = (transfer.recipient == wallet) - (transfer.sender == wallet)
             if sign:
-                deltas[transfer.token] = deltas.get(transfer.token, 0) + sign * transfer.raw
-        return deltas
+                deltas_raw[transfer.token] = deltas_raw.get(transfer.token, 0) + sign * transfer.raw
+        return deltas_raw
 
-    def unwrapped(self, token: str, *holders: str) -> int:
+    def unwrapped_raw(self, token: str, *holders: str) -> int:
         """Return the base units of `token` that `holders` unwrapped."""
         return sum(
             event.raw
@@ -246,12 +263,12 @@ class Intent:
         return is_in_block and self.receipt is not None and self.receipt.status == 1
 
     @property
-    def rests(self) -> bool:
+    def is_resting(self) -> bool:
         """True for a limit order that rests at an off-chain venue, by its newest receipt."""
         is_open = self.receipt is not None and self.receipt.is_open
         return is_open and self.state is IntentState.MINED
 
-    def changes(self, wallet: str, wrapped_native: str) -> dict[str, int]:
+    def balance_changes(self, wallet: str, wrapped_native: str) -> dict[str, int]:
         """Return the balance changes of `wallet` in base units by token; units.NATIVE is the native
         coin.
 
@@ -262,10 +279,13 @@ class Intent:
         receipt = self.receipt
         if receipt is None:
             return {}
-        deltas = {token: raw for token, raw in receipt.net(wallet).items() if raw}
-        if wei := self.native_change_wei(wallet, wrapped_native) - receipt.gas_cost_wei:
-            deltas[NATIVE] = wei
-        return deltas
+        deltas_raw = {token: raw for token, raw in receipt.net_transfers(wallet).items() if raw}
+        if (
+            native_delta_wei := self.native_change_wei(wallet, wrapped_native)
+            - receipt.gas_cost_wei
+        ):
+            deltas_raw[NATIVE] = native_delta_wei
+        return deltas_raw
 
     def native_change_wei(self, wallet: str, wrapped_native: str) -> int:
         """Return the change of the wallet's native coin without gas, wei."""
@@ -274,7 +294,7 @@ class Intent:
         sent_wei = self.tx.value_wei
         if self.kind is IntentKind.PAYOUT:  # the recipient may unwrap its own tokens
             return -sent_wei
-        unwrapped_wei = self.receipt.unwrapped(wrapped_native, wallet, self.tx.to)
+        unwrapped_wei = self.receipt.unwrapped_raw(wrapped_native, wallet, self.tx.to)
         if self.tx.to == wallet:
             return unwrapped_wei
         return unwrapped_wei - sent_wei

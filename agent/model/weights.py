@@ -296,6 +296,6 @@ class Allocation:
     returns: int = 0
     market_bps: tuple[tuple[str, int], ...] = ()
 
-    def bps(self, token: str) -> int:
+    def weight_bps(self, token: str) -> int:
         """Return the weight of a token; 0 if it has none."""
         return dict(self.weights_bps).get(token, 0)

@@ -38,17 +38,17 @@ class RunHealth:
     obstacles: tuple[str, ...]
 
     @property
-    def healthy(self) -> bool:
+    def is_healthy(self) -> bool:
         """Return whether the run is healthy."""
         return not self.reasons
 
     @property
-    def ready(self) -> bool:
+    def is_ready(self) -> bool:
         """Return whether the run can trade now."""
         return not self.obstacles
 
 
-def judge(
+def judge_health(
     report: RunReport | None,
     now_s: float,
     *,

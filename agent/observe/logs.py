@@ -41,7 +41,7 @@ class Redactor:
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("a redactor has secrets and cannot be pickled or copied")
 
-    def clean(self, text: str) -> str:
+    def redact(self, text: str) -> str:
         """Return the text with secrets replaced by HIDDEN."""
         for secret in self._secrets:
             text = text.replace(secret, HIDDEN)
@@ -96,16 +96,16 @@ class LineFormatter(logging.Formatter):
         if record.exc_info and record.exc_info[1] is not None:
             fields["error"] = "".join(traceback.format_exception(record.exc_info[1]))
         if self._json:
-            return self._redactor.clean(json.dumps(fields, default=str))
-        time_level_event, other_fields = (
+            return self._redactor.redact(json.dumps(fields, default=str))
+        line_start, other_fields = (
             (fields.pop("time"), fields.pop("level").upper(), fields.pop("event")),
             fields,
         )
         pairs_text = " ".join(
             f"{name}={json.dumps(value, default=str)}" for name, value in other_fields.items()
         )
-        return self._redactor.clean(
-            f"{time_level_event[0]} {time_level_event[1]:<7} {json.dumps(time_level_event[2])[1:-1]} {pairs_text}".rstrip()
+        return self._redactor.redact(
+            f"{line_start[0]} {line_start[1]:<7} {json.dumps(line_start[2])[1:-1]} {pairs_text}".rstrip()
         )
 
 

@@ -388,14 +388,14 @@ class AlertNotifier:
         )
         rules = replace(self._rules, quiet=None) if is_last else self._rules
         decision = decide_alerts(self._store.states(), alerts, judged_kinds, now_s, rules)
-        messages = [
+        target_and_state = [
             (name, state)
             for state in decision.to_send
             for name, subscription in self._subscriptions.items()
             if state.kind in subscription.kinds
         ]
-        if decision.changed_states or messages:
-            self._enqueue(self._store.record(decision.changed_states, messages, now_s))
+        if decision.changed_states or target_and_state:
+            self._enqueue(self._store.record(decision.changed_states, target_and_state, now_s))
         return decision.to_send
 
     def close(self, within_s: float = CLOSE_TIMEOUT_S) -> None:

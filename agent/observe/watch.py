@@ -73,12 +73,12 @@ class Heartbeat:
             with requests.request(
                 self._method, self._url, timeout=self._timeout_s, allow_redirects=False, stream=True
             ) as response:
-                status = response.status_code
+                status_code = response.status_code
         except requests.RequestException as error:
             return f"{self._host}: {type(error).__name__}"
         except Exception as error:  # urllib3 and idna raise their own errors on odd addresses; a heartbeat must not end a run
             return type(error).__name__
-        return "" if status < 300 else f"{self._host}: HTTP {status}"
+        return "" if status_code < 300 else f"{self._host}: HTTP {status_code}"
 
 
 def _host(url: str) -> str:
@@ -96,7 +96,7 @@ MAX_PERIOD_S = 5.0
 
 
 class Watchdog:
-    """Detects hangs: a silence longer than `bound_s`. `clock` is monotonic, in seconds.
+    """Detects hangs: a silence longer than `max_silence_s`. `clock` is monotonic, in seconds.
 
     Every event of a step and each part of a wait ends a silence.
     """
@@ -179,10 +179,12 @@ class Watchdog:
         if frame is None:
             return "an unknown place"
         frames = traceback.extract_stack(frame)
-        agent_frames = [entry for entry in frames if "/agent/" in entry.filename]
+        agent_frames = [
+            frame_summary for frame_summary in frames if "/agent/" in frame_summary.filename
+        ]
         return " > ".join(
-            f"{entry.filename.rpartition('/agent/')[2] or entry.filename}:{entry.lineno} {entry.name}"
-            for entry in (agent_frames or frames)[-4:]
+            f"{frame_summary.filename.rpartition('/agent/')[2] or frame_summary.filename}:{frame_summary.lineno} {frame_summary.name}"
+            for frame_summary in (agent_frames or frames)[-4:]
         )
 
 

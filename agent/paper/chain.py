@@ -142,7 +142,7 @@ class PaperChain:
                 )
         except TransactionReverted as error:
             return Simulation(False, str(error), 0, snapshot.head, reverted=True)
-        return Simulation(True, "", effects.gas, snapshot.head)
+        return Simulation(True, "", effects.gas_units, snapshot.head)
 
     def send(self, signed: SignedTx) -> None:
         """See ports.Sender. Replaces a pending transaction at the same nonce, as a mempool does.
@@ -268,7 +268,7 @@ class PaperChain:
             if may_read_ticks and isinstance(error, TicksExhausted):
                 raise
             effects = None
-        gas_units = min(paper_tx.tx.gas, FAILED_UNITS) if effects is None else effects.gas
+        gas_units = min(paper_tx.tx.gas, FAILED_UNITS) if effects is None else effects.gas_units
         native_wei = (
             effects.native_wei if isinstance(effects, TransactionEffects) else wallet.native_wei
         )
@@ -484,7 +484,7 @@ def paper_from_value(
     of collateral in the margin account counts towards the target of its asset; if it exceeds that
     target, the wallet starts without the asset. Raises ConfigError for an asset without a price.
     """
-    portfolio, reference = step.portfolio, reference_prices(step)
+    portfolio, references = step.portfolio, reference_prices(step)
     wallet_value = value * 10**portfolio.numeraire.decimals
     collateral = collateral_token(futures_policy(step))
     if (policy := futures_policy(step)) is None or not policy.margin_in_weights:
@@ -500,7 +500,7 @@ def paper_from_value(
     scale = wallet_value / sum(target_values.values(), Fraction(0))
     raw_by_token = {}
     for asset in portfolio.assets:
-        reference_price = reference.prices.get(asset.token.address)
+        reference_price = references.prices.get(asset.token.address)
         if reference_price is None and asset.target_bps:
             raise ConfigError(
                 f"--value: {asset.token.label} has no reference price now",

@@ -148,17 +148,17 @@ class PaperOrderVenue:
         account_after = replace(
             account_after, realised_raw=account_after.realised_raw - fill.fee_raw
         )
-        if not order_wire["r"] and margin.free_raw(account_after) < 0:
+        if not order_wire["r"] and margin.free_margin_raw(account_after) < 0:
             return NO_MARGIN
-        realised = account_after.realised_raw - account.realised_raw
+        realised_raw = account_after.realised_raw - account.realised_raw
         receipt = Receipt(
-            signed.hash, 1, 0, "", 0, 0, (), fills=(replace(fill, realised_raw=realised),)
+            signed.hash, 1, 0, "", 0, 0, (), fills=(replace(fill, realised_raw=realised_raw),)
         )
-        settled_by_market = {
+        settled_s_by_market = {
             position.market: position.settled_s for position in paper_margin.positions
         }
         positions = _paper_positions(
-            account_after.positions, settled_by_market, _venue_time_s(real_account)
+            account_after.positions, settled_s_by_market, _venue_time_s(real_account)
         )
         margin_after = replace(
             paper_margin, realised_raw=account_after.realised_raw, positions=positions
@@ -230,9 +230,9 @@ class PaperOrderVenue:
                 position.market, _last_ms(position.settled_s), until_ms
             )
             for time_ms, rate in rates:
-                quoted_price = self._client.price_before(position.market, time_ms)
+                close_price = self._client.price_before(position.market, time_ms)
                 paid_raw = ceil_int(
-                    position.size_raw * price_of(quoted_price, market.size_decimals) * rate
+                    position.size_raw * price_of(close_price, market.size_decimals) * rate
                 )
                 new_payments.append(VenuePayment(position.market, time_ms // 1000, paid_raw))
             settled_s = max((time_ms // 1000 for time_ms, _ in rates), default=position.settled_s)
@@ -311,9 +311,9 @@ class PaperAgentSigner:
 
 
 def _paper_positions(
-    positions: tuple[Position, ...], settled_by_market: dict[str, int], now_s: int
+    positions: tuple[Position, ...], settled_s_by_market: dict[str, int], now_s: int
 ) -> tuple[PaperPosition, ...]:
-    """Return paper positions. They pay funding from `settled_by_market` on, Unix seconds by market,
+    """Return paper positions. They pay funding from `settled_s_by_market` on, Unix seconds by market,
     or from `now_s` on if new.
     """
     return tuple(
@@ -322,7 +322,7 @@ def _paper_positions(
             position.size_raw,
             position.open_notional_raw,
             0,
-            settled_by_market.get(position.market, now_s),
+            settled_s_by_market.get(position.market, now_s),
         )
         for position in positions
     )

@@ -55,7 +55,7 @@ class PaperVenueEffects:
     balances: Mapping[str, int]
     allowances: Mapping[str, int]
     margin: PaperMargin
-    gas: int
+    gas_units: int
     transfers: tuple[Transfer, ...] = ()
     fills: tuple[PerpFill, ...] = ()
     funding: tuple[PerpFunding, ...] = ()
@@ -184,9 +184,9 @@ class PaperVenue:
         )
         account_after = margin.with_trade(account, call.market, call.size_raw, net_quote_raw)
         is_reduction = position_raw * call.size_raw < 0 and abs(call.size_raw) <= abs(position_raw)
-        if is_reduction and not margin.may_reduce(account_after):
+        if is_reduction and not margin.is_reduction_accepted(account_after):
             raise TransactionReverted(f"{REVERT_DESCRIPTIONS['CH_NEFCM']} (CH_NEFCM)")
-        if not is_reduction and margin.free_raw(account_after) < 0:
+        if not is_reduction and margin.free_margin_raw(account_after) < 0:
             raise TransactionReverted(f"{REVERT_DESCRIPTIONS['CH_NEFCI']} (CH_NEFCI)")
         growth_by_market = {
             position.market: position.growth_x96 for position in paper_margin.positions
@@ -232,24 +232,24 @@ class PaperVenue:
         paper_margin: PaperMargin,
     ) -> PaperVenueEffects:
         """Deposit or withdraw collateral as the vault does."""
-        balance, allowance = balances.get(call.token, 0), allowances.get(call.token, 0)
+        balance_raw, allowance_raw = balances.get(call.token, 0), allowances.get(call.token, 0)
         quote_raw, vault = call.raw * account.settlement_raw, self.contracts.vault
         if call.token != self._collateral:
             raise TransactionReverted("the vault uses another token")
         if call.is_deposit:
-            if min(balance, allowance) < call.raw:
+            if min(balance_raw, allowance_raw) < call.raw:
                 raise TransactionReverted("STF")
             return PaperVenueEffects(
-                {**balances, call.token: balance - call.raw},
-                {**allowances, call.token: allowance - call.raw},
+                {**balances, call.token: balance_raw - call.raw},
+                {**allowances, call.token: allowance_raw - call.raw},
                 replace(paper_margin, collateral_raw=paper_margin.collateral_raw + quote_raw),
                 MARGIN_GAS,
                 (Transfer(call.token, self.contracts.trader, vault, call.raw),),
             )
-        if margin.free_raw(account) < quote_raw:
+        if margin.free_margin_raw(account) < quote_raw:
             raise TransactionReverted(f"{REVERT_DESCRIPTIONS['V_NEFC']} (V_NEFC)")
         return PaperVenueEffects(
-            {**balances, call.token: balance + call.raw},
+            {**balances, call.token: balance_raw + call.raw},
             allowances,
             replace(paper_margin, collateral_raw=paper_margin.collateral_raw - quote_raw),
             MARGIN_GAS,
@@ -278,22 +278,22 @@ class PaperVenue:
 
     def _funding_growth_x96(self, market: str, head: Head) -> int:
         """Return the market's funding growth at a block (Funding.Growth.twPremiumX96)."""
-        data = SETTLE_FUNDING_SELECTOR + abi_encode(
+        calldata_bytes = SETTLE_FUNDING_SELECTOR + abi_encode(
             ["address", "address"], [self.contracts.trader, market]
         )
-        return _signed(self._call_exchange(data, FUNDING_WORD_COUNT, head)[1])
+        return _signed(self._call_exchange(calldata_bytes, FUNDING_WORD_COUNT, head)[1])
 
-    def _call_exchange(self, data: bytes, word_count: int, head: Head) -> tuple[int, ...]:
+    def _call_exchange(self, calldata_bytes: bytes, word_count: int, head: Head) -> tuple[int, ...]:
         """Call the exchange as the clearing house and return the words of the answer. Raises
         TransactionReverted with the revert reason.
         """
-        call = {
+        call_object = {
             "from": self.contracts.clearing_house,
             "to": self._exchange,
-            "data": "0x" + data.hex(),
+            "data": "0x" + calldata_bytes.hex(),
         }
         try:
-            answer = self._transport.call("eth_call", [call, hex(head.number)])
+            answer = self._transport.call("eth_call", [call_object, hex(head.number)])
         except CallFailed as error:
             code = revert_code(error.fault.data, error.fault.message)
             if code not in REVERT_DESCRIPTIONS:

@@ -26,21 +26,23 @@ def swap_spend(legs: Sequence[Leg]) -> dict[str, int]:
     """Return the base units that swaps take from the wallet, by token; native coin is sent along
     and needs no approval.
     """
-    amounts: dict[str, int] = {}
+    amounts_raw: dict[str, int] = {}
     for leg in legs:
         if leg.source is LegFunding.WALLET and leg.token_in != NATIVE:
-            amounts[leg.token_in] = amounts.get(leg.token_in, 0) + leg.amount_in_raw
-    return amounts
+            amounts_raw[leg.token_in] = amounts_raw.get(leg.token_in, 0) + leg.amount_in_raw
+    return amounts_raw
 
 
-def approval_count(amounts: Mapping[str, int], allowances: Mapping[str, int]) -> int:
+def approval_count(amounts_raw: Mapping[str, int], allowances: Mapping[str, int]) -> int:
     """Return the number of approvals for these amounts: one from a zero allowance, two if a smaller
     allowance is reset first.
     """
-    allowances_short = [
-        allowances.get(token, 0) for token, raw in amounts.items() if allowances.get(token, 0) < raw
+    short_allowances_raw = [
+        allowances.get(token, 0)
+        for token, raw in amounts_raw.items()
+        if allowances.get(token, 0) < raw
     ]
-    return sum(2 if raw > 0 else 1 for raw in allowances_short)
+    return sum(2 if raw > 0 else 1 for raw in short_allowances_raw)
 
 
 def approval_gas_units(step: StepInput, plan: Plan) -> int:
@@ -78,14 +80,16 @@ def worst_gas_wei(step: StepInput, plan: Plan) -> int:
     estimate) at the fee cap, which is at most limits.gas_price or, in an emergency, that
     emergency's ceiling; on rollups also MAX_FEE_RISE times the data fee.
     """
-    price_wei = native_coin.price_below_wei(step.snapshot, layers.gas_price_limit_wei(step, plan))
+    price_wei = native_coin.capped_gas_price_wei(
+        step.snapshot, layers.gas_price_limit_wei(step, plan)
+    )
     surrounding_units = approval_gas_units(step, plan) + revocation_gas_units(plan)
     units = ceil_int((plan.gas_units + surrounding_units) * native_coin.GAS_MARGIN)
     if not units:  # nothing is sent on chain
         return 0
-    revocations = [APPROVAL_BYTES] * (revocation_gas_units(plan) // APPROVAL_GAS)
+    revocation_sizes = [APPROVAL_BYTES] * (revocation_gas_units(plan) // APPROVAL_GAS)
     fee_wei = MAX_FEE_RISE * step.snapshot.data_fee_wei(
-        units, *plan_sizes(step, plan), *revocations
+        units, *plan_sizes(step, plan), *revocation_sizes
     )
     return units * price_wei + fee_wei
 
@@ -96,10 +100,12 @@ ACTION_BYTES = 1_024
 
 def plan_sizes(step: StepInput, plan: Plan) -> tuple[int, ...]:
     """Return the largest calldata of each transaction of the plan, missing approvals included."""
-    sizes = [legs_bytes(plan.legs)] if plan.legs else []
-    action_count = len(plan.actions) + sum(count(plan) for count in layers.ACTION_COUNTS)
+    swap_sizes = [legs_bytes(plan.legs)] if plan.legs else []
+    action_count = len(plan.actions) + sum(
+        count_actions(plan) for count_actions in layers.ACTION_COUNTS
+    )
     approvals = approval_gas_units(step, plan) // APPROVAL_GAS
-    return (*sizes, *[ACTION_BYTES] * action_count, *[APPROVAL_BYTES] * approvals)
+    return (*swap_sizes, *[ACTION_BYTES] * action_count, *[APPROVAL_BYTES] * approvals)
 
 
 def legs_bytes(legs: Sequence[Leg]) -> int:

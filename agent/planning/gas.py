@@ -63,16 +63,18 @@ def wrapped_native_of(step: StepInput) -> WrappedNative | None:
     if asset is None:
         return None
     token = asset.token.address
-    balance = next((holding.raw for holding in step.snapshot.holdings if holding.token == token), 0)
+    balance_raw = next(
+        (holding.raw for holding in step.snapshot.holdings if holding.token == token), 0
+    )
     refill_raw = min(
         native_coin.refill_raw(step.snapshot, step.limits, step.progress.spent_gas_wei),
-        native_coin.wrapped_raw(step.snapshot, step.portfolio),
+        native_coin.unwrappable_raw(step.snapshot, step.portfolio),
     )
     return WrappedNative(
         token,
-        balance,
+        balance_raw,
         dict(step.progress.spend_caps).get(token),
-        native_coin.free_wei(step.snapshot, step.portfolio, step.limits),
+        native_coin.wrappable_wei(step.snapshot, step.portfolio, step.limits),
         refill_raw,
         asset.native,
     )
@@ -101,7 +103,7 @@ def with_payment_legs(wrapped_native: WrappedNative | None, legs: Sequence[Leg])
         and wrapped_native.native_counts
         and (leg_index := _refill_leg(wrapped_native, legs)) is not None
     ):
-        return _refilled_from(legs, leg_index)
+        return _with_refill_from(legs, leg_index)
     refill = (
         (unwrap(wrapped_native.token, wrapped_native.refill_raw),)
         if wrapped_native.refill_raw
@@ -205,7 +207,7 @@ def _refill_leg(wrapped_native: WrappedNative, legs: Sequence[Leg]) -> int | Non
     return min(covering_legs)[1] if covering_legs else None
 
 
-def _refilled_from(legs: Sequence[Leg], leg_index: int) -> tuple[Leg, ...]:
+def _with_refill_from(legs: Sequence[Leg], leg_index: int) -> tuple[Leg, ...]:
     buying_leg = legs[leg_index]
     unwrap_leg = unwrap(
         buying_leg.token_out, buying_leg.amount_out_raw, LegFunding.ROUTER, buying_leg.min_out_raw
@@ -293,12 +295,12 @@ def leg_gas_units(
     """Return the gas units of one swap in `pool`, excluding token transfers; `writes_observation`
     is true if it writes an observation.
     """
-    gas = pool.gas
-    stop_units = gas.tick * ticks_crossed + gas.stop * max(0, steps - 1 - ticks_crossed)
+    pool_gas = pool.gas
+    stop_units = pool_gas.tick * ticks_crossed + pool_gas.stop * max(0, steps - 1 - ticks_crossed)
     return (
-        gas.swap[router.name]
+        pool_gas.swap[router.name]
         + stop_units
-        + (gas.moved if writes_observation or ticks_crossed else 0)
+        + (pool_gas.moved if writes_observation or ticks_crossed else 0)
     )
 
 
@@ -322,13 +324,13 @@ def least_base_gas_units(router: RouterGas) -> int:
     return router.base_units + token_units - 2 * CLEARED_UNITS
 
 
-def plan_gas_units(inputs: GasInputs, legs: Sequence[Leg], swap_units: int) -> int:
+def plan_gas_units(gas_inputs: GasInputs, legs: Sequence[Leg], swap_units: int) -> int:
     """Return the gas of a transaction of these legs, given the gas of their swaps; 0 without
     legs.
     """
     if not legs:
         return 0
-    router = inputs.router
+    router = gas_inputs.router
     sold_tokens = {leg.token_in for leg in legs if leg.source is LegFunding.WALLET} - {NATIVE}
     bought_tokens = {leg.token_out for leg in legs if leg.sink is LegFunding.WALLET} - {NATIVE}
     tokens = {token for leg in legs for token in (leg.token_in, leg.token_out)} - {NATIVE}
@@ -340,18 +342,18 @@ def plan_gas_units(inputs: GasInputs, legs: Sequence[Leg], swap_units: int) -> i
         + router.units_per_checked_balance * len(deltas)
     )
     units += FIRST_WRITE_UNITS * sum(
-        inputs.balances.get(token, 1) == 0 for token in bought_tokens
-    ) + _pool_writes(inputs, legs)
-    units -= _warm_savings(inputs, legs)
+        gas_inputs.balances.get(token, 1) == 0 for token in bought_tokens
+    ) + _first_write_gas_units(gas_inputs, legs)
+    units -= _repeat_savings_gas_units(gas_inputs, legs)
     refund = CLEARED_UNITS * sum(
-        inputs.allowances.get(token, 0) <= _spent_raw(legs, token) for token in sold_tokens
+        gas_inputs.allowances.get(token, 0) <= _spent_raw(legs, token) for token in sold_tokens
     )
     refund += CLEARED_UNITS * sum(
-        inputs.balances.get(token, 0) == -deltas[token] for token in sold_tokens
+        gas_inputs.balances.get(token, 0) == -deltas[token] for token in sold_tokens
     )
     for leg_index, leg in enumerate(legs):
         if leg.venue == NATIVE_VENUE:
-            units += _native_units(router, leg)
+            units += _wrap_gas_units(router, leg)
             if leg.source is LegFunding.WALLET:
                 units, refund = units + TRANSIENT_BALANCE_REFUND, refund + TRANSIENT_BALANCE_REFUND
         if leg.sink is LegFunding.WALLET or (leg.venue == NATIVE_VENUE and leg.token_in == NATIVE):
@@ -363,8 +365,8 @@ def plan_gas_units(inputs: GasInputs, legs: Sequence[Leg], swap_units: int) -> i
         )
         if (
             router.can_pay_pools
-            and spending_leg.pool in inputs.pools
-            and inputs.pools[spending_leg.pool].paid_first
+            and spending_leg.pool in gas_inputs.pools
+            and gas_inputs.pools[spending_leg.pool].paid_first
         ):
             units -= router.direct_saving_units
         else:
@@ -395,22 +397,22 @@ def gas_value(units: int, wei_per_unit: int, native_price: Fraction) -> Value:
     return units * wei_per_unit * native_price
 
 
-def _pool_writes(inputs: GasInputs, legs: Sequence[Leg]) -> int:
+def _first_write_gas_units(gas_inputs: GasInputs, legs: Sequence[Leg]) -> int:
     """Return the gas of the storage slots written by the first trades of a pool."""
     units = 0
     for address, token_in in dict.fromkeys((leg.pool, leg.token_in) for leg in legs):
-        pool = inputs.pools.get(address)
+        pool = gas_inputs.pools.get(address)
         if pool is not None and pool.unwritten[token_in != pool.token0]:
             units += FIRST_WRITE_UNITS * pool.gas.first_writes
     return units
 
 
-def _warm_savings(inputs: GasInputs, legs: Sequence[Leg]) -> int:
+def _repeat_savings_gas_units(gas_inputs: GasInputs, legs: Sequence[Leg]) -> int:
     used_pools: set[str] = set()
     saved_units = 0
     for leg in legs:
-        if leg.pool in used_pools and leg.pool in inputs.pools:
-            saved_units += inputs.pools[leg.pool].gas.again
+        if leg.pool in used_pools and leg.pool in gas_inputs.pools:
+            saved_units += gas_inputs.pools[leg.pool].gas.again
         used_pools.add(leg.pool)
     return saved_units
 
@@ -423,7 +425,7 @@ def _spent_raw(legs: Sequence[Leg], token: str) -> int:
     )
 
 
-def _native_units(router: RouterGas, leg: Leg) -> int:
+def _wrap_gas_units(router: RouterGas, leg: Leg) -> int:
     if leg.token_in == NATIVE:
         if leg.sink is LegFunding.WALLET:
             return router.wrap_units

@@ -74,8 +74,8 @@ def limit_reached(plan: Plan, prices: Mapping[str, Price], min_value: Value) -> 
 
 
 def with_raised_minimums(plan: Plan, prices: Mapping[str, Price], min_value: Value) -> Plan:
-    """Return the plan with minimums raised to a total of `min_value` at these prices, so that the chain
-    enforces the limit price too.
+    """Return the plan with minimums raised to a total of `min_value` at these prices, so that the
+    chain enforces the limit price too.
 
     Each minimum rises to an equal fraction of its leg's predicted output, never above the output
     and never below its old value. A leg paid out in native coin keeps its minimum.
@@ -113,5 +113,5 @@ def output_value(plan: Plan, prices: Mapping[str, Price]) -> Value:
 
 
 def _limit_price_text(price: Fraction, portfolio: Portfolio, token_in: str, token_out: str) -> str:
-    sold, bought = portfolio.token(token_in), portfolio.token(token_out)
-    return f"{price_text(price, sold.decimals, bought.decimals)} {bought.label} per {sold.label}"
+    sold_token, bought_token = portfolio.token(token_in), portfolio.token(token_out)
+    return f"{price_text(price, sold_token.decimals, bought_token.decimals)} {bought_token.label} per {sold_token.label}"

@@ -41,17 +41,22 @@ def plan_within_daily_loss(
         if not step.progress.spend_caps:
             return whole_plan
         return _with_part_in_reason(step, decision, whole_plan, whole_plan)
-    partial_plan, loss = whole_plan, worst_case_loss(step, whole_plan)
+    partial_plan, partial_loss = whole_plan, worst_case_loss(step, whole_plan)
     for _ in range(MAX_PLANS):
-        gas = worst_case_gas(step, partial_plan)
-        if loss_left <= gas or loss <= gas:
+        gas_value = worst_case_gas(step, partial_plan)
+        if loss_left <= gas_value or partial_loss <= gas_value:
             return whole_plan
-        turnover = partial_plan.turnover * (loss_left - gas) / (loss - gas) * REQUEST_MARGIN
+        turnover = (
+            partial_plan.turnover
+            * (loss_left - gas_value)
+            / (partial_loss - gas_value)
+            * REQUEST_MARGIN
+        )
         try:
             partial_plan = sales.plan_sales(step, decision, (turnover, DAILY_LOSS))
         except planner.NothingPlanned:
             return whole_plan
-        if (loss := worst_case_loss(step, partial_plan)) <= loss_left:
+        if (partial_loss := worst_case_loss(step, partial_plan)) <= loss_left:
             return _with_part_in_reason(step, decision, partial_plan, whole_plan)
     return whole_plan
 
@@ -60,10 +65,10 @@ def fits_daily_loss(step: StepInput, plan: Plan) -> bool:
     """True if the plan's worst case fits the remainder of limits.daily_loss; for an exit its
     predicted cost, as in the guard.
     """
-    loss_left = daily_loss_left_for_exits(step) if plan.exits else daily_loss_left(step)
+    loss_left = daily_loss_left_for_exits(step) if plan.is_exit else daily_loss_left(step)
     if loss_left is None:
         return True
-    loss = plan.cost.total if plan.exits else worst_case_loss(step, plan)
+    loss = plan.cost.total if plan.is_exit else worst_case_loss(step, plan)
     return max(loss, Fraction(0)) <= loss_left
 
 
@@ -135,8 +140,8 @@ def worst_case_loss(
         for leg in swap_legs(plan)
         if leg.sink is LegFunding.WALLET
     )
-    sold_value, gas = value_sold(plan, all_prices), worst_case_gas(step, plan, all_prices)
-    return sold_value - sum(received_values, Fraction(0)) + gas + disagreement_value
+    sold_value, gas_value = value_sold(plan, all_prices), worst_case_gas(step, plan, all_prices)
+    return sold_value - sum(received_values, Fraction(0)) + gas_value + disagreement_value
 
 
 def worst_case_gas(step: StepInput, plan: Plan, prices: Mapping[str, Price] | None = None) -> Value:
@@ -165,24 +170,24 @@ def partial_plan_reason(step: StepInput, worst_case: Value) -> str:
 def daily_loss_wait_reason(step: StepInput) -> str:
     """Return why no part is traded now."""
     numeraire, loss_24h_value = step.portfolio.numeraire, step.history.budgets.loss_24h
-    amounts = (
+    amount_texts = (
         value_text(value, numeraire.decimals, 2)
         for value in (loss_24h_value, (daily_loss_left(step) or Fraction(0)) + loss_24h_value)
     )
     return (
-        f"waiting for {DAILY_LOSS}: {' of '.join(amounts)} {numeraire.label} were lost in 24 h; the"
+        f"waiting for {DAILY_LOSS}: {' of '.join(amount_texts)} {numeraire.label} were lost in 24 h; the"
         " next part follows as those losses age"
     )
 
 
 def value_sold(plan: Plan, prices: Mapping[str, Price]) -> Value:
     """Return the value that a plan takes from the wallet, at these prices."""
-    sold_value = (
+    sold_values = (
         leg.amount_in_raw * prices.get(leg.token_in, Fraction(0))
         for leg in swap_legs(plan)
         if leg.source is LegFunding.WALLET
     )
-    return sum(sold_value, Fraction(0))
+    return sum(sold_values, Fraction(0))
 
 
 def swap_legs(plan: Plan) -> list[Leg]:

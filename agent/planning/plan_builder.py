@@ -14,6 +14,7 @@ import numpy as np
 from agent.floats import FloatArray
 from agent.layers.questions import PLACE_NAMES
 from agent.model import Limits, Plan, Portfolio, Rebalance, SkippedItem, StepInput
+from agent.planning.cost_reasons import cost_reason
 from agent.planning.gas import balance_deltas, with_payment_legs
 from agent.planning.problem import MAX_RATE, UNBOUNDED_BPS, PoolEdge, PoolGraph, Problem
 from agent.planning.rounding import PlanDraft, pools_out_of_ticks
@@ -22,7 +23,6 @@ from agent.planning.solver.charges import bound_with_charges
 from agent.planning.solver.fixed_point import BELOW_MIN_TRADE, FixedPoint
 from agent.planning.solver.search import COARSE_UNIT, COSTLY_REASONS, GAS_EXCEEDS_SAVING, OVER_COST
 from agent.planning.solver.utility import PlanObjective
-from agent.planning.why_not import cost_reason
 from agent.units import BPS, NATIVE, PIPS, Value, ceil_int, largest_remainder, value_text
 
 PLAN_COST, MIN_TRADE = "limits.plan_cost", "limits.min_trade"
@@ -32,7 +32,7 @@ SAME_DEVIATION = 0.999
 """Fraction of a token's deviation above which its deviation without the turnover limit counts as
 equal.
 """
-UNUSED, TOO_COSTLY = "no pool of it is used", "trading it would cost more than"
+UNUSED_PHRASE, TOO_COSTLY_PHRASE = "no pool of it is used", "trading it would cost more than"
 UnlimitedResult = tuple[PoolGraph, FixedPoint]
 """Result of the iteration without the turnover limit."""
 MIN_REPORTED = 1e-5
@@ -80,24 +80,24 @@ def assemble_plan(
 
 @dataclass(frozen=True, slots=True)
 class _Remainder:
-    """A token that stays off target, with the result that explains it. `others` are the tokens off
-    target on the other side. `turnover_limit` names the turnover limit if it binds
+    """A token that stays off target, with the result that explains it. `counterparts` are the
+    tokens off target on the other side. `turnover_limit_name` names the turnover limit if it binds
     (`turnover_binds`), otherwise it is empty.
     """
 
     token: int
     value: float
     is_excess: bool
-    others: tuple[int, ...]
+    counterparts: tuple[int, ...]
     turnover_binds: bool
-    turnover_limit: str
+    turnover_limit_name: str
     graph: PoolGraph
     fixed_point: FixedPoint
 
     def moves_as_needed(self, source: int, target: int) -> bool:
         """True if an exchange moves the token in the missing direction."""
-        end = source if self.is_excess else target
-        return end == self.token
+        moved_token = source if self.is_excess else target
+        return moved_token == self.token
 
 
 def skipped_items(
@@ -105,16 +105,16 @@ def skipped_items(
     graph: PoolGraph,
     objective: PlanObjective,
     fixed_point: FixedPoint,
-    turnover_limit: str,
-    unlimited: UnlimitedResult | None,
+    turnover_limit_name: str,
+    unlimited_result: UnlimitedResult | None,
 ) -> list[SkippedItem]:
-    """Return everything that the plan skips, each with its reason. `unlimited` is the result
+    """Return everything that the plan skips, each with its reason. `unlimited_result` is the result
     without the turnover limit, if that limit may bind: a token that is as far off target without
     the limit is not kept there by the limit, so its reason is taken from that result.
     """
     problem, draft = graph.problem, fixed_point.draft
-    skipped = list(problem.notes)
-    skipped += [SkippedItem(f"pool {pool}", why) for pool, why in fixed_point.dropped.items()]
+    skipped = list(problem.exclusions)
+    skipped += [SkippedItem(f"pool {pool}", why) for pool, why in fixed_point.dropped_pools.items()]
     skipped += [
         SkippedItem(
             f"pool {pool}",
@@ -123,48 +123,65 @@ def skipped_items(
         for pool in graph.overpaying_pools
     ]
     if fixed_point.turnover_binds and (
-        unlimited is None or unlimited[1].draft.turnover(problem) > draft.turnover(problem)
+        unlimited_result is None
+        or unlimited_result[1].draft.turnover(problem) > draft.turnover(problem)
     ):
         turnover_text = value_text(draft.turnover(problem), step.portfolio.numeraire.decimals, 2)
-        why = f"{turnover_limit} allows this plan {turnover_text}; the cheapest trades go first"
+        why = (
+            f"{turnover_limit_name} allows this plan {turnover_text}; the cheapest trades go first"
+        )
         skipped.append(SkippedItem("part of the drift", why))
-    total, below, above = _deviations(problem, objective, draft)
-    unlimited_deviation = None
-    if unlimited is not None:
-        _, unlimited_below, unlimited_above = _deviations(problem, objective, unlimited[1].draft)
-        unlimited_deviation = np.maximum(unlimited_below, unlimited_above)
+    total, shortfalls, excesses = _shortfalls_and_excesses(problem, objective, draft)
+    unlimited_deviations = None
+    if unlimited_result is not None:
+        _, unlimited_shortfalls, unlimited_excesses = _shortfalls_and_excesses(
+            problem, objective, unlimited_result[1].draft
+        )
+        unlimited_deviations = np.maximum(unlimited_shortfalls, unlimited_excesses)
     for token, node in enumerate(problem.nodes):
-        value = max(float(below[token]), float(above[token]), 0.0)
+        value = max(float(shortfalls[token]), float(excesses[token]), 0.0)
         if value <= MIN_REPORTED * total or not node.is_asset:
             continue
-        is_excess = bool(above[token] > 0)
-        if is_excess and objective.locked[token] > objective.high[token] * total:
-            places = " or ".join(name for place in PLACE_NAMES if (name := place(step)))
+        is_excess = bool(excesses[token] > 0)
+        if is_excess and objective.locked_values[token] > objective.high_shares[token] * total:
+            places = " or ".join(
+                name for place_name_of in PLACE_NAMES if (name := place_name_of(step))
+            )
             why = f"{_money_text(step.portfolio, value)} above its target are in {places}, which swaps cannot spend"
             skipped.append(SkippedItem(node.label, why, LOCKED))
             continue
-        opposite = below if is_excess else above
-        others = tuple(int(i) for i in np.flatnonzero(opposite > MIN_REPORTED * total))
-        turnover_binds, explained_by = fixed_point.turnover_binds, (graph, fixed_point)
-        if unlimited is not None and unlimited_deviation is not None:
-            turnover_binds = bool(unlimited_deviation[token] < value * SAME_DEVIATION)
-            if not turnover_binds:
-                explained_by = unlimited
-        limit = turnover_limit if turnover_binds else ""
-        remainder = _Remainder(
-            token, value, is_excess, others, turnover_binds, limit, *explained_by
+        opposite_deviations = shortfalls if is_excess else excesses
+        counterparts = tuple(
+            int(index) for index in np.flatnonzero(opposite_deviations > MIN_REPORTED * total)
         )
-        why, kept_by = _reason(step.limits, objective, total, remainder)
-        is_costly = kept_by == PLAN_COST or (not limit and why.startswith((UNUSED, TOO_COSTLY)))
+        turnover_binds, explaining_result = fixed_point.turnover_binds, (graph, fixed_point)
+        if unlimited_result is not None and unlimited_deviations is not None:
+            turnover_binds = bool(unlimited_deviations[token] < value * SAME_DEVIATION)
+            if not turnover_binds:
+                explaining_result = unlimited_result
+        binding_limit_name = turnover_limit_name if turnover_binds else ""
+        remainder = _Remainder(
+            token,
+            value,
+            is_excess,
+            counterparts,
+            turnover_binds,
+            binding_limit_name,
+            *explaining_result,
+        )
+        why, kept_by = _off_target_reason(step.limits, objective, total, remainder)
+        is_costly = kept_by == PLAN_COST or (
+            not binding_limit_name and why.startswith((UNUSED_PHRASE, TOO_COSTLY_PHRASE))
+        )
         if is_costly and node.address != step.portfolio.numeraire.address:
-            opposite_tokens = [problem.nodes[i].address for i in others]
+            counterpart_addresses = [problem.nodes[index].address for index in counterparts]
             cost_text = cost_reason(
                 step.portfolio,
                 problem,
                 node.address,
                 Fraction(round(value)),
                 is_excess,
-                opposite_tokens,
+                counterpart_addresses,
             )
             why = cost_text or why
         message = f"{_money_text(step.portfolio, value)} off target: {why}"
@@ -172,28 +189,32 @@ def skipped_items(
     return skipped
 
 
-def _reason(
+def _off_target_reason(
     limits: Limits, objective: PlanObjective, total: float, remainder: _Remainder
 ) -> tuple[str, str]:
     """Return why a token stays off target, and the limit of cost or size, or LOCKED, if that alone
     keeps it there.
     """
-    unmoved, nodes = remainder.fixed_point.unmoved, remainder.graph.problem.nodes
+    unmoved_tokens, nodes = remainder.fixed_point.unmoved_tokens, remainder.graph.problem.nodes
     if remainder.value < nodes[remainder.token].price:
         label = nodes[remainder.token].label
         return f"{COARSE_UNIT} {label} is worth more than the drift", MIN_TRADE
-    if remainder.token in unmoved:
+    if remainder.token in unmoved_tokens:
         return _unmoved_reason(limits, remainder)
     locked_tokens = {
-        i for i in range(len(nodes)) if objective.locked[i] > objective.high[i] * total
+        index
+        for index in range(len(nodes))
+        if objective.locked_values[index] > objective.high_shares[index] * total
     }
-    if remainder.others and (locked_tokens | set(unmoved)).issuperset(remainder.others):
-        why = (
-            f"{' and '.join(nodes[i].label for i in remainder.others)} cannot be traded against it"
-        )
-        if not remainder.is_excess and locked_tokens.issuperset(remainder.others):
+    if remainder.counterparts and (locked_tokens | set(unmoved_tokens)).issuperset(
+        remainder.counterparts
+    ):
+        why = f"{' and '.join(nodes[index].label for index in remainder.counterparts)} cannot be traded against it"
+        if not remainder.is_excess and locked_tokens.issuperset(remainder.counterparts):
             return why, LOCKED
-        are_dust = all(unmoved.get(i) == BELOW_MIN_TRADE for i in remainder.others)
+        are_dust = all(
+            unmoved_tokens.get(index) == BELOW_MIN_TRADE for index in remainder.counterparts
+        )
         return why, MIN_TRADE if are_dust and not remainder.turnover_binds else ""
     return _market_reason(remainder, in_zone=objective.risk is not None)
 
@@ -202,13 +223,13 @@ def _unmoved_reason(limits: Limits, remainder: _Remainder) -> tuple[str, str]:
     """Return why a token is not moved at all; bounds may leave only a small amount of a large
     remainder.
     """
-    why, min_trade = remainder.fixed_point.unmoved[remainder.token], limits.min_trade
+    why, min_trade = remainder.fixed_point.unmoved_tokens[remainder.token], limits.min_trade
     is_dust = why == BELOW_MIN_TRADE and not remainder.turnover_binds
     if min_trade is None or not remainder.value >= min_trade:
         return why, MIN_TRADE if is_dust else ""
     if remainder.turnover_binds:
-        return f"the amount that {remainder.turnover_limit} allows is {BELOW_MIN_TRADE}", ""
-    if GAS_EXCEEDS_SAVING in remainder.fixed_point.dropped.values():
+        return f"the amount that {remainder.turnover_limit_name} allows is {BELOW_MIN_TRADE}", ""
+    if GAS_EXCEEDS_SAVING in remainder.fixed_point.dropped_pools.values():
         why = f"the amount that gas and the pools' bounds allow is {BELOW_MIN_TRADE}"
         return why, PLAN_COST if is_dust else ""
     return f"the amount that the pools' bounds allow is {BELOW_MIN_TRADE}", ""
@@ -219,24 +240,28 @@ def _market_reason(remainder: _Remainder, in_zone: bool) -> tuple[str, str]:
     limit, cost), and the limit that alone keeps it off.
     """
     graph, fixed_point = remainder.graph, remainder.fixed_point
-    edges = [
+    useful_edges = [
         edge for edge in graph.pool_edges if remainder.moves_as_needed(edge.source, edge.target)
     ]
-    if not edges:
+    if not useful_edges:
         pools_below_floor = [
-            pool for pool, *ends in graph.below_floor if remainder.moves_as_needed(*ends)
+            pool
+            for pool, *edge_ends in graph.directions_below_floor
+            if remainder.moves_as_needed(*edge_ends)
         ]
         if pools_below_floor:
             pools = ", ".join(pools_below_floor)
             return f"{pools} pays less than the floor set by the reference price", ""
         return "no usable pool trades it", ""
-    if not _is_connected(graph, remainder.token, remainder.is_excess, frozenset(remainder.others)):
+    if not _is_connected(
+        graph, remainder.token, remainder.is_excess, frozenset(remainder.counterparts)
+    ):
         return "no route of usable pools connects it to a token off target on the other side", ""
-    dropped = {fixed_point.dropped.get(edge.pool_address, "") for edge in edges}
-    if "" not in dropped:
-        return _dropped_reason(remainder, dropped)
-    if remainder.turnover_limit:
-        return f"{remainder.turnover_limit} allows no more; the cheapest trades go first", ""
+    drop_reasons = {fixed_point.dropped_pools.get(edge.pool_address, "") for edge in useful_edges}
+    if "" not in drop_reasons:
+        return _dropped_reason(remainder, drop_reasons)
+    if remainder.turnover_limit_name:
+        return f"{remainder.turnover_limit_name} allows no more; the cheapest trades go first", ""
     if fixed_point.approval_binds:
         wrapped_native = graph.problem.wrapped_native
         if (
@@ -246,86 +271,96 @@ def _market_reason(remainder: _Remainder, in_zone: bool) -> tuple[str, str]:
         ):
             return "the rest of the native coin is kept for gas", ""
         return "this step has not approved more", ""
-    return _bounds_reason(remainder, edges, in_zone)
+    return _bounds_reason(remainder, useful_edges, in_zone)
 
 
-def _dropped_reason(remainder: _Remainder, dropped: set[str]) -> tuple[str, str]:
+def _dropped_reason(remainder: _Remainder, drop_reasons: set[str]) -> tuple[str, str]:
     """Return why every pool of a token was dropped."""
     plan_cost_bps = remainder.graph.problem.plan_cost_bps
-    is_costly = all(reason.startswith(COSTLY_REASONS) for reason in dropped)
-    over_cost = any(reason.startswith(OVER_COST) for reason in dropped)
-    dear_text = GAS_EXCEEDS_SAVING
-    if is_costly and remainder.turnover_limit:  # the limit determines how much gas is worth paying
-        dear_text += f" within {remainder.turnover_limit}"
+    is_costly = all(reason.startswith(COSTLY_REASONS) for reason in drop_reasons)
+    over_cost = any(reason.startswith(OVER_COST) for reason in drop_reasons)
+    gas_text = GAS_EXCEEDS_SAVING
+    if (
+        is_costly and remainder.turnover_limit_name
+    ):  # the limit determines how much gas is worth paying
+        gas_text += f" within {remainder.turnover_limit_name}"
     elif is_costly and plan_cost_bps is not None and not over_cost:
-        dear_text += f" within limits.plan_cost of {plan_cost_bps} bps"
-    reasons = "; ".join(
-        dear_text if reason == GAS_EXCEEDS_SAVING else reason for reason in sorted(dropped)
+        gas_text += f" within limits.plan_cost of {plan_cost_bps} bps"
+    reasons_text = "; ".join(
+        gas_text if reason == GAS_EXCEEDS_SAVING else reason for reason in sorted(drop_reasons)
     )
-    limit = PLAN_COST if is_costly and not remainder.turnover_limit else ""
-    return f"{UNUSED}: {reasons}", limit
+    limit = PLAN_COST if is_costly and not remainder.turnover_limit_name else ""
+    return f"{UNUSED_PHRASE}: {reasons_text}", limit
 
 
 def _bounds_reason(
-    remainder: _Remainder, edges: Sequence[PoolEdge], in_zone: bool
+    remainder: _Remainder, useful_edges: Sequence[PoolEdge], in_zone: bool
 ) -> tuple[str, str]:
     """Return why the used pools accept no more of a token: their bounds, their ticks, or
     the cost.
     """
     problem, draft = remainder.graph.problem, remainder.fixed_point.draft
-    full_pools = sorted({edge.pool_address for edge in edges} & draft.full_pools) or sorted(
+    full_pools = sorted({edge.pool_address for edge in useful_edges} & draft.full_pools) or sorted(
         draft.full_pools
     )
-    elsewhere = "elsewhere " if full_pools else ""
-    parts = []
+    elsewhere_text = "elsewhere " if full_pools else ""
+    reasons = []
     pools_without_ticks = pools_out_of_ticks(problem.pools, draft.legs, problem.impact_bps)
     if pools_without_ticks and set(full_pools) & set(pools_without_ticks):
-        parts.append(f"the ticks read end at {', '.join(pools_without_ticks)}")
+        reasons.append(f"the ticks read end at {', '.join(pools_without_ticks)}")
     elif full_pools and problem.impact_bps != UNBOUNDED_BPS:
-        parts.append(
+        reasons.append(
             f"{', '.join(full_pools)} accept no more within limits.price_impact "
             f"of {problem.impact_bps} bps"
             " and above the floor"
         )
     elif full_pools:
-        parts.append(f"{', '.join(full_pools)} hold no more")
+        reasons.append(f"{', '.join(full_pools)} hold no more")
     if in_zone:
-        parts.append(
-            f"{elsewhere}the next unit costs more than the risk it saves, or than limits.plan_cost"
+        reasons.append(
+            f"{elsewhere_text}the next unit costs more than the risk it saves, or than limits.plan_cost"
         )
     elif problem.plan_cost_bps is not None:
-        parts.append(f"{elsewhere}{TOO_COSTLY} limits.plan_cost of {problem.plan_cost_bps} bps")
-    why = "; ".join(parts) or "the usable pools accept no more"
+        reasons.append(
+            f"{elsewhere_text}{TOO_COSTLY_PHRASE} limits.plan_cost of {problem.plan_cost_bps} bps"
+        )
+    why = "; ".join(reasons) or "the usable pools accept no more"
     if problem.plan_cost_bps is None or full_pools or in_zone:
         return why, ""
-    fees_pips = [problem.pools[edge.pool_address].fee_pips for edge in edges]
+    fees_pips = [problem.pools[edge.pool_address].fee_pips for edge in useful_edges]
     # If the fee is lower, the cost comes from pools off the reference.
     if all(pips * BPS >= problem.plan_cost_bps * PIPS for pips in fees_pips):
         return why, PLAN_COST
     return why, ""
 
 
-def _deviations(
+def _shortfalls_and_excesses(
     problem: Problem, objective: PlanObjective, draft: PlanDraft
 ) -> tuple[float, FloatArray, FloatArray]:
     """Return the total after a draft, and each token's shortfall and excess against its goal."""
     values_after = [
         value_before + float(draft.delta_raw.get(node.address, 0) * node.price)
-        for value_before, node in zip(objective.held, problem.nodes, strict=True)
+        for value_before, node in zip(objective.held_values, problem.nodes, strict=True)
     ]
     total = math.fsum(values_after)
-    return total, objective.low * total - values_after, values_after - objective.high * total
+    return (
+        total,
+        objective.low_shares * total - values_after,
+        values_after - objective.high_shares * total,
+    )
 
 
-def _is_connected(graph: PoolGraph, token: int, is_excess: bool, others: frozenset[int]) -> bool:
+def _is_connected(
+    graph: PoolGraph, token: int, is_excess: bool, counterparts: frozenset[int]
+) -> bool:
     """True if a chain of pools joins the token with one that moves the other way."""
     edges = [(edge.source, edge.target) for edge in graph.pool_edges]
     if not is_excess:
         edges = [(target, source) for source, target in edges]
-    reached = {token}
+    reached_tokens = {token}
     for _ in range(MAX_LEGS):
-        reached |= {end for start, end in edges if start in reached}
-    return bool(reached & others)
+        reached_tokens |= {end for start, end in edges if start in reached_tokens}
+    return bool(reached_tokens & counterparts)
 
 
 def _money_text(portfolio: Portfolio, value: float) -> str:
@@ -368,7 +403,7 @@ STEPS_PER_BPS = 10**6
 
 
 def gap_bps(
-    graph: PoolGraph, objective: PlanObjective, fixed_point: FixedPoint, budget: Value | None
+    graph: PoolGraph, objective: PlanObjective, fixed_point: FixedPoint, max_turnover: Value | None
 ) -> Fraction:
     """Return (bound − achieved) / max(turnover, 1 bp of the total), in bps, rounded up; the larger
     of both gaps, at least zero.
@@ -385,36 +420,43 @@ def gap_bps(
         )
     ]
     optimizer = objective.optimizer(
-        graph.scale, np.zeros(len(values_before)), {}, None if budget is None else float(budget)
+        graph.scale,
+        np.zeros(len(values_before)),
+        {},
+        None if max_turnover is None else float(max_turnover),
     )
     total = sum(values_before, Fraction(0))
-    basis = max(draft.turnover(problem) / scale, total / BPS)
+    turnover_basis = max(draft.turnover(problem) / scale, total / BPS)
     used_directions = {(leg.pool, problem.index_by_token[leg.token_in]) for leg in draft.legs}
     achieved_utility = optimizer.utility.exactly(values_after) - Fraction(
         graph.least_gas(used_directions)
     )
     close_gap = CLOSE_GAP_FOR_FEW if len(graph.pool_edges) <= FEW_DIRECTIONS else CLOSE_GAP
-    close_bound = float(achieved_utility + close_gap * basis) + graph.base_gas
+    close_bound = float(achieved_utility + close_gap * turnover_basis) + graph.base_gas
     optimizers = [(optimizer, graph.counted_after_charges, graph.rows())]
     if fixed_point.token_order is not None:
-        order = fixed_point.token_order
-        rows = order.rows(graph.real, graph.rows())
-        optimizers.append((order.restrict(optimizer), graph.after_charges, rows))
+        token_order = fixed_point.token_order
+        rows = token_order.rows(graph.real_curves, graph.rows())
+        optimizers.append((token_order.restrict(optimizer), graph.real_after_charges, rows))
     bound = -math.inf
-    for gap_optimizer, charged, rows in optimizers:
+    for gap_optimizer, charged_curves, rows in optimizers:
         enough_bound = max(close_bound, bound)
         bound = max(
             bound,
-            bound_with_charges(charged, rows, gap_optimizer.solve, MAX_BRANCHES, enough_bound),
+            bound_with_charges(
+                charged_curves, rows, gap_optimizer.solve, MAX_BRANCHES, enough_bound
+            ),
         )
     best_utility = max(
         optimizer.utility.exactly(values_before), Fraction(bound) - Fraction(graph.base_gas)
     )
-    return rounded_gap(best_utility - achieved_utility + FLOAT_ERROR * total, basis)
+    return rounded_gap(best_utility - achieved_utility + FLOAT_ERROR * total, turnover_basis)
 
 
-def rounded_gap(shortfall: Fraction, basis: Fraction) -> Fraction:
-    """Return the shortfall per unit of `basis` in bps, rounded up to a millionth; zero for a
-    negative one, which is float noise.
+def rounded_gap(shortfall: Fraction, turnover_basis: Fraction) -> Fraction:
+    """Return the shortfall per unit of `turnover_basis` in bps, rounded up to a millionth; zero for
+    a negative one, which is float noise.
     """
-    return Fraction(max(0, ceil_int(shortfall / basis * BPS * STEPS_PER_BPS)), STEPS_PER_BPS)
+    return Fraction(
+        max(0, ceil_int(shortfall / turnover_basis * BPS * STEPS_PER_BPS)), STEPS_PER_BPS
+    )

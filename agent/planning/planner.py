@@ -1,4 +1,4 @@
-"""Planner: from a goal to swaps, pools, order, cost and floors."""
+"""Planner: the swaps towards a goal, with their pools, order, cost and minimum outputs."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from agent.model import (
     TrackingRisk,
     Verdict,
 )
+from agent.planning.cost_reasons import coarse_tokens
 from agent.planning.plan_builder import (
     LOCKED,
     MIN_TRADE,
@@ -47,7 +48,6 @@ from agent.planning.solver.utility import (
     turnover_left,
 )
 from agent.planning.swaps import Quote, plan_swap, quote
-from agent.planning.why_not import coarse_tokens
 from agent.policy.minimum import APPROVAL_GAS, LEG_GAS
 from agent.policy.risk import penalty
 from agent.reference import ReferencePrices, reference_prices
@@ -74,8 +74,8 @@ def zone_saving(
     }
     cost = planned.cost
     return RiskCostTradeoff(
-        before=_penalty(problem, goal, risk, values_before),
-        after=_penalty(problem, goal, risk, values_after),
+        before=_risk_penalty(problem, goal, risk, values_before),
+        after=_risk_penalty(problem, goal, risk, values_after),
         fees=cost.fees,
         impact=cost.impact,
         skew=cost.skew,
@@ -84,7 +84,9 @@ def zone_saving(
     )
 
 
-def _penalty(problem: Problem, goal: Goal, risk: TrackingRisk, values: dict[str, Value]) -> Value:
+def _risk_penalty(
+    problem: Problem, goal: Goal, risk: TrackingRisk, values: dict[str, Value]
+) -> Value:
     tokens = [weight.token for weight in goal.weights]
     return penalty(
         risk,
@@ -121,84 +123,91 @@ def overshoot_reason(problem: Problem, objective: PlanObjective, draft: PlanDraf
         node.value + draft.delta_raw.get(node.address, 0) * node.price for node in problem.nodes
     ]
     total = sum(values_after, Fraction(0))
-    slack = total * GOAL_TOLERANCE + sum(
+    tolerance = total * GOAL_TOLERANCE + sum(
         (problem.price(leg.token_in) + problem.price(leg.token_out) for leg in draft.legs),
         Fraction(0),
     )
-    low = [Fraction(share) for share in objective.low.tolist()]
-    high = [Fraction(share) for share in objective.high.tolist()]
-    past_goal = [
+    low_shares = [Fraction(share) for share in objective.low_shares.tolist()]
+    high_shares = [Fraction(share) for share in objective.high_shares.tolist()]
+    labels_past_goal = [
         node.label
-        for node, start, end, low_share, high_share in zip(
-            problem.nodes, values_before, values_after, low, high, strict=True
+        for node, value_before, value_after, low_share, high_share in zip(
+            problem.nodes, values_before, values_after, low_shares, high_shares, strict=True
         )
         if node.is_asset
-        and not min(start, low_share * total) - slack
-        <= end
-        <= max(start, high_share * total) + slack
+        and not min(value_before, low_share * total) - tolerance
+        <= value_after
+        <= max(value_before, high_share * total) + tolerance
     ]
-    if past_goal:
-        return f"move {' and '.join(past_goal)} past its goal"
+    if labels_past_goal:
+        return f"move {' and '.join(labels_past_goal)} past its goal"
     gain = total - sum(values_before, Fraction(0))
-    corrected = _deviation(values_before, low, high) - _deviation(values_after, low, high)
-    if gain > 0 and draft.turnover(problem) > TURNOVER_PER_DRIFT * (corrected + gain) + slack:
+    corrected_drift = _value_to_move(values_before, low_shares, high_shares) - _value_to_move(
+        values_after, low_shares, high_shares
+    )
+    if (
+        gain > 0
+        and draft.turnover(problem) > TURNOVER_PER_DRIFT * (corrected_drift + gain) + tolerance
+    ):
         return "turn over more than the drift"
     return ""
 
 
-def _deviation(values: Sequence[Value], low: Sequence[Fraction], high: Sequence[Fraction]) -> Value:
-    """Return the value to move: the deviation beyond the goals on the larger side."""
+def _value_to_move(
+    values: Sequence[Value], low_shares: Sequence[Fraction], high_shares: Sequence[Fraction]
+) -> Value:
+    """Return the value to move: what lies above the goals, or below them if that is more."""
     total = sum(values, Fraction(0))
-    above = sum(
+    total_above = sum(
         (
             max(Fraction(0), value - high_share * total)
-            for value, high_share in zip(values, high, strict=True)
+            for value, high_share in zip(values, high_shares, strict=True)
         ),
         Fraction(0),
     )
-    below = sum(
+    total_below = sum(
         (
             max(Fraction(0), low_share * total - value)
-            for value, low_share in zip(values, low, strict=True)
+            for value, low_share in zip(values, low_shares, strict=True)
         ),
         Fraction(0),
     )
-    return max(above, below)
+    return max(total_above, total_below)
 
 
 def best_paying_pool(problem: Problem, draft: PlanDraft, overshoot: str) -> tuple[str, str]:
-    """Return the pool of the best paying leg at reference prices, and the reason to exclude it:
-    with it the plan would do what `overshoot` says, such as "move WETH past its goal".
+    """Return the pool of the leg that pays most at reference prices, and the reason to exclude it.
+    `overshoot` is what the plan would do with that pool, such as "move WETH past its goal".
     """
 
-    def rate(leg: Leg) -> Fraction:
+    def value_rate(leg: Leg) -> Fraction:
         return (
             leg.amount_out_raw
             * problem.price(leg.token_out)
             / (leg.amount_in_raw * problem.price(leg.token_in))
         )
 
-    best = max(draft.legs, key=rate)
-    if rate(best) > 1:
-        why = "pays above the reference price"
+    best_leg = max(draft.legs, key=value_rate)
+    if value_rate(best_leg) > 1:
+        cause = "pays above the reference price"
     else:
-        why = "exchanges too few base units to hit a goal"
-    return best.pool, f"{why}: with it the plan would {overshoot}"
+        cause = "exchanges too few base units to hit a goal"
+    return best_leg.pool, f"{cause}: with it the plan would {overshoot}"
 
 
 # --- One-sided goals: tokens that must not move, and tokens that a draft moves the wrong way.
 
 
-NOT_TRADABLE = "policy.only leaves it as it is"
+NOT_TRADABLE_REASON = "policy.only leaves it as it is"
 
 
 def untradable_tokens(problem: Problem, goal: Goal) -> dict[int, str]:
     """Return tokens that are neither sold nor bought, by index, with the reason."""
-    untradable = set(goal.unsold) & set(goal.unbought)
+    untraded_addresses = set(goal.unsold) & set(goal.unbought)
     return {
-        index: NOT_TRADABLE
+        index: NOT_TRADABLE_REASON
         for index, node in enumerate(problem.nodes)
-        if node.address in untradable
+        if node.address in untraded_addresses
     }
 
 
@@ -209,19 +218,17 @@ def wrong_side_tokens(problem: Problem, goal: Goal, draft: PlanDraft) -> dict[in
     The search may violate these bounds slightly, through float error or pool gains that it did
     not count; this check is exact.
     """
-    traded_wrongly = {token for token in goal.unsold if draft.delta_raw.get(token, 0) < 0}
-    traded_wrongly |= {token for token in goal.unbought if draft.delta_raw.get(token, 0) > 0}
+    wrong_side_addresses = {token for token in goal.unsold if draft.delta_raw.get(token, 0) < 0}
+    wrong_side_addresses |= {token for token in goal.unbought if draft.delta_raw.get(token, 0) > 0}
     return {
-        index: NOT_TRADABLE
+        index: NOT_TRADABLE_REASON
         for index, node in enumerate(problem.nodes)
-        if node.address in traded_wrongly
+        if node.address in wrong_side_addresses
     }
 
 
-COARSE_LOSS = 1e-4
-"""Loss of a swap to whole base units, per unit of drift, above which a second search ignores such
-losses.
-"""
+NOTABLE_ROUNDING_LOSS = 1e-4
+"""Rounding loss of a swap, per unit of drift, above which a second search ignores such losses."""
 MAX_TIGHTENINGS = 6
 """Maximum number of times that a zone's bound on a swap's unit cost is tightened."""
 MAX_TIGHTENING_FACTOR = Fraction(19, 20)
@@ -231,10 +238,12 @@ GAS_MULTIPLE = Fraction(5, 4)
 
 
 class NothingPlanned(Refused):
-    """No move is possible or worth its cost within the limits. `kept_by` names the cost or size
-    limit, or LOCKED, if that is the only obstacle, which makes the result a hold instead of a
-    refusal; empty otherwise. `drift` is the value that would have to move, numeraire base units,
-    `off_target` the assets off target with their reasons.
+    """No move is possible or worth its cost within the limits.
+
+    `kept_by` is the only obstacle: the name of a limit of cost or size, or LOCKED. The decision is
+    then a hold instead of a refusal. It is empty for any other obstacle. `drift` is the value that
+    would have to move, in numeraire base units, `off_target` the assets off target with their
+    reasons.
     """
 
     def __init__(
@@ -256,21 +265,21 @@ def plan(
     references: ReferencePrices | None = None,
     *,
     turnover_cap: tuple[Value, str] | None = None,
-    between: Collection[str] = (),
+    between_tokens: Collection[str] = (),
 ) -> Plan:
     """Return the swaps towards the decision's goal within all bounds; `skipped` has every part that
     does not fit.
 
     A zone's plan has its saving and cost; the caller decides if it is worthwhile. `references`
     replace the prices of the step's own pools, for a simulated step. `turnover_cap` is the largest
-    turnover of the plan, with the name of the limit that sets it. `between` restricts the pools to
-    those between these tokens. Raises Refused with verdicts if no sensible plan exists: a price or
-    balance is missing, the day's turnover is used up, or every move is dust, above plan_cost, or
-    without a route.
+    turnover of the plan, with the name of the limit that sets it. `between_tokens` restricts the
+    pools to those between these tokens. Raises Refused with verdicts if no sensible plan exists: a
+    price or balance is missing, the day's turnover is used up, or every move is dust, above
+    plan_cost, or without a route.
     """
     problem = build_problem(step, references or reference_prices(step))
-    if between:
-        problem = problem.with_pools_between(between)
+    if between_tokens:
+        problem = problem.with_pools_between(between_tokens)
     if problem.total <= 0:
         raise Refused(
             "nothing to invest: every balance is zero or reserved",
@@ -278,49 +287,57 @@ def plan(
             code=ErrorCode.EMPTY,
         )
     objective = objective_for_goal(problem, decision.goal)
-    problem = replace(problem, leaving=leaving_tokens(problem, decision.goal))
+    problem = replace(problem, leaving_tokens=leaving_tokens(problem, decision.goal))
     numeraire_index = problem.index_by_token[step.portfolio.numeraire.address]
     if decision.exit:
         objective = objective_for_exit(objective, numeraire_index)
-        problem = replace(problem, ranges={})  # floors of exits: reference.price_ranges
-    budget, turnover_limit = (
+        problem = replace(problem, price_ranges={})  # floors of exits: reference.price_ranges
+    max_turnover, turnover_limit_name = (
         (None, "") if decision.exit else turnover_left(step, problem.total, decision.apart)
     )
     # once amounts are approved, the turnover limit that sized them is not reported again
-    is_limit_reportable = budget is not None and not step.progress.spend_caps
-    if turnover_cap is not None and (budget is None or turnover_cap[0] < budget):
-        budget, turnover_limit, is_limit_reportable = *turnover_cap, False
+    is_limit_reportable = max_turnover is not None and not step.progress.spend_caps
+    if turnover_cap is not None and (max_turnover is None or turnover_cap[0] < max_turnover):
+        max_turnover, turnover_limit_name, is_limit_reportable = *turnover_cap, False
     if decision.exit:
-        unmoved = _unmoved_by_exit(step.portfolio, problem, objective)
+        unmoved_tokens = _unmoved_by_exit(step.portfolio, problem, objective)
     else:
-        unmoved = untradable_tokens(problem, decision.goal)
-    graph, fixed_point = _within_plan_cost(
-        problem, objective, decision.goal, budget, step.limits.min_trade, unmoved
+        unmoved_tokens = untradable_tokens(problem, decision.goal)
+    graph, fixed_point = _best_within_plan_cost(
+        problem, objective, decision.goal, max_turnover, step.limits.min_trade, unmoved_tokens
     )
     if decision.exit:
         fixed_point = sell_exits_whole(graph, fixed_point, numeraire_index, step.limits.min_trade)
-    unlimited = None
+    unlimited_result = None
     if is_limit_reportable and (
         fixed_point.turnover_binds
         or not fixed_point.draft.legs
-        or BELOW_MIN_TRADE in fixed_point.unmoved.values()
+        or BELOW_MIN_TRADE in fixed_point.unmoved_tokens.values()
     ):
         with suppress(Refused):  # only used to report the binding bound
-            unlimited = _within_plan_cost(
-                problem, objective, decision.goal, None, step.limits.min_trade, unmoved
+            unlimited_result = _best_within_plan_cost(
+                problem, objective, decision.goal, None, step.limits.min_trade, unmoved_tokens
             )
-    skipped = skipped_items(step, graph, objective, fixed_point, turnover_limit, unlimited)
+    skipped = skipped_items(
+        step, graph, objective, fixed_point, turnover_limit_name, unlimited_result
+    )
     if not fixed_point.draft.legs:
-        if budget is not None and unlimited is not None and unlimited[1].draft.legs:
-            binding_limit = (turnover_limit, budget)
+        if (
+            max_turnover is not None
+            and unlimited_result is not None
+            and unlimited_result[1].draft.legs
+        ):
+            binding_limit = (turnover_limit_name, max_turnover)
         else:
             binding_limit = None
         raise _nothing_planned(step, problem, objective.off_goal, skipped, binding_limit)
-    if decision.exit and not {item.what for item in skipped} & {
+    if decision.exit and not {skipped_item.what for skipped_item in skipped} & {
         node.label for node in problem.assets if node.address != step.portfolio.numeraire.address
     }:
         skipped = [
-            item for item in skipped if item.what != step.portfolio.numeraire.label
+            skipped_item
+            for skipped_item in skipped
+            if skipped_item.what != step.portfolio.numeraire.label
         ]  # the numeraire is off target only by the exit's cost
     planned = assemble_plan(
         step,
@@ -328,7 +345,7 @@ def plan(
         decision,
         fixed_point.draft,
         skipped,
-        gap_bps(graph, objective, fixed_point, budget),
+        gap_bps(graph, objective, fixed_point, max_turnover),
     )
     risk = decision.goal.risk
     if risk is None:
@@ -346,110 +363,125 @@ def _unmoved_by_exit(
     numeraire, for which it sells.
     """
     total, numeraire = float(problem.total), portfolio.numeraire.address
-    on_target = (objective.low * total <= objective.held) & (
-        objective.held <= objective.high * total
+    is_on_target = (objective.low_shares * total <= objective.held_values) & (
+        objective.held_values <= objective.high_shares * total
     )
     return {
         index: "an exit trades no other token"
         for index, node in enumerate(problem.nodes)
-        if node.is_asset and node.address != numeraire and on_target[index]
+        if node.is_asset and node.address != numeraire and is_on_target[index]
     }
 
 
-def _within_plan_cost(
+def _best_within_plan_cost(
     problem: Problem,
     objective: PlanObjective,
     goal: Goal,
-    budget: Fraction | None,
+    max_turnover: Fraction | None,
     min_trade: Fraction | None,
-    unmoved: Mapping[int, str],
+    unmoved_tokens: Mapping[int, str],
 ) -> tuple[PoolGraph, FixedPoint]:
     """Return the best result of the iteration within plan_cost. Where swaps may lose COARSE_LOSS to
     whole units, it is run again with that loss ignored, because counting it may exclude a pool that
     is worth using. If pools are dropped for plan_cost, coarse tokens are left unmoved while that
     improves the result.
     """
-    arguments = (problem, objective, goal, budget, min_trade)
-    graph, best, has_dropped = _iterate_within_plan_cost(*arguments, unmoved)
-    if max((edge.curves.rounding_loss for edge in graph.pool_edges), default=0.0) > COARSE_LOSS:
+    arguments = (problem, objective, goal, max_turnover, min_trade)
+    graph, best_point, drops_pools = _fixed_point_within_plan_cost(*arguments, unmoved_tokens)
+    if (
+        max((edge.curves.rounding_loss for edge in graph.pool_edges), default=0.0)
+        > NOTABLE_ROUNDING_LOSS
+    ):
         with suppress(Refused):
-            _, fixed_point, also_drops = _iterate_within_plan_cost(
-                *arguments, unmoved, counts_units=False
+            _, retry_point, retry_drops_pools = _fixed_point_within_plan_cost(
+                *arguments, unmoved_tokens, counts_rounding=False
             )
-            if net_utility(graph, objective, fixed_point.draft) > net_utility(
-                graph, objective, best.draft
+            if net_utility(graph, objective, retry_point.draft) > net_utility(
+                graph, objective, best_point.draft
             ):
-                best, has_dropped = fixed_point, also_drops
-    for token, why in coarse_tokens(problem).items() if has_dropped else ():
-        if token in best.unmoved:
+                best_point, drops_pools = retry_point, retry_drops_pools
+    for token, why in coarse_tokens(problem).items() if drops_pools else ():
+        if token in best_point.unmoved_tokens:
             continue
-        more_unmoved = {**unmoved, token: why}
+        more_unmoved_tokens = {**unmoved_tokens, token: why}
         try:
-            other_graph, fixed_point, _ = _iterate_within_plan_cost(*arguments, more_unmoved)
+            retry_graph, retry_point, _ = _fixed_point_within_plan_cost(
+                *arguments, more_unmoved_tokens
+            )
         except Refused:
             continue
-        if net_utility(other_graph, objective, fixed_point.draft) > net_utility(
-            graph, objective, best.draft
+        if net_utility(retry_graph, objective, retry_point.draft) > net_utility(
+            graph, objective, best_point.draft
         ):
-            graph, best, unmoved = other_graph, fixed_point, more_unmoved
-    return graph, best
+            graph, best_point, unmoved_tokens = retry_graph, retry_point, more_unmoved_tokens
+    return graph, best_point
 
 
-def _iterate_within_plan_cost(
+def _fixed_point_within_plan_cost(
     problem: Problem,
     objective: PlanObjective,
     goal: Goal,
-    budget: Fraction | None,
+    max_turnover: Fraction | None,
     min_trade: Fraction | None,
-    unmoved: Mapping[int, str],
+    unmoved_tokens: Mapping[int, str],
     *,
-    counts_units: bool = True,
+    counts_rounding: bool = True,
 ) -> tuple[PoolGraph, FixedPoint, bool]:
     """Return the result of the iteration within plan_cost, and whether pools were dropped for it.
     While the plan with its gas costs more per unit moved, a pool of the most expensive sequence of
     swaps is dropped; while the plan goes beyond the drift, the best paying pool. In a zone no unit
     of a single swap costs more than plan_cost, but a sequence of swaps may, so that bound is
-    tightened first. Tokens in `unmoved` (by index, with the reason) stay unmoved.
+    tightened first. Tokens in `unmoved_tokens` (by index, with the reason) stay unmoved.
     """
-    scale, limit_bps = max(objective.off_goal, float(problem.total) / BPS), problem.plan_cost_bps
-    if objective.risk is None or limit_bps is None:
+    scale, plan_cost_bps = (
+        max(objective.off_goal, float(problem.total) / BPS),
+        problem.plan_cost_bps,
+    )
+    if objective.risk is None or plan_cost_bps is None:
         max_unit_cost = None
     else:
-        max_unit_cost = Fraction(limit_bps, BPS)
-    graph = build_pool_graph(problem, scale, max_unit_cost, counts_units=counts_units)
-    tightenings = 0
-    dropped: dict[str, str] = {}
+        max_unit_cost = Fraction(plan_cost_bps, BPS)
+    graph = build_pool_graph(problem, scale, max_unit_cost, counts_rounding=counts_rounding)
+    tightening_count = 0
+    dropped_pools: dict[str, str] = {}
     while True:
-        fixed_point = find_fixed_point(graph, objective, budget, min_trade, dropped, unmoved)
-        wrong_side = wrong_side_tokens(problem, goal, fixed_point.draft)
-        if wrong_side.keys() - unmoved.keys():
-            unmoved = {**unmoved, **wrong_side}
+        fixed_point = find_fixed_point(
+            graph, objective, max_turnover, min_trade, dropped_pools, unmoved_tokens
+        )
+        wrong_side_reasons = wrong_side_tokens(problem, goal, fixed_point.draft)
+        if wrong_side_reasons.keys() - unmoved_tokens.keys():
+            unmoved_tokens = {**unmoved_tokens, **wrong_side_reasons}
             continue
         overshoot = overshoot_reason(problem, objective, fixed_point.draft)
         if overshoot:
             pool, why = best_paying_pool(problem, fixed_point.draft, overshoot)
-            dropped[pool] = why
+            dropped_pools[pool] = why
             continue
         cost, turnover = fixed_point.draft.cost(problem), fixed_point.draft.turnover(problem)
-        if limit_bps is None or cost.total * BPS <= limit_bps * turnover:
-            return graph, fixed_point, bool(dropped)
-        gas = cost.gas + cost.approvals
-        swaps_may_cost, swaps_cost = Fraction(limit_bps, BPS) * turnover - gas, cost.total - gas
+        if plan_cost_bps is None or cost.total * BPS <= plan_cost_bps * turnover:
+            return graph, fixed_point, bool(dropped_pools)
+        gas_cost = cost.gas + cost.approvals
+        allowed_swap_cost, swap_cost = (
+            Fraction(plan_cost_bps, BPS) * turnover - gas_cost,
+            cost.total - gas_cost,
+        )
         if (
             max_unit_cost is not None
-            and tightenings < MAX_TIGHTENINGS
-            and 0 < swaps_may_cost < swaps_cost
+            and tightening_count < MAX_TIGHTENINGS
+            and 0 < allowed_swap_cost < swap_cost
         ):
             max_unit_cost = (
-                max_unit_cost * min(swaps_may_cost / swaps_cost, MAX_TIGHTENING_FACTOR)
+                max_unit_cost * min(allowed_swap_cost / swap_cost, MAX_TIGHTENING_FACTOR)
             ).limit_denominator(10**9)
-            tightenings = tightenings + 1
-            graph = build_pool_graph(problem, scale, max_unit_cost, counts_units=counts_units)
+            tightening_count = tightening_count + 1
+            graph = build_pool_graph(problem, scale, max_unit_cost, counts_rounding=counts_rounding)
         else:
-            dropped[_dearest_pool(problem, fixed_point.draft)] = f"{OVER_COST} of {limit_bps} bps"
+            dropped_pools[_costliest_pool(problem, fixed_point.draft)] = (
+                f"{OVER_COST} of {plan_cost_bps} bps"
+            )
 
 
-def _dearest_pool(problem: Problem, draft: PlanDraft) -> str:
+def _costliest_pool(problem: Problem, draft: PlanDraft) -> str:
     """Return a pool of the sequence of swaps with the highest cost per unit moved, gas included:
     the pool that the fewest legs of the plan use.
     """
@@ -461,13 +493,13 @@ def _dearest_pool(problem: Problem, draft: PlanDraft) -> str:
         return (
             value_in
             - value_out
-            + sum(draft.leg_gas[leg] for leg in chain) * problem.gas_unit_value
+            + sum(draft.leg_gas[leg_index] for leg_index in chain) * problem.gas_unit_value
             + len(chain) * problem.leg_data_fee
         ) / value_in
 
     use_counts = Counter(leg.pool for leg in draft.legs)
-    dearest_chain = max(draft.chains(), key=unit_cost)
-    return min((draft.legs[leg].pool for leg in dearest_chain), key=lambda pool: use_counts[pool])
+    costliest_chain = max(draft.chains(), key=unit_cost)
+    return min((draft.legs[leg].pool for leg in costliest_chain), key=lambda pool: use_counts[pool])
 
 
 def _nothing_planned(
@@ -481,14 +513,14 @@ def _nothing_planned(
     turnover limit and its remainder.
     """
     numeraire, limits = step.portfolio.numeraire, step.limits
-    amount = f"{value_text(Fraction(round(drift)), numeraire.decimals, 2)} {numeraire.label}"
+    drift_text = f"{value_text(Fraction(round(drift)), numeraire.decimals, 2)} {numeraire.label}"
     verdicts = []
     if limits.min_trade is not None:
         min_trade_text = f"{value_text(limits.min_trade, numeraire.decimals, 2)} {numeraire.label}"
         verdicts.append(
             Verdict(
                 "min_trade",
-                f"{amount} to move",
+                f"{drift_text} to move",
                 min_trade_text,
                 Fraction(drift) >= limits.min_trade,
             )
@@ -497,46 +529,54 @@ def _nothing_planned(
         verdicts.append(
             Verdict("plan_cost", "no cheaper route", f"{problem.plan_cost_bps} bps", False)
         )
-    reasons = "; ".join(f"{item.what}: {item.why}" for item in skipped) or "holdings are on target"
+    reasons = (
+        "; ".join(f"{skipped_item.what}: {skipped_item.why}" for skipped_item in skipped)
+        or "holdings are on target"
+    )
     if binding_limit is not None:
-        left_text = f"{value_text(binding_limit[1], numeraire.decimals, 2)} {numeraire.label}"
+        turnover_left_text = (
+            f"{value_text(binding_limit[1], numeraire.decimals, 2)} {numeraire.label}"
+        )
         return NothingPlanned(
-            f"nothing to trade of a drift of {amount}: {binding_limit[0]} leaves {left_text}, "
+            f"nothing to trade of a drift of {drift_text}: {binding_limit[0]} leaves {turnover_left_text}, "
             f"which is too little for a trade; {reasons}",
             (
                 Verdict(
-                    binding_limit[0].removeprefix("limits."), f"{amount} to move", left_text, False
+                    binding_limit[0].removeprefix("limits."),
+                    f"{drift_text} to move",
+                    turnover_left_text,
+                    False,
                 ),
             ),
             f"raise {binding_limit[0]}, or wait until the last day's trades are 24 h old",
             drift=Fraction(round(drift)),
         )
     return NothingPlanned(
-        f"nothing to trade of a drift of {amount}: {reasons}",
+        f"nothing to trade of a drift of {drift_text}: {reasons}",
         verdicts,
         "see the reasons; trimtab status shows the drift of each asset",
-        _kept_by(problem, skipped, drift),
+        _holding_cause(problem, skipped, drift),
         Fraction(round(drift)),
         [
-            item
-            for item in skipped
-            if item.what in {node.label for node in problem.assets} - {numeraire.label}
+            skipped_item
+            for skipped_item in skipped
+            if skipped_item.what in {node.label for node in problem.assets} - {numeraire.label}
         ],
     )
 
 
-def _kept_by(problem: Problem, skipped: Sequence[SkippedItem], drift: float) -> str:
+def _holding_cause(problem: Problem, skipped: Sequence[SkippedItem], drift: float) -> str:
     """Return the limit of cost or size that alone blocks every asset off target, or LOCKED if there
     is no other excess to sell; empty if anything else does.
     """
-    limit_by_label = {item.what: item.kept_by for item in skipped}
+    limit_by_label = {skipped_item.what: skipped_item.kept_by for skipped_item in skipped}
     limit_by_node = {
         node: limit_by_label[node.label] for node in problem.assets if node.label in limit_by_label
     }
     costly_candidates = [
         node.address for node, limit in limit_by_node.items() if limit not in (MIN_TRADE, LOCKED)
     ]
-    if costly_candidates and _too_dear(problem, costly_candidates, Fraction(round(drift))):
+    if costly_candidates and _is_too_costly(problem, costly_candidates, Fraction(round(drift))):
         return PLAN_COST
     if not limit_by_node or not all(limit_by_node.values()):
         return ""
@@ -547,13 +587,13 @@ def _kept_by(problem: Problem, skipped: Sequence[SkippedItem], drift: float) -> 
     return MIN_TRADE
 
 
-def _too_dear(problem: Problem, off_target: Sequence[str], drift: Value) -> bool:
+def _is_too_costly(problem: Problem, tokens_off_target: Sequence[str], drift: Value) -> bool:
     """True if gas and pool fees alone come close to limits.plan_cost, so that no market price would
     justify the trade.
     """
     if problem.plan_cost_bps is None:
         return False
-    fees = [
+    lowest_fees_pips = [
         min(
             (
                 pool.fee_pips
@@ -562,12 +602,14 @@ def _too_dear(problem: Problem, off_target: Sequence[str], drift: Value) -> bool
             ),
             default=0,
         )
-        for token in off_target
+        for token in tokens_off_target
     ]
-    cost_room = drift * (Fraction(problem.plan_cost_bps, BPS) - Fraction(max(fees), PIPS))
+    cost_left_for_gas = drift * (
+        Fraction(problem.plan_cost_bps, BPS) - Fraction(max(lowest_fees_pips), PIPS)
+    )
     return (
-        cost_room
+        cost_left_for_gas
         < GAS_MULTIPLE
-        * (max(1, len(off_target) - 1) * LEG_GAS + APPROVAL_GAS)
+        * (max(1, len(tokens_off_target) - 1) * LEG_GAS + APPROVAL_GAS)
         * problem.gas_unit_value
     )

@@ -123,14 +123,14 @@ class PoolCurve:
 @dataclass(frozen=True, slots=True)
 class TradeCurves:
     """One direction of a pool: its real curve, and the counted one, which is capped at the
-    reference. Both are equal if no unit pays more than the reference. `ticks` is the curve over the
-    pool's own ranges; `rounding_loss` is what a swap of any size loses to whole base units, in
-    addition.
+    reference. Both are equal if no unit pays more than the reference. `tick_curve` is the curve
+    over the pool's own ranges; `rounding_loss` is what a swap of any size loses to whole base
+    units, in addition.
     """
 
     real: PoolCurve
     counted: PoolCurve
-    ticks: PoolCurve
+    tick_curve: PoolCurve
     rounding_loss: float = 0.0
 
 
@@ -189,7 +189,7 @@ def in_whole_units(
     if curve_and_loss is None:
         return None
     real, rounding_loss = curve_and_loss
-    return TradeCurves(real, _capped_at_reference(real), curves.ticks, rounding_loss)
+    return TradeCurves(real, _capped_at_reference(real), curves.tick_curve, rounding_loss)
 
 
 def _in_whole_units(
@@ -211,10 +211,12 @@ def _in_whole_units(
     if len(corners) == 1:
         loss_raw = Fraction(0)
     else:
-        (start, first_amount_out), (end, second_amount_out) = corners[:2]
+        (first_amount_in, first_amount_out), (second_amount_in, second_amount_out) = corners[:2]
         loss_raw = max(
             Fraction(0),
-            Fraction(second_amount_out - first_amount_out, end - start) * start - first_amount_out,
+            Fraction(second_amount_out - first_amount_out, second_amount_in - first_amount_in)
+            * first_amount_in
+            - first_amount_out,
         )
     points = [
         (amount_in_raw * unit_in, amount_out_raw * unit_out)
@@ -223,8 +225,8 @@ def _in_whole_units(
     inputs = np.array([value for value, _ in points])
     slopes = np.array([_slope(*pair) for pair in pairwise(points)])
     ratios = np.concatenate(([2.0], slopes[:-1] / slopes[1:], [2.0]))
-    bulge = np.sqrt(np.sqrt(np.minimum(np.minimum(ratios[:-1], ratios[1:]), 1 + BAND_WIDTH)))
-    top_roots, end_roots = np.sqrt(slopes) * bulge, np.sqrt(slopes) / bulge
+    root_factor = np.sqrt(np.sqrt(np.minimum(np.minimum(ratios[:-1], ratios[1:]), 1 + BAND_WIDTH)))
+    top_roots, end_roots = np.sqrt(slopes) * root_factor, np.sqrt(slopes) / root_factor
     roots = np.array([top_roots, end_roots]).T.reshape(-1)
     depths = np.zeros(len(roots) - 1)
     depths[::2] = (inputs[1:] - inputs[:-1]) / (1 / end_roots - 1 / top_roots)
@@ -412,14 +414,14 @@ class CurveStack:
     def __len__(self) -> int:
         return len(self.fee_factor)
 
-    def rows(self, chosen: NDArray[Any]) -> CurveStack:
+    def rows(self, row_numbers: NDArray[Any]) -> CurveStack:
         """Return the stack of the chosen rows."""
         return CurveStack(
-            self.source[chosen],
-            self.target[chosen],
-            self.fee_factor[chosen],
-            self.rates[chosen],
-            self.row_offsets[chosen],
+            self.source[row_numbers],
+            self.target[row_numbers],
+            self.fee_factor[row_numbers],
+            self.rates[row_numbers],
+            self.row_offsets[row_numbers],
             self.flat,
             self.solutions,
         )
@@ -463,33 +465,40 @@ class ChargedCurves:
     charges: FloatArray
     worth_charge: NDArray[np.bool_]
 
-    def unpaid(self, row: int, amount_in: float, amount_out: float) -> float:
+    def unpaid_charge(self, row: int, amount_in: float, amount_out: float) -> float:
         """Return the part of a row's charge that an amount less the charge does not pay."""
         if amount_in <= 0:
             return 0.0
         return float(self.charges[row]) - self.curves[row].output_for(amount_in) + amount_out
 
-    def rows(self, used: IndexArray, undecided: IndexArray) -> tuple[CurveStack, IndexArray]:
-        """Return the curves of `used` rows, which are charged elsewhere, and those of `undecided`
-        rows less their charge, with the numbers of all these rows.
+    def rows(
+        self, used_rows: IndexArray, undecided_rows: IndexArray
+    ) -> tuple[CurveStack, IndexArray]:
+        """Return the curves of `used_rows` rows, which are charged elsewhere, and those of
+        `undecided_rows` rows less their charge, with the numbers of all these rows.
         """
-        undecided = undecided[self.worth_charge[undecided]]
-        row_numbers = np.concatenate((used, undecided))
+        undecided_rows = undecided_rows[self.worth_charge[undecided_rows]]
+        row_numbers = np.concatenate((used_rows, undecided_rows))
         if not self.charges.any():
             return self.stacked.rows(row_numbers), row_numbers
-        return self.stacked.rows(np.concatenate((used, len(self.charges) + undecided))), row_numbers
+        return self.stacked.rows(
+            np.concatenate((used_rows, len(self.charges) + undecided_rows))
+        ), row_numbers
 
 
 def charged_curves(
     edge_ends: Sequence[tuple[int, int]], curves: Sequence[PoolCurve], charges: FloatArray
 ) -> ChargedCurves:
     """Return the curves between these tokens with and without their charges."""
-    after_charges = [after_charge(*pair) for pair in zip(curves, charges.tolist(), strict=True)]
-    worth_charge = np.array([curve is not None for curve in after_charges], dtype=np.bool_)
+    curves_after_charges = [
+        after_charge(*pair) for pair in zip(curves, charges.tolist(), strict=True)
+    ]
+    worth_charge = np.array([curve is not None for curve in curves_after_charges], dtype=np.bool_)
     all_curves = [*curves]
     if charges.any():
         all_curves += [
-            curve or uncharged for curve, uncharged in zip(after_charges, curves, strict=True)
+            curve or uncharged
+            for curve, uncharged in zip(curves_after_charges, curves, strict=True)
         ]
     rows = [(*edge_ends[row % len(edge_ends)], curve) for row, curve in enumerate(all_curves)]
     return ChargedCurves(tuple(curves), stack_curves(rows), charges, worth_charge)

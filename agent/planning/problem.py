@@ -124,7 +124,7 @@ class TokenNode:
         return (self.investable_raw + self.locked_raw) * self.price
 
     @property
-    def locked(self) -> Value:
+    def locked_value(self) -> Value:
         """Value that cannot be spent, numeraire base units."""
         return self.locked_raw * self.price
 
@@ -134,10 +134,10 @@ class Problem:
     """Assets in portfolio order, then hubs; usable pools by address; bounds; excluded items with
     reasons.
 
-    `gas_unit_value` is the value of a unit of gas in numeraire base units, `wrapped_native` the wrapped
-    native coin if it is an asset, `gas` the inputs of a plan's gas. `leaving` tokens are sold to
-    the last unit. `data_fee` are the fees beyond gas, `wei_value` the value of a wei of native
-    coin. `ranges` are the prices by token of all sources that agree.
+    `gas_unit_value` is the value of a unit of gas in numeraire base units, `wrapped_native` the
+    wrapped native coin if it is an asset, `gas_inputs` the inputs of a plan's gas. `leaving_tokens`
+    are sold to the last unit. `data_fee` are the fees beyond gas, `wei_value` the value of a wei of
+    native coin. `price_ranges` are the prices by token of all sources that agree.
     """
 
     nodes: tuple[TokenNode, ...]
@@ -147,13 +147,13 @@ class Problem:
     slippage_bps: int | None
     plan_cost_bps: int | None
     gas_unit_value: Value
-    notes: tuple[SkippedItem, ...]
+    exclusions: tuple[SkippedItem, ...]
     wrapped_native: WrappedNative | None = None
-    gas: GasInputs = field(default_factory=GasInputs)
-    leaving: frozenset[str] = frozenset()
+    gas_inputs: GasInputs = field(default_factory=GasInputs)
+    leaving_tokens: frozenset[str] = frozenset()
     data_fee: DataFeeQuote | None = None
     wei_value: Value = Fraction(0)
-    ranges: Mapping[str, PriceRange] = field(default_factory=dict)
+    price_ranges: Mapping[str, PriceRange] = field(default_factory=dict)
 
     def data_fee_value(self, gas: int, *calldata_bytes: int) -> Value:
         """Return the most that transactions pay beyond their gas, numeraire base units."""
@@ -201,8 +201,12 @@ class Problem:
         the token bought (reference.price_ranges).
         """
         return (
-            self.ranges[token_in][1] if token_in in self.ranges else self.price(token_in),
-            self.ranges[token_out][0] if token_out in self.ranges else self.price(token_out),
+            self.price_ranges[token_in][1]
+            if token_in in self.price_ranges
+            else self.price(token_in),
+            self.price_ranges[token_out][0]
+            if token_out in self.price_ranges
+            else self.price(token_out),
         )
 
     def least_rate(self, pool: Pool, token_in: str) -> Fraction:
@@ -210,9 +214,13 @@ class Problem:
         `pool`: the rate of its fair floor.
         """
         token_out = amm.token_out(pool, token_in)
-        high, low = self.floor_prices(token_in, token_out)
+        highest_price_in, lowest_price_out = self.floor_prices(token_in, token_out)
         nominal_rate = least_rate(pool.fee_pips, self.floor_impact_bps, self.slippage_bps or 0)
-        return nominal_rate * (high / self.price(token_in)) * (self.price(token_out) / low)
+        return (
+            nominal_rate
+            * (highest_price_in / self.price(token_in))
+            * (self.price(token_out) / lowest_price_out)
+        )
 
     @property
     def floor_impact_bps(self) -> int:
@@ -235,25 +243,30 @@ def build_problem(step: StepInput, references: ReferencePrices) -> Problem:
     """Return the problem. Raises Refused if an asset's price or balance is unknown, or gas cannot
     be valued while plan_cost is on.
     """
-    notes: list[SkippedItem] = []
-    nodes = (*_assets(step, references), *_hubs(step, references, notes))
-    return problem_for_tokens(step, nodes, _gas_unit_value(step, references, notes), notes)
+    exclusions: list[SkippedItem] = []
+    nodes = (*_asset_nodes(step, references), *_hub_nodes(step, references, exclusions))
+    return problem_for_tokens(
+        step, nodes, _gas_unit_value(step, references, exclusions), exclusions
+    )
 
 
 def problem_for_tokens(
-    step: StepInput, nodes: tuple[TokenNode, ...], gas_unit_value: Value, notes: list[SkippedItem]
+    step: StepInput,
+    nodes: tuple[TokenNode, ...],
+    gas_unit_value: Value,
+    exclusions: list[SkippedItem],
 ) -> Problem:
     """Return the problem over these tokens, with the usable pools between them."""
     index_by_token = {node.address: index for index, node in enumerate(nodes)}
     limits = step.limits
-    notes += [
+    exclusions += [
         SkippedItem(
             f"token {step.portfolio.token(token.token).label}",
             f"in quarantine: {token.why}; {token.finding.remedy}",
         )
         for token in step.targets.quarantine
     ]
-    notes += [
+    exclusions += [
         SkippedItem(
             f"token {step.portfolio.token(blocked_exit.token).label}",
             f"its exit is not possible now: {blocked_exit.why}",
@@ -266,18 +279,18 @@ def problem_for_tokens(
         pools={
             pool.address: pool
             for pool in step.snapshot.pools
-            if _is_usable(step, pool, nodes, index_by_token, notes)
+            if _is_usable(step, pool, nodes, index_by_token, exclusions)
         },
         impact_bps=impact_bound_bps(limits),
         slippage_bps=limits.slippage_bps,
         plan_cost_bps=limits.plan_cost_bps,
         gas_unit_value=gas_unit_value,
-        notes=tuple(notes),
+        exclusions=tuple(exclusions),
         wrapped_native=wrapped_native_of(step),
-        gas=_gas_inputs(step),
+        gas_inputs=_gas_inputs(step),
         data_fee=step.snapshot.data_fee,
         wei_value=_wei_value(step, gas_unit_value),
-        ranges=price_ranges(step),
+        price_ranges=price_ranges(step),
     )
 
 
@@ -296,11 +309,13 @@ def _gas_inputs(step: StepInput) -> GasInputs:
     )
 
 
-def _assets(step: StepInput, references: ReferencePrices) -> list[TokenNode]:
+def _asset_nodes(step: StepInput, references: ReferencePrices) -> list[TokenNode]:
     balances, wrapped_native = native_coin.held_balances(step), wrapped_native_of(step)
-    unpriced_reasons = {item.token: item.why for item in references.unpriced}
-    quarantine_reasons = {item.address: item.why for item in step.snapshot.quarantined}
-    caps = dict(step.progress.spend_caps)
+    unpriced_reasons = {unpriced.token: unpriced.why for unpriced in references.unpriced}
+    quarantine_reasons = {
+        quarantined.address: quarantined.why for quarantined in step.snapshot.quarantined
+    }
+    spend_caps = dict(step.progress.spend_caps)
     outside_by_token, locked_by_token = outside_raw(step, references.by_token), locked_raw(step)
     nodes = []
     for asset in step.portfolio.assets:
@@ -332,7 +347,7 @@ def _assets(step: StepInput, references: ReferencePrices) -> list[TokenNode]:
         investable_raw = max(
             0, balances[token.address] - native_coin.reserved_raw(step.limits, asset)
         )
-        cap_raw = caps.get(token.address)
+        cap_raw = spend_caps.get(token.address)
         if wrapped_native is not None and token.address == wrapped_native.token:
             investable_raw -= 0 if wrapped_native.native_counts else wrapped_native.refill_raw
             cap_raw = wrapped_native.cap_raw
@@ -351,11 +366,13 @@ def _assets(step: StepInput, references: ReferencePrices) -> list[TokenNode]:
     return nodes
 
 
-def _hubs(
-    step: StepInput, references: ReferencePrices, notes: list[SkippedItem]
+def _hub_nodes(
+    step: StepInput, references: ReferencePrices, exclusions: list[SkippedItem]
 ) -> list[TokenNode]:
     node_tokens = {asset.token.address for asset in step.portfolio.assets}
-    quarantine_reasons = {item.address: item.why for item in step.snapshot.quarantined}
+    quarantine_reasons = {
+        quarantined.address: quarantined.why for quarantined in step.snapshot.quarantined
+    }
     nodes = []
     for token in step.portfolio.hubs:
         if token.address in node_tokens or token.address in {
@@ -365,13 +382,13 @@ def _hubs(
         node_tokens.add(token.address)
         reference_price = references.prices.get(token.address)
         if token.address in quarantine_reasons:
-            notes.append(
+            exclusions.append(
                 SkippedItem(
                     f"hub {token.label}", f"quarantined: {quarantine_reasons[token.address]}"
                 )
             )
         elif reference_price is None or reference_price.price <= 0:
-            notes.append(
+            exclusions.append(
                 SkippedItem(
                     f"hub {token.label}",
                     "no reference price, so no floor can be set for its legs",
@@ -387,22 +404,27 @@ def _is_usable(
     pool: Pool,
     nodes: tuple[TokenNode, ...],
     index_by_token: dict[str, int],
-    notes: list[SkippedItem],
+    exclusions: list[SkippedItem],
 ) -> bool:
     """True if a pool is tradable; records reasons that concern the owner."""
     if pool.token0 not in index_by_token or pool.token1 not in index_by_token:
         return False
     if {pool.token0, pool.token1} & {screened.token for screened in step.targets.quarantine}:
         return False  # the token itself is recorded once
-    name = f"pool {pool.address}"
-    fault = next(
-        (item.why for item in step.snapshot.quarantined if item.address == pool.address), None
+    pool_text = f"pool {pool.address}"
+    quarantine_reason = next(
+        (
+            quarantined.why
+            for quarantined in step.snapshot.quarantined
+            if quarantined.address == pool.address
+        ),
+        None,
     )
-    if fault is not None:
-        notes.append(SkippedItem(name, f"quarantined: {fault}"))
+    if quarantine_reason is not None:
+        exclusions.append(SkippedItem(pool_text, f"quarantined: {quarantine_reason}"))
         return False
     if pool.is_empty:
-        notes.append(SkippedItem(name, "no liquidity"))
+        exclusions.append(SkippedItem(pool_text, "no liquidity"))
         return False
     min_value = step.limits.pool_min_value
     if min_value is None:
@@ -415,7 +437,7 @@ def _is_usable(
         Fraction(0),
     )
     if value < min_value:
-        notes.append(SkippedItem(name, "holds less than limits.pool_min_value"))
+        exclusions.append(SkippedItem(pool_text, "holds less than limits.pool_min_value"))
         return False
     return True
 
@@ -431,7 +453,7 @@ def _wei_value(step: StepInput, gas_unit_value: Value) -> Value:
 
 
 def _gas_unit_value(
-    step: StepInput, references: ReferencePrices, notes: list[SkippedItem]
+    step: StepInput, references: ReferencePrices, exclusions: list[SkippedItem]
 ) -> Value:
     reference = references.prices.get(step.portfolio.wrapped_native)
     if reference is not None:
@@ -446,7 +468,9 @@ def _gas_unit_value(
             ),
             "add the wrapped native coin to portfolio.hubs, or give it a feed",
         )
-    notes.append(SkippedItem("gas", "not valued: the wrapped native coin has no reference price"))
+    exclusions.append(
+        SkippedItem("gas", "not valued: the wrapped native coin has no reference price")
+    )
     return Fraction(0)
 
 
@@ -484,78 +508,83 @@ class EdgeFlow:
 @dataclass(frozen=True, slots=True)
 class PoolGraph:
     """Both directions of every usable pool, and the value of a unit of gas, in units of `scale`
-    numeraire base units. `real` are the true curves, `counted` the curves capped at the reference;
-    `pays_above_reference` is true if they differ. `after_charges` and `counted_after_charges` are
-    the same curves less what any use of them costs: its least gas, its data fee, and what it loses
-    to rounding to whole base units; `base_gas` is the least gas of a plan beside its swaps.
-    `below_floor` are directions (pool, source, target) whose first unit pays less than the floor,
-    or nothing; `overpaying_pools` are pools that pay implausibly much.
+    numeraire base units. `real_curves` are the true curves, `counted_curves` the curves capped at
+    the reference; `pays_above_reference` is true if they differ. `real_after_charges` and
+    `counted_after_charges` are the same curves less what any use of them costs: its least gas, its
+    data fee, and what it loses to rounding to whole base units; `base_gas` is the least gas of a
+    plan beside its swaps. `directions_below_floor` are directions (pool, source, target) whose
+    first unit pays less than the floor, or nothing; `overpaying_pools` are pools that pay
+    implausibly much.
     """
 
     problem: Problem
     scale: float
     pool_edges: tuple[PoolEdge, ...]
-    real: CurveStack
-    counted: CurveStack
-    after_charges: ChargedCurves
+    real_curves: CurveStack
+    counted_curves: CurveStack
+    real_after_charges: ChargedCurves
     counted_after_charges: ChargedCurves
     pays_above_reference: bool
     gas_unit_value: float
     base_gas: float
     leg_data_fee: float
-    below_floor: tuple[tuple[str, int, int], ...]
+    directions_below_floor: tuple[tuple[str, int, int], ...]
     overpaying_pools: tuple[str, ...]
 
     def rows(
-        self, dropped: Iterable[str] = (), banned: Collection[tuple[str, int]] = ()
+        self, dropped_pools: Iterable[str] = (), banned_edges: Collection[tuple[str, int]] = ()
     ) -> IndexArray:
         """Return the rows of all pools, except some pools and some directions (pool, source)."""
-        excluded = set(dropped)
+        excluded = set(dropped_pools)
         rows = (
             row
             for row, pool_edge in enumerate(self.pool_edges)
             if pool_edge.pool_address not in excluded
-            and (pool_edge.pool_address, pool_edge.source) not in banned
+            and (pool_edge.pool_address, pool_edge.source) not in banned_edges
         )
         return np.array(list(rows), dtype=np.intp)
 
-    def least_gas(self, used: Collection[tuple[str, int]]) -> float:
+    def least_gas(self, used_directions: Collection[tuple[str, int]]) -> float:
         """Return the least gas value of a plan that uses these directions (pool, source) once, in
         units of the scale.
         """
         gas = [
-            float(self.after_charges.charges[row]) - edge.curves.rounding_loss
+            float(self.real_after_charges.charges[row]) - edge.curves.rounding_loss
             for row, edge in enumerate(self.pool_edges)
-            if (edge.pool_address, edge.source) in used
+            if (edge.pool_address, edge.source) in used_directions
         ]
-        return self.base_gas + math.fsum(gas) if used else 0.0
+        return self.base_gas + math.fsum(gas) if used_directions else 0.0
 
 
 def build_pool_graph(
-    problem: Problem, scale: float, max_cost: Fraction | None = None, *, counts_units: bool = True
+    problem: Problem,
+    scale: float,
+    max_cost: Fraction | None = None,
+    *,
+    counts_rounding: bool = True,
 ) -> PoolGraph:
     """Return the graph of usable pools, without units that cost more than `max_cost` per unit of
-    value. Without `counts_units`, losses to rounding are ignored here and counted by the
+    value. Without `counts_rounding`, losses to rounding are ignored here and counted by the
     integer planning.
     """
-    pool_edges, below_floor, overpaying_pools = [], [], []
+    pool_edges, directions_below_floor, overpaying_pools = [], [], []
     largest_value = max(problem.total, Fraction(scale))
     for pool in problem.pools.values():
         for token_in, token_out in ((pool.token0, pool.token1), (pool.token1, pool.token0)):
-            least_rate_of_pool = problem.least_rate(pool, token_in)
+            pool_least_rate = problem.least_rate(pool, token_in)
             if max_cost is not None:
-                least_rate_of_pool = max(least_rate_of_pool, 1 - max_cost)
+                pool_least_rate = max(pool_least_rate, 1 - max_cost)
             prices = (problem.price(token_in), problem.price(token_out))
             edge_indices = (problem.index_by_token[token_in], problem.index_by_token[token_out])
             curves = build_trade_curves(
-                pool, token_in, *prices, scale, problem.impact_bps, least_rate_of_pool
+                pool, token_in, *prices, scale, problem.impact_bps, pool_least_rate
             )
-            if curves is not None and counts_units:
+            if curves is not None and counts_rounding:
                 portfolio_raw = largest_value / prices[0]
                 unit_values = (float(price) / scale for price in prices)
                 curves = in_whole_units(curves, pool.quoter(token_in), portfolio_raw, *unit_values)
             if curves is None:
-                below_floor.append((pool.address, *edge_indices))
+                directions_below_floor.append((pool.address, *edge_indices))
             elif curves.real.best_rate > MAX_RATE:
                 overpaying_pools.append(pool.address)
             else:
@@ -566,7 +595,7 @@ def build_pool_graph(
         float(problem.leg_data_fee) / scale,
     )
     edge_ends = [(edge.source, edge.target) for edge in pool_edges]
-    router = problem.gas.router
+    router = problem.gas_inputs.router
     charges = np.array(
         [
             least_leg_gas_units(problem.pools[edge.pool_address], router) * gas_unit_value
@@ -575,26 +604,28 @@ def build_pool_graph(
             for edge in pool_edges
         ]
     )
-    real = [edge.curves.real for edge in pool_edges]
-    counted = [edge.curves.counted for edge in pool_edges]
-    after_charges = charged_curves(edge_ends, real, charges)
+    real_curves = [edge.curves.real for edge in pool_edges]
+    counted_curves = [edge.curves.counted for edge in pool_edges]
+    real_after_charges = charged_curves(edge_ends, real_curves, charges)
     counted_after_charges = (
-        charged_curves(edge_ends, counted, charges) if pays_above_reference else after_charges
+        charged_curves(edge_ends, counted_curves, charges)
+        if pays_above_reference
+        else real_after_charges
     )
     all_rows = np.arange(len(pool_edges), dtype=np.intp)
     return PoolGraph(
         problem,
         scale,
         tuple(pool_edges),
-        after_charges.stacked.rows(all_rows),
+        real_after_charges.stacked.rows(all_rows),
         counted_after_charges.stacked.rows(all_rows),
-        after_charges,
+        real_after_charges,
         counted_after_charges,
         pays_above_reference,
         gas_unit_value,
         least_base_gas_units(router) * gas_unit_value,
         leg_data_fee,
-        tuple(below_floor),
+        tuple(directions_below_floor),
         tuple(overpaying_pools),
     )
 
@@ -604,8 +635,8 @@ def first_leg_cost(graph: PoolGraph, flow: EdgeFlow) -> float:
     it loses to whole base units, in units of the scale.
     """
     pool, curves = graph.problem.pools[flow.pool_edge.pool_address], flow.pool_edge.curves
-    ticks_passed = curves.ticks.edges_passed(flow.amount_in)
-    gas = leg_gas_units(pool, ticks_passed, router=graph.problem.gas.router)
+    ticks_passed = curves.tick_curve.edges_passed(flow.amount_in)
+    gas = leg_gas_units(pool, ticks_passed, router=graph.problem.gas_inputs.router)
     return gas * graph.gas_unit_value + graph.leg_data_fee + curves.rounding_loss
 
 
@@ -614,7 +645,9 @@ def repeat_leg_cost(graph: PoolGraph, pool_edge: PoolEdge) -> float:
     because its storage slots were already touched.
     """
     return (
-        repeat_leg_gas_units(graph.problem.pools[pool_edge.pool_address], graph.problem.gas.router)
+        repeat_leg_gas_units(
+            graph.problem.pools[pool_edge.pool_address], graph.problem.gas_inputs.router
+        )
         * graph.gas_unit_value
         + graph.leg_data_fee
         + pool_edge.curves.rounding_loss

@@ -31,11 +31,11 @@ from agent.model import (
     TopUp,
 )
 from agent.planning import gas_refill, partial_plans, planner
+from agent.planning.cost_reasons import ALLOWED_PHRASE
 from agent.planning.limit_swaps import limit_swap
 from agent.planning.plan_builder import LOCKED, MIN_TRADE, PLAN_COST
 from agent.planning.purchases import plan_purchase
 from agent.planning.rounding import plan_pools_out_of_ticks
-from agent.planning.why_not import ALLOWED_PHRASE
 from agent.policy import minimum, quarantine
 from agent.policy.cash_flows import balance_changes, cash_limit, purchases, transfers
 from agent.policy.decide import decide
@@ -52,14 +52,14 @@ class Proposal:
     """A decision on one snapshot with its drifts, and a plan if it trades.
 
     `step` is the decision's step if it differs from the given one: with exits blocked, or with
-    amounts newly excluded or restored. `ticks_end` is true if an order or slice waits for a price
-    that further ticks might reach.
+    amounts newly excluded or restored. `needs_more_ticks` is true if an order or slice waits for a
+    price that further ticks might reach.
     """
 
     decided: DecisionResult
     plan: Plan | None
     step: StepInput | None = None
-    ticks_end: bool = False
+    needs_more_ticks: bool = False
 
 
 class RefusedWithBlockedExits(Refused):
@@ -68,13 +68,13 @@ class RefusedWithBlockedExits(Refused):
     def __init__(self, step: StepInput, refusal: Refused) -> None:
         super().__init__(
             "; ".join(
-                part
-                for part in (
+                text
+                for text in (
                     refusal.message,
                     blocked_exits.format_blocked_exits(step),
                     step.excluded.reason,
                 )
-                if part
+                if text
             ),
             refusal.verdicts,
             refusal.remedy,
@@ -97,16 +97,16 @@ def rebalance(step_input: StepInput) -> Proposal:
     absorb within the limits is excluded, and the rest continues. An unexplained increase that lifts
     the portfolio above portfolio.max_live_value is excluded too.
     """
-    return _rebalance_after_exits(step_input, _exits_first(step_input))
+    return _propose_after_exits(step_input, _propose_exits_first(step_input))
 
 
-def _rebalance_after_exits(step_input: StepInput, exit_proposal: Proposal) -> Proposal:
+def _propose_after_exits(step_input: StepInput, exit_proposal: Proposal) -> Proposal:
     """Return the proposal after exits were tried."""
     if exit_proposal.plan is not None:
         return exit_proposal
     step = exit_proposal.step or step_input
     try:
-        proposal = _beside_purchase(step, exit_proposal.decided)
+        proposal = _propose_beside_purchase(step, exit_proposal.decided)
         return replace(proposal, step=proposal.step or exit_proposal.step)
     except Refused as refusal:
         if exit_proposal.step is not None or step.excluded.reason:
@@ -114,7 +114,7 @@ def _rebalance_after_exits(step_input: StepInput, exit_proposal: Proposal) -> Pr
         raise
 
 
-def _beside_purchase(step: StepInput, decided: DecisionResult) -> Proposal:
+def _propose_beside_purchase(step: StepInput, decided: DecisionResult) -> Proposal:
     """Return the proposal. If the open purchase waits or is refused, and a trigger would fire even
     after it, the trigger's trade ends the purchase, whose rest is drift.
 
@@ -126,7 +126,7 @@ def _beside_purchase(step: StepInput, decided: DecisionResult) -> Proposal:
     try:
         proposal_of_purchase = _propose_decision(step, decided)
     except Refused:
-        if (proposal := _trigger_beside_purchase(step, active_purchase)) is None:
+        if (proposal := _propose_trigger_trade(step, active_purchase)) is None:
             raise
         return proposal
     if (
@@ -135,10 +135,10 @@ def _beside_purchase(step: StepInput, decided: DecisionResult) -> Proposal:
         or not isinstance(proposal_of_purchase.decided.decision, Hold)
     ):
         return proposal_of_purchase
-    return _trigger_beside_purchase(step, active_purchase) or proposal_of_purchase
+    return _propose_trigger_trade(step, active_purchase) or proposal_of_purchase
 
 
-def _trigger_beside_purchase(step: StepInput, active_purchase: PurchaseProgress) -> Proposal | None:
+def _propose_trigger_trade(step: StepInput, active_purchase: PurchaseProgress) -> Proposal | None:
     """Return the trade of a trigger that fires although the rest of the purchase will be bought;
     None without one.
     """
@@ -154,10 +154,14 @@ def _trigger_beside_purchase(step: StepInput, active_purchase: PurchaseProgress)
         return None
     if proposal.plan is None:
         return None
-    return _end_purchase(proposal, active_purchase, "a trigger acts, and its rest is drift now")
+    return _with_purchase_ended(
+        proposal, active_purchase, "a trigger acts, and its rest is drift now"
+    )
 
 
-def _end_purchase(proposal: Proposal, active_purchase: PurchaseProgress, why: str) -> Proposal:
+def _with_purchase_ended(
+    proposal: Proposal, active_purchase: PurchaseProgress, why: str
+) -> Proposal:
     """Return the proposal made without the purchase, with the end of the purchase."""
     step = proposal.step
     if step is not None:
@@ -166,7 +170,7 @@ def _end_purchase(proposal: Proposal, active_purchase: PurchaseProgress, why: st
     return replace(proposal, decided=replace(proposal.decided, purchase=purchase_result), step=step)
 
 
-def _end_unprofitable_rest(
+def _propose_rest_as_drift(
     step: StepInput,
     active_purchase: PurchaseProgress,
     decided: DecisionResult,
@@ -184,27 +188,29 @@ def _end_unprofitable_rest(
         proposal = _propose_decision(step_without_purchase, decide(step_without_purchase))
     except Refused as refusal:
         hold = replace(end_hold, reason=f"{end_hold.reason}; {refusal.message}")
-        proposal = Proposal(decided.held(hold), None)
+        proposal = Proposal(decided.without_trades(hold), None)
     else:
         if isinstance(decision := proposal.decided.decision, Hold):
             hold = replace(decision, reason=f"{end_hold.reason}; {decision.reason}")
             proposal = replace(proposal, decided=replace(proposal.decided, decision=hold))
-    return _end_purchase(proposal, active_purchase, why)
+    return _with_purchase_ended(proposal, active_purchase, why)
 
 
 def _propose_decision(step: StepInput, decided: DecisionResult) -> Proposal:
     match decided.decision:
         case Rebalance() as decision:
-            return _or_beside_spot(step, decision, _plan_rebalance(step, decided, decision))
+            return _or_layers_beside_spot(step, decision, _plan_rebalance(step, decided, decision))
         case LayerDecision():
-            return _in_layer(step, decided)
+            return _propose_in_layer(step, decided)
         case TopUp() as decision:
             return Proposal(decided, gas_refill.plan_top_up(step, decision))
         case Hold() | Halt():
             return Proposal(decided, None)
 
 
-def _or_beside_spot(step: StepInput, decision: Rebalance, spot_proposal: Proposal) -> Proposal:
+def _or_layers_beside_spot(
+    step: StepInput, decision: Rebalance, spot_proposal: Proposal
+) -> Proposal:
     """Return the proposal of the layers that act beside the spot portfolio if its trade is not
     worth its cost, so that a remaining spot drift does not delay them.
     """
@@ -221,17 +227,17 @@ def _or_beside_spot(step: StepInput, decision: Rebalance, spot_proposal: Proposa
     )
 
 
-def _in_layer(step: StepInput, decided: DecisionResult) -> Proposal:
+def _propose_in_layer(step: StepInput, decided: DecisionResult) -> Proposal:
     """Return the plan of a layer's decision; if the layer can do nothing, the proposal without
     it, with the reason.
     """
-    result = layers.PLANS[type(decided.decision)](step, decided)
-    if isinstance(result, Plan):
-        return Proposal(replace(decided, decision=result.decision), result)
-    return _propose_decision(result, decide(result))
+    plan_or_step = layers.PLANS[type(decided.decision)](step, decided)
+    if isinstance(plan_or_step, Plan):
+        return Proposal(replace(decided, decision=plan_or_step.decision), plan_or_step)
+    return _propose_decision(plan_or_step, decide(plan_or_step))
 
 
-def _exits_first(step_input: StepInput) -> Proposal:
+def _propose_exits_first(step_input: StepInput) -> Proposal:
     """Return the first exit that can be sold now, with its plan; else the decision without blocked
     or backing-off exits.
 
@@ -247,24 +253,24 @@ def _exits_first(step_input: StepInput) -> Proposal:
         and plan is None
         and isinstance(decision := decided.decision, Rebalance)
     ):
-        plan_or_block = blocked_exits.backing_off_exit(
+        plan_or_blocked_exit = blocked_exits.backing_off_exit(
             step.snapshot, step.history.failures, token
         ) or plan_exit(step, decision, token)
-        if isinstance(plan_or_block, Plan):
-            plan = plan_or_block
+        if isinstance(plan_or_blocked_exit, Plan):
+            plan = plan_or_blocked_exit
         else:
-            step = blocked_exits.exclude_blocked_exits(step, [plan_or_block])
+            step = blocked_exits.exclude_blocked_exits(step, [plan_or_blocked_exit])
             decided = decide(step)
     if (
         plan is None
         and (
-            step_without_rises := cash_limit.exclude_unexplained_increases(
+            step_without_increases := cash_limit.exclude_unexplained_increases(
                 step_input if step is restored_step else step
             )
         )
         is not step
     ):
-        step, decided = step_without_rises, decide(step_without_rises)
+        step, decided = step_without_increases, decide(step_without_increases)
     return Proposal(decided, plan, None if step is step_input else step)
 
 
@@ -288,28 +294,28 @@ def plan_exit(step: StepInput, decision: Rebalance, token: str) -> Plan | Blocke
     token may be at fault.
     """
     if blocked_exits.avoids_other_tokens(step.history, step.progress.direct, token):
-        between = (token, step.portfolio.numeraire.address)
-        if isinstance(plan := _plan_exit_between(step, decision, token, between), Plan):
+        between_tokens = (token, step.portfolio.numeraire.address)
+        if isinstance(plan := _plan_exit_between(step, decision, token, between_tokens), Plan):
             return plan
     return _plan_exit_between(step, decision, token)
 
 
 def _plan_exit_between(
-    step: StepInput, decision: Rebalance, token: str, between: Collection[str] = ()
+    step: StepInput, decision: Rebalance, token: str, between_tokens: Collection[str] = ()
 ) -> Plan | BlockedExit:
     try:
-        plan = planner.plan(step, decision, between=between)
+        plan = planner.plan(step, decision, between_tokens=between_tokens)
     except planner.NothingPlanned as no_plan:
         label = step.portfolio.token(token).label
         cost_reasons = (
-            item.why
-            for item in no_plan.off_target
-            if item.what == label and ALLOWED_PHRASE in item.why
+            skipped_item.why
+            for skipped_item in no_plan.off_target
+            if skipped_item.what == label and ALLOWED_PHRASE in skipped_item.why
         )
         return BlockedExit(token, next(cost_reasons, no_plan.message), blocked_exits.REMEDY)
     if token in _sold_tokens(step.portfolio, plan):
         return plan
-    reasons = {item.what: item.why for item in plan.skipped}
+    reasons = {skipped_item.what: skipped_item.why for skipped_item in plan.skipped}
     why = reasons.get(
         step.portfolio.token(token).label, "the market absorbs none of it within the limits"
     )
@@ -340,7 +346,7 @@ def decision_at(step_input: StepInput) -> DecisionResult:
         if needs_plan:
             decision_result = rebalance(step_input).decided
         else:
-            decision_result = _held_unless_worth_it(step_input, decided)
+            decision_result = _hold_unless_worth_it(step_input, decided)
     except Refused:
         return decided
     is_held = (
@@ -350,7 +356,7 @@ def decision_at(step_input: StepInput) -> DecisionResult:
     return decision_result if is_held or needs_plan else decided
 
 
-def _held_unless_worth_it(step: StepInput, decided: DecisionResult) -> DecisionResult:
+def _hold_unless_worth_it(step: StepInput, decided: DecisionResult) -> DecisionResult:
     """Return the decision, or a hold if the plan, not split into parts, is not worth its cost.
 
     Raises Refused if the plan is refused for any other reason.
@@ -382,9 +388,9 @@ def _plan_rebalance(
                 raise
             active_purchase = step_input.history.cash_flows.purchase
             if active_purchase is not None and decided.purchase.due is not None:
-                return _end_unprofitable_rest(step_input, active_purchase, decided, no_plan)
+                return _propose_rest_as_drift(step_input, active_purchase, decided, no_plan)
             return _hold_not_worth_it(step_input, decided, decision, no_plan)
-        return _layers_or_hold(
+        return _propose_layers_or_hold(
             step_input,
             decided,
             no_plan_reason(decision.reason, no_plan.message, zone, step_input.portfolio),
@@ -401,7 +407,7 @@ def _plan_rebalance(
     decided_with_saving = replace(decided, zone=replace(zone, saving=plan.saving))
     if plan.saving.worth_it:
         return _schedule_plan(step_input, decided_with_saving, decision, plan)
-    return _layers_or_hold(
+    return _propose_layers_or_hold(
         step_input,
         decided_with_saving,
         uneconomic_plan_reason(decision.reason, plan.saving, step_input.portfolio, zone.horizon_s),
@@ -415,7 +421,7 @@ def _schedule_plan(
     return Proposal(
         decided,
         scheduled_plan,
-        ticks_end=scheduled_plan is None and bool(plan_pools_out_of_ticks(step, plan.legs)),
+        needs_more_ticks=scheduled_plan is None and bool(plan_pools_out_of_ticks(step, plan.legs)),
     )
 
 
@@ -436,7 +442,7 @@ def _hold_not_worth_it(
         no_plan.kept_by,
     )
     return Proposal(
-        decided.held(
+        decided.without_trades(
             hold, _short_reason(step.snapshot, step.portfolio, step.limits, decided, no_plan)
         ),
         None,
@@ -464,20 +470,24 @@ def _not_worth_reason(
 ) -> str:
     if no_plan.kept_by == LOCKED:
         return no_plan.message
-    cost_items = [item for item in no_plan.off_target if ALLOWED_PHRASE in item.why]
+    cost_items = [
+        skipped_item for skipped_item in no_plan.off_target if ALLOWED_PHRASE in skipped_item.why
+    ]
     if cost_items:
-        why = "; ".join(f"{item.what} {item.why}" for item in cost_items)
+        why = "; ".join(f"{skipped_item.what} {skipped_item.why}" for skipped_item in cost_items)
         return f"not worth its cost (limits.plan_cost {limits.plan_cost_bps} bps): {why}"
     if no_plan.kept_by == MIN_TRADE:
         return minimum.too_small_to_trade_reason(portfolio, limits, no_plan.drift)
     return minimum.not_worth_reason(snapshot, portfolio, limits, decided.references, no_plan.drift)
 
 
-def _layers_or_hold(step: StepInput, decided: DecisionResult, why: str) -> Proposal:
+def _propose_layers_or_hold(step: StepInput, decided: DecisionResult, why: str) -> Proposal:
     """Return what layers do, or the hold of a zone in which no swap saves more than it costs."""
     decision = without_swaps(step, decided.references.by_token, Hold(why))
     decided = replace(decided, decision=decision)
-    return Proposal(decided, None) if isinstance(decision, Hold) else _in_layer(step, decided)
+    return (
+        Proposal(decided, None) if isinstance(decision, Hold) else _propose_in_layer(step, decided)
+    )
 
 
 def manual_swap(token_in: str, token_out: str, amount_in_raw: int) -> Proposer:
@@ -488,7 +498,7 @@ def manual_swap(token_in: str, token_out: str, amount_in_raw: int) -> Proposer:
         plan = planner.plan_swap(step, token_in, token_out, amount_in_raw)
         decided = decide(step)  # a due slice stays due, and a triggered exit is not included
         return Proposal(
-            replace(decided.alone(plan.decision), exit_token=""),
+            replace(decided.postponed_for(plan.decision), exit_token=""),
             plan,
             step,
         )
@@ -505,28 +515,34 @@ def waiting_orders(orders: Sequence[LimitOrder]) -> Proposer:
     """
 
     def propose(step_input: StepInput) -> Proposal:
-        exit_proposal = _exits_first(step_input)
-        filled, ticks_end = None, False
+        exit_proposal = _propose_exits_first(step_input)
+        fill_proposal, needs_more_ticks = None, False
         decision = exit_proposal.decided.decision
-        reduces = isinstance(decision, AdjustFutures) and decision.is_reducing
-        must_wait = isinstance(decision, Halt) or reduces
+        reduces_futures = isinstance(decision, AdjustFutures) and decision.is_reducing
+        must_wait = isinstance(decision, Halt) or reduces_futures
         if not must_wait and exit_proposal.plan is None:
-            filled, _, ticks_end = _fill_first(step_input, exit_proposal.decided, orders)
-        if filled is not None:
-            return filled
-        proposal = _rebalance_after_exits(step_input, exit_proposal)
-        return replace(proposal, ticks_end=proposal.ticks_end or ticks_end)
+            fill_proposal, _, needs_more_ticks = _propose_first_fill(
+                step_input, exit_proposal.decided, orders
+            )
+        if fill_proposal is not None:
+            return fill_proposal
+        proposal = _propose_after_exits(step_input, exit_proposal)
+        return replace(proposal, needs_more_ticks=proposal.needs_more_ticks or needs_more_ticks)
 
     return propose
 
 
-def _fill_first(
+def _propose_first_fill(
     step_input: StepInput, decided: DecisionResult, orders: Sequence[LimitOrder]
 ) -> tuple[Proposal | None, str, bool]:
     """Return the first order whose price is reached; otherwise why the last one waits, and whether
     more ticks might reach its price.
     """
-    why, ticks_end, step_input = "", False, cash_limit.exclude_unexplained_increases(step_input)
+    why, needs_more_ticks, step_input = (
+        "",
+        False,
+        cash_limit.exclude_unexplained_increases(step_input),
+    )
     for order in orders:
         if (
             why := expiry_reason(step_input.snapshot, step_input.execution, order)
@@ -542,12 +558,14 @@ def _fill_first(
                 step_input, order.token_in, order.token_out, order.amount_in_raw, order.price
             )
         except KnownTicksExceeded as ticks_error:
-            why, ticks_end = ticks_error.message, True
+            why, needs_more_ticks = ticks_error.message, True
             continue
         if plan is not None:
-            filled = replace(decided.held(plan.decision), reviewed=False, order=order.id)
-            return Proposal(filled, plan, step_input, ticks_end), "", ticks_end
-    return None, why, ticks_end
+            fill_decision = replace(
+                decided.without_trades(plan.decision), reviewed=False, order=order.id
+            )
+            return Proposal(fill_decision, plan, step_input, needs_more_ticks), "", needs_more_ticks
+    return None, why, needs_more_ticks
 
 
 def _blocked_purchase_reason(portfolio: Portfolio, orders: OrderStates, order: LimitOrder) -> str:
@@ -574,19 +592,21 @@ def single_order(order: LimitOrder) -> Proposer:
     """
 
     def propose(step_input: StepInput) -> Proposal:
-        exit_proposal = _exits_first(step_input)
+        exit_proposal = _propose_exits_first(step_input)
         decided = exit_proposal.decided
         if isinstance(decided.decision, Halt):
             return Proposal(replace(decided, reviewed=False), None)
-        why, ticks_end = f"waits: {decided.decision.reason}", False
+        why, needs_more_ticks = f"waits: {decided.decision.reason}", False
         if exit_proposal.plan is None:
-            filled, why, ticks_end = _fill_first(step_input, decided, (order,))
-            if filled is not None:
-                return filled
+            fill_proposal, why, needs_more_ticks = _propose_first_fill(
+                step_input, decided, (order,)
+            )
+            if fill_proposal is not None:
+                return fill_proposal
         return Proposal(
-            decided.alone(Hold(why)),
+            decided.postponed_for(Hold(why)),
             None,
-            ticks_end=ticks_end,
+            needs_more_ticks=needs_more_ticks,
         )
 
     return propose
@@ -597,7 +617,9 @@ def _sold_tokens(portfolio: Portfolio, plan: Plan) -> tuple[str, ...]:
     order.
     """
     spent_tokens = {
-        portfolio.priced_as(leg.token_in) for leg in plan.legs if leg.source is LegFunding.WALLET
+        portfolio.pricing_token(leg.token_in)
+        for leg in plan.legs
+        if leg.source is LegFunding.WALLET
     }
     return tuple(
         asset.token.address

@@ -42,7 +42,7 @@ def plan_proportional_part(
     an asset cannot move at all. If no fraction fits the remainder of limits.daily_loss, the plan
     may exceed it.
     """
-    min_value = _least_trade(step.limits)
+    min_value = _min_trade_value(step.limits)
     move_values = {
         token: value
         for token, value in corrections(decided.drifts, decision.goal).items()
@@ -97,7 +97,7 @@ def _part_that_fits(step: StepInput, plan: Plan) -> Fraction:
     """
     if fits_daily_loss(step, plan):
         return Fraction(1)
-    if plan.exits:
+    if plan.is_exit:
         loss_left = daily_loss_left_for_exits(step) or Fraction(0)
         gas = plan.cost.gas + plan.cost.approvals
         loss = plan.cost.total
@@ -112,7 +112,7 @@ def _part_that_fits(step: StepInput, plan: Plan) -> Fraction:
 
 def _has_useful_room(step: StepInput) -> bool:
     """True if enough of limits.daily_loss remains for a part."""
-    day_limit = daily_loss_left(
+    daily_loss_limit = daily_loss_left(
         replace(
             step,
             history=replace(
@@ -121,7 +121,8 @@ def _has_useful_room(step: StepInput) -> bool:
         )
     )
     return (
-        day_limit is None or (daily_loss_left(step) or Fraction(0)) >= day_limit * MIN_USEFUL_SHARE
+        daily_loss_limit is None
+        or (daily_loss_left(step) or Fraction(0)) >= daily_loss_limit * MIN_USEFUL_SHARE
     )
 
 
@@ -150,7 +151,7 @@ def _reached_fractions(
             (leg.token_in, -leg.amount_in_raw, leg.source is LegFunding.WALLET),
             (leg.token_out, leg.amount_out_raw, leg.sink is LegFunding.WALLET),
         ):
-            asset = portfolio.priced_as(token)
+            asset = portfolio.pricing_token(token)
             if in_wallet and asset in moved_values:
                 moved_values[asset] += raw * prices[asset]
     numeraire = portfolio.numeraire.address
@@ -165,10 +166,10 @@ def move_value(decided: DecisionResult, goal: Goal) -> Value:
     """Return the value to sell, or to buy if that is more, until the goal is reached."""
     move_values = corrections(decided.drifts, goal).values()
     return max(
-        sum((move for move in move_values if move > 0), Fraction(0)),
-        -sum((move for move in move_values if move < 0), Fraction(0)),
+        sum((correction for correction in move_values if correction > 0), Fraction(0)),
+        -sum((correction for correction in move_values if correction < 0), Fraction(0)),
     )
 
 
-def _least_trade(limits: Limits) -> Value:
+def _min_trade_value(limits: Limits) -> Value:
     return max(limits.min_trade or Fraction(0), Fraction(1))

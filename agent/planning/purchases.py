@@ -45,7 +45,7 @@ def plan_purchase(
             )
             reason = f"{decision.reason}; {wait_reason}; {cancel_text}"
             hold = Hold(reason, kept_by=DAILY_LOSS)
-            return decided.held(hold), None
+            return decided.without_trades(hold), None
         reason = f"{decision.reason}{daily_loss_reason(step, decision, whole_plan)}"
         decision = replace(decision, reason=reason)
         due_part = PurchasePart(active_purchase.done + 1, fraction, intended_value)
@@ -56,18 +56,18 @@ def plan_purchase(
         return decided, plan
     if active_purchase is not None:
         kind = active_purchase.terms.kind
-    terms = _terms(step, decided, kind, intended_value, ceil_int(1 / fraction))
+    terms = _purchase_terms(step, decided, kind, intended_value, ceil_int(1 / fraction))
     if fraction < 1:
         progress = purchases.format_progress(terms, 0)
         why_part = daily_loss_reason(step, decision, whole_plan)
         decision = replace(decision, reason=f"{decision.reason}; {progress}{why_part}")
     due_part = PurchasePart(1, fraction, intended_value)
-    result = PurchaseResult(due_part, decided.purchase.ended, terms)
-    decided = replace(decided, decision=decision, purchase=result)
+    purchase_result = PurchaseResult(due_part, decided.purchase.ended, terms)
+    decided = replace(decided, decision=decision, purchase=purchase_result)
     return decided, replace(plan, decision=decision)
 
 
-def _terms(
+def _purchase_terms(
     step: StepInput,
     decided: DecisionResult,
     kind: PurchaseKind,

@@ -109,7 +109,7 @@ def raise_money(token: str) -> Proposer:
                         f" {parts_done + ceil_int(Fraction(short_before_raw, short_before_raw - short_after_raw))}"
                     ),
                 )
-                return _by_owner(step, decision, replace(partial_plan, decision=decision))
+                return _owner_proposal(step, decision, replace(partial_plan, decision=decision))
         _require_raised(step.snapshot, step.portfolio, step.limits, plan, token)
         if parts_done:
             plan = replace(
@@ -118,7 +118,7 @@ def raise_money(token: str) -> Proposer:
                     decision, reason=f"{decision.reason}, part {parts_done + 1} of {parts_done + 1}"
                 ),
             )
-        return _by_owner(step, plan.decision, plan)
+        return _owner_proposal(step, plan.decision, plan)
 
     return propose
 
@@ -132,7 +132,7 @@ def invest(deposits: Mapping[str, int], included_purchase_id: str = "") -> Propo
     """
 
     def propose(step: StepInput) -> Proposal:
-        usable_amounts = cash_limit.usable_part(
+        usable_amounts = cash_limit.usable_deposits(
             step.portfolio.numeraire, step.history.cash_flows.cash, deposits
         )
         message = cash_limit.append_excluded(step.excluded, "invest the deposit")
@@ -141,7 +141,7 @@ def invest(deposits: Mapping[str, int], included_purchase_id: str = "") -> Propo
                 f"{message}; {cash_limit.limit_remedy(step.portfolio, step.history.cash_flows)}"
             )
         if not usable_amounts:
-            return _uninvested(
+            return _uninvested_proposal(
                 step, cash_limit.limit_remedy(step.portfolio, step.history.cash_flows)
             )
         if step.limits.first_purchase_s is None:
@@ -153,14 +153,14 @@ def invest(deposits: Mapping[str, int], included_purchase_id: str = "") -> Propo
             try:
                 plan = partial_plans.plan_within_daily_loss(step, decision)
             except planner.NothingPlanned as no_plan:
-                return _uninvested(step, no_plan.message)
-            return _by_owner(step, plan.decision, plan)
+                return _uninvested_proposal(step, no_plan.message)
+            return _owner_proposal(step, plan.decision, plan)
         active_purchase = step.history.cash_flows.purchase
         if active_purchase is None or active_purchase.id == included_purchase_id:
             invested_amounts = tuple(sorted(usable_amounts.items()))
             flows = replace(step.history.cash_flows, invested=invested_amounts)
             step = replace(step, history=replace(step.history, cash_flows=flows))
-        decided = _by_owner(step, Hold(""), None).decided
+        decided = _owner_proposal(step, Hold(""), None).decided
         decision = Rebalance(
             message,
             purchases.purchase_goal(step, decided.drifts),
@@ -171,15 +171,15 @@ def invest(deposits: Mapping[str, int], included_purchase_id: str = "") -> Propo
         try:
             decided, part_plan = plan_purchase(step, decided, decision, PurchaseKind.TOP_UP)
         except planner.NothingPlanned as no_plan:
-            return _uninvested(step, no_plan.message)
+            return _uninvested_proposal(step, no_plan.message)
         return Proposal(decided, part_plan, step)
 
     return propose
 
 
-def _uninvested(step: StepInput, why: str) -> Proposal:
+def _uninvested_proposal(step: StepInput, why: str) -> Proposal:
     message = f"the deposit stays uninvested for now: {why}"
-    return _by_owner(step, Hold(cash_limit.append_excluded(step.excluded, message)), None)
+    return _owner_proposal(step, Hold(cash_limit.append_excluded(step.excluded, message)), None)
 
 
 def sell_everything(step: StepInput) -> Proposal:
@@ -198,19 +198,21 @@ def _sell_all_assets(original_step: StepInput) -> Proposal:
     halt_decision: Halt | None = None
     layer_refusal: Refused | None = None
     step = quarantine.exclude_unpriced(original_step)
-    for sell_first in layers.SHUTDOWN_RELEASES:
-        match sell_first(step):
+    for release_holdings in layers.SHUTDOWN_RELEASES:
+        match release_holdings(step):
             case Plan() as plan:
-                return _by_owner(step, plan.decision, plan)
+                return _owner_proposal(step, plan.decision, plan)
             case Halt() as halt if not spares_exits(halt):
-                return _by_owner(step, halt, None)
+                return _owner_proposal(step, halt, None)
             case Halt() as halt:
                 halt_decision = halt
             case Refused() as refusal:  # a manipulated pool must not delay the wallet's assets
                 layer_refusal = refusal
     drifts = compute_drifts(step, reference_prices(step).by_token)
     if investable_total(drifts) == 0 and step is original_step:
-        return _by_owner(step, Hold("nothing to sell: all balances are zero or reserved"), None)
+        return _owner_proposal(
+            step, Hold("nothing to sell: all balances are zero or reserved"), None
+        )
     numeraire, blocked_exits = step.portfolio.numeraire.address, [*step.blocked_exits]
     for asset_drift in exits.in_exit_order(
         step.history,
@@ -227,13 +229,13 @@ def _sell_all_assets(original_step: StepInput) -> Proposal:
     if layer_refusal is not None:
         raise layer_refusal
     if halt_decision is not None:
-        return _by_owner(step, halt_decision, None)
+        return _owner_proposal(step, halt_decision, None)
     remaining = [
         f"{step.portfolio.token(blocked_exit.token).label} stays: {blocked_exit.why}"
         for blocked_exit in blocked_exits
         if blocked_exit.why
     ]
-    return _by_owner(step, Hold("; ".join([SOLD_OUT, *remaining])), None)
+    return _owner_proposal(step, Hold("; ".join([SOLD_OUT, *remaining])), None)
 
 
 def sell_out(token: str) -> Proposer:
@@ -246,7 +248,7 @@ def sell_out(token: str) -> Proposer:
         drifts = decided.drifts
         if isinstance(decided.decision, Halt) and not drifts:
             if not spares_exits(decided.decision) or exit_price_fault(step, token):
-                return _by_owner(step, decided.decision, None)
+                return _owner_proposal(step, decided.decision, None)
             drifts = compute_drifts(step, reference_prices(step).by_token)
         blocked_reasons = [
             blocked_exit.why for blocked_exit in step.blocked_exits if blocked_exit.token == token
@@ -254,13 +256,15 @@ def sell_out(token: str) -> Proposer:
         if not blocked_reasons and not any(
             drift.token == token and drift.investable_raw for drift in drifts
         ):
-            return _by_owner(step, Hold(f"no {label} is left to sell"), None)
+            return _owner_proposal(step, Hold(f"no {label} is left to sell"), None)
         if not blocked_reasons:
             sale = _sell_out_token(step, drifts, token, f"sell all {label}")
             if isinstance(sale, Proposal):
                 return sale
             blocked_reasons = [sale.why]
-        return _by_owner(step, Hold(f"no more {label} can be sold: {blocked_reasons[0]}"), None)
+        return _owner_proposal(
+            step, Hold(f"no more {label} can be sold: {blocked_reasons[0]}"), None
+        )
 
     return lambda step: replace(
         propose(restored_step := cash_limit.restore_excluded(step)), step=restored_step
@@ -278,7 +282,7 @@ def _sell_out_token(
     )
     if isinstance(plan, BlockedExit):
         return plan
-    proposal = _by_owner(step, plan.decision, plan)
+    proposal = _owner_proposal(step, plan.decision, plan)
     return replace(proposal, decided=replace(proposal.decided, exit_token=token))
 
 
@@ -286,15 +290,17 @@ def rebalance_to_targets(step: StepInput) -> Proposal:
     """Propose a rebalance to the targets after an edit, regardless of trigger and cooldown: in
     full, or the part that limits.daily_loss allows.
     """
-    return _to_targets(step, partial_plans.plan_within_daily_loss)
+    return _propose_targets(step, partial_plans.plan_within_daily_loss)
 
 
 def rebalance_wholly_to_targets(step: StepInput) -> Proposal:
     """Propose a rebalance to the targets in full; the guards judge it against limits.daily_loss."""
-    return _to_targets(step, sales.plan_sales)
+    return _propose_targets(step, sales.plan_sales)
 
 
-def _to_targets(step: StepInput, plan_decision: Callable[[StepInput, Rebalance], Plan]) -> Proposal:
+def _propose_targets(
+    step: StepInput, plan_decision: Callable[[StepInput, Rebalance], Plan]
+) -> Proposal:
     decided = decide(step)
     if isinstance(decided.decision, Halt):
         return Proposal(decided, None)
@@ -308,8 +314,8 @@ def _to_targets(step: StepInput, plan_decision: Callable[[StepInput, Rebalance],
         )
         plan = plan_decision(step, decision)
     except planner.NothingPlanned as no_plan:
-        return _by_owner(step, Hold(no_plan.message), None)
-    return _by_owner(step, plan.decision, plan)
+        return _owner_proposal(step, Hold(no_plan.message), None)
+    return _owner_proposal(step, plan.decision, plan)
 
 
 def unwrap(raw: int) -> Proposer:
@@ -320,18 +326,18 @@ def unwrap(raw: int) -> Proposer:
         decision = TopUp(
             f"{decimal_text(raw, token.decimals)} {token.label} is unwrapped for a payout", raw
         )
-        return _by_owner(step, decision, gas_refill.plan_top_up(step, decision))
+        return _owner_proposal(step, decision, gas_refill.plan_top_up(step, decision))
 
     return propose
 
 
-def _by_owner(step: StepInput, decision: Decision, plan: Plan | None) -> Proposal:
+def _owner_proposal(step: StepInput, decision: Decision, plan: Plan | None) -> Proposal:
     """Return a manual proposal, which neither trades nor ends a due slice and needs no price
     signal.
     """
     decided = decide(step)
     return Proposal(
-        replace(decided.alone(decision), zone=None, exit_token=""),
+        replace(decided.postponed_for(decision), zone=None, exit_token=""),
         plan,
     )
 
@@ -342,27 +348,29 @@ def shortfall_raw(
     """Return the base units of a claim on `token` that the plan's prediction leaves uncovered; 0 or
     less if it covers them.
     """
-    asset = next(member for member in portfolio.assets if member.token.address == token)
-    after_raw = dict(plan.holdings_after)[token]
+    asset = next(candidate for candidate in portfolio.assets if candidate.token.address == token)
+    balance_after_raw = dict(plan.holdings_after)[token]
     if asset.native:
-        after_raw += snapshot.native_wei if plan.native_after_wei is None else plan.native_after_wei
-    return native_coin.reserved_raw(limits, asset) - after_raw
+        balance_after_raw += (
+            snapshot.native_wei if plan.native_after_wei is None else plan.native_after_wei
+        )
+    return native_coin.reserved_raw(limits, asset) - balance_after_raw
 
 
 def _require_raised(
     snapshot: Snapshot, portfolio: Portfolio, limits: Limits, plan: Plan, token: str
 ) -> None:
     """Raise Refused unless the plan's prediction covers the claim."""
-    asset = next(member for member in portfolio.assets if member.token.address == token)
+    asset = next(candidate for candidate in portfolio.assets if candidate.token.address == token)
     if (short_raw := shortfall_raw(snapshot, portfolio, limits, plan, token)) > 0:
-        amount = f"{decimal_text(short_raw, asset.token.decimals)} {asset.token.label}"
+        amount_text = f"{decimal_text(short_raw, asset.token.decimals)} {asset.token.label}"
         reasons = (
-            "; ".join(f"{item.what}: {item.why}" for item in plan.skipped)
+            "; ".join(f"{skipped_item.what}: {skipped_item.why}" for skipped_item in plan.skipped)
             or "the limits allow no more"
         )
         raise Refused(
-            f"{amount} less than requested can be raised now: {reasons}",
-            (Verdict("withdrawal", f"{amount} short", "the whole amount in one plan", False),),
+            f"{amount_text} less than requested can be raised now: {reasons}",
+            (Verdict("withdrawal", f"{amount_text} short", "the whole amount in one plan", False),),
             "withdraw less, or set limits.first_purchase, which raises it in parts",
         )
 

@@ -26,9 +26,9 @@ from agent.units import BPS, Value, floor_int
 @dataclass(slots=True)
 class PlanDraft:
     """Legs so far with their effects: changes of the wallet, and what is sold and bought, by token.
-    `leg_gas` is the gas of each leg, `full_pools` are pools that take no more. `barred` are the
-    pools of legs below their fair floor, with the reason; `untraded_value` is the value not traded
-    because of them.
+    `leg_gas` is the gas of each leg, `full_pools` are pools that take no more. `barred_pools` are
+    the pools of legs below their fair floor, with the reason; `untraded_values` is the value not
+    traded because of them.
     """
 
     legs: list[Leg] = field(default_factory=list)
@@ -37,8 +37,8 @@ class PlanDraft:
     sold_raw: dict[str, int] = field(default_factory=dict)
     bought_raw: dict[str, int] = field(default_factory=dict)
     full_pools: set[str] = field(default_factory=set)
-    barred: dict[str, str] = field(default_factory=dict)
-    untraded_value: dict[str, Value] = field(default_factory=dict)
+    barred_pools: dict[str, str] = field(default_factory=dict)
+    untraded_values: dict[str, Value] = field(default_factory=dict)
     fees: Value = Fraction(0)
     impact: Value = Fraction(0)
     skew: Value = Fraction(0)
@@ -47,7 +47,9 @@ class PlanDraft:
     def gas_units(self, problem: Problem) -> int:
         """Return the gas of the transaction, payment in native coin included; 0 without legs."""
         return plan_gas_units(
-            problem.gas, with_payment_legs(problem.wrapped_native, self.legs), sum(self.leg_gas)
+            problem.gas_inputs,
+            with_payment_legs(problem.wrapped_native, self.legs),
+            sum(self.leg_gas),
         )
 
     def chains(self) -> list[list[int]]:
@@ -60,7 +62,8 @@ class PlanDraft:
     def cost(self, problem: Problem) -> PlanCost:
         """Return the cost of all legs in numeraire base units, missing approvals included."""
         approvals = approval_count(
-            swap_spend(with_payment_legs(problem.wrapped_native, self.legs)), problem.gas.allowances
+            swap_spend(with_payment_legs(problem.wrapped_native, self.legs)),
+            problem.gas_inputs.allowances,
         )
         swap_gas, approval_gas = (
             gas_value(units, 1, problem.gas_unit_value)
@@ -172,23 +175,23 @@ class _RouteTrial:
     amounts: list[int]
     simulated_legs: list[_SimulatedLeg] = field(default_factory=list)
     current_pools: dict[str, Pool] = field(default_factory=dict)
-    spent: dict[tuple[str, str], int] = field(default_factory=dict)
+    spent_raw: dict[tuple[str, str], int] = field(default_factory=dict)
     shortfall: tuple[range, Fraction] | None = None
 
 
 class RouteSimulator:
-    """Simulator of routes on the changing pool states, with the result in `draft`; with `exact`,
-    amounts are not trimmed.
+    """Simulator of routes on the changing pool states, with the result in `draft`; with
+    `is_exact_input`, amounts are not trimmed.
     """
 
-    def __init__(self, problem: Problem, exact: bool = False) -> None:
-        self.problem, self.exact = problem, exact
+    def __init__(self, problem: Problem, is_exact_input: bool = False) -> None:
+        self.problem, self.is_exact_input = problem, is_exact_input
         self.current_pools: dict[str, Pool] = dict(problem.pools)
         self.draft = PlanDraft()
         self.later_raw: dict[str, int] = {}
         """Base units that the routes after this one want, by token sold."""
         self._max_inputs: dict[tuple[str, str], int] = {}
-        self._spent: dict[tuple[str, str], int] = {}
+        self._spent_raw: dict[tuple[str, str], int] = {}
 
     def spendable(self, token: str) -> int:
         """Return base units of the wallet's spendable balance that no leg has taken yet."""
@@ -200,14 +203,16 @@ class RouteSimulator:
         units sold. Sources of a leg below its fair floor are dropped; the other sources of the
         route continue.
         """
-        amounts = self._affordable([source.hops[0][1] for source in route.sources], requested)
+        amounts = self._affordable_amounts(
+            [source.hops[0][1] for source in route.sources], requested
+        )
         for _ in amounts:
             trial = self._largest_fit(route, amounts)
             if trial is None:
                 break
             trial = self._shift_unsold(route, amounts, trial)
-            for sell_out in (True, False):
-                trial = self._trim(route, trial, sell_out)
+            for allows_sell_out in (True, False):
+                trial = self._trim(route, trial, allows_sell_out)
                 legs = [self._leg(simulated_leg) for simulated_leg in trial.simulated_legs]
                 below_floor = [
                     index for index, leg in enumerate(legs) if leg.min_out_raw > leg.amount_out_raw
@@ -229,9 +234,9 @@ class RouteSimulator:
                 return None
             if trial.shortfall is None:
                 return trial
-            sources, share = trial.shortfall
+            sources, fraction = trial.shortfall
             amounts = [
-                max(0, min(raw - 1, floor_int(raw * share))) if source_index in sources else raw
+                max(0, min(raw - 1, floor_int(raw * fraction))) if source_index in sources else raw
                 for source_index, raw in enumerate(amounts)
             ]
         return None
@@ -264,7 +269,7 @@ class RouteSimulator:
         its pool.
         """
         draft, problem = self.draft, self.problem
-        draft.barred[leg.pool] = (
+        draft.barred_pools[leg.pool] = (
             f"pays {leg.amount_out_raw} base units, but the reference price requires at least"
             f" {leg.min_out_raw}"
         )
@@ -276,22 +281,22 @@ class RouteSimulator:
             ),
             Fraction(0),
         )
-        draft.untraded_value[leg.pool] = (
-            draft.untraded_value.get(leg.pool, Fraction(0)) + lost_value
+        draft.untraded_values[leg.pool] = (
+            draft.untraded_values.get(leg.pool, Fraction(0)) + lost_value
         )
         return [
             0 if source_index in sources else raw for source_index, raw in enumerate(trial.amounts)
         ]
 
-    def _trim(self, route: Route, trial: _RouteTrial, sell_out: bool) -> _RouteTrial:
+    def _trim(self, route: Route, trial: _RouteTrial, allows_sell_out: bool) -> _RouteTrial:
         """Return the least amounts with equal output, if one base unit of a token on the route is a
         notable part of the trade. Outputs are whole base units, so excess input is lost to the
-        pool. With `sell_out`, tokens with a target of zero are still sold to the last unit if that
-        costs little.
+        pool. With `allows_sell_out`, tokens with a target of zero are still sold to the last unit
+        if that costs little.
         """
         problem, paid_raw = self.problem, trial.simulated_legs[-1].swap_result.amount_out_raw
         value = paid_raw * problem.price(trial.simulated_legs[-1].token_out)
-        if self.exact or all(
+        if self.is_exact_input or all(
             problem.price(simulated_leg.token_out) * MANY_UNITS <= value
             for simulated_leg in trial.simulated_legs
         ):
@@ -312,7 +317,7 @@ class RouteSimulator:
                 else:
                     too_little = middle
             if not (
-                sell_out
+                allows_sell_out
                 and self._sells_out(token, tokens, trial)
                 and (trial.amounts[source_index] - enough) * GIVE_UP_DIVISOR
                 <= trial.amounts[source_index]
@@ -325,7 +330,7 @@ class RouteSimulator:
         and the routes that follow leave nothing of it.
         """
         problem = self.problem
-        if token not in problem.leaving:
+        if token not in problem.leaving_tokens:
             return False
         if not any(
             problem.has_few_units(problem.index_by_token[simulated_leg.token_out])
@@ -340,7 +345,7 @@ class RouteSimulator:
         remainder_raw = self.spendable(token) - sold_raw - self.later_raw.get(token, 0)
         return remainder_raw * problem.price(token) <= UNSOLD_FRACTION * problem.total
 
-    def _affordable(self, tokens: Sequence[str], requested: Sequence[int]) -> list[int]:
+    def _affordable_amounts(self, tokens: Sequence[str], requested: Sequence[int]) -> list[int]:
         """Return the requested amounts, capped at the wallet's balances, plus a remainder of
         dust.
         """
@@ -360,7 +365,7 @@ class RouteSimulator:
         """
         node = self.problem.nodes[self.problem.index_by_token[token]]
         if (
-            token in self.problem.leaving
+            token in self.problem.leaving_tokens
             and raw * node.price <= UNSOLD_FRACTION * self.problem.total
         ):
             return True
@@ -381,9 +386,9 @@ class RouteSimulator:
         for hop_index, (pool, token_in) in enumerate(route.hops):
             if trial.shortfall is not None or amount == 0:
                 return amount
-            swap_or_share = self._try_leg(trial, pool, token_in, amount)
-            if isinstance(swap_or_share, Fraction):
-                trial.shortfall = range(first_source, source_end), swap_or_share
+            swap_or_fraction = self._try_leg(trial, pool, token_in, amount)
+            if isinstance(swap_or_fraction, Fraction):
+                trial.shortfall = range(first_source, source_end), swap_or_fraction
                 return amount
             from_wallet, to_wallet = (
                 hop_index == 0 and not route.feeds,
@@ -394,16 +399,16 @@ class RouteSimulator:
                 _SimulatedLeg(
                     token_in,
                     pools.token_out(pool_before, token_in),
-                    swap_or_share,
+                    swap_or_fraction,
                     pool_before,
                     from_wallet,
                     to_wallet,
                     range(first_source, source_end),
                 )
             )
-            trial.current_pools[pool] = swap_or_share.after
-            trial.spent[pool, token_in] = trial.spent.get((pool, token_in), 0) + amount
-            amount = swap_or_share.amount_out_raw
+            trial.current_pools[pool] = swap_or_fraction.after
+            trial.spent_raw[pool, token_in] = trial.spent_raw.get((pool, token_in), 0) + amount
+            amount = swap_or_fraction.amount_out_raw
         return amount
 
     def _try_leg(
@@ -411,7 +416,7 @@ class RouteSimulator:
     ) -> SwapResult[Pool] | Fraction:
         """Return the swap of a leg that fits, else the fraction of the amount to try next."""
         pool_before = trial.current_pools.get(pool_address, self.current_pools[pool_address])
-        input_left = self.remaining_input(pool_address, token_in, trial.spent)
+        input_left = self.remaining_input(pool_address, token_in, trial.spent_raw)
         if amount > input_left:
             self.draft.full_pools.add(pool_address)
             return Fraction(input_left, amount)
@@ -436,25 +441,29 @@ class RouteSimulator:
         self,
         pool_address: str,
         token_in: str,
-        spent_more: Mapping[tuple[str, str], int] = NO_AMOUNTS,
+        more_spent_raw: Mapping[tuple[str, str], int] = NO_AMOUNTS,
     ) -> int:
         """Return base units that the pool still accepts within its bounds; zero once it has traded
-        in the other direction. `spent_more` is spent in addition.
+        in the other direction. `more_spent_raw` is spent in addition.
         """
-        key, start = (pool_address, token_in), self.problem.pools[pool_address]
-        opposite = (pool_address, pools.token_out(start, token_in))
-        if opposite in self._spent or opposite in spent_more:
+        direction, pool_at_start = (pool_address, token_in), self.problem.pools[pool_address]
+        opposite_direction = (pool_address, pools.token_out(pool_at_start, token_in))
+        if opposite_direction in self._spent_raw or opposite_direction in more_spent_raw:
             return 0
-        if key not in self._max_inputs:
-            self._max_inputs[key] = self.problem.max_input(start, token_in)
-        return self._max_inputs[key] - self._spent.get(key, 0) - spent_more.get(key, 0)
+        if direction not in self._max_inputs:
+            self._max_inputs[direction] = self.problem.max_input(pool_at_start, token_in)
+        return (
+            self._max_inputs[direction]
+            - self._spent_raw.get(direction, 0)
+            - more_spent_raw.get(direction, 0)
+        )
 
     def _book(self, trial: _RouteTrial, legs: Sequence[Leg]) -> None:
         """Add a trial's legs to the draft."""
         draft = self.draft
         for simulated_leg, leg in zip(trial.simulated_legs, legs, strict=True):
-            key = (leg.pool, leg.token_in)
-            self._spent[key] = self._spent.get(key, 0) + leg.amount_in_raw
+            direction = (leg.pool, leg.token_in)
+            self._spent_raw[direction] = self._spent_raw.get(direction, 0) + leg.amount_in_raw
             self.current_pools[leg.pool] = simulated_leg.swap_result.after
             self._add_costs(simulated_leg, leg)
             if simulated_leg.from_wallet:
@@ -475,7 +484,7 @@ class RouteSimulator:
 
     def _leg(self, simulated_leg: _SimulatedLeg) -> Leg:
         problem, swap_result = self.problem, simulated_leg.swap_result
-        floor = fair_floor(
+        floor_raw = fair_floor(
             swap_result.amount_in_raw,
             *problem.floor_prices(simulated_leg.token_in, simulated_leg.token_out),
             simulated_leg.pool_before.fee_pips,
@@ -490,7 +499,9 @@ class RouteSimulator:
             fee_pips=simulated_leg.pool_before.fee_pips,
             amount_in_raw=swap_result.amount_in_raw,
             amount_out_raw=swap_result.amount_out_raw,
-            min_out_raw=max(1, min_out(swap_result.amount_out_raw, floor, problem.slippage_bps)),
+            min_out_raw=max(
+                1, min_out(swap_result.amount_out_raw, floor_raw, problem.slippage_bps)
+            ),
             fee_raw=swap_result.fee_raw,
             impact_bps=pools.price_move_bps(
                 simulated_leg.pool_before, swap_result.after, simulated_leg.token_in
@@ -505,13 +516,15 @@ class RouteSimulator:
         """
         problem, draft = self.problem, self.draft
         price_in, price_out = problem.price(leg.token_in), problem.price(leg.token_out)
-        net_raw = leg.amount_in_raw - leg.fee_raw
+        amount_after_fee_raw = leg.amount_in_raw - leg.fee_raw
         value_at_spot = (
-            net_raw * pools.marginal_price(problem.pools[leg.pool], leg.token_in) * price_out
+            amount_after_fee_raw
+            * pools.marginal_price(problem.pools[leg.pool], leg.token_in)
+            * price_out
         )
         draft.fees += leg.fee_raw * price_in
         draft.impact += value_at_spot - leg.amount_out_raw * price_out
-        draft.skew += net_raw * price_in - value_at_spot
+        draft.skew += amount_after_fee_raw * price_in - value_at_spot
         draft.gross_volume += leg.amount_in_raw * price_in
         observed_before, observed_at_start = (
             simulated_leg.pool_before.observed,
@@ -525,7 +538,7 @@ class RouteSimulator:
                 simulated_leg.pool_before,
                 simulated_leg.swap_result.ticks_crossed,
                 simulated_leg.swap_result.steps,
-                problem.gas.router,
+                problem.gas_inputs.router,
                 writes_observation,
             )
         )
@@ -535,7 +548,7 @@ def run_routes(
     problem: Problem,
     routes: Sequence[Route],
     utility: Callable[[PlanDraft], float],
-    exact: bool = False,
+    is_exact_input: bool = False,
 ) -> PlanDraft:
     """Run merged routes, and single routes if merging leaves a part unsold.
 
@@ -553,7 +566,7 @@ def run_routes(
     draft, unsold = _run(
         problem,
         (*native_routes, *merge_routes([route for route in routes if route not in native_routes])),
-        exact,
+        is_exact_input,
     )
     if unsold <= UNSOLD_FRACTION * draft.gross_volume:
         return draft
@@ -562,19 +575,21 @@ def run_routes(
         _run(
             problem,
             (*native_routes, *(route for route in routes if route not in native_routes)),
-            exact,
+            is_exact_input,
         )[0],
         key=utility,
     )
 
 
-def _run(problem: Problem, routes: Sequence[Route], exact: bool) -> tuple[PlanDraft, Value]:
+def _run(
+    problem: Problem, routes: Sequence[Route], is_exact_input: bool
+) -> tuple[PlanDraft, Value]:
     """Run routes in order; return the draft and the unsold value.
 
     Amounts that a route cannot absorb move to the next route between the same tokens, so that no
     token overshoots.
     """
-    simulator = RouteSimulator(problem, exact)
+    simulator = RouteSimulator(problem, is_exact_input)
     unsold: dict[tuple[str, str], int] = {}
     for source in (source for route in routes for source in route.sources):
         token = source.hops[0][1]
@@ -582,8 +597,8 @@ def _run(problem: Problem, routes: Sequence[Route], exact: bool) -> tuple[PlanDr
     for route in routes:
         for source in route.sources:
             simulator.later_raw[source.hops[0][1]] -= source.amount_raw
-        last_pool, last_in = route.hops[-1]
-        token_out = pools.token_out(problem.pools[last_pool], last_in)
+        last_pool, last_token_in = route.hops[-1]
+        token_out = pools.token_out(problem.pools[last_pool], last_token_in)
         token_pairs = [(source.hops[0][1], token_out) for source in route.sources]
         amounts = [
             source.amount_raw + unsold.pop(pair, 0)

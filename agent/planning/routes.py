@@ -61,18 +61,20 @@ class _Parcel:
         """Divide into a first part with `amount` at this token, and the remainder, which passes
         each pool after it.
         """
-        needed_in, taken_after = amount, []
+        amount_in, taken_after = amount, []
         for flow, taken_before in zip(
             reversed(self.route), reversed(self.taken_before), strict=True
         ):
             curve = flow.pool_edge.curves.real
-            needed_in = curve.input_for(curve.output_for(taken_before) + needed_in) - taken_before
-            taken_after.append(taken_before + needed_in)
-        first = _Parcel(self.route, self.taken_before, needed_in, amount, (*self.turn_order, 0))
-        return first, _Parcel(
+            amount_in = curve.input_for(curve.output_for(taken_before) + amount_in) - taken_before
+            taken_after.append(taken_before + amount_in)
+        first_parcel = _Parcel(
+            self.route, self.taken_before, amount_in, amount, (*self.turn_order, 0)
+        )
+        return first_parcel, _Parcel(
             self.route,
             tuple(reversed(taken_after)),
-            self.start_amount - needed_in,
+            self.start_amount - amount_in,
             self.amount - amount,
             (*self.turn_order, 1),
         )
@@ -102,7 +104,7 @@ def decompose_flows(
             raise ValueError("flows run in a cycle")
         outflows[flow.pool_edge.source].append(flow)
         inflow[flow.pool_edge.target] += flow.amount_out
-    share_passed_on = {
+    passed_on_share = {
         token: (
             math.fsum(flow.amount_in for flow in outflows[token]) / inflow[token]
             if inflow[token] > 0
@@ -114,67 +116,79 @@ def decompose_flows(
     ended_parcels: list[_Parcel] = []
     cut_parcels: list[_Parcel] = []
     for token in order:
-        arrived = sorted(parcels[token], key=lambda parcel: (-len(parcel.route), -parcel.amount))
-        outgoing = math.fsum(flow.amount_in for flow in outflows[token])
-        available = math.fsum(parcel.amount for parcel in arrived)
+        arrived_parcels = sorted(
+            parcels[token], key=lambda parcel: (-len(parcel.route), -parcel.amount)
+        )
+        outgoing_value = math.fsum(flow.amount_in for flow in outflows[token])
+        available_value = math.fsum(parcel.amount for parcel in arrived_parcels)
         if token in bought_tokens:
-            staying, arrived = _take(arrived, max(0.0, available - outgoing))
-            ended_parcels += staying
-        elif token in sold_tokens and available < outgoing:
-            arrived.append(
-                _Parcel((), (), outgoing - available, outgoing - available, (rank[token],))
+            staying_parcels, arrived_parcels = _take_parcels(
+                arrived_parcels, max(0.0, available_value - outgoing_value)
             )
-        cut_parcels += [parcel for parcel in arrived if len(parcel.route) >= MAX_LEGS]
-        _send(
-            sorted(outflows[token], key=lambda flow: share_passed_on[flow.pool_edge.target]),
-            [parcel for parcel in arrived if len(parcel.route) < MAX_LEGS],
+            ended_parcels += staying_parcels
+        elif token in sold_tokens and available_value < outgoing_value:
+            arrived_parcels.append(
+                _Parcel(
+                    (),
+                    (),
+                    outgoing_value - available_value,
+                    outgoing_value - available_value,
+                    (rank[token],),
+                )
+            )
+        cut_parcels += [parcel for parcel in arrived_parcels if len(parcel.route) >= MAX_LEGS]
+        _assign_parcels(
+            sorted(outflows[token], key=lambda flow: passed_on_share[flow.pool_edge.target]),
+            [parcel for parcel in arrived_parcels if len(parcel.route) < MAX_LEGS],
             parcels,
         )
     return FlowPaths(_paths(ended_parcels), _paths(cut_parcels))
 
 
-def _take(parcels: Sequence[_Parcel], amount: float) -> tuple[list[_Parcel], list[_Parcel]]:
+def _take_parcels(parcels: Sequence[_Parcel], amount: float) -> tuple[list[_Parcel], list[_Parcel]]:
     """Split parcels, in order, into those that make up `amount` and the remainder."""
-    first_parcels, remainder = [], []
+    first_parcels, remaining_parcels = [], []
     for parcel in parcels:
         if amount <= DUST_FLOW:
-            remainder.append(parcel)
+            remaining_parcels.append(parcel)
         elif parcel.amount <= amount + DUST_FLOW:
             first_parcels.append(parcel)
             amount -= parcel.amount
         else:
-            first, second = parcel.divide(amount)
-            first_parcels.append(first)
-            remainder.append(second)
+            first_parcel, second_parcel = parcel.divide(amount)
+            first_parcels.append(first_parcel)
+            remaining_parcels.append(second_parcel)
             amount = 0.0
-    return first_parcels, remainder
+    return first_parcels, remaining_parcels
 
 
-def _send(
+def _assign_parcels(
     flows: Sequence[EdgeFlow], parcels: Sequence[_Parcel], arrivals: dict[int, list[_Parcel]]
 ) -> None:
     """Assign parcels to flows, both in the given order: the longest routes go to the targets that
     pass on the smallest share.
     """
-    available, outgoing = (
+    available_value, outgoing_value = (
         math.fsum(parcel.amount for parcel in parcels),
         math.fsum(flow.amount_in for flow in flows),
     )
-    if outgoing <= 0 or available <= 0:
+    if outgoing_value <= 0 or available_value <= 0:
         return
-    remainder = list(parcels)
+    remaining_parcels = list(parcels)
     for flow_index, flow in enumerate(flows):
-        share = flow.amount_in * available / outgoing
-        assigned, remainder = (
-            (remainder, []) if flow_index == len(flows) - 1 else _take(remainder, share)
+        flow_value = flow.amount_in * available_value / outgoing_value
+        assigned_parcels, remaining_parcels = (
+            (remaining_parcels, [])
+            if flow_index == len(flows) - 1
+            else _take_parcels(remaining_parcels, flow_value)
         )
-        assigned = sorted(
-            (parcel for parcel in assigned if parcel.amount > DUST_FLOW),
+        assigned_parcels = sorted(
+            (parcel for parcel in assigned_parcels if parcel.amount > DUST_FLOW),
             key=lambda parcel: parcel.turn_order,
         )
-        assigned_amount = math.fsum(parcel.amount for parcel in assigned)
+        assigned_amount = math.fsum(parcel.amount for parcel in assigned_parcels)
         curve, entered_value = flow.pool_edge.curves.real, 0.0
-        for parcel in assigned:
+        for parcel in assigned_parcels:
             entered_value_before, entered_value = (
                 entered_value,
                 entered_value + flow.amount_in * parcel.amount / assigned_amount,
@@ -234,10 +248,12 @@ def merge_routes(routes: Sequence[Route]) -> list[Route]:
     groups: dict[Hop, list[Route]] = {}
     for route in routes:
         groups.setdefault(route.hops[-1], []).append(route)
-    return [merged for last_hop, group in groups.items() for merged in _joined(last_hop, group)]
+    return [
+        merged for last_hop, group in groups.items() for merged in _merged_group(last_hop, group)
+    ]
 
 
-def _joined(last_hop: Hop, group: Sequence[Route]) -> Iterable[Route]:
+def _merged_group(last_hop: Hop, group: Sequence[Route]) -> Iterable[Route]:
     direct_amounts = [route.amount_raw for route in group if len(route.hops) == 1]
     if direct_amounts:
         yield Route((last_hop,), sum(direct_amounts, 0))
@@ -268,14 +284,14 @@ def merged_legs(chains: Iterable[Sequence[PoolSide]]) -> MergedLegs:
     """Return the legs of merged chains of edges: through an edge one per continuation, plus one for
     chains that begin there.
     """
-    common: dict[tuple[tuple[PoolSide, ...], bool], set[PoolSide]] = {}
+    common_edges: dict[tuple[tuple[PoolSide, ...], bool], set[PoolSide]] = {}
     for chain in chains:
         for start in range(len(chain)):
-            common.setdefault((tuple(chain[start:]), start == 0), set(chain)).intersection_update(
-                chain
-            )
+            common_edges.setdefault(
+                (tuple(chain[start:]), start == 0), set(chain)
+            ).intersection_update(chain)
     dependents: dict[PoolSide, Counter[PoolSide]] = {}
-    for (suffix, _), edges in common.items():
+    for (suffix, _), edges in common_edges.items():
         for edge in edges - {suffix[0]}:
             dependents.setdefault(edge, Counter())[suffix[0]] += 1
-    return MergedLegs(Counter(suffix[0] for suffix, _ in common), dependents)
+    return MergedLegs(Counter(suffix[0] for suffix, _ in common_edges), dependents)

@@ -116,10 +116,10 @@ def plan_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int
     split = _best_split(problem, token_in, token_out, amount_in_raw)
     _require_all_sold(step.portfolio, problem, split, token_in, amount_in_raw)
     skipped = (
-        *problem.notes,
+        *problem.exclusions,
         *(
             SkippedItem(f"pool {pool}", why)
-            for pool, why in (split.barred | split.not_worth_gas).items()
+            for pool, why in (split.barred_pools | split.not_worth_gas).items()
         ),
     )
     reason = (
@@ -185,12 +185,12 @@ def _require_not_quarantined(step: StepInput, *tokens: str) -> None:
 
 
 def _require_pair(portfolio: Portfolio, token_in: str, token_out: str, amount_in_raw: int) -> None:
-    for name, address in (("token in", token_in), ("token out", token_out)):
+    for field_name, address in (("token in", token_in), ("token out", token_out)):
         try:
             portfolio.token(address)
         except KeyError:
             raise ConfigError(
-                f"{name}: {address} is neither an asset nor a hub of the portfolio"
+                f"{field_name}: {address} is neither an asset nor a hub of the portfolio"
             ) from None
     if token_in == token_out:
         raise ConfigError("the two tokens are the same")
@@ -205,7 +205,7 @@ class _Split:
     """
 
     draft: PlanDraft
-    barred: dict[str, str]
+    barred_pools: dict[str, str]
     not_worth_gas: dict[str, str]
     gap_bps: Fraction
 
@@ -216,8 +216,8 @@ def _best_split(problem: Problem, token_in: str, token_out: str, amount_in_raw: 
     value = amount_in_raw * problem.nodes[source].price
     graph = build_pool_graph(problem, float(value))
     end_values = {node: 0.0 for node in range(len(problem.nodes)) if node != target}
-    start = np.array([1.0 if node == source else 0.0 for node in range(len(problem.nodes))])
-    program = sell_program(start, end_values, PRICE_RANGE)
+    start_values = np.array([1.0 if node == source else 0.0 for node in range(len(problem.nodes))])
+    program = sell_program(start_values, end_values, PRICE_RANGE)
 
     def paths_of(candidate: PoolSelection) -> FlowPaths:
         return decompose_flows(
@@ -235,39 +235,44 @@ def _best_split(problem: Problem, token_in: str, token_out: str, amount_in_raw: 
             and (pool_edge.source == source or pool_edge.target == target)
         )
 
-    barred = {
+    barred_pools = {
         pool: "pays less than the floor set by the reference price"
-        for pool, edge_source, edge_target in graph.below_floor
+        for pool, edge_source, edge_target in graph.directions_below_floor
         if edge_source == source or edge_target == target
     }
     first_bound = None
     while True:
         rows = np.array(
-            [row for row in graph.rows(barred).tolist() if serves_swap(row)], dtype=np.intp
+            [row for row in graph.rows(barred_pools).tolist() if serves_swap(row)], dtype=np.intp
         )
-        solution = solve_dual(program, graph.real.rows(rows))
+        solution = solve_dual(program, graph.real_curves.rows(rows))
         first_bound = solution.bound if first_bound is None else first_bound
-        least_sold = -float(solution.token_changes(graph.real.rows(rows))[source]) * SOLD_FRACTION
+        least_sold = (
+            -float(solution.token_changes(graph.real_curves.rows(rows))[source]) * SOLD_FRACTION
+        )
         solve_flows = partial(_solve_sale, program, source, least_sold)
         selection = PoolSelector(
             graph, solve_flows, 0.0, lambda candidate: legs_by_edge(paths_of(candidate))
-        ).best(rows, solution)
+        ).best_selection(rows, solution)
         routes = to_routes(graph, paths_of(selection))
         if routes:
             remainder_raw = amount_in_raw - sum(route.amount_raw for route in routes)
             routes[0] = replace(routes[0], amount_raw=max(0, routes[0].amount_raw + remainder_raw))
         draft = run_routes(
-            problem, routes, lambda draft: float(draft.sold_raw.get(token_in, 0)), exact=True
+            problem,
+            routes,
+            lambda draft: float(draft.sold_raw.get(token_in, 0)),
+            is_exact_input=True,
         )
-        if not draft.barred or draft.sold_raw.get(token_in) == amount_in_raw:
+        if not draft.barred_pools or draft.sold_raw.get(token_in) == amount_in_raw:
             value_out = draft.bought_raw.get(token_out, 0) * problem.nodes[target].price / value
             return _Split(
                 draft,
-                barred,
-                dict(selection.dropped),
+                barred_pools,
+                dict(selection.dropped_pools),
                 rounded_gap(Fraction(first_bound) - value_out, Fraction(1)),
             )
-        barred |= draft.barred
+        barred_pools |= draft.barred_pools
 
 
 def _solve_sale(
@@ -286,7 +291,7 @@ def _require_all_sold(
     portfolio: Portfolio, problem: Problem, split: _Split, token_in: str, amount_in_raw: int
 ) -> None:
     """Raise Refused unless the whole amount is traded: a manual swap is exact."""
-    draft, barred = split.draft, split.barred
+    draft, barred_pools = split.draft, split.barred_pools
     sold_raw = draft.sold_raw.get(token_in, 0)
     if sold_raw == amount_in_raw:
         return
@@ -295,8 +300,8 @@ def _require_all_sold(
         decimal_text(amount_in_raw, token.decimals),
         decimal_text(sold_raw, token.decimals),
     )
-    if barred:
-        reasons = "; ".join(f"pool {pool} {why}" for pool, why in barred.items())
+    if barred_pools:
+        reasons = "; ".join(f"pool {pool} {why}" for pool, why in barred_pools.items())
         raise Refused(
             f"only {sold_text} of {amount_text} {token.label} can be sold above the floors: {reasons}",
             (
@@ -409,13 +414,13 @@ def _single_leg(step: StepInput, pool: Pool, token_in: str, amount_in_raw: int) 
     if swap_result.amount_in_raw < amount_in_raw:
         token = step.portfolio.token(token_in)
         amount_text = decimal_text(amount_in_raw, token.decimals)
-        fits_text = decimal_text(swap_result.amount_in_raw, token.decimals)
+        fitting_text = decimal_text(swap_result.amount_in_raw, token.decimals)
         verdict = Verdict(
-            "pool", f"{amount_text} {token.label}", f"{fits_text} {token.label}", False
+            "pool", f"{amount_text} {token.label}", f"{fitting_text} {token.label}", False
         )
-        remedy = f"sell at most {fits_text} {token.label} at a time"
+        remedy = f"sell at most {fitting_text} {token.label} at a time"
         raise Refused(
-            f"pool {pool.address} takes only {fits_text} of {amount_text} {token.label}: its liquidity ends"
+            f"pool {pool.address} takes only {fitting_text} of {amount_text} {token.label}: its liquidity ends"
             " there",
             (verdict,),
             remedy,

@@ -38,9 +38,9 @@ def decide(step: StepInput) -> DecisionResult:
     Raises ConfigError for an invalid schedule. The reason always names tokens in quarantine,
     blocked exits, and increases accepted as deposits.
     """
-    result = replace(_first_result(step), blocked_exits=step.blocked_exits)
-    for finish in layers.RESULT_EXPLAINERS:
-        result = finish(step, result)
+    result = replace(_run_deciders(step), blocked_exits=step.blocked_exits)
+    for explain_result in layers.RESULT_EXPLAINERS:
+        result = explain_result(step, result)
     notes = (
         quarantine.format_quarantine(step.portfolio, step.targets.quarantine),
         blocked_exits.format_blocked_exits(step),
@@ -49,8 +49,8 @@ def decide(step: StepInput) -> DecisionResult:
         balance_changes.format_accepted_deposits(step.portfolio, step.history.cash_flows.accepted),
         *(note(step, result.drifts) for note in layers.REASON_NOTES),
     )
-    message = "; ".join(part for part in (result.decision.reason, *notes) if part)
-    return replace(result, decision=replace(result.decision, reason=message))
+    reason = "; ".join(part for part in (result.decision.reason, *notes) if part)
+    return replace(result, decision=replace(result.decision, reason=reason))
 
 
 def _halt_on_faults(context: DecisionContext) -> DecisionResult | None:
@@ -83,30 +83,30 @@ def _sell_only_exits(context: DecisionContext) -> DecisionResult | None:
     if not (exits_only_reason := context.step.excluded.exits_only):
         return None
     if (
-        sale := exits.sell_triggered_exits(context)
+        exit_result := exits.sell_triggered_exits(context)
         or first_result(layers.REDUCTION_DECIDERS, context)
     ) is None:
         halt = halt_with([Fault(HaltCode.REFERENCE_PRICE, exits_only_reason)])
         return DecisionResult(halt, (), context.references)
-    reason = f"{sale.decision.reason}; nothing else is traded: {exits_only_reason}"
-    return replace(sale, decision=replace(sale.decision, reason=reason))
+    reason = f"{exit_result.decision.reason}; nothing else is traded: {exits_only_reason}"
+    return replace(exit_result, decision=replace(exit_result.decision, reason=reason))
 
 
 def _halt_when_stopped(context: DecisionContext) -> DecisionResult | None:
     """Halt after failures, if ledger and chain differ, with unconfirmed positions, or without
     target weights.
     """
-    stop = context.stop or first_fault(
+    stop = context.stop_fault or first_fault(
         (HaltCode.WEIGHTS, target_changes.missing_weights_reason(context.step.history))
     )
     if stop is None:
         return None
-    return context.result(halt_with((*context.held_back, stop)))
+    return context.result(halt_with((*context.exits_only_faults, stop)))
 
 
 def _stop_below_minimum(context: DecisionContext) -> DecisionResult | None:
     """Halt, or hold with blocked exits, if the total is too small to rebalance."""
-    if context.held_back or not (
+    if context.exits_only_faults or not (
         reason := minimum.too_small_reason(
             context.step.portfolio,
             context.step.limits,
@@ -144,7 +144,7 @@ of a layer.
 """
 
 
-def _first_result(step: StepInput) -> DecisionResult:
+def _run_deciders(step: StepInput) -> DecisionResult:
     context = DecisionContext(step, reference_prices(step))
     result = next(result for decider in DECIDERS if (result := decider(context)) is not None)
     result = exits.hold_beside_exit(step, result)

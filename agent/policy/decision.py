@@ -51,12 +51,12 @@ class DecisionResult:
     """A decision with its inputs and consequences. `drifts` is empty if balances or prices are
     unknown.
 
-    - `reviewed`: a schedule was due and its review is done, so that the next interval starts at
-    this block; `due_schedules` are the names of such schedules in the store, `next_s` the next due
-    time. - `zone`: the state of a no-trade zone; its rebalance is valid only if the plan saves more
-    than it costs. - `order`: the limit order that is filled. - `exit_token`: the asset that an exit
-    sells, empty without an exit; `blocked_exits`: those that are not tried. - `purchase`: the part
-    of a purchase in parts; `layers`: the parts of the layers.
+    `reviewed` is true if a schedule was due and its review is done, so that its next interval
+    starts at this block; `due_schedules` are the names of such schedules in the store, `next_s` is
+    the next due time. `zone` is the state of a no-trade zone, whose rebalance is valid only if the
+    plan saves more than it costs. `order` is the id of the limit order that is filled. `exit_token`
+    is the asset that an exit sells (empty: no exit), `blocked_exits` are exits that are not tried.
+    `purchase` is the part of a purchase in parts, `layers` are the parts of the layers.
     """
 
     decision: Decision
@@ -85,22 +85,24 @@ class DecisionResult:
         """True if this decision ends the execution under way."""
         return bool(self.purchase.ended) or any(part.ends_execution for part in self.layers)
 
-    def held(self, decision: Decision, not_worth_reason: str = "") -> DecisionResult:
+    def without_trades(self, decision: Decision, not_worth_reason: str = "") -> DecisionResult:
         """Return the result of this decision instead, for which purchases and layers trade nothing.
         `not_worth_reason` is the reason if what is due is not worth its cost.
         """
-        layers = without_defaults(part.held(not_worth_reason) for part in self.layers)
-        return replace(self, decision=decision, purchase=self.purchase.held(), layers=layers)
+        layers = without_defaults(part.without_trades(not_worth_reason) for part in self.layers)
+        return replace(
+            self, decision=decision, purchase=self.purchase.without_trades(), layers=layers
+        )
 
-    def alone(self, decision: Decision) -> DecisionResult:
+    def postponed_for(self, decision: Decision) -> DecisionResult:
         """Return the result of this decision instead, which reviews no schedule and concerns
         neither a purchase nor a layer: a due part stays due.
         """
-        layers = without_defaults(part.alone() for part in self.layers)
+        layers = without_defaults(part.postponed() for part in self.layers)
         return replace(self, decision=decision, reviewed=False, purchase=NO_PURCHASE, layers=layers)
 
     @property
-    def price_driven(self) -> Decision:
+    def decision_to_confirm(self) -> Decision:
         """Decision that the preceding blocks have to confirm. For a goal that a layer reaches
         without a trade this is the rebalance that it replaces.
         """
@@ -129,7 +131,7 @@ class DecisionContext:
         return compute_drifts(self.step, self.prices)
 
     @cached_property
-    def stop(self) -> Fault | None:
+    def stop_fault(self) -> Fault | None:
         """Reason to stop all trading; None if trading is allowed."""
         step = self.step
         return first_fault(
@@ -139,7 +141,7 @@ class DecisionContext:
         )
 
     @cached_property
-    def held_back(self) -> tuple[Fault, ...]:
+    def exits_only_faults(self) -> tuple[Fault, ...]:
         """Reasons to allow only exits and withdrawals of liquidity; empty if rebalances are allowed
         too.
         """

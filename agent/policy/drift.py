@@ -50,36 +50,40 @@ def band(
     """
     if isinstance(trigger, NoTradeZone):
         return Fraction(0), Fraction(BPS)
-    widths = [_width(own_band or threshold, target_bps) for threshold in thresholds_of(trigger)]
-    width = min(widths, default=Fraction(0))
+    widths_bps = [
+        _width_bps(own_band or threshold, target_bps) for threshold in thresholds_of(trigger)
+    ]
+    width_bps = min(widths_bps, default=Fraction(0))
     band_end_bps = BPS if max_bps is None or max_bps <= target_bps else max_bps
-    return max(Fraction(0), target_bps - width), min(Fraction(band_end_bps), target_bps + width)
+    return max(Fraction(0), target_bps - width_bps), min(
+        Fraction(band_end_bps), target_bps + width_bps
+    )
 
 
 def with_trigger_bands(drifts: Sequence[AssetDrift], trigger: Trigger) -> tuple[AssetDrift, ...]:
     """Return the drifts with the bands of another trigger; each trigger of AnyOf has its own."""
-    total = sum((drift.value for drift in drifts), Fraction(0))
+    total_value = sum((drift.value for drift in drifts), Fraction(0))
     drifts_with_bands = []
     for drift in drifts:
-        low, high = band(trigger, drift.target_bps, drift.own_band, drift.max_bps)
-        is_outside = total > 0 and not low <= drift.share * BPS <= high
+        low_bps, high_bps = band(trigger, drift.target_bps, drift.own_band, drift.max_bps)
+        is_outside = total_value > 0 and not low_bps <= drift.share * BPS <= high_bps
         drifts_with_bands.append(
-            replace(drift, band_low_bps=low, band_high_bps=high, outside=is_outside)
+            replace(drift, band_low_bps=low_bps, band_high_bps=high_bps, outside=is_outside)
         )
     return tuple(drifts_with_bands)
 
 
-def _width(threshold: Threshold, target_bps: int) -> Fraction:
+def _width_bps(threshold: Threshold, target_bps: int) -> Fraction:
     if threshold.absolute_bps is None:
-        widths = []
+        widths_bps = []
     else:
-        widths = [Fraction(threshold.absolute_bps)]
-    widths += (
+        widths_bps = [Fraction(threshold.absolute_bps)]
+    widths_bps += (
         []
         if threshold.relative_bps is None
         else [Fraction(threshold.relative_bps * target_bps, BPS)]
     )
-    return min(widths, default=Fraction(0))
+    return min(widths_bps, default=Fraction(0))
 
 
 def compute_drifts(step: StepInput, prices: Mapping[str, Price]) -> tuple[AssetDrift, ...]:
@@ -127,15 +131,15 @@ def drifts_from_balances(
     Reserves do not count. If nothing is investable, every share is zero and no asset is outside its
     band. Raises Refused if a balance or price is missing.
     """
-    amounts_by_place = balances_elsewhere or {}
+    raw_by_place = balances_elsewhere or {}
     for asset in assets:
-        for code, quantity, values_by_token in (
+        for code, input_name, values_by_token in (
             (ErrorCode.BALANCE, "balance", balances),
             (ErrorCode.REFERENCE_PRICE, "reference price", prices),
         ):
             if asset.token.address not in values_by_token:
                 raise Refused(
-                    f"the {quantity} of {asset.token.label} is unknown",
+                    f"the {input_name} of {asset.token.label} is unknown",
                     remedy="trimtab status shows what could not be read",
                     code=code,
                 )
@@ -143,19 +147,19 @@ def drifts_from_balances(
         max(0, balances[asset.token.address] - asset.reserve_raw) for asset in assets
     ]
     values = [
-        (investable_raw + sum(amounts.get(token, 0) for amounts in amounts_by_place.values()))
+        (investable_raw + sum(raw_by_token.get(token, 0) for raw_by_token in raw_by_place.values()))
         * prices[token]
         for investable_raw, token in zip(
             investable_raws, (asset.token.address for asset in assets), strict=True
         )
     ]
-    total = sum(values, Fraction(0))
-    weights_bps = largest_remainder(values) if total > 0 else [0] * len(assets)
+    total_value = sum(values, Fraction(0))
+    weights_bps = largest_remainder(values) if total_value > 0 else [0] * len(assets)
     drifts = []
     for asset, investable_raw, value, weight_bps in zip(
         assets, investable_raws, values, weights_bps, strict=True
     ):
-        share = value / total if total > 0 else Fraction(0)
+        share = value / total_value if total_value > 0 else Fraction(0)
         low_bps, high_bps = band(trigger, asset.target_bps, asset.band, asset.max_bps)
         drifts.append(
             AssetDrift(
@@ -171,13 +175,13 @@ def drifts_from_balances(
                 drift_bps=weight_bps - asset.target_bps,
                 band_low_bps=low_bps,
                 band_high_bps=high_bps,
-                outside=total > 0 and not low_bps <= share * BPS <= high_bps,
+                outside=total_value > 0 and not low_bps <= share * BPS <= high_bps,
                 own_band=asset.band,
                 max_bps=asset.max_bps,
                 elsewhere=tuple(
-                    (place, raw_there)
-                    for place, amounts in amounts_by_place.items()
-                    if (raw_there := amounts.get(asset.token.address, 0))
+                    (place, place_raw)
+                    for place, raw_by_token in raw_by_place.items()
+                    if (place_raw := raw_by_token.get(asset.token.address, 0))
                 ),
             )
         )
@@ -188,25 +192,27 @@ def ideal_trades(drifts: Sequence[AssetDrift]) -> dict[str, Value]:
     """Return the value to buy (positive) or sell of each token to be exactly on target, at
     reference prices without costs. The values sum to zero.
     """
-    total = investable_total(drifts)
-    return {drift.token: total * drift.target_bps / BPS - drift.value for drift in drifts}
+    total_value = investable_total(drifts)
+    return {drift.token: total_value * drift.target_bps / BPS - drift.value for drift in drifts}
 
 
 def corrections(drifts: Sequence[AssetDrift], goal: Goal) -> dict[str, Value]:
     """Return the value of each token to buy (positive) or sell to reach the nearest share within
     the goal.
     """
-    total = investable_total(drifts)
-    values = {}
+    total_value = investable_total(drifts)
+    value_by_token = {}
     for drift, weight in zip(drifts, goal.weights, strict=True):
-        values[drift.token] = total * (min(max(drift.share, weight.low), weight.high) - drift.share)
-    return values
+        value_by_token[drift.token] = total_value * (
+            min(max(drift.share, weight.low), weight.high) - drift.share
+        )
+    return value_by_token
 
 
 def overweight_messages(drifts: Sequence[AssetDrift]) -> tuple[str, ...]:
     """Return a message for each asset above limits.max_weight."""
     return tuple(
-        f"{drift.symbol} is {drift.percent} of the portfolio, above"
+        f"{drift.symbol} is {drift.weight_text} of the portfolio, above"
         f" limits.max_weight of {drift.max_bps / 100:g} %: it is not bought, "
         "and it is reduced if that is worth its cost"
         for drift in drifts
@@ -221,9 +227,9 @@ def investable_total(drifts: Sequence[AssetDrift]) -> Value:
 
 def portfolio_total(step: StepInput, drifts: Sequence[AssetDrift]) -> Value:
     """Return the value of the whole portfolio: that of the drifts, and what counts in no weight."""
-    apart_by_token = unweighted_raw(step)
+    unweighted_by_token = unweighted_raw(step)
     return sum(
-        (drift.value + apart_by_token.get(drift.token, 0) * drift.price for drift in drifts),
+        (drift.value + unweighted_by_token.get(drift.token, 0) * drift.price for drift in drifts),
         Fraction(0),
     )
 
@@ -236,17 +242,17 @@ def alert_prices(drifts: Sequence[AssetDrift]) -> dict[str, tuple[Price | None, 
     -18.2 % and +22.2 %. Amounts in liquidity positions and in margin are held constant, although
     they change with the price.
     """
-    total = investable_total(drifts)
-    price_edges = {}
+    total_value = investable_total(drifts)
+    prices_by_token = {}
     for drift in drifts:
-        other_value = total - drift.value
-        edges = (drift.band_low_bps / BPS, drift.band_high_bps / BPS)
-        low, high = (
+        other_value = total_value - drift.value
+        edge_shares = (drift.band_low_bps / BPS, drift.band_high_bps / BPS)
+        low_price, high_price = (
             _price_at(share, other_value, drift.investable_raw + drift.locked_raw)
-            for share in edges
+            for share in edge_shares
         )
-        price_edges[drift.token] = (low, high)
-    return price_edges
+        prices_by_token[drift.token] = (low_price, high_price)
+    return prices_by_token
 
 
 def unreachable_reasons(drift: AssetDrift, drifts: Sequence[AssetDrift]) -> tuple[str, str]:
@@ -256,11 +262,11 @@ def unreachable_reasons(drift: AssetDrift, drifts: Sequence[AssetDrift]) -> tupl
     if investable_total(drifts) == drift.value:
         return ("no other asset has value, so its share is 100 % at every price",) * 2
     if drift.band_low_bps <= 0:
-        low = "its band reaches down to 0 %, and its share cannot fall below that"
+        low_reason = "its band reaches down to 0 %, and its share cannot fall below that"
     else:
-        low = ""
+        low_reason = ""
     return (
-        low,
+        low_reason,
         (
             "its band reaches up to 100 %, and its share cannot rise above that"
             if drift.band_high_bps >= BPS

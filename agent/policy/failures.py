@@ -52,14 +52,14 @@ def exit_name(plan: Plan) -> str:
     It is the token sold (several are separated by spaces), the pool of the first withdrawal, or
     what a layer reduces; NATIVE for gas money.
     """
-    if plan.in_layer:
+    if plan.acts_in_layer:
         return next((name for name_of in EXIT_NAMES if (name := name_of(plan))), "")
     if plan.actions:
         provides = any(isinstance(action, Provide) for action in plan.actions)
         return "" if provides else plan.actions[0].pool
     if isinstance(plan.decision, TopUp):
         return NATIVE
-    if not plan.exits:
+    if not plan.is_exit:
         return ""
     sold_tokens = {
         leg.token_out if leg.token_in == NATIVE else leg.token_in
@@ -75,21 +75,21 @@ def exit_failures(history: History, name: str) -> ExitFailures:
     return failures_by_exit.get(name, ExitFailures(name, 0, 0, 0))
 
 
-def retry_wait_s(failed: ExitFailures) -> int:
+def retry_wait_s(failures: ExitFailures) -> int:
     """Return the seconds of chain time that an exit waits after its newest failure; 0 below the
     limit of failures.
     """
-    if not too_many(failed.reverts, failed.approvals):
+    if not too_many(failures.reverts, failures.approvals):
         return 0
-    excess_failures = failed.reverts - MAX_REVERTS_IN_ROW
+    excess_failures = failures.reverts - MAX_REVERTS_IN_ROW
     if excess_failures < 0:
-        excess_failures = failed.approvals - MAX_APPROVALS_IN_ROW
+        excess_failures = failures.approvals - MAX_APPROVALS_IN_ROW
     return min(FIRST_WAIT_S << min(excess_failures, 16), LONGEST_WAIT_S)
 
 
-def retry_at_s(failed: ExitFailures) -> int:
+def retry_at_s(failures: ExitFailures) -> int:
     """Return the chain time from which an exit may be tried again."""
-    return failed.at_s + retry_wait_s(failed)
+    return failures.at_s + retry_wait_s(failures)
 
 
 def with_refused_markets(step: StepInput, refused_at_s: Mapping[str, int]) -> StepInput:
@@ -101,7 +101,7 @@ def with_refused_markets(step: StepInput, refused_at_s: Mapping[str, int]) -> St
     refused_failures = tuple(
         ExitFailures(name, MAX_REVERTS_IN_ROW, 0, at_s) for name, at_s in refused_at_s.items()
     )
-    others = tuple(
+    other_failures = tuple(
         failures
         for failures in step.history.failures.failed_exits
         if failures.exit not in refused_at_s
@@ -110,6 +110,8 @@ def with_refused_markets(step: StepInput, refused_at_s: Mapping[str, int]) -> St
         step,
         history=replace(
             step.history,
-            failures=replace(step.history.failures, failed_exits=(*refused_failures, *others)),
+            failures=replace(
+                step.history.failures, failed_exits=(*refused_failures, *other_failures)
+            ),
         ),
     )

@@ -52,8 +52,8 @@ def smallest_total(assets: Sequence[Asset], leg_value: Value) -> Value:
     return leg_value * BPS / smallest_bps
 
 
-def leg_gas_value(snapshot: Snapshot, native_price: Price, units: int = LEG_GAS) -> Value:
-    """Return the gas cost of one leg now, or of `units`; `native_price` is numeraire base units per
+def leg_gas_value(snapshot: Snapshot, native_price: Price, gas_units: int = LEG_GAS) -> Value:
+    """Return the gas cost of one leg now, or of `gas_units`; `native_price` is numeraire base units per
     wei.
     """
     base_fee_wei = snapshot.head.base_fee_wei
@@ -61,8 +61,8 @@ def leg_gas_value(snapshot: Snapshot, native_price: Price, units: int = LEG_GAS)
         gas_price_wei = snapshot.gas_price_wei
     else:
         gas_price_wei = base_fee_wei + snapshot.priority_fee_wei
-    extra_wei = snapshot.data_fee_wei(units, LEG_BYTES)
-    return Fraction(units * gas_price_wei + extra_wei) * native_price
+    extra_wei = snapshot.data_fee_wei(gas_units, LEG_BYTES)
+    return Fraction(gas_units * gas_price_wei + extra_wei) * native_price
 
 
 def warnings(portfolio: Portfolio) -> tuple[str, ...]:
@@ -196,8 +196,8 @@ class MinimumTotalInputs:
     price.
 
     `gas_price_wei` is in wei, `wei_value` the value of a wei in numeraire base units. `interval_s`
-    is the shortest time between two reviews (None: every cycle). `bought` is true once the first
-    purchase is done, `banded` false if no band was given, so that DRIFT_WITHOUT_BAND decides.
+    is the shortest time between two reviews (None: every cycle). `is_bought` is true once the first
+    purchase is done, `has_band` false if no band was given, so that DRIFT_WITHOUT_BAND decides.
     `data_fee_wei` is the data fee of a swap on a rollup.
     """
 
@@ -209,8 +209,8 @@ class MinimumTotalInputs:
     gas_price_wei: int
     wei_value: Fraction
     interval_s: int | None = None
-    bought: bool = False
-    banded: bool = True
+    is_bought: bool = False
+    has_band: bool = True
     data_fee_wei: int = 0
 
 
@@ -219,42 +219,44 @@ class MinimumTotal:
     """Minimum total in numeraire base units, rounded up; None if no total works because the fee
     alone exceeds plan_cost.
 
-    `binding_limit` names the limit that decides it. `purchase` is the minimum of the first purchase
-    alone (None: done). `a_year` is the expected number of corrections a year, `cost` the cost of
-    one at the minimum total, `year_cost` the cost of a year.
+    `binding_limit` names the limit that decides it. `purchase_total` is the minimum of the first purchase
+    alone (None: done). `corrections_per_year` is the expected number of corrections a year, `correction_cost` the cost of
+    one at the minimum total, `yearly_cost` the cost of a year.
     """
 
     total: Value | None
     binding_limit: str
-    gas: Value
-    a_year: Fraction
-    cost: Value
-    year_cost: Value
-    purchase: Value | None = None
+    gas_cost: Value
+    corrections_per_year: Fraction
+    correction_cost: Value
+    yearly_cost: Value
+    purchase_total: Value | None = None
 
 
 def compute_minimum_total(inputs: MinimumTotalInputs) -> MinimumTotal:
     """Return the minimum total of these inputs."""
     swap_count = max(1, len(inputs.assets))
-    units = swap_count * LEG_GAS + APPROVAL_GAS
-    gas_value = (units * inputs.gas_price_wei + swap_count * inputs.data_fee_wei) * inputs.wei_value
-    leg_gas_value_now = (LEG_GAS * inputs.gas_price_wei + inputs.data_fee_wei) * inputs.wei_value
+    gas_units = swap_count * LEG_GAS + APPROVAL_GAS
+    gas_value = (
+        gas_units * inputs.gas_price_wei + swap_count * inputs.data_fee_wei
+    ) * inputs.wei_value
+    leg_gas_cost = (LEG_GAS * inputs.gas_price_wei + inputs.data_fee_wei) * inputs.wei_value
     cost_room, fee = _cost_less_fee(inputs), Fraction(inputs.fee_pips, PIPS)
-    thresholds = [asset for asset in inputs.assets if asset.target_bps > 0]
-    if cost_room <= 0 or not thresholds:
-        if thresholds:
-            why = f"a pool fee of {_percent_text(fee)} is not below limits.plan_cost"
+    assets = [asset for asset in inputs.assets if asset.target_bps > 0]
+    if cost_room <= 0 or not assets:
+        if assets:
+            reason = f"a pool fee of {_percent_text(fee)} is not below limits.plan_cost"
         else:
-            why = "the numeraire is the only target"
-        return MinimumTotal(None, why, gas_value, Fraction(0), Fraction(0), Fraction(0))
-    tightest_asset = min(thresholds, key=lambda asset: (asset.drift, asset.symbol))
-    smallest_target = min(thresholds, key=lambda asset: (asset.target_bps, asset.symbol))
+            reason = "the numeraire is the only target"
+        return MinimumTotal(None, reason, gas_value, Fraction(0), Fraction(0), Fraction(0))
+    tightest_asset = min(assets, key=lambda asset: (asset.drift, asset.symbol))
+    smallest_target = min(assets, key=lambda asset: (asset.target_bps, asset.symbol))
     smallest_bps = min(
         smallest_target.target_bps, inputs.numeraire_bps or smallest_target.target_bps
     )
     edge_text = (
         "its band"
-        if inputs.banded
+        if inputs.has_band
         else f"a drift of {_percent_text(DRIFT_WITHOUT_BAND)} of its target"
     )
     total_by_limit = {
@@ -263,14 +265,14 @@ def compute_minimum_total(inputs: MinimumTotalInputs) -> MinimumTotal:
         "the gas of the first purchase": gas_value
         / (Fraction(BPS - inputs.numeraire_bps, BPS) * cost_room),
         f"{GAS_MULTIPLE} times the gas of a swap for the smallest target": (
-            leg_gas_value_now * GAS_MULTIPLE * BPS / smallest_bps
+            leg_gas_cost * GAS_MULTIPLE * BPS / smallest_bps
         ),
         f"limits.min_trade for a correction of {tightest_asset.symbol} at {edge_text}": (
             inputs.min_trade / tightest_asset.drift
         ),
         "limits.min_trade for the smallest target": inputs.min_trade * BPS / smallest_bps,
     }
-    if inputs.bought:
+    if inputs.is_bought:
         del total_by_limit["the gas of the first purchase"]
     purchase_limits = (
         "the gas of the first purchase",
@@ -278,11 +280,11 @@ def compute_minimum_total(inputs: MinimumTotalInputs) -> MinimumTotal:
     )
     binding_limit = max(total_by_limit, key=lambda name: total_by_limit[name])
     total = Fraction(ceil_int(total_by_limit[binding_limit]))
-    yearly_corrections = max(_corrections_a_year(threshold) for threshold in thresholds)
+    yearly_corrections = max(_corrections_per_year(threshold) for threshold in assets)
     if inputs.interval_s is not None:
         yearly_corrections = min(yearly_corrections, Fraction(YEAR_S, inputs.interval_s))
     cost = gas_value + tightest_asset.drift * total * fee
-    if inputs.bought:
+    if inputs.is_bought:
         purchase = None
     else:
         purchase = Fraction(ceil_int(max(total_by_limit[name] for name in purchase_limits)))
@@ -305,9 +307,10 @@ def corrections_a_year(inputs: MinimumTotalInputs, total: Value) -> tuple[Fracti
     if minimum_total.total is None or total < minimum_total.total:
         return None
     cost = (
-        minimum_total.gas + (minimum_total.cost - minimum_total.gas) * total / minimum_total.total
+        minimum_total.gas_cost
+        + (minimum_total.correction_cost - minimum_total.gas_cost) * total / minimum_total.total
     )
-    return minimum_total.a_year, minimum_total.a_year * cost
+    return minimum_total.corrections_per_year, minimum_total.corrections_per_year * cost
 
 
 def format_year(inputs: MinimumTotalInputs, total: Value, decimals: int, label: str) -> str:
@@ -333,13 +336,13 @@ def suggested_settings(inputs: MinimumTotalInputs, total: Value) -> tuple[str, .
     )
     if minimum_total.total is not None and total >= minimum_total.total:
         return ()
-    thresholds = [asset for asset in inputs.assets if asset.target_bps > 0]
-    if not thresholds or total <= 0:
+    assets = [asset for asset in inputs.assets if asset.target_bps > 0]
+    if not assets or total <= 0:
         return ()
-    tightest_asset, suggestions = min(thresholds, key=lambda asset: (asset.drift, asset.symbol)), []
+    tightest_asset, suggestions = min(assets, key=lambda asset: (asset.drift, asset.symbol)), []
     if cost_room > 0:
         band_share = (
-            max(minimum_total.gas / (total * cost_room), inputs.min_trade / total)
+            max(minimum_total.gas_cost / (total * cost_room), inputs.min_trade / total)
             * BPS
             / tightest_asset.target_bps
         )
@@ -349,7 +352,7 @@ def suggested_settings(inputs: MinimumTotalInputs, total: Value) -> tuple[str, .
             <= MAX_SUGGESTED_BAND
         ):
             suggestions.append(f"a band of {ceil_int(band_share * 100)}% of the target")
-    needed_bps = ceil_int((fee + minimum_total.gas / (total * tightest_asset.drift)) * BPS)
+    needed_bps = ceil_int((fee + minimum_total.gas_cost / (total * tightest_asset.drift)) * BPS)
     if (
         inputs.plan_cost_bps < needed_bps <= MAX_SUGGESTED_COST_BPS
         and tightest_asset.drift * total >= inputs.min_trade
@@ -370,10 +373,10 @@ def minimum_total_inputs(step: StepInput, references: ReferencePrices) -> Minimu
     snapshot, numeraire = step.snapshot, step.portfolio.numeraire.address
     base_fee_wei = snapshot.head.base_fee_wei
     if base_fee_wei is None:
-        price_wei = snapshot.gas_price_wei
+        gas_price_wei = snapshot.gas_price_wei
     else:
-        price_wei = base_fee_wei + snapshot.priority_fee_wei
-    thresholds = tuple(
+        gas_price_wei = base_fee_wei + snapshot.priority_fee_wei
+    asset_thresholds = tuple(
         AssetThreshold(
             asset.token.label,
             asset.target_bps,
@@ -392,7 +395,7 @@ def minimum_total_inputs(step: StepInput, references: ReferencePrices) -> Minimu
         if asset.token.address != numeraire and asset.target_bps
     ]
     return MinimumTotalInputs(
-        thresholds,
+        asset_thresholds,
         next(
             (
                 asset.target_bps
@@ -404,7 +407,7 @@ def minimum_total_inputs(step: StepInput, references: ReferencePrices) -> Minimu
         step.limits.plan_cost_bps,
         step.limits.min_trade or Fraction(0),
         max((fee for fee in fees_pips if fee is not None), default=ASSUMED_FEE_PIPS),
-        price_wei,
+        gas_price_wei,
         native_price.price,
         review_interval_s(step.policy.trigger),
         step.history.reviews.last_rebalance_s is not None,
@@ -445,8 +448,8 @@ def format_minimum_total(
         return f"{format_coins(value, decimals)} {label}"
 
     corrections_text = (
-        f"About {_number_text(minimum_total.a_year)} corrections a year (assumed volatility"
-        f" {_percent_text(ASSUMED_VOLATILITY)}) then cost {money(minimum_total.year_cost)}"
+        f"About {_number_text(minimum_total.corrections_per_year)} corrections a year (assumed volatility"
+        f" {_percent_text(ASSUMED_VOLATILITY)}) then cost {money(minimum_total.yearly_cost)}"
     )
     fee, coin = Fraction(inputs.fee_pips, PIPS), inputs.wei_value * 10**18
     minimum_text = (
@@ -455,12 +458,12 @@ def format_minimum_total(
     )
     if total >= minimum_total.total:
         return f"{minimum_text}."
-    if minimum_total.purchase is None:
+    if minimum_total.purchase_total is None:
         waiting_text = "corrections wait"
-    elif total >= minimum_total.purchase:
+    elif total >= minimum_total.purchase_total:
         waiting_text = "the first purchase is made, but corrections wait"
     else:
-        waiting_text = f"the first purchase, worth its cost from {money(minimum_total.purchase)}, and corrections wait"
+        waiting_text = f"the first purchase, worth its cost from {money(minimum_total.purchase_total)}, and corrections wait"
     return (
         f"{minimum_text}. {money(total)} is less: {waiting_text} until they are worth their cost."
     )
@@ -482,10 +485,10 @@ def _cost_less_fee(inputs: MinimumTotalInputs) -> Fraction:
     return Fraction(inputs.plan_cost_bps, BPS) - Fraction(inputs.fee_pips, PIPS)
 
 
-def _corrections_a_year(threshold: AssetThreshold) -> Fraction:
-    weight = Fraction(threshold.target_bps, BPS)
-    if threshold.drift:
-        return (weight * (1 - weight) * ASSUMED_VOLATILITY / threshold.drift) ** 2
+def _corrections_per_year(asset: AssetThreshold) -> Fraction:
+    weight = Fraction(asset.target_bps, BPS)
+    if asset.drift:
+        return (weight * (1 - weight) * ASSUMED_VOLATILITY / asset.drift) ** 2
     return Fraction(0)
 
 

@@ -126,40 +126,40 @@ def floor_wei(limits: Limits) -> int:
     return limits.native_floor_wei or 0
 
 
-def worst_price_wei(snapshot: Snapshot, limits: Limits) -> int:
+def worst_gas_price_wei(snapshot: Snapshot, limits: Limits) -> int:
     """Return the highest price of a unit of gas in this step: two base fees and the priority fee,
     at most limits.gas_price.
     """
-    return price_below_wei(snapshot, limits.gas_price_wei)
+    return capped_gas_price_wei(snapshot, limits.gas_price_wei)
 
 
-def price_below_wei(snapshot: Snapshot, ceiling_wei: int | None) -> int:
+def capped_gas_price_wei(snapshot: Snapshot, ceiling_wei: int | None) -> int:
     """Return two base fees and the priority fee, at most the ceiling (None: off)."""
     base_fee_wei = snapshot.head.base_fee_wei
     if base_fee_wei is None:
-        price = snapshot.gas_price_wei
+        gas_price_wei = snapshot.gas_price_wei
     else:
-        price = 2 * base_fee_wei + snapshot.priority_fee_wei
-    return price if ceiling_wei is None else min(price, ceiling_wei)
+        gas_price_wei = 2 * base_fee_wei + snapshot.priority_fee_wei
+    return gas_price_wei if ceiling_wei is None else min(gas_price_wei, ceiling_wei)
 
 
-def _price_wei(snapshot: Snapshot) -> int:
+def _gas_price_wei(snapshot: Snapshot) -> int:
     base_fee_wei = snapshot.head.base_fee_wei
     if base_fee_wei is None:
         return snapshot.gas_price_wei
     return base_fee_wei + snapshot.priority_fee_wei
 
 
-def least_wei(snapshot: Snapshot, gas: int) -> int:
+def gas_cost_with_margin_wei(snapshot: Snapshot, gas: int) -> int:
     """Return the cost of this much gas at the current price, with its margin, in wei."""
-    units = ceil_int(gas * GAS_MARGIN)
-    return units * _price_wei(snapshot) + snapshot.data_fee_wei(units, UNWRAP_BYTES)
+    gas_units = ceil_int(gas * GAS_MARGIN)
+    return gas_units * _gas_price_wei(snapshot) + snapshot.data_fee_wei(gas_units, UNWRAP_BYTES)
 
 
-def margin_wei(snapshot: Snapshot, limits: Limits) -> int:
+def worst_gas_cost_wei(snapshot: Snapshot, limits: Limits) -> int:
     """Return the worst-case gas cost of this step, in wei."""
     worst_fee_wei = MAX_FEE_RISE * snapshot.data_fee_wei(STEP_GAS, *STEP_BYTES)
-    return STEP_GAS * worst_price_wei(snapshot, limits) + worst_fee_wei
+    return STEP_GAS * worst_gas_price_wei(snapshot, limits) + worst_fee_wei
 
 
 def data_fee_cap_wei(snapshot: Snapshot, tx: UnsignedTx, *, revokes: bool = False) -> int | None:
@@ -167,10 +167,10 @@ def data_fee_cap_wei(snapshot: Snapshot, tx: UnsignedTx, *, revokes: bool = Fals
     such a fee. If the fee was not read, raises Refused, or returns None for a transaction that
     revokes an allowance.
     """
-    if revokes and snapshot.data_fee_unread:
+    if revokes and snapshot.data_fee_unknown_reason:
         return None
-    if why := snapshot.data_fee_unread:
-        verdict = Verdict("data_fee", why, "read", False)
+    if unknown_reason := snapshot.data_fee_unknown_reason:
+        verdict = Verdict("data_fee", unknown_reason, "read", False)
         raise Refused(
             "the rollup's data fee is unknown", (verdict,), "check the endpoints of [[chain.rpc]]"
         )
@@ -179,13 +179,13 @@ def data_fee_cap_wei(snapshot: Snapshot, tx: UnsignedTx, *, revokes: bool = Fals
     return MAX_FEE_RISE * snapshot.data_fee_wei(tx.gas, len(tx.data) // 2 - 1)
 
 
-def free_wei(snapshot: Snapshot, portfolio: Portfolio, limits: Limits) -> int:
+def wrappable_wei(snapshot: Snapshot, portfolio: Portfolio, limits: Limits) -> int:
     """Return the native coin that legs may wrap, wei: the balance less floor and margin; zero
     unless the native coin is an asset.
     """
     if not has_native_asset(portfolio):
         return 0
-    return max(0, snapshot.native_wei - floor_wei(limits) - margin_wei(snapshot, limits))
+    return max(0, snapshot.native_wei - floor_wei(limits) - worst_gas_cost_wei(snapshot, limits))
 
 
 def refill_raw(snapshot: Snapshot, limits: Limits, spent_gas_wei: int) -> int:
@@ -195,7 +195,7 @@ def refill_raw(snapshot: Snapshot, limits: Limits, spent_gas_wei: int) -> int:
     """
     target_wei, least_wei_needed = (
         limits.native_top_up_wei,
-        floor_wei(limits) + margin_wei(snapshot, limits),
+        floor_wei(limits) + worst_gas_cost_wei(snapshot, limits),
     )
     native_wei = snapshot.native_wei + spent_gas_wei
     if target_wei is None or native_wei >= least_wei_needed:
@@ -203,7 +203,7 @@ def refill_raw(snapshot: Snapshot, limits: Limits, spent_gas_wei: int) -> int:
     return max(target_wei, least_wei_needed) - native_wei
 
 
-def wrapped_raw(snapshot: Snapshot, portfolio: Portfolio) -> int:
+def unwrappable_raw(snapshot: Snapshot, portfolio: Portfolio) -> int:
     """Return the wrapped coin that may be unwrapped for gas: all of a native asset's, else the part
     above the asset's reserve.
     """
@@ -220,9 +220,9 @@ def wrapped_raw(snapshot: Snapshot, portfolio: Portfolio) -> int:
 
 def unwrap_cost_wei(snapshot: Snapshot, limits: Limits) -> int:
     """Return the highest cost of a separate unwrapping, wei."""
-    units = ceil_int(UNWRAP_GAS * GAS_MARGIN)
-    worst_fee_wei = MAX_FEE_RISE * snapshot.data_fee_wei(units, UNWRAP_BYTES)
-    return units * worst_price_wei(snapshot, limits) + worst_fee_wei
+    gas_units = ceil_int(UNWRAP_GAS * GAS_MARGIN)
+    worst_fee_wei = MAX_FEE_RISE * snapshot.data_fee_wei(gas_units, UNWRAP_BYTES)
+    return gas_units * worst_gas_price_wei(snapshot, limits) + worst_fee_wei
 
 
 def top_up(step: StepInput, decision: Decision) -> TopUp | None:
@@ -232,7 +232,7 @@ def top_up(step: StepInput, decision: Decision) -> TopUp | None:
     little can be unwrapped, if gas is too expensive and the decision is a hold, and for decisions
     that send no transaction.
     """
-    if any(without_gas(step, decision) for without_gas in GASLESS_DECISIONS):
+    if any(needs_no_gas(step, decision) for needs_no_gas in GASLESS_DECISIONS):
         return None
     native_wei, cost_wei = step.snapshot.native_wei, unwrap_cost_wei(step.snapshot, step.limits)
     match decision:
@@ -240,22 +240,22 @@ def top_up(step: StepInput, decision: Decision) -> TopUp | None:
             needed_wei, requirement = floor_wei(step.limits), "limits.native_floor"
         case Rebalance() | LayerDecision():
             needed_wei, requirement = (
-                margin_wei(step.snapshot, step.limits),
+                worst_gas_cost_wei(step.snapshot, step.limits),
                 "this step's worst-case gas",
             )
         case Halt() | TopUp():
             return None
-    raw = min(
+    unwrapped_raw = min(
         refill_raw(step.snapshot, step.limits, step.progress.spent_gas_wei),
-        wrapped_raw(step.snapshot, step.portfolio),
+        unwrappable_raw(step.snapshot, step.portfolio),
     )
     is_gas_expensive = (
         step.limits.gas_price_wei is not None
-        and _price_wei(step.snapshot) > step.limits.gas_price_wei
+        and _gas_price_wei(step.snapshot) > step.limits.gas_price_wei
     )
     if (
         native_wei >= needed_wei
-        or raw < max(1, MIN_UNWRAP_GAS_MULTIPLE * cost_wei)
+        or unwrapped_raw < max(1, MIN_UNWRAP_GAS_MULTIPLE * cost_wei)
         or native_wei < cost_wei
         or (is_gas_expensive and isinstance(decision, Hold))
     ):
@@ -266,7 +266,7 @@ def top_up(step: StepInput, decision: Decision) -> TopUp | None:
         f" {decimal_text(needed_wei, 18)}"
     )
     return TopUp(
-        f"{shortage_text}: unwraps {decimal_text(raw, token.decimals)} {token.label} first; then:"
+        f"{shortage_text}: unwraps {decimal_text(unwrapped_raw, token.decimals)} {token.label} first; then:"
         f" {decision.reason}",
-        raw,
+        unwrapped_raw,
     )

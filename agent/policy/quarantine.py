@@ -24,7 +24,7 @@ from agent.reference import (
 )
 from agent.units import format_duration, largest_remainder
 
-SILENT_S = 3_600
+UNREADABLE_WAIT_S = 3_600
 """Chain time after which the other assets are traded without an asset whose balance is unreadable;
 until then trading halts.
 """
@@ -39,7 +39,7 @@ def quarantine_tokens(step: StepInput, screened_tokens: Iterable[ScreenedToken])
     new_by_token = {
         screened.token: screened
         for screened in screened_tokens
-        if not screened.finding.accepted and screened.token not in quarantined_before
+        if not screened.finding.is_tradable and screened.token not in quarantined_before
     }
     if not new_by_token:
         return step
@@ -84,7 +84,7 @@ def quarantine_tokens(step: StepInput, screened_tokens: Iterable[ScreenedToken])
     )
 
 
-def unread_balances(step: StepInput) -> tuple[tuple[str, int], ...]:
+def unreadable_balances(step: StepInput) -> tuple[tuple[str, int], ...]:
     """Return (token, chain time of the first failed read) of assets with an unreadable balance."""
     since_by_token, now_s = dict(step.history.unread), step.snapshot.head.timestamp_s
     read_tokens = {holding.token for holding in step.snapshot.holdings}
@@ -97,20 +97,23 @@ def unread_balances(step: StepInput) -> tuple[tuple[str, int], ...]:
     )
 
 
-def silent_assets(step: StepInput) -> list[ScreenedToken]:
-    """Return the assets whose balance has been unreadable for SILENT_S, so that the others need not
+def unreadable_assets(step: StepInput) -> list[ScreenedToken]:
+    """Return the assets whose balance has been unreadable for UNREADABLE_WAIT_S, so that the others need not
     wait any longer (T10). Excludes the numeraire, which prices everything, tokens in liquidity, and
     the wrapped native coin.
     """
-    indispensable, now_s = _indispensable(step.portfolio), step.snapshot.head.timestamp_s
-    silent_tokens = [
+    indispensable_tokens, now_s = (
+        _indispensable_tokens(step.portfolio),
+        step.snapshot.head.timestamp_s,
+    )
+    unreadable_tokens = [
         (token, since_s)
-        for token, since_s in unread_balances(step)
-        if token not in indispensable and now_s - since_s >= SILENT_S
+        for token, since_s in unreadable_balances(step)
+        if token not in indispensable_tokens and now_s - since_s >= UNREADABLE_WAIT_S
     ]
     return [
         ScreenedToken(token, TokenFinding.UNREADABLE, f"for {format_duration(now_s - since_s)}")
-        for token, since_s in silent_tokens
+        for token, since_s in unreadable_tokens
     ]
 
 
@@ -130,7 +133,7 @@ def exclude_unpriced(step: StepInput) -> StepInput:
         for fault in unknown_balances(step.snapshot, (asset,))
     }
     reasons |= unread_reasons
-    excluded_tokens = reasons.keys() - _indispensable(portfolio)
+    excluded_tokens = reasons.keys() - _indispensable_tokens(portfolio)
     assets_left = [
         asset for asset in step.effective_assets if asset.token.address not in excluded_tokens
     ]
@@ -149,7 +152,7 @@ def exclude_unpriced(step: StepInput) -> StepInput:
         for token in hubs
         if token.address in unread_reasons and token.address not in quarantined_before
     ]
-    why = "; ".join(reasons[token.address] for token in hubs)
+    excluded_reason = "; ".join(reasons[token.address] for token in hubs)
     return replace(
         step,
         portfolio=portfolio,
@@ -158,20 +161,20 @@ def exclude_unpriced(step: StepInput) -> StepInput:
             effective_bps=tuple(zip(tokens, shares_bps, strict=True)),
             quarantine=(*step.targets.quarantine, *quarantined),
         ),
-        excluded=replace(step.excluded, exits_only=why),
+        excluded=replace(step.excluded, exits_only=excluded_reason),
     )
 
 
-def _indispensable(portfolio: Portfolio) -> set[str]:
+def _indispensable_tokens(portfolio: Portfolio) -> set[str]:
     """Return the tokens that are needed to value or pay anything."""
     return {portfolio.numeraire.address, portfolio.wrapped_native}.union(
         *(tokens(portfolio) for tokens in VALUED_TOKENS)
     )
 
 
-def quarantine_silent_assets(step: StepInput) -> StepInput:
-    """Return the step after quarantining assets with balances unreadable for SILENT_S."""
-    return quarantine_tokens(step, silent_assets(step))
+def quarantine_unreadable_assets(step: StepInput) -> StepInput:
+    """Return the step after quarantining assets with balances unreadable for UNREADABLE_WAIT_S."""
+    return quarantine_tokens(step, unreadable_assets(step))
 
 
 def changed_tokens(
@@ -185,23 +188,23 @@ def changed_tokens(
 
     Tokens without a pin are not included, because a plan that touches one is refused as a whole.
     """
-    code_hash_of = {entry.address: entry.hash for entry in snapshot.code_hashes}
+    code_hash_of = {code.address: code.hash for code in snapshot.code_hashes}
     implementations: dict[str, list[str]] = {}
     for implementation in snapshot.implementations:
         implementations.setdefault(implementation.token, []).append(implementation.address)
-    findings = []
+    changed = []
     for token in tokens:
         if token not in pins:
             continue
         if token in code_hash_of and code_hash_of[token] != pins[token]:
-            findings.append(ScreenedToken(token, TokenFinding.CODE_CHANGED))
+            changed.append(ScreenedToken(token, TokenFinding.CODE_CHANGED))
         elif (token in implementations or token in pinned_implementations) and (
             detail := _implementation_change(
                 implementations.get(token, []), pinned_implementations.get(token), code_hash_of
             )
         ):
-            findings.append(ScreenedToken(token, TokenFinding.IMPLEMENTATION_CHANGED, detail))
-    return findings
+            changed.append(ScreenedToken(token, TokenFinding.IMPLEMENTATION_CHANGED, detail))
+    return changed
 
 
 def _implementation_change(
@@ -226,8 +229,8 @@ def format_quarantine(
     """Format the tokens in quarantine, all of them or only those in `only`, with reasons; empty if
     there are none.
     """
-    tokens = [token for token in quarantine if only is None or token.token in only]
+    screened_tokens = [token for token in quarantine if only is None or token.token in only]
     return "; ".join(
         f"{portfolio.token(screened.token).label} is in quarantine: {screened.why}"
-        for screened in tokens
+        for screened in screened_tokens
     )

@@ -36,7 +36,7 @@ def rebalance_or_hold(
     step: StepInput,
     drifts: tuple[AssetDrift, ...],
     references: ReferencePrices,
-    trigger: TriggerResult,
+    trigger_result: TriggerResult,
     combined_goal: Goal | None = None,
 ) -> tuple[Decision, bool]:
     """Return the decision of a fired trigger, and whether its review is done.
@@ -46,41 +46,45 @@ def rebalance_or_hold(
     each with its own cooldown.
     """
     if combined_goal is None and (
-        cooldown := cooldown_left(step.snapshot, step.policy, step.history)
+        cooldown := active_cooldown(step.snapshot, step.policy, step.history)
     ):
-        return Hold(f"{trigger.reason}; {cooldown[0]}", cooldown[1], "policy.cooldown"), False
+        return Hold(
+            f"{trigger_result.reason}; {cooldown[0]}", cooldown[1], "policy.cooldown"
+        ), False
     if gas_reason := minimum.gas_too_high_reason(step, drifts, references):
-        return Hold(f"{trigger.reason}; {gas_reason}", kept_by="gas"), False
+        return Hold(f"{trigger_result.reason}; {gas_reason}", kept_by="gas"), False
     is_first_purchase = purchases.is_first_purchase(step.limits, step.history)
     if combined_goal is not None:
         goal = combined_goal
     elif is_first_purchase and not isinstance(step.policy.trigger, NoTradeZone):
         goal = purchases.purchase_goal(step, drifts)
     else:
-        goal = goal_now(step.portfolio, step.policy, drifts)
+        goal = current_goal(step.portfolio, step.policy, drifts)
     largest_value = largest_correction(drifts, goal)
     if not is_worth_a_trade(step.limits, largest_value):
-        return _not_worth_a_trade(
-            step.portfolio, step.policy, step.limits, largest_value, trigger
-        ), trigger.due
+        return _too_small_hold(
+            step.portfolio, step.policy, step.limits, largest_value, trigger_result
+        ), trigger_result.is_review_due
     if is_first_purchase:
-        name = purchases.first_rebalance_name(step.portfolio, step.limits, drifts, goal)
+        rebalance_name = purchases.first_rebalance_name(step.portfolio, step.limits, drifts, goal)
         allowance = purchases.turnover_allowance(step)
-        return Rebalance(f"{name}; {trigger.reason}", goal, apart=allowance), trigger.due
-    return Rebalance(trigger.reason, goal), trigger.due
+        return Rebalance(
+            f"{rebalance_name}; {trigger_result.reason}", goal, apart=allowance
+        ), trigger_result.is_review_due
+    return Rebalance(trigger_result.reason, goal), trigger_result.is_review_due
 
 
-def _not_worth_a_trade(
+def _too_small_hold(
     portfolio: Portfolio,
     policy: Policy,
     limits: Limits,
     largest_value: Value,
-    trigger: TriggerResult,
+    trigger_result: TriggerResult,
 ) -> Hold:
     """Return the hold of a fired trigger whose largest correction is too small, or on the side that
     policy.only excludes.
     """
-    message, kept_by = f"{trigger.reason}; nothing to do", ""
+    message, kept_by = f"{trigger_result.reason}; nothing to do", ""
     if policy.only is not None:
         message += f" under policy.only = {policy.only.value}"
         kept_by = "policy.only"
@@ -90,7 +94,9 @@ def _not_worth_a_trade(
             f" {format_money(portfolio, limits.min_trade)}"
         )
         kept_by = "limits.min_trade"
-    return replace(review_hold(TriggerResult(False, message, trigger.next_s)), kept_by=kept_by)
+    return replace(
+        review_hold(TriggerResult(False, message, trigger_result.next_s)), kept_by=kept_by
+    )
 
 
 def largest_correction(drifts: tuple[AssetDrift, ...], goal: Goal) -> Value:
@@ -103,7 +109,7 @@ def is_worth_a_trade(limits: Limits, largest_value: Value) -> bool:
     return largest_value > 0 and largest_value >= (limits.min_trade or 0)
 
 
-def cooldown_left(
+def active_cooldown(
     snapshot: Snapshot,
     policy: Policy,
     history: History,
@@ -116,23 +122,24 @@ def cooldown_left(
     """
     actions = [
         (history.reviews.last_rebalance_s, "rebalance"),
-        *(state.last_end for state in history.layers),
+        *(state.last_trade_end for state in history.layers),
         other_action,
     ]
-    last_s, name = max(
-        ((at_s, name) for at_s, name in actions if at_s is not None), default=(None, "")
+    last_action_s, action_name = max(
+        ((at_s, action_name) for at_s, action_name in actions if at_s is not None),
+        default=(None, ""),
     )
-    if last_s is None or snapshot.head.timestamp_s >= last_s + policy.cooldown_s:
+    if last_action_s is None or snapshot.head.timestamp_s >= last_action_s + policy.cooldown_s:
         return None
-    until_s = last_s + policy.cooldown_s
+    until_s = last_action_s + policy.cooldown_s
     reason = (
-        f"but the last {name} was at {format_time(last_s)} and the cooldown lasts until"
+        f"but the last {action_name} was at {format_time(last_action_s)} and the cooldown lasts until"
         f" {format_time(until_s)}"
     )
     return reason, until_s
 
 
-def goal_now(portfolio: Portfolio, policy: Policy, drifts: tuple[AssetDrift, ...]) -> Goal:
+def current_goal(portfolio: Portfolio, policy: Policy, drifts: tuple[AssetDrift, ...]) -> Goal:
     """Return the goal of a rebalance now."""
     trigger = policy.trigger
     if isinstance(trigger, NoTradeZone):
@@ -144,14 +151,18 @@ def goal_now(portfolio: Portfolio, policy: Policy, drifts: tuple[AssetDrift, ...
 
 
 def confirm_rebalance(
-    step: StepInput, prices: Mapping[str, Price], decision: Rebalance, reviewed: bool, by_time: bool
+    step: StepInput,
+    prices: Mapping[str, Price],
+    decision: Rebalance,
+    reviewed: bool,
+    fired_by_schedule: bool,
 ) -> tuple[Decision, bool]:
     """Return the rebalance if a schedule caused it or the preceding blocks confirm it; else a hold
     whose review stays due.
     """
     unconfirmed_why = (
         ""
-        if by_time
+        if fired_by_schedule
         else price_confirmation.unconfirmed_reason(step, prices, price_confirmation.trigger_signals)
     )
     if unconfirmed_why:
@@ -167,12 +178,12 @@ def unconfirmed_hold(reason: str, unconfirmed_why: str) -> Hold:
     )
 
 
-def review_hold(trigger: TriggerResult) -> Hold:
+def review_hold(trigger_result: TriggerResult) -> Hold:
     """Return the hold of a trigger, with the time of its next review."""
     next_review = "checked again in the next cycle"
-    if trigger.next_s is not None:
-        next_review = f"next review {format_time(trigger.next_s)}"
-    reason = trigger.reason
+    if trigger_result.next_s is not None:
+        next_review = f"next review {format_time(trigger_result.next_s)}"
+    reason = trigger_result.reason
     if next_review not in reason:
         reason = f"{reason}; {next_review}"
-    return Hold(reason, trigger.next_s)
+    return Hold(reason, trigger_result.next_s)

@@ -39,7 +39,9 @@ def correlations(risk: TrackingRisk, tokens: Sequence[str]) -> Matrix:
     """Return the correlation matrix in the order of `tokens`. Raises KeyError if a pair is
     missing.
     """
-    correlation_of = {frozenset(pair): Fraction(bps, BPS) for *pair, bps in risk.correlations_bps}
+    correlation_of = {
+        frozenset(token_pair): Fraction(bps, BPS) for *token_pair, bps in risk.correlations_bps
+    }
     return [
         [
             Fraction(1) if token == other else correlation_of[frozenset((token, other))]
@@ -139,20 +141,20 @@ def _correlation_faults(risk: TrackingRisk, labels: Mapping[str, str]) -> Iterat
     tokens, is_complete = list(labels), True
     for row_index, token in enumerate(tokens):
         for other in tokens[:row_index]:
-            pair, bps = (
+            pair_text, bps = (
                 f"{labels[other]}/{labels[token]}",
                 correlation_bps_of.get(frozenset((token, other))),
             )
             if bps is None:
                 is_complete = False
                 yield (
-                    f"policy.risk.correlations: {pair} is missing",
-                    f'write "{pair}" = "50%", or correlation = "…" for all that are not named',
+                    f"policy.risk.correlations: {pair_text} is missing",
+                    f'write "{pair_text}" = "50%", or correlation = "…" for all that are not named',
                 )
             elif abs(bps) > MAX_CORRELATION_BPS:
                 is_complete = False
                 yield (
-                    f"policy.risk.correlations: {pair} = {bps / 100:g}% is beyond 99%",
+                    f"policy.risk.correlations: {pair_text} = {bps / 100:g}% is beyond 99%",
                     'write "99%" for tokens that move as one',
                 )
     contradicting_row = first_contradiction(correlations(risk, tokens)) if is_complete else None

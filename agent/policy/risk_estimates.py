@@ -47,10 +47,10 @@ def apply_measured_risk(step: StepInput) -> StepInput:
         return step
     risk = trigger.risk
     labels = {asset.token.address: asset.token.label for asset in step.portfolio.assets}
-    volatilities = {step.portfolio.numeraire.address: MIN_VOLATILITY_BPS} | dict(
+    known_volatilities_bps = {step.portfolio.numeraire.address: MIN_VOLATILITY_BPS} | dict(
         risk.volatilities_bps
     )
-    unset_tokens = [token for token in labels if token not in volatilities]
+    unset_tokens = [token for token in labels if token not in known_volatilities_bps]
     try:
         if unset_tokens:
             estimate = estimate_risk(
@@ -64,7 +64,7 @@ def apply_measured_risk(step: StepInput) -> StepInput:
             estimate = None
     except Refused as refusal:
         return _with_risk(step, replace(risk, unmeasured=refusal.message))
-    all_volatilities = volatilities | {
+    all_volatilities_bps = known_volatilities_bps | {
         token: _bounded_volatility(bps)
         for token, bps in (() if estimate is None else estimate.volatilities_bps)
     }
@@ -74,14 +74,14 @@ def apply_measured_risk(step: StepInput) -> StepInput:
         for first, other, bps in (*estimated_correlations, *risk.correlations_bps)
     }
     pairs = [(first, other) for index, other in enumerate(labels) for first in [*labels][:index]]
-    consistent_bps = _shrink_to_consistent(
+    correlation_bps_by_pair = _shrink_to_consistent(
         {pair: _bounded_correlation(correlation_of.get(frozenset(pair), 0)) for pair in pairs},
         [*labels],
     )
     complete_risk = replace(
         risk,
-        volatilities_bps=tuple((token, all_volatilities[token]) for token in labels),
-        correlations_bps=tuple((*pair, bps) for pair, bps in consistent_bps.items()),
+        volatilities_bps=tuple((token, all_volatilities_bps[token]) for token in labels),
+        correlations_bps=tuple((*pair, bps) for pair, bps in correlation_bps_by_pair.items()),
     )
     return _with_risk(
         step, replace(complete_risk, measured=_measured_text(complete_risk, labels, estimate))

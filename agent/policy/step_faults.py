@@ -38,8 +38,8 @@ class Fault:
 
 def data_fee_fault(snapshot: Snapshot) -> str:
     """Return why the rollup's data fee is unknown; empty if it is known, or there is none (T13)."""
-    why = snapshot.data_fee_unread
-    return f"the rollup's data fee was not read ({why})" if why else ""
+    unknown_reason = snapshot.data_fee_unknown_reason
+    return f"the rollup's data fee was not read ({unknown_reason})" if unknown_reason else ""
 
 
 def unknown_balances(snapshot: Snapshot, assets: Sequence[Asset]) -> list[Fault]:

@@ -24,8 +24,8 @@ from agent.policy.risk_estimates import apply_measured_risk
 from agent.policy.target_changes import apply_allocation
 from agent.units import NATIVE, decimal_text
 
-InputStep = Callable[[StepInput], StepInput]
-TARGET_ADJUSTMENTS: tuple[InputStep, ...] = (
+InputTransform = Callable[[StepInput], StepInput]
+TARGET_ADJUSTMENTS: tuple[InputTransform, ...] = (
     apply_allocation,
     *layers.TARGET_ADJUSTMENTS,
     apply_orders,
@@ -45,7 +45,7 @@ def apply_effective_targets(step: StepInput) -> StepInput:
     return step
 
 
-def input_steps(memory: StepMemory) -> tuple[InputStep, ...]:
+def input_transforms(memory: StepMemory) -> tuple[InputTransform, ...]:
     """Return the steps from a snapshot with its config and budgets to the complete input, in
     order.
     """
@@ -61,7 +61,7 @@ def input_steps(memory: StepMemory) -> tuple[InputStep, ...]:
         *(partial(add_from_memory, memory) for add_from_memory in layers.FROM_MEMORY),
         apply_effective_targets,
         # after targets, so that a quarantined token gets no weight
-        quarantine.quarantine_silent_assets,
+        quarantine.quarantine_unreadable_assets,
         partial(quarantine.quarantine_tokens, screened_tokens=memory.untradable),
         *layers.AFTER_QUARANTINE,
     )
@@ -69,11 +69,11 @@ def input_steps(memory: StepMemory) -> tuple[InputStep, ...]:
 
 def assemble_input(initial_step: StepInput, memory: StepMemory) -> StepInput:
     """Return the complete input of a step: `initial_step`, which has snapshot, config and budgets,
-    after each of `input_steps`.
+    after each of `input_transforms`.
     """
     step = initial_step
-    for complete_input in input_steps(memory):
-        step = complete_input(step)
+    for transform in input_transforms(memory):
+        step = transform(step)
     return step
 
 
@@ -107,9 +107,9 @@ def reconcile_ledger(
     """
     if not balance_changes.is_comparable(step.snapshot, expected_balances):
         return step
-    unrecorded = {
-        token: delta
-        for token, (delta, _) in balance_changes.differences(
+    unrecorded_raw = {
+        token: delta_raw
+        for token, (delta_raw, _) in balance_changes.differences(
             step.snapshot, expected_balances
         ).items()
     }
@@ -117,15 +117,15 @@ def reconcile_ledger(
     portfolio_tokens = {asset.token.address for asset in step.portfolio.assets} | {NATIVE}
     disagreements = []
     for ledger_balance in ledger_balances:
-        expected = ledger_balance.raw + unrecorded.get(ledger_balance.token, 0)
+        expected_raw = ledger_balance.raw + unrecorded_raw.get(ledger_balance.token, 0)
         if (
             ledger_balance.token in portfolio_tokens
             and ledger_balance.token in chain_balances
-            and chain_balances[ledger_balance.token] != expected
+            and chain_balances[ledger_balance.token] != expected_raw
         ):
             expected_text, chain_text = (
-                _amount(step.portfolio, ledger_balance.token, raw)
-                for raw in (expected, chain_balances[ledger_balance.token])
+                _amount_text(step.portfolio, ledger_balance.token, raw)
+                for raw in (expected_raw, chain_balances[ledger_balance.token])
             )
             disagreements.append(
                 f"{balance_changes.token_label(step.portfolio, ledger_balance.token)}: {expected_text} by the ledger,"
@@ -140,6 +140,6 @@ def reconcile_ledger(
     return replace(step, history=replace(step.history, books=message))
 
 
-def _amount(portfolio: Portfolio, token: str, raw: int) -> str:
+def _amount_text(portfolio: Portfolio, token: str, raw: int) -> str:
     decimals = 18 if token == NATIVE else portfolio.token(token).decimals
     return decimal_text(raw, decimals)

@@ -85,7 +85,7 @@ def allocator_inputs(step: StepInput) -> AllocatorData:
         labels,
         step.snapshot.supplies,
         current_prices,
-        next((answer for state in step.history.layers for answer in state.weights_answers), None),
+        next((answer for state in step.history.layers for answer in state.allocator_answers), None),
     )
 
 
@@ -125,7 +125,10 @@ def _with_allocation(step: StepInput, allocation: Allocation, why: str) -> StepI
 
 
 def _with_last_allocation(
-    step: StepInput, allocator: AllocatorConfig, last_allocation: Allocation | None, why: str
+    step: StepInput,
+    allocator: AllocatorConfig,
+    last_allocation: Allocation | None,
+    choice_fault: str,
 ) -> StepInput:
     """Return the step with the last allocation while it is valid, after a choice failed."""
     if (
@@ -136,12 +139,10 @@ def _with_last_allocation(
         return _with_allocation(
             step,
             last_allocation,
-            f"{format_allocation(last_allocation)}; kept, because no new weights could be chosen: {why}",
+            f"{format_allocation(last_allocation)}; kept, because no new weights could be chosen: {choice_fault}",
         )
     if last_allocation is None and allocator.until_chosen is InitialWeights.TARGETS:
-        reason = (
-            f"targets of the config, until weights by {allocator.method.value} can be chosen: {why}"
-        )
+        reason = f"targets of the config, until weights by {allocator.method.value} can be chosen: {choice_fault}"
         return replace(
             step,
             history=replace(step.history, allocation=None),
@@ -154,6 +155,8 @@ def _with_last_allocation(
     return replace(
         step,
         history=replace(
-            step.history, allocation=None, unchosen=f"{allocator.method.value}: {why}{expired_text}"
+            step.history,
+            allocation=None,
+            unchosen=f"{allocator.method.value}: {choice_fault}{expired_text}",
         ),
     )

@@ -83,8 +83,10 @@ def choose_allocation(
     bounds, result = unrounded_weights(settings, assets, inputs)
     chosen_bps: list[int] = []
     try:
-        if result.shares:
-            chosen_bps = bounded_bps(result.shares, bounds.low, bounds.high, bounds.total)
+        if result.shares_bps:
+            chosen_bps = bounded_bps(
+                result.shares_bps, bounds.low_bps, bounds.high_bps, bounds.total_bps
+            )
     except ValueError as error:
         raise Refused(
             f"{settings.method.value}: {error}", remedy="check portfolio.weights.limits"
@@ -93,10 +95,10 @@ def choose_allocation(
     weights_bps = {
         asset.token.address: free_bps.get(asset.token.address, asset.target_bps) for asset in assets
     }
-    why, last_allocation = result.why, valid_allocation(settings, assets, last_allocation)
+    choice_reason, last_allocation = result.why, valid_allocation(settings, assets, last_allocation)
     market_bps = result.market_bps
     if last_allocation is not None:
-        previous_bps = {token: last_allocation.bps(token) for token in weights_bps}
+        previous_bps = {token: last_allocation.weight_bps(token) for token in weights_bps}
         moves_bps = [abs(weights_bps[token] - previous_bps[token]) for token in weights_bps]
         previous_market_bps = dict(last_allocation.market_bps)
         moves_bps += [abs(bps - previous_market_bps.get(market, 0)) for market, bps in market_bps]
@@ -105,17 +107,17 @@ def choose_allocation(
         )
         if 0 < largest_move_bps <= settings.churn_bps:
             weights_bps, market_bps = previous_bps, last_allocation.market_bps
-            why += f"; no weight would move by more than {largest_move_bps / 100:g} %, so the weights stay"
+            choice_reason += f"; no weight would move by more than {largest_move_bps / 100:g} %, so the weights stay"
     return Allocation(
         at_s=inputs.now_s,
         method=settings.method,
         weights_bps=tuple(sorted(weights_bps.items())),
         basis=settings_hash(settings, assets),
         data=result.data,
-        why=why,
+        why=choice_reason,
         from_s=result.from_s,
         until_s=result.until_s,
-        returns=0 if result.returns is None else len(result.returns.moves),
+        returns=0 if result.returns is None else len(result.returns.simple_returns),
         market_bps=market_bps,
     )
 
@@ -141,18 +143,20 @@ def bounds_of(settings: AllocatorConfig, assets: Sequence[Asset]) -> WeightBound
     free_tokens = tuple(
         sorted(asset.token.address for asset in assets if asset.token.address not in settings.fixed)
     )
-    total = BPS - sum(asset.target_bps for asset in assets if asset.token.address in settings.fixed)
-    limits = {limit.token: limit for limit in settings.limits}
-    bounds = [limits.get(token, WeightLimit(token, 0, BPS)) for token in free_tokens]
-    low = tuple(limit.low_bps for limit in bounds)
-    high = tuple(min(limit.high_bps, total) for limit in bounds)
-    if not free_tokens or total <= 0 or not sum(low) <= total <= sum(high):
+    total_bps = BPS - sum(
+        asset.target_bps for asset in assets if asset.token.address in settings.fixed
+    )
+    limit_by_token = {limit.token: limit for limit in settings.limits}
+    bounds = [limit_by_token.get(token, WeightLimit(token, 0, BPS)) for token in free_tokens]
+    low_bps = tuple(limit.low_bps for limit in bounds)
+    high_bps = tuple(min(limit.high_bps, total_bps) for limit in bounds)
+    if not free_tokens or total_bps <= 0 or not sum(low_bps) <= total_bps <= sum(high_bps):
         raise Refused(
-            f"weight limits sum to {sum(low) / 100:g} to {sum(high) / 100:g} %, but the free weights"
-            f" must sum to {total / 100:g} %",
+            f"weight limits sum to {sum(low_bps) / 100:g} to {sum(high_bps) / 100:g} %, but the free weights"
+            f" must sum to {total_bps / 100:g} %",
             remedy="widen portfolio.weights.limits",
         )
-    return WeightBounds(free_tokens, total, low, high)
+    return WeightBounds(free_tokens, total_bps, low_bps, high_bps)
 
 
 def _utc(seconds: int) -> str:

@@ -107,7 +107,7 @@ class Composer(Protocol):
     def swap(self, step: StepInput, plan: Plan) -> PreparedTransaction:
         """Return the whole plan as one transaction."""
 
-    def require_fresh(self, step: StepInput, plan: Plan) -> None:
+    def require_unexpired(self, step: StepInput, plan: Plan) -> None:
         """Raise Refused if the plan has expired."""
 
     def oracle(self, step: StepInput, pool: str, observation_count: int) -> PreparedTransaction:
@@ -225,7 +225,7 @@ class Simulation:
     `reverted` is true if a contract reverted, confirmed by enough operators; errors of fee, funds
     or endpoint do not count. `height_disagreement` is the reason why the head may be old or false;
     it is empty if endpoints agree, otherwise no trade is signed. `data_fee_wei` is the most that
-    the exact transaction pays beyond its gas, at the head; `data_fee_unread` is why that is
+    the exact transaction pays beyond its gas, at the head; `data_fee_unknown_reason` is why that is
     unknown, empty if it is known.
     """
 
@@ -236,7 +236,7 @@ class Simulation:
     reverted: bool = False
     height_disagreement: str = ""
     data_fee_wei: int = 0
-    data_fee_unread: str = ""
+    data_fee_unknown_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)

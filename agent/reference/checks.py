@@ -73,9 +73,11 @@ def source_deviations(inputs: PriceInputs) -> Iterator[tuple[Fraction, str]]:
     """
     if not set(_FEED_AND_TWAP) <= set(inputs.reference.kinds):
         return
-    by_feed, by_twap = (prices_from(inputs.only(source)).by_token for source in _FEED_AND_TWAP)
-    for token in by_feed.keys() & by_twap.keys():
-        yield abs(by_twap[token] / by_feed[token] - 1), token
+    feed_price_by_token, twap_by_token = (
+        prices_from(inputs.only(source)).by_token for source in _FEED_AND_TWAP
+    )
+    for token in feed_price_by_token.keys() & twap_by_token.keys():
+        yield abs(twap_by_token[token] / feed_price_by_token[token] - 1), token
 
 
 def late_twap_tokens(inputs: PriceInputs, limit_bps: int | None) -> frozenset[str]:
@@ -92,17 +94,21 @@ def late_twap_tokens(inputs: PriceInputs, limit_bps: int | None) -> frozenset[st
         or sources[0] is not PriceSource.FEED
     ):
         return frozenset()
-    by_feed, by_twap = (prices_from(inputs.only(source)).by_token for source in _FEED_AND_TWAP)
+    feed_price_by_token, twap_by_token = (
+        prices_from(inputs.only(source)).by_token for source in _FEED_AND_TWAP
+    )
     late_tokens = {
-        token for token in by_feed.keys() & by_twap.keys() if by_twap[token] > by_feed[token]
+        token
+        for token in feed_price_by_token.keys() & twap_by_token.keys()
+        if twap_by_token[token] > feed_price_by_token[token]
     }
     for inputs_at_block in (inputs, *(inputs.at(block) for block in inputs.snapshot.past)):
-        feeds = prices_from(inputs_at_block.only(PriceSource.FEED)).by_token
-        spots = price_sources.spot_prices(inputs_at_block)
+        feed_prices = prices_from(inputs_at_block.only(PriceSource.FEED)).by_token
+        spot_price_by_token = price_sources.spot_prices(inputs_at_block)
         late_tokens = {
             token
-            for token in late_tokens & feeds.keys() & spots.keys()
-            if abs(spots[token] / feeds[token] - 1) * BPS <= limit_bps
+            for token in late_tokens & feed_prices.keys() & spot_price_by_token.keys()
+            if abs(spot_price_by_token[token] / feed_prices[token] - 1) * BPS <= limit_bps
         }
     return frozenset(late_tokens)
 
@@ -169,7 +175,9 @@ def price_ranges(step: StepInput) -> dict[str, PriceRange]:
             round_price(prices[token]) for prices in prices_by_source if token in prices
         ]
         agreeing_prices = [
-            other for other in source_prices if abs(other / price - 1) * BPS <= (limit_bps or 0)
+            source_price
+            for source_price in source_prices
+            if abs(source_price / price - 1) * BPS <= (limit_bps or 0)
         ]
         ranges[token] = (
             (min(price, *agreeing_prices), max(price, *agreeing_prices))
@@ -219,7 +227,7 @@ def _priced_deltas(portfolio: Portfolio, deltas: Mapping[str, int]) -> dict[str,
     """Return the changes with native coin added to its wrapped token."""
     priced_deltas: dict[str, int] = {}
     for token, raw in deltas.items():
-        priced_token = portfolio.priced_as(token)
+        priced_token = portfolio.pricing_token(token)
         priced_deltas[priced_token] = priced_deltas.get(priced_token, 0) + raw
     return priced_deltas
 
@@ -239,24 +247,26 @@ def confirmed_prices(
     lack a reference price at one of the blocks are missing. No price is returned if the preceding
     blocks are unknown, the sequencer is down or two sources disagree.
     """
-    block_count, head = step.policy.confirm_blocks, step.snapshot.head.number
+    block_count, head_number = step.policy.confirm_blocks, step.snapshot.head.number
     past_blocks = past[:block_count]
     if [block.head.number for block in past_blocks] != list(
-        range(head - 1, head - 1 - block_count, -1)
+        range(head_number - 1, head_number - 1 - block_count, -1)
     ):
         return ()
     if sequencer_fault(step.snapshot, step.reference) or source_conflict(step):
         return ()
     inputs = price_inputs(step)
-    all_prices = [
+    prices_by_block = [
         prices_from(block_inputs).prices
         for block_inputs in (inputs, *(inputs.at(block) for block in past_blocks))
     ]
-    tokens = [token for token in all_prices[0] if token != step.portfolio.numeraire.address]
-    priced_tokens = [token for token in tokens if all(token in prices for prices in all_prices)]
+    tokens = [token for token in prices_by_block[0] if token != step.portfolio.numeraire.address]
+    priced_tokens = [
+        token for token in tokens if all(token in prices for prices in prices_by_block)
+    ]
     return tuple(
         PricePoint(
-            token, at_s, round_price(_median([prices[token].price for prices in all_prices]))
+            token, at_s, round_price(_median([prices[token].price for prices in prices_by_block]))
         )
         for token in priced_tokens
     )
@@ -339,9 +349,9 @@ def depegged_tokens(
         pegs = dollar_pegs(step, references, limit_bps, only)
         return tuple(peg.token.address for peg in pegs if peg.is_off)
     except PegUnknown:
-        tokens = {asset.token.address for asset in step.portfolio.assets}
-        tokens &= tokens if only is None else {*only}
-        return tuple(token for token in step.history.depegged if token in tokens)
+        asset_tokens = {asset.token.address for asset in step.portfolio.assets}
+        asset_tokens &= asset_tokens if only is None else {*only}
+        return tuple(token for token in step.history.depegged if token in asset_tokens)
 
 
 def depeg_fault(
@@ -352,13 +362,13 @@ def depeg_fault(
     price. If a price is unknown, the guard `depeg` decides.
     """
     limit_bps = step.limits.depeg_bps
-    depegged = depegged_tokens(step, references, only)
-    if limit_bps is None or not depegged:
+    depegged_addresses = depegged_tokens(step, references, only)
+    if limit_bps is None or not depegged_addresses:
         return ""
     try:
         pegs = [peg for peg in dollar_pegs(step, references, limit_bps, only) if peg.is_off]
     except PegUnknown as why:
-        labels = ", ".join(step.portfolio.token(token).label for token in depegged)
+        labels = ", ".join(step.portfolio.token(token).label for token in depegged_addresses)
         return f"{labels} lost the dollar peg, and its current price is unknown: {why}"
     limit_text = (
         f"limits.depeg is {limit_bps} bps, recovered within {float(limit_bps * REPEG_SHARE):g} bps"
@@ -378,15 +388,15 @@ def _usd_price(inputs: PriceInputs, references: ReferencePrices, asset: Asset) -
     if asset.feed is not None:
         return _feed_answer(inputs, asset)
     numeraire = inputs.portfolio.numeraire
-    assets = {other.token.address: other for other in inputs.portfolio.assets}
-    numeraire_asset = assets.get(numeraire.address)
-    price = references.prices.get(asset.token.address)
+    asset_by_token = {other.token.address: other for other in inputs.portfolio.assets}
+    numeraire_asset = asset_by_token.get(numeraire.address)
+    reference_price = references.prices.get(asset.token.address)
     if numeraire_asset is None or numeraire_asset.feed is None:
         raise PegUnknown(f"no USD feed of {asset.token.label} or of the numeraire")
-    if price is None:
+    if reference_price is None:
         raise PegUnknown(f"no reference price of {asset.token.label}")
     return (
-        price.price
+        reference_price.price
         * Fraction(10) ** (asset.token.decimals - numeraire.decimals)
         * _feed_answer(inputs, numeraire_asset)
     )

@@ -68,11 +68,11 @@ def _observations_text(chain_id: int, window_s: int, pool: Pool) -> str:
     if pool.observations is None:
         return ""
     count, next_count = pool.observations
-    required = required_observations(chain_id, window_s)
-    if next_count >= required:
+    required_count = required_observations(chain_id, window_s)
+    if next_count >= required_count:
         return f"; it will keep {next_count} observations, filled by the next trades"
     next_text = f", soon {next_count}" if next_count > count else ""
-    return f", it keeps {count}{next_text}: run trimtab oracle {pool.address} --to {required}"
+    return f", it keeps {count}{next_text}: run trimtab oracle {pool.address} --to {required_count}"
 
 
 def feed_round_fault(snapshot: Snapshot, reference: ReferenceConfig, feed_round: FeedRound) -> str:
@@ -271,7 +271,7 @@ def spot_prices(inputs: PriceInputs) -> dict[str, Price]:
     prices: dict[str, Price] = {}
     for address, _ in _tokens_to_price(inputs.portfolio):
         try:
-            prices[address] = _price(inputs, address, PriceSource.SPOT).price
+            prices[address] = _price_from_source(inputs, address, PriceSource.SPOT).price
         except _NoPrice:
             continue
     return prices
@@ -300,13 +300,13 @@ def _first_price(inputs: PriceInputs, address: str) -> tuple[ReferencePrice | No
     reasons = []
     for source in inputs.reference.kinds:
         try:
-            return _price(inputs, address, source), ""
+            return _price_from_source(inputs, address, source), ""
         except _NoPrice as reason:
             reasons.append(f"{source.value}: {reason}")
     return None, "; ".join(reasons) or "no source of reference prices is configured"
 
 
-def _price(inputs: PriceInputs, address: str, source: PriceSource) -> ReferencePrice:
+def _price_from_source(inputs: PriceInputs, address: str, source: PriceSource) -> ReferencePrice:
     if address == inputs.portfolio.numeraire.address:
         return ReferencePrice(address, Fraction(1), source, "the numeraire")
     match source:
@@ -451,25 +451,25 @@ def _pair_price(
     return _mean_price(pool_price for pool_price in pool_prices if pool_price is not None)
 
 
-def _route_price(first: _PoolPrice | None, second: _PoolPrice | None) -> _PoolPrice | None:
-    if first is None or second is None:
+def _route_price(first_hop: _PoolPrice | None, second_hop: _PoolPrice | None) -> _PoolPrice | None:
+    if first_hop is None or second_hop is None:
         return None
-    second_depth_raw = floor_int(second.depth_raw / first.price)
+    second_depth_raw = floor_int(second_hop.depth_raw / first_hop.price)
     return _PoolPrice(
-        first.price * second.price,
-        min(first.depth_raw, second_depth_raw),
-        first.pool_count + second.pool_count,
+        first_hop.price * second_hop.price,
+        min(first_hop.depth_raw, second_depth_raw),
+        first_hop.pool_count + second_hop.pool_count,
     )
 
 
 def _mean_price(pool_prices: Iterable[_PoolPrice]) -> _PoolPrice | None:
     """Return the mean price weighted by depth; None without depth."""
-    with_depth = [pool_price for pool_price in pool_prices if pool_price.depth_raw > 0]
-    total_raw = sum(pool_price.depth_raw for pool_price in with_depth)
-    if not with_depth:
+    deep_pools = [pool_price for pool_price in pool_prices if pool_price.depth_raw > 0]
+    total_depth_raw = sum(pool_price.depth_raw for pool_price in deep_pools)
+    if not deep_pools:
         return None
     return _PoolPrice(
-        sum((m.price * m.depth_raw for m in with_depth), Fraction(0)) / total_raw,
-        total_raw,
-        sum(m.pool_count for m in with_depth),
+        sum((pool.price * pool.depth_raw for pool in deep_pools), Fraction(0)) / total_depth_raw,
+        total_depth_raw,
+        sum(pool.pool_count for pool in deep_pools),
     )

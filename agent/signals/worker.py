@@ -26,21 +26,21 @@ def find_signal(name: str) -> EntryPoint:
     """Return the entry point of a signal, without loading it. Raises ConfigError if none is
     installed, or more than one.
     """
-    entries = {
-        (entry.value, _origin(entry)): entry
-        for entry in entry_points(group=ENTRY_POINT_GROUP, name=name)
+    entry_point_by_source = {
+        (entry_point.value, _origin(entry_point)): entry_point
+        for entry_point in entry_points(group=ENTRY_POINT_GROUP, name=name)
     }
-    if not entries:
+    if not entry_point_by_source:
         raise ConfigError(
             f"signals.{name}: no installed package has the entry point {name} in {ENTRY_POINT_GROUP}",
             "install the package, or correct the name; see docs/signals.md",
         )
-    if len(entries) > 1:
-        packages = ", ".join(sorted(origin for _, origin in entries))
+    if len(entry_point_by_source) > 1:
+        packages = ", ".join(sorted(origin for _, origin in entry_point_by_source))
         raise ConfigError(
             f"signals.{name}: {packages} provide it", "uninstall all but one of these packages"
         )
-    return next(iter(entries.values()))
+    return next(iter(entry_point_by_source.values()))
 
 
 def signal_source(name: str) -> str:
@@ -50,10 +50,10 @@ def signal_source(name: str) -> str:
     return _origin(find_signal(name))
 
 
-def _origin(entry: EntryPoint) -> str:
-    if entry.dist is None:
+def _origin(entry_point: EntryPoint) -> str:
+    if entry_point.dist is None:
         return "an unknown package"
-    name_and_version = (entry.dist.name, entry.dist.version)
+    name_and_version = (entry_point.dist.name, entry_point.dist.version)
     return " ".join(text if _PLAIN_TEXT.fullmatch(text) else "?" for text in name_and_version)
 
 
@@ -78,10 +78,10 @@ def parse_view(view_document: Mapping[str, Any]) -> SignalView:
     )
 
 
-def answer_line(entry: EntryPoint, line: str) -> dict[str, Any]:
+def answer_line(entry_point: EntryPoint, line: str) -> dict[str, Any]:
     """Return the targets for one view as JSON, or the reason if there are none."""
     try:
-        targets = entry.load()(parse_view(json.loads(line)))
+        targets = entry_point.load()(parse_view(json.loads(line)))
         if not isinstance(targets, SignalTargets):
             return {"why": f"it returned {type(targets).__name__}, not SignalTargets"}
         return {"spot": _float_weights(targets.spot), "futures": _float_weights(targets.futures)}
@@ -101,9 +101,9 @@ def _float_weights(targets: Mapping[str, Any] | None) -> dict[str, float] | None
 
 def main(name: str, lines: TextIO, answers: TextIO) -> None:
     """Answer each line until the input ends."""
-    entry = find_signal(name)
+    entry_point = find_signal(name)
     for line in lines:
-        answers.write(json.dumps(answer_line(entry, line)) + "\n")
+        answers.write(json.dumps(answer_line(entry_point, line)) + "\n")
         answers.flush()
 
 

@@ -58,34 +58,34 @@ class CalldataReader:
         """Return the next word as a checksummed address."""
         return address_from_word(self.uint(160))
 
-    def exactly(self, expected: int, what: str) -> None:
-        """Require the next word, which encodes `what`, to be `expected`."""
+    def exactly(self, expected: int, subject: str) -> None:
+        """Require the next word, which encodes `subject`, to be `expected`."""
         if self.uint() != expected:
-            raise UndecodableCalldata(f"calldata: unexpected value for {what}")
+            raise UndecodableCalldata(f"calldata: unexpected value for {subject}")
 
-    def count(self, max_count: int, what: str) -> int:
+    def count(self, max_count: int, subject: str) -> int:
         """Return the next word as a length of at most `max_count`."""
         value = self.uint()
         if value > max_count:
             raise UndecodableCalldata(
-                f"calldata: {value} {what}, at most {max_count} are understood"
+                f"calldata: {value} {subject}, at most {max_count} are understood"
             )
         return value
 
     def take(self, length: int) -> bytes:
         """Return the next `length` bytes."""
-        chunk = self._data[self._offset : self._offset + length]
-        if len(chunk) != length:
+        taken_bytes = self._data[self._offset : self._offset + length]
+        if len(taken_bytes) != length:
             raise UndecodableCalldata("calldata ends too early")
         self._offset += length
-        return chunk
+        return taken_bytes
 
     def padded(self, length: int) -> bytes:
         """Return `length` bytes, followed by zeros up to a whole word."""
-        chunk = self.take(length)
+        padded_bytes = self.take(length)
         if any(self.take(-length % WORD_BYTES)):
             raise UndecodableCalldata("calldata: padding is not zero")
-        return chunk
+        return padded_bytes
 
     def end(self) -> None:
         """Raise UndecodableCalldata unless everything was read."""
@@ -167,11 +167,11 @@ class _ProgramReader:
         self._offset = 0
 
     def take(self, length: int, signed: bool = False) -> int:
-        chunk = self._data[self._offset : self._offset + length]
-        if len(chunk) != length:
+        taken_bytes = self._data[self._offset : self._offset + length]
+        if len(taken_bytes) != length:
             raise ValueError("the program ends too early")
         self._offset += length
-        return int.from_bytes(chunk, "big", signed=signed)
+        return int.from_bytes(taken_bytes, "big", signed=signed)
 
     def address(self) -> str:
         return address_from_word(self.take(20))
@@ -372,15 +372,15 @@ def data_bytes(data: str) -> bytes:
 
 def decode(data: str | bytes) -> Call:
     """Decode the call in `data` (bytes or 0x-hex). Raises UndecodableCalldata naming the error."""
-    raw = data_bytes(data) if isinstance(data, str) else bytes(data)
-    return _decode(raw, _DECODERS)
+    calldata = data_bytes(data) if isinstance(data, str) else bytes(data)
+    return _decode(calldata, _DECODERS)
 
 
-def _decode(raw: bytes, decoders: dict[bytes, Callable[[CalldataReader], Call]]) -> Call:
-    decoder = decoders.get(raw[:4])
+def _decode(calldata: bytes, decoders: dict[bytes, Callable[[CalldataReader], Call]]) -> Call:
+    decoder = decoders.get(calldata[:4])
     if decoder is None:
-        raise UndecodableCalldata(f"calldata: unknown function 0x{raw[:4].hex()}")
-    words = CalldataReader(raw[4:])
+        raise UndecodableCalldata(f"calldata: unknown function 0x{calldata[:4].hex()}")
+    words = CalldataReader(calldata[4:])
     call = decoder(words)
     words.end()
     return call
@@ -413,10 +413,10 @@ def _decode_swap_exact_tokens(words: CalldataReader) -> SwapExactTokens:
 def _decode_multicall(words: CalldataReader) -> Multicall:
     deadline_s = words.uint()
     words.exactly(2 * WORD_BYTES, "the list of calls")
-    count = words.count(MAX_CALLS, "calls")
-    offsets = [words.uint() for _ in range(count)]
+    call_count = words.count(MAX_CALLS, "calls")
+    offsets = [words.uint() for _ in range(call_count)]
     calls: list[MulticallItem] = []
-    expected_offset = count * WORD_BYTES
+    expected_offset = call_count * WORD_BYTES
     for offset in offsets:
         if offset != expected_offset:
             raise UndecodableCalldata("calldata: a call is not at its canonical offset")

@@ -100,10 +100,10 @@ def _decode_order(words: CalldataReader, trader: str | None = None) -> OpenPosit
     is_sale, is_exact_input = words.uint(1), words.uint(1)
     if is_sale != is_exact_input:
         raise UndecodableCalldata("calldata: the size of the order is not in base units")
-    amount, bound_raw, deadline_s = words.uint(), words.uint(), words.uint()
+    size_raw, bound_raw, deadline_s = words.uint(), words.uint(), words.uint()
     words.exactly(0, "the price limit")
     words.exactly(0, "the referral code")
-    return OpenPosition(trader, market, -amount if is_sale else amount, bound_raw, deadline_s)
+    return OpenPosition(trader, market, -size_raw if is_sale else size_raw, bound_raw, deadline_s)
 
 
 def _decode_delegate(words: CalldataReader, *, is_allowed: bool) -> ChangeDelegate:
@@ -285,23 +285,28 @@ def _judge_leverage(
     """Require gross notional (at the marks) over account value to be within the limit after a fill
     at the bound with the fee.
     """
-    marks = {perp_market.market: perp_market.mark for perp_market in account.markets}
-    sizes = {position.market: position.size_raw for position in account.positions}
-    if missing := sorted(sizes.keys() - marks.keys()):
+    mark_by_market = {perp_market.market: perp_market.mark for perp_market in account.markets}
+    size_by_market = {position.market: position.size_raw for position in account.positions}
+    if missing := sorted(size_by_market.keys() - mark_by_market.keys()):
         refuse("market", ", ".join(missing), "positions in markets of the snapshot")
     value_raw = account.collateral_raw + account.realised_raw
     for position in account.positions:
         value_raw += position.open_notional_raw - position.funding_pending_raw
-        value_raw += _value_at_mark(position.size_raw, marks[position.market])
+        value_raw += _value_at_mark(position.size_raw, mark_by_market[position.market])
     mark_raw = abs(_value_at_mark(order.size_raw, market.mark))
     slippage_raw = order.bound_raw - mark_raw if order.size_raw > 0 else mark_raw - order.bound_raw
     fee_raw = -(-max(mark_raw, order.bound_raw) * market.fee_ppm // PPM)
     value_raw -= max(0, slippage_raw) + fee_raw
-    sizes[order.market] = sizes.get(order.market, 0) + order.size_raw
+    size_by_market[order.market] = size_by_market.get(order.market, 0) + order.size_raw
     for resting_order in account.resting:
-        sizes[resting_order.market] = sizes.get(resting_order.market, 0) + resting_order.size_raw
+        size_by_market[resting_order.market] = (
+            size_by_market.get(resting_order.market, 0) + resting_order.size_raw
+        )
         value_raw -= _resting_cost_raw(resting_order, account)
-    gross_raw = sum(abs(_value_at_mark(size, marks[name])) for name, size in sizes.items())
+    gross_raw = sum(
+        abs(_value_at_mark(size_raw, mark_by_market[market_name]))
+        for market_name, size_raw in size_by_market.items()
+    )
     if value_raw <= 0 or gross_raw * BPS > max_leverage_bps * value_raw:
         leverage = (
             "unlimited" if value_raw <= 0 else f"{Fraction(gross_raw, value_raw).__float__():.4f}x"
@@ -384,7 +389,7 @@ def cloid_of(id_source: str, index: int, action: PerpOrder | RestingAction) -> s
     digest = keccak(json.dumps(fields).encode())
     if isinstance(action, StopOrder):
         digest = STOP_TAG + digest
-    if isinstance(action, PerpOrder) and action.kind.rests:
+    if isinstance(action, PerpOrder) and action.kind.can_rest:
         digest = LIMIT_TAG + digest
     return "0x" + digest[:CLOID_BYTES].hex()
 
@@ -570,7 +575,7 @@ def _judge_kind(order: PerpOrder, layer_grant: FuturesGrant, rules: FuturesRules
     """Require an immediate-or-cancel order, or an opening of the configured kind in a market in
     which no other rests.
     """
-    if not order.kind.rests:
+    if not order.kind.can_rest:
         return
     if order.kind is not rules.order_kind:
         refuse("order", order.kind.value, f"{rules.order_kind.value}, as configured")

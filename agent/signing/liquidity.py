@@ -371,14 +371,14 @@ def _require_minimums(min_raw: tuple[int, int], planned_raw: tuple[int, int], gr
     """
     if len(grant.floors_raw) != 2:
         refuse("floor", f"{len(grant.floors_raw)} floors", "one for each of the two tokens")
-    below_floor = [
+    tokens_below_floor = [
         name
         for name, planned_min_raw, floor_raw in zip(
             ("token0", "token1"), planned_raw, grant.floors_raw, strict=True
         )
         if planned_min_raw < floor_raw
     ]
-    if below_floor or max(planned_raw) <= 0:
+    if tokens_below_floor or max(planned_raw) <= 0:
         refuse(
             "floor",
             f"minimums of the plan {planned_raw}",

@@ -119,17 +119,19 @@ def _parse_der(der: bytes) -> tuple[int, int]:
     """Return both numbers of ECDSA-Sig-Value (RFC 3279, 2.2.3) in its unique DER encoding."""
     if len(der) < 2 or der[0] != _SEQUENCE_TAG or der[1] != len(der) - 2 or der[1] >= 0x80:
         raise InvalidSignature("not one DER sequence")
-    r, rest = _parse_integer(der[2:])
-    s, rest = _parse_integer(rest)
-    if rest:
+    r, remaining_bytes = _parse_integer(der[2:])
+    s, remaining_bytes = _parse_integer(remaining_bytes)
+    if remaining_bytes:
         raise InvalidSignature("more than two integers")
     return r, s
 
 
-def _parse_integer(data: bytes) -> tuple[int, bytes]:
-    if len(data) < 3 or data[0] != _INTEGER_TAG or not 0 < data[1] <= 33 or len(data) < 2 + data[1]:
+def _parse_integer(der: bytes) -> tuple[int, bytes]:
+    if len(der) < 3 or der[0] != _INTEGER_TAG or not 0 < der[1] <= 33 or len(der) < 2 + der[1]:
         raise InvalidSignature("not a DER integer of at most 33 bytes")
-    body, rest = data[2 : 2 + data[1]], data[2 + data[1] :]
-    if body[0] & 0x80 or (len(body) > 1 and body[0] == 0 and not body[1] & 0x80):
+    integer_bytes, remaining_bytes = der[2 : 2 + der[1]], der[2 + der[1] :]
+    if integer_bytes[0] & 0x80 or (
+        len(integer_bytes) > 1 and integer_bytes[0] == 0 and not integer_bytes[1] & 0x80
+    ):
         raise InvalidSignature("a negative or padded integer")
-    return int.from_bytes(body, "big"), rest
+    return int.from_bytes(integer_bytes, "big"), remaining_bytes

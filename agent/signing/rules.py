@@ -80,7 +80,7 @@ def require_signable(
             f"a transaction of kind {signing_rule.kind.value}",
             f"kind {grant.kind.value}, as granted",
         )
-    signing_rule.rule(tx, data, grant, rules)
+    signing_rule.judge(tx, data, grant, rules)
 
 
 def refuse_typed_data(typed_data: Mapping[str, object]) -> NoReturn:
@@ -100,17 +100,21 @@ def _require_fees(
     The tip is within its cap, or one bump above the tip signed at this nonce.
     """
     match (tx.max_fee_wei, tx.max_priority_fee_wei, tx.gas_price_wei):
-        case (int() as max_fee, int() as priority, None):
-            if not 0 <= priority <= max_fee:
-                refuse("fees", f"priority fee {priority} wei", f"0 to the max fee of {max_fee} wei")
+        case (int() as max_fee_wei, int() as priority_fee_wei, None):
+            if not 0 <= priority_fee_wei <= max_fee_wei:
+                refuse(
+                    "fees",
+                    f"priority fee {priority_fee_wei} wei",
+                    f"0 to the max fee of {max_fee_wei} wei",
+                )
             max_tip_wei = PRIORITY_CAP_WEI
             if highest_tip_wei is not None:
                 max_tip_wei = max(max_tip_wei, replacement_fee_wei(highest_tip_wei))
-            if priority > max_tip_wei:
-                refuse("tip", f"{priority} wei per gas", f"at most {max_tip_wei} wei")
-            price_wei = max_fee
-        case (None, None, int() as gas_price):
-            price_wei = gas_price
+            if priority_fee_wei > max_tip_wei:
+                refuse("tip", f"{priority_fee_wei} wei per gas", f"at most {max_tip_wei} wei")
+            price_wei = max_fee_wei
+        case (None, None, int() as gas_price_wei):
+            price_wei = gas_price_wei
         case _:
             refuse("fees", "a mix of fee fields", "max fee and priority fee, or a gas price")
     if price_wei <= 0:
@@ -232,7 +236,7 @@ class SigningRule:
     """Row of the table: a kind of intent, and its rule."""
 
     kind: IntentKind
-    rule: Callable[[UnsignedTx, bytes, Grant, SigningRules], None]
+    judge: Callable[[UnsignedTx, bytes, Grant, SigningRules], None]
 
 
 SIGNING_TABLE: dict[bytes, SigningRule] = {

@@ -82,10 +82,10 @@ class PrivateKey:
         because the frames of its traceback would hold the key.
         """
         try:
-            raw, digest, *_ = self.__account.sign_transaction(dict(fields))  # type: ignore[no-untyped-call,unused-ignore]  # untyped in eth-account 0.11
+            signed_bytes, tx_hash, *_ = self.__account.sign_transaction(dict(fields))  # type: ignore[no-untyped-call,unused-ignore]  # untyped in eth-account 0.11
         except Exception as error:  # an error's traceback would hold the key
             return type(error).__name__
-        return SignedTx(bytes(raw), "0x" + bytes(digest).hex())
+        return SignedTx(bytes(signed_bytes), "0x" + bytes(tx_hash).hex())
 
     def _sign_approval_or_error_name(self, approval: AgentApproval) -> tuple[int, int, int] | str:
         """Return v, r and s, or the name of an error, for the same reason."""
@@ -157,9 +157,9 @@ def parse_private_key(text: Secret, field: str, index: int = 0) -> PrivateKey | 
                 "check each word and the order; the last word is a checksum",
             )
     try:
-        raw = bytes.fromhex(text.reveal().strip().removeprefix("0x"))
-        if len(raw) == 32:
-            return PrivateKey(Account.from_key(raw))
+        key_bytes = bytes.fromhex(text.reveal().strip().removeprefix("0x"))
+        if len(key_bytes) == 32:
+            return PrivateKey(Account.from_key(key_bytes))
     except Exception:  # noqa: S110 reported below, without the value and without the frames that hold it
         pass
     return ConfigError(f"{field} is not a private key", "a private key has 64 hex digits")

@@ -49,7 +49,7 @@ def judge_multicall(tx: UnsignedTx, call: Multicall, grant: Grant, rules: Signin
         refuse("value", f"{tx.value_wei} wei", f"the {wrapped_wei} wei that the plan wraps")
     for number, (leg, floor_raw) in enumerate(zip(legs, grant.floors_raw, strict=True), 1):
         _require_pinned(f"leg {number}: ", leg, floor_raw, rules)
-    expected_calls = [entry for group in _calls_of_legs(legs) for entry in group]
+    expected_calls = [leg_call for leg_calls in _calls_of_legs(legs) for leg_call in leg_calls]
     if not expected_calls:
         refuse("legs", f"{len(call.calls)} calls", "those of the legs of the plan, at least one")
     remaining_calls, unswept_outputs = list(call.calls), _UnsweptOutputs(rules.wallet)

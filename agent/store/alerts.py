@@ -140,25 +140,29 @@ def _insert_message(db: Connection, target: str, state: AlertState, now_s: int) 
 
 
 def _drop_oldest_messages(db: Connection, target: str) -> None:
-    over_limit = (
+    select_seqs_over_limit = (
         select(AlertMessageRow.seq)
         .where(AlertMessageRow.target == target)
         .order_by(AlertMessageRow.seq.desc())
         .offset(MAX_PENDING_MESSAGES)
     )
-    dropped_seqs = list(db.scalars(over_limit))
+    dropped_seqs = list(db.scalars(select_seqs_over_limit))
     if dropped_seqs:
         db.execute(delete(AlertMessageRow).where(AlertMessageRow.seq.in_(dropped_seqs)))
-        row = _target_columns(db, target)
-        upsert_rows(db, AlertTargetRow, [row | {"lost": row["lost"] + len(dropped_seqs)}])
+        target_columns = _target_columns(db, target)
+        upsert_rows(
+            db,
+            AlertTargetRow,
+            [target_columns | {"lost": target_columns["lost"] + len(dropped_seqs)}],
+        )
 
 
-def _target_columns(db: Connection, name: str) -> dict[str, Any]:
+def _target_columns(db: Connection, target: str) -> dict[str, Any]:
     """Return the columns of a target; initial values for a new one."""
-    row = first_row(db, select(AlertTargetRow).where(AlertTargetRow.name == name), AlertTargetRow)
+    row = first_row(db, select(AlertTargetRow).where(AlertTargetRow.name == target), AlertTargetRow)
     if row is None:
         return {
-            "name": name,
+            "name": target,
             "delivered_s": None,
             "failed_s": None,
             "failures": 0,
@@ -181,9 +185,9 @@ def _parse_kind(value: str) -> AlertKind:
         ) from None
 
 
-def _target_state(name: str, row: AlertTargetRow | None, waiting: int) -> AlertTargetState:
+def _target_state(target: str, row: AlertTargetRow | None, pending_count: int) -> AlertTargetState:
     if row is None:
-        return AlertTargetState(name, waiting=waiting)
+        return AlertTargetState(target, waiting=pending_count)
     return AlertTargetState(
-        name, row.delivered_s, row.failed_s, row.failures, row.why, row.lost, waiting
+        target, row.delivered_s, row.failed_s, row.failures, row.why, row.lost, pending_count
     )

@@ -38,8 +38,8 @@ def parse_fraction(text: str) -> Fraction:
 @cache
 def _select_newest_successes(kinds: tuple[str, ...]) -> Select[Any]:
     """Select the chain time of the newest success of each kind, each found by the index."""
-    succeeded = select(BudgetRow.chain_s).where(BudgetRow.succeeded.is_(True))
-    newest_of_all = succeeded.order_by(BudgetRow.chain_s.desc()).limit(1)
+    select_succeeded = select(BudgetRow.chain_s).where(BudgetRow.succeeded.is_(True))
+    select_newest = select_succeeded.order_by(BudgetRow.chain_s.desc()).limit(1)
     return select(
-        *(newest_of_all.where(BudgetRow.kind == kind).scalar_subquery() for kind in kinds)
+        *(select_newest.where(BudgetRow.kind == kind).scalar_subquery() for kind in kinds)
     )

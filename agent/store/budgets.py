@@ -184,13 +184,16 @@ class BudgetStore:
             if not succeeded or intent.kind is IntentKind.APPROVE:
                 refusals = _parse_submission_refusals(database.read_facts(db, SUBMISSION_REFUSALS))
                 record_failure_stop(db, _refusal_seq_by_token(refusals))
-            changes = movements(intent, self.db.wallet, self.db.wrapped_native, chain_s)
-            rows = [asdict(change) | {"delta_raw": str(change.delta_raw)} for change in changes]
+            balance_changes = movements(intent, self.db.wallet, self.db.wrapped_native, chain_s)
+            rows = [
+                asdict(balance_change) | {"delta_raw": str(balance_change.delta_raw)}
+                for balance_change in balance_changes
+            ]
             insert_rows(db, MovementRow, rows)
 
     def movements(self, limit: int = 1000) -> tuple[Movement, ...]:
         """Return the newest known changes of balances, newest first."""
-        newest = select(MovementRow).order_by(MovementRow.seq.desc()).limit(limit)
+        select_newest = select(MovementRow).order_by(MovementRow.seq.desc()).limit(limit)
         with self.db.read("read movements") as db:
             return tuple(
                 Movement(
@@ -201,7 +204,7 @@ class BudgetStore:
                     row.chain_s,
                     row.tx_hash,
                 )
-                for row in all_rows(db, newest, MovementRow)
+                for row in all_rows(db, select_newest, MovementRow)
             )
 
     def mark_review(self, chain_s: int, delay_ppm: int = 0, reviews: Sequence[str] = ()) -> None:
@@ -211,10 +214,12 @@ class BudgetStore:
         with self.db.write("write the review") as db:
             facts: dict[str, object] = {LAST_REVIEW: chain_s, REVIEW_DELAY: delay_ppm}
             if reviews:
-                previous = _parse_reviews(database.read_facts(db, SCHEDULE_REVIEWS))
-                updated = [(name, at_s) for name, at_s in previous if name not in reviews]
-                updated += [(name, chain_s) for name in reviews]
-                facts[SCHEDULE_REVIEWS] = json.dumps(updated[-MAX_REVIEWS:])
+                previous_reviews = _parse_reviews(database.read_facts(db, SCHEDULE_REVIEWS))
+                updated_reviews = [
+                    (name, at_s) for name, at_s in previous_reviews if name not in reviews
+                ]
+                updated_reviews += [(name, chain_s) for name in reviews]
+                facts[SCHEDULE_REVIEWS] = json.dumps(updated_reviews[-MAX_REVIEWS:])
             database.write_facts(db, facts)
 
     def mark_depegged(self, tokens: Sequence[str]) -> None:
@@ -224,9 +229,9 @@ class BudgetStore:
 
     def mark_unreadable(self, failures: Sequence[tuple[str, int]]) -> None:
         """Record the assets whose balance cannot be read, with the time of the first failure."""
-        text = " ".join(f"{token}:{at_s}" for token, at_s in failures)
+        stored_text = " ".join(f"{token}:{at_s}" for token, at_s in failures)
         with self.db.write("write unreadable balances") as db:
-            database.write_facts(db, {UNREADABLE_BALANCES: text})
+            database.write_facts(db, {UNREADABLE_BALANCES: stored_text})
 
     def mark_submission_refusals(self, refusals: Sequence[SubmissionRefusal]) -> None:
         """Replace the stored exits refused at submission; earlier approvals for them do not count
@@ -240,8 +245,8 @@ def _budget_kind(db: Connection, intent: Intent) -> str:
     """Return the budget kind of an intent: UNTRIGGERED_SWAP for a swap whose plan has no trigger of
     the policy. A swap without a plan counts as a rebalance.
     """
-    if (kind_of := stores.INTENT_BUDGET_KINDS.get(intent.kind)) is not None:
-        return kind_of(grant_of_intent(db, intent.id))
+    if (layer_kind := stores.INTENT_BUDGET_KINDS.get(intent.kind)) is not None:
+        return layer_kind(grant_of_intent(db, intent.id))
     if intent.kind is not IntentKind.SWAP:
         return str(intent.kind.value)
     plan = plan_of_intent(db, intent.id)
@@ -336,7 +341,7 @@ def _history(
             accepted=balances.accepted_deposits(db, facts, chain_now_s),
             rises=balances.sum_open_deposits(db, unexplained_transfers),
             rose_s=balances.blocked_since_s(facts),
-            left_rises=balances.left_rises(db, facts),
+            left_rises=balances.excluded_deposits(db, facts),
             purchase=read_purchase(db, wallet, wrapped_native),
             claims=requests.open_claims(db, pending_requests),
         ),
@@ -370,8 +375,10 @@ def _history(
 
 
 def _parse_unreadable(facts: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
-    pairs = (text.split(":") for text in facts.get(UNREADABLE_BALANCES, "").split())
-    return tuple((token, int(since_s)) for token, since_s in pairs)
+    stored_pairs = (
+        pair_text.split(":") for pair_text in facts.get(UNREADABLE_BALANCES, "").split()
+    )
+    return tuple((token, int(since_s)) for token, since_s in stored_pairs)
 
 
 def _parse_reviews(facts: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
@@ -399,10 +406,10 @@ def _write_submission_refusals(db: Connection, refusals: Sequence[SubmissionRefu
 def _parse_submission_refusals(facts: Mapping[str, str]) -> list[tuple[SubmissionRefusal, int]]:
     """Return each stored refusal, with the number of the newest intent at that time."""
     try:
-        stored = json.loads(facts.get(SUBMISSION_REFUSALS) or "[]")
+        stored_rows = json.loads(facts.get(SUBMISSION_REFUSALS) or "[]")
         return [
             (SubmissionRefusal(str(token), int(at_s), int(failure_count), str(why)), int(seq))
-            for token, at_s, failure_count, why, seq in stored
+            for token, at_s, failure_count, why, seq in stored_rows
         ]
     except (ValueError, TypeError) as error:
         raise OperatorNeeded(

@@ -35,10 +35,10 @@ class CycleStore:
     def write(self, cycle: Cycle) -> None:
         """Record the open cycle; replace its row if it has one."""
         with self.db.write("write the cycle", keeps_cache=True) as db:
-            columns = {"id": cycle.id, "cycle_json": codec.dumps(cycle)}
-            values = {"cycle_id": cycle.id, "cycle_json": columns["cycle_json"]}
-            if not db.execute(_update_cycle(), values).rowcount:
-                insert_rows(db, CycleRow, [columns | {"state": OPEN}])
+            row = {"id": cycle.id, "cycle_json": codec.dumps(cycle)}
+            binds = {"cycle_id": cycle.id, "cycle_json": row["cycle_json"]}
+            if not db.execute(_update_cycle(), binds).rowcount:
+                insert_rows(db, CycleRow, [row | {"state": OPEN}])
 
     def close(self, reason: str) -> None:
         """Close the open cycle, if there is one, and record why."""

@@ -76,14 +76,14 @@ _GENERAL_REMEDY = (
 )
 
 
-def remedy(text: str) -> str:
+def remedy(error_text: str) -> str:
     """Return the remedy for a database's error message."""
-    lower_text = text.lower()
+    lower_text = error_text.lower()
     return next(
         (
             remedy_text
             for phrases, remedy_text in _REMEDIES
-            if any(mark in lower_text for mark in phrases)
+            if any(phrase in lower_text for phrase in phrases)
         ),
         _GENERAL_REMEDY,
     )
@@ -114,13 +114,13 @@ WRITE_FLAG = "trimtab_write"
 def write_transaction(engine: Engine) -> Iterator[Connection]:
     """Yield a connection in a transaction that holds SQLite's write lock from the start."""
     with engine.connect() as db:
-        info = db.info
-        info[WRITE_FLAG] = True
+        connection_info = db.info
+        connection_info[WRITE_FLAG] = True
         try:
             with db.begin():
                 yield db
         finally:
-            del info[WRITE_FLAG]
+            del connection_info[WRITE_FLAG]
 
 
 LIVE = "live"
@@ -163,23 +163,23 @@ class Database:
         with database_errors(action), write_transaction(self.engine) as db:
             yield db
 
-    def query(self, action: str, ask: Callable[[Connection, *Args], T], *args: *Args) -> T:
+    def query(self, action: str, run_query: Callable[[Connection, *Args], T], *args: *Args) -> T:
         """Return `ask(connection, *args)`; a MemoryDatabase caches it until a write."""
         with self.read(action) as db:
-            return ask(db, *args)
+            return run_query(db, *args)
 
     def query_until(
         self,
         action: str,
-        ask: Callable[[Connection, int, *Args], tuple[T, float]],
+        run_query: Callable[[Connection, int, *Args], tuple[T, float]],
         time_or_block: int,
         *args: *Args,
     ) -> T:
-        """Return the answer of `ask` at a time or block; a MemoryDatabase caches it until a write,
-        or the expiry that `ask` returns.
+        """Return the answer of `run_query` at a time or block; a MemoryDatabase caches it until a write,
+        or the expiry that `run_query` returns.
         """
         with self.read(action) as db:
-            return ask(db, time_or_block, *args)[0]
+            return run_query(db, time_or_block, *args)[0]
 
 
 class MemoryDatabase(Database):
@@ -211,26 +211,29 @@ class MemoryDatabase(Database):
         if not keeps_cache:
             self.answers.clear()
 
-    def query(self, action: str, ask: Callable[[Connection, *Args], T], *args: *Args) -> T:
+    def query(self, action: str, run_query: Callable[[Connection, *Args], T], *args: *Args) -> T:
         """Return `ask(connection, *args)`, cached."""
-        if (ask, args) not in self.answers:
+        if (run_query, args) not in self.answers:
             with self.read(action) as db:
-                self.answers[ask, args] = ask(db, *args)
-        answer: T = self.answers[ask, args]
+                self.answers[run_query, args] = run_query(db, *args)
+        answer: T = self.answers[run_query, args]
         return answer
 
     def query_until(
         self,
         action: str,
-        ask: Callable[[Connection, int, *Args], tuple[T, float]],
+        run_query: Callable[[Connection, int, *Args], tuple[T, float]],
         time_or_block: int,
         *args: *Args,
     ) -> T:
-        """Return the answer of `ask` at a time or block, cached while valid."""
-        cached: tuple[int, T, float] | None = self.answers.get((ask, args))
+        """Return the answer of `run_query` at a time or block, cached while valid."""
+        cached: tuple[int, T, float] | None = self.answers.get((run_query, args))
         if cached is None or not cached[0] <= time_or_block < cached[2]:
             with self.read(action) as db:
-                cached = self.answers[ask, args] = (time_or_block, *ask(db, time_or_block, *args))
+                cached = self.answers[run_query, args] = (
+                    time_or_block,
+                    *run_query(db, time_or_block, *args),
+                )
         return cached[1]
 
 
@@ -251,8 +254,8 @@ def column_values(db: Connection, query: Select[Any], /, **binds: object) -> Seq
 
 def max_value(db: Connection, column: InstrumentedAttribute[int]) -> int:
     """Return the largest number in a column; 0 without rows."""
-    max_stored: int | None = db.scalar(_select_max(column))
-    return max_stored or 0
+    stored_max: int | None = db.scalar(_select_max(column))
+    return stored_max or 0
 
 
 def insert_rows(db: Connection, model: type[Base], rows: Sequence[Mapping[str, object]]) -> None:
@@ -371,9 +374,13 @@ def beside_facts(query: Select[Any], **keys: str) -> Select[Any]:
     """Select rows with the values of keys as further columns, named as the arguments; without rows,
     one row whose other columns are NULL.
     """
-    facts = select(*(stored_fact(key).label(name) for name, key in keys.items())).subquery()
-    joined = query.subquery()
-    return select(facts, joined).select_from(facts.outerjoin(joined, true()))
+    facts_subquery = select(
+        *(stored_fact(key).label(name) for name, key in keys.items())
+    ).subquery()
+    rows_subquery = query.subquery()
+    return select(facts_subquery, rows_subquery).select_from(
+        facts_subquery.outerjoin(rows_subquery, true())
+    )
 
 
 def parse_fact_number(key: str, value: str | None) -> int:
@@ -581,15 +588,15 @@ def movements(
     if receipt is None:
         return ()
     changes = [
-        (token, delta, intent.kind.value)
-        for token, delta in sorted(receipt.net(wallet).items())
-        if delta
+        (token, delta_raw, intent.kind.value)
+        for token, delta_raw in sorted(receipt.net_transfers(wallet).items())
+        if delta_raw
     ]
     if native_wei := intent.native_change_wei(wallet, wrapped_native):
         changes.append((NATIVE, native_wei, intent.kind.value))
     if receipt.gas_cost_wei:
         changes.append((NATIVE, -receipt.gas_cost_wei, "gas"))
     return tuple(
-        Movement(token, delta, kind, receipt.block_number, chain_s, receipt.tx_hash)
-        for token, delta, kind in changes
+        Movement(token, delta_raw, kind, receipt.block_number, chain_s, receipt.tx_hash)
+        for token, delta_raw, kind in changes
     )

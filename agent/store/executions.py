@@ -78,7 +78,7 @@ class ExecutedParts:
     def moved_value(self, wallet: str, prices: Mapping[str, Fraction]) -> Fraction:
         """Return the value moved at these prices by token."""
         net_changes = (
-            {} if intent.receipt is None else intent.receipt.net(wallet)
+            {} if intent.receipt is None else intent.receipt.net_transfers(wallet)
             for intent in self._traded_intents
         )
         values = (
@@ -92,8 +92,14 @@ class ExecutedParts:
     ) -> Fraction:
         """Return the value lost at these prices, gas of every mined transaction included."""
         native_price = {NATIVE: prices.get(wrapped_native, Fraction(0))}
-        changes = (intent.changes(wallet, wrapped_native) for intent in self.mined)
-        return -sum((_value(change, {**prices, **native_price}) for change in changes), Fraction(0))
+        balance_changes = (intent.balance_changes(wallet, wrapped_native) for intent in self.mined)
+        return -sum(
+            (
+                _value(balance_change, {**prices, **native_price})
+                for balance_change in balance_changes
+            ),
+            Fraction(0),
+        )
 
     def sold_raw(self, wallet: str, wrapped_native: str) -> tuple[tuple[str, int], ...]:
         """Return the base units by token that the wallet sold; native coin counts as its wrapped
@@ -101,9 +107,9 @@ class ExecutedParts:
         """
         raw_by_token: dict[str, int] = {}
         for intent in self._traded_intents:
-            for token, raw in intent.changes(wallet, wrapped_native).items():
-                asset = wrapped_native if token == NATIVE else token
-                raw_by_token[asset] = raw_by_token.get(asset, 0) - raw
+            for token, raw in intent.balance_changes(wallet, wrapped_native).items():
+                sold_token = wrapped_native if token == NATIVE else token
+                raw_by_token[sold_token] = raw_by_token.get(sold_token, 0) - raw
         return tuple(sorted((token, raw) for token, raw in raw_by_token.items() if raw > 0))
 
 
@@ -274,9 +280,9 @@ def load_terms(cls: type[T], row: ExecutionRow) -> T:
         ) from None
 
 
-def _value(changes: Mapping[str, int], prices: Mapping[str, Fraction]) -> Fraction:
+def _value(raw_by_token: Mapping[str, int], prices: Mapping[str, Fraction]) -> Fraction:
     return sum(
-        (raw * prices.get(token, Fraction(0)) for token, raw in changes.items()), Fraction(0)
+        (raw * prices.get(token, Fraction(0)) for token, raw in raw_by_token.items()), Fraction(0)
     )
 
 
@@ -290,9 +296,9 @@ _update_execution = cache(
 
 @cache
 def _select_newest() -> Select[Any]:
-    newest_first = (
+    select_newest_first = (
         select(ExecutionRow)
         .where(ExecutionRow.kind == bindparam("kind"))
         .order_by(ExecutionRow.seq.desc())
     )
-    return newest_first.limit(bindparam("limit"))
+    return select_newest_first.limit(bindparam("limit"))

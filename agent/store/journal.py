@@ -123,9 +123,9 @@ class StepStore:
     def newest(self, limit: int, before: str | None = None) -> tuple[StepSummary, ...]:
         """Return the newest steps, or the newest before the step `before`, newest first."""
         with self.db.read("read the steps") as db:
-            bounds = {"limit": limit, "before": before}
+            binds = {"limit": limit, "before": before}
             return tuple(
-                database.step_summary(row) for row in db.execute(_select_summaries(), bounds)
+                database.step_summary(row) for row in db.execute(_select_summaries(), binds)
             )
 
     def get(self, step_id: str) -> StepRecord | None:
@@ -165,16 +165,16 @@ class StepStore:
             if newest_seq is None or newest_seq - kept_count <= first_seq:
                 return 0
             is_idle = ~exists().where(IntentRow.step_id == StepRow.id)
-            old_steps = (
+            select_old_seqs = (
                 select(StepRow.seq)
                 .where(StepRow.seq > first_seq, StepRow.seq <= newest_seq - kept_count, is_idle)
                 .order_by(StepRow.seq)
                 .limit(MAX_PRUNED)
             )
-            seqs = db.scalars(old_steps).all()
-            if seqs:
-                db.execute(delete(StepRow).where(StepRow.seq.in_(seqs)))
-            return len(seqs)
+            old_seqs = db.scalars(select_old_seqs).all()
+            if old_seqs:
+                db.execute(delete(StepRow).where(StepRow.seq.in_(old_seqs)))
+            return len(old_seqs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +205,7 @@ class IntentStore:
 
     db: Database
 
-    def intend(  # noqa: PLR0913
+    def add_intent(  # noqa: PLR0913
         self,
         step_id: str,
         kind: IntentKind,
@@ -345,7 +345,7 @@ class IntentStore:
         """
         with self.db.read("read transactions") as db:
             intents = _intents_at_nonce(db, nonce)
-            undecided = []
+            undecided_intents = []
             for intent in intents:
                 rule = RULE_BY_EVENT.get((intent.state, IntentEvent.REOPEN))
                 if rule is None:
@@ -356,8 +356,8 @@ class IntentStore:
                     rule.guard(_transition_facts(db, _intent_row(db, intent.id), None, None))
                     is None
                 ):
-                    undecided.append(intent)
-            return tuple(undecided)
+                    undecided_intents.append(intent)
+            return tuple(undecided_intents)
 
     def ended_in_block(self, limit: int) -> Sequence[Intent]:
         """Return the newest intents that ended in a block since the operator last adopted a nonce,
@@ -407,10 +407,10 @@ class IntentStore:
     def newest_transition_s(self) -> int:
         """Return the time of the newest transition with a valid seal; 0 without one."""
         with self.db.read("read transitions") as db:
-            newest = next(
+            newest_transition = next(
                 seals.sealed_rows(self.db, db, _select_newest_transition(), TransitionRow), None
             )
-            return 0 if newest is None else newest.at_s
+            return 0 if newest_transition is None else newest_transition.at_s
 
     def expected_nonce(self) -> int | None:
         """Return the next nonce according to this store; None before a nonce was adopted."""
@@ -501,9 +501,9 @@ def _require_allowed(
         raise ValueError(
             f"intent {row.id} goes to {rule.after.value} by {rule.event.value}, not to {new_state.value}"
         )
-    if (objection := rule.guard(_transition_facts(db, row, tx_hash, receipt))) is not None:
+    if (refusal := rule.guard(_transition_facts(db, row, tx_hash, receipt))) is not None:
         raise ValueError(
-            f"intent {row.id} cannot go from {rule.before.value} to {new_state.value} {objection}"
+            f"intent {row.id} cannot go from {rule.before.value} to {new_state.value} {refusal}"
         )
 
 
@@ -537,22 +537,22 @@ def family(intents: Sequence[Intent], intent_id: str) -> tuple[Intent, ...]:
     """
     replaces_by_id = {intent.id: intent.replaces for intent in intents}
 
-    def root(member_id: str) -> str:
+    def root_id(member_id: str) -> str:
         while (older_id := replaces_by_id.get(member_id)) is not None:
             member_id = older_id
         return member_id
 
-    return tuple(intent for intent in intents if root(intent.id) == root(intent_id))
+    return tuple(intent for intent in intents if root_id(intent.id) == root_id(intent_id))
 
 
 def _adoption(db: Connection) -> tuple[int, int] | None:
     """Return the last adopted nonce, and the newest intent at that time; None before an
     adoption.
     """
-    facts = database.read_facts(db, ADOPTED_NONCE, ADOPTED_AFTER)
-    if len(facts) < 2:
+    adoption_facts = database.read_facts(db, ADOPTED_NONCE, ADOPTED_AFTER)
+    if len(adoption_facts) < 2:
         return None
-    return int(facts[ADOPTED_NONCE]), int(facts[ADOPTED_AFTER])
+    return int(adoption_facts[ADOPTED_NONCE]), int(adoption_facts[ADOPTED_AFTER])
 
 
 def _intent_row(db: Connection, intent_id: str) -> IntentRow:

@@ -66,12 +66,12 @@ def open_store(
     ConfigError for an invalid address, OperatorNeeded if the store belongs to another wallet or chain, holds the other kind of data,
     was written by a newer trimtab, is corrupt, or cannot be written.
     """
-    address = _parse_url(url)
+    database_url = _parse_url(url)
     path = sqlite_path(url)
     with database_errors("open the store"):
         if path is not None:
             _create_private_file(path)
-        engine = _make_engine(address)
+        engine = _make_engine(database_url)
         try:
             version = _checked_version(engine, path if check else None)
             if version is not None and version != REVISIONS[-1] and not check:
@@ -118,10 +118,10 @@ def _empty_image() -> bytes:
 
 def sqlite_path(url: str) -> Path | None:
     """Return the path of an SQLite store; None for a database server."""
-    address = _parse_url(url)
-    if address.get_backend_name() != "sqlite":
+    database_url = _parse_url(url)
+    if database_url.get_backend_name() != "sqlite":
         return None
-    file_name = address.database
+    file_name = database_url.database
     if not file_name or file_name == ":memory:" or file_name.startswith("file:"):
         raise ConfigError(
             f"store.url: {url!r} is not a file, but the journal must survive the process; write"
@@ -156,12 +156,12 @@ def _create_private_file(path: Path) -> None:
     make_private(path, "store", companions=True)
 
 
-def _make_engine(address: URL, **options: Any) -> Engine:
+def _make_engine(database_url: URL, **options: Any) -> Engine:
     try:
-        engine = create_engine(address, **options)
+        engine = create_engine(database_url, **options)
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
         raise ConfigError(
-            f"store.url: no driver for {address.drivername!r}: {error}; write sqlite:///trimtab.db"
+            f"store.url: no driver for {database_url.drivername!r}: {error}; write sqlite:///trimtab.db"
         ) from None
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _configure_connection)

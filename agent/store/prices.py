@@ -87,10 +87,10 @@ class PriceStore:
         last_row_by_interval = {(row.token, row.at_s // interval_s): row for row in rows}
         return tuple(
             PricePoint(row.token, row.at_s, _parse_price(row.price))
-            for row in sorted(last_row_by_interval.values(), key=lambda r: (r.at_s, r.token))
+            for row in sorted(last_row_by_interval.values(), key=lambda row: (row.at_s, row.token))
         )
 
-    def has(self, numeraire: str, at_s: int) -> bool:
+    def has_cycle_prices(self, numeraire: str, at_s: int) -> bool:
         """True if a cycle has recorded prices in the hour of `at_s`."""
         with self.db.read("read prices") as db:
             binds = {"numeraire": numeraire, "hour": at_s // HOUR_S}

@@ -39,19 +39,19 @@ class SealReport:
     """
 
     table: str
-    rows: int
-    unsealed: int
-    missing: int
+    row_count: int
+    unsealed_count: int
+    missing_count: int
 
 
 def append_rows(
     database: Database, db: Connection, model: type[SealedRow], rows: Sequence[Mapping[str, object]]
 ) -> None:
     """Insert rows at the end of a sealed table, in a write transaction."""
-    if (key := _seal_key(database, create=True)) is None:
+    if (seal_key := _seal_key(database, create=True)) is None:
         insert_rows(db, model, rows)
         return
-    last_row: Any = next(_genuine_rows(db, _select_newest_first(model), model, key), None)
+    last_row: Any = next(_genuine_rows(db, _select_newest_first(model), model, seal_key), None)
     previous_seal, seq = ("", 0) if last_row is None else (last_row.seal, last_row.seq)
     # rows that another program inserted keep their numbers
     used_seqs = set(column_values(db, _select_seqs_after(model), after_seq=seq))
@@ -60,7 +60,7 @@ def append_rows(
         while seq in used_seqs:
             seq += 1
         sealed_row = {**row, "seq": seq, "previous": previous_seal}
-        previous_seal = _row_seal(key, model, sealed_row)
+        previous_seal = _row_seal(seal_key, model, sealed_row)
         insert_rows(db, model, [{**sealed_row, "seal": previous_seal}])
 
 
@@ -68,20 +68,26 @@ def sealed_rows(
     database: Database, db: Connection, query: Select[Any], model: type[Row], **binds: object
 ) -> Iterator[Row]:
     """Yield the rows of a select of `model` whose seal is valid; in memory, all rows."""
-    if (key := _seal_key(database)) is None:
+    if (seal_key := _seal_key(database)) is None:
         yield from all_rows(db, query, model, **binds)
     else:
-        yield from _genuine_rows(db, query, model, key, **binds)
+        yield from _genuine_rows(db, query, model, seal_key, **binds)
 
 
 def seal_report(database: Database, db: Connection, model: type[SealedRow]) -> SealReport:
     """Check every row of a sealed table."""
-    key, row_count, unsealed_count, missing_count, previous_seal = _seal_key(database), 0, 0, 0, ""
+    seal_key, row_count, unsealed_count, missing_count, previous_seal = (
+        _seal_key(database),
+        0,
+        0,
+        0,
+        "",
+    )
     for row in db.execute(_select_oldest_first(model)):
         row_count += 1
-        if key is None:
+        if seal_key is None:
             continue
-        if not _is_genuine(key, model, row):
+        if not _is_genuine(seal_key, model, row):
             unsealed_count += 1
             continue
         missing_count += row.previous != previous_seal
@@ -103,27 +109,27 @@ def _seal_key(database: Database, *, create: bool = False) -> bytes | None:
 
 
 def _genuine_rows(
-    db: Connection, query: Select[Any], model: type[SealedRow], key: bytes, **binds: object
+    db: Connection, query: Select[Any], model: type[SealedRow], seal_key: bytes, **binds: object
 ) -> Iterator[Any]:
     with db.execute(query, binds) as rows:
         for row in rows:
-            if _is_genuine(key, model, row):
+            if _is_genuine(seal_key, model, row):
                 yield row
 
 
-def _is_genuine(key: bytes, model: type[SealedRow], row: Any) -> bool:
+def _is_genuine(seal_key: bytes, model: type[SealedRow], row: Any) -> bool:
     seal = row.seal if isinstance(row.seal, str) else ""
     try:
-        expected = _row_seal(key, model, row._mapping)
+        expected_seal = _row_seal(seal_key, model, row._mapping)
     except TypeError:  # another program may write any type into any column
         return False
-    return hmac.compare_digest(seal.encode(), expected.encode())
+    return hmac.compare_digest(seal.encode(), expected_seal.encode())
 
 
-def _row_seal(key: bytes, model: type[SealedRow], row: Mapping[str, object]) -> str:
-    values = [row.get(name) for name in _columns(model)]
-    fields = ["trimtab row 1", model.__tablename__, values]
-    return hmac.new(key, canonical_json(fields), hashlib.sha256).hexdigest()
+def _row_seal(seal_key: bytes, model: type[SealedRow], row: Mapping[str, object]) -> str:
+    row_values = [row.get(name) for name in _columns(model)]
+    fields = ["trimtab row 1", model.__tablename__, row_values]
+    return hmac.new(seal_key, canonical_json(fields), hashlib.sha256).hexdigest()
 
 
 @cache
@@ -132,8 +138,8 @@ def _columns(model: type[SealedRow]) -> tuple[str, ...]:
     return tuple(column.name for column in model.__table__.columns if column.name != "seal")
 
 
-_select_oldest_first = cache(lambda kind: select(kind).order_by(kind.seq))
-_select_newest_first = cache(lambda kind: select(kind).order_by(kind.seq.desc()))
+_select_oldest_first = cache(lambda model: select(model).order_by(model.seq))
+_select_newest_first = cache(lambda model: select(model).order_by(model.seq.desc()))
 _select_seqs_after = cache(
-    lambda kind: select(kind.seq).where(kind.seq > bindparam("after_seq")).order_by(kind.seq)
+    lambda model: select(model.seq).where(model.seq > bindparam("after_seq")).order_by(model.seq)
 )

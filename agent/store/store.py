@@ -219,10 +219,12 @@ class TrustStore:
         with self.db.read("read the agent's approval") as db:
             return database.fact_number(db, key)
 
-    def pin_markets(self, network: str, numbers: Mapping[str, int]) -> None:
+    def pin_markets(self, network: str, number_by_market: Mapping[str, int]) -> None:
         """Pin the numbers of an off-chain venue's markets by name, in place of earlier ones."""
         with self.db.write("pin market numbers") as db:
-            database.write_facts(db, {MARKETS_KEY_PREFIX + network: json.dumps(dict(numbers))})
+            database.write_facts(
+                db, {MARKETS_KEY_PREFIX + network: json.dumps(dict(number_by_market))}
+            )
 
     def market_numbers(self, network: str) -> dict[str, int]:
         """Return the pinned numbers of an off-chain venue's markets by name; empty without pins.
@@ -232,10 +234,10 @@ class TrustStore:
         with self.db.read("read the market numbers") as db:
             text = database.find_fact(db, key)
         try:
-            numbers: dict[str, int] = json.loads(text or "{}")
+            number_by_market: dict[str, int] = json.loads(text or "{}")
         except ValueError:
             raise OperatorNeeded(f"store: {key} is damaged", "trimtab trust") from None
-        return numbers
+        return number_by_market
 
     def implementations(self) -> dict[str, tuple[str, str]]:
         """Return (implementation, code hash) of trusted proxy tokens, by token."""
@@ -309,9 +311,9 @@ class ConfigVersionStore:
         `digest` is the version that the process uses, `confirmed_at_start` the confirmed version at
         its start.
         """
-        confirmed = self.confirmed_digest()
-        if confirmed not in (confirmed_at_start, digest):
-            verdict = Verdict("config", digest[:16], str(confirmed)[:16], False)
+        confirmed_digest = self.confirmed_digest()
+        if confirmed_digest not in (confirmed_at_start, digest):
+            verdict = Verdict("config", digest[:16], str(confirmed_digest)[:16], False)
             raise ConfigChanged(
                 "the config was changed; this process uses the previous version",
                 (verdict,),

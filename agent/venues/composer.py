@@ -145,7 +145,7 @@ class RouterComposer:
         )
         draft = replace(draft, action=approval.action, layer=approval.layer)
         prepared = self._prepare(step, draft)
-        max_gas = MAX_APPROVAL_GAS + step.snapshot.data_gas(len(draft.data) // 2 - 1)
+        max_gas = MAX_APPROVAL_GAS + step.snapshot.max_data_gas(len(draft.data) // 2 - 1)
         if prepared.tx.gas > max_gas:
             verdict = Verdict("gas", f"{prepared.tx.gas} gas", f"{max_gas} gas", False)
             raise UnsendableTransaction(
@@ -236,7 +236,7 @@ class RouterComposer:
             gas_units=plan.gas_units,
         )
 
-    def require_fresh(self, step: StepInput, plan: Plan) -> None:
+    def require_unexpired(self, step: StepInput, plan: Plan) -> None:
         """Raise Refused once the plan has expired, because a late confirmation does not count
         (T14).
         """
@@ -298,9 +298,9 @@ class RouterComposer:
                 (verdict,),
                 "nothing was sent; plan again from a new snapshot",
             )
-        data_gas = step.snapshot.data_gas(len(tx.data) // 2 - 1)
-        max_gas = MAX_EXIT_GAS_MULTIPLE * (0 if plan is None else plan.gas_units) + data_gas
-        if plan is not None and plan.exits and simulation.gas > max_gas:
+        max_data_gas = step.snapshot.max_data_gas(len(tx.data) // 2 - 1)
+        max_gas = MAX_EXIT_GAS_MULTIPLE * (0 if plan is None else plan.gas_units) + max_data_gas
+        if plan is not None and plan.is_exit and simulation.gas > max_gas:
             raise UnsendableTransaction(
                 f'"{note}" would burn {simulation.gas} gas instead of the planned {plan.gas_units}',
                 (Verdict("gas", f"{simulation.gas} gas", f"{max_gas} gas", False),),
@@ -401,7 +401,7 @@ def leg_floors(step: StepInput, plan: Plan) -> tuple[int, ...]:
 
     def leg_floor(leg: Leg) -> int:
         price_in, price_out = prices[leg.token_in], prices[leg.token_out]
-        if leg.venue != NATIVE_VENUE and not plan.exits:
+        if leg.venue != NATIVE_VENUE and not plan.is_exit:
             price_in, price_out = ranges[leg.token_in][1], ranges[leg.token_out][0]
         return fair_floor(
             leg.amount_in_raw,

@@ -17,17 +17,17 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from agent.web.reach import plain_address
 
-REQUEST_S = 10.0
+REQUEST_TIMEOUT_S = 10.0
 """Time for a whole request, from the connection, with its TLS handshake, or from the end of the
 answer before.
 """
-ANSWER_S = 60.0
+ANSWER_TIMEOUT_S = 60.0
 """Time in which a client has to read a part of a large answer."""
 MAX_CONNECTIONS = 512
 MAX_PER_ADDRESS = 128
 """Connections of an IPv4 address or an IPv6 /64 network; the proxy's are bounded in all only."""
-MAX_ENDING = 64
-MAX_FILES = 4_096
+MAX_ENDING_CONNECTIONS = 64
+MAX_OPEN_FILES = 4_096
 """Open files that the process asks for; a connection takes one."""
 
 
@@ -35,16 +35,16 @@ MAX_FILES = 4_096
 class _Connection:
     """An open connection. `is_busy` from a whole request to the end of its answer."""
 
-    link: _Link
+    client_socket: _ClientSocket
     network: str
     timer: asyncio.TimerHandle | None = None
     transport: asyncio.Transport | None = None
-    unsent: int = 0
+    unsent_bytes: int = 0
     is_busy: bool = False
     is_ending: bool = False
 
 
-class _Link(socket.socket):
+class _ClientSocket(socket.socket):
     """An accepted connection, which reports when it is closed."""
 
     on_close: Callable[[], None] | None = None
@@ -65,7 +65,7 @@ class BoundedListener(socket.socket):
     def __init__(self, family: int, kind: int, protocol: int = 0) -> None:
         super().__init__(family, kind, protocol)
         self.proxies: frozenset[str] = frozenset()
-        self._open: dict[Any, _Connection] = {}
+        self._connection_by_peer: dict[Any, _Connection] = {}
         """Connections by their peer's address and port, the longest idle one first."""
 
     def accept(self) -> tuple[socket.socket, Any]:
@@ -73,10 +73,13 @@ class BoundedListener(socket.socket):
         let the loop close those that made room first.
         """
         while True:
-            if sum(connection.is_ending for connection in self._open.values()) >= MAX_ENDING:
+            if (
+                sum(connection.is_ending for connection in self._connection_by_peer.values())
+                >= MAX_ENDING_CONNECTIONS
+            ):
                 raise BlockingIOError
             accepted_socket, peer = super().accept()
-            link = _Link(
+            client_socket = _ClientSocket(
                 accepted_socket.family,
                 accepted_socket.type,
                 accepted_socket.proto,
@@ -84,51 +87,59 @@ class BoundedListener(socket.socket):
             )
             network = _network(str(peer[0]))
             if not self._has_room(network, is_proxy=plain_address(str(peer[0])) in self.proxies):
-                link.close()
+                client_socket.close()
                 continue
-            connection = self._open[peer] = _Connection(link, network)
-            link.on_close = lambda peer=peer, accepted=connection: self._forget(peer, accepted)
-            self._start_timer(connection, REQUEST_S)
-            return link, peer
+            connection = self._connection_by_peer[peer] = _Connection(client_socket, network)
+            client_socket.on_close = lambda peer=peer, accepted_connection=connection: self._forget(
+                peer, accepted_connection
+            )
+            self._start_timer(connection, REQUEST_TIMEOUT_S)
+            return client_socket, peer
 
-    def attach(self, peer: Any, transport: asyncio.Transport) -> None:
+    def attach_transport(self, peer: Any, transport: asyncio.Transport) -> None:
         """Note the transport of a connection, after its TLS handshake if it has one."""
-        if (connection := self._open.get(peer)) is not None:
+        if (connection := self._connection_by_peer.get(peer)) is not None:
             connection.transport = transport
             if connection.is_ending:
                 transport.abort()
 
-    def begin(self, peer: Any) -> None:
+    def begin_request(self, peer: Any) -> None:
         """Give a connection the time for a whole request, which begins now."""
-        if (connection := self._open.get(peer)) is not None:
+        if (connection := self._connection_by_peer.get(peer)) is not None:
             connection.is_busy = False
-            self._open[peer] = self._open.pop(peer)
-            self._start_timer(connection, REQUEST_S)
+            self._connection_by_peer[peer] = self._connection_by_peer.pop(peer)
+            self._start_timer(connection, REQUEST_TIMEOUT_S)
 
-    def complete(self, peer: Any) -> None:
+    def complete_request(self, peer: Any) -> None:
         """Note that a request has arrived whole."""
-        if (connection := self._open.get(peer)) is not None:
+        if (connection := self._connection_by_peer.get(peer)) is not None:
             connection.is_busy = True
             _stop_timer(connection)
 
-    def _start_timer(self, connection: _Connection, seconds: float, unsent: int = 0) -> None:
+    def _start_timer(
+        self, connection: _Connection, timeout_s: float, unsent_bytes: int = 0
+    ) -> None:
         _stop_timer(connection)
-        connection.unsent = unsent
+        connection.unsent_bytes = unsent_bytes
         loop = asyncio.get_running_loop()
-        connection.timer = loop.call_later(seconds, self._expire, connection)
+        connection.timer = loop.call_later(timeout_s, self._expire, connection)
 
     def _expire(self, connection: _Connection) -> None:
         """Close a connection, unless the answer before is still being read."""
-        unsent = 0 if connection.transport is None else connection.transport.get_write_buffer_size()
-        if unsent and (not connection.unsent or unsent < connection.unsent):
-            self._start_timer(connection, ANSWER_S, unsent)
+        unsent_bytes = (
+            0 if connection.transport is None else connection.transport.get_write_buffer_size()
+        )
+        if unsent_bytes and (not connection.unsent_bytes or unsent_bytes < connection.unsent_bytes):
+            self._start_timer(connection, ANSWER_TIMEOUT_S, unsent_bytes)
         else:
-            self._end(connection)
+            self._end_connection(connection)
 
     def _has_room(self, network: str, *, is_proxy: bool) -> bool:
         """Return whether a connection may be added, after closing an old one if need be."""
         open_connections = [
-            connection for connection in self._open.values() if not connection.is_ending
+            connection
+            for connection in self._connection_by_peer.values()
+            if not connection.is_ending
         ]
         same_network_connections = [
             connection for connection in open_connections if connection.network == network
@@ -142,26 +153,26 @@ class BoundedListener(socket.socket):
             (connection for connection in open_connections if not connection.is_busy), None
         )
         if oldest is not None:
-            self._end(oldest)
+            self._end_connection(oldest)
         return oldest is not None
 
-    def _end(self, connection: _Connection) -> None:
+    def _end_connection(self, connection: _Connection) -> None:
         _stop_timer(connection)
         connection.is_ending = True
         if connection.transport is not None:
             connection.transport.abort()
         else:  # in its TLS handshake: the loop, which owns it, closes it once it reads the end
             with suppress(OSError):
-                connection.link.shutdown(socket.SHUT_RDWR)
+                connection.client_socket.shutdown(socket.SHUT_RDWR)
 
     def _forget(self, peer: Any, connection: _Connection) -> None:
         _stop_timer(connection)
-        if self._open.get(peer) is connection:
-            del self._open[peer]
+        if self._connection_by_peer.get(peer) is connection:
+            del self._connection_by_peer[peer]
 
 
 class BoundedProtocol(H11Protocol):
-    """uvicorn's HTTP/1.1, which tells the door of a connection when its requests are whole."""
+    """uvicorn's HTTP/1.1, which tells its listener when a request has arrived whole."""
 
     def __init__(self, listener: BoundedListener, **options: Any) -> None:
         super().__init__(**options)
@@ -173,34 +184,36 @@ class BoundedProtocol(H11Protocol):
         """Begin, after a TLS handshake."""
         super().connection_made(transport)
         self._peer = transport.get_extra_info("peername")
-        self._listener.attach(self._peer, transport)
+        self._listener.attach_transport(self._peer, transport)
 
     def data_received(self, data: bytes) -> None:
         """Take data of a request."""
         if self._is_idle:
             self._is_idle = False
-            self._listener.begin(self._peer)
+            self._listener.begin_request(self._peer)
         super().data_received(data)
 
     def handle_events(self) -> None:
         """Take the events of a request."""
         super().handle_events()
         if self.cycle is not None and not (self.cycle.more_body or self.cycle.response_complete):
-            self._listener.complete(self._peer)
+            self._listener.complete_request(self._peer)
 
     def on_response_complete(self) -> None:
         """End an answer, and begin a request that arrived meanwhile."""
         self._is_idle = True
-        self._listener.begin(self._peer)
+        self._listener.begin_request(self._peer)
         super().on_response_complete()
 
 
 def raise_file_limit() -> None:
     """Let this process open MAX_FILES files, as far as it may."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limit = MAX_FILES if hard == resource.RLIM_INFINITY else min(MAX_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < limit:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    soft_limit, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    new_limit = (
+        MAX_OPEN_FILES if hard_limit == resource.RLIM_INFINITY else min(MAX_OPEN_FILES, hard_limit)
+    )
+    if soft_limit != resource.RLIM_INFINITY and soft_limit < new_limit:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (new_limit, hard_limit))
 
 
 def _stop_timer(connection: _Connection) -> None:

@@ -12,9 +12,9 @@ from fastapi.requests import Request
 from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
 from agent.errors import TrimtabError
-from agent.web.access import Access, is_token, read_form
+from agent.web.access import Access, matches_token, read_form
 from agent.web.document_cache import DocumentCache
-from agent.web.pages import CONTROL_PAGE, CONTROLS, REVIEW, Renderer
+from agent.web.pages import CONTROL_PAGE, CONTROLS, REVIEW_PAGE, Renderer
 from agent.web.reading import Documents, ReadingProcess
 from agent.web.sessions import Review, Session
 
@@ -26,9 +26,9 @@ BACKTEST_NICENESS = 19
 """A backtest that takes minutes must not delay a cycle of the agent or a page."""
 MAX_REVIEWS = 8
 """Reviews kept per session; a further one drops the oldest."""
-IMMEDIATE = frozenset({"pause", "resume"})
+IMMEDIATE_KINDS = frozenset({"pause", "resume"})
 """Kinds that take effect without a plan to confirm."""
-FIELDS: Mapping[str, Sequence[str]] = {
+FIELDS_BY_KIND: Mapping[str, Sequence[str]] = {
     "pause": ("reason", "hard"),
     "resume": (),
     "rebalance": (),
@@ -40,7 +40,7 @@ FIELDS: Mapping[str, Sequence[str]] = {
 }
 """Fields of the form of each kind, named like the arguments of the control."""
 TARGET_PREFIX = "target:"
-WAS_PREFIX = "was:"
+OLD_TARGET_PREFIX = "was:"
 
 
 class ControlPages:
@@ -66,7 +66,7 @@ class ControlPages:
         self._plan_process.stop()
         self._backtest_process.stop()
 
-    async def overview(self, request: Request) -> Response:
+    async def show_controls(self, request: Request) -> Response:
         """Answer with the page of controls."""
         session: Session | None = request.scope["session"]
         if session is None:
@@ -76,87 +76,87 @@ class ControlPages:
         cache.read_if_old(*CONTROL_PAGE.reads)
         # start the process of controls now, so that a pause does not wait for its start
         self._run_task(self._warm_up())
-        text = self._renderer.page(
-            CONTROL_PAGE, cache.documents, cache.failed, cache.version, session
+        html = self._renderer.page(
+            CONTROL_PAGE, cache.documents, cache.read_errors, cache.version, session
         )
-        return HTMLResponse(text)
+        return HTMLResponse(html)
 
-    async def ask(self, request: Request) -> Response:
+    async def handle_form(self, request: Request) -> Response:
         """Answer a form: carry out pause and resume at once, show anything else with its plan to
         confirm.
         """
-        submitted = await self._form(request)
-        if isinstance(submitted, Response):
-            return submitted
-        session, fields = submitted
+        session_and_fields = await self._read_form(request)
+        if isinstance(session_and_fields, Response):
+            return session_and_fields
+        session, fields = session_and_fields
         kind = request.path_params["kind"]
-        if kind not in FIELDS:
+        if kind not in FIELDS_BY_KIND:
             return PlainTextResponse("404: no such control\n", 404)
-        review = Review(kind, arguments_of(kind, fields))
-        if kind in IMMEDIATE:
+        review = Review(kind, form_arguments(kind, fields))
+        if kind in IMMEDIATE_KINDS:
             await self._submit(request, session, review, "")
             if not review.error:
                 return RedirectResponse("/controls", 303)
         else:
             self._run_task(self._plan(review))
-        name = secrets.token_urlsafe(16)
+        review_id = secrets.token_urlsafe(16)
         while len(session.reviews) >= MAX_REVIEWS:
-            session.reviews.pop(next(iter(session.reviews))).dropped = True
-        session.reviews[name] = review
-        return RedirectResponse(f"/controls/review/{name}", 303)
+            session.reviews.pop(next(iter(session.reviews))).is_dropped = True
+        session.reviews[review_id] = review
+        return RedirectResponse(f"/controls/review/{review_id}", 303)
 
-    async def show(self, request: Request) -> Response:
+    async def show_review(self, request: Request) -> Response:
         """Answer with the page of a review."""
         session: Session | None = request.scope["session"]
         review = None if session is None else session.reviews.get(request.path_params["review"])
         if review is None:
             return PlainTextResponse("404: no such request, or an old one; ask again\n", 404)
-        return self._page(request, review, 200)
+        return self._review_page(request, review, 200)
 
     async def confirm(self, request: Request) -> Response:
         """Queue the control of a review, once, if the form showed its present plan."""
-        submitted = await self._form(request)
-        if isinstance(submitted, Response):
-            return submitted
-        session, fields = submitted
+        session_and_fields = await self._read_form(request)
+        if isinstance(session_and_fields, Response):
+            return session_and_fields
+        session, fields = session_and_fields
         review = session.reviews.get(request.path_params["review"])
         if review is None:
             return PlainTextResponse("404: no such request, or an old one; ask again\n", 404)
-        if not review.open or review.document is None:
-            return self._page(request, review, 409)
+        if not review.is_confirmable or review.document is None:
+            return self._review_page(request, review, 409)
         plan_hash = review.document["plan_hash"]
-        if not is_token(fields.get("plan_hash"), plan_hash):
+        if not matches_token(fields.get("plan_hash"), plan_hash):
             return PlainTextResponse("409: the form showed another plan\n", 409)
         if review.kind == "stop" and fields.get("yes") != ["yes"]:
             review.error = "To stop, tick the box as well."
-            answer = self._page(request, review, 409)
+            response = self._review_page(request, review, 409)
             review.error = ""
-            return answer
-        review.sent = True  # before any await: of two simultaneous confirmations, one passes
+            return response
+        review.is_queued = True  # before any await: of two simultaneous confirmations, one passes
         await self._submit(request, session, review, plan_hash)
         if review.error:
-            return self._page(request, review, 409)
+            return self._review_page(request, review, 409)
         return RedirectResponse("/controls", 303)
 
-    async def _form(self, request: Request) -> tuple[Session, dict[str, list[str]]] | Response:
+    async def _read_form(self, request: Request) -> tuple[Session, dict[str, list[str]]] | Response:
         """Return session and fields of a form, or the answer that refuses it."""
         session: Session | None = request.scope["session"]
         if session is None:
             return PlainTextResponse("404: no such page\n", 404)
         fields = await read_form(request)
-        if fields is None or not is_token(fields.get("csrf"), session.csrf):
+        if fields is None or not matches_token(fields.get("csrf"), session.csrf):
             return PlainTextResponse("403: the form is not from this session\n", 403)
         if session.read_only:
             path = request.scope["path"]
             with suppress(TrimtabError):
-                await self._access.record(
+                await self._access.record_event(
                     "control_refused", session.name, request.scope["address"], f"{path} read-only"
                 )
             return PlainTextResponse("403: this user is read-only\n", 403)
         return session, fields
 
-    def _run_task(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
+    def _run_task(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -168,11 +168,11 @@ class ControlPages:
         """Plan a request, one at a time, unless its session dropped it in the meantime."""
         try:
             async with self._plan_lock:
-                if review.dropped:
+                if review.is_dropped:
                     return
                 review.document = await self._plan_process.call(
                     "controls.shown_plans.preview_control",
-                    self._cache.config,
+                    self._cache.config_path,
                     review.kind,
                     review.arguments,
                 )
@@ -190,18 +190,20 @@ class ControlPages:
             if self._backtest_count > MAX_BACKTESTS:
                 raise TrimtabError("other backtests are waiting", "ask again in a few minutes")
             async with self._backtest_lock, asyncio.timeout(BACKTEST_S):
-                if review.dropped:
+                if review.is_dropped:
                     return
                 review.backtest = await self._backtest_process.call(
-                    "research.edit_backtests.edit_backtest", self._cache.config, review.arguments
+                    "research.edit_backtests.edit_backtest",
+                    self._cache.config_path,
+                    review.arguments,
                 )
         except TimeoutError:
             self._backtest_process.stop()
-            review.no_backtest = (
+            review.backtest_error = (
                 f"it took longer than {BACKTEST_S:.0f} s; run trimtab backtest at the terminal"
             )
         except TrimtabError as error:
-            review.no_backtest = str(error)
+            review.backtest_error = str(error)
         finally:
             self._backtest_count -= 1
         self._cache.announce()
@@ -214,7 +216,7 @@ class ControlPages:
                 "controls",
                 "controls.queue.submit_for_user",
                 self._access.users_file,
-                session.user,
+                session.user_id,
                 review.kind,
                 review.arguments,
                 plan_hash,
@@ -224,21 +226,21 @@ class ControlPages:
             review.error = str(error)
         self._cache.follow(CONTROLS)
 
-    def _page(self, request: Request, review: Review, status: int) -> Response:
+    def _review_page(self, request: Request, review: Review, status: int) -> Response:
         cache = self._cache
         documents: Documents = {
             **cache.documents,
             "review": review.document or {},
             "backtest": review.backtest or {},
         }
-        page = REVIEW._replace(path=request.scope["path"], title=TITLES[review.kind])
-        text = self._renderer.page(
+        page = REVIEW_PAGE._replace(path=request.scope["path"], title=TITLE_BY_KIND[review.kind])
+        html = self._renderer.page(
             page, documents, {}, cache.version, request.scope["session"], review
         )
-        return HTMLResponse(text, status)
+        return HTMLResponse(html, status)
 
 
-TITLES = {
+TITLE_BY_KIND = {
     "pause": "Pause",
     "resume": "Resume",
     "rebalance": "Rebalance now",
@@ -250,11 +252,11 @@ TITLES = {
 }
 
 
-def arguments_of(kind: str, fields: Mapping[str, Sequence[str]]) -> tuple[tuple[str, str], ...]:
+def form_arguments(kind: str, fields: Mapping[str, Sequence[str]]) -> tuple[tuple[str, str], ...]:
     """Return the arguments of a form: fields that are filled in, and targets that were changed."""
     arguments = [
         (name, value.strip())
-        for name in FIELDS[kind]
+        for name in FIELDS_BY_KIND[kind]
         for value in fields.get(name, ())[:1]
         if value.strip()
     ]
@@ -264,6 +266,6 @@ def arguments_of(kind: str, fields: Mapping[str, Sequence[str]]) -> tuple[tuple[
             if symbol == name:
                 continue
             value = values[0].strip().removesuffix("%").strip()
-            if [value] != list(fields.get(WAS_PREFIX + symbol, ())):
+            if [value] != list(fields.get(OLD_TARGET_PREFIX + symbol, ())):
                 arguments.append(("target", f"{symbol}={value}%"))
     return tuple(arguments)

@@ -17,15 +17,15 @@ from typing import Any
 from agent import codec
 from agent.errors import Retryable, TrimtabError
 from agent.model import RunReport
-from agent.observe.health import RunHealth, is_alive, judge
+from agent.observe.health import RunHealth, is_alive, judge_health
 from agent.web.reading import Documents, ReadingProcess
 
 POLL_S = 2.0
 """Interval between two checks of the store's files."""
-FRESH_S = 60.0
+REFRESH_AGE_S = 60.0
 """Age at which documents of the chain are read again when they are requested."""
-RETRY_S = 10.0
-WAIT_S = 30.0
+RETRY_AGE_S = 10.0
+READ_TIMEOUT_S = 30.0
 """Longest wait of an API call for a read."""
 MAX_STREAMS, MAX_USER_STREAMS = 100, 20
 MAX_READS = 32
@@ -33,7 +33,7 @@ MAX_READS = 32
 after a cycle wait for them.
 """
 PING_S = 15.0
-ANSWERS_KEPT = 200
+MAX_CACHED_ANSWERS = 200
 REPORT_AGE_S = 1.0
 """Age at which the report of the run is read again when its health is asked for."""
 REPORT_WAIT_S = 10.0
@@ -44,14 +44,14 @@ class SeenReport:
     """The newest report of a run, and when this process first saw it, by a monotonic clock."""
 
     report: RunReport | None = None
-    since_s: float = 0.0
+    first_seen_s: float = 0.0
 
     def health(self, now_s: float) -> RunHealth:
         """Return the health of the run now."""
         if self.report is None:
-            return judge(None, now_s)
-        known_for_s = time.monotonic() - self.since_s
-        return judge(
+            return judge_health(None, now_s)
+        known_for_s = time.monotonic() - self.first_seen_s
+        return judge_health(
             self.report,
             now_s,
             is_process_alive=is_alive(self.report.process),
@@ -60,20 +60,22 @@ class SeenReport:
 
 
 class DocumentCache:
-    """Documents by name, with the time of each read; `failed` has the errors of failed reads.
+    """Documents by name, with the time of each read; `read_errors` has the errors of failed reads.
     `process`, if given, is already running and reads the store from now on.
     """
 
-    def __init__(self, config: str, store: Path, process: ReadingProcess | None = None) -> None:
+    def __init__(
+        self, config_path: str, store: Path, process: ReadingProcess | None = None
+    ) -> None:
         self.documents: Documents = {}
-        self.failed: dict[str, TrimtabError] = {}
-        self.read_at: dict[str, float] = {}
+        self.read_errors: dict[str, TrimtabError] = {}
+        self.read_at_s: dict[str, float] = {}
         self.streams: Counter[int | None] = Counter()
         """Open event streams by user; None without users."""
-        self.config = config
-        self.store = store
+        self.config_path = config_path
+        self.store_path = store
         self._newest_step: str | None = None
-        self._last_stamps: tuple[object, ...] = ()
+        self._last_file_stamps: tuple[object, ...] = ()
         self._followed_functions: set[str] = set()
         self._processes = {name: ReadingProcess() for name in ("stored", "live", "controls")}
         if process is not None:
@@ -98,15 +100,18 @@ class DocumentCache:
         cancelled; announce that the run became healthy or unhealthy.
         """
         while True:
-            if (stamps := self._stamps()) != self._last_stamps:
+            if (stamps := self._read_file_stamps()) != self._last_file_stamps:
                 with contextlib.suppress(TrimtabError):
                     await self._read_report("stored")
                 try:
                     newest_step = await self.call("stored", "newest_step")
                 except TrimtabError as error:
-                    self.failed["stored_documents"] = error
+                    self.read_errors["stored_documents"] = error
                 else:
-                    is_edited, self._last_stamps = stamps[:1] != self._last_stamps[:1], stamps
+                    is_edited, self._last_file_stamps = (
+                        stamps[:1] != self._last_file_stamps[:1],
+                        stamps,
+                    )
                     if newest_step != self._newest_step or is_edited:
                         self._newest_step = newest_step
                         self.refresh()
@@ -125,9 +130,9 @@ class DocumentCache:
         """
         changed_functions = {"stored_documents", "live_documents", "plan_document"}
         self._overtaken_functions |= self._reading_tasks.keys() & changed_functions
-        self._outdated_functions |= {"plan_document"} & self.read_at.keys()
-        self._start("stored", "stored_documents")
-        self._start("live", "live_documents")
+        self._outdated_functions |= {"plan_document"} & self.read_at_s.keys()
+        self._start_read("stored", "stored_documents")
+        self._start_read("live", "live_documents")
 
     def follow(self, function: str) -> None:
         """Read documents of the store now and after each of its changes. A read in progress is
@@ -135,53 +140,55 @@ class DocumentCache:
         """
         self._followed_functions.add(function)
         self._overtaken_functions |= self._reading_tasks.keys() & {function}
-        self._start("stored", function)
+        self._start_read("stored", function)
 
     def read_if_old(self, *functions: str) -> None:
         """Read missing or old documents in the background."""
         for function in functions:
-            age_s = time.monotonic() - self.read_at.get(function, -FRESH_S)
+            age_s = time.monotonic() - self.read_at_s.get(function, -REFRESH_AGE_S)
             is_outdated = function in self._outdated_functions
-            if is_outdated or age_s >= (RETRY_S if function in self.failed else FRESH_S):
+            if is_outdated or age_s >= (
+                RETRY_AGE_S if function in self.read_errors else REFRESH_AGE_S
+            ):
                 is_stored = function == "stored_documents" or function in self._followed_functions
-                self._start("stored" if is_stored else "live", function)
+                self._start_read("stored" if is_stored else "live", function)
 
-    async def fresh(self, function: str) -> Documents:
+    async def read_fresh(self, function: str) -> Documents:
         """Return the documents, after a read of `function` that is in progress or due. Raises the
         error of a failed read, and Retryable if the first read takes longer than WAIT_S.
         """
         self.read_if_old(function)
-        if (reading := self._reading_tasks.get(function)) is not None:
-            await asyncio.wait({reading}, timeout=WAIT_S)
-        if (error := self.failed.get(function)) is not None:
+        if (read_task := self._reading_tasks.get(function)) is not None:
+            await asyncio.wait({read_task}, timeout=READ_TIMEOUT_S)
+        if (error := self.read_errors.get(function)) is not None:
             raise error.with_traceback(None)
-        if function not in self.read_at:
+        if function not in self.read_at_s:
             raise Retryable("the first read is not done yet", "try again in some seconds")
         return self.documents
 
-    async def stored(self, function: str, *arguments: Any) -> Documents:
+    async def read_stored(self, function: str, *arguments: Any) -> Documents:
         """Return the result of a function that reads only the store. Simultaneous requests share
         one read, and results are kept until the store changes: a read that began before the change
         answers only requests made before it. Raises its TrimtabError, and Retryable beyond
         MAX_READS.
         """
-        if (stamps := self._stamps()) != self._answer_stamps or len(
+        if (stamps := self._read_file_stamps()) != self._answer_stamps or len(
             self._answer_tasks
-        ) >= ANSWERS_KEPT:
+        ) >= MAX_CACHED_ANSWERS:
             self._answer_tasks, self._answer_stamps = {}, stamps
-        answer_tasks, key = self._answer_tasks, (function, arguments)
-        if (reading := answer_tasks.get(key)) is None:
+        answer_tasks, call_key = self._answer_tasks, (function, arguments)
+        if (read_task := answer_tasks.get(call_key)) is None:
             if len(self._running_reads) >= MAX_READS:
                 raise Retryable("too many reads at once", "try again in some seconds")
-            reading = asyncio.create_task(self.call("stored", function, *arguments))
-            answer_tasks[key] = reading
-            self._running_reads.add(reading)
-            reading.add_done_callback(self._running_reads.discard)
+            read_task = asyncio.create_task(self.call("stored", function, *arguments))
+            answer_tasks[call_key] = read_task
+            self._running_reads.add(read_task)
+            read_task.add_done_callback(self._running_reads.discard)
         try:
-            documents: Documents = await asyncio.shield(reading)
+            documents: Documents = await asyncio.shield(read_task)
         except TrimtabError:
-            if answer_tasks.get(key) is reading:
-                del answer_tasks[key]
+            if answer_tasks.get(call_key) is read_task:
+                del answer_tasks[call_key]
             raise
         return documents
 
@@ -190,18 +197,18 @@ class DocumentCache:
         share one read, which waits for no read of documents. Raises its TrimtabError, and Retryable
         beyond REPORT_WAIT_S.
         """
-        reading = self._report_read
+        read_task = self._report_read
         is_old = time.monotonic() - self._report_read_s >= REPORT_AGE_S
-        if reading is None or (reading.done() and is_old):
-            reading = self._report_read = asyncio.create_task(self._read_report("controls"))
-            reading.add_done_callback(lambda done: done.cancelled() or done.exception())
+        if read_task is None or (read_task.done() and is_old):
+            read_task = self._report_read = asyncio.create_task(self._read_report("controls"))
+            read_task.add_done_callback(lambda done: done.cancelled() or done.exception())
             self._report_read_s = time.monotonic()
-        await asyncio.wait({reading}, timeout=REPORT_WAIT_S)
-        if not reading.done():
+        await asyncio.wait({read_task}, timeout=REPORT_WAIT_S)
+        if not read_task.done():
             raise Retryable(f"the store did not answer within {REPORT_WAIT_S:g} s", "try again")
-        if (error := reading.exception()) is not None:
+        if (error := read_task.exception()) is not None:
             raise error.with_traceback(None)
-        return reading.result()
+        return read_task.result()
 
     def run_health(self) -> RunHealth | None:
         """Return the health of the run now by the report read last; None before the first."""
@@ -216,21 +223,23 @@ class DocumentCache:
         """Return the result of a function in the process "stored", "live" or "controls"; calls of
         "controls" wait for no read. Raises its TrimtabError.
         """
-        return await self._processes[process].call(function, self.config, *arguments)
+        return await self._processes[process].call(function, self.config_path, *arguments)
 
-    async def events(self, seen_version: int, alive: Callable[[], bool]) -> AsyncIterator[str]:
-        """Yield server-sent events as long as `alive` returns True: `change_event` if the version is not
+    async def events(
+        self, seen_version: int, may_continue: Callable[[], bool]
+    ) -> AsyncIterator[str]:
+        """Yield server-sent events as long as `may_continue` returns True: `change_event` if the version is not
         `seen_version`, the one that the page shows, and a comment every PING_S without a change.
 
         A slow client skips versions in between and gets the newest.
         """
         yield "retry: 2000\n\n"
-        while not self._is_closing and alive():
+        while not self._is_closing and may_continue():
             change_event = self._change_event
             if seen_version == self.version:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(change_event.wait(), PING_S)
-            if not alive():
+            if not may_continue():
                 return
             if seen_version == self.version:
                 yield ": alive\n\n"
@@ -261,8 +270,8 @@ class DocumentCache:
 
     async def _read_report(self, process: str) -> SeenReport:
         try:
-            text = await self.call(process, "records.run_report.report_text")
-            report = codec.loads_optional(RunReport, text)
+            report_json = await self.call(process, "records.run_report.report_text")
+            report = codec.loads_optional(RunReport, report_json)
         except TrimtabError:
             self._seen_report = None
             raise
@@ -270,45 +279,47 @@ class DocumentCache:
             self._seen_report = SeenReport(report, time.monotonic())
         return self._seen_report
 
-    def _start(self, process: str, function: str) -> None:
+    def _start_read(self, process: str, function: str) -> None:
         if function not in self._reading_tasks and not self._is_closing:
             self._outdated_functions.discard(function)
             self._reading_tasks[function] = asyncio.create_task(self._read(process, function))
 
     async def _read(self, process: str, function: str) -> None:
-        previous_error = self.failed.get(function)
+        previous_error = self.read_errors.get(function)
         try:
             documents = await self.call(process, function)
         except TrimtabError as error:
-            self.failed[function] = error
+            self.read_errors[function] = error
             has_changed = str(previous_error) != str(error)
         else:
             has_changed = previous_error is not None or any(
                 self.documents.get(name) != document for name, document in documents.items()
             )
             self.documents.update(documents)
-            self.failed.pop(function, None)
+            self.read_errors.pop(function, None)
         finally:
             self._reading_tasks.pop(function, None)
-        self.read_at[function] = time.monotonic()
+        self.read_at_s[function] = time.monotonic()
         if has_changed:
             self.announce()
         if function in self._overtaken_functions:
             self._overtaken_functions.discard(function)
-            self._start(process, function)
+            self._start_read(process, function)
 
-    def _stamps(self) -> tuple[object, ...]:
+    def _read_file_stamps(self) -> tuple[object, ...]:
         """Return time and size of the config, first, and of the store's files."""
-        endings = ("", "-wal", ".paused")
-        stores = [self.store.with_name(self.store.name + ending) for ending in endings]
-        stamps: list[object] = []
-        for path in (Path(self.config), *stores):
+        suffixes = ("", "-wal", ".paused")
+        store_files = [
+            self.store_path.with_name(self.store_path.name + ending) for ending in suffixes
+        ]
+        file_stamps: list[object] = []
+        for path in (Path(self.config_path), *store_files):
             try:
                 stat = path.stat()
-                stamps.append((stat.st_mtime_ns, stat.st_size))
+                file_stamps.append((stat.st_mtime_ns, stat.st_size))
             except OSError:
-                stamps.append(None)
-        return tuple(stamps)
+                file_stamps.append(None)
+        return tuple(file_stamps)
 
 
 def _shown_health(health: RunHealth | None) -> tuple[object, ...]:

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 
 MINUS = "−"
-NONE = "–"
-PLACES = 6
-APPROVED = "approved"
+NO_VALUE = "–"
+SIGNIFICANT_DIGITS = 6
+APPROVED_OUTCOME = "approved"
 """Outcome of a step of history that sent the approvals of a plan."""
 SIGNED_AMOUNT = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
@@ -45,15 +45,15 @@ def value_at(documents: Documents, path: str) -> Any:
     return value
 
 
-def format_figure(value: Any, form: str) -> str:
+def format_figure(value: Any, figure_format: str) -> str:
     """Format a value: `money` and `amount` of a decimal string, `percent` and `points` of bps, `ratio`
     and (with 4 decimals) `rate` of a share, `number`, `text`, `time` of an ISO time in UTC, `coins:6` of
     base units with 6 decimals.
     With a `+` at the end a positive value has its sign; a loss in `money+` is rounded up in size.
     """
     if value is None:
-        return NONE
-    kind, has_plus = form.removesuffix("+"), form.endswith("+")
+        return NO_VALUE
+    kind, has_plus = figure_format.removesuffix("+"), figure_format.endswith("+")
     if kind == "text":
         return str(value)
     if kind == "time":
@@ -63,13 +63,13 @@ def format_figure(value: Any, form: str) -> str:
     if kind in ("percent", "points", "ratio", "rate"):
         share = float(value) / (100 if kind in ("percent", "points") else 0.01)
         if not math.isfinite(share):
-            return NONE
+            return NO_VALUE
         text = (
             f"{abs(share):,.{4 if kind == 'rate' else 2}f} {'points' if kind == 'points' else '%'}"
         )
         is_negative = share < 0
     else:
-        decimal = gain_text(str(value)) if form == "money+" else str(value)
+        decimal = gain_text(str(value)) if figure_format == "money+" else str(value)
         text = _decimal(decimal.lstrip("-"), kind)
         is_negative = str(value).startswith("-")
     if not any(digit in "123456789" for digit in text):
@@ -79,7 +79,7 @@ def format_figure(value: Any, form: str) -> str:
     return f"+{text}" if has_plus else text
 
 
-def short_move(text: str) -> str:
+def format_move(text: str) -> str:
     """Return a movement of an offered plan, such as "-0.123456789 WETH", with its amount as on the pages;
     any other text unchanged.
     """
@@ -104,13 +104,13 @@ def _decimal(text: str, kind: str) -> str:
     if kind == "money":
         return f"{int(whole or 0):,}.{fraction[:2]:0<2}"
     leading_digits = len(whole) if int(whole or 0) else -(len(fraction) - len(fraction.lstrip("0")))
-    decimals = fraction[: max(2, PLACES - leading_digits)].rstrip("0")
+    decimals = fraction[: max(2, SIGNIFICANT_DIGITS - leading_digits)].rstrip("0")
     return f"{int(whole or 0):,}" + (f".{decimals}" if decimals else "")
 
 
 PACKAGE_EXTRA = "dashboard"
 SHOWN_REBALANCES, SHOWN_CYCLES, SHOWN_LOTS = 25, 40, 20
-MAX_POINTS = 400
+MAX_CHART_POINTS = 400
 """Maximum number of points of a chart."""
 
 
@@ -140,8 +140,8 @@ PAGES = (
 )
 CONTROL_PAGE = Page("/controls", "Controls", "controls.html", (CONTROLS, LIVE))
 """Shown to logged-in users."""
-REVIEW = Page("/controls/review/{review}", "", "review.html", ())
-STEP = Page("/history/{step}", "Step", "step.html", ())
+REVIEW_PAGE = Page("/controls/review/{review}", "", "review.html", ())
+STEP_PAGE = Page("/history/{step}", "Step", "step.html", ())
 ASSETS = (
     "vendor/htmx-2.0.11.min.js",
     "vendor/htmx-ext-sse-2.2.4.min.js",
@@ -164,20 +164,20 @@ class Renderer:
     def __init__(self, prefix: str = "", portfolio: str = "", banner: str = "") -> None:
         self._templates = artifacts.template_environment(PACKAGE_EXTRA)
         self._templates.globals |= {"prefix": prefix, "portfolio": portfolio, "banner": banner}
-        self._templates.filters["short_move"] = short_move
+        self._templates.filters["short_move"] = format_move
 
-    def login(self, csrf: str, why: str, to: str, plan: str = "") -> str:
-        """Render the login page; `why` is the reason of a refusal, `to` the page to open after the
-        login, `plan` the plan of the link that led here.
+    def login(self, csrf: str, message: str, return_path: str, plan_hash: str = "") -> str:
+        """Render the login page; `message` is the reason of a refusal, `return_path` the page to open after the
+        login, `plan_hash` the plan of the link that led here.
         """
         template = self._templates.get_template("login.html")
-        return template.render(csrf=csrf, why=why, to=to, plan=plan)
+        return template.render(csrf=csrf, why=message, to=return_path, plan=plan_hash)
 
     def page(
         self,
         page: Page,
         documents: Documents,
-        failed: Mapping[str, object],
+        read_errors: Mapping[str, object],
         version: int,
         session: Session | None = None,
         review: Review | None = None,
@@ -188,13 +188,13 @@ class Renderer:
             holding["symbol"]: holding["decimals"] for holding in status.get("holdings", ())
         }
 
-        def coins(symbol: str) -> str:
+        def coin_format(symbol: str) -> str:
             return f"coins:{decimals[symbol]}" if symbol in decimals else "number"
 
         return self._templates.get_template(page.template).render(
             page=page,
             session=session,
-            steers=session is not None and not session.read_only,
+            may_control=session is not None and not session.read_only,
             review=review,
             version=version,
             pages=PAGES if session is None else (*PAGES, CONTROL_PAGE),
@@ -202,12 +202,12 @@ class Renderer:
             documents=documents,
             status=status,
             figure=partial(figure, documents),
-            coins=coins,
-            failed=[str(failed[read]) for read in page.reads if read in failed],
+            coins=coin_format,
+            failed=[str(read_errors[read]) for read in page.reads if read in read_errors],
             charts=charts,
-            bar=bar,
+            bar=weight_bar,
             periods=newest_periods,
-            steps_of=steps_of,
+            steps_of=step_indices_by_kind,
             last_swap=last_swap,
             approvals_before=approvals_before,
             nearest=nearest_alert,
@@ -229,16 +229,18 @@ class Renderer:
         )
 
 
-def figure(documents: Documents, path: str, form: str = "text", colour: bool = False) -> Markup:
+def figure(
+    documents: Documents, path: str, figure_format: str = "text", colour: bool = False
+) -> Markup:
     """Return the HTML element of the value at a path of the documents."""
     value = value_at(documents, path)
     style = sign_class(value) if colour else ""
     return Markup('<data value="{}" data-of="{}" data-form="{}"{}>{}</data>').format(
         "" if value is None else str(value),
         path,
-        form,
+        figure_format,
         Markup(' class="{}"').format(style) if style else "",
-        printable_text(spell_durations(format_figure(value, form))),
+        printable_text(spell_durations(format_figure(value, figure_format))),
     )
 
 
@@ -254,7 +256,7 @@ def newest_periods(documents: Documents) -> list[tuple[str, str]]:
     ]
 
 
-def steps_of(history: Mapping[str, Any]) -> dict[str, list[int]]:
+def step_indices_by_kind(history: Mapping[str, Any]) -> dict[str, list[int]]:
     """Return the indices of the steps by kind: `swapped` with a swap, `sent` with other
     transactions only, such as approvals and payouts, `held` with none.
     """
@@ -274,11 +276,11 @@ def last_swap(history: Mapping[str, Any]) -> int | None:
     return next((index for index, step in steps if step["execution"]), None)
 
 
-def approvals_before(history: Mapping[str, Any], number: int) -> list[int]:
+def approvals_before(history: Mapping[str, Any], step_index: int) -> list[int]:
     """Return the indices of the steps directly before a step that sent its approvals."""
     indices = []
-    for index, step in enumerate(history["steps"][number + 1 :], number + 1):
-        if step["outcome"] != APPROVED or step["cost"] is None:
+    for index, step in enumerate(history["steps"][step_index + 1 :], step_index + 1):
+        if step["outcome"] != APPROVED_OUTCOME or step["cost"] is None:
             break
         indices.append(index)
     return indices
@@ -309,18 +311,20 @@ def charts(
     """Return the value over time, and the weight of each asset with its present band and target, as
     JSON for the charts' elements, oldest first; empty for fewer than two valuations.
     """
-    values = list(reversed(history.get("values", ())))
-    if len(values) < 2:
+    valuations = list(reversed(history.get("values", ())))
+    if len(valuations) < 2:
         return []
-    stride = -(-len(values) // MAX_POINTS)
-    shown_values = values[::-1][::stride][::-1]
+    stride = -(-len(valuations) // MAX_CHART_POINTS)
+    shown_values = valuations[::-1][::stride][::-1]
     times = [valuation["time"] for valuation in shown_values]
     bands = {
         holding["symbol"]: [bps / 100 for bps in (*holding["band_bps"], holding["target_bps"])]
         for holding in holdings
     }
     symbols = {symbol for valuation in shown_values for symbol in valuation["weights_bps"]}
-    ordered_symbols = [band for band in bands if band in symbols] + sorted(symbols - bands.keys())
+    ordered_symbols = [symbol for symbol in bands if symbol in symbols] + sorted(
+        symbols - bands.keys()
+    )
     return [
         _chart("Value", unit, times, [float(valuation["value"]) for valuation in shown_values]),
         *(
@@ -352,21 +356,21 @@ def _chart(
         low, high, target = band
         label += f"; its band now is {low:,.2f} to {high:,.2f}, its target {target:,.2f}"
         title += f"; band {low:g} to {high:g}, target {target:g}"
-    data = {"times": times, "name": name, "line": points, "band": band}
-    return {"title": title, "label": label, "data": json.dumps(data)}
+    chart_data = {"times": times, "name": name, "line": points, "band": band}
+    return {"title": title, "label": label, "data": json.dumps(chart_data)}
 
 
-def bar(holding: Mapping[str, Any], full_bps: int) -> Markup:
+def weight_bar(holding: Mapping[str, Any], full_bps: int) -> Markup:
     """Return a picture of a weight in its band, with the target as a line."""
-    low, high = holding["band_bps"]
+    low_bps, high_bps = holding["band_bps"]
 
-    def x(bps: int) -> str:
+    def x_position(bps: int) -> str:
         return f"{min(max(bps, 0), full_bps) * 100 / full_bps:.2f}"
 
-    is_inside = low <= holding["weight_bps"] <= high
-    text = (
+    is_inside = low_bps <= holding["weight_bps"] <= high_bps
+    description = (
         f"{holding['weight_bps'] / 100:.2f} %, {'inside' if is_inside else 'outside'} its band of"
-        f" {low / 100:.2f} to {high / 100:.2f} %"
+        f" {low_bps / 100:.2f} to {high_bps / 100:.2f} %"
     )
     return Markup(
         '<svg class="bar{}" viewBox="0 0 100 10" preserveAspectRatio="none" role="img"'
@@ -375,9 +379,9 @@ def bar(holding: Mapping[str, Any], full_bps: int) -> Markup:
         '<rect class="target" x="{}" y="0" width="0.8" height="10"></rect></svg>'
     ).format(
         "" if is_inside else " outside",
-        escape(printable_text(f"{holding['symbol']}: {text}")),
-        x(low),
-        f"{float(x(high)) - float(x(low)):.2f}",
-        x(holding["weight_bps"]),
-        x(holding["target_bps"]),
+        escape(printable_text(f"{holding['symbol']}: {description}")),
+        x_position(low_bps),
+        f"{float(x_position(high_bps)) - float(x_position(low_bps)):.2f}",
+        x_position(holding["weight_bps"]),
+        x_position(holding["target_bps"]),
     )

@@ -22,7 +22,7 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from agent.errors import ConfigError, ErrorCode, Retryable, TrimtabError
 from agent.observe.health import RunHealth
-from agent.web.access import Access, Checks, Receive, Scope, Send, cookie
+from agent.web.access import Access, AccessMiddleware, Receive, Scope, Send, cookie_value
 from agent.web.api.gate import ApiError, problem_response
 from agent.web.app import MIN_GZIP_BYTES, StaticFiles, build_pages
 from agent.web.document_cache import DocumentCache
@@ -32,8 +32,8 @@ from agent.web.reach import Reach
 from agent.web.reading import Documents, ReadingProcess
 from agent.web.sessions import Session
 
-PREFIX = "/p/"
-RETRY_S = 10.0
+PORTFOLIO_PREFIX = "/p/"
+OPEN_RETRY_S = 10.0
 """Interval between two attempts to open a portfolio."""
 OPEN_TIMEOUT_S = 60.0
 """Maximum time to open a portfolio."""
@@ -48,7 +48,7 @@ def portfolio_names(configs: Sequence[Path]) -> list[tuple[str, str]]:
     """Return name and slug of each portfolio. The name is the config's file name without extension,
     preceded by the folder if two are equal. Slugs are unique, of a-z, 0-9 and hyphens.
     """
-    stems, names = [path.stem for path in configs], []
+    stems, names_and_slugs = [path.stem for path in configs], []
     slugs: set[str] = set()
     for path in configs:
         name = path.stem
@@ -60,8 +60,8 @@ def portfolio_names(configs: Sequence[Path]) -> list[tuple[str, str]]:
             number += 1
             slug = f"{base_slug or 'portfolio'}-{number}"
         slugs.add(slug)
-        names.append((name, slug))
-    return names
+        names_and_slugs.append((name, slug))
+    return names_and_slugs
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class PortfolioStart:
     users_file: Path
     users: Mapping[int, tuple[str, bool]]
     link_key: bytes
-    about: Mapping[str, str] = field(default_factory=dict)
+    identity: Mapping[str, str] = field(default_factory=dict)
 
 
 async def read_portfolio(config: Path, process: ReadingProcess) -> PortfolioStart:
@@ -102,25 +102,25 @@ def require_users(users: Mapping[int, object], host: str, *, exposed: bool) -> N
 
 @dataclass(frozen=True, slots=True)
 class OpenedPortfolio:
-    """The parts that serve a portfolio; `about` has its network and wallet."""
+    """The parts that serve a portfolio; `identity` has its network and wallet."""
 
     cache: DocumentCache
     access: Access
-    about: Mapping[str, str]
+    identity: Mapping[str, str]
     pages: FastAPI
-    checks: Checks
+    checks: AccessMiddleware
 
 
 @dataclass(frozen=True, slots=True)
 class SharedSettings:
-    """Settings that all portfolios share: `exposed` if other machines reach the dashboard,
-    `is_stopping` once it is to stop; and in `stores` the first portfolio opened with each store.
+    """Settings that all portfolios share: `is_exposed` if other machines reach the dashboard,
+    `is_stopping` once it is to stop; and in `portfolio_by_store` the first portfolio opened with each store.
     """
 
     host: str
-    exposed: bool
+    is_exposed: bool
     is_stopping: Callable[[], bool]
-    stores: dict[Path, ServedPortfolio] = field(default_factory=dict)
+    portfolio_by_store: dict[Path, ServedPortfolio] = field(default_factory=dict)
 
 
 class ServedPortfolio:
@@ -140,7 +140,7 @@ class ServedPortfolio:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
                 start = await read_portfolio(self.config, self._process)
                 about = await self._process.call("settings.shown.identity", str(self.config))
-            require_users(start.users, shared_settings.host, exposed=shared_settings.exposed)
+            require_users(start.users, shared_settings.host, exposed=shared_settings.is_exposed)
         except TimeoutError:
             self.error = Retryable(
                 f"reading takes longer than {OPEN_TIMEOUT_S:g} s", "wait for a retry"
@@ -149,7 +149,7 @@ class ServedPortfolio:
         except TrimtabError as error:
             self.error = error
             return None
-        return replace(start, about=about)
+        return replace(start, identity=about)
 
     def begin(self, start: PortfolioStart | None, shared_settings: SharedSettings) -> None:
         """Serve the portfolio from now on, unless it could not be read or another portfolio has the
@@ -157,17 +157,18 @@ class ServedPortfolio:
         """
         if start is None:
             return
-        if shared_settings.stores.setdefault(start.store.resolve(), self) is not self:
-            owner = shared_settings.stores[start.store.resolve()].name
+        if shared_settings.portfolio_by_store.setdefault(start.store.resolve(), self) is not self:
+            owner_name = shared_settings.portfolio_by_store[start.store.resolve()].name
             self.error = ConfigError(
-                f"store: {start.store} is that of {owner}", "give each config a store of its own"
+                f"store: {start.store} is that of {owner_name}",
+                "give each config a store of its own",
             )
             return
         access = Access(self.reach, start.users_file)
         access.set_users(dict(start.users))
         access.link_key = start.link_key
         cache = DocumentCache(str(self.config), start.store, self._process)
-        self.serve(cache, access, start.about, shared_settings.is_stopping)
+        self.serve(cache, access, start.identity, shared_settings.is_stopping)
 
     def serve(
         self,
@@ -178,7 +179,7 @@ class ServedPortfolio:
     ) -> None:
         """Serve the portfolio from this cache."""
         pages = build_pages(cache, is_stopping, access)
-        self.opened = OpenedPortfolio(cache, access, about, pages, Checks(pages, access))
+        self.opened = OpenedPortfolio(cache, access, about, pages, AccessMiddleware(pages, access))
         self.error = None
 
     def close(self) -> None:
@@ -219,7 +220,7 @@ class Portfolios:
         self, portfolios: Sequence[ServedPortfolio], reach: Reach, shared_settings: SharedSettings
     ) -> None:
         self._portfolios = portfolios
-        self._shared = shared_settings
+        self._shared_settings = shared_settings
         self._salt = secrets.token_hex(8)
         self._renderer = Renderer()
         app = FastAPI(
@@ -229,14 +230,14 @@ class Portfolios:
             lifespan=self._lifespan,
             redirect_slashes=False,
         )
-        app.add_route("/", self._list, ["GET"])
+        app.add_route("/", self._show_list, ["GET"])
         app.add_route("/static/{name:path}", StaticFiles().answer, ["GET"])
         app.add_route("/health", partial(self._health, ready=False), ["GET"])
         app.add_route("/ready", partial(self._health, ready=True), ["GET"])
         app.add_route("/metrics", _no_metrics, ["GET"])
-        app.add_route(PREFIX + "{rest:path}", self._unserved, ["GET"])
+        app.add_route(PORTFOLIO_PREFIX + "{rest:path}", self._answer_unserved, ["GET"])
         app.add_middleware(GZipMiddleware, minimum_size=MIN_GZIP_BYTES)
-        self._list_pages = Checks(app, Access(reach))
+        self._list_pages = AccessMiddleware(app, Access(reach))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request to its portfolio, or to the pages of the list."""
@@ -255,7 +256,7 @@ class Portfolios:
             tasks = []
             for portfolio in self._portfolios:
                 if portfolio.opened is not None:
-                    await _begin(portfolio.opened, stack)
+                    await _start_pages(portfolio.opened, stack)
                 else:
                     tasks.append(asyncio.create_task(self._open_later(portfolio, stack)))
             yield
@@ -264,11 +265,11 @@ class Portfolios:
 
     async def _open_later(self, portfolio: ServedPortfolio, stack: AsyncExitStack) -> None:
         while portfolio.opened is None:
-            await asyncio.sleep(RETRY_S)
-            portfolio.begin(await portfolio.read(self._shared), self._shared)
-        await _begin(portfolio.opened, stack)
+            await asyncio.sleep(OPEN_RETRY_S)
+            portfolio.begin(await portfolio.read(self._shared_settings), self._shared_settings)
+        await _start_pages(portfolio.opened, stack)
 
-    async def _unserved(self, request: Request) -> Response:
+    async def _answer_unserved(self, request: Request) -> Response:
         """Answer a request below /p/ that no open portfolio serves."""
         for portfolio in self._portfolios:
             if request.scope["path"] == portfolio.reach.prefix and portfolio.opened is not None:
@@ -284,40 +285,45 @@ class Portfolios:
         )
         return health_response({"ok": all(are_healthy)})
 
-    async def _list(self, request: Request) -> Response:
+    async def _show_list(self, request: Request) -> Response:
         """Answer with the list, or with status 204 if the page already shows it."""
         in_background = "hx-request" in request.headers
         sessions = [
             _find_session(portfolio, request, touch=not in_background)
             for portfolio in self._portfolios
         ]
-        open_to_all = not any(
-            served.opened and served.opened.access.login_required for served in self._portfolios
+        is_open_to_all = not any(
+            portfolio.opened and portfolio.opened.access.login_required
+            for portfolio in self._portfolios
         )
         rows, documents = [], []
-        for index, (served, session) in enumerate(zip(self._portfolios, sessions, strict=True)):
-            row: dict[str, Any] = {"name": served.name, "prefix": served.reach.prefix, "why": ""}
-            board_documents: Documents = {}
-            if served.opened is None:
-                may_see_error = open_to_all or any(sessions)
+        for index, (portfolio, session) in enumerate(zip(self._portfolios, sessions, strict=True)):
+            row: dict[str, Any] = {
+                "name": portfolio.name,
+                "prefix": portfolio.reach.prefix,
+                "why": "",
+            }
+            row_documents: Documents = {}
+            if portfolio.opened is None:
+                may_see_error = is_open_to_all or any(sessions)
                 row |= {
                     "state": "failed",
-                    "why": str(served.error) if may_see_error else HIDDEN_ERROR,
+                    "why": str(portfolio.error) if may_see_error else HIDDEN_ERROR,
                 }
-            elif served.opened.access.alive(session):
-                cache = served.opened.cache
+            elif portfolio.opened.access.may_view(session):
+                cache = portfolio.opened.cache
                 if not in_background:
                     _refresh(cache, session)
-                board_documents = cache.documents
+                row_documents = cache.documents
                 row |= {
                     "state": "open",
-                    **served.opened.about,
+                    **portfolio.opened.identity,
                     **_list_row(cache, f"portfolios.{index}"),
                 }
             else:
                 row |= {"state": "locked"}
             rows.append(row)
-            documents.append(board_documents)
+            documents.append(row_documents)
         versions = [
             portfolio.opened.cache.version  # of shown rows only: others must not reveal their activity
             for portfolio, row in zip(self._portfolios, rows, strict=True)
@@ -346,7 +352,7 @@ async def _is_healthy(opened_portfolio: OpenedPortfolio | None, *, ready: bool) 
     return opened_portfolio is not None and await is_healthy(opened_portfolio.cache, ready=ready)
 
 
-async def _begin(opened_portfolio: OpenedPortfolio, stack: AsyncExitStack) -> None:
+async def _start_pages(opened_portfolio: OpenedPortfolio, stack: AsyncExitStack) -> None:
     await stack.enter_async_context(
         opened_portfolio.pages.router.lifespan_context(opened_portfolio.pages)
     )
@@ -356,7 +362,9 @@ def _find_session(portfolio: ServedPortfolio, request: Request, *, touch: bool) 
     """Return the request's session of this portfolio, if any."""
     if portfolio.opened is None:
         return None
-    return portfolio.opened.access.find(cookie(request, portfolio.reach.cookie), touch=touch)
+    return portfolio.opened.access.find_session(
+        cookie_value(request, portfolio.reach.cookie_name), touch=touch
+    )
 
 
 def _refresh(cache: DocumentCache, session: Session | None) -> None:
@@ -394,7 +402,7 @@ def _list_row(cache: DocumentCache, path: str) -> dict[str, Any]:
     if _is_dry_run(cache, health):
         row["marks"].append("dry run: sends nothing")
     problems = [
-        *_failures(cache),
+        *_read_failures(cache),
         *_run_problems(cache, health),
         *_stop_reasons(status, history),
         *(alert["text"] for alert in alerts.get("open", ())),
@@ -403,7 +411,7 @@ def _list_row(cache: DocumentCache, path: str) -> dict[str, Any]:
     row["problems"] = problems[:MAX_PROBLEMS] + (
         [f"{hidden_count} more"] if hidden_count > 0 else []
     )
-    row["reads"] = not cache.read_at and not problems
+    row["reads"] = not cache.read_at_s and not problems
     return row
 
 
@@ -437,9 +445,9 @@ def _stop_reasons(status: Mapping[str, Any], history: Mapping[str, Any]) -> Iter
             yield f"last cycle {step['outcome']}: {why}"
 
 
-def _failures(cache: DocumentCache) -> Iterator[str]:
+def _read_failures(cache: DocumentCache) -> Iterator[str]:
     """Yield each reason why documents could not be read, once."""
-    reasons = {str(error): None for error in cache.failed.values()}
+    reasons = {str(error): None for error in cache.read_errors.values()}
     for name in ("status", "history", "pnl", "alerts"):
         if error := cache.documents.get(name, {}).get("error"):
             reasons[str(error)] = None
@@ -452,11 +460,13 @@ def _readable(documents: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return {} if "error" in document else document
 
 
-def with_prefixes(
-    configs: Sequence[Path], names: Sequence[tuple[str, str]], reach: Reach
+def create_portfolios(
+    configs: Sequence[Path], names_and_slugs: Sequence[tuple[str, str]], reach: Reach
 ) -> list[ServedPortfolio]:
     """Return the portfolios of these configs, none of them open."""
     return [
-        ServedPortfolio(name, config, replace(reach, prefix=PREFIX + slug, portfolio=name))
-        for config, (name, slug) in zip(configs, names, strict=True)
+        ServedPortfolio(
+            name, config, replace(reach, prefix=PORTFOLIO_PREFIX + slug, portfolio=name)
+        )
+        for config, (name, slug) in zip(configs, names_and_slugs, strict=True)
     ]

@@ -26,7 +26,7 @@ from agent.web.api.gate import PROBLEM_JSON, ApiError, Gate, problem_response
 from agent.web.api.tokens import TokenScope
 from agent.web.document_cache import DocumentCache
 
-OUTCOMES = (
+CYCLE_OUTCOMES = (
     "hold",
     "halt",
     "planned",
@@ -118,7 +118,7 @@ async def is_healthy(cache: DocumentCache, *, ready: bool) -> bool:
         _, health = await _read_health(cache)
     except TrimtabError:
         return False
-    return health.ready if ready else health.healthy
+    return health.is_ready if ready else health.is_healthy
 
 
 async def _read_health(cache: DocumentCache) -> tuple[RunReport | None, RunHealth]:
@@ -186,10 +186,13 @@ def metrics_text(report: RunReport | None, health: RunHealth, now_s: float) -> b
 
 def metric_families(report: RunReport | None, health: RunHealth, now_s: float) -> Iterator[Metric]:
     """Yield the metrics of a run; those not measured by any cycle yet are NaN or have no sample."""
-    yield _gauge("trimtab_healthy", "1 while /health is green", float(health.healthy))
+    yield _gauge("trimtab_healthy", "1 while /health is green", float(health.is_healthy))
     if report is None:
         return
-    figures, outcomes = report.figures, {**dict.fromkeys(OUTCOMES, 0), **dict(report.outcomes)}
+    figures, outcomes = (
+        report.figures,
+        {**dict.fromkeys(CYCLE_OUTCOMES, 0), **dict(report.outcomes)},
+    )
     yield _counter("trimtab_looks_total", "Cycles by outcome", ["outcome"], outcomes.items())
     yield _counter(
         "trimtab_transactions_total",
@@ -229,26 +232,26 @@ def metric_families(report: RunReport | None, health: RunHealth, now_s: float) -
         "Value of the portfolio, whole coins of the numeraire",
         None if figures.value is None else float(figures.value),
     )
-    drift = GaugeMetricFamily(
+    drift_family = GaugeMetricFamily(
         "trimtab_drift_bps", "Weight less target of each asset, bps", labels=["symbol"]
     )
     for symbol, bps in figures.drifts_bps:
-        drift.add_metric([symbol], bps)
-    yield drift
+        drift_family.add_metric([symbol], bps)
+    yield drift_family
     yield _gauge(
         "trimtab_worst_drift_bps",
         "Largest distance of a weight from its target, bps",
         max((abs(bps) for _, bps in figures.drifts_bps), default=None),
     )
     yield _gauge("trimtab_open_intents", "Transactions that are not final", figures.open_intents)
-    endpoint = GaugeMetricFamily(
+    endpoint_scores = GaugeMetricFamily(
         "trimtab_endpoint_score",
         "Score of each operator's worst endpoint, from 0 to 1",
         labels=["operator"],
     )
     for operator, score in figures.endpoints:
-        endpoint.add_metric([operator], score / PPM)
-    yield endpoint
+        endpoint_scores.add_metric([operator], score / PPM)
+    yield endpoint_scores
     yield _gauge(
         "trimtab_paused",
         "1 while the kill switch is on or cannot be read",
@@ -286,8 +289,8 @@ def _counter(
 ) -> CounterMetricFamily:
     """Return a counter by labels, whose values are the words of each row's name."""
     family = CounterMetricFamily(name, description, labels=labels)
-    for label_text, number in rows:
-        family.add_metric(label_text.split(" ") if len(labels) > 1 else [label_text], number)
+    for label_text, count in rows:
+        family.add_metric(label_text.split(" ") if len(labels) > 1 else [label_text], count)
     return family
 
 

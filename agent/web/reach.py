@@ -14,12 +14,12 @@ from pathlib import Path
 from agent.errors import ConfigError
 from agent.hosts import LOOPBACK
 
-_WITH_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::[0-9]+)?")
+_ADDRESS_WITH_PORT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::[0-9]+)?")
 PROXY_HEADER = "x-trimtab-proxy"
 MIN_SECRET_CHARS = 32
-_SECRET = re.compile(rf"[!-~]{{{MIN_SECRET_CHARS},}}")
+_SECRET_PATTERN = re.compile(rf"[!-~]{{{MIN_SECRET_CHARS},}}")
 _REMEDY = "make it: (umask 077; openssl rand -hex 32 > FILE)"
-WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 recognised, to ask for the name
+WILDCARD_HOSTS = ("0.0.0.0", "::")  # noqa: S104 recognised, to ask for the name
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +38,14 @@ class PublicOptions:
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """Host names that the dashboard answers to, `secure` if browsers reach it by TLS, and the
+    """Host names that the dashboard answers to, `uses_tls` if browsers reach it by TLS, and the
     addresses of the proxy in front of it (none: any client, without forwarded headers), which
     sends `proxy_secret` with each request. With several portfolios, `prefix` begins the paths of
     one, and `portfolio` is its name. `banner` is shown on each page.
     """
 
     host_names: frozenset[str] = frozenset(LOOPBACK)
-    secure: bool = False
+    uses_tls: bool = False
     proxies: frozenset[str] = frozenset()
     port: int = 0
     prefix: str = ""
@@ -65,19 +65,21 @@ class Reach:
         )
 
     @property
-    def cookie(self) -> str:
+    def cookie_name(self) -> str:
         """Name of the session's cookie. Cookies of a host are shared by its ports and paths."""
         slug = self.prefix.rpartition("/")[2]
-        return f"{'__Host-' if self.secure else ''}trimtab-{slug + '-' if slug else ''}{self.port}"
+        return (
+            f"{'__Host-' if self.uses_tls else ''}trimtab-{slug + '-' if slug else ''}{self.port}"
+        )
 
 
 def require_protected(host: str, port: int, public_options: PublicOptions) -> None:
     """Raise ConfigError unless other machines can reach the dashboard by TLS only."""
-    tls = public_options.tls_cert is not None
-    if tls is not (public_options.tls_key is not None):
-        missing = "--tls-key" if tls else "--tls-cert"
-        raise ConfigError(f"{missing}: missing", "give certificate and key together")
-    if tls and public_options.proxy:
+    has_certificate = public_options.tls_cert is not None
+    if has_certificate is not (public_options.tls_key is not None):
+        missing_option = "--tls-key" if has_certificate else "--tls-cert"
+        raise ConfigError(f"{missing_option}: missing", "give certificate and key together")
+    if has_certificate and public_options.proxy:
         raise ConfigError("--proxy: cannot be combined with --tls-cert", "give one of them")
     if (public_options.proxy is None) is not (public_options.proxy_secret is None):
         raise ConfigError(
@@ -86,17 +88,17 @@ def require_protected(host: str, port: int, public_options: PublicOptions) -> No
         )
     if public_options.proxy_secret is not None:
         _read_secret(public_options.proxy_secret)
-    if public_options.name and (public_options.proxy or not tls):
+    if public_options.name and (public_options.proxy or not has_certificate):
         raise ConfigError("--name: only with --tls-cert", "a proxy is known by its own name")
     if host in LOOPBACK:
         pass
-    elif not tls and not public_options.proxy:
+    elif not has_certificate and not public_options.proxy:
         raise ConfigError(
             f"--host {host}: other machines would reach the dashboard without TLS",
             f"omit it and use a tunnel: ssh -L {port}:127.0.0.1:{port} USER@THIS_MACHINE; or give"
             " --tls-cert and --tls-key, or --proxy",
         )
-    elif tls and host in WILDCARDS and not public_options.name:
+    elif has_certificate and host in WILDCARD_HOSTS and not public_options.name:
         raise ConfigError(f"--name: needed with --host {host}", "the name that browsers open")
     if public_options.tls_cert is not None and public_options.tls_key is not None:
         _check_certificate(public_options.tls_cert, public_options.tls_key)
@@ -124,7 +126,7 @@ def _read_secret(path: Path) -> str:
         raise ConfigError(
             f"--proxy-secret: {path} cannot be read: {type(error).__name__}", _REMEDY
         ) from None
-    if not _SECRET.fullmatch(secret):
+    if not _SECRET_PATTERN.fullmatch(secret):
         raise ConfigError(
             f"--proxy-secret: {path} does not hold one word of at least {MIN_SECRET_CHARS} characters",
             _REMEDY,
@@ -141,28 +143,33 @@ def reach_of(host: str, port: int, public_options: PublicOptions) -> Reach:
         )
         proxy_names = frozenset({public_options.proxy.lower()})
         return Reach(proxy_names, True, proxies, port, proxy_secret=secret)
-    names = {name.lower() for name in (public_options.name, host) if name and name not in WILDCARDS}
+    names = {
+        name.lower() for name in (public_options.name, host) if name and name not in WILDCARD_HOSTS
+    }
     if host in LOOPBACK:
         names |= set(LOOPBACK)
     return Reach(frozenset(names), public_options.tls_cert is not None, frozenset(), port)
 
 
-def _addresses(name: str) -> frozenset[str]:
+def _addresses(host_name: str) -> frozenset[str]:
     try:
-        return frozenset(plain_address(str(info[4][0])) for info in socket.getaddrinfo(name, None))
+        return frozenset(
+            plain_address(str(address_info[4][0]))
+            for address_info in socket.getaddrinfo(host_name, None)
+        )
     except OSError:
         raise ConfigError(
-            f"--proxy: {name} has no address", "give the name or address of the proxy"
+            f"--proxy: {host_name} has no address", "give the name or address of the proxy"
         ) from None
 
 
-def public_address(host: str, port: int, public_options: PublicOptions, secure: bool) -> str:
+def public_url(host: str, port: int, public_options: PublicOptions, secure: bool) -> str:
     """Return the address that browsers open."""
     if public_options.proxy is not None:
         return f"https://{public_options.proxy}/"
-    name = public_options.name or host
-    name = f"[{name}]" if ":" in name else name
-    return f"{'https' if secure else 'http'}://{name}:{port}/"
+    host_name = public_options.name or host
+    host_name = f"[{host_name}]" if ":" in host_name else host_name
+    return f"{'https' if secure else 'http'}://{host_name}:{port}/"
 
 
 def plain_address(text: str) -> str:
@@ -179,6 +186,6 @@ def forwarded_address(lines: Sequence[str]) -> str:
     it; the client may have forged those before it.
     """
     address = ",".join(lines).rpartition(",")[2].strip()
-    if (match := _WITH_PORT.fullmatch(address)) is not None:
+    if (match := _ADDRESS_WITH_PORT.fullmatch(address)) is not None:
         address = match[1] or match[2]
     return plain_address(address)

@@ -31,29 +31,29 @@ class ReadingProcess:
         self._niceness = niceness
         self._pool: ProcessPoolExecutor | None = None
 
-    def submit(self, function: str, *arguments: Any) -> Future[Any]:
-        """Call `function` in the process: `name` in `agent.app.dashboard`, or `module.name` in
+    def submit(self, function_path: str, *arguments: Any) -> Future[Any]:
+        """Call `function_path` in the process: `name` in `agent.app.dashboard`, or `module.name` in
         `agent.app`. The future has its result, or raises its TrimtabError.
         """
         if self._pool is None:
             self._pool = self._new_pool()
         try:
-            return self._pool.submit(_call, function, *arguments)
+            return self._pool.submit(_call, function_path, *arguments)
         except BrokenProcessPool:
             self._pool = self._new_pool()
-            return self._pool.submit(_call, function, *arguments)
+            return self._pool.submit(_call, function_path, *arguments)
 
-    async def call(self, function: str, *arguments: Any) -> Any:
-        """Return the result of `function`. Raises its TrimtabError, and Retryable if the process
+    async def call(self, function_path: str, *arguments: Any) -> Any:
+        """Return the result of `function_path`. Raises its TrimtabError, and Retryable if the process
         died.
         """
         try:
-            return await asyncio.wrap_future(self.submit(function, *arguments))
+            return await asyncio.wrap_future(self.submit(function_path, *arguments))
         except TrimtabError:
             raise
         except Exception as error:
-            why = f"the reading process ended: {type(error).__name__}"
-            raise Retryable(why, "try again") from None
+            message = f"the reading process ended: {type(error).__name__}"
+            raise Retryable(message, "try again") from None
 
     def stop(self) -> None:
         """End the process, even during a read."""
@@ -69,14 +69,14 @@ class ReadingProcess:
         )
 
 
-def _call(function: str, *arguments: Any) -> Any:
+def _call(function_path: str, *arguments: Any) -> Any:
     """Return the result of a function of agent.app. Every error is a TrimtabError."""
-    module, _, name = function.rpartition(".")
+    module, _, name = function_path.rpartition(".")
     try:
-        read: Callable[..., Any] = getattr(
+        function: Callable[..., Any] = getattr(
             import_module(f"agent.app.{module or DEFAULT_MODULE}"), name
         )
-        return read(*arguments)
+        return function(*arguments)
     except TrimtabError:
         raise
     except Exception as error:
@@ -96,8 +96,8 @@ def end_with_parent() -> None:
     """Exit as soon as the process that started this one has ended."""
     if (parent := multiprocessing.parent_process()) is not None:
 
-        def wait() -> None:
+        def exit_after_parent() -> None:
             parent.join()
             os._exit(0)
 
-        threading.Thread(target=wait, daemon=True).start()
+        threading.Thread(target=exit_after_parent, daemon=True).start()

@@ -24,7 +24,7 @@ from agent.hosts import LOOPBACK
 from agent.web.reach import (
     PublicOptions,
     Reach,
-    public_address,
+    public_url,
     reach_of,
     require_protected,
 )
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 NICENESS = 5
 """Priority of the dashboard: pages must not delay the cycles of an agent on the same machine."""
-SHUTDOWN_S = 1
+SHUTDOWN_TIMEOUT_S = 1
 INSTALL_HINT = "pip install 'trimtab[dashboard]', or in the checkout: make setup"
 
 
@@ -78,7 +78,7 @@ def serve_dashboard(
     require_protected(host, port, public_options)
     _require_packages()
     from agent.web.access import Access
-    from agent.web.app import build
+    from agent.web.app import build_app
     from agent.web.document_cache import DocumentCache
     from agent.web.portfolios import require_users
 
@@ -93,8 +93,8 @@ def serve_dashboard(
         access.set_users(users)
         access.link_key = link_key
         cache = DocumentCache(str(config), store, process)
-        _run(
-            lambda is_stopping: build(cache, is_stopping, access),
+        _serve_app(
+            lambda is_stopping: build_app(cache, is_stopping, access),
             listener,
             reach,
             on_ready,
@@ -117,7 +117,7 @@ def serve_portfolios(
     public_options = public_options or PublicOptions()
     require_protected(host, port, public_options)
     _require_packages()
-    from agent.web.portfolios import Portfolios, SharedSettings, portfolio_names, with_prefixes
+    from agent.web.portfolios import Portfolios, SharedSettings, create_portfolios, portfolio_names
 
     stop_checks: list[Callable[[], bool]] = []
 
@@ -126,9 +126,9 @@ def serve_portfolios(
 
     with _listen(host, port) as listener, ExitStack() as cleanup:
         reach = reach_of(host, listener.getsockname()[1], public_options)
-        portfolios = with_prefixes(configs, portfolio_names(configs), reach)
-        for served in portfolios:
-            cleanup.callback(served.close)
+        portfolios = create_portfolios(configs, portfolio_names(configs), reach)
+        for portfolio in portfolios:
+            cleanup.callback(portfolio.close)
         shared_settings = SharedSettings(host, _is_exposed(host, public_options), is_stopping)
 
         async def open_all() -> None:
@@ -158,7 +158,7 @@ def serve_portfolios(
             stop_checks.append(is_server_stopping)
             return Portfolios(portfolios, reach, shared_settings)
 
-        _run(build_all, listener, reach, announce, host, public_options)
+        _serve_app(build_all, listener, reach, announce, host, public_options)
 
 
 def serve_setup(config: Path, host: str, port: int, on_ready: Callable[[str], None]) -> None:
@@ -183,11 +183,11 @@ def serve_setup(config: Path, host: str, port: int, on_ready: Callable[[str], No
         reach = reach_of(host, listener.getsockname()[1], public_options)
         pages = SetupPages(setup_access(reach), config)
         cleanup.callback(pages.close)
-        _run(
+        _serve_app(
             lambda _: pages.application(),
             listener,
             reach,
-            lambda address: on_ready(address + pages.opening),
+            lambda address: on_ready(address + pages.opening_path),
             host,
             public_options,
         )
@@ -206,7 +206,7 @@ def _is_exposed(host: str, public_options: PublicOptions) -> bool:
     return host not in LOOPBACK or public_options.proxy is not None
 
 
-def _run(
+def _serve_app(
     build_app: Callable[[Callable[[], bool]], Any],
     listener: BoundedListener,
     reach: Reach,
@@ -221,7 +221,7 @@ def _run(
     os.nice(NICENESS)
     raise_file_limit()
     listener.proxies = reach.proxies
-    address = public_address(host, reach.port, public_options, reach.secure)
+    address = public_url(host, reach.port, public_options, reach.uses_tls)
     app = build_app(lambda: server.should_exit)
     server = uvicorn.Server(
         uvicorn.Config(
@@ -233,7 +233,7 @@ def _run(
             server_header=False,
             ws="none",
             proxy_headers=False,
-            timeout_graceful_shutdown=SHUTDOWN_S,
+            timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S,
             lifespan="on",
             ssl_certfile=public_options.tls_cert,
             ssl_keyfile=public_options.tls_key,
@@ -334,16 +334,16 @@ class DashboardProcess:
         self._process.start()
         sender.close()
         try:
-            answer = receiver.recv()
+            url_or_error = receiver.recv()
         except EOFError:
-            answer = Retryable("the dashboard ended before it answered", "try again")
+            url_or_error = Retryable("the dashboard ended before it answered", "try again")
         except BaseException:
             self.stop()
             raise
-        if isinstance(answer, TrimtabError):
+        if isinstance(url_or_error, TrimtabError):
             self.stop()
-            raise answer
-        self.address: str = answer
+            raise url_or_error
+        self.address: str = url_or_error
 
     def require_alive(self) -> None:
         """Raise Retryable if it has ended."""

@@ -17,19 +17,21 @@ MAX_AGE_S = 43_200
 class Session:
     """A login. Times are those of a monotonic clock."""
 
-    user: int
+    user_id: int
     name: str
     read_only: bool
     began_s: float
-    used_s: float
+    last_used_s: float
     csrf: str = field(default_factory=lambda: secrets.token_urlsafe(32))
     reviews: dict[str, Review] = field(default_factory=dict)
     """Requests whose plans are shown, by id."""
-    ended: bool = False
+    is_ended: bool = False
 
-    def alive(self, now_s: float) -> bool:
+    def is_alive(self, now_s: float) -> bool:
         """Return whether the session has neither ended nor expired."""
-        return not self.ended and now_s < min(self.used_s + IDLE_S, self.began_s + MAX_AGE_S)
+        return not self.is_ended and now_s < min(
+            self.last_used_s + IDLE_S, self.began_s + MAX_AGE_S
+        )
 
 
 REVIEW_S = 600.0
@@ -47,17 +49,17 @@ class Review:
     began_s: float = field(default_factory=time.monotonic)
     document: Mapping[str, Any] | None = None
     error: str = ""
-    sent: bool = False
+    is_queued: bool = False
     backtest: Mapping[str, Any] | None = None
-    no_backtest: str = ""
-    dropped: bool = False
+    backtest_error: str = ""
+    is_dropped: bool = False
 
     @property
-    def open(self) -> bool:
+    def is_confirmable(self) -> bool:
         """Return whether the plan can be confirmed."""
         return (
             self.document is not None
             and bool(self.document["plan_hash"])
-            and not self.sent
+            and not self.is_queued
             and time.monotonic() < self.began_s + REVIEW_S
         )

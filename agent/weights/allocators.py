@@ -3,7 +3,7 @@ cap and equal weights.
 
 The last digits of skfolio's solver differ between processors. If the active bounds of its result
 determine a closed form, the form is computed in a fixed order (agent/floats.py), so that machines
-agree to the bit. All other results differ by less than the rounding of shares (GRID).
+agree to the bit. All other results differ by less than the rounding of shares (SHARES_PER_UNIT).
 """
 
 from __future__ import annotations
@@ -74,21 +74,21 @@ def _equal_risk_newton(covariance: Floats, directions: Floats | None = None) -> 
     only minimum from any start.
     """
     basis = np.eye(len(covariance)) if directions is None else directions
-    y = np.ones(basis.shape[1])
-    x = matvec(basis, y)
-    y = y / math.sqrt(dot(x, matvec(covariance, x)) / len(x))
+    coordinates = np.ones(basis.shape[1])
+    x = matvec(basis, coordinates)
+    coordinates = coordinates / math.sqrt(dot(x, matvec(covariance, x)) / len(x))
     for _ in range(_MAX_NEWTON_STEPS):
-        x = matvec(basis, y)
+        x = matvec(basis, coordinates)
         gradient = matvec(basis.T, matvec(covariance, x) - 1 / x)
         hessian = covariance + np.diag(1 / (x * x))
         step = solve_positive_definite(
             np.array([matvec(basis.T, matvec(hessian, column)) for column in basis.T]), gradient
         )
         decrement = math.sqrt(max(dot(gradient, step), 0.0))
-        y = y - (step / (1 + decrement) if decrement > _DAMPED_ABOVE else step)
+        coordinates = coordinates - (step / (1 + decrement) if decrement > _DAMPED_ABOVE else step)
         if decrement <= _FINAL_DECREMENT:
             break
-    return matvec(basis, y)
+    return matvec(basis, coordinates)
 
 
 def _equal_risk_within(
@@ -258,7 +258,7 @@ def _distance(covariance: Floats) -> Any:
 # --- Allocators: functions from data to shares of the free assets, with the reason.
 
 
-PPM = 10**6
+SHARES_PER_UNIT = 10**6
 """Grid for an optimiser's shares: a hundredth of a basis point, many times the error of a solver.
 On the grid, equal shares are exactly equal, and their basis points do not depend on last digits.
 """
@@ -269,8 +269,8 @@ class AllocatorData:
     """Input of an allocator: chain time, recorded prices (oldest first), token supplies, token
     labels.
 
-    `current` are the prices of this block, which count if no recorded price is within `max_age_s`;
-    only that of the numeraire if the config requires confirmed prices. `answer` is the signal's
+    `current_prices` are the prices of this block, which count if no recorded price is within `max_age_s`;
+    only that of the numeraire if the config requires confirmed prices. `signal_answer` is the signal's
     answer.
     """
 
@@ -278,8 +278,8 @@ class AllocatorData:
     prices: tuple[PricePoint, ...]
     labels: Mapping[str, str]
     supplies: tuple[TokenSupply, ...] = ()
-    current: Mapping[str, Price] | None = None
-    answer: SignalAnswer | None = None
+    current_prices: Mapping[str, Price] | None = None
+    signal_answer: SignalAnswer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,19 +289,19 @@ class WeightBounds:
     """
 
     tokens: tuple[str, ...]
-    total: int
-    low: tuple[int, ...]
-    high: tuple[int, ...]
+    total_bps: int
+    low_bps: tuple[int, ...]
+    high_bps: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class UnroundedWeights:
     """Shares of the free assets in bps, within their bounds up to rounding; `why` explains them,
-    `data` describes the sample. Without `shares` the targets stay; `market_bps` is as in
+    `data` describes the sample. Without `shares_bps` the targets stay; `market_bps` is as in
     `Allocation`.
     """
 
-    shares: tuple[Fraction, ...]
+    shares_bps: tuple[Fraction, ...]
     why: str
     data: str
     returns: Returns | None = None
@@ -322,11 +322,11 @@ def equal(
     """Return equal shares of the free assets."""
     shares = tuple(
         proportional_shares(
-            [Fraction(1)] * len(bounds.tokens), bounds.low, bounds.high, bounds.total
+            [Fraction(1)] * len(bounds.tokens), bounds.low_bps, bounds.high_bps, bounds.total_bps
         )
     )
     return UnroundedWeights(
-        shares, f"{len(bounds.tokens)} assets share {bounds.total / 100:g} % equally", "no data"
+        shares, f"{len(bounds.tokens)} assets share {bounds.total_bps / 100:g} % equally", "no data"
     )
 
 
@@ -339,22 +339,22 @@ def market_cap(
     supplies = {supply.token: supply for supply in (*inputs.supplies, *settings.supplies)}
     caps, times_s, sources = [], [], []
     for token in bounds.tokens:
-        name, supply = inputs.labels[token], supplies.get(token)
+        label, supply = inputs.labels[token], supplies.get(token)
         if supply is None:
             raise Refused(
-                f"the supply of {name} could not be read from its contract", remedy=_SUPPLY_REMEDY
+                f"the supply of {label} could not be read from its contract", remedy=_SUPPLY_REMEDY
             )
         if supply.raw <= 0:
             raise Refused(
-                f"the market cap of {name} is zero: {supply.source or 'its contract'} gives a"
+                f"the market cap of {label} is zero: {supply.source or 'its contract'} gives a"
                 " supply of zero",
                 remedy=_SUPPLY_REMEDY,
             )
         price, at_s = _newest_price(settings, inputs, token)
         caps.append(supply.raw * price)
         times_s.append(at_s)
-        sources.append(f"{name} by {supply.source or 'its contract'}")
-    shares = proportional_shares(caps, bounds.low, bounds.high, bounds.total)
+        sources.append(f"{label} by {supply.source or 'its contract'}")
+    shares = proportional_shares(caps, bounds.low_bps, bounds.high_bps, bounds.total_bps)
     total_cap = sum(caps, Fraction(0))
     shares_text = ", ".join(
         f"{inputs.labels[t]} {float(cap / total_cap * 100):.2f} %"
@@ -362,7 +362,9 @@ def market_cap(
     )
     names_at_limit = [
         inputs.labels[t]
-        for t, share, low, high in zip(bounds.tokens, shares, bounds.low, bounds.high, strict=True)
+        for t, share, low, high in zip(
+            bounds.tokens, shares, bounds.low_bps, bounds.high_bps, strict=True
+        )
         if share in (low, high)
     ]
     reason = f"shares of market capitalisation: {shares_text}"
@@ -384,11 +386,14 @@ def inverse_volatility(
     """Return shares in inverse proportion to sample volatility: w_i = (1/σ_i) / Σ (1/σ_j)."""
     returns = compute_returns(settings, bounds.tokens, inputs.labels, inputs.prices, inputs.now_s)
     shares = proportional_shares(
-        [Fraction(1 / float(v)) for v in returns.volatility], bounds.low, bounds.high, bounds.total
+        [Fraction(1 / float(v)) for v in returns.volatilities],
+        bounds.low_bps,
+        bounds.high_bps,
+        bounds.total_bps,
     )
     volatilities_text = ", ".join(
         f"{inputs.labels[t]} {v:.1%}"
-        for t, v in zip(bounds.tokens, returns.volatility, strict=True)
+        for t, v in zip(bounds.tokens, returns.volatilities, strict=True)
     )
     return from_returns(
         tuple(shares), f"in inverse proportion to annual volatilities: {volatilities_text}", returns
@@ -452,19 +457,23 @@ def _optimise(
     returns = compute_returns(settings, bounds.tokens, inputs.labels, inputs.prices, inputs.now_s)
     matrix = covariance(returns, inputs.labels)
     low, high = (
-        np.array(bounds_bps, dtype=np.float64) / bounds.total
-        for bounds_bps in (bounds.low, bounds.high)
+        np.array(bounds_bps, dtype=np.float64) / bounds.total_bps
+        for bounds_bps in (bounds.low_bps, bounds.high_bps)
     )
     return returns, optimiser(matrix, low, np.minimum(high, 1.0)), matrix
 
 
 def from_returns(shares: tuple[Fraction, ...], reason: str, returns: Returns) -> UnroundedWeights:
     """Return the weights with a description of the sample."""
-    gaps_text = f", {returns.gaps} intervals skipped for missing prices" if returns.gaps else ""
+    gaps_text = (
+        f", {returns.skipped_intervals} intervals skipped for missing prices"
+        if returns.skipped_intervals
+        else ""
+    )
     return UnroundedWeights(
         shares,
         reason,
-        f"{len(returns.moves)} returns of each{gaps_text}",
+        f"{len(returns.simple_returns)} returns of each{gaps_text}",
         returns,
         returns.from_s,
         returns.until_s,
@@ -475,14 +484,17 @@ def _shares_in_bps(shares: Floats, bounds: WeightBounds) -> tuple[Fraction, ...]
     """Return the shares, rounded to the grid, as bps that sum to the bounds' total; the error of
     the solver is spread in proportion.
     """
-    grid_shares = [Fraction(round(max(float(share), 0.0) * PPM), PPM) for share in shares]
+    grid_shares = [
+        Fraction(round(max(float(share), 0.0) * SHARES_PER_UNIT), SHARES_PER_UNIT)
+        for share in shares
+    ]
     share_sum = sum(grid_shares, Fraction(0))
     if share_sum <= 0 or abs(share_sum - 1) > Fraction(1, BPS):
         raise Refused(
             f"the optimiser found no weights: they sum to {float(share_sum):.6f}",
             remedy="check portfolio.weights.limits",
         )
-    return tuple(share * bounds.total / share_sum for share in grid_shares)
+    return tuple(share * bounds.total_bps / share_sum for share in grid_shares)
 
 
 def _volatility(shares: Floats, matrix: Floats) -> float:
@@ -502,8 +514,8 @@ def _newest_price(
     )
     if newest_point is not None and inputs.now_s - newest_point.at_s <= settings.max_age_s:
         return newest_point.price, newest_point.at_s
-    if inputs.current is not None and token in inputs.current:
-        return inputs.current[token], inputs.now_s
+    if inputs.current_prices is not None and token in inputs.current_prices:
+        return inputs.current_prices[token], inputs.now_s
     age_text = "none is recorded"
     if newest_point is not None:
         age_text = f"the newest is {(inputs.now_s - newest_point.at_s) / 3_600:.1f} h old"

@@ -59,32 +59,32 @@ class Returns:
     """Simple returns of `tokens` (columns) over intervals of `step_s` with prices of all tokens
     (rows).
 
-    `gaps` is the number of intervals between the first and the last that were skipped for a missing
+    `skipped_intervals` is the number of intervals between the first and the last that were skipped for a missing
     price.
     """
 
     tokens: tuple[str, ...]
-    moves: Floats
+    simple_returns: Floats
     step_s: int
     from_s: int
     until_s: int
-    gaps: int
+    skipped_intervals: int
 
     @property
-    def volatility(self) -> Floats:
+    def volatilities(self) -> Floats:
         """Annual standard deviation of the returns of each token (year of 365 days)."""
-        count = len(self.moves)
+        count = len(self.simple_returns)
         return np.array(
             [
                 math.sqrt(dot(deviations, deviations) / (count - 1) * YEAR_S / self.step_s)
-                for deviations in _deviations(self.moves)
+                for deviations in _deviations(self.simple_returns)
             ]
         )
 
     @property
-    def correlation(self) -> Floats:
+    def correlations(self) -> Floats:
         """Sample correlations."""
-        return _correlation_matrix(_standardised_returns(self.moves))
+        return _correlation_matrix(_standardised_returns(self.simple_returns))
 
 
 def compute_returns(
@@ -132,7 +132,7 @@ def compute_returns(
             f" {_duration_text(window.max_age_s)}; {labels[oldest_token]} has the oldest",
             remedy=_REMEDY,
         )
-    moves = np.array(
+    simple_returns = np.array(
         [
             [
                 float(point_by_interval[t][b].price / point_by_interval[t][a].price - 1)
@@ -144,7 +144,7 @@ def compute_returns(
     )
     constant_names = [
         labels[token]
-        for token, column in zip(tokens, moves.T, strict=True)
+        for token, column in zip(tokens, simple_returns.T, strict=True)
         if not np.ptp(column) > 0
     ]
     if constant_names:
@@ -154,7 +154,7 @@ def compute_returns(
         )
     from_s = min(point_by_interval[token][interval_pairs[0][0]].at_s for token in tokens)
     gaps = shared_intervals[-1] - shared_intervals[0] - len(interval_pairs)
-    return Returns(tuple(tokens), moves, window.step_s, from_s, until_s, gaps)
+    return Returns(tuple(tokens), simple_returns, window.step_s, from_s, until_s, gaps)
 
 
 def covariance(returns: Returns, labels: Mapping[str, str]) -> Floats:
@@ -163,8 +163,8 @@ def covariance(returns: Returns, labels: Mapping[str, str]) -> Floats:
     (2004). Standardised returns are used, so that shrinkage does not depend on volatility. Raises
     Refused if one asset is a combination of others.
     """
-    sample_correlation = returns.correlation
-    if not _is_regular(sample_correlation):
+    sample_correlation = returns.correlations
+    if not _is_positive_definite(sample_correlation):
         absolute_correlations = np.abs(sample_correlation - np.eye(len(sample_correlation)))
         first_name, second_name = sorted(
             labels[returns.tokens[int(i)]]
@@ -174,14 +174,14 @@ def covariance(returns: Returns, labels: Mapping[str, str]) -> Floats:
         )
         raise Refused(
             f"the covariance is singular: {first_name} and {second_name} correlate at {absolute_correlations.max():.9f}, over"
-            f" {len(returns.moves)} returns",
+            f" {len(returns.simple_returns)} returns",
             remedy="keep one of them among the free assets, or use a longer window",
         )
-    shrunk_correlation = _shrunk_correlation(returns.moves)
-    return np.outer(returns.volatility, returns.volatility) * shrunk_correlation
+    shrunk_correlation = _shrunk_correlation(returns.simple_returns)
+    return np.outer(returns.volatilities, returns.volatilities) * shrunk_correlation
 
 
-def _is_regular(correlation: Floats) -> bool:
+def _is_positive_definite(correlation: Floats) -> bool:
     """True if every eigenvalue is above MIN_EIGENVALUE, so that the matrix less MIN_EIGENVALUE · I
     is positive definite.
     """
@@ -194,9 +194,9 @@ def _is_regular(correlation: Floats) -> bool:
     return True
 
 
-def _shrunk_correlation(moves: Floats) -> Floats:
+def _shrunk_correlation(simple_returns: Floats) -> Floats:
     """Return the correlations shrunk towards zero by the share β²/δ² (section 3.3 of the paper)."""
-    standardised_returns = _standardised_returns(moves)
+    standardised_returns = _standardised_returns(simple_returns)
     token_count, return_count = standardised_returns.shape
     sample_correlation = _correlation_matrix(standardised_returns)
     distance = fsum_array(np.square(sample_correlation - np.eye(token_count)).ravel())
@@ -209,17 +209,20 @@ def _shrunk_correlation(moves: Floats) -> Floats:
     return (1 - shrinkage) * sample_correlation + shrinkage * np.eye(token_count)
 
 
-def _deviations(moves: Floats) -> list[Floats]:
+def _deviations(simple_returns: Floats) -> list[Floats]:
     """Return the deviations from the mean return, by token."""
-    return [column - fsum_array(column) / len(column) for column in np.ascontiguousarray(moves.T)]
+    return [
+        column - fsum_array(column) / len(column)
+        for column in np.ascontiguousarray(simple_returns.T)
+    ]
 
 
-def _standardised_returns(moves: Floats) -> Floats:
+def _standardised_returns(simple_returns: Floats) -> Floats:
     """Return the standardised returns, one row per token."""
     return np.array(
         [
             deviations / math.sqrt(dot(deviations, deviations) / len(deviations))
-            for deviations in _deviations(moves)
+            for deviations in _deviations(simple_returns)
         ]
     )
 

@@ -42,14 +42,14 @@ def estimate_risk(
     pairs = [(row, column) for row in range(len(tokens)) for column in range(row)]
     return RiskEstimate(
         tuple(
-            (token, _to_bps(float(value)))
-            for token, value in zip(tokens, volatilities, strict=True)
+            (token, _to_bps(float(volatility)))
+            for token, volatility in zip(tokens, volatilities, strict=True)
         ),
         tuple(
             (tokens[column], tokens[row], _to_bps(float(correlations[row, column])))
             for row, column in pairs
         ),
-        len(returns.moves),
+        len(returns.simple_returns),
         returns.from_s,
         returns.until_s,
     )

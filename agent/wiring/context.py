@@ -524,7 +524,7 @@ def _build_context(  # noqa: PLR0913
         proxies=proxies,
         supplies=allocator_supply_tokens(portfolio, layers),
         feeds=(*portfolio.feeds(), *reference.uptime_feeds),
-        code=tuple(
+        code_addresses=tuple(
             dict.fromkeys(
                 (
                     *pinned_addresses,

@@ -57,7 +57,7 @@ class TaxRunCache:
                 rate,
                 Lots(method, booked_run.open_lots()),
             )
-            realised = booked_run.realised(since_s) + pending_run.gained(since_s)
+            realised = booked_run.realised_gain(since_s) + pending_run.gross_gain(since_s)
             limit = year_limit(tax.year_limit, numeraire.decimals)
             return TaxInputs(
                 method,

@@ -33,7 +33,7 @@ from agent.execution.submitter import SubmissionSettings, Submitter, signable_no
 from agent.layers.drafts import layer_composers
 from agent.layers.futures.execution.venue_executor import VenueExecutor
 from agent.layers.futures.policy.plans import fee_ceiling_wei, gas_per_day_wei
-from agent.model import ExecutionConfig, FuturesPolicy, Limits, unsupported_chain
+from agent.model import ExecutionConfig, FuturesPolicy, Limits, unsupported_chain_reason
 from agent.paper.order_venue import PaperAgentSigner, PaperOrderVenue
 from agent.ports import Clock, Executor, Sender, Signer, SigningKey
 from agent.signing import keys
@@ -499,7 +499,7 @@ class AgentApprover:
 def require_sendable(config: Config) -> None:
     """Raise ConfigError for a chain on which transactions may cost more than their gas (T13)."""
     chain = config.chain
-    if not chain.local and (reason := unsupported_chain(chain.chain_id)):
+    if not chain.local and (reason := unsupported_chain_reason(chain.chain_id)):
         raise ConfigError(
             f"chain.chain_id is {chain.chain_id}: {reason}, so nothing is sent",
             "use a chain with known fees, such as 1 (Ethereum) or 8453 (Base), or paper trading",

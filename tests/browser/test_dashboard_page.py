@@ -203,12 +203,12 @@ def test_no_page_has_a_violation_runs_a_foreign_text_or_is_wider_than_a_phone(
         given["history"] |= {"steps": [{**steps[0], "reason": MARKUP}, *given["history"]["steps"]]}
         given["controls"] = CONTROLS
         explained = {"explain": {**golden("27-explain"), "words": [MARKUP]}, "explorer": ""}
-        monkeypatch.setattr(site.board, "stored", AsyncMock(return_value=explained))
+        monkeypatch.setattr(site.board, "read_stored", AsyncMock(return_value=explained))
         cookie = site.enter()
         shown = {"plan_hash": "ab" * 32, "reason": "", "moves": [HOSTILE], "document": golden("04-plan")}
         edit = {**shown, "document": {"changes": [MARKUP], "rounds": 2, "warnings": [HOSTILE], "transition": golden("04-plan")}}
         asked = review(site, cookie, "rebalance", shown), review(site, cookie, "stop", shown), review(site, cookie, "edit", edit)
-        session = site.access.find(cookie.partition("=")[2], touch=False)
+        session = site.access.find_session(cookie.partition("=")[2], touch=False)
         assert session is not None
         session.reviews[asked[-1].rpartition("/")[2]].backtest = tried()
         pages = {one.path: "data" for one in PAGES} | {"/controls": "td data", "/history/abc": "data"} | dict.fromkeys(asked, "data")
@@ -287,7 +287,7 @@ def test_a_page_whose_session_has_ended_says_so_and_leads_to_the_login(chromium:
         page = context.new_page()
         page.goto(f"http://localhost:{site.port}/alerts")
         page.wait_for_selector("#connection:has-text('Live')")
-        site.access.end(session)
+        site.access.end_session(session)
         site.loop.call_soon_threadsafe(site.board.announce)
         page.click("#connection a:has-text('Log in')")
         page.wait_for_url("**/login?to=/alerts")

@@ -293,7 +293,7 @@ def test_paths_that_end_in_nothing_are_reported(open_page: Open, tmp_path: Path)
     path = tmp_path / "report.html"
     equity = found.equity.copy()
     equity[-5:] = np.nan
-    write_report(replace(found, equity=equity, premium=None, taxes=()), path)
+    write_report(replace(found, equity=equity, premium=None, yearly_gains=()), path)
     opened = open_page(path)
     assert "is unknown" in opened.page.inner_text(".summary")
     assert opened.quiet

@@ -103,7 +103,7 @@ def require_kept_limits(chain: LocalChain, agent: Agent, outcome: StepOutcome, b
         assert plan.turnover * BPS <= total * limits.turnover_bps
     now = pool_prices(chain)
     assert limits.price_impact_bps is not None
-    for name, info in chain.deployed.pool_info.items():
+    for name, info in chain.deployed.pool_by_name.items():
         fell = min(now[name] / prices[name], prices[name] / now[name])
         assert (1 - fell) * BPS <= limits.price_impact_bps, f"{name} was moved too far"
         assert (info.address in {leg.pool for leg in plan.legs}) is (now[name] != prices[name])

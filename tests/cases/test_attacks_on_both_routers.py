@@ -35,7 +35,7 @@ def allow(chain: LocalChain, router: str) -> None:
 
 def gifts(chain: LocalChain, router: str, raw: int) -> Callable[[], object]:
     """Some of every token for the router, for every pair, and for the wallet."""
-    pairs = [info.address for info in chain.deployed.pool_info.values() if info.version == 2]
+    pairs = [info.address for info in chain.deployed.pool_by_name.values() if info.version == 2]
 
     def give() -> None:
         for symbol in chain.tokens:

@@ -15,7 +15,7 @@ from agent.config.loaded import LoadedConfig
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
-from agent.policy.quarantine import SILENT_S
+from agent.policy.quarantine import UNREADABLE_WAIT_S
 from tests.support.agents import FIVE, ROOMY, again, fund, purse, yes
 from tests.support.text import mentions
 
@@ -64,7 +64,7 @@ def test_a_token_that_burns_gas_or_returns_a_megabyte_halts_and_is_named(anvil_c
         assert outcome.transactions == ()
         snapshot = outcome.step_input.snapshot
         assert {h.token: h.raw for h in snapshot.holdings} == {chain.tokens[s].address: before.raw[s] for s in FOUR}
-        others = {p.address for p in chain.deployed.pool_info.values() if {p.token0.symbol, p.token1.symbol} <= set(FOUR)}
+        others = {p.address for p in chain.deployed.pool_by_name.values() if {p.token0.symbol, p.token1.symbol} <= set(FOUR)}
         assert {pool.address for pool in snapshot.pools} >= others
         assert len(snapshot.feeds) == len(FIVE)
         assert chain.w3.eth.get_transaction_count(chain.wallet.address) == before.nonce
@@ -77,7 +77,7 @@ def test_what_keeps_its_balance_to_itself_for_an_hour_is_left_alone_and_the_othe
     guest = with_guest(chain, tmp_path, turned_bad(chain, "GUEST", "GasBurner"))
     with again(chain, guest) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HALT
-        chain.warp(SILENT_S - 60)
+        chain.warp(UNREADABLE_WAIT_S - 60)
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HALT, "not yet an hour"
     chain.warp(120)
     with again(chain, guest) as agent:

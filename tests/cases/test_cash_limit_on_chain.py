@@ -72,7 +72,7 @@ def test_a_deposit_above_the_limit_is_not_invested_from_other_cash_and_names_the
         assert mentions(done.outcome.reason, "50 USDC left alone", "trimtab edit --set portfolio.use_cash=1050")
         later = transfers.invest(agent, send=False, confirm=lambda _: True)
         assert not later.deposits
-        assert "portfolio.use_cash=1050" in transfers.investment_document(later, agent, sent=False)["reason"]
+        assert "portfolio.use_cash=1050" in transfers.investment_document(later, agent, is_sent=False)["reason"]
 
 
 def test_falling_prices_take_no_more_from_the_wallet_and_gains_stay_managed(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_a_crash_sells_at_once_under_floors_and_it_stays_out_over_a_restart_unti
         before = purse(chain)
         fired = agent.rebalance(send=True, confirm=yes)
         plan, _, _ = swap_of(fired)
-        assert plan.exits
+        assert plan.is_exit
         assert mentions(fired.reason, "stop_loss", "WETH", "2500 USDC", "24")
         assert all(verdict.passed for verdict in plan.verdicts)
         assert all(leg.min_out_raw * 1_000 >= leg.amount_out_raw * 995 for leg in plan.legs), "floors as of any plan"
@@ -82,7 +82,7 @@ def test_a_re_entry_that_is_armed_after_an_exit_is_not_held_by_its_turnover(anvi
     with agent_on(chain, tmp_path, changes, TWO) as agent:
         agent.rebalance(send=True, confirm=yes)
         settled(chain, {"WETH": 2_400})
-        assert swap_of(agent.rebalance(send=True, confirm=yes))[0].exits
+        assert swap_of(agent.rebalance(send=True, confirm=yes))[0].is_exit
         assert agent.step_input().history.budgets.turnover_24h < 100 * USD
         settled(chain, {"WETH": 3_200})
         api.arm_orders(agent, "WETH")
@@ -170,7 +170,7 @@ def test_a_portfolio_stop_counts_no_withdrawal_and_then_sells_everything(anvil_c
         fired = agent.rebalance(send=True, confirm=yes)
         assert fired.kind is OutcomeKind.DONE, fired.reason
         assert fired.plan is not None
-        assert fired.plan.exits
+        assert fired.plan.is_exit
         assert weights(chain, three)["USDC"] > 9_990
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
         assert stages(agent) == {"portfolio stop_loss": "done"}
@@ -213,7 +213,7 @@ def test_an_exit_that_costs_too_much_waits_while_the_rest_is_rebalanced_and_goes
         before = purse(chain)
         done = agent.rebalance(send=True, confirm=yes)
         plan, _, _ = swap_of(done)
-        assert not plan.exits
+        assert not plan.is_exit
         assert blocked(done) == [chain.tokens["LINK"].address]
         assert "LINK" in done.reason
         assert chain.balance("LINK") == before.raw["LINK"]
@@ -230,7 +230,7 @@ def test_an_exit_that_costs_too_much_waits_while_the_rest_is_rebalanced_and_goes
         last = agent.context.store.budgets.history(0).reviews.last_rebalance_s
         sold = agent.rebalance(send=True, confirm=yes)
         plan, _, _ = swap_of(sold)
-        assert plan.exits
+        assert plan.is_exit
         assert blocked(sold) == []
         assert chain.balance("LINK") < before.raw["LINK"] // 100
         assert agent.context.store.budgets.history(0).reviews.last_rebalance_s == last, "an exit is no rebalance of the policy"
@@ -255,7 +255,7 @@ def test_what_is_stuck_only_after_the_confirmation_sends_nothing_else_in_its_pla
 
         def pushed(outcome: StepOutcome) -> bool:
             asked.append(outcome)
-            if outcome.plan is None or not outcome.plan.exits:
+            if outcome.plan is None or not outcome.plan.is_exit:
                 return False
             for pool in [name for name in chain.pools if "LINK" in name]:
                 chain.swap(pool, "LINK", 400_000 * 10**18)

@@ -90,7 +90,7 @@ def test_a_transition_that_costs_more_than_a_day_may_lose_is_refused_and_may_go_
     assert [v.guard for v in refusal.verdicts] == ["daily_loss"]
     assert refusal.verdicts[0].limit == "10 bps"
     assert "--in-slices" in refusal.remedy
-    done = bot.edit(weights(WETH="10%", WBTC="60%"), in_rounds=True)
+    done = bot.edit(weights(WETH="10%", WBTC="60%"), in_slices=True)
     assert done.state == "written"
     assert done.rounds == 4
     assert done.first is not None

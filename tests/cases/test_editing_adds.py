@@ -35,9 +35,9 @@ def test_an_added_token_is_shown_priced_and_pinned_and_planned_at_once(anvil_cha
         done = bot.edit(link(chain, feed=chain.feeds["LINK"]), pins_new=True)
         assert (done.state, done.following, done.new_tokens) == ("written", (), declined.new_tokens)
         came = {pin.address: pin.code_hash for pin in store.trust.pins() if pin not in before}
-    assert came == {row["address"]: row["code_hash"] for row in done.new_tokens.rows}
+    assert came == {row["address"]: row["code_hash"] for row in done.new_tokens.contracts}
     assert chain.tokens["LINK"].address in came
-    pools = [row for row in done.new_tokens.rows if row["liquidity"]]
+    pools = [row for row in done.new_tokens.contracts if row["liquidity"]]
     assert pools
     assert all(row["liquidity"].endswith(" USDC") and "LINK" in row["what"] for row in pools)
     priced, tried = done.new_tokens.notes

@@ -30,7 +30,7 @@ def sold(chain: LocalChain, intents: tuple[Intent, ...]) -> list[str]:
     """Tokens that left the wallet in swaps that succeeded, oldest first."""
     wallet, symbols = chain.wallet.address, {token.address: symbol for symbol, token in chain.tokens.items()}
     swaps = sorted((one for one in intents if one.kind is IntentKind.SWAP and one.succeeded), key=lambda one: one.tx.nonce)
-    return [symbols[token] for one in swaps if one.receipt for token, raw in one.receipt.net(wallet).items() if raw < 0]
+    return [symbols[token] for one in swaps if one.receipt for token, raw in one.receipt.net_transfers(wallet).items() if raw < 0]
 
 
 @pytest.mark.parametrize("moment", [pytest.param(one, marks=pytest.mark.slow) if one in (30, 42) else one for one in KILLS])

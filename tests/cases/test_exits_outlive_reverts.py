@@ -85,7 +85,7 @@ def test_an_exit_that_was_made_to_revert_is_tried_again_after_waits_that_grow(
                 assert griefed(chain, agent).kind is OutcomeKind.FAILED, "the griefer pays again"
                 continue
             sold = agent.rebalance(send=True, confirm=yes)
-            assert swap_of(sold)[0].exits
+            assert swap_of(sold)[0].is_exit
             assert chain.balance("WETH") * CRASH < 10 * 10**18
 
 
@@ -103,7 +103,7 @@ def test_after_an_exit_that_succeeds_rebalances_wait_for_their_owner_all_the_sam
             assert griefed(chain, agent).kind is OutcomeKind.FAILED
         chain.warp(60)
         settled(chain, CRASH)
-        assert swap_of(agent.rebalance(send=True, confirm=yes))[0].exits
+        assert swap_of(agent.rebalance(send=True, confirm=yes))[0].is_exit
         chain.move_market({"WBTC": chain.deployed.prices_usd["WBTC"] * 2})
         chain.mine(BLOCKS + 1)
         before = purse(chain)
@@ -130,7 +130,7 @@ def test_with_a_private_endpoint_every_try_of_an_exit_goes_there(anvil_chain: Lo
             chain.warp(60)
             settled(chain, CRASH)
             sold = agent.rebalance(send=True, confirm=yes)
-            assert swap_of(sold)[0].exits
+            assert swap_of(sold)[0].is_exit
             assert len(relay.seen) - before == len(sold.transactions)
 
 
@@ -154,7 +154,7 @@ def test_gas_of_reverts_uses_up_no_loss_that_an_exit_may_make(anvil_chain: Local
         dear(chain)
         sold = agent.rebalance(send=True, confirm=yes)
         plan, _, _ = swap_of(sold)
-        assert plan.exits
+        assert plan.is_exit
         assert chain.balance("WETH") * CRASH < 10 * 10**18
         assert sold.step_input.history.budgets.loss_24h > Fraction(20, 10_000) * chain.balance("USDC"), (
             "a rebalance would be refused for it"

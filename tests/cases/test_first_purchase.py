@@ -113,7 +113,10 @@ def test_a_purchase_beyond_daily_loss_completes_in_three_days(anvil_chain: Local
                 plan, _, _ = swap_of(outcome)
                 parts += 1
                 judged = build_guard_case(outcome.step_input, plan, evidence(outcome.step_input, plan))
-                assert outcome.step_input.history.budgets.loss_24h + judged.worst_cost() <= judged.total() * int(limit * 10_000) / 10_000
+                assert (
+                    outcome.step_input.history.budgets.loss_24h + judged.worst_cost()
+                    <= judged.portfolio_value() * int(limit * 10_000) / 10_000
+                )
                 assert parts > 1 or ("part 1 of " in outcome.reason and 'limits.daily_loss = "' in outcome.reason), outcome.reason
             decision = outcome.decided.decision
             waited += isinstance(decision, Hold) and decision.kept_by == DAILY_LOSS

@@ -30,7 +30,7 @@ __all__ = ["perps"]
 def value_at_index(perps: LocalPerps) -> Fraction:
     """The account's value in dollars at index prices, which no trade moves."""
     account = read_now(perps, perps.chain.wallet.address)
-    return Fraction(margin.account_value_raw(margin.at_index(account)), 10**18)
+    return Fraction(margin.account_value_raw(margin.with_index_marks(account)), 10**18)
 
 
 def crashed(perps: LocalPerps, share: Fraction = Fraction(-20, 100)) -> int:
@@ -259,7 +259,7 @@ def test_a_reduction_above_the_day_s_budget_closes_what_the_budget_leaves(perps:
 
 
 def leverage_at_index(perps: LocalPerps) -> Fraction:
-    found = margin.leverage(margin.at_index(read_now(perps, perps.chain.wallet.address)))
+    found = margin.leverage(margin.with_index_marks(read_now(perps, perps.chain.wallet.address)))
     assert found is not None
     return found
 

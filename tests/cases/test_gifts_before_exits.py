@@ -74,7 +74,7 @@ def test_a_gift_before_a_crash_does_not_hold_back_the_stop_loss(anvil_chain: Loc
         settled(chain, 2_400)
         fired = looked(agent)
         plan, _, _ = swap_of(fired)
-        assert plan.exits
+        assert plan.is_exit
         assert "stop_loss" in fired.reason
         assert all(verdict.passed for verdict in plan.verdicts)
         assert chain.balance("WETH") * 2_400 < 10 * 10**18, "all of it goes, the gift too"
@@ -91,7 +91,7 @@ def test_a_gift_that_lifts_the_portfolio_over_its_cap_stops_no_exit(anvil_chain:
         give(chain, "USDC", 1_100)
         settled(chain, 2_480)
         fired = looked(agent)
-        assert swap_of(fired)[0].exits, "10,230 are held, and 10,050 may be"
+        assert swap_of(fired)[0].is_exit, "10,230 are held, and 10,050 may be"
 
 
 def test_a_gift_holds_purchases_for_a_day_and_is_then_a_deposit(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_one_base_unit_while_its_price_is_missing_holds_nothing_once_the_price_i
         assert "without a price" in api.list_transfers(agent)["flows"][0]["words"]
         settled(chain, 2_400)
         fired = looked(agent)
-        assert swap_of(fired)[0].exits
+        assert swap_of(fired)[0].is_exit
         assert [flow.value is None for flow in agent.context.store.balances.transfers()] == [False], "valued once the price is back"
 
 
@@ -172,7 +172,7 @@ def test_a_fall_that_nobody_explains_stops_purchases_and_no_exit(anvil_chain: Lo
         settled(chain, 2_400)
         fired = looked(agent)
         plan, _, _ = swap_of(fired)
-        assert plan.exits
+        assert plan.is_exit
         assert fired.step_input.history.budgets.loss_24h >= 3_000 * USD
         chain.warp(2 * DAY_S)
         assert looked(agent).kind is OutcomeKind.HALT, "no time accepts a fall"
@@ -257,7 +257,7 @@ def test_a_gift_left_alone_goes_with_an_exit(anvil_chain: LocalChain, tmp_path: 
         give(chain, "WETH", 2_600)
         assert mentions(looked(agent).reason, "WETH", "excluded")
         settled(chain, 2_400)
-        assert swap_of(looked(agent))[0].exits
+        assert swap_of(looked(agent))[0].is_exit
         assert chain.balance("WETH") * 2_400 < 10 * 10**18, "the gift too"
 
 
@@ -277,7 +277,7 @@ def test_what_an_exit_sold_of_a_gift_stops_no_rebalance_of_the_rest(anvil_chain:
         assert mentions(looked(agent).reason, "WETH", "excluded")
         gift = dict(agent.step_input().history.cash_flows.rises)[chain.tokens["WETH"].address]
         settled(chain, 2_400)
-        assert swap_of(looked(agent))[0].exits
+        assert swap_of(looked(agent))[0].is_exit
         chain.move_market({"WBTC": chain.deployed.prices_usd["WBTC"] * Fraction(7, 10)})
         chain.mine(BLOCKS + 1)
         done = looked(agent)

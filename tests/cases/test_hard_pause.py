@@ -68,8 +68,8 @@ def test_a_hard_pause_cancels_what_waits_and_revokes_what_is_left_over(anvil_cha
             agent.context.switch.pause("stop it all", 1, hard=True)
             clock.mining = True
             found = agent.open_exposure()
-            assert {intent.id for intent in found.waiting} == {intent.id for intent in swaps}
-            assert sorted(one.label for one in found.allowed) == ["LINK", "WETH"]
+            assert {intent.id for intent in found.pending_intents} == {intent.id for intent in swaps}
+            assert sorted(one.label for one in found.open_allowances) == ["LINK", "WETH"]
             outcome = agent.cancel_and_revoke("stop it all")
         finally:
             node.rpc("evm_setAutomine", True)

@@ -142,8 +142,10 @@ def assert_equal_to_the_venue(server: HyperliquidServer, account: MarginAccount)
     gross = margin.gross_notional_raw(account)
     assert margin.account_value_raw(account) == summary["accountValue"]
     assert gross == summary["totalNtlPos"]
-    assert 0 <= margin.initial_raw(account) - summary["totalMarginUsed"] <= gross // margin.PPM + 1
-    assert 0 <= margin.maintenance_raw(account) - int(Fraction(state["crossMaintenanceMarginUsed"]) * 10**6) <= gross // margin.PPM + 1
+    assert 0 <= margin.initial_margin_raw(account) - summary["totalMarginUsed"] <= gross // margin.PPM + 1
+    assert (
+        0 <= margin.maintenance_margin_raw(account) - int(Fraction(state["crossMaintenanceMarginUsed"]) * 10**6) <= gross // margin.PPM + 1
+    )
     unrealised = sum(int(Fraction(row["position"]["unrealizedPnl"]) * 10**6) for row in state["assetPositions"])
     assert margin.unrealised_raw(account) == unrealised
 

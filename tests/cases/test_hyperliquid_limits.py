@@ -91,7 +91,7 @@ def test_an_opening_rests_and_is_booked_fill_by_fill(server: HyperliquidServer, 
         [intent] = journal.open_intents()
         assert (order.tif, order.left, order.is_buy) == ("Gtc", order.size, True)
         assert placed(server) == ["Gtc"]
-        assert intent.rests
+        assert intent.is_resting
         assert intent.state is IntentState.MINED
         assert intent.tx_hash == order.cloid
         assert order.price <= server.coin("ETH").mark * Fraction(105, 100)
@@ -106,7 +106,7 @@ def test_an_opening_rests_and_is_booked_fill_by_fill(server: HyperliquidServer, 
             server.trade_through("ETH", "1.5")
             assert step(agent).transactions == ()
             [intent] = journal.open_intents()
-            assert intent.rests
+            assert intent.is_resting
             assert intent.receipt is not None
             assert len(intent.receipt.fills) == number
             assert journal.unbooked() == ()
@@ -366,7 +366,7 @@ def test_an_order_whose_answer_is_lost_rests_once(server: HyperliquidServer, anv
             anvil_chain.node.mine_at(anvil_chain.now_s() + 200)
         assert len(resting(server)) == 1
         [intent] = agent.context.store.journal.open_intents()
-        assert intent.rests
+        assert intent.is_resting
         assert agent.context.store.journal.unbooked() == ()
 
 

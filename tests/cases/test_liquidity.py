@@ -97,7 +97,7 @@ def test_what_strangers_send_changes_no_total_and_is_listed_as_ignored(anvil_cha
     assert after.decision == before.decision
     assert share(found) == loss
     assert {stray.name for stray in found.ignored.positions} == {pair.name, token.name}
-    assert [report.confirmed.name for report in found.reports] == [one.name for one in own]
+    assert [report.confirmed.name for report in found.position_reports] == [one.name for one in own]
 
 
 def test_thousands_of_tokens_from_strangers_are_counted_and_not_all_looked_at(
@@ -120,7 +120,7 @@ def test_a_pushed_pool_moves_no_weight_and_fires_no_budget(anvil_chain: LocalCha
         chain.swap(V2, "USDC", 1_000_000 * USD)
         chain.swap(V3, "USDC", 6_000_000 * USD)
         after, pushed = agent.status().decided, liquidity(agent)
-    for quiet, moved in zip(calm.reports, pushed.reports, strict=True):
+    for quiet, moved in zip(calm.position_reports, pushed.position_reports, strict=True):
         assert quiet.pool_off is not None
         assert moved.pool_off is not None
         assert quiet.pool_off < Fraction(1, 1_000) < Fraction(1, 20) < moved.pool_off
@@ -203,7 +203,7 @@ def test_a_position_that_was_given_away_stops_everything_by_name(anvil_chain: Lo
         assert isinstance(decision, Halt)
         assert mentions(decision.reason, f"{own.name}", "belongs", f"{chain.whale.address}")
         assert agent.plan().kind is OutcomeKind.HALT
-    assert found.reports == ()
+    assert found.position_reports == ()
     assert f"belongs to {chain.whale.address}" in found.unreadable[0]
     assert (found.portfolio_value, found.weight.within) == (None, None)
     rows = {row["check"]: row for row in doctor(loaded, [chain.transport], chain.clock.now_s)["checks"]}

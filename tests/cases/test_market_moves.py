@@ -109,7 +109,7 @@ def test_a_whale_in_front_costs_at_most_the_slippage_or_nothing_is_exchanged(
 
 def drain(chain: LocalChain) -> Callable[[], object]:
     """Whoever provides the pool's liquidity takes all of it out."""
-    functions, owner, info = lp.manager(chain), chain.whale.address, chain.deployed.pool_info[POOL]
+    functions, owner, info = lp.manager(chain), chain.whale.address, chain.deployed.pool_by_name[POOL]
 
     def gone() -> None:
         for number in range(functions.balanceOf(owner).call()):
@@ -175,7 +175,7 @@ def test_a_sandwich_in_one_block_reverts_or_stays_within_the_floors(
         assert outcome.kind is end
         assert outcome.plan is not None
         if end is OutcomeKind.DONE:
-            assert swap.receipt.net(chain.wallet.address)[order[1]] < sum(leg.amount_out_raw for leg in outcome.plan.legs)
+            assert swap.receipt.net_transfers(chain.wallet.address)[order[1]] < sum(leg.amount_out_raw for leg in outcome.plan.legs)
             most = PLAN_COST * outcome.plan.turnover + SLIPPAGE * outcome.plan.gross_volume
             assert lost(chain, before, chain.deployed.prices_usd) * USD <= most
         else:

@@ -42,12 +42,12 @@ def crowd(chain: LocalChain, each_side: int) -> None:
     spacing, near = 10, lp.tick(chain, DENSE) // 10
     thin = 10**12
     ends = [(near + number) * spacing for number in range(-each_side, each_side + 1)]
-    chain.mint_positions(chain.deployed.pool_info[DENSE], [(low, high, thin) for low, high in pairwise(ends)])
+    chain.mint_positions(chain.deployed.pool_by_name[DENSE], [(low, high, thin) for low, high in pairwise(ends)])
 
 
 def paid(chain: LocalChain, pool: str, sold: str, amount_raw: int) -> int:
     """What the deployed QuoterV2 says."""
-    info = chain.deployed.pool_info[pool]
+    info = chain.deployed.pool_by_name[pool]
     token_in = chain.tokens[sold].address
     token_out = info.token1.address if info.token0.address == token_in else info.token0.address
     quoter = chain.contract(chain.addresses.quoter_v2, npm_artifact(QUOTER_V2)).functions
@@ -141,7 +141,7 @@ def test_paper_goes_on_there_too_and_is_filled_on_more_ticks(anvil_chain: LocalC
         assert plan is not None
         assert swap is not None
         assert max(abs(share - 5_000) for _, share in plan.weights_after_bps if share) <= 10
-        assert swap.net(chain.wallet.address)[chain.tokens["USDC"].address] == sum(leg.amount_out_raw for leg in plan.legs)
+        assert swap.net_transfers(chain.wallet.address)[chain.tokens["USDC"].address] == sum(leg.amount_out_raw for leg in plan.legs)
 
 
 def test_an_order_that_waits_goes_on_there_too(anvil_chain: LocalChain, tmp_path: Path) -> None:

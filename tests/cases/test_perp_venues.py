@@ -90,7 +90,7 @@ def test_the_account_has_its_margin_and_dated_prices(desk: Desk) -> None:
     account = margin_account(read)
     assert account is not None
     assert read.layer(FuturesReading).unknown == ""
-    assert margin.account_value_raw(account) == 10_000 * account.quote.unit == margin.free_raw(account)
+    assert margin.account_value_raw(account) == 10_000 * account.quote.unit == margin.free_margin_raw(account)
     [market] = account.markets
     assert 0 <= step.snapshot.head.timestamp_s - market.index_s < 600
     assert abs(market.mark / market.index - 1) < Fraction(5, 100)

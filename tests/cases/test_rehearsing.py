@@ -32,13 +32,13 @@ def test_the_smallest_trade_goes_there_and_back_as_predicted_and_is_by_hand(anvi
         done: Rehearsal = rehearsal.rehearse_trade(agent, send=True, confirm=sure)
         assert (done.state, done.verdict) == ("done", "as predicted")
         there, back = done.legs
-        assert (there.sold.label, there.bought.label, back.sold.label, back.bought.label) == ("USDC", "WETH", "WETH", "USDC")
-        assert there.received_raw == there.predicted_raw == back.sold_raw
+        assert (there.token_in.label, there.token_out.label, back.token_in.label, back.token_out.label) == ("USDC", "WETH", "WETH", "USDC")
+        assert there.received_raw == there.predicted_raw == back.amount_in_raw
         assert back.received_raw == back.predicted_raw
         after = purse(chain)
         assert after.raw["WETH"] == before.raw["WETH"]
-        assert before.raw["USDC"] - after.raw["USDC"] == there.sold_raw - back.received_raw > 0
-        assert 10 * USD <= there.sold_raw < 10_000 * USD
+        assert before.raw["USDC"] - after.raw["USDC"] == there.amount_in_raw - back.received_raw > 0
+        assert 10 * USD <= there.amount_in_raw < 10_000 * USD
         assert 0 < done.cost < done.predicted_cost * 3
         assert all(0 < way.gas_used < way.gas_predicted * 2 for way in done.legs)
         plans = [

@@ -65,7 +65,7 @@ class Done:
             flows = store.balances.expected().transfers
         assert now.nonce - self.before.nonce == len(mined)
         assert swap.receipt is not None
-        net = swap.receipt.net(chain.wallet.address)
+        net = swap.receipt.net_transfers(chain.wallet.address)
         assert {chain.tokens[s].address: raw - self.before.raw[s] for s, raw in now.raw.items() if raw != self.before.raw[s]} == net
         gas_wei = sum(intent.receipt.gas_cost_wei for intent in mined if intent.receipt is not None)
         assert self.before.native_wei - now.native_wei == gas_wei == history.budgets.gas_24h_wei - self.gas_before_wei

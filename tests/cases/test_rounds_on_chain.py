@@ -35,7 +35,7 @@ def swaps(outcome: StepOutcome) -> list[Intent]:
 
 def sold(intent: Intent, chain: LocalChain) -> int:
     assert intent.receipt is not None
-    return -intent.receipt.net(chain.wallet.address)[chain.tokens["WETH"].address]
+    return -intent.receipt.net_transfers(chain.wallet.address)[chain.tokens["WETH"].address]
 
 
 @pytest.mark.slow

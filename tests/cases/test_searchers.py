@@ -127,6 +127,6 @@ def test_the_report_tells_the_best_turn_and_the_worst_loss_of_all_and_counts_wha
         Turn(Fraction(20), OutcomeKind.DONE, *map(Fraction, (2, 10, 9, 1_000, 3, 4, 6))),
         Turn(Fraction(30), OutcomeKind.FAILED, *map(Fraction, (-7, 1, 1, 0))),
     ]
-    row = report.row(ONE_POOL, "rebalancer", TACTICS[0], turns)
+    row = report.summary_row(ONE_POOL, "rebalancer", TACTICS[0], turns)
     assert (row["best_size_usd"], row["profit_bps"], row["loss_bps"], row["worst_loss_bps"], row["limit_bps"]) == (10, 50, 80, 100, 90)
     assert (row["sizes_tried"], row["carried_out"], row["violations"]) == (3, 2, 1)

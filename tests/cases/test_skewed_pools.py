@@ -43,14 +43,14 @@ def skewed(chain: LocalChain, pools: Sequence[str], sold: str, size: str) -> Ite
         got[pool] = chain.swap(pool, sold, int(raw))
     yield
     for pool, raw in got.items():
-        info = chain.deployed.pool_info[pool]
+        info = chain.deployed.pool_by_name[pool]
         chain.swap(pool, (info.token1 if info.token0.symbol == sold else info.token0).symbol, raw)
 
 
 def healed(chain: LocalChain, pools: Sequence[str]) -> None:
     """These pools are back at the world price."""
     for pool in pools:
-        chain.arbitrage(chain.deployed.pool_info[pool])
+        chain.arbitrage(chain.deployed.pool_by_name[pool])
 
 
 def step(chain: LocalChain, agent: Agent, held: Mapping[str, int] = HELD) -> tuple[StepOutcome, Purse]:

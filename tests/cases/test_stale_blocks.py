@@ -52,7 +52,7 @@ def rich(chain: LocalChain, wallet: str) -> dict[str, object]:
 
 def moves_on(chain: LocalChain, blocks: int) -> None:
     """So many blocks; in the first WETH rises by more than 5 % in the pool."""
-    token1, before = chain.deployed.pool_info[POOL].token1, price_now(chain, POOL)
+    token1, before = chain.deployed.pool_by_name[POOL].token1, price_now(chain, POOL)
     begin = chain.w3.eth.block_number
     chain.swap(POOL, "USDC", 12_500_000 * 10**6)
     rise = price_now(chain, POOL) / before if token1 == chain.tokens["USDC"].address else before / price_now(chain, POOL)

@@ -144,7 +144,7 @@ def test_every_move_of_a_transaction_is_on_record_in_order(anvil_chain: LocalCha
         for movement in agent.context.store.budgets.movements():
             deltas[movement.token] = deltas.get(movement.token, 0) + movement.delta_raw
         _, _, receipt = swap_of(outcome)
-        assert all(deltas[token] == raw for token, raw in receipt.net(chain.wallet.address).items() if raw)
+        assert all(deltas[token] == raw for token, raw in receipt.net_transfers(chain.wallet.address).items() if raw)
 
 
 def test_an_endpoint_that_goes_away_in_mid_step_is_told_and_the_transaction_is_followed_later(

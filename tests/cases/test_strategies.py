@@ -92,7 +92,7 @@ def test_opposite_strategies_send_nothing_where_they_cancel_and_one_net_trade_wh
         assert abs(weight(chain, agent, "up") - Fraction(7, 10)) < NEAR
         assert abs(weight(chain, agent, "down") - Fraction(3, 10)) < NEAR
         costs = {one.name: one.costs for one in books(agent).strategies}
-        moved = receipt.net(chain.wallet.address)
+        moved = receipt.net_transfers(chain.wallet.address)
         prices = {drift.token: drift.price for drift in done.decided.drifts}
         assert sum(costs.values()) == -sum(raw * prices[token] for token, raw in moved.items())
         assert min(costs.values()) > 0

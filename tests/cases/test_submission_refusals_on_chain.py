@@ -78,7 +78,7 @@ def test_a_token_that_refuses_only_the_router_is_left_and_the_other_stop_is_sold
         chain.send(token.functions.setBlacklisted(router, False))
         sold = agent.rebalance(send=True, confirm=yes)
         assert sold.plan is not None
-        assert sold.plan.exits
+        assert sold.plan.is_exit
         assert chain.balance("GUEST") < before.raw["GUEST"]
         assert store.budgets.history(chain.clock.now_s()).failures.submission_refusals == ()
         chain.send(token.functions.setBlacklisted(router, True))

@@ -102,7 +102,7 @@ def test_a_token_that_keeps_a_part_of_each_transfer_is_left_alone_and_the_others
 def test_a_token_that_shuts_one_of_ours_out_says_whom(anvil_chain: LocalChain, tmp_path: Path, who: str) -> None:
     chain = anvil_chain
     address, tell = prepared(chain, "BlocklistToken")
-    pool = next(pool.address for pool in chain.deployed.pool_info.values() if "GUEST" in (pool.token0.symbol, pool.token1.symbol))
+    pool = next(pool.address for pool in chain.deployed.pool_by_name.values() if "GUEST" in (pool.token0.symbol, pool.token1.symbol))
     at = {"wallet": chain.wallet.address, "router": chain.addresses.swap_router_02, "pool": pool}[who]
     fund(chain, {**dict.fromkeys(FOUR, 10_000), "GUEST": 40_000})
     tell("setBlacklisted", at, True)
@@ -136,7 +136,7 @@ def test_a_token_that_can_be_bought_and_sold_in_crumbs_only_is_never_bought(anvi
     """What a pool pays out goes, and one whole coin goes back: only the amount of the plan shows the trap."""
     chain = anvil_chain
     address, tell = prepared(chain, "HoneypotToken")
-    pool = next(pool.address for pool in chain.deployed.pool_info.values() if "GUEST" in (pool.token0.symbol, pool.token1.symbol))
+    pool = next(pool.address for pool in chain.deployed.pool_by_name.values() if "GUEST" in (pool.token0.symbol, pool.token1.symbol))
     tell("close", pool, 10**18)
     rebalanced_without(chain, tmp_path, address, TokenFinding.HONEYPOT, usd=0)
     assert chain.balance("GUEST") == 0

@@ -180,7 +180,7 @@ def test_an_exit_goes_before_the_next_part(anvil_chain: LocalChain, tmp_path: Pa
         chain.mine(3)
         fired = look(agent)
         plan, _, _ = swap_of(fired)
-        assert plan.exits
+        assert plan.is_exit
         assert "stop_loss" in fired.reason
 
 

@@ -63,7 +63,7 @@ PLANNED: dict[bytes, bytes] = {}
 """Solutions of planning problems by all that a problem consists of."""
 
 
-def _planned_once(*problem: Any, solve: Callable[..., Any] = planner._within_plan_cost) -> Any:
+def _planned_once(*problem: Any, solve: Callable[..., Any] = planner._best_within_plan_cost) -> Any:
     """What the solver finds: desks begin alike, and a test asks for the same plan in several forms, so that most of their commands
     have a problem to solve that another has solved.
     """
@@ -79,7 +79,7 @@ def desk(
 ) -> Iterator[Desk]:
     """A desk at the served chain as it was served; what the test does is undone."""
     if SHORTCUTS:
-        monkeypatch.setattr(planner, "_within_plan_cost", _planned_once)
+        monkeypatch.setattr(planner, "_best_within_plan_cost", _planned_once)
     source, about = served
     config = tmp_path / "trimtab.toml"
     for ending in STORE_ENDINGS:
@@ -102,7 +102,7 @@ def desk(
 
 def _runner(chain: LocalChain, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Said]:
     if SHORTCUTS:
-        monkeypatch.setattr(planner, "_within_plan_cost", _planned_once)
+        monkeypatch.setattr(planner, "_best_within_plan_cost", _planned_once)
     # Tests that share this chain may have moved its time away from the machine's.
     monkeypatch.setattr(wiring.SystemClock, "now_s", lambda _: chain.clock.now_s())
     monkeypatch.setenv("COLUMNS", "160")

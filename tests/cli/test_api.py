@@ -18,7 +18,7 @@ if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.env
     pytest.skip("the API needs the extra dashboard", allow_module_level=True)
 
 from agent.web.api import gate
-from agent.web.api.gate import PREFIX, PROBES
+from agent.web.api.gate import API_PREFIX, PROBE_PATHS
 from tests.cli.tools import Desk, Said, forked
 from tests.support.api import Client
 from tests.support.dashboards import HereBoard, Served
@@ -49,7 +49,7 @@ def server(desk: Desk) -> Iterator[Client]:
 
 @pytest.fixture
 def unlimited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate.RateLimit, "wait_s", lambda _: 0)
+    monkeypatch.setattr(gate.RateLimit, "count_call", lambda _: 0)
 
 
 def is_sent_as_nothing(value: Any) -> bool:
@@ -66,8 +66,8 @@ def examine(server: Client, examples: int) -> int:
     from schemathesis.generation import GenerationMode
 
     home = f"http://localhost:{server.served.port}"
-    schema = schemathesis.openapi.from_url(f"{home}{PREFIX}/openapi.json")
-    schema.config.update(base_url=f"{home}{PREFIX}")
+    schema = schemathesis.openapi.from_url(f"{home}{API_PREFIX}/openapi.json")
+    schema.config.update(base_url=f"{home}{API_PREFIX}")
     schema.config.checks.negative_data_rejection.expected_statuses.append("413")  # too long for its schema, and for the server
     called, calls, bearer = set[tuple[str, str]](), 0, {"Authorization": f"Bearer {server.token}"}
     for found in schema.get_all_operations():
@@ -87,9 +87,9 @@ def examine(server: Client, examples: int) -> int:
                 assume(not any(map(is_sent_as_nothing, (case.query or {}).values())))
                 calls += 1
                 called.add((case.method.lower(), case.path))
-                probe = case.path in PROBES
+                probe = case.path in PROBE_PATHS
                 declared = [not_a_server_error] if probe else []  # 503 is the answer about a run that is paused
-                case.call_and_validate(headers=bearer, base_url=home if probe else home + PREFIX, excluded_checks=declared)
+                case.call_and_validate(headers=bearer, base_url=home if probe else home + API_PREFIX, excluded_checks=declared)
 
             call()
     operations = schema.raw_schema["paths"].items()
@@ -117,52 +117,52 @@ def test_each_document_is_that_of_its_command_and_of_the_openapi_document(desk: 
         "/pnl?period=day&benchmark=WETH&last=3": ("pnl", "--period", "day", "--benchmark", "WETH", "--last", "3"),
         "/orders": ("orders",), "/alerts": ("alerts",),
     }  # fmt: skip
-    found = {path: server.ask(PREFIX + path) for path in commands}
+    found = {path: server.ask(API_PREFIX + path) for path in commands}
     commands["/explain"] += (found["/explain"].json["step"],)  # the commands below write newer steps
     for path, command in commands.items():
         assert without_latency(found[path].json) == without_latency(desk.ask(*command)), path
     older = found["/history?limit=2"].headers["link"].split("<")[1].split(">")[0]
     assert server.ask(older).json["steps"] == desk.ask("history", "--limit", "4")["steps"][2:]
-    assert server.ask(f"{PREFIX}/explain/{'0' * 26}").code == "unknown"
-    assert server.ask(f"{PREFIX}/history?before=none").code == "unknown"
-    assert server.ask(f"{PREFIX}/pnl?benchmark=NONE").code == "unknown"
-    assert server.ask(f"{PREFIX}/positions").code == "not_configured"
+    assert server.ask(f"{API_PREFIX}/explain/{'0' * 26}").code == "unknown"
+    assert server.ask(f"{API_PREFIX}/history?before=none").code == "unknown"
+    assert server.ask(f"{API_PREFIX}/pnl?benchmark=NONE").code == "unknown"
+    assert server.ask(f"{API_PREFIX}/positions").code == "not_configured"
     assert examine(server, 2) >= 15
     assert desk.ask("token", "revoke", "test")["state"] == "revoked"
     assert [one["state"] for one in desk.ask("token", "list")["tokens"]] == ["revoked"]
-    assert server.ask(f"{PREFIX}/status").code == "token_revoked"
+    assert server.ask(f"{API_PREFIX}/status").code == "token_revoked"
     events = [(one["event"], one["user"], one["detail"]) for one in desk.ask("user", "log")["events"]]
     assert events == [("token_revoked", "test", ""), ("token_added", "test", "read plan control")]
 
 
 def test_a_control_is_queued_once_whatever_is_repeated_and_binds_the_shown_plan(desk: Desk, server: Client) -> None:
     server.token = desk.ask("token", "add", "steers", "--scope", "control", "--scope", "read")["token"]
-    assert server.ask(f"{PREFIX}/controls", "POST", '{"kind": "pause"}').code == "parameter", "it needs an Idempotency-Key"
-    unshown = server.ask(f"{PREFIX}/controls", "POST", json.dumps({"kind": "rebalance", "plan_hash": "0" * 64}), Idempotency_Key="a")
+    assert server.ask(f"{API_PREFIX}/controls", "POST", '{"kind": "pause"}').code == "parameter", "it needs an Idempotency-Key"
+    unshown = server.ask(f"{API_PREFIX}/controls", "POST", json.dumps({"kind": "rebalance", "plan_hash": "0" * 64}), Idempotency_Key="a")
     assert (unshown.status, unshown.code) == (409, "not_shown")
     edit = {"kind": "edit", "arguments": [{"name": "target", "value": "WETH=29%"}, {"name": "target", "value": "USDC=21%"}]}
-    shown = server.ask(f"{PREFIX}/controls/preview", "POST", json.dumps(edit))
+    shown = server.ask(f"{API_PREFIX}/controls/preview", "POST", json.dumps(edit))
     assert shown.status == 200
     assert shown.json["state"] == "planned"
     body = json.dumps({**edit, "plan_hash": shown.json["plan_hash"]})
-    first, again = (server.ask(f"{PREFIX}/controls", "POST", body, Idempotency_Key="b") for _ in range(2))
+    first, again = (server.ask(f"{API_PREFIX}/controls", "POST", body, Idempotency_Key="b") for _ in range(2))
     assert first.status == again.status == 202
     assert first.json == again.json
     assert (first.json["origin"], first.json["asked_by"], first.json["state"]) == ("api", "steers", "queued")
     assert server.ask(first.headers["location"]).json == first.json
-    other = server.ask(f"{PREFIX}/controls", "POST", '{"kind": "resume"}', Idempotency_Key="b")
+    other = server.ask(f"{API_PREFIX}/controls", "POST", '{"kind": "resume"}', Idempotency_Key="b")
     assert (other.status, other.code) == (409, "key_used")
-    assert len(server.ask(f"{PREFIX}/controls").json["controls"]) == 1
+    assert len(server.ask(f"{API_PREFIX}/controls").json["controls"]) == 1
 
     paused = server.ask(
-        f"{PREFIX}/controls", "POST", '{"kind": "pause", "arguments": [{"name": "reason", "value": "x"}]}', Idempotency_Key="c"
+        f"{API_PREFIX}/controls", "POST", '{"kind": "pause", "arguments": [{"name": "reason", "value": "x"}]}', Idempotency_Key="c"
     )
     assert paused.json["state"] == "done"
     assert desk.ask("status")["paused"]
     desk.ask("resume")
-    server.ask(f"{PREFIX}/controls", "POST", '{"kind": "pause", "arguments": [{"name": "reason", "value": "x"}]}', Idempotency_Key="c")
+    server.ask(f"{API_PREFIX}/controls", "POST", '{"kind": "pause", "arguments": [{"name": "reason", "value": "x"}]}', Idempotency_Key="c")
     assert not desk.ask("status")["paused"], "a repeated request does not pause again"
-    assert without_latency(server.ask(f"{PREFIX}/controls?limit=5").json) == without_latency(desk.ask("controls", "--limit", "5"))
+    assert without_latency(server.ask(f"{API_PREFIX}/controls?limit=5").json) == without_latency(desk.ask("controls", "--limit", "5"))
 
 
 @pytest.mark.slow
@@ -183,4 +183,4 @@ def test_futures_are_those_of_their_commands(bare: Callable[..., Said], futures_
     with Served(board=HereBoard(str(config), config.with_name("local.db"))) as found:
         client = Client(found, made["token"])
         for command in ("positions", "margin", "funding", "status"):
-            assert without_latency(client.ask(f"{PREFIX}/{command}").json) == without_latency(told(command)), command
+            assert without_latency(client.ask(f"{API_PREFIX}/{command}").json) == without_latency(told(command)), command

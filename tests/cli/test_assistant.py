@@ -22,7 +22,7 @@ from mcp.types import CallToolResult, TextResourceContents
 from agent.errors import ConfigError, OperatorNeeded, Refused, TrimtabError
 from agent.store.files.secret import secret_path
 from agent.web.api import assistant
-from agent.web.api.assistant import INSTRUCTIONS, NOTICE, Assistant, as_data
+from agent.web.api.assistant import DATA_NOTICE, INSTRUCTIONS, Assistant, escape_texts
 from agent.web.reading import _call
 from tests.cli.test_api import without_latency
 from tests.cli.tools import SECRET, Desk
@@ -53,7 +53,7 @@ def test_an_assistant_gets_the_documents_of_the_commands_as_data_and_can_change_
             async with stdio_client(program, errlog=errors) as (read, write), ClientSession(read, write) as session:
                 began = await session.initialize()
                 assert began.instructions == INSTRUCTIONS
-                assert NOTICE in INSTRUCTIONS
+                assert DATA_NOTICE in INSTRUCTIONS
                 tools = (await session.list_tools()).tools
                 assert {tool.name for tool in tools} == {"status", "plan", "explain", "history", "pnl", "controls"}
                 assert all(tool.annotations and tool.annotations.read_only_hint for tool in tools)
@@ -90,7 +90,7 @@ def test_an_assistant_gets_the_documents_of_the_commands_as_data_and_can_change_
     }  # fmt: skip
     for name, document in told.items():
         given = found[name].structured_content
-        assert given["notice"] == NOTICE
+        assert given["notice"] == DATA_NOTICE
         assert SECRET not in text_of(found[name])
         assert without_latency(given["document"]) == without_latency(document), name
     assert sent(desk) == before
@@ -190,7 +190,7 @@ def text_of(result: CallToolResult) -> str:
     ],
 )
 def test_what_an_eye_does_not_see_is_escaped_for_an_assistant_too(hostile: str, shown: str) -> None:
-    assert as_data({hostile: [{"reason": hostile, "raw": "1", "count": 2, "none": None}]}) == {
+    assert escape_texts({hostile: [{"reason": hostile, "raw": "1", "count": 2, "none": None}]}) == {
         shown: [{"reason": shown, "raw": "1", "count": 2, "none": None}]
     }
 

@@ -146,7 +146,7 @@ def test_nothing_that_lives_says_a_secret_of_itself(planted: Desk) -> None:
 PLACES = {
     "signing": (LocalAccount, "sign_transaction"),
     "asking": (urllib3.connectionpool.HTTPConnectionPool, "urlopen"),
-    "writing": (IntentStore, "intend"),
+    "writing": (IntentStore, "add_intent"),
 }
 
 

@@ -289,4 +289,4 @@ def test_a_step_without_an_outcome_has_a_reason_in_the_history(desk: Desk) -> No
 
 @pytest.mark.usefixtures("desk")
 def test_a_run_without_shortcuts_solves_each_plan_anew() -> None:
-    assert (planner._within_plan_cost.__name__ == "_planned_once") is SHORTCUTS
+    assert (planner._best_within_plan_cost.__name__ == "_planned_once") is SHORTCUTS

@@ -17,7 +17,7 @@ if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.env
 
 from agent.localchain.nodes import free_port
 from agent.web.access import Access
-from agent.web.api.gate import PREFIX
+from agent.web.api.gate import API_PREFIX
 from agent.web.pages import PAGES, value_at
 from agent.web.reach import Reach
 from tests.cli.tools import SECRET, Desk
@@ -45,7 +45,7 @@ def compared(desk: Desk, page: str, told: dict[str, Any]) -> tuple[set[str], str
     """Compare a page, read anew after a login, with documents of commands at the same block; return the paths of its figures, and it."""
     access = Access(Reach(port=1))
     access.set_users({1: ("ann", False)})
-    cookie = f"trimtab-1={access.begin(1)}"
+    cookie = f"trimtab-1={access.begin_session(1)}"
     with Served(access, HereBoard(str(desk.config), desk.config.with_name("trimtab.db"))) as served:
         end, names = time.monotonic() + PATIENCE_S, set[str]()
         while not names >= told.keys():  # each read of the page has ended
@@ -147,7 +147,7 @@ def test_no_page_and_no_answer_of_the_api_has_the_secret_of_an_endpoint(desk: De
     with Served(board=HereBoard(str(desk.config), desk.config.with_name("trimtab.db"))) as served:
         client, paths = (
             Client(served, token),
-            [f"{PREFIX}/{name}" for name in ("status", "plan", "alerts", "orders", "endpoints", "settings")],
+            [f"{API_PREFIX}/{name}" for name in ("status", "plan", "alerts", "orders", "endpoints", "settings")],
         )
         found = {path: client.ask(path) for path in paths}
         assert {answer.status for answer in found.values()} == ({200} if answers else {200, 503})

@@ -70,7 +70,7 @@ def test_each_answer_is_checked_and_changeable_and_the_config_is_what_was_shown(
         past = template_result(one.name)
         assert past is not None
         assert f" {one.name}: " in flat
-        assert f"; from {one.least} USDC" in flat
+        assert f"; from {one.minimum_capital} USDC" in flat
         assert f"{float(past['return']) * 100:+.1f} % (held {float(past['return_of_holding']) * 100:+.1f} %)" in flat
     assert "docs/alerts.md" in shown
     assert all(prompt.strip() in shown for prompt, _ in ANSWERS)
@@ -286,7 +286,7 @@ def test_a_wrong_answer_is_refused_and_no_secret_repeated(answer: str, text: str
 def test_every_template_has_a_past_result_and_a_least_capital() -> None:
     known = guide.baskets("ethereum")
     assert [one.name for one in known] == list(PORTFOLIO_TEMPLATES)
-    assert all(one.past is not None and float(one.least.replace(",", "")) > 0 for one in known)
+    assert all(one.past is not None and float(one.minimum_capital.replace(",", "")) > 0 for one in known)
 
 
 def test_the_config_of_a_local_chain_passes_doctor_and_leads_to_a_plan(

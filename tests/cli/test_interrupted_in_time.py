@@ -17,7 +17,7 @@ import pytest
 from agent.chain.endpoints import Endpoint
 from agent.chain.rpc import RpcCall
 from agent.cli.display import terminal
-from agent.cli.display.terminal import PATIENCE_S
+from agent.cli.display.terminal import KILL_DELAY_S
 from agent.store.database import Database
 from tests.cli.test_interruption import pending, require_sound, until_something_waits
 from tests.cli.test_sending import nonce
@@ -26,7 +26,7 @@ from tests.cli.tools import Desk, Forked, Said, forked
 SOON_S = 1.5
 """For an end on the spot, on a busy machine too."""
 HASTE_S = 1.0
-"""What the processes of most tests take for PATIENCE_S and RUN_PATIENCE_S."""
+"""What the processes of most tests take for KILL_DELAY_S and RUN_KILL_DELAY_S."""
 TWO_THREADS = """
 import signal, threading, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -58,7 +58,7 @@ def for_ever(*_: object, **__: object) -> None:
 
 
 def hasty() -> None:
-    terminal.PATIENCE_S = terminal.RUN_PATIENCE_S = HASTE_S
+    terminal.KILL_DELAY_S = terminal.RUN_KILL_DELAY_S = HASTE_S
 
 
 def leaking_at_the_end() -> None:
@@ -117,7 +117,7 @@ def test_ctrl_c_while_an_endpoint_is_silent_ends_it(desk: Desk, silent: str) -> 
     desk.edit((url, silent))
     child = forked(desk, "rebalance", "--send", "--yes", "--json")
     began()
-    require_told(interrupted(child, within_s=PATIENCE_S + SOON_S))
+    require_told(interrupted(child, within_s=KILL_DELAY_S + SOON_S))
     desk.edit((silent, url))
     require_sound(desk, before)
 
@@ -188,5 +188,5 @@ def test_threads_that_the_interpreter_would_wait_for_hold_no_end_back(desk: Desk
             assert process.poll() is None
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=PATIENCE_S + 5)
+        out, err = process.communicate(timeout=KILL_DELAY_S + 5)
     require_told(Said(process.returncode, out, err))

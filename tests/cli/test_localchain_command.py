@@ -21,7 +21,7 @@ import pytest
 from rich.console import Console
 
 from agent.app import local
-from agent.app.local import CONFIG_MARKER, DEMO_BANNER, SMALL_WORLD, publish, recorded_days
+from agent.app.local import CONFIG_MARKER, DEMO_BANNER, SMALL_WORLD, publish_config, recorded_days
 from agent.cli import history, ledger
 from agent.cli.display import tables
 from agent.errors import ConfigError
@@ -144,9 +144,9 @@ def test_a_second_served_chain_takes_the_place_of_the_first(desk: Desk, bare: Ca
     """Its store begins anew: the nonces and blocks of the first are not its own."""
     config = tmp_path / "again.toml"
     chain = attach(desk)
-    publish(chain, config)
+    publish_config(chain, config)
     assert bare("rebalance", "--config", str(config), "--json").code == 0
-    publish(chain, config)
+    publish_config(chain, config)
     assert bare("history", "--config", str(config), "--json").json["steps"] == []
     assert list(tmp_path.glob("old-*-again.db"))
 

@@ -112,12 +112,12 @@ def test_margin_is_deposited_and_withdrawn_by_command(perps: LocalPerps, run: Ru
     left = run("stop", "--json").json["futures"]
     assert "margin" in left
     assert not any(symbol in left for symbol in held)
-    usdc, free_raw = perps.chain.balance("USDC", wallet), margin.free_raw(read_now(perps, wallet))
+    usdc, free_raw = perps.chain.balance("USDC", wallet), margin.free_margin_raw(read_now(perps, wallet))
     emptied = run("margin", "--withdraw", "all", "--send", "--yes", "--json")
     assert emptied.json["outcome"] == "done", emptied
     assert perps.chain.balance("USDC", wallet) - usdc == free_raw * 10**6 // WAD
     assert free_raw > 9_000 * WAD
-    assert margin.free_raw(read_now(perps, wallet)) < WAD // 10**6
+    assert margin.free_margin_raw(read_now(perps, wallet)) < WAD // 10**6
     nothing = run("margin", "--withdraw", "all", "--send", "--yes")
     assert (nothing.code, "no margin is free" in nothing.err) == (EXIT_REFUSED, True), nothing
 

@@ -116,7 +116,8 @@ def test_a_mistake_in_a_search_is_named(bare: Bare, prices: Path, more: tuple[st
 
 def test_an_enormous_search_is_not_begun_unasked(bare: Bare, prices: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "agent.app.research.trials.estimate_work", lambda job, rest, cores: WorkEstimate(len(job.choices), job.table.bars, 40_000.0, 2, 3)
+        "agent.app.research.trials.estimate_work",
+        lambda job, rest, cores: WorkEstimate(len(job.choices), job.table.bar_count, 40_000.0, 2, 3),
     )
     line = ("tune", "--prices", str(prices), *WISHES, *BANDS, "--json", "--out", str(tmp_path / "kept"))
     said = bare(*line)
@@ -129,7 +130,8 @@ def test_an_enormous_search_is_not_begun_unasked(bare: Bare, prices: Path, tmp_p
 
 def test_somebody_at_a_terminal_is_asked_with_the_estimate(bare: Bare, prices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "agent.app.research.trials.estimate_work", lambda job, rest, cores: WorkEstimate(len(job.choices), job.table.bars, 40_000.0, 1, 3)
+        "agent.app.research.trials.estimate_work",
+        lambda job, rest, cores: WorkEstimate(len(job.choices), job.table.bar_count, 40_000.0, 1, 3),
     )
     monkeypatch.setattr("agent.cli.trials.is_interactive", lambda: True)
     asked: list[str] = []
@@ -275,9 +277,9 @@ def test_a_scheduler_that_dies_is_told_and_the_same_search_goes_on_with_the_next
     assert 2 <= len(before) < 6
     with clusters(port):
         found = api.run_tune(asked, scheduler=address, folder=kept)
-    assert found.resumed == len(before)
+    assert found.resumed_runs == len(before)
     assert {one.name: one.stat().st_mtime_ns for one in kept.glob("runs-*.parquet") if one.name in before} == before
-    here = api.run_tune(replace(asked, full=False))
+    here = api.run_tune(replace(asked, uses_full_step=False))
     assert len(found.results) == 5
     assert all(one.values == pytest.approx(other.values, rel=1e-5) for one, other in zip(found.results, here.results, strict=True))
 
@@ -285,7 +287,7 @@ def test_a_scheduler_that_dies_is_told_and_the_same_search_goes_on_with_the_next
 def test_a_scheduler_that_is_not_there_is_named(prices: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("distributed")
     asked = api.prepare_tune(prices, api.MarketOptions(), api.TuneOptions(band="20%rel", full=True), PORTFOLIO)
-    monkeypatch.setattr("agent.backtest.workers.PATIENCE_S", 1)
+    monkeypatch.setattr("agent.backtest.workers.SCHEDULER_TIMEOUT_S", 1)
     with raises_code(Retryable, "scheduler"):
         api.run_tune(asked, scheduler=f"tcp://127.0.0.1:{free_port()}")
     monkeypatch.setitem(sys.modules, "distributed", None)

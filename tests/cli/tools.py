@@ -197,7 +197,7 @@ def attach(desk: Desk) -> LocalChain:
         kinds={spec.symbol: spec.kind for spec in DEFAULT_WORLD.tokens},
         prices_usd={spec.symbol: spec.price_usd for spec in DEFAULT_WORLD.tokens},
         feeds=desk.about["feeds"],
-        pool_info={},
+        pool_by_name={},
         ticks={},
     )
     return chain

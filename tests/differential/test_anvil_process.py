@@ -115,7 +115,7 @@ def served(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], int, Path]]:
     process.communicate(timeout=10)
 
 
-def require_fresh(transport: EndpointProvider) -> None:
+def require_unexpired(transport: EndpointProvider) -> None:
     """One block and another, a heartbeat apart, with nobody's help."""
 
     def block() -> dict[str, str]:
@@ -140,7 +140,7 @@ def test_serve_writes_a_working_config_keeps_its_head_fresh_and_stops_when_told(
     assert int(transport.call("eth_chainId", []), 16) == config.chain.chain_id
     assert transport.call("eth_getCode", [config.portfolio.assets[0].address, "latest"]) != "0x"
     assert (config.limits.head_age or 0) > HEARTBEAT_S
-    require_fresh(transport)
+    require_unexpired(transport)
     process.send_signal(number)
     assert process.wait(timeout=30) == 0
     assert within(20, lambda: not listens(port))

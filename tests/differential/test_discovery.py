@@ -23,7 +23,7 @@ def test_every_pool_of_the_chain_is_found_with_its_tokens_fee_and_spacing(local_
     found = {pool.address: pool for pool in pools(local_chain)}
     assert set(found) == set(local_chain.pools.values())
     spacing = {100: 1, 500: 10, 3000: 60, 10_000: 200}
-    for info in local_chain.deployed.pool_info.values():
+    for info in local_chain.deployed.pool_by_name.values():
         pool = found[info.address]
         assert (pool.token0, pool.token1, pool.fee_pips) == (info.token0.address, info.token1.address, info.fee_pips)
         assert pool.kind is (PoolKind.V2 if info.version == 2 else PoolKind.V3)

@@ -156,7 +156,7 @@ def test_the_observations_that_a_pool_keeps_are_read(anvil_chain: LocalChain) ->
 
 def test_code_hashes_equal_the_hash_of_the_code_and_are_zero_without_code(anvil_chain: LocalChain) -> None:
     addresses = (anvil_chain.addresses.swap_router_02, anvil_chain.tokens["WETH"].address, anvil_chain.wallet.address, "0x" + "99" * 20)
-    seen = reader(anvil_chain, code=addresses).snapshot()
+    seen = reader(anvil_chain, code_addresses=addresses).snapshot()
     for one in seen.code_hashes:
         code = bytes(anvil_chain.w3.eth.get_code(one.address))
         assert one.hash == ("0x" + bytes(keccak(code)).hex() if code else "0x" + "00" * 32)

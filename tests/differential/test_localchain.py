@@ -23,14 +23,14 @@ WEEK_S = 7 * 24 * 3600
 
 def _distance(chain: LocalChain, name: str) -> Fraction:
     """How far the pool's price is from the world price, relative."""
-    pool = chain.deployed.pool_info[name]
+    pool = chain.deployed.pool_by_name[name]
     return abs(price_now(chain, name) / chain.pool_price(pool.token0.symbol, pool.token1.symbol) - 1)
 
 
 def test_the_world_is_as_wide_as_the_description_asks(local_chain: LocalChain) -> None:
     assert {token.decimals for token in local_chain.tokens.values()} == {6, 8, 18}
     assert len(local_chain.tokens) == 5
-    fees = {(pool.version, pool.fee_pips) for pool in local_chain.deployed.pool_info.values()}
+    fees = {(pool.version, pool.fee_pips) for pool in local_chain.deployed.pool_by_name.values()}
     assert fees == {(2, 3_000), (3, 100), (3, 500), (3, 3_000), (3, 10_000)}
     assert len(local_chain.pools) == len(set(local_chain.pools.values())) >= 8
 
@@ -41,7 +41,7 @@ def test_every_pool_starts_at_the_seeded_price(local_chain: LocalChain) -> None:
 
 
 def test_v3_liquidity_lies_in_overlapping_ranges(anvil_chain: LocalChain) -> None:
-    for name, pool in anvil_chain.deployed.pool_info.items():
+    for name, pool in anvil_chain.deployed.pool_by_name.items():
         if pool.version == 3:
             state = read_pool(anvil_chain, name)
             assert isinstance(state, V3Pool)
@@ -75,7 +75,7 @@ def test_the_newest_block_is_of_now_and_the_pools_have_a_past(local_chain: Local
 
 
 def test_a_time_weighted_price_over_30_minutes_can_be_read_everywhere(local_chain: LocalChain) -> None:
-    for name, pool in local_chain.deployed.pool_info.items():
+    for name, pool in local_chain.deployed.pool_by_name.items():
         if pool.version == 3:
             contract = pool_contract(local_chain, pool).functions
             before, now = contract.observe([1_800, 0]).call()[0]
@@ -96,7 +96,7 @@ def test_feeds_answer_as_chainlink_does(local_chain: LocalChain) -> None:
 
 def test_moving_the_market_moves_every_pool_feeds_and_the_average(local_chain: LocalChain) -> None:
     local_chain.move_market({"WETH": "3456.78", "LINK": 11})
-    for name, pool in local_chain.deployed.pool_info.items():
+    for name, pool in local_chain.deployed.pool_by_name.items():
         assert _distance(local_chain, name) < Fraction(pool.fee_pips, PIPS), name
         assert _distance(local_chain, name) < Fraction(1, 10**6), name
         if pool.version == 3:
@@ -115,7 +115,7 @@ def test_the_market_moves_far_down_too(local_chain: LocalChain) -> None:
 
 
 def test_feeds_and_average_stay_behind_when_told_to(anvil_chain: LocalChain) -> None:
-    pool = anvil_chain.deployed.pool_info["v3 WETH/USDC 500"]
+    pool = anvil_chain.deployed.pool_by_name["v3 WETH/USDC 500"]
     seeded = pool_contract(anvil_chain, pool).functions.slot0().call()[1]
     anvil_chain.move_market({"WETH": 3_100}, twap_follows=False, feeds_follow=False)
     before, now = pool_contract(anvil_chain, pool).functions.observe([1_800, 0]).call()[0]

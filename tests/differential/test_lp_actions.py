@@ -23,7 +23,7 @@ V2, V3 = "v2 WETH/USDC", "v3 WETH/USDC 3000"
 
 def wanting(chain: LocalChain, pool: str, own: Sequence[ConfirmedPosition] = (), **wishes: str) -> Changes:
     """The config with one target and these positions, room for both, and a trigger that stays quiet."""
-    info = chain.deployed.pool_info[pool]
+    info = chain.deployed.pool_by_name[pool]
     if info.version == 2:
         target: dict[str, object] = {"kind": "uniswap_v2", "pair": info.address, "share": "20%"}
     else:
@@ -35,7 +35,7 @@ def wanting(chain: LocalChain, pool: str, own: Sequence[ConfirmedPosition] = (),
 
 def busy(chain: LocalChain, pool: str, seed: int, usd: int = 300_000) -> None:
     """Somebody trades both ways, about as much, and leaves fees."""
-    random, info = Random(seed), chain.deployed.pool_info[pool]
+    random, info = Random(seed), chain.deployed.pool_by_name[pool]
     for token in (info.token0, info.token1):
         chain.swap(pool, token.symbol, int(usd * random.uniform(0.97, 1.03) / chain.deployed.prices_usd[token.symbol] * 10**token.decimals))
 
@@ -75,7 +75,7 @@ def test_a_new_range_is_minted_as_planned(anvil_chain: LocalChain, tmp_path: Pat
         [done] = equal(chain, [action])
     assert done.token_id is not None
     [position] = lp.look(
-        chain, lp.refs(chain, [lp.confirmed(chain.deployed.pool_info[V3], action.contract, done.token_id, (1, 1))])
+        chain, lp.refs(chain, [lp.confirmed(chain.deployed.pool_by_name[V3], action.contract, done.token_id, (1, 1))])
     ).positions
     assert position.liquidity == action.liquidity  # type: ignore[union-attr]  # it was just minted
 

@@ -30,7 +30,7 @@ def equal(chain: LocalChain, own: ConfirmedPosition) -> tuple[int, int]:
 
 def busy(chain: LocalChain, pool: str, usd: int = 300_000) -> None:
     """Somebody trades both ways and leaves fees."""
-    info = chain.deployed.pool_info[pool]
+    info = chain.deployed.pool_by_name[pool]
     for token in (info.token0, info.token1):
         chain.swap(pool, token.symbol, int(usd / chain.deployed.prices_usd[token.symbol] * 10**token.decimals))
 
@@ -146,7 +146,7 @@ def test_a_burned_token_is_gone_before_and_after_the_agent_starts(anvil_chain: L
 def test_tokens_of_one_range_share_the_pools_account_to_the_wei(anvil_chain: LocalChain, seed: int) -> None:
     """Others in the very same range trade, collect and leave: the pool's roundings are left to the last token."""
     chain, random = anvil_chain, Random(seed)
-    info, whale = chain.deployed.pool_info[V3], chain.whale.address
+    info, whale = chain.deployed.pool_by_name[V3], chain.whale.address
     around = lp.tick(chain, V3)
     own = lp.provide_v3(chain, V3, -2, 3, 4_000, around=around)
     other = lp.provide_v3(chain, V3, -2, 3, 7_777, owner=whale, around=around)

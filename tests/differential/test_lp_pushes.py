@@ -79,7 +79,7 @@ def test_liquidity_bought_in_a_sandwich_is_overpaid_by_no_more_than_slippage(
         else:
             went += 1
             chain.swap(pool, *back)
-            place = own[0] if own else lp.confirmed(chain.deployed.pool_info[pool], action.contract, done.token_id, (1, 1))
+            place = own[0] if own else lp.confirmed(chain.deployed.pool_by_name[pool], action.contract, done.token_id, (1, 1))
             got = worth(positions.owned_amounts(lp.read(chain, place), *at), at) - before
             paid = -worth(done.moved, at)
             assert got >= paid * (1 - SLIPPAGE), f"{thousands} thousand: paid {float(paid)}, got {float(got)}"

@@ -112,8 +112,8 @@ def test_the_wallet_unwraps_by_itself(anvil_chain: LocalChain) -> None:
     wrapped, native = desk.chain.balance("WETH"), native_of(desk.chain, desk.wallet)
     receipt = desk.run(desk.tx(weth, "0x" + (WITHDRAW + raw.to_bytes(32, "big")).hex()), grant)
     assert receipt.status == 1
-    assert receipt.net(desk.wallet) == {weth: -raw}
-    assert receipt.unwrapped(weth, desk.wallet) == raw
+    assert receipt.net_transfers(desk.wallet) == {weth: -raw}
+    assert receipt.unwrapped_raw(weth, desk.wallet) == raw
     assert desk.chain.balance("WETH") == wrapped - raw
     assert native_of(desk.chain, desk.wallet) == native + raw - receipt.gas_cost_wei
 

@@ -81,8 +81,8 @@ def test_a_feed_that_had_not_spoken_for_too_long_tells_no_price(anvil_chain: Loc
 
 def test_means_of_pools_are_what_their_contracts_observed(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
-    name = next(name for name, pool in chain.deployed.pool_info.items() if pool.version == 3 and "LINK" in name)
-    info = chain.deployed.pool_info[name]
+    name = next(name for name, pool in chain.deployed.pool_by_name.items() if pool.version == 3 and "LINK" in name)
+    info = chain.deployed.pool_by_name[name]
     with agent_on(chain, tmp_path, ROOMY | {"reference.kind": ["twap"]}, TARGETS) as agent:
         for _ in range(4):
             chain.warp(HOUR_S)

@@ -30,8 +30,8 @@ def assert_equal(perps: LocalPerps, who: str) -> MarginAccount:
     assert margin.settled_value_raw(account) == perps.clearing_house.functions.getAccountValue(who).call()
     assert margin.gross_notional_raw(account) == views.getTotalAbsPositionValue(who).call()
     assert margin.debt_value_raw(account) == views.getTotalDebtValue(who).call()
-    assert margin.maintenance_raw(account) == views.getMarginRequirementForLiquidation(who).call()
-    free = margin.free_raw(account)
+    assert margin.maintenance_margin_raw(account) == views.getMarginRequirementForLiquidation(who).call()
+    free = margin.free_margin_raw(account)
     assert max(0, free) // scale == perps.vault.functions.getFreeCollateral(who).call()
     return account
 

@@ -113,7 +113,7 @@ def test_margin_is_deposited_and_withdrawn_up_to_what_is_free(perps: LocalPerps)
     send_data(perps, contracts.vault, venue.encode_deposit(token, 500 * 10**6), who)
     sent(perps, order_of(perps, who, 4 * WAD), who)
     account = read_now(perps, who)
-    free = margin.free_raw(account) // account.settlement_raw
+    free = margin.free_margin_raw(account) // account.settlement_raw
     with pytest.raises(RuntimeError, match="V_NEFC"):
         send_data(perps, contracts.vault, venue.encode_withdrawal(token, free + 10**6), who)
     send_data(perps, contracts.vault, venue.encode_withdrawal(token, free - 10**6), who)

@@ -77,7 +77,7 @@ def test_a_negative_balance_of_the_vault_is_a_debt(perps: LocalPerps) -> None:
     assert isinstance(read, MarginAccount), read
     assert read.collateral_raw == -5 * WAD
     assert margin.account_value_raw(read) == -5 * WAD
-    assert margin.free_raw(read) <= 0
+    assert margin.free_margin_raw(read) <= 0
 
 
 def test_a_position_in_another_market_makes_the_account_unknown(perps: LocalPerps) -> None:

@@ -84,7 +84,7 @@ def test_a_negative_order_sells_and_a_positive_one_buys(perps: LocalPerps, side:
 def test_an_open_notional_is_what_opening_added_to_the_quote_balance(perps: LocalPerps, side: int) -> None:
     opened(perps, side * 2 * WAD)
     assert only(perps).open_notional_raw * side < 0
-    assert only(perps).entry > 0
+    assert only(perps).entry_price > 0
 
 
 @SIDES

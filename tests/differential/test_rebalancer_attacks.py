@@ -46,7 +46,7 @@ def test_another_accounts_allowance_is_not_spent_by_the_victims_own_calldata(anv
     assert stage.context.would(data).ok, "the same call is good when the victim sends it"
     for venue, pool in ((V3, "v3 WETH/USDC 500"), (V2, "v2 WETH/USDC")):
         tokens = [stage.at("WETH"), stage.at("USDC")]
-        fee = anvil_chain.deployed.pool_info[pool].fee_pips
+        fee = anvil_chain.deployed.pool_by_name[pool].fee_pips
         own_words = raw_program(tokens, [raw_leg(tokens, venue, *tokens, fee=fee, raw=ETHER // 10)])
         for stolen in (data, own_words):
             simulated = stage.context.would(stolen, stage.thief)
@@ -56,7 +56,7 @@ def test_another_accounts_allowance_is_not_spent_by_the_victims_own_calldata(anv
 
 def test_a_thief_who_buys_in_a_genuine_pool_does_not_pay_with_the_victims_allowance(anvil_chain: LocalChain) -> None:
     stage = Stage(anvil_chain)
-    thief, info = stage.deploy("AllowanceThief"), anvil_chain.deployed.pool_info["v3 WETH/USDC 500"]
+    thief, info = stage.deploy("AllowanceThief"), anvil_chain.deployed.pool_by_name["v3 WETH/USDC 500"]
     sells = info.token0
     loot = (stage.rebalancer, stage.victim, sells.address)
     steal = stage.calldata(thief, "steal", info.address, True, 10**6, LOWEST, loot)
@@ -70,11 +70,11 @@ def test_a_malicious_token_forges_no_callback_while_its_genuine_pool_is_awaited(
     desk, name = stage.context, "v3 EVIL/WETH 3000"
     sold, _, raw = ("EVIL", "WETH", 100 * ETHER) if sells_evil else ("WETH", "EVIL", ETHER // 10)
     plan = plan_of(desk.leg(name, sold, raw), desk.leg("v3 WETH/USDC 500", "WETH", ETHER // 10))
-    amounts = (raw, -1) if anvil_chain.deployed.pool_info[name].token0.symbol == sold else (-1, raw)
+    amounts = (raw, -1) if anvil_chain.deployed.pool_by_name[name].token0.symbol == sold else (-1, raw)
     awaited = callback(stage.victim, stage.at(sold), raw, *amounts)
     others = [callback(stage.victim, stage.at(symbol), 10**6, 10**6) for symbol in ("WETH", "USDC", "EVIL")]
     thief = stage.deploy("AllowanceThief")
-    usdc_pool = anvil_chain.deployed.pool_info["v3 USDC/USDT 100"]
+    usdc_pool = anvil_chain.deployed.pool_by_name["v3 USDC/USDT 100"]
     loot = (stage.rebalancer, stage.victim, usdc_pool.token0.address)
     genuine = stage.calldata(thief, "steal", usdc_pool.address, True, 10**6, LOWEST, loot)
     again = desk.swap_tx(plan).data

@@ -23,7 +23,7 @@ USD = 10**6
 
 def v2_out(chain: LocalChain, pool: str, token_out: str, raw: int) -> tuple[int, int]:
     """Arguments of a pair's swap that pays `raw` of one token."""
-    return (raw, 0) if chain.deployed.pool_info[pool].token0.symbol == token_out else (0, raw)
+    return (raw, 0) if chain.deployed.pool_by_name[pool].token0.symbol == token_out else (0, raw)
 
 
 def robbed_in_between(stage: Stage, deposit: int) -> tuple[list[str], dict[str, bytes], int]:

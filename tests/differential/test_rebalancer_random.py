@@ -76,7 +76,7 @@ class Builder:
         self.legs.append(native_leg(weth, NATIVE, raw, source=source))
 
     def pools_of(self, token: str) -> list[str]:
-        return [name for name, info in self.chain.deployed.pool_info.items() if token in (info.token0.address, info.token1.address)]
+        return [name for name, info in self.chain.deployed.pool_by_name.items() if token in (info.token0.address, info.token1.address)]
 
     def raw_worth(self, token: str, usd: int) -> int:
         return max(1, int(Fraction(usd * 10**6, 100) / self.context.prices[token]))
@@ -97,7 +97,7 @@ def build(desk: AtomicDesk, states: dict[str, Pool], data: st.DataObject) -> Pla
             builder.swap(data.draw(st.sampled_from(builder.pools_of(token))), token, builder.router[token], R, data.draw(sinks))
         else:
             pool = data.draw(st.sampled_from(sorted(desk.chain.pools)))
-            info = desk.chain.deployed.pool_info[pool]
+            info = desk.chain.deployed.pool_by_name[pool]
             token = data.draw(st.sampled_from([info.token0.address, info.token1.address]))
             builder.swap(pool, token, builder.raw_worth(token, data.draw(cents)), W, data.draw(sinks))
     for token in sorted(+builder.router):

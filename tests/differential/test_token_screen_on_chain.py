@@ -47,7 +47,7 @@ def test_a_transfer_that_takes_all_gas_or_answers_a_megabyte_fails_alone(anvil_c
     with again(chain, loaded) as agent:
         step = agent.step_input()
         found = {one.token: one for one in agent.context.token_screen.screen(step, initial_token_moves(step))}
-        assert not found.pop(address).finding.accepted
+        assert not found.pop(address).finding.is_tradable
         assert {one.finding for one in found.values()} <= {TokenFinding.CLEAN, TokenFinding.NO_RETURN_VALUE}
         assert len(found) == len(step.portfolio.assets) - 1 + len(step.portfolio.hubs)
 
@@ -63,7 +63,7 @@ def test_a_token_that_meddles_with_the_screen_shuts_no_other_out(anvil_chain: Lo
         step = agent.step_input()
         first = tuple(sorted(initial_token_moves(step), key=lambda move: move.token != address))
         found = {one.token: one for one in agent.context.token_screen.screen(step, first)}
-        assert not found.pop(address).finding.accepted
+        assert not found.pop(address).finding.is_tradable
         assert {one.finding for one in found.values()} <= {TokenFinding.CLEAN, TokenFinding.NO_RETURN_VALUE}
 
 
@@ -86,6 +86,6 @@ def test_whoever_lies_about_how_a_token_moves_is_outvoted_or_nothing_is_known(an
         by_three = TokenScreen(QuorumProvider(EndpointPool([line, liar, other], 2)), agent.context.config.chain.wrapped_native)
         found = {one.token: one.finding for one in by_three.screen(step, moves)}
         assert found.pop(address) is TokenFinding.PAUSED
-        assert all(finding.accepted for finding in found.values())
+        assert all(finding.is_tradable for finding in found.values())
         with pytest.raises(NoQuorum):
             TokenScreen(QuorumProvider(EndpointPool([line, liar], 2)), agent.context.config.chain.wrapped_native).screen(step, moves)

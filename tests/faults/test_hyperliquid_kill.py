@@ -84,7 +84,7 @@ def require_each_fill_once(world: World, server: HyperliquidServer) -> None:
     with again(world.chain, world.loaded) as agent:
         store = agent.context.store
         assert store.journal.unbooked() == ()
-        assert all(intent.rests for intent in store.journal.open_intents())
+        assert all(intent.is_resting for intent in store.journal.open_intents())
         fills = [fill.fill_id for intent in store.journal.intents() if intent.receipt for fill in intent.receipt.fills]
     mine = [str(fill["tid"]) for fill in server.fills if fill["user"] == world.chain.wallet.address.lower()]
     assert sorted(fills) == sorted(mine)

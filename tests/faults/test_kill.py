@@ -63,7 +63,7 @@ class Before:
             assert (leg.amount_in_raw, leg.amount_out_raw) == (leg.planned_in_raw, leg.planned_out_raw)
         after = desk.balances()
         moved = {desk.at(symbol): after[symbol] - raw for symbol, raw in self.balances.items() if after[symbol] != raw}
-        assert moved == {token: delta for token, delta in swap.receipt.net(desk.wallet).items() if delta}
+        assert moved == {token: delta for token, delta in swap.receipt.net_transfers(desk.wallet).items() if delta}
 
 
 def require_no_signed_bytes(trade: Trade) -> None:

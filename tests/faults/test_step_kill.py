@@ -124,7 +124,7 @@ def require_exactly_once(world: World) -> None:
     assert record.plan_json is not None or record.summary.outcome is None
     assert after.nonce - before.nonce == len(mined)
     assert swap.receipt is not None
-    net = swap.receipt.net(chain.wallet.address)
+    net = swap.receipt.net_transfers(chain.wallet.address)
     assert {chain.tokens[s].address: raw - before.raw[s] for s, raw in after.raw.items() if raw != before.raw[s]} == net
     gas_wei = sum(intent.receipt.gas_cost_wei for intent in mined if intent.receipt is not None)
     assert before.native_wei - after.native_wei == gas_wei

@@ -58,7 +58,7 @@ def record(chain: LocalChain, folder: Path) -> tuple[Scene, dict[str, list[bytes
         grant, watch = agent.context.store.journal.grant(swap.id), agent.context.reader.chain.scope
         tokens = (*(asset.token for asset in agent.portfolio.assets), *agent.portfolio.hubs)
     at, head = chain.addresses, NodeSender(chain.transport).head()
-    pair = chain.deployed.pool_info[POOLS[1]]
+    pair = chain.deployed.pool_by_name[POOLS[1]]
     scene = Scene(
         chain_id=chain.chain_id,
         owner=chain.wallet.address,

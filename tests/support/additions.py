@@ -66,8 +66,8 @@ ALLOCATOR: Addition = MappingProxyType(
 def inverse_variance(weights: AllocatorConfig, bounds: WeightBounds, facts: AllocatorData) -> UnroundedWeights:
     """In inverse proportion to the variance."""
     seen = compute_returns(weights, bounds.tokens, facts.labels, facts.prices, facts.now_s)
-    wanted = [Fraction(1 / float(v) ** 2) for v in seen.volatility]
-    return from_returns(tuple(proportional_shares(wanted, bounds.low, bounds.high, bounds.total)), "inverse variance", seen)
+    wanted = [Fraction(1 / float(v) ** 2) for v in seen.volatilities]
+    return from_returns(tuple(proportional_shares(wanted, bounds.low_bps, bounds.high_bps, bounds.total_bps)), "inverse variance", seen)
 
 
 ALLOCATORS[AllocationMethod.INVERSE_VARIANCE] = inverse_variance
@@ -333,8 +333,8 @@ ALERT_KIND: Addition = MappingProxyType(
 """,
         ),
         "app/alerting.py": (
-            """# after:         yield from _transfer_alerts(result)
-        if failed := len(result.step_input.snapshot.quarantined):
+            """# after:         yield from _transfer_alerts(outcome_or_error)
+        if failed := len(outcome_or_error.step_input.snapshot.quarantined):
             yield Alert(AlertKind.QUARANTINE, "quarantine", f"{failed} reads failed, what they are about is not traded.", True)
 """,
         ),

@@ -308,7 +308,7 @@ def require_exact(chain: LocalChain, outcome: StepOutcome, before: Purse) -> Non
     for leg in realised_legs(plan, receipt):
         assert (leg.amount_in_raw, leg.amount_out_raw) == (leg.planned_in_raw, leg.planned_out_raw)
     moved = {token: raw for token, raw in plan.wallet_changes().items() if raw}
-    assert {token: raw for token, raw in receipt.net(chain.wallet.address).items() if raw} == moved
+    assert {token: raw for token, raw in receipt.net_transfers(chain.wallet.address).items() if raw} == moved
     after = purse(chain)
     held = {chain.tokens[symbol].address: raw for symbol, raw in after.raw.items()}
     assert all(held[token] == raw for token, raw in plan.holdings_after)

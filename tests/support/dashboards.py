@@ -19,7 +19,7 @@ import uvicorn
 
 from agent.units import spell_durations
 from agent.web.access import Access
-from agent.web.app import build
+from agent.web.app import build_app
 from agent.web.connections import BoundedListener, BoundedProtocol
 from agent.web.document_cache import DocumentCache
 from agent.web.pages import format_figure, value_at
@@ -167,7 +167,7 @@ class HereBoard(DocumentCache):
     """A board that reads in this process, where all modules are loaded."""
 
     async def call(self, process: str, function: str, *arguments: Any) -> Any:
-        return await asyncio.to_thread(_call, function, self.config, *arguments)
+        return await asyncio.to_thread(_call, function, self.config_path, *arguments)
 
 
 class HereProcess(ReadingProcess):
@@ -244,7 +244,7 @@ class Served:
 
     def application(self, access: Access | None) -> Any:
         """Return the application to serve."""
-        return build(self.board, lambda: self.server.should_exit, access)
+        return build_app(self.board, lambda: self.server.should_exit, access)
 
     def __enter__(self) -> Served:
         return self

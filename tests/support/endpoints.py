@@ -472,7 +472,7 @@ def watch(chain: LocalChain, **changes: Any) -> SnapshotScope:
         "spenders": (at.swap_router_02,),
         "pools": changes.get("pools") or pools(chain),
         "feeds": tuple(chain.feeds.values()),
-        "code": (at.swap_router_02, at.v3_factory),
+        "code_addresses": (at.swap_router_02, at.v3_factory),
         "twap_window_s": TWAP_WINDOW_S,
         "impact_bps": 100,
         **changes,

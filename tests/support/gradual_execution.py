@@ -66,7 +66,7 @@ class Recovering:
         self.slept_s += seconds
         if self.slept_s >= COMES_BACK_S:
             self.slept_s = 0
-            for name, pool in self.chain.deployed.pool_info.items():
+            for name, pool in self.chain.deployed.pool_by_name.items():
                 if self.pools in name:
                     self.chain.arbitrage(pool)
 

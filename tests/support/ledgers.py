@@ -192,7 +192,7 @@ def moved(store: Store, nonce: int, block: int, *transfers: Transfer, value_wei:
     """Record one of the agent's transactions as mined."""
     if store.steps.get("s") is None:
         store.steps.begin("s", 1, codec.dumps(at()))
-    made = store.journal.intend("s", IntentKind.SWAP, replace(tx(nonce), value_wei=value_wei, to=to), grant(), "swap", 1, None)
+    made = store.journal.add_intent("s", IntentKind.SWAP, replace(tx(nonce), value_wei=value_wei, to=to), grant(), "swap", 1, None)
     tx_hash = f"0x{nonce:064x}"
     store.journal.advance(made.id, IntentState.SIGNED, 1, tx_hash=tx_hash)
     store.journal.advance(made.id, IntentState.BROADCAST, 1)

@@ -243,7 +243,7 @@ def soak(
     every: int,
     trade_every: int,
     traced: bool = True,
-    told: Callable[[Mark], object] = lambda mark: None,
+    on_mark: Callable[[Mark], object] = lambda mark: None,
 ) -> Soaked:
     """Run `looks` cycles of one run with its service; the market moves every `trade_every` cycles, a mark is made every `every`."""
     marks: list[Mark] = []
@@ -262,7 +262,7 @@ def soak(
             outcomes["error" if isinstance(found, TrimtabError) else found.kind.value] += 1
             if number % every == 0:
                 marks.append(mark(number, folder / "trimtab.db", agent))
-                told(marks[-1])
+                on_mark(marks[-1])
         rounds.close()
     return Soaked(tuple(marks), dict(outcomes))
 

@@ -41,7 +41,7 @@ def pair_of(chain: LocalChain, pool: str) -> Any:
 
 def provide_v2(chain: LocalChain, pool: str, usd: int, owner: str | None = None) -> ConfirmedPosition:
     """Provide about this value of LP tokens to the wallet (or `owner`), paid by the whale; return the confirmed position."""
-    info = chain.deployed.pool_info[pool]
+    info = chain.deployed.pool_by_name[pool]
     amounts = [int(usd / 2 / chain.deployed.prices_usd[t.symbol] * 10**t.decimals) for t in (info.token0, info.token1)]
     router = chain.contract(chain.addresses.v2_router, npm_artifact(V2_ROUTER)).functions
     to = owner or chain.wallet.address
@@ -55,7 +55,7 @@ def provide_v3(
     """Mint a V3 position for the wallet (or `owner`) with up to this value of each token, paid by the whale. `lower` and `upper` are tick
     spacings from the price (or from the tick `around`).
     """
-    info = chain.deployed.pool_info[pool]
+    info = chain.deployed.pool_by_name[pool]
     spacing = {100: 1, 500: 10, 3_000: 60, 10_000: 200}[info.fee_pips]
     near = (tick(chain, pool) if around is None else around) // spacing
     ends = ((near + lower) * spacing, (near + upper) * spacing)
@@ -82,7 +82,7 @@ def tick(chain: LocalChain, pool: str) -> int:
     """Return the tick of a V3 pool."""
     from tests.support.worlds import pool_contract
 
-    return int(pool_contract(chain, chain.deployed.pool_info[pool]).functions.slot0().call()[1])
+    return int(pool_contract(chain, chain.deployed.pool_by_name[pool]).functions.slot0().call()[1])
 
 
 def refs(chain: LocalChain, own: Sequence[ConfirmedPosition]) -> tuple[PositionRef, ...]:
@@ -256,7 +256,7 @@ def allowances(chain: LocalChain) -> set[int]:
     held = {
         int(chain.token_contract(symbol).functions.allowance(wallet, spender).call()) for symbol in chain.tokens for spender in spenders
     }
-    pairs = [info.address for info in chain.deployed.pool_info.values() if info.version == 2]
+    pairs = [info.address for info in chain.deployed.pool_by_name.values() if info.version == 2]
     return held | {int(chain.contract(pair, npm_artifact(V2_PAIR)).functions.allowance(wallet, at.v2_router).call()) for pair in pairs}
 
 
@@ -290,7 +290,7 @@ def exactly(chain: LocalChain, agent: Agent, outcome: StepOutcome) -> list[tuple
         action = agent.context.store.journal.grant(intent.id).action
         assert action is not None
         assert intent.receipt is not None
-        net = intent.receipt.net(chain.wallet.address)
+        net = intent.receipt.net_transfers(chain.wallet.address)
         assert (net.get(action.token0, 0), net.get(action.token1, 0)) == expected(action)
         told.append((type(action).__name__, action.name))
     return told

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from agent import codec
-from agent.app.research.offline import plan_from, replay
+from agent.app.research.offline import plan_step_input, replay
 from agent.errors import Refused
 from agent.model import StepInput
 from agent.planning.planner import plan
@@ -127,7 +127,7 @@ def planned(step: StepInput) -> str:
 
 def whole(step: StepInput) -> str:
     """Return the step's targets, decision with all details, and plan as text."""
-    found = plan_from(step)
+    found = plan_step_input(step)
     return f"{codec.dumps(step.portfolio)} {found.reason} {codec.dumps(found.decided)} {found.plan and codec.dumps(found.plan)}"
 
 

@@ -232,7 +232,7 @@ class Peer:
         """Return the value above each goal share of the present total (negative: below it)."""
         ends = self.ends()
         total = sum(ends, Fraction(0))
-        return [end - Fraction(float(share)) * total for end, share in zip(ends, self.objective.low, strict=True)]
+        return [end - Fraction(float(share)) * total for end, share in zip(ends, self.objective.low_shares, strict=True)]
 
     def routes(self, source: int, target: int) -> list[Hops]:
         """Return routes of one pool, or of two through any token between, that form no cycle with the swaps so far."""

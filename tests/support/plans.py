@@ -33,9 +33,9 @@ from agent.model import (
     TokenFinding,
     Verdict,
 )
+from agent.planning.cost_reasons import ALLOWED_PHRASE
 from agent.planning.planner import plan
 from agent.planning.problem import fair_floor, min_out
-from agent.planning.why_not import ALLOWED_PHRASE
 from agent.reference import reference_prices
 from agent.units import BPS
 from tests.support import builders
@@ -257,7 +257,7 @@ def any_step(chain: LocalChain, seed: int) -> tuple[StepInput, Rebalance]:
 
 def push(chain: LocalChain, name: str, dollars: float, dice: random.Random) -> None:
     """Swap in a pool from another account."""
-    info = chain.deployed.pool_info[name]
+    info = chain.deployed.pool_by_name[name]
     given = dice.choice([info.token0, info.token1])
     raw = int(Fraction(dollars) * 10**given.decimals / chain.deployed.prices_usd[given.symbol])
     if raw > 10**3:

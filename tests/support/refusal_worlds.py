@@ -67,7 +67,7 @@ class World:
         """Return the step's snapshot after the mined transactions: a block later for each, with their changes and costs."""
         found, mined = self.step.snapshot, [one.receipt for one in self.store.journal.intents() if one.receipt is not None]
         held = {holding.token: holding.raw for holding in found.holdings}
-        for token_, raw in (change for one in mined for change in one.net(OWNER).items()):
+        for token_, raw in (change for one in mined for change in one.net_transfers(OWNER).items()):
             held[token_] = max(0, held[token_] + raw)
         return replace(
             found,
@@ -95,7 +95,7 @@ class World:
     def swap(self, step: StepInput, plan: Plan) -> PreparedTransaction:
         return PreparedTransaction(tx(step.snapshot.nonce_latest), replace(grant(), plan=plan), "swap")
 
-    def require_fresh(self, step: StepInput, plan: Plan) -> None:
+    def require_unexpired(self, step: StepInput, plan: Plan) -> None:
         pass
 
     def open_approvals(self, step: StepInput) -> list[Approval]:
@@ -120,7 +120,7 @@ class World:
         """Record a transaction as signed, sent, mined as planned and final."""
         nonce = self.store.journal.expected_nonce()
         assert nonce is not None
-        intent = self.store.journal.intend(step_id, kind, replace(made, nonce=nonce), granted, note, NOW_S, None)
+        intent = self.store.journal.add_intent(step_id, kind, replace(made, nonce=nonce), granted, note, NOW_S, None)
         self.store.journal.advance(intent.id, IntentState.SIGNED, NOW_S, f"0x{nonce:064x}")
         self.store.journal.advance(intent.id, IntentState.BROADCAST, NOW_S)
         legs = () if granted.plan is None else granted.plan.legs

@@ -19,7 +19,7 @@ from agent import wiring
 from agent.localchain import LocalChain
 from agent.localchain.nodes import AnvilNode
 from agent.localchain.perpetuals import LocalPerps, futures_config
-from agent.web.api.gate import PREFIX
+from agent.web.api.gate import API_PREFIX
 from tests.cli.tools import Said, in_process
 from tests.support.agents import allowances
 from tests.support.api import Client
@@ -147,7 +147,7 @@ class Scene:
         lots = self.run_here("books", "lots", "--json").json
         profit, history = (self.run_here(name, "--json").json for name in ("pnl", "history"))
         with self.served() as client:
-            shown = {name: client.ask(f"{PREFIX}/{name}").json for name in ("status", "pnl", "history")}
+            shown = {name: client.ask(f"{API_PREFIX}/{name}").json for name in ("status", "pnl", "history")}
         assert shown["pnl"] == profit
         assert shown["history"] == history
         assert shown["status"]["block_hash"] == status["block_hash"]

@@ -125,13 +125,13 @@ class Searcher:
 
         outcome = self.agent.rebalance(send=True, confirm=yes, progress=self.at_swap(in_block))
         for pool, _ in sorted(touched):
-            self.harvest(chain.deployed.pool_info[pool])
+            self.harvest(chain.deployed.pool_by_name[pool])
         profit = self.wealth() - had
         turn = self.turn(outcome, size_usd, profit, lost(chain, before, chain.deployed.prices_usd))
         if outcome.kind is OutcomeKind.FAILED:  # a success in between, since three reverts in a row would stop the agent
             assert self.agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
         for name in chain.pools:
-            chain.arbitrage(chain.deployed.pool_info[name])
+            chain.arbitrage(chain.deployed.pool_by_name[name])
         return turn
 
     def turn(self, outcome: StepOutcome, size_usd: Fraction, profit: Fraction, lost_usd: Fraction) -> Turn:
@@ -206,7 +206,7 @@ class Searcher:
 
     def order(self, pool: str, sold: str, usd: Fraction) -> Any:
         """Return a bound call that sells for this many dollars (negative: buys)."""
-        info = self.chain.deployed.pool_info[pool]
+        info = self.chain.deployed.pool_by_name[pool]
         given = sold if usd > 0 else next(token.symbol for token in (info.token0, info.token1) if token.symbol != sold)
         raw = int(abs(usd) / self.chain.deployed.prices_usd[given] * 10 ** self.chain.tokens[given].decimals)
         return self._swap(info, given, raw, 0)
@@ -216,7 +216,7 @@ class Searcher:
 
         A pair has no price limit; its rest waits for the next block.
         """
-        info = self.chain.deployed.pool_info[pool]
+        info = self.chain.deployed.pool_by_name[pool]
         if info.version == 2:
             return []
         bought = info.token1 if info.token0.symbol == sold else info.token0

@@ -56,7 +56,7 @@ class Site(Served):
 
     def enter(self, user: int = FULL) -> str:
         """Begin a session without the login form, and return its cookie."""
-        return f"trimtab-1={self.access.begin(user)}"
+        return f"trimtab-1={self.access.begin_session(user)}"
 
     def token(self, cookie: str) -> str:
         """Return the token of a session's forms, read from a page."""

@@ -15,7 +15,7 @@ from sqlalchemy import event as database_event
 
 from agent import codec
 from agent.app.agent import Agent
-from agent.app.research.offline import plan_from
+from agent.app.research.offline import plan_step_input
 from agent.localchain import LocalChain
 from agent.model import StepInput
 from agent.store import open_store, opening
@@ -37,7 +37,7 @@ def recorded(folder: Path, steps: Sequence[StepInput] = STEPS, bounds: RecorderL
     store.steps.on_step_recorded = StepRecorder(place, DIGEST, "live", bounds).write_step
     known = len(store.steps.newest(1_000))
     for number, step in enumerate(steps, known):
-        name, found = f"{number:012x}", plan_from(step)
+        name, found = f"{number:012x}", plan_step_input(step)
         store.steps.begin(name, step.snapshot.now_s, codec.dumps(step))
         plan = None if found.plan is None else codec.dumps(found.plan)
         store.steps.end(name, type(found.decision).__name__.lower(), found.reason, plan, found.kind.value)

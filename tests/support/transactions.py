@@ -317,7 +317,7 @@ class Walk:
         chain = ScriptedChain(automine=False)
         self.store.steps.begin("s", START_S, "{}")
         self.store.journal.set_expected_nonce(0, START_S)
-        intent = self.store.journal.intend("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, START_S + 90)
+        intent = self.store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, START_S + 90)
         signed = ScriptedSigner(chain).sign(tx(0), grant())
         self.store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=signed.hash)
         self.store.journal.advance(intent.id, IntentState.BROADCAST, START_S)

@@ -68,7 +68,7 @@ class Desk:
 
     def leg(self, pool: str, token_in: str, amount_in_raw: int, source: LegFunding = W, sink: LegFunding = W) -> Leg:
         """Return a leg whose output is the deployed quoters' present quote, and whose minimum equals it."""
-        info = self.chain.deployed.pool_info[pool]
+        info = self.chain.deployed.pool_by_name[pool]
         start = self.at(token_in)
         end = info.token1.address if info.token0.address == start else info.token0.address
         if info.version == 2:

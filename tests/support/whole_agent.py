@@ -133,7 +133,7 @@ class WholeAgent(RuleBasedStateMachine):
         price = min(max(chain.deployed.prices_usd["WETH"] * (100 + percent) / 100, Fraction(1_500)), Fraction(6_000))
         chain.deployed = replace(chain.deployed, prices_usd={**chain.deployed.prices_usd, "WETH": price})
         for name in POOLS:
-            chain.arbitrage(chain.deployed.pool_info[name])
+            chain.arbitrage(chain.deployed.pool_by_name[name])
         chain.warp(TWAP_WINDOW_S + TWAP_MARGIN_S, refresh_feeds=False)
         chain.refresh_feeds(("WETH", "USDC"))
         self.the_world_went_on()

@@ -82,7 +82,7 @@ def pool_contract(chain: LocalChain, pool: LocalPool) -> Any:
 
 def read_pool(chain: LocalChain, name: str) -> Pool:
     """Return the whole state of a pool, every initialised tick included, read from the contract itself and not by the lens."""
-    pool = chain.deployed.pool_info[name]
+    pool = chain.deployed.pool_by_name[name]
     return read_v2(chain, pool) if pool.version == 2 else read_v3(chain, pool)
 
 
@@ -118,7 +118,7 @@ def read_v3(chain: LocalChain, pool: LocalPool) -> V3Pool:
 
 def price_now(chain: LocalChain, name: str) -> Fraction:
     """Return the base units of token1 that a pool pays per base unit of token0 at the margin, fee excluded."""
-    pool = chain.deployed.pool_info[name]
+    pool = chain.deployed.pool_by_name[name]
     functions = pool_contract(chain, pool).functions
     if pool.version == 2:
         reserve0, reserve1, _ = read_view(chain.node, functions.getReserves())

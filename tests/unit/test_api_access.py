@@ -22,9 +22,9 @@ if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.env
 
 from agent.web.access import Access
 from agent.web.api import gate
-from agent.web.api.gate import PREFIX
+from agent.web.api.gate import API_PREFIX
 from agent.web.api.routes import specification
-from agent.web.api.tokens import SUFFIX, TokenFile
+from agent.web.api.tokens import FILE_SUFFIX, TokenFile
 from agent.web.reach import Reach
 from tests.support.api import Client
 from tests.support.dashboards import Served, StillBoard
@@ -32,7 +32,7 @@ from tests.support.dashboards import Served, StillBoard
 NOW_S = 1_800_000_000
 DAY_S = 86_400
 OPERATIONS = [
-    (method.upper(), PREFIX + path.replace("{step}", "s1").replace("{control}", "0" * 32), operation["description"].split("`")[1])
+    (method.upper(), API_PREFIX + path.replace("{step}", "s1").replace("{control}", "0" * 32), operation["description"].split("`")[1])
     for path, methods in json.loads(specification())["paths"].items()
     for method, operation in methods.items()
     if "servers" not in operation
@@ -56,7 +56,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
         "status": {"value": "1.50", "endpoints": [{"operator": "a"}]}, "orders": {}, "alerts": {}, "plan": {"outcome": "hold"},
         "positions": {"error": "why", "raised": OperatorNeeded("positions: unknown", "look at the venue")},
     }  # fmt: skip
-    board.read_at = dict.fromkeys(("live_documents", "plan_document"), time.monotonic())
+    board.read_at_s = dict.fromkeys(("live_documents", "plan_document"), time.monotonic())
     with Served(board=board) as found:
         yield Client(found)
 
@@ -65,13 +65,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
 def unlimited(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """Rates are the subject of one test only."""
     if "limit" not in request.node.name:
-        monkeypatch.setattr(gate.RateLimit, "wait_s", lambda _: 0)
+        monkeypatch.setattr(gate.RateLimit, "count_call", lambda _: 0)
 
 
 def token(server: Client, *scopes: str, lifetime_s: int = DAY_S, at_s: int | None = None) -> str:
     """A new token."""
     now_s = int(time.time()) if at_s is None else at_s
-    return TokenFile(server.served.board.store).add(f"t{time.monotonic_ns()}", scopes, lifetime_s, now_s)[1]
+    return TokenFile(server.served.board.store_path).add(f"t{time.monotonic_ns()}", scopes, lifetime_s, now_s)[1]
 
 
 def bearer(text: str) -> str:
@@ -81,7 +81,7 @@ def bearer(text: str) -> str:
 def test_only_a_hash_is_kept_in_a_private_file(tmp_path: Path) -> None:
     tokens = TokenFile(tmp_path / "a.db")
     entry, text = tokens.add("ci", ["plan", "read", "read"], 90 * DAY_S, NOW_S)
-    assert tokens.path.name == f"a.db{SUFFIX}"
+    assert tokens.path.name == f"a.db{FILE_SUFFIX}"
     assert tokens.path.stat().st_mode & 0o777 == 0o600
     kept = tokens.path.read_text()
     assert text.split("_", 2)[2] not in kept
@@ -149,56 +149,63 @@ def test_a_stolen_read_token_only_reads(server: Client) -> None:
     """No other verb, path, spelling of a path, or way to pass the token gets further."""
     stolen = bearer(token(server, "read"))
     reading = {path for method, path, scope in OPERATIONS if method == "GET" and scope == "read"}
-    for path in (*reading, f"{PREFIX}/plan", f"{PREFIX}/controls", f"{PREFIX}/nothing", f"{PREFIX}//plan", f"{PREFIX}/status/../plan"):
+    for path in (
+        *reading,
+        f"{API_PREFIX}/plan",
+        f"{API_PREFIX}/controls",
+        f"{API_PREFIX}/nothing",
+        f"{API_PREFIX}//plan",
+        f"{API_PREFIX}/status/../plan",
+    ):
         for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "HEAD", "CONNECT"):
             answer = server.ask(path, method, "{}" if method != "GET" else None, Authorization=stolen)
             if not (method == "GET" and path in reading):
                 assert answer.status in (400, 403, 404, 405), (method, path)
     override = {"X-HTTP-Method-Override": "POST", "X-Original-URL": "/api/v1/plan", "X-Forwarded-Host": "evil", "Cookie": "session=1"}
-    assert server.ask(f"{PREFIX}/plan", Authorization=stolen, **override).code == "scope"
+    assert server.ask(f"{API_PREFIX}/plan", Authorization=stolen, **override).code == "scope"
 
 
 @pytest.mark.parametrize("given", ["", "Bearer", "Bearer ", "Basic dDp0", "Bearer trimtab_", "bearer x y", "Bearer " + "A" * 5_000])
 def test_what_is_no_token_opens_nothing(server: Client, given: str) -> None:
-    answer = server.ask(f"{PREFIX}/status", Authorization=given)
+    answer = server.ask(f"{API_PREFIX}/status", Authorization=given)
     assert (answer.status, answer.code) == (401, "token_unknown")
     assert answer.headers["www-authenticate"].startswith("Bearer")
 
 
 def test_expired_and_revoked_tokens_are_refused_from_the_next_call_on(server: Client) -> None:
-    assert server.ask(f"{PREFIX}/status", Authorization=bearer(token(server, "read", at_s=NOW_S // 2))).code == "token_expired"
-    tokens = TokenFile(server.served.board.store)
+    assert server.ask(f"{API_PREFIX}/status", Authorization=bearer(token(server, "read", at_s=NOW_S // 2))).code == "token_expired"
+    tokens = TokenFile(server.served.board.store_path)
     entry, text = tokens.add("leaked", ["read"], DAY_S, int(time.time()))
-    assert server.ask(f"{PREFIX}/status", Authorization=bearer(text)).status == 200
+    assert server.ask(f"{API_PREFIX}/status", Authorization=bearer(text)).status == 200
     tokens.revoke(entry.name, int(time.time()))
-    assert server.ask(f"{PREFIX}/status", Authorization=bearer(text)).code == "token_revoked"
+    assert server.ask(f"{API_PREFIX}/status", Authorization=bearer(text)).code == "token_revoked"
 
 
 def test_a_token_in_the_address_is_refused_and_not_repeated(server: Client) -> None:
     text = token(server, "read")
     for path in (f"/status?token={text}", f"/explain/{text}", f"/history?access_token={text}", "/status?a=%74rimtab_" + text[8:]):
-        answer = server.ask(PREFIX + path, Authorization=bearer(text))
+        answer = server.ask(API_PREFIX + path, Authorization=bearer(text))
         assert (answer.status, answer.code) == (400, "token_in_url")
         assert text.encode() not in answer.body
 
 
 def test_a_file_that_others_may_read_or_that_is_damaged_opens_nothing(server: Client) -> None:
     text = token(server, "read")
-    path = server.served.board.store.with_name(server.served.board.store.name + SUFFIX)
+    path = server.served.board.store_path.with_name(server.served.board.store_path.name + FILE_SUFFIX)
     kept = path.read_bytes()
     path.chmod(0o640)
-    assert server.ask(f"{PREFIX}/status", Authorization=bearer(text)).code == "file"
+    assert server.ask(f"{API_PREFIX}/status", Authorization=bearer(text)).code == "file"
     path.chmod(0o600)
     for damage in (b"", b"[]", b'{"version": 2, "tokens": []}', kept.replace(b'"sha256": "', b'"sha256": "0'), kept[:-9]):
         path.write_bytes(damage)
-        answer = server.ask(f"{PREFIX}/status", Authorization=bearer(text))
+        answer = server.ask(f"{API_PREFIX}/status", Authorization=bearer(text))
         assert (answer.status, answer.code) == (503, "damaged")
     path.write_bytes(kept)
-    assert server.ask(f"{PREFIX}/status", Authorization=bearer(text)).status == 200
+    assert server.ask(f"{API_PREFIX}/status", Authorization=bearer(text)).status == 200
 
 
 def test_the_limit_of_one_token_is_not_that_of_another_and_wrong_tokens_slow_down_none(server: Client) -> None:
-    path, one, other = f"{PREFIX}/status", bearer(token(server, "read")), bearer(token(server, "read"))
+    path, one, other = f"{API_PREFIX}/status", bearer(token(server, "read")), bearer(token(server, "read"))
     found = [server.ask(path, Authorization=one) for _ in range(gate.BURST + 2)]
     assert {answer.status for answer in found[: gate.BURST]} == {200}
     assert (found[-1].status, found[-1].code) == (429, "rate_limit")
@@ -212,37 +219,37 @@ def test_the_limit_of_one_token_is_not_that_of_another_and_wrong_tokens_slow_dow
 def test_a_rate_limit_refills_in_time() -> None:
     now = [0.0]
     limit = gate.RateLimit(30, 2, lambda: now[0])
-    assert [limit.wait_s() for _ in range(3)] == [0, 0, 3], "a call every two seconds"
+    assert [limit.count_call() for _ in range(3)] == [0, 0, 3], "a call every two seconds"
     now[0] = 1.5
-    assert limit.wait_s() == 1, "three quarters of a call"
+    assert limit.count_call() == 1, "three quarters of a call"
     now[0] = 3.0
-    assert [limit.wait_s() for _ in range(2)] == [0, 2]
+    assert [limit.count_call() for _ in range(2)] == [0, 2]
     now[0] = 60.0
-    assert [limit.wait_s() for _ in range(3)] == [0, 0, 3], "no more than the burst"
+    assert [limit.count_call() for _ in range(3)] == [0, 0, 3], "no more than the burst"
 
 
 def test_a_rebound_name_reaches_no_call(server: Client) -> None:
-    refused = server.ask(f"{PREFIX}/status", Host="evil.example", Authorization=bearer(token(server, "read")))
+    refused = server.ask(f"{API_PREFIX}/status", Host="evil.example", Authorization=bearer(token(server, "read")))
     assert (refused.status, refused.code) == (421, "misdirected_request")
 
 
 def test_a_long_body_is_refused_before_it_is_parsed(server: Client) -> None:
     text = bearer(token(server, "read", "control"))
-    assert server.ask(f"{PREFIX}/controls", "POST", " " * (gate.MAX_BODY + 1), Authorization=text).code == "body"
+    assert server.ask(f"{API_PREFIX}/controls", "POST", " " * (gate.MAX_BODY_BYTES + 1), Authorization=text).code == "body"
 
 
 def test_a_body_that_does_not_arrive_is_not_waited_for(server: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "BODY_S", 0.05)
+    monkeypatch.setattr(gate, "BODY_TIMEOUT_S", 0.05)
     with socket.create_connection(("127.0.0.1", server.served.port), timeout=10) as link:
-        head = f"POST {PREFIX}/controls HTTP/1.1\r\nHost: localhost\r\nAuthorization: {bearer(token(server, 'control'))}\r\n"
+        head = f"POST {API_PREFIX}/controls HTTP/1.1\r\nHost: localhost\r\nAuthorization: {bearer(token(server, 'control'))}\r\n"
         link.sendall(f"{head}Content-Length: 10\r\n\r\n{{".encode())
         assert link.recv(100).startswith(b"HTTP/1.1 408")
 
 
 def test_a_body_that_drips_is_not_waited_for_with_or_without_a_token(server: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "BODY_S", 0.2)
+    monkeypatch.setattr(gate, "BODY_TIMEOUT_S", 0.2)
     with socket.create_connection(("127.0.0.1", server.served.port), timeout=0.05) as link:
-        link.sendall(f"POST {PREFIX}/openapi.json HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60\r\n\r\n".encode())
+        link.sendall(f"POST {API_PREFIX}/openapi.json HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60\r\n\r\n".encode())
         answer = b""
         for _ in range(20):
             link.sendall(b" ")
@@ -254,21 +261,21 @@ def test_a_body_that_drips_is_not_waited_for_with_or_without_a_token(server: Cli
 
 def test_an_unchanged_document_is_not_sent_again(server: Client) -> None:
     text = bearer(token(server, "read"))
-    first = server.ask(f"{PREFIX}/status", Authorization=text)
+    first = server.ask(f"{API_PREFIX}/status", Authorization=text)
     assert first.json == server.served.board.documents["status"]
     assert int(first.headers["age"]) < 60
     tag = first.headers["etag"]
     for known in (tag, f'"x", {tag}', "*"):
-        again = server.ask(f"{PREFIX}/status", Authorization=text, If_None_Match=known)
+        again = server.ask(f"{API_PREFIX}/status", Authorization=text, If_None_Match=known)
         assert (again.status, again.body, again.headers["etag"]) == (304, b"", tag)
-    assert server.ask(f"{PREFIX}/status", Authorization=text, If_None_Match='W/"x"').status == 200
+    assert server.ask(f"{API_PREFIX}/status", Authorization=text, If_None_Match='W/"x"').status == 200
 
 
 def test_pages_of_history_lead_to_older_steps(server: Client) -> None:
     text = bearer(token(server, "read"))
-    page = server.ask(f"{PREFIX}/history?limit=3", Authorization=text)
-    assert page.headers["link"] == f'<{PREFIX}/history?limit=3&before=s2>; rel="next"'
-    assert server.ask(f"{PREFIX}/endpoints", Authorization=text).json == {"endpoints": [{"operator": "a"}]}
+    page = server.ask(f"{API_PREFIX}/history?limit=3", Authorization=text)
+    assert page.headers["link"] == f'<{API_PREFIX}/history?limit=3&before=s2>; rel="next"'
+    assert server.ask(f"{API_PREFIX}/endpoints", Authorization=text).json == {"endpoints": [{"operator": "a"}]}
 
 
 @pytest.mark.parametrize(
@@ -284,23 +291,23 @@ def test_pages_of_history_lead_to_older_steps(server: Client) -> None:
     ],
 )
 def test_invalid_parameters_are_named_and_not_repeated(server: Client, path: str) -> None:
-    answer = server.ask(PREFIX + path, Authorization=bearer(token(server, "read")))
+    answer = server.ask(API_PREFIX + path, Authorization=bearer(token(server, "read")))
     assert (answer.status, answer.code) == (422, "parameter")
 
 
 def test_failures_carry_their_code_and_remedy(server: Client) -> None:
     text = bearer(token(server, "read"))
-    failed = server.ask(f"{PREFIX}/positions", Authorization=text)
+    failed = server.ask(f"{API_PREFIX}/positions", Authorization=text)
     assert (failed.status, failed.code, failed.json["remedy"]) == (503, "operator", "look at the venue")
-    missing = server.ask(f"{PREFIX}/margin", Authorization=text)
+    missing = server.ask(f"{API_PREFIX}/margin", Authorization=text)
     assert (missing.status, missing.code) == (404, "not_configured")
 
 
 def test_the_specification_needs_no_token_and_is_that_of_the_routes(server: Client) -> None:
-    from scripts.openapi import document
+    from scripts.openapi import openapi_text
 
-    assert server.ask(f"{PREFIX}/openapi.json").body == specification()
-    assert specification() == document().encode(), "a document or a call has changed: .venv/bin/python scripts/openapi.py --write"
+    assert server.ask(f"{API_PREFIX}/openapi.json").body == specification()
+    assert specification() == openapi_text().encode(), "a document or a call has changed: .venv/bin/python scripts/openapi.py --write"
 
 
 def test_every_answer_is_typed_to_its_last_field() -> None:
@@ -330,14 +337,14 @@ def test_every_answer_is_typed_to_its_last_field() -> None:
 def test_a_session_opens_no_call_and_a_token_no_page(server: Client) -> None:
     access = Access(Reach())
     access.set_users({1: ("owner", False)})
-    session = {"Cookie": f"{access.reach.cookie}={access.begin(1)}"}
-    with Served(access, GivenBoard("none.toml", server.served.board.store)) as found:
+    session = {"Cookie": f"{access.reach.cookie_name}={access.begin_session(1)}"}
+    with Served(access, GivenBoard("none.toml", server.served.board.store_path)) as found:
         client = Client(found)
         assert client.ask("/alerts", **session).status == 200
-        assert client.ask(f"{PREFIX}/status", **session).code == "token_missing"
+        assert client.ask(f"{API_PREFIX}/status", **session).code == "token_missing"
         every = bearer(token(server, "read", "plan", "control"))
         assert client.ask("/alerts", Authorization=every).status == 303
-        assert client.ask(f"{PREFIX}/explain", Authorization=every).status == 200
+        assert client.ask(f"{API_PREFIX}/explain", Authorization=every).status == 200
 
 
 @pytest.mark.parametrize(("scope", "loads"), [("read", False), ("control", True)])
@@ -349,7 +356,7 @@ def test_what_queues_a_pause_is_loaded_at_the_start_if_a_token_may(tmp_path: Pat
             loaded.append(process)
 
     board = WatchedBoard("none.toml", tmp_path / "trimtab.db")
-    TokenFile(board.store).add("a", [scope], DAY_S, int(time.time()))
+    TokenFile(board.store_path).add("a", [scope], DAY_S, int(time.time()))
     with Served(board=board) as found:
-        assert Client(found).ask(f"{PREFIX}/openapi.json").status == 200
+        assert Client(found).ask(f"{API_PREFIX}/openapi.json").status == 200
     assert loaded == ["controls"] * loads

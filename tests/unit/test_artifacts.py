@@ -131,34 +131,34 @@ def test_finding_artifacts_loads_no_web3() -> None:
 
 def test_contracts_and_artifacts_are_those_of_the_last_compilation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No source, import, setting, compiler or artifact is another: each change is noticed by its contract."""
-    assert compile_contracts.changed() == []
+    assert compile_contracts.outdated_contracts() == []
     everything = sorted(compile_contracts.find_sources(None))
     with monkeypatch.context() as other:
         other.setitem(compile_contracts.SETTINGS, "evmVersion", "shanghai")
-        assert compile_contracts.changed() == everything
+        assert compile_contracts.outdated_contracts() == everything
     with monkeypatch.context() as other:
-        other.setitem(compile_contracts.OWN_SETTINGS, "Rebalancer", {})
-        assert compile_contracts.changed() == ["Rebalancer"]
+        other.setitem(compile_contracts.SETTINGS_BY_CONTRACT, "Rebalancer", {})
+        assert compile_contracts.outdated_contracts() == ["Rebalancer"]
     with monkeypatch.context() as other:
         other.setattr(compile_contracts, "npm_root", lambda: tmp_path)
         (tmp_path / "solc").mkdir()
         (tmp_path / "solc" / "package.json").write_text('{"version": "0.0.1"}')
-        assert compile_contracts.changed() == everything
+        assert compile_contracts.outdated_contracts() == everything
     folders = {}
-    for number, (sources, artifacts_) in enumerate(compile_contracts.SOURCES.items()):
+    for number, (sources, artifacts_) in enumerate(compile_contracts.ARTIFACT_FOLDER_BY_SOURCE.items()):
         copies = tmp_path / f"sources {number}", tmp_path / f"artifacts {number}"
         shutil.copytree(sources, copies[0])
         shutil.copytree(artifacts_, copies[1])
         folders[copies[0]] = copies[1]
-    monkeypatch.setattr(compile_contracts, "SOURCES", folders)
-    assert compile_contracts.changed() == []
+    monkeypatch.setattr(compile_contracts, "ARTIFACT_FOLDER_BY_SOURCE", folders)
+    assert compile_contracts.outdated_contracts() == []
     (source, artifact), (tests, _) = folders.items()
     (tests / "New.sol").write_text("")
     (source / "PriceFeed.sol").open("a").write("\n")
     (artifact / "TestToken.json").open("a").write("\n")
     (artifact / "TetherLike.json").unlink()
     names = {"New", "PriceFeed", "TestToken", "TetherLike"}
-    assert names <= set(compile_contracts.changed()) < set(everything) | names
+    assert names <= set(compile_contracts.outdated_contracts()) < set(everything) | names
 
 
 @pytest.mark.slow

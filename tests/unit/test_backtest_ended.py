@@ -32,4 +32,4 @@ def test_what_has_no_price_any_more_is_told_with_what_it_makes_of_the_final_valu
 
 def test_what_still_has_a_price_is_not_told() -> None:
     found = simulated(hourly(BTC=[100.0] * 4, ETH=GONE[:4]), make_spec(THREE, BAND, "USD"), gone="leave")
-    assert found.delisted == ()
+    assert found.delisted_holdings == ()

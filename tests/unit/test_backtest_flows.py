@@ -32,10 +32,10 @@ def test_returns_are_told_without_what_came_and_went() -> None:
     assert found.final_value == found.hold_value
     assert found.twr == pytest.approx(10_500 / 10_000 * 12_155 / 11_550 - 1, rel=1e-12)
     assert found.twr == pytest.approx(found.hold_twr, rel=1e-12)
-    flow = found.flows[0]
+    flow = found.transfers[0]
     assert (flow.bar, flow.time_s, flow.value, round(flow.value_before / COIN)) == (2, START_S + 2 * HOUR_S, 1_050 * COIN, 10_500)
     assert found.equity.tolist() == pytest.approx([10_000, 10_000, 11_550, 11_550, 12_155])
-    assert found.hold.tolist() == pytest.approx(found.equity.tolist())
+    assert found.hold_equity.tolist() == pytest.approx(found.equity.tolist())
 
 
 def test_what_comes_in_the_numeraire_is_bought_by_holding_too_without_its_cost() -> None:
@@ -72,7 +72,7 @@ def test_the_books_have_each_flow_as_the_owner_s_word_and_neither_limits_nor_los
     wanted = replace(wanted, limits=replace(wanted.limits, balance_jump_bps=200, daily_loss_bps=100, slippage_bps=30))
     made = replace(DEEP, flows=(at(1, 4_000), at(3, -6_000)), looks_at_all=True)
     with open_run(wanted, hourly(BTC=[100.0, 100, 100, 100, 100]), made) as going:
-        while going.next():
+        while going.evaluate_next_bar():
             pass
         found = going.result()
         store = going.context.store
@@ -83,7 +83,7 @@ def test_the_books_have_each_flow_as_the_owner_s_word_and_neither_limits_nor_los
         assert float(store.budgets.history(going.world.now_s()).budgets.loss_total) == pytest.approx(
             float(found.fees + found.impact), rel=1e-9, abs=1e6
         )
-    assert (found.halted_bars, found.refused) == (0, ())
+    assert (found.halted_bars, found.refusals) == (0, ())
     assert [one.bar for one in found.rebalances] == [1, 3]
     assert float(found.final_value) / COIN == pytest.approx(8_000, rel=1e-3)
 
@@ -95,7 +95,7 @@ def test_bars_with_flows_are_looked_at_and_the_others_change_nothing() -> None:
     assert quick.rebalances == whole.rebalances
     assert quick.config_hash == whole.config_hash
     assert np.array_equal(quick.equity, whole.equity)
-    assert np.array_equal(quick.hold, whole.hold)
+    assert np.array_equal(quick.hold_equity, whole.hold_equity)
     assert (quick.twr, quick.hold_twr) == (whole.twr, whole.hold_twr)
 
 

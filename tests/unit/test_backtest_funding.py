@@ -67,7 +67,7 @@ def test_the_worked_example_is_what_a_hand_works_out() -> None:
     assert found.equity[2] / 2 == pytest.approx(5_750, rel=1e-3)
     assert one.notionals[:3] == (5_000 * COIN,) * 3
     # The usual distance is half an hour: so long is the first rate for, and no rate for more than that.
-    assert one.lengths_s == (1_800,) * 5
+    assert one.durations_s == (1_800,) * 5
     assert one.total == found_in(found).total == sum(one.payments)
     assert one.yearly_rate == pytest.approx(float(one.total) / float(sum(one.notionals)) * 365 * 48)
 
@@ -75,7 +75,7 @@ def test_the_worked_example_is_what_a_hand_works_out() -> None:
 def test_rates_that_come_sooner_than_usual_are_for_a_shorter_time() -> None:
     bars_s = np.array([START_S, START_S + 20 * HOUR_S])
     held = funding_carry(series("BTC", {1: 0.1, 4: 0.1, 8: 0.1, 12: 0.1, 20: 0.1}), bars_s, lambda bar: Fraction(7))
-    assert held.lengths_s == (14_400, 10_800, 14_400, 14_400, 14_400)
+    assert held.durations_s == (14_400, 10_800, 14_400, 14_400, 14_400)
     assert (
         funding_carry(series("BTC", {1: 0.1}), bars_s, lambda bar: Fraction(7)).yearly_rate is None
     )  # for how long one rate is, nobody said
@@ -123,7 +123,7 @@ def test_funding_changes_nothing_else() -> None:
 def test_the_future_changes_no_earlier_payment() -> None:
     table, cut = random_table(3, 14, ("BTC",)), 7
     rates = series("BTC", {at / 2: 0.0001 * (at % 7 - 3) for at in range(26)})
-    closes = np.where(np.arange(table.bars)[:, None] > cut, table.closes * 1.7, table.closes)
+    closes = np.where(np.arange(table.bar_count)[:, None] > cut, table.closes * 1.7, table.closes)
     later = rates.times_s >= table.times_s[cut + 1]
     other = replace(rates, rates=np.where(later, rates.rates + 0.01, rates.rates))
     (first,), (second,) = (found_in(one).carries for one in (run(table, rates), run(replace(table, closes=closes), other)))
@@ -161,7 +161,7 @@ def test_the_sum_is_that_of_the_assets_and_a_year_is_weighed_by_what_was_held_ho
     first, second = found.carries
     assert (first.total, second.total) == (48 * COIN, 8 * COIN)
     assert found.total == 56 * COIN
-    assert (first.notional, second.notional) == (6_000 * COIN, 2_000 * COIN)
+    assert (first.mean_notional, second.mean_notional) == (6_000 * COIN, 2_000 * COIN)
     a_year = 365 * 24
     assert (first.yearly_rate, second.yearly_rate) == (pytest.approx(0.001 * a_year), pytest.approx(0.002 * a_year / 4))
     assert found.yearly_rate == pytest.approx((0.001 * 6 + 0.0005 * 2) / 8 * a_year)
@@ -212,7 +212,7 @@ def test_a_price_that_stood_in_and_holdings_without_rates_are_told() -> None:
 def test_rates_without_prices_are_refused_before_a_bar_is_looked_at(
     rates: FundingRateSeries, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("agent.backtest.simulate.SimulationRun.next", lambda self: pytest.fail("a bar was looked at"))
+    monkeypatch.setattr("agent.backtest.simulate.SimulationRun.evaluate_next_bar", lambda self: pytest.fail("a bar was looked at"))
     with pytest.raises(ConfigError, match=said) as refused:
         run(hourly(BTC=CROSSING, ETH=[10.0] * 5), rates)
     assert "rows" in (refused.value.remedy or "")

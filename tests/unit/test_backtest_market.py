@@ -60,7 +60,7 @@ def test_a_backtest_trades_in_the_ticks_of_a_real_pool() -> None:
     table = hourly(WBTC=[RATIO, RATIO, RATIO * 1.4, RATIO * 1.4])
     made = replace(DEEP, recorded=(real_pool(wanted),), start_value=Fraction(1_000), looks_at_all=True)
     with open_run(wanted, table, made) as going:
-        while going.next() and going.world.bar < 2:
+        while going.evaluate_next_bar() and going.world.bar < 2:
             pass
         world = going.world
         assert list(world.pools) == [pool.address for pool in made.recorded]  # in the place of the pool that is made up
@@ -138,7 +138,7 @@ def test_gas_prices_are_those_of_the_bars_that_are_left_where_a_symbol_starts_la
     found = simulated(table, wanted, gas_wei=(1, 2, 3, 10**10))
     assert [one.bar for one in found.rebalances] == [1]
     assert found.gas / found.rebalances[0].gas == 1
-    assert found.gas == simulated(table.only(["BTC", "ETH"]), wanted, gas_wei=(3, 10**10)).gas
+    assert found.gas == simulated(table.select(["BTC", "ETH"]), wanted, gas_wei=(3, 10**10)).gas
     with pytest.raises(ConfigError, match=r"2 bars.*4"):
         simulated(table, wanted, gas_wei=(1, 2))
 
@@ -183,7 +183,7 @@ def test_one_that_has_prices_again_is_traded_again() -> None:
 def test_without_the_numeraire_s_price_nothing_is_left_to_go_on_with() -> None:
     table = hourly(BTC=[100.0] * 9, USD=[1.0, 1, *[NONE] * 7])
     with open_run(make_spec({"BTC": 5_000, "USD": 5_000}, BAND, "USD"), table, replace(DEEP, gone="leave", looks_at_all=True)) as going:
-        while going.next():
+        while going.evaluate_next_bar():
             pass
         assert going.outcome is not None
         assert isinstance(going.outcome.decision, Halt)
@@ -193,6 +193,6 @@ def test_without_the_numeraire_s_price_nothing_is_left_to_go_on_with() -> None:
 def test_the_sample_that_is_shipped_can_be_read_and_names_its_licence() -> None:
     prices, gas = sample_files()
     table = read_table(prices)
-    assert (table.bars, table.interval_s, table.symbols) == (365, 86_400, ("BTC", "ETH", "LINK", "SOL", "UNI", "USDC", "AAVE"))
+    assert (table.bar_count, table.interval_s, table.symbols) == (365, 86_400, ("BTC", "ETH", "LINK", "SOL", "UNI", "USDC", "AAVE"))
     assert len(set(read_gas(gas, table.times_s))) == 365
     assert "MIT License" in (prices.parent / "README.md").read_text()

@@ -68,7 +68,7 @@ def test_native_coin_lies_beside_the_portfolio_and_is_never_topped_up() -> None:
     table, topped = random_table(5, 40), replace(PERMISSIVE_LIMITS, native_top_up_wei=10**30)  # more than there is
     bare, asked = (simulated(table, make_spec(HALVES, BAND, "USD", limits=limits)) for limits in (PERMISSIVE_LIMITS, topped))
     assert (asked.evaluated_bars, asked.balances, asked.config_hash) == (bare.evaluated_bars, bare.balances, bare.config_hash)
-    assert asked.evaluated_bars < asked.bars
+    assert asked.evaluated_bars < asked.bar_count
 
 
 def test_an_entry_buys_below_its_level_and_its_take_profit_sells_above() -> None:

@@ -43,7 +43,7 @@ def test_a_coin_that_is_delisted_three_months_before_the_end_halts_the_agent_and
     assert found.gas > 0
     assert found.evaluated_bars < 100
     assert np.isfinite(found.equity).all()
-    assert [one.year for one in found.taxes] == [2021, 2022]
+    assert [one.year for one in found.yearly_gains] == [2021, 2022]
 
 
 @needs_data

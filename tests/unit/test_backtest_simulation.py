@@ -68,8 +68,8 @@ def test_both_kinds_of_pools_pay_the_same_at_the_same_depth() -> None:
 
 def same(one: SimulationResult, other: SimulationResult) -> bool:
     """Whether two results say the same of what was done and what came of it."""
-    paths = all(np.array_equal(getattr(one, name), getattr(other, name)) for name in ("equity", "hold", "weights"))
-    fields = ("rebalances", "final_value", "balances", "halted_bars", "refused", "fees", "impact", "gas", "config_hash", "data_hash")
+    paths = all(np.array_equal(getattr(one, name), getattr(other, name)) for name in ("equity", "hold_equity", "weights"))
+    fields = ("rebalances", "final_value", "balances", "halted_bars", "refusals", "fees", "impact", "gas", "config_hash", "data_hash")
     return paths and all(getattr(one, name) == getattr(other, name) for name in fields)
 
 
@@ -101,7 +101,7 @@ def test_bars_between_reviews_are_passed_over_and_nothing_else_changes(trigger: 
     quick = simulated(replace(table, closes=holes), wanted, **made)
     whole = simulated(replace(table, closes=holes), wanted, looks_at_all=True, **made)
     assert same(quick, whole)
-    assert quick.held_back == whole.held_back
+    assert quick.holds_by_setting == whole.holds_by_setting
     assert len(quick.rebalances) >= 2
     assert quick.evaluated_bars <= 15 < whole.evaluated_bars == 20
 
@@ -114,7 +114,7 @@ def test_a_store_that_is_asked_again_only_after_a_write_answers_what_one_that_is
 
     def steps() -> list[str]:
         with open_run(wanted, random_table(8, 20), made) as going:
-            while going.next():
+            while going.evaluate_next_bar():
                 pass
             assert len(going.result().rebalances) >= 2
             store = going.context.store
@@ -162,7 +162,7 @@ def test_the_future_changes_nothing_in_the_past() -> None:
 
 def test_stored_steps_decide_anew_what_they_decided() -> None:
     with open_run(halves(), hourly(BTC=CROSSING), replace(DEEP, looks_at_all=True)) as going:
-        while going.next():
+        while going.evaluate_next_bar():
             pass
         store = going.context.store
         decided = 0
@@ -189,8 +189,8 @@ def test_no_value_is_lost_but_to_fees_impact_and_gas_and_the_books_know_it_all(s
     with open_run(wanted, random_table(seed, 8, volatility=0.1), made) as going:
         world, store = going.world, going.context.store
         before = dict(world.wallet.balances)
-        while going.next():
-            here = [fill for fill in world.fills if fill.bar == world.bar]
+        while going.evaluate_next_bar():
+            here = [fill for fill in world.transaction_costs if fill.bar == world.bar]
             lost = sum((fill.fees + fill.impact for fill in here), Fraction(0))
             assert world.value(before) - world.value(world.wallet.balances) == lost
             assert all(fill.fees >= 0 and fill.impact >= -Fraction(1, 10**6) * COIN for fill in here)
@@ -199,7 +199,7 @@ def test_no_value_is_lost_but_to_fees_impact_and_gas_and_the_books_know_it_all(s
             before = dict(world.wallet.balances)
         assert store.journal.unbooked() == ()
         assert store.journal.open_intents() == ()
-        stands = {stand.token: stand.raw for stand in store.ledger.balances(world.block)}
+        stands = {stand.token: stand.raw for stand in store.ledger.balances(world.block_number)}
         assert {token: stands[token] for token in world.wallet.balances} == world.wallet.balances
         found = going.result()
         costs = found.fees + found.impact + found.gas
@@ -214,7 +214,7 @@ def test_a_swap_that_lands_later_gets_the_price_of_then() -> None:
     assert [one.bar for one in at_once.rebalances] == [2]
     assert later.rebalances[0].bar == 4
     with open_run(halves(), table, replace(DEEP, latency_bars=2)) as going:
-        while going.next():
+        while going.evaluate_next_bar():
             if going.outcome is not None and going.outcome.transactions:
                 break
         swap = next(intent for intent in going.context.store.journal.intents(limit=100) if intent.kind is IntentKind.SWAP)
@@ -287,7 +287,7 @@ def test_a_plan_that_a_limit_stops_is_counted_and_nothing_is_done() -> None:
     wanted = replace(wanted, limits=replace(wanted.limits, max_live_value=Fraction(5_000 * COIN)))
     found = simulated(hourly(BTC=CROSSING), wanted)
     assert found.rebalances == ()
-    assert found.refused == (("max_live_value", 2),)
+    assert found.refusals == (("max_live_value", 2),)
     assert found.final_value == found.hold_value
 
 

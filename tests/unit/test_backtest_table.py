@@ -127,7 +127,7 @@ def test_a_broken_file_is_told_in_our_words(tmp_path: Path, name: str, data: byt
 def test_what_is_missing_is_told_and_the_newest_price_before_stands_in() -> None:
     none = float("nan")
     times = [0, 10, 20, 30, 50, 60]
-    table = make_price_table(times, {"A": [none, 1, none, 3, 4, 5], "B": [1, none, 2, 3, none, none]}).only(["A", "B"])
+    table = make_price_table(times, {"A": [none, 1, none, 3, 4, 5], "B": [1, none, 2, 3, none, none]}).select(["A", "B"])
     assert table.times_s.tolist() == [10, 20, 30, 50, 60]
     assert table.closes[0].tolist() == [1, 1]
     assert np.isnan(table.closes[1, 0])
@@ -144,6 +144,6 @@ def test_what_is_missing_is_told_and_the_newest_price_before_stands_in() -> None
 def test_symbols_without_a_common_time_are_refused() -> None:
     none = float("nan")
     with raises_field("--prices", "same time"):
-        make_price_table([0, 10, 20], {"A": [1, 1, none], "B": [none, none, 1]}).only(["A", "B"])
+        make_price_table([0, 10, 20], {"A": [1, 1, none], "B": [none, none, 1]}).select(["A", "B"])
     with raises_field("--prices", "no symbol C"):
-        make_price_table([0, 10], {"A": [1, 1]}).only(["C"])
+        make_price_table([0, 10], {"A": [1, 1]}).select(["C"])

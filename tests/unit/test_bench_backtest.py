@@ -10,7 +10,17 @@ import pytest
 
 from agent.backtest.sweep import prepare_prices
 from scripts import bench_backtest
-from scripts.bench_backtest import SYMBOLS, VALUE, by_loop, each_its_own, last_gets_less, measure_kernel, on_credit, prices, together
+from scripts.bench_backtest import (
+    START_VALUE,
+    SYMBOLS,
+    measure_kernel,
+    random_prices,
+    run_by_loop,
+    trade_each_with_own_fee,
+    trade_on_credit,
+    trade_to_equal_weights,
+    trade_until_cash_is_spent,
+)
 from tests.support.samples import slow
 
 SCRIPT = Path(bench_backtest.__file__)
@@ -42,11 +52,11 @@ def test_it_prints_one_json_document_and_says_which_library_is_missing(monkeypat
 
 
 def test_the_kernel_is_equal_to_the_loop_and_a_wrong_loop_is_noticed(monkeypatch: pytest.MonkeyPatch):
-    times, table = prices(3_000)
+    times, table = random_prices(3_000)
     ready = prepare_prices(SYMBOLS, times, table)
     ours, found = measure_kernel(ready, table, 2)
     assert ours["rebalances"] == len(found.rebalance_bars) >= 2
-    monkeypatch.setattr(bench_backtest, "by_loop", lambda *_, **__: (ours["final_value"] * (1 + 1e-8), found.rebalance_bars.tolist()))
+    monkeypatch.setattr(bench_backtest, "run_by_loop", lambda *_, **__: (ours["final_value"] * (1 + 1e-8), found.rebalance_bars.tolist()))
     with pytest.raises(AssertionError, match="loop comes"):
         measure_kernel(ready, table, 2)
 
@@ -54,17 +64,17 @@ def test_the_kernel_is_equal_to_the_loop_and_a_wrong_loop_is_noticed(monkeypatch
 def test_each_way_to_pay_is_what_a_hand_works_out():
     table = np.full((3, 8), 100.0)
     table[1:, 0] = 200.0  # 2/9 of all: beyond 17.5 %
-    units = VALUE / 8 / 100
+    units = START_VALUE / 8 / 100
     total = units * 900
     sold = (200 * units - total / 8) / 0.999
     bought = 7 * (total / 8 - 100 * units) / 1.001
-    value, traded = by_loop(table, each_its_own)
+    value, traded = run_by_loop(table, trade_each_with_own_fee)
     assert traded == [1]
     assert value == pytest.approx(total - sold + bought, rel=1e-12)
-    shared, _ = by_loop(table, together)
+    shared, _ = run_by_loop(table, trade_to_equal_weights)
     left = (200 * units - shared / 8) * 0.999  # what the sale brings
     assert left == pytest.approx(7 * (shared / 8 - 100 * units) / 0.999, rel=1e-9)
-    assert by_loop(table, each_its_own, [])[0] == pytest.approx(total)
+    assert run_by_loop(table, trade_each_with_own_fee, [])[0] == pytest.approx(total)
     moved = 200 * units - total / 8
-    assert by_loop(table, on_credit)[0] == pytest.approx(total - 0.001 * 2 * moved, rel=1e-12)
-    assert by_loop(table, last_gets_less)[0] == pytest.approx(total - 0.001 * moved * (1 + 0.999 / 1.001), rel=1e-12)
+    assert run_by_loop(table, trade_on_credit)[0] == pytest.approx(total - 0.001 * 2 * moved, rel=1e-12)
+    assert run_by_loop(table, trade_until_cash_is_spent)[0] == pytest.approx(total - 0.001 * moved * (1 + 0.999 / 1.001), rel=1e-12)

@@ -24,7 +24,7 @@ def run(*options: str, **environment: str) -> str:
 def printed_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *options: str) -> str:
     """What the script prints, with fewer pools in its large plans."""
     monkeypatch.setattr(sys, "argv", ["bench_planner.py", "--problems", "2", *options])
-    monkeypatch.setattr(bench_planner, "LARGE", ((20, 40), (40, 60)))
+    monkeypatch.setattr(bench_planner, "LARGE_SIZES", ((20, 40), (40, 60)))
     bench_planner.main()
     return capsys.readouterr().out
 
@@ -59,22 +59,22 @@ def test_the_benchmark_prints_a_line_per_figure_for_people(monkeypatch: pytest.M
 
 def test_slsqp_is_given_the_same_problem_and_finds_no_better_flows():
     for seed in range(3):
-        problem = planner_peers.continuous(seed)
-        ours, theirs = planner_peers.ours(problem), planner_peers.slsqp(problem)
+        problem = planner_peers.continuous_problem(seed)
+        ours, theirs = planner_peers.solve_ours(problem), planner_peers.solve_by_slsqp(problem)
         assert theirs.worth <= ours.worth + 1e-9
         assert theirs.worth == pytest.approx(ours.worth, abs=2e-6)
 
 
 def test_another_process_gets_every_range_of_every_pool():
-    problem = planner_peers.continuous(0)
+    problem = planner_peers.continuous_problem(0)
     given = json.loads(json.dumps(problem.as_json()))
-    assert len(given["arcs"]) == len(problem.market.pool_edges) > 30
-    for (source, target, keep, roots, depths), pool_edge in zip(given["arcs"], problem.market.pool_edges, strict=True):
+    assert len(given["arcs"]) == len(problem.pool_graph.pool_edges) > 30
+    for (source, target, keep, roots, depths), pool_edge in zip(given["arcs"], problem.pool_graph.pool_edges, strict=True):
         assert (source, target) == (pool_edge.source, pool_edge.target)
         taken = sum(depth * (1 / end - 1 / top) for top, end, depth in zip(roots[:-1], roots[1:], depths, strict=True))
         assert taken / keep == pytest.approx(pool_edge.curves.real.capacity)
 
 
 def test_a_percentile_is_a_value_that_so_many_do_not_exceed():
-    found = bench_planner.spread([float(number) for number in range(1_000)])
+    found = bench_planner.summarise([float(number) for number in range(1_000)])
     assert found == {"median": 499.5, "p90": 899.0, "p99": 989.0, "p99.9": 998.0, "max": 999.0}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from scripts import bench_quotes, quote_peers
-from scripts.quote_peers import Missing, Peer, Worker, our_worker
+from scripts.quote_peers import Peer, PeerMissing, Worker, our_worker
 
 SCRIPT = Path(bench_quotes.__file__)
 CASES = {"v2", "v3_within_one_tick", "v3_over_5_ticks", "v3_over_50_ticks"}
@@ -68,7 +68,7 @@ class Generous(Worker):
 
 
 def no_peer(folder: Path) -> Worker:
-    raise Missing("not here")
+    raise PeerMissing("not here")
 
 
 def test_a_peer_is_held_against_the_contract_and_measured_in_the_same_rounds():
@@ -89,7 +89,7 @@ def test_a_peer_is_held_against_the_contract_and_measured_in_the_same_rounds():
     assert set(document["peers"]["generous"]["warm"]["answers_unlike_the_contract"].values()) == {bench_quotes.AMOUNTS}
     assert document["peers"]["absent"] == {"missing": "not here"}
     assert document["peers"]["broken"] == {"missing": quote_peers.ENDED}
-    shown = bench_quotes.lines(document)
+    shown = bench_quotes.document_lines(document)
     assert "512 answers differ" in shown[0]
     assert shown[-2:] == ["absent is missing: not here", f"broken is missing: {quote_peers.ENDED}"]
 

@@ -139,7 +139,7 @@ def test_an_exit_without_a_market_leaves_its_turn_to_the_next() -> None:
     found = judged(fired("LINK", "WBTC", pools=(MARKET[0], SOUND)))
     assert found.kind is OutcomeKind.PLANNED
     assert found.plan is not None
-    assert found.plan.exits
+    assert found.plan.is_exit
     assert dict(found.plan.holdings_after)[LINK.address] == 0
     assert moved(found.plan) == {LINK.address, USDC.address}
     assert blocked(found) == [WBTC.address]
@@ -148,7 +148,7 @@ def test_an_exit_without_a_market_leaves_its_turn_to_the_next() -> None:
 
 def test_each_exit_is_a_plan_of_its_own_in_the_portfolio_s_order() -> None:
     step, sold = fired("LINK", "WBTC", "WETH", pools=(*MARKET, SOUND)), []
-    while (found := judged(step)).plan is not None and found.plan.exits:
+    while (found := judged(step)).plan is not None and found.plan.is_exit:
         assert moved(found.plan) == {found.decided.exit_token, USDC.address}
         assert not found.decided.blocked_exits
         sold.append((found.decided.exit_token, found.reason.rpartition("; ")[2]))
@@ -304,7 +304,7 @@ def test_once_there_is_a_market_it_is_sold() -> None:
     assert stuck.decided.blocked_exits
     found = judged(fired("LINK", pools=(*MARKET, SOUND)))
     assert found.plan is not None
-    assert found.plan.exits
+    assert found.plan.is_exit
     assert not found.decided.blocked_exits
     assert dict(found.plan.holdings_after)[LINK.address] == 0
 

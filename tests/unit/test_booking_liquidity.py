@@ -73,7 +73,7 @@ def store(store_kind: str, tmp_path: Path) -> Iterator[Store]:
 def mined(store: Store, step: StepInput, action: LpAction, net: tuple[int, int], *added: LiquidityAdded, status: int = 1) -> Receipt:
     """An action whose receipt moved so many base units into the wallet."""
     store.steps.begin("s", START_S, codec.dumps(step))
-    intent = store.journal.intend("s", IntentKind.LIQUIDITY, tx(0), grant_of(action), "liquidity", START_S, None)
+    intent = store.journal.add_intent("s", IntentKind.LIQUIDITY, tx(0), grant_of(action), "liquidity", START_S, None)
     store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash="0x01")
     store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
     sides = [(POOL, builders.OWNER) if raw > 0 else (builders.OWNER, POOL) for raw in net]
@@ -87,7 +87,7 @@ def booked(store: Store, step: StepInput, after: StepInput | None = None) -> tup
     """(loss, turnover, gas) of the last day, once everything is booked; again changes nothing."""
     snapshot = step.snapshot if after is None else after.snapshot
     for _ in range(2):
-        settlement.settle_mined(store, snapshot, lambda: step, before=None if after is None else step.snapshot)
+        settlement.settle_mined(store, snapshot, lambda: step, snapshot_before=None if after is None else step.snapshot)
     assert store.journal.unbooked() == ()
     found = store.budgets.history(step.snapshot.head.timestamp_s)
     return found.budgets.loss_24h, found.budgets.turnover_24h, found.budgets.gas_24h_wei
@@ -189,7 +189,7 @@ def test_without_the_step_it_was_planned_in_only_gas_is_known_to_be_lost(store: 
     step = step_with(position := at_reference(step_with()))
     action = withdraw(position, position.liquidity)
     store.steps.begin("s", START_S, "{}")
-    intent = store.journal.intend("s", IntentKind.LIQUIDITY, tx(0), grant_of(action), "liquidity", START_S, None)
+    intent = store.journal.add_intent("s", IntentKind.LIQUIDITY, tx(0), grant_of(action), "liquidity", START_S, None)
     store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash="0x01")
     store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
     store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=receipt("0x01", 5, "0xb"))

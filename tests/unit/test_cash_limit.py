@@ -80,7 +80,7 @@ def test_deposits_fill_the_limit_and_withdrawals_come_from_the_rest_first(
 
 
 def test_a_payout_makes_room_for_a_later_deposit_and_takes_nothing_from_the_rest() -> None:
-    after = cash_limit.with_memory(account(1_000, 4_000), memory(account(1_000, 4_000), paid=(raw(600, USDC),)))
+    after = cash_limit.with_recorded_changes(account(1_000, 4_000), memory(account(1_000, 4_000), paid=(raw(600, USDC),)))
     assert (after.taken_raw, after.unused_raw) == (raw(400, USDC), raw(4_000, USDC))
     assert cash_limit.with_transfers(after, [raw(700, USDC)]).unused_raw == raw(4_100, USDC)
 
@@ -144,7 +144,7 @@ def test_what_the_owner_moves_alone_comes_from_the_rest_and_a_swap_of_another_st
         memory = store.cash.read(usdc, block + 3)
         assert memory.account is not None
         assert memory.changes == (-3_500, 50)
-        after = cash_limit.with_memory(memory.account, memory)
+        after = cash_limit.with_recorded_changes(memory.account, memory)
         assert (after.taken_raw, after.unused_raw) == (1_000, 550)
         assert store.cash.record(after, memory.version)
         assert store.cash.read(usdc, block + 3).changes == ()

@@ -26,8 +26,8 @@ from agent.config.load import load_config
 from agent.errors import ConfigError
 from agent.store import open_store
 from agent.web import connections
-from agent.web.access import Access, Checks
-from agent.web.connections import MAX_CONNECTIONS, MAX_PER_ADDRESS, REQUEST_S
+from agent.web.access import Access, AccessMiddleware
+from agent.web.connections import MAX_CONNECTIONS, MAX_PER_ADDRESS, REQUEST_TIMEOUT_S
 from agent.web.document_cache import MAX_STREAMS, MAX_USER_STREAMS
 from agent.web.reach import PROXY_HEADER, PublicOptions, reach_of, require_protected
 from agent.web.server import _listen
@@ -111,7 +111,7 @@ def test_1500_connections_that_ask_for_nothing_leave_the_remote_pause_reachable(
             took_s = time.monotonic() - began
             assert (code, headers["location"]) == (303, "/controls")
             assert len(site.server.server_state.connections) <= MAX_PER_ADDRESS < MAX_CONNECTIONS < 1_024
-            assert REQUEST_S == 10
+            assert REQUEST_TIMEOUT_S == 10
     loaded = load_config(config)
     store = open_store(loaded.store_url, 1, loaded.config.wallet.address, loaded.config.chain.wrapped_native)
     assert store.pause_switch.read().reason == "smoke"
@@ -121,7 +121,7 @@ def test_1500_connections_that_ask_for_nothing_leave_the_remote_pause_reachable(
 
 @pytest.mark.parametrize("sent", HALVES.values(), ids=HALVES)
 def test_a_connection_without_a_whole_request_is_closed(sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "REQUEST_S", 0.3)
+    monkeypatch.setattr(connections, "REQUEST_TIMEOUT_S", 0.3)
     with Served() as served, opened(served, sent) as link, served.stream() as stream:
         until(lambda: is_closed(link))
         time.sleep(0.5)
@@ -129,7 +129,7 @@ def test_a_connection_without_a_whole_request_is_closed(sent: bytes, monkeypatch
 
 
 def test_a_tls_handshake_that_stalls_is_closed(certificate: PublicOptions, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "REQUEST_S", 0.3)
+    monkeypatch.setattr(connections, "REQUEST_TIMEOUT_S", 0.3)
     with Served(None, ssl_certfile=certificate.tls_cert, ssl_keyfile=certificate.tls_key) as served:
         context = ssl.create_default_context(cafile=str(certificate.tls_cert))
         with (
@@ -143,7 +143,7 @@ def test_a_tls_handshake_that_stalls_is_closed(certificate: PublicOptions, monke
 
 
 def test_a_slow_trickle_does_not_lengthen_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "REQUEST_S", 0.4)
+    monkeypatch.setattr(connections, "REQUEST_TIMEOUT_S", 0.4)
     with Served() as served, opened(served, b"GET / HTTP/1.1\r\n") as link:
         began = time.monotonic()
         while not is_closed(link):
@@ -183,8 +183,8 @@ def test_a_client_that_reads_no_answer_is_closed_and_one_that_reads_slowly_is_no
     request = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     with Large() as served, opened(served, request) as slow, opened(served, request):
         until(lambda: served.requests == 2)
-        monkeypatch.setattr(connections, "REQUEST_S", 0.3)
-        monkeypatch.setattr(connections, "ANSWER_S", 3)
+        monkeypatch.setattr(connections, "REQUEST_TIMEOUT_S", 0.3)
+        monkeypatch.setattr(connections, "ANSWER_TIMEOUT_S", 3)
         served.may_answer.set()
         got = 0
         while part := slow.recv(400_000):
@@ -259,7 +259,7 @@ def proxied(tmp_path: Path) -> PublicOptions:
 def test_a_local_account_cannot_pose_as_the_proxy(proofs: list[str], proxied: PublicOptions) -> None:
     reach = reach_of("127.0.0.1", 1, proxied)
     assert PROXY_SECRET not in repr(reach)
-    checks = Checks(None, Access(reach))  # type: ignore[arg-type]
+    checks = AccessMiddleware(None, Access(reach))  # type: ignore[arg-type]
     headers = [(b"host", b"dash.example.org"), (b"x-forwarded-proto", b"https"), (b"x-forwarded-for", b"203.0.113.5")]
     scope = {"type": "http", "method": "GET", "path": "/", "client": ("127.0.0.1", 1)}
     genuine = (PROXY_HEADER.encode(), PROXY_SECRET.encode())

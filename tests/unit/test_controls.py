@@ -16,7 +16,7 @@ from agent.app.controls import queue
 from agent.app.controls.messages import control_alerts
 from agent.app.controls.queue import MAX_SHOWN_AGE_S
 from agent.app.controls.shown_plans import format_moves, require_no_widening, shown_step
-from agent.app.research.offline import plan_from
+from agent.app.research.offline import plan_step_input
 from agent.config.load import load_config, load_config_text
 from agent.config.schema import Config
 from agent.config.writing.edits import ConfigChanges, apply_changes
@@ -463,7 +463,7 @@ def test_a_store_that_cannot_be_opened_is_paused_by_its_file(config: Path) -> No
 
 
 def planned() -> StepOutcome:
-    outcome = plan_from(builders.step_input(values={"WETH": 7_000, "USDC": 3_000}))
+    outcome = plan_step_input(builders.step_input(values={"WETH": 7_000, "USDC": 3_000}))
     assert outcome.plan is not None
     assert outcome.plan.legs
     return outcome

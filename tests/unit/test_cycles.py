@@ -305,7 +305,7 @@ def test_a_swap_that_was_not_mined_in_time_is_reported_by_the_repeated_command(w
 
     def pends(step_id: str, kind: IntentKind, made: UnsignedTx, granted: Grant, note: str) -> Intent:
         nonce = world.store.journal.expected_nonce()
-        intent = world.store.journal.intend(step_id, kind, replace(made, nonce=nonce), granted, note, NOW_S, None)
+        intent = world.store.journal.add_intent(step_id, kind, replace(made, nonce=nonce), granted, note, NOW_S, None)
         world.store.journal.advance(intent.id, IntentState.SIGNED, NOW_S, f"0x{nonce:064x}")
         world.store.journal.advance(intent.id, IntentState.BROADCAST, NOW_S)
         raise Retryable("sent, and not mined", "run the command again", code=ErrorCode.NOT_MINED)

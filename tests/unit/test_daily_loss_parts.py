@@ -29,7 +29,7 @@ ROOMY = {"turnover_bps": None, "daily_turnover_bps": None}
 def room(step: StepInput, plan: Plan) -> Fraction:
     """What the guard lets a plan lose at worst, by its own sums."""
     case = build_guard_case(step, plan, evidence(step, plan))
-    return case.total() * Fraction(step.limits.daily_loss_bps or 0, BPS) - step.history.budgets.loss_24h
+    return case.portfolio_value() * Fraction(step.limits.daily_loss_bps or 0, BPS) - step.history.budgets.loss_24h
 
 
 def worst(step: StepInput, plan: Plan) -> Fraction:

@@ -22,13 +22,13 @@ import pytest
 from agent.cli.display.tables import gain_or_loss
 from agent.errors import ConfigError, TrimtabError
 from agent.hosts import host_name
-from agent.web.pages import MINUS, format_figure, short_move
+from agent.web.pages import MINUS, format_figure, format_move
 
 if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.environ.get("CI"):
     pytest.skip("the dashboard needs its extra", allow_module_level=True)
 
 from agent.web import document_cache
-from agent.web.access import HEADERS
+from agent.web.access import SECURITY_HEADERS
 from agent.web.document_cache import MAX_READS, MAX_STREAMS, DocumentCache
 from agent.web.pages import CONTROLS, PAGES, Renderer, charts
 from agent.web.server import serve_dashboard
@@ -75,9 +75,9 @@ def test_pages_say_what_is_not_booked_yet_and_that_gains_include_gas_money(serve
 
 
 def test_amounts_of_a_waiting_plan_are_cut_and_other_texts_are_not() -> None:
-    assert short_move("-0.37343385941758046 WETH") == "−0.373433 WETH"
-    assert short_move("1309.772945 USDC") == "+1,309.77 USDC"
-    assert [short_move(one) for one in ("pay 50 USDC", "1.2.3 X", "")] == ["pay 50 USDC", "1.2.3 X", ""]
+    assert format_move("-0.37343385941758046 WETH") == "−0.373433 WETH"
+    assert format_move("1309.772945 USDC") == "+1,309.77 USDC"
+    assert [format_move(one) for one in ("pay 50 USDC", "1.2.3 X", "")] == ["pay 50 USDC", "1.2.3 X", ""]
 
 
 def test_the_weight_after_a_plan_of_a_symbol_with_dots_is_shown(served: Served) -> None:
@@ -128,7 +128,7 @@ def test_a_rebound_name_is_refused_on_every_path(served: Served, host: str) -> N
         code, headers, body = served.ask(path, Host=host)
         assert code == 421
         assert b"data" not in body
-        assert headers.keys() >= {name.lower() for name in HEADERS} | {"content-security-policy"}
+        assert headers.keys() >= {name.lower() for name in SECURITY_HEADERS} | {"content-security-policy"}
 
 
 def test_loopback_names_are_served_on_any_port_of_a_tunnel(served: Served) -> None:
@@ -264,12 +264,12 @@ def test_the_plan_is_made_anew_after_a_cycle_once_somebody_looks() -> None:
         board.refresh()
         await asyncio.sleep(0.01)
         assert board.made == 0, "nobody has asked for a plan"
-        assert (await board.fresh("plan_document"))["plan"] == 1
+        assert (await board.read_fresh("plan_document"))["plan"] == 1
         board.read_if_old("plan_document")
-        assert (await board.fresh("plan_document"))["plan"] == 1
+        assert (await board.read_fresh("plan_document"))["plan"] == 1
         board.refresh()  # a cycle ended
         await asyncio.sleep(0.01)
-        assert (board.made, (await board.fresh("plan_document"))["plan"], board.made) == (1, 2, 2)
+        assert (board.made, (await board.read_fresh("plan_document"))["plan"], board.made) == (1, 2, 2)
         board._outdated_functions.add("plan_document")
         board.read_if_old("plan_document")
         board.refresh()  # during the read
@@ -299,7 +299,7 @@ def test_an_archive_is_made_by_its_name_alone_and_downloaded() -> None:
     class ExportBoard(StillBoard):
         asked: ClassVar[list[tuple[str, ...]]] = []
 
-        async def stored(self, function: str, *arguments: Any) -> Any:
+        async def read_stored(self, function: str, *arguments: Any) -> Any:
             self.asked.append((function, *arguments))
             if len(self.asked) > 1:
                 raise ConfigError("--native-asset: unknown", "give it")
@@ -326,7 +326,7 @@ def test_requests_at_once_share_a_read_and_none_outlives_a_change_of_the_store(t
         reads: ClassVar[list[str]] = []
 
         async def call(self, process: str, function: str, *arguments: Any) -> Any:
-            self.reads.append(found := self.store.read_text())
+            self.reads.append(found := self.store_path.read_text())
             await asyncio.sleep(0.02)
             if not found:
                 raise TrimtabError("empty")
@@ -334,25 +334,25 @@ def test_requests_at_once_share_a_read_and_none_outlives_a_change_of_the_store(t
 
     async def scene() -> None:
         board = Ledger("none.toml", tmp_path / "a.db")
-        board.store.write_text("old")
-        many = [asyncio.create_task(board.stored("export")) for _ in range(50)]
+        board.store_path.write_text("old")
+        many = [asyncio.create_task(board.read_stored("export")) for _ in range(50)]
         await asyncio.sleep(0.01)
-        board.store.write_text("newer")
-        assert await board.stored("export") == "newer"
+        board.store_path.write_text("newer")
+        assert await board.read_stored("export") == "newer"
         assert {await one for one in many} == {"old"}
-        assert await board.stored("export") == "newer"
+        assert await board.read_stored("export") == "newer"
         assert board.reads == ["old", "newer"]
-        board.store.write_text("")
+        board.store_path.write_text("")
         for _ in range(2):
             with pytest.raises(TrimtabError):
-                await board.stored("export")
+                await board.read_stored("export")
         assert board.reads[2:] == ["", ""]  # a failure is not kept
-        board.store.write_text("newest")
-        flood = [board.stored("step", str(number)) for number in range(300)]
+        board.store_path.write_text("newest")
+        flood = [board.read_stored("step", str(number)) for number in range(300)]
         found = await asyncio.gather(*flood, return_exceptions=True)
         assert found[:MAX_READS] == ["newest"] * MAX_READS
         assert {str(one)[:8] for one in found[MAX_READS:]} == {"too many"}
-        assert await board.stored("step", "299") == "newest"
+        assert await board.read_stored("step", "299") == "newest"
         assert len(board.reads) == 4 + MAX_READS + 1
 
     asyncio.run(scene())
@@ -427,7 +427,7 @@ def test_transactions_of_the_chain_link_to_its_explorer(explorer: str) -> None:
     sent = [{"kind": "swap", "status": "final", "block": 1, "note": "", "hash": one} for one in hashes]
 
     class StepBoard(StillBoard):
-        async def stored(self, function: str, *arguments: Any) -> Any:
+        async def read_stored(self, function: str, *arguments: Any) -> Any:
             return {"explain": {**golden("27-explain"), "transactions": sent}, "explorer": explorer}
 
     with Served(board=StepBoard("none.toml", Path("none.db"))) as served:

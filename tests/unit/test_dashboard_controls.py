@@ -29,7 +29,7 @@ from agent.store import Store, open_store
 from agent.store.files.secret import installation_secret
 from agent.store.files.users import UserStore
 from agent.web import controls as web_controls
-from agent.web.controls import BACKTEST_NICENESS, FIELDS, MAX_BACKTESTS, MAX_REVIEWS, ControlPages, arguments_of
+from agent.web.controls import BACKTEST_NICENESS, FIELDS_BY_KIND, MAX_BACKTESTS, MAX_REVIEWS, ControlPages, form_arguments
 from agent.web.pages import Renderer
 from agent.web.reading import ReadingProcess
 from agent.web.sessions import REVIEW_S, Review
@@ -78,7 +78,7 @@ def shown(config: Path, kind: ControlKind, number: int, arguments: tuple[tuple[s
 
 def review(site: Site, cookie: str, kind: str, document: dict[str, Any] | None, arguments: tuple[tuple[str, str], ...] = ()) -> str:
     """The path of a review of this session whose plan is shown."""
-    session = site.access.find(cookie.partition("=")[2], touch=False)
+    session = site.access.find_session(cookie.partition("=")[2], touch=False)
     assert session is not None
     name = f"review-{len(session.reviews):015d}"
     session.reviews[name] = Review(kind, arguments, document=document)
@@ -123,7 +123,7 @@ def test_every_page_says_that_a_plan_waits_and_leads_to_it(site: Site) -> None:
     assert b"Review it" not in site.ask("/", Cookie=cookie)[2]
 
 
-@pytest.mark.parametrize("kind", FIELDS)
+@pytest.mark.parametrize("kind", FIELDS_BY_KIND)
 def test_a_stolen_read_only_session_shows_and_controls_nothing(site: Site, config: Path, kind: str) -> None:
     cookie, before = site.enter(READ_ONLY), queued(config)
     for page in ("/controls", "/plan", "/settings"):
@@ -181,7 +181,7 @@ def test_an_expired_or_changed_plan_cannot_be_confirmed(site: Site, config: Path
     document = shown(config, ControlKind.REBALANCE, 2)
     path = review(site, cookie, "rebalance", document)
     assert site.post(path, {"csrf": token, "plan_hash": "0" * 64}, cookie)[0] == 409  # the form showed another
-    session = site.access.find(cookie.partition("=")[2], touch=False)
+    session = site.access.find_session(cookie.partition("=")[2], touch=False)
     assert session is not None
     session.reviews[path.rpartition("/")[2]].began_s -= REVIEW_S
     assert site.post(path, {"csrf": token, "plan_hash": document["plan_hash"]}, cookie)[0] == 409  # expired
@@ -313,7 +313,7 @@ def tried(**more: Any) -> dict[str, Any]:
 def test_a_back_test_stands_beside_the_plan_of_an_edit_and_never_waits(site: Site) -> None:
     cookie = site.enter()
     path = review(site, cookie, "edit", {"plan_hash": "ab" * 32, "reason": "", "moves": [], "document": {}})
-    session = site.access.find(cookie.partition("=")[2], touch=False)
+    session = site.access.find_session(cookie.partition("=")[2], touch=False)
     assert session is not None
     kept = session.reviews[path.rpartition("/")[2]]
     text = site.ask(path, Cookie=cookie)[2].decode()
@@ -333,7 +333,7 @@ def test_a_back_test_stands_beside_the_plan_of_an_edit_and_never_waits(site: Sit
     assert HOSTILE not in text
     kept.backtest = tried(around=None)
     assert "over-fitting" not in site.ask(path, Cookie=cookie)[2].decode()
-    kept.backtest, kept.no_backtest = None, MARKUP
+    kept.backtest, kept.backtest_error = None, MARKUP
     text = site.ask(path, Cookie=cookie)[2].decode()
     assert "No backtest: " in text
     assert MARKUP not in text
@@ -349,13 +349,13 @@ def test_a_back_test_that_takes_too_long_is_ended_and_one_too_many_refused(
         reviews = [Review("edit", (("target", "NONE=1%"),)) for _ in range(MAX_BACKTESTS + 1)]
         monkeypatch.setattr(web_controls, "BACKTEST_S", 0.05)
         await pages._backtest(reviews[0])
-        assert reviews[0].no_backtest.startswith("it took longer than")
+        assert reviews[0].backtest_error.startswith("it took longer than")
         monkeypatch.setattr(web_controls, "BACKTEST_S", 600.0)
         await asyncio.gather(*map(pages._backtest, reviews[1:] + reviews[:1]))
         (process,) = (pages._backtest_process._pool._processes or {}).values()  # type: ignore[union-attr]  # it has started
         assert os.getpriority(os.PRIO_PROCESS, process.pid) == BACKTEST_NICENESS
         pages.close()
-        return [one.no_backtest for one in reviews]
+        return [one.backtest_error for one in reviews]
 
     first, *others = asyncio.run(scene())
     assert first == "other backtests are waiting (ask again in a few minutes)"
@@ -399,7 +399,7 @@ def test_each_form_has_the_fields_that_are_read_from_it(site: Site) -> None:
             forms.setdefault(kind, set()).update(map(unescape, re.findall(r'<(?:input|select) [^>]*?name="([^"]+)"', form)))
     assert all("csrf" in names for names in forms.values())
     given = {kind: {one for one in names if not one.startswith(("target:", "was:"))} - {"csrf"} for kind, names in forms.items()}
-    assert given == {kind: set(names) for kind, names in FIELDS.items()}
+    assert given == {kind: set(names) for kind, names in FIELDS_BY_KIND.items()}
     assert {one for one in forms["edit"] if ":" in one} == {f"{part}:{symbol}" for part in ("target", "was") for symbol in (HOSTILE, "B")}
 
 
@@ -409,7 +409,7 @@ def test_an_unknown_kind_is_refused(site: Site) -> None:
 
 
 def test_a_form_gives_what_is_filled_in_and_targets_that_were_changed() -> None:
-    assert arguments_of("pause", {"reason": [" smoke "], "hard": ["yes"], "csrf": ["x"]}) == (("reason", "smoke"), ("hard", "yes"))
-    assert arguments_of("withdraw", {"amount": ["5"], "in": [""], "to": [" "]}) == (("amount", "5"),)
+    assert form_arguments("pause", {"reason": [" smoke "], "hard": ["yes"], "csrf": ["x"]}) == (("reason", "smoke"), ("hard", "yes"))
+    assert form_arguments("withdraw", {"amount": ["5"], "in": [""], "to": [" "]}) == (("amount", "5"),)
     fields = {"target:WETH": ["35 %"], "was:WETH": ["40.00"], "target:USDC": ["60.00"], "was:USDC": ["60.00"], "in-slices": ["yes"]}
-    assert arguments_of("edit", fields) == (("in-slices", "yes"), ("target", "WETH=35%"))
+    assert form_arguments("edit", fields) == (("in-slices", "yes"), ("target", "WETH=35%"))

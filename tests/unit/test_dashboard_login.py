@@ -29,7 +29,7 @@ import pyotp
 from agent.app.settings.users import _network
 from agent.errors import ConfigError, TrimtabError
 from agent.store.files.users import FIRST_LOCK_S, LOCKING_FAILURES, UserStore
-from agent.web.access import LOGIN_NICENESS, MAX_CHECKS, MAX_SESSIONS, Access, Checks
+from agent.web.access import LOGIN_NICENESS, MAX_LOGIN_CHECKS, MAX_SESSIONS, Access, AccessMiddleware
 from agent.web.pages import PAGES
 from agent.web.reach import PublicOptions, Reach, reach_of, require_protected
 from agent.web.server import serve_dashboard
@@ -78,7 +78,7 @@ def test_without_a_session_nothing_is_shown(site: Site, path: str) -> None:
         known = path in ("/alerts", "/assets", "/controls", "/futures", "/history", "/liquidity", "/plan", "/reports", "/settings")
         assert headers["location"] == (f"/login?to={path}" if known else "/login")
     assert site.ask(path, HX_Request="true")[1]["hx-redirect"] == "/login"
-    for cookie in ("trimtab-1=", "trimtab-1=x", "trimtab-2=" + site.access.begin(FULL), "trimtab-1=a; trimtab-1=b"):
+    for cookie in ("trimtab-1=", "trimtab-1=x", "trimtab-2=" + site.access.begin_session(FULL), "trimtab-1=a; trimtab-1=b"):
         assert site.ask(path, Cookie=cookie)[0] in (303, 401)
 
 
@@ -239,30 +239,30 @@ def test_a_removed_user_and_one_with_another_role_lose_their_sessions(tmp_path: 
     async def scene() -> None:
         access = Access(Reach(), tmp_path / "a.users")
         await access.refresh()
-        session = access.find(chosen := access.begin(1), touch=True)
+        session = access.find_session(chosen := access.begin_session(1), touch=True)
         assert access.login_required
         assert session is not None
-        assert access.alive(session)
+        assert access.may_view(session)
         with closing(sqlite3.connect(tmp_path / "a.users")) as db, db:
             db.execute("UPDATE user SET read_only = 1")  # the same user, with another role
         await access.refresh()
-        assert access.find(chosen, touch=True) is None
-        assert not access.alive(session)
-        chosen = access.begin(1)
+        assert access.find_session(chosen, touch=True) is None
+        assert not access.may_view(session)
+        chosen = access.begin_session(1)
         store.remove("ann", 2)
         store.add("ann", HASH, "A" * 32, False, 2)
         await access.refresh()
-        assert access.find(chosen, touch=True) is None
-        chosen = access.begin(2)
+        assert access.find_session(chosen, touch=True) is None
+        chosen = access.begin_session(2)
         (tmp_path / "a.users").chmod(0o644)  # cannot be trusted any more
         store_stat = (tmp_path / "a.users").stat()
         os.utime(tmp_path / "a.users", (store_stat.st_atime, store_stat.st_mtime + 1))
         await access.refresh()
-        assert access.find(chosen, touch=True) is None
+        assert access.find_session(chosen, touch=True) is None
         (tmp_path / "a.users").unlink()  # no way back to pages without a login
         await access.refresh()
         assert access.login_required
-        assert not access.alive(None)
+        assert not access.may_view(None)
         access.close()
 
     asyncio.run(scene())
@@ -276,7 +276,7 @@ def test_sessions_of_a_user_are_bounded(site: Site) -> None:
 
 def test_a_flood_of_logins_is_refused_and_holds_up_no_page(site: Site) -> None:
     async def flood() -> list[object]:
-        many = (site.access.log_in("bob", "x", "0", "192.0.2.9") for _ in range(MAX_CHECKS + 5))
+        many = (site.access.log_in("bob", "x", "0", "192.0.2.9") for _ in range(MAX_LOGIN_CHECKS + 5))
         return list(await asyncio.gather(*many, return_exceptions=True))
 
     cookie = site.enter()
@@ -333,7 +333,7 @@ def test_a_proxy_is_the_only_way_in_and_says_who_asks(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_brute_force_no_sent_header_hides_the_address_that_the_proxy_saw(lines: list[str], address: str, tmp_path: Path) -> None:
-    checks = Checks(None, Access(reach_of("127.0.0.1", 1, behind_proxy(tmp_path))))  # type: ignore[arg-type]
+    checks = AccessMiddleware(None, Access(reach_of("127.0.0.1", 1, behind_proxy(tmp_path))))  # type: ignore[arg-type]
     genuine = (b"x-trimtab-proxy", PROXY_SECRET.encode())
     headers = [
         (b"host", b"dash.example.org"),
@@ -353,7 +353,7 @@ def test_a_proxy_of_another_machine_is_known_by_its_address(tmp_path: Path) -> N
     reach = reach_of("0.0.0.0", 1, behind_proxy(tmp_path, "127.0.0.1"))
     assert reach.proxies == {"127.0.0.1"}
     assert reach.host_names == {"127.0.0.1"}
-    assert reach.secure
+    assert reach.uses_tls
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ from agent.web.access import Access
 from agent.web.api.tokens import TokenFile, TokenScope
 from agent.web.document_cache import SeenReport
 from agent.web.pages import PAGES, format_figure, value_at
-from agent.web.portfolios import Portfolios, SharedSettings, portfolio_names, with_prefixes
+from agent.web.portfolios import Portfolios, SharedSettings, create_portfolios, portfolio_names
 from agent.web.reach import Reach
 from agent.web.server import find_configs, serve_portfolios
 from agent.web.sessions import Review
@@ -49,7 +49,7 @@ class Shelf(Served):
 
     def __init__(self, folder: Path, names: tuple[str, ...], users: int = 2) -> None:
         configs = [folder / f"{name}.toml" for name in names]
-        self.parts = with_prefixes(configs, portfolio_names(configs), Reach(port=1))
+        self.parts = create_portfolios(configs, portfolio_names(configs), Reach(port=1))
         for number, one in enumerate(self.parts[:-1]):
             store = folder / f"{number}.db"
             access = Access(one.reach, store.with_name(f"{store.name}.users"))
@@ -71,7 +71,7 @@ class Shelf(Served):
         """The cookie of a new session of ann at a portfolio."""
         opened = self.parts[number].opened
         assert opened is not None
-        return f"{self.parts[number].reach.cookie}={opened.access.begin(1)}"
+        return f"{self.parts[number].reach.cookie_name}={opened.access.begin_session(1)}"
 
     def post(self, path: str, fields: dict[str, str], cookie: str) -> tuple[int, dict[str, str], bytes]:
         """Send a form as a page would."""
@@ -181,7 +181,7 @@ def test_the_list_does_not_tell_a_stranger_when_a_portfolio_is_active(shelf: She
 @pytest.mark.parametrize("path", [*(page.path for page in PAGES), "/controls", "/history/abc", "/events"])
 def test_a_session_of_one_opens_no_page_and_no_stream_of_another(shelf: Shelf, path: str) -> None:
     cookie = shelf.enter(0)
-    renamed = cookie.replace(shelf.parts[0].reach.cookie, shelf.parts[1].reach.cookie)
+    renamed = cookie.replace(shelf.parts[0].reach.cookie_name, shelf.parts[1].reach.cookie_name)
     for sent in ("", cookie, renamed, f"{cookie}; {renamed}"):
         code, headers, body = shelf.ask(B + path, Cookie=sent)
         assert code in (303, 401)
@@ -195,7 +195,7 @@ def test_forms_reviews_and_logins_of_one_are_worth_nothing_at_another(shelf: She
     token = shelf.csrf("/p/a/alerts", mine)
     kept = shelf.parts[0].opened
     assert kept is not None
-    session = kept.access.find(mine.partition("=")[2], touch=False)
+    session = kept.access.find_session(mine.partition("=")[2], touch=False)
     assert session is not None
     session.reviews["review"] = Review("rebalance", (), document={"plan_hash": "ab" * 32, "reason": "", "moves": [], "document": {}})
     both = f"{mine}; {other}"
@@ -208,8 +208,8 @@ def test_forms_reviews_and_logins_of_one_are_worth_nothing_at_another(shelf: She
     nonce = shelf.ask("/p/a/login")[1]["set-cookie"].split(";")[0]
     form = shelf.csrf("/p/a/login", nonce)
     fields = {"csrf": form, "name": "ann", "password": "x", "code": "000000"}
-    assert nonce.startswith(f"{shelf.parts[0].reach.cookie}-form=")
-    assert shelf.post(f"{B}/login", fields, nonce.replace(shelf.parts[0].reach.cookie, shelf.parts[1].reach.cookie))[0] == 403
+    assert nonce.startswith(f"{shelf.parts[0].reach.cookie_name}-form=")
+    assert shelf.post(f"{B}/login", fields, nonce.replace(shelf.parts[0].reach.cookie_name, shelf.parts[1].reach.cookie_name))[0] == 403
     code, headers, _ = shelf.post("/p/a/logout", {"csrf": token}, both)
     assert (code, headers["location"]) == (303, "/p/a/login")
     assert shelf.ask("/p/a/alerts", Cookie=both)[0] == 303
@@ -219,7 +219,7 @@ def test_forms_reviews_and_logins_of_one_are_worth_nothing_at_another(shelf: She
 def test_a_token_of_one_is_none_at_another(shelf: Shelf) -> None:
     opened = shelf.parts[0].opened
     assert opened is not None
-    _, text = TokenFile(opened.cache.store).add("own", [TokenScope.READ], 3600, int(time.time()))
+    _, text = TokenFile(opened.cache.store_path).add("own", [TokenScope.READ], 3600, int(time.time()))
     codes = [shelf.ask(f"{prefix}/api/v1/nothing", Authorization=f"Bearer {text}")[0] for prefix in ("/p/a", B, "")]
     assert codes == [404, 401, 404]
     assert b'"servers": [{"url": "/p/a/api/v1"}]' in shelf.ask("/p/a/api/v1/openapi.json")[2]
@@ -266,9 +266,9 @@ def test_without_users_each_reads_and_the_reason_is_shown(tmp_path: Path) -> Non
         assert b"data" not in body
         assert shelf.ask("/p/none/")[0] == 404
         board = shelf.parts[0].opened.cache  # type: ignore[union-attr]
-        board.failed["live_documents"] = TrimtabError("no endpoint answers")
+        board.read_errors["live_documents"] = TrimtabError("no endpoint answers")
         assert "not read: no endpoint answers" in shelf.ask("/")[2].decode()
-        board.failed.clear()
+        board.read_errors.clear()
         board.documents["status"] |= {"decision": {"kind": "halt", "reason": MARKUP}, "paused": True, "pause_hard": True}
         board.documents["history"]["steps"][0] |= {"outcome": "refused", "reason": "refused: a guard"}
         board.documents["controls"] = {"waiting": {"plan_hash": "ab"}}
@@ -295,7 +295,7 @@ def begun(tmp_path: Path) -> Iterator[Callable[[], Path]]:
 def test_a_portfolio_without_a_store_is_served_once_it_has_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: Callable[[], Path]
 ) -> None:
-    monkeypatch.setattr(portfolios, "RETRY_S", 0.02)
+    monkeypatch.setattr(portfolios, "OPEN_RETRY_S", 0.02)
     monkeypatch.setattr(portfolios, "ReadingProcess", HereProcess)
     monkeypatch.setattr(portfolios, "DocumentCache", StillBoard)
     with Shelf(tmp_path, ("a", "mine"), users=0) as shelf:
@@ -304,7 +304,7 @@ def test_a_portfolio_without_a_store_is_served_once_it_has_one(
         until(lambda: "store:" in str(late.error))
         begun()
         until(lambda: late.opened is not None)
-        same = with_prefixes([late.config], [("same", "same")], Reach(port=1))[0]
+        same = create_portfolios([late.config], [("same", "same")], Reach(port=1))[0]
         start = asyncio.run_coroutine_threadsafe(same.read(shelf.opening), shelf.loop).result(30)
         same.begin(start, shelf.opening)
         assert same.opened is None

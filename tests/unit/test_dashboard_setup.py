@@ -51,7 +51,7 @@ class Desk(Served):
 
     def __init__(self, config: Path) -> None:
         self.pages = SetupPages(setup_access(Reach(port=1)), config)
-        self.opening, self.cookie = f"/{self.pages.opening}", ""
+        self.opening, self.cookie = f"/{self.pages.opening_path}", ""
         super().__init__()
 
     def application(self, access: Access | None) -> Any:
@@ -135,7 +135,10 @@ def test_each_basket_is_shown_with_its_past_result_and_its_least_capital(desk: D
     for one in known:
         assert one.past is not None
         past = [one.past["return"], one.past["return_of_holding"], one.past["max_drawdown"], one.past["max_drawdown_of_holding"]]
-        assert re.findall('<td class="n">(.*?)</td>', rows[one.name]) == [one.least, *(format_figure(value, "ratio+") for value in past)]
+        assert re.findall('<td class="n">(.*?)</td>', rows[one.name]) == [
+            one.minimum_capital,
+            *(format_figure(value, "ratio+") for value in past),
+        ]
         assert one.about in rows[one.name]
     assert "Minimum capital, USDC" in text
     assert PAST_BASIS in text

@@ -9,7 +9,7 @@ from agent.chain.lens import CallStatus, LensAnswer, uint_word
 from agent.chain.rpc import RpcFault
 from agent.errors import ErrorCode, Retryable
 from agent.model import DataFee, DataFeeQuote
-from agent.model.rollups import DATA_BYTES, OPERATOR_GAS
+from agent.model.rollups import MAX_TX_BYTES, OPERATOR_SAMPLE_GAS
 
 OP_STACKS = [DataFee.OP_STACK, DataFee.OP_STACK_COPY]
 LARGEST = 2**128 - 1
@@ -68,18 +68,18 @@ def test_op_stack__first_of_two_failures_is_the_answer() -> None:
 @pytest.mark.parametrize("data_fee", OP_STACKS)
 def test_op_stack__data_and_operator_fee_are_asked_for_nothing_and_for_the_size(data_fee: DataFee) -> None:
     """Selectors of getL1FeeUpperBound(uint256) and getOperatorFee(uint256)."""
-    calls = [("f1c7a58b", 0), ("f1c7a58b", DATA_BYTES), ("275aedd2", 0), ("275aedd2", OPERATOR_GAS)]
+    calls = [("f1c7a58b", 0), ("f1c7a58b", MAX_TX_BYTES), ("275aedd2", 0), ("275aedd2", OPERATOR_SAMPLE_GAS)]
     assert [(item.target, item.data.hex()) for item in fee_items(data_fee)] == [
         (GAS_PRICE_ORACLE, f"{function}{argument:064x}") for function, argument in calls
     ]
 
 
 def test_arbitrum__byte_s_price_counts_for_every_byte() -> None:
-    assert read_arbitrum(1_400, 10, 3, 4, 5, 6) == DataFeeQuote(1_400, 1_400 + 10 * DATA_BYTES, as_gas=True)
+    assert read_arbitrum(1_400, 10, 3, 4, 5, 6) == DataFeeQuote(1_400, 1_400 + 10 * MAX_TX_BYTES, as_gas=True)
 
 
 def test_arbitrum__two_words_are_enough_and_one_is_malformed() -> None:
-    assert read_arbitrum(1_400, 10) == DataFeeQuote(1_400, 1_400 + 10 * DATA_BYTES, as_gas=True)
+    assert read_arbitrum(1_400, 10) == DataFeeQuote(1_400, 1_400 + 10 * MAX_TX_BYTES, as_gas=True)
     assert read_arbitrum(1_400) is CallStatus.MALFORMED
 
 
@@ -88,8 +88,8 @@ def test_arbitrum__free_data_is_read() -> None:
 
 
 def test_arbitrum__largest_fee_is_that_of_all_bytes() -> None:
-    assert read_arbitrum(LARGEST - DATA_BYTES, 1) == DataFeeQuote(LARGEST - DATA_BYTES, LARGEST, as_gas=True)
-    assert read_arbitrum(LARGEST - DATA_BYTES + 1, 1) is CallStatus.MALFORMED
+    assert read_arbitrum(LARGEST - MAX_TX_BYTES, 1) == DataFeeQuote(LARGEST - MAX_TX_BYTES, LARGEST, as_gas=True)
+    assert read_arbitrum(LARGEST - MAX_TX_BYTES + 1, 1) is CallStatus.MALFORMED
 
 
 def test_arbitrum__failure_is_the_answer() -> None:

@@ -11,7 +11,7 @@ from agent.chain.safe import SafeContract, SafeSender
 from agent.chain.sender import QuorumSender
 from agent.config.presets import require_known_fees
 from agent.errors import Retryable
-from agent.model import DataFee, Receipt, data_fee_of, unsupported_chain
+from agent.model import DataFee, Receipt, data_fee_of, unsupported_chain_reason
 from agent.model.rollups import ARBITRUM_CHAINS, OP_STACK_CHAINS, PLAIN_CHAINS, UNSUPPORTED_CHAINS
 from tests.support.builders import OWNER
 from tests.support.endpoints import Script
@@ -106,9 +106,9 @@ def test_each_chain_has_one_kind_and_unknown_ones_send_nothing() -> None:
     assert data_fee_of(42161) is DataFee.ARBITRUM
     assert data_fee_of(42161, is_copy=True) is DataFee.PLAIN
     assert data_fee_of(1) is data_fee_of(31337) is DataFee.PLAIN
-    assert not unsupported_chain(8453)
-    assert not unsupported_chain(1)
-    assert "does not know whether" in unsupported_chain(777)
+    assert not unsupported_chain_reason(8453)
+    assert not unsupported_chain_reason(1)
+    assert "does not know whether" in unsupported_chain_reason(777)
     with pytest.raises(ValueError, match="Scroll"):
         require_known_fees(534352, local=False)
     require_known_fees(534352, local=True)

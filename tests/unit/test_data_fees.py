@@ -31,7 +31,7 @@ from agent.model import (
     Snapshot,
     UnsignedTx,
 )
-from agent.model.rollups import DATA_BYTES, DATA_FEE_ITEM, ENVELOPE_BYTES, MAX_FEE_RISE, OPERATOR_GAS
+from agent.model.rollups import DATA_FEE_ITEM, ENVELOPE_BYTES, MAX_FEE_RISE, MAX_TX_BYTES, OPERATOR_SAMPLE_GAS
 from agent.planning import proposals
 from agent.planning.approval_gas import ACTION_BYTES, plan_sizes, with_data_fee
 from agent.policy import minimum, native_coin
@@ -44,7 +44,7 @@ from tests.support.endpoints import HEAD_JSON, Script
 from tests.support.plans import evidence, sell_weth, verdict
 from tests.support.signing import ACTIONS, STRANGER
 
-QUOTE = DataFeeQuote(10**12, 10**15, 7, 7 + OPERATOR_GAS // 10)
+QUOTE = DataFeeQuote(10**12, 10**15, 7, 7 + OPERATOR_SAMPLE_GAS // 10)
 
 
 def fjord(flz_bytes: int, base_scalar: int, base_fee: int, blob_scalar: int, blob_fee: int) -> int:
@@ -62,9 +62,9 @@ def upper_bound(size: int, *prices: int) -> int:
 PRICES = st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 10**12), st.integers(0, 2**32 - 1), st.integers(0, 10**12))
 
 
-@given(calldata=st.integers(0, DATA_BYTES * 31 // 32 - 1_000), prices=PRICES)
+@given(calldata=st.integers(0, MAX_TX_BYTES * 31 // 32 - 1_000), prices=PRICES)
 def test_the_bound_is_not_below_the_fee_of_any_transaction(calldata: int, prices: tuple[int, int, int, int]) -> None:
-    quote = DataFeeQuote(upper_bound(0, *prices), upper_bound(DATA_BYTES, *prices))
+    quote = DataFeeQuote(upper_bound(0, *prices), upper_bound(MAX_TX_BYTES, *prices))
     unsigned = calldata + ENVELOPE_BYTES
     assert quote.data_wei(calldata) >= upper_bound(unsigned, *prices)
     # FastLZ writes at most a control byte for each 32 bytes that it cannot compress; 68 bytes are the signature.
@@ -77,7 +77,7 @@ def test_the_operator_fee_is_not_below_that_of_the_gas(gas: int, scalar: int, co
     def fee(units: int) -> int:
         return constant + (units * scalar * 100 if jovian else units * scalar // 10**6)
 
-    quote = DataFeeQuote(0, 0, fee(0), fee(OPERATOR_GAS))
+    quote = DataFeeQuote(0, 0, fee(0), fee(OPERATOR_SAMPLE_GAS))
     assert fee(gas) <= quote.most_wei(gas, 100) <= fee(gas) + 2
 
 
@@ -85,7 +85,7 @@ def test_arbitrum_prices_a_byte_and_the_rest_of_a_transaction() -> None:
     (item,) = fee_items(DataFee.ARBITRUM)
     assert (item.target, item.data.hex()) == (ARB_GAS_INFO, "41b247a8")
     read = read_quote(DataFee.ARBITRUM, [b"".join(map(uint_word, (1_400, 10, 3, 4, 5, 6)))])
-    assert read == DataFeeQuote(1_400, 1_400 + 10 * DATA_BYTES, as_gas=True)
+    assert read == DataFeeQuote(1_400, 1_400 + 10 * MAX_TX_BYTES, as_gas=True)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_cost_and_caps_contain_the_fee() -> None:
         assert not verdict(guard, with_limits(rollup, **limits), plan).passed
     price = Fraction(1, 10**9)
     assert minimum.leg_gas_value(rollup.snapshot, price) > minimum.leg_gas_value(plain.snapshot, price)
-    assert native_coin.margin_wei(rollup.snapshot, rollup.limits) > native_coin.margin_wei(plain.snapshot, plain.limits)
+    assert native_coin.worst_gas_cost_wei(rollup.snapshot, rollup.limits) > native_coin.worst_gas_cost_wei(plain.snapshot, plain.limits)
     assert native_coin.unwrap_cost_wei(rollup.snapshot, rollup.limits) > native_coin.unwrap_cost_wei(plain.snapshot, plain.limits)
 
 
@@ -171,9 +171,13 @@ def test_the_fee_of_small_parts_is_in_wei_like_their_gas() -> None:
     price = Fraction(1, 10**9)
     leg = minimum.leg_gas_value(rollup.snapshot, price) - minimum.leg_gas_value(plain.snapshot, price)
     assert leg == QUOTE.most_wei(minimum.LEG_GAS, minimum.LEG_BYTES) * price
-    margin_wei = native_coin.margin_wei(rollup.snapshot, rollup.limits) - native_coin.margin_wei(plain.snapshot, plain.limits)
+    margin_wei = native_coin.worst_gas_cost_wei(rollup.snapshot, rollup.limits) - native_coin.worst_gas_cost_wei(
+        plain.snapshot, plain.limits
+    )
     assert margin_wei == MAX_FEE_RISE * QUOTE.most_wei(native_coin.STEP_GAS, *native_coin.STEP_BYTES)
-    least_wei = native_coin.least_wei(rollup.snapshot, 100_000) - native_coin.least_wei(plain.snapshot, 100_000)
+    least_wei = native_coin.gas_cost_with_margin_wei(rollup.snapshot, 100_000) - native_coin.gas_cost_with_margin_wei(
+        plain.snapshot, 100_000
+    )
     assert least_wei == QUOTE.most_wei(125_000, native_coin.UNWRAP_BYTES)
     assert native_coin.data_fee_cap_wei(rollup.snapshot, TX) == MAX_FEE_RISE * QUOTE.most_wei(TX.gas, 100)
 
@@ -224,7 +228,7 @@ def test_a_simulation_judges_the_exact_bytes_by_quorum() -> None:
         pool = EndpointPool(nodes, 2, grace_s=0.5, data_fee=DataFee.OP_STACK)
         return QuorumSender(pool, 31337).simulate(TX, OWNER).data_fee_wei
 
-    honest = DataFeeQuote(0, DATA_BYTES * 1_000).most_wei(50_000, 100)
+    honest = DataFeeQuote(0, MAX_TX_BYTES * 1_000).most_wei(50_000, 100)
     assert fee(node("a", 1_000), node("b", 1_000)) == honest
     assert fee(node("a", 1_000), node("liar", 10**9), node("b", 1_000)) == honest
     assert fee(node("a", 1_000), node("liar", 0), node("b", 1_000)) == honest
@@ -234,7 +238,7 @@ def test_a_simulation_judges_the_exact_bytes_by_quorum() -> None:
         pool = EndpointPool(nodes, 2, grace_s=0.5, data_fee=DataFee.OP_STACK)
         found = QuorumSender(pool, 31337).simulate(TX, OWNER)
         assert found.ok
-        assert "data fee" in found.data_fee_unread
+        assert "data fee" in found.data_fee_unknown_reason
 
 
 def test_a_fee_above_the_granted_one_is_refused_and_revocations_are_not() -> None:
@@ -245,7 +249,7 @@ def test_a_fee_above_the_granted_one_is_refused_and_revocations_are_not() -> Non
         _require_data_fee(Simulation(True, "", 1, head, data_fee_wei=11), grant)
     revocation = replace(grant, kind=IntentKind.APPROVE, approve=(OWNER, OWNER, 0))
     _require_data_fee(Simulation(True, "", 1, head, data_fee_wei=11), revocation)
-    unknown = Simulation(True, "", 1, head, data_fee_unread="the data fee is unknown")
+    unknown = Simulation(True, "", 1, head, data_fee_unknown_reason="the data fee is unknown")
     _require_data_fee(unknown, revocation)
     for capped in (grant, replace(grant, data_fee_wei=None)):
         with pytest.raises(Retryable, match="data fee"):

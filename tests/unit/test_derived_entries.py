@@ -47,7 +47,7 @@ def entry(
 ) -> Entry:
     """Return the entry of a transaction with these events."""
     unsigned = replace(tx(0), value_wei=value_wei, to=OTHER)
-    intent = store.journal.intend("s", kind, unsigned, replace(grant(kind), plan=plan), "swap", 1, None)
+    intent = store.journal.add_intent("s", kind, unsigned, replace(grant(kind), plan=plan), "swap", 1, None)
     store.journal.advance(intent.id, IntentState.SIGNED, 1, tx_hash="0xaa")
     store.journal.advance(intent.id, IntentState.BROADCAST, 1)
     block = replace(receipt("0xaa", 7, "0x07", status), transfers=transfers)
@@ -143,7 +143,7 @@ PLAN = plan_of(leg(WETH, USDC, 1_000_000, 100))
 
 def sent(store: Store, nonce: int = 0, replaces: Intent | None = None, plan: Plan | None = PLAN) -> Intent:
     granted = replace(grant(), plan=plan)
-    intent = store.journal.intend("s", IntentKind.SWAP, tx(nonce), granted, "swap", 1, None, None if replaces is None else replaces.id)
+    intent = store.journal.add_intent("s", IntentKind.SWAP, tx(nonce), granted, "swap", 1, None, None if replaces is None else replaces.id)
     store.journal.advance(intent.id, IntentState.SIGNED, 1, tx_hash=f"0x{len(store.journal.intents()):02x}")
     return store.journal.advance(intent.id, IntentState.BROADCAST, 1)
 

@@ -196,7 +196,7 @@ def test_a_weight_in_a_reason_is_the_weight_of_the_table(trigger: Trigger) -> No
     drifts = _weighed([2_500, 4_000, 3_500], [19_876, 40_067, 40_057], trigger)
     assert [drift.weight_bps for drift in drifts] == [1_987, 4_007, 4_006]
     assert round(drifts[0].share * BPS) == 1_988
-    assert drifts[0].percent == "19.87 %"
+    assert drifts[0].weight_text == "19.87 %"
     if trigger == RELATIVE:
         assert bands.outside_text(drifts).startswith("T0 at 19.87 % is 2.63 points below its band 22.5-27.5 %")
     elif isinstance(trigger, Threshold):

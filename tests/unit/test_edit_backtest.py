@@ -13,7 +13,7 @@ pytest.importorskip("polars")
 
 from agent.app.documents.research import EditBacktestDocument
 from agent.app.research import edit_backtests
-from agent.app.research.edit_backtests import MIN_DAYS, _history, edit_backtest
+from agent.app.research.edit_backtests import MIN_DAYS, _price_history, edit_backtest
 from agent.backtest.data import read_table
 from agent.backtest.settings import make_spec
 from agent.config.load import load_config
@@ -79,22 +79,22 @@ def test_edited_and_present_settings_against_holding(tmp_path: Path, monkeypatch
 def test_prices_of_the_config_come_before_recorded_ones_and_those_before_the_packaged_ones(tmp_path: Path) -> None:
     published = with_data(tmp_path, SWING, '[data.far]\nsource = "https://x.example/far.csv"\n')
     loaded = load_config(published)
-    name, table, notes = _history(loaded, loaded)
-    assert (name, table.symbols, table.bars) == ("prices of [data]", ("WETH",), DAYS)
+    name, table, notes = _price_history(loaded, loaded)
+    assert (name, table.symbols, table.bar_count) == ("prices of [data]", ("WETH",), DAYS)
     assert notes == ["data.far: not downloaded yet: trimtab prices import far"]  # no address is asked
     store = open_store(loaded.store_url, 1, loaded.config.wallet.address, loaded.config.chain.wrapped_native)
     points = [PricePoint(ADDRESSES["WETH"], BEGINS_S + day * DAY_S + 3_600, 10 + day) for day in range(DAYS)]  # type: ignore[arg-type]  # exact
     store.prices.record(ADDRESSES["USDC"], points)
     store.close()
     (tmp_path / "prices.csv").write_text("time,ETH\n1700006400,1\n1700092800,2\n")
-    name, table, notes = _history(loaded, loaded)
-    assert (name, table.bars, table.closes[-1].tolist()) == ("recorded prices", DAYS, [10 + DAYS - 1])
+    name, table, notes = _price_history(loaded, loaded)
+    assert (name, table.bar_count, table.closes[-1].tolist()) == ("recorded prices", DAYS, [10 + DAYS - 1])
     assert notes[-1] == f"prices of [data]: 2 days, fewer than {MIN_DAYS}"
     (tmp_path / "prices.csv").write_text("time,ETH\n1700006400,1\n1700010000,2\n")
-    assert _history(loaded, loaded)[2][-1] == f"prices of [data]: 1 day, fewer than {MIN_DAYS}"
+    assert _price_history(loaded, loaded)[2][-1] == f"prices of [data]: 1 day, fewer than {MIN_DAYS}"
     other = load_config(agents.config(tmp_path, "other", targets="WETH=40% LINK=30% USDC=30%"))
-    name, table, notes = _history(loaded, other)
-    assert (name, table.symbols, table.bars, notes) == ("the packaged prices of 2021", ("WETH", "USDC", "LINK"), 365, [])
+    name, table, notes = _price_history(loaded, other)
+    assert (name, table.symbols, table.bar_count, notes) == ("the packaged prices of 2021", ("WETH", "USDC", "LINK"), 365, [])
 
 
 def test_an_asset_without_prices_is_named_and_nothing_is_stated(tmp_path: Path) -> None:
@@ -116,4 +116,4 @@ def test_settings_around_an_edit_stay_within_a_policy_and_sum_to_a_whole() -> No
     beside = edit_backtests._neighbours(before, make_spec({"A": 4_000, "USD": 6_000}, hybrid, "USD"))
     widths = {one.trigger.threshold.relative_bps for one in beside if isinstance(one.trigger, HybridTrigger)}
     assert widths == {500, 750, 1_000, 1_500, 2_000}
-    assert read_table(edit_backtests.sample_files()[0]).bars == 365
+    assert read_table(edit_backtests.sample_files()[0]).bar_count == 365

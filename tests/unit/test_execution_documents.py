@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from typing_extensions import TypedDict
 
 from agent.app.documents import ConvertedBy, fill
-from agent.app.documents.executions import CorrectionDocument, ProgressDocument, correction_document, purchase_progress
+from agent.app.documents.executions import GradualExecutionDocument, ProgressDocument, gradual_execution_document, purchase_progress
 from agent.cli.display.plan_tables import format_execution
 from agent.model import Purchase, PurchaseKind, PurchaseProgress
 from agent.store.executions import PastExecution
@@ -34,8 +34,8 @@ def progress(kind: PurchaseKind = PurchaseKind.TOP_UP) -> PurchaseProgress:
 
 
 def test_amounts_between_two_base_units_are_rounded() -> None:
-    document = correction_document(PastExecution(1, progress(), "open", ""))
-    assert TypeAdapter(CorrectionDocument).validate_python(document)["moved_raw"] == "2279938908"
+    document = gradual_execution_document(PastExecution(1, progress(), "open", ""))
+    assert TypeAdapter(GradualExecutionDocument).validate_python(document)["moved_raw"] == "2279938908"
 
 
 def test_the_outermost_conversion_of_a_field_counts() -> None:

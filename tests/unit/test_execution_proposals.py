@@ -136,7 +136,7 @@ def test_an_expired_proposal_that_is_mined_later_is_named_among_what_was_dropped
     owner = Owner(made)
     executor = proposing(made, owner, tmp_path)
     made.store.steps.begin("s", START_S, "{}")
-    local = made.store.journal.intend("s", IntentKind.SWAP, tx(0), grant(), "never signed", START_S, None)
+    local = made.store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "never signed", START_S, None)
     made.store.journal.advance(local.id, IntentState.CANCELLED, START_S)
     with pytest.raises(AwaitingExternalSignature):
         executor.run("s", IntentKind.SWAP, tx(0), grant(), "swap")

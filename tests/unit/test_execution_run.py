@@ -78,7 +78,7 @@ def test_nothing_is_added_to_a_position_before_its_mint_is_final(tmp_path: Path)
     """The manager numbers positions in order and lets anybody add to any: taken back and mined anew, ours is a stranger's."""
     made = bench(tmp_path)
     made.store.steps.begin("s", START_S, "{}")
-    intent = made.store.journal.intend("s", IntentKind.LIQUIDITY, tx(0), grant_of(MINT), "mint", START_S, None)
+    intent = made.store.journal.add_intent("s", IntentKind.LIQUIDITY, tx(0), grant_of(MINT), "mint", START_S, None)
     made.store.journal.advance(intent.id, S.SIGNED, START_S, tx_hash="0x01")
     made.store.journal.advance(intent.id, S.BROADCAST, START_S)
     added = LiquidityAdded(MINT.contract, 42, 1, (1, 1), made.store.db.wallet)

@@ -52,7 +52,7 @@ def plan(*legs: Leg) -> Plan:
 def test_what_was_unwrapped_counts_by_token_and_holder_and_never_what_was_wrapped() -> None:
     wrapped = (Transfer(WETH, WALLET, NATIVE, 5), Transfer(WETH, ROUTER, NATIVE, 7), Transfer(WETH, NATIVE, WALLET, 3))
     found = replace(receipt("0xaa", 1, "0x01"), wrapped=(*wrapped, Transfer(USDC, WALLET, NATIVE, 2)))
-    assert [found.unwrapped(WETH, WALLET), found.unwrapped(WETH, WALLET, ROUTER), found.unwrapped(DAI, WALLET)] == [5, 12, 0]
+    assert [found.unwrapped_raw(WETH, WALLET), found.unwrapped_raw(WETH, WALLET, ROUTER), found.unwrapped_raw(DAI, WALLET)] == [5, 12, 0]
 
 
 def test_legs_are_read_from_the_transfers_of_their_pools_in_order() -> None:

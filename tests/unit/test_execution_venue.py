@@ -190,17 +190,17 @@ def test_beside_a_resting_order_no_other_limit_order_of_its_market_is_posted(wor
     limit = replace(BOUGHT, action=replace(BUY, kind=PerpOrderKind.LIMIT))
     other = replace(limit, action=replace(limit.action, market="BTC"))
     venue = ScriptedVenue([replace(FILLED, is_open=True)])
-    assert run(world, venue, 0, limit).rests
+    assert run(world, venue, 0, limit).is_resting
     with pytest.raises(UnsendableTransaction, match="an order of ETH still rests"):
         run(world, venue, 1, limit)
     assert len(venue.posted) == len(world.store.journal.intents()) == 1
-    assert run(world, venue, 1, other).rests
+    assert run(world, venue, 1, other).is_resting
     assert len(venue.posted) == 2
 
 
 def test_beside_a_resting_order_whose_grant_names_no_market_no_limit_order_is_posted(world: Bench) -> None:
     venue = ScriptedVenue([replace(FILLED, is_open=True)])
-    assert run(world, venue, futures=None).rests
+    assert run(world, venue, futures=None).is_resting
     with pytest.raises(UnsendableTransaction, match="an order of ETH still rests"):
         run(world, venue, 1, replace(BOUGHT, action=replace(BUY, kind=PerpOrderKind.LIMIT)))
     assert len(venue.posted) == 1

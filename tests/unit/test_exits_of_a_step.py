@@ -175,7 +175,7 @@ def test_a_plan_in_place_of_a_refused_one_is_not_bound_by_what_was_approved_for_
     world.rounds()
     first, after = world.asked
     assert first.plan is not None
-    assert first.plan.exits
+    assert first.plan.is_exit
     assert after.exits_tried == (LINK.address,)
     assert (after.step_input.progress.spend_caps, after.step_input.progress.spent_gas_wei) == ((), 0)
     assert len(world.sold) == 1
@@ -232,7 +232,7 @@ def test_what_is_declined_after_liquidity_has_moved_is_not_told_as_approvals_onl
     world = worlds(fired("LINK", pools=ALL), lambda _: False)
     world.store.steps.begin("s", NOW_S, codec.dumps(world.step))
     approval, action = (
-        world.store.journal.intend("s", kind, tx(nonce), grant(kind), "", 0, None)
+        world.store.journal.add_intent("s", kind, tx(nonce), grant(kind), "", 0, None)
         for nonce, kind in enumerate((IntentKind.APPROVE, IntentKind.LIQUIDITY))
     )
     none, approved, moved = (unsent_phrase([one.kind for one in sent]) for sent in ([], [approval], [approval, action]))
@@ -317,7 +317,7 @@ def test_where_what_was_to_be_sold_is_gone_what_is_traded_in_its_place_is_confir
         assert len(world.asked) == 1
         assert not world.sold
         return
-    assert [one.plan is not None and one.plan.exits for one in world.asked] == [True, False]
+    assert [one.plan is not None and one.plan.is_exit for one in world.asked] == [True, False]
     assert world.sold == [{WETH.address, WBTC.address}]
 
 

@@ -77,7 +77,7 @@ def test_an_exit_is_tried_whole_when_the_search_finds_nothing(monkeypatch: pytes
     def blind(
         market: PoolGraph, aim: object, budget: object, least: object, dropped: dict[str, str], unmoved: dict[int, str]
     ) -> FixedPoint:
-        return FixedPoint(PlanDraft(), dropped=dict(dropped), unmoved=dict(unmoved))
+        return FixedPoint(PlanDraft(), dropped_pools=dict(dropped), unmoved_tokens=dict(unmoved))
 
     monkeypatch.setattr(planner, "find_fixed_point", blind)
     found = judged(fired("WBTC", pools=(*MARKET, SOUND)))

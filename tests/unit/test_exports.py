@@ -186,7 +186,7 @@ def test_plain_tables_read_back_as_the_ledger_and_its_lots(wallet: Wallet) -> No
     disposals = read(tables["disposals"].columns, list(tables["disposals"].rows))
     assert len(disposals) == len(found.disposals)
     assert sum(Fraction(row["gain"]) for row in disposals) == pytest.approx(
-        float(found.realised() / 10**6), abs=1e-5 * (1 + len(disposals))
+        float(found.realised_gain() / 10**6), abs=1e-5 * (1 + len(disposals))
     )
     assert sum(int(row["weight_bps"]) for row in read(tables["values"].columns, list(tables["values"].rows))) in (0, 10_000)
 

@@ -39,14 +39,14 @@ def assert_equal_to_the_plain_loop(seed: int, setting: KernelSetting, missing: b
     ours = run_kernel(prepare_prices(SYMBOLS[:assets], times, prices, patience), setting, VALUE, with_path=True)
     theirs = plain(times, prices, setting, patience)
     assert ours.rebalance_bars.tolist() == theirs.rebalanced
-    assert ours.rebalances == len(theirs.rebalanced)
+    assert ours.rebalance_count == len(theirs.rebalanced)
     assert ours.values == pytest.approx(theirs.values, rel=CLOSE)
     assert ours.final_value == pytest.approx(theirs.values[-1], rel=CLOSE)
     assert ours.hold_value == pytest.approx(theirs.hold, rel=CLOSE)
     assert ours.turnover == pytest.approx(theirs.turnover, rel=CLOSE, abs=CLOSE * VALUE)
     assert ours.costs == pytest.approx(theirs.costs, rel=CLOSE, abs=CLOSE * VALUE)
-    assert ours.stranded == pytest.approx(theirs.stranded, rel=CLOSE, abs=CLOSE * VALUE)
-    return ours.rebalances
+    assert ours.stranded_value == pytest.approx(theirs.stranded, rel=CLOSE, abs=CLOSE * VALUE)
+    return ours.rebalance_count
 
 
 @given(st.data(), st.integers(0, 10**6), st.integers(2, 5))
@@ -92,7 +92,7 @@ def test_costs_are_never_negative_and_without_any_not_a_cent_is_lost(data: st.Da
     found = run_kernel(bars, free, VALUE, with_path=True)
     assert found.costs == 0
     never = run_kernel(bars, replace(free, min_trade=1e300), VALUE, with_path=True)
-    if found.rebalances:  # the first trade leaves what the holdings of before are worth at its prices
+    if found.rebalance_count:  # the first trade leaves what the holdings of before are worth at its prices
         assert found.values[found.rebalance_bars[0]] == pytest.approx(never.values[found.rebalance_bars[0]], rel=1e-12)
     unmoved = prepare_prices(bars.symbols, bars.times_s, np.tile(np.arange(1.0, assets + 1), (200, 1)))
     assert run_kernel(unmoved, setting, VALUE, with_path=True).values == pytest.approx(np.full(200, VALUE), rel=1e-12)
@@ -148,8 +148,9 @@ def test_a_sweep_is_the_single_runs_on_any_number_of_cores(data: st.DataObject, 
     found = sweep(bars, some, VALUE, marks=marks, cores=cores)
     for k, setting in enumerate(some):
         one = run_kernel(bars, setting, VALUE, with_path=True)
-        row = (found.final_value[k], found.hold_value[k], found.turnover[k], found.costs[k], found.stranded[k], found.rebalances[k])
-        assert row == (one.final_value, one.hold_value, one.turnover, one.costs, one.stranded, one.rebalances)
+        totals = (found.final_value[k], found.hold_value[k], found.turnover[k], found.costs[k])
+        row = (*totals, found.stranded_value[k], found.rebalance_counts[k])
+        assert row == (one.final_value, one.hold_value, one.turnover, one.costs, one.stranded_value, one.rebalance_count)
         assert found.values[k].tolist() == one.values[marks].tolist()
 
 
@@ -175,8 +176,8 @@ def test_a_delisted_asset_counts_at_its_last_price_and_the_others_trade_on_after
     later = goes_on.rebalance_bars[goes_on.rebalance_bars >= 100]
     assert len(later) > 0
     assert later.min() >= 124
-    assert goes_on.stranded == pytest.approx(waits.stranded, rel=1e-12)
-    assert waits.stranded > 0
+    assert goes_on.stranded_value == pytest.approx(waits.stranded_value, rel=1e-12)
+    assert waits.stranded_value > 0
 
 
 def test_an_asset_listed_late_is_bought_when_it_has_a_price() -> None:

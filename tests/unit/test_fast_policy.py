@@ -87,7 +87,7 @@ def by_policy(times: list[int], prices: np.ndarray, setting: KernelSetting) -> t
             held = {at: int(share * investable_total(drifts) / known[at]) for at, share in zip(addresses, shares, strict=True)}
             rebalanced.append(bar)
             history = replace(history, reviews=replace(history.reviews, last_rebalance_s=now))
-        if answer.due and not rests:
+        if answer.is_review_due and not rests:
             schedule = setting.trigger.schedule if isinstance(setting.trigger, HybridTrigger) else setting.trigger
             assert isinstance(schedule, Every)
             history = replace(history, reviews=replace(history.reviews, last_review_s=now, by_schedule=((schedule_name(schedule), now),)))

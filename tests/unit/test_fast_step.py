@@ -45,7 +45,7 @@ def assert_the_same(
     assert ours.final_value == pytest.approx(float(step.final_value) / COIN, rel=CLOSE)
     assert ours.hold_value == pytest.approx(float(step.hold_value) / COIN, rel=CLOSE)
     assert ours.costs == pytest.approx(float(step.fees + step.impact) / COIN, rel=1e-2, abs=CLOSE * VALUE)
-    return ours.rebalances
+    return ours.rebalance_count
 
 
 @pytest.mark.parametrize(

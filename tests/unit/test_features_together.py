@@ -135,7 +135,7 @@ def test_an_exit_comes_before_an_order_by_hand_whose_price_is_there() -> None:
     found = proposals.waiting_orders((buys,))(step)
     assert found.decided.order == ""
     assert found.plan is not None
-    assert found.plan.exits
+    assert found.plan.is_exit
     alone = proposals.single_order(buys)(step)
     assert alone.plan is None
     assert isinstance(alone.decided.decision, Hold)

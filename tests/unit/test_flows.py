@@ -118,7 +118,7 @@ def test_what_wins_its_nonce_once_a_reorganisation_took_the_other_is_explained(s
     (swap,) = store.journal.open_intents()
     assert swap.receipt is not None
     store.journal.advance(swap.id, IntentState.BROADCAST, 2)
-    other = store.journal.intend("s", kind, tx(3), grant(kind), "in its place", 2, None, replaces=swap.id)
+    other = store.journal.add_intent("s", kind, tx(3), grant(kind), "in its place", 2, None, replaces=swap.id)
     store.journal.advance(other.id, IntentState.SIGNED, 2, tx_hash="0x" + "c" * 64)
     store.journal.advance(other.id, IntentState.BROADCAST, 2)
     store.journal.advance(other.id, IntentState.MINED, 2, receipt=receipt("0x" + "c" * 64, 1_001, "0x" + "d" * 64))
@@ -156,7 +156,7 @@ def test_native_coin_is_unwrapped_of_the_configured_token_alone(store: Store) ->
         (NATIVE, COIN, "swap"),
         (NATIVE, -GAS_WEI, "gas"),
     }
-    assert ours.changes(WALLET, WETH.address)[NATIVE] == COIN - GAS_WEI
+    assert ours.balance_changes(WALLET, WETH.address)[NATIVE] == COIN - GAS_WEI
 
 
 # what is not

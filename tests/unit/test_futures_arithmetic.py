@@ -33,12 +33,12 @@ FREE = "fee=0bps,slippage=0bps,penalty=2.5%"
 
 def table_of(path: FuturesPath) -> tuple[np.ndarray, np.ndarray]:
     """Prices, and rates paid, by bar and column."""
-    paid = np.zeros((path.bars, len(path.symbols)))
+    paid = np.zeros((path.bar_count, len(path.symbols)))
     for bar, payments in enumerate(path.payments):
         for one in payments:
             assert one.price_bar == bar
             paid[bar, one.column] += float(one.rate)
-    return np.array([[float(price) for price in row] for row in path.index]), paid
+    return np.array([[float(price) for price in row] for row in path.index_prices]), paid
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -49,7 +49,7 @@ def test_value_leverage_and_the_bar_of_the_liquidation_are_what_numpy_works_out(
     held, (prices, rates) = held_book(path, replace(SETTINGS, policy=policy)), table_of(path)
     sizes, cash = np.zeros(2), 10_000.0
     values, leverages, broken = [], [], None
-    for bar in range(path.bars):
+    for bar in range(path.bar_count):
         cash -= float((sizes * prices[bar] * rates[bar]).sum())
         value, gross = cash + float((sizes * prices[bar]).sum()), float((np.abs(sizes) * prices[bar]).sum())
         if value < MAINTENANCE * gross:
@@ -125,7 +125,7 @@ def test_a_liquidation_takes_what_the_venue_s_rule_says(tmp_path: Path, fall: fl
     closes = [100, 100, 100, 100 * (1 - fall)]
     file.write_text("time,BTC\n" + "".join(f"2021-01-{day:02},{close:.6f}\n" for day, close in enumerate(closes, 1)))
     options = FuturesBookOptions("BTC=100", leverage="3x", venue=FREE)
-    held = backtest_futures(file, options, MarketOptions(), PortfolioOptions()).result.held
+    held = backtest_futures(file, options, MarketOptions(), PortfolioOptions()).result.held_book
     assert [one.bar for one in held.liquidations] == ([] if closed is None else [3])
     if closed is not None:
         assert abs(held.liquidations[0].size_raw) / E18 == pytest.approx(closed / (100 * (1 - fall)), rel=1e-9)
@@ -169,7 +169,7 @@ def test_two_recorded_years_of_funding_are_what_numpy_works_out(weight: int) -> 
 @pytest.mark.parametrize("seeds", [1, *slow([4])])
 def test_profit_by_source_adds_up_to_the_base_unit(seeds: int) -> None:
     for seed in range(seeds):
-        book = simulate_book(random_path(seed, 80, 0.05), SETTINGS).agent
+        book = simulate_book(random_path(seed, 80, 0.05), SETTINGS).agent_book
         parts = book.profit
         total = parts.price_raw - parts.slippage_raw - parts.funding_raw - parts.fees_raw - parts.penalties_raw + parts.insured_raw
         assert book.final_raw == 10_000 * E18 + total

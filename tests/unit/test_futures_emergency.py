@@ -286,7 +286,7 @@ def test_the_record_of_a_hedge_follows_what_was_filled(tmp_path: Path) -> None:
     closing = futures_grant(order, hedges=(replace(hedge, size_raw=0, at_s=NOW_S + 9),), hedges_before=(hedge,))
     made.store.steps.begin("close", made.clock.now_s(), "{}")
     grant = replace(closing, max_gas_wei=10**20, deadline_s=START_S + 90)
-    intent = made.store.journal.intend("close", IntentKind.FUTURES, tx(0), grant, "close", START_S, None)
+    intent = made.store.journal.add_intent("close", IntentKind.FUTURES, tx(0), grant, "close", START_S, None)
     made.store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash="0x1")
     made.store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
     fill = PerpFill("0x2", "0x3", "ETH", 2, -4_000, 2)
@@ -336,7 +336,7 @@ def test_a_simulated_book_reopens_only_after_the_cooldown() -> None:
     for cooldown_s in (0, DAY_S):
         limits = replace(SETTINGS.policy.limits, emergency_cooldown_s=cooldown_s, emergency_distance_bps=1_000)
         settings = replace(long_btc(30_000), policy=replace(long_btc(30_000).policy, limits=limits, leverage_band_bps=1_000))
-        fills = simulate_book(moves(*prices), settings).agent.fills
+        fills = simulate_book(moves(*prices), settings).agent_book.fills
         closed = [fill.bar for fill in fills if fill.trigger == "liquidation"]
         assert closed, fills
         assert closed[0] <= 6, fills

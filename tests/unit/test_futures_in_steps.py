@@ -64,7 +64,7 @@ def test_every_bar_is_what_numpy_works_out() -> None:
     prices = [100.0, 101, 102, 101, 103, 102]
     hourly_rates = [0.001, -0.0005, 0.0, 0.002, 0.001]
     found = run(prices, LONG, rates(*hourly_rates, first=1))
-    book = book_of(found).agent
+    book = book_of(found).agent_book
     (fill,) = book.fills
     assert (fill.bar, fill.symbol, fill.trigger) == (0, "BTC", "drift")
     size, entry = float(Fraction(fill.size_raw, E18)), 100 * 1.001
@@ -76,7 +76,7 @@ def test_every_bar_is_what_numpy_works_out() -> None:
     assert book.leverage == pytest.approx(size * closes / value, rel=1e-9)
     wallet = 0.4 * 15_000 / 100 * closes + (0.6 * 15_000 - 5_000)
     assert found.equity == pytest.approx(wallet + value, abs=1e-9)
-    assert found.hold == pytest.approx(0.4 * 15_000 / 100 * closes + 0.6 * 15_000, abs=1e-9)
+    assert found.hold_equity == pytest.approx(0.4 * 15_000 / 100 * closes + 0.6 * 15_000, abs=1e-9)
     assert found.weights[:, 0] == pytest.approx(60 * closes / (wallet + value), rel=1e-9), "margin counts as its collateral"
     assert (float(found.start_value), float(found.final_value)) == pytest.approx((15_000e18, (wallet + value)[-1] * 1e18), rel=1e-12)
     assert book.profit.total_raw == book.final_raw - 5_000 * E18
@@ -88,13 +88,13 @@ def test_realised_futures_are_a_figure_of_the_year_of_their_own() -> None:
     policy = replace(LONG, limits=replace(LONG.limits, top_up_per_day_bps=0), leverage_bps=30_000)
     found = run(prices, policy, hours=24 * 20)
     size, owed, by_year = 0.0, 0.0, dict[int, float]()
-    for fill in book_of(found).agent.fills:
+    for fill in book_of(found).agent_book.fills:
         traded, quote = fill.size_raw / E18, (fill.quote_raw - fill.fee_raw) / E18
         year = int(str(np.datetime64(fill.time_s, "s").astype("datetime64[Y]")))
         share = max(0.0, -traded / size) if size else 0.0
         by_year[year] = by_year.get(year, 0.0) + (quote + owed * share if share else 0.0)
         size, owed = size + traded, owed * (1 - share) + (0.0 if share else quote)
-    assert {one.year: float(one.realised) / E18 for one in found.futures_taxes} == pytest.approx(by_year, abs=1e-6)
+    assert {one.year: float(one.realised) / E18 for one in found.futures_yearly_gains} == pytest.approx(by_year, abs=1e-6)
     assert len(by_year) == 2, by_year
     assert all(by_year.values()), by_year
 
@@ -105,8 +105,8 @@ def test_a_quiet_bar_needs_no_step() -> None:
     policy = replace(LONG, leverage_bps=30_000)
     one, other = (run(prices, policy, looks_at_all=every) for every in (False, True))
     assert one.evaluated_bars < other.evaluated_bars == 60
-    assert book_of(one).agent.fills == book_of(other).agent.fills
-    assert len(book_of(one).agent.fills) > 3
+    assert book_of(one).agent_book.fills == book_of(other).agent_book.fills
+    assert len(book_of(one).agent_book.fills) > 3
     assert one.equity.tolist() == other.equity.tolist()
     assert one.rebalances == other.rebalances
 
@@ -117,27 +117,28 @@ def test_the_future_changes_nothing_in_the_past() -> None:
     policy = replace(LONG, hedge=HEDGE, leverage_bps=25_000)
     one, other = run(prices, policy), run([*prices[:25], *(3 * price for price in prices[25:])], policy)
     assert one.equity[:25].tolist() == other.equity[:25].tolist()
-    assert [fill for fill in book_of(one).agent.fills if fill.bar < 25] == [fill for fill in book_of(other).agent.fills if fill.bar < 25]
+    first_fills, other_fills = book_of(one).agent_book.fills, book_of(other).agent_book.fills
+    assert [fill for fill in first_fills if fill.bar < 25] == [fill for fill in other_fills if fill.bar < 25]
 
 
 def test_guards_judge_futures_in_a_backtest_as_live() -> None:
     dear = run([100.0] * 4, spec=spec_of(limits=replace(PERMISSIVE_LIMITS, plan_cost_bps=1)))
-    assert book_of(dear).agent.fills == (), "held, as not worth its cost"
+    assert book_of(dear).agent_book.fills == (), "held, as not worth its cost"
     lossy = run([100.0, 100, 80, 80], replace(LONG, leverage_bps=10_000), spec=spec_of(limits=replace(PERMISSIVE_LIMITS, daily_loss_bps=5)))
-    assert dict(book_of(lossy).agent.refused) == {"daily_loss": 2}, "the first order has used up the day's loss"
+    assert dict(book_of(lossy).agent_book.refusals) == {"daily_loss": 2}, "the first order has used up the day's loss"
 
 
 def test_margin_above_the_weight_of_its_collateral_holds_spot_alone() -> None:
     """The margin outgrows the whole weight of its collateral, which swaps cannot spend: futures go on."""
     found = run([100.0, 100, 100, 110, 115, 120], replace(LONG, leverage_bps=30_000), margin=20_000)
-    assert found.refused == ()
-    assert dict(found.held_back)["locked"] >= 3
-    assert len(book_of(found).agent.fills) >= 1
+    assert found.refusals == ()
+    assert dict(found.holds_by_setting)["locked"] >= 3
+    assert len(book_of(found).agent_book.fills) >= 1
 
 
 def test_margin_is_topped_up_from_the_wallet_before_a_reduction() -> None:
     found = run([100.0, 100, 82, 82], replace(LONG, leverage_bps=30_000))
-    book = book_of(found).agent
+    book = book_of(found).agent_book
     assert book.deposited_raw > 0
     assert not book.liquidations
     assert book.final_raw == 5_000 * E18 + book.deposited_raw + book.profit.total_raw
@@ -148,9 +149,9 @@ def test_margin_is_topped_up_from_the_wallet_before_a_reduction() -> None:
 def test_a_crash_is_reduced_by_the_step_and_liquidates_the_held_book() -> None:
     policy = replace(LONG, leverage_bps=30_000, limits=replace(LONG.limits, top_up_per_day_bps=0))
     found = book_of(run([100.0, 100, 92, 85, 78, 72, 66, 60], policy))
-    assert not found.agent.liquidations
-    assert found.held.liquidations
-    assert found.agent.bars_above(40_000) == 0, "what a limit demands is filled in the bar that breaks it"
+    assert not found.agent_book.liquidations
+    assert found.held_book.liquidations
+    assert found.agent_book.bars_above_leverage(40_000) == 0, "what a limit demands is filled in the bar that breaks it"
 
 
 def test_a_hedge_is_opened_closed_and_recorded() -> None:
@@ -158,7 +159,7 @@ def test_a_hedge_is_opened_closed_and_recorded() -> None:
     found = run([100.0, 100, 200, 200, 104, 104, 104], ONLY_HEDGES, margin=4_000, hours=4)
     book = book_of(found)
     (hedge,) = book.hedges
-    opened, closed = book.agent.fills
+    opened, closed = book.agent_book.fills
     assert (opened.trigger, closed.trigger) == ("hedge", "close_hedge")
     assert opened.size_raw == hedge.size_raw < 0
     assert closed.size_raw == -opened.size_raw
@@ -199,7 +200,7 @@ def test_the_health_of_a_strategy_with_futures_pauses_it() -> None:
     assert paused.sharpe_milli < 500
     assert paused.time_s >= START_S + 50 * DAY_S
     assert {one.name: one.health for one in found.final_health} == {"falling": "paused", "idle": "active"}
-    assert book_of(found).agent.sizes == (), "a paused strategy holds no futures"
+    assert book_of(found).agent_book.sizes == (), "a paused strategy holds no futures"
 
 
 def test_repeated_reductions_keep_the_weights() -> None:
@@ -213,7 +214,7 @@ def test_repeated_reductions_keep_the_weights() -> None:
     setup = FuturesSetup(FuturesSettings(both, VENUE, 5_000 * E18, 0, 0, 0), live, tokens["USD"], assets)
     closes = 100 * np.cumprod([1.0, 0.88, 0.93, 0.93, 0.92, 0.9])
     table = hourly(BTC=closes.tolist(), ETH=closes.tolist())
-    book = book_of(simulate(spec, table, SimulationSettings(Fraction(10**9), 1_000, Fraction(10_000)), futures=setup)).agent
+    book = book_of(simulate(spec, table, SimulationSettings(Fraction(10**9), 1_000, Fraction(10_000)), futures=setup)).agent_book
     reduced = {fill.bar for fill in book.fills if fill.trigger == "leverage"}
     assert len(reduced) >= 3
     sizes, start = {"BTC": 0.0, "ETH": 0.0}, 0.0
@@ -230,7 +231,7 @@ def test_refusals_that_differ_in_amounts_alone_are_counted_together() -> None:
     """No pool accepts anything; each bar's drift is another amount, and the pool's address stays whole."""
     closed = spec_of(limits=replace(PERMISSIVE_LIMITS, price_impact_bps=0))
     found = run([100.0, 200, 210, 220, 230, 240], replace(LONG, leverage_bps=100), spec=closed)
-    ((why, times),) = found.refused
+    ((why, times),) = found.refusals
     assert times >= 3
     assert why.startswith("nothing to trade of a drift of … USD")
     assert re.search("0x[0-9a-fA-F]{40}", why)

@@ -214,7 +214,7 @@ def test_market_growth__margin_is_its_part_of_all_capital() -> None:
     step = step_of(in_usdc(book(10_000)), policy())
     growth = exposure.market_growth(step, Fraction(30_000 * UNIT))
     assert growth is not None
-    assert growth.part == Fraction(1, 4)
+    assert growth.margin_share == Fraction(1, 4)
 
 
 def test_exposures__long_adds_to_its_asset_and_the_margin_to_the_collateral() -> None:
@@ -261,7 +261,7 @@ def test_plan__cost_and_gas_are_those_of_its_orders() -> None:
     assert futures is not None
     [order] = futures.orders
     assert plan.cost.fees == Fraction(order.bound_raw, 1_000 * 10**12)
-    assert plan.cost.gas == plan.gas_units * step.snapshot.inclusion_price_wei * Fraction(2_000 * UNIT, E18)
+    assert plan.cost.gas == plan.gas_units * step.snapshot.current_gas_price_wei * Fraction(2_000 * UNIT, E18)
     assert plan.gas_units == 1_100_000
 
 
@@ -321,7 +321,7 @@ def test_post_only__part_of_a_base_unit_favours_the_fill(size: int, mid: Fractio
 def test_limit_orders__only_openings_to_the_targets_rest(trigger: str, rests: bool) -> None:
     held = replace(book(10_000), is_on_chain=False)
     [order] = as_limit_orders(held, replace(POLICY, order_kind=PerpOrderKind.LIMIT), trigger, [BUY])
-    assert order.kind.rests is rests
+    assert order.kind.can_rest is rests
 
 
 def test_limit_orders__reduction_is_sent_at_once() -> None:

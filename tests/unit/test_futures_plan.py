@@ -182,11 +182,11 @@ def test_an_emergency_order_is_one_that_the_venue_accepts(side: int) -> None:
     """ClearingHouse refuses a reduction that leaves the account below maintenance margin (CH_NEFCM): then half is too little."""
     held = moved(book(1_700, eth=side * 10 * E18), Fraction(-side * 4, 100))
     assert margin.is_liquidatable(held)
-    assert not margin.may_reduce(after_fill_at_bound(held, order_for(held, -side * 5 * E18)))
+    assert not margin.is_reduction_accepted(after_fill_at_bound(held, order_for(held, -side * 5 * E18)))
     [order] = plan_futures(held, POLICY, RICH, NOW_S).orders
     assert 5 * E18 < abs(order.size_raw) <= 10 * E18
     assert order.size_raw * side < 0
-    assert margin.may_reduce(after_fill_at_bound(held, order))
+    assert margin.is_reduction_accepted(after_fill_at_bound(held, order))
 
 
 def test_an_account_that_no_order_saves_is_closed_whole() -> None:
@@ -250,11 +250,11 @@ def test_a_reduction_for_the_stress_move_ends_where_the_side_of_the_position_req
 def test_a_deposit_or_a_reduction_for_the_stress_move_is_enough(collateral: int, eth: int, btc: int, move_bps: int) -> None:
     limits = replace(ROUGH, max_leverage_bps=10**6, max_utilisation_bps=10**6, stress_move_bps=move_bps, emergency_distance_bps=0)
     held, policy = book(collateral, eth * E18, btc * 10**15), replace(POLICY, limits=limits, leverage_bps=0, band_bps=0)
-    if margin.is_liquidatable(held) or margin_state(held, limits).survives:
+    if margin.is_liquidatable(held) or margin_state(held, limits).survives_stress:
         return
     for at_hand in (0, 10**30):
         after = filled(held, plan_futures(held, policy, RICH, NOW_S, depositable_raw=at_hand))
-        assert margin_state(after, limits).survives
+        assert margin_state(after, limits).survives_stress
 
 
 def test_a_paused_market_is_named_and_the_other_is_traded() -> None:

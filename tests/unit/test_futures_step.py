@@ -12,7 +12,7 @@ from rich.console import Console
 
 from agent import guards
 from agent.app.documents.futures import margin_document, optional_summary
-from agent.app.documents.futures_report import report_of
+from agent.app.documents.futures_report import build_futures_report
 from agent.cli.display.futures_tables import show_margin, show_summary
 from agent.execution.evaluation import evaluate_input
 from agent.execution.step_context import OutcomeKind
@@ -138,7 +138,7 @@ def test_the_margin_document_names_why_its_orders_are_not_sent() -> None:
     stopped = step_of(OVER).with_progress(FuturesProgress(held="futures: no order, the key may not trade"))
     free = step_of(OVER)
     for step, why in ((dear, "above limits.plan_cost of 5 bps"), (stopped, "the key may not trade"), (free, "")):
-        document = margin_document(report_of(step, POLICY, current_drifts(step)))
+        document = margin_document(build_futures_report(step, POLICY, current_drifts(step)))
         assert document["plan"] is not None
         assert document["plan"]["orders"]
         assert (why in document["plan"]["held"]) if why else document["plan"]["held"] == ""
@@ -151,7 +151,7 @@ def test_the_margin_document_names_why_its_orders_are_not_sent() -> None:
 def test_orders_of_a_market_that_backs_off_are_not_among_those_of_the_margin_document() -> None:
     failed = (ExitFailures("ETH", failures.MAX_REVERTS_IN_ROW, 0, NOW_S - 10),)
     step = step_of(OVER, failed_exits=failed)
-    document = margin_document(report_of(step, POLICY, current_drifts(step)))
+    document = margin_document(build_futures_report(step, POLICY, current_drifts(step)))
     assert document["plan"] is not None
     assert "ETH: its orders failed or were refused" in document["plan"]["held"]
 
@@ -191,7 +191,7 @@ def test_the_margin_document_plans_what_the_step_may_deposit(top_up_bps: int | N
     """5,000 USDC are at hand for the 4,035 that restore 3x; 1 % of the spot portfolio is not enough."""
     policy = replace(POLICY, collateral=token("USDC").address, limits=replace(LIMITS, top_up_per_day_bps=top_up_bps))
     step = step_of(replace(OVER, settlement_raw=10**12), policy)
-    found = report_of(step, policy, current_drifts(step))
+    found = build_futures_report(step, policy, current_drifts(step))
     proposed = rebalance(step).plan
     assert found.plan is not None
     assert proposed is not None

@@ -31,7 +31,7 @@ SEVERITY = FuturesSeverity(funding_daily_bps=240, basis_bps=1_000, pause_bars=3,
 def stressed(scenario: FuturesScenario) -> list[tuple[Fraction, Fraction]]:
     """Marks of a long BTC and a short ETH at each bar."""
     path = stressed_path(FLAT, SETTINGS, scenario, SEVERITY)
-    return [(row[0], row[1]) for row in path.marks]
+    return [(row[0], row[1]) for row in path.mark_prices]
 
 
 def test_a_gap_moves_every_price_against_its_target_and_stays() -> None:
@@ -41,13 +41,13 @@ def test_a_gap_moves_every_price_against_its_target_and_stays() -> None:
 def test_a_mark_off_its_index_leaves_the_index() -> None:
     path = stressed_path(FLAT, SETTINGS, FuturesScenario.BASIS, SEVERITY)
     assert stressed(FuturesScenario.BASIS) == [(100, 50)] * 4 + [(90, 55)] * 4 + [(100, 50)] * 4
-    assert path.index == FLAT.index
+    assert path.index_prices == FLAT.index_prices
 
 
 def test_a_paused_venue_stands_still_while_prices_move() -> None:
     path = stressed_path(FLAT, SETTINGS, FuturesScenario.PAUSE, SEVERITY)
     assert path.paused_bars == {4, 5, 6}
-    assert [row[0] for row in path.index] == [100] * 4 + [90, 80] + [70] * 6
+    assert [row[0] for row in path.index_prices] == [100] * 4 + [90, 80] + [70] * 6
 
 
 def test_a_funding_spike_is_paid_by_long_and_short() -> None:
@@ -69,17 +69,17 @@ def test_a_crash_and_rally_liquidate_the_held_book_and_never_the_agents(seeds: i
     cases = {one.scenario: one for one in run_futures_stress(spec)}
     assert set(cases) == set(FuturesScenario)
     ride = cases[FuturesScenario.CRASH_RALLY]
-    assert (ride.paths, ride.agent.liquidated_paths) == (seeds, 0)
-    assert ride.agent.longest_above == 0
-    assert ride.held.liquidated_paths > seeds // 2
-    assert ride.agent.mean_loss < ride.held.mean_loss
+    assert (ride.paths, ride.agent_book.liquidated_paths) == (seeds, 0)
+    assert ride.agent_book.longest_above_limit == 0
+    assert ride.held_book.liquidated_paths > seeds // 2
+    assert ride.agent_book.mean_loss < ride.held_book.mean_loss
 
 
 def test_a_crash_falls_by_two_fifths_and_the_rally_rises_by_three() -> None:
     table = random_table(2, 40, ("BTC",))
     falls, rises = [], []
     for seed in range(200):
-        prices = [float(row[0]) for row in crash_and_rally(table, seed).index]
+        prices = [float(row[0]) for row in crash_and_rally(table, seed).index_prices]
         falls.append(prices[50] / prices[2])
         rises.append(prices[-1] / prices[50])
     assert sorted(falls)[100] == pytest.approx(0.6, rel=0.03)
@@ -101,9 +101,9 @@ def test_every_plan_of_a_book_passes_the_guards_of_a_step(scenario: FuturesScena
     settings = SETTINGS
     if scenario is FuturesScenario.CRASH_RALLY:
         path, settings = crash_and_rally(random_table(1, 40, ("BTC",)), 1), long_btc(30_000)
-    agent = simulate_book(path, settings).agent
+    agent = simulate_book(path, settings).agent_book
     assert agent.fills
-    assert {why for why, _ in agent.refused} & {guard.name for guard in GUARDS} == set()
+    assert {why for why, _ in agent.refusals} & {guard.name for guard in GUARDS} == set()
     if scenario is FuturesScenario.CRASH_RALLY:
         assert {fill.trigger for fill in agent.fills} >= {"drift", "leverage"}
 
@@ -112,7 +112,7 @@ def test_a_gap_is_against_a_short_too() -> None:
     short = replace(long_btc(), policy=replace(long_btc().policy, targets=(FuturesTarget("BTC", -10_000),)))
     spec = FuturesStressSpec(random_table(1, 40, ("BTC",)), short, SEVERITY, 12, 1, 1)
     gap = next(one for one in run_futures_stress(spec) if one.scenario is FuturesScenario.GAP_10)
-    assert gap.held.mean_loss > 0
+    assert gap.held_book.mean_loss > 0
 
 
 @pytest.mark.parametrize(("bars", "paths", "named"), [(11, 1, "--bars: 11 of 40"), (41, 1, "--bars: 41 of 40"), (12, 0, "--step-paths")])

@@ -9,7 +9,7 @@ import pytest
 
 from agent import guards
 from agent.app.alerting import RunFacts, cycle_alerts
-from agent.app.documents.futures_report import report_of
+from agent.app.documents.futures_report import build_futures_report
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.futures.planning.orders import plan_futures
 from agent.layers.futures.policy.needs import spot_value_in_quote
@@ -259,7 +259,7 @@ def test_alert_and_margin_show_the_reduction_that_is_due_without_prices(name: st
     [alert] = [one for one in cycle_alerts(refused, RunFacts(False, "", None)) if one.key.startswith("futures:")]
     assert alert.key == "futures:leverage"
     assert "It would close " in alert.text
-    report = report_of(step, futures_policy(step) or POLICY, current_drifts(step))
+    report = build_futures_report(step, futures_policy(step) or POLICY, current_drifts(step))
     assert report.plan is not None
     assert report.plan.orders == planned_futures(planned(step)).orders
     assert {one.limit: one.measured for one in report.limit_checks}["spot_multiple"] == "unknown"
@@ -281,7 +281,7 @@ def test_a_quarantined_asset_triggers_no_reduction_for_the_spot_multiple() -> No
     assert "spot_multiple is not judged" in found.reason
     assert "WBTC is in quarantine" in found.reason
     assert spot_value_in_quote(shut(step), current_drifts(shut(step))) is None
-    report = report_of(shut(step), futures_policy(step) or POLICY, current_drifts(shut(step)))
+    report = build_futures_report(shut(step), futures_policy(step) or POLICY, current_drifts(shut(step)))
     assert report.plan is not None
     assert not report.plan.orders
 

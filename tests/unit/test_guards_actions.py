@@ -214,7 +214,7 @@ def test_what_is_provided_above_a_limit_is_no_exit_whatever_goes_out_beside_it()
     for actions in (plan.actions, (*leaving.actions, *plan.actions)):
         tight = with_limits(step, lp_max_weight_bps=100, min_trade=Fraction(5_000 * USD))
         found = build_guard_case(tight, replace(plan, actions=actions), evidence(tight, plan))
-        assert not found.is_exit()
+        assert not found.is_required_by_layer()
         assert not found.is_risk_reducing()
     assert {"lp_max_weight", "min_trade"} <= refusing(tight, plan)
 

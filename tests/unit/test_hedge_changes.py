@@ -8,7 +8,7 @@ from fractions import Fraction
 import pytest
 
 from agent.layers.futures.policy.hedge_closing import closed_lately, filled_hedges, hedge_closing_decision, hedges_after, unwind_reason
-from agent.layers.futures.policy.hedges import choose, held_hedges, margin_share, short_costs
+from agent.layers.futures.policy.hedges import held_hedges, margin_share, short_costs, with_choice
 from agent.layers.futures.state import FuturesProgress, FuturesState, futures_policy, with_policy
 from agent.model.futures import FuturesGrant, FuturesPolicy, FuturesTarget, Hedge, HedgeComparison, MarginAccount, PerpOrder, PerpOrderKind
 from agent.policy.decide import current_drifts
@@ -38,14 +38,14 @@ EARLY = replace(OPEN, size_raw=-10 * E18, at_s=NOW_S - 100)
 
 @pytest.mark.parametrize(("min_saving", "is_hedged"), [(39, True), (40, False)])
 def test_choice__hedge_saves_more_than_the_minimum(min_saving: int, is_hedged: bool) -> None:
-    assert choose(COMPARISON, Fraction(min_saving), counts_income=False).is_hedged is is_hedged
+    assert with_choice(COMPARISON, Fraction(min_saving), counts_income=False).is_hedged is is_hedged
 
 
 @pytest.mark.parametrize(("counts_income", "is_hedged"), [(True, True), (False, False)])
 def test_choice__income_counts_only_where_it_is_said_to(counts_income: bool, is_hedged: bool) -> None:
     """A short costs 50, or 20 with its income."""
     paid = replace(COMPARISON, hedge_funding=Fraction(-30))
-    assert choose(paid, Fraction(50), counts_income=counts_income).is_hedged is is_hedged
+    assert with_choice(paid, Fraction(50), counts_income=counts_income).is_hedged is is_hedged
 
 
 def test_costs_of_a_short__fees_twice_funding_and_the_capital_of_its_margin() -> None:

@@ -16,7 +16,7 @@ from agent.layers.futures.guard_case import FuturesCase
 from agent.layers.futures.planning.hedges import open_by_owner
 from agent.layers.futures.planning.requests import hedge_by_owner
 from agent.layers.futures.policy.hedge_closing import filled_hedges, hedge_closing_decision, unwind_reason
-from agent.layers.futures.policy.hedges import apply_hedges, choose, compare_text, held_hedges, margin_share, short_costs
+from agent.layers.futures.policy.hedges import apply_hedges, compare_text, held_hedges, margin_share, short_costs, with_choice
 from agent.layers.futures.policy.needs import uses_reduction_budget
 from agent.layers.futures.policy.targets import notional_drifts
 from agent.layers.futures.requests import CloseHedge, OpenHedge
@@ -140,7 +140,7 @@ def test_the_example_in_the_docs_is_computed() -> None:
     found = HedgeComparison(
         WETH, 2 * hedged, hedged, hedged * Fraction(3, 1_000), Fraction(0), tax, fees, funding, capital, tied, TERMS.horizon_s
     )
-    found = choose(found, hedged * TERMS.min_saving_bps / 10_000, counts_income=False)
+    found = with_choice(found, hedged * TERMS.min_saving_bps / 10_000, counts_income=False)
     assert compare_text(found, "WETH", 0) in (ROOT / "docs" / "futures.md").read_text(encoding="utf-8")
 
 

@@ -224,15 +224,15 @@ def test_tiers_give_the_margin_of_rate_and_deduction(notional: int, leverage: in
     tiers = margin_tiers(listed, leverage)
     for is_initial, set_leverage in ((False, None), (True, leverage)):
         documented = coin.margin(Fraction(notional, 10**6), set_leverage) * 10**6
-        ours = margin.tiered_raw(tiers, notional, is_initial)
+        ours = margin.tiered_margin_raw(tiers, notional, is_initial)
         assert documented <= ours <= documented + Fraction(notional, margin.PPM)
 
 
 def test_initial_margin_counts_the_notional_and_not_the_debt() -> None:
     held = Position("ETH", 10_000, -2 * 10**9)
     account = MarginAccount(USDC, 1, 10**9, 0, (held,), (ETH,), initial_on_debt=False)
-    assert margin.initial_raw(account) == 150 * 10**6
-    assert margin.initial_raw(replace(account, initial_on_debt=True)) == 100 * 10**6
+    assert margin.initial_margin_raw(account) == 150 * 10**6
+    assert margin.initial_margin_raw(replace(account, initial_on_debt=True)) == 100 * 10**6
 
 
 META = {

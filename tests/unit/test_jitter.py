@@ -35,9 +35,9 @@ def test_a_review_is_late_by_the_drawn_part_of_its_window_and_never_early(every_
     assert 0 <= late <= min(every_s * jitter_bps // BPS, MAX_DELAY_S)
     due_s = last_s + every_s + late
     before, at = (evaluate_trigger(Every(every_s), decide(step_input()).drifts, now_s, past, jitter_bps) for now_s in (due_s - 1, due_s))
-    assert not before.due
+    assert not before.is_review_due
     assert before.next_s == due_s
-    assert at.due
+    assert at.is_review_due
 
 
 @pytest.mark.parametrize("trigger", [Cron("0 9 * * *", "UTC"), HybridTrigger(Threshold(None, 1_000), Cron("0 9 * * *", "UTC"))])
@@ -47,8 +47,8 @@ def test_a_cron_time_is_late_too_and_its_window_an_hour_at_most(trigger: Schedul
     past = history(last_review_s=morning_s - 86_000, delay_ppm=500_000)
     drifts = decide(step_input()).drifts
     for now_s, due in ((morning_s, False), (morning_s + 1_799, False), (morning_s + 1_800, True)):
-        assert evaluate_trigger(trigger, drifts, now_s, past, TENTH_BPS).due is due
-    assert evaluate_trigger(trigger, drifts, morning_s, past, 0).due
+        assert evaluate_trigger(trigger, drifts, now_s, past, TENTH_BPS).is_review_due is due
+    assert evaluate_trigger(trigger, drifts, morning_s, past, 0).is_review_due
 
 
 def test_the_lateness_is_part_of_the_input_so_that_the_same_input_decides_alike() -> None:
@@ -81,7 +81,7 @@ def reviews(jitter_bps: int, chance: Callable[[], float]) -> list[int]:
 
     def look() -> bool:
         nonlocal past
-        due = evaluate_trigger(Every(HALF_HOUR_S), drifts, clock.now_s(), past, jitter_bps).due
+        due = evaluate_trigger(Every(HALF_HOUR_S), drifts, clock.now_s(), past, jitter_bps).is_review_due
         if due:
             times.append(clock.now_s())
             past = history(last_review_s=clock.now_s(), delay_ppm=int(chance() * MILLION))

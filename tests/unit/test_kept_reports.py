@@ -103,7 +103,7 @@ def entered(config: Path, tmp_path: Path) -> Iterator[tuple[Served, str]]:
     access = Access(Reach(port=1))
     access.set_users({5: ("eve", True)})
     with Served(access, HereBoard(str(config), tmp_path / "mine.db")) as found:
-        yield found, f"trimtab-1={access.begin(5)}"
+        yield found, f"trimtab-1={access.begin_session(5)}"
 
 
 def test_a_hostile_report_gets_neither_session_nor_network(entered: tuple[Served, str]) -> None:

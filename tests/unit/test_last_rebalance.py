@@ -50,7 +50,7 @@ def swapped(store: Store, nonce: int, at_s: int, plan: Plan | None, written: boo
     store.steps.begin(step_id, at_s, "{}")
     store.steps.end(step_id, "rebalance", "why", None if plan is None else codec.dumps(plan), "done")
     granted = replace(grant(), plan=plan if written else None)
-    intent = store.journal.intend(step_id, IntentKind.SWAP, tx(nonce), granted, "swap", at_s, None)
+    intent = store.journal.add_intent(step_id, IntentKind.SWAP, tx(nonce), granted, "swap", at_s, None)
     store.journal.advance(intent.id, IntentState.SIGNED, at_s, tx_hash=tx_hash)
     store.journal.advance(intent.id, IntentState.BROADCAST, at_s)
     store.journal.advance(intent.id, IntentState.MINED, at_s, receipt=receipt(tx_hash, nonce, f"0x{nonce:02x}"))
@@ -92,8 +92,8 @@ def test_an_interval_goes_on_over_exits_withdrawals_and_swaps_by_hand(store: Sto
     swapped(store, 0, START_S, planned())
     for nonce, kind in enumerate(BESIDES.values(), 1):
         swapped(store, nonce, START_S + 1_000 * nonce, planned(**kind))
-    assert schedule_status(Every(DAY_S), START_S + DAY_S, store.budgets.history(START_S + DAY_S), 0).due
-    assert not schedule_status(Every(DAY_S), START_S + DAY_S - 1, store.budgets.history(START_S + DAY_S), 0).due
+    assert schedule_status(Every(DAY_S), START_S + DAY_S, store.budgets.history(START_S + DAY_S), 0).is_due
+    assert not schedule_status(Every(DAY_S), START_S + DAY_S - 1, store.budgets.history(START_S + DAY_S), 0).is_due
 
 
 def test_a_fall_is_answered_by_a_rebalance_and_not_by_a_swap_by_hand(store: Store) -> None:

@@ -8,7 +8,7 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as some
 
-from agent.app.documents.status import least_total_now
+from agent.app.documents.status import current_minimum_total
 from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind
 from agent.model import Threshold
@@ -44,11 +44,13 @@ HAND = MinimumTotalInputs(
 def test_the_least_total_by_hand() -> None:
     """Two swaps and an approval are 346,000 units: 1.038 dollars. 3 % of V at 50 - 30 bps pays that from 17,300 dollars on."""
     found = compute_minimum_total(HAND)
-    assert found.gas == Fraction(1_038, 1_000)
+    assert found.gas_cost == Fraction(1_038, 1_000)
     assert found.total == 17_300
     assert "WBTC" in found.binding_limit
-    assert found.a_year == (Fraction(3, 10) * Fraction(7, 10) * Fraction(6, 10) / Fraction(3, 100)) ** 2 == Fraction(1_764, 100)
-    assert found.cost == Fraction(1_038, 1_000) + 519 * Fraction(3, 1_000)
+    assert (
+        found.corrections_per_year == (Fraction(3, 10) * Fraction(7, 10) * Fraction(6, 10) / Fraction(3, 100)) ** 2 == Fraction(1_764, 100)
+    )
+    assert found.correction_cost == Fraction(1_038, 1_000) + 519 * Fraction(3, 1_000)
 
 
 def test_its_sentence_names_the_assumptions_in_which_init_and_doctor_differ() -> None:
@@ -61,16 +63,16 @@ def test_its_sentence_names_the_assumptions_in_which_init_and_doctor_differ() ->
 def test_the_data_fee_of_a_rollup_counts_for_each_swap() -> None:
     """0.0001 ether of data for each of two swaps are 0.6 dollars more."""
     found = compute_minimum_total(replace(HAND, data_fee_wei=10**14))
-    assert found.gas == Fraction(1_638, 1_000)
+    assert found.gas_cost == Fraction(1_638, 1_000)
     assert found.total == 27_300
 
 
 def test_a_purchase_that_is_done_is_not_spoken_of() -> None:
     """Below the minimum total of corrections: before it the purchase pays, afterwards it is no subject."""
-    first, done = (format_minimum_total(replace(HAND, bought=bought), Fraction(10_000), 0, "USDC") for bought in (False, True))
+    first, done = (format_minimum_total(replace(HAND, is_bought=bought), Fraction(10_000), 0, "USDC") for bought in (False, True))
     assert mentions(first, "10,000 USDC", "first purchase")
     assert mentions(done, "10,000 USDC", "corrections")
-    assert compute_minimum_total(replace(HAND, bought=True)).purchase is None
+    assert compute_minimum_total(replace(HAND, is_bought=True)).purchase_total is None
 
 
 def test_a_year_with_a_total_counts_its_own_corrections_and_below_the_minimum_none() -> None:
@@ -90,7 +92,7 @@ def test_for_a_day_after_a_rebalance_nobody_is_told_that_corrections_wait() -> N
     step = with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=10 * GWEI))
     now_s = step.snapshot.head.timestamp_s
     for last_s, warned in ((None, True), (now_s - 60, False), (now_s - 2 * 86_400, True)):
-        found = least_total_now(
+        found = current_minimum_total(
             with_history(step, last_rebalance_s=last_s),
             Fraction(600 * USD),
         )
@@ -99,7 +101,7 @@ def test_for_a_day_after_a_rebalance_nobody_is_told_that_corrections_wait() -> N
 
 
 def test_a_schedule_bounds_how_often_it_costs() -> None:
-    assert compute_minimum_total(replace(HAND, interval_s=30 * 86_400)).a_year == Fraction(365, 30)
+    assert compute_minimum_total(replace(HAND, interval_s=30 * 86_400)).corrections_per_year == Fraction(365, 30)
 
 
 def test_without_gas_the_smallest_trade_decides() -> None:

@@ -37,8 +37,8 @@ def test_lots_consumed_and_left_are_the_lots_created(method: LotMethod, wallet: 
     for lot in found.open_lots():
         assert lot.raw > 0
         left[lot.token] = left.get(lot.token, 0) + lot.raw
-    for token, raw in found.created.items():
-        assert raw == found.consumed.get(token, 0) + left.get(token, 0)
+    for token, raw in found.acquired_raw.items():
+        assert raw == found.disposed_raw.get(token, 0) + left.get(token, 0)
     held = {token: raw + wallet.lp.get(token, 0) for token, raw in wallet.held.items()}
     held[WETH] += held.pop(NATIVE)
     assert {token: raw for token, raw in held.items() if raw} == left
@@ -53,7 +53,10 @@ def test_realised_and_unrealised_gains_are_the_total_gain_by_every_method(method
     found = taxed(wallet, method)
     worth = wallet.worth()
     cost = sum((lot.cost for lot in found.open_lots()), Fraction(0))
-    assert found.realised() + (worth - cost) + found.carried + found.income - found.spent == worth + found.went - found.came
+    assert (
+        found.realised_gain() + (worth - cost) + found.withdrawn_gain + found.income - found.gas_cost
+        == worth + found.withdrawals - found.deposits
+    )
     assert all(one.cost.denominator <= QUANTA_PER_UNIT for one in found.disposals)
 
 
@@ -102,7 +105,7 @@ def test_a_sale_for_the_numeraire_counts_what_was_paid_less_its_gas() -> None:
     sale, gas = found.disposals
     assert (sale.token, sale.proceeds, sale.cost) == (WETH, (2_990 - 3) * 10**6, 2_000 * 10**6)
     assert (gas.raw, gas.proceeds, gas.gain) == (10**15, 3 * 10**6, 10**6)
-    assert found.realised() == (987 + 1) * 10**6
+    assert found.realised_gain() == (987 + 1) * 10**6
 
 
 def test_a_purchase_costs_what_was_paid_and_its_gas() -> None:
@@ -128,7 +131,7 @@ def test_wrapping_is_no_disposal_and_gas_alone_is_an_expense() -> None:
     wallet.entries.append(entries.trade_entry(change, wallet.prices(), COUNTED, {}))
     found = taxed(wallet, LotMethod.LIFO)
     assert [(one.token, one.raw) for one in found.disposals] == [(WETH, 10**15)]
-    assert found.spent == 2 * 10**6
+    assert found.gas_cost == 2 * 10**6
 
 
 def test_fees_and_the_exchange_of_a_pool_are_told_apart_when_liquidity_comes_back() -> None:

@@ -96,7 +96,7 @@ def test_a_correction_that_waits_at_the_end_of_the_ticks_says_so_beside_an_order
     near = replace(pool, ticks=(), known_from_tick=pool.tick - 1, known_to_tick=pool.tick + 2)
     step = wide(two(800_000, 200_000, [near]), price_impact_bps=500, pool_min_value=None)
     step = replace(step, execution=replace(step.execution, pace=replace(LIMIT, limit_bps=-100)))
-    assert proposals.rebalance(step).ticks_end
+    assert proposals.rebalance(step).needs_more_ticks
     assert proposals.waiting_orders((order(Fraction(1, ONE), until_s=1),))(step) == proposals.rebalance(step)
 
 

@@ -93,7 +93,7 @@ def test_a_row_has_the_templates_value_and_the_models_unit(row: list[str]) -> No
 
 def test_units_and_start_values_of_the_page_are_those_of_the_rows() -> None:
     page = {row[1]: (row[2], row[3]) for row in LIMIT_ROWS if "." not in row[1]}
-    assert page == {key: (one.unit.value, one.start) for key, one in LIMITS.items()}
+    assert page == {key: (one.unit.value, one.initial_value) for key, one in LIMITS.items()}
 
 
 def test_every_field_of_limits_has_its_row_and_unit() -> None:

@@ -38,9 +38,9 @@ def after(step: StepInput) -> StepInput:
     layer = build_guard_case(step, plan, evidence(step, plan)).layer
     assert isinstance(layer, LiquidityCase)
     done = layer.replay
-    holdings = tuple(replace(holding, raw=done.after.balances[holding.token]) for holding in step.snapshot.holdings)
-    later = with_snapshot(step, holdings=holdings, positions=tuple(position for _, position in done.after.position_states))
-    return replace(later, portfolio=replace(step.portfolio, positions=tuple(one for one, _ in done.after.position_states)))
+    holdings = tuple(replace(holding, raw=done.book_after.balances[holding.token]) for holding in step.snapshot.holdings)
+    later = with_snapshot(step, holdings=holdings, positions=tuple(position for _, position in done.book_after.position_states))
+    return replace(later, portfolio=replace(step.portfolio, positions=tuple(one for one, _ in done.book_after.position_states)))
 
 
 def test_within_both_limits_nothing_is_taken_out() -> None:

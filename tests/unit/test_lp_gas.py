@@ -12,7 +12,7 @@ from agent.model import AdjustLiquidity, LpPosition, LpTarget
 from agent.planning.approval_gas import worst_gas_wei
 from agent.policy.decide import decide
 from agent.policy.minimum import APPROVAL_GAS
-from agent.policy.native_coin import worst_price_wei
+from agent.policy.native_coin import worst_gas_price_wei
 from tests.support.builders import with_snapshot
 from tests.support.lp_worlds import PRICES, USD, WETH, only_provide, paired, planned, quiet, ranged, v2_at, wanted, world
 
@@ -43,7 +43,7 @@ def test_the_worst_case_counts_taking_back_what_the_pool_leaves_of_its_allowance
     step = world(targets=[wanted(2_000)])
     plan, action = planned(step), only_provide(step)
     one_sided = replace(plan, actions=(replace(action, desired_raw=(0, action.desired_raw[1])),))
-    at_worst = worst_price_wei(step.snapshot, step.limits) * Fraction(5, 4)
+    at_worst = worst_gas_price_wei(step.snapshot, step.limits) * Fraction(5, 4)
     assert min(action.desired_raw) > 0
     assert worst_gas_wei(step, plan) == at_worst * (plan.gas_units + 3 * APPROVAL_GAS)
     assert worst_gas_wei(step, one_sided) == at_worst * (plan.gas_units + APPROVAL_GAS)

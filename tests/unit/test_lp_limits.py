@@ -91,12 +91,12 @@ def test_band__is_the_sum_of_both_limits(oracle_bps: int | None, slippage_bps: i
 def test_spendable__is_the_balance_less_its_reserve_and_what_is_uncertain() -> None:
     """4,000 USDC besides a reserve of 500, 300 of them not certain."""
     opened = book(world(reserves={"USDC": 500}))
-    assert replace(opened, uncertain={USDC.address: 300 * USD}).spendable(USDC.address) == 3_700 * USD
+    assert replace(opened, uncertain_raw={USDC.address: 300 * USD}).spendable(USDC.address) == 3_700 * USD
 
 
 def test_spendable__is_never_below_nothing() -> None:
     opened = book(world(reserves={"USDC": 500}))
-    assert replace(opened, uncertain={USDC.address: 4_001 * USD}).spendable(USDC.address) == 0
+    assert replace(opened, uncertain_raw={USDC.address: 4_001 * USD}).spendable(USDC.address) == 0
 
 
 @pytest.mark.parametrize(("approved", "spendable"), [(100, 100), (4_000 * USD, 4_000 * USD), (4_001 * USD, 4_000 * USD), (0, 0)])
@@ -146,7 +146,7 @@ def test_exposure__balance_below_its_reserve_counts_as_nothing(usdc: int, total:
 def test_spendable__what_is_uncertain_is_taken_before_what_is_approved(uncertain_raw: int) -> None:
     step = world()
     step = replace(step, progress=replace(step.progress, spend_caps=((USDC.address, 4_000 * USD),)))
-    assert replace(book(step), uncertain={USDC.address: uncertain_raw}).spendable(USDC.address) == 4_000 * USD - uncertain_raw
+    assert replace(book(step), uncertain_raw={USDC.address: uncertain_raw}).spendable(USDC.address) == 4_000 * USD - uncertain_raw
 
 
 # Cost of a move

@@ -142,7 +142,7 @@ def test_a_burned_position_counts_nothing_and_is_told() -> None:
     step = replace(with_snapshot(step, positions=(lp.gone(),)), portfolio=mine)
     assert isinstance(decide(step).decision, Hold)
     assert investable_total(compute_drifts(step, PRICES)) == 10_000 * USD
-    assert mentions(valuation.warnings(step.snapshot, step.portfolio)[0], "uniswap_v3 #42", "not exist")
+    assert mentions(valuation.position_warnings(step.snapshot, step.portfolio)[0], "uniswap_v3 #42", "not exist")
     plan = sell_weth(step)
     guards.require(plan, guards.judge(step, plan, evidence(step, plan)))
 
@@ -247,7 +247,7 @@ def test_without_positions_both_guards_pass_and_off_they_are_not_measured() -> N
 
 # reports
 def report(step: StepInput) -> valuation.PositionReport:
-    [found] = valuation.reports(step.snapshot, step.portfolio, reference_prices(step).by_token)
+    [found] = valuation.position_reports(step.snapshot, step.portfolio, reference_prices(step).by_token)
     return found
 
 

@@ -97,7 +97,7 @@ def test_after_a_plan_all_limits_hold_or_whatever_could_go_has_gone(found: Any) 
     assert isinstance(layer, LiquidityCase)
     lp = layer.replay
     assert lp.fault is None
-    limits, after = liquidity_limits(found.step.limits), lp.after.exposure()
+    limits, after = liquidity_limits(found.step.limits), lp.book_after.exposure()
     if before.within(limits):
         assert after.within(limits)
         if after.loss > before.loss and limits.loss is not None:
@@ -153,9 +153,9 @@ def acted_once(step: StepInput, plan: Plan, number: int) -> StepInput:
         (replace(one, token_id=number), replace(place, token_id=number))
         if isinstance(place, LpV3Position) and not place.token_id
         else (one, place)
-        for one, place in done.after.position_states
+        for one, place in done.book_after.position_states
     ]
-    holdings = tuple(replace(holding, raw=done.after.balances[holding.token]) for holding in step.snapshot.holdings)
+    holdings = tuple(replace(holding, raw=done.book_after.balances[holding.token]) for holding in step.snapshot.holdings)
     later = with_snapshot(step, holdings=holdings, positions=tuple(place for _, place in pairs))
     return replace(
         later,

@@ -276,7 +276,7 @@ def test_the_most_that_minimums_let_liquidity_cost_counts_in_the_loss_of_a_day()
     step = world(targets=[wanted(4_000, width_bps=300)], pushed=PUSHED)
     plan = planned(step)
     case = build_guard_case(step, plan, evidence(step, plan))
-    worst, total = case.worst_cost(), case.total()
+    worst, total = case.worst_cost(), case.portfolio_value()
     assert worst > case.cost() > plan.cost.gas
     worst_bps = int(worst * 10_000 / total)
     assert refused(step, plan, daily_loss_bps=worst_bps) == ["daily_loss"]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.layers.futures.policy.hedges import choose, short_costs
+from agent.layers.futures.policy.hedges import short_costs, with_choice
 from agent.layers.futures.policy.targets import FuturesTrigger, due_triggers, reduction_sizes, sizes_to_target
 from agent.margin import account as margin
 from agent.margin.contract_sizes import index_bound_raw, size_for_notional_raw
@@ -52,7 +52,7 @@ def test_a_long_gains_and_a_short_loses_when_the_mark_rises() -> None:
         after = margin.with_moved_marks(held, {"ETH": Fraction(1, 10)})
         assert margin.unrealised_raw(after) == sign * 2_000 * E18
         assert margin.net_notional_raw(after) == sign * 22_000 * E18
-        assert held.positions[0].entry == 2_000
+        assert held.positions[0].entry_price == 2_000
 
 
 def test_pending_funding_is_owed_when_positive() -> None:
@@ -118,10 +118,10 @@ def test_a_share_of_a_reduction_is_truncated_at_18_decimals_as_the_exchange_does
 
 def test_margin_binds_the_debt_and_unrealised_profit_frees_nothing() -> None:
     held = account(10_000, {"ETH": -10 * E18}, market("ETH"))
-    assert margin.initial_raw(held) == 2_000 * E18
-    assert margin.free_raw(held) == 8_000 * E18
+    assert margin.initial_margin_raw(held) == 2_000 * E18
+    assert margin.free_margin_raw(held) == 8_000 * E18
     gained = margin.with_moved_marks(held, {"ETH": Fraction(-1, 2)})
-    assert (margin.account_value_raw(gained), margin.free_raw(gained)) == (20_000 * E18, 9_000 * E18)
+    assert (margin.account_value_raw(gained), margin.free_margin_raw(gained)) == (20_000 * E18, 9_000 * E18)
     assert margin.utilisation(gained) == Fraction(1, 20)
 
 
@@ -137,14 +137,14 @@ def test_utilisation_rises_as_a_position_loses_and_falls_as_it_gains(sign: int, 
 
 
 def test_tiers_charge_each_part_its_own_rate() -> None:
-    assert margin.tiered_raw(TIERS, 120_000 * E18, is_initial=False) == (500 + 4_000 + 2_000) * E18
-    assert margin.tiered_raw(TIERS, 20_000 * E18, is_initial=True) == 1_000 * E18
+    assert margin.tiered_margin_raw(TIERS, 120_000 * E18, is_initial=False) == (500 + 4_000 + 2_000) * E18
+    assert margin.tiered_margin_raw(TIERS, 20_000 * E18, is_initial=True) == 1_000 * E18
 
 
 def test_a_worthless_account_has_no_leverage_and_breaks_every_limit() -> None:
     ruined = margin.with_moved_marks(account(100, {"ETH": E18}, market("ETH")), {"ETH": Fraction(-1, 2)})
     state = margin_state(ruined, LIMITS)
-    assert (state.leverage, state.utilisation, state.survives) == (None, None, False)
+    assert (state.leverage, state.utilisation, state.survives_stress) == (None, None, False)
     assert {"max_leverage", "max_utilisation"} <= {breach.limit for breach in breaches(state, LIMITS, Fraction(10**24))}
 
 
@@ -213,4 +213,4 @@ def test_a_hedge_is_chosen_where_tax_outweighs_fees_and_funding(funding_daily: F
     none = Fraction(0)
     found = HedgeComparison("", 2 * hedged, hedged, hedged * 15 / 10_000, none, Fraction(tax), fees, funding, none, tied, 30 * 86_400)
     assert (fees, tied) == (Fraction(24, 10), 120)
-    assert choose(found, Fraction(0), counts_income=True).is_hedged is is_hedged
+    assert with_choice(found, Fraction(0), counts_income=True).is_hedged is is_hedged

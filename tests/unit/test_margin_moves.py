@@ -213,7 +213,7 @@ def test_the_margin_of_another_account_counts_in_its_owners_portfolio_alone() ->
     """A delegate trades for the account; whose money it is, of that portfolio it is a part."""
     own, foreign = step_of(CALM, policy()), step_of(CALM, policy(account=OTHER))
     mine, theirs = (drift.raw_at(MARGIN) for step in (own, foreign) for drift in decide(step).drifts if drift.token == USDC)
-    assert mine == margin.settled_units(CALM) > 0 == theirs
+    assert mine == margin.value_in_collateral_raw(CALM) > 0 == theirs
     assert sum(one.value for one in decide(own).drifts) - sum(one.value for one in decide(foreign).drifts) == mine
     assert exposure.margin_baseline(own) is not None
     assert exposure.margin_baseline(foreign) is None

@@ -100,8 +100,8 @@ def buy_weth(step: StepInput, dollars: int) -> Plan:
 
 def weight_after(step: StepInput, plan: Plan) -> Fraction:
     case = build_guard_case(step, plan, evidence(step, plan))
-    weth = (case.balance(WETH.address) + case.replay.delta(WETH.address)) * case.price(WETH.address)
-    return weth * 10_000 / (weth + case.balance(USDC.address) + case.replay.delta(USDC.address))
+    weth = (case.balance_raw(WETH.address) + case.replay.delta_raw(WETH.address)) * case.price(WETH.address)
+    return weth * 10_000 / (weth + case.balance_raw(USDC.address) + case.replay.delta_raw(USDC.address))
 
 
 def test_a_purchase_that_ends_a_basis_point_above_its_limit_is_refused() -> None:

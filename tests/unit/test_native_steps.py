@@ -76,7 +76,7 @@ def test_native_coin_pays_only_beyond_what_wrapped_coin_does(native: int, weth: 
     moved = balance_deltas(plan.legs)
     assert dict(plan.holdings_after)[WETH] == weth * ETHER // 2_000 + moved.get(WETH, 0) >= 0
     if plan.native_after_wei is not None:
-        assert plan.native_after_wei >= FLOOR + native_coin.margin_wei(step.snapshot, step.limits)
+        assert plan.native_after_wei >= FLOOR + native_coin.worst_gas_cost_wei(step.snapshot, step.limits)
 
 
 def test_what_is_bought_stays_wrapped() -> None:
@@ -127,7 +127,7 @@ def test_what_is_wrapped_for_a_sale_leaves_the_wrapped_coin_that_refills_gas(sol
 
 def test_a_plan_refills_where_its_own_gas_would_go_below_the_floor() -> None:
     step = native_step(ETHER, 9_000, 1_000)
-    margin = native_coin.margin_wei(step.snapshot, step.limits)
+    margin = native_coin.worst_gas_cost_wei(step.snapshot, step.limits)
     enough = native_step(FLOOR + margin, 9_000, 1_000)
     assert planned(enough).legs[-1].token_out == USDC
     short = native_step(FLOOR + margin - 1, 9_000, 1_000)
@@ -141,7 +141,7 @@ def test_a_plan_refills_where_its_own_gas_would_go_below_the_floor() -> None:
 
 def test_a_refill_reaches_floor_and_gas_also_above_native_top_up_and_ignores_gas_already_spent() -> None:
     step = native_step(FLOOR, 9_000, 1_000, native_top_up_wei=FLOOR)
-    least_wei = FLOOR + native_coin.margin_wei(step.snapshot, step.limits)
+    least_wei = FLOOR + native_coin.worst_gas_cost_wei(step.snapshot, step.limits)
 
     def refill_raw(native_wei: int, spent_gas_wei: int) -> int:
         return native_coin.refill_raw(replace(step.snapshot, native_wei=native_wei), step.limits, spent_gas_wei)
@@ -153,7 +153,7 @@ def test_a_refill_reaches_floor_and_gas_also_above_native_top_up_and_ignores_gas
 
 def test_the_wallet_unwraps_by_itself_where_a_step_could_not_be_paid_or_less_than_the_floor_is_left() -> None:
     step = native_step(ETHER, 9_000, 1_000)
-    margin = native_coin.margin_wei(step.snapshot, step.limits)
+    margin = native_coin.worst_gas_cost_wei(step.snapshot, step.limits)
     assert isinstance(decide(native_step(margin, 9_000, 1_000)).decision, Rebalance)
     poor = decide(native_step(margin - 1, 9_000, 1_000)).decision
     assert isinstance(poor, TopUp)
@@ -177,7 +177,7 @@ def test_the_wallet_unwraps_by_itself_where_a_step_could_not_be_paid_or_less_tha
 def test_gas_comes_first_and_the_review_stays_due() -> None:
     """Only the swaps that follow are the review."""
     due = replace(native_step(ETHER, 9_000, 1_000), policy=replace(native_step(ETHER, 9_000, 1_000).policy, trigger=Every(3_600)))
-    rich, poor = decide(due), decide(with_snapshot(due, native_wei=native_coin.margin_wei(due.snapshot, due.limits) - 1))
+    rich, poor = decide(due), decide(with_snapshot(due, native_wei=native_coin.worst_gas_cost_wei(due.snapshot, due.limits) - 1))
     assert isinstance(rich.decision, Rebalance)
     assert rich.reviewed
     assert rich.due_schedules
@@ -188,11 +188,11 @@ def test_gas_comes_first_and_the_review_stays_due() -> None:
 
 def test_the_reserve_of_wrapped_coin_is_never_unwrapped_for_gas() -> None:
     apart = native_step(FLOOR - 1, 2_000, 2_000, counts=False, reserve_raw=ETHER - 1)
-    assert native_coin.wrapped_raw(apart.snapshot, apart.portfolio) == 1
+    assert native_coin.unwrappable_raw(apart.snapshot, apart.portfolio) == 1
     reserved = native_step(FLOOR - 1, 2_000, 2_000, counts=False, reserve_raw=2 * ETHER)
-    assert native_coin.wrapped_raw(reserved.snapshot, reserved.portfolio) == 0
+    assert native_coin.unwrappable_raw(reserved.snapshot, reserved.portfolio) == 0
     counted = native_step(FLOOR - 1, 2_000, 2_000, reserve_raw=ETHER - 1)
-    assert native_coin.wrapped_raw(counted.snapshot, counted.portfolio) == ETHER
+    assert native_coin.unwrappable_raw(counted.snapshot, counted.portfolio) == ETHER
 
 
 def test_nothing_is_unwrapped_from_nothing_where_gas_is_free() -> None:

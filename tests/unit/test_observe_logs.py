@@ -64,7 +64,7 @@ def test_a_secret_that_json_would_escape_is_found_too(stream: io.StringIO) -> No
 
 
 def test_short_pieces_blot_out_nothing() -> None:
-    assert Redactor(["https://node.example/v2/eth"]).clean("eth v2 hold") == "eth v2 hold"
+    assert Redactor(["https://node.example/v2/eth"]).redact("eth v2 hold") == "eth v2 hold"
 
 
 def test_without_a_format_nothing_is_written(stream: io.StringIO) -> None:

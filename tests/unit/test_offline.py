@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.app.research.offline import input_text, plan_from_input
+from agent.app.research.offline import input_text, plan_saved_input
 from agent.errors import ConfigError
 from agent.execution.step_context import OutcomeKind
 from agent.model import StepInput
@@ -28,6 +28,6 @@ def feed(step: StepInput, decimals: int) -> StepInput:
 @pytest.mark.parametrize("decimals", [-1, 256, 10**40])
 def test_decimals_that_no_contract_answers_are_refused_at_once(place: object, decimals: int) -> None:
     """Ten to the power of them would be reckoned until the end of time."""
-    assert plan_from_input(input_text(builders.step_input())).kind is OutcomeKind.HOLD
+    assert plan_saved_input(input_text(builders.step_input())).kind is OutcomeKind.HOLD
     with pytest.raises(ConfigError, match="decimals"):
-        plan_from_input(input_text(place(builders.step_input(), decimals)))  # type: ignore[operator]  # one of the two above
+        plan_saved_input(input_text(place(builders.step_input(), decimals)))  # type: ignore[operator]  # one of the two above

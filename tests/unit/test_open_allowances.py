@@ -45,7 +45,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def sent(store: Store, nonce: int, replaces: str | None = None) -> Intent:
-    intent = store.journal.intend(STEP_ID, IntentKind.SWAP, tx(nonce), grant(), "swap", NOW_S, None, replaces)
+    intent = store.journal.add_intent(STEP_ID, IntentKind.SWAP, tx(nonce), grant(), "swap", NOW_S, None, replaces)
     store.journal.advance(intent.id, IntentState.SIGNED, NOW_S, f"0x{len(store.journal.intents()):064x}")
     return store.journal.advance(intent.id, IntentState.BROADCAST, NOW_S)
 
@@ -91,7 +91,7 @@ def test_pending__another_nonce_s_block_does_not_count(store: Store) -> None:
 
 def test_pending__limit_order_that_rests_is_pending(store: Store) -> None:
     order = mined(store, sent(store, 0), is_open=True)
-    assert order.rests
+    assert order.is_resting
     assert pending_ids(store) == [order.id]
 
 
@@ -138,7 +138,7 @@ def set_before(world: World, token: str = LINK.address, raw: int = 0, status: in
     granted = replace(grant(IntentKind.APPROVE), approve=(token, "router", raw))
     nonce = world.store.journal.expected_nonce()
     assert nonce is not None
-    intent = world.store.journal.intend(STEP_ID, IntentKind.APPROVE, replace(tx(nonce), to=token), granted, "", NOW_S, None)
+    intent = world.store.journal.add_intent(STEP_ID, IntentKind.APPROVE, replace(tx(nonce), to=token), granted, "", NOW_S, None)
     tx_hash = f"0x{nonce:064x}"
     world.store.journal.advance(intent.id, IntentState.SIGNED, NOW_S, tx_hash)
     world.store.journal.advance(intent.id, IntentState.BROADCAST, NOW_S)

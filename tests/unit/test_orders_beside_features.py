@@ -196,7 +196,7 @@ def test_within_the_template_s_cost_and_impact_the_last_unit_is_sold_too_and_not
     bot.look({"WETH": 1_450, "WBTC": 60_000})
     assert bot.plan is not None
     assert bot.plan.skipped == ()
-    assert bot.plan.exits
+    assert bot.plan.is_exit
     assert bot.coins["WETH"] == 0
     assert bot.coins["WBTC"] == wbtc
 
@@ -208,7 +208,7 @@ def test_the_native_coin_is_sold_down_to_what_gas_needs() -> None:
     portfolio = replace(step.portfolio, orders=OrdersConfig((stop,)))
     step = apply_orders(replace(with_history(step, states=(fired,)), portfolio=portfolio))
     plan = planned(step)
-    assert plan.exits
+    assert plan.is_exit
     assert dict(plan.holdings_after)[stop.token] == 0
     assert plan.native_after_wei is not None
     assert FLOOR <= plan.native_after_wei < FLOOR + ETHER // 100
@@ -223,7 +223,7 @@ def test_an_exit_sells_what_all_strategies_hold_and_their_books_come_to_the_wall
     step = apply_effective_targets(brought_up(made, None))
     found = proposals.rebalance(step).plan
     assert found is not None
-    assert found.exits
+    assert found.is_exit
     held = {holding.token: holding.raw for holding in step.snapshot.holdings}
     deltas = {token_: raw - held[token_] for token_, raw in found.holdings_after}
     wished, base = netting.strategy_adjustments(step)

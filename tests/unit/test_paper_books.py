@@ -94,7 +94,7 @@ def test_recorded_prices_are_taken_over_and_a_second_time_changes_nothing(tmp_pa
         raw.commit()
     for _ in range(2):
         paper.paper.copy_prices(tmp_path / "trimtab.db")
-        assert paper.prices.has(builders.OWNER, 3_600)
+        assert paper.prices.has_cycle_prices(builders.OWNER, 3_600)
     live.close()
     paper.close()
 

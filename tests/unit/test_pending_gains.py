@@ -108,14 +108,14 @@ def test_what_was_sent_and_is_in_no_block_counts_as_planned_once_however_often_i
     store.steps.begin("s", 1, codec.dumps(dear))
     plan = sell_weth(dear)
     given = replace(grant(), plan=plan)
-    first = store.journal.intend("s", IntentKind.SWAP, tx(0), given, "swap", 1, None)
+    first = store.journal.add_intent("s", IntentKind.SWAP, tx(0), given, "swap", 1, None)
     store.journal.advance(first.id, IntentState.SIGNED, 1, tx_hash="0xaa")
     store.journal.advance(first.id, IntentState.BROADCAST, 1)
     once = standing(keeper, store, start)
     sold_raw = sum(leg.amount_in_raw for leg in plan.legs if leg.token_in == WETH.address)
     assert sold_raw > 0
     assert held(once) == 11 * COIN - sold_raw
-    store.journal.intend("s", IntentKind.SWAP, tx(0, max_fee_wei=10**11), given, "swap again", 1, None, replaces=first.id)
+    store.journal.add_intent("s", IntentKind.SWAP, tx(0, max_fee_wei=10**11), given, "swap again", 1, None, replaces=first.id)
     assert held(standing(keeper, store, start)) == held(once)
 
 

@@ -109,5 +109,5 @@ def test_an_exit_is_planned_once_beside_waiting_orders(asked: list[Any]) -> None
     order = LimitOrder("one", USDC.address, WETH.address, ASKED, Fraction(1), NOW_S + 3_600, NOW_S)
     found = proposals.waiting_orders((order,))(step)
     assert found.plan is not None
-    assert found.plan.exits
+    assert found.plan.is_exit
     require_once(asked)

@@ -64,7 +64,7 @@ class Tiny:
 
     def worth(self, parts: np.ndarray, acyclic: bool) -> float:
         """Worth of a plan; far below everything where it breaks a bound."""
-        ends, held = self.ends(parts), self.search.held
+        ends, held = self.ends(parts), self.search.held_values
         if (ends < 0).any() or (self.budget is not None and np.abs(ends - held).sum() / 2 > self.budget):
             return -10.0
         if acyclic and (self.circles(parts) or self.passes(ends)):
@@ -78,8 +78,8 @@ class Tiny:
 
     def passes(self, ends: np.ndarray) -> bool:
         """Whether a token moves away from its goal or past it."""
-        goals, held = self.search.utility.low * ends.sum(), self.search.held
-        wrong = (ends - goals) * (held - self.search.utility.low * held.sum()) < -1e-9
+        goals, held = self.search.utility.low_shares * ends.sum(), self.search.held_values
+        wrong = (ends - goals) * (held - self.search.utility.low_shares * held.sum()) < -1e-9
         return bool(wrong.any())
 
     def best(self, acyclic: bool = False, seed: int = 1) -> float:
@@ -105,7 +105,7 @@ def tiny(step: StepInput, decision: Rebalance) -> Tiny:
             room = min(pool.max_in(token_in, problem.impact_bps), int(problem.total / problem.price(token_in)))
             ways.append((problem.index_by_token[token_in], problem.index_by_token[token_out], room, pool.quoter(token_in)))
         quotes.append(tuple(ways))
-    return Tiny(problem, search, scale, quotes, search.budget)
+    return Tiny(problem, search, scale, quotes, search.max_turnover)
 
 
 def compare(step: StepInput, weights: Mapping[str, tuple[Number, Number]] | None = None, acyclic: bool = False) -> tuple[float, float]:

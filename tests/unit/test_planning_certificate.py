@@ -122,7 +122,7 @@ def test_the_bound_holds_for_the_plans_of_peers_too(seeds: int) -> None:
         search = objective_for_goal(market.problem, rebalance_to_targets(step).goal).optimizer(
             market.scale, np.zeros(5), {}, None if budget is None else float(budget)
         )
-        bound = Fraction(search.solve(market.counted).bound * market.scale) * (1 + Fraction(1, 10**12))
+        bound = Fraction(search.solve(market.counted_curves).bound * market.scale) * (1 + Fraction(1, 10**12))
         for draft in (sequential(step, rebalance_to_targets(step)), grid(step, rebalance_to_targets(step)), state.draft, PlanDraft()):
             assert objective(step, rebalance_to_targets(step), draft.delta_raw) <= bound
 
@@ -168,12 +168,12 @@ def test_a_multiplier_beyond_its_limit_is_cut_so_that_the_bound_stays_one(monkey
         search = objective_for_goal(market.problem, rebalance_to_targets(step).goal).optimizer(
             market.scale, np.zeros(6), {}, float(budget or 0)
         )
-        exact = search.solve(market.real).bound
+        exact = search.solve(market.real_curves).bound
         with monkeypatch.context() as broken_off:
             broken_off.setattr("agent.planning.solver.utility.MAX_DIRECTION_GUESSES", 1)
             broken_off.setattr("agent.planning.solver.utility.UNMOVED_FRACTION", 10.0)
-            broken_off.setattr("agent.planning.solver.utility.FlowOptimizer.side", lambda self, goals: self.held[goals] - 0.2)
-            early = search.solve(market.real).bound
+            broken_off.setattr("agent.planning.solver.utility.FlowOptimizer.side", lambda self, goals: self.held_values[goals] - 0.2)
+            early = search.solve(market.real_curves).bound
         assert early >= exact - 1e-12
         looser += early > exact + 1e-9
     assert looser > 0

@@ -8,13 +8,13 @@ import pytest
 
 from agent.errors import Refused
 from agent.model import Plan, Pool, StepInput
+from agent.planning.cost_reasons import coarse_tokens
 from agent.planning.planner import best_paying_pool, plan, plan_swap
 from agent.planning.problem import TokenNode, build_pool_graph, build_problem, problem_for_tokens
 from agent.planning.rounding import RouteSimulator
 from agent.planning.routes import Route
 from agent.planning.solver.fixed_point import find_fixed_point
 from agent.planning.solver.utility import objective_for_goal
-from agent.planning.why_not import coarse_tokens
 from agent.reference import reference_prices
 from tests.support.builders import Number, step_input, token, v2_pool, v3_pool, with_limits
 from tests.support.planning_peers import carry_out, pools_of
@@ -79,8 +79,8 @@ def test_a_dust_source_below_its_floor_leaves_the_rest_of_its_route() -> None:
     taken = walk.run(Route(((pools[2].address, DAI.address),), 0, feeds), [2, 10**17])
     assert taken == [0, 10**17]
     assert [leg.pool for leg in walk.draft.legs] == [pools[1].address, pools[2].address]
-    assert list(walk.draft.barred) == [pools[0].address]
-    assert walk.draft.untraded_value == {pools[0].address: 20_000}
+    assert list(walk.draft.barred_pools) == [pools[0].address]
+    assert walk.draft.untraded_values == {pools[0].address: 20_000}
 
 
 def test_a_dust_route_below_its_floor_leaves_its_pool_in_use() -> None:

@@ -69,7 +69,7 @@ def test_the_minimum_in_a_box_is_where_no_unknown_can_go_further_down(seed: int,
 def test_prices_settle_where_every_goal_is_met() -> None:
     search, stack = aim([60.0, 30.0, 10.0], [0.5, 0.35, 0.15]), market(both_ways(0, 1), both_ways(0, 2), both_ways(1, 2))
     found = search.solve(stack)
-    ends = search.ends(stack, found)
+    ends = search.final_values(stack, found)
     assert ends / ends.sum() == pytest.approx([0.5, 0.35, 0.15], abs=1e-9)
     assert found.bound == pytest.approx(search.utility.of(ends), abs=1e-9)
     live = found.amount_in > 0
@@ -90,7 +90,7 @@ def test_parallel_pools_are_split_where_their_last_units_pay_the_same() -> None:
 
 def test_an_interval_is_left_alone_inside_and_met_at_its_edge() -> None:
     search, stack = aim([60.0, 40.0], [0.5, 0.5], band=0.05), market(both_ways(0, 1))
-    ends = search.ends(stack, search.solve(stack))
+    ends = search.final_values(stack, search.solve(stack))
     assert ends[0] / ends.sum() == pytest.approx(0.55, abs=1e-9)
     inside = aim([52.0, 48.0], [0.5, 0.5], band=0.05)
     assert inside.solve(stack).amount_in.sum() == 0
@@ -118,14 +118,14 @@ def test_a_bound_is_one_even_where_a_unit_would_cost_more_than_it_is_worth() -> 
 
 def test_a_hub_ends_empty() -> None:
     search, stack = aim([60.0, 40.0, 0.0], [0.5, 0.5, 0.0]), market(both_ways(0, 2), both_ways(2, 1))
-    assert search.ends(stack, search.solve(stack)) == pytest.approx([49.97, 49.97, 0.0], abs=0.01)
+    assert search.final_values(stack, search.solve(stack)) == pytest.approx([49.97, 49.97, 0.0], abs=0.01)
 
 
 def test_a_limit_of_turnover_is_met_and_the_cheapest_moves_go_first() -> None:
     pairs = both_ways(0, 1, fee_pips=500), both_ways(0, 2, fee_pips=3_000)
     search, stack = aim([60.0, 20.0, 20.0], [0.4, 0.3, 0.3], budget=8.0), market(*pairs)
     found = search.solve(stack)
-    ends = search.ends(stack, found)
+    ends = search.final_values(stack, found)
     assert search.turnover(stack, found) == pytest.approx(8.0, abs=1e-7)
     assert ends[2] == pytest.approx(20.0, abs=1e-7)
     assert ends[1] > 27.9, "0.05 % is cheaper than 0.3 %"
@@ -143,16 +143,16 @@ def test_nothing_that_the_pools_can_do_is_worth_more_than_the_bound(seed: int, b
     shares = [dice.expovariate(1) + 0.2 for _ in range(size)]
     search = aim(held, [share / sum(shares) for share in shares], 10 ** dice.uniform(-3, -1), band, 2.0 if limited else None)
     found = search.solve(stack)
-    reached = search.ends(stack, found)
+    reached = search.final_values(stack, found)
     best = search.utility.of(reached)
     assert found.bound >= best - 1e-9
     assert found.bound == pytest.approx(best, abs=1e-5 * search.utility.price * 100)
     for _ in range(20):
         part = np.array([dice.random() ** 3 for _ in range(len(stack))]) * dice.random()
         tried = _flows(stack, found.amount_in, part, dice, size)
-        if search.budget is not None and np.abs(tried).sum() / 2 > search.budget:
-            tried *= search.budget / (np.abs(tried).sum() / 2)
-        after = search.held + tried
+        if search.max_turnover is not None and np.abs(tried).sum() / 2 > search.max_turnover:
+            tried *= search.max_turnover / (np.abs(tried).sum() / 2)
+        after = search.held_values + tried
         if (after >= 0).all():
             assert search.utility.of(after) <= found.bound + 1e-9
 
@@ -188,7 +188,7 @@ def zone(held: list[float], shares: list[float], volatility: list[float], correl
 def test_risk_is_the_quadratic_of_the_deviation() -> None:
     search = zone([60.0, 40.0], [0.5, 0.5], [0.8, 0.001], 0.3, 0.02)
     variance = 0.1**2 * (0.8**2 - 2 * 0.3 * 0.8 * 0.001 + 0.001**2)
-    assert 100 - search.utility.of(search.held) == pytest.approx(0.5 * 0.02 * 100 * variance)
+    assert 100 - search.utility.of(search.held_values) == pytest.approx(0.5 * 0.02 * 100 * variance)
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.6, 0.95])
@@ -197,16 +197,16 @@ def test_a_zone_is_left_only_as_far_as_the_risk_saved_exceeds_the_cost(correlati
     pools = [both_ways(0, 1, 1e4, 500), both_ways(0, 2, 1e4, 500), both_ways(1, 2, 1e4, 500)]
     stack = market(*pools)
     found = search.solve(stack)
-    ends = search.ends(stack, found)
+    ends = search.final_values(stack, found)
     assert found.bound == pytest.approx(search.utility.of(ends), abs=1e-8)
-    assert search.utility.of(ends) > search.utility.of(search.held)
+    assert search.utility.of(ends) > search.utility.of(search.held_values)
     assert 0.4 < ends[0] / ends.sum() < 0.45, "costs keep it from going all the way"
 
     def loss(sold: np.ndarray) -> float:
         change = np.zeros(3)
         for (source, target, curve), amount in zip((pools[0][0], pools[1][0], pools[2][0]), sold, strict=True):
             change += np.eye(3)[target] * curve.output_for(float(amount)) - np.eye(3)[source] * amount
-        return -search.utility.of(search.held + change)
+        return -search.utility.of(search.held_values + change)
 
     peer = minimize(loss, np.full(3, 0.5), bounds=[(0, 20)] * 3, method="L-BFGS-B")
     assert found.bound >= -peer.fun - 1e-6

@@ -217,7 +217,7 @@ def test_an_exit_is_planned_whole_though_the_day_s_turnover_is_used_up() -> None
     out = replace(rebalance_to_targets(step, {"WETH": (0, 0), "USDC": (1, 1)}), exit=True)
     found = plan(step, out)
     check_legs(step, found)
-    assert found.exits
+    assert found.is_exit
     assert dict(found.holdings_after)[WETH.address] == 0
 
 

@@ -41,11 +41,13 @@ def test_of_all_orders_of_four_tokens_the_best_is_found(turnover_bps: int | None
         course = order_tokens(market, market.rows(), search)
         within = course.restrict(search)
         worth = {
-            order: within.solve(market.real.rows(replace(course, rank=np.array(order)).rows(market.real, market.rows()))).bound
+            order: within.solve(
+                market.real_curves.rows(replace(course, rank=np.array(order)).rows(market.real_curves, market.rows()))
+            ).bound
             for order in permutations(range(4))
         }
         assert worth[tuple(course.rank.tolist())] >= max(worth.values()) - WORTH, seed
-        gained += max(worth.values()) > within.solve(market.counted).bound + WORTH
+        gained += max(worth.values()) > within.solve(market.counted_curves).bound + WORTH
     assert gained >= 4, "pools off the reference are worth an order"
 
 
@@ -54,12 +56,12 @@ def test_what_is_called_proven_is_the_best_of_all_orders(monkeypatch: pytest.Mon
     for seed in range(6):
         market, search = skewed(seed, 4, 12)
         course = order_tokens(market, market.rows(), search)
-        within, everything = course.restrict(search), market.real.rows(market.rows())
+        within, everything = course.restrict(search), market.real_curves.rows(market.rows())
         assert break_cycles(everything, within).proven
-        mine = within.solve(market.real.rows(course.rows(market.real, market.rows()))).bound
+        mine = within.solve(market.real_curves.rows(course.rows(market.real_curves, market.rows()))).bound
         for order in permutations(range(4)):
-            rows = replace(course, rank=np.array(order)).rows(market.real, market.rows())
-            assert within.solve(market.real.rows(rows)).bound <= mine + WORTH, (seed, order)
+            rows = replace(course, rank=np.array(order)).rows(market.real_curves, market.rows())
+            assert within.solve(market.real_curves.rows(rows)).bound <= mine + WORTH, (seed, order)
 
 
 def test_a_search_given_up_says_so_and_the_way_found_has_no_circle(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +69,7 @@ def test_a_search_given_up_says_so_and_the_way_found_has_no_circle(monkeypatch: 
     monkeypatch.setattr(token_order, "MAX_SUBPROBLEMS", 3)
     for seed in range(6):
         market, search = skewed(seed, 6, 30)
-        found = break_cycles(market.real.rows(market.rows()), order_tokens(market, market.rows(), search).restrict(search))
+        found = break_cycles(market.real_curves.rows(market.rows()), order_tokens(market, market.rows(), search).restrict(search))
         unproven += not found.proven
         assert shortest_cycle(dict.fromkeys(found.edges, 1.0)) == []
         assert shortest_cycle(dict.fromkeys(found.cycles_cut, 1.0)) == []
@@ -80,8 +82,8 @@ def test_without_pools_off_the_reference_no_flows_run_in_a_circle() -> None:
     aim = objective_for_goal(problem, rebalance_to_targets(step).goal)
     market = build_pool_graph(problem, aim.off_goal)
     search = aim.optimizer(market.scale, np.zeros(6), {}, None)
-    assert shortest_cycle(flows_by_token_pair(market.real, search.solve(market.real))) == []
-    assert break_cycles(market.real, search).proven
+    assert shortest_cycle(flows_by_token_pair(market.real_curves, search.solve(market.real_curves))) == []
+    assert break_cycles(market.real_curves, search).proven
 
 
 def test_the_shortest_circle_comes_first_and_of_these_the_widest() -> None:

@@ -157,7 +157,7 @@ def test_a_wallet_that_never_sent_anything_is_not_asked_about(tmp_path: Path) ->
 def test_what_this_store_sent_itself_is_not_counted_twice(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path}/books.db", CHAIN_ID, WALLET, WETH.address)
     store.steps.begin("s", 1, "{}")
-    made = store.journal.intend("s", IntentKind.SWAP, tx(0), grant(), "swap", 1, None)
+    made = store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", 1, None)
     tx_hash = f"0x{19_000:064x}"
     store.journal.advance(made.id, IntentState.SIGNED, 1, tx_hash=tx_hash)
     store.journal.advance(made.id, IntentState.BROADCAST, 1)

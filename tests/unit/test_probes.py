@@ -23,16 +23,16 @@ from agent import codec
 from agent.errors import OperatorNeeded, TrimtabError
 from agent.execution.step_context import OutcomeKind
 from agent.model import RunFigures, RunReport
-from agent.observe.health import MAX_MISSED_CYCLES, judge, process_identity
+from agent.observe.health import MAX_MISSED_CYCLES, judge_health, process_identity
 from agent.store.files.users import UserStore
 from agent.web import document_cache
 from agent.web.access import Access
 from agent.web.api import gate
-from agent.web.api.gate import PROBES
+from agent.web.api.gate import PROBE_PATHS
 from agent.web.api.tokens import TokenFile
 from agent.web.document_cache import DocumentCache, SeenReport
-from agent.web.portfolios import Portfolios, SharedSettings, portfolio_names, with_prefixes
-from agent.web.probes import OUTCOMES, metrics_text
+from agent.web.portfolios import Portfolios, SharedSettings, create_portfolios, portfolio_names
+from agent.web.probes import CYCLE_OUTCOMES, metrics_text
 from agent.web.reach import Reach
 from tests.support.api import Client
 from tests.support.dashboards import MARKUP, Served, StillBoard, documents, figures, until
@@ -97,11 +97,11 @@ def samples(text: bytes) -> dict[tuple[str, ...], float]:
 
 
 def test_every_figure_of_a_report_is_a_metric() -> None:
-    found = samples(metrics_text(report(failed_heartbeats=2), judge(report(), time.time()), 1_012.0))
+    found = samples(metrics_text(report(failed_heartbeats=2), judge_health(report(), time.time()), 1_012.0))
     assert found[("trimtab_looks_total", "done")] == 1
     assert found[("trimtab_looks_total", "error")] == 0
-    assert {name[1] for name in found if name[0] == "trimtab_looks_total"} == set(OUTCOMES)
-    assert (*(kind.value for kind in OutcomeKind), "retryable", "error") == OUTCOMES
+    assert {name[1] for name in found if name[0] == "trimtab_looks_total"} == set(CYCLE_OUTCOMES)
+    assert (*(kind.value for kind in OutcomeKind), "retryable", "error") == CYCLE_OUTCOMES
     assert found[("trimtab_transactions_total", "swap", "final")] == 1
     assert found[("trimtab_portfolio_value",)] == 1000.5
     assert (found[("trimtab_drift_bps", "WETH")], found[("trimtab_worst_drift_bps",)]) == (-30, 30)
@@ -112,13 +112,13 @@ def test_every_figure_of_a_report_is_a_metric() -> None:
     assert found[("trimtab_heartbeat_failures_total",)] == 2
     dry = replace(report(), sends=False)
     assert found[("trimtab_run_sends",)] == 1
-    assert samples(metrics_text(dry, judge(dry, time.time()), 0))[("trimtab_run_sends",)] == 0
+    assert samples(metrics_text(dry, judge_health(dry, time.time()), 0))[("trimtab_run_sends",)] == 0
 
 
 def test_no_name_adds_a_line() -> None:
     evil = 'EVIL"} 1\ntrimtab_paused 1'
     named = replace(report(), figures=replace(FIGURES, drifts_bps=((evil, 1),), endpoints=((evil, 1),)))
-    found = samples(metrics_text(named, judge(named, time.time()), 0))
+    found = samples(metrics_text(named, judge_health(named, time.time()), 0))
     assert found[("trimtab_paused",)] == 0
     assert found[("trimtab_drift_bps", evil)] == 1
     assert ("trimtab_endpoint_score", evil) in found
@@ -126,7 +126,7 @@ def test_no_name_adds_a_line() -> None:
 
 def test_what_no_cycle_knew_is_no_number() -> None:
     new = replace(report(), figures=RunFigures(), cycle_s=None)
-    found = samples(metrics_text(new, judge(new, time.time()), 0))
+    found = samples(metrics_text(new, judge_health(new, time.time()), 0))
     for name in (
         "portfolio_value",
         "head_age_seconds",
@@ -137,9 +137,9 @@ def test_what_no_cycle_knew_is_no_number() -> None:
     ):
         value = found[(f"trimtab_{name}",)]
         assert value != value, name
-    assert samples(metrics_text(None, judge(None, 0), 0)) == {("trimtab_healthy",): 0}
+    assert samples(metrics_text(None, judge_health(None, 0), 0)) == {("trimtab_healthy",): 0}
     off = replace(new, figures=replace(FIGURES, loss_limit="0.000000"))
-    assert samples(metrics_text(off, judge(off, 0), 0))[("trimtab_loss_budget_used",)] == float("inf")
+    assert samples(metrics_text(off, judge_health(off, 0), 0))[("trimtab_loss_budget_used",)] == float("inf")
 
 
 def test_health_and_ready_follow_the_report_at_once(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_health_and_ready_follow_the_report_at_once(tmp_path: Path) -> None:
 
         def codes(found: RunReport | TrimtabError | None) -> tuple[int, int, float]:
             board.put(found)
-            health, ready, metrics = (client.ask(path) for path in PROBES)
+            health, ready, metrics = (client.ask(path) for path in PROBE_PATHS)
             assert health.json["ok"] is (health.status == 200)
             assert ready.json["ok"] is (ready.status == 200)
             assert {one.headers["cache-control"] for one in (health, ready, metrics)} == {"no-store"}
@@ -199,14 +199,14 @@ def test_a_store_that_does_not_answer_is_not_waited_for(tmp_path: Path, monkeypa
 def test_many_probes_share_a_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(document_cache, "REPORT_AGE_S", 1e9)
     with serving(tmp_path, report()) as (client, board):
-        assert {client.ask(path).status for path in PROBES * 5} == {200}
+        assert {client.ask(path).status for path in PROBE_PATHS * 5} == {200}
         assert board.reads == 1
 
 
 def test_without_a_login_or_a_token_health_is_a_bit_and_metrics_are_refused(tmp_path: Path) -> None:
     now_s = int(time.time())
     with serving(tmp_path, report(trouble="https://rpc.example is away"), users=True) as (client, board):
-        tokens = TokenFile(board.store)
+        tokens = TokenFile(board.store_path)
         texts = {scope: tokens.add(scope, [scope], DAY_S, now_s)[1] for scope in ("read", "plan", "control")}
         texts["expired"] = tokens.add("old", ["read"], 1, now_s - DAY_S)[1]
         texts["revoked"] = tokens.add("revoked", ["read"], DAY_S, now_s)[1]
@@ -228,7 +228,7 @@ def test_without_a_login_or_a_token_health_is_a_bit_and_metrics_are_refused(tmp_
         assert samples(client.ask("/metrics").body)[("trimtab_portfolio_value",)] == 1000.5
         access, client.token = client.served.access, ""
         assert access is not None
-        session = f"trimtab-1={access.begin(1)}"
+        session = f"trimtab-1={access.begin_session(1)}"
         assert client.ask("/metrics", Cookie=session).status == 200
         assert client.ask("/ready", Cookie=session).json["reasons"]
         assert client.ask("/metrics", Cookie="trimtab-1=made-up").status == 401
@@ -238,21 +238,21 @@ def test_scrapes_keep_no_session_from_expiring(tmp_path: Path) -> None:
     with serving(tmp_path, report(), users=True) as (client, _):
         access = client.served.access
         assert access is not None
-        chosen = access.begin(1)
-        session = access.find(chosen, touch=False)
+        chosen = access.begin_session(1)
+        session = access.find_session(chosen, touch=False)
         assert session is not None
-        session.used_s = before = session.used_s - 60
+        session.last_used_s = before = session.last_used_s - 60
         assert client.ask("/metrics", Cookie=f"trimtab-1={chosen}").status == 200
-        assert session.used_s == before
+        assert session.last_used_s == before
 
 
-@pytest.mark.parametrize("path", PROBES)
+@pytest.mark.parametrize("path", PROBE_PATHS)
 def test_probes_are_checked_like_every_page(tmp_path: Path, path: str) -> None:
     for users in (False, True):
         folder = tmp_path / str(users)
         folder.mkdir()
         with serving(folder, report(), users=users) as (client, board):
-            text = TokenFile(board.store).add("a", ["read"], DAY_S, int(time.time()))[1]
+            text = TokenFile(board.store_path).add("a", ["read"], DAY_S, int(time.time()))[1]
             client.token = text
             assert client.ask(path, Host="evil.example").status == 421
             assert client.ask(path, Host="localhost").status == 200
@@ -270,14 +270,14 @@ def test_guesses_are_limited_and_slow_no_valid_token(tmp_path: Path, monkeypatch
         found = {client.ask("/metrics").status for _ in range(8)}
         assert found == {401, 429}
         assert client.ask("/health").status == 200, "a probe is answered all the same"
-        client.token = TokenFile(board.store).add("a", ["read"], DAY_S, int(time.time()))[1]
+        client.token = TokenFile(board.store_path).add("a", ["read"], DAY_S, int(time.time()))[1]
         assert client.ask("/metrics").status == 200
 
 
 def test_a_report_that_grew_old_before_our_eyes_stays_old_when_the_clock_goes_back() -> None:
     young = replace(report(-30), process="")
-    assert SeenReport(young, time.monotonic()).health(time.time()).healthy
-    assert not SeenReport(young, time.monotonic() - LATE_S - 1).health(time.time()).healthy
+    assert SeenReport(young, time.monotonic()).health(time.time()).is_healthy
+    assert not SeenReport(young, time.monotonic() - LATE_S - 1).health(time.time()).is_healthy
 
 
 # pages and several portfolios
@@ -328,7 +328,7 @@ def test_the_death_of_a_run_is_announced_to_open_pages(tmp_path: Path, monkeypat
 
 def test_the_runs_of_all_portfolios_are_healthy_or_the_answer_is_red(tmp_path: Path) -> None:
     configs = [tmp_path / name / "trimtab.toml" for name in ("one", "two")]
-    parts = with_prefixes(configs, portfolio_names(configs), Reach(port=1))
+    parts = create_portfolios(configs, portfolio_names(configs), Reach(port=1))
     kept = []
     for number, one in enumerate(parts):
         folder = tmp_path / str(number)
@@ -353,11 +353,11 @@ def test_the_runs_of_all_portfolios_are_healthy_or_the_answer_is_red(tmp_path: P
         assert client.ask("/p/one-trimtab/health").json["state"] == "running"
         assert client.ask("/p/two-trimtab/health").json == {"ok": True}
         assert [client.ask(f"/p/{name}-trimtab/metrics").status for name in ("one", "two")] == [200, 401]
-        client.token = TokenFile(kept[0].store).add("a", ["read"], DAY_S, int(time.time()))[1]
+        client.token = TokenFile(kept[0].store_path).add("a", ["read"], DAY_S, int(time.time()))[1]
         assert client.ask("/p/two-trimtab/metrics").status == 401, "a token of another portfolio"
         servers = {
             op["servers"][0]["url"]
-            for op in (client.ask("/p/one-trimtab/api/v1/openapi.json").json["paths"][path]["get"] for path in PROBES)
+            for op in (client.ask("/p/one-trimtab/api/v1/openapi.json").json["paths"][path]["get"] for path in PROBE_PATHS)
         }
         assert servers == {"/p/one-trimtab"}
         kept[1].put(report(paused="lunch"))

@@ -15,7 +15,14 @@ from agent.guards.safety import moved_tokens
 from agent.model import CodeHash, Evidence, Halt, HaltCode, Plan, ProxyImplementation, Rebalance, ScreenedToken, StepInput, TokenFinding
 from agent.planning import proposals
 from agent.policy.decide import decide
-from agent.policy.quarantine import SILENT_S, changed_tokens, format_quarantine, quarantine_tokens, silent_assets, unread_balances
+from agent.policy.quarantine import (
+    UNREADABLE_WAIT_S,
+    changed_tokens,
+    format_quarantine,
+    quarantine_tokens,
+    unreadable_assets,
+    unreadable_balances,
+)
 from agent.units import BPS
 from tests.support.builders import address, step_input, token, with_snapshot
 from tests.support.plans import evidence, sell_weth, verdict
@@ -168,24 +175,24 @@ def test_what_differs_from_the_pins_is_named(
 
 
 def test_an_asset_that_is_silent_for_an_hour_is_left_alone_and_the_rest_keeps_its_proportions() -> None:
-    step = silent_for(SILENT_S)
-    found = quarantine_tokens(step, silent_assets(step))
+    step = silent_for(UNREADABLE_WAIT_S)
+    found = quarantine_tokens(step, unreadable_assets(step))
     assert {a.token.symbol: a.target_bps for a in found.effective_assets} == {"WETH": 6_250, "USDC": 3_750}
     assert mentions(format_quarantine(found.portfolio, found.targets.quarantine), "WBTC", "quarantine", "1 h")
-    assert unread_balances(found) == step.history.unread, "what is left alone is still remembered as unread"
+    assert unreadable_balances(found) == step.history.unread, "what is left alone is still remembered as unread"
 
 
 def test_before_the_hour_is_over_nothing_is_left_alone() -> None:
-    assert not silent_assets(silent_for(SILENT_S - 1))
-    assert unread_balances(without_balance(step_input(THREE), "WBTC"))[0][1] == step_input().snapshot.head.timestamp_s
+    assert not unreadable_assets(silent_for(UNREADABLE_WAIT_S - 1))
+    assert unreadable_balances(without_balance(step_input(THREE), "WBTC"))[0][1] == step_input().snapshot.head.timestamp_s
 
 
 def test_the_numeraire_and_the_coin_that_pays_for_gas_are_never_left_alone() -> None:
     for symbol in ("USDC", "WETH"):
         step = without_balance(step_input(THREE), symbol)
         step = replace(step, history=replace(step.history, unread=((token(symbol).address, 0),)))
-        assert unread_balances(step)
-        assert not silent_assets(step)
+        assert unreadable_balances(step)
+        assert not unreadable_assets(step)
 
 
 THREE = {"WETH": 5_000, "WBTC": 2_000, "USDC": 3_000}

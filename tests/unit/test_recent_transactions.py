@@ -23,7 +23,7 @@ def test_every_transaction_of_the_last_day_is_found_and_none_of_before() -> None
     assert day.since_block == 20_000 - DAY_BLOCKS + 1
     assert [one.receipt.block_number for one in day.transactions] == list(RECENT)
     assert [one.nonce for one in day.transactions] == [1, 2, 3, 4, 5]
-    assert day.transactions[0].receipt.net(WALLET) == {WETH.address: -COIN, USDC.address: 1_990 * DOLLAR}
+    assert day.transactions[0].receipt.net_transfers(WALLET) == {WETH.address: -COIN, USDC.address: 1_990 * DOLLAR}
     assert node.requests <= 30
     assert node.largest <= 32
 

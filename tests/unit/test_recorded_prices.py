@@ -125,8 +125,8 @@ def test_the_first_price_of_an_hour_stays_and_each_hour_has_one(store: Store) ->
     assert store.prices.record(USDC.address, [point(start + HOUR_S - 1, 3_000)]) == 0
     assert store.prices.record(USDC.address, [point(start + HOUR_S, 2_100)]) == 1
     assert store.prices.between(USDC.address, start, start + DAY_S) == (point(start, 2_000), point(start + HOUR_S, 2_100))
-    assert store.prices.has(USDC.address, start + 1_800)
-    assert not store.prices.has(USDC.address, start + 2 * HOUR_S)
+    assert store.prices.has_cycle_prices(USDC.address, start + 1_800)
+    assert not store.prices.has_cycle_prices(USDC.address, start + 2 * HOUR_S)
 
 
 def test_prices_of_another_numeraire_are_other_prices(store: Store) -> None:
@@ -190,9 +190,9 @@ def test_prices_are_read_from_the_first_to_the_last_second_both_included(store: 
 
 def test_an_imported_price_is_no_cycle_of_the_agent_and_is_forgotten_alone(store: Store) -> None:
     assert store.prices.record(USDC.address, [point(NOW_S)], "file") == 1
-    assert not store.prices.has(USDC.address, NOW_S)
+    assert not store.prices.has_cycle_prices(USDC.address, NOW_S)
     assert store.prices.record(USDC.address, [point(NOW_S + HOUR_S)]) == 1
-    assert store.prices.has(USDC.address, NOW_S + HOUR_S)
+    assert store.prices.has_cycle_prices(USDC.address, NOW_S + HOUR_S)
     assert [(span.source, span.count, span.from_s, span.until_s) for span in store.prices.spans(USDC.address)] == [
         ("file", 1, NOW_S, NOW_S),
         ("look", 1, NOW_S + HOUR_S, NOW_S + HOUR_S),

@@ -81,12 +81,12 @@ def test_falls_are_measured_from_the_highest_before() -> None:
 def test_days_are_sampled_at_their_last_bar_and_windows_know_nothing_later() -> None:
     long = result_of(bars=24 * 200, every=200)
     short = result_of(bars=24 * 150, every=200)
-    assert growth_series(long).samples.tolist()[:2] == [23, 47]
-    assert growth_series(long).per_year == 365
-    window = growth_series(long).window
+    assert growth_series(long).sample_bars.tolist()[:2] == [23, 47]
+    assert growth_series(long).samples_per_year == 365
+    window = growth_series(long).window_samples
     one, two = risk_metrics(growth_series(long)), risk_metrics(growth_series(short))
     assert window == 50 - 1
-    assert growth_series(short).window == 37
+    assert growth_series(short).window_samples == 37
     same = replace_window(short, 49)
     assert np.allclose(one.rolling_sharpe[: len(same)], same)
     assert math.isfinite(two.sharpe)
@@ -94,17 +94,17 @@ def test_days_are_sampled_at_their_last_bar_and_windows_know_nothing_later() -> 
 
 def test_a_year_of_working_days_has_no_more_samples_than_it_has() -> None:
     found = result_of(bars=24 * 140, every=200)
-    days = np.arange(found.bars) // 24
+    days = np.arange(found.bar_count) // 24
     kept = days % 7 < 5
     worked = replace(
         found,
-        **{name: getattr(found, name)[kept] for name in ("times_s", "equity", "hold", "weights", "prices", "targets", "bands")},
+        **{name: getattr(found, name)[kept] for name in ("times_s", "equity", "hold_equity", "weights", "prices", "targets", "bands")},
         rebalances=(),
-        bars=int(kept.sum()),
+        bar_count=int(kept.sum()),
     )
     own = growth_series(worked)
-    assert own.per_year == pytest.approx(365 * 5 / 7, rel=0.02)
-    span_s = int(worked.times_s[own.samples[-1]] - worked.times_s[own.samples[0]])
+    assert own.samples_per_year == pytest.approx(365 * 5 / 7, rel=0.02)
+    span_s = int(worked.times_s[own.sample_bars[-1]] - worked.times_s[own.sample_bars[0]])
     assert own.years == pytest.approx(span_s / (365 * 86_400))
 
 
@@ -179,16 +179,16 @@ def test_what_rebalancing_earned_adds_up_to_what_it_was_ahead_by() -> None:
     ahead = math.log(growth_series(found).index[-1] / growth_series(found).hold_index[-1]) * 100
     assert rows["excess return"] == pytest.approx(ahead, abs=0.006)
     assert sum(value for name, value in rows.items() if name != "excess return") == pytest.approx(ahead, abs=0.03)
-    paid = replace(found, gas=exact(50.0), equity=found.equity - np.linspace(0, 50, found.bars))
+    paid = replace(found, gas=exact(50.0), equity=found.equity - np.linspace(0, 50, found.bar_count))
     section = next(one for one in backtest_page(paid).sections if one.title == "Return attribution")
     assert "gas money" in [row[0] for row in section.tables[0].rows]
 
 
 def test_what_flows_did_to_the_difference_is_not_called_gas_money() -> None:
     found = result_of(bars=24 * 60, every=24, seed=3, flows=((500, 20_000.0),))
-    held = found.hold.copy()
+    held = found.hold_equity.copy()
     held[600:] *= 0.98  # what was held met the market at weights of its own
-    moved = replace(found, hold=held, gas=exact(0.0))
+    moved = replace(found, hold_equity=held, gas=exact(0.0))
     for gas, name in ((exact(0.0), "flows"), (exact(5.0), "flows and gas money")):
         section = next(one for one in backtest_page(replace(moved, gas=gas)).sections if one.title == "Return attribution")
         assert section.tables[0].rows[4][0] == name

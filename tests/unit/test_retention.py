@@ -29,7 +29,7 @@ def kept(store: Store) -> list[int]:
 
 def test_the_newest_the_first_and_those_with_a_transaction_stay(store: Store) -> None:
     looks(store, 0, 20)
-    store.journal.intend("s4", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
+    store.journal.add_intent("s4", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
     began = store.budgets.history(START_S).started_s
     assert store.steps.prune(5) == 13
     assert kept(store) == [0, 4, 15, 16, 17, 18, 19]

@@ -20,11 +20,11 @@ from agent.accounting.performance import (
     buy_and_hold,
     calendar_periods,
     external_cash_flows,
-    money_weighted,
+    money_weighted_return,
     performance,
     performance_costs,
     return_periods,
-    time_weighted,
+    time_weighted_return,
     year_start_s,
 )
 from agent.model import Entry, EntryKind, ExternalTransfer, ExternalTransferKind, MarginReading, Valuation, ValuedHolding
@@ -59,12 +59,12 @@ def worth(block: int, value: int | Fraction) -> Valuation:
 
 def test_a_deposit_is_no_return_and_a_loss_after_it_counts_once() -> None:
     parts = return_periods([worth(1, 100), worth(2, 160), worth(3, 144)], external_cash_flows([flow(2, 50)]))
-    assert time_weighted(parts) == Fraction(11, 10) * Fraction(9, 10) - 1
+    assert time_weighted_return(parts) == Fraction(11, 10) * Fraction(9, 10) - 1
 
 
 def test_a_withdrawal_is_no_loss() -> None:
     parts = return_periods([worth(1, 100), worth(2, 120), worth(3, 30), worth(4, 33)], external_cash_flows([flow(3, -90)]))
-    assert time_weighted(parts) == Fraction(12, 10) * Fraction(11, 10) - 1
+    assert time_weighted_return(parts) == Fraction(12, 10) * Fraction(11, 10) - 1
 
 
 def test_blocks_of_one_second_lose_nothing_that_happened_between_them() -> None:
@@ -80,8 +80,8 @@ def test_a_wallet_that_was_empty_meanwhile_goes_on_from_where_it_was() -> None:
     parts = return_periods(
         [worth(1, 100), worth(2, 110), worth(3, 0), worth(4, 50), worth(5, 55)], external_cash_flows([flow(3, -110), flow(4, 50)])
     )
-    assert time_weighted(parts) == Fraction(11, 10) ** 2 - 1
-    assert time_weighted(()) is None
+    assert time_weighted_return(parts) == Fraction(11, 10) ** 2 - 1
+    assert time_weighted_return(()) is None
 
 
 @given(st.lists(st.tuples(st.integers(-40, 60), st.integers(-30, 80)), min_size=1, max_size=12))
@@ -94,7 +94,7 @@ def test_whatever_comes_and_goes_the_time_weighted_return_is_the_product_of_the_
         value = grown + paid
         valuations.append(worth(block, value))
         flows += [flow(block, paid)] if paid else []
-    assert time_weighted(return_periods(valuations, external_cash_flows(flows))) == expected - 1
+    assert time_weighted_return(return_periods(valuations, external_cash_flows(flows))) == expected - 1
 
 
 @pytest.mark.parametrize(
@@ -108,30 +108,30 @@ def test_whatever_comes_and_goes_the_time_weighted_return_is_the_product_of_the_
 )
 def test_money_weighted_returns_match_closed_forms(crossed: list[tuple[int, int]], end: Fraction, expected: float) -> None:
     flows = [(at_s, Fraction(value)) for at_s, value in crossed]
-    assert money_weighted(0, 2 * YEAR_S, Fraction(100), Fraction(end), flows) == pytest.approx(expected, abs=1e-9)
+    assert money_weighted_return(0, 2 * YEAR_S, Fraction(100), Fraction(end), flows) == pytest.approx(expected, abs=1e-9)
 
 
 def test_a_money_weighted_return_of_hours_is_as_exact_as_one_of_years() -> None:
-    assert money_weighted(0, 7_200, Fraction(100), Fraction(231), [(3_600, Fraction(100))]) == pytest.approx(0.21, abs=1e-9)
+    assert money_weighted_return(0, 7_200, Fraction(100), Fraction(231), [(3_600, Fraction(100))]) == pytest.approx(0.21, abs=1e-9)
 
 
 def test_a_wallet_that_was_empty_at_first_has_the_return_of_what_came() -> None:
     """100 come after three quarters of the period and grow by a tenth: 1.1 to the fourth over all of it, whatever the unit."""
     for unit in (1, 10**6, 10**40):
-        found = money_weighted(0, 100, Fraction(0), Fraction(110 * unit), [(75, Fraction(100 * unit))])
+        found = money_weighted_return(0, 100, Fraction(0), Fraction(110 * unit), [(75, Fraction(100 * unit))])
         assert found == pytest.approx(1.1**4 - 1, abs=1e-9)
 
 
 def test_a_return_of_moments_is_not_stretched_over_years() -> None:
     """2 % in the last quarter of an hour of a year is no rate of a year."""
     for end in (98, 102, 110):
-        assert money_weighted(0, YEAR_S, Fraction(0), Fraction(end), [(YEAR_S - 800, Fraction(100))]) is None
+        assert money_weighted_return(0, YEAR_S, Fraction(0), Fraction(end), [(YEAR_S - 800, Fraction(100))]) is None
     assert annualize(1e40, 30 * 86_400) is None
 
 
 def test_no_rate_is_told_where_there_is_none() -> None:
-    assert money_weighted(0, 10, Fraction(0), Fraction(0), []) is None
-    assert money_weighted(5, 5, Fraction(1), Fraction(2), []) is None
+    assert money_weighted_return(0, 10, Fraction(0), Fraction(0), []) is None
+    assert money_weighted_return(5, 5, Fraction(1), Fraction(2), []) is None
     assert annualize(0.01, 86_400) is None
     assert annualize(0.21, 2 * YEAR_S) == pytest.approx(0.1)
 

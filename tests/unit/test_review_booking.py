@@ -37,7 +37,7 @@ def step(weth: int = 10, usdc: int = 20_000) -> StepInput:
 def swapped(store: Store, step_input: StepInput, *transfers: Transfer, text: str | None = None) -> Intent:
     """A swap of that step, mined with these events."""
     store.steps.begin("s", 1, codec.dumps(step_input) if text is None else text)
-    made = store.journal.intend("s", IntentKind.SWAP, tx(0), grant(), "swap", 1, None)
+    made = store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", 1, None)
     store.journal.advance(made.id, IntentState.SIGNED, 1, tx_hash="0xaa")
     store.journal.advance(made.id, IntentState.BROADCAST, 1)
     return store.journal.advance(made.id, IntentState.MINED, 1, receipt=replace(receipt("0xaa", 1, "0x01"), transfers=transfers))

@@ -18,7 +18,7 @@ from agent.app.records import run_report
 from agent.app.records.run_report import RunRecorder
 from agent.errors import OperatorNeeded
 from agent.model import RunFigures, RunReport, sum_counts
-from agent.observe.health import CLOCK_TOLERANCE_S, MAX_MISSED_CYCLES, health_document, is_alive, judge, process_identity
+from agent.observe.health import CLOCK_TOLERANCE_S, MAX_MISSED_CYCLES, health_document, is_alive, judge_health, process_identity
 from agent.store.opening import open_store
 from agent.store.store import Store
 from tests.support.text import mentions
@@ -32,65 +32,65 @@ WALLET = "0x" + "11" * 20
 
 
 def test_a_run_that_never_was_is_told_from_a_new_one() -> None:
-    never = judge(None, START_S)
+    never = judge_health(None, START_S)
     assert (never.state, never.reasons) == ("none", ("no continuous run (trimtab run --every) reports here",))
-    assert not never.ready
-    new = judge(NEW, START_S)
-    assert (new.state, new.healthy, new.obstacles) == ("running", True, ("no successful cycle yet",))
+    assert not never.is_ready
+    new = judge_health(NEW, START_S)
+    assert (new.state, new.is_healthy, new.obstacles) == ("running", True, ("no successful cycle yet",))
 
 
 def test_a_report_turns_red_when_its_time_is_over_and_not_before() -> None:
-    assert judge(GOOD, START_S + LATE_S).healthy
-    assert judge(GOOD, START_S + LATE_S).ready
-    late = judge(GOOD, START_S + LATE_S + 1)
+    assert judge_health(GOOD, START_S + LATE_S).is_healthy
+    assert judge_health(GOOD, START_S + LATE_S).is_ready
+    late = judge_health(GOOD, START_S + LATE_S + 1)
     assert mentions(late.reasons[0], "31 min 1 s", "longer than 31 min")
-    assert not late.ready
-    assert judge(NEW, START_S + LATE_S + 1).reasons == judge(NEW, START_S + LATE_S + 1).obstacles[:1]
+    assert not late.is_ready
+    assert judge_health(NEW, START_S + LATE_S + 1).reasons == judge_health(NEW, START_S + LATE_S + 1).obstacles[:1]
 
 
 def test_trouble_hang_and_pause_are_named_and_a_pause_is_healthy() -> None:
-    assert judge(replace(GOOD, trouble="endpoint 'a' is away"), START_S).reasons == ("endpoint 'a' is away",)
-    assert mentions(judge(replace(GOOD, hung="the disk"), START_S).reasons[0], "hangs", "disk")
-    paused = judge(replace(GOOD, paused="lunch"), START_S)
-    assert paused.healthy
+    assert judge_health(replace(GOOD, trouble="endpoint 'a' is away"), START_S).reasons == ("endpoint 'a' is away",)
+    assert mentions(judge_health(replace(GOOD, hung="the disk"), START_S).reasons[0], "hangs", "disk")
+    paused = judge_health(replace(GOOD, paused="lunch"), START_S)
+    assert paused.is_healthy
     assert paused.obstacles == ("paused: lunch",)
 
 
 def test_a_stopped_run_is_told_from_one_that_failed_and_one_that_died() -> None:
-    stopped = judge(replace(GOOD, ended_s=START_S), START_S, is_process_alive=False)
+    stopped = judge_health(replace(GOOD, ended_s=START_S), START_S, is_process_alive=False)
     assert (stopped.state, stopped.reasons) == ("stopped", ("stopped at 2027-01-15 08:00:00 UTC",))
-    assert not stopped.ready
-    failed = judge(replace(GOOD, ended_s=START_S, ended="store: disk is full"), START_S)
+    assert not stopped.is_ready
+    failed = judge_health(replace(GOOD, ended_s=START_S, ended="store: disk is full"), START_S)
     assert failed.state == "failed"
     assert mentions(failed.reasons[0], "2027-01-15 08:00:00", "disk is full")
-    died = judge(GOOD, START_S, is_process_alive=False)
+    died = judge_health(GOOD, START_S, is_process_alive=False)
     assert died.state == "gone"
     assert mentions(died.reasons[0], "without a last report", "2027-01-15 08:00:00")
-    hung = judge(replace(GOOD, hung="the disk"), START_S, is_process_alive=False)
+    hung = judge_health(replace(GOOD, hung="the disk"), START_S, is_process_alive=False)
     assert hung.state == "gone"
     assert len(hung.reasons) == 2
 
 
 def test_a_clock_that_goes_back_makes_no_dead_run_healthy() -> None:
     behind_s = CLOCK_TOLERANCE_S + 1
-    assert judge(GOOD, START_S - behind_s + 1).healthy, "clocks of two machines differ a little"
-    assert mentions(judge(GOOD, START_S - behind_s).reasons[0], "1 min 1 s behind")
+    assert judge_health(GOOD, START_S - behind_s + 1).is_healthy, "clocks of two machines differ a little"
+    assert mentions(judge_health(GOOD, START_S - behind_s).reasons[0], "1 min 1 s behind")
     back_s = START_S + 1
-    assert judge(GOOD, back_s, known_for_s=LATE_S).healthy
-    assert not judge(GOOD, back_s, known_for_s=LATE_S + 1).healthy, "who saw the report grow old is not deceived"
-    assert not judge(GOOD, back_s, is_process_alive=False).healthy
+    assert judge_health(GOOD, back_s, known_for_s=LATE_S).is_healthy
+    assert not judge_health(GOOD, back_s, known_for_s=LATE_S + 1).is_healthy, "who saw the report grow old is not deceived"
+    assert not judge_health(GOOD, back_s, is_process_alive=False).is_healthy
 
 
 def test_the_document_has_the_reasons_and_no_age_below_zero() -> None:
-    found = health_document(GOOD, judge(GOOD, START_S), (), START_S - 5)
+    found = health_document(GOOD, judge_health(GOOD, START_S), (), START_S - 5)
     assert found == {"ok": True, "state": "running", "reasons": [], "looks": 3, "last_good_look_s": 0, "paused": False, "sends": True}
-    assert health_document(None, judge(None, 0), ("x",), 0)["last_good_look_s"] is None
+    assert health_document(None, judge_health(None, 0), ("x",), 0)["last_good_look_s"] is None
 
 
 def test_a_dry_run_is_named_and_never_ready() -> None:
     dry = replace(GOOD, sends=False)
-    found = judge(dry, START_S)
-    assert found.healthy
+    found = judge_health(dry, START_S)
+    assert found.is_healthy
     assert mentions(found.obstacles[0], "a dry run: it sends nothing", "--send")
     sends = [health_document(one, found, (), START_S)["sends"] for one in (GOOD, dry, None)]
     assert sends == [True, False, None]
@@ -252,20 +252,20 @@ def test_a_second_run_that_sends_gives_way_to_the_one_that_is_alive(store: Store
     second.on_end("another process uses the wallet")
     second.write()
     assert store.runs.newest() == first.report
-    assert second.gives_way
-    assert not first.gives_way
+    assert second.defers_to_other_run
+    assert not first.defers_to_other_run
     for alive in (False, None):
         monkeypatch.setattr(run_report, "is_alive", lambda _, alive=alive: alive)
         first, second = second, recorder(store, now)
         second.write()
         assert store.runs.newest() == second.report
-        assert not second.gives_way, "one that is dead, or elsewhere, holds no place"
+        assert not second.defers_to_other_run, "one that is dead, or elsewhere, holds no place"
 
 
 def test_a_dry_run_is_healthy_and_never_ready(store: Store) -> None:
     run = recorder(store, Time(), sends=False)
     run.on_cycle("planned", "", "", ())
-    assert run.health().healthy
+    assert run.health().is_healthy
     assert mentions(run.health().obstacles[0], "dry run")
 
 
@@ -273,12 +273,12 @@ def test_a_run_without_a_store_judges_itself_all_the_same() -> None:
     now = Time()
     run = recorder(None, now)
     run.write()
-    assert run.health().healthy
+    assert run.health().is_healthy
     assert not run.silence()
     now.s += LATE_S + 1
     assert mentions(run.silence(), "31 min 1 s")
     run.on_cycle("hold", "", "", ())
-    assert run.health().ready
+    assert run.health().is_ready
 
 
 def test_counts_are_added_by_name() -> None:

@@ -109,7 +109,7 @@ def test_a_market_that_gives_less_than_a_withdrawal_asks_is_refused_with_what_is
 def test_parts_are_the_same_of_every_asset_to_the_unit_below(part: int) -> None:
     step = standing(WETH=4_321, WBTC=2_718, USDC=3_141)
     value = Fraction(raw(4_321 + 2_718 + 3_141, USDC) * part, 10_000)
-    free, parts = transfers.free_raw(step), transfers.proportional_amounts(step, value)
+    free, parts = transfers.investable_balances(step), transfers.proportional_amounts(step, value)
     whole = sum(free[one] * (transfers.token_price(step.portfolio, reference_prices(step), one) or 0) for one in free)
     assert all(parts.get(one, 0) == free[one] * value // whole for one in free)
 
@@ -234,7 +234,7 @@ def test_a_withdrawal_that_lacks_something_holds_no_exit_back() -> None:
     assert found.kind is OutcomeKind.PLANNED, found.reason
     assert found.decided.exit_token == WBTC.address, found.reason
     assert found.plan is not None
-    assert found.plan.exits
+    assert found.plan.is_exit
     (after,) = [held for token_, held in found.plan.holdings_after if token_ == USDC.address]
     assert after > raw(4_900, USDC), "what is raised by it fills what is set aside"
 

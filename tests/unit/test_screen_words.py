@@ -50,7 +50,7 @@ UNREAD = 2**256 - 1
 def test_a_try_has_one_finding(changes: dict[str, object], finding: TokenFinding) -> None:
     found, detail = judge_trial(replace(GOOD, **changes))  # type: ignore[arg-type]  # names of fields, checked by replace
     assert found is finding
-    assert bool(detail) != found.accepted
+    assert bool(detail) != found.is_tradable
 
 
 @given(st.lists(st.integers(0, 2**256 - 1), min_size=12, max_size=12), st.integers(0, 255))
@@ -61,7 +61,7 @@ def test_no_answer_of_a_node_ends_in_anything_but_a_finding_or_retryable(words: 
     except Retryable:
         return
     found, _ = judge_trial(record)
-    assert not found.accepted or (record.arrived == record.lent == record.passed_on and record.pool_after == record.pool_before)
+    assert not found.is_tradable or (record.arrived == record.lent == record.passed_on and record.pool_after == record.pool_before)
 
 
 @given(st.binary(max_size=2 * RECORD_BYTES))
@@ -97,4 +97,4 @@ def test_an_answer_to_a_single_call_is_told_apart_from_a_node_that_cannot_run_it
 def test_every_finding_that_shuts_a_token_out_says_what_can_be_done() -> None:
     for finding in TokenFinding:
         assert finding.description
-        assert bool(finding.remedy) != finding.accepted
+        assert bool(finding.remedy) != finding.is_tradable

@@ -9,7 +9,7 @@ from pathlib import Path
 from agent import errors
 from agent.config.tables.service import ServiceTable
 from agent.model import RunFigures, RunReport
-from agent.observe.health import judge
+from agent.observe.health import judge_health
 from agent.web.probes import metric_families
 from tests.test_docs import rows
 
@@ -21,7 +21,7 @@ def test_the_metrics_are_those_that_are_registered_with_their_labels() -> None:
     listed = {cells[0].strip("`"): tuple(re.findall(r"`(\w+)`", cells[1])) for cells in rows(PAGE) if cells[0].startswith("`trimtab_")}
     figures = RunFigures(drifts_bps=(("WETH", 1),), endpoints=(("a", 1),))
     report = RunReport("a", "", True, 600, 1, 1, transactions=(("swap final", 1),), figures=figures)
-    samples = [sample for family in metric_families(report, judge(report, 1), 1) for sample in family.samples]
+    samples = [sample for family in metric_families(report, judge_health(report, 1), 1) for sample in family.samples]
     assert listed == {sample.name: tuple(sample.labels) for sample in samples}
 
 

@@ -36,7 +36,9 @@ def test_what_is_only_planned_lends_its_nonce_to_nobody(tmp_path: Path, at: str)
 
 def intend(made: Bench, nonce: int) -> None:
     """A caller plans a transaction at a nonce of its own choice."""
-    made.store.journal.intend("step0", CANCEL_GRANT.kind, replace(tx(nonce), data="0x"), grant(deadline_s=2**40), "cancel", 0, None, None)
+    made.store.journal.add_intent(
+        "step0", CANCEL_GRANT.kind, replace(tx(nonce), data="0x"), grant(deadline_s=2**40), "cancel", 0, None, None
+    )
 
 
 @pytest.mark.parametrize("at", ["after:signed", "before:broadcast", "after:broadcast", "before:send", "after:send"])
@@ -51,7 +53,7 @@ def test_a_transaction_without_a_tip_has_paid_none(tmp_path: Path) -> None:
     made = bench(tmp_path)
     made.run()
     legacy = replace(tx(1), max_fee_wei=None, max_priority_fee_wei=None, gas_price_wei=GWEI)
-    intent = made.store.journal.intend("step0", CANCEL_GRANT.kind, legacy, grant(deadline_s=2**40), "cancel", 0, None, None)
+    intent = made.store.journal.add_intent("step0", CANCEL_GRANT.kind, legacy, grant(deadline_s=2**40), "cancel", 0, None, None)
     made.store.journal.advance(intent.id, IntentState.SIGNED, 1, tx_hash="0x" + "ab" * 32)
     assert signable_nonces(made.store.journal) == {1: 0}
 

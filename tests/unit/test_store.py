@@ -180,7 +180,9 @@ def test_a_step_comes_back_as_it_was_written(store: Store) -> None:
 
 
 def test_an_intent_comes_back_as_it_was_written(store: Store) -> None:
-    intent = store.journal.intend("s", IntentKind.APPROVE, tx(7), replace(grant(), approve=(OTHER, WALLET, 2**255)), "approve", START_S, 99)
+    intent = store.journal.add_intent(
+        "s", IntentKind.APPROVE, tx(7), replace(grant(), approve=(OTHER, WALLET, 2**255)), "approve", START_S, 99
+    )
     assert store.journal.grant(intent.id).approve == (OTHER, WALLET, 2**255)
     store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=HASH)
     store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
@@ -195,16 +197,16 @@ def test_an_intent_comes_back_as_it_was_written(store: Store) -> None:
 
 
 def test_a_second_intent_on_an_open_nonce_is_refused(store: Store) -> None:
-    first = store.journal.intend("s", IntentKind.SWAP, tx(0), grant(), "first", START_S, None)
+    first = store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "first", START_S, None)
     with raises_code(OperatorNeeded, "open_transaction", "nonce 0"):
-        store.journal.intend("s", IntentKind.SWAP, tx(0), grant(), "second", START_S, None)
+        store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "second", START_S, None)
     assert len(store.journal.intents()) == 1
     store.journal.advance(first.id, IntentState.CANCELLED, START_S)
-    store.journal.intend("s", IntentKind.SWAP, tx(0), grant(), "second", START_S, None)
+    store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "second", START_S, None)
 
 
 def test_the_database_itself_refuses_two_open_intents_on_one_nonce(store: Store) -> None:
-    store.journal.intend("s", IntentKind.SWAP, tx(0), grant(), "first", START_S, None)
+    store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "first", START_S, None)
     with store.db.engine.connect() as connection, pytest.raises(Exception, match=r"UNIQUE constraint failed: intents\.nonce"):
         connection.exec_driver_sql(
             "INSERT INTO intents (id, step_id, kind, state, nonce, tx_json, grant_z, note, created_s) "
@@ -213,18 +215,18 @@ def test_the_database_itself_refuses_two_open_intents_on_one_nonce(store: Store)
 
 
 def test_one_cancel_may_join_the_intent_it_replaces(store: Store) -> None:
-    first = store.journal.intend("s", IntentKind.SWAP, tx(0), grant(), "first", START_S, None)
-    cancel = store.journal.intend("s", IntentKind.CANCEL, tx(0), grant(IntentKind.CANCEL), "cancel", START_S, None)
+    first = store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "first", START_S, None)
+    cancel = store.journal.add_intent("s", IntentKind.CANCEL, tx(0), grant(IntentKind.CANCEL), "cancel", START_S, None)
     assert cancel.replaces == first.id
     with pytest.raises(OperatorNeeded):
-        store.journal.intend("s", IntentKind.CANCEL, tx(0), grant(IntentKind.CANCEL), "cancel again", START_S, None)
+        store.journal.add_intent("s", IntentKind.CANCEL, tx(0), grant(IntentKind.CANCEL), "cancel again", START_S, None)
 
 
 @pytest.mark.parametrize("kind", [IntentKind.SWAP, IntentKind.CANCEL])
 @pytest.mark.parametrize("state", [IntentState.PLANNED, IntentState.SIGNED, IntentState.BROADCAST, IntentState.MINED])
 def test_only_what_was_sent_and_is_in_no_block_is_replaced_and_only_once(store: Store, state: IntentState, kind: IntentKind) -> None:
     """Bytes that never left are dropped instead, and what is mined has used the nonce."""
-    first = store.journal.intend("s", IntentKind.SWAP, tx(0), grant(), "first", START_S, None)
+    first = store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "first", START_S, None)
     moves = {
         IntentState.SIGNED: {"tx_hash": HASH},
         IntentState.BROADCAST: {},
@@ -238,30 +240,30 @@ def test_only_what_was_sent_and_is_in_no_block_is_replaced_and_only_once(store: 
             break
     if state is not IntentState.BROADCAST:
         with raises_code(OperatorNeeded, "open_transaction"):
-            store.journal.intend("s", kind, tx(0), grant(kind), "second", START_S, None, replaces=first.id)
+            store.journal.add_intent("s", kind, tx(0), grant(kind), "second", START_S, None, replaces=first.id)
         return
-    second = store.journal.intend("s", kind, tx(0), grant(kind), "second", START_S, None, replaces=first.id)
+    second = store.journal.add_intent("s", kind, tx(0), grant(kind), "second", START_S, None, replaces=first.id)
     assert second.replaces == first.id
     with raises_code(OperatorNeeded, "open_transaction"):
-        store.journal.intend("s", kind, tx(0), grant(kind), "third", START_S, None, replaces=first.id)
+        store.journal.add_intent("s", kind, tx(0), grant(kind), "third", START_S, None, replaces=first.id)
 
 
 @pytest.mark.parametrize(("sent", "kind"), [(IntentKind.SWAP, IntentKind.APPROVE), (IntentKind.CANCEL, IntentKind.SWAP)])
 def test_what_was_sent_is_replaced_by_its_own_kind_or_a_cancel_alone(store: Store, sent: IntentKind, kind: IntentKind) -> None:
-    first = store.journal.intend("s", sent, tx(0), grant(sent), "first", START_S, None)
+    first = store.journal.add_intent("s", sent, tx(0), grant(sent), "first", START_S, None)
     store.journal.advance(first.id, IntentState.SIGNED, START_S, tx_hash=HASH)
     store.journal.advance(first.id, IntentState.BROADCAST, START_S)
     with raises_code(OperatorNeeded, "open_transaction"):
-        store.journal.intend("s", kind, tx(0), grant(kind), "second", START_S, None, replaces=first.id)
+        store.journal.add_intent("s", kind, tx(0), grant(kind), "second", START_S, None, replaces=first.id)
 
 
 def test_a_transaction_is_undecided_while_another_at_its_nonce_is_open_and_none_ended_in_a_block(store: Store) -> None:
     """A reorganisation that takes the cancel's block leaves both, and either may be mined."""
     journal, cancelled = store.journal, "0x" + "cd" * 32
-    swap = journal.intend("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
+    swap = journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
     journal.advance(swap.id, IntentState.SIGNED, START_S, tx_hash=HASH)
     journal.advance(swap.id, IntentState.BROADCAST, START_S)
-    cancel = journal.intend("s", IntentKind.CANCEL, tx(0), grant(IntentKind.CANCEL), "cancel", START_S, None, replaces=swap.id)
+    cancel = journal.add_intent("s", IntentKind.CANCEL, tx(0), grant(IntentKind.CANCEL), "cancel", START_S, None, replaces=swap.id)
     journal.advance(cancel.id, IntentState.SIGNED, START_S, tx_hash=cancelled)
     journal.advance(cancel.id, IntentState.BROADCAST, START_S)
     journal.advance(cancel.id, IntentState.MINED, START_S, receipt=receipt(cancelled, 3, "0x03"))
@@ -277,13 +279,13 @@ def test_a_transaction_is_undecided_while_another_at_its_nonce_is_open_and_none_
 
 def test_what_was_dropped_unsent_or_has_no_open_peer_is_not_undecided(store: Store) -> None:
     journal = store.journal
-    unsent = journal.intend("s", IntentKind.SWAP, tx(0), grant(), "unsent", START_S, None)
+    unsent = journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "unsent", START_S, None)
     journal.advance(unsent.id, IntentState.CANCELLED, START_S)
     assert journal.undecided_at(0) == ()
-    again = journal.intend("s", IntentKind.SWAP, tx(0), grant(), "again", START_S, None)
+    again = journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "again", START_S, None)
     journal.advance(again.id, IntentState.SIGNED, START_S, tx_hash=HASH)
     journal.advance(again.id, IntentState.BROADCAST, START_S)
-    bump = journal.intend("s", IntentKind.SWAP, tx(0), grant(), "bump", START_S, None, replaces=again.id)
+    bump = journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "bump", START_S, None, replaces=again.id)
     journal.advance(bump.id, IntentState.SIGNED, START_S, tx_hash="0x" + "cd" * 32)
     journal.advance(bump.id, IntentState.CANCELLED, START_S)
     assert journal.undecided_at(0) == (), "its bytes never left, though what it replaced is open"
@@ -293,7 +295,7 @@ def test_what_was_dropped_unsent_or_has_no_open_peer_is_not_undecided(store: Sto
 
 
 def test_an_intent_keeps_its_first_hash(store: Store) -> None:
-    intent = store.journal.intend("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
+    intent = store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
     with pytest.raises(ValueError, match="without a hash"):
         store.journal.advance(intent.id, IntentState.SIGNED, START_S)
     store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=HASH)
@@ -306,7 +308,7 @@ def test_an_intent_keeps_its_first_hash(store: Store) -> None:
 
 @pytest.mark.parametrize("statement", ["DELETE FROM transitions", "UPDATE transitions SET after = 'final'"])
 def test_transitions_are_only_ever_added(store: Store, statement: str) -> None:
-    store.journal.intend("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
+    store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
     with store.db.engine.connect() as connection, pytest.raises(Exception, match="ever added"):
         connection.exec_driver_sql(statement)
 
@@ -356,7 +358,7 @@ def test_the_confirmed_config_is_the_last_one(store: Store) -> None:
 def test_a_full_disk_loses_nothing_and_asks_for_the_operator(tmp_path: Path) -> None:
     store = opened(tmp_path)
     store.steps.begin("s", START_S, "{}")
-    intent = store.journal.intend("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
+    intent = store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
     with store.db.engine.connect() as connection:
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
     event.listen(store.db.engine, "checkout", lambda raw, *_: raw.execute(f"PRAGMA max_page_count = {pages}"))

@@ -47,7 +47,7 @@ def ended(
 ) -> Intent:
     tx_hash = f"0x{nonce:064x}"
     made, granted = replace(tx(nonce), to=to), replace(grant(kind), plan=plan)
-    intent = store.journal.intend(step_id, kind, made, granted, "swap", START_S, None)
+    intent = store.journal.add_intent(step_id, kind, made, granted, "swap", START_S, None)
     store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=tx_hash)
     store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
     found = replace(receipt(tx_hash, nonce, f"0x{nonce:02x}", status), transfers=transfers)
@@ -58,7 +58,7 @@ def ended(
 def futures_ended(store: Store, nonce: int, granted: FuturesGrant, status: int = 1) -> None:
     tx_hash = f"0x{nonce:064x}"
     granted_whole = replace(grant(IntentKind.FUTURES), layer=granted)
-    intent = store.journal.intend("s", IntentKind.FUTURES, tx(nonce), granted_whole, "order", START_S, None)
+    intent = store.journal.add_intent("s", IntentKind.FUTURES, tx(nonce), granted_whole, "order", START_S, None)
     store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=tx_hash)
     store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
     store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=receipt(tx_hash, nonce, f"0x{nonce:02x}", status))
@@ -264,7 +264,7 @@ def test_the_expected_nonce_follows_what_the_chain_used_up(store: Store) -> None
     assert store.journal.expected_nonce() == 3
     ended(store, 3)
     ended(store, 4, status=0)
-    dropped = store.journal.intend("s", IntentKind.SWAP, tx(5), grant(), "swap", START_S, None)
+    dropped = store.journal.add_intent("s", IntentKind.SWAP, tx(5), grant(), "swap", START_S, None)
     store.journal.advance(dropped.id, IntentState.CANCELLED, START_S)
     assert store.journal.expected_nonce() == 5
 

@@ -35,7 +35,7 @@ def outside(number: int, block: int, *changes: tuple[str, int]) -> ExternalTrans
 
 def payout(store: Store, nonce: int) -> Intent:
     """A payment of USDC whose bytes were sent."""
-    intent = store.journal.intend("s", IntentKind.PAYOUT, tx(nonce), grant(IntentKind.PAYOUT), "payout", START_S, None)
+    intent = store.journal.add_intent("s", IntentKind.PAYOUT, tx(nonce), grant(IntentKind.PAYOUT), "payout", START_S, None)
     store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=f"0x{nonce:064x}")
     return store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
 

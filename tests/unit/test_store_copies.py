@@ -156,7 +156,7 @@ def test_a_backup_of_another_wallet_or_chain_is_not_restored(tmp_path: Path, wal
 
 def test_a_damaged_or_foreign_file_is_neither_restored_nor_passed_as_a_backup(tmp_path: Path) -> None:
     store = filled(tmp_path / "a.db", 50)
-    intent = store.journal.intend("s0", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
+    intent = store.journal.add_intent("s0", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
     store.close()
     backup(tmp_path / "a.db", tmp_path / "good.db")
     torn = (tmp_path / "good.db").read_bytes()

@@ -22,7 +22,7 @@ from tests.support.transactions import CHAIN_ID, START_S, WALLET, bench, grant, 
 def store(tmp_path: Path):
     found = open_store(f"sqlite:///{tmp_path}/trimtab.db", CHAIN_ID, WALLET)
     found.steps.begin("s", START_S, "{}")
-    found.journal.intend("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
+    found.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
     yield found
     found.close()
 

@@ -54,7 +54,7 @@ def store(store_kind: str, tmp_path: Path) -> Store:
 def swap(store: Store, step_id: str, nonce: int, weth_raw: int, usdc_raw: int, gas_used: int = 100_000, status: int = 1) -> str:
     """A mined swap of that step; returns the id of its intent."""
     store.steps.begin(step_id, 1_000, "{}")
-    intent = store.journal.intend(step_id, IntentKind.SWAP, replace(TX, nonce=nonce), GRANT, "swap", 1_000, 2_000)
+    intent = store.journal.add_intent(step_id, IntentKind.SWAP, replace(TX, nonce=nonce), GRANT, "swap", 1_000, 2_000)
     found = f"0x{nonce:064x}"
     store.journal.advance(intent.id, IntentState.SIGNED, 1_001, found)
     store.journal.advance(intent.id, IntentState.BROADCAST, 1_002)

@@ -35,7 +35,7 @@ def older(tmp_path: Path) -> Path:
     path = tmp_path / "older.db"
     store = opened(path)
     store.steps.begin("s", START_S, "{}")
-    made = store.journal.intend("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
+    made = store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", START_S, None)
     store.journal.advance(made.id, IntentState.SIGNED, START_S, tx_hash="0xaa")
     store.journal.advance(made.id, IntentState.BROADCAST, START_S)
     store.journal.advance(made.id, IntentState.MINED, START_S, receipt=receipt("0xaa", 1, "0x01"))

@@ -35,7 +35,7 @@ def sent(
 ) -> Intent:
     """An intent whose bytes were sent, with the hash of its number."""
     older = None if replaces is None else replaces.id
-    intent = store.journal.intend(step, kind, tx(nonce), grant(kind), "test", NOW_S, None, replaces=older)
+    intent = store.journal.add_intent(step, kind, tx(nonce), grant(kind), "test", NOW_S, None, replaces=older)
     store.journal.advance(intent.id, IntentState.SIGNED, NOW_S, tx_hash=hash_of(number))
     return store.journal.advance(intent.id, IntentState.BROADCAST, NOW_S)
 

@@ -41,7 +41,7 @@ def told(*added: LiquidityAdded, block: int = 16, status: int = 1, transfers: tu
 
 
 def sent(store: Store, action: LpAction, nonce: int = 0) -> str:
-    intent = store.journal.intend("s", IntentKind.LIQUIDITY, tx(nonce), grant_of(action), "liquidity", START_S, START_S + 90)
+    intent = store.journal.add_intent("s", IntentKind.LIQUIDITY, tx(nonce), grant_of(action), "liquidity", START_S, START_S + 90)
     store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=f"0x0{nonce + 1}")
     store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
     return intent.id
@@ -137,7 +137,7 @@ def test_lp_tokens_that_came_and_what_went_for_them_are_known(store: Store) -> N
 
 def test_a_liquidity_action_that_succeeds_ends_the_rows_of_approvals_and_reverts(store: Store) -> None:
     for nonce, kind in enumerate((IntentKind.APPROVE, IntentKind.SWAP)):
-        intent = store.journal.intend("s", kind, tx(nonce), grant_of(MINT), "", START_S, None)
+        intent = store.journal.add_intent("s", kind, tx(nonce), grant_of(MINT), "", START_S, None)
         store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=f"0x1{nonce}")
         store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
         store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=replace(told(status=1 - nonce), tx_hash=f"0x1{nonce}"))

@@ -32,7 +32,7 @@ def withdrawal(store: Store, payments: tuple[Payment, ...] = PAYMENTS) -> int:
 
 
 def sent(store: Store, nonce: int, payout: Payout | None, kind: IntentKind = IntentKind.PAYOUT) -> Intent:
-    intent = store.journal.intend("s", kind, tx(nonce), replace(grant(kind), payout=payout), "payout", START_S, None)
+    intent = store.journal.add_intent("s", kind, tx(nonce), replace(grant(kind), payout=payout), "payout", START_S, None)
     store.journal.advance(intent.id, IntentState.SIGNED, START_S, tx_hash=f"0x{nonce:064x}")
     return store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
 

@@ -79,7 +79,7 @@ def carried(store: Store, intent: Intent, tx_hash: str, status: int, *way: Inten
 
 def placed(store: Store, state: IntentState, rival: IntentKind | None = None) -> str:
     """An intent in `state`, reached as it is reached in life; `rival` took its nonce and is final."""
-    intent = store.journal.intend("s", IntentKind.SWAP, tx(0), grant(), "swap", NOW, None)
+    intent = store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", NOW, None)
     if state is S.REPLACED:
         rival = IntentKind.SWAP
     if state is S.CANCELLED:
@@ -93,7 +93,7 @@ def placed(store: Store, state: IntentState, rival: IntentKind | None = None) ->
     }.get(state, (S.SIGNED, S.BROADCAST))
     carried(store, intent, HASH, 0 if state is S.REVERTED else 1, *way)
     if rival is not None:
-        other = store.journal.intend("s", rival, tx(0), grant(rival), "rival", NOW, None, replaces=intent.id)
+        other = store.journal.add_intent("s", rival, tx(0), grant(rival), "rival", NOW, None, replaces=intent.id)
         carried(store, other, RIVAL, 1, S.SIGNED, S.BROADCAST, S.MINED, S.FINAL)
     if state in (S.REPLACED, S.CANCELLED):
         store.journal.advance(intent.id, state, NOW)
@@ -101,7 +101,7 @@ def placed(store: Store, state: IntentState, rival: IntentKind | None = None) ->
 
 
 def reverted_in_a_block(store: Store) -> str:
-    intent = store.journal.intend("s", IntentKind.SWAP, tx(0), grant(), "swap", NOW, None)
+    intent = store.journal.add_intent("s", IntentKind.SWAP, tx(0), grant(), "swap", NOW, None)
     return carried(store, intent, HASH, 0, S.SIGNED, S.BROADCAST, S.MINED)
 
 

@@ -83,5 +83,5 @@ def test_an_order_of_the_venue_moves_its_own_nonce_and_never_the_chains(store: S
     store.steps.begin("s", START_S, "{}")
     store.journal.set_expected_nonce(3, START_S)
     assert store.journal.newest_venue_nonce() == 0
-    store.journal.intend("s", IntentKind.FUTURES, replace(tx(3), nonce=nonce), grant(), "order", START_S, None)
+    store.journal.add_intent("s", IntentKind.FUTURES, replace(tx(3), nonce=nonce), grant(), "order", START_S, None)
     assert (store.journal.expected_nonce(), store.journal.newest_venue_nonce()) == (3, nonce)

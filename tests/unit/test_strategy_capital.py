@@ -281,4 +281,4 @@ def test_books__booking_counts_from_its_block_on(block: int, coins: int) -> None
     step = step_input().with_config(parts)
     update = accounting.open_books(step, parts, opening({"a": {"USDC": 2_000}}, block=block))
     assert update is not None
-    assert update.total(USDC) == coins
+    assert update.total_raw(USDC) == coins

@@ -130,7 +130,7 @@ def test_a_losing_futures_strategy_is_paused_and_comes_back() -> None:
 def test_the_account_says_its_part_of_the_capital() -> None:
     found = market_growth(step_of(book(10_000), POLICY), Fraction(30_000 * 10**6))
     assert found is not None
-    assert (found.part, found.leverage, found.prices["ETH"]) == (Fraction(1, 4), 2, book(10_000).market("ETH").index)
+    assert (found.margin_share, found.leverage, found.prices["ETH"]) == (Fraction(1, 4), 2, book(10_000).market("ETH").index)
     assert market_growth(step_of(None), Fraction(1)) is None
 
 

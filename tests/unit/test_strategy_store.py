@@ -174,7 +174,7 @@ def test_gas_of_the_native_asset_is_a_cost_of_all() -> None:
     paid = replace(native.snapshot, native_wei=native.snapshot.native_wei - 10**15)
     gas = swap({}, kind=IntentKind.APPROVE, gas_wei=10**15)
     step = brought_up(replace(native, snapshot=paid), replace(ledger, intents=(gas,)))
-    assert gas.changes(OWNER, WETH.address) == {NATIVE: -(10**15)}
+    assert gas.balance_changes(OWNER, WETH.address) == {NATIVE: -(10**15)}
     assert not books_of(step).fault
     assert sum((one.costs for one in books_of(step).strategies), Fraction(0)) == 2 * 10**6
 

@@ -14,7 +14,7 @@ import pytest
 from agent.backtest.report.page import report_document
 from agent.backtest.settings import PERMISSIVE_LIMITS, OwnerTransfer, make_spec
 from agent.backtest.simulate import simulate
-from agent.backtest.stress.distribution import expected_shortfall, outcomes, quantiles
+from agent.backtest.stress.distribution import expected_shortfall, outcome_distributions, quantiles
 from agent.backtest.stress.paths import Scenario
 from agent.backtest.stress.run import (
     StressCase,
@@ -96,12 +96,12 @@ def test_the_kernel_measures_what_the_live_step_measures() -> None:
         setting = kernel_setting_or_reason(wanted, DEEP)
         assert not isinstance(setting, str)
         mine, step = measure_by_kernel(wanted, setting, table, 10_000.0), simulate(wanted, table, DEEP)
-        assert mine.rebalances == len(step.rebalances) >= 2
+        assert mine.rebalance_count == len(step.rebalances) >= 2
         assert mine.loss == pytest.approx(1 - step.equity[-1] / step.equity[0], abs=1e-6)
         assert mine.drawdown == pytest.approx(max_drawdown(step.equity), abs=1e-6)
-        assert mine.behind == pytest.approx(1 - step.equity[-1] / step.hold[-1], abs=1e-6)
+        assert mine.hold_shortfall == pytest.approx(1 - step.equity[-1] / step.hold_equity[-1], abs=1e-6)
         assert mine.turnover == pytest.approx(float(step.turnover), rel=1e-3)
-        assert mine.outside == share_outside_bands(step.weights, band_edges(wanted))
+        assert mine.outside_share == share_outside_bands(step.weights, band_edges(wanted))
 
 
 def test_a_review_by_schedule_leaves_weights_outside_until_it_is_due() -> None:
@@ -110,8 +110,8 @@ def test_a_review_by_schedule_leaves_weights_outside_until_it_is_due() -> None:
     assert [one.bar for one in found.rebalances] == [12]
     setting = kernel_setting_or_reason(halves(HybridTrigger(BAND, Every(12 * HOUR_S))), DEEP)
     assert not isinstance(setting, str)
-    assert measure_by_kernel(halves(HybridTrigger(BAND, Every(12 * HOUR_S))), setting, table, 1e4).outside == 7 / 20
-    assert isnan(measure_by_kernel(halves(Every(HOUR_S)), replace(setting, trigger=Every(HOUR_S)), table, 1e4).outside)
+    assert measure_by_kernel(halves(HybridTrigger(BAND, Every(12 * HOUR_S))), setting, table, 1e4).outside_share == 7 / 20
+    assert isnan(measure_by_kernel(halves(Every(HOUR_S)), replace(setting, trigger=Every(HOUR_S)), table, 1e4).outside_share)
 
 
 def test_a_policy_that_the_kernel_does_not_know_goes_through_the_live_step() -> None:
@@ -165,13 +165,13 @@ def test_figures_of_a_case_are_those_of_its_paths(found: StressResult) -> None:
     assert float(made["loss"]["quantiles"]["50%"]) == pytest.approx(np.median(losses), abs=1e-6)
     assert float(made["loss"]["expected_shortfall"]) == pytest.approx(losses.max(), abs=1e-6)  # of twenty
     assert made["outside_bands"]["worst"] == "0.000000"
-    timed = StressCase("x", "kernel", tuple(replace(one, outside=float("nan")) for one in case.path_metrics))
+    timed = StressCase("x", "kernel", tuple(replace(one, outside_share=float("nan")) for one in case.path_metrics))
     assert measure_statistics(timed)["outside_bands"] is None
 
 
 def test_results_are_returns_and_end_values_whose_worst_is_the_least(found: StressResult) -> None:
     case: StressCase = found.cases[0]
-    made, losses = outcomes(case.values("loss"), 2_000), case.values("loss")
+    made, losses = outcome_distributions(case.values("loss"), 2_000), case.values("loss")
     assert float(made["return"]["worst"]) == pytest.approx(-losses.max(), abs=1e-6)
     assert float(made["return"]["expected_shortfall"]) == pytest.approx(-expected_shortfall(losses), abs=1e-6)
     assert float(made["return"]["quantiles"]["5%"]) == pytest.approx(-np.quantile(losses, 0.95), abs=1e-6)
@@ -239,7 +239,7 @@ def test_the_recorded_path_ends_where_an_asset_has_its_last_price() -> None:
     closes = TABLE.closes.copy()
     closes[150:, 1] = np.nan
     found = run_stress_test(WANTED, replace(TABLE, closes=closes), DEEP, wish(paths=1, bars=30))
-    assert found.cases[2].path_metrics[0].halted == 0
+    assert found.cases[2].path_metrics[0].halted_bars == 0
     assert found.kernel_difference is not None
     assert any("50 bars" in note for note in found.notes)
     assert any("50 returns" in note for note in found.notes)

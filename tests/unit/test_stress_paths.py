@@ -12,10 +12,10 @@ from agent.backtest.stress.paths import (
     JumpDiffusion,
     ReturnHistory,
     bootstrap_path,
-    check_block,
     fit_jump_diffusion,
     jump_diffusion_path,
     mean_block_length,
+    require_block_length,
     return_history,
 )
 from tests.support.backtests import HOUR_S, START_S, random_table
@@ -71,12 +71,12 @@ def test_a_walk_with_jumps_has_the_moments_of_its_model_and_is_found_again() -> 
     path = jump_diffusion_path(past(), model, 100_001, chance(5))
     found = moves(path)
     # Of a compound Poisson sum: mean λ μ, variance λ (Σ + μ μ').
-    mean = model.drift + model.rate * model.jump_mean
-    spread = walk + model.rate * (sizes + np.outer(model.jump_mean, model.jump_mean))
+    mean = model.drift + model.jumps_per_bar * model.jump_mean
+    spread = walk + model.jumps_per_bar * (sizes + np.outer(model.jump_mean, model.jump_mean))
     assert found.mean(axis=0) == pytest.approx(mean, abs=4 * np.sqrt(spread[0, 0] / 100_000))
     assert np.cov(found, rowvar=False) == pytest.approx(spread, rel=0.1)
     again = fit_jump_diffusion(return_history(path))
-    assert again.rate == pytest.approx(model.rate, rel=0.25)  # small jumps look like the walk
+    assert again.jumps_per_bar == pytest.approx(model.jumps_per_bar, rel=0.25)  # small jumps look like the walk
     assert again.covariance == pytest.approx(walk, rel=0.1)
     assert again.jump_mean == pytest.approx(model.jump_mean, rel=0.35)
 
@@ -85,7 +85,7 @@ def test_where_nothing_jumps_there_are_no_jumps_and_the_covariance_is_the_data_s
     steps = 0.01 * np.sin(np.arange(300) * np.array([[1.0], [1.7]])).T
     table = make_price_table([START_S + HOUR_S * bar for bar in range(301)], dict(zip("AB", _prices(steps).T.tolist(), strict=True)))
     found = fit_jump_diffusion(return_history(table))
-    assert found.rate == 0
+    assert found.jumps_per_bar == 0
     assert found.covariance == pytest.approx(np.cov(steps, rowvar=False), rel=1e-6)
     assert np.cov(moves(jump_diffusion_path(return_history(table), found, 50_000, chance())), rowvar=False) == pytest.approx(
         found.covariance, abs=2e-6
@@ -136,9 +136,9 @@ def test_too_few_prices_and_blocks_that_do_not_fit_are_named() -> None:
     was = past(100)
     for block in (0.5, 0.0, -3.0, 101.0, float("nan")):
         with raises_field("--block"):
-            check_block(block, was)
-    check_block(1, was)
-    check_block(100, was)
+            require_block_length(block, was)
+    require_block_length(1, was)
+    require_block_length(100, was)
 
 
 def _prices(steps: np.ndarray) -> np.ndarray:

@@ -68,7 +68,7 @@ def test_dear_gas_is_refused_by_its_limit_until_it_is_cheap_again() -> None:
     settings = replace(DEEP, gas_wei=10**9)
     found = under(Scenario.GAS, guarded(gas_price_wei=60 * 10**9), risen(), settings)
     assert [one.bar for one in found.rebalances] == [ENDS]
-    assert found.refused == (("gas_price", ENDS - BEGINS),)
+    assert found.refusals == (("gas_price", ENDS - BEGINS),)
     paid = under(Scenario.GAS, guarded(), risen(), settings)
     assert [one.bar for one in paid.rebalances] == [BEGINS]
     assert float(paid.gas) == pytest.approx(500 * float(found.gas), rel=0.1)
@@ -90,7 +90,7 @@ def test_in_thin_pools_a_least_trade_that_the_impact_limit_does_not_allow_is_ref
     wanted = guarded(price_impact_bps=100, min_trade=Fraction(200 * COIN))
     found = under(Scenario.POOL, wanted, risen(), severity=severity)
     assert [one.bar for one in found.rebalances] == [ENDS]
-    assert sum(times for _, times in found.refused) == ENDS - BEGINS
+    assert sum(times for _, times in found.refusals) == ENDS - BEGINS
 
 
 def test_a_stop_loss_sells_all_of_it_once_in_a_crash_and_nothing_is_bought_back() -> None:

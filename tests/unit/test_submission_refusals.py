@@ -66,7 +66,7 @@ def test_a_swap_by_hand_sells_for_no_order_and_none_is_left_alone_for_it() -> No
     step = fired("LINK", pools=ALL)
     swap = proposals.manual_swap(LINK.address, USDC.address, 10**18)(step)
     assert swap.plan is not None
-    assert not swap.plan.exits
+    assert not swap.plan.is_exit
     assert not swap.decided.exit_token
 
 
@@ -127,7 +127,7 @@ def test_what_is_refused_again_and_again_rests_longer_and_longer(times: int, res
     step = with_history(step, submission_refusals=(refused,))
     found = proposals.rebalance(step)
     assert found.plan is not None
-    assert found.plan.exits is (rests_s == 0)
+    assert found.plan.is_exit is (rests_s == 0)
     assert (LINK.address in moved(found.plan)) is (rests_s == 0)
     if rests_s:
         assert mentions(found.decided.decision.reason, "be sold", f"{times} times", "until")
@@ -165,7 +165,7 @@ def test_it_is_counted_in_a_row_and_forgotten_once_it_is_sold_or_no_exit_any_mor
 
 def approved(store: Store, number: int, token: str) -> None:
     store.steps.begin(f"s{number}", 1, "{}")
-    made = store.journal.intend(f"s{number}", IntentKind.APPROVE, replace(tx(number), to=token), grant(IntentKind.APPROVE), "", 1, None)
+    made = store.journal.add_intent(f"s{number}", IntentKind.APPROVE, replace(tx(number), to=token), grant(IntentKind.APPROVE), "", 1, None)
     store.journal.advance(made.id, IntentState.SIGNED, 1, tx_hash=f"0x{number}")
     store.journal.advance(made.id, IntentState.BROADCAST, 1)
     store.journal.advance(made.id, IntentState.MINED, 1, receipt=receipt(f"0x{number}", number, "0x01"))

@@ -149,8 +149,8 @@ def test_each_year_realises_what_an_independent_calculation_says(method: LotMeth
     found = run_tax_lots(WRITTEN, method, USDC, WETH)
     assert set(expected) == {2025, 2026}
     assert all(abs(gain) > 500 for gain in expected.values())
-    assert float(found.realised(0, NEW_YEAR_S)) / DOLLAR == pytest.approx(expected[2025], abs=1e-4)
-    assert float(found.realised(NEW_YEAR_S)) / DOLLAR == pytest.approx(expected[2026], abs=1e-4)
+    assert float(found.realised_gain(0, NEW_YEAR_S)) / DOLLAR == pytest.approx(expected[2025], abs=1e-4)
+    assert float(found.realised_gain(NEW_YEAR_S)) / DOLLAR == pytest.approx(expected[2026], abs=1e-4)
     assert found.lots.unmatched() == {}
 
 
@@ -158,8 +158,8 @@ def test_each_year_realises_what_an_independent_calculation_says(method: LotMeth
 def test_in_another_currency_dollars_gain_too_as_the_rate_moves(method: LotMethod) -> None:
     expected = independent(TRADES, method.value, lambda at_s: float(RATES.at(at_s)), numeraire_gains=True)
     found = run_tax_lots(WRITTEN, method, USDC, WETH, RATES.at)
-    assert float(found.realised(0, NEW_YEAR_S)) / DOLLAR == pytest.approx(expected[2025], abs=1e-3)
-    assert float(found.realised(NEW_YEAR_S)) / DOLLAR == pytest.approx(expected[2026], abs=1e-3)
+    assert float(found.realised_gain(0, NEW_YEAR_S)) / DOLLAR == pytest.approx(expected[2025], abs=1e-3)
+    assert float(found.realised_gain(NEW_YEAR_S)) / DOLLAR == pytest.approx(expected[2026], abs=1e-3)
 
 
 def test_a_rate_table_that_ended_long_before_the_last_trade_is_named(tmp_path: Path) -> None:

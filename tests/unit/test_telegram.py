@@ -14,7 +14,7 @@ import pytest
 
 from agent import wiring
 from agent.app.controls import telegram
-from agent.app.controls.messages import ended_text, plan_text
+from agent.app.controls.messages import control_end_text, plan_text
 from agent.app.controls.queue import link_key
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
@@ -352,7 +352,7 @@ def test_texts_name_refusals_and_repeat_no_markup() -> None:
     assert mentions(plan_text(shown), "refused by turnover", "tax: not configured")
     assert "<" not in plan_text(shown)
     event = ControlEvent(1, "id", "confirm", "telegram", "x", "failed", "deadline", "", 5)
-    assert mentions(ended_text(event), "confirm failed", "deadline")
+    assert mentions(control_end_text(event), "confirm failed", "deadline")
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def test_a_question_that_nobody_answers_is_a_no_in_the_end(typed: int, monkeypat
     """Who asks may have the wallet: a run beside it could sell nothing at a stop for as long as the question stands."""
     late = threading.Timer(60, lambda: os.write(typed, b"y\n"))
     late.daemon = True
-    monkeypatch.setattr(terminal, "ANSWER_PATIENCE_S", 0.5)
+    monkeypatch.setattr(terminal, "ANSWER_TIMEOUT_S", 0.5)
     late.start()
     try:
         assert ask("Sign and send this?") is False

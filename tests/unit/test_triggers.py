@@ -54,7 +54,7 @@ def test_a_threshold_fires_beyond_the_band_and_names_every_asset_outside_with_th
         True,
         "WETH at 58 % is 3 points above its band 45-55 %; DAI at 15 % is 3 points below its band 18-22 %",
         None,
-        due=False,
+        is_review_due=False,
         signals=(("too little", token("DAI").address), ("too much", token("WETH").address)),
     )
 
@@ -86,14 +86,16 @@ def test_a_distance_too_small_to_show_is_not_shown_as_nothing() -> None:
 def test_an_interval_that_never_ran_is_due_now() -> None:
     answer = _ask(Every(DAY_S), [60, 40], history())
     reason = "first review; furthest from target is WETH at 60 %, 10 points above 50 %"
-    assert answer == TriggerResult(True, reason, NOW_S + DAY_S, due=True, due_schedules=("review every 86400",), by_time=True)
+    assert answer == TriggerResult(
+        True, reason, NOW_S + DAY_S, is_review_due=True, due_schedules=("review every 86400",), fired_by_schedule=True
+    )
 
 
 @pytest.mark.parametrize(("ago_s", "due"), [(DAY_S - 1, False), (DAY_S, True), (DAY_S + 1, True), (0, False)])
 @pytest.mark.parametrize("field", ["last_rebalance_s", "last_review_s"])
 def test_an_interval_is_due_once_it_has_wholly_passed(field: str, ago_s: int, due: bool) -> None:
     answer = _ask(Every(DAY_S), [60, 40], history(**{field: NOW_S - ago_s}))
-    assert (answer.fired, answer.due) == (due, due)
+    assert (answer.fired, answer.is_review_due) == (due, due)
     assert answer.next_s == (NOW_S + DAY_S if due else NOW_S - ago_s + DAY_S)
 
 
@@ -116,7 +118,7 @@ def test_the_time_trigger_says_when_it_was_due_and_when_nothing_is_off_target() 
 def test_a_hybrid_acts_only_when_a_review_is_due_and_a_band_is_left(ago_s: int, shares: list[int], fires: bool) -> None:
     answer = _ask(HybridTrigger(TENTH, Every(DAY_S)), shares, history(last_review_s=NOW_S - ago_s))
     assert answer.fired is fires
-    assert answer.due is (ago_s == DAY_S)
+    assert answer.is_review_due is (ago_s == DAY_S)
 
 
 def test_a_hybrid_between_reviews_says_what_is_outside_and_when_it_will_be_reviewed() -> None:
@@ -130,7 +132,7 @@ def test_cron_is_due_when_one_of_its_times_has_come_since_the_last_look() -> Non
     drifts = _standing([60, 40], noon)
     looked = history(last_review_s=_utc("2026-11-20T12:00:00"))
     before = evaluate_trigger(noon, drifts, _utc("2026-11-21T11:59:59"), looked)
-    assert (before.due, before.next_s) == (False, _utc("2026-11-21T12:00:00"))
+    assert (before.is_review_due, before.next_s) == (False, _utc("2026-11-21T12:00:00"))
     at = evaluate_trigger(noon, drifts, _utc("2026-11-21T12:00:00"), looked)
     assert (at.fired, at.next_s) == (True, _utc("2026-11-22T12:00:00"))
     days_later = evaluate_trigger(noon, drifts, _utc("2026-11-25T08:00:00"), looked)
@@ -141,7 +143,7 @@ def test_cron_is_due_when_one_of_its_times_has_come_since_the_last_look() -> Non
 def test_a_schedule_without_a_future_never_fires() -> None:
     never = Cron("0 0 30 2 *", "UTC")
     answer = evaluate_trigger(never, _standing([60, 40], never), NOW_S, history(last_review_s=NOW_S - 60))
-    assert (answer.fired, answer.due, answer.next_s) == (False, False, None)
+    assert (answer.fired, answer.is_review_due, answer.next_s) == (False, False, None)
     assert "no time" in answer.reason
 
 

@@ -68,7 +68,7 @@ def test_a_search_goes_on_where_it_stopped(asked: TuneSpec, tmp_path: Path) -> N
     found = tuned(asked, tmp_path, second)
     assert sorted(first.done + second.done) == list(range(len(files(tmp_path))))  # each once
     assert {name: files(tmp_path)[name] for name in before} == before
-    assert found.resumed == 12
+    assert found.resumed_runs == 12
     assert not list(tmp_path.glob(".*.draft"))
     assert all(np.array_equal(one.values, other.values) for one, other in zip(whole.results, found.results, strict=True))
     assert (whole.verdict, whole.claims) == (found.verdict, found.claims)
@@ -81,10 +81,10 @@ def test_the_files_are_a_table_that_others_can_read(asked: TuneSpec, tmp_path: P
     found = tuned(asked, tmp_path)
     frame = polars.read_parquet(tmp_path / "runs-*.parquet")
     assert frame["run"].sort().to_list() == list(range(len(found.choices) + 1))  # and the calendar rule
-    row = frame.filter(polars.col("run") == found.best).to_dicts()[0]
-    choice = found.choices[found.best]
+    row = frame.filter(polars.col("run") == found.best_index).to_dicts()[0]
+    choice = found.choices[found.best_index]
     assert (row["every_s"], row["destination"], row["allocator"]) == (choice.every_s, choice.destination.value, "fixed")
-    assert row["values"] == found.results[found.best].values.tolist()
+    assert row["values"] == found.results[found.best_index].values.tolist()
 
 
 def test_another_search_is_not_mixed_in(asked: TuneSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +119,7 @@ def test_a_last_quarter_that_was_looked_at_for_another_setting_is_told(asked: Tu
     first, again = tuned(asked, tmp_path), tuned(asked, tmp_path)
     assert (first.settings_judged, first.verdict) == (1, again.verdict)
     other = tuned(replace(asked, objective=Objective.SHARPE), tmp_path)
-    assert other.best != first.best
+    assert other.best_index != first.best_index
     assert (other.settings_judged, tune_document(other)["last_quarter"]["settings_judged"]) == (2, 2)
     assert any("2 settings" in sentence for sentence in other.verdict.sentences)
     assert not any("were evaluated" in sentence for sentence in first.verdict.sentences)

@@ -50,15 +50,15 @@ pytest.importorskip("numba")
 def test_a_grid_is_every_combination_that_makes_sense() -> None:
     grid = parse_grid("1%rel..30%rel:12,5%abs", "1d,7d,28d", "target,halfway,band", "fixed,hrp")
     choices = grid.choices()
-    assert len(choices) == len(set(choices)) == grid.count == 2 * (13 * 3 + 13 * 3 * 3 + 3 * 2)
+    assert len(choices) == len(set(choices)) == grid.setting_count == 2 * (13 * 3 + 13 * 3 * 3 + 3 * 2)
     assert choices[0] == PolicyChoice(Threshold(None, 100))
     assert PolicyChoice(HybridTrigger(Threshold(500, None), Every(7 * DAY_S)), Destination.BAND, AllocationMethod.HRP) in choices
     assert not any(isinstance(one.trigger, Every) and one.destination is Destination.BAND for one in choices)
     widths = [one.relative_bps for one in grid.bands if one.relative_bps]
     assert (widths[0], widths[1], widths[-1], len(widths)) == (100, 364, 3_000, 12)
-    assert parse_grid("5%rel", "1d", "target", "", "hybrid").count == 1
+    assert parse_grid("5%rel", "1d", "target", "", "hybrid").setting_count == 1
     assert mentions(choices[-1].label, "28 d", "halfway", "hrp")
-    assert parse_grid("5%rel", "1d", "band", "", "hybrid").choices()[0].options == "--band 5%rel --every 86400s --destination band"
+    assert parse_grid("5%rel", "1d", "band", "", "hybrid").choices()[0].backtest_options == "--band 5%rel --every 86400s --destination band"
 
 
 @pytest.mark.parametrize(
@@ -89,26 +89,26 @@ def test_the_last_quarter_changes_nothing_that_the_search_sees() -> None:
     closes = table.closes.copy()
     closes[last_quarter_start(240) :] *= np.linspace(1, 5, 60)[:, None] ** np.array([1, -1])
     one, other = (tuned(search(made, every="7d")) for made in (table, replace(table, closes=closes)))
-    for name in ("scores", "excess", "best", "deflated", "overfitting", "neighbours", "fold_claims"):
+    for name in ("scores", "excess_growths", "best_index", "deflated_sharpe", "overfitting", "neighbours", "fold_claims"):
         assert np.array_equal(getattr(one, name), getattr(other, name)), name
     assert [found.values.tolist() for found in one.results] == [found.values.tolist() for found in other.results]
     assert one.claims != other.claims
-    assert one.last_from_s == table.times_s[180]
+    assert one.last_quarter_start_s == table.times_s[180]
 
 
 def test_an_edge_that_is_there_is_found_and_claimed_no_higher_than_its_interval() -> None:
     found = tuned(search(swinging(480), every="14d"))
-    assert found.verdict.recommended, found.verdict.sentences
-    assert isinstance(found.choices[found.best].trigger, Threshold)
+    assert found.verdict.is_recommended, found.verdict.sentences
+    assert isinstance(found.choices[found.best_index].trigger, Threshold)
     for claim in found.claims:
         assert claim.interval is not None
         assert 0 < claim.interval.low < claim.interval.mean < claim.interval.high
     assert found.overfitting is not None
     assert found.overfitting.probability < 0.5
-    assert found.deflated is not None
-    assert found.deflated.probability > 0.95
+    assert found.deflated_sharpe is not None
+    assert found.deflated_sharpe.probability > 0.95
     made = tune_document(found)
-    assert made["recommendation"]["label"] == found.choices[found.best].label
+    assert made["recommendation"]["label"] == found.choices[found.best_index].label
     told = " ".join(made["verdict"])
     assert format_signed_percent(found.claims[0].interval.low if found.claims[0].interval else 0.0) in told
     assert "lower end of each interval" in told
@@ -117,8 +117,8 @@ def test_an_edge_that_is_there_is_found_and_claimed_no_higher_than_its_interval(
 
 def test_noise_gets_no_recommendation_and_a_safe_default() -> None:
     verdicts = [tuned(search(walks(seed, 240), every="7d")).verdict for seed in range(6)]
-    assert sum(one.recommended for one in verdicts) <= 1
-    plain = next(one for one in verdicts if not one.recommended)
+    assert sum(one.is_recommended for one in verdicts) <= 1
+    plain = next(one for one in verdicts if not one.is_recommended)
     assert "No edge" in plain.sentences[-1]
     assert "is recommended" in plain.sentences[-1]
     assert "every 28 d" in plain.safe_default
@@ -145,13 +145,13 @@ def test_a_recommendation_needs_both_intervals_above_zero_and_little_overfitting
 ) -> None:
     risk = None if chance is None else OverfittingEstimate(chance, 70, 8)
     found = judge_choice(PolicyChoice(Threshold(None, 500)), CALENDAR, claims, risk)
-    assert found.recommended == (said is None)
+    assert found.is_recommended == (said is None)
     assert said is None or said in " ".join(found.sentences)
 
 
 def test_the_calendar_rule_itself_never_beats_itself() -> None:
     found = tuned(search(swinging(480), band="", every="28d"))
-    assert not found.verdict.recommended
+    assert not found.verdict.is_recommended
     assert found.claims[1].interval is not None
     assert found.claims[1].interval.high == 0.0
     assert mentions(found.claims[1].text, "the same")
@@ -161,8 +161,8 @@ def test_the_calendar_rule_itself_never_beats_itself() -> None:
 def test_folds_judge_only_what_comes_after_they_chose() -> None:
     for walk in WalkForwardMode:
         made = make_folds(120, 4, walk)
-        assert [(one.judged_from, one.judged_to) for one in made] == [(40, 60), (60, 80), (80, 100), (100, 120)]
-        assert [one.chosen_from for one in made] == ([0] * 4 if walk is WalkForwardMode.ANCHORED else [0, 20, 40, 60])
+        assert [(one.evaluation_start, one.evaluation_end) for one in made] == [(40, 60), (60, 80), (80, 100), (100, 120)]
+        assert [one.choice_start for one in made] == ([0] * 4 if walk is WalkForwardMode.ANCHORED else [0, 20, 40, 60])
     assert make_folds(11, 4, WalkForwardMode.ANCHORED) == ()
     returns = np.zeros((120, 3))
     returns[:60, 1], returns[60:, 2] = 0.01, 0.02
@@ -185,10 +185,10 @@ def test_the_heat_map_has_each_setting_in_its_cell_and_the_fall_is_that_to_its_n
     value[choices[best]] = 10.0
     objective = np.array([value[choice] for choice in choices])
     made = heat_map(choices, objective, best)
-    assert (made.down.name, made.across.name) == ("band", "interval")
-    assert made.down.labels == ("1% rel", "2% rel", "3% rel", "4% rel", "5% rel", "5% abs", "no band")
-    assert made.across.labels == ("no interval", "1 d", "7 d")
-    assert made.best == (2, 2)
+    assert (made.row_axis.name, made.column_axis.name) == ("band", "interval")
+    assert made.row_axis.labels == ("1% rel", "2% rel", "3% rel", "4% rel", "5% rel", "5% abs", "no band")
+    assert made.column_axis.labels == ("no interval", "1 d", "7 d")
+    assert made.best_cell == (2, 2)
     assert made.values[2, 2] == 10.0
     assert made.values[0, 1] == value[PolicyChoice(HybridTrigger(Threshold(None, 100), Every(DAY_S)))]
     assert np.isnan(made.values[6, 0])
@@ -207,22 +207,22 @@ def test_the_heat_map_has_each_setting_in_its_cell_and_the_fall_is_that_to_its_n
 
 def test_kernel_and_full_step_find_the_same() -> None:
     asked = search(walks(3, 24), band="8%rel", destination="target,halfway")
-    quick, whole = tuned(asked), tuned(replace(asked, full=True))
-    assert dict(quick.engines) == {"kernel": 3}
-    assert dict(whole.engines) == {"full": 3}
+    quick, whole = tuned(asked), tuned(replace(asked, uses_full_step=True))
+    assert dict(quick.runs_by_engine) == {"kernel": 3}
+    assert dict(whole.runs_by_engine) == {"full": 3}
     assert sum(one.rebalances for one in quick.results) >= 2
     # The calendar rule apart: at the first bar the full step finds dust to trade, refuses, and reviews a bar later.
     for one, other in zip((*quick.results, quick.last_results[0]), (*whole.results, whole.last_results[0]), strict=True):
         assert one.values == pytest.approx(other.values, rel=1e-5)
         assert one.rebalances == other.rebalances
         assert (one.turnover, one.costs) == pytest.approx((other.turnover, other.costs), rel=1e-3)
-    assert whole.best == quick.best
+    assert whole.best_index == quick.best_index
 
 
 def test_what_the_kernel_does_not_know_goes_through_the_full_step() -> None:
     asked = search(walks(4, 14), band="25%rel", allocator="inverse_volatility", allocator_schedule=AllocatorSchedule(4 * DAY_S, 6 * DAY_S))
     found = tuned(asked)
-    assert dict(found.engines) == {"kernel": 1, "full": 1}
+    assert dict(found.runs_by_engine) == {"kernel": 1, "full": 1}
     plain = tuned(search(asked.table, band="25%rel"))
     fixed, chosen = plain.results[0], found.results[0]
     assert chosen.values[2] == pytest.approx(fixed.values[2], rel=1e-5)  # nothing is known yet: the targets count
@@ -288,8 +288,9 @@ def test_the_report_says_what_the_verdict_says_and_draws_each_setting() -> None:
     made = tune_page(found)
     assert made.summary == found.verdict.sentences
     assert {fact.value for fact in made.origin} >= {found.stamp["data"], found.stamp["grid"], found.stamp["settings"]}
-    assert found.deflated is not None
-    luck = f"expected {found.deflated.threshold:.4f}. The true ratio is above that with probability {found.deflated.probability:.1%}"
+    assert found.deflated_sharpe is not None
+    deflated = found.deflated_sharpe
+    luck = f"expected {deflated.threshold:.4f}. The true ratio is above that with probability {deflated.probability:.1%}"
     assert luck in " ".join(made.sections[-1].paragraphs)  # by docs/tune.md: above the best of luck, not above zero
     stability = next(one for one in made.sections if one.title == "Stability of the optimum")
     squares = stability.figures[0]["data"][0]

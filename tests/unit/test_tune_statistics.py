@@ -222,11 +222,11 @@ def test_an_interval_is_that_of_the_resampled_means_and_wider() -> None:
     values = chained(np.random.default_rng(9), 120, 0.4)
     found = bootstrap_interval(values, 3)
     assert found is not None
-    assert found.block == min(2 * block_length(values), 20.0)
-    plain = np.quantile(resampled_means(values, found.block, 4_000, 3), [0.025, 0.975])
-    wider = sqrt(120 / (120 - found.block)) * student.ppf(0.975, 120 / found.block - 1) / norm.ppf(0.975)
+    assert found.mean_block_periods == min(2 * block_length(values), 20.0)
+    plain = np.quantile(resampled_means(values, found.mean_block_periods, 4_000, 3), [0.025, 0.975])
+    wider = sqrt(120 / (120 - found.mean_block_periods)) * student.ppf(0.975, 120 / found.mean_block_periods - 1) / norm.ppf(0.975)
     assert wider > 1
     assert [found.low, found.high] == pytest.approx([values.mean() + wider * (end - values.mean()) for end in plain])
     assert found == bootstrap_interval(values, 3)
-    yearly = found.times(365)
+    yearly = found.scaled(365)
     assert (yearly.low, yearly.mean, yearly.periods) == (found.low * 365, found.mean * 365, 120)

@@ -21,7 +21,7 @@ def test_all_figures_of_a_run_begin_with_its_first_mark() -> None:
     wanted = make_spec(WALKING, Every(7 * DAY_S), "USD", interval_s=table.interval_s)
     whole = simulate(spec_for_choice(wanted, choice, TERMS, DAY_S), table, FAIR)
     assert [one.bar for one in whole.rebalances] == [1, 8, 15, 22]
-    job = TuneJob(table, wanted, FAIR, (choice,), tuple(range(8, 24)), TERMS, full=True)
+    job = TuneJob(table, wanted, FAIR, (choice,), tuple(range(8, 24)), TERMS, uses_full_step=True)
     warm = job.run(job.chunks()[0])[0]
     grown, scale = float(whole.equity[-1] / whole.equity[8]), 10**whole.decimals
     assert (warm.final_value, warm.values[0]) == pytest.approx((10_000 * grown, 10_000))

@@ -13,8 +13,8 @@ from agent.app.settings import users
 from agent.app.start.wallet import PasswordSource
 from agent.errors import ConfigError, OperatorNeeded
 from agent.store.files.users import (
+    FAILURE_MEMORY_S,
     FIRST_LOCK_S,
-    FORGET_S,
     LOCKING_FAILURES,
     LONGEST_LOCK_S,
     MAX_EVENTS,
@@ -72,7 +72,7 @@ def test_a_login_needs_name_password_and_code(file: str, clock: Clock) -> None:
     right = ("ann", PASSWORD, clock.code)
     for wrong in (("bob", *right[1:]), ("ann", "wrong horse", right[2]), (*right[:2], "000000"), (*right[:2], ""), ("", "", "")):
         assert users.login(file, *wrong, HERE) == {"user": None, "locked_s": 0}
-        clock.now_s += FORGET_S
+        clock.now_s += FAILURE_MEMORY_S
         right = ("ann", PASSWORD, clock.code)
     assert users.login(file, *right, HERE) == {"user": 1, "locked_s": 0}
     assert kinds(file) == ["user_added", *["login_failed"] * 5, "login"]

@@ -54,8 +54,8 @@ def chosen(weights: AllocatorConfig, seed: int = 7) -> tuple[dict[str, int], lis
     facts = AllocatorData(NOW_S, step.history.prices, NAMES)
     found = futures_volatility(weights, bounds_of(weights, step.portfolio.assets), facts)
     assert found.returns is not None
-    assert found.shares == ()
-    return dict(found.market_bps), [float(one) for one in found.returns.volatility]
+    assert found.shares_bps == ()
+    return dict(found.market_bps), [float(one) for one in found.returns.volatilities]
 
 
 def test_weights_are_in_inverse_proportion_to_volatility_with_the_sides_of_the_config() -> None:

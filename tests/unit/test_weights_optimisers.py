@@ -159,21 +159,21 @@ def test_bounds_that_no_weights_fit_give_none(optimiser: allocators.Optimiser) -
 def test_volatilities_and_correlations_are_those_of_the_returns() -> None:
     found, plain = seen(), moves()
     columns = [COINS.index(NAMES[address]) for address in found.tokens]
-    assert np.abs(found.moves - plain[:, columns]).max() < 1e-12
-    assert np.abs(found.volatility - plain[:, columns].std(axis=0, ddof=1) * np.sqrt(365)).max() < 1e-12
-    assert np.abs(found.correlation - np.corrcoef(plain[:, columns].T)).max() < 1e-12
+    assert np.abs(found.simple_returns - plain[:, columns]).max() < 1e-12
+    assert np.abs(found.volatilities - plain[:, columns].std(axis=0, ddof=1) * np.sqrt(365)).max() < 1e-12
+    assert np.abs(found.correlations - np.corrcoef(plain[:, columns].T)).max() < 1e-12
 
 
 @pytest.mark.parametrize("days", [30, 90])
 def test_correlations_are_shrunk_as_ledoit_and_wolf_say_and_volatilities_are_not(days: int) -> None:
     found = seen(days)
-    scores = (found.moves - found.moves.mean(axis=0)) / found.moves.std(axis=0)
+    scores = (found.simple_returns - found.simple_returns.mean(axis=0)) / found.simple_returns.std(axis=0)
     count, width = scores.shape
     sample = scores.T @ scores / count
     apart = ((sample - np.eye(width)) ** 2).sum()
     noise = sum(((np.outer(row, row) - sample) ** 2).sum() for row in scores) / count**2
     share = min(noise / apart, 1)
-    expected = np.outer(found.volatility, found.volatility) * ((1 - share) * sample + share * np.eye(width))
+    expected = np.outer(found.volatilities, found.volatilities) * ((1 - share) * sample + share * np.eye(width))
     assert 0.01 < share < 1
     assert np.abs(covariance(found, NAMES) - expected).max() < NEAR
 
@@ -183,10 +183,10 @@ def test_inverse_volatility_is_the_closed_form() -> None:
     step = weighed(weights, recorded(moves()))
     wanted = inverse_volatility(weights, bounds_of(weights, step.portfolio.assets), AllocatorData(NOW_S, step.history.prices, NAMES))
     assert wanted.returns is not None
-    inverse = 1 / wanted.returns.moves.std(axis=0, ddof=1)
+    inverse = 1 / wanted.returns.simple_returns.std(axis=0, ddof=1)
     expected = inverse / inverse.sum() * 8_000
-    assert max(abs(float(share) - want) for share, want in zip(wanted.shares, expected, strict=True)) < NEAR
-    assert float(sum(wanted.shares)) == 8_000
+    assert max(abs(float(share) - want) for share, want in zip(wanted.shares_bps, expected, strict=True)) < NEAR
+    assert float(sum(wanted.shares_bps)) == 8_000
 
 
 def test_a_year_and_a_half_of_real_prices_gives_the_same_as_the_peers() -> None:
@@ -202,7 +202,7 @@ def test_a_year_and_a_half_of_real_prices_gives_the_same_as_the_peers() -> None:
     points = recorded(plain, symbols)
     weights = allocator(AllocationMethod.HRP, window_s=len(plain) * DAY_S)
     found = compute_returns(weights, sorted(names), names, points, NOW_S)
-    assert len(found.moves) == len(plain) > 600
+    assert len(found.simple_returns) == len(plain) > 600
     matrix = covariance(found, names)
     assert np.abs(allocators.hrp_weights(matrix, *free(6)) - paper(matrix)).max() < NEAR
     parity = allocators.risk_parity_weights(matrix, *free(6))
@@ -212,4 +212,4 @@ def test_a_year_and_a_half_of_real_prices_gives_the_same_as_the_peers() -> None:
     held = least > 1e-4
     assert np.ptp(slope[held]) / slope.mean() < 1e-4
     assert (slope[~held] > slope[held].mean() * (1 - 1e-4)).all()
-    assert 0.3 < found.volatility.min() < found.volatility.max() < 2
+    assert 0.3 < found.volatilities.min() < found.volatilities.max() < 2

@@ -115,7 +115,7 @@ def test_market_cap_weights_are_supply_times_price_with_a_cap_whose_excess_the_o
 def test_a_supply_that_the_owner_told_counts_before_the_chains_and_is_named() -> None:
     told = (TokenSupply(token("WBTC").address, 19_800_000 * 10**8, "supplies.csv of 2026-11-01"),)
     found = chosen_of(weighed(allocator(AllocationMethod.MARKET_CAP, supplies=told), recorded(moves()), supplies=SUPPLIES))
-    assert found.bps(token("WBTC").address) > found.bps(token("WETH").address)
+    assert found.weight_bps(token("WBTC").address) > found.weight_bps(token("WETH").address)
     assert mentions(found.data, "WBTC", "supplies.csv", "2026-11-01")
     assert mentions(found.data, "WETH", "contract")
 

@@ -17,8 +17,8 @@ from agent.execution import evaluation
 from agent.execution.step_context import REVIEW_DONE_KINDS, OutcomeKind
 from agent.model import AlertKind, Every, Hold, StepInput, Threshold
 from agent.planning import planner, proposals
+from agent.planning.cost_reasons import cost_reason
 from agent.planning.problem import build_problem
-from agent.planning.why_not import cost_reason
 from agent.policy.minimum import APPROVAL_GAS, LEG_GAS
 from agent.reference import reference_prices
 from tests.support.builders import GWEI, step_input, v2_pool, v3_pool, with_limits, with_snapshot
@@ -73,7 +73,7 @@ def test_a_route_that_the_limit_allows_is_no_reason() -> None:
     step = with_limits(two(5_500, 4_500, [v2_pool(WETH, USDC, 2_000, DEEP)]), plan_cost_bps=50)
     problem = build_problem(step, reference_prices(step))
     for value, costly in ((10**6, True), (500 * 10**6, False)):
-        free = replace(problem, gas_unit_value=Fraction(1, 10), gas=replace(problem.gas, allowances={WETH.address: 2**255}))
+        free = replace(problem, gas_unit_value=Fraction(1, 10), gas_inputs=replace(problem.gas_inputs, allowances={WETH.address: 2**255}))
         assert bool(cost_reason(step.portfolio, free, WETH.address, Fraction(value), True, [USDC.address])) == costly
     assert cost_reason(step.portfolio, replace(problem, plan_cost_bps=None), WETH.address, Fraction(1), True, [USDC.address]) == ""
     apart = problem.with_pools_between([WETH.address])

@@ -91,7 +91,7 @@ def test_the_core_finds_what_a_search_over_all_amounts_finds(pinned: dict[int, f
     pools = [both_ways(0, 1, 1e4, cost_pips), both_ways(0, 2, 1e4, cost_pips), both_ways(1, 2, 1e4, cost_pips)]
     stack = market(*pools)
     found = search.solve(stack)
-    ends = search.ends(stack, found)
+    ends = search.final_values(stack, found)
     best = zoomed(search, pools)
     assert search.utility.of(ends) >= best - 1e-9
     assert search.utility.of(ends) == pytest.approx(best, abs=2e-6)
@@ -108,7 +108,7 @@ def test_a_token_that_is_nearly_without_risk_is_not_sold_beyond_what_is_held() -
     risk = build_deviation_risk(np.array([0.8, 0.005, 0.005]), np.eye(3), 0.01)
     search = FlowOptimizer(PlanUtility(shares, shares, PRICE, 0.5, {}, risk), held, held, np.zeros(3), np.full(3, np.inf), None)
     stack = market(both_ways(0, 1, 1e4, 100), both_ways(0, 2, 1e4, 3000))
-    ends = search.ends(stack, search.solve(stack))
+    ends = search.final_values(stack, search.solve(stack))
     assert ends[1] == pytest.approx(0, abs=1e-9)
     assert ends[0] > 29.9
 
@@ -127,10 +127,10 @@ def zoomed(search: FlowOptimizer, pools: list[list[tuple[int, int, PoolCurve]]])
     def worth(flows: Numbers) -> float:
         moved = traded(0, flows[0]) + traded(1, flows[1])
         moved = moved + traded(2, moved[1] if pinned and moved[1] > 0 else flows[2] * (not pinned))
-        within = search.budget is None or np.abs(moved).sum() / 2 <= search.budget
-        return search.utility.of(search.held + moved) if within and (not pinned or abs(moved[1]) < 1e-9) else -np.inf
+        within = search.max_turnover is None or np.abs(moved).sum() / 2 <= search.max_turnover
+        return search.utility.of(search.held_values + moved) if within and (not pinned or abs(moved[1]) < 1e-9) else -np.inf
 
-    middle, width, best = np.zeros(3), 8.0, search.utility.of(search.held)
+    middle, width, best = np.zeros(3), 8.0, search.utility.of(search.held_values)
     sides = [np.linspace(-1, 1, 5)] * (2 if pinned else 3)
     while width > 1e-4:
         tries = [middle + width * np.array([*steps, *[0.0] * pinned]) for steps in product(*sides)]

@@ -151,7 +151,7 @@ def test_what_stays_is_told_in_the_words_of_a_zone() -> None:
 
 def test_a_saved_step_proposes_the_same_again() -> None:
     for step in (deep("3/5"), deep("14/25", gwei=50), deep("1/2")):
-        outcome = api.plan_from_input(api.input_text(step))
+        outcome = api.plan_saved_input(api.input_text(step))
         proposal = rebalance(step)
         assert (outcome.decided, outcome.plan) == (proposal.decided, proposal.plan)
         assert outcome.decided == decision_at(step)

@@ -43,7 +43,7 @@ def position_change(action: LpAction, receipt: Receipt, wallet: str) -> LpPositi
 
 
 def _v2_provision(action: Provide, receipt: Receipt, wallet: str) -> LpPositionChange:
-    net = receipt.net(wallet)
+    net = receipt.net_transfers(wallet)
     liquidity = net.get(action.contract, 0)
     if liquidity <= 0:
         raise _unshown_error(action, receipt)

@@ -113,14 +113,14 @@ def worst_case_and_tax(step: StepInput, plan: Plan) -> str:
     """Return the worst case of a plan, and its taxable gain with [tax], each after a semicolon."""
     numeraire, text = step.portfolio.numeraire, ""
     if (worst_case := plan_worst_case(step, plan)) is not None:
-        worst_text = value_text(worst_case, numeraire.decimals, 2)
-        text += f"; worst case {worst_text} {numeraire.label}"
+        worst_case_text = value_text(worst_case, numeraire.decimals, 2)
+        text += f"; worst case {worst_case_text} {numeraire.label}"
     if (tax := tax_document(step, plan)) is not None:
         text += f"; taxable gain {_gain_text(tax)}"
     return text
 
 
-def ended_text(event: ControlEvent) -> str:
+def control_end_text(event: ControlEvent) -> str:
     """Return the end of a control."""
     code = f" ({event.code})" if event.code else ""
     return _sanitized(f"{event.kind} {event.state}{code}: {event.reason or 'see trimtab controls'}")

@@ -18,7 +18,7 @@ from agent.app.documents.owner import (
     ControlDocument,
     ControlsDocument,
     control_document,
-    stored_document,
+    stored_plan_document,
 )
 from agent.app.records.kill_switch import pause_by_file
 from agent.app.settings.users import known_users, record_event
@@ -52,7 +52,8 @@ MAX_ARGUMENTS_LENGTH = 4_000
 MAX_NAME_LENGTH = 80
 """Largest length of the requester's name."""
 MAX_SHOWN_AGE_S = 900
-"""Time for which a shown plan can be confirmed. An offered one waits as long as the run offers it."""
+"""Time for which a shown plan can be confirmed. An offered one waits as long as the run offers it.
+"""
 YES, REPEATABLE = "yes", "many"
 
 ARGUMENTS_BY_KIND: Mapping[ControlKind, Mapping[str, str]] = {
@@ -127,7 +128,7 @@ def _pause(loaded: LoadedConfig, control: Control) -> Control:
     """Pause at once, then record the control. A store that cannot be opened is paused by its file,
     as by `trimtab pause`, and the control is not recorded.
     """
-    reason = control.value("reason") or f"paused by {control.asked_by} ({control.origin.value})"
+    reason = control.argument("reason") or f"paused by {control.asked_by} ({control.origin.value})"
     with ExitStack() as stack:
         try:
             store, switch = stack.enter_context(wiring.open_store_offline(loaded))
@@ -165,19 +166,19 @@ def _id_of_key(origin: ControlOrigin, asked_by: str, key: str) -> str:
     return hashlib.sha256(key_bytes).hexdigest()[:32]
 
 
-def _same_request(known: Control, requested: Control) -> Control:
+def _same_request(known_control: Control, requested_control: Control) -> Control:
     """Return the known control with the same key. Raises Refused if its request differs."""
-    if (known.kind, known.arguments, known.plan_hash) != (
-        requested.kind,
-        requested.arguments,
-        requested.plan_hash,
+    if (known_control.kind, known_control.arguments, known_control.plan_hash) != (
+        requested_control.kind,
+        requested_control.arguments,
+        requested_control.plan_hash,
     ):
         raise Refused(
             "the key is that of another request",
             remedy="use a new key for each request",
             code=ControlCode.KEY_USED,
         )
-    return known
+    return known_control
 
 
 def list_controls(config: ConfigSource, limit: int = 100) -> ControlsDocument:
@@ -191,7 +192,7 @@ def list_controls(config: ConfigSource, limit: int = 100) -> ControlsDocument:
     return {
         "served": is_served(loaded),
         "queued": queued_count,
-        "waiting": None if offered_plan is None else stored_document(offered_plan),
+        "waiting": None if offered_plan is None else stored_plan_document(offered_plan),
         "controls": [control_document(record) for record in records],
     }
 
@@ -347,7 +348,10 @@ def _check_withdraw(loaded: LoadedConfig, arguments: ControlArguments) -> None:
 def _check_edit(_: LoadedConfig, arguments: ControlArguments) -> None:
     control = Control("", ControlKind.EDIT, arguments, "", "", ControlOrigin.CLI, 0, 0)
     changes = parse_changes(
-        control.values("set"), control.values("target"), (), control.values("remove")
+        control.argument_values("set"),
+        control.argument_values("target"),
+        (),
+        control.argument_values("remove"),
     )
     if not changes.any:
         raise ConfigError("edit: no change given", "give set, target or remove")
@@ -382,7 +386,7 @@ _ARGUMENT_CHECKS: Mapping[ControlKind, Callable[[LoadedConfig, ControlArguments]
 def submit_for_user(
     config: str,
     users_file: str,
-    user: int,
+    user_id: int,
     kind: str,
     arguments: Sequence[tuple[str, str]],
     plan_hash: str,
@@ -393,7 +397,7 @@ def submit_for_user(
 
     Nothing but a pause is queued without its entry in the audit log.
     """
-    user_name, read_only = known_users(users_file).get(user, ("", True))
+    user_name, read_only = known_users(users_file).get(user_id, ("", True))
 
     def log_event(event: UserEventKind, detail: str) -> None:
         record_event(users_file, event.value, user_name, client_address, f"{kind} {detail}".strip())
@@ -433,4 +437,6 @@ def dashboard_controls(config: str) -> dict[str, object]:
 
 
 def warm_up(_: str) -> None:
-    """Do nothing. Calling it makes a process import this module, so that the first control is quick."""
+    """Do nothing. Calling it makes a process import this module, so that the first control is
+    quick.
+    """

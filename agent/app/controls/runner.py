@@ -73,21 +73,21 @@ class PlanCheck:
 
     def __init__(self, plan: ShownPlan, is_expired: Callable[[], bool]) -> None:
         self._plan, self._is_expired = plan, is_expired
-        self.accepted = self.expired = self.has_further_plan = False
+        self.is_accepted = self.has_expired = self.has_further_plan = False
         self.difference = ""
 
     def accept(self, plan: ShownPlan, check_consent: Callable[[], bool]) -> bool:
         """Accept the shown plan once: return whether `plan` is it, its control is still valid, and
         `check_consent`, the check of --yes, passes.
         """
-        if self.accepted:
+        if self.is_accepted:
             self.has_further_plan = True  # for example what remains after an exit
             return False
-        self.expired = self._is_expired()
+        self.has_expired = self._is_expired()
         self.difference = self._plan.difference(plan)
-        if not self.expired and not self.difference:
-            self.accepted = check_consent()
-        return self.accepted
+        if not self.has_expired and not self.difference:
+            self.is_accepted = check_consent()
+        return self.is_accepted
 
 
 class ControlRunner:
@@ -114,8 +114,8 @@ class ControlRunner:
         for the duration and does nothing if it is held.
         """
         self._has_offered = False
-        locations = wiring.lock_locations(self._agent.context.loaded)
-        with suppress(LockHeld), nullcontext() if serving else service_lock(*locations):
+        lock_locations = wiring.lock_locations(self._agent.context.loaded)
+        with suppress(LockHeld), nullcontext() if serving else service_lock(*lock_locations):
             self._secret = self._read_secret()
             self._recover()
             for _ in range(MAX_PER_CYCLE):
@@ -170,17 +170,19 @@ class ControlRunner:
             " and the next run settles it"
         )
         control_ends = []
-        for entry in context.store.controls.taken():
-            control = entry.control
-            control_end = self._failed_end(entry.number, control, ControlCode.INTERRUPTED, reason)
+        for queued_control in context.store.controls.taken():
+            control = queued_control.control
+            control_end = self._failed_end(
+                queued_control.number, control, ControlCode.INTERRUPTED, reason
+            )
             if control is not None and self._secret and control.is_genuine(self._secret):
                 control_end = self._pause_unless_stopped(control, control_end)
             control_ends.append(control_end)
         context.store.controls.finish(control_ends, context.clock.now_s())
 
     def _pause_unless_stopped(self, control: Control, control_end: ControlEnd) -> ControlEnd:
-        """Pause if a stop that was taken has not stopped the bot, such as one whose sales differ from
-        those shown: its owner wants no more trades. Returns the end with that reason.
+        """Pause if a stop that was taken has not stopped the bot, such as one whose sales differ
+        from those shown: its owner wants no more trades. Returns the end with that reason.
         """
         context = self._agent.context
         if control.kind is not ControlKind.STOP or control_end.state is ControlState.DONE:
@@ -229,21 +231,23 @@ class ControlRunner:
             newest_s = max(
                 controls.log_end()[1], self._agent.context.store.journal.newest_transition_s()
             )
-            for entry in batch:
-                control_end = self._refusal(entry, now_s, newest_s)
-                if control_end is None and entry.control is not None:
+            for queued_control in batch:
+                control_end = self._refusal(queued_control, now_s, newest_s)
+                if control_end is None and queued_control.control is not None:
                     controls.finish(control_ends, now_s)
-                    return entry.number, entry.control
+                    return queued_control.number, queued_control.control
                 control_ends += [] if control_end is None else [control_end]
             controls.finish(control_ends, now_s)
         return None
 
-    def _refusal(self, entry: QueuedControl, now_s: int, newest_s: int) -> ControlEnd | None:
+    def _refusal(
+        self, queued_control: QueuedControl, now_s: int, newest_s: int
+    ) -> ControlEnd | None:
         """Return the end of a control that may not be carried out; None if it may."""
-        control = entry.control
+        control = queued_control.control
 
         def refused_end(code: ControlCode, reason: str) -> ControlEnd:
-            return ControlEnd(entry.number, ControlState.REFUSED, code, reason)
+            return ControlEnd(queued_control.number, ControlState.REFUSED, code, reason)
 
         if self._secret is None:
             return refused_end(ControlCode.SEAL, "the secret of the installation cannot be read")
@@ -263,7 +267,7 @@ class ControlRunner:
             )
         if now_s >= control.expires_at_s:
             return ControlEnd(
-                entry.number,
+                queued_control.number,
                 ControlState.EXPIRED,
                 ControlCode.EXPIRED,
                 f"expired {format_duration(now_s - control.expires_at_s)} before the run took it",
@@ -317,15 +321,15 @@ class ControlRunner:
         context = self._agent.context
         if control.kind is ControlKind.RESUME:
             if self._is_paused_since(control_number, control):
-                pause_reason = "a pause came after this request; ask again"
+                refusal = "a pause came after this request; ask again"
                 return ControlEnd(
-                    control_number, ControlState.REFUSED, ControlCode.PAUSED_SINCE, pause_reason
+                    control_number, ControlState.REFUSED, ControlCode.PAUSED_SINCE, refusal
                 )
             self._agent.require_not_stopped()
             reason = f"resumed by {control.asked_by} ({control.origin.value})"
             end_pause(context.store, context.switch, reason, context.clock.now_s())
             return ControlEnd(control_number, ControlState.DONE, "", "resumed")
-        plan = self._shown_plan(control)
+        plan = self._plan_or_refusal(control)
         if isinstance(plan, str):
             is_confirm = control.kind is ControlKind.CONFIRM
             code = ControlCode.NOT_WAITING if is_confirm else ControlCode.NOT_SHOWN
@@ -346,7 +350,7 @@ class ControlRunner:
         is_switched_later = switch_state.paused and (switch_state.at_s or 0) > control.asked_at_s
         return is_switched_later or store.controls.is_paused_since(control_number)
 
-    def _shown_plan(self, control: Control) -> ShownPlan | str:
+    def _plan_or_refusal(self, control: Control) -> ShownPlan | str:
         """Return the plan that the control confirms, or why there is none. A stop that neither
         sells nor pays needs none.
         """
@@ -357,10 +361,10 @@ class ControlRunner:
             return "it confirms no shown plan"
         store, secret = self._agent.context.store, self._secret or b""
         if control.kind is ControlKind.CONFIRM:
-            waiting = waiting_plan(store, secret)
-            if waiting is None or waiting.hash != control.plan_hash:
+            offered_plan = waiting_plan(store, secret)
+            if offered_plan is None or offered_plan.hash != control.plan_hash:
                 return "this plan no longer waits for a confirmation"
-            return waiting
+            return offered_plan
         if (plan := shown_plan(store, control, secret)) is None:
             return "the plan was not shown for this request, or too long ago"
         return plan
@@ -418,7 +422,7 @@ class ControlCommand:
         arguments = self.control.arguments
         report = transfers.invest(
             self.agent,
-            only=shown_plans.flow_numbers(arguments),
+            transfer_ids=shown_plans.flow_numbers(arguments),
             send=True,
             confirm=lambda report: self._accept(shown_plans.shown_investment(arguments, report)),
             progress=self.session.progress,
@@ -482,7 +486,7 @@ def _control_end(control_number: int, result: ControlResult, check: PlanCheck) -
         ("transaction", intent.tx_hash or intent.id) for intent in result.transactions
     )
     notes = (("outcome", result.outcome), *result.notes, *transaction_notes)
-    if check.expired:
+    if check.has_expired:
         reason = "it expired before its plan was ready"
         return ControlEnd(control_number, ControlState.EXPIRED, ControlCode.EXPIRED, reason, notes)
     if check.difference:

@@ -17,8 +17,8 @@ from agent.app.controls.queue import check_arguments, parse_kind, waiting_plan
 from agent.app.documents import fill, owner
 from agent.app.documents.owner import (
     ShownPlanDocument,
-    shown_document,
-    stored_document,
+    shown_plan_document,
+    stored_plan_document,
     with_document,
 )
 from agent.app.money import shutdown, transfers
@@ -115,13 +115,13 @@ def preview_control(
                     remedy="only trimtab run --send --offer offers plans",
                     code=ControlCode.NOT_WAITING,
                 )
-            return stored_document(offered_plan)
+            return stored_plan_document(offered_plan)
         preview = preview_with_agent(agent, kind, checked_arguments, transports)
         moves = format_moves(preview.plan, agent.portfolio)
         plan = with_document(preview.plan, preview.document, moves, now_s, secret)
         if not preview.refusal:
             store.controls.record_shown(plan)
-    return shown_document(plan, preview.document, moves, preview.refusal)
+    return shown_plan_document(plan, preview.document, moves, preview.refusal)
 
 
 def format_moves(plan: ShownPlan, portfolio: Portfolio) -> tuple[str, ...]:
@@ -143,7 +143,7 @@ def format_moves(plan: ShownPlan, portfolio: Portfolio) -> tuple[str, ...]:
     return tuple(moves)
 
 
-def _refusal(state: str, reason: str) -> str:
+def _refusal_reason(state: str, reason: str) -> str:
     """Return why there is nothing to confirm: the reason or the state; empty if it is planned."""
     if state == OutcomeKind.PLANNED.value:
         return ""
@@ -160,7 +160,7 @@ def preview_with_agent(
     match kind:
         case ControlKind.REBALANCE:
             outcome = agent.plan()
-            refusal = _refusal(outcome.kind.value, outcome.reason or "no plan")
+            refusal = _refusal_reason(outcome.kind.value, outcome.reason or "no plan")
             plan_document = agent.plan_document(outcome, send_allowed=False)
             return ControlPreview(shown_step(kind, outcome), plan_document, refusal)
         case ControlKind.INVEST:
@@ -168,19 +168,19 @@ def preview_with_agent(
         case ControlKind.WITHDRAW:
             withdrawal = withdraw_by_control(agent, arguments, send=False, confirm=lambda _: False)
             withdrawal_document = fill(owner.WithdrawalDocument, withdrawal, agent.portfolio)
-            refusal = _refusal(withdrawal.state, withdrawal.reason)
+            refusal = _refusal_reason(withdrawal.state, withdrawal.reason)
             return ControlPreview(
                 shown_withdrawal(arguments, withdrawal), withdrawal_document, refusal
             )
         case ControlKind.EDIT:
             edit_report = edit_by_control(agent, arguments, transports, confirm=None)
-            refusal = _refusal(edit_report.state, f"the config is {edit_report.state}")
+            refusal = _refusal_reason(edit_report.state, f"the config is {edit_report.state}")
             plan = shown_edit(arguments, edit_report)
             return ControlPreview(plan, editing.edit_document(edit_report), refusal)
         case ControlKind.STOP:
             shutdown_report = stop_by_control(agent, arguments, send=False, confirm=lambda _: False)
             shutdown_document = fill(owner.ShutdownDocument, shutdown_report, agent.portfolio)
-            refusal = _refusal(shutdown_report.state, shutdown_report.reason)
+            refusal = _refusal_reason(shutdown_report.state, shutdown_report.reason)
             return ControlPreview(
                 shown_stop(arguments, shutdown_report), shutdown_document, refusal
             )
@@ -188,8 +188,8 @@ def preview_with_agent(
 
 
 def _preview_investment(agent: Agent, arguments: ControlArguments) -> ControlPreview:
-    report = transfers.invest(agent, only=flow_numbers(arguments), confirm=lambda _: False)
-    document = transfers.investment_document(report, agent, sent=False)
+    report = transfers.invest(agent, transfer_ids=flow_numbers(arguments), confirm=lambda _: False)
+    document = transfers.investment_document(report, agent, is_sent=False)
     refusal = ""
     if report.outcome is None:
         refusal = "no new deposit was found"
@@ -213,21 +213,21 @@ def withdraw_by_control(
 ) -> WithdrawalReport:
     """Withdraw, or resume a withdrawal."""
     control = _as_control(arguments)
-    if (number := control.value("resume")) is not None:
+    if (number := control.argument("resume")) is not None:
         return transfers.resume(
             agent,
             int(number),
-            to=control.value("to"),
+            to=control.argument("to"),
             send=send,
             confirm=confirm,
             progress=progress,
         )
     return transfers.withdraw(
         agent,
-        control.value("amount") or "",
-        control.value("in"),
+        control.argument("amount") or "",
+        control.argument("in"),
         pro_rata=control.flag("pro-rata"),
-        to=control.value("to"),
+        to=control.argument("to"),
         send=send,
         confirm=confirm,
         progress=progress,
@@ -247,7 +247,7 @@ def stop_by_control(
     return shutdown.stop(
         agent,
         to_stable=control.flag("to-stable"),
-        send_to=control.value("send-to"),
+        send_to=control.argument("send-to"),
         send=send,
         confirm=confirm,
         progress=progress,
@@ -264,7 +264,10 @@ def edit_by_control(
     """Edit the config, unless the edit would permit more than before (Refused)."""
     control, path = _as_control(arguments), agent.context.loaded.path
     changes = parse_changes(
-        control.values("set"), control.values("target"), (), control.values("remove")
+        control.argument_values("set"),
+        control.argument_values("target"),
+        (),
+        control.argument_values("remove"),
     )
 
     def edit_text(text: str, edit_changes: ConfigChanges) -> str:
@@ -282,7 +285,7 @@ def edit_by_control(
     return editing.edit(
         path,
         partial(edit_text, edit_changes=changes),
-        in_rounds=control.flag("in-slices"),
+        in_slices=control.flag("in-slices"),
         sale_edit_text=partial(edit_text, edit_changes=sell_removed_assets(changes))
         if changes.removes
         else None,
@@ -306,13 +309,15 @@ def shown_step(
     exact_parts: ControlArguments = (),
 ) -> ShownPlan:
     """Return the binding parts of one step's plan."""
-    return ShownPlan(kind, arguments, (*_exact_parts(outcome), *exact_parts), _amounts([outcome]))
+    return ShownPlan(
+        kind, arguments, (*_exact_parts(outcome), *exact_parts), _plan_amounts([outcome])
+    )
 
 
 def shown_investment(arguments: ControlArguments, report: InvestmentReport) -> ShownPlan:
     """Return the binding parts of an investment: the deposits and their plan."""
-    deposits = tuple(("deposit", f"{flow.token} {flow.delta_raw}") for flow in report.deposits)
-    deposits_part = ("deposits", "; ".join(sorted(text for _, text in deposits)))
+    deposit_parts = tuple(("deposit", f"{flow.token} {flow.delta_raw}") for flow in report.deposits)
+    deposits_part = ("deposits", "; ".join(sorted(text for _, text in deposit_parts)))
     purchase = report.step_input.history.cash_flows.purchase
     exact_parts = (deposits_part, ("purchase", "" if purchase is None else purchase.id))
     if report.outcome is None:
@@ -323,7 +328,7 @@ def shown_investment(arguments: ControlArguments, report: InvestmentReport) -> S
 def shown_withdrawal(arguments: ControlArguments, report: WithdrawalReport) -> ShownPlan:
     """Return the binding parts of a withdrawal: payments, their address, and the sale before them."""
     tolerance_bps = TOLERANCE_BPS if _as_control(arguments).flag("pro-rata") else 0
-    payments = tuple(
+    payment_amounts = tuple(
         (
             f"pay{' native' if payment.native else ''} {payment.token}",
             payment.raw,
@@ -331,9 +336,11 @@ def shown_withdrawal(arguments: ControlArguments, report: WithdrawalReport) -> S
         )
         for payment in report.payments
     )
-    sale = () if report.sale is None else _amounts([report.sale])
+    sale_amounts = () if report.sale is None else _plan_amounts([report.sale])
     exact_parts = (("to", report.to or ""), ("sale", "no" if report.sale is None else "yes"))
-    return ShownPlan(ControlKind.WITHDRAW, arguments, exact_parts, (*sale, *payments))
+    return ShownPlan(
+        ControlKind.WITHDRAW, arguments, exact_parts, (*sale_amounts, *payment_amounts)
+    )
 
 
 def shown_stop(arguments: ControlArguments, report: ShutdownReport) -> ShownPlan:
@@ -341,7 +348,7 @@ def shown_stop(arguments: ControlArguments, report: ShutdownReport) -> ShownPlan
     It sells and pays everything, so the amounts are not fixed in advance.
     """
     exact_parts = (("to_stable", str(report.to_stable)), ("to", report.to or ""))
-    amounts = _amounts(report.sales, ANY_AMOUNT_BPS)
+    amounts = _plan_amounts(report.sales, ANY_AMOUNT_BPS)
     return ShownPlan(ControlKind.STOP, arguments, exact_parts, amounts)
 
 
@@ -355,7 +362,7 @@ def shown_edit(arguments: ControlArguments, report: EditReport) -> ShownPlan:
         ("next", "\n".join(report.following)),
     )
     transition_amounts = (
-        () if report.transition is None else _amounts([report.transition], ANY_AMOUNT_BPS)
+        () if report.transition is None else _plan_amounts([report.transition], ANY_AMOUNT_BPS)
     )
     return ShownPlan(ControlKind.EDIT, arguments, exact_parts, transition_amounts)
 
@@ -375,11 +382,11 @@ def _exact_parts(outcome: StepOutcome) -> ControlArguments:
         ("decision", type(outcome.decision).__name__),
         ("exit", outcome.decided.exit_token),
         ("order", outcome.decided.order),
-        ("delegate", "; ".join(repr(change) for change in delegate_changes)),
+        ("delegate", "; ".join(repr(action) for action in delegate_changes)),
     )
 
 
-def _amounts(
+def _plan_amounts(
     outcomes: Sequence[StepOutcome], tolerance_bps: int = TOLERANCE_BPS
 ) -> tuple[tuple[str, int, int], ...]:
     """Return (name, amount, tolerance) of everything that the plans move, summed by name."""
@@ -441,14 +448,16 @@ EXIT_KEYS = frozenset(ExitKeys.model_fields)
 TERMINAL_REMEDY = "change it at the terminal: trimtab edit"
 
 
-def require_no_widening(before: Config, after: Config, owner_config: Config | None = None) -> None:
+def require_no_widening(
+    config_before: Config, config_after: Config, owner_config: Config | None = None
+) -> None:
     """Raise Refused if the edited config may permit more than the present one (another address,
     contract, token, endpoint or key, a looser limit, or anything else outside the lists above), or
     may stop an exit. A key is exempt if its new value would be permitted as an edit of
     `owner_config`, the last config that the owner confirmed.
     """
-    owner_keys = None if owner_config is None else {*_widening_keys(owner_config, after)}
-    for key in _widening_keys(before, after):
+    owner_keys = None if owner_config is None else {*_widening_keys(owner_config, config_after)}
+    for key in _widening_keys(config_before, config_after):
         if owner_keys is not None and key not in owner_keys:
             continue
         verdict = Verdict("control_edit", key, "targets, triggers, limits of trades", False)
@@ -461,14 +470,14 @@ def require_no_widening(before: Config, after: Config, owner_config: Config | No
         )
 
 
-def _widening_keys(before: Config, after: Config) -> Iterator[str]:
+def _widening_keys(config_before: Config, config_after: Config) -> Iterator[str]:
     for key in Config.model_fields:
-        old_value, new_value = getattr(before, key), getattr(after, key)
+        old_value, new_value = getattr(config_before, key), getattr(config_after, key)
         if old_value == new_value:
             continue
         match key:
             case "portfolio":
-                yield from _portfolio_keys(before, after)
+                yield from _portfolio_keys(config_before, config_after)
             case "policy":
                 yield from _policy_keys(old_value, new_value)
             case "limits":
@@ -483,8 +492,8 @@ def _widening_keys(before: Config, after: Config) -> Iterator[str]:
                 yield key
 
 
-def _portfolio_keys(before: Config, after: Config) -> Iterator[str]:
-    old_portfolio, new_portfolio = before.portfolio, after.portfolio
+def _portfolio_keys(config_before: Config, config_after: Config) -> Iterator[str]:
+    old_portfolio, new_portfolio = config_before.portfolio, config_after.portfolio
     for key in type(old_portfolio).model_fields:
         if key == "assets" or getattr(old_portfolio, key) == getattr(new_portfolio, key):
             continue

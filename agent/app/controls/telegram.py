@@ -1,5 +1,5 @@
-"""The Telegram bot: long polling, commands of allowed private chats, one-time codes, and messages about
-plans that wait. It loads no key; its actions go through the queue of controls.
+"""The Telegram bot: long polling, commands of allowed private chats, one-time codes, and messages
+about plans that wait. It loads no key; its actions go through the queue of controls.
 
 https://core.telegram.org/bots/api (getUpdates, sendMessage, responses with parameters.retry_after).
 """
@@ -100,12 +100,12 @@ class TelegramBot:
     _reply_tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _read_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def run(self, started: Callable[[], None] = lambda: None) -> None:
-        """Poll and watch until cancelled; call `started` once Telegram has accepted the token.
+    async def run(self, on_started: Callable[[], None] = lambda: None) -> None:
+        """Poll and watch until cancelled; call `on_started` once Telegram has accepted the token.
         Raises ConfigError if it is refused.
         """
         await self._call_api(self.bot.initialize)
-        started()
+        on_started()
         tasks = [asyncio.create_task(self._poll()), asyncio.create_task(self._watch_store())]
         try:
             await asyncio.gather(*tasks)
@@ -138,7 +138,7 @@ class TelegramBot:
                 await self._send_offer()
                 await self._report_ended_controls()
             except TrimtabError as error:
-                log.error("%s", self.redactor.clean(str(error)))
+                log.error("%s", self.redactor.redact(str(error)))
 
     async def _handle(self, update: Update) -> None:
         message = update.message
@@ -151,12 +151,12 @@ class TelegramBot:
         if (reason := self._refusal(message)) is not None:
             await self._send(chat.id, f"Not done: {reason}")
             return
-        reply = asyncio.create_task(self._reply(chat.id, message))
+        reply_task = asyncio.create_task(self._reply(chat.id, message))
         if (message.text or "").startswith(CHAIN_COMMANDS):  # a pause must not wait behind it
-            self._reply_tasks.add(reply)
-            reply.add_done_callback(self._reply_tasks.discard)
+            self._reply_tasks.add(reply_task)
+            reply_task.add_done_callback(self._reply_tasks.discard)
         else:
-            await reply
+            await reply_task
 
     def _refusal(self, message: Message) -> str | None:
         """Return why a message of an allowed chat is no command of its owner; None if it is one."""
@@ -187,32 +187,34 @@ class TelegramBot:
             )
         return None
 
-    async def _reply(self, chat: int, message: Message) -> None:
+    async def _reply(self, chat_id: int, message: Message) -> None:
         try:
-            answer = await self._answer(chat, message)
+            answer = await self._answer(chat_id, message)
         except TrimtabError as error:
-            answer = f"Not done: {self.redactor.clean(error.message)}"
+            answer = f"Not done: {self.redactor.redact(error.message)}"
             if error.remedy:
-                answer += f"\n{self.redactor.clean(error.remedy)}"
-        await self._send(chat, answer)
+                answer += f"\n{self.redactor.redact(error.remedy)}"
+        await self._send(chat_id, answer)
 
-    async def _answer(self, chat: int, message: Message) -> str:
+    async def _answer(self, chat_id: int, message: Message) -> str:
         command, *arguments = (message.text or "").split()
         match command.partition("@")[0].lower(), arguments:
             case "/status", []:
                 return messages.status_text(await self._read_document(self.actions.status))
             case "/plan", []:
-                return self._plan_with_code(chat, await self._read_document(self.actions.plan))
+                return self._plan_with_code(chat_id, await self._read_document(self.actions.plan))
             case "/pause", []:
-                await self._submit(chat, ControlKind.PAUSE, "")
+                await self._submit(chat_id, ControlKind.PAUSE, "")
                 return "Paused: nothing is sent until /resume."
             case "/resume", []:
-                code = self._new_code(chat, ControlKind.RESUME, "")
+                code = self._new_code(chat_id, ControlKind.RESUME, "")
                 return f"To resume sending: /resume {code} within {self._code_lifetime()}"
             case "/resume", [code]:
-                return await self._redeem(chat, code, (ControlKind.RESUME,))
+                return await self._redeem(chat_id, code, (ControlKind.RESUME,))
             case "/confirm", [code]:
-                return await self._redeem(chat, code, (ControlKind.CONFIRM, ControlKind.REBALANCE))
+                return await self._redeem(
+                    chat_id, code, (ControlKind.CONFIRM, ControlKind.REBALANCE)
+                )
             case _:
                 return messages.HELP_TEXT
 
@@ -221,11 +223,13 @@ class TelegramBot:
         async with self._read_lock:
             return await asyncio.to_thread(action)
 
-    def _plan_with_code(self, chat: int, plan_document: dict[str, Any]) -> str:
+    def _plan_with_code(self, chat_id: int, plan_document: dict[str, Any]) -> str:
         text = messages.plan_text(plan_document)
         if not plan_document["plan_hash"]:
             return text
-        code = self._new_code(chat, ControlKind(plan_document["kind"]), plan_document["plan_hash"])
+        code = self._new_code(
+            chat_id, ControlKind(plan_document["kind"]), plan_document["plan_hash"]
+        )
         text += f"\nTo carry it out: /confirm {code} within {self._code_lifetime()}"
         if self.table.dashboard is None:
             return text
@@ -236,38 +240,39 @@ class TelegramBot:
     def _code_lifetime(self) -> str:
         return f"{self.table.code_ttl / 60:g} minutes"
 
-    def _new_code(self, chat: int, kind: ControlKind, plan_hash: str) -> str:
+    def _new_code(self, chat_id: int, kind: ControlKind, plan_hash: str) -> str:
         code = f"{secrets.randbelow(10**CODE_DIGITS):0{CODE_DIGITS}d}"
         now_s = int(self.now())
         phone_code = PhoneCode(
-            chat, self._digest(chat, code), kind.value, plan_hash, now_s + self.table.code_ttl
+            chat_id, self._digest(chat_id, code), kind.value, plan_hash, now_s + self.table.code_ttl
         )
         self.store.telegram_bot.open_code(phone_code, now_s)
         return code
 
-    def _digest(self, chat: int, code: str) -> str:
-        code_text = f"trimtab phone code 1 {chat} {code}".encode()
+    def _digest(self, chat_id: int, code: str) -> str:
+        code_text = f"trimtab phone code 1 {chat_id} {code}".encode()
         return hmac.new(self.secret, code_text, hashlib.sha256).hexdigest()
 
-    async def _redeem(self, chat: int, code: str, kinds: tuple[ControlKind, ...]) -> str:
-        digest = self._digest(chat, code) if code.isascii() and code.isdecimal() else ""
-        phone_code = self.store.telegram_bot.use_code(chat, digest, int(self.now()))
+    async def _redeem(self, chat_id: int, code: str, kinds: tuple[ControlKind, ...]) -> str:
+        digest = self._digest(chat_id, code) if code.isascii() and code.isdecimal() else ""
+        phone_code = self.store.telegram_bot.use_code(chat_id, digest, int(self.now()))
         if phone_code is None or ControlKind(phone_code.kind) not in kinds:
             return "Not done: the code is wrong, used or expired. /plan or /resume makes a new one."
-        await self._submit(chat, ControlKind(phone_code.kind), phone_code.plan_hash)
+        await self._submit(chat_id, ControlKind(phone_code.kind), phone_code.plan_hash)
         return "Queued for trimtab run --send. The result will be reported here."
 
-    async def _submit(self, chat: int, kind: ControlKind, plan_hash: str) -> None:
-        await asyncio.to_thread(self.actions.submit, kind, plan_hash, requester_name(chat))
+    async def _submit(self, chat_id: int, kind: ControlKind, plan_hash: str) -> None:
+        await asyncio.to_thread(self.actions.submit, kind, plan_hash, requester_name(chat_id))
 
     async def _send_offer(self) -> None:
         offer = self.store.controls.waiting()
         if offer is None or not self.store.telegram_bot.take_offer(offer.hash):
             return
         plan_document = await self._read_document(self.actions.plan)
-        for chat in self.table.chats:
+        for chat_id in self.table.chats:
             await self._send(
-                chat, f"A plan is waiting for you.\n{self._plan_with_code(chat, plan_document)}"
+                chat_id,
+                f"A plan is waiting for you.\n{self._plan_with_code(chat_id, plan_document)}",
             )
 
     async def _report_ended_controls(self) -> None:
@@ -275,37 +280,37 @@ class TelegramBot:
             if not self.store.telegram_bot.take_line(event.number):
                 continue
             if event.origin == ControlOrigin.TELEGRAM.value and event.state in REPORTED_STATES:
-                for chat in self.table.chats:
+                for chat_id in self.table.chats:
                     if (
-                        event.asked_by == requester_name(chat)
+                        event.asked_by == requester_name(chat_id)
                         and event.kind != ControlKind.PAUSE.value
                     ):
-                        await self._send(chat, messages.ended_text(event))
+                        await self._send(chat_id, messages.control_end_text(event))
 
-    async def _report_stranger(self, chat: int) -> None:
+    async def _report_stranger(self, chat_id: int) -> None:
         """Report the number of an unknown chat to the allowed chats; its sender gets no answer."""
         now_s = self.now()
         self._strangers = {
-            stranger: seen_s
-            for stranger, seen_s in self._strangers.items()
+            stranger_id: seen_s
+            for stranger_id, seen_s in self._strangers.items()
             if now_s - seen_s < STRANGER_WINDOW_S
         }
-        if chat in self._strangers or len(self._strangers) >= MAX_REPORTED_STRANGERS:
+        if chat_id in self._strangers or len(self._strangers) >= MAX_REPORTED_STRANGERS:
             return
-        self._strangers[chat] = now_s
-        log.warning("ignored a message from chat %d", chat)
-        for allowed_chat in self.table.chats:
-            await self._send(allowed_chat, f"Ignored a message from unknown chat {chat}.")
+        self._strangers[chat_id] = now_s
+        log.warning("ignored a message from chat %d", chat_id)
+        for allowed_chat_id in self.table.chats:
+            await self._send(allowed_chat_id, f"Ignored a message from unknown chat {chat_id}.")
 
-    async def _send(self, chat: int, text: str) -> None:
+    async def _send(self, chat_id: int, text: str) -> None:
         with suppress(_UnsentError):
             await self._call_api(
-                lambda: self.bot.send_message(chat, text[:MAX_MESSAGE_LENGTH]), is_send=True
+                lambda: self.bot.send_message(chat_id, text[:MAX_MESSAGE_LENGTH]), is_send=True
             )
 
     async def _call_api(self, call: Callable[[], Awaitable[T]], *, is_send: bool = False) -> T:
-        """Return the answer of the Bot API; wait out failures. A message that may have arrived is not
-        sent again (_UnsentError). Raises ConfigError if the token is refused.
+        """Return the answer of the Bot API; wait out failures. A message that may have arrived is
+        not sent again (_UnsentError). Raises ConfigError if the token is refused.
         """
         from telegram import error as telegram_error
 
@@ -352,9 +357,9 @@ def _forbids_resend(error: NetworkError) -> bool:
     return isinstance(error, BadRequest | TimedOut) or error.__cause__ is not None
 
 
-def requester_name(chat: int) -> str:
-    """Return a chat's name as a requester."""
-    return f"telegram {chat}"
+def requester_name(chat_id: int) -> str:
+    """Return the name under which a chat requests controls."""
+    return f"telegram {chat_id}"
 
 
 class QueueActions:
@@ -428,7 +433,7 @@ def open_bot(config: ConfigSource) -> Iterator[TelegramBot]:
         yield TelegramBot(table, store, actions, secret, bot, redactor, link_key(loaded))
 
 
-def serve_telegram(config: ConfigSource, started: Callable[[], None] = lambda: None) -> None:
-    """Run the bot until interrupted; call `started` after its checks."""
+def serve_telegram(config: ConfigSource, on_started: Callable[[], None] = lambda: None) -> None:
+    """Run the bot until interrupted; call `on_started` after its checks."""
     with open_bot(config) as bot:
-        asyncio.run(bot.run(started))
+        asyncio.run(bot.run(on_started))

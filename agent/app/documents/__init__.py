@@ -32,7 +32,7 @@ class ConvertedBy:
 
 
 @dataclass(frozen=True, slots=True)
-class Of:
+class FromAttributes:
     """Paths of the attributes that a field shows, if their names differ from the field's."""
 
     paths: tuple[str, ...]
@@ -44,8 +44,8 @@ class Of:
 def fill(
     document_type: type[T], source: object, portfolio: Any = None, /, **given_fields: object
 ) -> T:
-    """Return a document of type `document_type`. A field's value comes from `given_fields`, else from
-    the attribute of `source` with the field's name, converted.
+    """Return a document of type `document_type`. A field's value comes from `given_fields`, else
+    from the attribute of `source` with the field's name, converted.
 
     `portfolio` provides token names and the numeraire of values. Optional keys come from
     `given_fields` only. Nothing is validated: a report of a completed action must not fail.
@@ -73,7 +73,7 @@ def _fields(
             (
                 annotation.paths
                 for annotation in getattr(hint, "__metadata__", ())
-                if isinstance(annotation, Of)
+                if isinstance(annotation, FromAttributes)
             ),
             (field,),
         )
@@ -100,14 +100,18 @@ def _conversion(hint: Any) -> Conversion:
     ]
     if get_origin(hint) is list:
         return lambda values, portfolio: [item_conversions[0](value, portfolio) for value in values]
-    return item_conversions[0] if item_conversions and get_origin(hint) is not dict else _plain
+    return (
+        item_conversions[0]
+        if item_conversions and get_origin(hint) is not dict
+        else _enum_value_or_same
+    )
 
 
-def _plain(value: Any, _: Any) -> object:
+def _enum_value_or_same(value: Any, _: Any) -> object:
     return value.value if isinstance(value, Enum) else value
 
 
-def money(value: Fraction, portfolio: Any) -> str:
+def money_text(value: Fraction, portfolio: Any) -> str:
     """Return a value as a decimal string of numeraire coins."""
     return value_text(value, portfolio.numeraire.decimals)
 
@@ -127,21 +131,25 @@ Raw = Annotated[str, Field(pattern=r"^-?[0-9]+$"), ConvertedBy(lambda raw, _: st
 RoundedRaw = Annotated[Raw, ConvertedBy(lambda value, _: str(round(value)))]
 Decimal = Annotated[str, Field(pattern=r"^-?[0-9]+(\.[0-9]+)?$")]
 """A price, amount or ratio as text, without exponent."""
-Money = Annotated[str, Field(pattern=r"^-?[0-9]+(\.[0-9]+)?$"), ConvertedBy(money)]
+Money = Annotated[str, Field(pattern=r"^-?[0-9]+(\.[0-9]+)?$"), ConvertedBy(money_text)]
 """A value in the numeraire, as text."""
 Number = Annotated[float, ConvertedBy(lambda value, _: float(value))]
 Time = Annotated[str, ConvertedBy(lambda seconds, _: utc_text(seconds))]
 Symbol = Annotated[str, ConvertedBy(lambda token, portfolio: portfolio.token(token).label)]
 """Display name of a token, from its address."""
 Address = Annotated[str, Field(pattern=r"^0x[0-9a-fA-F]{40}$")]
-TokenSymbol = Annotated[Symbol, Of("token")]
-TokenAddress = Annotated[str, Field(pattern=r"^(native|0x[0-9a-fA-F]{40})$"), Of("token")]
+TokenSymbol = Annotated[Symbol, FromAttributes("token")]
+TokenAddress = Annotated[
+    str, Field(pattern=r"^(native|0x[0-9a-fA-F]{40})$"), FromAttributes("token")
+]
 Amount = Annotated[
     Decimal,
     ConvertedBy(
-        lambda holding, portfolio: decimal_text(holding[0], portfolio.token(holding[1]).decimals)
+        lambda raw_and_token, portfolio: decimal_text(
+            raw_and_token[0], portfolio.token(raw_and_token[1]).decimals
+        )
     ),
-    Of("raw", "token"),
+    FromAttributes("raw", "token"),
 ]
 """Whole coins, from base units and token."""
 Hash = Annotated[str, Field(pattern=r"^0x[0-9a-f]{64}$")]

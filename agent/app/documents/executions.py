@@ -6,7 +6,16 @@ from typing import Annotated, Any
 
 from typing_extensions import TypedDict
 
-from agent.app.documents import ConvertedBy, Money, Of, RoundedRaw, Time, fill, one_of, utc_text
+from agent.app.documents import (
+    ConvertedBy,
+    FromAttributes,
+    Money,
+    RoundedRaw,
+    Time,
+    fill,
+    one_of,
+    utc_text,
+)
 from agent.model import PurchaseProgress, StepInput
 from agent.policy.decision import DecisionResult
 from agent.store.executions import PastExecution
@@ -16,41 +25,41 @@ class ProgressDocument(TypedDict):
     """Progress of an execution, at its initial prices."""
 
     id: str
-    style: Annotated[str, Of("terms.style")]
+    style: Annotated[str, FromAttributes("terms.style")]
     purchase: str | None
-    began: Annotated[Time, Of("terms.began_s")]
-    expires: Annotated[Time, Of("terms.expires_s")]
-    rounds_done: Annotated[int, Of("done")]
-    rounds_about: Annotated[int, Of("terms.parts")]
-    next: Annotated[Time, Of("next_s")]
-    wish: Annotated[Money, Of("terms.wish")]
+    began: Annotated[Time, FromAttributes("terms.began_s")]
+    expires: Annotated[Time, FromAttributes("terms.expires_s")]
+    rounds_done: Annotated[int, FromAttributes("done")]
+    rounds_about: Annotated[int, FromAttributes("terms.parts")]
+    next: Annotated[Time, FromAttributes("next_s")]
+    wish: Annotated[Money, FromAttributes("terms.wish")]
     moved: Money
     spent: Money
-    budget: Annotated[Money | None, Of("terms.budget")]
+    budget: Annotated[Money | None, FromAttributes("terms.budget")]
 
 
-class CorrectionDocument(TypedDict):
+class GradualExecutionDocument(TypedDict):
     """An execution, under way or ended; values in numeraire base units."""
 
-    id: Annotated[str, Of("progress.id")]
-    style: Annotated[str, one_of("rounds", "twap", "limit"), Of("progress.terms.style")]
+    id: Annotated[str, FromAttributes("progress.id")]
+    style: Annotated[str, one_of("rounds", "twap", "limit"), FromAttributes("progress.terms.style")]
     state: Annotated[str, one_of("open", "ended", "cancelled")]
     why: str
-    began: Annotated[Time, Of("progress.terms.began_s")]
-    expires: Annotated[Time, Of("progress.terms.expires_s")]
-    rounds_done: Annotated[int, Of("progress.done")]
-    rounds_about: Annotated[int, Of("progress.terms.parts")]
+    began: Annotated[Time, FromAttributes("progress.terms.began_s")]
+    expires: Annotated[Time, FromAttributes("progress.terms.expires_s")]
+    rounds_done: Annotated[int, FromAttributes("progress.done")]
+    rounds_about: Annotated[int, FromAttributes("progress.terms.parts")]
     next: str | None
-    wish_raw: Annotated[RoundedRaw, Of("progress.terms.wish")]
-    moved_raw: Annotated[RoundedRaw, Of("progress.moved")]
-    spent_raw: Annotated[RoundedRaw, Of("progress.spent")]
-    budget_raw: Annotated[RoundedRaw | None, Of("progress.terms.budget")]
+    wish_raw: Annotated[RoundedRaw, FromAttributes("progress.terms.wish")]
+    moved_raw: Annotated[RoundedRaw, FromAttributes("progress.moved")]
+    spent_raw: Annotated[RoundedRaw, FromAttributes("progress.spent")]
+    budget_raw: Annotated[RoundedRaw | None, FromAttributes("progress.terms.budget")]
 
 
-def correction_document(past_execution: PastExecution[Any]) -> CorrectionDocument:
+def gradual_execution_document(past_execution: PastExecution[Any]) -> GradualExecutionDocument:
     """Return the document of an execution."""
     next_time = utc_text(past_execution.progress.next_s) if past_execution.state == "open" else None
-    return fill(CorrectionDocument, past_execution, next=next_time)
+    return fill(GradualExecutionDocument, past_execution, next=next_time)
 
 
 def purchase_progress(purchase: PurchaseProgress, portfolio: Any) -> ProgressDocument:
@@ -59,7 +68,7 @@ def purchase_progress(purchase: PurchaseProgress, portfolio: Any) -> ProgressDoc
     return fill(ProgressDocument, purchase, portfolio, purchase=purchase_kind)
 
 
-def _progress(
+def _open_execution_progress(
     step_and_decision: tuple[StepInput, DecisionResult], portfolio: Any
 ) -> ProgressDocument | None:
     step, decision_result = step_and_decision
@@ -72,6 +81,8 @@ def _progress(
 
 
 OpenExecutionProgress = Annotated[
-    ProgressDocument | None, ConvertedBy(_progress), Of("step_input", "decided")
+    ProgressDocument | None,
+    ConvertedBy(_open_execution_progress),
+    FromAttributes("step_input", "decided"),
 ]
 """Progress of the execution that the decision does not end."""

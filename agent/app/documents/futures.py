@@ -14,12 +14,12 @@ from agent.app.documents import (
     Address,
     ConvertedBy,
     Decimal,
+    FromAttributes,
     Money,
-    Of,
     Raw,
     TokenSymbol,
     fill,
-    money,
+    money_text,
     one_of,
 )
 from agent.app.documents.futures_report import FuturesReport, futures_report
@@ -77,7 +77,7 @@ FuturesPositionsDocument = TypedDict("FuturesPositionsDocument", {
 })  # fmt: skip
 """Open positions. `unknown` is the reason if the account is unknown; `positions` is then empty."""
 LimitDocument = TypedDict("LimitDocument", {
-    "limit": str, "measured": str, "allowed": str, "broken": Annotated[bool, Of("is_broken")],
+    "limit": str, "measured": str, "allowed": str, "broken": Annotated[bool, FromAttributes("is_broken")],
 })  # fmt: skip
 FuturesOrderDocument = TypedDict("FuturesOrderDocument", {
     "market": str, "symbol": str, "side": OrderSide, "size": Decimal, "size_raw": Raw,
@@ -133,13 +133,13 @@ HedgeComparisonDocument = TypedDict("HedgeComparisonDocument", {
     "hedge_capital": Money, "hedge_cost": Money, "margin": Money, "days": Annotated[
         Decimal,
         ConvertedBy(lambda horizon_s, _: value_text(Fraction(horizon_s, DAY_S), 0, RATIO_PLACES)),
-        Of("horizon_s"),
+        FromAttributes("horizon_s"),
     ],
     "choice": Annotated[
         str,
         one_of("sell", "hedge"),
         ConvertedBy(lambda is_hedged, _: "hedge" if is_hedged else "sell"),
-        Of("is_hedged"),
+        FromAttributes("is_hedged"),
     ],
     "reason": str,
 })  # fmt: skip
@@ -199,12 +199,14 @@ def _account_keys(report: FuturesReport) -> _AccountKeys:
 def positions_document(report: FuturesReport) -> FuturesPositionsDocument:
     """Return the document of the open positions."""
     account, now_s = report.account, report.step.snapshot.head.timestamp_s
-    rows = []
+    position_documents = []
     if account is not None:
-        rows = [_position_row(account, position, now_s) for position in account.positions]
+        position_documents = [
+            _position_document(account, position, now_s) for position in account.positions
+        ]
     return {
         **_account_keys(report),
-        "positions": rows,
+        "positions": position_documents,
     }
 
 
@@ -213,7 +215,7 @@ def margin_document(report: FuturesReport) -> MarginDocument:
     account = report.account
     return {
         **_account_keys(report),
-        "margin": None if account is None else _margin_figures(account, report),
+        "margin": None if account is None else _margin_figures_document(account, report),
         "limits": [fill(LimitDocument, check) for check in report.limit_checks],
         "plan": None
         if account is None or report.plan is None
@@ -231,15 +233,15 @@ def funding_document(
     """
     account, portfolio = report.account, report.step.portfolio
     today_s = report.step.snapshot.head.timestamp_s // DAY_S * DAY_S
-    paid_today = {
+    paid_by_market = {
         funding_day.market: funding_day.paid
         for funding_day in recorded_days
         if funding_day.day_s == today_s
     }
     markets: list[MarketFundingDocument] = [
         {
-            **_market_funding(account, market),
-            "today": money(paid_today.get(market.market, Fraction(0)), portfolio),
+            **_market_funding_document(account, market),
+            "today": money_text(paid_by_market.get(market.market, Fraction(0)), portfolio),
         }
         for market in (() if account is None else account.markets)
         if account is not None
@@ -257,7 +259,7 @@ def funding_document(
         "days": FUNDING_DAYS,
         "markets": markets,
         "pending": _quote_text(account, pending_raw),
-        "today": money(sum(paid_today.values(), Fraction(0)), portfolio),
+        "today": money_text(sum(paid_by_market.values(), Fraction(0)), portfolio),
         "daily": _quote_text(account, daily_raw),
         "expected": _quote_text(account, FUNDING_DAYS * daily_raw),
         "recorded": [
@@ -478,7 +480,7 @@ def optional_comparisons(outcome: StepOutcome) -> dict[str, list[HedgeComparison
     return {"comparisons": documents} if documents else {}
 
 
-def _position_row(
+def _position_document(
     account: MarginAccount, position: Position, now_s: int
 ) -> FuturesPositionDocument:
     market = account.market(position.market)
@@ -492,7 +494,7 @@ def _position_row(
         "size": decimal_text(position.size_raw, market.size_decimals),
         "size_raw": str(position.size_raw),
         "notional": _quote_text(account, Fraction(value_raw)),
-        "entry": _price_text(account, market, position.entry),
+        "entry": _price_text(account, market, position.entry_price),
         "mark": _price_text(account, market, market.mark),
         "index": _price_text(account, market, market.index),
         "index_age_s": now_s - market.index_s,
@@ -505,23 +507,25 @@ def _position_row(
     }
 
 
-def _margin_figures(account: MarginAccount, report: FuturesReport) -> MarginFiguresDocument:
-    def amount(raw: int) -> str:
+def _margin_figures_document(
+    account: MarginAccount, report: FuturesReport
+) -> MarginFiguresDocument:
+    def quote_text(raw: int) -> str:
         return _quote_text(account, Fraction(raw))
 
     return {
-        "collateral": amount(account.collateral_raw),
-        "realised": amount(account.realised_raw),
-        "unrealised": amount(margin.unrealised_raw(account)),
-        "funding_pending": amount(margin.funding_pending_raw(account)),
-        "value": amount(margin.account_value_raw(account)),
-        "free": amount(margin.free_raw(account)),
+        "collateral": quote_text(account.collateral_raw),
+        "realised": quote_text(account.realised_raw),
+        "unrealised": quote_text(margin.unrealised_raw(account)),
+        "funding_pending": quote_text(margin.funding_pending_raw(account)),
+        "value": quote_text(margin.account_value_raw(account)),
+        "free": quote_text(margin.free_margin_raw(account)),
         "utilisation": ratio_text(margin.utilisation(account)),
         "leverage": ratio_text(margin.leverage(account)),
-        "initial": amount(margin.initial_raw(account)),
-        "maintenance": amount(margin.maintenance_raw(account)),
-        "gross": amount(margin.gross_notional_raw(account)),
-        "net": amount(margin.net_notional_raw(account)),
+        "initial": quote_text(margin.initial_margin_raw(account)),
+        "maintenance": quote_text(margin.maintenance_margin_raw(account)),
+        "gross": quote_text(margin.gross_notional_raw(account)),
+        "net": quote_text(margin.net_notional_raw(account)),
         "spot_value": None
         if report.spot_value is None
         else _quote_text(account, report.spot_value),
@@ -540,13 +544,13 @@ def _plan_document(
         "top_up_raw": str(plan.top_up_raw),
         "reducing": plan.is_reducing,
         "emergency": plan.is_emergency,
-        "orders": [_order_row(account, order) for order in plan.orders],
+        "orders": [_order_document(account, order) for order in plan.orders],
         "refused": list(plan.refused),
         "held": hold_reason,
     }
 
 
-def _order_row(account: MarginAccount, order: PerpOrder) -> FuturesOrderDocument:
+def _order_document(account: MarginAccount, order: PerpOrder) -> FuturesOrderDocument:
     market = account.market(order.market)
     return {
         "market": market.market,
@@ -561,7 +565,7 @@ def _order_row(account: MarginAccount, order: PerpOrder) -> FuturesOrderDocument
     }
 
 
-def _market_funding(account: MarginAccount, market: PerpMarket) -> MarketFundingDocument:
+def _market_funding_document(account: MarginAccount, market: PerpMarket) -> MarketFundingDocument:
     pending_raw = sum(
         position.funding_pending_raw
         for position in account.positions

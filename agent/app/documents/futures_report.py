@@ -42,10 +42,10 @@ class FuturesReport:
 def futures_report(step: StepInput, drifts: Sequence[AssetDrift]) -> FuturesReport | None:
     """Return the futures of a step together with its spot portfolio; None without futures."""
     policy = futures_policy(step)
-    return None if policy is None else report_of(step, policy, drifts)
+    return None if policy is None else build_futures_report(step, policy, drifts)
 
 
-def report_of(
+def build_futures_report(
     step: StepInput, policy: FuturesPolicy, drifts: Sequence[AssetDrift]
 ) -> FuturesReport:
     """Return the futures report. Its plan includes the deposits that the step may make, and orders

@@ -19,10 +19,10 @@ from agent.app.documents import (
     Amount,
     ConvertedBy,
     Decimal,
+    FromAttributes,
     Hash,
     Money,
     Number,
-    Of,
     Raw,
     TokenAddress,
     TokenSymbol,
@@ -34,18 +34,18 @@ from agent.app.documents.executions import ProgressDocument, purchase_progress
 from agent.app.documents.futures import FundingDocument, FuturesPositionsDocument, MarginDocument
 from agent.app.documents.plans import (
     TO_TRANSFERS,
-    Block,
+    BlockNumber,
     EndpointDocument,
     LivePlanDocument,
     OutcomeDocument,
     PlanDocument,
     RebalanceDocument,
-    SentDocument,
+    SentTransactionDocument,
     TransferDocument,
     VerdictDocument,
     plan_document,
 )
-from agent.app.documents.status import LeastTotalDocument, StatusDocument
+from agent.app.documents.status import MinimumTotalDocument, StatusDocument
 from agent.app.withdrawal_run import format_parts
 from agent.model import ControlKind, ControlOrigin, ControlRecord, ControlState, ShownPlan
 from agent.policy.cash_flows.cash_limit import unused_text
@@ -59,44 +59,50 @@ HANDED_OVER_ADVICE = (
 UnusedCash = Annotated[
     str,
     ConvertedBy(lambda step, _: unused_text(step.portfolio, step.history.cash_flows)),
-    Of("step_input"),
+    FromAttributes("step_input"),
 ]
 """The numeraire above portfolio.use_cash; empty without that limit."""
-PartsDocument = TypedDict(
-    "PartsDocument", {"count": int, "done": int, "next_s": int, "until_s": int, "words": str}
+WithdrawalPartsDocument = TypedDict(
+    "WithdrawalPartsDocument",
+    {"count": int, "done": int, "next_s": int, "until_s": int, "words": str},
 )
 """Progress of a withdrawal in parts; times in chain seconds."""
-TO_PARTS = ConvertedBy(lambda parts, _: fill(PartsDocument, parts, words=format_parts(parts)))
+TO_PARTS = ConvertedBy(
+    lambda parts, _: fill(WithdrawalPartsDocument, parts, words=format_parts(parts))
+)
 PaymentDocument = TypedDict("PaymentDocument", {
     "symbol": TokenSymbol, "address": TokenAddress, "raw": Raw, "amount": Amount, "native": bool,
 })  # fmt: skip
 WithdrawalDocument = TypedDict("WithdrawalDocument", {
     "state": str, "reason": str, "request": int | None, "to": Address | None,
     "payments": list[PaymentDocument], "sale": OutcomeDocument | None,
-    "verdicts": list[VerdictDocument], "remedies": list[str], "transactions": list[SentDocument],
-    "excluded": UnusedCash, "block": Block,
+    "verdicts": list[VerdictDocument], "remedies": list[str], "transactions": list[SentTransactionDocument],
+    "excluded": UnusedCash, "block": BlockNumber,
 })  # fmt: skip
 """A withdrawal; `sale` precedes the payments, None if the balance suffices."""
-RequestDocument = TypedDict("RequestDocument", {
-    "number": Annotated[int, Of("id")], "state": str, "to": Address | None,
+WithdrawalRequestDocument = TypedDict("WithdrawalRequestDocument", {
+    "number": Annotated[int, FromAttributes("id")], "state": str, "to": Address | None,
     "payments": list[PaymentDocument], "asked_s": int,
-    "parts": Annotated[PartsDocument, TO_PARTS] | None,
+    "parts": Annotated[WithdrawalPartsDocument, TO_PARTS] | None,
 })  # fmt: skip
 
 
 InvestmentDocument = TypedDict("InvestmentDocument", {
-    "wallet": Address, "chain_id": Annotated[int, Of("step_input.snapshot.head.chain_id")],
-    "came": Annotated[list[TransferDocument], TO_TRANSFERS, Of("step_input", "deposits")],
-    "left": Annotated[list[TransferDocument], TO_TRANSFERS, Of("step_input", "uninvested")],
-    "told": Annotated[bool, Of("is_recorded")], "outcome": str,
-    "purchase": Annotated[ProgressDocument | None, ConvertedBy(purchase_progress), Of("open_top_up")],
+    "wallet": Address, "chain_id": Annotated[int, FromAttributes("step_input.snapshot.head.chain_id")],
+    "came": Annotated[list[TransferDocument], TO_TRANSFERS, FromAttributes("step_input", "deposits")],
+    "left": Annotated[list[TransferDocument], TO_TRANSFERS, FromAttributes("step_input", "uninvested")],
+    "told": Annotated[bool, FromAttributes("is_recorded")], "outcome": str,
+    "purchase": Annotated[ProgressDocument | None, ConvertedBy(purchase_progress), FromAttributes("open_top_up")],
     "reason": str,
-    "plan": RebalanceDocument | PlanDocument | None, "transactions": list[SentDocument],
+    "plan": RebalanceDocument | PlanDocument | None, "transactions": list[SentTransactionDocument],
 })  # fmt: skip
+"""Deposits to invest (`came`) and not to invest (`left`), and the plan; `told` is True once they are
+recorded as deposits.
+"""
 
 
 AllowanceDocument = TypedDict("AllowanceDocument", {
-    "token": Address, "symbol": Annotated[str, Of("label")], "spender": Address, "holder": str,
+    "token": Address, "symbol": Annotated[str, FromAttributes("label")], "spender": Address, "holder": str,
 })  # fmt: skip
 
 
@@ -108,13 +114,13 @@ class OpenAllowanceDocument(AllowanceDocument):
 
 RevocationDocument = TypedDict("RevocationDocument", {
     "state": str, "reason": str, "allowances": list[OpenAllowanceDocument],
-    "transactions": list[SentDocument],
+    "transactions": list[SentTransactionDocument],
 })  # fmt: skip
 
 
-class ExposedDocument(TypedDict):
-    cancel: Annotated[list[SentDocument], Of("waiting")]
-    revoke: Annotated[list[AllowanceDocument], Of("allowed")]
+class CancelAndRevokeDocument(TypedDict):
+    cancel: Annotated[list[SentTransactionDocument], FromAttributes("pending_intents")]
+    revoke: Annotated[list[AllowanceDocument], FromAttributes("open_allowances")]
 
 
 PauseDocument = TypedDict("PauseDocument", {
@@ -125,8 +131,8 @@ beside it is used instead.
 """
 HardPauseDocument = TypedDict("HardPauseDocument", {
     "paused": bool, "hard": bool, "reason": str, "outcome": str, "told": str,
-    "cancel": list[SentDocument], "revoke": list[AllowanceDocument],
-    "transactions": list[SentDocument],
+    "cancel": list[SentTransactionDocument], "revoke": list[AllowanceDocument],
+    "transactions": list[SentTransactionDocument],
 })  # fmt: skip
 """A hard pause; `outcome`: planned, declined, clear (nothing left), done, failed, or handed over to
 a running agent."""
@@ -135,11 +141,11 @@ a running agent."""
 TO_FIRST_PLAN = ConvertedBy(lambda outcomes, _: plan_document(outcomes[0]) if outcomes else None)
 ShutdownDocument = TypedDict("ShutdownDocument", {
     "state": str, "reason": str, "to_stable": bool, "to": Address | None,
-    "cancel": Annotated[list[SentDocument], Of("waiting")],
-    "revoke": Annotated[list[AllowanceDocument], Of("allowed")],
-    "sale": Annotated[PlanDocument | None, TO_FIRST_PLAN, Of("sales")], "sales": list[OutcomeDocument],
+    "cancel": Annotated[list[SentTransactionDocument], FromAttributes("pending_intents")],
+    "revoke": Annotated[list[AllowanceDocument], FromAttributes("open_allowances")],
+    "sale": Annotated[PlanDocument | None, TO_FIRST_PLAN, FromAttributes("sales")], "sales": list[OutcomeDocument],
     "payments": list[PaymentDocument], "verdicts": list[VerdictDocument], "remedies": list[str],
-    "transactions": list[SentDocument], "left": list[str], "excluded": UnusedCash, "block": Block,
+    "transactions": list[SentTransactionDocument], "left": list[str], "excluded": UnusedCash, "block": BlockNumber,
     "futures": str,
 })  # fmt: skip
 """A shutdown; `sale` is the first of `sales`, `left` are holdings that could not be sold or
@@ -147,11 +153,11 @@ paid, `futures` warns about positions and margin that stay at the futures venue.
 
 
 class RehearsalLegDocument(TypedDict):
-    token_in: Annotated[str, Of("sold.label")]
-    token_out: Annotated[str, Of("bought.label")]
-    amount_in_raw: Annotated[Raw, Of("sold_raw")]
+    token_in: Annotated[str, FromAttributes("token_in.label")]
+    token_out: Annotated[str, FromAttributes("token_out.label")]
+    amount_in_raw: Annotated[Raw, FromAttributes("amount_in_raw")]
     predicted_raw: Raw
-    realised_raw: Annotated[Raw, Of("received_raw")]
+    realised_raw: Annotated[Raw, FromAttributes("received_raw")]
     slippage_bps: Number
     gas_predicted: int
     gas_used: int
@@ -160,8 +166,8 @@ class RehearsalLegDocument(TypedDict):
 
 RehearsalDocument = TypedDict("RehearsalDocument", {
     "state": str, "verdict": str, "numeraire": str, "plan": PlanDocument,
-    "ways": Annotated[list[RehearsalLegDocument], Of("legs")], "cost": Money,
-    "predicted_cost": Annotated[Money, Of("predicted_cost")], "transactions": list[SentDocument],
+    "ways": Annotated[list[RehearsalLegDocument], FromAttributes("legs")], "cost": Money,
+    "predicted_cost": Annotated[Money, FromAttributes("predicted_cost")], "transactions": list[SentTransactionDocument],
 })  # fmt: skip
 
 
@@ -174,27 +180,29 @@ ContractDocument = TypedDict("ContractDocument", {
 
 class EditDocument(TypedDict):
     """An edit of the config; `taken_in` has lines about new tokens, `rounds` is the number of
-    rebalances within limits.turnover. `restart` are the changed tables that a run reads only at
-    start.
+    rebalances within limits.turnover that the transition takes, `first_round` the plan of the
+    first. `restart` are the changed tables that a run reads only at start.
     """
 
     state: str
     changes: list[str]
     by_hand: list[str]
     transition: OutcomeDocument | None
-    first_round: Annotated[OutcomeDocument | None, Of("first")]
+    first_round: Annotated[OutcomeDocument | None, FromAttributes("first")]
     rounds: int
     warnings: list[str]
-    next: Annotated[list[str], Of("following")]
-    taken_in: Annotated[list[str], Of("new_tokens.notes")]
-    contracts: Annotated[list[ContractDocument], Of("new_tokens.rows")]
+    next: Annotated[list[str], FromAttributes("following")]
+    taken_in: Annotated[list[str], FromAttributes("new_tokens.notes")]
+    contracts: Annotated[list[ContractDocument], FromAttributes("new_tokens.contracts")]
     restart: list[str]
     backup: str | None
     reason: str
-    transactions: list[SentDocument]
+    transactions: list[SentTransactionDocument]
 
 
-WithdrawalsDocument = TypedDict("WithdrawalsDocument", {"withdrawals": list[RequestDocument]})
+WithdrawalsDocument = TypedDict(
+    "WithdrawalsDocument", {"withdrawals": list[WithdrawalRequestDocument]}
+)
 
 
 IsoTime = Annotated[str, ConvertedBy(lambda at_s, _: format_utc(at_s))]
@@ -232,7 +240,7 @@ NewAssetDocument = TypedDict("NewAssetDocument", {
 InitDocument = TypedDict("InitDocument", {
     "config": str, "chain_id": int, "token_list_sha256": str | None, "template": str | None,
     "numeraire": str, "numeraire_usd": Decimal, "ceiling": Decimal | None,
-    "least_total": list[LeastTotalDocument], "assets": list[NewAssetDocument],
+    "least_total": list[MinimumTotalDocument], "assets": list[NewAssetDocument],
     "warnings": list[str], "next": list[str], "worth": list[str],
 })  # fmt: skip
 """A new config. `ceiling` is its portfolio.max_live_value; `worth` ends with the trades and cost of
@@ -334,19 +342,19 @@ AssetAlertDocument = TypedDict("AssetAlertDocument", {
 })  # fmt: skip
 AlertTargetDocument = TypedDict("AlertTargetDocument", {
     "name": str, "ready": bool, "url_env": str, "events": list[str],
-    "delivered": Annotated[IsoTime | None, Of("delivered_s")],
-    "failed": Annotated[IsoTime | None, Of("failed_s")],
-    "failures_in_row": Annotated[int, Of("failures")], "why": str, "waiting": int, "lost": int,
+    "delivered": Annotated[IsoTime | None, FromAttributes("delivered_s")],
+    "failed": Annotated[IsoTime | None, FromAttributes("failed_s")],
+    "failures_in_row": Annotated[int, FromAttributes("failures")], "why": str, "waiting": int, "lost": int,
 })  # fmt: skip
 
 
 class AlertDocument(TypedDict):
     key: str
-    event: Annotated[str, Of("kind")]
+    event: Annotated[str, FromAttributes("kind")]
     text: str
-    since: Annotated[IsoTime | None, Of("since_s")]
-    told: Annotated[IsoTime | None, Of("told_s")]
-    waits: Annotated[bool, ConvertedBy(lambda untold, _: untold > 0), Of("untold")]
+    since: Annotated[IsoTime | None, FromAttributes("since_s")]
+    told: Annotated[IsoTime | None, FromAttributes("told_s")]
+    waits: Annotated[bool, ConvertedBy(lambda untold, _: untold > 0), FromAttributes("untold")]
 
 
 AlertsDocument = TypedDict("AlertsDocument", {
@@ -354,11 +362,11 @@ AlertsDocument = TypedDict("AlertsDocument", {
     "quiet": QuietHoursDocument | None, "cooldown_s": int, "targets": list[AlertTargetDocument],
     "forgotten_targets": list[str], "open": list[AlertDocument], "last": list[AlertDocument],
 })  # fmt: skip
-TestedTargetDocument = TypedDict("TestedTargetDocument", {
+AlertTestResultDocument = TypedDict("AlertTestResultDocument", {
     "name": str, "delivered": bool, "why": str,
 })  # fmt: skip
 AlertTestDocument = TypedDict("AlertTestDocument", {
-    "reached": bool, "targets": list[TestedTargetDocument],
+    "reached": bool, "targets": list[AlertTestResultDocument],
 })  # fmt: skip
 LocalChainDocument = TypedDict("LocalChainDocument", {
     "chain_id": int, "url": str | None, "wallet": Address, "tokens": dict[str, Address],
@@ -406,15 +414,15 @@ DemoDocument = TypedDict("DemoDocument", {
     "plan": PlanDocument, "rebalance": RebalanceDocument, "after": StatusDocument,
     "next": PlanDocument,
 })  # fmt: skip
-UntouchedDocument = TypedDict("UntouchedDocument", {
+UnreducedPositionsDocument = TypedDict("UnreducedPositionsDocument", {
     "leverage": Decimal | None, "is_liquidated": bool,
 })  # fmt: skip
-"""Outcome for the initial positions without reductions: their leverage, and whether they could be
+"""The initial positions as if none had been reduced: their leverage, and whether they could be
 liquidated.
 """
 CrashDocument = TypedDict("CrashDocument", {
     "moves": dict[str, str], "margin": MarginDocument, "rebalance": RebalanceDocument,
-    "after": MarginDocument, "untouched": UntouchedDocument,
+    "after": MarginDocument, "untouched": UnreducedPositionsDocument,
 })  # fmt: skip
 FuturesDemoDocument = TypedDict("FuturesDemoDocument", {
     "before": StatusDocument, "opened": RebalanceDocument, "positions": FuturesPositionsDocument,
@@ -433,13 +441,13 @@ ControlDocument = TypedDict("ControlDocument", {
     "code": str, "reason": str, "result": list[ArgumentDocument], "changed_s": int,
 })  # fmt: skip
 """A control; times in Unix seconds of this machine. `code` and `reason` say why it was refused."""
-PreviewedDocument = (
+PreviewDocument = (
     LivePlanDocument | InvestmentDocument | WithdrawalDocument | EditDocument | ShutdownDocument
 )
 ShownPlanDocument = TypedDict("ShownPlanDocument", {
     "kind": Annotated[str, one_of(*(kind.value for kind in ControlKind))], "arguments": list[ArgumentDocument],
     "plan_hash": str, "shown_s": int, "state": Annotated[str, one_of("planned", "refused")],
-    "reason": str, "moves": list[str], "document": PreviewedDocument,
+    "reason": str, "moves": list[str], "document": PreviewDocument,
 })  # fmt: skip
 """A plan to confirm by its hash; the hash is empty if the plan cannot be carried out, with the
 reason. `moves` are its amounts as text, `document` is that of the command.
@@ -474,7 +482,7 @@ def control_document(record: ControlRecord) -> ControlDocument:
     }
 
 
-def shown_document(
+def shown_plan_document(
     plan: ShownPlan, document: Mapping[str, Any], moves: Sequence[str], refusal: str = ""
 ) -> ShownPlanDocument:
     """Return the document of a shown plan."""
@@ -500,10 +508,10 @@ def with_document(
     return replace(plan, shown_at_s=now_s, document=text).sealed(secret)
 
 
-def stored_document(plan: ShownPlan) -> ShownPlanDocument:
+def stored_plan_document(plan: ShownPlan) -> ShownPlanDocument:
     """Return the document of a stored plan."""
     moves, document = json.loads(plan.document or "[[], {}]")
-    return shown_document(plan, document, moves)
+    return shown_plan_document(plan, document, moves)
 
 
 def _argument_documents(arguments: tuple[tuple[str, str], ...]) -> list[ArgumentDocument]:

@@ -15,9 +15,9 @@ from agent.app.documents import (
     Address,
     ConvertedBy,
     Decimal,
+    FromAttributes,
     Money,
     Number,
-    Of,
     Raw,
     Symbol,
     Time,
@@ -25,7 +25,7 @@ from agent.app.documents import (
     TokenSymbol,
     TxHash,
     fill,
-    money,
+    money_text,
     one_of,
 )
 from agent.app.documents.executions import OpenExecutionProgress
@@ -73,7 +73,7 @@ BpsText = Annotated[Decimal, ConvertedBy(lambda share, _: bps_text(share))]
 TO_EDGES_BPS = ConvertedBy(lambda edges, _: [round(edge * BPS) for edge in edges])
 
 TradeoffDocument = TypedDict("TradeoffDocument", {
-    "saved_risk": Annotated[Money, Of("saved")], "cost": Money, "fees": Money, "impact": Money,
+    "saved_risk": Annotated[Money, FromAttributes("saved")], "cost": Money, "fees": Money, "impact": Money,
     "skew": Money, "gas": Money, "approvals": Money, "worth_it": bool,
 })  # fmt: skip
 
@@ -81,45 +81,45 @@ TradeoffDocument = TypedDict("TradeoffDocument", {
 class ZonePairDocument(TypedDict):
     """The pair whose trade saves the most, in bps of the traded value."""
 
-    sell: Annotated[Symbol, Of("source")]
-    buy: Annotated[Symbol, Of("target")]
-    saves_bps: Annotated[BpsText, Of("saves")]
-    costs_bps: Annotated[BpsText, Of("costs")]
+    sell: Annotated[Symbol, FromAttributes("source")]
+    buy: Annotated[Symbol, FromAttributes("target")]
+    saves_bps: Annotated[BpsText, FromAttributes("saves")]
+    costs_bps: Annotated[BpsText, FromAttributes("costs")]
 
 
 class ZoneAssetDocument(TypedDict):
     """Edges of one asset, in bps of the portfolio."""
 
     symbol: TokenSymbol
-    no_trade_bps: Annotated[list[int], TO_EDGES_BPS, Of("low", "high")]
-    trigger_bps: Annotated[list[int], TO_EDGES_BPS, Of("trigger_low", "trigger_high")]
+    no_trade_bps: Annotated[list[int], TO_EDGES_BPS, FromAttributes("low", "high")]
+    trigger_bps: Annotated[list[int], TO_EDGES_BPS, FromAttributes("trigger_low", "trigger_high")]
 
 
 class ZoneDocument(TypedDict):
     risk: Money
     horizon_s: int
-    swap_gas: Annotated[Money, Of("gas")]
+    swap_gas: Annotated[Money, FromAttributes("gas")]
     measured: Annotated[str | None, ConvertedBy(lambda measured, _: measured or None)]
     pair: ZonePairDocument | None
-    assets: Annotated[list[ZoneAssetDocument], Of("intervals")]
-    plan: Annotated[TradeoffDocument | None, Of("saving")]
+    assets: Annotated[list[ZoneAssetDocument], FromAttributes("intervals")]
+    plan: Annotated[TradeoffDocument | None, FromAttributes("saving")]
 
 
-ScreenedDocument = TypedDict("ScreenedDocument", {
+ScreenedTokenDocument = TypedDict("ScreenedTokenDocument", {
     "symbol": TokenSymbol, "address": TokenAddress, "finding": str, "why": str,
-    "remedy": Annotated[str, Of("finding.remedy")],
+    "remedy": Annotated[str, FromAttributes("finding.remedy")],
 })  # fmt: skip
 BlockedExitDocument = TypedDict("BlockedExitDocument", {
     "symbol": TokenSymbol, "address": TokenAddress, "why": str, "remedy": str,
 })  # fmt: skip
-ExcludedDocument = TypedDict("ExcludedDocument", {
+ExcludedHoldingDocument = TypedDict("ExcludedHoldingDocument", {
     "symbol": str, "address": str, "raw": Raw, "amount": Decimal, "why": str,
 })  # fmt: skip
 
 
-def excluded_holdings(step: StepInput) -> list[ExcludedDocument]:
+def excluded_holdings(step: StepInput) -> list[ExcludedHoldingDocument]:
     """Return the documents of the holdings excluded from the portfolio now."""
-    documents: list[ExcludedDocument] = []
+    documents: list[ExcludedHoldingDocument] = []
     for address, raw, why in cash_limit.excluded_amounts(step):
         token = step.portfolio.token(address)
         documents.append(
@@ -137,19 +137,21 @@ def excluded_holdings(step: StepInput) -> list[ExcludedDocument]:
 TransferDocument = TypedDict("TransferDocument", {
     "id": int | None, "symbol": str, "address": TokenAddress, "delta_raw": Raw,
     "value": Money | None, "since_block": int, "block": int, "chain_s": int,
-    "halts": Annotated[bool, Of("blocks_trading")], "counts_as_loss": Annotated[bool, Of("is_loss")],
-    "told": Annotated[str | None, Of("kind")], "words": str,
+    "halts": Annotated[bool, FromAttributes("blocks_trading")], "counts_as_loss": Annotated[bool, FromAttributes("is_loss")],
+    "told": Annotated[str | None, FromAttributes("kind")], "words": str,
 })  # fmt: skip
 """An external transfer. `id` is None if not recorded, `told` (its kind) if not classified."""
 
 
-def transfer_document(portfolio: Portfolio, flow: ExternalTransfer) -> TransferDocument:
+def transfer_document(portfolio: Portfolio, transfer: ExternalTransfer) -> TransferDocument:
     """Return the document of one external transfer."""
     symbol, message = (
-        balance_changes.token_label(portfolio, flow.token),
-        balance_changes.format_change(portfolio, flow),
+        balance_changes.token_label(portfolio, transfer.token),
+        balance_changes.format_change(portfolio, transfer),
     )
-    return fill(TransferDocument, flow, portfolio, id=flow.id or None, symbol=symbol, words=message)
+    return fill(
+        TransferDocument, transfer, portfolio, id=transfer.id or None, symbol=symbol, words=message
+    )
 
 
 DisposalDocument = TypedDict("DisposalDocument", {
@@ -158,7 +160,7 @@ DisposalDocument = TypedDict("DisposalDocument", {
 })  # fmt: skip
 PlanTaxDocument = TypedDict("PlanTaxDocument", {
     "method": str, "currency": str, "gain": Money | None, "unknown": str, "disposals": list[DisposalDocument],
-    "realised_this_year": Annotated[Money, Of("realised")], "year_limit": Money | None,
+    "realised_this_year": Annotated[Money, FromAttributes("realised")], "year_limit": Money | None,
     "left_this_year": Money | None,
 })  # fmt: skip
 
@@ -170,28 +172,28 @@ def tax_document(step: StepInput, plan: Plan | None) -> PlanTaxDocument | None:
     tax, portfolio = step.layer(TaxState).inputs, step.portfolio
     if tax is None:
         return None
-    at_s, gains = step.snapshot.head.timestamp_s, tuple[PlannedGain, ...]()
+    now_s, gains = step.snapshot.head.timestamp_s, tuple[PlannedGain, ...]()
     if plan is not None and plan.legs:
         prices, numeraire = reference_prices(step).by_token, portfolio.numeraire.address
-        gains = planned_gains(plan, tax, prices, numeraire, portfolio.wrapped_native, at_s)
+        gains = planned_gains(plan, tax, prices, numeraire, portfolio.wrapped_native, now_s)
     ages_days = [
         [
-            None if acquired_s is None else max(0, at_s - acquired_s) // 86_400
+            None if acquired_s is None else max(0, now_s - acquired_s) // 86_400
             for acquired_s in (gain.oldest_s, gain.newest_s)
         ]
         for gain in gains
     ]
-    uncovered_labels = [
-        balance_changes.token_label(step.portfolio, gain_without_lots.token)
-        for gain_without_lots in gains
-        if gain_without_lots.unknown_raw
+    tokens_without_lots = [
+        balance_changes.token_label(step.portfolio, gain.token)
+        for gain in gains
+        if gain.unknown_raw
     ]
     unknown_reason = (
-        f"no tax lot covers all of the {', '.join(uncovered_labels)} sold"
-        if uncovered_labels
+        f"no tax lot covers all of the {', '.join(tokens_without_lots)} sold"
+        if tokens_without_lots
         else ""
     )
-    if uncovered_labels and not tax.lots:
+    if tokens_without_lots and not tax.lots:
         unknown_reason = "no tax lots yet; the first cycle of rebalance or run opens the ledger"
     year_left = None if tax.year_limit is None else max(Fraction(0), tax.year_limit - tax.realised)
     return fill(
@@ -201,7 +203,7 @@ def tax_document(step: StepInput, plan: Plan | None) -> PlanTaxDocument | None:
         currency=tax.currency or portfolio.numeraire.label,
         gain=None
         if unknown_reason
-        else money(sum((gain.gain for gain in gains), Fraction(0)), portfolio),
+        else money_text(sum((gain.gain for gain in gains), Fraction(0)), portfolio),
         unknown=unknown_reason,
         disposals=[
             fill(
@@ -214,17 +216,17 @@ def tax_document(step: StepInput, plan: Plan | None) -> PlanTaxDocument | None:
             )
             for gain, (oldest_days, newest_days) in zip(gains, ages_days, strict=True)
         ],
-        left_this_year=None if year_left is None else money(year_left, portfolio),
+        left_this_year=None if year_left is None else money_text(year_left, portfolio),
     )
 
 
 CapitalMoveDocument = TypedDict("CapitalMoveDocument", {"from": str, "to": str, "value": Money})
-NettedDocument = TypedDict("NettedDocument", {
+NettedTokenDocument = TypedDict("NettedTokenDocument", {
     "symbol": TokenSymbol, "bought": Money, "sold": Money, "crossed": Money, "net": Money,
 })  # fmt: skip
 NettingDocument = TypedDict("NettingDocument", {
     "acting": list[str], "reasons": dict[str, str], "capital_moved": list[CapitalMoveDocument],
-    "netted": list[NettedDocument], "crossed": Money, "saved_fees": Annotated[Money, Of("saved")],
+    "netted": list[NettedTokenDocument], "crossed": Money, "saved_fees": Annotated[Money, FromAttributes("saved")],
 })  # fmt: skip
 
 
@@ -237,16 +239,13 @@ def netting_document(netting: NettingResult | None, portfolio: Portfolio) -> Net
         netting,
         portfolio,
         acting=[adjustment.name for adjustment in netting.adjustments if adjustment.acts],
-        reasons={
-            strategy_adjustment.name: strategy_adjustment.reason
-            for strategy_adjustment in netting.adjustments
-        },
+        reasons={adjustment.name: adjustment.reason for adjustment in netting.adjustments},
         capital_moved=[
-            {"from": giver, "to": receiver, "value": money(value, portfolio)}
-            for giver, receiver, value in netting.transfers
+            {"from": from_strategy, "to": to_strategy, "value": money_text(value, portfolio)}
+            for from_strategy, to_strategy, value in netting.transfers
         ],
         netted=[
-            fill(NettedDocument, netted_token, portfolio)
+            fill(NettedTokenDocument, netted_token, portfolio)
             for netted_token in netting.netted
             if netted_token.bought or netted_token.sold
         ],
@@ -266,12 +265,12 @@ def decision_document(decision_result: DecisionResult) -> DecisionDocument:
     """Return the document of a decision: `codes` has the causes of a halt, or the setting that held
     back a trigger that fired.
     """
-    step_decision = decision_result.decision
+    decision = decision_result.decision
     document: DecisionDocument = {
-        "kind": type(step_decision).__name__.lower(),
-        "reason": step_decision.reason,
+        "kind": type(decision).__name__.lower(),
+        "reason": decision.reason,
     }
-    match step_decision:
+    match decision:
         case Halt(codes=codes) if codes:
             document["codes"] = list(codes)
         case Hold(kept_by=kept_by) if kept_by:
@@ -280,10 +279,12 @@ def decision_document(decision_result: DecisionResult) -> DecisionDocument:
 
 
 # Fields of every document about a step, filled from an object with `step_input` and `decided`.
-Block = Annotated[int, Of("step_input.snapshot.head.number")]
-Numeraire = Annotated[str, Of("step_input.portfolio.numeraire.label")]
-Screened = Annotated[list[ScreenedDocument], Of("step_input.targets.quarantine")]
-Zone = Annotated[ZoneDocument | None, Of("decided.zone")]
+BlockNumber = Annotated[int, FromAttributes("step_input.snapshot.head.number")]
+NumeraireLabel = Annotated[str, FromAttributes("step_input.portfolio.numeraire.label")]
+ScreenedTokens = Annotated[
+    list[ScreenedTokenDocument], FromAttributes("step_input.targets.quarantine")
+]
+Zone = Annotated[ZoneDocument | None, FromAttributes("decided.zone")]
 Netting = Annotated[
     NettingDocument | None,
     ConvertedBy(
@@ -291,12 +292,14 @@ Netting = Annotated[
             decided.layer(StrategiesResult).netting, portfolio
         )
     ),
-    Of("decided"),
+    FromAttributes("decided"),
 ]
-TargetReasons = Annotated[list[str], Of("step_input.targets.reasons")]
-BlockedExits = Annotated[list[BlockedExitDocument], Of("decided.blocked_exits")]
-Excluded = Annotated[
-    list[ExcludedDocument], ConvertedBy(lambda step, _: excluded_holdings(step)), Of("step_input")
+TargetReasons = Annotated[list[str], FromAttributes("step_input.targets.reasons")]
+BlockedExits = Annotated[list[BlockedExitDocument], FromAttributes("decided.blocked_exits")]
+ExcludedHoldings = Annotated[
+    list[ExcludedHoldingDocument],
+    ConvertedBy(lambda step, _: excluded_holdings(step)),
+    FromAttributes("step_input"),
 ]
 TO_TRANSFERS = ConvertedBy(
     lambda step_and_flows, _: [
@@ -306,7 +309,7 @@ TO_TRANSFERS = ConvertedBy(
 Transfers = Annotated[
     list[TransferDocument],
     TO_TRANSFERS,
-    Of("step_input", "step_input.history.cash_flows.unexplained"),
+    FromAttributes("step_input", "step_input.history.cash_flows.unexplained"),
 ]
 
 
@@ -315,15 +318,15 @@ LegEnd = Annotated[str, one_of("wallet", "router")]
 VerdictDocument = TypedDict(
     "VerdictDocument", {"guard": str, "measured": str, "limit": str, "passed": bool}
 )
-SkippedDocument = TypedDict("SkippedDocument", {"what": str, "why": str})
-RealisedDocument = TypedDict(
-    "RealisedDocument", {"symbol": str, "planned_raw": Raw, "realised_raw": Raw}
+SkippedItemDocument = TypedDict("SkippedItemDocument", {"what": str, "why": str})
+RealisedChangeDocument = TypedDict(
+    "RealisedChangeDocument", {"symbol": str, "planned_raw": Raw, "realised_raw": Raw}
 )
 _TO_DECIMALS = ConvertedBy(lambda token, portfolio: portfolio.token(token).decimals)
 LegDocument = TypedDict("LegDocument", {
     "pool": Address, "venue": str, "token_in": Symbol, "token_out": Symbol,
-    "decimals_in": Annotated[int, _TO_DECIMALS, Of("token_in")],
-    "decimals_out": Annotated[int, _TO_DECIMALS, Of("token_out")], "fee_pips": int,
+    "decimals_in": Annotated[int, _TO_DECIMALS, FromAttributes("token_in")],
+    "decimals_out": Annotated[int, _TO_DECIMALS, FromAttributes("token_out")], "fee_pips": int,
     "amount_in_raw": Raw, "amount_out_raw": Raw, "min_out_raw": Raw, "fee_raw": Raw,
     "impact_bps": int, "source": LegEnd, "sink": LegEnd,
 })  # fmt: skip
@@ -372,34 +375,36 @@ class EndpointDocument(TypedDict):
     state: Annotated[
         str,
         one_of("in service", "on trial", "resting", "lagging", "is rate limiting"),
-        Of("circuit"),
+        FromAttributes("circuit"),
     ]
     score: Annotated[float, ConvertedBy(lambda score, _: round(score, 4))]
     latency_ms: Annotated[
-        float | None, ConvertedBy(lambda seconds, _: round(seconds * 1000, 1)), Of("latency_s")
+        float | None,
+        ConvertedBy(lambda seconds, _: round(seconds * 1000, 1)),
+        FromAttributes("latency_s"),
     ]
     rest_s: Annotated[float, ConvertedBy(lambda seconds, _: round(seconds, 1))]
     why: str
 
 
-class ExposureDocument(TypedDict):
-    """Largest sandwich loss that the limits allow, in bps: `exchanged` of turnover, the others of
-    the portfolio. None if a limit is off.
+class SandwichBoundsDocument(TypedDict):
+    """Largest sandwich loss that the limits allow, in bps: `exchanged` of the turnover, the others
+    of the portfolio. None if a limit is off.
     """
 
-    exchanged: Annotated[int | None, Of("exchanged_bps")]
-    per_rebalance: Annotated[int | None, Of("per_rebalance_bps")]
-    per_day: Annotated[int | None, Of("per_day_bps")]
+    exchanged: Annotated[int | None, FromAttributes("exchanged_bps")]
+    per_rebalance: Annotated[int | None, FromAttributes("per_rebalance_bps")]
+    per_day: Annotated[int | None, FromAttributes("per_day_bps")]
 
 
 SandwichDocument = TypedDict("SandwichDocument", {
     "submission": str, "public": bool, "at_most": Money | None, "at_most_bps": int | None,
-    "profit_at_most": Money | None, "by_limits_bps": Annotated[ExposureDocument, Of("by_limits")],
-    "words": Annotated[str, Of("by_limits.description")],
+    "profit_at_most": Money | None, "by_limits_bps": Annotated[SandwichBoundsDocument, FromAttributes("by_limits")],
+    "words": Annotated[str, FromAttributes("by_limits.description")],
 })  # fmt: skip
 TransactionDocument = TypedDict("TransactionDocument", {
-    "kind": str, "hash": TxHash, "nonce": Annotated[int, Of("tx.nonce")],
-    "status": Annotated[str, Of("state")], "block": int, "gas_used": int,
+    "kind": str, "hash": TxHash, "nonce": Annotated[int, FromAttributes("tx.nonce")],
+    "status": Annotated[str, FromAttributes("state")], "block": int, "gas_used": int,
     "gas_price_wei": Raw | None, "note": str, "data_fee_wei": NotRequired[Raw],
 })  # fmt: skip
 """One transaction and its latest state; `block` and `gas_used` are -1 without a receipt.
@@ -425,7 +430,7 @@ def transaction_document(intent: Intent) -> TransactionDocument:
     return document
 
 
-SentDocument = Annotated[
+SentTransactionDocument = Annotated[
     TransactionDocument, ConvertedBy(lambda intent, _: transaction_document(intent))
 ]
 OutcomeDocument = Annotated["PlanDocument", ConvertedBy(lambda outcome, _: plan_document(outcome))]
@@ -444,18 +449,20 @@ def limit_prices(order: LimitOrder, step: StepInput) -> LimitPricesDocument:
     `off_bps` is the distance of the limit from the market, positive if the limit is better than the
     market. Market prices are None if a reference price is missing.
     """
-    sold, bought = (step.portfolio.token(token) for token in (order.token_in, order.token_out))
+    token_in, token_out = (
+        step.portfolio.token(token) for token in (order.token_in, order.token_out)
+    )
     references = reference_prices(step).prices
 
     def both_directions(price: Fraction) -> list[str]:
         return [
-            f"{price_text(price, sold.decimals, bought.decimals)} {bought.label}/{sold.label}",
-            f"{price_text(1 / price, bought.decimals, sold.decimals)} {sold.label}/{bought.label}",
+            f"{price_text(price, token_in.decimals, token_out.decimals)} {token_out.label}/{token_in.label}",
+            f"{price_text(1 / price, token_out.decimals, token_in.decimals)} {token_in.label}/{token_out.label}",
         ]
 
     market_prices, off_bps = None, None
-    if sold.address in references and bought.address in references:
-        market_price = references[sold.address].price / references[bought.address].price
+    if token_in.address in references and token_out.address in references:
+        market_price = references[token_in.address].price / references[token_out.address].price
         market_prices, off_bps = (
             both_directions(market_price),
             round((order.price / market_price - 1) * BPS),
@@ -465,8 +472,8 @@ def limit_prices(order: LimitOrder, step: StepInput) -> LimitPricesDocument:
 
 class LimitOrderDocument(TypedDict):
     id: str
-    what: Annotated[str, Of("note")]
-    until: Annotated[Time, Of("until_s")]
+    what: Annotated[str, FromAttributes("note")]
+    until: Annotated[Time, FromAttributes("until_s")]
     state: Annotated[str, one_of("open", "filled", "cancelled", "expired")]
     why: str
 
@@ -474,28 +481,30 @@ class LimitOrderDocument(TypedDict):
 class StepDocument(TypedDict):
     """A step and its decision; `pools` maps addresses to names."""
 
-    step: Annotated[str | None, ConvertedBy(lambda step_id, _: step_id or None), Of("step_id")]
-    outcome: Annotated[str, Of("kind")]
-    block: Block
-    numeraire: Numeraire
+    step: Annotated[
+        str | None, ConvertedBy(lambda step_id, _: step_id or None), FromAttributes("step_id")
+    ]
+    outcome: Annotated[str, FromAttributes("kind")]
+    block: BlockNumber
+    numeraire: NumeraireLabel
     decision: DecisionDocument
-    screen: Screened
+    screen: ScreenedTokens
     zone: Zone
     strategies: Netting
     gradual_execution: OpenExecutionProgress
     target_reasons: TargetReasons
     blocked_exits: BlockedExits
-    excluded: Excluded
+    excluded: ExcludedHoldings
     flows: Transfers
     tax: Annotated[
         PlanTaxDocument | None,
         ConvertedBy(lambda pair, _: tax_document(*pair)),
-        Of("step_input", "plan"),
+        FromAttributes("step_input", "plan"),
     ]
     pools: Annotated[
         dict[str, str],
         ConvertedBy(lambda step, _: pool_names(step.snapshot, step.portfolio)),
-        Of("step_input"),
+        FromAttributes("step_input"),
     ]
 
 
@@ -513,7 +522,7 @@ class PlanDocument(StepDocument, layer_documents.LayerPlanKeys):
     gas_units: NotRequired[int]
     gap_bps: Number | None
     verdicts: list[VerdictDocument]
-    skipped: list[SkippedDocument]
+    skipped: list[SkippedItemDocument]
     expires_block: int
     native_after_wei: NotRequired[Raw | None]
     worst_case: Money | None
@@ -529,7 +538,7 @@ class RebalanceDocument(PlanDocument):
     """
 
     transactions: list[TransactionDocument]
-    realised: list[RealisedDocument]
+    realised: list[RealisedChangeDocument]
     fills: NotRequired[list[FuturesFillDocument]]
 
 
@@ -539,7 +548,7 @@ class LivePlanDocument(PlanDocument):
     """
 
     transactions: NotRequired[list[TransactionDocument]]
-    realised: NotRequired[list[RealisedDocument]]
+    realised: NotRequired[list[RealisedChangeDocument]]
     fills: NotRequired[list[FuturesFillDocument]]
     order: NotRequired[LimitOrderDocument]
     prices: NotRequired[LimitPricesDocument]
@@ -614,12 +623,12 @@ def plan_document(outcome: StepOutcome) -> PlanDocument:
         weights_after_bps={
             portfolio.token(token).label: bps for token, bps in plan.weights_after_bps
         },
-        gross_volume=money(plan.gross_volume, portfolio),
+        gross_volume=money_text(plan.gross_volume, portfolio),
         gas_units=plan.gas_units,
         verdicts=[fill(VerdictDocument, verdict) for verdict in (*plan.verdicts, *later_verdicts)],
         **layer_documents.plan_keys(plan, portfolio),
         native_after_wei=None if plan.native_after_wei is None else str(plan.native_after_wei),
-        worst_case=None if worst_case is None else money(worst_case, portfolio),
+        worst_case=None if worst_case is None else money_text(worst_case, portfolio),
         reason=outcome.reason,
     )
 
@@ -628,13 +637,15 @@ def _cost_document(cost: PlanCost, portfolio: Portfolio) -> CostDocument:
     """Return the document of a cost; `funding` and `data_fee` only where they count."""
     document = fill(CostDocument, cost, portfolio)
     if cost.funding:
-        document["funding"] = money(cost.funding, portfolio)
+        document["funding"] = money_text(cost.funding, portfolio)
     if cost.data_fee:
-        document["data_fee"] = money(cost.data_fee, portfolio)
+        document["data_fee"] = money_text(cost.data_fee, portfolio)
     return document
 
 
-def rebalance_document(outcome: StepOutcome, realised: list[RealisedDocument]) -> RebalanceDocument:
+def rebalance_document(
+    outcome: StepOutcome, realised: list[RealisedChangeDocument]
+) -> RebalanceDocument:
     """Return the document of a plan with its transactions and realised changes."""
     transactions = [transaction_document(intent) for intent in outcome.transactions]
     document = {**plan_document(outcome), "transactions": transactions, "realised": realised}

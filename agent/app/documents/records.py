@@ -14,25 +14,25 @@ from agent.app.documents import (
     Address,
     ConvertedBy,
     Decimal,
+    FromAttributes,
     Hash,
     Money,
-    Of,
     Raw,
     Time,
     TxHash,
     fill,
-    money,
+    money_text,
     one_of,
 )
-from agent.app.documents.executions import CorrectionDocument
+from agent.app.documents.executions import GradualExecutionDocument
 from agent.app.documents.open_orders import OpenOrderDocument
 from agent.app.documents.plans import (
-    Block,
+    BlockNumber,
     BpsText,
     LimitOrderDocument,
     LimitPricesDocument,
     NettingDocument,
-    Numeraire,
+    NumeraireLabel,
     TransactionDocument,
     TransferDocument,
 )
@@ -59,82 +59,82 @@ Stage = Annotated[str, one_of("waiting", "armed", "fired", "done", "off")]
 NamedOrderDocument = TypedDict(
     "NamedOrderDocument", {"subject": str, "kind": OrderKindName, "stage": Stage}
 )
-ArmedDocument = TypedDict(
-    "ArmedDocument", {"armed": list[NamedOrderDocument], "back_in": list[str]}
+ArmedOrdersDocument = TypedDict(
+    "ArmedOrdersDocument", {"armed": list[NamedOrderDocument], "back_in": list[str]}
 )
-DisarmedDocument = TypedDict(
-    "DisarmedDocument", {"disarmed": list[NamedOrderDocument], "back_in": list[str]}
+DisarmedOrdersDocument = TypedDict(
+    "DisarmedOrdersDocument", {"disarmed": list[NamedOrderDocument], "back_in": list[str]}
 )
 SplitBandDocument = TypedDict(
     "SplitBandDocument", {"absolute_bps": int | None, "relative_bps": int | None}
 )
 LimitedSumDocument = TypedDict("LimitedSumDocument", {
-    "value": Money | None, "share_bps": Annotated[BpsText | None, Of("share")],
+    "value": Money | None, "share_bps": Annotated[BpsText | None, FromAttributes("share")],
     "limit_bps": int | None, "within": bool | None,
 })  # fmt: skip
 
 
-class ForecastDocument(TypedDict):
+class LossForecastDocument(TypedDict):
     move_bps: int
     moving: str
-    loss_bps: Annotated[BpsText, Of("loss")]
-    loss: Annotated[Money, Of("loss_value")]
+    loss_bps: Annotated[BpsText, FromAttributes("loss")]
+    loss: Annotated[Money, FromAttributes("loss_value")]
 
 
 class PositionDocument(TypedDict):
     """A liquidity position compared with holding its tokens; amounts by symbol."""
 
-    position: Annotated[str, Of("confirmed.name")]
-    venue: Annotated[Venue, Of("confirmed.venue")]
-    contract: Annotated[Address, Of("confirmed.contract")]
-    token_id: Annotated[Raw | None, Of("confirmed.token_id")]
-    tokens: Annotated[PairSymbols, Of("confirmed.token0", "confirmed.token1")]
+    position: Annotated[str, FromAttributes("confirmed.name")]
+    venue: Annotated[Venue, FromAttributes("confirmed.venue")]
+    contract: Annotated[Address, FromAttributes("confirmed.contract")]
+    token_id: Annotated[Raw | None, FromAttributes("confirmed.token_id")]
+    tokens: Annotated[PairSymbols, FromAttributes("confirmed.token0", "confirmed.token1")]
     state: str
     entry_raw: dict[str, Raw]
-    entry_block: Annotated[int | None, Of("confirmed.entry_block")]
+    entry_block: Annotated[int | None, FromAttributes("confirmed.entry_block")]
     redeemable_raw: dict[str, Raw]
     fees_raw: dict[str, Raw]
     counted_raw: dict[str, Raw]
     value: Money
-    hold_value: Annotated[Money, Of("hold")]
+    hold_value: Annotated[Money, FromAttributes("hold")]
     loss: Money
     loss_bps: Decimal | None
     fees: Money
     lvr_per_day: Money
-    volatility_bps: Annotated[int, Of("confirmed.volatility_bps")]
-    horizon_s: Annotated[int, Of("confirmed.horizon_s")]
+    volatility_bps: Annotated[int, FromAttributes("confirmed.volatility_bps")]
+    horizon_s: Annotated[int, FromAttributes("confirmed.horizon_s")]
     expected_loss: Money
-    pool_off_bps: Annotated[BpsText | None, Of("pool_off")]
-    forecasts: list[ForecastDocument]
+    pool_off_bps: Annotated[BpsText | None, FromAttributes("pool_off")]
+    forecasts: list[LossForecastDocument]
 
 
 class LiquidityTargetDocument(TypedDict):
-    pool: Annotated[Address, Of("target.pool")]
-    venue: Annotated[Venue, Of("target.venue")]
-    tokens: Annotated[PairSymbols, Of("target.token0", "target.token1")]
-    fee_pips: Annotated[int, Of("target.fee_pips")]
-    share_bps: Annotated[int, Of("target.share_bps")]
-    width_bps: Annotated[int | None, Of("target.width_bps")]
-    compound_above: Annotated[Money | None, Of("target.compound_above")]
+    pool: Annotated[Address, FromAttributes("target.pool")]
+    venue: Annotated[Venue, FromAttributes("target.venue")]
+    tokens: Annotated[PairSymbols, FromAttributes("target.token0", "target.token1")]
+    fee_pips: Annotated[int, FromAttributes("target.fee_pips")]
+    share_bps: Annotated[int, FromAttributes("target.share_bps")]
+    width_bps: Annotated[int | None, FromAttributes("target.width_bps")]
+    compound_above: Annotated[Money | None, FromAttributes("target.compound_above")]
     value: Money | None
     fees: Money | None
-    weight_bps: Annotated[BpsText | None, Of("share")]
+    weight_bps: Annotated[BpsText | None, FromAttributes("share")]
     left_range: list[str]
-    pool_off_bps: Annotated[BpsText | None, Of("pool_off")]
+    pool_off_bps: Annotated[BpsText | None, FromAttributes("pool_off")]
     asks: list[str]
     leaves: list[str]
 
 
 IgnoredPositionDocument = TypedDict("IgnoredPositionDocument", {
-    "position": Annotated[str, Of("name")], "contract": Address, "token_id": Raw | None,
+    "position": Annotated[str, FromAttributes("name")], "contract": Address, "token_id": Raw | None,
     "tokens": list[str], "liquidity": Raw,
 })  # fmt: skip
 
 
 class LiquidityDocument(TypedDict):
-    block: Block
-    block_hash: Annotated[Hash, Of("step_input.snapshot.head.hash")]
-    numeraire: Numeraire
+    block: BlockNumber
+    block_hash: Annotated[Hash, FromAttributes("step_input.snapshot.head.hash")]
+    numeraire: NumeraireLabel
     portfolio_value: Money | None
     expected_loss: LimitedSumDocument
     weight: LimitedSumDocument
@@ -142,8 +142,8 @@ class LiquidityDocument(TypedDict):
     targets: list[LiquidityTargetDocument]
     unreadable: list[str]
     warnings: list[str]
-    ignored: Annotated[list[IgnoredPositionDocument], Of("ignored.positions")]
-    ignored_more: Annotated[int, Of("ignored.unchecked_count")]
+    ignored: Annotated[list[IgnoredPositionDocument], FromAttributes("ignored.positions")]
+    ignored_more: Annotated[int, FromAttributes("ignored.unchecked_count")]
 
 
 AdoptedPositionDocument = TypedDict(
@@ -193,11 +193,11 @@ StrategyHoldingDocument = TypedDict("StrategyHoldingDocument", {
     "target_bps": int,
 })  # fmt: skip
 StrategyDocument = TypedDict("StrategyDocument", {
-    "name": str, "state": Annotated[str, one_of("active", "paused"), Of("state.health")],
-    "since_s": Annotated[int, Of("state.since_s")], "why": Annotated[str, Of("state.reason")],
+    "name": str, "state": Annotated[str, one_of("active", "paused"), FromAttributes("state.health")],
+    "since_s": Annotated[int, FromAttributes("state.since_s")], "why": Annotated[str, FromAttributes("state.reason")],
     "capital": Money, "share_bps": int | None, "target_share_bps": int, "floor_bps": int,
     "units": Raw, "unit_value": Decimal | None, "return_bps": int | None, "sharpe": Decimal | None,
-    "sharpe_window_s": int | None, "turning_since_s": Annotated[int | None, Of("state.turning_s")],
+    "sharpe_window_s": int | None, "turning_since_s": Annotated[int | None, FromAttributes("state.turning_s")],
     "costs": Money, "last_rebalance_s": int | None, "acts": bool, "reason": str,
     "holdings": list[StrategyHoldingDocument], "futures": NotRequired[dict[str, int]],
 })  # fmt: skip
@@ -216,17 +216,15 @@ def strategy_document(
     """Return the document of one strategy."""
     value = sum((raw * prices[token] for token, raw in book.holdings if raw), Fraction(0))
     unit_nav = nav_per_unit(value, book.units)
-    strategy = next(
-        strategy_config for strategy_config in split.strategies if strategy_config.name == book.name
-    )
-    total_value, target_weights_bps = max(value, Fraction(1)), dict(strategy.weights_bps)
+    strategy = next(strategy for strategy in split.strategies if strategy.name == book.name)
+    nonzero_value, target_weights_bps = max(value, Fraction(1)), dict(strategy.weights_bps)
     holdings: list[StrategyHoldingDocument] = [
         {
             "symbol": portfolio.token(token).label,
             "raw": str(raw),
             "amount": value_text(Fraction(raw), portfolio.token(token).decimals),
-            "value": money(raw * prices[token], portfolio),
-            "weight_bps": round(raw * prices[token] / total_value * BPS),
+            "value": money_text(raw * prices[token], portfolio),
+            "weight_bps": round(raw * prices[token] / nonzero_value * BPS),
             "target_bps": target_weights_bps.get(token, 0),
         }
         for token, raw in book.holdings
@@ -243,7 +241,7 @@ def strategy_document(
         StrategyDocument,
         book,
         portfolio,
-        capital=money(value, portfolio),
+        capital=money_text(value, portfolio),
         share_bps=share_bps,
         target_share_bps=round(target_share * BPS),
         floor_bps=strategy.floor_bps,
@@ -318,8 +316,8 @@ WeightsDocument = TypedDict("WeightsDocument", {
 BpsFloat = Annotated[float, ConvertedBy(lambda share, _: round(float(share * BPS), 2))]
 IsoTime = Annotated[str, ConvertedBy(lambda seconds, _: format_utc(seconds))]
 
-CostsDocument = TypedDict(
-    "CostsDocument", {"fees": Money, "impact": Money, "gas": Money, "total": Money}
+RealisedCostsDocument = TypedDict(
+    "RealisedCostsDocument", {"fees": Money, "impact": Money, "gas": Money, "total": Money}
 )
 """Realised costs in the numeraire."""
 FuturesLinesDocument = TypedDict("FuturesLinesDocument", {
@@ -334,16 +332,16 @@ FuturesResultDocument = TypedDict("FuturesResultDocument", {
 profit includes. `realised`, net of fees, is the part of `price` from reductions. `transferred` came
 from other accounts and does not count as profit.
 """
-CancelledDocument = TypedDict("CancelledDocument", {"cancelled": str})
-AdoptedDocument = TypedDict("AdoptedDocument", {"nonce": int | None})
+CancelledOrderDocument = TypedDict("CancelledOrderDocument", {"cancelled": str})
+AdoptedNonceDocument = TypedDict("AdoptedNonceDocument", {"nonce": int | None})
 ConfirmedTransferDocument = TypedDict("ConfirmedTransferDocument", {"id": int, "as": str | None})
 ConfirmedTransfersDocument = TypedDict(
     "ConfirmedTransfersDocument", {"confirmed": list[ConfirmedTransferDocument]}
 )
-ByHandDocument = TypedDict("ByHandDocument", {"swaps": int, "effect": Money})
+ManualSwapsDocument = TypedDict("ManualSwapsDocument", {"swaps": int, "effect": Money})
 PastTransactionDocument = TypedDict("PastTransactionDocument", {
-    "kind": str, "status": Annotated[str, Of("state")], "hash": TxHash,
-    "nonce": Annotated[int, Of("tx.nonce")], "note": str, "block": int | None,
+    "kind": str, "status": Annotated[str, FromAttributes("state")], "hash": TxHash,
+    "nonce": Annotated[int, FromAttributes("tx.nonce")], "note": str, "block": int | None,
 })  # fmt: skip
 """A transaction of a past step; `block` is None without a receipt."""
 LegExecutionDocument = TypedDict("LegExecutionDocument", {
@@ -360,9 +358,9 @@ ExecutionDocument = TypedDict("ExecutionDocument", {
 """The mined swaps of a step: value of realised less planned amounts in the numeraire, and in bps of
 the turnover. Both are None until the swaps are final, with `unknown` legs, or without a price."""
 PastStepDocument = TypedDict("PastStepDocument", {
-    "step": Annotated[str, Of("id")], "time": Annotated[Time, Of("now_s")], "decision": str,
+    "step": Annotated[str, FromAttributes("id")], "time": Annotated[Time, FromAttributes("now_s")], "decision": str,
     "outcome": str, "reason": str, "transactions": list[PastTransactionDocument],
-    "cost": CostsDocument | None, "execution": ExecutionDocument | None,
+    "cost": RealisedCostsDocument | None, "execution": ExecutionDocument | None,
     "futures": NotRequired[FuturesLinesDocument],
 })  # fmt: skip
 
@@ -371,12 +369,12 @@ ValuationDocument = TypedDict("ValuationDocument", {
     "time": str, "block": int, "value": Decimal, "weights_bps": dict[str, int],
 })  # fmt: skip
 HistoryDocument = TypedDict("HistoryDocument", {
-    "steps": list[PastStepDocument], "corrections": list[CorrectionDocument],
+    "steps": list[PastStepDocument], "corrections": list[GradualExecutionDocument],
     "values": list[ValuationDocument], "book_kind": NotRequired[str],
 })  # fmt: skip
 """The newest steps, newest first. `book_kind` is set for paper trading."""
-WaitingDocument = TypedDict("WaitingDocument", {
-    "orders": list[LimitOrderDocument], "corrections": list[CorrectionDocument],
+WaitingOrdersDocument = TypedDict("WaitingOrdersDocument", {
+    "orders": list[LimitOrderDocument], "corrections": list[GradualExecutionDocument],
 })  # fmt: skip
 """Limit orders and gradual executions, newest first."""
 ExplanationDocument = TypedDict("ExplanationDocument", {
@@ -385,19 +383,19 @@ ExplanationDocument = TypedDict("ExplanationDocument", {
 })  # fmt: skip
 
 
-class JournalledDocument(TypedDict):
+class JournalledTransactionDocument(TypedDict):
     id: str
-    step: Annotated[str, Of("step_id")]
+    step: Annotated[str, FromAttributes("step_id")]
     kind: str
-    status: Annotated[str, one_of(*(state.value for state in IntentState)), Of("state")]
+    status: Annotated[str, one_of(*(state.value for state in IntentState)), FromAttributes("state")]
     open: bool
-    nonce: Annotated[int, Of("tx.nonce")]
+    nonce: Annotated[int, FromAttributes("tx.nonce")]
     hash: TxHash
     replaces: str | None
     note: str
-    created: Annotated[Time, Of("created_s")]
-    deadline: Annotated[Time | None, Of("deadline_s")]
-    gas: Annotated[int, Of("tx.gas")]
+    created: Annotated[Time, FromAttributes("created_s")]
+    deadline: Annotated[Time | None, FromAttributes("deadline_s")]
+    gas: Annotated[int, FromAttributes("tx.gas")]
     max_fee_wei: Raw
     block: int | None
     succeeded: bool | None
@@ -406,12 +404,12 @@ class JournalledDocument(TypedDict):
 
 
 class TransitionDocument(TypedDict):
-    time: Annotated[Time, Of("at_s")]
-    status: Annotated[str, Of("after")]
+    time: Annotated[Time, FromAttributes("at_s")]
+    status: Annotated[str, FromAttributes("after")]
     note: str
 
 
-class TracedDocument(JournalledDocument):
+class TracedTransactionDocument(JournalledTransactionDocument):
     """A transaction with its transitions; `order` if it is a limit order that rests at a venue."""
 
     moves: list[TransitionDocument]
@@ -426,14 +424,14 @@ JournalStateDocument = TypedDict("JournalStateDocument", {
 class TransactionsDocument(JournalStateDocument):
     """The newest transactions with their transitions, newest first."""
 
-    transactions: list[TracedDocument]
+    transactions: list[TracedTransactionDocument]
 
 
-class PendingDocument(JournalStateDocument):
-    transactions: list[JournalledDocument]
+class PendingTransactionsDocument(JournalStateDocument):
+    transactions: list[JournalledTransactionDocument]
 
 
-class SettledDocument(PendingDocument):
+class SettledTransactionsDocument(PendingTransactionsDocument):
     """Settled transactions; `booked` counts those booked into the budgets."""
 
     booked: int
@@ -452,23 +450,23 @@ PeriodDates = TypedDict("PeriodDates", {"from": str, "to": str})
 
 
 class PeriodDocument(PeriodDates):
-    start_value: Annotated[Money, Of("start.managed")]
-    end_value: Annotated[Money, Of("end.managed")]
+    start_value: Annotated[Money, FromAttributes("start.managed")]
+    end_value: Annotated[Money, FromAttributes("end.managed")]
     deposits: Money
     withdrawals: Money
     from_gas_money: Money
     profit: Money
-    twr_bps: Annotated[BpsFloat | None, Of("twr")]
+    twr_bps: Annotated[BpsFloat | None, FromAttributes("twr")]
     mwr_bps: float | None
     mwr_year_bps: float | None
     hold_profit: Money
-    hold_return_bps: Annotated[BpsFloat | None, Of("hold_return")]
-    benchmark_return_bps: Annotated[BpsFloat | None, Of("benchmark")]
-    rebalancing_effect: Annotated[Money, Of("effect")]
+    hold_return_bps: Annotated[BpsFloat | None, FromAttributes("hold_return")]
+    benchmark_return_bps: Annotated[BpsFloat | None, FromAttributes("benchmark")]
+    rebalancing_effect: Annotated[Money, FromAttributes("effect")]
     rebalances: int
     turnover: Money
-    costs: CostsDocument
-    by_hand: ByHandDocument
+    costs: RealisedCostsDocument
+    by_hand: ManualSwapsDocument
     realised: Money
     realised_by_token: dict[str, Decimal]
     weights_bps: dict[str, int]
@@ -494,7 +492,7 @@ not booked yet. `book_kind` is set for paper trading, `uncertain` if transfers o
 account are of an unknown kind.
 """
 BookDocument = TypedDict("BookDocument", {
-    "number": int, "kind": str, "opened": Annotated[IsoTime, Of("opened_s")], "note": str,
+    "number": int, "kind": str, "opened": Annotated[IsoTime, FromAttributes("opened_s")], "note": str,
 })  # fmt: skip
 LedgerBalanceDocument = TypedDict("LedgerBalanceDocument", {
     "symbol": str, "ledger_raw": Raw, "chain_raw": Raw | None,
@@ -515,7 +513,9 @@ class PostingDocument(TypedDict):
     token: Annotated[str, ConvertedBy(lambda token, ledger: ledger.names.label(token))]
     raw: Raw
     decimals: Annotated[
-        int, ConvertedBy(lambda token, ledger: ledger.names.decimals(token)), Of("token")
+        int,
+        ConvertedBy(lambda token, ledger: ledger.names.decimals(token)),
+        FromAttributes("token"),
     ]
     value: Money | None
 
@@ -526,8 +526,8 @@ FuturesEventDocument = TypedDict("FuturesEventDocument", {
 """A trading fee, realised profit or funding payment of the margin account: `amount` in the venue's
 quote, `value` in the numeraire (empty: no price); negative for a cost."""
 EntryDocument = TypedDict("EntryDocument", {
-    "id": str, "time": Annotated[IsoTime, Of("chain_s")], "block": int, "kind": str,
-    "by_hand": bool, "transaction": Annotated[str | None, Of("tx_hash")], "note": str,
+    "id": str, "time": Annotated[IsoTime, FromAttributes("chain_s")], "block": int, "kind": str,
+    "by_hand": bool, "transaction": Annotated[str | None, FromAttributes("tx_hash")], "note": str,
     "postings": list[PostingDocument], "futures": NotRequired[list[FuturesEventDocument]],
 })  # fmt: skip
 EntriesDocument = TypedDict("EntriesDocument", {"numeraire": str, "entries": list[EntryDocument]})
@@ -546,7 +546,7 @@ StoreCheckDocument = TypedDict("StoreCheckDocument", {
 ForgottenPricesDocument = TypedDict("ForgottenPricesDocument", {"source": str, "removed": int})
 
 
-Method = Annotated[str, one_of("fifo", "lifo", "hifo", "average")]
+LotMethodName = Annotated[str, one_of("fifo", "lifo", "hifo", "average")]
 LotDocument = TypedDict("LotDocument", {
     "acquired": str, "amount": Decimal, "cost": Decimal, "entry_price": Decimal,
     "value": Decimal | None, "unrealised": Decimal | None,
@@ -560,7 +560,7 @@ AssetLotsDocument = TypedDict("AssetLotsDocument", {
 """Open lots of an asset, oldest first, with their sums. `realised` is that of the document's year;
 `unmatched` was disposed of without a known purchase."""
 LotsDocument = TypedDict("LotsDocument", {
-    "method": Method, "currency": str, "valued": str | None, "year": str | None,
+    "method": LotMethodName, "currency": str, "valued": str | None, "year": str | None,
     "realised": Decimal, "unpriced": list[str], "assets": list[AssetLotsDocument],
     "gas_money": AssetLotsDocument | None, "not_final": int, "book_kind": NotRequired[str],
 })  # fmt: skip

@@ -1,5 +1,5 @@
-"""Documents of commands that work on recorded data (whatif, backtest, stress, tune, replay, prices),
-of the backtest of an edit, and of kept reports.
+"""Documents of commands that compute without sending (whatif, backtest, stress, tune, replay,
+prices), of the backtest of an edit, and of kept reports.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from typing import Annotated, Any, Literal, NotRequired
 from typing_extensions import TypedDict
 
 from agent.app.documents import Address, Decimal, one_of
-from agent.app.documents.status import LeastTotalDocument
+from agent.app.documents.status import MinimumTotalDocument
 
-TriedSettingsDocument = TypedDict("TriedSettingsDocument", {
+SettingsResultDocument = TypedDict("SettingsResultDocument", {
     "return": Decimal, "max_drawdown": Decimal, "rebalances": int, "costs": Decimal,
 })  # fmt: skip
-"""Shares are decimals, costs in the numeraire."""
+"""Backtest of one config: return and drawdown as decimal shares, costs in the numeraire."""
 
 
-class ExcessDocument(TypedDict):
-    """Excess log growth a year with its 95 % interval; `beyond_chance` is True if zero is outside
-    of it.
+class ExcessGrowthDocument(TypedDict):
+    """Mean excess log growth a year over a benchmark, with its 95 % interval (`low`, `high`) from
+    `periods` returns. `beyond_chance` is True if the interval excludes zero.
     """
 
     mean: Decimal
@@ -30,27 +30,31 @@ class ExcessDocument(TypedDict):
 
 
 class NeighbouringSettingsDocument(TypedDict):
-    """Settings around the edited ones. `walk_forward` is the excess over holding, in each following
-    period, of the setting that was best until then. `overfitting` is the share of the `ways` to
-    split the days into halves in which the best setting of one half was below the median in the
-    other.
+    """Backtests of `settings` neighbours of the edited settings. `walk_forward` is the excess over
+    holding of the setting that was best in the folds before, in each fold. `overfitting` is the
+    probability of over-fitting: of `ways` splits of the days into halves, the share in which the
+    best setting of one half is below the median of the other.
     """
 
     settings: int
     folds: int
-    walk_forward: ExcessDocument | None
+    walk_forward: ExcessGrowthDocument | None
     overfitting: Decimal | None
     ways: int
 
 
 EditBacktestDocument = TypedDict("EditBacktestDocument", {
     "source": str, "from": str, "until": str, "days": int, "numeraire": str, "start_value": Decimal,
-    "edited": TriedSettingsDocument, "present": TriedSettingsDocument, "held_return": Decimal,
-    "held_max_drawdown": Decimal, "over_present": ExcessDocument | None,
-    "over_holding": ExcessDocument | None, "around": NeighbouringSettingsDocument | None,
+    "edited": SettingsResultDocument, "present": SettingsResultDocument, "held_return": Decimal,
+    "held_max_drawdown": Decimal, "over_present": ExcessGrowthDocument | None,
+    "over_holding": ExcessGrowthDocument | None, "around": NeighbouringSettingsDocument | None,
     "notes": list[str], "edited_hash": str, "present_hash": str, "data_hash": str,
 })  # fmt: skip
-"""The settings of an edit over past prices, against the present settings and holding."""
+"""Backtest of the edited settings against the present ones and buy and hold. `held_return` and
+`held_max_drawdown` are those of holding, `over_present` and `over_holding` the excess of the edited
+settings over each, `around` the neighbouring settings. The hashes are those of the two configs and
+of the prices.
+"""
 
 
 class ReportFigureDocument(TypedDict):
@@ -61,7 +65,9 @@ class ReportFigureDocument(TypedDict):
 
 
 class KeptReportDocument(TypedDict):
-    """A report by the name of its file; `made` is UTC."""
+    """A kept report: file name, command (`kind`), time of creation in UTC (`made`), file size in
+    bytes and main figures.
+    """
 
     name: str
     kind: str
@@ -72,33 +78,33 @@ class KeptReportDocument(TypedDict):
 
 
 class KeptReportsDocument(TypedDict):
-    """Reports of a folder, newest first; `skipped` lists why others are not shown."""
+    """Reports of a folder, newest first; `skipped` has the reason for each report not listed."""
 
     folder: str
     reports: list[KeptReportDocument]
     skipped: list[str]
 
 
-ChosenActionDocument = TypedDict(
-    "ChosenActionDocument", {"kind": Annotated[str, one_of("hold", "rebalance")], "reason": str}
+WhatIfDecisionDocument = TypedDict(
+    "WhatIfDecisionDocument", {"kind": Annotated[str, one_of("hold", "rebalance")], "reason": str}
 )
-ValuedAssetDocument = TypedDict("ValuedAssetDocument", {
+WhatIfAssetDocument = TypedDict("WhatIfAssetDocument", {
     "symbol": str, "value": Decimal, "weight_bps": int, "target_bps": int, "drift_bps": int,
     "band_bps": list[int] | None, "outside": bool,
 })  # fmt: skip
-AlertPriceDocument = TypedDict("AlertPriceDocument", {
+AlertPricesDocument = TypedDict("AlertPricesDocument", {
     "price": Decimal, "low": Decimal | None, "high": Decimal | None,
     "low_change_percent": Decimal | None, "high_change_percent": Decimal | None,
     "low_missing_reason": str, "high_missing_reason": str,
 })  # fmt: skip
-"""Prices at which an asset leaves its band if its price moves alone. A missing price has a reason;
-other reasons are empty.
+"""Prices at which an asset leaves its band if only its price moves, and their changes from `price`
+in percent. A missing price has a reason; other reasons are empty.
 """
 
 
-class FuturesMarketDocument(TypedDict):
-    """One market: notional, weight, order. Amounts are in the unit of the values given on the
-    command line, sizes in contracts at the given price, by default 1.
+class WhatIfMarketDocument(TypedDict):
+    """One futures market: signed notional, weight, drift and order. Amounts are in the unit of the
+    values given on the command line, sizes in contracts at the given price, by default 1.
     """
 
     symbol: str
@@ -112,9 +118,10 @@ class FuturesMarketDocument(TypedDict):
     liquidation_price: str | None
 
 
-class HedgeDocument(TypedDict):
-    """An overweight spot asset: amounts sold, shorted instead, and left exposed. With --horizon,
-    also whether to sell or short the share that may be shorted, and the cost of each.
+class WhatIfHedgeDocument(TypedDict):
+    """Sale of an overweight spot asset, and its hedge. Of the `excess` above the target, `sell` is
+    sold and `short` is shorted instead; `net_exposure` remains. With --horizon also the cost of both
+    and the reason for the choice.
     """
 
     symbol: str
@@ -128,9 +135,12 @@ class HedgeDocument(TypedDict):
 
 
 class FuturesWhatIfDocument(TypedDict):
-    """The futures part of `whatif`. Multiples and shares are decimals, None if the account or the
-    spot portfolio has no value. `trades` are the spot trades beside the hedges, `net_exposure` is
-    that after these trades and all orders.
+    """The futures part of `whatif`. `gross`, `long`, `short` and `net` are notionals, `margin` is
+    the account value, `maintenance` the maintenance margin, `allowed_gross` the gross notional
+    after the reductions that the limits demand. `spot_multiple` is gross notional per spot value.
+    Multiples and shares are decimals, None if the account or the spot portfolio has no value.
+    `breaches` has limit, measured and allowed value of each broken limit. `trades` are the spot
+    trades beside the hedges, `net_exposure` is by symbol after these trades and all orders.
     """
 
     gross: str
@@ -145,49 +155,52 @@ class FuturesWhatIfDocument(TypedDict):
     triggers: list[str]
     breaches: list[dict[str, str]]
     allowed_gross: str
-    markets: list[FuturesMarketDocument]
-    hedges: list[HedgeDocument]
+    markets: list[WhatIfMarketDocument]
+    hedges: list[WhatIfHedgeDocument]
     trades: dict[str, str]
     net_exposure: dict[str, str]
 
 
 class WhatIfDocument(TypedDict):
     """Drift, trades and alert prices for values given on the command line; trades and prices by
-    symbol.
+    symbol. `trades` are those of the decision, `to_target` would restore the targets, `triggered`
+    has the symbols outside their bands, `least_total` the minimum total at each gas price.
     """
 
     total: Decimal
     triggered: list[str]
-    decision: ChosenActionDocument
+    decision: WhatIfDecisionDocument
     trades: dict[str, Decimal]
     to_target: dict[str, Decimal]
     weights_bps: dict[str, int]
-    assets: list[ValuedAssetDocument]
-    alert_prices: dict[str, AlertPriceDocument]
+    assets: list[WhatIfAssetDocument]
+    alert_prices: dict[str, AlertPricesDocument]
     alert_note: str
-    least_total: list[LeastTotalDocument]
+    least_total: list[MinimumTotalDocument]
     warnings: list[str]
     futures: NotRequired[FuturesWhatIfDocument]
 
 
-CostsDocument = TypedDict(
-    "CostsDocument", {"fees": Decimal, "impact": Decimal, "gas": Decimal, "total": Decimal}
+SimulatedCostsDocument = TypedDict(
+    "SimulatedCostsDocument", {"fees": Decimal, "impact": Decimal, "gas": Decimal, "total": Decimal}
 )
 PathFiguresDocument = TypedDict("PathFiguresDocument", {
     "cagr": Decimal | None, "volatility": Decimal | None, "sharpe": Decimal | None,
     "max_drawdown": Decimal | None,
 })  # fmt: skip
-BothFiguresDocument = TypedDict(
-    "BothFiguresDocument", {"rebalanced": PathFiguresDocument, "held": PathFiguresDocument}
+ComparedFiguresDocument = TypedDict(
+    "ComparedFiguresDocument", {"rebalanced": PathFiguresDocument, "held": PathFiguresDocument}
 )
-CarryDocument = TypedDict("CarryDocument", {
+FundingCarryDocument = TypedDict("FundingCarryDocument", {
     "carry": Decimal, "yearly_rate": Decimal | None, "notional": Decimal, "intervals": int,
     "from": int, "until": int,
 })  # fmt: skip
-"""Funding of one holding; `yearly_rate` is a share of `notional`, `intervals` counts payments."""
-CarriesDocument = TypedDict("CarriesDocument", {
+"""Funding that a short of one holding would have received (`carry`); `yearly_rate` is a share of
+`notional`, `intervals` counts payments.
+"""
+TotalCarryDocument = TypedDict("TotalCarryDocument", {
     "total": Decimal, "yearly_rate": Decimal | None, "intervals": int,
-    "assets": dict[str, CarryDocument], "data_hash": str,
+    "assets": dict[str, FundingCarryDocument], "data_hash": str,
 })  # fmt: skip
 SimulatedTradeDocument = TypedDict("SimulatedTradeDocument", {
     "time": int, "turnover": Decimal, "fees": Decimal, "impact": Decimal, "gas": Decimal,
@@ -196,6 +209,7 @@ SimulatedTradeDocument = TypedDict("SimulatedTradeDocument", {
 SimulatedFlowDocument = TypedDict(
     "SimulatedFlowDocument", {"time": int, "value": Decimal, "before": Decimal}
 )
+"""A deposit (negative: withdrawal) of the owner; `before` is the portfolio value before it."""
 RealisedGainsDocument = TypedDict("RealisedGainsDocument", {
     "lot_rule": str, "years": dict[str, Decimal], "futures": NotRequired[dict[str, Decimal]],
 })  # fmt: skip
@@ -209,8 +223,10 @@ the final value.
 """
 
 
-class BookFiguresDocument(TypedDict):
-    """Annual growth, volatility, Sharpe ratio and maximum drawdown; null if unknown."""
+class FuturesFiguresDocument(TypedDict):
+    """Annual growth, volatility, Sharpe ratio and maximum drawdown of a futures book; null if
+    unknown.
+    """
 
     cagr: str | None
     volatility: str | None
@@ -218,9 +234,9 @@ class BookFiguresDocument(TypedDict):
     max_drawdown: str | None
 
 
-class BookProfitDocument(TypedDict):
-    """Components of the change in value: total = price - slippage - funding - fees - penalties +
-    insured.
+class FuturesProfitDocument(TypedDict):
+    """Components of a futures book's change in value: total = price - slippage - funding - fees -
+    penalties + insured.
     """
 
     total: str
@@ -232,7 +248,7 @@ class BookProfitDocument(TypedDict):
     insured: str
 
 
-class FuturesFillDocument(TypedDict):
+class SimulatedFillDocument(TypedDict):
     """A filled order; a negative size is a sale."""
 
     time: int
@@ -253,27 +269,30 @@ class LiquidationDocument(TypedDict):
 
 
 class FuturesBookDocument(TypedDict):
-    """One book. `max_leverage` is null if the account value reached zero with open positions. A bar
-    counts as above the limit by its leverage after fills.
+    """Simulated margin account with its positions. `max_leverage` is the highest leverage reached,
+    null if the account value reached zero with open positions. `bars_above_limit` counts bars whose
+    leverage after fills exceeds the limit, `longest_above_limit` the longest run of them.
+    `unfilled` counts orders, `refused` plans, both by reason.
     """
 
     final_value: str
-    profit: BookProfitDocument
-    figures: BookFiguresDocument
+    profit: FuturesProfitDocument
+    figures: FuturesFiguresDocument
     max_leverage: str | None
     bars_above_limit: int
     longest_above_limit: int
     deposited: str
     sizes: dict[str, str]
-    fills: list[FuturesFillDocument]
+    fills: list[SimulatedFillDocument]
     liquidations: list[LiquidationDocument]
     unfilled: dict[str, int]
     refused: dict[str, int]
 
 
 class SimulatedHedgeDocument(TypedDict):
-    """A hedge: its initial size, opening and closing times and reasons. `closed` is null while it
-    is open. `profit` is the profit of its fills without funding; null if a part was liquidated.
+    """A hedge: its initial size, and times and reasons of opening (`reason`) and closing (`end`).
+    `closed` is null while it is open. `profit` is that of its fills without funding; null if a part
+    was liquidated.
     """
 
     symbol: str
@@ -314,14 +333,15 @@ FuturesBacktestDocument = TypedDict(
         "versions": dict[str, str],
     },
 )
-"""The futures part of `backtest`: the book with the agent, and a book that holds the same initial
-positions. Values are decimals in the unit of the prices.
+"""The futures part of `backtest`: the book that the agent manages (`agent`), and a book that keeps
+the same initial positions (`held`). `max_leverage` is the limit. Values are decimals in the unit of
+the prices.
 """
 BacktestDocument = TypedDict("BacktestDocument", {
     "final_value": Decimal, "hold_value": Decimal, "start_value": Decimal, "twr": Decimal,
     "hold_twr": Decimal, "numeraire": str, "rebalances": int, "turnover": Decimal,
-    "costs": CostsDocument, "gas_counted": bool, "figures": BothFiguresDocument,
-    "rebalancing_premium": dict[str, Decimal] | None, "funding": CarriesDocument | None,
+    "costs": SimulatedCostsDocument, "gas_counted": bool, "figures": ComparedFiguresDocument,
+    "rebalancing_premium": dict[str, Decimal] | None, "funding": TotalCarryDocument | None,
     "from": int, "until": int, "bars": int, "evaluated_bars": int, "halted_bars": int,
     "refused": dict[str, int], "held_back": dict[str, int], "weights_bps": dict[str, int],
     "trades": list[SimulatedTradeDocument], "flows": list[SimulatedFlowDocument],
@@ -337,8 +357,8 @@ BacktestDocument = TypedDict("BacktestDocument", {
 due but the step held. `strategies` has the final health of each strategy, `health` the changes;
 both are missing without strategies.
 """
-OnlyFuturesBacktestDocument = TypedDict(
-    "OnlyFuturesBacktestDocument",
+FuturesOnlyBacktestDocument = TypedDict(
+    "FuturesOnlyBacktestDocument",
     {"futures": FuturesBacktestDocument, "report": NotRequired[list[str]]},
 )
 
@@ -358,7 +378,7 @@ StressCaseDocument = TypedDict("StressCaseDocument", {
 """A scenario over its paths, run by the `engine` kernel or step. Counts are over all paths."""
 
 
-class StressedBookDocument(TypedDict):
+class StressedFuturesDocument(TypedDict):
     """One book over the paths of a case. Losses are shares of the start value; a gain is
     negative.
     """
@@ -369,13 +389,15 @@ class StressedBookDocument(TypedDict):
     longest_above_limit: int
 
 
-class FuturesCaseDocument(TypedDict):
-    """A scenario over its paths."""
+class FuturesStressCaseDocument(TypedDict):
+    """A scenario over its paths, for the book that the agent manages and for one that keeps its
+    initial positions (`held`).
+    """
 
     name: str
     paths: int
-    agent: StressedBookDocument
-    held: StressedBookDocument
+    agent: StressedFuturesDocument
+    held: StressedFuturesDocument
 
 
 class FuturesStressDocument(TypedDict):
@@ -386,7 +408,7 @@ class FuturesStressDocument(TypedDict):
     bars: int
     start_value: str
     max_leverage: str
-    cases: list[FuturesCaseDocument]
+    cases: list[FuturesStressCaseDocument]
     config_hash: str
     data_hash: str
     seed: int
@@ -404,21 +426,23 @@ StressDocument = TypedDict("StressDocument", {
 recorded returns, in blocks of this mean length. `kernel_difference` is the largest relative
 difference between the final values of the kernel and of the live step.
 """
-OnlyFuturesStressDocument = TypedDict(
-    "OnlyFuturesStressDocument",
+FuturesOnlyStressDocument = TypedDict(
+    "FuturesOnlyStressDocument",
     {"futures": FuturesStressDocument, "report": NotRequired[list[str]]},
 )
 
 
-ChoiceDocument = TypedDict("ChoiceDocument", {
+TuneSettingDocument = TypedDict("TuneSettingDocument", {
     "label": str, "backtest_options": str, "band_relative_bps": int | None,
     "band_absolute_bps": int | None, "every_s": int | None, "destination": str, "allocator": str,
 })  # fmt: skip
-"""A setting; `backtest_options` are the options of `trimtab backtest` that run it."""
+"""A setting of the grid; `backtest_options` are the options of `trimtab backtest` that run it."""
 
 
-class RankedChoiceDocument(ChoiceDocument):
-    """A setting with its results on the first three quarters."""
+class RankedSettingDocument(TuneSettingDocument):
+    """A setting of the grid with its results on the first three quarters of the prices. `over_hold`
+    is its excess log growth a year over buy and hold.
+    """
 
     objective: Decimal
     over_hold: Decimal
@@ -432,7 +456,8 @@ ExcessIntervalDocument = TypedDict("ExcessIntervalDocument", {
     "over": str, "mean": Decimal | None, "low": Decimal | None, "high": Decimal | None,
     "level": Decimal, "periods": int | None, "bootstrap_block_length": Decimal | None,
 })  # fmt: skip
-"""Mean excess log growth a year over a benchmark, with its confidence interval at `level`."""
+"""Mean excess log growth a year over the benchmark `over`, with its confidence interval at `level`.
+"""
 LastQuarterDocument = TypedDict("LastQuarterDocument", {
     "excess_intervals": list[ExcessIntervalDocument], "final_value": Decimal,
     "calendar_value": Decimal, "hold_value": Decimal, "settings_judged": int, "costs": Decimal,
@@ -459,27 +484,33 @@ OverfittingDocument = TypedDict(
 NeighboursDocument = TypedDict("NeighboursDocument", {
     "count": int, "mean_fall": Decimal, "largest_fall": Decimal, "fall_to_median": Decimal,
 })  # fmt: skip
-"""Falls of the objective from the best setting to its neighbours, and to the median of all."""
+"""Decline of the objective from the best setting to its `count` neighbours, and to the median of
+all."""
 StabilityDocument = TypedDict("StabilityDocument", {
     "row_name": str, "column_name": str, "rows": list[str], "columns": list[str],
     "values": list[list[Decimal | None]], "best": list[int],
     "neighbours": NeighboursDocument | None,
 })  # fmt: skip
+"""The objective over two parameters of the grid; `best` is the row and column of the best setting.
+"""
 TuneDocument = TypedDict("TuneDocument", {
-    "recommendation": ChoiceDocument | None, "verdict": list[str], "safe_default": str,
-    "best": RankedChoiceDocument, "settings": int, "engines": dict[str, int], "resumed": int,
+    "recommendation": TuneSettingDocument | None, "verdict": list[str], "safe_default": str,
+    "best": RankedSettingDocument, "settings": int, "engines": dict[str, int], "resumed": int,
     "objective": str, "numeraire": str, "bars": int, "from": int, "last_quarter_from": int,
-    "until": int, "period_s": int, "calendar": ChoiceDocument,
+    "until": int, "period_s": int, "calendar": TuneSettingDocument,
     "last_quarter": LastQuarterDocument, "walk_forward": WalkForwardDocument,
     "deflated_sharpe": DeflatedSharpeDocument | None, "overfitting": OverfittingDocument | None,
-    "stability": StabilityDocument, "ranked": list[RankedChoiceDocument], "notes": list[str],
+    "stability": StabilityDocument, "ranked": list[RankedSettingDocument], "notes": list[str],
     "grid_hash": str, "config_hash": str, "data_hash": str, "seed": int, "version": str,
     "report": NotRequired[list[str]],
 })  # fmt: skip
 
 
-DifferenceDocument = TypedDict("DifferenceDocument", {"what": str, "recorded": Any, "now": Any})
-"""A value of the plan, or the decision or reason, as recorded and as computed now."""
+ReplayDifferenceDocument = TypedDict(
+    "ReplayDifferenceDocument", {"what": str, "recorded": Any, "now": Any}
+)
+"""A difference of a replay: the path of a plan value, "decision" or "reason" (`what`), as recorded
+and as computed now."""
 
 
 class ReplayedStepDocument(TypedDict):
@@ -501,7 +532,7 @@ class ReplayedStepDocument(TypedDict):
     reason: NotRequired[str | None]
     outcome: NotRequired[str]
     requested_by: NotRequired[str | None]
-    differs: NotRequired[list[DifferenceDocument]]
+    differs: NotRequired[list[ReplayDifferenceDocument]]
     more_differences: NotRequired[int]
 
 

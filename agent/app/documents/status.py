@@ -15,26 +15,26 @@ from agent.app.documents import (
     Address,
     ConvertedBy,
     Decimal,
+    FromAttributes,
     Hash,
     Money,
     Number,
-    Of,
     Raw,
     Symbol,
     fill,
-    money,
+    money_text,
 )
 from agent.app.documents.executions import OpenExecutionProgress
 from agent.app.documents.futures import FuturesSummaryDocument, optional_summary
 from agent.app.documents.plans import (
-    Block,
     BlockedExits,
+    BlockNumber,
     DecisionDocument,
     EndpointDocument,
-    Excluded,
+    ExcludedHoldings,
     Netting,
-    Numeraire,
-    Screened,
+    NumeraireLabel,
+    ScreenedTokens,
     TargetReasons,
     Transfers,
     Zone,
@@ -68,13 +68,13 @@ from agent.units import PIPS, Value, format_time, price_text, value_text
 if TYPE_CHECKING:
     from agent.model import AssetDrift
 
-UnreadDocument = TypedDict("UnreadDocument", {"item": str, "address": str, "why": str})
+UnreadItemDocument = TypedDict("UnreadItemDocument", {"item": str, "address": str, "why": str})
 
 
-class SetAsideDocument(TypedDict):
-    withdrawal: Annotated[int, Of("request")]
-    symbol: Annotated[Symbol, Of("payment.token")]
-    raw: Annotated[Raw, Of("payment.raw")]
+class ReservedPaymentDocument(TypedDict):
+    withdrawal: Annotated[int, FromAttributes("request")]
+    symbol: Annotated[Symbol, FromAttributes("payment.token")]
+    raw: Annotated[Raw, FromAttributes("payment.raw")]
 
 
 HoldingDocument = TypedDict("HoldingDocument", {
@@ -82,7 +82,7 @@ HoldingDocument = TypedDict("HoldingDocument", {
     "price": Decimal, "value": Money, "weight_bps": int, "target_bps": int, "drift_bps": int,
     "band_bps": list[int], "price_source": str | None, "margin_raw": NotRequired[Raw],
 })  # fmt: skip
-NativeDocument = TypedDict("NativeDocument", {
+NativeCoinDocument = TypedDict("NativeCoinDocument", {
     "symbol": str | None, "counts": bool, "native_wei": Raw, "wrapped_raw": Raw | None,
     "kept_wei": Raw, "top_up_wei": Raw | None,
 })  # fmt: skip
@@ -93,7 +93,7 @@ TriggerDocument = TypedDict("TriggerDocument", {
 """The trigger as text. `next_s` is the next due time of a schedule (unix seconds; None: any cycle
 may act).
 """
-LeastTotalDocument = TypedDict("LeastTotalDocument", {
+MinimumTotalDocument = TypedDict("MinimumTotalDocument", {
     "total": Decimal | None, "first_purchase": Decimal | None, "unit": str, "by": str,
     "gas_gwei": Decimal, "pool_fee_percent": Decimal, "corrections_a_year": Decimal,
     "cost_a_year": Decimal, "enough": bool | None, "year": str, "changes": list[str],
@@ -106,26 +106,32 @@ the trades and cost of a year with that total, empty without one."""
 class StatusDocument(TypedDict):
     """Holdings, weights, bands and the current decision. `book_kind` is set for paper trading."""
 
-    block: Block
-    block_hash: Annotated[Hash, Of("step_input.snapshot.head.hash")]
-    numeraire: Numeraire
+    block: BlockNumber
+    block_hash: Annotated[Hash, FromAttributes("step_input.snapshot.head.hash")]
+    numeraire: NumeraireLabel
     total_value: Money
     holdings: list[HoldingDocument]
-    native_wei: Annotated[Raw, Of("step_input.snapshot.native_wei")]
-    native: NativeDocument
-    quarantined: Annotated[list[UnreadDocument], Of("step_input.snapshot.quarantined")]
-    screen: Screened
+    native_wei: Annotated[Raw, FromAttributes("step_input.snapshot.native_wei")]
+    native: NativeCoinDocument
+    quarantined: Annotated[
+        list[UnreadItemDocument], FromAttributes("step_input.snapshot.quarantined")
+    ]
+    screen: ScreenedTokens
     warnings: list[str]
     paused: bool
     pause_reason: str
-    pause_hard: Annotated[bool, Of("hard")]
-    set_aside: Annotated[list[SetAsideDocument], Of("step_input.history.cash_flows.claims")]
-    excluded: Excluded
+    pause_hard: Annotated[bool, FromAttributes("hard")]
+    set_aside: Annotated[
+        list[ReservedPaymentDocument], FromAttributes("step_input.history.cash_flows.claims")
+    ]
+    excluded: ExcludedHoldings
     decision: Annotated[
-        DecisionDocument, ConvertedBy(lambda decided, _: decision_document(decided)), Of("decided")
+        DecisionDocument,
+        ConvertedBy(lambda decided, _: decision_document(decided)),
+        FromAttributes("decided"),
     ]
     trigger: TriggerDocument
-    least_total: LeastTotalDocument | None
+    least_total: MinimumTotalDocument | None
     target_reasons: TargetReasons
     blocked_exits: BlockedExits
     flows: Transfers
@@ -139,9 +145,9 @@ class StatusDocument(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class PortfolioStatus:
-    """Status of a portfolio. `paused` is the state of the kill switch, `hard` that of its hard level,
-    which also cancels and revokes. `warnings` concern the number of assets, overweight, liquidity
-    positions, paused strategies, portfolio.max_live_value and accepted limits.
+    """Status of a portfolio. `paused` is the state of the kill switch, `hard` that of its hard
+    level, which also cancels and revokes. `warnings` concern the number of assets, overweight,
+    liquidity positions, paused strategies, portfolio.max_live_value and accepted limits.
     """
 
     step_input: StepInput
@@ -159,12 +165,12 @@ class PortfolioStatus:
         return native_coin.native_view(step.snapshot, step.portfolio, step.limits)
 
     @property
-    def least_total(self) -> LeastTotalDocument | None:
+    def least_total(self) -> MinimumTotalDocument | None:
         """Minimum total at which these settings work, its yearly cost, and the settings to change
         if the total is below it. None if it is unknown.
         """
         drifts = self.decided.drifts
-        return least_total_now(self.step_input, investable_total(drifts)) if drifts else None
+        return current_minimum_total(self.step_input, investable_total(drifts)) if drifts else None
 
     @property
     def trigger(self) -> TriggerDocument:
@@ -185,7 +191,7 @@ class PortfolioStatus:
 def status_document(portfolio_status: PortfolioStatus) -> StatusDocument:
     """Return the document of a portfolio's status."""
     portfolio, drifts = portfolio_status.step_input.portfolio, portfolio_status.decided.drifts
-    total = money(portfolio_total(portfolio_status.step_input, drifts), portfolio)
+    total = money_text(portfolio_total(portfolio_status.step_input, drifts), portfolio)
     return fill(
         StatusDocument,
         portfolio_status,
@@ -223,13 +229,14 @@ GAS_PRICES_WEI = (GWEI // 20, GWEI, 30 * GWEI)
 DAY_S = 86_400
 NATIVE_USD = 3_000
 """Dollars per native coin in estimates without a chain."""
-MIN_HEADROOM, HEADROOM = Fraction(6, 5), Fraction(3, 2)
-"""Ceilings per amount to use: below the first a usual gain exceeds it; the second is written by init."""
-PLACES = 6
+MIN_HEADROOM, SUGGESTED_HEADROOM = Fraction(6, 5), Fraction(3, 2)
+"""Ceiling as a multiple of the amount to use: the least without a warning, and the one that init
+suggests."""
+VALUE_PLACES = 6
 """Decimals of a value in coins: one coin may be worth thousands."""
 
 
-def least_total_now(step: StepInput, total: Value) -> LeastTotalDocument | None:
+def current_minimum_total(step: StepInput, total: Value) -> MinimumTotalDocument | None:
     """Return the minimum total of a running agent at the current gas price; None if plan_cost is
     off or gas has no price.
 
@@ -242,12 +249,12 @@ def least_total_now(step: StepInput, total: Value) -> LeastTotalDocument | None:
     numeraire, last_s = step.portfolio.numeraire, step.history.reviews.last_rebalance_s
     is_just_rebalanced = last_s is not None and step.snapshot.head.timestamp_s - last_s < DAY_S
     compared_total = None if is_just_rebalanced else total
-    return least_total_document(inputs, compared_total, numeraire.decimals, numeraire.label)
+    return minimum_total_document(inputs, compared_total, numeraire.decimals, numeraire.label)
 
 
-def least_total_document(
+def minimum_total_document(
     inputs: MinimumTotalInputs, total: Value | None, decimals: int, unit: str
-) -> LeastTotalDocument:
+) -> MinimumTotalDocument:
     """Return the document of the minimum total, with the settings to change if `total` (None:
     unknown) is below it.
     """
@@ -262,18 +269,18 @@ def least_total_document(
     if minimum.total is not None and changes:
         text = f"{summary} To change that: {'; or '.join(changes)}."
 
-    def amount(value: Value | None) -> str | None:
-        return None if value is None else value_text(value, decimals, min(decimals, PLACES))
+    def coins_or_none(value: Value | None) -> str | None:
+        return None if value is None else value_text(value, decimals, min(decimals, VALUE_PLACES))
 
     return {
-        "total": amount(minimum.total),
-        "first_purchase": amount(minimum.purchase),
+        "total": coins_or_none(minimum.total),
+        "first_purchase": coins_or_none(minimum.purchase_total),
         "unit": unit,
         "by": minimum.binding_limit,
         "gas_gwei": value_text(Fraction(inputs.gas_price_wei, GWEI), 0, 4),
         "pool_fee_percent": value_text(Fraction(100 * inputs.fee_pips, PIPS), 0, 4),
-        "corrections_a_year": value_text(minimum.a_year, 0, 1),
-        "cost_a_year": value_text(minimum.year_cost, decimals, min(decimals, PLACES)),
+        "corrections_a_year": value_text(minimum.corrections_per_year, 0, 1),
+        "cost_a_year": value_text(minimum.yearly_cost, decimals, min(decimals, VALUE_PLACES)),
         "enough": is_enough,
         "year": "" if total is None else format_year(inputs, total, decimals, unit),
         "changes": list(changes),
@@ -282,11 +289,11 @@ def least_total_document(
     }
 
 
-def least_totals_of_config(
-    config: Config, dollars: Fraction, total: Value | None = None
-) -> list[LeastTotalDocument]:
+def minimum_totals_of_config(
+    config: Config, numeraire_usd: Fraction, total: Value | None = None
+) -> list[MinimumTotalDocument]:
     """Return the minimum totals of a new config at three gas prices; empty if plan_cost is off.
-    `dollars` is the price of the numeraire, `total` the amount to invest in whole coins.
+    `numeraire_usd` is the price of the numeraire, `total` the amount to invest in whole coins.
     """
     portfolio_table, trigger = config.portfolio, build_policy(config).trigger
     if config.limits.plan_cost is None:
@@ -299,42 +306,42 @@ def least_totals_of_config(
         )
         for asset in portfolio_table.assets
     ]
-    least_trade = Fraction(config.limits.min_trade or "0")
-    wei_value = Fraction(NATIVE_USD) / dollars / 10**18
+    min_trade = Fraction(config.limits.min_trade or "0")
+    wei_value = Fraction(NATIVE_USD) / numeraire_usd / 10**18
     inputs_by_gas_price = _inputs_at_gas_prices(
-        target_drifts, portfolio_table.numeraire, config.limits.plan_cost, least_trade, wei_value
+        target_drifts, portfolio_table.numeraire, config.limits.plan_cost, min_trade, wei_value
     )
     interval_s = review_interval_s(trigger)
-    return _least_total_documents(
+    return _minimum_total_documents(
         [replace(inputs, interval_s=interval_s) for inputs in inputs_by_gas_price],
         portfolio_table.numeraire,
         total,
     )
 
 
-def ceiling_warnings(config: Config, dollars: Fraction, total: Value | None) -> list[str]:
+def ceiling_warnings(config: Config, numeraire_usd: Fraction, total: Value | None) -> list[str]:
     """Return a warning if portfolio.max_live_value is below `total`, the amount to invest in whole
     coins (None: unknown), or below the minimum total at some gas price.
     """
     ceiling, unit = config.portfolio.max_live_value, config.portfolio.numeraire
     if ceiling is None:
         return []
-    cap_text = f"portfolio.max_live_value of {ceiling} {unit}"
+    ceiling_text = f"portfolio.max_live_value of {ceiling} {unit}"
     if total is not None and total > Fraction(ceiling):
         return [
-            f"{cap_text} is below the {_coins_text(total)} {unit} to use: a portfolio worth more than"
+            f"{ceiling_text} is below the {_coins_text(total)} {unit} to use: a portfolio worth more than"
             f" {ceiling} {unit} is never rebalanced. Raise max_live_value if the agent may manage"
             " more."
         ]
     headroom_warnings = []
     if total is not None and Fraction(ceiling) < total * MIN_HEADROOM:
         headroom_warnings = [
-            f"{cap_text} leaves little room for gains over the {_coins_text(total)} {unit} to use: above it"
-            f" every rebalance is refused. --ceiling {_coins_text(total * HEADROOM)} leaves half as much more."
+            f"{ceiling_text} leaves little room for gains over the {_coins_text(total)} {unit} to use: above it"
+            f" every rebalance is refused. --ceiling {_coins_text(total * SUGGESTED_HEADROOM)} leaves half as much more."
         ]
     totals_above = [
         minimum_total
-        for minimum_total in least_totals_of_config(config, dollars, Fraction(ceiling))
+        for minimum_total in minimum_totals_of_config(config, numeraire_usd, Fraction(ceiling))
         if minimum_total["total"] and not minimum_total["enough"]
     ]
     if not totals_above:
@@ -350,18 +357,18 @@ def ceiling_warnings(config: Config, dollars: Fraction, total: Value | None) -> 
         remedy = f"With {_coins_text(total)} {unit}, change a setting named below; more money needs a higher max_live_value."
     return [
         *headroom_warnings,
-        f"{cap_text} is below the minimum total {gas_prices_text}: corrections would be held, and the cap prevents a"
+        f"{ceiling_text} is below the minimum total {gas_prices_text}: corrections would be held, and the cap prevents a"
         f" larger portfolio. {remedy}",
     ]
 
 
 def year_cost_lines(
-    minimum_totals: Sequence[LeastTotalDocument], gas_gwei: str, total: Value
+    minimum_totals: Sequence[MinimumTotalDocument], gas_gwei: str, total: Value
 ) -> list[str]:
     """Return two lines: the trades and cost of a year with `total`, in whole coins, at one gas price
     and at the others, or that it is not worth it; before them the settings that would change that.
     """
-    shown_total = next(
+    shown_minimum = next(
         (
             minimum_total
             for minimum_total in minimum_totals
@@ -369,27 +376,27 @@ def year_cost_lines(
         ),
         None,
     )
-    if shown_total is None:
+    if shown_minimum is None:
         return []
     other_years = "; ".join(
         minimum_total["year"]
         for minimum_total in minimum_totals
-        if minimum_total is not shown_total
+        if minimum_total is not shown_minimum
     )
     change_lines = (
-        [f"To make it worth it: {'; or '.join(shown_total['changes'])}."]
-        if shown_total["changes"]
+        [f"To make it worth it: {'; or '.join(shown_minimum['changes'])}."]
+        if shown_minimum["changes"]
         else []
     )
-    with_total = f"With {_coins_text(total)} {shown_total['unit']}: {shown_total['year']}."
-    return [*change_lines, with_total, f"{other_years[:1].upper()}{other_years[1:]}."]
+    year_line = f"With {_coins_text(total)} {shown_minimum['unit']}: {shown_minimum['year']}."
+    return [*change_lines, year_line, f"{other_years[:1].upper()}{other_years[1:]}."]
 
 
 def _coins_text(total: Value) -> str:
-    return format_coins(total * 10**PLACES, PLACES)
+    return format_coins(total * 10**VALUE_PLACES, VALUE_PLACES)
 
 
-def least_totals_of_values(
+def minimum_totals_of_values(
     target_drifts: Sequence[tuple[str, int, Fraction]],
     numeraire: str,
     plan_cost_bps: int,
@@ -398,15 +405,15 @@ def least_totals_of_values(
     total: Value,
     *,
     banded: bool,
-) -> list[LeastTotalDocument]:
+) -> list[MinimumTotalDocument]:
     """Return the minimum totals of command-line targets at three gas prices, in whole units of
     value; `target_drifts` are (symbol, target in bps, drift at a correction).
     """
     inputs_by_gas_price = _inputs_at_gas_prices(
         target_drifts, numeraire, plan_cost_bps, min_trade, native_price / 10**18
     )
-    return _least_total_documents(
-        [replace(inputs, banded=banded) for inputs in inputs_by_gas_price], numeraire, total
+    return _minimum_total_documents(
+        [replace(inputs, has_band=banded) for inputs in inputs_by_gas_price], numeraire, total
     )
 
 
@@ -421,27 +428,27 @@ def _inputs_at_gas_prices(
         AssetThreshold(name, bps, drift) for name, bps, drift in target_drifts if name != numeraire
     )
     numeraire_bps = next((bps for name, bps, _ in target_drifts if name == numeraire), 0)
-    coin_raw = 10**PLACES
+    unit_raw = 10**VALUE_PLACES
     return [
         MinimumTotalInputs(
             assets,
             numeraire_bps,
             plan_cost_bps,
-            min_trade * coin_raw,
+            min_trade * unit_raw,
             ASSUMED_FEE_PIPS,
             gas_price_wei,
-            wei_value * coin_raw,
+            wei_value * unit_raw,
         )
         for gas_price_wei in GAS_PRICES_WEI
     ]
 
 
-def _least_total_documents(
+def _minimum_total_documents(
     inputs: Sequence[MinimumTotalInputs], numeraire: str, total: Value | None = None
-) -> list[LeastTotalDocument]:
-    total_raw = None if total is None else total * 10**PLACES
+) -> list[MinimumTotalDocument]:
+    total_raw = None if total is None else total * 10**VALUE_PLACES
     return [
-        least_total_document(gas_inputs, total_raw, PLACES, numeraire or "units")
+        minimum_total_document(gas_inputs, total_raw, VALUE_PLACES, numeraire or "units")
         for gas_inputs in inputs
     ]
 

@@ -12,7 +12,7 @@ from agent import wiring
 from agent.app.agent import open_agent
 from agent.app.cycles import Progress, ignore_progress
 from agent.app.documents import fill
-from agent.app.documents.owner import HANDED_OVER_ADVICE, ExposedDocument, HardPauseDocument
+from agent.app.documents.owner import HANDED_OVER_ADVICE, CancelAndRevokeDocument, HardPauseDocument
 from agent.app.documents.plans import transaction_document
 from agent.app.records.kill_switch import pause_by_file
 from agent.config.load import load_config
@@ -83,7 +83,7 @@ def pause_hard(
 
 def hard_pause_document(report: HardPauseReport, send: bool) -> HardPauseDocument:
     """Return the document of a hard pause."""
-    exposure_fields = fill(ExposedDocument, report.exposure)
+    exposure_fields = fill(CancelAndRevokeDocument, report.exposure)
     is_clear = not exposure_fields["cancel"] and not exposure_fields["revoke"]
     if report.outcome is not None:
         outcome, message = report.outcome.kind.value.replace("halt", "clear"), report.outcome.reason

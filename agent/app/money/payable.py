@@ -33,7 +33,7 @@ def free_payments(step: StepInput) -> tuple[Payment, ...]:
     """
     step = cash_limit.restore_excluded(step)
     balances = {holding.token: holding.raw for holding in step.snapshot.holdings}
-    gas_money_wei = native_coin.floor_wei(step.limits) + native_coin.margin_wei(
+    gas_money_wei = native_coin.floor_wei(step.limits) + native_coin.worst_gas_cost_wei(
         step.snapshot, step.limits
     )
     payments: list[Payment] = []

@@ -35,9 +35,9 @@ class RehearsalLeg:
     units at prices before the swap; `slippage_bps` is the shortfall against the prediction.
     """
 
-    sold: Token
-    bought: Token
-    sold_raw: int
+    token_in: Token
+    token_out: Token
+    amount_in_raw: int
     predicted_raw: int
     received_raw: int
     gas_predicted: int
@@ -50,9 +50,9 @@ class RehearsalLeg:
 class Rehearsal:
     """Result of the test trade.
 
-    `state` is planned, declined, refused, done or failed. `cost` and `predicted_cost` are totals of both
-    directions in numeraire base units, with the gas of approvals. The ledger books both as manual
-    swaps, outside the strategy's performance.
+    `state` is planned, declined, refused, done or failed. `cost` and `predicted_cost` are totals of
+    both directions in numeraire base units, with the gas of approvals. The ledger books both as
+    manual swaps, outside the strategy's performance.
     """
 
     outcomes: tuple[StepOutcome, ...]
@@ -79,7 +79,9 @@ def rehearse_trade(
     """Buy the smallest tradable amount of an asset for the numeraire and sell it again; in reverse
     if the wallet has too little numeraire. One confirmation covers both swaps.
     """
-    sold, bought, first_outcome, sold_raw = _plan_first_swap(agent, agent.step_input(), token)
+    token_in, token_out, first_outcome, amount_in_raw = _plan_first_swap(
+        agent, agent.step_input(), token
+    )
     if not send or first_outcome.kind is not OutcomeKind.PLANNED or first_outcome.plan is None:
         return _preview(first_outcome)
     confirmations: list[bool] = []
@@ -92,57 +94,60 @@ def rehearse_trade(
     with wiring.open_transactor(agent.context, confirm_once, progress) as transactor:
         transactor.executor.reconcile()
         step = current_step_input(agent.context.readers, agent.context.store)
-        sold, bought, first_outcome, sold_raw = _plan_first_swap(
+        token_in, token_out, first_outcome, amount_in_raw = _plan_first_swap(
             agent, step, token
         )  # plan again after the wait
         if first_outcome.kind is not OutcomeKind.PLANNED:
             return _preview(first_outcome)
         first_swap = engine.run_cycle(
             agent.context.readers,
-            Swap(sold.address, bought.address, sold_raw),
+            Swap(token_in.address, token_out.address, amount_in_raw),
             agent.context.store,
             transactor,
         )
         if first_swap.kind is not OutcomeKind.DONE:
             state = "declined" if first_swap.kind is OutcomeKind.DECLINED else "failed"
-            return _result((first_swap,), (), state, first_swap.reason)
-        first_leg = _completed_leg(agent, first_swap, sold, bought, sold_raw)
+            return _rehearsal((first_swap,), (), state, first_swap.reason)
+        first_leg = _completed_leg(agent, first_swap, token_in, token_out, amount_in_raw)
         return_swap = engine.run_cycle(
             agent.context.readers,
-            Swap(bought.address, sold.address, first_leg.received_raw),
+            Swap(token_out.address, token_in.address, first_leg.received_raw),
             agent.context.store,
             transactor,
         )
         if return_swap.kind is not OutcomeKind.DONE:
-            return _result(
+            return _rehearsal(
                 (first_swap, return_swap),
                 (first_leg,),
                 "failed",
                 f"return swap: {return_swap.reason}",
             )
-        legs = (first_leg, _completed_leg(agent, return_swap, bought, sold, first_leg.received_raw))
+        legs = (
+            first_leg,
+            _completed_leg(agent, return_swap, token_out, token_in, first_leg.received_raw),
+        )
     max_slippage_bps = step.limits.slippage_bps
     if any(max_slippage_bps is not None and leg.slippage_bps > max_slippage_bps for leg in legs):
-        return _result(
+        return _rehearsal(
             (first_swap, return_swap), legs, "failed", "slippage exceeds limits.slippage"
         )
     is_exact = all(leg.slippage_bps <= 0 for leg in legs)
     verdict = "as predicted" if is_exact else "within the limits"
-    return _result((first_swap, return_swap), legs, "done", verdict)
+    return _rehearsal((first_swap, return_swap), legs, "done", verdict)
 
 
 def _plan_first_swap(
     agent: Agent, step: StepInput, token: str | None
 ) -> tuple[Token, Token, StepOutcome, int]:
     """Return the token sold first, the token bought, the plan, and the amount sold."""
-    sold, bought = agent.portfolio.numeraire, _asset_to_trade(agent, step, token)
-    outcome, sold_raw = _smallest_trade(agent, step, sold, bought)
+    token_in, token_out = agent.portfolio.numeraire, _asset_to_trade(agent, step, token)
+    outcome, amount_in_raw = _smallest_trade(agent, step, token_in, token_out)
     if outcome.kind is OutcomeKind.PLANNED:
-        return sold, bought, outcome, sold_raw
-    if _free_value(step, bought.address) > _free_value(step, sold.address):
-        sold, bought = bought, sold
-        outcome, sold_raw = _smallest_trade(agent, step, sold, bought)
-    return sold, bought, outcome, sold_raw
+        return token_in, token_out, outcome, amount_in_raw
+    if _free_value(step, token_out.address) > _free_value(step, token_in.address):
+        token_in, token_out = token_out, token_in
+        outcome, amount_in_raw = _smallest_trade(agent, step, token_in, token_out)
+    return token_in, token_out, outcome, amount_in_raw
 
 
 def _preview(outcome: StepOutcome) -> Rehearsal:
@@ -152,7 +157,7 @@ def _preview(outcome: StepOutcome) -> Rehearsal:
     return Rehearsal((outcome,), (), state, outcome.reason, Fraction(0), predicted_cost)
 
 
-def _result(
+def _rehearsal(
     outcomes: tuple[StepOutcome, ...], legs: tuple[RehearsalLeg, ...], state: str, verdict: str
 ) -> Rehearsal:
     step = outcomes[0].step_input
@@ -161,9 +166,9 @@ def _result(
     )
     cost = sum((_gas_value(swap_outcome) for swap_outcome in outcomes), Fraction(0))
     for leg in legs:
-        cost += leg.sold_raw * _price(reference_prices(step), leg.sold) - leg.received_raw * _price(
-            reference_prices(step), leg.bought
-        )
+        cost += leg.amount_in_raw * _price(
+            reference_prices(step), leg.token_in
+        ) - leg.received_raw * _price(reference_prices(step), leg.token_out)
     return Rehearsal(outcomes, legs, state, verdict, cost, predicted_cost)
 
 
@@ -186,26 +191,26 @@ def _asset_to_trade(agent: Agent, step: StepInput, symbol: str | None) -> Token:
 
 
 def _smallest_trade(
-    agent: Agent, step: StepInput, sold: Token, bought: Token
+    agent: Agent, step: StepInput, token_in: Token, token_out: Token
 ) -> tuple[StepOutcome, int]:
     """Return the smallest trade that every guard allows, or the last refusal, with its amount."""
-    price = _price(reference_prices(step), sold)
+    price = _price(reference_prices(step), token_in)
     start_value = (
         step.limits.min_trade or Fraction(10**agent.portfolio.numeraire.decimals)
     ) * START_FACTOR
-    free_raw = transfers.free_raw(step).get(sold.address, 0)
-    sold_raw = min(max(1, ceil_int(start_value / price)), max(1, free_raw))
+    free_raw = transfers.investable_balances(step).get(token_in.address, 0)
+    amount_in_raw = min(max(1, ceil_int(start_value / price)), max(1, free_raw))
     for doubling in range(MAX_SIZES):
         if (
             doubling < MAX_SIZES - 1
-            and sold_raw < free_raw
-            and _exceeds_plan_cost(step, sold, bought, sold_raw)
+            and amount_in_raw < free_raw
+            and _exceeds_plan_cost(step, token_in, token_out, amount_in_raw)
         ):
-            sold_raw = min(2 * sold_raw, free_raw)
+            amount_in_raw = min(2 * amount_in_raw, free_raw)
             continue
         outcome = evaluation.evaluate_input(
             step,
-            proposals.manual_swap(sold.address, bought.address, sold_raw),
+            proposals.manual_swap(token_in.address, token_out.address, amount_in_raw),
             agent.context.readers.evidence,
         )
         verdicts = outcome.verdicts or outcome.plan_verdicts
@@ -215,17 +220,19 @@ def _smallest_trade(
             or not failing_guards
             or not failing_guards <= SIZE_DEPENDENT_GUARDS
         )
-        if is_decided or sold_raw >= free_raw or doubling == MAX_SIZES - 1:
+        if is_decided or amount_in_raw >= free_raw or doubling == MAX_SIZES - 1:
             break
-        sold_raw = min(2 * sold_raw, free_raw)
-    return outcome, sold_raw
+        amount_in_raw = min(2 * amount_in_raw, free_raw)
+    return outcome, amount_in_raw
 
 
-def _exceeds_plan_cost(step: StepInput, sold: Token, bought: Token, sold_raw: int) -> bool:
+def _exceeds_plan_cost(
+    step: StepInput, token_in: Token, token_out: Token, amount_in_raw: int
+) -> bool:
     """Return whether limits.plan_cost refuses the plan; the check needs no evidence."""
     limit_bps = step.limits.plan_cost_bps
     try:
-        plan = proposals.manual_swap(sold.address, bought.address, sold_raw)(step).plan
+        plan = proposals.manual_swap(token_in.address, token_out.address, amount_in_raw)(step).plan
     except Refused:
         return False
     return (
@@ -236,20 +243,22 @@ def _exceeds_plan_cost(step: StepInput, sold: Token, bought: Token, sold_raw: in
 
 
 def _completed_leg(
-    agent: Agent, outcome: StepOutcome, sold: Token, bought: Token, sold_raw: int
+    agent: Agent, outcome: StepOutcome, token_in: Token, token_out: Token, amount_in_raw: int
 ) -> RehearsalLeg:
     """Return the result of one direction, from its swap's receipt."""
-    (swap,) = [intent for intent in outcome.transactions if intent.kind is IntentKind.SWAP]
-    receipt, plan = swap.receipt, outcome.plan
+    (swap_intent,) = [intent for intent in outcome.transactions if intent.kind is IntentKind.SWAP]
+    receipt, plan = swap_intent.receipt, outcome.plan
     if receipt is None or plan is None:
-        raise Refused(f'"{swap.note}" has no receipt')
+        raise Refused(f'"{swap_intent.note}" has no receipt')
     wallet = outcome.step_input.snapshot.owner
-    changes = swap.changes(wallet, agent.portfolio.wrapped_native)
-    received_raw = receipt.net(wallet).get(bought.address, changes.get(bought.address, 0))
+    changes = swap_intent.balance_changes(wallet, agent.portfolio.wrapped_native)
+    received_raw = receipt.net_transfers(wallet).get(
+        token_out.address, changes.get(token_out.address, 0)
+    )
     predicted_raw = sum(
         leg.amount_out_raw
         for leg in plan.legs
-        if leg.token_out == bought.address and leg.sink.value == "wallet"
+        if leg.token_out == token_out.address and leg.sink.value == "wallet"
     )
     slippage_bps = (
         Fraction(predicted_raw - received_raw, predicted_raw) * BPS
@@ -257,9 +266,9 @@ def _completed_leg(
         else Fraction(0)
     )
     return RehearsalLeg(
-        sold,
-        bought,
-        sold_raw,
+        token_in,
+        token_out,
+        amount_in_raw,
         predicted_raw,
         received_raw,
         plan.gas_units,
@@ -287,7 +296,7 @@ def _price(references: ReferencePrices, token: Token) -> Fraction:
 
 
 def _free_value(step: StepInput, token: str) -> Value:
-    return transfers.free_raw(step).get(token, 0) * (
+    return transfers.investable_balances(step).get(token, 0) * (
         transfers.token_price(step.portfolio, reference_prices(step), token) or Fraction(0)
     )
 

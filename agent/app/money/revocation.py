@@ -63,15 +63,15 @@ def revoke(
         agent.token(symbol_or_address, "TOKEN").address for symbol_or_address in tokens
     ]
     token_addresses = token_addresses or list(agent.context.tokens)
-    open_before = _open_allowances(agent, token_addresses)
+    open_allowances = _open_allowances(agent, token_addresses)
     unreadable = ", ".join(
         f"{open_allowance.label} for the {open_allowance.holder}"
-        for open_allowance in open_before
+        for open_allowance in open_allowances
         if open_allowance.raw is None
     )
     report = RevocationReport(
-        open_before,
-        "planned" if any(allowance.raw for allowance in open_before) else "clear",
+        open_allowances,
+        "planned" if any(allowance.raw for allowance in open_allowances) else "clear",
         f"cannot be read: {unreadable}" if unreadable else "",
     )
     if not send or report.state == "clear":
@@ -86,7 +86,7 @@ def revoke(
             step_id, context.clock.now_s(), codec.dumps(step), codec.dumps(ManualAction("revoke"))
         )
         confirmed_approvals = {
-            (allowance.token, allowance.spender) for allowance in open_before if allowance.raw
+            (allowance.token, allowance.spender) for allowance in open_allowances if allowance.raw
         }
         revocations = [
             Approval(allowance.token, allowance.spender, 0, allowance.label, allowance.holder)
@@ -94,7 +94,7 @@ def revoke(
             for allowance in _open_allowances(agent, token_addresses)
             if allowance.raw and (allowance.token, allowance.spender) in confirmed_approvals
         ]
-        sent, failures = revoke_allowances(transactor, step_id, step, revocations)
+        sent_intents, failures = revoke_allowances(transactor, step_id, step, revocations)
         current_step_input(context.readers, context.store)
         still_open = [
             allowance for allowance in _open_allowances(agent, token_addresses) if allowance.raw
@@ -102,10 +102,13 @@ def revoke(
         failures += [
             f"the {allowance.holder} may still spend {allowance.label}" for allowance in still_open
         ]
-        reason = "; ".join(failures) or f"{len(sent)} allowances set to zero"
+        reason = "; ".join(failures) or f"{len(sent_intents)} allowances set to zero"
         context.store.steps.end(step_id, "halt", reason, None, "failed" if failures else "done")
     return replace(
-        report, state="failed" if failures else "revoked", reason=reason, transactions=tuple(sent)
+        report,
+        state="failed" if failures else "revoked",
+        reason=reason,
+        transactions=tuple(sent_intents),
     )
 
 

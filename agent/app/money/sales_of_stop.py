@@ -10,20 +10,20 @@ from agent.policy.orders.blocked_exits import exclude_blocked_exits
 
 
 def planned_sales(readers: StepReaders) -> tuple[tuple[StepOutcome, ...], str]:
-    """Return the current plans to sell everything, each as if it were the first, and what stays after
-    them.
+    """Return the current plans to sell everything, each as if it were the first, and the text of
+    what stays unsold after them.
     """
     sales = [evaluation.evaluate(readers, requests.sell_everything)]
     while sales[-1].kind is OutcomeKind.PLANNED and (token := sales[-1].decided.exit_token):
         step = exclude_blocked_exits(sales[-1].step_input, [BlockedExit(token, "", "")])
         sales.append(evaluation.evaluate_input(step, requests.sell_everything, readers.evidence))
-    kept_text = kept_assets_text(sales[-1])
+    unsold_text = unsold_assets_text(sales[-1])
     if len(sales) > 1 and sales[-1].kind is OutcomeKind.HOLD:
         del sales[-1]
-    return tuple(sales), kept_text
+    return tuple(sales), unsold_text
 
 
-def kept_assets_text(outcome: StepOutcome) -> str:
+def unsold_assets_text(outcome: StepOutcome) -> str:
     """Return which assets the end of a sale leaves in the wallet, and why; empty if it leaves none."""
     if outcome.kind is not OutcomeKind.HOLD:
         return ""

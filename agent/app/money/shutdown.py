@@ -16,9 +16,9 @@ from agent.app.cycles import Progress, ignore_progress
 from agent.app.money.payable import free_payments, payable_today
 from agent.app.money.sales_of_stop import (
     blocked_exits_text,
-    kept_assets_text,
     planned_sales,
     sale_refusal,
+    unsold_assets_text,
 )
 from agent.config.fields import parse_address
 from agent.errors import ConfigError, ErrorCode, Refused, Retryable
@@ -64,17 +64,17 @@ MAX_CONFIRMATION_WAITS = 6
 class ShutdownReport:
     """Result or preview of a shutdown.
 
-    `state` is planned, declined, stopped, or unfinished; `reason` names the parts that wait. `waiting`
-    are transactions to cancel, `allowed` allowances to revoke, `sales` the current plans to sell
-    everything, one asset each, and `payments` the payments to `to`. `left` names holdings that
-    could not be sold or paid and stay in the wallet.
+    `state` is planned, declined, stopped, or unfinished; `reason` names the parts that wait.
+    `pending_intents` are transactions to cancel, `open_allowances` allowances to revoke, `sales` the current plans
+    to sell everything, one asset each, and `payments` the payments to `to`. `left` names holdings
+    that could not be sold or paid and stay in the wallet.
     """
 
     step_input: StepInput
     to_stable: bool
     to: str | None
-    waiting: tuple[Intent, ...]
-    allowed: tuple[Approval, ...]
+    pending_intents: tuple[Intent, ...]
+    open_allowances: tuple[Approval, ...]
     sales: tuple[StepOutcome, ...]
     payments: tuple[Payment, ...]
     verdicts: tuple[Verdict, ...]
@@ -124,15 +124,15 @@ def stop(
     confirm: Confirm,
     progress: Progress = ignore_progress,
 ) -> ShutdownReport:
-    """Shut the bot down, or continue an unfinished shutdown; without `send` only preview. A part that
-    is refused waits, and the others are carried out.
+    """Shut the bot down, or continue an unfinished shutdown; without `send` only preview. A part
+    that is refused waits, and the others are carried out.
 
     Once its request is stored, `run` and `rebalance` refuse until the owner resumes. Raises
     ConfigError if a different shutdown is open.
     """
     context = agent.context
     payout_address = None if send_to is None else parse_address(send_to, "--send-to")
-    request = _open_stop(agent, to_stable, payout_address)
+    request = _find_open_stop(agent, to_stable, payout_address)
     if request is not None:
         to_stable, payout_address = request.to_stable, request.to
     preview = _plan_shutdown(agent, to_stable, payout_address)
@@ -154,7 +154,9 @@ def stop(
     return report
 
 
-def _open_stop(agent: Agent, to_stable: bool, payout_address: str | None) -> OwnerRequest | None:
+def _find_open_stop(
+    agent: Agent, to_stable: bool, payout_address: str | None
+) -> OwnerRequest | None:
     """Return the open shutdown, if any. Raises ConfigError if it differs from the requested one."""
     open_request = agent.context.store.requests.active_stop()
     if open_request is None or open_request.state is not RequestState.OPEN:
@@ -174,10 +176,10 @@ def _open_stop(agent: Agent, to_stable: bool, payout_address: str | None) -> Own
 def _plan_shutdown(agent: Agent, to_stable: bool, payout_address: str | None) -> ShutdownReport:
     context = agent.context
     exposure = open_exposure(context.readers, context.store)
-    step, sales, sale_problem, kept_text = exposure.step_input, tuple[StepOutcome, ...](), "", ""
+    step, sales, sale_problem, unsold_text = exposure.step_input, tuple[StepOutcome, ...](), "", ""
     if to_stable:
         try:
-            sales, kept_text = planned_sales(context.readers)
+            sales, unsold_text = planned_sales(context.readers)
         except (Refused, Retryable) as refusal:  # it stops no other part
             sale_problem = refusal.message
     payments: tuple[Payment, ...] = ()
@@ -196,14 +198,14 @@ def _plan_shutdown(agent: Agent, to_stable: bool, payout_address: str | None) ->
     wait_reasons = [f"the payout waits: {'; '.join(failing_texts)}"] if failing_texts else []
     if sale_problem := sale_problem or (sale_refusal(sales[0]) if sales else ""):
         wait_reasons.insert(0, f"the sale waits: {sale_problem}")
-    elif kept_text:
-        wait_reasons.insert(0, kept_text)
+    elif unsold_text:
+        wait_reasons.insert(0, unsold_text)
     return ShutdownReport(
         step,
         to_stable,
         payout_address,
-        exposure.waiting,
-        exposure.allowed,
+        exposure.pending_intents,
+        exposure.open_allowances,
         sales,
         payments,
         verdicts,
@@ -232,11 +234,11 @@ class _Shutdown:
         self._request, self._preview = request, preview
         self._sent: list[Intent] = []
         self._sale_waits = request.to_stable
-        self._kept_text = ""
+        self._unsold_text = ""
 
     def execute(self) -> ShutdownReport:
-        """Cancel, revoke, sell and pay; return the report. A part that is refused, or that an endpoint
-        cannot answer, stops no other.
+        """Cancel, revoke, sell and pay; return the report. A part that is refused, or that an
+        endpoint cannot answer, stops no other.
         """
         context, request = self._context, self._request
         actions: list[Callable[[], None]] = [self._cancel, self._revoke]
@@ -246,9 +248,9 @@ class _Shutdown:
             actions.append(partial(self._pay, request.to))
         wait_reasons: list[str] = []
         try:
-            for act in (*actions, self._require_open):
+            for action in (*actions, self._require_open):
                 try:
-                    act()
+                    action()
                 except _ResumedDuringStop:
                     raise
                 except (Refused, Retryable) as refusal:
@@ -267,13 +269,13 @@ class _Shutdown:
             step,
             "stopped",
             "; ".join(
-                part
-                for part in (
+                sentence
+                for sentence in (
                     "no pending transactions and no open allowances",
-                    self._kept_text,
+                    self._unsold_text,
                     "trimtab resume restarts trading",
                 )
-                if part
+                if sentence
             ),
         )
 
@@ -362,7 +364,7 @@ class _Shutdown:
             )
             if problem:
                 raise Refused(problem)
-            self._sale_waits, self._kept_text = False, kept_assets_text(outcome)
+            self._sale_waits, self._unsold_text = False, unsold_assets_text(outcome)
             return
         self._sale_waits = False
 
@@ -378,8 +380,8 @@ class _Shutdown:
             codec.dumps(step),
             codec.dumps(ManualAction("stop")),
         )
-        sent, failures = revoke_allowances(self._transactor, step_id, step, approvals)
-        self._sent += sent
+        sent_intents, failures = revoke_allowances(self._transactor, step_id, step, approvals)
+        self._sent += sent_intents
         self._context.store.steps.end(
             step_id,
             "halt",
@@ -390,7 +392,7 @@ class _Shutdown:
         if failures:
             raise Refused("; ".join(failures), remedy="trimtab revoke tries them one by one")
 
-    def _pay(self, to: str) -> None:
+    def _pay(self, payout_address: str) -> None:
         """Pay out all free holdings, as far as limits.payout_per_day permits today, and only the
         numeraire while a sale waits. The number of payouts is bounded, so that continued deposits
         cannot keep the shutdown from ending. Raises Refused with the reasons for any remainder.
@@ -411,7 +413,9 @@ class _Shutdown:
             if not due_payments:
                 break
             self._require_open()
-            (payout,) = _payouts((payable_today(step, due_payments[0]),), to, self._request.id)
+            (payout,) = _payouts(
+                (payable_today(step, due_payments[0]),), payout_address, self._request.id
+            )
             try:
                 intent = pay(
                     self._context.readers,
@@ -449,8 +453,12 @@ def _step_after_sales(step: StepInput, sales: Sequence[StepOutcome]) -> StepInpu
     )
 
 
-def _payouts(payments: tuple[Payment, ...], to: str, request_id: int) -> tuple[Payout, ...]:
+def _payouts(
+    payments: tuple[Payment, ...], payout_address: str, request_id: int
+) -> tuple[Payout, ...]:
     return tuple(
-        Payout(NATIVE if payment.native else payment.token, to, payment.raw, 0, request_id)
+        Payout(
+            NATIVE if payment.native else payment.token, payout_address, payment.raw, 0, request_id
+        )
         for payment in payments
     )

@@ -1,6 +1,6 @@
-"""Deposits and withdrawals of a running bot. Deposits: find them, invest them after confirmation, and
-classify external transfers. Withdrawals: sell assets to raise a shortfall, reserve the amount, and
-pay it to a confirmed address exactly once.
+"""Deposits and withdrawals of a running bot. Deposits: find them, invest them after confirmation,
+and classify external transfers. Withdrawals: sell assets to raise a shortfall, reserve the amount,
+and pay it to a confirmed address exactly once.
 """
 
 from __future__ import annotations
@@ -63,9 +63,10 @@ if TYPE_CHECKING:
 class InvestmentReport:
     """New deposits, and the plan that invests them or its result.
 
-    `outcome` is None without deposits. `uninvested` are deposits that are not invested, for lack of room
-    in portfolio.max_live_value or because the owner selected others. `is_recorded` is True once the
-    deposits are recorded. `open_top_up` is the unfinished top-up, None once everything is invested.
+    `outcome` is None without deposits. `uninvested` are deposits that are not invested, for lack of
+    room in portfolio.max_live_value or because the owner selected others. `is_recorded` is True
+    once the deposits are recorded. `open_top_up` is the unfinished top-up, None once everything is
+    invested.
     """
 
     step_input: StepInput
@@ -87,7 +88,7 @@ ConfirmInvestment = Callable[[InvestmentReport], bool]
 def invest(
     agent: Agent,
     *,
-    only: Collection[int] = (),
+    transfer_ids: Collection[int] = (),
     send: bool = False,
     confirm: ConfirmInvestment,
     progress: Progress = ignore_progress,
@@ -96,12 +97,12 @@ def invest(
 
     With `send` and a confirmation they are recorded and invested. Losses are handled by `trimtab
     flows`. If portfolio.max_live_value has no room for all deposits, the oldest that fit are
-    invested; `only` names the transfers to invest instead. Raises Refused if none fits, ConfigError
-    if a number does not belong to a deposit.
+    invested; `transfer_ids` selects others instead. Raises Refused if none fits, ConfigError for an
+    id that does not belong to a deposit.
     """
     context = agent.context
     if not send:
-        report = _find_deposits(current_step_input(context.readers, context.store), only)
+        report = _find_deposits(current_step_input(context.readers, context.store), transfer_ids)
         if not report.deposits:
             return _without_deposits(report)
         readers = _deposit_readers(context.readers, report)
@@ -114,10 +115,10 @@ def invest(
         nonlocal is_recorded
         if not confirm(replace(report, outcome=outcome)):
             return False
-        for flow in report.deposits:  # recorded before any of them is spent
-            if flow.id:
+        for transfer in report.deposits:  # recorded before any of them is spent
+            if transfer.id:
                 agent.context.store.balances.classify(
-                    flow.id, ExternalTransferKind.DEPOSIT, agent.context.clock.now_s()
+                    transfer.id, ExternalTransferKind.DEPOSIT, agent.context.clock.now_s()
                 )
         is_recorded = True
         return True
@@ -127,7 +128,7 @@ def invest(
 
     with wiring.open_transactor(context, confirm_plan, progress) as transactor:
         transactor.executor.reconcile()
-        report = _find_deposits(current_step_input(context.readers, context.store), only)
+        report = _find_deposits(current_step_input(context.readers, context.store), transfer_ids)
         if not report.deposits:
             return _without_deposits(report)
         outcome = engine.run_cycle(
@@ -162,40 +163,41 @@ def _open_top_up(agent: Agent, outcome: StepOutcome) -> PurchaseProgress | None:
     return agent.context.readers.step_input_at(snapshot).history.cash_flows.purchase
 
 
-def _find_deposits(step: StepInput, only: Collection[int]) -> InvestmentReport:
+def _find_deposits(step: StepInput, transfer_ids: Collection[int]) -> InvestmentReport:
     assets = {asset.token.address: asset for asset in step.portfolio.assets}
     takes_native = (
         step.portfolio.wrapped_native in assets and assets[step.portfolio.wrapped_native].native
     )
     deposits = tuple(
-        flow
-        for flow in step.history.cash_flows.unexplained
-        if flow.delta_raw > 0 and (flow.token in assets or (takes_native and flow.token == NATIVE))
+        transfer
+        for transfer in step.history.cash_flows.unexplained
+        if transfer.delta_raw > 0
+        and (transfer.token in assets or (takes_native and transfer.token == NATIVE))
     )
-    if unknown_ids := sorted({*only} - {flow.id for flow in deposits}):
+    if unknown_ids := sorted({*transfer_ids} - {transfer.id for transfer in deposits}):
         raise ConfigError(
             f"--flow {unknown_ids[0]}: no unexplained deposit has this number",
             "trimtab flows lists them",
         )
     investable_deposits = transfers.investable_deposits(
-        step, [flow for flow in deposits if not only or flow.id in only]
+        step, [transfer for transfer in deposits if not transfer_ids or transfer.id in transfer_ids]
     )
     return InvestmentReport(
         step,
         investable_deposits,
         None,
-        uninvested=tuple(flow for flow in deposits if flow not in investable_deposits),
+        uninvested=tuple(transfer for transfer in deposits if transfer not in investable_deposits),
     )
 
 
-def _raw_by_asset(portfolio: Portfolio, flows: tuple[ExternalTransfer, ...]) -> dict[str, int]:
+def _raw_by_asset(portfolio: Portfolio, deposits: tuple[ExternalTransfer, ...]) -> dict[str, int]:
     """Return the base units of each asset in these transfers; native coin counts as its wrapped
     token.
     """
     raw_by_asset: dict[str, int] = {}
-    for flow in flows:
-        token = portfolio.priced_as(flow.token)
-        raw_by_asset[token] = raw_by_asset.get(token, 0) + flow.delta_raw
+    for transfer in deposits:
+        token = portfolio.pricing_token(transfer.token)
+        raw_by_asset[token] = raw_by_asset.get(token, 0) + transfer.delta_raw
     return raw_by_asset
 
 
@@ -206,11 +208,11 @@ def _deposit_readers(readers: StepReaders, report: InvestmentReport) -> StepRead
     investment. Losses are unaffected.
     """
     deposit_ids, deposited_raw = (
-        {flow.id for flow in (*report.deposits, *report.uninvested)},
+        {transfer.id for transfer in (*report.deposits, *report.uninvested)},
         Counter[str](),
     )
-    for flow in report.deposits:
-        deposited_raw[flow.token] += flow.delta_raw
+    for transfer in report.deposits:
+        deposited_raw[transfer.token] += transfer.delta_raw
     uninvested_raw = _raw_by_asset(report.step_input.portfolio, report.uninvested)
 
     def assemble(snapshot: Snapshot, history: History) -> StepInput:
@@ -218,15 +220,20 @@ def _deposit_readers(readers: StepReaders, report: InvestmentReport) -> StepRead
         rises = tuple(
             (token, raw - deposited_raw[token]) for token, raw in step.history.cash_flows.rises
         )
-        flows = tuple(
-            flow for flow in step.history.cash_flows.unexplained if flow.id not in deposit_ids
+        other_transfers = tuple(
+            transfer
+            for transfer in step.history.cash_flows.unexplained
+            if transfer.id not in deposit_ids
         )
         step = replace(
             step,
             history=replace(
                 step.history,
                 cash_flows=replace(
-                    step.history.cash_flows, unexplained=flows, rises=rises, left_rises=rises
+                    step.history.cash_flows,
+                    unexplained=other_transfers,
+                    rises=rises,
+                    left_rises=rises,
                 ),
             ),
             excluded=replace(step.excluded, raw=()),
@@ -261,18 +268,21 @@ def list_transfers(
     read_step_input = partial(readers.step_input_at, snapshot)
     settle_mined(store, snapshot, read_step_input)
     step = read_step_input()
-    stored_flows = [
-        flow
-        for flow in reversed(store.balances.transfers(limit))
-        if include_classified or flow.is_open
+    stored_transfers = [
+        transfer
+        for transfer in reversed(store.balances.transfers(limit))
+        if include_classified or transfer.is_open
     ]
-    unwritten_flows = [flow for flow in step.history.cash_flows.unexplained if flow.id == 0]
+    unrecorded_transfers = [
+        transfer for transfer in step.history.cash_flows.unexplained if transfer.id == 0
+    ]
     return {
         "block": snapshot.head.number,
         "numeraire": step.portfolio.numeraire.label,
         "halts": balance_changes.halt_reason(step.portfolio, step.limits, step.history.cash_flows),
         "flows": [
-            transfer_document(step.portfolio, flow) for flow in (*unwritten_flows, *stored_flows)
+            transfer_document(step.portfolio, transfer)
+            for transfer in (*unrecorded_transfers, *stored_transfers)
         ],
     }
 
@@ -290,15 +300,15 @@ def confirm_transfers(
     if kind is not None and kind not in KIND_NAMES:
         raise ConfigError(f"--as: {kind!r} is unknown", f"choose from {', '.join(KIND_NAMES)}")
     with wiring.open_store_offline(load_config(config)) as (store, _):
-        classified_flows = store.balances.classify(
+        classified_transfers = store.balances.classify(
             None if number == "all" else int(number),
             None if kind is None else ExternalTransferKind(kind),
             int(time.time()),
         )
     return {
         "confirmed": [
-            {"id": flow.id, "as": flow.kind.value if flow.kind else None}
-            for flow in classified_flows
+            {"id": transfer.id, "as": transfer.kind.value if transfer.kind else None}
+            for transfer in classified_transfers
         ]
     }
 
@@ -318,7 +328,7 @@ def single_payment(agent: Agent, step: StepInput, amount: str, symbol: str | Non
         )
     raw = _require_above_zero(parse_raw(amount, token.decimals, "AMOUNT"))
     free_raw, price = (
-        transfers.free_raw(step),
+        transfers.investable_balances(step),
         transfers.token_price(step.portfolio, reference_prices(step), token.address),
     )
     if price is None:
@@ -415,7 +425,7 @@ def withdraw(  # noqa: PLR0913
 
 def resume(
     agent: Agent,
-    number: int,
+    withdrawal_id: int,
     *,
     to: str | None = None,
     send: bool = False,
@@ -427,20 +437,20 @@ def resume(
     """
 
     def new_run(step: StepInput) -> WithdrawalRun:
-        request = _open_request(agent, number)
+        request = _find_open_request(agent, withdrawal_id)
         if to is not None:
             if request.to is not None and request.to != parse_address(to, "--to"):
                 raise ConfigError(
-                    f"--to: withdrawal {number} goes to {request.to}",
+                    f"--to: withdrawal {withdrawal_id} goes to {request.to}",
                     "release it and start a new withdrawal",
                 )
             request = replace(request, to=parse_address(to, "--to"))
         claims = step.history.cash_flows.claims
-        unpaid_payments = tuple(claim.payment for claim in claims if claim.request == number)
+        unpaid_payments = tuple(claim.payment for claim in claims if claim.request == withdrawal_id)
         return WithdrawalRun(agent.context, unpaid_payments, request.to, request)
 
     step = transfers.reserve_pending_deposits(agent.step_input())
-    if (paid_report := _paid_report(agent, step, number)) is not None:
+    if (paid_report := _paid_report(agent, step, withdrawal_id)) is not None:
         return paid_report
     run = new_run(step)
     if not send:
@@ -450,57 +460,61 @@ def resume(
     ) as transactor:
         transactor.executor.reconcile()
         step = withdrawable_step(agent.context)
-        if (paid_report := _paid_report(agent, step, number)) is not None:
+        if (paid_report := _paid_report(agent, step, withdrawal_id)) is not None:
             return paid_report
         run = new_run(step)  # another process may have released it
         withdrawal_run.require_due(run.request, step)
         return run.execute(transactor, confirm)
 
 
-def release(agent: Agent, number: int, progress: Progress = ignore_progress) -> OwnerRequest:
+def release(agent: Agent, withdrawal_id: int, progress: Progress = ignore_progress) -> OwnerRequest:
     """Release a withdrawal: its unpaid part returns to the portfolio. Raises Retryable while a
     payment is pending, LockHeld while another process holds the wallet's lock, since it may be
     paying.
     """
-    _open_request(agent, number)
+    _find_open_request(agent, withdrawal_id)
     store = agent.context.store
     with wiring.open_transactor(agent.context, never_confirm, progress, signs=False):
-        request = _open_request(agent, number)
+        request = _find_open_request(agent, withdrawal_id)
         unmined_intents = [
-            intent for intent, _ in store.requests.payouts(number) if intent.state in UNMINED_STATES
+            intent
+            for intent, _ in store.requests.payouts(withdrawal_id)
+            if intent.state in UNMINED_STATES
         ]
         if unmined_intents:
             raise Retryable(
                 f'"{unmined_intents[0].note}" is pending',
                 "trimtab reconcile, then release the unpaid part",
             )
-        store.requests.end(number, RequestState.RELEASED, agent.context.clock.now_s())
+        store.requests.end(withdrawal_id, RequestState.RELEASED, agent.context.clock.now_s())
     return replace(request, state=RequestState.RELEASED)
 
 
-def _paid_report(agent: Agent, step: StepInput, number: int) -> WithdrawalReport | None:
+def _paid_report(agent: Agent, step: StepInput, withdrawal_id: int) -> WithdrawalReport | None:
     """Return the report of a withdrawal that ended as paid; None for any other."""
     for request in agent.context.store.requests.newest(1_000):
         is_paid = request.kind is RequestKind.WITHDRAW and request.state is RequestState.DONE
-        if is_paid and request.id == number:
+        if is_paid and request.id == withdrawal_id:
             run = WithdrawalRun(agent.context, (), request.to, request)
-            return run.report(step, state="paid", reason=f"withdrawal {number} was paid already")
+            return run.report(
+                step, state="paid", reason=f"withdrawal {withdrawal_id} was paid already"
+            )
     return None
 
 
-def _open_request(agent: Agent, number: int) -> OwnerRequest:
+def _find_open_request(agent: Agent, withdrawal_id: int) -> OwnerRequest:
     for request in agent.context.store.requests.newest(1_000, open_only=True):
-        if request.id == number and request.kind is RequestKind.WITHDRAW:
+        if request.id == withdrawal_id and request.kind is RequestKind.WITHDRAW:
             return request
     raise ConfigError(
-        f"withdrawal {number} is not open",
+        f"withdrawal {withdrawal_id} is not open",
         "trimtab withdraw lists open withdrawals",
         code=ErrorCode.NOT_OPEN,
     )
 
 
 def investment_document(
-    report: InvestmentReport, agent: Agent, *, sent: bool
+    report: InvestmentReport, agent: Agent, *, is_sent: bool
 ) -> InvestmentDocument:
     """Return the document of deposits and their investment."""
     outcome = report.outcome
@@ -515,9 +529,11 @@ def investment_document(
             outcome.reason,
             [transaction_document(intent) for intent in outcome.transactions],
         )
-        outcome_name = "part" if sent and report.open_top_up is not None else outcome.kind.value
+        outcome_name = "part" if is_sent and report.open_top_up is not None else outcome.kind.value
         plan_fields = (
-            rebalance_document(outcome, agent.realised(outcome)) if sent else plan_document(outcome)
+            rebalance_document(outcome, agent.realised(outcome))
+            if is_sent
+            else plan_document(outcome)
         )
     return fill(
         InvestmentDocument,

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from agent.accounting.futures import DAY_S, FundingDay, funding_days, futures_changes
 from agent.app.agent import Agent
 from agent.app.cycles import Confirm, Progress
-from agent.app.documents.futures_report import FuturesReport, report_of
-from agent.app.research.whatif import PLACES, parse_pairs
+from agent.app.documents.futures_report import FuturesReport, build_futures_report
+from agent.app.research.whatif import VALUE_PLACES, parse_pairs
 from agent.config.fields import parse_duration_s
 from agent.config.futures import futures_markets, require_hedge_market
 from agent.config.writing.futures_template import LEVERAGE_BAND
@@ -22,7 +22,7 @@ from agent.errors import ConfigError
 from agent.execution.bookkeeping import entry_prices, valuation
 from agent.execution.step_context import StepOutcome
 from agent.layers.futures.accounting import funding_entries
-from agent.layers.futures.policy.hedges import choose, compare_text, short_costs
+from agent.layers.futures.policy.hedges import compare_text, short_costs, with_choice
 from agent.layers.futures.policy.targets import (
     due_triggers,
     notional_drifts,
@@ -51,14 +51,14 @@ from agent.units import BPS, Price, Token, parse_raw, parse_share_bps, value_tex
 
 if TYPE_CHECKING:
     from agent.app.documents.research import (
-        FuturesMarketDocument,
         FuturesWhatIfDocument,
-        HedgeDocument,
+        WhatIfHedgeDocument,
+        WhatIfMarketDocument,
     )
 
 
-COIN_RAW = 10**PLACES
-QUOTE_TOKEN = Token("", "", PLACES)
+COIN_RAW = 10**VALUE_PLACES
+QUOTE_TOKEN = Token("", "", VALUE_PLACES)
 INITIAL_PPM, MAINTENANCE_PPM = 100_000, 62_500
 """Margin rates of Perpetual Protocol v2, used for every market."""
 HEDGE_FEE_PPM, SALE_COST_BPS = 1_000, 10
@@ -97,15 +97,15 @@ class FuturesOptions:
 
 
 def what_if_futures(
-    options: FuturesOptions, spot: Mapping[str, Fraction], trades: Mapping[str, Fraction]
+    options: FuturesOptions, spot_values: Mapping[str, Fraction], trades: Mapping[str, Fraction]
 ) -> FuturesWhatIfDocument:
     """Return the futures together with a spot portfolio. A hedge replaces part of a sale, as in a
     live step: its short is among the orders, and the purchases shrink in proportion.
 
-    `spot` are values by symbol, `trades` the spot trades, both in whole units. Raises ConfigError
-    naming the option.
+    `spot_values` are values by symbol, `trades` the spot trades, both in whole units. Raises
+    ConfigError naming the option.
     """
-    spot_value = sum(spot.values(), Fraction(0))
+    spot_value = sum(spot_values.values(), Fraction(0))
     account = _whatif_account(options, spot_value)
     policy = _whatif_policy(options, account)
     spot_raw = Fraction(spot_value * COIN_RAW)
@@ -115,7 +115,9 @@ def what_if_futures(
     orders = reduction
     if fired_triggers and not reduction:
         orders = position_trims(account, policy) or sizes_to_target(account, policy)
-    hedges = _hedges(options, spot, trades, _account_after(account, orders), policy)
+    hedges = _hedge_documents(
+        options, spot_values, trades, _account_after_fills(account, orders), policy
+    )
     trades = _trades_after_hedges(trades, hedges)
     for hedge in hedges:
         if short_value := Fraction(hedge["short"]) * COIN_RAW:
@@ -132,7 +134,7 @@ def what_if_futures(
         "margin": _raw_text(state.value_raw),
         "leverage": _ratio_text(state.leverage),
         "utilisation": _ratio_text(state.utilisation),
-        "maintenance": _raw_text(margin.maintenance_raw(account)),
+        "maintenance": _raw_text(margin.maintenance_margin_raw(account)),
         "spot_multiple": _ratio_text(Fraction(state.gross_raw) / spot_raw if spot_raw else None),
         "triggers": [trigger.value for trigger in fired_triggers],
         "breaches": [
@@ -140,32 +142,35 @@ def what_if_futures(
             for breach in breaches(state, policy.limits, spot_raw)
         ],
         "allowed_gross": _raw_text(_gross_after_raw(account, reduction)),
-        "markets": _market_rows(account, policy, orders),
+        "markets": _market_documents(account, policy, orders),
         "hedges": hedges,
         "trades": {symbol: _value_text(trade_value) for symbol, trade_value in trades.items()},
-        "net_exposure": _net_exposure(_account_after(account, orders), spot, trades),
+        "net_exposure": _net_exposure(_account_after_fills(account, orders), spot_values, trades),
     }
 
 
-def _account_after(account: MarginAccount, orders: Mapping[str, int]) -> MarginAccount:
+def _account_after_fills(account: MarginAccount, orders: Mapping[str, int]) -> MarginAccount:
     for market, size_raw in orders.items():
         account = after_fill_at_mark(account, market, size_raw)
     return account
 
 
 def _trades_after_hedges(
-    trades: Mapping[str, Fraction], hedges: Sequence[HedgeDocument]
+    trades: Mapping[str, Fraction], hedges: Sequence[WhatIfHedgeDocument]
 ) -> dict[str, Fraction]:
     """Return the spot trades with the sales that the hedges leave; purchases shrink in
     proportion.
     """
     sales = {symbol: value for symbol, value in trades.items() if value < 0}
-    sales_left = {**sales, **{hedge["symbol"]: -Fraction(hedge["sell"]) for hedge in hedges}}
-    total_before, total_after = (
-        sum(sale_values.values(), Fraction(0)) for sale_values in (sales, sales_left)
+    remaining_sales = {**sales, **{hedge["symbol"]: -Fraction(hedge["sell"]) for hedge in hedges}}
+    sales_before, sales_after = (
+        sum(sale_values.values(), Fraction(0)) for sale_values in (sales, remaining_sales)
     )
-    share_left = total_after / total_before if total_before else Fraction(1)
-    return {symbol: sales_left.get(symbol, value * share_left) for symbol, value in trades.items()}
+    remaining_share = sales_after / sales_before if sales_before else Fraction(1)
+    return {
+        symbol: remaining_sales.get(symbol, value * remaining_share)
+        for symbol, value in trades.items()
+    }
 
 
 def _whatif_account(options: FuturesOptions, spot_value: Fraction) -> MarginAccount:
@@ -184,7 +189,7 @@ def _whatif_account(options: FuturesOptions, spot_value: Fraction) -> MarginAcco
                 raise ConfigError(
                     f"{option}: {symbol!r} is not in --futures", f"add {symbol}=0 to --futures"
                 )
-    value_raw = parse_raw(options.margin, PLACES, "--margin") if options.margin else None
+    value_raw = parse_raw(options.margin, VALUE_PLACES, "--margin") if options.margin else None
     if value_raw is None:
         value_raw = int(spot_value * COIN_RAW)
     if value_raw == 0:
@@ -266,13 +271,15 @@ def _parse_targets_bps(options: FuturesOptions) -> dict[str, int]:
 
 def _parse_signed(text: str, option: str) -> Fraction:
     sign = -1 if text.startswith("-") else 1
-    return sign * Fraction(parse_raw(text.removeprefix("-"), PLACES, option), COIN_RAW)
+    return sign * Fraction(parse_raw(text.removeprefix("-"), VALUE_PLACES, option), COIN_RAW)
 
 
 def _parse_amounts(text: str, option: str) -> dict[str, Fraction]:
     amounts = {}
     for symbol, amount_text in parse_pairs(text, option).items() if text else ():
-        amounts[symbol] = Fraction(parse_raw(amount_text, PLACES, f"{option} {symbol}"), COIN_RAW)
+        amounts[symbol] = Fraction(
+            parse_raw(amount_text, VALUE_PLACES, f"{option} {symbol}"), COIN_RAW
+        )
         if amounts[symbol] == 0:
             raise ConfigError(f"{option} {symbol}: must be above 0", "omit it, or correct it")
     return amounts
@@ -282,15 +289,15 @@ def _optional_share_bps(text: str, option: str, default: int) -> int:
     return parse_share_bps(text, option) if text else default
 
 
-def _market_rows(
+def _market_documents(
     account: MarginAccount, policy: FuturesPolicy, orders: Mapping[str, int]
-) -> list[FuturesMarketDocument]:
-    rows: list[FuturesMarketDocument] = []
+) -> list[WhatIfMarketDocument]:
+    market_documents: list[WhatIfMarketDocument] = []
     for drift in notional_drifts(account, policy):
         market = account.market(drift.market)
         order_size_raw = orders.get(drift.market, 0)
         price = margin.liquidation_price(account, drift.market)
-        rows.append(
+        market_documents.append(
             {
                 "symbol": drift.symbol,
                 "notional": _raw_text(int(drift.notional)),
@@ -300,10 +307,10 @@ def _market_rows(
                 "order_notional": _raw_text(margin.position_value_raw(market, order_size_raw)),
                 "order_size": _raw_text(order_size_raw),
                 "size_after": _raw_text(account.size_raw(drift.market) + order_size_raw),
-                "liquidation_price": None if price is None else value_text(price, 0, PLACES),
+                "liquidation_price": None if price is None else value_text(price, 0, VALUE_PLACES),
             }
         )
-    return rows
+    return market_documents
 
 
 def _gross_after_raw(account: MarginAccount, orders: Mapping[str, int]) -> int:
@@ -317,13 +324,13 @@ def _gross_after_raw(account: MarginAccount, orders: Mapping[str, int]) -> int:
     )
 
 
-def _hedges(
+def _hedge_documents(
     options: FuturesOptions,
-    spot: Mapping[str, Fraction],
+    spot_values: Mapping[str, Fraction],
     trades: Mapping[str, Fraction],
     account: MarginAccount,
     policy: FuturesPolicy,
-) -> list[HedgeDocument]:
+) -> list[WhatIfHedgeDocument]:
     """Return the hedges of the assets that are sold. An asset without a market is sold; a short is
     cut to what the limits allow after the orders, in whole lots.
     """
@@ -331,10 +338,10 @@ def _hedges(
     if hedge_bps > BPS:
         raise ConfigError("--hedge: is above 100 %", "give the share of the excess to short")
     sales = {symbol: -value for symbol, value in trades.items() if value < 0}
-    compare = _hedge_comparer(options, spot, sales)
+    compare = _hedge_comparer(options, spot_values, sales)
     market_names = {market.market for market in account.markets}
-    spot_value_raw = sum(spot.values(), Fraction(0)) * COIN_RAW
-    hedge_documents: list[HedgeDocument] = []
+    spot_value_raw = sum(spot_values.values(), Fraction(0)) * COIN_RAW
+    hedge_documents: list[WhatIfHedgeDocument] = []
     for symbol, excess in sales.items() if hedge_bps else ():
         short_value = Fraction(0)
         if symbol in market_names:
@@ -348,12 +355,12 @@ def _hedges(
         if compare is not None and short_value:
             hedge_documents.append(compare(symbol, short_value))
             continue
-        hedge_document: HedgeDocument = {
+        hedge_document: WhatIfHedgeDocument = {
             "symbol": symbol,
             "excess": _value_text(excess),
             "sell": _value_text(excess - short_value),
             "short": _value_text(short_value),
-            "net_exposure": _value_text(spot[symbol] - excess),
+            "net_exposure": _value_text(spot_values[symbol] - excess),
         }
         if not short_value:
             hedge_document["reason"] = (
@@ -364,8 +371,8 @@ def _hedges(
 
 
 def _hedge_comparer(
-    options: FuturesOptions, spot: Mapping[str, Fraction], sales: Mapping[str, Fraction]
-) -> Callable[[str, Fraction], HedgeDocument] | None:
+    options: FuturesOptions, spot_values: Mapping[str, Fraction], sales: Mapping[str, Fraction]
+) -> Callable[[str, Fraction], WhatIfHedgeDocument] | None:
     """Return a function that compares the costs of sale and short; None without --horizon. Raises
     ConfigError.
     """
@@ -380,16 +387,18 @@ def _hedge_comparer(
     tax_texts = parse_pairs(options.tax, "--tax") if options.tax else {}
     rate_texts = parse_pairs(options.funding, "--funding") if options.funding else {}
     for option, values in (("--tax", tax_texts), ("--funding", rate_texts)):
-        if unknown_symbols := [symbol for symbol in values if symbol not in spot]:
+        if unknown_symbols := [symbol for symbol in values if symbol not in spot_values]:
             raise ConfigError(
                 f"{option}: {unknown_symbols[0]!r} has no value",
                 f"add {unknown_symbols[0]} to --value",
             )
 
-    def compare(symbol: str, short_value: Fraction) -> HedgeDocument:
+    def compare(symbol: str, short_value: Fraction) -> WhatIfHedgeDocument:
         rate_text = rate_texts.get(symbol, "0%")
         daily_rate = Fraction(
-            parse_raw(rate_text.removeprefix("-").removesuffix("%"), PLACES, f"--funding {symbol}"),
+            parse_raw(
+                rate_text.removeprefix("-").removesuffix("%"), VALUE_PLACES, f"--funding {symbol}"
+            ),
             100 * COIN_RAW,
         )
         market = replace(
@@ -409,7 +418,7 @@ def _hedge_comparer(
             sale_fees=short_value * SALE_COST_BPS / BPS,
             sale_impact=Fraction(0),
             sale_tax=Fraction(
-                parse_raw(tax_texts.get(symbol, "0"), PLACES, f"--tax {symbol}"), COIN_RAW
+                parse_raw(tax_texts.get(symbol, "0"), VALUE_PLACES, f"--tax {symbol}"), COIN_RAW
             ),
             hedge_fees=fees,
             hedge_funding=funding_cost,
@@ -417,14 +426,14 @@ def _hedge_comparer(
             margin=margin_needed,
             horizon_s=horizon_s,
         )
-        comparison = choose(comparison, Fraction(0), counts_income=True)
+        comparison = with_choice(comparison, Fraction(0), counts_income=True)
         short_value = short_value if comparison.is_hedged else Fraction(0)
         return {
             "symbol": symbol,
             "excess": _value_text(excess),
             "sell": _value_text(excess - short_value),
             "short": _value_text(short_value),
-            "net_exposure": _value_text(spot[symbol] - excess),
+            "net_exposure": _value_text(spot_values[symbol] - excess),
             "cost_of_sale": _value_text(comparison.sale_cost),
             "cost_of_hedge": _value_text(comparison.hedge_cost),
             "reason": compare_text(comparison, symbol, 0),
@@ -438,7 +447,7 @@ def _perp_market(symbol: str, price: Price, lot_raw: int) -> PerpMarket:
         market=symbol,
         symbol=symbol,
         asset=symbol,
-        size_decimals=PLACES,
+        size_decimals=VALUE_PLACES,
         lot_raw=lot_raw,
         tick=Fraction(1),
         tiers=(MarginTier(0, INITIAL_PPM, MAINTENANCE_PPM),),
@@ -451,12 +460,12 @@ def _perp_market(symbol: str, price: Price, lot_raw: int) -> PerpMarket:
 
 
 def _net_exposure(
-    account: MarginAccount, spot: Mapping[str, Fraction], trades: Mapping[str, Fraction]
+    account: MarginAccount, spot_values: Mapping[str, Fraction], trades: Mapping[str, Fraction]
 ) -> dict[str, str]:
     """Return the value exposed to each symbol's price after all trades and orders; `account` is
     that after the orders.
     """
-    exposure_by_symbol = {symbol: value + trades[symbol] for symbol, value in spot.items()}
+    exposure_by_symbol = {symbol: value + trades[symbol] for symbol, value in spot_values.items()}
     for market in account.markets:
         value = Fraction(
             margin.position_value_raw(market, account.size_raw(market.market)), COIN_RAW
@@ -468,11 +477,11 @@ def _net_exposure(
 
 
 def _raw_text(raw: int) -> str:
-    return value_text(Fraction(raw), PLACES, SHOWN_PLACES)
+    return value_text(Fraction(raw), VALUE_PLACES, SHOWN_PLACES)
 
 
 def _value_text(value: Fraction) -> str:
-    return value_text(value, 0, PLACES)
+    return value_text(value, 0, VALUE_PLACES)
 
 
 def _ratio_text(value: Fraction | None) -> str | None:
@@ -482,7 +491,7 @@ def _ratio_text(value: Fraction | None) -> str | None:
 def current_futures_report(agent: Agent) -> FuturesReport:
     """Return the futures report of a new step. Raises ConfigError without [futures]."""
     step = agent.step_input()
-    return report_of(step, agent.futures_policy(), current_drifts(step))
+    return build_futures_report(step, agent.futures_policy(), current_drifts(step))
 
 
 def futures_funding(agent: Agent, days: int) -> tuple[FuturesReport, tuple[FundingDay, ...]]:
@@ -509,9 +518,11 @@ def futures_funding(agent: Agent, days: int) -> tuple[FuturesReport, tuple[Fundi
     new_entries = [
         entry for entry in funding_entries(report.step, prices) if entry.id not in entry_ids
     ]
-    funding_rows = funding_days(valuations, futures_changes((*entries, *new_entries), valuations))
+    all_funding_days = funding_days(
+        valuations, futures_changes((*entries, *new_entries), valuations)
+    )
     return report, tuple(
-        funding_day for funding_day in funding_rows if funding_day.day_s >= first_s
+        funding_day for funding_day in all_funding_days if funding_day.day_s >= first_s
     )
 
 

@@ -74,7 +74,7 @@ class LiquidityReport:
     """
 
     step_input: StepInput
-    reports: tuple[PositionReport, ...]
+    position_reports: tuple[PositionReport, ...]
     unreadable: tuple[str, ...]
     warnings: tuple[str, ...]
     ignored: UnsolicitedPositions
@@ -109,9 +109,9 @@ def liquidity(agent: Agent) -> LiquidityReport:
     limits = step.limits
     return LiquidityReport(
         step_input=step,
-        reports=valuation.reports(step.snapshot, step.portfolio, prices),
+        position_reports=valuation.position_reports(step.snapshot, step.portfolio, prices),
         unreadable=valuation.faults(step),
-        warnings=valuation.warnings(step.snapshot, step.portfolio),
+        warnings=valuation.position_warnings(step.snapshot, step.portfolio),
         ignored=unsolicited,
         portfolio_value=portfolio_value,
         expected_loss=_limited_sum(expected_loss, portfolio_value, limits.impermanent_loss_bps),
@@ -137,8 +137,8 @@ def adopt_position(agent: Agent, token_id_text: str) -> AdoptedPositionDocument:
             "trimtab lp lists them; V2 pairs are added under portfolio.positions",
         )
     context, store = agent.context, agent.context.store
-    venue, lp = context.config.venues.uniswap_v3, context.config.lp
-    if venue is None or lp is None:
+    venue, lp_table = context.config.venues.uniswap_v3, context.config.lp
+    if venue is None or lp_table is None:
         raise ConfigError(
             "position: the config has no [venues.uniswap_v3] or no [lp]",
             "add both sections",
@@ -175,8 +175,8 @@ def adopt_position(agent: Agent, token_id_text: str) -> AdoptedPositionDocument:
         *position.tokens,
         (0, 0),
         None,
-        lp.volatility,
-        lp.horizon,
+        lp_table.volatility,
+        lp_table.horizon,
     )
     assets = {asset.token.address for asset in step.portfolio.assets}
     if not set(position.tokens) <= assets:
@@ -199,7 +199,7 @@ def adopt_position(agent: Agent, token_id_text: str) -> AdoptedPositionDocument:
     store.positions.decide(name, position_change, context.clock.now_s())
     current_positions = agent.step_input().snapshot.positions
     # its principal is booked as its cost
-    amounts = next(
+    principal_raw = next(
         (
             positions.principal(counted_position)
             for counted_position in current_positions
@@ -208,14 +208,14 @@ def adopt_position(agent: Agent, token_id_text: str) -> AdoptedPositionDocument:
         (0, 0),
     )
     store.positions.decide(
-        name, own_changes.imported_position(position_change, amounts), context.clock.now_s()
+        name, own_changes.imported_position(position_change, principal_raw), context.clock.now_s()
     )
-    return {"position": name, "taken": True, "amounts_raw": [str(raw) for raw in amounts]}
+    return {"position": name, "taken": True, "amounts_raw": [str(raw) for raw in principal_raw]}
 
 
 def forget_position(config: Path | str, number_or_pair: str) -> AdoptedPositionDocument:
-    """Stop counting a position: `number_or_pair` is the number of a V3 position, or a pair's address. Raises
-    ConfigError if the store does not know it.
+    """Stop counting a position: `number_or_pair` is the number of a V3 position, or a pair's
+    address. Raises ConfigError if the store does not know it.
     """
     loaded = load_config(config)
     venue = loaded.config.venues.uniswap_v3
@@ -228,8 +228,8 @@ def forget_position(config: Path | str, number_or_pair: str) -> AdoptedPositionD
     with wiring.open_store_offline(loaded) as (store, _):
         now_s = int(time.time())
         changes = store.positions.changes()
-        undecided = store.budgets.history(now_s).layer(LiquidityState).undecided
-        if name not in undecided and not own_changes.is_position_open(changes, name):
+        undecided_names = store.budgets.history(now_s).layer(LiquidityState).undecided
+        if name not in undecided_names and not own_changes.is_position_open(changes, name):
             raise ConfigError(
                 f"position {name} is not a position that the agent opened or adopted",
                 "see trimtab lp; remove a position of the config from portfolio.positions",
@@ -303,10 +303,10 @@ def route_transfers(config: Path | str, name: str) -> RoutedTransfersDocument:
     Raises ConfigError for an unknown name.
     """
     loaded = load_config(config)
-    names = [strategy.name for strategy in loaded.config.strategies]
-    if name != "all" and name not in names:
+    strategy_names = [strategy.name for strategy in loaded.config.strategies]
+    if name != "all" and name not in strategy_names:
         raise ConfigError(
-            f"strategies: {name!r} is unknown", f"choose from {', '.join([*names, 'all'])}"
+            f"strategies: {name!r} is unknown", f"choose from {', '.join([*strategy_names, 'all'])}"
         )
     with wiring.open_store_offline(loaded) as (store, _):
         store.layer(StrategyStore).route_transfers(None if name == "all" else name)
@@ -370,22 +370,31 @@ def _netting_result(step: StepInput, books: StrategyBooks) -> netting.NettingRes
 def liquidity_document(liquidity_report: LiquidityReport) -> LiquidityDocument:
     """Return the document of liquidity positions and targets."""
     portfolio = liquidity_report.step_input.portfolio
-    positions = []
-    for report in liquidity_report.reports:
-        position = report.confirmed
-        symbols = [portfolio.token(address).label for address in (position.token0, position.token1)]
-        pairs_by_name = {
-            "entry_raw": position.entry_raw,
-            "redeemable_raw": report.redeemable_raw,
-            "fees_raw": report.fees_raw,
-            "counted_raw": report.counted_raw,
+    position_documents = []
+    for position_report in liquidity_report.position_reports:
+        confirmed_position = position_report.confirmed
+        symbols = [
+            portfolio.token(address).label
+            for address in (confirmed_position.token0, confirmed_position.token1)
+        ]
+        raw_by_field = {
+            "entry_raw": confirmed_position.entry_raw,
+            "redeemable_raw": position_report.redeemable_raw,
+            "fees_raw": position_report.fees_raw,
+            "counted_raw": position_report.counted_raw,
         }
         amounts_by_symbol = {
-            field: {symbol: str(raw) for symbol, raw in zip(symbols, pair, strict=True)}
-            for field, pair in pairs_by_name.items()
+            field: {symbol: str(raw) for symbol, raw in zip(symbols, pair_raw, strict=True)}
+            for field, pair_raw in raw_by_field.items()
         }
-        loss_bps = None if report.hold == 0 else bps_text(report.loss / report.hold)
-        positions.append(
-            fill(PositionDocument, report, portfolio, **amounts_by_symbol, loss_bps=loss_bps)
+        loss_bps = (
+            None
+            if position_report.hold == 0
+            else bps_text(position_report.loss / position_report.hold)
         )
-    return fill(LiquidityDocument, liquidity_report, portfolio, positions=positions)
+        position_documents.append(
+            fill(
+                PositionDocument, position_report, portfolio, **amounts_by_symbol, loss_bps=loss_bps
+            )
+        )
+    return fill(LiquidityDocument, liquidity_report, portfolio, positions=position_documents)

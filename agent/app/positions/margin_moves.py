@@ -46,7 +46,7 @@ def move_margin(
 def _free_margin_raw(agent: Agent) -> int:
     step = agent.step_input()
     account = require_account(step.snapshot, futures_policy(step))
-    if (raw := margin.free_raw(account) // account.settlement_raw) > 0:
+    if (raw := margin.free_margin_raw(account) // account.settlement_raw) > 0:
         return raw
     raise Refused(
         "no margin is free: positions or losses use all of it",

@@ -48,10 +48,10 @@ from agent.units import BPS, Price, decimal_text, format_percent, format_time, p
 if TYPE_CHECKING:
     from agent.app.documents.plans import LimitPricesDocument
     from agent.app.documents.records import (
-        ArmedDocument,
+        ArmedOrdersDocument,
         ChangedLevelsDocument,
         ConditionalOrderDocument,
-        DisarmedDocument,
+        DisarmedOrdersDocument,
         NamedOrderDocument,
         OpenLimitOrderDocument,
         OrdersDocument,
@@ -80,15 +80,15 @@ def standing_orders(agent: Agent) -> OrdersDocument:
 
 
 def orders_document(
-    step: StepInput, stored: Sequence[ConditionalOrder] | None = None
+    step: StepInput, stored_orders: Sequence[ConditionalOrder] | None = None
 ) -> OrdersDocument:
-    """Return the document of a step's orders. `stored` are the orders in the store; without it the
-    step's orders count as stored. The step holds the stages that the next cycle would store.
+    """Return the document of a step's orders. `stored_orders` are the orders in the store; without
+    it the step's orders count as stored. The step holds the stages that the next cycle would store.
     """
     stored_by_key = conditional_orders.orders_by_key(
-        step.history.orders.states if stored is None else tuple(stored)
+        step.history.orders.states if stored_orders is None else tuple(stored_orders)
     )
-    references, blocked = reference_prices(step), decision_at(step).blocked_exits
+    references, exits_blocked_now = reference_prices(step), decision_at(step).blocked_exits
     return {
         "block": step.snapshot.head.number,
         "numeraire": step.portfolio.numeraire.label,
@@ -100,7 +100,7 @@ def orders_document(
         else price_text(_nav_per_share(step), 0, 0),
         "contradictions": exits.faults(step.portfolio, step.history.orders, references),
         "orders": [
-            _order_row(step, order, stored_by_key.get(order.key))
+            _order_document(step, order, stored_by_key.get(order.key))
             for order in step.history.orders.states
         ],
         "told": list(step.targets.reasons),
@@ -109,16 +109,18 @@ def orders_document(
                 blocked_exits.format_blocked_exit(
                     step.snapshot, step.portfolio, step.history, blocked_exit
                 )
-                for blocked_exit in blocked
+                for blocked_exit in exits_blocked_now
             ),
             *blocked_exits.format_retries(
-                step.portfolio, step.history, {blocked_exit.token for blocked_exit in blocked}
+                step.portfolio,
+                step.history,
+                {blocked_exit.token for blocked_exit in exits_blocked_now},
             ),
         ],
     }
 
 
-def arm_orders(agent: Agent, subject: str) -> ArmedDocument:
+def arm_orders(agent: Agent, subject: str) -> ArmedOrdersDocument:
     """Arm the orders of `subject` (a symbol, "portfolio" or "all") for the next cycle; exited
     assets may be bought again. Raises ConfigError for a subject without orders, and Refused, with
     nothing written, if a level contradicts the current price.
@@ -148,7 +150,9 @@ def arm_orders(agent: Agent, subject: str) -> ArmedDocument:
     }
 
 
-def disarm_orders(agent: Agent, subject: str, kinds: Sequence[OrderKind] = ()) -> DisarmedDocument:
+def disarm_orders(
+    agent: Agent, subject: str, kinds: Sequence[OrderKind] = ()
+) -> DisarmedOrdersDocument:
     """Disarm the orders of `subject`, by default of all kinds; exited assets may be bought again.
     Raises ConfigError if there are no such orders.
     """
@@ -208,7 +212,7 @@ def set_orders(
     return {"config": str(path), "subject": subject, "changes": changes, "notes": notes}
 
 
-FURTHEST_BELOW, FURTHEST_ABOVE = Fraction(-9, 10), Fraction(9)
+MIN_PLAUSIBLE_DISTANCE, MAX_PLAUSIBLE_DISTANCE = Fraction(-9, 10), Fraction(9)
 """Distances of a level from the price beyond which the owner is asked, in case a share was meant."""
 
 
@@ -243,7 +247,7 @@ def _level_notes(
         distance_text = f"{subject} {kind}: {format_percent(abs(distance))} {side} {price_text_or_why or 'the price'}"
         if level.price is not None:
             notes.append(distance_text)
-        if not FURTHEST_BELOW <= distance <= FURTHEST_ABOVE:
+        if not MIN_PLAUSIBLE_DISTANCE <= distance <= MAX_PLAUSIBLE_DISTANCE:
             implausible_levels.append(distance_text)
     return notes, implausible_levels
 
@@ -313,7 +317,9 @@ def _waiting_order(terms: OrderTerms) -> ConditionalOrder:
 def _replace_orders(
     agent: Agent, keys: set[tuple[str, OrderKind]], changed_orders: Sequence[ConditionalOrder]
 ) -> None:
-    """Replace the orders of `keys` by `changed_orders`. Raises Retryable if a cycle wrote in between."""
+    """Replace the orders of `keys` by `changed_orders`. Raises Retryable if a cycle wrote in
+    between.
+    """
     store = agent.context.store
     stored_orders, version = store.orders.orders_and_version()
     other_orders = [order for order in stored_orders if order.key not in keys]
@@ -371,10 +377,12 @@ def _named_order(portfolio: Portfolio, order: ConditionalOrder) -> NamedOrderDoc
     }
 
 
-def _order_row(
+def _order_document(
     step: StepInput, order: ConditionalOrder, stored_order: ConditionalOrder | None
 ) -> ConditionalOrderDocument:
-    """Return the row of an order: `stored_order` as it is, and what the next cycle would make of it."""
+    """Return the row of an order: `stored_order` as it is, and what the next cycle would make of
+    it.
+    """
     since_s, since_text = None, None
     if stored_order is None:
         shown_order = _waiting_order(order.terms)
@@ -383,7 +391,7 @@ def _order_row(
         since_s, since_text = stored_order.since_s, format_time(stored_order.since_s)
     price, level = _current_price(step, order.token), conditional_orders.trigger_price(shown_order)
     distance = None if price is None else conditional_orders.distance_to_trigger(shown_order, price)
-    unconfirmed = next(
+    unconfirmed_order = next(
         (
             unconfirmed_order
             for unconfirmed_order in unconfirmed_orders(step)
@@ -393,7 +401,7 @@ def _order_row(
     )
     level_if_armed = None
     if level is None:
-        level_if_armed = conditional_orders.trigger_price(unconfirmed or order)
+        level_if_armed = conditional_orders.trigger_price(unconfirmed_order or order)
     terms = shown_order.terms
     highest_price = shown_order.mark if order.kind is OrderKind.TRAILING_STOP else None
     return {
@@ -413,7 +421,7 @@ def _order_row(
         "since_s": since_s,
         "since": since_text,
         "next_stage": None if order.stage is shown_order.stage else order.stage.value,
-        "unconfirmed": None if unconfirmed is None else unconfirmed.stage.value,
+        "unconfirmed": None if unconfirmed_order is None else unconfirmed_order.stage.value,
         "filled_at_once": conditional_orders.was_filled_when_armed(shown_order),
     }
 
@@ -524,8 +532,8 @@ def _new_limit_order(agent: Agent, request: LimitOrderRequest) -> LimitOrder:
     )
     if token_in == token_out:
         raise ConfigError("--out: the same token as --in", "name two tokens")
-    sold_raw = parse_raw(request.amount, token_in.decimals, "--amount")
-    if sold_raw == 0:
+    amount_in_raw = parse_raw(request.amount, token_in.decimals, "--amount")
+    if amount_in_raw == 0:
         raise ConfigError("--amount must be above 0", "for example --amount 0.1")
     limit_price = Fraction(parse_raw(request.price, 36, "--price"), 10**36) * Fraction(10) ** (
         token_out.decimals - token_in.decimals
@@ -539,9 +547,16 @@ def _new_limit_order(agent: Agent, request: LimitOrderRequest) -> LimitOrder:
     limit_text = (
         f"{price_text(limit_price, token_in.decimals, token_out.decimals)} {token_out.label}"
     )
-    note = f"sell {decimal_text(sold_raw, token_in.decimals)} {token_in.label} at {limit_text} or better"
+    note = f"sell {decimal_text(amount_in_raw, token_in.decimals)} {token_in.label} at {limit_text} or better"
     return LimitOrder(
-        "", token_in.address, token_out.address, sold_raw, limit_price, until_s, head_s, note=note
+        "",
+        token_in.address,
+        token_out.address,
+        amount_in_raw,
+        limit_price,
+        until_s,
+        head_s,
+        note=note,
     )
 
 
@@ -553,17 +568,17 @@ def _parse_until_s(text: str, now_s: int) -> int:
         until_s = now_s + parse_duration_s(text, "--until")
     except ConfigError:
         try:
-            moment = datetime.fromisoformat(text)
+            until_time = datetime.fromisoformat(text)
         except ValueError:
             raise ConfigError(
                 f"--until: {text!r} is neither a duration nor a time",
                 "for example 4h, or 2027-01-31T18:00Z",
             ) from None
-        if moment.tzinfo is None:
+        if until_time.tzinfo is None:
             raise ConfigError(
                 f"--until: {text!r} has no time zone", "for example 2027-01-31T18:00Z"
             ) from None
-        until_s = int(moment.timestamp())
+        until_s = int(until_time.timestamp())
     if not now_s < until_s <= now_s + MAX_ORDER_LIFETIME_S:
         raise ConfigError(
             f"--until: {text!r} must be within 90 days of the newest block", "for example 4h"

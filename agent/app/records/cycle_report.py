@@ -22,36 +22,41 @@ LogFields = dict[str, object]
 _TROUBLE_OUTCOMES = (OutcomeKind.HALT, OutcomeKind.FAILED)
 
 
-def cycle_trouble(result: StepOutcome | TrimtabError, paused: bool) -> str:
+def cycle_trouble(outcome_or_error: StepOutcome | TrimtabError, is_paused: bool) -> str:
     """Return the problem of a cycle, or an empty text. Halts, failures and errors are problems;
     refusals by guards are normal.
     """
-    if isinstance(result, TrimtabError):
-        return result.message
-    if result.kind in _TROUBLE_OUTCOMES and not (paused and result.kind is OutcomeKind.HALT):
-        return f"{result.kind.value}: {result.reason}"
+    if isinstance(outcome_or_error, TrimtabError):
+        return outcome_or_error.message
+    if outcome_or_error.kind in _TROUBLE_OUTCOMES and not (
+        is_paused and outcome_or_error.kind is OutcomeKind.HALT
+    ):
+        return f"{outcome_or_error.kind.value}: {outcome_or_error.reason}"
     return ""
 
 
-def cycle_outcome(result: StepOutcome | TrimtabError) -> str:
+def cycle_outcome(outcome_or_error: StepOutcome | TrimtabError) -> str:
     """Return the outcome of a cycle: that of its step, or the kind of error that ended it."""
-    if isinstance(result, TrimtabError):
-        return "retryable" if isinstance(result, Retryable) else "error"
-    return result.kind.value
+    if isinstance(outcome_or_error, TrimtabError):
+        return "retryable" if isinstance(outcome_or_error, Retryable) else "error"
+    return outcome_or_error.kind.value
 
 
-def cycle_transactions(result: StepOutcome | TrimtabError) -> Counts:
+def cycle_transactions(outcome_or_error: StepOutcome | TrimtabError) -> Counts:
     """Return the number of transactions of a cycle by kind and state."""
-    if isinstance(result, TrimtabError):
+    if isinstance(outcome_or_error, TrimtabError):
         return ()
     kinds_and_states = (
-        f"{intent.kind.value} {intent.state.value}" for intent in result.transactions
+        f"{intent.kind.value} {intent.state.value}" for intent in outcome_or_error.transactions
     )
     return tuple(Counter(kinds_and_states).items())
 
 
 def cycle_figures(
-    agent: Agent, result: StepOutcome | TrimtabError, took_s: float, previous: RunFigures
+    agent: Agent,
+    outcome_or_error: StepOutcome | TrimtabError,
+    duration_s: float,
+    previous: RunFigures,
 ) -> RunFigures:
     """Return the figures after a cycle; what a failed one does not know stays as `previous`."""
     worst_scores: dict[str, int] = {}
@@ -60,15 +65,15 @@ def cycle_figures(
         worst_scores[operator] = min(score, worst_scores.get(operator, PPM))
     figures = replace(
         previous,
-        took_ms=round(took_s * 1_000),
+        took_ms=round(duration_s * 1_000),
         open_intents=len(agent.context.store.journal.open_intents()),
         endpoints=tuple(worst_scores.items()),
     )
-    if isinstance(result, TrimtabError):
+    if isinstance(outcome_or_error, TrimtabError):
         return figures
-    step = result.input_after or result.step_input
+    step = outcome_or_error.input_after or outcome_or_error.step_input
     decimals = step.portfolio.numeraire.decimals
-    total, limit_bps = _total_value(result.decided), step.limits.daily_loss_bps
+    total, limit_bps = _total_value(outcome_or_error.decided), step.limits.daily_loss_bps
     loss_limit = None if limit_bps is None else total * limit_bps / BPS
     return replace(
         figures,
@@ -82,25 +87,27 @@ def cycle_figures(
 
 
 def log_lines(
-    agent: Agent, result: StepOutcome | TrimtabError, took_s: float
+    agent: Agent, outcome_or_error: StepOutcome | TrimtabError, duration_s: float
 ) -> list[tuple[str, LogFields]]:
     """Return the log events of a cycle with their fields: the cycle, then each transaction."""
-    if isinstance(result, TrimtabError):
-        return [("look failed", {**error_fields(result), "took_s": round(took_s, 3)})]
-    numeraire = result.step_input.portfolio.numeraire
-    drifts = agent.drifts(result.input_after or result.step_input)
-    head = result.step_input.snapshot.head
+    if isinstance(outcome_or_error, TrimtabError):
+        return [("look failed", {**error_fields(outcome_or_error), "took_s": round(duration_s, 3)})]
+    numeraire = outcome_or_error.step_input.portfolio.numeraire
+    drifts = agent.drifts(outcome_or_error.input_after or outcome_or_error.step_input)
+    head = outcome_or_error.step_input.snapshot.head
     fields = nonempty_fields(
-        outcome=result.kind.value,
-        reason=result.reason,
-        step=result.step_id,
+        outcome=outcome_or_error.kind.value,
+        reason=outcome_or_error.reason,
+        step=outcome_or_error.step_id,
         block=head.number,
-        value=f"{value_text(_total_value(result.decided), numeraire.decimals, 2)} {numeraire.label}",
-        orders=unconfirmed_notes(result.step_input),
+        value=f"{value_text(_total_value(outcome_or_error.decided), numeraire.decimals, 2)} {numeraire.label}",
+        orders=unconfirmed_notes(outcome_or_error.step_input),
         worst_drift_bps=max((abs(bps) for bps in drifts.values()), default=0),
-        refused_by=[verdict.guard for verdict in result.verdicts if not verdict.passed],
-        off_target=describe.off_target_reasons(result) if result.kind is OutcomeKind.DONE else [],
-        took_s=round(took_s, 3),
+        refused_by=[verdict.guard for verdict in outcome_or_error.verdicts if not verdict.passed],
+        off_target=describe.off_target_reasons(outcome_or_error)
+        if outcome_or_error.kind is OutcomeKind.DONE
+        else [],
+        took_s=round(duration_s, 3),
     )
     return [("look", fields)] + [
         (
@@ -115,15 +122,15 @@ def log_lines(
                 gas_wei=str(intent.receipt.gas_cost_wei) if intent.receipt else None,
             ),
         )
-        for intent in result.transactions
+        for intent in outcome_or_error.transactions
     ]
 
 
-def status_line(result: StepOutcome | TrimtabError) -> str:
+def status_line(outcome_or_error: StepOutcome | TrimtabError) -> str:
     """Return the status line for the service manager."""
-    if isinstance(result, TrimtabError):
-        return result.message
-    return f"{result.kind.value}: {result.reason}"
+    if isinstance(outcome_or_error, TrimtabError):
+        return outcome_or_error.message
+    return f"{outcome_or_error.kind.value}: {outcome_or_error.reason}"
 
 
 def error_fields(error: TrimtabError) -> LogFields:
@@ -150,5 +157,5 @@ def nonempty_fields(**fields: object) -> LogFields:
     return {name: value for name, value in fields.items() if value not in (None, "", [], ())}
 
 
-def _total_value(decided: DecisionResult) -> Fraction:
-    return sum((drift.value for drift in decided.drifts), Fraction(0))
+def _total_value(decision_result: DecisionResult) -> Fraction:
+    return sum((drift.value for drift in decision_result.drifts), Fraction(0))

@@ -110,9 +110,9 @@ def export_archive(config: ConfigSource, format_name: str) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for table in tables:
-            entry = zipfile.ZipInfo(f"{table.name}.csv")  # dated 1980, so archives are equal
-            entry.external_attr = 0o600 << 16
-            archive.writestr(entry, _encode_csv(table), zipfile.ZIP_DEFLATED)
+            zip_info = zipfile.ZipInfo(f"{table.name}.csv")  # dated 1980, so archives are equal
+            zip_info.external_attr = 0o600 << 16
+            archive.writestr(zip_info, _encode_csv(table), zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
 
 

@@ -231,21 +231,21 @@ def _profit(
     if benchmark is not None:
         benchmark_token = _token_address(ledger, benchmark)
     first_valuation, last_valuation = ledger.valuations[0], ledger.valuations[-1]
-    spans = calendar_periods(period_kind, first_valuation.chain_s, last_valuation.chain_s)[
-        -min(period_count, MAX_PERIODS) :
-    ]
+    period_bounds_s = calendar_periods(
+        period_kind, first_valuation.chain_s, last_valuation.chain_s
+    )[-min(period_count, MAX_PERIODS) :]
     opening_cash = OpeningCash(ledger.numeraire.address, ledger.wrapped_native)
     performances = [
         performance(ledger.entries, ledger.valuations, start, end, benchmark_token, opening_cash)
-        for start, end in spans
+        for start, end in period_bounds_s
     ]
     # one run serves all periods: later disposals do not change earlier gains
     lot_run = ledger.lot_run(numeraire_only=True)
     entry_blocks = {entry.id: entry.block for entry in ledger.entries}
     period_documents = [
-        _period_document(ledger, result, span, lot_run, entry_blocks)
-        for result, span in zip(performances, spans, strict=True)
-        if result is not None
+        _period_document(ledger, period_performance, bounds_s, lot_run, entry_blocks)
+        for period_performance, bounds_s in zip(performances, period_bounds_s, strict=True)
+        if period_performance is not None
     ]
     account = None if ledger.newest_step is None else margin_account(ledger.newest_step.snapshot)
     uncertainty = "" if account is None else uncertain_profit_reason(account)
@@ -256,13 +256,13 @@ def _profit(
         "why_empty": "" if period_documents else _why_empty(ledger.valuations),
         "since": format_utc(first_valuation.chain_s),
         "until": format_utc(last_valuation.chain_s),
-        "value": _money(ledger, last_valuation.managed),
-        "gas_money": _money(ledger, last_valuation.gas_money),
-        "reserved": _money(ledger, last_valuation.reserved - last_valuation.gas_money),
+        "value": _money_text(ledger, last_valuation.managed),
+        "gas_money": _money_text(ledger, last_valuation.gas_money),
+        "reserved": _money_text(ledger, last_valuation.reserved - last_valuation.gas_money),
         "periods": period_documents,
-        "unrealised": _money(ledger, _unrealised(ledger, lot_run, last_valuation)),
+        "unrealised": _money_text(ledger, _unrealised(ledger, lot_run, last_valuation)),
         "method": lot_run.lots.method.value,
-        "unpriced": sorted(set(lot_run.unpriced)),
+        "unpriced": sorted(set(lot_run.unpriced_entries)),
         "tax": _tax_years(ledger),
         "not_final": len(_unbooked_receipts(ledger)),
     }
@@ -278,11 +278,18 @@ def check_books(config: ConfigSource, rebuild: bool = False) -> LedgerCheckDocum
     with open_ledger_data(config) as ledger:
         store_ledger, step = ledger.store.ledger, ledger.newest_step
         unbalanced_ids = [entry.id for entry in ledger.entries if unbalanced_tokens(entry)]
-        audited_pairs = [] if step is None else audit_entries(ledger.store, step)
-        differing_pairs = [audited for audited in audited_pairs if audited.differs]
+        audited_entries = [] if step is None else audit_entries(ledger.store, step)
+        differing_entries = [
+            audited_entry for audited_entry in audited_entries if audited_entry.differs
+        ]
         misstatements = store_ledger.find_misstatements()
         if rebuild:
-            store_ledger.rewrite([(audited.intent, audited.derived) for audited in differing_pairs])
+            store_ledger.rewrite(
+                [
+                    (audited_entry.intent, audited_entry.derived)
+                    for audited_entry in differing_entries
+                ]
+            )
             store_ledger.rebuild_sums()
         unmatched_raw = ledger.lot_run(numeraire_only=True).lots.unmatched()
         current_book = store_ledger.current_book()
@@ -290,13 +297,13 @@ def check_books(config: ConfigSource, rebuild: bool = False) -> LedgerCheckDocum
             "book": None if current_book is None else fill(BookDocument, current_book),
             "entries": len(ledger.entries),
             "unbalanced": unbalanced_ids,
-            "differing": [audited.intent.id for audited in differing_pairs],
+            "differing": [audited_entry.intent.id for audited_entry in differing_entries],
             "misstated": list(misstatements),
-            "rebuilt": rebuild and bool(differing_pairs or misstatements),
+            "rebuilt": rebuild and bool(differing_entries or misstatements),
             "missing_lots": {
                 ledger.names.label(token): str(raw) for token, raw in unmatched_raw.items()
             },
-            "sound": not unbalanced_ids and (rebuild or not (differing_pairs or misstatements)),
+            "sound": not unbalanced_ids and (rebuild or not (differing_entries or misstatements)),
         }
 
 
@@ -310,7 +317,7 @@ def compare_with_chain(agent: Agent) -> LedgerChainDocument:
         {asset.token.address: asset.token for asset in step.portfolio.assets},
         step.portfolio.numeraire,
     )
-    rows: list[LedgerBalanceDocument] = [
+    balance_documents: list[LedgerBalanceDocument] = [
         {
             "symbol": token_names.label(balance.token),
             "ledger_raw": str(balance.raw),
@@ -320,12 +327,14 @@ def compare_with_chain(agent: Agent) -> LedgerChainDocument:
         }
         for balance in ledger_balances
     ]
-    unwritten_flows = [flow for flow in step.history.cash_flows.unexplained if flow.id == 0]
+    unrecorded_transfers = [
+        transfer for transfer in step.history.cash_flows.unexplained if transfer.id == 0
+    ]
     return {
         "block": step.snapshot.head.number,
-        "balances": rows,
+        "balances": balance_documents,
         "disagreement": step.history.books,
-        "unwritten_flows": len(unwritten_flows),
+        "unwritten_flows": len(unrecorded_transfers),
     }
 
 
@@ -360,7 +369,7 @@ def _futures_events(entry: Entry, token_names: TokenNames) -> dict[str, list[Fut
 def _period_document(
     ledger: LedgerData,
     performance_result: Performance,
-    span: tuple[int, int],
+    bounds_s: tuple[int, int],
     lot_run: TaxLotRun,
     entry_blocks: dict[str, int],
 ) -> PeriodDocument:
@@ -375,23 +384,23 @@ def _period_document(
     disposals = [
         disposal
         for disposal in lot_run.disposals
-        if span[0] <= disposal.disposed_s < span[1]
+        if bounds_s[0] <= disposal.disposed_s < bounds_s[1]
         and entry_blocks[disposal.entry] <= last_valuation.block
     ]
     weights = {ledger.names.label(token): bps for token, bps in weights_bps(last_valuation).items()}
-    given_fields: dict[str, object] = {
+    extra_fields: dict[str, object] = {
         "from": format_utc(first_valuation.chain_s),
         "to": format_utc(last_valuation.chain_s),
         "mwr_bps": mwr_bps,
         "mwr_year_bps": mwr_year_bps,
         "by_hand": {
             "swaps": performance_result.by_hand_swaps,
-            "effect": _money(ledger, performance_result.by_hand),
+            "effect": _money_text(ledger, performance_result.by_hand),
         },
-        "realised": _money(ledger, net_gain(disposals)),
+        "realised": _money_text(ledger, net_gain(disposals)),
         "realised_by_token": {
-            ledger.names.label(token): _money(
-                ledger, net_gain(d for d in disposals if d.token == token)
+            ledger.names.label(token): _money_text(
+                ledger, net_gain(disposal for disposal in disposals if disposal.token == token)
             )
             for token in sorted({disposal.token for disposal in disposals})
         },
@@ -399,10 +408,10 @@ def _period_document(
         "statistics": statistics(performance_result.parts),
     }
     if performance_result.futures is not None:
-        given_fields["futures"] = fill(
+        extra_fields["futures"] = fill(
             FuturesResultDocument, performance_result.futures.in_base_units(), ledger
         )
-    return fill(PeriodDocument, performance_result, ledger, **given_fields)
+    return fill(PeriodDocument, performance_result, ledger, **extra_fields)
 
 
 def _why_empty(valuations: Sequence[Valuation]) -> str:
@@ -432,13 +441,13 @@ def _tax_years(ledger: LedgerData) -> TaxYearsDocument | None:
     document: TaxYearsDocument = {
         "method": tax.method,
         "currency": tax.currency or ledger.numeraire.label,
-        "years": {year: _money(ledger, gain) for year, gain in sorted(gains_by_year.items())},
+        "years": {year: _money_text(ledger, gain) for year, gain in sorted(gains_by_year.items())},
         "year_limit": tax.year_limit,
         "old_rate": _old_rate_warning(ledger),
     }
     if futures_by_year:
         document["futures"] = {
-            year: _money(ledger, value) for year, value in sorted(futures_by_year.items())
+            year: _money_text(ledger, value) for year, value in sorted(futures_by_year.items())
         }
     return document
 
@@ -526,7 +535,7 @@ def _token_address(ledger: LedgerData, name: str) -> str:
     )
 
 
-def _money(ledger: LedgerData, value: Value) -> str:
+def _money_text(ledger: LedgerData, value: Value) -> str:
     return value_text(value, ledger.numeraire.decimals)
 
 
@@ -552,24 +561,26 @@ def lots_document(ledger: LedgerData, method: LotMethod | None = None) -> LotsDo
     disposals = [
         disposal for disposal in lot_run.disposals if format_utc(disposal.disposed_s)[:4] == year
     ]
-    lot_rows, tax = _LotRows(ledger, lot_run, disposals), ledger.loaded.config.tax
-    tokens = {lot.token for lot in lot_rows.lots} | {disposal.token for disposal in disposals}
-    if lot_rows.coin_is_only_gas:
+    lot_documents, tax = _LotDocuments(ledger, lot_run, disposals), ledger.loaded.config.tax
+    tokens = {lot.token for lot in lot_documents.lots} | {disposal.token for disposal in disposals}
+    if lot_documents.coin_is_only_gas:
         tokens.discard(ledger.wrapped_native)
     return {
         "method": lot_run.lots.method.value,
         "currency": (tax and tax.currency) or ledger.numeraire.label,
         "valued": format_utc(ledger.valuations[-1].chain_s) if ledger.valuations else None,
         "year": year,
-        "realised": lot_rows.money(net_gain(disposals)),
-        "unpriced": sorted(set(lot_run.unpriced)),
-        "assets": [lot_rows.asset(token) for token in sorted(tokens, key=ledger.names.label)],
-        "gas_money": lot_rows.gas_money(),
+        "realised": lot_documents.money_text(net_gain(disposals)),
+        "unpriced": sorted(set(lot_run.unpriced_entries)),
+        "assets": [
+            lot_documents.asset_document(token) for token in sorted(tokens, key=ledger.names.label)
+        ],
+        "gas_money": lot_documents.gas_money_document(),
         "not_final": len(_unbooked_receipts(ledger)),
     }
 
 
-class _LotRows:
+class _LotDocuments:
     """Rows of the lots, at the prices of the newest valuation in the reporting currency."""
 
     def __init__(
@@ -596,25 +607,25 @@ class _LotRows:
             if NATIVE in self._prices:  # native coin and its wrapped token share lots
                 self._prices.setdefault(ledger.wrapped_native, self._prices[NATIVE])
 
-    def asset(self, token: str) -> AssetLotsDocument:
+    def asset_document(self, token: str) -> AssetLotsDocument:
         """Return the row of an asset, without gas money."""
-        return self._row(token, [lot for lot in self.lots if lot.token == token])
+        return self._asset_lots(token, [lot for lot in self.lots if lot.token == token])
 
-    def gas_money(self) -> AssetLotsDocument | None:
+    def gas_money_document(self) -> AssetLotsDocument | None:
         """Return the row of the native coin for gas, which no sum includes; None without one."""
         if not self.gas_lots:
             return None
-        row = self._row(NATIVE, self.gas_lots)
+        gas_document = self._asset_lots(NATIVE, self.gas_lots)
         if self.coin_is_only_gas:
             disposals = (
                 disposal
                 for disposal in self._disposals
                 if disposal.token == self._ledger.wrapped_native
             )
-            row["realised"] = self.money(net_gain(disposals))
-        return row
+            gas_document["realised"] = self.money_text(net_gain(disposals))
+        return gas_document
 
-    def _row(self, token: str, lots: Sequence[OpenLot]) -> AssetLotsDocument:
+    def _asset_lots(self, token: str, lots: Sequence[OpenLot]) -> AssetLotsDocument:
         names, price = self._ledger.names, self._prices.get(token)
         cost, raw = sum((lot.cost for lot in lots), Value(0)), sum(lot.raw for lot in lots)
         value, unrealised = self._value_and_gain(raw, cost, price)
@@ -623,16 +634,16 @@ class _LotRows:
             "symbol": names.label(token),
             "address": token,
             "amount": decimal_text(raw, decimals),
-            "cost": self.money(cost),
-            "entry_price": self._price(cost / raw, token) if raw else None,
-            "price": None if price is None else self._price(price, token),
+            "cost": self.money_text(cost),
+            "entry_price": self._price_text(cost / raw, token) if raw else None,
+            "price": None if price is None else self._price_text(price, token),
             "value": value,
             "unrealised": unrealised,
-            "realised": self.money(
+            "realised": self.money_text(
                 net_gain(disposal for disposal in self._disposals if disposal.token == token)
             ),
             "unmatched": decimal_text(self._unmatched_raw.get(token, 0), decimals),
-            "lots": [self._lot(lot, price) for lot in lots],
+            "lots": [self._lot_document(lot, price) for lot in lots],
         }
 
     def _value_and_gain(
@@ -641,23 +652,23 @@ class _LotRows:
         """Return value and unrealised gain of an amount; None without a price."""
         if price is None:
             return None, None
-        return self.money(raw * price), self.money(raw * price - cost)
+        return self.money_text(raw * price), self.money_text(raw * price - cost)
 
-    def _lot(self, lot: OpenLot, price: Price | None) -> LotDocument:
+    def _lot_document(self, lot: OpenLot, price: Price | None) -> LotDocument:
         value, unrealised = self._value_and_gain(lot.raw, lot.cost, price)
         return {
             "acquired": format_utc(lot.acquired_s),
             "amount": decimal_text(lot.raw, self._ledger.names.decimals(lot.token)),
-            "cost": self.money(lot.cost),
-            "entry_price": self._price(lot.cost / lot.raw, lot.token),
+            "cost": self.money_text(lot.cost),
+            "entry_price": self._price_text(lot.cost / lot.raw, lot.token),
             "value": value,
             "unrealised": unrealised,
         }
 
-    def money(self, value: Value) -> str:
+    def money_text(self, value: Value) -> str:
         return value_text(value, self._ledger.numeraire.decimals)
 
-    def _price(self, price: Price, token: str) -> str:
+    def _price_text(self, price: Price, token: str) -> str:
         return price_text(
             price, self._ledger.names.decimals(token), self._ledger.numeraire.decimals
         )

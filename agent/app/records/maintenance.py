@@ -14,7 +14,11 @@ from agent.app.agent import Agent
 from agent.app.cycles import ignore_progress, never_confirm
 from agent.app.documents import fill
 from agent.app.documents.open_orders import journalled_order_document
-from agent.app.documents.records import JournalledDocument, TracedDocument, TransitionDocument
+from agent.app.documents.records import (
+    JournalledTransactionDocument,
+    TracedTransactionDocument,
+    TransitionDocument,
+)
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
 from agent.errors import ConfigError, Refused
@@ -31,9 +35,9 @@ if TYPE_CHECKING:
     from agent.app.documents.records import (
         BackupDocument,
         JournalStateDocument,
-        PendingDocument,
+        PendingTransactionsDocument,
         RestoreDocument,
-        SettledDocument,
+        SettledTransactionsDocument,
         StoreCheckDocument,
         TransactionsDocument,
     )
@@ -59,7 +63,7 @@ def transactions(config: LoadedConfig | Path | str, limit: int = 20) -> Transact
         }
 
 
-def pending_transactions(config: LoadedConfig | Path | str) -> PendingDocument:
+def pending_transactions(config: LoadedConfig | Path | str) -> PendingTransactionsDocument:
     """Return the transactions that `cancel` would cancel or drop: planned, signed or sent, and not
     known to be mined.
     """
@@ -72,7 +76,7 @@ def pending_transactions(config: LoadedConfig | Path | str) -> PendingDocument:
 
 def reconcile(
     agent: Agent, *, send: bool = False, progress: Progress = ignore_progress
-) -> SettledDocument:
+) -> SettledTransactionsDocument:
     """Reconcile the journal with the chain and book mined transactions.
 
     With `send`, lost or late transactions are resent or cancelled. Raises Refused while paused,
@@ -91,7 +95,7 @@ def reconcile(
     }
 
 
-def cancel(agent: Agent, *, progress: Progress = ignore_progress) -> SettledDocument:
+def cancel(agent: Agent, *, progress: Progress = ignore_progress) -> SettledTransactionsDocument:
     """Cancel every pending transaction at its nonce, drop those never sent, and wait for the
     result. Raises Refused while paused or above the gas caps, OperatorNeeded if the chain refuses a
     cancel.
@@ -147,15 +151,15 @@ def _journal_document(store: Store) -> JournalStateDocument:
     return {
         "waiting": len({intent.tx.nonce for intent in _unfinished_intents(store)}),
         "confirming": sum(
-            intent.state is IntentState.MINED and not intent.rests
+            intent.state is IntentState.MINED and not intent.is_resting
             for intent in store.journal.open_intents()
         ),
         "next_nonce": store.journal.expected_nonce(),
     }
 
 
-def _journalled_document(intent: Intent) -> JournalledDocument:
-    return fill(JournalledDocument, intent, **_derived_fields(intent))
+def _journalled_document(intent: Intent) -> JournalledTransactionDocument:
+    return fill(JournalledTransactionDocument, intent, **_derived_fields(intent))
 
 
 def _derived_fields(intent: Intent) -> dict[str, object]:
@@ -179,12 +183,12 @@ def _derived_fields(intent: Intent) -> dict[str, object]:
     }
 
 
-def _traced_document(store: Store, intent: Intent, order_time_s: int) -> TracedDocument:
+def _traced_document(store: Store, intent: Intent, order_time_s: int) -> TracedTransactionDocument:
     transitions = [
         fill(TransitionDocument, transition) for transition in store.journal.transitions(intent.id)
     ]
-    document = fill(TracedDocument, intent, moves=transitions, **_derived_fields(intent))
-    grant = futures_grant(store.journal.grant(intent.id)) if intent.rests else None
+    document = fill(TracedTransactionDocument, intent, moves=transitions, **_derived_fields(intent))
+    grant = futures_grant(store.journal.grant(intent.id)) if intent.is_resting else None
     if grant is not None and isinstance(order := grant.action, PerpOrder):
         document["order"] = journalled_order_document(order, grant, intent, order_time_s)
     return document

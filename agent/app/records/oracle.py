@@ -140,13 +140,17 @@ def _send_increase(
     )
     intents: list[Intent] = []
     try:
-        prepared = transactor.composer.oracle(step, document["pool"], document["to"])
-        gas_price_wei = prepared.tx.max_fee_wei or prepared.tx.gas_price_wei or 0
-        document["most_native"] = decimal_text(prepared.tx.gas * gas_price_wei, 18)
+        prepared_tx = transactor.composer.oracle(step, document["pool"], document["to"])
+        gas_price_wei = prepared_tx.tx.max_fee_wei or prepared_tx.tx.gas_price_wei or 0
+        document["most_native"] = decimal_text(prepared_tx.tx.gas * gas_price_wei, 18)
         if confirm():
             intents.append(
                 transactor.executor.run(
-                    step_id, prepared.grant.kind, prepared.tx, prepared.grant, prepared.note
+                    step_id,
+                    prepared_tx.grant.kind,
+                    prepared_tx.tx,
+                    prepared_tx.grant,
+                    prepared_tx.note,
                 )
             )
             outcome = "done" if intents[0].succeeded else "failed"
@@ -257,8 +261,8 @@ def weights(agent: Agent) -> WeightsDocument:
     """Return the weights that the allocator would choose now. Writes nothing. Raises ConfigError if
     the config has no allocator.
     """
-    settings = agent.portfolio.weights
-    if settings is None or settings.method is AllocationMethod.FIXED:
+    allocator = agent.portfolio.weights
+    if allocator is None or allocator.method is AllocationMethod.FIXED:
         raise ConfigError(
             "portfolio.weights: the config has no allocator; targets are fixed",
             "see docs/weights.md",
@@ -266,9 +270,9 @@ def weights(agent: Agent) -> WeightsDocument:
     step = agent.step_input()
     store, assets = agent.context.store, agent.portfolio.assets
     now_s = target_changes.trusted_time_s(step.snapshot)
-    since_s = now_s - settings.window_s - max(settings.step_s, settings.max_age_s)
+    since_s = now_s - allocator.window_s - max(allocator.step_s, allocator.max_age_s)
     recorded_prices = store.prices.between(
-        agent.portfolio.numeraire.address, since_s, now_s, settings.step_s
+        agent.portfolio.numeraire.address, since_s, now_s, allocator.step_s
     )
     priced_step = replace(
         step, history=replace(step.history, prices=recorded_prices, allocation=None)
@@ -276,31 +280,31 @@ def weights(agent: Agent) -> WeightsDocument:
     signal_answers = agent.context.signals.answers(signal_requests(priced_step, {}))
     inputs = target_changes.allocator_inputs(priced_step.with_layer(SignalState(signal_answers)))
     last_allocation = store.allocations.newest()
-    current_allocation = targets.valid_allocation(settings, assets, last_allocation)
+    current_allocation = targets.valid_allocation(allocator, assets, last_allocation)
     returns: Returns | None = None
     bounds: WeightBounds | None = None
     chosen_allocation: Allocation | None = None
     fault = ""
     try:
-        bounds = targets.bounds_of(settings, assets)
-        returns = targets.unrounded_weights(settings, assets, inputs)[1].returns
-        chosen_allocation = targets.choose_allocation(settings, assets, inputs, last_allocation)
+        bounds = targets.bounds_of(allocator, assets)
+        returns = targets.unrounded_weights(allocator, assets, inputs)[1].returns
+        chosen_allocation = targets.choose_allocation(allocator, assets, inputs, last_allocation)
     except Refused as refusal:
         fault = str(refusal)
     return {
         "block": step.snapshot.head.number,
         "at_s": now_s,
-        "kind": settings.method.value,
-        "due": targets.is_allocation_due(settings, assets, last_allocation, now_s),
+        "kind": allocator.method.value,
+        "due": targets.is_allocation_due(allocator, assets, last_allocation, now_s),
         "next_s": None
         if current_allocation is None
-        else current_allocation.at_s + settings.every_s,
+        else current_allocation.at_s + allocator.every_s,
         "standing": _allocation_document(step.portfolio, current_allocation),
         "now": _allocation_document(step.portfolio, chosen_allocation),
         "fault": fault,
         "turnover_bps": _turnover_bps(chosen_allocation, current_allocation),
-        "assets": _asset_rows(
-            step.snapshot, settings, bounds, current_allocation, chosen_allocation, returns, agent
+        "assets": _asset_documents(
+            step.snapshot, allocator, bounds, current_allocation, chosen_allocation, returns, agent
         ),
         "correlations": _correlations(step.portfolio, returns),
         "target_reasons": list(step.targets.reasons),
@@ -308,17 +312,17 @@ def weights(agent: Agent) -> WeightsDocument:
 
 
 def _allocation_document(
-    portfolio: Portfolio, choice: Allocation | None
+    portfolio: Portfolio, allocation: Allocation | None
 ) -> AllocationDocument | None:
-    if choice is None:
+    if allocation is None:
         return None
-    weights_bps = {portfolio.token(token).label: bps for token, bps in choice.weights_bps}
-    return fill(AllocationDocument, choice, weights_bps=weights_bps)
+    weights_bps = {portfolio.token(token).label: bps for token, bps in allocation.weights_bps}
+    return fill(AllocationDocument, allocation, weights_bps=weights_bps)
 
 
-def _asset_rows(
+def _asset_documents(
     snapshot: Snapshot,
-    settings: AllocatorConfig,
+    allocator: AllocatorConfig,
     bounds: WeightBounds | None,
     current_allocation: Allocation | None,
     chosen_allocation: Allocation | None,
@@ -326,31 +330,33 @@ def _asset_rows(
     agent: Agent,
 ) -> list[WeightedAssetDocument]:
     volatility_by_token = (
-        {} if returns is None else dict(zip(returns.tokens, returns.volatility, strict=True))
+        {} if returns is None else dict(zip(returns.tokens, returns.volatilities, strict=True))
     )
     limits_by_token = {}
     if bounds is not None:
-        for token, low, high in zip(bounds.tokens, bounds.low, bounds.high, strict=True):
+        for token, low, high in zip(bounds.tokens, bounds.low_bps, bounds.high_bps, strict=True):
             limits_by_token[token] = [low, high]
     supply_by_token = {}
-    if settings.method.needs is AllocationNeeds.SUPPLIES:
+    if allocator.method.needs is AllocationNeeds.SUPPLIES:
         supply_by_token = {
             token_supply.token: token_supply
-            for token_supply in (*snapshot.supplies, *settings.supplies)
+            for token_supply in (*snapshot.supplies, *allocator.supplies)
         }
-    rows: list[WeightedAssetDocument] = []
+    asset_documents: list[WeightedAssetDocument] = []
     for asset in agent.portfolio.assets:
         address, supply = asset.token.address, supply_by_token.get(asset.token.address)
-        rows.append(
+        asset_documents.append(
             {
                 "symbol": asset.token.label,
                 "address": address,
-                "fixed": address in settings.fixed,
+                "fixed": address in allocator.fixed,
                 "target_bps": asset.target_bps,
                 "standing_bps": None
                 if current_allocation is None
-                else current_allocation.bps(address),
-                "now_bps": None if chosen_allocation is None else chosen_allocation.bps(address),
+                else current_allocation.weight_bps(address),
+                "now_bps": None
+                if chosen_allocation is None
+                else chosen_allocation.weight_bps(address),
                 "limits_bps": limits_by_token.get(address),
                 "volatility": f"{volatility_by_token[address]:.6f}"
                 if address in volatility_by_token
@@ -359,7 +365,7 @@ def _asset_rows(
                 "supply_source": None if supply is None else supply.source or "its contract",
             }
         )
-    return rows
+    return asset_documents
 
 
 def _correlations(portfolio: Portfolio, returns: Returns | None) -> dict[str, str]:
@@ -367,8 +373,8 @@ def _correlations(portfolio: Portfolio, returns: Returns | None) -> dict[str, st
     if returns is None:
         return {}
     labels = [portfolio.token(token).label for token in returns.tokens]
-    pairs = combinations(range(len(labels)), 2)
-    return {f"{labels[i]}/{labels[j]}": f"{returns.correlation[i, j]:.6f}" for i, j in pairs}
+    index_pairs = combinations(range(len(labels)), 2)
+    return {f"{labels[i]}/{labels[j]}": f"{returns.correlations[i, j]:.6f}" for i, j in index_pairs}
 
 
 def _turnover_bps(
@@ -381,7 +387,8 @@ def _turnover_bps(
         return None
     return -(
         -sum(
-            abs(bps - current_allocation.bps(token)) for token, bps in chosen_allocation.weights_bps
+            abs(bps - current_allocation.weight_bps(token))
+            for token, bps in chosen_allocation.weights_bps
         )
         // 2
     )

@@ -126,7 +126,7 @@ def read_prices(
         )
     numeraire = portfolio.numeraire
     numeraire_closes = dict(closes.pop(numeraire.symbol, {}).values())
-    all_series = []
+    price_series_list = []
     for symbol, dated_closes in closes.items():
         numeraire_prices = list(dated_closes.values())
         if numeraire_closes:
@@ -135,16 +135,18 @@ def read_prices(
                 for close_s, close in numeraire_prices
                 if close_s in numeraire_closes
             ]
-        all_series.append(
+        price_series_list.append(
             _price_series(tokens[symbol], numeraire_prices, len(dated_closes), numeraire.decimals)
         )
-    if not any(price_series.points for price_series in all_series):
+    if not any(price_series.points for price_series in price_series_list):
         raise ConfigError(
             f"{path.name}: no time has closes of both a token and {numeraire.label}",
             f"remove {numeraire.label} from the file",
         )
     unit_note = "by the file's closes of both" if numeraire_closes else "as given in the file"
-    return PriceFile(tuple(all_series), tuple(skipped_symbols), f"{numeraire.label}, {unit_note}")
+    return PriceFile(
+        tuple(price_series_list), tuple(skipped_symbols), f"{numeraire.label}, {unit_note}"
+    )
 
 
 def _price_series(
@@ -208,16 +210,18 @@ def _parse_time_s(cell: object, path: Path, row_number: int) -> int:
     """Return Unix seconds from an ISO time (UTC by default), a number of seconds, or a Parquet
     time.
     """
-    parsed, time_s = cell, 0.0
+    parsed_time, time_s = cell, 0.0
     try:
         if isinstance(cell, str):
             text = cell.strip()
             is_numeric = text.replace(".", "", 1).isdigit()
-            parsed = float(text) if is_numeric else datetime.fromisoformat(text)
-        if isinstance(parsed, datetime):
-            time_s = (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
-        elif isinstance(parsed, int | float):
-            time_s = float(parsed)
+            parsed_time = float(text) if is_numeric else datetime.fromisoformat(text)
+        if isinstance(parsed_time, datetime):
+            time_s = (
+                parsed_time if parsed_time.tzinfo else parsed_time.replace(tzinfo=UTC)
+            ).timestamp()
+        elif isinstance(parsed_time, int | float):
+            time_s = float(parsed_time)
     except ValueError:
         time_s = 0.0
     if not _EARLIEST_S <= time_s < 10 * _EARLIEST_S:
@@ -266,7 +270,7 @@ def recorded_price_spans(agent: Agent) -> PricesDocument:
     """
     numeraire = agent.portfolio.numeraire
     spans = agent.context.store.prices.spans(numeraire.address)
-    tokens = {token.address: token.label for token in _tokens(agent)}
+    tokens = {token.address: token.label for token in _portfolio_tokens(agent)}
     priced_addresses = {span.token for span in spans} | {numeraire.address}
     return {
         "numeraire": numeraire.label,
@@ -298,11 +302,11 @@ def import_prices(
     `symbol_pairs` are texts FILE=CONFIG, `bar` is the time from a row to its close. Raises
     ConfigError.
     """
-    config_symbols, sha256, data_entry = {}, "", agent.context.config.data.get(str(path))
-    if data_entry is not None and not path.exists():
+    config_symbols, sha256, data_table = {}, "", agent.context.config.data.get(str(path))
+    if data_table is not None and not path.exists():
         published_prices = published_file(agent.context.loaded, str(path))
         path, sha256 = published_prices.path, published_prices.sha256
-        if data_entry.kind == "supplies":
+        if data_table.kind == "supplies":
             supplies = read_supplies(path, agent.portfolio)
             labels = {asset.token.address: asset.token.label for asset in agent.portfolio.assets}
             return {
@@ -313,7 +317,7 @@ def import_prices(
                 "prices": [],
                 "sha256": sha256,
             }
-        config_symbols, bar = dict(data_entry.symbols), data_entry.bar if bar == "0s" else bar
+        config_symbols, bar = dict(data_table.symbols), data_table.bar if bar == "0s" else bar
     for symbol_pair in symbol_pairs:
         file_symbol, _, config_symbol = symbol_pair.partition("=")
         if not file_symbol or not config_symbol:
@@ -340,7 +344,7 @@ def import_prices(
             if check_only
             else agent.context.store.prices.record(numeraire, series.points, IMPORT_SOURCE)
         )
-        from_s, until_s = _span(series.points)
+        from_s, until_s = _first_and_last_s(series.points)
         document["prices"].append(
             {
                 "symbol": series.symbol,
@@ -392,7 +396,9 @@ def fetch_prices(
         hour_s - 1 for hour_s in range(now_s // HOUR_S * HOUR_S, now_s - lookback_s, -HOUR_S)
     ]
     all_fetched: list[_FetchedPrices] = []
-    missing_tokens = [token for token in _tokens(agent) if token != agent.portfolio.numeraire]
+    missing_tokens = [
+        token for token in _portfolio_tokens(agent) if token != agent.portfolio.numeraire
+    ]
     for source_name in sources:
         fetch_series = _fetch_from_feeds if source_name == FEED_SOURCE else _fetch_pool_twaps
         fetched_prices = fetch_series(agent, step, missing_tokens, hour_ends_s)
@@ -406,25 +412,27 @@ def fetch_prices(
     }
 
 
-def _record_fetched(agent: Agent, fetched: _FetchedPrices) -> FetchedSeriesDocument:
+def _record_fetched(agent: Agent, fetched_prices: _FetchedPrices) -> FetchedSeriesDocument:
     """Record fetched prices and return their document."""
     store, numeraire = agent.context.store, agent.portfolio.numeraire.address
     new_hours = (
-        store.prices.record(numeraire, fetched.points, fetched.source) if fetched.points else 0
+        store.prices.record(numeraire, fetched_prices.points, fetched_prices.source)
+        if fetched_prices.points
+        else 0
     )
-    from_s, until_s = _span(fetched.points)
+    from_s, until_s = _first_and_last_s(fetched_prices.points)
     return {
-        "symbol": fetched.token.label,
-        "source": fetched.source,
-        "hours": len(fetched.points),
+        "symbol": fetched_prices.token.label,
+        "source": fetched_prices.source,
+        "hours": len(fetched_prices.points),
         "new": new_hours,
         "from_s": from_s,
         "until_s": until_s,
-        "why": fetched.why,
+        "why": fetched_prices.why,
     }
 
 
-def _span(points: Sequence[PricePoint]) -> tuple[int | None, int | None]:
+def _first_and_last_s(points: Sequence[PricePoint]) -> tuple[int | None, int | None]:
     """Return the first and last time of prices."""
     return (points[0].at_s, points[-1].at_s) if points else (None, None)
 
@@ -447,7 +455,7 @@ def forget_prices(agent: Agent, source: str) -> ForgottenPricesDocument:
     }
 
 
-def _tokens(agent: Agent) -> list[Token]:
+def _portfolio_tokens(agent: Agent) -> list[Token]:
     portfolio = agent.portfolio
     tokens = (*(asset.token for asset in portfolio.assets), *portfolio.hubs)
     return list({token.address: token for token in tokens}.values())
@@ -463,7 +471,7 @@ def _fetch_from_feeds(
     numeraire_prices, numeraire_fault = _feed_prices(
         agent, step.snapshot, step.portfolio, numeraire, hour_ends_s[-1]
     )
-    fetched = []
+    all_fetched_prices = []
     for token in tokens:
         token_prices: FeedPrices = ()
         fault = numeraire_fault
@@ -471,7 +479,7 @@ def _fetch_from_feeds(
             token_prices, fault = _feed_prices(
                 agent, step.snapshot, step.portfolio, token, hour_ends_s[-1]
             )
-        scale = Fraction(10) ** (numeraire.decimals - token.decimals)
+        price_scale = Fraction(10) ** (numeraire.decimals - token.decimals)
         points = []
         for end_s in reversed(hour_ends_s):
             price_usd = _price_at(
@@ -483,11 +491,11 @@ def _fetch_from_feeds(
             if price_usd is not None and numeraire_price is not None:
                 points.append(
                     PricePoint(
-                        token.address, end_s, round_price(price_usd / numeraire_price * scale)
+                        token.address, end_s, round_price(price_usd / numeraire_price * price_scale)
                     )
                 )
-        fetched.append(_FetchedPrices(token, FEED_SOURCE, tuple(points), fault))
-    return fetched
+        all_fetched_prices.append(_FetchedPrices(token, FEED_SOURCE, tuple(points), fault))
+    return all_fetched_prices
 
 
 FeedPrices = tuple[tuple[int, Fraction], ...]
@@ -530,7 +538,7 @@ def _max_age_s(portfolio: Portfolio, reference: ReferenceConfig, token: Token) -
 
 def _price_at(usd_prices: FeedPrices, end_s: int, max_age_s: int) -> Fraction | None:
     """Return the feed's price at a time; None before the first round or if the round was stale."""
-    round_count = bisect_right(usd_prices, end_s, key=lambda point: point[0])
+    round_count = bisect_right(usd_prices, end_s, key=lambda dated_price: dated_price[0])
     if round_count == 0 or end_s - usd_prices[round_count - 1][0] > max_age_s:
         return None
     return usd_prices[round_count - 1][1]

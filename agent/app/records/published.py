@@ -23,7 +23,7 @@ EXTENSIONS = (".csv", ".parquet", ".pq")
 
 @dataclass(frozen=True, slots=True)
 class PublishedFile:
-    """A kept file with its SHA-256; `is_new` is True if it was downloaded now."""
+    """A file of [data] with its SHA-256; `is_new` is True if it was downloaded now."""
 
     path: Path
     sha256: str
@@ -36,9 +36,9 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 
 def published_file(loaded: LoadedConfig, name: str) -> PublishedFile:
-    """Return the file of [data.NAME]; download it if it is not kept yet. Raises ConfigError for an
-    unknown name, a file that cannot be used, or a SHA-256 other than the pinned one; Retryable if
-    the address does not answer.
+    """Return the file of [data.NAME]; download it if it is not in the folder yet. Raises
+    ConfigError for an unknown name, a file that cannot be used, or a SHA-256 other than the pinned
+    one; Retryable if the address does not answer.
     """
     table = loaded.config.data.get(name)
     if table is None:

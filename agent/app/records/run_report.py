@@ -17,7 +17,7 @@ from agent.observe.health import (
     RunHealth,
     health_document,
     is_alive,
-    judge,
+    judge_health,
     process_identity,
     silence_text,
 )
@@ -50,7 +50,7 @@ class RunRecorder:
         now_s: Callable[[], float] = time.time,
     ) -> None:
         self._store, self._redact, self._now_s = store, redact, now_s
-        self._spared_run_id, self._gives_way = "", False
+        self._kept_run_id, self._defers_to_other_run = "", False
         self._lock = threading.Lock()
         started_s = int(now_s())
         self._report = RunReport(
@@ -59,18 +59,18 @@ class RunRecorder:
 
     @property
     def report(self) -> RunReport:
-        """The present report."""
+        """The current report."""
         with self._lock:
             return self._report
 
     @property
-    def gives_way(self) -> bool:
-        """Whether the store keeps the report of another run, whose health counts."""
-        return self._gives_way
+    def defers_to_other_run(self) -> bool:
+        """True if the store keeps the report of another run, whose health counts."""
+        return self._defers_to_other_run
 
     def health(self) -> RunHealth:
         """Return the health of the run now."""
-        return judge(self.report, self._now_s())
+        return judge_health(self.report, self._now_s())
 
     def silence(self) -> str:
         """Return the time since the last good cycle as text if it is too long; else empty."""
@@ -80,14 +80,14 @@ class RunRecorder:
         """Record the end of a cycle: good if `trouble` is empty; `pause_text` is the kill switch's
         reason, empty if it is off.
         """
-        at_s = int(self._now_s())
+        now_s = int(self._now_s())
         with self._lock:
             previous = self._report
             self._report = replace(
                 previous,
                 cycles=previous.cycles + 1,
-                cycle_s=at_s,
-                good_s=previous.good_s if trouble else at_s,
+                cycle_s=now_s,
+                good_s=previous.good_s if trouble else now_s,
                 trouble=self._redact(trouble),
                 paused=self._redact(pause_text),
                 outcomes=sum_counts(previous.outcomes, ((outcome, 1),)),
@@ -108,8 +108,8 @@ class RunRecorder:
     def on_end(self, error_text: str = "") -> None:
         """Record the end of the run, by an error with this text or, if it is empty, by a stop."""
         with self._lock:
-            at_s = int(self._now_s())
-            self._report = replace(self._report, ended_s=at_s, ended=self._redact(error_text))
+            now_s = int(self._now_s())
+            self._report = replace(self._report, ended_s=now_s, ended=self._redact(error_text))
 
     def on_hang(self, hang_text: str) -> None:
         """Record and write that a cycle hangs. If the store does not answer, its report stays as it
@@ -132,18 +132,20 @@ class RunRecorder:
             now_s = int(self._now_s())
             self._report = report = replace(self._report, written_s=now_s)
 
-        def replaces(stored: RunReport) -> bool:
-            is_process_alive = is_alive(stored.process)
-            state = judge(stored, now_s, is_process_alive=is_process_alive).state
+        def may_replace(stored_report: RunReport) -> bool:
+            is_process_alive = is_alive(stored_report.process)
+            state = judge_health(stored_report, now_s, is_process_alive=is_process_alive).state
             if report.sends:
-                return not (stored.sends and state == "running" and is_process_alive)
-            if state == "running" and not silence_text(stored, now_s):
-                self._spared_run_id = stored.run_id if stored.sends else self._spared_run_id
+                return not (stored_report.sends and state == "running" and is_process_alive)
+            if state == "running" and not silence_text(stored_report, now_s):
+                self._kept_run_id = (
+                    stored_report.run_id if stored_report.sends else self._kept_run_id
+                )
                 return False
-            return state == "stopped" or stored.run_id != self._spared_run_id
+            return state == "stopped" or stored_report.run_id != self._kept_run_id
 
         if self._store is not None:
-            self._gives_way = not self._store.write(report, replaces)
+            self._defers_to_other_run = not self._store.write(report, may_replace)
 
     def _write_quietly(self) -> None:
         try:
@@ -173,7 +175,7 @@ def report_text(config: ConfigSource) -> str | None:
 def run_health(config: ConfigSource, *, ready: bool = False) -> HealthDocument:
     """Return the health of the run of this config, or with `ready` whether it can trade now."""
     report, now_s = newest_report(config), time.time()
-    health = judge(
+    health = judge_health(
         report, now_s, is_process_alive=None if report is None else is_alive(report.process)
     )
     reasons = health.obstacles if ready else health.reasons

@@ -12,14 +12,14 @@ from agent.accounting.futures import futures_lines
 from agent.accounting.performance import performance_costs
 from agent.app.describe import pool_names, replace_pool_addresses
 from agent.app.documents import fill, utc_text
-from agent.app.documents.executions import CorrectionDocument
+from agent.app.documents.executions import GradualExecutionDocument
 from agent.app.documents.futures import figures_text
 from agent.app.documents.plans import netting_document, tax_document
 from agent.app.documents.records import (
-    CostsDocument,
     FuturesLinesDocument,
     PastStepDocument,
     PastTransactionDocument,
+    RealisedCostsDocument,
 )
 from agent.app.records.executions import (
     executed_swaps,
@@ -86,14 +86,14 @@ class LedgerRecords:
             tokens = {token.address: token for token in ledger_tokens.tokens}
             self._names = TokenNames(tokens, ledger_tokens.numeraire)
 
-    def cost(self, intents: Iterable[Intent]) -> CostsDocument | None:
+    def cost(self, intents: Iterable[Intent]) -> RealisedCostsDocument | None:
         """Return fees, impact, gas and their sum in the numeraire; None if no transaction is
         final.
         """
         entries = self._store.ledger.entries_of(intent.id for intent in intents)
         if not entries or self._names is None:
             return None
-        return fill(CostsDocument, performance_costs(entries), self._names)
+        return fill(RealisedCostsDocument, performance_costs(entries), self._names)
 
     def futures(self, intents: Iterable[Intent]) -> dict[str, FuturesLinesDocument]:
         """Return the key `futures` with fees, funding and realised profit of final transactions;
@@ -139,7 +139,7 @@ class LedgerRecords:
 
 
 def execution_sentences(step: StepInput, plan: Plan | None) -> list[str]:
-    """Describe a past step's executions in several steps; empty without one."""
+    """Describe the executions over several steps that a past step belongs to; empty without one."""
     sentences = []
     if (purchase := step.history.cash_flows.purchase) is not None:
         terms, decimals = purchase.terms, step.portfolio.numeraire.decimals
@@ -151,8 +151,8 @@ def execution_sentences(step: StepInput, plan: Plan | None) -> list[str]:
             f"A {terms.kind.value} has run since {utc_text(terms.began_s)}: {purchase.done} of about"
             f" {terms.parts} parts done, {moved_text} of {intended_text} moved, {spent_text} lost."
         )
-    for describe in layer_documents.SENTENCES:
-        sentences += describe(step, plan)
+    for describe_layer in layer_documents.SENTENCES:
+        sentences += describe_layer(step, plan)
     return sentences
 
 
@@ -167,13 +167,13 @@ def _netting_sentences(netting_result: NettingResult | None, portfolio: Portfoli
         for strategy in netting_result.adjustments
     ]
     sentences += [
-        f"Capital of {move['value']} {numeraire_label} moved from {move['from']} to {move['to']} internally."
-        for move in document["capital_moved"]
+        f"Capital of {capital_move['value']} {numeraire_label} moved from {capital_move['from']} to {capital_move['to']} internally."
+        for capital_move in document["capital_moved"]
     ]
     sentences += [
-        f"{row['symbol']}: {row['bought']} {numeraire_label} to buy, {row['sold']} to sell, {row['crossed']}"
-        f" netted internally, {row['net']} left for the market."
-        for row in document["netted"]
+        f"{netted['symbol']}: {netted['bought']} {numeraire_label} to buy, {netted['sold']} to sell, {netted['crossed']}"
+        f" netted internally, {netted['net']} left for the market."
+        for netted in document["netted"]
     ]
     if netting_result.saved:
         sentences.append(
@@ -206,22 +206,24 @@ NO_OUTCOME_REASON = (
 )
 
 
-def history(config: ConfigSource, limit: int = 20, before: str | None = None) -> HistoryDocument:
-    """Return the newest steps with transactions and costs, gradual executions and valuations, newest
-    first. With `before` only steps, those before the step of this id; raises ConfigError for an
-    unknown id.
+def history(
+    config: ConfigSource, limit: int = 20, before_step_id: str | None = None
+) -> HistoryDocument:
+    """Return the newest steps with transactions and costs, gradual executions and valuations,
+    newest first. With `before_step_id` only steps, those before the step of this id; raises
+    ConfigError for an unknown id.
     """
     with wiring.open_store_offline(load_config(config)) as (store, _):
-        if before is not None and store.steps.get(before) is None:
-            raise _unknown_step(before)
+        if before_step_id is not None and store.steps.get(before_step_id) is None:
+            raise _unknown_step(before_step_id)
         ledger_records = LedgerRecords(store)
         past_steps = [
             (summary, store.journal.intents(summary.id))
-            for summary in store.steps.newest(limit, before)
+            for summary in store.steps.newest(limit, before_step_id)
         ]
-        corrections: list[CorrectionDocument] = []
+        corrections: list[GradualExecutionDocument] = []
         valuations: list[ValuationDocument] = []
-        if not before:
+        if not before_step_id:
             corrections = newest_executions(store, limit)
             valuations = ledger_records.valuations(limit)
         return {
@@ -230,9 +232,9 @@ def history(config: ConfigSource, limit: int = 20, before: str | None = None) ->
                     PastStepDocument,
                     summary,
                     decision=summary.decision or UNFINISHED,
-                    outcome=_outcome(summary, intents),
+                    outcome=_outcome_text(summary, intents),
                     reason=summary.reason or ("" if summary.outcome else NO_OUTCOME_REASON),
-                    transactions=_transactions(intents),
+                    transactions=_transaction_documents(intents),
                     cost=ledger_records.cost(intents),
                     execution=ledger_records.execution(intents),
                     **ledger_records.futures(intents),
@@ -244,7 +246,7 @@ def history(config: ConfigSource, limit: int = 20, before: str | None = None) ->
         }
 
 
-def _outcome(summary: StepSummary, intents: Sequence[Intent]) -> str:
+def _outcome_text(summary: StepSummary, intents: Sequence[Intent]) -> str:
     """Return a step's outcome; a plan whose approvals were sent is approved, and another step
     carries it out.
     """
@@ -281,7 +283,7 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
         intents = store.journal.intents(step_id)
         executed_plans: list[tuple[Plan, Intent | None]] = [*executed_swaps(store, intents)]
     outcome, step_input = (
-        _outcome(record.summary, intents),
+        _outcome_text(record.summary, intents),
         codec.loads(StepInput, record.input_json),
     )
     plan = codec.loads_optional(Plan, record.plan_json)
@@ -344,7 +346,7 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
         "outcome": outcome,
         "words": sentences,
         "legs": legs,
-        "transactions": _transactions(intents),
+        "transactions": _transaction_documents(intents),
     }
 
 
@@ -364,13 +366,13 @@ def _decision_sentences(decision: Decision) -> list[str]:
             return []
 
 
-def _transactions(intents: Iterable[Intent]) -> list[PastTransactionDocument]:
+def _transaction_documents(intents: Iterable[Intent]) -> list[PastTransactionDocument]:
     return [
         fill(
             PastTransactionDocument,
             intent,
             hash=intent.tx_hash or "",
-            status="resting" if intent.rests else intent.state.value,
+            status="resting" if intent.is_resting else intent.state.value,
             block=intent.receipt.block_number if intent.receipt else None,
         )
         for intent in intents
@@ -385,11 +387,11 @@ def _zone_sentences(zone: ZoneView | None, portfolio: Portfolio) -> list[str]:
         return []
     numeraire = portfolio.numeraire
 
-    def money(value: Value) -> str:
+    def coins_text(value: Value) -> str:
         return f"{value_text(value, numeraire.decimals, 4)} {numeraire.label}"
 
     sentences = [
-        f"Being off target cost {money(zone.risk)} of risk within"
+        f"Being off target cost {coins_text(zone.risk)} of risk within"
         f" {format_duration(zone.horizon_s)}."
     ]
     sentences += [f"Measured: {zone.measured}."] if zone.measured else []
@@ -405,11 +407,11 @@ def _zone_sentences(zone: ZoneView | None, portfolio: Portfolio) -> list[str]:
     saving = zone.saving
     if saving is not None:
         cost_text = (
-            f"fees {money(saving.fees)}, impact {money(saving.impact)}, skew {money(saving.skew)},"
-            f" gas {money(saving.gas)}, approvals {money(saving.approvals)}"
+            f"fees {coins_text(saving.fees)}, impact {coins_text(saving.impact)}, skew {coins_text(saving.skew)},"
+            f" gas {coins_text(saving.gas)}, approvals {coins_text(saving.approvals)}"
         )
         sentences.append(
-            f"A plan saved {money(saving.saved)} of risk and cost {money(saving.cost)}: {cost_text}."
+            f"A plan saved {coins_text(saving.saved)} of risk and cost {coins_text(saving.cost)}: {cost_text}."
         )
     return sentences
 
@@ -449,17 +451,17 @@ def _plan_sentences(plan: Plan, step_input: StepInput) -> list[str]:
         f" {numeraire.label}."
     ]
     for leg_number, leg in enumerate(plan.legs, 1):
-        sold, bought = portfolio.token(leg.token_in), portfolio.token(leg.token_out)
+        token_in, token_out = portfolio.token(leg.token_in), portfolio.token(leg.token_out)
         if leg.venue == NATIVE_VENUE:
             sentences.append(
-                f"  {leg_number}. {decimal_text(leg.amount_in_raw, sold.decimals)} {sold.label} becomes"
-                f" {bought.label}, one for one."
+                f"  {leg_number}. {decimal_text(leg.amount_in_raw, token_in.decimals)} {token_in.label} becomes"
+                f" {token_out.label}, one for one."
             )
             continue
         sentences.append(
-            f"  {leg_number}. {decimal_text(leg.amount_in_raw, sold.decimals)} {sold.label} for"
-            f" {decimal_text(leg.amount_out_raw, bought.decimals)} {bought.label}, at least"
-            f" {decimal_text(leg.min_out_raw, bought.decimals)}, in"
+            f"  {leg_number}. {decimal_text(leg.amount_in_raw, token_in.decimals)} {token_in.label} for"
+            f" {decimal_text(leg.amount_out_raw, token_out.decimals)} {token_out.label}, at least"
+            f" {decimal_text(leg.min_out_raw, token_out.decimals)}, in"
             f" {pool_labels.get(leg.pool, leg.venue)} ({leg.pool}), impact {leg.impact_bps} bps."
         )
     return sentences + _skipped_lines(plan, pool_labels)
@@ -472,7 +474,7 @@ def _skipped_lines(plan: Plan, pool_labels: dict[str, str]) -> list[str]:
         if not verdict.passed
     ]
     return refusal_lines + [
-        f"Skipped {replace_pool_addresses(item.what, pool_labels, addresses=True)}:"
-        f" {replace_pool_addresses(item.why, pool_labels)}"
-        for item in plan.skipped
+        f"Skipped {replace_pool_addresses(skipped_item.what, pool_labels, addresses=True)}:"
+        f" {replace_pool_addresses(skipped_item.why, pool_labels)}"
+        for skipped_item in plan.skipped
     ]

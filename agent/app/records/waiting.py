@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent import wiring
 from agent.app.documents import fill
-from agent.app.documents.executions import CorrectionDocument, correction_document
+from agent.app.documents.executions import GradualExecutionDocument, gradual_execution_document
 from agent.app.documents.plans import LimitOrderDocument
 from agent.config.load import load_config
 from agent.errors import ConfigError
@@ -26,20 +26,20 @@ from agent.units import (
 
 if TYPE_CHECKING:
     from agent.app.documents.records import (
-        CancelledDocument,
-        WaitingDocument,
+        CancelledOrderDocument,
+        WaitingOrdersDocument,
     )
     from agent.store.store import Store
 
 
-LIMIT_DECIMALS = 36
+PRICE_DECIMALS = 36
 
 
 MAX_EXECUTIONS = 20
 """Maximum number of executions listed."""
 
 
-def waiting_orders(config: Path | str) -> WaitingDocument:
+def waiting_orders(config: Path | str) -> WaitingOrdersDocument:
     """Return limit orders and gradual executions, newest first."""
     with wiring.open_store_offline(load_config(config)) as (store, _):
         orders = [order_document(order) for order in reversed(store.executions.limit_orders())]
@@ -49,7 +49,7 @@ def waiting_orders(config: Path | str) -> WaitingDocument:
         }
 
 
-def cancel_waiting(config: Path | str, order_id: str) -> CancelledDocument:
+def cancel_waiting(config: Path | str, order_id: str) -> CancelledOrderDocument:
     """End a limit order or gradual execution by its id; transactions already sent are unaffected.
     Raises ConfigError for an unknown id.
     """
@@ -63,13 +63,13 @@ def cancel_waiting(config: Path | str, order_id: str) -> CancelledDocument:
     return {"cancelled": order_id}
 
 
-def newest_executions(store: Store, limit: int) -> list[CorrectionDocument]:
+def newest_executions(store: Store, limit: int) -> list[GradualExecutionDocument]:
     """Return the newest executions in several steps, newest first."""
     executions: list[PastExecution[Any]] = [*store.executions.purchases(limit)]
     for read_newest in layer_documents.PAST_EXECUTIONS:
         executions += read_newest(store, limit)
     executions.sort(key=lambda execution: execution.seq, reverse=True)
-    return [correction_document(execution) for execution in executions[:limit]]
+    return [gradual_execution_document(execution) for execution in executions[:limit]]
 
 
 def order_document(order: LimitOrder) -> LimitOrderDocument:
@@ -77,21 +77,24 @@ def order_document(order: LimitOrder) -> LimitOrderDocument:
     return fill(LimitOrderDocument, order)
 
 
-def limit_price_text(amount: str, unit: str, sold: str, bought: str) -> str:
-    """Convert a price in either unit to the `--limit` argument, coins of `bought` per coin of
-    `sold`, rounded up so that no sale is below the given price. Raises ConfigError for another unit
-    or an invalid price.
+def limit_price_text(price_text: str, unit: str, symbol_in: str, symbol_out: str) -> str:
+    """Convert a price in either unit, such as 3100 USDC/WETH, to the `--limit` argument, coins of
+    `symbol_out` per coin of `symbol_in`, rounded up so that no sale is below the given price.
+    Raises ConfigError for another unit or an invalid price.
     """
-    price = Fraction(parse_raw(amount, LIMIT_DECIMALS, "--price"), 10**LIMIT_DECIMALS)
+    price = Fraction(parse_raw(price_text, PRICE_DECIMALS, "--price"), 10**PRICE_DECIMALS)
     if price == 0:
         raise ConfigError(
-            "--price: must be above 0", f"write for example --price 3100 {bought}/{sold}"
+            "--price: must be above 0", f"write for example --price 3100 {symbol_out}/{symbol_in}"
         )
-    prices_by_unit = {f"{bought}/{sold}".lower(): price, f"{sold}/{bought}".lower(): 1 / price}
+    prices_by_unit = {
+        f"{symbol_out}/{symbol_in}".lower(): price,
+        f"{symbol_in}/{symbol_out}".lower(): 1 / price,
+    }
     limit_price = prices_by_unit.get(unit.lower())
     if limit_price is None:
         raise ConfigError(
             f"--price: {unit!r} is not a price of this swap",
-            f"write its unit as {bought}/{sold} or {sold}/{bought}",
+            f"write its unit as {symbol_out}/{symbol_in} or {symbol_in}/{symbol_out}",
         )
-    return decimal_text(ceil_int(limit_price * 10**LIMIT_DECIMALS), LIMIT_DECIMALS)
+    return decimal_text(ceil_int(limit_price * 10**PRICE_DECIMALS), PRICE_DECIMALS)

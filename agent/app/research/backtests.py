@@ -110,11 +110,11 @@ class MarketOptions:
             gone=self.when_prices_end,
         )
 
-    def pairs(self) -> tuple[tuple[str, str], ...]:
+    def pool_pairs(self) -> tuple[tuple[str, str], ...]:
         """Return the two symbols of each recorded pool."""
         return tuple(pair for pair, _ in map(_parse_pool_state, self.pool_states))
 
-    def for_table(
+    def settings_for_table(
         self, settings: SimulationSettings, spec: BacktestSpec, table: PriceTable
     ) -> SimulationSettings:
         """Return the settings with gas prices for each bar and the recorded pools. Raises
@@ -141,9 +141,9 @@ class PortfolioOptions:
     """Options of the simulated portfolio and its policy, as entered: a config, or targets with a
     band, a schedule, or both.
 
-    `symbol_mapping` has pairs FILE_SYMBOL=PORTFOLIO_SYMBOL, `decimals` pairs SYMBOL=NUMBER. `native` is the
-    asset that prices gas. An empty `numeraire` means the first target without a price in the file,
-    or USD if every target has one.
+    `symbol_mapping` has pairs FILE_SYMBOL=PORTFOLIO_SYMBOL, `decimals` pairs SYMBOL=NUMBER.
+    `native` is the asset that prices gas. An empty `numeraire` means the first target without a
+    price in the file, or USD if every target has one.
     """
 
     config: Path | None = None
@@ -176,8 +176,8 @@ class PortfolioOptions:
         table = rename_symbols(
             table,
             {
-                symbol: name
-                for symbol, name in new_symbols.items()
+                symbol: new_symbol
+                for symbol, new_symbol in new_symbols.items()
                 if symbol not in rates_only_symbols
             },
         )
@@ -274,8 +274,8 @@ def backtest(
     funding that shorts of the holdings would have received. Raises ConfigError naming the option.
     """
     table, rates = portfolio.load_prices_and_funding(prices, funding)
-    spec = portfolio.spec(table, market.pairs())
-    settings = market.for_table(market.settings(), spec, table)
+    spec = portfolio.spec(table, market.pool_pairs())
+    settings = market.settings_for_table(market.settings(), spec, table)
     require_priced_gas(settings, spec, table)
     return simulate(spec, table, settings, progress, rates)
 
@@ -377,7 +377,9 @@ def targets_of(table: PriceTable, target: str, numeraire: str) -> tuple[dict[str
 
 
 def rename_symbols(table: PriceTable, new_symbols: Mapping[str, str]) -> PriceTable:
-    """Rename the table's symbols to the portfolio's, by `new_symbols`. Raises ConfigError naming --as."""
+    """Rename the table's symbols to the portfolio's, by `new_symbols`. Raises ConfigError naming
+    --as.
+    """
     unknown_symbols = [symbol for symbol in new_symbols if symbol not in table.symbols]
     if unknown_symbols:
         raise ConfigError(

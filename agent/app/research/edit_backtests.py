@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from agent import wiring
 from agent.app.documents.research import (
     EditBacktestDocument,
-    ExcessDocument,
+    ExcessGrowthDocument,
     NeighbouringSettingsDocument,
-    TriedSettingsDocument,
+    SettingsResultDocument,
 )
 from agent.app.records.published import published_file
 from agent.app.research.backtests import rename_symbols, sample_files, spec_from_config
@@ -62,20 +62,21 @@ FOLD_COUNT = 4
 WIDTH_FACTORS = (Fraction(1, 2), Fraction(3, 4), Fraction(1), Fraction(3, 2), Fraction(2))
 """Factors of bands and intervals around the edited settings."""
 TARGET_FRACTIONS = (Fraction(0), Fraction(1, 2), Fraction(1), Fraction(3, 2))
-"""Targets around the edited ones, as fractions of the step from the present to the edited targets."""
+"""Targets around the edited ones, as fractions of the step from the present to the edited targets.
+"""
 CACHE_SIZE = 32
 
 
 def edit_backtest(config: str, arguments: Sequence[tuple[str, str]]) -> EditBacktestDocument:
     """Backtest an edit by its arguments. Reads config, store and files; writes nothing and
-    downloads nothing. Raises ConfigError if no history has prices of all assets for MIN_DAYS, or if the
-    settings cannot be simulated; Refused if the extra trimtab[analysis] is not installed.
+    downloads nothing. Raises ConfigError if no history has prices of all assets for MIN_DAYS, or if
+    the settings cannot be simulated; Refused if the extra trimtab[analysis] is not installed.
     """
     values_by_name = {
         name: [value for key, value in arguments if key == name] for name, _ in arguments
     }
     present_config = load_config(config)
-    text = present_config.path.read_text(encoding="utf-8")
+    config_text = present_config.path.read_text(encoding="utf-8")
     changes = parse_changes(
         values_by_name.get("set", ()),
         values_by_name.get("target", ()),
@@ -83,39 +84,43 @@ def edit_backtest(config: str, arguments: Sequence[tuple[str, str]]) -> EditBack
         values_by_name.get("remove", ()),
     )
     edited_config = load_config_text(
-        apply_changes(text, changes), present_config.path, "the edited config"
+        apply_changes(config_text, changes), present_config.path, "the edited config"
     )
     with needs_analysis():
-        return _edit_backtest(present_config, edited_config)
+        return _compare_configs(present_config, edited_config)
 
 
-def _edit_backtest(
+def _compare_configs(
     present_config: LoadedConfig, edited_config: LoadedConfig
 ) -> EditBacktestDocument:
-    source, table, notes = _history(present_config, edited_config)
+    source, table, notes = _price_history(present_config, edited_config)
     (present_spec, present_notes), (edited_spec, edited_notes) = (
         _simulation_spec(present_config),
         _simulation_spec(edited_config),
     )
-    edited_figures, edited_index, hold_index, per_year = _simulate(
+    edited_figures, edited_growth, hold_growth, periods_per_year = _simulate(
         edited_config, edited_spec, table
     )
-    present_figures, present_index, _, _ = _simulate(present_config, present_spec, table)
-    returns = np.diff(np.log(edited_index))
+    present_figures, present_growth, _, _ = _simulate(present_config, present_spec, table)
+    edited_returns = np.diff(np.log(edited_growth))
     neighbours, neighbour_notes = _neighbour_figures(present_spec, edited_spec, table)
     return {
         "source": source,
         "from": format_time(int(table.times_s[0]))[:10],
         "until": format_time(int(table.times_s[-1]))[:10],
-        "days": table.bars,
+        "days": table.bar_count,
         "numeraire": edited_config.config.portfolio.numeraire,
         "start_value": ASSUMED_MARKET.value,
         "edited": edited_figures,
         "present": present_figures,
-        "held_return": f"{hold_index[-1] - 1:.6f}",
-        "held_max_drawdown": f"{drawdown_series(hold_index).min():.6f}",
-        "over_present": _excess_document(returns - np.diff(np.log(present_index)), per_year),
-        "over_holding": _excess_document(returns - np.diff(np.log(hold_index)), per_year),
+        "held_return": f"{hold_growth[-1] - 1:.6f}",
+        "held_max_drawdown": f"{drawdown_series(hold_growth).min():.6f}",
+        "over_present": _excess_document(
+            edited_returns - np.diff(np.log(present_growth)), periods_per_year
+        ),
+        "over_holding": _excess_document(
+            edited_returns - np.diff(np.log(hold_growth)), periods_per_year
+        ),
         "around": neighbours,
         "notes": list(dict.fromkeys((*notes, *present_notes, *edited_notes, *neighbour_notes))),
         "edited_hash": edited_config.digest,
@@ -124,7 +129,7 @@ def _edit_backtest(
     }
 
 
-def _history(
+def _price_history(
     present_config: LoadedConfig, edited_config: LoadedConfig
 ) -> tuple[str, PriceTable, list[str]]:
     """Return the first sufficient history: its name, its daily closes of all assets, and notes on
@@ -143,22 +148,22 @@ def _history(
     )
     for name, read_closes in sources:
         try:
-            if (price_table := read_closes(edited_config)) is None:
+            if (full_table := read_closes(edited_config)) is None:
                 continue
-            columns = [symbol for symbol in symbols if symbol in price_table.symbols]
+            available_symbols = [symbol for symbol in symbols if symbol in full_table.symbols]
             numeraire = edited_config.config.portfolio.numeraire
-            missing_symbols = [symbol for symbol in symbols if symbol not in price_table.symbols]
+            missing_symbols = [symbol for symbol in symbols if symbol not in full_table.symbols]
             if missing_symbols and (
                 read_closes is _packaged_closes or missing_symbols != [numeraire]
             ):
                 notes.append(f"{name}: no prices of {', '.join(missing_symbols)}")
                 continue
-            table = _newest_bars(price_table.only(columns))
+            table = _newest_bars(full_table.select(available_symbols))
         except TrimtabError as error:
             notes.append(f"{name}: {error.message}")
             continue
-        if table.bars < MIN_DAYS:
-            notes.append(f"{name}: {table.bars} days, fewer than {MIN_DAYS}")
+        if table.bar_count < MIN_DAYS:
+            notes.append(f"{name}: {table.bar_count} days, fewer than {MIN_DAYS}")
             continue
         return name, table, [*notes, *table.notes]
     raise ConfigError(
@@ -169,10 +174,10 @@ def _history(
 
 def _newest_bars(table: PriceTable) -> PriceTable:
     """Return the newest MAX_DAYS bars."""
-    if table.bars <= MAX_DAYS:
+    if table.bar_count <= MAX_DAYS:
         return table
     times, closes = table.times_s[-MAX_DAYS:], table.closes[-MAX_DAYS:]
-    return replace(table, times_s=times, closes=closes).only(table.symbols)
+    return replace(table, times_s=times, closes=closes).select(table.symbols)
 
 
 def _published_closes(loaded: LoadedConfig, notes: list[str]) -> PriceTable | None:
@@ -180,16 +185,18 @@ def _published_closes(loaded: LoadedConfig, notes: list[str]) -> PriceTable | No
     downloaded.
     """
     closes: dict[str, dict[int, float]] = {}
-    for name, table in loaded.config.data.items():
-        if table.kind != "prices":
+    for name, data_table in loaded.config.data.items():
+        if data_table.kind != "prices":
             continue
-        if "://" in table.source and not any((loaded.path.parent / "data").glob(f"{name}.*")):
+        if "://" in data_table.source and not any((loaded.path.parent / "data").glob(f"{name}.*")):
             notes.append(f"data.{name}: not downloaded yet: trimtab prices import {name}")
             continue
         price_table = read_table(published_file(loaded, name).path)
-        names = {old: new for old, new in table.symbols.items() if old in price_table.symbols}
-        price_table = rename_symbols(price_table, names)
-        bar_s = parse_duration_s(table.bar, f"data.{name}.bar")
+        new_symbols = {
+            old: new for old, new in data_table.symbols.items() if old in price_table.symbols
+        }
+        price_table = rename_symbols(price_table, new_symbols)
+        bar_s = parse_duration_s(data_table.bar, f"data.{name}.bar")
         for column, symbol in enumerate(price_table.symbols):
             symbol_closes = closes.setdefault(symbol, {})
             for time_s, close in zip(
@@ -204,33 +211,33 @@ def _recorded_closes(loaded: LoadedConfig) -> PriceTable | None:
     """Return the daily closes that the store has; None without any."""
     if not wiring.store_file(loaded).exists():
         return None
-    labels = {token.address: token.symbol for token in loaded.config.portfolio.listed}
+    symbols_by_address = {token.address: token.symbol for token in loaded.config.portfolio.listed}
     portfolio = loaded.config.portfolio
     numeraire = next(a.address for a in portfolio.assets if a.symbol == portfolio.numeraire)
     closes: dict[str, dict[int, float]] = {}
     with wiring.open_store_offline(loaded) as (store, _):
         newest_s = max((span.until_s for span in store.prices.spans(numeraire)), default=0)
         since_s = newest_s - MAX_DAYS * DAY_S
-        for point in store.prices.between(numeraire, since_s, newest_s, DAY_S):
-            if point.token in labels:
-                symbol_closes = closes.setdefault(labels[point.token], {})
-                symbol_closes[point.at_s // DAY_S] = float(point.price)
+        for price_point in store.prices.between(numeraire, since_s, newest_s, DAY_S):
+            if price_point.token in symbols_by_address:
+                symbol_closes = closes.setdefault(symbols_by_address[price_point.token], {})
+                symbol_closes[price_point.at_s // DAY_S] = float(price_point.price)
     return _daily_table(closes)
 
 
 def _packaged_closes(loaded: LoadedConfig) -> PriceTable:
     listed_symbols = {token.symbol for token in loaded.config.portfolio.listed}
-    names = {
+    wrapped_symbols = {
         coin: wrapped for coin, wrapped in WRAPPED_SYMBOLS.items() if wrapped in listed_symbols
     }
-    return rename_symbols(read_table(sample_files()[0]), names)
+    return rename_symbols(read_table(sample_files()[0]), wrapped_symbols)
 
 
 def _daily_table(closes: dict[str, dict[int, float]]) -> PriceTable | None:
     """Return a table of the closes by symbol and day; None without any. Raises ConfigError for
     fewer than MIN_DAYS days.
     """
-    days = sorted({day for by_day in closes.values() for day in by_day})
+    days = sorted({day for symbol_closes in closes.values() for day in symbol_closes})
     if not days:
         return None
     if len(days) < MIN_DAYS:
@@ -244,10 +251,10 @@ def _daily_table(closes: dict[str, dict[int, float]]) -> PriceTable | None:
     return make_price_table([day * DAY_S for day in days], columns)
 
 
-SimulatedFigures = tuple[TriedSettingsDocument, Floats, Floats, float]
+SimulatedFigures = tuple[SettingsResultDocument, Floats, Floats, float]
 """Figures of a run, the growth of one unit invested in it and in holding by day, and the number of
 periods in a year."""
-_cache: OrderedDict[tuple[str, str, str], SimulatedFigures] = OrderedDict()
+_simulations: OrderedDict[tuple[str, str, str], SimulatedFigures] = OrderedDict()
 
 
 def _simulation_spec(loaded: LoadedConfig) -> tuple[BacktestSpec, list[str]]:
@@ -273,39 +280,41 @@ def _simulation_spec(loaded: LoadedConfig) -> tuple[BacktestSpec, list[str]]:
 
 def _simulation_settings(spec: BacktestSpec, table: PriceTable) -> SimulationSettings:
     market = ASSUMED_MARKET if has_gas_price(spec, table) else replace(ASSUMED_MARKET, gas="0 wei")
-    return market.for_table(market.settings(), spec, table)
+    return market.settings_for_table(market.settings(), spec, table)
 
 
 def _simulate(loaded: LoadedConfig, spec: BacktestSpec, table: PriceTable) -> SimulatedFigures:
-    key = loaded.digest, repr(spec), table.digest
-    if key not in _cache:
+    cache_key = loaded.digest, repr(spec), table.digest
+    if cache_key not in _simulations:
         result = simulate(spec, table, _simulation_settings(spec, table))
         growth = growth_series(result)
-        index, hold_index = growth.index[growth.samples], growth.hold_index[growth.samples]
-        figures: TriedSettingsDocument = {
+        index, hold_index = growth.index[growth.sample_bars], growth.hold_index[growth.sample_bars]
+        figures: SettingsResultDocument = {
             "return": f"{result.twr:.6f}",
             "max_drawdown": f"{drawdown_series(index).min():.6f}",
             "rebalances": sum(rebalance.succeeded for rebalance in result.rebalances),
             "costs": value_text(result.fees + result.impact + result.gas, result.decimals, 18),
         }
-        _cache[key] = figures, index, hold_index, growth.per_year
-        while len(_cache) > CACHE_SIZE:
-            _cache.popitem(last=False)
-    return _cache[key]
+        _simulations[cache_key] = figures, index, hold_index, growth.samples_per_year
+        while len(_simulations) > CACHE_SIZE:
+            _simulations.popitem(last=False)
+    return _simulations[cache_key]
 
 
-def _excess_document(returns: Floats, per_year: float) -> ExcessDocument | None:
+def _excess_document(
+    excess_returns: Floats, periods_per_year: float
+) -> ExcessGrowthDocument | None:
     """Return the mean excess a year with its interval; None for too few periods."""
-    interval = bootstrap_interval(returns, seed=0)
+    interval = bootstrap_interval(excess_returns, seed=0)
     if interval is None:
         return None
-    yearly = interval.times(per_year)
+    yearly_interval = interval.scaled(periods_per_year)
     return {
-        "mean": f"{yearly.mean:.6f}",
-        "low": f"{yearly.low:.6f}",
-        "high": f"{yearly.high:.6f}",
-        "periods": yearly.periods,
-        "beyond_chance": bool(yearly.low > 0 or yearly.high < 0),
+        "mean": f"{yearly_interval.mean:.6f}",
+        "low": f"{yearly_interval.low:.6f}",
+        "high": f"{yearly_interval.high:.6f}",
+        "periods": yearly_interval.periods,
+        "beyond_chance": bool(yearly_interval.low > 0 or yearly_interval.high < 0),
     }
 
 
@@ -327,10 +336,10 @@ def _neighbour_figures(
             assets=tuple(replace(asset, reserve_raw=0) for asset in edited_spec.portfolio.assets),
         ),
     )
-    simulation = replace(_simulation_settings(spec, table), gas_wei=0)
+    simulation_settings = replace(_simulation_settings(spec, table), gas_wei=0)
     neighbours = list(dict.fromkeys(_neighbours(present_spec, edited_spec)))
     if (
-        not is_kernel_supported(spec, simulation)
+        not is_kernel_supported(spec, simulation_settings)
         or spec.policy.destination not in DESTINATIONS
         or len(neighbours) < 2
     ):
@@ -341,8 +350,8 @@ def _neighbour_figures(
     tokens = [asset.token for asset in spec.portfolio.assets]
     prices = numeraire_prices(spec, table, table.closes, tokens)
     kernel_prices = prepare_prices([token.symbol for token in tokens], table.times_s, prices)
-    costs, bar_indices = simulated_costs(spec, simulation), tuple(range(table.bars))
-    settings = [
+    costs, bar_indices = simulated_costs(spec, simulation_settings), tuple(range(table.bar_count))
+    kernel_settings = [
         KernelSetting(
             neighbour.targets_bps,
             neighbour.trigger,
@@ -353,10 +362,14 @@ def _neighbour_figures(
         for neighbour in neighbours
     ]
     results = sweep(
-        kernel_prices, settings, float(simulation.start_value), marks=bar_indices, cores=1
+        kernel_prices,
+        kernel_settings,
+        float(simulation_settings.start_value),
+        marks=bar_indices,
+        cores=1,
     )
     returns = np.column_stack([log_returns(values) for values in results.values])
-    per_year = YEAR_S * len(returns) / float(table.times_s[-1] - table.times_s[0])
+    periods_per_year = YEAR_S * len(returns) / float(table.times_s[-1] - table.times_s[0])
     folds = walk_forward(
         returns, Objective.GROWTH, make_folds(len(returns), FOLD_COUNT, WalkForwardMode.ANCHORED)
     )
@@ -365,9 +378,9 @@ def _neighbour_figures(
         - log_returns(
             buy_and_hold_values(
                 spec,
-                simulation,
+                simulation_settings,
                 table,
-                bar_indices[fold.fold.judged_from : fold.fold.judged_to + 1],
+                bar_indices[fold.fold.evaluation_start : fold.fold.evaluation_end + 1],
             )
         )
         for fold in folds
@@ -376,9 +389,11 @@ def _neighbour_figures(
     if (overfitting := overfitting_probability(returns, Objective.GROWTH)) is not None:
         probability, split_count = f"{overfitting.probability:.6f}", overfitting.ways
     return {
-        "settings": len(settings),
+        "settings": len(kernel_settings),
         "folds": len(folds),
-        "walk_forward": _excess_document(np.concatenate(excesses), per_year) if excesses else None,
+        "walk_forward": _excess_document(np.concatenate(excesses), periods_per_year)
+        if excesses
+        else None,
         "overfitting": probability,
         "ways": split_count,
     }, []
@@ -426,8 +441,8 @@ def _scaled_triggers(trigger: Trigger, factor: Fraction) -> list[Trigger]:
 def _target_mixes(
     present_spec: BacktestSpec, edited_spec: BacktestSpec
 ) -> Iterator[tuple[int, ...]]:
-    """Yield the edited targets. If the assets are the same, also yield mixtures of present and edited
-    targets by TARGET_FRACTIONS.
+    """Yield the edited targets. If the assets are the same, also yield mixtures of present and
+    edited targets by TARGET_FRACTIONS.
     """
     old_targets = {asset.token.address: asset.target_bps for asset in present_spec.portfolio.assets}
     new_targets = {asset.token.address: asset.target_bps for asset in edited_spec.portfolio.assets}

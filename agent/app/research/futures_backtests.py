@@ -48,11 +48,11 @@ from agent.units import BPS, Token, decimal_text, parse_raw, parse_share_bps
 
 if TYPE_CHECKING:
     from agent.app.documents.research import (
-        BookFiguresDocument,
         FuturesBacktestDocument,
         FuturesBookDocument,
+        FuturesFiguresDocument,
         FuturesStressDocument,
-        StressedBookDocument,
+        StressedFuturesDocument,
     )
 
 INITIAL_PPM, MAINTENANCE_PPM = 100_000, 62_500
@@ -110,9 +110,9 @@ class FuturesBookOptions:
         ConfigError naming the option.
         """
         venue_bps = self._parse_venue()
-        lots = parse_pairs(self.lot, "--lot") if self.lot else {}
+        lot_texts = parse_pairs(self.lot, "--lot") if self.lot else {}
         targets = self.targets()
-        if unknown_symbols := [symbol for symbol in lots if symbol not in targets]:
+        if unknown_symbols := [symbol for symbol in lot_texts if symbol not in targets]:
             raise ConfigError(
                 f"--lot: {unknown_symbols[0]!r} has no target", f"choose from {', '.join(targets)}"
             )
@@ -125,7 +125,7 @@ class FuturesBookOptions:
                 venue_bps["slippage"],
                 venue_bps["penalty"] * PPM_PER_BPS,
                 tuple(
-                    (symbol, _parse_positive_raw(lots.get(symbol, "0.001"), f"--lot {symbol}"))
+                    (symbol, _parse_positive_raw(lot_texts.get(symbol, "0.001"), f"--lot {symbol}"))
                     for symbol in targets
                 ),
             ),
@@ -135,10 +135,10 @@ class FuturesBookOptions:
             market_options.seed,
         )
 
-    def _policy(self, targets: dict[str, int], bound_bps: int, age_s: int) -> FuturesPolicy:
-        """Return targets and limits by symbol; an index is valid for `age_s`."""
+    def _policy(self, targets: dict[str, int], bound_bps: int, index_age_s: int) -> FuturesPolicy:
+        """Return targets and limits by symbol; an index is valid for `index_age_s`."""
         if self.config is not None:
-            return _config_policy(self.config, bound_bps, age_s)
+            return _config_policy(self.config, bound_bps, index_age_s)
         limits = FuturesLimits(
             max_leverage_bps=parse_share_bps(self.max_leverage, "--max-leverage"),
             max_utilisation_bps=parse_share_bps(self.max_utilisation, "--max-utilisation"),
@@ -152,7 +152,7 @@ class FuturesBookOptions:
             emergency_distance_bps=EMERGENCY_DISTANCE_BPS,
             emergency_slippage_bps=2 * bound_bps,
             max_basis_bps=MAX_BASIS_BPS,
-            index_age_s=age_s,
+            index_age_s=index_age_s,
             emergency_cooldown_s=EMERGENCY_COOLDOWN_S,
         )
         return FuturesPolicy(
@@ -165,13 +165,13 @@ class FuturesBookOptions:
 
     def _parse_venue(self) -> dict[str, int]:
         """Return the figures of `--venue` in basis points."""
-        pairs = parse_pairs(self.venue, "--venue") if self.venue else {}
-        if unknown_names := [name for name in pairs if name not in VENUE_DEFAULTS]:
+        venue_texts = parse_pairs(self.venue, "--venue") if self.venue else {}
+        if unknown_names := [name for name in venue_texts if name not in VENUE_DEFAULTS]:
             raise ConfigError(
                 f"--venue: {unknown_names[0]!r}", f"choose from {', '.join(VENUE_DEFAULTS)}"
             )
         shares_bps = {
-            name: parse_share_bps(pairs.get(name, default), f"--venue {name}")
+            name: parse_share_bps(venue_texts.get(name, default), f"--venue {name}")
             for name, default in VENUE_DEFAULTS.items()
         }
         if too_wide_names := [name for name, bps in shares_bps.items() if bps >= BPS // 2]:
@@ -201,7 +201,7 @@ def _asset_markets(config: Path) -> list[MarketTable]:
     return markets
 
 
-def _config_policy(config: Path, bound_bps: int, age_s: int) -> FuturesPolicy:
+def _config_policy(config: Path, bound_bps: int, index_age_s: int) -> FuturesPolicy:
     """Return the policy of a config's [futures], with markets named by their assets. Orders are
     bounded by `--venue`, since a bar is longer than a block. All triggers act, including those that
     require a confirmation.
@@ -226,7 +226,7 @@ def _config_policy(config: Path, bound_bps: int, age_s: int) -> FuturesPolicy:
             policy.limits,
             slippage_bps=bound_bps,
             emergency_slippage_bps=2 * bound_bps,
-            index_age_s=age_s,
+            index_age_s=index_age_s,
         ),
         ask=(),
     )
@@ -267,10 +267,10 @@ def backtest_futures(
         return FuturesBacktest(simulate_book(path, book_settings, progress), notes)
     if options.reserve:
         raise ConfigError("--reserve: margin is deposited from the portfolio itself", "omit it")
-    portfolio = _with_markets(options, portfolio)
+    portfolio = _with_futures_assets(options, portfolio)
     table, all_rates = portfolio.load_prices_and_funding(prices, funding)
-    spec = portfolio.spec(table, market_options.pairs())
-    settings = market_options.for_table(market_options.settings(), spec, table)
+    spec = portfolio.spec(table, market_options.pool_pairs())
+    settings = market_options.settings_for_table(market_options.settings(), spec, table)
     require_priced_gas(settings, spec, table)
     if (numeraire_symbol := spec.portfolio.numeraire.symbol) in futures_table.symbols:
         option = "--futures-target" if options.config is None else "futures.markets"
@@ -300,7 +300,9 @@ def _notes(table: PriceTable, rates: Sequence[FundingRateSeries]) -> tuple[str, 
     return tuple(notes)
 
 
-def _with_markets(options: FuturesBookOptions, portfolio: PortfolioOptions) -> PortfolioOptions:
+def _with_futures_assets(
+    options: FuturesBookOptions, portfolio: PortfolioOptions
+) -> PortfolioOptions:
     """Return the portfolio with the markets of `--futures-target` as assets, at 0 % if they have no
     target. Raises ConfigError for a config that has [futures] itself.
     """
@@ -312,8 +314,8 @@ def _with_markets(options: FuturesBookOptions, portfolio: PortfolioOptions) -> P
         )
     if portfolio.config is not None:
         return portfolio
-    pairs = parse_pairs(portfolio.target, "--target")
-    added_targets = [f"{symbol}=0" for symbol in options.targets() if symbol not in pairs]
+    target_texts = parse_pairs(portfolio.target, "--target")
+    added_targets = [f"{symbol}=0" for symbol in options.targets() if symbol not in target_texts]
     return replace(portfolio, target=",".join([portfolio.target, *added_targets]))
 
 
@@ -373,7 +375,7 @@ def load_futures_market(
 ) -> tuple[PriceTable, tuple[FundingRateSeries, ...]]:
     """Return prices and funding rates of the targets' symbols. Raises ConfigError."""
     table, rates = portfolio.load_prices_and_funding(prices, funding)
-    table = table.only(list(options.targets()))
+    table = table.select(list(options.targets()))
     rates = tuple(series for series in rates if series.symbol in table.symbols)
     require_prices(rates, table.symbols, table.times_s)
     return table, rates
@@ -388,8 +390,8 @@ def futures_backtest_document(backtest: FuturesBacktest) -> FuturesBacktestDocum
         "bars": len(result.times_s),
         "start_value": _coin_text(result.start_raw),
         "max_leverage": _multiple_text(result.settings.policy.limits.max_leverage_bps / BPS),
-        "agent": _book_document(result, result.agent),
-        "held": _book_document(result, result.held),
+        "agent": _book_document(result, result.agent_book),
+        "held": _book_document(result, result.held_book),
         "hedges": [
             {
                 "symbol": hedge.symbol,
@@ -424,10 +426,10 @@ def _book_document(result: FuturesResult, book: BookResult) -> FuturesBookDocume
             "penalties": _coin_text(profit.penalties_raw),
             "insured": _coin_text(profit.insured_raw),
         },
-        "figures": _figures(result.times_s, book),
+        "figures": _figures_document(result.times_s, book),
         "max_leverage": None if math.isinf(highest_leverage) else _multiple_text(highest_leverage),
-        "bars_above_limit": book.bars_above(leverage_limit_bps),
-        "longest_above_limit": book.longest_above(leverage_limit_bps),
+        "bars_above_limit": book.bars_above_leverage(leverage_limit_bps),
+        "longest_above_limit": book.longest_above_leverage(leverage_limit_bps),
         "deposited": _coin_text(book.deposited_raw),
         "sizes": {symbol: _coin_text(raw) for symbol, raw in book.sizes},
         "fills": [
@@ -450,26 +452,26 @@ def _book_document(result: FuturesResult, book: BookResult) -> FuturesBookDocume
             }
             for liquidation in book.liquidations
         ],
-        "unfilled": dict(book.unfilled),
-        "refused": dict(book.refused),
+        "unfilled": dict(book.unfilled_counts),
+        "refused": dict(book.refusals),
     }
 
 
-def _figures(times_s: Sequence[int], book: BookResult) -> BookFiguresDocument:
+def _figures_document(times_s: Sequence[int], book: BookResult) -> FuturesFiguresDocument:
     """Return the figures of a book; only the drawdown for a book that lost its whole value."""
     if book.equity.min() <= 0:
         return {"cagr": None, "volatility": None, "sharpe": None, "max_drawdown": "-1.000000"}
     growth = book.equity / book.equity[0]
     metrics, _ = performance(growth_of_indices(np.asarray(times_s), growth, growth))
-    texts = {
+    figure_texts = {
         name: None if math.isnan(number) else f"{number:.6f}"
         for name, number in asdict(metrics).items()
     }
     return {
-        "cagr": texts["cagr"],
-        "volatility": texts["volatility"],
-        "sharpe": texts["sharpe"],
-        "max_drawdown": texts["max_drawdown"],
+        "cagr": figure_texts["cagr"],
+        "volatility": figure_texts["volatility"],
+        "sharpe": figure_texts["sharpe"],
+        "max_drawdown": figure_texts["max_drawdown"],
     }
 
 
@@ -493,7 +495,7 @@ def prepare_futures_stress(
     """
     table, _ = load_futures_market(prices, options, portfolio, None)
     settings = options.settings(table.interval_s, market_options)
-    bars = bars or min(DEFAULT_BARS, table.bars)
+    bars = bars or min(DEFAULT_BARS, table.bar_count)
     return FuturesStressSpec(table, settings, FuturesSeverity(), bars, paths, seeds)
 
 
@@ -523,8 +525,8 @@ def stress_futures(
             {
                 "name": case.scenario.value,
                 "paths": case.paths,
-                "agent": _stressed_book(case.agent),
-                "held": _stressed_book(case.held),
+                "agent": _stressed_document(case.agent_book),
+                "held": _stressed_document(case.held_book),
             }
             for case in cases
         ],
@@ -535,12 +537,12 @@ def stress_futures(
     }
 
 
-def _stressed_book(book: StressedBook) -> StressedBookDocument:
+def _stressed_document(book: StressedBook) -> StressedFuturesDocument:
     return {
         "mean_loss": f"{book.mean_loss:.6f}",
         "worst_loss": f"{book.worst_loss:.6f}",
         "liquidated_paths": book.liquidated_paths,
-        "longest_above_limit": book.longest_above,
+        "longest_above_limit": book.longest_above_limit,
     }
 
 

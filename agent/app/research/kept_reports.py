@@ -31,7 +31,7 @@ MAX_REPORT_BYTES = 32 * 2**20
 MAX_LISTED = 100
 MAX_FIGURES = 4
 MAX_TEXT_LENGTH = 200
-_cache: dict[tuple[str, int, int], tuple[str, str, list[ReportFigureDocument]]] = {}
+_figures_by_file: dict[tuple[str, int, int], tuple[str, str, list[ReportFigureDocument]]] = {}
 """Kind, title and figures of each report, by the name, time and size of its JSON file."""
 
 
@@ -82,7 +82,7 @@ def list_reports(config: ConfigSource) -> KeptReportsDocument:
                 skipped.append(f"reports older than the newest {MAX_LISTED}")
                 break
             try:
-                reports.append(_report_row(folder_fd, name))
+                reports.append(_report_document(folder_fd, name))
             except ConfigError as error:
                 skipped.append(error.message)
     return {"folder": folder.name, "reports": reports, "skipped": skipped}
@@ -96,7 +96,7 @@ def read_report(config: ConfigSource, name: str) -> bytes:
         return _read_content(folder_fd, name)
 
 
-def _report_row(folder_fd: int | None, name: str) -> KeptReportDocument:
+def _report_document(folder_fd: int | None, name: str) -> KeptReportDocument:
     match = NAME_PATTERN.fullmatch(name)
     if match is None:
         raise _unknown_report_error(name)
@@ -104,20 +104,24 @@ def _report_row(folder_fd: int | None, name: str) -> KeptReportDocument:
         size = file_status.st_size
     data_name = name.removesuffix("html") + "json"
     with _open_file(folder_fd, data_name) as (_, file_status):
-        key = data_name, file_status.st_mtime_ns, file_status.st_size
-    if key not in _cache:
-        if len(_cache) > 5 * MAX_LISTED:
-            _cache.clear()
+        file_key = data_name, file_status.st_mtime_ns, file_status.st_size
+    if file_key not in _figures_by_file:
+        if len(_figures_by_file) > 5 * MAX_LISTED:
+            _figures_by_file.clear()
         try:
             content = json.loads(_read_content(folder_fd, data_name))
             figures: list[ReportFigureDocument] = [
                 {"name": _short_text(fact["name"]), "value": _short_text(fact["value"])}
                 for fact in content["facts"][:MAX_FIGURES]
             ]
-            _cache[key] = _short_text(content["kind"]), _short_text(content["title"]), figures
+            _figures_by_file[file_key] = (
+                _short_text(content["kind"]),
+                _short_text(content["title"]),
+                figures,
+            )
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise ConfigError(f"{name}: the file of its figures is damaged") from None
-    kind, title, figures = _cache[key]
+    kind, title, figures = _figures_by_file[file_key]
     made_at = datetime.strptime(match[1], "%Y%m%d-%H%M%S").replace(tzinfo=UTC)
     return {
         "name": name,
@@ -165,8 +169,8 @@ def _open_folder(folder: Path) -> Iterator[int | None]:
 
 @contextmanager
 def _open_file(folder_fd: int | None, name: str) -> Iterator[tuple[BinaryIO, os.stat_result]]:
-    """Open a file of the folder. Raises ConfigError unless it is a regular file of this user, without
-    further hard links, and at most MAX_REPORT_BYTES long.
+    """Open a file of the folder. Raises ConfigError unless it is a regular file of this user,
+    without further hard links, and at most MAX_REPORT_BYTES long.
     """
     if folder_fd is None:
         raise _unknown_report_error(name)

@@ -50,14 +50,14 @@ def input_text(step_input: StepInput) -> str:
     return codec.dumps(step_input) + "\n"
 
 
-def plan_from_input(text: str) -> StepOutcome:
+def plan_saved_input(text: str) -> StepOutcome:
     """Plan a saved input, without the guards that need live evidence. Raises ConfigError."""
-    return plan_from(codec.loads(StepInput, text))
+    return plan_step_input(codec.loads(StepInput, text))
 
 
-def plan_from(step_input: StepInput) -> StepOutcome:
+def plan_step_input(step_input: StepInput) -> StepOutcome:
     """Plan a parsed input, without the guards that need live evidence. Raises ConfigError."""
-    require_no_deep_reorg(step_input.snapshot, step_input.portfolio)
+    require_possible_input(step_input.snapshot, step_input.portfolio)
     try:
         return evaluation.evaluate_input(step_input, proposals.rebalance, None)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -68,7 +68,7 @@ def plan_from(step_input: StepInput) -> StepOutcome:
         ) from None
 
 
-def require_no_deep_reorg(snapshot: Snapshot, portfolio: Portfolio) -> None:
+def require_possible_input(snapshot: Snapshot, portfolio: Portfolio) -> None:
     """Raise ConfigError for impossible decimals or pools, on which a decision might not
     terminate.
     """
@@ -155,7 +155,7 @@ def _replay_document(path: Path) -> Document:
     """Replay one file; an invalid one is reported as unreadable."""
     try:
         step = recorder.load_recorded_step(_read_text(path))
-        require_no_deep_reorg(step.input.snapshot, step.input.portfolio)
+        require_possible_input(step.input.snapshot, step.input.portfolio)
         fields = _step_fields(step)
     except TrimtabError as error:
         return {"file": printable_text(path.name), "result": UNREADABLE, "why": error.message}
@@ -274,8 +274,8 @@ def _differences_between(path: str, recorded: Any, current: Any) -> Iterator[Doc
         for key in sorted(recorded.keys() | current.keys()):
             yield from _differences_between(f"{path}.{key}", recorded.get(key), current.get(key))
     elif isinstance(recorded, list) and isinstance(current, list) and len(recorded) == len(current):
-        for index, (old_item, new_item) in enumerate(zip(recorded, current, strict=True)):
-            yield from _differences_between(f"{path}[{index}]", old_item, new_item)
+        for index, (recorded_item, current_item) in enumerate(zip(recorded, current, strict=True)):
+            yield from _differences_between(f"{path}[{index}]", recorded_item, current_item)
     elif recorded != current:
         yield _difference(path, recorded, current)
 

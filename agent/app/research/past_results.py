@@ -42,12 +42,14 @@ def computed_template_result(template: PortfolioTemplate) -> PastResultDocument:
         TemplateAsset(symbol, tokens[symbol].address, share, tokens[symbol].feed)
         for symbol, share in portfolio_templates.template_targets(template, ETHEREUM)
     ]
-    text = render(ETHEREUM, "0x" + "0" * 39 + "1", assets, (), "USDC", (("RPC", "any"),))
+    config_text = render(ETHEREUM, "0x" + "0" * 39 + "1", assets, (), "USDC", (("RPC", "any"),))
     kind = template.weights.get("kind")
     is_untestable = kind in [method.value for method in UNTESTABLE_METHODS]
     tested_template = replace(template, weights={}) if is_untestable else template
     loaded = load_config_text(
-        portfolio_templates.apply_template(text, tested_template), Path("trimtab.toml"), "template"
+        portfolio_templates.apply_template(config_text, tested_template),
+        Path("trimtab.toml"),
+        "template",
     )
     return past_result(loaded)
 
@@ -56,10 +58,10 @@ def past_result(loaded: LoadedConfig) -> PastResultDocument:
     """Return the past result of a config. Raises ConfigError if the sample lacks an asset."""
     symbols = [asset.symbol for asset in loaded.config.portfolio.assets]
     listed_symbols = {token.symbol for token in loaded.config.portfolio.listed}
-    names = {
+    wrapped_symbols = {
         coin: wrapped for coin, wrapped in WRAPPED_SYMBOLS.items() if wrapped in listed_symbols
     }
-    table = rename_symbols(read_table(sample_files()[0]), names)
+    table = rename_symbols(read_table(sample_files()[0]), wrapped_symbols)
     if missing_symbols := [symbol for symbol in symbols if symbol not in table.symbols]:
         raise ConfigError(
             f"no past result: the packaged prices lack {', '.join(missing_symbols)}",
@@ -70,7 +72,7 @@ def past_result(loaded: LoadedConfig) -> PastResultDocument:
     if weights is not None and weights.method in UNTESTABLE_METHODS:
         spec = replace(spec, portfolio=replace(spec.portfolio, weights=None))
     spec = replace(spec, limits=replace(spec.limits, max_live_value=None))
-    settings = ASSUMED_MARKET.for_table(ASSUMED_MARKET.settings(), spec, table)
+    settings = ASSUMED_MARKET.settings_for_table(ASSUMED_MARKET.settings(), spec, table)
     document = backtest_document(simulate(spec, table, settings))
     rebalanced, buy_and_hold = document["figures"]["rebalanced"], document["figures"]["held"]
     return {

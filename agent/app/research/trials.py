@@ -100,7 +100,7 @@ class StressOptions:
         return StressSpec(
             paths=self.paths,
             step_paths=self.step_paths,
-            bars=self.bars or min(DEFAULT_BARS, table.bars),
+            bars=self.bars or min(DEFAULT_BARS, table.bar_count),
             scenarios=_scenarios(self.scenarios),
             severity=severity,
             block=float(_parse_fraction(self.block_bars, "--block")) if self.block_bars else None,
@@ -146,7 +146,7 @@ def prepare_stress(
 
 
 def run_stress(
-    prepared: PreparedStressTest, progress: StressProgress | None = None, cores: int = 0
+    prepared_test: PreparedStressTest, progress: StressProgress | None = None, cores: int = 0
 ) -> StressResult:
     """Run the stress test on `cores` cores (0: all); their number does not change the result.
 
@@ -160,12 +160,12 @@ def run_stress(
     ) -> Iterator[tuple[StressPiece, PieceResult]]:
         return run_in_processes(work, pieces, min(core_count, len(pieces)), PROCESS_DIED_MESSAGE)
 
-    is_sequential = core_count == 1 or prepared.estimated_s < PARALLEL_FROM_S
+    is_sequential = core_count == 1 or prepared_test.estimated_s < PARALLEL_FROM_S
     return run_stress_test(
-        prepared.spec,
-        prepared.table,
-        prepared.settings,
-        prepared.stress_spec,
+        prepared_test.spec,
+        prepared_test.table,
+        prepared_test.settings,
+        prepared_test.stress_spec,
         progress,
         run_sequentially if is_sequential else run_parallel,
     )
@@ -198,8 +198,9 @@ MIN_FOLDS, MAX_FOLDS = 1, 50
 class TuneOptions:
     """Options of a parameter search, as entered: the grid, and the evaluation of its settings.
 
-    `calendar` is the interval of the baseline rule, `walk` the mode of the walk-forward test. An allocator chooses weights every `rechoose`
-    from the prices of the last `window`. `full` disables the fast kernel.
+    `calendar` is the interval of the baseline rule, `walk` the mode of the walk-forward test. An
+    allocator chooses weights every `rechoose` from the prices of the last `window`. `full` disables
+    the fast kernel.
     """
 
     band: str = ""
@@ -245,7 +246,7 @@ def prepare_tune(
                 "search the settings of one strategy at a time",
             )
     table = select_spec_symbols(spec, table)
-    settings = market.for_table(market.settings(), spec, table)
+    settings = market.settings_for_table(market.settings(), spec, table)
     require_priced_gas(settings, spec, table)
     schedule = AllocatorSchedule(
         parse_duration_s(options.rechoose, "--rechoose"),
@@ -278,7 +279,7 @@ def prepare_tune(
 
 
 def run_tune(
-    search: TuneSpec,
+    tune_spec: TuneSpec,
     *,
     cores: int = 0,
     scheduler: str = "",
@@ -321,7 +322,7 @@ def run_tune(
             yield from run_on_cluster(job, full_chunks, scheduler)
 
     return tune(
-        search, run_chunks, folder, require_confirmed, progress or (lambda _done, _runs: None)
+        tune_spec, run_chunks, folder, require_confirmed, progress or (lambda _done, _runs: None)
     )
 
 

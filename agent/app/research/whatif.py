@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from agent.app.documents.status import least_totals_of_values
+from agent.app.documents.status import minimum_totals_of_values
 from agent.config.tables.triggers import parse_band
 from agent.config.writing.template import starting_limits
 from agent.errors import ConfigError
@@ -38,10 +38,10 @@ from agent.policy.triggers.schedule_triggers import MIN_INTERVAL_S
 from agent.units import BPS, Price, Token, Value, decimal_text, parse_bps, parse_raw, safe_label
 
 if TYPE_CHECKING:
-    from agent.app.documents.status import LeastTotalDocument
+    from agent.app.documents.status import MinimumTotalDocument
 
 
-PLACES = 18
+VALUE_PLACES = 18
 """Decimal places of values: amounts are integers of 10^-18."""
 MIN_ASSETS = 2
 DESTINATIONS = (Destination.TARGET, Destination.HALFWAY)
@@ -68,7 +68,7 @@ class WhatIf:
 
     `trades` are the trades of the band or schedule by symbol, in the unit of the values, zero for a
     hold; `to_target` are the trades that restore the targets. `drifts` are in units of 10^-18.
-    `least_totals` are the minimum totals of these settings at three gas prices.
+    `minimum_totals` are the minimum totals of these settings at three gas prices.
     """
 
     drifts: tuple[AssetDrift, ...]
@@ -78,12 +78,12 @@ class WhatIf:
     to_target: Mapping[str, Value]
     alerts: Mapping[str, AlertPrices]
     has_band: bool
-    least_totals: tuple[LeastTotalDocument, ...] = ()
+    minimum_totals: tuple[MinimumTotalDocument, ...] = ()
 
     @property
     def total(self) -> Value:
         """Sum of all values."""
-        return investable_total(self.drifts) / Fraction(10**PLACES)
+        return investable_total(self.drifts) / Fraction(10**VALUE_PLACES)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -93,7 +93,7 @@ class WhatIf:
     @property
     def values(self) -> dict[str, Value]:
         """Value of each asset by symbol."""
-        return {drift.symbol: Fraction(drift.raw, 10**PLACES) for drift in self.drifts}
+        return {drift.symbol: Fraction(drift.raw, 10**VALUE_PLACES) for drift in self.drifts}
 
     @property
     def excess(self) -> dict[str, Value]:
@@ -126,7 +126,7 @@ def what_if(  # noqa: PLR0913
     """
     targets = parse_targets(target)
     values = {
-        symbol: parse_raw(text, PLACES, f"--value {symbol}")
+        symbol: parse_raw(text, VALUE_PLACES, f"--value {symbol}")
         for symbol, text in parse_pairs(value, "--value").items()
     }
     _require_same_symbols(targets, values)
@@ -138,7 +138,7 @@ def what_if(  # noqa: PLR0913
             f"--numeraire: {numeraire!r} is not an asset", f"choose from {', '.join(targets)}"
         )
     assets = [
-        Asset(Token(symbol, symbol, PLACES), bps, 0, band=asset_bands.get(symbol))
+        Asset(Token(symbol, symbol, VALUE_PLACES), bps, 0, band=asset_bands.get(symbol))
         for symbol, bps in targets.items()
     ]
     unit_prices = dict.fromkeys(targets, Fraction(1))
@@ -161,22 +161,24 @@ def what_if(  # noqa: PLR0913
         acts=evaluation.fired and has_trades,
         reason=reason,
         trades={
-            symbol: amount / 10**PLACES if evaluation.fired else Fraction(0)
+            symbol: amount / 10**VALUE_PLACES if evaluation.fired else Fraction(0)
             for symbol, amount in trades.items()
         },
-        to_target={symbol: amount / 10**PLACES for symbol, amount in ideal_trades(drifts).items()},
-        alerts=_alerts(drifts, _parse_prices(price, targets), has_band, numeraire),
+        to_target={
+            symbol: amount / 10**VALUE_PLACES for symbol, amount in ideal_trades(drifts).items()
+        },
+        alerts=_alert_prices_by_symbol(drifts, _parse_prices(price, targets), has_band, numeraire),
         has_band=has_band,
-        least_totals=_least_totals(drifts, common_band, numeraire, native),
+        minimum_totals=_minimum_totals(drifts, common_band, numeraire, native),
     )
 
 
-def _least_totals(
+def _minimum_totals(
     drifts: tuple[AssetDrift, ...], band: Threshold | None, numeraire: str, native: str
-) -> tuple[LeastTotalDocument, ...]:
+) -> tuple[MinimumTotalDocument, ...]:
     """Return the minimum totals under the limits of a new config."""
     limits = starting_limits(Token("", numeraire or "USDC", 0))
-    rows = [
+    target_drifts = [
         (
             drift.symbol,
             drift.target_bps,
@@ -184,22 +186,22 @@ def _least_totals(
         )
         for drift in drifts
     ]
-    native_price = Fraction(parse_raw(native, PLACES, "--native"), 10**PLACES)
-    least_trade = limits.min_trade or Fraction(0)
+    native_price = Fraction(parse_raw(native, VALUE_PLACES, "--native"), 10**VALUE_PLACES)
+    min_trade = limits.min_trade or Fraction(0)
     return tuple(
-        least_totals_of_values(
-            rows,
+        minimum_totals_of_values(
+            target_drifts,
             numeraire,
             limits.plan_cost_bps or 0,
-            least_trade,
+            min_trade,
             native_price,
-            investable_total(drifts) / 10**PLACES,
+            investable_total(drifts) / 10**VALUE_PLACES,
             banded=band is not None,
         )
     )
 
 
-def _alerts(
+def _alert_prices_by_symbol(
     drifts: tuple[AssetDrift, ...], prices: Mapping[str, Fraction], has_band: bool, numeraire: str
 ) -> dict[str, AlertPrices]:
     alerts = {}
@@ -245,8 +247,8 @@ def parse_targets(text: str) -> dict[str, int]:
     """Parse --target into basis points by symbol; a bare number is percent. Raises ConfigError."""
     targets = {}
     for symbol, share in parse_pairs(text, "--target").items():
-        is_bare = share.replace(".", "", 1).isdigit()
-        targets[symbol] = parse_bps(f"{share}%" if is_bare else share, f"--target {symbol}")
+        is_bare_number = share.replace(".", "", 1).isdigit()
+        targets[symbol] = parse_bps(f"{share}%" if is_bare_number else share, f"--target {symbol}")
     return targets
 
 
@@ -324,7 +326,9 @@ def _parse_prices(text: str, targets: Mapping[str, int]) -> dict[str, Fraction]:
             raise ConfigError(
                 f"--price: {symbol!r} is not an asset", f"choose from {', '.join(targets)}"
             )
-        prices[symbol] = Fraction(parse_raw(price_text, PLACES, f"--price {symbol}"), 10**PLACES)
+        prices[symbol] = Fraction(
+            parse_raw(price_text, VALUE_PLACES, f"--price {symbol}"), 10**VALUE_PLACES
+        )
         if prices[symbol] == 0:
             raise ConfigError(f"--price {symbol}: must be above 0", "give its current price")
     return prices

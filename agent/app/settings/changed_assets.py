@@ -37,19 +37,19 @@ if TYPE_CHECKING:
 class NewTokens:
     """Tokens that an edit adds.
 
-    `notes` has lines on price and screening of each token, `rows` their contracts and pools as in
-    `trimtab trust`, with the pools' `liquidity`. `implementations` has (token, implementation,
+    `notes` has lines on price and screening of each token, `contracts` their contracts and pools as
+    in `trimtab trust`, with the pools' `liquidity`. `implementations` has (token, implementation,
     code hash) of each proxy.
     """
 
     notes: tuple[str, ...] = ()
-    rows: tuple[ContractDocument, ...] = ()
+    contracts: tuple[ContractDocument, ...] = ()
     implementations: tuple[setup.Implementation, ...] = ()
 
     @property
-    def unpinned_rows(self) -> tuple[ContractDocument, ...]:
-        """New contracts that the confirmation pins. Changed code needs `trimtab trust` instead."""
-        return tuple(row for row in self.rows if row["state"] == "new")
+    def unpinned_contracts(self) -> tuple[ContractDocument, ...]:
+        """New contracts, which the confirmation pins. Changed code needs `trimtab trust` instead."""
+        return tuple(row for row in self.contracts if row["state"] == "new")
 
 
 NO_NEW_TOKENS = NewTokens()
@@ -59,25 +59,25 @@ def inspect_new_tokens(
     context: wiring.AgentContext, config_before: LoadedConfig | None
 ) -> tuple[wiring.AgentContext, NewTokens]:
     """Return the context that treats the pools of added tokens as pinned, and the tokens that the
-    edit adds to `config_before`. Raises Refused for a token without a price or with a failed screening,
-    and for an address without code.
+    edit adds to `config_before`. Raises Refused for a token without a price or with a failed
+    screening, and for an address without code.
     """
     if config_before is None:
         return context, NO_NEW_TOKENS
     addresses_before = {asset.address for asset in config_before.config.portfolio.listed}
-    tokens = [address for address in context.tokens if address not in addresses_before]
-    if not tokens:
+    added_tokens = [address for address in context.tokens if address not in addresses_before]
+    if not added_tokens:
         return context, NO_NEW_TOKENS
     snapshot = context.reader.snapshot()
-    pools = [pool for pool in context.pools if {pool.token0, pool.token1} & set(tokens)]
-    contracts, implementations, no_code_verdicts = setup.list_contracts(context, snapshot)
+    pools = [pool for pool in context.pools if {pool.token0, pool.token1} & set(added_tokens)]
+    all_contracts, implementations, no_code_verdicts = setup.list_contracts(context, snapshot)
     implementations = [
-        implementation for implementation in implementations if implementation[0] in tokens
+        implementation for implementation in implementations if implementation[0] in added_tokens
     ]
     added_addresses = (
         {pool.address for pool in pools}
         | {address for _, address, _ in implementations}
-        | set(tokens)
+        | set(added_tokens)
     )
     setup.require_code(
         [
@@ -86,24 +86,30 @@ def inspect_new_tokens(
             if any(address in verdict.measured for address in added_addresses)
         ]
     )
-    rows = [row for row in contracts if row["address"] in added_addresses]
-    new_hashes = [
-        CodeHash(row["address"], row["code_hash"]) for row in rows if row["state"] == "new"
+    added_contracts = [
+        contract for contract in all_contracts if contract["address"] in added_addresses
     ]
-    pinned_code = (*(context.reference.mean_pools or ()), *new_hashes)
-    context = replace(context, reference=replace(context.reference, mean_pools=pinned_code))
+    new_hashes = [
+        CodeHash(contract["address"], contract["code_hash"])
+        for contract in added_contracts
+        if contract["state"] == "new"
+    ]
+    trusted_code = (*(context.reference.mean_pools or ()), *new_hashes)
+    context = replace(context, reference=replace(context.reference, mean_pools=trusted_code))
     step = context.readers.step_input_at(snapshot)
     references = reference_prices(step)
-    _require_prices(context, references, tokens)
+    _require_prices(context, references, added_tokens)
     notes = [
-        _price_note(step.snapshot, step.portfolio, step.reference, references, token, rows)
-        for token in tokens
+        _price_note(
+            step.snapshot, step.portfolio, step.reference, references, token, added_contracts
+        )
+        for token in added_tokens
     ]
-    labels = {context.portfolio.token(token).label for token in tokens}
+    labels = {context.portfolio.token(token).label for token in added_tokens}
     for label, screened_token in screen_tokens(context, step):
         if label not in labels:
             continue
-        if not screened_token.finding.accepted:
+        if not screened_token.finding.is_tradable:
             finding_text = f"{label}: {screened_token.why}"
             verdict = Verdict("token_screen", finding_text, "transfers the exact amount", False)
             raise Refused(
@@ -113,11 +119,16 @@ def inspect_new_tokens(
             )
         notes.append(f"{label} was screened: {screened_token.why}")
     pools_by_address = {pool.address: pool for pool in step.snapshot.pools}
-    documents = tuple(
-        row | {"liquidity": _liquidity(context, references, pools_by_address.get(row["address"]))}
-        for row in rows
+    documents_with_liquidity = tuple(
+        contract
+        | {
+            "liquidity": _liquidity_text(
+                context, references, pools_by_address.get(contract["address"])
+            )
+        }
+        for contract in added_contracts
     )
-    return context, NewTokens(tuple(notes), documents, tuple(implementations))
+    return context, NewTokens(tuple(notes), documents_with_liquidity, tuple(implementations))
 
 
 def _require_prices(
@@ -144,7 +155,7 @@ def _price_note(
     reference: ReferenceConfig,
     references: ReferencePrices,
     token: str,
-    rows: Sequence[ContractDocument],
+    contracts: Sequence[ContractDocument],
 ) -> str:
     reference_price, numeraire = references.prices[token], portfolio.numeraire
     token_info = portfolio.token(token)
@@ -157,7 +168,9 @@ def _price_note(
             and pool.keeps_observations
             and not twap_rejection(snapshot, reference, pool)
         }
-        names = ", ".join(row["what"] for row in rows if row["address"] in counted_pools)
+        names = ", ".join(
+            contract["what"] for contract in contracts if contract["address"] in counted_pools
+        )
         pools_text = f" (of the new pools: {names})"
     price = value_text(reference_price.price * 10**token_info.decimals, numeraire.decimals, 6)
     return (
@@ -166,28 +179,30 @@ def _price_note(
     )
 
 
-def _liquidity(context: wiring.AgentContext, references: ReferencePrices, pool: Pool | None) -> str:
+def _liquidity_text(
+    context: wiring.AgentContext, references: ReferencePrices, pool: Pool | None
+) -> str:
     """Return the depth of both sides of the pool as text: in the numeraire, or in both tokens if a
     price is missing; empty without a pool.
     """
     if pool is None:
         return ""
-    numeraire, sides = context.portfolio.numeraire, (pool.token0, pool.token1)
-    if any(token not in references.prices for token in sides):
-        amounts = [(context.portfolio.token(token), pool.depth(token)) for token in sides]
+    numeraire, pool_tokens = context.portfolio.numeraire, (pool.token0, pool.token1)
+    if any(token not in references.prices for token in pool_tokens):
+        amounts = [(context.portfolio.token(token), pool.depth(token)) for token in pool_tokens]
         return " and ".join(
             f"{decimal_text(raw, token.decimals)} {token.label}" for token, raw in amounts
         )
     value = sum(
-        (pool.depth(token) * references.prices[token].price for token in sides), Fraction(0)
+        (pool.depth(token) * references.prices[token].price for token in pool_tokens), Fraction(0)
     )
     return f"{value_text(value, numeraire.decimals, 0)} {numeraire.label}"
 
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """Holding of a removed asset. `amount` is in whole coins, "?" if unreadable. `is_dust` means that
-    selling costs more gas than it yields.
+    """Holding of a removed asset. `amount` is in whole coins, "?" if unreadable. `is_dust` means
+    that selling costs more gas than it yields.
     """
 
     symbol: str
@@ -206,8 +221,8 @@ def find_leftovers(
     transports: Sequence[Transport] | None,
     clock: Clock | None,
 ) -> list[Leftover]:
-    """Return the holdings of assets that `config_after` removes. A holding without a price is not dust.
-    Raises Retryable if the chain cannot be read.
+    """Return the holdings of assets that `config_after` removes. A holding without a price is not
+    dust. Raises Retryable if the chain cannot be read.
     """
     if config_before is None:
         return []

@@ -98,7 +98,7 @@ def edit(  # noqa: PLR0913
     path: Path | str,
     edit_text: Callable[[str], str],
     *,
-    in_rounds: bool = False,
+    in_slices: bool = False,
     keep_holdings: bool = False,
     sale_edit_text: Callable[[str], str] | None = None,
     pins_new: bool = False,
@@ -114,11 +114,11 @@ def edit(  # noqa: PLR0913
     made by hand, and `edit_text` changes nothing.
 
     `pins_new` also pins the new contracts of added tokens; if `unreviewed` (no user saw them), only
-    on local chains. `origin` is recorded as the way in which this version was confirmed. If the wallet
-    holds more than dust of a removed asset, `sale_edit_text` replaces `edit_text`, if given. Raises
-    ConfigError for an invalid text. Raises Refused, and writes nothing, for a transition that
-    breaks a limit (with `in_rounds` only if its first slice does), would halt the bot, or leaves a
-    held token unmanaged (unless `keep_holdings`).
+    on local chains. `origin` is recorded as the way in which this version was confirmed. If the
+    wallet holds more than dust of a removed asset, `sale_edit_text` replaces `edit_text`, if given.
+    Raises ConfigError for an invalid text. Raises Refused, and writes nothing, for a transition
+    that breaks a limit (with `in_slices` only if its first slice does), would halt the bot, or
+    leaves a held token unmanaged (unless `keep_holdings`).
     """
     file = Path(path)
     text_before = _read_config(file)
@@ -147,19 +147,19 @@ def edit(  # noqa: PLR0913
         ):
             return EditReport((), None, None, 0, holding_lines, (), "unchanged")
         trusted_context, new_tokens = inspect_new_tokens(context, config_before)
-        rows_to_pin = (
-            new_tokens.unpinned_rows
+        contracts_to_pin = (
+            new_tokens.unpinned_contracts
             if pins_new and (not unreviewed or config_after.config.chain.local)
             else ()
         )
-        addresses_to_pin = {row["address"] for row in rows_to_pin}
+        addresses_to_pin = {contract["address"] for contract in contracts_to_pin}
         agent = Agent(trusted_context)
         by_hand: tuple[str, ...] = ()
         if config_before is not None and not is_unchanged:
             by_hand = (
                 config_versions.unconfirmed_changes(config_before, context.store.configs) or ()
             )
-        report = _plan_edit(agent, config_before, in_rounds, is_unchanged, addresses_to_pin)
+        report = _plan_edit(agent, config_before, in_slices, is_unchanged, addresses_to_pin)
         if is_unchanged and not by_hand_only:
             by_hand, report = report.changes, replace(report, changes=())
         report = replace(
@@ -172,13 +172,13 @@ def edit(  # noqa: PLR0913
             return report
         if not confirm(report, agent):
             return replace(report, state="declined")
-        if rows_to_pin:
+        if contracts_to_pin:
             implementations = [
                 implementation
                 for implementation in new_tokens.implementations
                 if implementation[1] in addresses_to_pin
             ]
-            setup.pin_contracts(context, rows_to_pin, implementations)
+            setup.pin_contracts(context, contracts_to_pin, implementations)
         backup = None if is_unchanged else _replace_config(file, text_before, text_after)
         _record_versions(context.store.configs, config_before, config_after, is_unchanged, origin)
         _dismiss_transfers(config_before, config_after, context)
@@ -235,7 +235,7 @@ def _require_fixed_keys(config_before: LoadedConfig | None, config_after: Loaded
     if config_before is None:
         return
     for key in FIXED_KEYS:
-        if _value(config_before, key) != _value(config_after, key):
+        if _config_value(config_before, key) != _config_value(config_after, key):
             raise ConfigError(
                 f"{key}: cannot be changed: the store belongs to the old value",
                 "write a new config: trimtab init --config",
@@ -270,7 +270,9 @@ def _require_converted(config_before: Config, config_after: Config) -> None:
         for key, limit in LIMITS.items()
         if limit.unit is LimitUnit.COINS
     ]
-    unchanged_keys = [key for key, old, new in caps if old == new and new is not None]
+    unchanged_keys = [
+        key for key, old_cap, new_cap in caps if old_cap == new_cap and new_cap is not None
+    ]
     if unchanged_keys:
         raise ConfigError(
             f"portfolio.numeraire: {old_numeraire.label} becomes {new_numeraire.label}, and"
@@ -279,7 +281,7 @@ def _require_converted(config_before: Config, config_after: Config) -> None:
         )
 
 
-def _value(loaded: LoadedConfig, key: str) -> object:
+def _config_value(loaded: LoadedConfig, key: str) -> object:
     table, name = key.split(".")
     return getattr(getattr(loaded.config, table), name)
 
@@ -287,7 +289,7 @@ def _value(loaded: LoadedConfig, key: str) -> object:
 def _plan_edit(
     agent: Agent,
     config_before: LoadedConfig | None,
-    in_rounds: bool,
+    in_slices: bool,
     is_unchanged: bool,
     addresses_to_pin: Collection[str],
 ) -> EditReport:
@@ -312,18 +314,19 @@ def _plan_edit(
             transition.failing,
             "correct the edit, or run trimtab doctor",
         )
-    first_rebalance, round_count = None, _count_rounds(transition, context.limits.turnover_bps)
+    first_rebalance, slice_count = None, _count_slices(transition, context.limits.turnover_bps)
     broken_limits = _broken_limits(transition)
-    if broken_limits or round_count > 1:
+    if broken_limits or slice_count > 1:
         first_rebalance = evaluation.evaluate(context.readers, requests.rebalance_to_targets)
-    if broken_limits and in_rounds and first_rebalance is not None:
+    if broken_limits and in_slices and first_rebalance is not None:
         broken_limits = _broken_limits(first_rebalance)
     if broken_limits:
         message = "; ".join(
-            f"{v.guard} measured {v.measured}, limit {v.limit}" for v in broken_limits
+            f"{verdict.guard} measured {verdict.measured}, limit {verdict.limit}"
+            for verdict in broken_limits
         )
         remedy = "change less at a time, raise the limit, or wait"
-        if not in_rounds:
+        if not in_slices:
             remedy += "; --in-slices does it in slices"
         raise Refused(f"the transition breaks a limit: {message}", broken_limits, remedy)
     pinned_addresses = {pin.address for pin in context.store.trust.pins()}
@@ -356,7 +359,7 @@ def _plan_edit(
         changes,
         transition,
         first_rebalance,
-        round_count,
+        slice_count,
         warnings,
         next_steps,
         "planned",
@@ -389,7 +392,7 @@ def _unlimited_readers(readers: StepReaders) -> StepReaders:
     return replace(readers, assemble=assemble)
 
 
-def _count_rounds(transition: StepOutcome, limit_bps: int | None) -> int:
+def _count_slices(transition: StepOutcome, limit_bps: int | None) -> int:
     """Return the number of rebalances within limits.turnover that the transition takes."""
     if transition.plan is None:
         return 0
@@ -404,12 +407,14 @@ def _transition_notes(
 ) -> tuple[str, ...]:
     """Return notes on guards that would refuse now, and on assets that stay off target."""
     notes = [
-        f"{v.guard} would refuse now: {v.measured}, limit {v.limit}"
-        for v in transition.failing
-        if not (unpinned_addresses and v.guard == "allowlist")
+        f"{verdict.guard} would refuse now: {verdict.measured}, limit {verdict.limit}"
+        for verdict in transition.failing
+        if not (unpinned_addresses and verdict.guard == "allowlist")
     ]
     if transition.plan is not None:
-        notes += [f"{item.what}: {item.why}" for item in transition.plan.skipped]
+        notes += [
+            f"{skipped_item.what}: {skipped_item.why}" for skipped_item in transition.plan.skipped
+        ]
     elif transition.kind is OutcomeKind.REFUSED:
         notes.append(f"no plan leads to these targets now: {transition.reason}")
     return tuple(notes)
@@ -425,10 +430,10 @@ def _dismiss_transfers(
         return
     removed_addresses = {asset.address for asset in config_before.config.portfolio.assets}
     removed_addresses -= {asset.address for asset in config_after.config.portfolio.assets}
-    for flow in context.store.balances.transfers(1_000):
-        if flow.is_open and flow.token in removed_addresses and flow.delta_raw > 0:
+    for transfer in context.store.balances.transfers(1_000):
+        if transfer.is_open and transfer.token in removed_addresses and transfer.delta_raw > 0:
             context.store.balances.classify(
-                flow.id, ExternalTransferKind.GIFT, context.clock.now_s()
+                transfer.id, ExternalTransferKind.GIFT, context.clock.now_s()
             )
 
 
@@ -468,7 +473,7 @@ def remove(  # noqa: PLR0913
     path: Path | str,
     changes: ConfigChanges,
     *,
-    in_rounds: bool = False,
+    in_slices: bool = False,
     keep_holdings: bool = False,
     unreviewed: bool = False,
     confirm: Confirm | None,
@@ -478,16 +483,16 @@ def remove(  # noqa: PLR0913
     transports: Sequence[Transport] | None = None,
     clock: Clock | None = None,
 ) -> RemovalReport:
-    """Remove the assets of `changes.removes`. Held assets get a target of 0 % first; with `send` they
-    are sold at once and then removed. Raises the same errors as `edit`, and Refused while the bot
-    is stopped.
+    """Remove the assets of `changes.removes`. Held assets get a target of 0 % first; with `send`
+    they are sold at once and then removed. Raises the same errors as `edit`, and Refused while the
+    bot is stopped.
     """
 
     def run_edit(edit_changes: ConfigChanges, confirm_edit: Confirm | None) -> EditReport:
         return edit(
             path,
             partial(apply_changes, changes=edit_changes),
-            in_rounds=in_rounds,
+            in_slices=in_slices,
             keep_holdings=keep_holdings,
             sale_edit_text=partial(apply_changes, changes=sell_removed_assets(edit_changes)),
             pins_new=True,

@@ -1,5 +1,5 @@
-"""Profiles: export weights, trigger and limits of a portfolio to a file, and import one into a config
-after review.
+"""Profiles: export weights, trigger and limits of a portfolio to a file, and import one into a
+config after review.
 """
 
 from __future__ import annotations
@@ -81,14 +81,14 @@ def import_profile(  # noqa: PLR0913
     token_list: Path | None = None,
     token_list_sha256: str | None = None,
     sell_others: bool = False,
-    in_rounds: bool = False,
+    in_slices: bool = False,
     with_past_result: bool = False,
     transports: Sequence[Transport] | None = None,
 ) -> Document:
     """Import a profile into the config: `confirm` sees the changes and the transition; without it
-    nothing is written. With `with_past_result` the new config is backtested on the packaged prices. Without a
-    store, the config is written even if its chain cannot be read, without a transition. Raises
-    ConfigError for content not allowed in a profile, another chain, a token that is unknown,
+    nothing is written. With `with_past_result` the new config is backtested on the packaged prices.
+    Without a store, the config is written even if its chain cannot be read, without a transition.
+    Raises ConfigError for content not allowed in a profile, another chain, a token that is unknown,
     ambiguous or has the display name of another, or an invalid new config; Refused for a transition
     that is not allowed (agent/app/settings/editing.py).
     """
@@ -112,7 +112,7 @@ def import_profile(  # noqa: PLR0913
     adopted_limits = {
         row["key"]: profile.raw["limits"][row["key"]] for row in limits if row["taken"]
     }
-    text = merge_profile(
+    config_text = merge_profile(
         loaded.path.read_text(encoding="utf-8"),
         loaded.config,
         profile,
@@ -120,7 +120,7 @@ def import_profile(  # noqa: PLR0913
         adopted_limits,
         sell_others,
     )
-    merged_config = load_config_text(text, loaded.path, f"{loaded.path} with the profile")
+    merged_config = load_config_text(config_text, loaded.path, f"{loaded.path} with the profile")
     document: Document = {
         "profile": profile.origin,
         "sha256": profile.digest,
@@ -152,8 +152,8 @@ def import_profile(  # noqa: PLR0913
         try:
             report = editing.edit(
                 loaded.path,
-                lambda _: text,
-                in_rounds=in_rounds,
+                lambda _: config_text,
+                in_slices=in_slices,
                 keep_holdings=not sell_others,
                 confirm=None if confirm is None else confirm_edit,
                 transports=opened_transports or None,
@@ -168,7 +168,7 @@ def import_profile(  # noqa: PLR0913
     if confirm is not None:
         report = replace(report, state="written" if confirm(document, report, None) else "declined")
     if report.state == "written":
-        write_config(loaded.path, text)
+        write_config(loaded.path, config_text)
     return {**document, "editing": report}
 
 
@@ -181,7 +181,7 @@ def _compare_limits(
         read_limits(profile.table.limits, loaded.config.limits),
     )
     has_same_numeraire = _has_same_numeraire(profile, loaded, tokens)
-    rows = []
+    limit_documents = []
     for key, profile_limit in profile_limits.items():
         config_limit: Limit = getattr(config_limits, key)
         is_comparable = key in LIMITS and (
@@ -195,7 +195,7 @@ def _compare_limits(
             why = "the same"
         elif is_comparable:
             why = "yours is tighter"
-        rows.append(
+        limit_documents.append(
             {
                 "key": key,
                 "yours": _limit_value_text(key, config_limit),
@@ -204,7 +204,7 @@ def _compare_limits(
                 "why": why,
             }
         )
-    return rows
+    return limit_documents
 
 
 def _has_same_numeraire(
@@ -237,11 +237,11 @@ def _asset_changes(
         token.symbol: (token.source, asset.address)
         for token, asset in zip(tokens, profile.table.assets, strict=True)
     }
-    rows = []
+    asset_documents = []
     for asset in merged_config.config.portfolio.assets:
         source, profile_address = sources.get(asset.symbol, ("config", None))
         old_asset = old_assets.get(_asset_address(asset))
-        rows.append(
+        asset_documents.append(
             {
                 "symbol": asset.symbol,
                 "address": _asset_address(asset),
@@ -254,22 +254,22 @@ def _asset_changes(
                 "after_bps": asset.target,
             }
         )
-    managed_addresses = {row["address"] for row in rows}
-    excluded_rows = [
+    managed_addresses = {row["address"] for row in asset_documents}
+    excluded_documents = [
         {"symbol": asset.symbol, "address": address, "before_bps": asset.target}
         for address, asset in old_assets.items()
         if address not in managed_addresses
     ]
-    return {"assets": rows, "excluded": excluded_rows}
+    return {"assets": asset_documents, "excluded": excluded_documents}
 
 
 def _policy_changes(loaded: LoadedConfig, merged_config: LoadedConfig) -> list[Document]:
     """Return the changes of trigger, destination, bands and weights."""
-    pairs: list[tuple[str, object, object]] = [
+    old_and_new_values: list[tuple[str, object, object]] = [
         (key, getattr(loaded.config.policy, key), getattr(merged_config.config.policy, key))
         for key in POLICY_KEYS
     ]
-    pairs.append(
+    old_and_new_values.append(
         ("weights", loaded.config.portfolio.weights, merged_config.config.portfolio.weights)
     )
     bands = [
@@ -281,10 +281,10 @@ def _policy_changes(loaded: LoadedConfig, merged_config: LoadedConfig) -> list[D
         or None
         for loaded_config in (loaded, merged_config)
     ]
-    pairs.append(("bands", bands[0], bands[1]))
+    old_and_new_values.append(("bands", bands[0], bands[1]))
     return [
         {"key": key, "before": _value_text(old_value), "after": _value_text(new_value)}
-        for key, old_value, new_value in pairs
+        for key, old_value, new_value in old_and_new_values
         if old_value != new_value
     ]
 
@@ -330,7 +330,9 @@ def _value_text(value: object) -> str:
         return OFF
     if isinstance(value, list):
         return "; ".join(map(_value_text, value))
-    dump = getattr(value, "model_dump", None)
-    if callable(dump):
-        return ", ".join(f"{key} {inner}" for key, inner in dump(exclude_unset=True).items())
+    dump_model = getattr(value, "model_dump", None)
+    if callable(dump_model):
+        return ", ".join(
+            f"{key} {inner_value}" for key, inner_value in dump_model(exclude_unset=True).items()
+        )
     return str(value)

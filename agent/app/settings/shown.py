@@ -89,32 +89,37 @@ def settings_document(config: ConfigSource) -> SettingsDocument:
         for token in settings_tables.portfolio.listed
     }
     portfolio, policy = build_portfolio(settings_tables, tokens), build_policy(settings_tables)
-    values = tomllib.loads(loaded.redacted_text)
+    config_values = tomllib.loads(loaded.redacted_text)
     order_texts = {
-        row["symbol"]: ", ".join(
-            f"{key} {_text(row[key])}" for key in OrderKeys.model_fields if key in row
+        asset_values["symbol"]: ", ".join(
+            f"{key} {_setting_text(asset_values[key])}"
+            for key in OrderKeys.model_fields
+            if key in asset_values
         )
-        for row in values["portfolio"]["assets"]
+        for asset_values in config_values["portfolio"]["assets"]
     }
     assets: list[TargetSettingDocument] = []
-    for table, asset in zip(settings_tables.portfolio.assets, portfolio.assets, strict=True):
+    for asset_table, asset in zip(settings_tables.portfolio.assets, portfolio.assets, strict=True):
         band_edges = drift.band(policy.trigger, asset.target_bps, asset.band, asset.max_bps)
         has_zone = isinstance(policy.trigger, NoTradeZone)
         assets.append(
             {
-                "symbol": table.symbol,
-                "address": table.address,
-                "target_bps": table.target,
+                "symbol": asset_table.symbol,
+                "address": asset_table.address,
+                "target_bps": asset_table.target,
                 "band_bps": None if has_zone else [float(edge) for edge in band_edges],
-                "reserve": table.reserve,
-                "orders": order_texts[table.symbol],
+                "reserve": asset_table.reserve,
+                "orders": order_texts[asset_table.symbol],
             }
         )
     sections: list[SettingsSectionDocument] = []
     for title, keys in SECTIONS.items():
-        rows = [*_derived_rows(title, loaded), *_rows(values, keys)]
-        if rows:
-            sections.append({"title": title, "settings": rows})
+        section_settings = [
+            *_derived_settings(title, loaded),
+            *_settings_below(config_values, keys),
+        ]
+        if section_settings:
+            sections.append({"title": title, "settings": section_settings})
     return {
         "config_hash": loaded.digest,
         "numeraire": settings_tables.portfolio.numeraire,
@@ -124,18 +129,18 @@ def settings_document(config: ConfigSource) -> SettingsDocument:
     }
 
 
-def _derived_rows(title: str, loaded: LoadedConfig) -> list[SettingDocument]:
+def _derived_settings(title: str, loaded: LoadedConfig) -> list[SettingDocument]:
     """Return the settings whose text differs from that of the config."""
     config = loaded.config
     match title:
         case "Limits":
-            return _limit_rows(loaded)
+            return _limit_settings(loaded)
         case "Allocator" if config.portfolio.weights is None:
-            return [_row("portfolio.weights", "fixed: the targets above")]
+            return [_setting_document("portfolio.weights", "fixed: the targets above")]
         case "Execution":
             is_private = bool(config.execution.submit_url.get_secret_value())
             return [
-                _row(
+                _setting_document(
                     "execution.submit_url",
                     "to a private endpoint" if is_private else "to the endpoints of the chain",
                     "where signed transactions are sent",
@@ -143,7 +148,7 @@ def _derived_rows(title: str, loaded: LoadedConfig) -> list[SettingDocument]:
             ]
         case "Alerts":
             return [
-                _row(
+                _setting_document(
                     f"alerts.targets.{target.name}",
                     "all events" if target.events is None else ", ".join(target.events),
                     "events sent to this target",
@@ -153,63 +158,80 @@ def _derived_rows(title: str, loaded: LoadedConfig) -> list[SettingDocument]:
         case "Network":
             operators = sorted({endpoint.operator for endpoint in config.chain.rpc})
             return [
-                _row("chain.chain_id", str(config.chain.chain_id)),
-                _row("chain.rpc", ", ".join(operators), "operators of the endpoints"),
-                _row(
+                _setting_document("chain.chain_id", str(config.chain.chain_id)),
+                _setting_document("chain.rpc", ", ".join(operators), "operators of the endpoints"),
+                _setting_document(
                     "chain.quorum", str(config.chain.min_operators), "operators that have to agree"
                 ),
-                _row("chain.explorer", config.chain.explorer or "none"),
+                _setting_document("chain.explorer", config.chain.explorer or "none"),
             ]
     return []
 
 
-def _limit_rows(loaded: LoadedConfig) -> list[SettingDocument]:
+def _limit_settings(loaded: LoadedConfig) -> list[SettingDocument]:
     limits, portfolio = loaded.config.limits, loaded.config.portfolio
-    rows = [_row("portfolio.max_live_value", _coins(portfolio.max_live_value, portfolio.numeraire))]
+    settings = [
+        _setting_document(
+            "portfolio.max_live_value", _coins_text(portfolio.max_live_value, portfolio.numeraire)
+        )
+    ]
     if portfolio.use_cash is not None:
-        rows.append(_row("portfolio.use_cash", _coins(portfolio.use_cash, portfolio.numeraire)))
+        settings.append(
+            _setting_document(
+                "portfolio.use_cash", _coins_text(portfolio.use_cash, portfolio.numeraire)
+            )
+        )
     for key in type(limits).model_fields:
         value = getattr(limits, key)
         if key in LIMITS or value:
             limit = LIMITS.get(key)
-            text = limit_text(key, value, portfolio.numeraire)
+            value_text = limit_text(key, value, portfolio.numeraire)
             if limit is not None and limit.unit is LimitUnit.DURATION and value is not None:
-                text = format_duration(value)
-            rows.append(_row(f"limits.{key}", text, "" if limit is None else limit.comment))
-    return rows
+                value_text = format_duration(value)
+            settings.append(
+                _setting_document(
+                    f"limits.{key}", value_text, "" if limit is None else limit.comment
+                )
+            )
+    return settings
 
 
-def _coins(amount: str | None, numeraire: str) -> str:
+def _coins_text(amount: str | None, numeraire: str) -> str:
     return "off" if amount is None else f"{amount} {numeraire}"
 
 
-def _rows(values: Mapping[str, Any], keys: tuple[str, ...]) -> list[SettingDocument]:
+def _settings_below(
+    config_values: Mapping[str, Any], keys: tuple[str, ...]
+) -> list[SettingDocument]:
     """Return a row for each value below the keys, in the order of the config."""
-    rows = []
+    settings = []
     for key in keys:
-        value: Any = values
+        value: Any = config_values
         for name in key.split("."):
             value = value.get(name) if isinstance(value, dict) else None
         if value is not None:
-            rows += [_row(path, text) for path, text in _flatten(key, value)]
-    return rows
+            settings += [
+                _setting_document(path, value_text)
+                for path, value_text in _flat_settings(key, value)
+            ]
+    return settings
 
 
-def _flatten(path: str, value: Any) -> Iterator[tuple[str, str]]:
+def _flat_settings(path: str, value: Any) -> Iterator[tuple[str, str]]:
     if path in EXCLUDED_KEYS or path.rpartition(".")[2] in FILE_KEYS:
         return
     if isinstance(value, dict):
-        for name, inner in value.items():
-            yield from _flatten(f"{path}.{name}", inner)
-    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
-        for number, item in enumerate(value, 1):
-            name = next((item[key] for key in ("name", "symbol") if key in item), number)
-            yield from _flatten(f"{path}.{name}", item)
+        for name, inner_value in value.items():
+            yield from _flat_settings(f"{path}.{name}", inner_value)
+    elif isinstance(value, list) and any(isinstance(list_item, dict) for list_item in value):
+        for number, list_item in enumerate(value, 1):
+            name = next((list_item[key] for key in ("name", "symbol") if key in list_item), number)
+            yield from _flat_settings(f"{path}.{name}", list_item)
     else:
-        yield path, _text(value)
+        yield path, _setting_text(value)
 
 
-def _text(value: object) -> str:
+def _setting_text(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
@@ -217,7 +239,7 @@ def _text(value: object) -> str:
     return str(value)
 
 
-def _row(key: str, value: str, about: str = "") -> SettingDocument:
+def _setting_document(key: str, value: str, about: str = "") -> SettingDocument:
     return {"key": key, "about": about or DESCRIPTIONS.get(key, ""), "value": value}
 
 

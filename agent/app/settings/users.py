@@ -129,8 +129,8 @@ def user_log(config: ConfigSource, limit: int) -> UserLogDocument:
 
 
 def record_token(config: ConfigSource, name: str, scopes: Sequence[str] = ()) -> None:
-    """Append to the audit log that a token of the API was added with these scopes or,
-    without scopes, revoked.
+    """Record in the audit log that a token of the API was added with these scopes or, without
+    scopes, revoked.
     """
     kind = UserEventKind.TOKEN_ADDED if scopes else UserEventKind.TOKEN_REVOKED
     _open_users(config).record(UserEvent(_now_s(), kind, name, "", " ".join(scopes)))
@@ -170,13 +170,13 @@ def login(file: str, name: str, password: str, code: str, address: str) -> dict[
         password_matches = argon2.PasswordHasher().verify(
             DUMMY_HASH if user is None else user.password_hash, password[: MAX_PASSWORD_LENGTH + 1]
         )
-    why = "name or password"
+    rejected_part = "name or password"
     if password_matches and user is not None:
         code_period = _code_period(user, code, now_s)
         if code_period and user_store.accept(user, code_period, network, now_s):
             return {"user": user.id, "locked_s": 0}
-        why = "one-time code used before" if code_period else "one-time code"
-    return {"user": None, "locked_s": user_store.reject(name, network, why, now_s)}
+        rejected_part = "one-time code used before" if code_period else "one-time code"
+    return {"user": None, "locked_s": user_store.reject(name, network, rejected_part, now_s)}
 
 
 def record_event(file: str, event_kind: str, user: str, address: str, detail: str) -> None:
@@ -201,13 +201,13 @@ def _code_period(user: DashboardUser, code: str, now_s: int) -> int:
 def _network(address: str) -> str:
     """Return an address, or the /64 network of an IPv6 one, which a single attacker may own."""
     try:
-        parsed = ipaddress.ip_address(address)
+        parsed_address = ipaddress.ip_address(address)
     except ValueError:
         return address[:64]
-    if parsed.version == 6 and not parsed.is_loopback:
-        ipv4 = parsed.ipv4_mapped
-        return str(ipv4 or ipaddress.ip_network((parsed, 64), strict=False))
-    return str(parsed)
+    if parsed_address.version == 6 and not parsed_address.is_loopback:
+        ipv4 = parsed_address.ipv4_mapped
+        return str(ipv4 or ipaddress.ip_network((parsed_address, 64), strict=False))
+    return str(parsed_address)
 
 
 def _open_users(config: ConfigSource) -> UserStore:

@@ -33,24 +33,30 @@ def ceiling_of(use_cash: str | None, coin_usd: Fraction = Fraction(1)) -> str | 
     return f"{ceiling.normalize():f}"
 
 
-def with_amounts(text: str, use_cash: str | None, max_live_value: str | None) -> str:
-    """Return the config with use_cash, and with max_live_value and payout_per_day both at the cap, so
-    that everything can be paid out in one day; "off" sets only max_live_value. An argument of None
-    changes nothing. Raises ConfigError for a cap below the cash.
+def with_amounts(config_text: str, use_cash: str | None, max_live_value: str | None) -> str:
+    """Return the text of a config with `use_cash`, and with max_live_value and payout_per_day both
+    set to `max_live_value`, so that everything can be paid out in one day; "off" sets only
+    max_live_value. None changes nothing. Raises ConfigError for a max_live_value below the cash.
     """
     if use_cash is not None:
-        text = text.replace('# use_cash = "1000" ', f"use_cash = {json.dumps(use_cash)} ", 1)
+        config_text = config_text.replace(
+            '# use_cash = "1000" ', f"use_cash = {json.dumps(use_cash)} ", 1
+        )
     if max_live_value is None:
-        return text
+        return config_text
     require_ceiling(use_cash, max_live_value)
     capped_keys = (
         ("max_live_value",) if max_live_value == "off" else ("max_live_value", "payout_per_day")
     )
     for key in capped_keys:
         line = f"{key} = {json.dumps(max_live_value)} "
-        if match := re.search(f'(?m)^{key} = "[^"]*" +', text):
-            text = text[: match.start()] + line.ljust(len(match[0])) + text[match.end() :]
-    return text
+        if match := re.search(f'(?m)^{key} = "[^"]*" +', config_text):
+            config_text = (
+                config_text[: match.start()]
+                + line.ljust(len(match[0]))
+                + config_text[match.end() :]
+            )
+    return config_text
 
 
 def require_ceiling(use_cash: str | None, ceiling: str) -> None:

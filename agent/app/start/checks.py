@@ -12,13 +12,13 @@ from agent import codec, wiring
 from agent.app.describe import PRIVATE, submission, submission_text
 from agent.app.documents import fill
 from agent.app.documents.owner import FAIL, OK, WARN, CheckDocument, CheckLine
-from agent.app.documents.status import least_total_now
+from agent.app.documents.status import current_minimum_total
 from agent.app.start.endpoint_checks import (
     endpoint_records,
     has_enough_operators,
     outvoted_endpoints,
     probe_endpoints,
-    probed_documents,
+    probed_endpoint_documents,
 )
 from agent.app.start.setup import EMPTY_CODE, NO_CODE
 from agent.app.start.venue import venue_checks
@@ -113,19 +113,19 @@ def _feed_checks(
 ) -> Iterator[CheckLine]:
     tokens = {
         token.address: token.label
-        for token in (*(a.token for a in context.portfolio.assets), *context.portfolio.hubs)
+        for token in (*(asset.token for asset in context.portfolio.assets), *context.portfolio.hubs)
     }
     feeds_by_label = {
         label: feed
         for address, label in tokens.items()
         if (feed := context.portfolio.feed(address)) is not None
     }
-    items: list[LensItem] = [
+    description_calls: list[LensItem] = [
         CallItem(feed, DESCRIPTION, max_answer_bytes=_MAX_DESCRIPTION_BYTES)
         for feed in feeds_by_label.values()
     ]
     for (label, feed), answer in zip(
-        feeds_by_label.items(), query_lens(context.transport, items), strict=True
+        feeds_by_label.items(), query_lens(context.transport, description_calls), strict=True
     ):
         latest_round = next(
             (feed_round for feed_round in snapshot.feeds if feed_round.feed == feed), None
@@ -202,7 +202,7 @@ def _sequencer_checks(snapshot: Snapshot, reference: ReferenceConfig) -> Iterato
 
 def _data_fee_checks(snapshot: Snapshot) -> Iterator[CheckLine]:
     """Yield a row on rollups: the data fee of one swap now."""
-    if why := snapshot.data_fee_unread:
+    if why := snapshot.data_fee_unknown_reason:
         remedy = "check chain.chain_id and the endpoints; trading is halted until it is read"
         yield "data_fee", FAIL, f"not read: {why}", remedy
     elif snapshot.data_fee is not None:
@@ -219,14 +219,14 @@ def screen_tokens(
     quarantined_by_token = {
         screened_token.token: screened_token for screened_token in step.targets.quarantine
     }
-    results = list(quarantined_by_token.values())
+    all_screened = list(quarantined_by_token.values())
     if context.limits.token_screen:
         screened_tokens = context.token_screen.screen(step, initial_token_moves(step))
-        results += [
-            result for result in screened_tokens if result.token not in quarantined_by_token
+        all_screened += [
+            screened for screened in screened_tokens if screened.token not in quarantined_by_token
         ]
-    for result in results:
-        yield step.portfolio.token(result.token).label, result
+    for screened in all_screened:
+        yield step.portfolio.token(screened.token).label, screened
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,11 +249,14 @@ def doctor(
     endpoint is a warning as long as enough others work.
     """
     endpoints: list[ProbedEndpointDocument] = []
-    rows = list(_checks(config, transports, now_s, endpoints))
+    check_results = list(_checks(config, transports, now_s, endpoints))
     return {
         "endpoints": endpoints,
-        "checks": [fill(CheckDocument, row) for row in rows],
-        "exit": next((row.exit for row in rows if row.state == FAIL), EXIT_OK),
+        "checks": [fill(CheckDocument, check_result) for check_result in check_results],
+        "exit": next(
+            (check_result.exit for check_result in check_results if check_result.state == FAIL),
+            EXIT_OK,
+        ),
     }
 
 
@@ -285,7 +288,7 @@ def _checks(
     chain = loaded.config.chain
     chain_endpoints = tuple(Endpoint(transport) for transport in opened_transports)
     probes = probe_endpoints(chain_endpoints, chain, now_s)
-    endpoint_documents.extend(probed_documents(probes))
+    endpoint_documents.extend(probed_endpoint_documents(probes))
     has_quorum = has_enough_operators(probes, chain.min_operators)
     failure_state = WARN if has_quorum else FAIL
     for probe in probes:
@@ -303,8 +306,8 @@ def _checks(
             yield from _seal_checks(context.store, loaded)
             snapshot = context.reader.snapshot()
             endpoint_documents[:] = [
-                {**old, **new}
-                for old, new in zip(
+                {**probed_document, **current_record}
+                for probed_document, current_record in zip(
                     endpoint_documents, endpoint_records(context.endpoints), strict=True
                 )
             ]
@@ -325,12 +328,12 @@ def _seal_checks(store: Store, loaded: LoadedConfig) -> Iterator[CheckResult]:
     secret = secret_path(wiring.store_file(loaded))
     for seal_report in store.seal_reports():
         faults = []
-        if seal_report.unsealed:
+        if seal_report.unsealed_count:
             faults.append(
-                f"{seal_report.unsealed} of {seal_report.rows} rows are not sealed and do not count"
+                f"{seal_report.unsealed_count} of {seal_report.row_count} rows are not sealed and do not count"
             )
-        if seal_report.missing:
-            faults.append(f"rows are missing in {seal_report.missing} places")
+        if seal_report.missing_count:
+            faults.append(f"rows are missing in {seal_report.missing_count} places")
         if faults:
             remedy = f"find out which program wrote to the store, or restore {secret}"
             yield CheckResult(seal_report.table, WARN, "; ".join(faults), remedy)
@@ -348,21 +351,21 @@ def _chain_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[
     step = context.readers.step_input_at(snapshot)
     yield from _contract_checks(context, snapshot)
     yield from _holding_checks(context, step)
-    for label, screened in screen_tokens(context, step):
+    for label, screened_token in screen_tokens(context, step):
         yield CheckResult(
             f"moves of {label}",
-            OK if screened.finding.accepted else WARN,
-            screened.why,
-            screened.finding.remedy,
+            OK if screened_token.finding.is_tradable else WARN,
+            screened_token.why,
+            screened_token.finding.remedy,
         )
-    for check in price_checks(context, step.snapshot, step.policy, step.reference):
-        yield CheckResult(*check)
-    for check in venue_checks(context, step.snapshot, step.portfolio):
-        yield CheckResult(*check)
+    for check_line in price_checks(context, step.snapshot, step.policy, step.reference):
+        yield CheckResult(*check_line)
+    for check_line in venue_checks(context, step.snapshot, step.portfolio):
+        yield CheckResult(*check_line)
     yield from _gas_money_checks(context, snapshot)
     for warning in minimum.warnings(context.portfolio):
         yield CheckResult("portfolio", WARN, warning, "trimtab status shows the figures")
-    yield from _least_total_checks(step)
+    yield from _minimum_total_checks(step)
 
 
 def _limit_checks(limits: LimitsTable) -> Iterator[CheckResult]:
@@ -532,11 +535,11 @@ def _contract_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterat
         )
     else:
         yield CheckResult("pools", OK, f"{len(context.pools)} found")
-    for item in (item for item in snapshot.quarantined if item.item != "endpoint"):
+    for unread in (unread for unread in snapshot.quarantined if unread.item != "endpoint"):
         yield CheckResult(
-            item.item,
+            unread.item,
             FAIL,
-            f"{item.address}: {item.why}",
+            f"{unread.address}: {unread.why}",
             "trading is halted until it is corrected or removed",
         )
 
@@ -552,7 +555,11 @@ def _holding_checks(context: wiring.AgentContext, step: StepInput) -> Iterator[C
         reference_price = references.prices.get(token.address)
         if reference_price is None:
             why = next(
-                (u.why for u in references.unpriced if u.token == token.address),
+                (
+                    unpriced.why
+                    for unpriced in references.unpriced
+                    if unpriced.token == token.address
+                ),
                 "no reference price",
             )
             yield CheckResult(
@@ -563,14 +570,14 @@ def _holding_checks(context: wiring.AgentContext, step: StepInput) -> Iterator[C
             )
             continue
         unit_price = price_text(reference_price.price, token.decimals, decimals, 8)
-        text = (
+        holding_text = (
             f"{decimal_text(balances[token.address], token.decimals)} at {unit_price} by"
             f" {reference_price.source.value}, {token.decimals} decimals"
         )
         if balances[token.address]:
-            yield CheckResult(f"token {token.label}", OK, text)
+            yield CheckResult(f"token {token.label}", OK, holding_text)
         else:
-            yield CheckResult(f"token {token.label}", WARN, text, "the wallet holds none")
+            yield CheckResult(f"token {token.label}", WARN, holding_text, "the wallet holds none")
     if not any(balances.values()):
         yield CheckResult(
             "portfolio",
@@ -589,7 +596,7 @@ def _holding_checks(context: wiring.AgentContext, step: StepInput) -> Iterator[C
             )
 
 
-def _least_total_checks(step: StepInput) -> Iterator[CheckResult]:
+def _minimum_total_checks(step: StepInput) -> Iterator[CheckResult]:
     """Yield a row on the minimum total at which these settings work, and one if the total is above
     portfolio.max_live_value.
     """
@@ -597,7 +604,7 @@ def _least_total_checks(step: StepInput) -> Iterator[CheckResult]:
     try:
         drifts = compute_drifts(step, prices)
         total = portfolio_total(step, drifts)
-        minimum_total = least_total_now(step, investable_total(drifts))
+        minimum_total = current_minimum_total(step, investable_total(drifts))
     except TrimtabError:
         return
     if ceiling_warning := cash_limit.ceiling_message(step.portfolio, step.limits, total):

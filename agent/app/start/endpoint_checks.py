@@ -24,8 +24,8 @@ MAX_CLOCK_SKEW_S = 30
 
 @dataclass(frozen=True, slots=True)
 class EndpointProbe:
-    """Answer of one endpoint. `head` is None if it failed or `is_lagging`; `finding` is then the reason.
-    `head_s` is the timestamp of `head`.
+    """Answer of one endpoint. `head` is None if it failed or `is_lagging`; `finding` is then the
+    reason. `head_s` is the timestamp of `head`.
     """
 
     endpoint: Endpoint
@@ -74,7 +74,7 @@ def endpoint_records(endpoint_pool: EndpointPool) -> list[EndpointDocument]:
     ]
 
 
-def probed_documents(probes: Sequence[EndpointProbe]) -> list[ProbedEndpointDocument]:
+def probed_endpoint_documents(probes: Sequence[EndpointProbe]) -> list[ProbedEndpointDocument]:
     """Return the records of the probed endpoints with their heads."""
     return [
         {**endpoint_records(EndpointPool([probe.endpoint], 1))[0], "head": probe.head}
@@ -85,14 +85,14 @@ def probed_documents(probes: Sequence[EndpointProbe]) -> list[ProbedEndpointDocu
 def outvoted_endpoints(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
     """Yield each endpoint that the quorum excluded from a snapshot: its operator, and why."""
     yield from (
-        (item.address, item.why) for item in snapshot.quarantined if item.item == "endpoint"
+        (unread.address, unread.why) for unread in snapshot.quarantined if unread.item == "endpoint"
     )
 
 
 def _probe(endpoint: Endpoint, chain_id: int, now_s: Callable[[], float]) -> EndpointProbe:
     try:
         started_s = time.monotonic()
-        answered_id = int(endpoint.call("eth_chainId", []), 16)
+        answered_chain_id = int(endpoint.call("eth_chainId", []), 16)
         latency_ms = (time.monotonic() - started_s) * 1000
         block = endpoint.call("eth_getBlockByNumber", ["latest", False])
         head, head_s = int(block["number"], 16), int(block["timestamp"], 16)
@@ -108,8 +108,8 @@ def _probe(endpoint: Endpoint, chain_id: int, now_s: Callable[[], float]) -> End
         return EndpointProbe(
             endpoint, None, "is not a node's JSON-RPC endpoint", "check its URL", EXIT_OPERATOR
         )
-    if answered_id != chain_id:
-        why = f"chain {answered_id}, but chain.chain_id is {chain_id}"
+    if answered_chain_id != chain_id:
+        why = f"chain {answered_chain_id}, but chain.chain_id is {chain_id}"
         return EndpointProbe(
             endpoint, None, why, "correct chain.chain_id or the endpoint", EXIT_OPERATOR
         )
@@ -125,13 +125,13 @@ def _probe(endpoint: Endpoint, chain_id: int, now_s: Callable[[], float]) -> End
     return EndpointProbe(
         endpoint,
         head,
-        f"chain {answered_id}, {latency_ms:.0f} ms, head {head}, {age_text}",
+        f"chain {answered_chain_id}, {latency_ms:.0f} ms, head {head}, {age_text}",
         head_s=head_s,
     )
 
 
 def _marked_if_lagging(probe: EndpointProbe) -> EndpointProbe:
-    if probe.head is None or not probe.endpoint.health.lagging:
+    if probe.head is None or not probe.endpoint.health.is_lagging:
         return probe
     return EndpointProbe(
         probe.endpoint,

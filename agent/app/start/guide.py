@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.app.documents.status import (
-    least_totals_of_config,
+    minimum_totals_of_config,
     year_cost_lines,
 )
 from agent.app.start.amounts import DEFAULT_CEILING_USD, ceiling_of, require_ceiling, with_amounts
@@ -53,7 +53,7 @@ class Basket:
     about: str
     targets: tuple[tuple[str, str], ...]
     past: PastResultDocument | None
-    least: str
+    minimum_capital: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,14 +140,14 @@ class InitAnswers:
                     f"write 1 to {len(offered_baskets)}, or for example WETH=50% USDC=50%",
                 )
             targets.append((symbol, share))
-        total = sum(parse_bps(share, f"basket {symbol}") for symbol, share in targets)
+        total_bps = sum(parse_bps(share, f"basket {symbol}") for symbol, share in targets)
         symbols = [token.symbol for token in find_preset(self.network).tokens]
         unknown_symbols = [symbol for symbol, _ in targets if symbol not in symbols]
-        if unknown_symbols or total != BPS or NUMERAIRE not in dict(targets):
-            why = f"sum to {total / 100:g}%"
+        if unknown_symbols or total_bps != BPS or NUMERAIRE not in dict(targets):
+            why = f"sum to {total_bps / 100:g}%"
             if unknown_symbols:
                 why = f"name {unknown_symbols[0]}, which is not one of {', '.join(symbols)}"
-            elif total == BPS:
+            elif total_bps == BPS:
                 why = f"lack {NUMERAIRE}, the unit of account (0% is allowed)"
             raise ConfigError(f"basket: the shares {why}", "for example WETH=50% USDC=50%")
         return replace(self, template="", targets=tuple(targets))
@@ -183,11 +183,11 @@ class InitAnswers:
             targets = tuple(portfolio_templates.template_targets(template, preset))
         config = _draft_config(template, preset, targets, self.use_cash, self.ceiling)
         total = Fraction(self.use_cash or self.ceiling)
-        minimum_capital_by_gas_price = least_totals_of_config(config, Fraction(1), total)
+        minimum_totals = minimum_totals_of_config(config, Fraction(1), total)
         ceiling_note = "" if self.use_cash else f" {self.ceiling} is the ceiling."
         return [
             f"Is it worth it? {ESTIMATE_NOTE}.{ceiling_note}",
-            *year_cost_lines(minimum_capital_by_gas_price, SHOWN_GAS_GWEI, total),
+            *year_cost_lines(minimum_totals, SHOWN_GAS_GWEI, total),
         ]
 
     def with_alert(self, text: str) -> InitAnswers:
@@ -246,13 +246,11 @@ def _minimum_capital_text(
     preset: Preset,
     targets: Sequence[tuple[str, str]],
 ) -> str:
-    minimum_capital_by_gas_price = least_totals_of_config(
-        _draft_config(template, preset, targets), Fraction(1)
-    )
+    minimum_totals = minimum_totals_of_config(_draft_config(template, preset, targets), Fraction(1))
     totals = (
-        Decimal(row["total"] or 0)
-        for row in minimum_capital_by_gas_price
-        if row["gas_gwei"] == SHOWN_GAS_GWEI
+        Decimal(minimum_total["total"] or 0)
+        for minimum_total in minimum_totals
+        if minimum_total["gas_gwei"] == SHOWN_GAS_GWEI
     )
     return next((f"{total.to_integral_value(ROUND_CEILING):,}" for total in totals), "")
 
@@ -314,7 +312,7 @@ def check_setup(field_texts: Mapping[str, str]) -> dict[str, Any]:
         "errors": errors,
         "shown": _answer_texts(answers, errors),
         "outlook": [] if errors else _outlook(answers),
-        "baskets": [_basket_row(basket) for basket in offered_baskets],
+        "baskets": [_basket_document(basket) for basket in offered_baskets],
         "tokens": [] if "network" in errors else _token_symbols(answers),
         "basis": PAST_BASIS,
         "numeraire": NUMERAIRE,
@@ -334,12 +332,12 @@ def write_setup(path: str, field_texts: Mapping[str, str]) -> dict[str, Any]:
     config_option = "" if Path(path) == Path("trimtab.toml") else f" --config {shlex.quote(path)}"
     next_steps = list(document["next"])
     if wallet.test_account is None:
-        first_command = next(
+        first_command_index = next(
             (index for index, line in enumerate(next_steps) if line.startswith("trimtab")),
             len(next_steps),
         )
         next_steps.insert(
-            first_command,
+            first_command_index,
             "trimtab wallet import  (in a terminal, with the key of the wallet, unless wallet.json"
             " has it already)",
         )
@@ -373,7 +371,9 @@ def _parse_answers(
     if offered_baskets:
         check_field(
             "basket",
-            lambda current, text: _with_basket(current, text, field_texts, offered_baskets),
+            lambda answers_so_far, text: _with_basket(
+                answers_so_far, text, field_texts, offered_baskets
+            ),
             "",
         )
     check_field("cash", InitAnswers.with_cash, "all")
@@ -423,10 +423,11 @@ def _answer_texts(answers: InitAnswers, errors: Mapping[str, str]) -> dict[str, 
         "network": answers.network,
         "wallet": answers.wallet,
         "endpoints": ", ".join(
-            f"{name}={operator} ({variable_state(name)})" for name, operator in answers.rpc
+            f"{variable}={operator} ({variable_state(variable)})"
+            for variable, operator in answers.rpc
         ),
         "basket": answers.template
-        or " ".join(f"{name}={share}" for name, share in answers.targets),
+        or " ".join(f"{symbol}={share}" for symbol, share in answers.targets),
         "cash": f"{answers.use_cash or 'all'} {NUMERAIRE}",
         "ceiling": f"{answers.ceiling} {NUMERAIRE} at most are managed, and paid out in a day",
         "alert": (
@@ -443,13 +444,13 @@ def _outlook(answers: InitAnswers) -> list[str]:
         return [_error_text(error)]
 
 
-def _basket_row(basket: Basket) -> dict[str, Any]:
+def _basket_document(basket: Basket) -> dict[str, Any]:
     targets_text = " ".join(f"{symbol} {share}" for symbol, share in basket.targets)
     return {
         "name": basket.name,
         "about": basket.about,
         "held": targets_text,
-        "least": basket.least,
+        "least": basket.minimum_capital,
         "past": basket.past,
     }
 

@@ -17,7 +17,7 @@ from agent import wiring
 from agent.app import config_versions
 from agent.app.documents import fill
 from agent.app.documents.owner import NewAssetDocument
-from agent.app.documents.status import ceiling_warnings, least_totals_of_config, year_cost_lines
+from agent.app.documents.status import ceiling_warnings, minimum_totals_of_config, year_cost_lines
 from agent.app.start import past_results
 from agent.app.start.amounts import ceiling_of, with_amounts
 from agent.app.start.venue import list_markets, pin_markets, pin_state
@@ -75,8 +75,8 @@ def usd_price(
     rpc: Sequence[tuple[str, str]],
     now_s: Callable[[], float] = time.time,
 ) -> Fraction:
-    """Return dollars per coin of the numeraire: `price`, 1 for a dollar token, or the token's feed at
-    the endpoints of `rpc`, (variable, operator) pairs. Raises ConfigError without a price, or if
+    """Return dollars per coin of the numeraire: `price`, 1 for a dollar token, or the token's feed
+    at the endpoints of `rpc`, (variable, operator) pairs. Raises ConfigError without a price, or if
     endpoints disagree.
     """
     if price is not None:
@@ -185,10 +185,10 @@ def initialise(  # noqa: PLR0913
             "--token-list-sha256: no token list is given",
             "add --token-list FILE, or omit the hash",
         )
-    loaded_list = None
+    parsed_list = None
     if token_list is not None:
-        loaded_list = read_token_list(token_list, preset.chain_id, token_list_sha256)
-    listed_tokens = () if loaded_list is None else loaded_list.tokens
+        parsed_list = read_token_list(token_list, preset.chain_id, token_list_sha256)
+    listed_tokens = () if parsed_list is None else parsed_list.tokens
     chosen_template = _chosen_template(template, stable, targets)
     if chosen_template is not None:
         targets = portfolio_templates.template_targets(chosen_template, preset, stable)
@@ -218,7 +218,7 @@ def initialise(  # noqa: PLR0913
             futures = replace(futures, venue=Path(network))
         text += futures.text(numeraire, assets)
     text = with_amounts(text, use_cash, max_live_value or ceiling_of(use_cash, numeraire_usd))
-    text = _with_choices(text, network, wallet, alert)
+    text = _with_alert_and_key(text, network, wallet, alert)
     config = parse_config(text, "the new config")
     try:
         create_file(path, text.encode())
@@ -237,7 +237,7 @@ def initialise(  # noqa: PLR0913
     assumed_capital = (
         Fraction(ceiling) if cash_amount is None and ceiling is not None else cash_amount
     )
-    minimum_capital_by_gas_price = least_totals_of_config(config, numeraire_usd, assumed_capital)
+    minimum_totals = minimum_totals_of_config(config, numeraire_usd, assumed_capital)
     config_option = "" if path == Path("trimtab.toml") else f" --config {shlex.quote(str(path))}"
     next_steps = [
         f"export {variable}=…  (endpoint of operator {operator})" for variable, operator in rpc
@@ -251,12 +251,12 @@ def initialise(  # noqa: PLR0913
     return {
         "config": str(path),
         "chain_id": preset.chain_id,
-        "token_list_sha256": None if loaded_list is None else loaded_list.digest,
+        "token_list_sha256": None if parsed_list is None else parsed_list.digest,
         "template": None if chosen_template is None else chosen_template.name,
         "numeraire": numeraire,
         "numeraire_usd": f"{float(numeraire_usd):.10g}",
         "ceiling": ceiling,
-        "least_total": minimum_capital_by_gas_price,
+        "least_total": minimum_totals,
         "assets": [fill(NewAssetDocument, asset) for asset in assets],
         "warnings": [
             *minimum.asset_count_warnings(len(assets)),
@@ -266,7 +266,7 @@ def initialise(  # noqa: PLR0913
         "next": next_steps,
         "worth": []
         if assumed_capital is None
-        else year_cost_lines(minimum_capital_by_gas_price, SHOWN_GAS_GWEI, assumed_capital),
+        else year_cost_lines(minimum_totals, SHOWN_GAS_GWEI, assumed_capital),
     }
 
 
@@ -319,7 +319,7 @@ def find_preset(network: str) -> Preset:
     )
 
 
-def _with_choices(text: str, network: str, wallet: str, alert: tuple[str, str] | None) -> str:
+def _with_alert_and_key(text: str, network: str, wallet: str, alert: tuple[str, str] | None) -> str:
     """Return the config with an alert target, and on a local chain its test key. Raises
     ConfigError.
     """
@@ -387,23 +387,27 @@ def trust(
         if unreviewed:
             config_versions.require_unchanged(loaded, context.store.configs)
         snapshot = context.reader.snapshot()
-        rows, implementations, no_code_verdicts = list_contracts(context, snapshot)
-        rows += (payout_rows := _payout_rows(context))
+        contracts, implementations, no_code_verdicts = list_contracts(context, snapshot)
+        contracts += (payout_addresses := _payout_address_documents(context))
         require_code(no_code_verdicts)
         markets, market_numbers = list_markets(context)
-        is_all_pinned = all(row["state"] == "unchanged" for row in (*rows, *markets))
+        is_all_pinned = all(contract["state"] == "unchanged" for contract in (*contracts, *markets))
         document: TrustDocument = {
             "block": snapshot.head.number,
             "pinned": is_all_pinned,
-            "contracts": rows,
+            "contracts": contracts,
         }
         if markets:
             document["markets"] = markets
         if not is_all_pinned and confirm(document):
-            for row in payout_rows:
-                context.store.requests.confirm_payout_address(row["address"], context.clock.now_s())
+            for contract in payout_addresses:
+                context.store.requests.confirm_payout_address(
+                    contract["address"], context.clock.now_s()
+                )
             pin_markets(context, market_numbers)
-            pin_contracts(context, rows[: len(rows) - len(payout_rows)], implementations)
+            pin_contracts(
+                context, contracts[: len(contracts) - len(payout_addresses)], implementations
+            )
             document["pinned"] = True
         return document
 
@@ -417,7 +421,7 @@ def list_contracts(
     code_hashes = {code.address: code.hash for code in snapshot.code_hashes}
     names = _contract_names(context)
     pinned_hashes = {pin.address: pin.code_hash for pin in context.store.trust.pins()}
-    rows: list[ContractDocument] = []
+    contracts: list[ContractDocument] = []
     no_code_verdicts = []
     for address in (*context.execution.pinned, *(pool.address for pool in context.pools)):
         code_hash = code_hashes.get(address, NO_CODE)
@@ -426,7 +430,7 @@ def list_contracts(
                 Verdict("code", f"{names[address]} at {address}: no code", "a contract", False)
             )
         state = pin_state(pinned_hashes.get(address), code_hash)
-        rows.append(
+        contracts.append(
             {"what": names[address], "address": address, "code_hash": code_hash, "state": state}
         )
     pinned_implementations, implementations = context.store.trust.implementations(), []
@@ -439,7 +443,7 @@ def list_contracts(
         state = pin_state(
             pinned_implementations.get(implementation.token), (implementation.address, code_hash)
         )
-        rows.append(
+        contracts.append(
             {
                 "what": contract_name,
                 "address": implementation.address,
@@ -448,14 +452,15 @@ def list_contracts(
             }
         )
         implementations.append((implementation.token, implementation.address, code_hash))
-    return rows, implementations, no_code_verdicts
+    return contracts, implementations, no_code_verdicts
 
 
 def require_code(no_code_verdicts: Sequence[Verdict]) -> None:
     """Raise Refused if an address holds no code."""
     if no_code_verdicts:
         raise Refused(
-            "some addresses hold no code: " + "; ".join(v.measured for v in no_code_verdicts),
+            "some addresses hold no code: "
+            + "; ".join(verdict.measured for verdict in no_code_verdicts),
             no_code_verdicts,
             "correct the config",
         )
@@ -463,16 +468,18 @@ def require_code(no_code_verdicts: Sequence[Verdict]) -> None:
 
 def pin_contracts(
     context: wiring.AgentContext,
-    rows: Sequence[ContractDocument],
+    contracts: Sequence[ContractDocument],
     implementations: Sequence[Implementation],
 ) -> None:
     """Pin the contracts of the rows and the implementations; the owner has confirmed them."""
     context.store.trust.pin(
-        {row["address"]: row["code_hash"] for row in rows}, context.clock.now_s(), implementations
+        {contract["address"]: contract["code_hash"] for contract in contracts},
+        context.clock.now_s(),
+        implementations,
     )
 
 
-def _payout_rows(context: wiring.AgentContext) -> list[ContractDocument]:
+def _payout_address_documents(context: wiring.AgentContext) -> list[ContractDocument]:
     """Return a row for each payout address. Raises ConfigError for the wallet itself, a contract of
     the config, or the zero address.
     """
@@ -506,8 +513,8 @@ def pin_all(config: LoadedConfig, transports: Sequence[Transport] | None = None)
 def _contract_names(context: wiring.AgentContext) -> dict[str, str]:
     names = fixed_contracts(context.config, context.store.positions.changes())
     names |= {
-        t.address: f"token {t.label}"
-        for t in (*(a.token for a in context.portfolio.assets), *context.portfolio.hubs)
+        token.address: f"token {token.label}"
+        for token in (*(asset.token for asset in context.portfolio.assets), *context.portfolio.hubs)
     }
     for pool in context.pools:
         tokens = "/".join(

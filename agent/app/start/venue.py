@@ -134,7 +134,7 @@ def list_markets(
         for name in market_numbers
         if pinned_numbers and pinned_numbers.get(name) != market_numbers[name]
     ]
-    rows: list[MarketNumberDocument] = [
+    market_documents: list[MarketNumberDocument] = [
         {
             "market": safe_label(name, "a market without a printable name"),
             "number": market_numbers[name],
@@ -142,7 +142,7 @@ def list_markets(
         }
         for name in dict.fromkeys((*configured_names, *differing_names))
     ]
-    return rows, market_numbers
+    return market_documents, market_numbers
 
 
 def pin_state(pinned: object, current: object) -> str:
@@ -189,7 +189,9 @@ def _collateral_checks(
 ) -> Iterator[CheckLine]:
     """Compare the vault's token and decimals with the configured collateral, and show balances."""
     check_name = "futures collateral"
-    token = next(a.token for a in portfolio.assets if a.token.symbol == table.collateral)
+    token = next(
+        asset.token for asset in portfolio.assets if asset.token.symbol == table.collateral
+    )
     token_answer, decimals_answer, balance_answer = query_lens(
         context.transport,
         [
@@ -212,7 +214,9 @@ def _collateral_checks(
         yield check_name, FAIL, why, "no orders are sent until the margin account is known"
         return
     margin_raw = account.collateral_raw // account.settlement_raw
-    wallet_raw = next((h.raw for h in snapshot.holdings if h.token == token.address), 0)
+    wallet_raw = next(
+        (holding.raw for holding in snapshot.holdings if holding.token == token.address), 0
+    )
     margin_text, wallet_text, vault_text = (
         decimal_text(raw, token.decimals) for raw in (margin_raw, wallet_raw, vault_balance_raw)
     )
@@ -308,8 +312,8 @@ def _implementation_checks(
 
 
 def _answered_address(answer: LensAnswer) -> str:
-    value = answer_uint(answer, 160)
-    return UNREAD_ADDRESS if isinstance(value, CallStatus) else address_from_word(value)
+    word = answer_uint(answer, 160)
+    return UNREAD_ADDRESS if isinstance(word, CallStatus) else address_from_word(word)
 
 
 DEFAULT_DAYS, MAX_DAYS = 90, 179
@@ -361,10 +365,10 @@ def approve_agent_key(
     interrupted_file = (
         None if approval is None else _interrupted_key_file(location, approval.address)
     )
-    is_fresh = (
+    is_unused = (
         interrupted_file is None and bool(location.address) and approver.is_fresh(location.address)
     )
-    if interrupted_file is None and location.address and not is_fresh and location.file is None:
+    if interrupted_file is None and location.address and not is_unused and location.file is None:
         raise ConfigError(
             f"the key {location.address} in {location.description} was an agent before; agent keys are never"
             f" used"
@@ -378,15 +382,15 @@ def approve_agent_key(
         "account": agent.context.config.wallet.address,
         "network": table.network,
         "name": table.agent_name,
-        "agent": location.address if is_fresh else None,
+        "agent": location.address if is_unused else None,
         "key": location.description,
         "until": format_time(until_ms // 1000),
         "replaces": None if approval is None else approval.address,
         "kept": None,
     }
     if approval is not None and interrupted_file is not None:
-        until = format_time(approval.valid_until_ms // 1000)
-        document = {**document, "agent": approval.address, "until": until, "replaces": None}
+        until_text = format_time(approval.valid_until_ms // 1000)
+        document = {**document, "agent": approval.address, "until": until_text, "replaces": None}
     if not send:
         return document
     _require_unpaused(agent)
@@ -408,7 +412,7 @@ def approve_agent_key(
                 "outcome": "done",
                 "kept": None if old_file is None else str(old_file),
             }
-        if is_fresh:
+        if is_unused:
             key = keys.load_key(agent_key_source(agent.context.loaded), _chain_id(agent), ask=ask)
             new_approval = approver.approve(signer, key.address, until_ms)
             return {**document, "outcome": "done", "agent": new_approval.address}
@@ -452,10 +456,12 @@ def _key_location(agent: Agent, table: HyperliquidTable) -> _KeyLocation:
         address = stated_address(keys.read_private_file(file), file) if exists else ""
         return _KeyLocation(file, None, address, f"keystore {file}")
     if table.agent_keyring is not None:
-        service, name = table.agent_keyring.split("/")
-        entry = (service, name)
-        address = keys.load_from_keyring(entry).address if keys.in_keyring(entry) else ""
-        return _KeyLocation(None, entry, address, f"keyring {table.agent_keyring}")
+        service, entry_name = table.agent_keyring.split("/")
+        keyring_entry = (service, entry_name)
+        address = (
+            keys.load_from_keyring(keyring_entry).address if keys.in_keyring(keyring_entry) else ""
+        )
+        return _KeyLocation(None, keyring_entry, address, f"keyring {table.agent_keyring}")
     source = agent_key_source(agent.context.loaded)
     address = keys.load_key(source, _chain_id(agent), ask=None).address
     return _KeyLocation(None, None, address, f"variable {table.agent_key_env}")

@@ -53,7 +53,7 @@ def create_wallet(
     never shown. Raises ConfigError.
     """
     disable_core_dumps()
-    keyring_entry = _free_entry(file, keyring, password_source)
+    keyring_entry = _free_keyring_entry(file, keyring, password_source)
     password = None if file is None else new_password(password_source, ask)
     return _store_key(PrivateKey(Account.create()), file, keyring_entry, password)
 
@@ -70,17 +70,17 @@ def import_wallet(
     `create_wallet`. Raises ConfigError.
     """
     disable_core_dumps()
-    keyring_entry = _free_entry(file, keyring, password_source)
+    keyring_entry = _free_keyring_entry(file, keyring, password_source)
     if not 0 <= index < MAX_ACCOUNTS:
         raise ConfigError(f"--index: {index} is not the number of an account", "the first one is 0")
     # raise errors that need no prompt before the first prompt
     asks_no_password = password_source.is_unattended or ask is None
     password = new_password(password_source, ask) if file is not None and asks_no_password else None
     if ask is None:
-        text, origin = _standard_input(), "standard input"
+        key_text, origin = _read_standard_input(), "standard input"
     else:
-        text, origin = Secret(ask("Private key or recovery phrase: ")), "the typed key"
-    private_key = parse_private_key(text, origin, index)
+        key_text, origin = Secret(ask("Private key or recovery phrase: ")), "the typed key"
+    private_key = parse_private_key(key_text, origin, index)
     if isinstance(private_key, ConfigError):
         raise private_key
     if file is not None and password is None:
@@ -89,12 +89,12 @@ def import_wallet(
 
 
 def change_password(
-    file: Path, old: PasswordSource, new: PasswordSource, ask: Ask | None
+    file: Path, old_source: PasswordSource, new_source: PasswordSource, ask: Ask | None
 ) -> NewPasswordDocument:
     """Encrypt a keystore file with another password. On ConfigError the file is unchanged."""
     disable_core_dumps()
     private_key = keys.change_password(
-        file, _existing_password(file, old, ask), new_password(new, ask)
+        file, _existing_password(file, old_source, ask), new_password(new_source, ask)
     )
     return {
         "address": private_key.address,
@@ -122,7 +122,7 @@ def wallet_address(
     if keyring is not None:
         entry_text = parse_keyring(keyring, "--keyring")
         return {
-            "address": keys.load_from_keyring(_parse_entry(entry_text)).address,
+            "address": keys.load_from_keyring(_split_keyring_entry(entry_text)).address,
             "keyring": entry_text,
             "verified": True,
         }
@@ -136,12 +136,12 @@ def wallet_address(
             "keystore": str(path),
             "verified": False,
         }
-    keystore = keys.open_keystore(
+    private_key = keys.open_keystore(
         keystore_bytes, _existing_password(path, password_source, ask), path
     )
-    if isinstance(keystore, ConfigError):
-        raise keystore
-    return {"address": keystore.address, "keystore": str(path), "verified": True}
+    if isinstance(private_key, ConfigError):
+        raise private_key
+    return {"address": private_key.address, "keystore": str(path), "verified": True}
 
 
 def _config_address(config: Path, ask: Ask | None, verify: bool) -> KeyAddressDocument:
@@ -172,7 +172,7 @@ def stated_address(keystore_bytes: bytes, path: Path) -> str:
         ) from None
 
 
-def _standard_input() -> Secret:
+def _read_standard_input() -> Secret:
     """Return the first line of standard input."""
     try:
         return Secret(sys.stdin.readline(MAX_INPUT_LENGTH))
@@ -184,12 +184,12 @@ def _standard_input() -> Secret:
     )
 
 
-def _parse_entry(name: str) -> tuple[str, str]:
+def _split_keyring_entry(name: str) -> tuple[str, str]:
     service, _, user = name.partition("/")
     return service, user
 
 
-def _free_entry(
+def _free_keyring_entry(
     file: Path | None, keyring: str | None, password_source: PasswordSource
 ) -> tuple[str, str] | None:
     """Return the keyring entry, if any. Raises ConfigError, before any prompt, if the destination
@@ -200,7 +200,9 @@ def _free_entry(
             f"{password_source.env_option}: only a keystore file has a password",
             "add --keystore, or omit the password",
         )
-    keyring_entry = None if keyring is None else _parse_entry(parse_keyring(keyring, "--keyring"))
+    keyring_entry = (
+        None if keyring is None else _split_keyring_entry(parse_keyring(keyring, "--keyring"))
+    )
     if file is not None:
         keys.require_free_path(file)
     if keyring_entry is not None:
@@ -209,21 +211,21 @@ def _free_entry(
 
 
 def _store_key(
-    key: PrivateKey,
+    private_key: PrivateKey,
     file: Path | None,
     keyring_entry: tuple[str, str] | None,
     password: Secret | None,
 ) -> NewKeyDocument:
     warnings = []
     if file is not None and password is not None:
-        keys.write_keystore(file, key, password)
+        keys.write_keystore(file, private_key, password)
         warnings.append(
             f"anyone with {file} and its password controls the funds; without them the funds are"
             " lost: keep a copy of each, apart"
         )
     if keyring_entry is not None:
         try:
-            keys.save_to_keyring(keyring_entry, key)
+            keys.save_to_keyring(keyring_entry, private_key)
         except ConfigError as error:
             keystore_note = "" if file is None else f"; the keystore {file} is written"
             raise ConfigError(error.message + keystore_note, error.remedy) from None
@@ -231,18 +233,18 @@ def _store_key(
             warnings.append(
                 "the key exists only in this keyring: add --keystore FILE to write a copy"
             )
-    if keys.is_published(key.address):
+    if keys.is_published(private_key.address):
         warnings.append(
             "this key is published: funds sent to it on a live chain are lost, and trimtab refuses"
             " it there"
         )
     return {
-        "address": key.address,
+        "address": private_key.address,
         "keystore": None if file is None else str(file),
         "keyring": None if keyring_entry is None else "/".join(keyring_entry),
         "warnings": warnings,
         "config": [
-            f'address = "{key.address}"',
+            f'address = "{private_key.address}"',
             f'keyring = "{"/".join(keyring_entry)}"'
             if keyring_entry is not None
             else f'keystore = "{file}"',
@@ -303,11 +305,11 @@ def _password_of_source(password_source: PasswordSource) -> Secret | None:
     return (
         None
         if password_source.fd is None
-        else _from_descriptor(password_source.fd, password_source.fd_option)
+        else _password_from_descriptor(password_source.fd, password_source.fd_option)
     )
 
 
-def _from_descriptor(descriptor: int, option: str) -> Secret:
+def _password_from_descriptor(descriptor: int, option: str) -> Secret:
     """Return the first line of an open descriptor, without its line end."""
     if descriptor <= LAST_STANDARD_STREAM:
         raise ConfigError(

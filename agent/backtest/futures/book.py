@@ -37,7 +37,7 @@ class FuturesPath:
     """Perpetual markets over the bars of a simulation; a row for each bar, a column for each
     symbol.
 
-    `index` and `marks` are quote base units per base unit of size, `index_times_s` is the time of
+    `index_prices` and `mark_prices` are quote base units per base unit of size, `index_times_s` is the time of
     each index, earlier than the bar if the bar has no price. `payments` are those since the
     previous bar. `daily_rates` is the newest known rate, as a share of notional per day. At the
     bars in `paused_bars` there are neither fills nor liquidations.
@@ -45,15 +45,15 @@ class FuturesPath:
 
     symbols: tuple[str, ...]
     times_s: tuple[int, ...]
-    index: tuple[tuple[Price, ...], ...]
-    marks: tuple[tuple[Price, ...], ...]
+    index_prices: tuple[tuple[Price, ...], ...]
+    mark_prices: tuple[tuple[Price, ...], ...]
     index_times_s: tuple[tuple[int, ...], ...]
     payments: tuple[tuple[FundingPayment, ...], ...]
     daily_rates: tuple[tuple[Fraction, ...], ...]
     paused_bars: frozenset[int] = frozenset()
 
     @property
-    def bars(self) -> int:
+    def bar_count(self) -> int:
         """Number of bars."""
         return len(self.times_s)
 
@@ -63,7 +63,7 @@ def futures_path(table: PriceTable, funding: Sequence[FundingRateSeries] = ()) -
     with rates.
     """
     closes = forward_fill(table.closes)
-    priced_rows = np.where(np.isnan(table.closes), -1, np.arange(table.bars)[:, None])
+    priced_rows = np.where(np.isnan(table.closes), -1, np.arange(table.bar_count)[:, None])
     newest_rows = np.maximum.accumulate(priced_rows, axis=0)
     index = tuple(tuple(Fraction(str(price)) for price in row) for row in closes.tolist())
     payments, daily_rates = _funding_by_bar(table, funding)
@@ -84,22 +84,24 @@ def _funding_by_bar(
     """Return payments and newest daily rates by bar. A rate takes effect at the first bar at or
     after its time; its notional uses the newest price at that time, as in `funding_carry`.
     """
-    payments: list[list[FundingPayment]] = [[] for _ in range(table.bars)]
-    daily_rates = [[Fraction(0)] * len(table.symbols) for _ in range(table.bars)]
+    payments: list[list[FundingPayment]] = [[] for _ in range(table.bar_count)]
+    daily_rates = [[Fraction(0)] * len(table.symbols) for _ in range(table.bar_count)]
     for series in funding:
         if series.symbol not in table.symbols:
             continue
-        column, is_inside = table.symbols.index(series.symbol), rates_within(series, table.times_s)
-        times_s, usual_s = series.times_s[is_inside], series.usual_s
+        column, is_within = table.symbols.index(series.symbol), rates_within(series, table.times_s)
+        times_s, usual_interval_s = series.times_s[is_within], series.usual_interval_s
         bars = np.searchsorted(table.times_s, times_s, side="left").tolist()
         price_bars = (np.searchsorted(table.times_s, times_s, side="right") - 1).tolist()
-        for bar, price_bar, value in zip(
-            bars, price_bars, series.rates[is_inside].tolist(), strict=True
+        for bar, price_bar, rate_value in zip(
+            bars, price_bars, series.rates[is_within].tolist(), strict=True
         ):
-            rate = Fraction(str(value))
+            rate = Fraction(str(rate_value))
             payments[bar].append(FundingPayment(column, rate, price_bar))
-            daily_rates[bar][column] = rate * DAY_S / usual_s if usual_s else Fraction(0)
-        for bar in range(1, table.bars):
+            daily_rates[bar][column] = (
+                rate * DAY_S / usual_interval_s if usual_interval_s else Fraction(0)
+            )
+        for bar in range(1, table.bar_count):
             if not any(payment.column == column for payment in payments[bar]):
                 daily_rates[bar][column] = daily_rates[bar - 1][column]
     return tuple(map(tuple, payments)), tuple(map(tuple, daily_rates))
@@ -185,14 +187,14 @@ class FuturesBook:
         self.deposited_raw = 0
         self.fills: list[BookFill] = []
         self.liquidations: list[Liquidation] = []
-        self.unfilled: Counter[str] = Counter()
+        self.unfilled_counts: Counter[str] = Counter()
 
     def copy(self) -> FuturesBook:
         """Return an independent copy of the book."""
         book = FuturesBook(self.account, self.reserve_raw, self._venue)
         book.profit, book.deposited_raw = self.profit, self.deposited_raw
         book.fills, book.liquidations = [*self.fills], [*self.liquidations]
-        book.unfilled = self.unfilled.copy()
+        book.unfilled_counts = self.unfilled_counts.copy()
         return book
 
     @property
@@ -200,7 +202,7 @@ class FuturesBook:
         """Account value and reserve."""
         return margin.account_value_raw(self.account) + self.reserve_raw
 
-    def mark(self, markets: tuple[PerpMarket, ...]) -> None:
+    def mark_to_market(self, markets: tuple[PerpMarket, ...]) -> None:
         """Move all prices."""
         unrealised_before_raw = margin.unrealised_raw(self.account)
         self.account = replace(self.account, markets=markets)
@@ -241,17 +243,17 @@ class FuturesBook:
             self._add_profit(penalties_raw=penalty_raw)
             symbol = self.account.market(largest_position.market).symbol
             self.liquidations.append(Liquidation(bar, time_s, symbol, -size_raw, penalty_raw))
-        lost_raw = -margin.account_value_raw(self.account)
-        if lost_raw > 0 and not self.account.positions:
-            self._realise(lost_raw)
-            self._add_profit(insured_raw=lost_raw)
+        shortfall_raw = -margin.account_value_raw(self.account)
+        if shortfall_raw > 0 and not self.account.positions:
+            self._realise(shortfall_raw)
+            self._add_profit(insured_raw=shortfall_raw)
 
-    def fill(self, order: PerpOrder, bar: int, time_s: int, trigger: str) -> None:
+    def fill_order(self, order: PerpOrder, bar: int, time_s: int, trigger: str) -> None:
         """Fill an order at the mark less slippage and fee, or count it as unfilled if the venue
         would revert it.
         """
         if reason := self.revert_reason(order, time_s):
-            self.unfilled[reason] += 1
+            self.unfilled_counts[reason] += 1
             return
         size_raw = self._fillable_raw(order)
         market = self.account.market(order.market)
@@ -266,17 +268,17 @@ class FuturesBook:
         """Return the reason why the venue would revert an order; empty if it fills."""
         size_raw, market = self._fillable_raw(order), self.account.market(order.market)
         exchanged_raw, fee_raw = self.quote_and_fee_raw(market, size_raw)
-        quote_raw = exchanged_raw - fee_raw
+        net_quote_raw = exchanged_raw - fee_raw
         if not size_raw:
             return "the position is closed"
         if market.is_paused:
             return "the market is paused"
         if market.index_s != time_s:
             return "the market has no price"
-        if quote_raw < _bound_for_size(order, size_raw):
+        if net_quote_raw < _bound_for_size(order, size_raw):
             return "the price is beyond the order's bound"
-        account_after = margin.with_trade(self.account, order.market, size_raw, quote_raw)
-        if not order.is_reduce_only and margin.free_raw(account_after) < 0:
+        account_after = margin.with_trade(self.account, order.market, size_raw, net_quote_raw)
+        if not order.is_reduce_only and margin.free_margin_raw(account_after) < 0:
             return "not enough free margin"
         return ""
 
@@ -296,11 +298,11 @@ class FuturesBook:
         quote_raw = floor_int(-size_raw * perp_market.mark * Fraction(price_bps, BPS))
         return quote_raw, mul_div_up(abs(quote_raw), perp_market.fee_ppm, margin.PPM)
 
-    def _trade(self, market: str, size_raw: int, quote_raw: int, charge_raw: int) -> None:
+    def _trade(self, market: str, size_raw: int, quote_raw: int, charged_raw: int) -> None:
         perp_market, size_before_raw = self.account.market(market), self.account.size_raw(market)
         value_change_raw = margin.position_value_raw(perp_market, size_before_raw + size_raw)
         value_change_raw -= margin.position_value_raw(perp_market, size_before_raw)
-        self.account = margin.with_trade(self.account, market, size_raw, quote_raw - charge_raw)
+        self.account = margin.with_trade(self.account, market, size_raw, quote_raw - charged_raw)
         self._add_profit(slippage_raw=-value_change_raw - quote_raw)
 
     def _realise(self, raw: int) -> None:
@@ -358,10 +360,10 @@ def hedge_records(
     end.
     """
     records: list[HedgeRecord] = []
-    open_hedges: dict[str, tuple[int, HedgeRecord]] = {}
+    open_size_and_record: dict[str, tuple[int, HedgeRecord]] = {}
     for plan in sent_plans:
         for hedge in plan.hedges:
-            size_raw, record = open_hedges.get(hedge.token, (0, None))
+            size_raw, record = open_size_and_record.get(hedge.token, (0, None))
             if hedge.size_raw == size_raw:
                 continue
             fill, change_raw = plan.fill, hedge.size_raw - size_raw
@@ -374,12 +376,12 @@ def hedge_records(
             elif record.profit_raw is not None:
                 proceeds_raw = (fill.quote_raw - fill.fee_raw) * fill_share
                 record = replace(record, profit_raw=record.profit_raw + round(proceeds_raw))
-            open_hedges[hedge.token] = hedge.size_raw, record
+            open_size_and_record[hedge.token] = hedge.size_raw, record
             if not hedge.size_raw:
                 closed_s = hedge.at_s if fill is None else fill.time_s
                 records.append(replace(record, closed_s=closed_s, close_reason=plan.reason))
-                del open_hedges[hedge.token]
-    for size_raw, record in open_hedges.values():
+                del open_size_and_record[hedge.token]
+    for size_raw, record in open_size_and_record.values():
         market = next(
             perp_market for perp_market in account.markets if perp_market.symbol == record.symbol
         )

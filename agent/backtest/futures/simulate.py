@@ -55,8 +55,8 @@ class BookResult:
     """One book over the bars. `equity` is its value, reserve included, in whole coins, `leverage`
     its gross notional divided by account value, `utilisation` its initial margin divided by
     account value (both infinite for positions in an account without value), `funding` the funding
-    paid so far, in whole coins; all after the fills of each bar. `sizes` are by symbol; `unfilled`
-    counts the orders that were not filled, and `refused` the refused plans, by reason.
+    paid so far, in whole coins; all after the fills of each bar. `sizes` are by symbol; `unfilled_counts`
+    counts the orders that were not filled, and `refusals` the refused plans, by reason.
     """
 
     final_raw: int
@@ -69,14 +69,14 @@ class BookResult:
     sizes: tuple[tuple[str, int], ...]
     fills: tuple[BookFill, ...]
     liquidations: tuple[Liquidation, ...]
-    unfilled: tuple[tuple[str, int], ...]
-    refused: tuple[tuple[str, int], ...]
+    unfilled_counts: tuple[tuple[str, int], ...]
+    refusals: tuple[tuple[str, int], ...]
 
-    def bars_above(self, limit_bps: int) -> int:
+    def bars_above_leverage(self, limit_bps: int) -> int:
         """Return the number of bars that end above a leverage."""
         return int((self.leverage > limit_bps / BPS).sum())
 
-    def longest_above(self, limit_bps: int) -> int:
+    def longest_above_leverage(self, limit_bps: int) -> int:
         """Return the largest number of consecutive bars that end above a leverage."""
         longest = streak = 0
         for is_above in (self.leverage > limit_bps / BPS).tolist():
@@ -92,8 +92,8 @@ class FuturesResult:
     symbols: tuple[str, ...]
     times_s: tuple[int, ...]
     start_raw: int
-    agent: BookResult
-    held: BookResult
+    agent_book: BookResult
+    held_book: BookResult
     settings: FuturesSettings
     config_hash: str
     data_hash: str
@@ -105,26 +105,26 @@ class _HoldingBook:
 
     def __init__(self, book: FuturesBook, latency_bars: int) -> None:
         self.book, self._latency_bars = book, latency_bars
-        self._plan: FuturesPlan | None = None
+        self._due_plan: FuturesPlan | None = None
         self._due_bar = 0
         self.refused: Counter[str] = Counter()
 
     def fill_due(self, bar: int, time_s: int) -> None:
         """Fill the orders of the plan that is due."""
-        if self._plan is None or bar < self._due_bar:
+        if self._due_plan is None or bar < self._due_bar:
             return
-        plan, self._plan = self._plan, None
+        plan, self._due_plan = self._due_plan, None
         for order in plan.orders:
-            self.book.fill(order, bar, time_s, plan.trigger)
+            self.book.fill_order(order, bar, time_s, plan.trigger)
 
     def plan(self, bar: int, time_s: int, spot_value: Fraction, policy: FuturesPolicy) -> None:
         """Plan towards the targets of `policy` until the first orders are filled."""
-        if self._plan is not None or self.book.fills:
+        if self._due_plan is not None or self.book.fills:
             return
-        plan = plan_futures(self.book.account, policy, spot_value, time_s, 0)
-        self.refused.update(plan.refused)
-        if plan.orders:
-            self._plan, self._due_bar = plan, bar + 1 + self._latency_bars
+        futures_plan = plan_futures(self.book.account, policy, spot_value, time_s, 0)
+        self.refused.update(futures_plan.refused)
+        if futures_plan.orders:
+            self._due_plan, self._due_bar = futures_plan, bar + 1 + self._latency_bars
 
 
 def held_book(
@@ -137,8 +137,8 @@ def held_book(
     portfolio's values by bar, in quote base units (default: zero), `policies` the targets in effect
     by bar (default: those of the settings).
     """
-    holding_book = _HoldingBook(opened_book(path, settings), settings.latency_bars)
-    figures = np.empty((4, path.bars))
+    holding_book = _HoldingBook(initial_book(path, settings), settings.latency_bars)
+    figures = np.empty((4, path.bar_count))
     for bar, time_s in enumerate(path.times_s):
         settle_bar(holding_book.book, path, bar, markets_at(path, settings, bar))
         holding_book.fill_due(bar, time_s)
@@ -149,7 +149,7 @@ def held_book(
 
 
 def compare_with_held(
-    agent: BookResult,
+    agent_book: BookResult,
     path: FuturesPath,
     settings: FuturesSettings,
     spot_values: Sequence[Fraction],
@@ -163,7 +163,7 @@ def compare_with_held(
         path.symbols,
         path.times_s,
         settings.collateral_raw + settings.reserve_raw,
-        agent,
+        agent_book,
         held_book(path, settings, spot_values, policies),
         settings,
         settings_digest(settings, policies),
@@ -185,10 +185,10 @@ def policies_by_bar(
     current_policy = combined_policy(
         policy, {target.market: Fraction(0) for target in policy.targets}
     )
-    policies, later_weights = [], [*weights_by_bar]
+    policies, pending_weights = [], [*weights_by_bar]
     for bar in bars:
-        while later_weights and later_weights[0][0] <= bar:
-            current_policy = combined_policy(policy, later_weights.pop(0)[1])
+        while pending_weights and pending_weights[0][0] <= bar:
+            current_policy = combined_policy(policy, pending_weights.pop(0)[1])
         policies.append(current_policy)
     return tuple(policies)
 
@@ -197,9 +197,9 @@ def settle_bar(
     book: FuturesBook, path: FuturesPath, bar: int, markets: tuple[PerpMarket, ...]
 ) -> None:
     """Move a book's prices to a bar, pay the funding since the previous bar, and liquidate."""
-    book.mark(markets)
+    book.mark_to_market(markets)
     for payment in path.payments[bar]:
-        price = path.index[payment.price_bar][payment.column]
+        price = path.index_prices[payment.price_bar][payment.column]
         book.pay_funding(markets[payment.column].market, payment.rate, price)
     if bar not in path.paused_bars:
         book.liquidate(bar, path.times_s[bar])
@@ -228,8 +228,8 @@ def markets_at(
             tick=Fraction(1, QUOTE.unit),
             tiers=venue.tiers,
             fee_ppm=venue.fee_ppm,
-            mark=path.marks[bar][column],
-            index=path.index[bar][column],
+            mark=path.mark_prices[bar][column],
+            index=path.index_prices[bar][column],
             index_s=path.index_times_s[bar][column],
             funding_daily=path.daily_rates[bar][column],
             is_paused=bar in path.paused_bars,
@@ -242,19 +242,19 @@ def markets_at(
 
 def settings_digest(settings: FuturesSettings, policies: Sequence[FuturesPolicy] = ()) -> str:
     """Return the SHA-256 of the settings and of the targets by bar, without the seed."""
-    texts = (
+    hashed_texts = (
         codec.dumps(settings.policy),
         codec.dumps(settings.venue),
         f"{settings.collateral_raw} {settings.reserve_raw} {settings.latency_bars}",
         *map(codec.dumps, policies),
     )
-    return sha256("\n".join(texts).encode()).hexdigest()
+    return sha256("\n".join(hashed_texts).encode()).hexdigest()
 
 
 def path_digest(path: FuturesPath) -> str:
     """Return the SHA-256 of prices, funding and pauses."""
     header = (path.symbols, path.times_s, path.index_times_s, sorted(path.paused_bars))
-    prices = [[str(price) for price in row] for row in (*path.index, *path.marks)]
+    prices = [[str(price) for price in row] for row in (*path.index_prices, *path.mark_prices)]
     payment_rows = [
         (bar, payment.column, str(payment.rate), payment.price_bar)
         for bar, payments in enumerate(path.payments)
@@ -263,7 +263,7 @@ def path_digest(path: FuturesPath) -> str:
     return sha256(repr((header, prices, payment_rows)).encode()).hexdigest()
 
 
-def opened_book(
+def initial_book(
     path: FuturesPath,
     settings: FuturesSettings,
     settlement_raw: int = 1,
@@ -308,6 +308,6 @@ def book_result(
         ),
         tuple(book.fills),
         tuple(book.liquidations),
-        tuple(sorted(book.unfilled.items())),
+        tuple(sorted(book.unfilled_counts.items())),
         tuple(refused),
     )

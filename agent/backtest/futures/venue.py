@@ -27,8 +27,8 @@ from agent.backtest.futures.simulate import (
     FuturesSettings,
     book_figures,
     book_result,
+    initial_book,
     markets_at,
-    opened_book,
     settle_bar,
 )
 from agent.backtest.router import APPROVE_UNITS, TransactionReverted
@@ -92,7 +92,7 @@ class FuturesSetup:
         """Return the markets over the bars of a table."""
         if self.recorded_path is not None:
             return self.recorded_path
-        return futures_path(table.only([symbol for symbol, _ in self.assets]), self.rates)
+        return futures_path(table.select([symbol for symbol, _ in self.assets]), self.rates)
 
 
 def market_address(symbol: str) -> str:
@@ -163,7 +163,7 @@ class VenueEffects:
     balances: dict[str, int]
     allowance_raw: int
     book: FuturesBook
-    gas: int
+    gas_units: int
     transfers: tuple[Transfer, ...] = ()
     fills: tuple[PerpFill, ...] = ()
 
@@ -174,18 +174,18 @@ class SimulatedVenue:
     def __init__(self, setup: FuturesSetup, table: PriceTable, validity_s: int) -> None:
         self.setup, self.path = setup, setup.path(table)
         self._validity_s = validity_s
-        self._names_by_symbol = {
+        self._market_and_token_by_symbol = {
             symbol: (market_address(symbol), token) for symbol, token in setup.assets
         }
         settlement_raw = 10 ** (QUOTE.decimals - setup.collateral.decimals)
-        self.book: FuturesBook = opened_book(
-            self.path, setup.settings, settlement_raw, self._names_by_symbol
+        self.book: FuturesBook = initial_book(
+            self.path, setup.settings, settlement_raw, self._market_and_token_by_symbol
         )
         self.allowance_raw = 0
         self.bar = -1
         self.sent_plans: list[SentPlan] = []
-        self._started_plan = SentPlan()
-        self._figures = np.empty((4, self.path.bars))
+        self._noted_plan = SentPlan()
+        self._figures = np.empty((4, self.path.bar_count))
         self._realised_raw: list[int] = []
 
     def advance_to(self, bar: int) -> None:
@@ -193,12 +193,14 @@ class SimulatedVenue:
         liquidations.
         """
         while self.bar < bar:
-            self.record()
+            self.record_figures()
             self.bar += 1
-            markets = markets_at(self.path, self.setup.settings, self.bar, self._names_by_symbol)
+            markets = markets_at(
+                self.path, self.setup.settings, self.bar, self._market_and_token_by_symbol
+            )
             settle_bar(self.book, self.path, self.bar, markets)
 
-    def record(self) -> None:
+    def record_figures(self) -> None:
         """Record the figures at the end of this bar."""
         if self.bar >= 0:
             self._figures[:, self.bar] = book_figures(self.book)
@@ -211,17 +213,17 @@ class SimulatedVenue:
         return bool(self.sent_plans) and any(hedge.size_raw for hedge in self.sent_plans[-1].hedges)
 
     @property
-    def symbols(self) -> dict[str, str]:
+    def symbol_by_market(self) -> dict[str, str]:
         """Symbols by market."""
-        return {market: symbol for symbol, (market, _) in self._names_by_symbol.items()}
+        return {market: symbol for symbol, (market, _) in self._market_and_token_by_symbol.items()}
 
-    def value(self, numeraire: Token) -> Value:
+    def account_value(self, numeraire: Token) -> Value:
         """Return the account value in base units of the numeraire, at one quote coin per numeraire
         coin.
         """
         return account_value_raw(self.book.account) * Fraction(numeraire.unit, QUOTE.unit)
 
-    def values(self) -> Floats:
+    def account_values(self) -> Floats:
         """Return the account value at the end of each bar, in whole coins."""
         values: Floats = self._figures[0]
         return values
@@ -243,7 +245,7 @@ class SimulatedVenue:
 
     def note_plan(self, plan: FuturesPlan, reason: str) -> None:
         """Record a plan before its first action is sent."""
-        self._started_plan = SentPlan(plan.trigger, reason, plan.hedges)
+        self._noted_plan = SentPlan(plan.trigger, reason, plan.hedges)
 
     # ports.futures.PerpVenue
     def read(self, snapshot: Snapshot) -> Snapshot:
@@ -265,7 +267,7 @@ class SimulatedVenue:
         """See PerpVenue. Orders are transactions on the chain."""
         return intent.receipt
 
-    def rules(self) -> FuturesRules:
+    def signing_rules(self) -> FuturesRules:
         """Return the signer's rules for the venue."""
         policy = self.setup.policy
         return FuturesRules(
@@ -275,14 +277,14 @@ class SimulatedVenue:
             policy.collateral,
             WALLET,
             None,
-            tuple(address for address, _ in self._names_by_symbol.values()),
+            tuple(address for address, _ in self._market_and_token_by_symbol.values()),
             policy.limits.max_leverage_bps,
             policy.limits.slippage_bps,
             policy.limits.emergency_slippage_bps,
             policy.limits.index_age_s,
         )
 
-    def call_of(self, tx: UnsignedTx) -> FuturesCall | Approve | None:
+    def decode_call(self, tx: UnsignedTx) -> FuturesCall | Approve | None:
         """Return the decoded call of a transaction to the venue or of an approval for its vault;
         None for any other transaction.
         """
@@ -298,25 +300,25 @@ class SimulatedVenue:
         self, call: FuturesCall | Approve, balances: Mapping[str, int], now_s: int
     ) -> VenueEffects:
         """Return the effects of a call at this bar. Raises TransactionReverted."""
-        book, balances_after = self.book.copy(), dict(balances)
+        book, new_balances = self.book.copy(), dict(balances)
         match call:
-            case Approve(raw=raw):
-                return VenueEffects(balances_after, raw, book, APPROVE_UNITS)
-            case MarginTransfer(token=token, raw=raw, is_deposit=True):
-                if min(balances_after.get(token, 0), self.allowance_raw) < raw:
+            case Approve(raw=amount_raw):
+                return VenueEffects(new_balances, amount_raw, book, APPROVE_UNITS)
+            case MarginTransfer(token=token, raw=amount_raw, is_deposit=True):
+                if min(new_balances.get(token, 0), self.allowance_raw) < amount_raw:
                     raise TransactionReverted("STF")
-                balances_after[token] -= raw
-                book.deposit(raw, from_wallet=True)
-                transfers = (Transfer(token, WALLET, VAULT, raw),)
+                new_balances[token] -= amount_raw
+                book.deposit(amount_raw, from_wallet=True)
+                transfers = (Transfer(token, WALLET, VAULT, amount_raw),)
                 return VenueEffects(
-                    balances_after, self.allowance_raw - raw, book, DEPOSIT_GAS, transfers
+                    new_balances, self.allowance_raw - amount_raw, book, DEPOSIT_GAS, transfers
                 )
             case OpenPosition():
                 if now_s > call.deadline_s:
                     raise TransactionReverted("Transaction too old")
                 fill = self._fill_order(book, call, now_s)
                 return VenueEffects(
-                    balances_after, self.allowance_raw, book, ORDER_GAS, fills=(fill,)
+                    new_balances, self.allowance_raw, book, ORDER_GAS, fills=(fill,)
                 )
             case unsupported:
                 raise TransactionReverted(f"{type(unsupported).__name__} is not simulated")
@@ -325,7 +327,7 @@ class SimulatedVenue:
         """Apply the effects of a transaction."""
         self.book, self.allowance_raw = effects.book, effects.allowance_raw
         fill = self.book.fills[-1] if effects.fills else None
-        self.sent_plans.append(replace(self._started_plan, fill=fill))
+        self.sent_plans.append(replace(self._noted_plan, fill=fill))
 
     def _fill_order(self, book: FuturesBook, call: OpenPosition, now_s: int) -> PerpFill:
         position_raw = book.account.size_raw(call.market)
@@ -337,7 +339,7 @@ class SimulatedVenue:
         if reason := "the market is paused" if is_paused else book.revert_reason(order, now_s):
             raise TransactionReverted(reason)
         realised_before_raw = book.account.realised_raw
-        book.fill(order, self.bar, now_s, self._started_plan.trigger)
+        book.fill_order(order, self.bar, now_s, self._noted_plan.trigger)
         fill = book.fills[-1]
         return PerpFill(
             CLEARING_HOUSE,

@@ -53,7 +53,7 @@ def costs_section(analysis: BacktestAnalysis) -> ReportSection:
     drawn_indices = np.unique(
         np.linspace(0, len(rebalances) - 1, min(len(rebalances), MAX_CHART_POINTS)).astype(np.int64)
     )
-    x = [
+    times_ms = [
         int(result.times_s[0]) * 1_000,
         *(rebalances[index].time_s * 1_000 for index in drawn_indices.tolist()),
         int(result.times_s[-1]) * 1_000,
@@ -61,13 +61,13 @@ def costs_section(analysis: BacktestAnalysis) -> ReportSection:
     traces: list[PlotlyDict] = []
     for kind, colour in COST_KIND_COLOURS:
         cumulative = np.cumsum([float(getattr(record, kind)) / scale for record in rebalances])
-        y = [
+        cumulative_costs = [
             0.0,
             *(float(f"{cumulative[index]:.6g}") for index in drawn_indices),
             float(f"{cumulative[-1]:.6g}"),
         ]
-        traces.append(_stacked_trace(x, y, kind, colour))
-    gas_text = "" if result.gas_counted else " Gas is not counted: it had no price."
+        traces.append(_stacked_trace(times_ms, cumulative_costs, kind, colour))
+    gas_text = "" if result.is_gas_counted else " Gas is not counted: it had no price."
     chart = time_chart(traces, result.numeraire) | {
         "title": f"Cumulative costs, in {result.numeraire}",
         "says": "Cumulative fees, impact and gas, stacked",
@@ -105,7 +105,7 @@ def _cost_table(analysis: BacktestAnalysis) -> ReportTable:
     sums_by_kind = (*sums_by_kind, ("all", sum((value for _, value in sums_by_kind), Fraction(0))))
     rows = []
     for kind, value in sums_by_kind:
-        if kind == "gas" and not result.gas_counted:
+        if kind == "gas" and not result.is_gas_counted:
             rows.append((kind, "not counted", DASH, DASH, DASH))
             continue
         share = float(value / result.start_value) if result.start_value else float("nan")
@@ -129,10 +129,13 @@ def turnover_section(analysis: BacktestAnalysis) -> ReportSection:
     result = analysis.result
     if not result.rebalances:
         return ReportSection("Turnover", ("No trades, no turnover.",))
-    starts_s, period = _period_starts(result)
-    turnovers, counts = np.zeros(len(starts_s)), np.zeros(len(starts_s), dtype=np.int64)
+    period_starts_s, period = _period_starts(result)
+    turnovers, counts = (
+        np.zeros(len(period_starts_s)),
+        np.zeros(len(period_starts_s), dtype=np.int64),
+    )
     scale = 10.0**result.decimals
-    start_times_s = np.array(starts_s)
+    start_times_s = np.array(period_starts_s)
     for rebalance in result.rebalances:
         period_index = int(np.searchsorted(start_times_s, rebalance.time_s, side="right")) - 1
         turnovers[period_index] += (
@@ -140,7 +143,7 @@ def turnover_section(analysis: BacktestAnalysis) -> ReportSection:
         )
         counts[period_index] += rebalance.succeeded
     trace = bar_trace(
-        [start_s * 1_000 for start_s in starts_s],
+        [start_s * 1_000 for start_s in period_starts_s],
         [float(f"{turnover:.5g}") for turnover in turnovers],
         "turnover",
         "--c1",
@@ -276,7 +279,7 @@ def _outside_part(result: SimulationResult, outside_premium: float) -> tuple[str
     """
     gas_text = "gas money is held outside the portfolio and earns none of its returns"
     flows_text = "deposits and withdrawals changed the weights of buy and hold"
-    if not result.flows:
+    if not result.transfers:
         return "gas money", outside_premium, gas_text
     if not result.gas:
         return "flows", outside_premium, flows_text
@@ -286,12 +289,13 @@ def _outside_part(result: SimulationResult, outside_premium: float) -> tuple[str
 def taxes_section(analysis: BacktestAnalysis) -> ReportSection | None:
     """Return the section on realised gains of each calendar year."""
     result = analysis.result
-    if not result.taxes:
+    if not result.yearly_gains:
         return None
     rows = tuple(
-        (str(gain.year), format_money(gain.realised, result.decimals)) for gain in result.taxes
+        (str(gain.year), format_money(gain.realised, result.decimals))
+        for gain in result.yearly_gains
     )
-    total = sum((tax.realised for tax in result.taxes), Fraction(0))
+    total = sum((tax.realised for tax in result.yearly_gains), Fraction(0))
     paragraphs = (
         (
             f"Realised gains less losses of each calendar year (UTC), by {result.lot_rule}, in"
@@ -303,13 +307,13 @@ def taxes_section(analysis: BacktestAnalysis) -> ReportSection | None:
         (*rows, ("all", format_money(total, result.decimals))),
     )
     tables = [table]
-    if result.futures_taxes:
+    if result.futures_yearly_gains:
         tables.append(
             ReportTable(
                 ("year", f"futures, less funding ({result.numeraire})"),
                 tuple(
                     (str(futures_tax.year), format_money(futures_tax.realised, result.decimals))
-                    for futures_tax in result.futures_taxes
+                    for futures_tax in result.futures_yearly_gains
                 ),
                 "Apart from the gains above and from year_limit",
             )
@@ -321,7 +325,7 @@ def run_log_section(analysis: BacktestAnalysis) -> ReportSection:
     """Return the section on bars evaluated, and reasons why the agent did not act."""
     result = analysis.result
     paragraphs = [
-        f"{pluralize(result.bars, 'bar')}, {result.evaluated_bars:,} of them evaluated by a full step;"
+        f"{pluralize(result.bar_count, 'bar')}, {result.evaluated_bars:,} of them evaluated by a full step;"
         " no trigger could fire at the others."
     ]
     if result.halted_bars:
@@ -334,8 +338,8 @@ def run_log_section(analysis: BacktestAnalysis) -> ReportSection:
     if reverted_count:
         paragraphs.append(f"{pluralize(reverted_count, 'swap')} reverted and only paid gas.")
     tables = [
-        _count_table("Plans refused, by reason", result.refused),
-        _count_table("Held although a trade was due, by setting", result.held_back),
+        _count_table("Plans refused, by reason", result.refusals),
+        _count_table("Held although a trade was due, by setting", result.holds_by_setting),
     ]
     notes = tuple((note,) for note in result.notes)
     if notes:
@@ -420,10 +424,10 @@ def backtest_page(result: SimulationResult) -> ReportPage:
     return ReportPage(
         title=_title(result),
         kind=f"Backtest, {format_date_range(int(result.times_s[0]), int(result.times_s[-1]))}",
-        facts=_facts(analysis),
+        facts=_headline_facts(analysis),
         sections=tuple(section for section in sections if section is not None),
         summary=_summary(analysis),
-        origin=_origin(result),
+        origin=_provenance_facts(result),
     )
 
 
@@ -450,7 +454,7 @@ def _summary(analysis: BacktestAnalysis) -> tuple[str, ...]:
     )
     if not rebalance_count:
         reason = "no trigger fired"
-        if result.refused or result.halted_bars or result.held_back:
+        if result.refusals or result.halted_bars or result.holds_by_setting:
             reason = "the reasons are listed below"
         result_text = (
             f"In {_span_text(result)} it never rebalanced: {reason}. It ended at {end_text}, buy and hold at"
@@ -472,7 +476,7 @@ def _summary(analysis: BacktestAnalysis) -> tuple[str, ...]:
         )
     sentences = [result_text]
     if rebalance_count:
-        gas_text = "" if result.gas_counted else ", gas not counted"
+        gas_text = "" if result.is_gas_counted else ", gas not counted"
         sentences.append(
             f"In {_span_text(result)} it traded {pluralize(rebalance_count, 'time')}, with a turnover of"
             f" {format_ratio(float(result.turnover))} portfolios and costs of"
@@ -480,7 +484,7 @@ def _summary(analysis: BacktestAnalysis) -> tuple[str, ...]:
             f" drawdown was {format_percent(-_max_drawdown(analysis))}, that of buy and hold"
             f" {format_percent(-_max_drawdown(analysis, of_holding=True))}."
         )
-    if result.flows:
+    if result.transfers:
         sentences.append(
             "Both include deposits and withdrawals; the excess return is time-weighted."
         )
@@ -501,17 +505,17 @@ def _confidence_text(analysis: BacktestAnalysis) -> str:
     """Describe the 95 % interval of the mean yearly difference to buy and hold (normal
     distribution, independent samples).
     """
-    mean_excess, error = analysis.risk.mean_excess, analysis.risk.mean_excess_error
+    mean_excess, standard_error = analysis.risk.mean_excess, analysis.risk.mean_excess_error
     if len(analysis.growth.returns) < MIN_SAMPLES_FOR_INTERVAL or not (
-        math.isfinite(mean_excess) and error > 0
+        math.isfinite(mean_excess) and standard_error > 0
     ):
         return "This is one short history; it does not predict the future."
     low, high = (
-        format_percent(mean_excess + sign * NORMAL_95_QUANTILE * error, 1, signed=True)
+        format_percent(mean_excess + sign * NORMAL_95_QUANTILE * standard_error, 1, signed=True)
         for sign in (-1, 1)
     )
     verdict = "more than chance alone would explain, in this one history"
-    if abs(mean_excess) <= NORMAL_95_QUANTILE * error:
+    if abs(mean_excess) <= NORMAL_95_QUANTILE * standard_error:
         verdict = "chance alone could explain it"
     comparison = "faster" if mean_excess > 0 else "slower"
     return (
@@ -526,7 +530,7 @@ def _max_drawdown(analysis: BacktestAnalysis, of_holding: bool = False) -> float
     return float(drawdown_series(index).min())
 
 
-def _facts(analysis: BacktestAnalysis) -> tuple[ReportFact, ...]:
+def _headline_facts(analysis: BacktestAnalysis) -> tuple[ReportFact, ...]:
     result, excess = analysis.result, excess_return(analysis)
     rebalance_count, costs = (
         sum(rebalance.succeeded for rebalance in result.rebalances),
@@ -537,7 +541,7 @@ def _facts(analysis: BacktestAnalysis) -> tuple[ReportFact, ...]:
     cost_text = DASH
     if costs:
         cost_text = f"of the start: {format_money(costs, result.decimals)} {result.numeraire}"
-        if not result.gas_counted:
+        if not result.is_gas_counted:
             cost_text += ", without gas"
     growth_text = (
         f"{format_percent(total_growth, signed=True)} from"
@@ -577,18 +581,18 @@ def _facts(analysis: BacktestAnalysis) -> tuple[ReportFact, ...]:
     )
 
 
-def _origin(result: SimulationResult) -> tuple[ReportFact, ...]:
+def _provenance_facts(result: SimulationResult) -> tuple[ReportFact, ...]:
     parameter_texts = {
         name: value for name, value in result.parameters if value not in OMITTED_VALUES
     }
     # longer lists are shown by their hash
-    flows = result.flows if len(result.flows) <= MAX_SHOWN_FLOWS else ()
+    flows = result.transfers if len(result.transfers) <= MAX_SHOWN_FLOWS else ()
     if flows:
         parameter_texts.pop("flows", None)
-    start_targets = result.targets[0] if len(result.targets) else result.weights[0]
+    first_targets = result.targets[0] if len(result.targets) else result.weights[0]
     targets = ", ".join(
         f"{symbol} {format_percent(float(share), 2)}"
-        for symbol, share in zip(result.symbols, start_targets, strict=True)
+        for symbol, share in zip(result.symbols, first_targets, strict=True)
     )
     policy_facts, seed_facts, funding_facts = (
         list[ReportFact](),

@@ -36,15 +36,21 @@ CHART_PX = 280
 
 def futures_page(result: FuturesResult) -> ReportPage:
     """Return the page of a futures book alone."""
-    agent, held = result.agent, result.held
+    agent_book, held_book = result.agent_book, result.held_book
     symbol_names = " and ".join(short_name(symbol) for symbol in result.symbols)
     return ReportPage(
         title=f"Futures on {symbol_names}",
         kind=f"Backtest, {format_date_range(result.times_s[0], result.times_s[-1])}",
         facts=(
-            ReportFact("Final value", _money(agent.final_raw), f"held: {_money(held.final_raw)}"),
-            ReportFact("Funding paid", _money(agent.profit.funding_raw)),
-            ReportFact("Liquidations", str(len(agent.liquidations)), _held_liquidations_text(held)),
+            ReportFact(
+                "Final value", _money(agent_book.final_raw), f"held: {_money(held_book.final_raw)}"
+            ),
+            ReportFact("Funding paid", _money(agent_book.profit.funding_raw)),
+            ReportFact(
+                "Liquidations",
+                str(len(agent_book.liquidations)),
+                _held_liquidations_text(held_book),
+            ),
         ),
         sections=(futures_section(result),),
         summary=(_summary(result),),
@@ -60,24 +66,28 @@ def futures_page(result: FuturesResult) -> ReportPage:
 def futures_section(result: FuturesResult) -> ReportSection:
     """Return charts of the book and the held book, and the profit of both by source."""
     limits = result.settings.policy.limits
-    agent, held = result.agent, result.held
-    columns = [
+    agent_book, held_book = result.agent_book, result.held_book
+    chart_columns = [
         _without_infinities(path)
-        for book in (agent, held)
+        for book in (agent_book, held_book)
         for path in (book.equity, book.leverage, book.utilisation, book.funding)
     ]
-    chart_rows = downsample_indices(columns)
-    x = to_milliseconds(np.asarray(result.times_s, dtype=np.int64), chart_rows)
+    chart_rows = downsample_indices(chart_columns)
+    times_ms = to_milliseconds(np.asarray(result.times_s, dtype=np.int64), chart_rows)
 
     def chart(
         title: str, agent_path: Floats, held_path: Floats, number_format: str, limit: float = 0
     ) -> PlotlyDict:
         traces = [
             line_trace(
-                x, _points(held_path, chart_rows), "held", "--c2", number_format=number_format
+                times_ms,
+                _points(held_path, chart_rows),
+                "held",
+                "--c2",
+                number_format=number_format,
             ),
             line_trace(
-                x,
+                times_ms,
                 _points(agent_path, chart_rows),
                 "agent",
                 "--c1",
@@ -86,7 +96,7 @@ def futures_section(result: FuturesResult) -> ReportSection:
             ),
         ]
         if limit:
-            end_times = [x[0], x[-1]]
+            end_times = [times_ms[0], times_ms[-1]]
             traces.append(
                 line_trace(
                     end_times,
@@ -105,22 +115,22 @@ def futures_section(result: FuturesResult) -> ReportSection:
         }
 
     charts = (
-        chart("Value of the futures book", agent.equity, held.equity, COINS_FORMAT),
+        chart("Value of the futures book", agent_book.equity, held_book.equity, COINS_FORMAT),
         chart(
             "Leverage",
-            agent.leverage,
-            held.leverage,
+            agent_book.leverage,
+            held_book.leverage,
             MULTIPLE_FORMAT,
             limits.max_leverage_bps / BPS,
         ),
         chart(
             "Margin in use",
-            agent.utilisation,
-            held.utilisation,
+            agent_book.utilisation,
+            held_book.utilisation,
             PERCENT,
             limits.max_utilisation_bps / BPS,
         ),
-        chart("Funding paid so far", agent.funding, held.funding, COINS_FORMAT),
+        chart("Funding paid so far", agent_book.funding, held_book.funding, COINS_FORMAT),
     )
     paragraphs = (
         _summary(result),
@@ -153,7 +163,7 @@ def _hedge_table(result: FuturesResult) -> ReportTable:
 
 
 def _profit_table(result: FuturesResult) -> ReportTable:
-    books = (result.agent, result.held)
+    books = (result.agent_book, result.held_book)
     rows: list[tuple[str, ...]] = [
         ("start value", *(_money(result.start_raw) for _ in books)),
         *(
@@ -171,8 +181,11 @@ def _profit_table(result: FuturesResult) -> ReportTable:
     ]
     limit_bps = result.settings.policy.limits.max_leverage_bps
     rows += [
-        ("bars above the leverage limit", *(str(book.bars_above(limit_bps)) for book in books)),
-        ("consecutive", *(str(book.longest_above(limit_bps)) for book in books)),
+        (
+            "bars above the leverage limit",
+            *(str(book.bars_above_leverage(limit_bps)) for book in books),
+        ),
+        ("consecutive", *(str(book.longest_above_leverage(limit_bps)) for book in books)),
         ("orders filled", *(str(len(book.fills)) for book in books)),
         ("liquidations", *(str(len(book.liquidations)) for book in books)),
     ]
@@ -180,17 +193,17 @@ def _profit_table(result: FuturesResult) -> ReportTable:
 
 
 def _summary(result: FuturesResult) -> str:
-    agent, held = result.agent, result.held
+    agent_book, held_book = result.agent_book, result.held_book
     leverage_limit = result.settings.policy.limits.max_leverage_bps / BPS
-    growth = agent.final_raw / result.start_raw - 1
+    growth = agent_book.final_raw / result.start_raw - 1
     return (
-        f"The futures book ends at {_money(agent.final_raw)} {QUOTE.symbol}"
+        f"The futures book ends at {_money(agent_book.final_raw)} {QUOTE.symbol}"
         f" ({format_percent(growth, signed=True)}); held without the agent, at"
-        f" {_money(held.final_raw)}. The agent's book is"
+        f" {_money(held_book.final_raw)}. The agent's book is"
         f" above its limit of {leverage_limit:g}x for at most"
-        f" {pluralize(agent.longest_above(result.settings.policy.limits.max_leverage_bps), 'bar')}"
-        f" in a row, and liquidated {pluralize(len(agent.liquidations), 'time')};"
-        f" {_held_liquidations_text(held)}."
+        f" {pluralize(agent_book.longest_above_leverage(result.settings.policy.limits.max_leverage_bps), 'bar')}"
+        f" in a row, and liquidated {pluralize(len(agent_book.liquidations), 'time')};"
+        f" {_held_liquidations_text(held_book)}."
     )
 
 

@@ -140,16 +140,16 @@ def report_document(page: ReportPage) -> dict[str, Any]:
                 "figures": [to_plain_data(figure) for figure in section.figures],
                 "tables": [
                     {
-                        "caption": t.caption,
-                        "header": list(t.header),
-                        "rows": [list(row) for row in t.rows],
+                        "caption": table.caption,
+                        "header": list(table.header),
+                        "rows": [list(row) for row in table.rows],
                     }
-                    for t in section.tables
+                    for table in section.tables
                 ],
             }
             for section in page.sections
         ],
-        "origin": [origin._asdict() for origin in page.origin],
+        "origin": [origin_fact._asdict() for origin_fact in page.origin],
     }
 
 
@@ -158,11 +158,11 @@ def to_plain_data(value: Any) -> Any:
     and infinity.
     """
     if isinstance(value, Mapping):
-        return {str(key): to_plain_data(item) for key, item in value.items()}
+        return {str(key): to_plain_data(element) for key, element in value.items()}
     if hasattr(value, "tolist"):
         return to_plain_data(value.tolist())
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [to_plain_data(item) for item in value]
+        return [to_plain_data(element) for element in value]
     if isinstance(value, float):
         if not math.isfinite(value):
             return None
@@ -176,11 +176,11 @@ def escape_for_plotly(value: Any, key: str = "") -> Any:
     """Escape all text for Plotly, which interprets a few HTML tags and entities."""
     if isinstance(value, dict):
         return {
-            printable_text(item_key): escape_for_plotly(item, item_key)
-            for item_key, item in value.items()
+            printable_text(element_key): escape_for_plotly(element, element_key)
+            for element_key, element in value.items()
         }
     if isinstance(value, list):
-        return [escape_for_plotly(item, key) for item in value]
+        return [escape_for_plotly(element, key) for element in value]
     if not isinstance(value, str):
         return value
     if key not in TEMPLATE_KEYS:
@@ -263,14 +263,14 @@ def _figures_json(figures: list[Figure]) -> str:
     """
     index_by_list: dict[str, int] = {}
 
-    def share_long_lists(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: share_long_lists(item) for key, item in value.items()}
-        if isinstance(value, list):
-            if len(value) < MIN_SHARED_LENGTH:
-                return [share_long_lists(item) for item in value]
-            return {"list": index_by_list.setdefault(_json(value), len(index_by_list))}
-        return value
+    def share_long_lists(plain_value: Any) -> Any:
+        if isinstance(plain_value, dict):
+            return {key: share_long_lists(element) for key, element in plain_value.items()}
+        if isinstance(plain_value, list):
+            if len(plain_value) < MIN_SHARED_LENGTH:
+                return [share_long_lists(element) for element in plain_value]
+            return {"list": index_by_list.setdefault(_json(plain_value), len(index_by_list))}
+        return plain_value
 
     plain_figures = [
         share_long_lists(
@@ -290,8 +290,8 @@ def _json(value: Any) -> str:
 
 def _layout(figure: Figure) -> dict[str, Any]:
     return {
-        key: item
-        for key, item in figure.get("layout", {}).items()
+        key: setting
+        for key, setting in figure.get("layout", {}).items()
         if key not in ("title", "height", "width", "images")
     }
 
@@ -302,7 +302,9 @@ def _chart_frame(number: int, figure: Figure) -> ChartFrame:
     if isinstance(title, dict):
         title = title.get("text", "")
     title = str(figure.get("title") or title)
-    label_parts = [part.rstrip(".") for part in (title, str(figure.get("says", ""))) if part]
+    label_parts = [
+        label_part.rstrip(".") for label_part in (title, str(figure.get("says", ""))) if label_part
+    ]
     height_px = int(figure.get("height") or layout.get("height") or DEFAULT_HEIGHT_PX)
     return ChartFrame(
         number, title, ". ".join(label_parts) or "Chart", height_px, bool(figure.get("small"))

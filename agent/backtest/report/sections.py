@@ -70,9 +70,10 @@ class BacktestAnalysis:
     @property
     def ranked_columns(self) -> list[int]:
         """Return columns by mean weight, largest first."""
-        mean = np.nanmean(self.result.weights, axis=0)
+        mean_weights = np.nanmean(self.result.weights, axis=0)
         return sorted(
-            range(len(self.result.symbols)), key=lambda column: (-float(mean[column]), column)
+            range(len(self.result.symbols)),
+            key=lambda column: (-float(mean_weights[column]), column),
         )
 
 
@@ -80,8 +81,8 @@ def value_section(analysis: BacktestAnalysis) -> ReportSection:
     """Return the section on value against buy and hold, the calendar rule and single assets, and on
     excess return against buy and hold.
     """
-    result, index, hold = analysis.result, analysis.growth.index, analysis.growth.hold_index
-    first_targets = _first_targets(result)
+    result, index, hold_index = analysis.result, analysis.growth.index, analysis.growth.hold_index
+    first_targets = _first_target_shares(result)
     single_columns = [
         column for column in analysis.ranked_columns if _has_price_moves(result, column)
     ][:MAX_SINGLE_ASSETS]
@@ -93,13 +94,15 @@ def value_section(analysis: BacktestAnalysis) -> ReportSection:
         with_owner_transfers(result.prices[:, column] / result.prices[0, column], result)
         for column in single_columns
     ]
-    chart_rows = downsample_indices([result.equity, result.hold, calendar_values, *single_values])
-    x = to_milliseconds(result.times_s, chart_rows)
+    chart_rows = downsample_indices(
+        [result.equity, result.hold_equity, calendar_values, *single_values]
+    )
+    times_ms = to_milliseconds(result.times_s, chart_rows)
     number_format = ",.2f" if float(np.nanmax(result.equity)) < 100 else ",.0f"
     lines = [
         *(
             line_trace(
-                x,
+                times_ms,
                 values_at(path, chart_rows),
                 f"{short_name(result.symbols[column])} alone",
                 colour,
@@ -111,7 +114,7 @@ def value_section(analysis: BacktestAnalysis) -> ReportSection:
             )
         ),
         line_trace(
-            x,
+            times_ms,
             values_at(calendar_values, chart_rows),
             "every 30 days, without costs",
             "--c3",
@@ -120,7 +123,7 @@ def value_section(analysis: BacktestAnalysis) -> ReportSection:
         )
         | {"legendrank": 30},
         line_trace(
-            x,
+            times_ms,
             values_at(result.equity, chart_rows),
             "rebalanced",
             "--c1",
@@ -129,8 +132,8 @@ def value_section(analysis: BacktestAnalysis) -> ReportSection:
         )
         | {"legendrank": 10},
         line_trace(
-            x,
-            values_at(result.hold, chart_rows),
+            times_ms,
+            values_at(result.hold_equity, chart_rows),
             "held",
             "--c8",
             dash="dash",
@@ -145,7 +148,7 @@ def value_section(analysis: BacktestAnalysis) -> ReportSection:
         ),
         "height": 400,
     }
-    excess = index / hold - 1
+    excess = index / hold_index - 1
     excess_rows = downsample_indices([excess])
     excess_chart = time_chart(
         [
@@ -171,13 +174,13 @@ def value_section(analysis: BacktestAnalysis) -> ReportSection:
     if not float(np.nanmax(np.abs(excess), initial=0.0)) >= MIN_EXCESS_RANGE:
         excess_chart["layout"]["yaxis"]["range"] = [-MIN_EXCESS_RANGE, MIN_EXCESS_RANGE]
     excess_chart["layout"]["showlegend"] = False
-    gas_text = "gas included" if result.gas_counted else "except gas, which had no price"
+    gas_text = "gas included" if result.is_gas_counted else "except gas, which had no price"
     paragraphs = [
         f"Held keeps the initial holdings. Rebalanced is net of all costs, {gas_text}.",
         f"The dotted line is rebalanced to the initial targets every {CALENDAR_INTERVAL_S // DAY_S} days"
         " without costs, which no real rule achieves.",
     ]
-    if result.flows:
+    if result.transfers:
         paragraphs.append(
             "Deposits and withdrawals are in every line, but not in the excess return."
         )
@@ -213,13 +216,13 @@ def weights_section(analysis: BacktestAnalysis) -> ReportSection:
                 number_format=PERCENT,
             )
         )
-        low = float(np.nanmin(result.weights[:, column]))
-        high = float(np.nanmax(result.weights[:, column]))
+        lowest = float(np.nanmin(result.weights[:, column]))
+        highest = float(np.nanmax(result.weights[:, column]))
         figures.append(
-            time_chart(lines, "", ".0%" if high - low > 0.04 else PERCENT)
+            time_chart(lines, "", ".0%" if highest - lowest > 0.04 else PERCENT)
             | {
                 "title": short_name(result.symbols[column]),
-                "says": f"Weight between {format_percent(low)} and {format_percent(high)}",
+                "says": f"Weight between {format_percent(lowest)} and {format_percent(highest)}",
                 "small": True,
                 "height": PANEL_PX,
             }
@@ -257,12 +260,16 @@ def _weight_row(result: SimulationResult, column: int) -> tuple[str, ...]:
 
 def drawdown_section(analysis: BacktestAnalysis) -> ReportSection:
     """Return the drawdown of both portfolios."""
-    result, rebalanced = analysis.result, drawdown_series(analysis.growth.index)
-    hold = drawdown_series(analysis.growth.hold_index)
-    chart_rows = downsample_indices([rebalanced, hold])
-    x = to_milliseconds(result.times_s, chart_rows)
+    result, rebalanced_drawdowns = analysis.result, drawdown_series(analysis.growth.index)
+    hold_drawdowns = drawdown_series(analysis.growth.hold_index)
+    chart_rows = downsample_indices([rebalanced_drawdowns, hold_drawdowns])
+    times_ms = to_milliseconds(result.times_s, chart_rows)
     drawdown_line = line_trace(
-        x, values_at(rebalanced, chart_rows, 4), "rebalanced", "--c1", number_format=PERCENT
+        times_ms,
+        values_at(rebalanced_drawdowns, chart_rows, 4),
+        "rebalanced",
+        "--c1",
+        number_format=PERCENT,
     ) | {
         "fill": "tozeroy",
         "fillcolor": "var(--c1)/0.14",
@@ -271,8 +278,8 @@ def drawdown_section(analysis: BacktestAnalysis) -> ReportSection:
         [
             drawdown_line,
             line_trace(
-                x,
-                values_at(hold, chart_rows, 4),
+                times_ms,
+                values_at(hold_drawdowns, chart_rows, 4),
                 "held",
                 "--c8",
                 dash="dash",
@@ -284,8 +291,8 @@ def drawdown_section(analysis: BacktestAnalysis) -> ReportSection:
     ) | {
         "title": "Drawdown",
         "says": (
-            f"Zero is a new high; the maximum drawdown is {format_percent(float(rebalanced.min()))}, held"
-            f" {format_percent(float(hold.min()))}"
+            f"Zero is a new high; the maximum drawdown is {format_percent(float(rebalanced_drawdowns.min()))}, held"
+            f" {format_percent(float(hold_drawdowns.min()))}"
         ),
         "height": 260,
     }
@@ -296,7 +303,7 @@ def drawdown_section(analysis: BacktestAnalysis) -> ReportSection:
             format_day(int(result.times_s[int(path.argmin())])),
             _longest_drawdown_text(path, result),
         )
-        for name, path in (("rebalanced", rebalanced), ("held", hold))
+        for name, path in (("rebalanced", rebalanced_drawdowns), ("held", hold_drawdowns))
     )
     return ReportSection(
         "Drawdowns",
@@ -326,14 +333,14 @@ def trades_section(analysis: BacktestAnalysis) -> ReportSection:
             "Trades on prices",
             (f"Only {result.numeraire} was held, so there are no prices to show.",),
         )
-    changes = unit_changes(result)
+    unit_changes_by_bar = unit_changes(result)
     bars_traded = {
         rebalance.bar for rebalance in result.rebalances if rebalance.succeeded and rebalance.bar
     }
     sorted_bars = np.array(sorted(bars_traded), dtype=np.int64)
     unmarked_count, figures = 0, []
     for column in panel_columns:
-        price, unit_change = result.prices[:, column], changes[:, column]
+        price, unit_change = result.prices[:, column], unit_changes_by_bar[:, column]
         chart_rows = downsample_indices([price], PANEL_POINTS)
         lines = [
             line_trace(
@@ -427,18 +434,18 @@ def risk_section(analysis: BacktestAnalysis) -> ReportSection:
     """Return the section on rolling Sharpe ratio and tracking error, and the figures of the whole
     run.
     """
-    result, risk, window = analysis.result, analysis.risk, analysis.growth.window
+    result, risk, window_samples = analysis.result, analysis.risk, analysis.growth.window_samples
     figures: list[PlotlyDict] = []
-    window_text = format_duration(window / analysis.growth.per_year * 365 * DAY_S)
-    end_bars = analysis.growth.samples[window:]
-    if window and len(end_bars) and np.isfinite(risk.rolling_sharpe).any():
-        x = to_milliseconds(result.times_s, end_bars)
+    window_text = format_duration(window_samples / analysis.growth.samples_per_year * 365 * DAY_S)
+    end_bars = analysis.growth.sample_bars[window_samples:]
+    if window_samples and len(end_bars) and np.isfinite(risk.rolling_sharpe).any():
+        times_ms = to_milliseconds(result.times_s, end_bars)
         chart_rows: Indices = np.arange(len(end_bars))
         figures.append(
             time_chart(
                 [
                     line_trace(
-                        x,
+                        times_ms,
                         values_at(risk.rolling_sharpe, chart_rows, 4),
                         "rebalanced",
                         "--c1",
@@ -446,7 +453,7 @@ def risk_section(analysis: BacktestAnalysis) -> ReportSection:
                         number_format=".2f",
                     ),
                     line_trace(
-                        x,
+                        times_ms,
                         values_at(risk.rolling_hold_sharpe, chart_rows, 4),
                         "held",
                         "--c8",
@@ -467,7 +474,7 @@ def risk_section(analysis: BacktestAnalysis) -> ReportSection:
             time_chart(
                 [
                     line_trace(
-                        x,
+                        times_ms,
                         values_at(risk.rolling_tracking_error, chart_rows, 4),
                         "tracking error",
                         "--c4",
@@ -484,7 +491,7 @@ def risk_section(analysis: BacktestAnalysis) -> ReportSection:
                 "height": 200,
             }
         )
-    sampling = "bar to bar" if analysis.growth.per_year < 200 else "day to day"
+    sampling = "bar to bar" if analysis.growth.samples_per_year < 200 else "day to day"
     windows_text = "The run is too short for rolling windows."
     if figures:
         windows_text = f"Windows are {window_text} long and use only past data."
@@ -505,7 +512,7 @@ def risk_section(analysis: BacktestAnalysis) -> ReportSection:
     )
 
 
-def _first_targets(result: SimulationResult) -> Floats:
+def _first_target_shares(result: SimulationResult) -> Floats:
     first_shares: Floats = result.weights[0]
     if len(result.targets) and np.nansum(result.targets[0]) > 0:
         first_shares = result.targets[0]
@@ -521,12 +528,12 @@ def _has_price_moves(result: SimulationResult, column: int) -> bool:
 def _band_traces(result: SimulationResult, column: int) -> list[PlotlyDict]:
     if not len(result.bands) or np.isnan(result.bands[:, column]).all():
         return []
-    low, high = result.bands[:, column, 0], result.bands[:, column, 1]
-    chart_rows = np.union1d(change_indices(low), change_indices(high))
-    x = to_milliseconds(result.times_s, chart_rows)
+    low_edges, high_edges = result.bands[:, column, 0], result.bands[:, column, 1]
+    chart_rows = np.union1d(change_indices(low_edges), change_indices(high_edges))
+    times_ms = to_milliseconds(result.times_s, chart_rows)
     return [
-        band_edge_trace(x, values_at(low, chart_rows), "--c1", filled=False),
-        band_edge_trace(x, values_at(high, chart_rows), "--c1", filled=True),
+        band_edge_trace(times_ms, values_at(low_edges, chart_rows), "--c1", filled=False),
+        band_edge_trace(times_ms, values_at(high_edges, chart_rows), "--c1", filled=True),
     ]
 
 
@@ -558,13 +565,13 @@ def funding_section(analysis: BacktestAnalysis) -> ReportSection | None:
     chart_rows = downsample_indices(
         [total_path, *(paths[carry.symbol] for carry in largest_carries)]
     )
-    x = to_milliseconds(times_s, chart_rows)
+    times_ms = to_milliseconds(times_s, chart_rows)
     traces = [
         *(
-            _carry_line(x, paths[carry.symbol], chart_rows, short_name(carry.symbol), colour)
+            _carry_line(times_ms, paths[carry.symbol], chart_rows, short_name(carry.symbol), colour)
             for carry, colour in zip(largest_carries, ASSET_COLOURS, strict=False)
         ),
-        _carry_line(x, total_path, chart_rows, "all", "--c1", STRONG),
+        _carry_line(times_ms, total_path, chart_rows, "all", "--c1", STRONG),
     ]
     chart = time_chart(traces, result.numeraire) | {
         "title": f"Cumulative funding, in {result.numeraire}",
@@ -590,7 +597,7 @@ def funding_section(analysis: BacktestAnalysis) -> ReportSection | None:
             carry.symbol,
             format_money(carry.total, result.decimals),
             _format_yearly(carry.yearly_rate),
-            format_money(carry.notional, result.decimals),
+            format_money(carry.mean_notional, result.decimals),
             f"{len(carry.payments):,}",
         )
         for carry in carries
@@ -628,7 +635,7 @@ def _cumulative_carry(carry: FundingCarry, times_s: Indices, scale: float) -> Fl
 
 
 def _carry_line(
-    x: list[int],
+    times_ms: list[int],
     carry_path: Floats,
     chart_rows: Indices,
     name: str,
@@ -636,7 +643,7 @@ def _carry_line(
     width: float = 1.6,
 ) -> dict[str, object]:
     return line_trace(
-        x,
+        times_ms,
         values_at(carry_path, chart_rows),
         name,
         colour,
@@ -646,5 +653,5 @@ def _carry_line(
     )
 
 
-def _format_yearly(yearly: float | None) -> str:
-    return DASH if yearly is None else format_percent(yearly, 2, signed=True)
+def _format_yearly(yearly_rate: float | None) -> str:
+    return DASH if yearly_rate is None else format_percent(yearly_rate, 2, signed=True)

@@ -38,17 +38,19 @@ def downsample_indices(columns: Sequence[Floats], max_points: int = MAX_POINTS) 
     if bars <= max_points:
         return np.arange(bars)
     bucket_count = max(1, max_points // (2 + 2 * len(columns)))
-    edges = np.linspace(0, bars, bucket_count + 1).astype(np.int64)
-    picked_indices = [edges[:-1], edges[1:] - 1]
+    bucket_edges = np.linspace(0, bars, bucket_count + 1).astype(np.int64)
+    picked_indices = [bucket_edges[:-1], bucket_edges[1:] - 1]
     for column in columns:
-        spans = [column[start:end] for start, end in pairwise(edges.tolist())]
-        has_values = [not np.isnan(span).all() for span in spans]
-        for index_of_extreme in (np.nanargmin, np.nanargmax):
+        bucket_values = [column[start:end] for start, end in pairwise(bucket_edges.tolist())]
+        has_values = [not np.isnan(span).all() for span in bucket_values]
+        for arg_extreme in (np.nanargmin, np.nanargmax):
             picked_indices.append(
                 np.array(
                     [
-                        start + index_of_extreme(span)
-                        for span, start, has_value in zip(spans, edges, has_values, strict=False)
+                        start + arg_extreme(span)
+                        for span, start, has_value in zip(
+                            bucket_values, bucket_edges, has_values, strict=False
+                        )
                         if has_value
                     ],
                     dtype=np.int64,
@@ -62,29 +64,29 @@ class GrowthSeries:
     """Growth of one unit of the portfolio, and of one unit of buy and hold, starting at 1 before
     the first bar's trades, net of transfers.
 
-    `samples` are the last bars of each UTC day, or every bar if bars are longer than a day.
-    `per_year` is their number in a year of 365 days; `returns` and `hold_returns` are between
+    `sample_bars` are the last bars of each UTC day, or every bar if bars are longer than a day.
+    `samples_per_year` is their number in a year of 365 days; `returns` and `hold_returns` are between
     samples.
     """
 
     index: Floats
     hold_index: Floats
-    samples: Indices
-    per_year: float
+    sample_bars: Indices
+    samples_per_year: float
     returns: Floats
     hold_returns: Floats
 
     @property
     def years(self) -> float:
         """Duration of the samples in years."""
-        return (len(self.samples) - 1) / self.per_year
+        return (len(self.sample_bars) - 1) / self.samples_per_year
 
     @property
-    def window(self) -> int:
+    def window_samples(self) -> int:
         """Return the samples of a rolling window: ninety days, or a quarter of a shorter run; 0 if
         too few are left.
         """
-        samples = min(round(WINDOW_S / YEAR_S * self.per_year), len(self.returns) // 4)
+        samples = min(round(WINDOW_S / YEAR_S * self.samples_per_year), len(self.returns) // 4)
         return samples if samples >= MIN_SAMPLES else 0
 
 
@@ -92,16 +94,16 @@ def growth_series(result: SimulationResult) -> GrowthSeries:
     """Return the growth of both portfolios and their samples."""
     scale = 10.0**result.decimals
     flow_values: list[tuple[int, Value, Value]] = [
-        (flow.bar, flow.value_before, flow.value) for flow in result.flows
+        (flow.bar, flow.value_before, flow.value) for flow in result.transfers
     ]
     hold_flow_values: list[tuple[int, Value, Value]] = [
-        (transfer.bar, transfer.hold_value_before, transfer.value) for transfer in result.flows
+        (transfer.bar, transfer.hold_value_before, transfer.value) for transfer in result.transfers
     ]
-    start_value = float(result.hold[0])  # the value before the first bar's trades
+    start_value = float(result.hold_equity[0])  # the value before the first bar's trades
     return growth_of_indices(
         result.times_s,
         _unit_growth(result.equity, flow_values, scale, start_value),
-        _unit_growth(result.hold, hold_flow_values, scale, start_value),
+        _unit_growth(result.hold_equity, hold_flow_values, scale, start_value),
     )
 
 
@@ -140,21 +142,21 @@ def with_owner_transfers(index: Floats, result: SimulationResult) -> Floats:
     """
     scale = 10.0**result.decimals
     units = np.full(len(index), float(result.start_value) / scale)
-    for flow in result.flows:
+    for flow in result.transfers:
         units[flow.bar :] += float(flow.value) / scale / index[flow.bar]
     with_transfers: Floats = index * units
     return with_transfers
 
 
 def calendar_benchmark(
-    prices: Floats, shares: Floats, times_s: NDArray[np.int64], every_s: int
+    prices: Floats, shares: Floats, times_s: NDArray[np.int64], interval_s: int
 ) -> Floats:
     """Return the growth of a portfolio rebalanced to `shares` at the first bar of every period,
     without costs.
     """
     index = np.empty(len(prices))
     start_level, period_start = 1.0, 0
-    period_ends = [*(np.nonzero(np.diff((times_s - times_s[0]) // every_s))[0] + 1), len(prices)]
+    period_ends = [*(np.nonzero(np.diff((times_s - times_s[0]) // interval_s))[0] + 1), len(prices)]
     for period_end in period_ends:
         end_bar = min(
             int(period_end) + 1, len(prices)
@@ -198,10 +200,10 @@ def risk_metrics(growth: GrowthSeries) -> RiskMetrics:
     """
     with needs_analysis():
         import empyrical
-    per_year, excess_returns, window = (
-        growth.per_year,
+    per_year, excess_returns, window_samples = (
+        growth.samples_per_year,
         growth.returns - growth.hold_returns,
-        growth.window,
+        growth.window_samples,
     )
     has_samples = len(excess_returns) > 1
     mean_excess = mean_excess_error = float("nan")
@@ -217,9 +219,9 @@ def risk_metrics(growth: GrowthSeries) -> RiskMetrics:
         return float(empyrical.sharpe_ratio(returns, annualization=per_year))
 
     def rolling(rolling_function: object, returns: Floats) -> Floats:
-        if not window or not callable(rolling_function):
+        if not window_samples or not callable(rolling_function):
             return np.empty(0)
-        return np.asarray(rolling_function(returns, window=window, annualization=per_year))
+        return np.asarray(rolling_function(returns, window=window_samples, annualization=per_year))
 
     if has_samples:
         log_excesses = np.log1p(growth.returns) - np.log1p(growth.hold_returns)
@@ -281,10 +283,10 @@ def performance(growth: GrowthSeries) -> tuple[PerformanceMetrics, PerformanceMe
 
 def unit_changes(result: SimulationResult) -> Floats:
     """Return the relative change of each asset's amount at each bar, positive for purchases."""
-    gas = np.zeros(len(result.equity))
+    gas_paid = np.zeros(len(result.equity))
     for rebalance in result.rebalances:
-        gas[rebalance.bar :] += float(rebalance.gas) / 10.0**result.decimals
-    units = result.weights * (result.equity + gas)[:, None] / result.prices
+        gas_paid[rebalance.bar :] += float(rebalance.gas) / 10.0**result.decimals
+    units = result.weights * (result.equity + gas_paid)[:, None] / result.prices
     larger_units = np.maximum(np.abs(units[:-1]), np.abs(units[1:]))
     relative_changes = np.divide(
         np.diff(units, axis=0),
@@ -318,7 +320,7 @@ def backtest_document(result: SimulationResult) -> dict[str, Any]:
             "gas": money(result.gas),
             "total": money(result.fees + result.impact + result.gas),
         },
-        "gas_counted": result.gas_counted,
+        "gas_counted": result.is_gas_counted,
         "figures": {
             name: {
                 key: None if math.isnan(number) else f"{number:.6f}"
@@ -336,11 +338,11 @@ def backtest_document(result: SimulationResult) -> dict[str, Any]:
         "funding": None if result.funding is None else _funding_document(result.funding, money),
         "from": int(result.times_s[0]),
         "until": int(result.times_s[-1]),
-        "bars": result.bars,
+        "bars": result.bar_count,
         "evaluated_bars": result.evaluated_bars,
         "halted_bars": result.halted_bars,
-        "refused": dict(result.refused),
-        "held_back": dict(result.held_back),
+        "refused": dict(result.refusals),
+        "held_back": dict(result.holds_by_setting),
         "weights_bps": {
             symbol: round(float(weight) * 10_000)
             for symbol, weight in zip(result.symbols, result.weights[-1], strict=True)
@@ -358,32 +360,32 @@ def backtest_document(result: SimulationResult) -> dict[str, Any]:
         ],
         "flows": [
             {"time": flow.time_s, "value": money(flow.value), "before": money(flow.value_before)}
-            for flow in result.flows
+            for flow in result.transfers
         ],
         "realised_gains": {
             "lot_rule": result.lot_rule,
-            "years": {str(gain.year): money(gain.realised) for gain in result.taxes},
+            "years": {str(gain.year): money(gain.realised) for gain in result.yearly_gains},
             **(
                 {
                     "futures": {
                         str(futures_tax.year): money(futures_tax.realised)
-                        for futures_tax in result.futures_taxes
+                        for futures_tax in result.futures_yearly_gains
                     }
                 }
-                if result.futures_taxes
+                if result.futures_yearly_gains
                 else {}
             ),
         },
         "delisted": [
             {
                 "symbol": holding.symbol,
-                "amount": decimal_text(holding.raw, holding.decimals),
+                "amount": decimal_text(holding.balance_raw, holding.decimals),
                 "price": price_text(holding.price, holding.decimals, result.decimals),
-                "time": holding.time_s,
+                "time": holding.priced_at_s,
                 "value": money(holding.value),
                 "share": None if holding.share is None else f"{float(holding.share):.6f}",
             }
-            for holding in result.delisted
+            for holding in result.delisted_holdings
         ],
         "notes": list(result.notes),
         **_health_document(result),
@@ -418,18 +420,18 @@ def _health_document(result: SimulationResult) -> dict[str, Any]:
 
 
 def _funding_document(funding: FundingSummary, money: Callable[[Fraction], str]) -> dict[str, Any]:
-    def share(yearly: float | None) -> str | None:
-        return None if yearly is None else f"{yearly:.6f}"
+    def rate_text(yearly_rate: float | None) -> str | None:
+        return None if yearly_rate is None else f"{yearly_rate:.6f}"
 
     return {
         "total": money(funding.total),
-        "yearly_rate": share(funding.yearly_rate),
+        "yearly_rate": rate_text(funding.yearly_rate),
         "intervals": sum(len(funding_carry.payments) for funding_carry in funding.carries),
         "assets": {
             carry.symbol: {
                 "carry": money(carry.total),
-                "yearly_rate": share(carry.yearly_rate),
-                "notional": money(carry.notional),
+                "yearly_rate": rate_text(carry.yearly_rate),
+                "notional": money(carry.mean_notional),
                 "intervals": len(carry.payments),
                 "from": int(carry.times_s[0]),
                 "until": int(carry.times_s[-1]),

@@ -33,18 +33,18 @@ def quantiles(values: NDArray[np.float64]) -> tuple[float, ...] | None:
     return tuple(float(quantile) for quantile in np.quantile(values, QUANTILES))
 
 
-def outcomes(losses: NDArray[np.float64], start_value: float) -> dict[str, Any]:
+def outcome_distributions(losses: NDArray[np.float64], start_value: float) -> dict[str, Any]:
     """Return the distributions of return and end value, in coins of the numeraire; their worst is
     the least.
     """
     returns = -losses
-    outcome: dict[str, Any] = {}
+    distributions: dict[str, Any] = {}
     for name, values, digits in (
         ("return", returns, 6),
         ("end_value", start_value * (1 + returns), 2),
     ):
         quantile_values = quantiles(values)
-        outcome[name] = quantile_values and {
+        distributions[name] = quantile_values and {
             "mean": f"{values.mean():.{digits}f}",
             "worst": f"{values.min():.{digits}f}",
             "expected_shortfall": f"{-expected_shortfall(-values):.{digits}f}",
@@ -53,4 +53,4 @@ def outcomes(losses: NDArray[np.float64], start_value: float) -> dict[str, Any]:
                 for q, value in zip(QUANTILES, quantile_values, strict=True)
             },
         }
-    return outcome
+    return distributions

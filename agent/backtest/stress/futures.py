@@ -75,14 +75,14 @@ class FuturesSeverity:
 @dataclass(frozen=True, slots=True)
 class StressedBook:
     """One book over the paths of a scenario. Losses are shares of the start value (negative: a
-    gain). `liquidated_paths` counts the paths with a liquidation, `longest_above` is the largest
+    gain). `liquidated_paths` counts the paths with a liquidation, `longest_above_limit` is the largest
     number of consecutive bars above the leverage limit.
     """
 
     mean_loss: float
     worst_loss: float
     liquidated_paths: int
-    longest_above: int
+    longest_above_limit: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +91,8 @@ class StressedScenario:
 
     scenario: FuturesScenario
     paths: int
-    agent: StressedBook
-    held: StressedBook
+    agent_book: StressedBook
+    held_book: StressedBook
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +119,10 @@ def run_futures_stress(
     spec: FuturesStressSpec, progress: Progress | None = None
 ) -> tuple[StressedScenario, ...]:
     """Run every scenario. Raises ConfigError for too few bars or paths."""
-    if spec.bars < MIN_BARS or spec.bars > spec.table.bars:
+    if spec.bars < MIN_BARS or spec.bars > spec.table.bar_count:
         raise ConfigError(
-            f"--bars: {spec.bars} of {spec.table.bars}",
-            f"write {MIN_BARS} to {spec.table.bars}, the bars in the file",
+            f"--bars: {spec.bars} of {spec.table.bar_count}",
+            f"write {MIN_BARS} to {spec.table.bar_count}, the bars in the file",
         )
     if spec.paths < 1:
         raise ConfigError("--step-paths: no path", "write 1 or more")
@@ -151,8 +151,8 @@ def run_futures_stress(
                 spec,
             )
             for book_results in (
-                [result.agent for result in results],
-                [result.held for result in results],
+                [result.agent_book for result in results],
+                [result.held_book for result in results],
             )
         ]
         scenarios.append(StressedScenario(scenario, len(paths), *books))
@@ -170,26 +170,26 @@ def stressed_path(
     """
     weights = {target.market: target.weight_bps for target in settings.policy.targets}
     signs = [1 if weights.get(symbol, 0) >= 0 else -1 for symbol in path.symbols]
-    start, end = path.bars // 3, 2 * path.bars // 3
+    start, end = path.bar_count // 3, 2 * path.bar_count // 3
     match scenario:
         case FuturesScenario.FUNDING:
             return _with_funding(path, signs, severity.funding_daily_bps, range(start, end))
         case FuturesScenario.BASIS:
             moves = [-sign * Fraction(severity.basis_bps, BPS) for sign in signs]
             move_shares = dict.fromkeys(range(start, end), Fraction(1))
-            return replace(path, marks=_move_prices(path.marks, moves, move_shares))
+            return replace(path, mark_prices=_move_prices(path.mark_prices, moves, move_shares))
         case FuturesScenario.PAUSE:
-            bars = range(start, min(path.bars, start + severity.pause_bars))
+            bars = range(start, min(path.bar_count, start + severity.pause_bars))
             moves = [-sign * Fraction(severity.pause_bps, BPS) for sign in signs]
             move_shares = {bar: Fraction(bar - start + 1, len(bars)) for bar in bars}
-            move_shares |= {bar: Fraction(1) for bar in range(bars.stop, path.bars)}
+            move_shares |= {bar: Fraction(1) for bar in range(bars.stop, path.bar_count)}
             return replace(
                 _move_index_and_marks(path, moves, move_shares), paused_bars=frozenset(bars)
             )
         case _ if scenario in GAPS_BPS:
             moves = [-sign * Fraction(GAPS_BPS[scenario], BPS) for sign in signs]
             return _move_index_and_marks(
-                path, moves, {bar: Fraction(1) for bar in range(start, path.bars)}
+                path, moves, {bar: Fraction(1) for bar in range(start, path.bar_count)}
             )
         case _:
             return path
@@ -199,10 +199,12 @@ def crash_and_rally(table: PriceTable, seed: int) -> FuturesPath:
     """Return a path from the table's newest prices: a crash of 40 % over 48 bars, then a rally of
     60 % over 72, with noise common to all markets.
     """
-    random = np.random.default_rng(seed)
+    generator = np.random.default_rng(seed)
     log_moves = [0.0] * QUIET_BARS
-    for move, bars in ((-CRASH_SHARE, CRASH_BARS), (RALLY_SHARE, RALLY_BARS)):
-        log_moves += (np.log1p(move) / bars + random.normal(0, NOISE_DEVIATION, bars)).tolist()
+    for price_move, bars in ((-CRASH_SHARE, CRASH_BARS), (RALLY_SHARE, RALLY_BARS)):
+        log_moves += (
+            np.log1p(price_move) / bars + generator.normal(0, NOISE_DEVIATION, bars)
+        ).tolist()
     price_factors = np.exp(np.cumsum([0.0, *log_moves]))
     closes = forward_fill(table.closes)[-1] * price_factors[:, None]
     start_s, interval_s = int(table.times_s[-1]), table.interval_s
@@ -221,10 +223,10 @@ def _calm_paths(spec: FuturesStressSpec) -> list[FuturesPath]:
     paths = [futures_path(recorded_table)]
     if spec.paths > 1:
         history = return_history(table)
-        block = mean_block_length(history)
+        mean_block_bars = mean_block_length(history)
         for path_number in range(1, spec.paths):
-            random = np.random.default_rng((spec.settings.seed, path_number))
-            path = bootstrap_path(history, spec.bars, block, random)
+            generator = np.random.default_rng((spec.settings.seed, path_number))
+            path = bootstrap_path(history, spec.bars, mean_block_bars, generator)
             paths.append(futures_path(replace(path, closes=np.round(path.closes, PRICE_PLACES))))
     return paths
 
@@ -250,8 +252,8 @@ def _move_index_and_marks(
 ) -> FuturesPath:
     return replace(
         path,
-        index=_move_prices(path.index, moves, move_shares),
-        marks=_move_prices(path.marks, moves, move_shares),
+        index_prices=_move_prices(path.index_prices, moves, move_shares),
+        mark_prices=_move_prices(path.mark_prices, moves, move_shares),
     )
 
 
@@ -271,13 +273,15 @@ def _with_funding(
 
 
 def _stressed_book(
-    results: Sequence[tuple[int, BookResult]], spec: FuturesStressSpec
+    books_with_start: Sequence[tuple[int, BookResult]], spec: FuturesStressSpec
 ) -> StressedBook:
     limit_bps = spec.settings.policy.limits.max_leverage_bps
-    losses = [1 - book.final_raw / start_raw for start_raw, book in results]
+    losses = [1 - book.final_raw / start_raw for start_raw, book in books_with_start]
     return StressedBook(
         mean_loss=sum(losses) / len(losses),
         worst_loss=max(losses),
-        liquidated_paths=sum(bool(book.liquidations) for _, book in results),
-        longest_above=max(book.longest_above(limit_bps) for _, book in results),
+        liquidated_paths=sum(bool(book.liquidations) for _, book in books_with_start),
+        longest_above_limit=max(
+            book.longest_above_leverage(limit_bps) for _, book in books_with_start
+        ),
     )

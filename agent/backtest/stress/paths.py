@@ -56,13 +56,13 @@ class ReturnHistory:
 class JumpDiffusion:
     """Random walk of log returns per bar with jumps common to all assets.
 
-    A bar has a normal move and Poisson(`rate`) normal jumps: Merton (1976), "Option pricing when
+    A bar has a normal move and Poisson(`jumps_per_bar`) normal jumps: Merton (1976), "Option pricing when
     underlying stock returns are discontinuous", for vectors.
     """
 
     drift: Floats
     covariance: Floats
-    rate: float
+    jumps_per_bar: float
     jump_mean: Floats
     jump_covariance: Floats
 
@@ -90,36 +90,40 @@ def return_history(table: PriceTable, with_drift: bool = True) -> ReturnHistory:
         start_prices,
         int(table.times_s[-1]),
         table.interval_s,
-        table.bars - 1 - len(returns),
+        table.bar_count - 1 - len(returns),
     )
 
 
 def bootstrap_path(
-    history: ReturnHistory, bars: int, block: float, random: np.random.Generator
+    history: ReturnHistory, bars: int, mean_block_bars: float, generator: np.random.Generator
 ) -> PriceTable:
-    """Return a path of `bars` by the stationary bootstrap: blocks of geometric length, `block` on
+    """Return a path of `bars` by the stationary bootstrap: blocks of geometric length, `mean_block_bars` on
     average, that start anywhere and wrap around.
 
     All assets keep their joint moves. Politis & Romano (1994), "The stationary bootstrap".
     """
     return_count, move_count = len(history.returns), bars - 1
-    is_block_start = random.random(move_count) < 1 / block
+    is_block_start = generator.random(move_count) < 1 / mean_block_bars
     is_block_start[:1] = True
-    drawn_rows = random.integers(0, return_count, move_count)
+    drawn_rows = generator.integers(0, return_count, move_count)
     block_starts = np.maximum.accumulate(np.where(is_block_start, np.arange(move_count), 0))
     rows = (drawn_rows[block_starts] + np.arange(move_count) - block_starts) % return_count
     return _path_table(history, history.returns[rows])
 
 
 def jump_diffusion_path(
-    history: ReturnHistory, model: JumpDiffusion, bars: int, random: np.random.Generator
+    history: ReturnHistory, model: JumpDiffusion, bars: int, generator: np.random.Generator
 ) -> PriceTable:
     """Return a path of `bars` by the jump diffusion."""
     move_count, asset_count = bars - 1, len(history.symbols)
-    diffusion = random.standard_normal((move_count, asset_count)) @ _root(model.covariance).T
-    jump_counts = random.poisson(model.rate, move_count)[:, None]
+    diffusion = (
+        generator.standard_normal((move_count, asset_count))
+        @ _matrix_square_root(model.covariance).T
+    )
+    jump_counts = generator.poisson(model.jumps_per_bar, move_count)[:, None]
     jumps = jump_counts * model.jump_mean + np.sqrt(jump_counts) * (
-        random.standard_normal((move_count, asset_count)) @ _root(model.jump_covariance).T
+        generator.standard_normal((move_count, asset_count))
+        @ _matrix_square_root(model.jump_covariance).T
     )
     return _path_table(history, model.drift + diffusion + jumps)
 
@@ -143,9 +147,9 @@ def fit_jump_diffusion(history: ReturnHistory) -> JumpDiffusion:
         calm_returns, is_jump = returns, np.zeros(len(returns), dtype=np.bool_)
     drift, covariance = calm_returns.mean(axis=0), _covariance(calm_returns)
     jump_sizes = returns[is_jump] - drift
-    zero = np.zeros(len(history.symbols))
+    no_jump = np.zeros(len(history.symbols))
     if not len(jump_sizes):
-        return JumpDiffusion(drift, covariance, 0.0, zero, np.zeros_like(covariance))
+        return JumpDiffusion(drift, covariance, 0.0, no_jump, np.zeros_like(covariance))
     jump_covariance = np.zeros_like(covariance)
     if len(jump_sizes) > 1:  # a bar with a jump also has its normal move; subtract its covariance
         jump_covariance = _covariance(jump_sizes) - covariance
@@ -172,11 +176,11 @@ def mean_block_length(history: ReturnHistory) -> float:
     return min(max(lengths), float(len(history.returns)))
 
 
-def check_block(block: float, history: ReturnHistory) -> None:
+def require_block_length(mean_block_bars: float, history: ReturnHistory) -> None:
     """Raise ConfigError for a block shorter than one bar, or longer than the data."""
-    if not 1 <= block <= len(history.returns):
+    if not 1 <= mean_block_bars <= len(history.returns):
         raise ConfigError(
-            f"--block: {block:g} of {len(history.returns)} moves",
+            f"--block: {mean_block_bars:g} of {len(history.returns)} moves",
             "use at least 1, and no more than the data have",
         )
 
@@ -194,17 +198,17 @@ def _covariance(returns: Floats) -> Floats:
     return covariance
 
 
-def _root(covariance: Floats) -> Floats:
+def _matrix_square_root(covariance: Floats) -> Floats:
     """Return the matrix square root of the covariance, which may be singular."""
-    values, vectors = np.linalg.eigh(covariance)
-    root: Floats = vectors * np.sqrt(np.maximum(values, 0.0))
-    return root
+    eigenvalues, eigenvectors = np.linalg.eigh(covariance)
+    square_root: Floats = eigenvectors * np.sqrt(np.maximum(eigenvalues, 0.0))
+    return square_root
 
 
 def _nearest_semidefinite(matrix: Floats) -> Floats:
     """Return the nearest positive semidefinite matrix."""
-    root = _root(matrix)
-    nearest: Floats = root @ root.T
+    square_root = _matrix_square_root(matrix)
+    nearest: Floats = square_root @ square_root.T
     return nearest
 
 
@@ -281,9 +285,9 @@ def apply_scenario(
 
     Raises ConfigError if the scenario does not apply to this portfolio.
     """
-    start = max(1, table.bars // 3)
-    end = max(start + 1, 2 * table.bars // 3)
-    unstressed = StressedPath(table, settings, np.ones(table.bars))
+    start = max(1, table.bar_count // 3)
+    end = max(start + 1, 2 * table.bar_count // 3)
+    unstressed = StressedPath(table, settings, np.ones(table.bar_count))
     match scenario:
         case Scenario.CALM:
             return unstressed
@@ -295,10 +299,10 @@ def apply_scenario(
             _require_priced_gas(spec, table)
             gas_prices = settings.gas_wei
             if isinstance(gas_prices, int):
-                gas_prices = [gas_prices] * table.bars
-            spike = [severity.gas_wei] * (end - start)
-            spiked_prices = (*gas_prices[:start], *spike, *gas_prices[end:])
-            return replace(unstressed, settings=replace(settings, gas_wei=spiked_prices))
+                gas_prices = [gas_prices] * table.bar_count
+            spiked_wei = [severity.gas_wei] * (end - start)
+            prices_with_spike = (*gas_prices[:start], *spiked_wei, *gas_prices[end:])
+            return replace(unstressed, settings=replace(settings, gas_wei=prices_with_spike))
         case Scenario.POOL:
             return replace(
                 unstressed, settings=replace(settings, thin=(start, end, severity.depth_part))
@@ -350,7 +354,7 @@ def _crashed_table(
             "crash: every asset of this portfolio is a dollar or the numeraire",
             "omit crash from --scenarios",
         )
-    crash_progress = np.clip((np.arange(table.bars) - start + 1) / severity.crash_bars, 0, 1)
+    crash_progress = np.clip((np.arange(table.bar_count) - start + 1) / severity.crash_bars, 0, 1)
     closes = _closes_without_trend(table, start)
     closes[:, crashing_columns] *= ((1 - severity.crash_bps / BPS) ** crash_progress)[:, None]
     return replace(table, closes=closes)
@@ -363,9 +367,9 @@ def _closes_without_trend(table: PriceTable, start: int) -> NDArray[np.float64]:
     filled = forward_fill(table.closes)
     log_closes = np.log(filled[start - 1 :])
     progress = np.linspace(0, 1, len(log_closes))[:, None]
-    moves = log_closes - log_closes[0] - progress * (log_closes[-1] - log_closes[0])
-    closes = np.repeat(filled[:1], table.bars, axis=0)
-    closes[start - 1 :] *= np.exp(moves)
+    detrended_moves = log_closes - log_closes[0] - progress * (log_closes[-1] - log_closes[0])
+    closes = np.repeat(filled[:1], table.bar_count, axis=0)
+    closes[start - 1 :] *= np.exp(detrended_moves)
     closes[np.isnan(table.closes)] = np.nan
     return closes
 
@@ -374,7 +378,7 @@ def _depegged_path(
     spec: BacktestSpec, unstressed: StressedPath, severity: Severity, depeg_bars: slice
 ) -> StressedPath:
     symbol, table = dollar_symbol(spec), unstressed.table
-    dollar_price = np.ones(table.bars)
+    dollar_price = np.ones(table.bar_count)
     dollar_price[depeg_bars] = 1 - severity.depeg_bps / BPS
     if symbol in table.symbols:
         closes = table.closes.copy()

@@ -30,7 +30,7 @@ from agent.backtest.stress.distribution import (
     QUANTILES,
     WORST_SHARE,
     expected_shortfall,
-    outcomes,
+    outcome_distributions,
     quantiles,
 )
 from agent.backtest.stress.paths import (
@@ -38,9 +38,9 @@ from agent.backtest.stress.paths import (
     Scenario,
     Severity,
     apply_scenario,
-    check_block,
     inapplicable_scenarios,
     mean_block_length,
+    require_block_length,
     return_history,
 )
 from agent.backtest.stress.work import (
@@ -56,7 +56,7 @@ from agent.backtest.stress.work import (
 )
 from agent.errors import ConfigError
 from agent.model import schedules_of
-from agent.policy.triggers.rules import is_plain
+from agent.policy.triggers.rules import is_band_and_schedule_only
 
 Progress = Callable[[str, int, int], None]
 """Called with the case, and its numbers of finished paths and of all paths."""
@@ -112,14 +112,14 @@ class StressSpec:
 
 @dataclass(frozen=True, slots=True)
 class StressCase:
-    """One kind of paths with its results, computed by `engine`, "kernel" or "step". `refused`
+    """One kind of paths with its results, computed by `engine`, "kernel" or "step". `refusals`
     counts refusals by limit.
     """
 
     name: str
     engine: str
     path_metrics: tuple[PathMetrics, ...]
-    refused: tuple[tuple[str, int], ...] = ()
+    refusals: tuple[tuple[str, int], ...] = ()
 
     def values(self, field: str) -> NDArray[np.float64]:
         """Return the field of PathMetrics with this name for every path."""
@@ -141,7 +141,7 @@ class StressResult:
     bars: int
     interval_s: int
     return_count: int
-    block: float
+    mean_block_bars: float
     jump_rate: float
     kernel_difference: float | None
     notes: tuple[str, ...]
@@ -161,7 +161,7 @@ def estimate_s(spec: StressSpec, backtest: BacktestSpec, settings: SimulationSet
     """Return the estimated seconds on one core, an approximate upper bound."""
     trigger = backtest.policy.trigger
     skips_bars = (
-        is_plain(trigger)
+        is_band_and_schedule_only(trigger)
         and not schedules_of(trigger)
         and backtest.split is None
         and backtest.portfolio.weights is None
@@ -191,8 +191,8 @@ def run_stress_test(
     """
     table = select_spec_symbols(backtest, table)
     history = return_history(table, spec.drift)
-    block = mean_block_length(history) if spec.block is None else spec.block
-    check_block(block, history)
+    mean_block_bars = mean_block_length(history) if spec.block is None else spec.block
+    require_block_length(mean_block_bars, history)
     recorded_path = _recorded_path(table, spec.bars)
     skipped = list[tuple[str, str]]()
     if spec.named:  # reject inapplicable scenarios before any path runs
@@ -202,7 +202,9 @@ def run_stress_test(
         skipped = inapplicable_scenarios(
             spec.scenarios, backtest, recorded_path, settings, spec.severity
         )
-    work = StressWork.of(backtest, settings, spec.severity, history, block, recorded_path)
+    work = StressWork.prepare(
+        backtest, settings, spec.severity, history, mean_block_bars, recorded_path
+    )
     scenarios = (
         Scenario.CALM,
         *(candidate for candidate in spec.scenarios if candidate.value not in dict(skipped)),
@@ -227,8 +229,8 @@ def run_stress_test(
         bars=spec.bars,
         interval_s=history.interval_s,
         return_count=len(history.returns),
-        block=block,
-        jump_rate=work.jump_model.rate,
+        mean_block_bars=mean_block_bars,
+        jump_rate=work.jump_model.jumps_per_bar,
         kernel_difference=_kernel_difference(work, calm_results),
         notes=(*table.notes, *_skipped_notes(table, history)),
         parameters=(
@@ -270,14 +272,20 @@ def _cases(pieces: Sequence[StressPiece], results: Sequence[PieceResult]) -> tup
             if piece.name == name
         ]
         refusal_counts: dict[str, int] = {}
-        for limit, count in (refusal for _, outcome in case_results for refusal in outcome.refused):
+        for limit, count in (
+            refusal for _, case_result in case_results for refusal in case_result.refusals
+        ):
             refusal_counts[limit] = refusal_counts.get(limit, 0) + count
         engine = "kernel" if case_results[0][0].kind is PieceKind.KERNEL else "step"
         cases.append(
             StressCase(
                 name,
                 engine,
-                tuple(metrics for _, outcome in case_results for metrics in outcome.path_metrics),
+                tuple(
+                    metrics
+                    for _, case_result in case_results
+                    for metrics in case_result.path_metrics
+                ),
                 tuple(sorted(refusal_counts.items())),
             )
         )
@@ -323,7 +331,7 @@ def _complete_bars(table: PriceTable) -> int:
 
 
 def _skipped_notes(table: PriceTable, history: ReturnHistory) -> list[str]:
-    incomplete_bars = table.bars - _complete_bars(table)
+    incomplete_bars = table.bar_count - _complete_bars(table)
     notes = []
     if history.skipped_returns:
         notes.append(f"{history.skipped_returns} returns with a missing price are skipped")
@@ -352,7 +360,7 @@ def _parameter_texts(spec: StressSpec) -> tuple[tuple[str, str], ...]:
 BIN_COUNT = 60
 MEASURES = ("loss", "drawdown", "behind_hold", "turnover", "outside_bands")
 FIELD_BY_MEASURE = dict(
-    zip(MEASURES, ("loss", "drawdown", "behind", "turnover", "outside"), strict=True)
+    zip(MEASURES, ("loss", "drawdown", "hold_shortfall", "turnover", "outside_share"), strict=True)
 )
 TITLE_BY_MEASURE = dict(
     zip(
@@ -383,7 +391,7 @@ def measure_statistics(case: StressCase) -> dict[str, Any]:
     return statistics
 
 
-def stress_document(stress: StressResult) -> dict[str, Any]:
+def stress_document(stress_result: StressResult) -> dict[str, Any]:
     """Return the document of a stress test. Shares and ratios are decimal strings of six places,
     null without values.
     """
@@ -393,46 +401,46 @@ def stress_document(stress: StressResult) -> dict[str, Any]:
                 "name": case.name,
                 "engine": case.engine,
                 "paths": len(case.path_metrics),
-                **outcomes(case.values("loss"), stress.start_value),
+                **outcome_distributions(case.values("loss"), stress_result.start_value),
                 **measure_statistics(case),
-                "rebalances": sum(metrics.rebalances for metrics in case.path_metrics),
-                "halted_bars": sum(path_metrics.halted for path_metrics in case.path_metrics),
-                "refused": dict(case.refused),
+                "rebalances": sum(metrics.rebalance_count for metrics in case.path_metrics),
+                "halted_bars": sum(path_metrics.halted_bars for path_metrics in case.path_metrics),
+                "refused": dict(case.refusals),
             }
-            for case in stress.cases
+            for case in stress_result.cases
         ],
-        "skipped": dict(stress.skipped),
-        "bars": stress.bars,
-        "interval_s": stress.interval_s,
-        "return_count": stress.return_count,
-        "bootstrap_block_length": f"{stress.block:.6f}",
-        "jumps_per_bar": f"{stress.jump_rate:.6f}",
+        "skipped": dict(stress_result.skipped),
+        "bars": stress_result.bars,
+        "interval_s": stress_result.interval_s,
+        "return_count": stress_result.return_count,
+        "bootstrap_block_length": f"{stress_result.mean_block_bars:.6f}",
+        "jumps_per_bar": f"{stress_result.jump_rate:.6f}",
         "kernel_difference": None
-        if stress.kernel_difference is None
-        else f"{stress.kernel_difference:.3e}",
-        "notes": list(stress.notes),
-        "parameters": dict(stress.parameters),
-        "seed": stress.seed,
-        "config_hash": stress.config_hash,
-        "data_hash": stress.data_hash,
-        "versions": dict(stress.versions),
+        if stress_result.kernel_difference is None
+        else f"{stress_result.kernel_difference:.3e}",
+        "notes": list(stress_result.notes),
+        "parameters": dict(stress_result.parameters),
+        "seed": stress_result.seed,
+        "config_hash": stress_result.config_hash,
+        "data_hash": stress_result.data_hash,
+        "versions": dict(stress_result.versions),
     }
 
 
-def stress_sections(stress: StressResult) -> tuple[ReportSection, ...]:
+def stress_sections(stress_result: StressResult) -> tuple[ReportSection, ...]:
     """Return the sections on simulated paths, then on stress scenarios."""
     simulated_cases = [
         case
-        for case in stress.cases
+        for case in stress_result.cases
         if case.engine == "kernel" or case.name in METHOD_NAMES.values()
     ]
-    stressed_cases = [case for case in stress.cases if case not in simulated_cases]
-    span_text = f"{stress.bars} bars of {format_duration(stress.interval_s)}"
+    stressed_cases = [case for case in stress_result.cases if case not in simulated_cases]
+    span_text = f"{stress_result.bars} bars of {format_duration(stress_result.interval_s)}"
     method_text = (
-        f"Blocks of the recorded moves, {stress.block:.1f} bars long on average, are drawn in random"
+        f"Blocks of the recorded moves, {stress_result.mean_block_bars:.1f} bars long on average, are drawn in random"
         " order (stationary bootstrap, Politis & Romano 1994); the jump diffusion (Merton"
-        f" 1976) has their covariance and {stress.jump_rate * 1000:.2f} jumps in 1,000 bars. Each"
-        f" path is {span_text}, made from {stress.return_count} moves."
+        f" 1976) has their covariance and {stress_result.jump_rate * 1000:.2f} jumps in 1,000 bars. Each"
+        f" path is {span_text}, made from {stress_result.return_count} moves."
     )
     shortfall_text = (
         f"Expected shortfall is the mean of the worst {WORST_SHARE:.0%} of paths; with fewer than"
@@ -440,10 +448,10 @@ def stress_sections(stress: StressResult) -> tuple[ReportSection, ...]:
     )
     simulated_section = ReportSection(
         "Simulated paths",
-        (method_text, shortfall_text, *_kernel_note(stress)),
+        (method_text, shortfall_text, *_kernel_note(stress_result)),
         tuple(_distribution_figure(simulated_cases, name) for name in ("loss", "turnover")),
         (
-            _outcome_table(simulated_cases, stress.start_value),
+            _outcome_table(simulated_cases, stress_result.start_value),
             *(
                 _quantile_table(simulated_cases, name)
                 for name in MEASURES
@@ -456,14 +464,14 @@ def stress_sections(stress: StressResult) -> tuple[ReportSection, ...]:
             "The live step on recorded and resampled prices, with gas, limits, minimums and halts."
             " The scenario applies to the middle third of a path; a crash starts from a flat market and has no recovery."
         ),
-        *(f"Skipped: {name}: {reason}." for name, reason in stress.skipped),
+        *(f"Skipped: {name}: {reason}." for name, reason in stress_result.skipped),
     )
     stressed_section = ReportSection(
         "Stress scenarios",
         stressed_texts,
         (_loss_figure(stressed_cases),),
         (
-            _outcome_table(stressed_cases, stress.start_value),
+            _outcome_table(stressed_cases, stress_result.start_value),
             _step_table(stressed_cases),
             *(_quantile_table(stressed_cases, name) for name in MEASURES[:3]),
         ),
@@ -471,16 +479,16 @@ def stress_sections(stress: StressResult) -> tuple[ReportSection, ...]:
     return simulated_section, stressed_section
 
 
-def stress_page(stress: StressResult) -> ReportPage:
+def stress_page(stress_result: StressResult) -> ReportPage:
     """Build the whole report."""
-    worst_case = max(stress.cases, key=lambda case: expected_shortfall(case.values("loss")))
+    worst_case = max(stress_result.cases, key=lambda case: expected_shortfall(case.values("loss")))
     facts = [
         ReportFact(
             f"{case.name}: expected shortfall",
             _format_percent(expected_shortfall(case.values("loss"))),
             pluralize(len(case.path_metrics), "path"),
         )
-        for case in stress.cases[:2]
+        for case in stress_result.cases[:2]
     ]
     path_count = len(worst_case.path_metrics)
     subject = f"the mean of its worst {WORST_SHARE:.0%} of paths"
@@ -493,29 +501,29 @@ def stress_page(stress: StressResult) -> ReportPage:
     loss_text = _format_percent(expected_shortfall(worst_case.values("loss")))
     summary = (
         (
-            f"The worst case is {worst_case.name}: {subject} is a loss of {loss_text} within {stress.bars} bars."
+            f"The worst case is {worst_case.name}: {subject} is a loss of {loss_text} within {stress_result.bars} bars."
         ),
     )
     origin = (
-        *(ReportFact(name, value) for name, value in stress.parameters),
-        ReportFact("config", stress.config_hash),
-        ReportFact("data", stress.data_hash),
-        ReportFact("seed", str(stress.seed)),
-        *(ReportFact(name, value) for name, value in stress.versions),
+        *(ReportFact(name, value) for name, value in stress_result.parameters),
+        ReportFact("config", stress_result.config_hash),
+        ReportFact("data", stress_result.data_hash),
+        ReportFact("seed", str(stress_result.seed)),
+        *(ReportFact(name, value) for name, value in stress_result.versions),
     )
     return ReportPage(
-        "Stress test", tuple(facts), stress_sections(stress), summary, origin, kind="Stress"
+        "Stress test", tuple(facts), stress_sections(stress_result), summary, origin, kind="Stress"
     )
 
 
-def _kernel_note(stress: StressResult) -> tuple[str, ...]:
-    if stress.kernel_difference is None:
+def _kernel_note(stress_result: StressResult) -> tuple[str, ...]:
+    if stress_result.kernel_difference is None:
         return ()
     return (
         (
             "These paths ran in the fast kernel, without gas and limits. On the calm paths below,"
             " its final value differs from the live step's by at most"
-            f" {stress.kernel_difference:.1e}."
+            f" {stress_result.kernel_difference:.1e}."
         ),
     )
 
@@ -523,7 +531,7 @@ def _kernel_note(stress: StressResult) -> tuple[str, ...]:
 def _distribution_figure(cases: list[StressCase], measure: str) -> Figure:
     all_values = np.concatenate([case.values(FIELD_BY_MEASURE[measure]) for case in cases])
     bin_edges = np.linspace(all_values.min(), all_values.max() + 1e-12, BIN_COUNT + 1)
-    middles = (bin_edges[1:] + bin_edges[:-1]) / 2
+    bin_centres = (bin_edges[1:] + bin_edges[:-1]) / 2
     traces = []
     for case in cases:
         counts, _ = np.histogram(case.values(FIELD_BY_MEASURE[measure]), bin_edges)
@@ -532,7 +540,7 @@ def _distribution_figure(cases: list[StressCase], measure: str) -> Figure:
                 "type": "scatter",
                 "mode": "lines",
                 "line": {"shape": "hvh"},
-                "x": middles,
+                "x": bin_centres,
                 "y": counts / counts.sum(),
                 "name": case.name,
             }
@@ -590,14 +598,14 @@ def _outcome_table(cases: list[StressCase], start_value: float) -> ReportTable:
     quantile_labels = ("5%", "50%", "95%")
     rows = []
     for case in cases:
-        outcome = outcomes(case.values("loss"), start_value)
-        if outcome["return"] is not None:
+        distributions = outcome_distributions(case.values("loss"), start_value)
+        if distributions["return"] is not None:
             returns = (
-                f"{100 * float(outcome['return']['quantiles'][label]):+.2f} %"
+                f"{100 * float(distributions['return']['quantiles'][label]):+.2f} %"
                 for label in quantile_labels
             )
             end_values = (
-                f"{float(outcome['end_value']['quantiles'][label]):,.2f}"
+                f"{float(distributions['end_value']['quantiles'][label]):,.2f}"
                 for label in quantile_labels
             )
             rows.append((case.name, str(len(case.path_metrics)), *returns, *end_values))
@@ -615,9 +623,9 @@ def _step_table(cases: list[StressCase]) -> ReportTable:
         (
             case.name,
             str(len(case.path_metrics)),
-            str(sum(metrics.rebalances for metrics in case.path_metrics)),
-            str(sum(path_metrics.halted for path_metrics in case.path_metrics)),
-            ", ".join(f"{reason} ({count})" for reason, count in case.refused) or "–",
+            str(sum(metrics.rebalance_count for metrics in case.path_metrics)),
+            str(sum(path_metrics.halted_bars for path_metrics in case.path_metrics)),
+            ", ".join(f"{reason} ({count})" for reason, count in case.refusals) or "–",
         )
         for case in cases
     )

@@ -37,7 +37,7 @@ from agent.backtest.sweep import (
 )
 from agent.model import ExecutionStyle
 from agent.policy.drift import band, has_band
-from agent.policy.triggers.rules import band_and_interval, is_plain
+from agent.policy.triggers.rules import band_and_interval, is_band_and_schedule_only
 from agent.units import BPS
 
 if TYPE_CHECKING:  # processes that only run the kernel load neither engine nor store
@@ -53,18 +53,18 @@ WEIGHT_TOLERANCE = 1e-6
 class PathMetrics:
     """Results of one path: final loss, maximum drawdown, and shortfall against holding, as shares.
 
-    Turnover is in portfolios; `outside` is the share of bars that ended with a weight outside its
+    Turnover is in portfolios; `outside_share` is the share of bars that ended with a weight outside its
     band (NaN: no bands).
     """
 
     loss: float
     drawdown: float
-    behind: float
+    hold_shortfall: float
     turnover: float
-    outside: float
-    rebalances: int
-    halted: int = 0
-    refused: int = 0
+    outside_share: float
+    rebalance_count: int
+    halted_bars: int = 0
+    refusal_count: int = 0
 
 
 def kernel_setting_or_reason(
@@ -87,7 +87,9 @@ def kernel_setting_or_reason(
         (bool(settings.recorded), "recorded pools"),
         (settings.pool not in CONSTANT_PRODUCT, "this pool curve"),
         (
-            is_plain(trigger) and has_band(trigger) and band_and_interval(trigger) is None,
+            is_band_and_schedule_only(trigger)
+            and has_band(trigger)
+            and band_and_interval(trigger) is None,
             "calendar schedules",
         ),
     )
@@ -139,21 +141,21 @@ def measure_by_kernel(
         start_value,
         with_path=True,
     )
-    amounts = _units_by_bar(kernel_result)
-    values = amounts * prices
-    totals = values.sum(axis=1)
+    units = _units_by_bar(kernel_result)
+    values = units * prices
+    total_values = values.sum(axis=1)
     turnover = 0.0
     for bar in kernel_result.rebalance_bars:
-        units_before = amounts[max(bar - 1, 0)]
-        traded_value = float(np.abs((amounts[bar] - units_before) * prices[bar]).sum())
-        turnover += 0.5 * traded_value / float(totals[bar])
+        units_before = units[max(bar - 1, 0)]
+        traded_value = float(np.abs((units[bar] - units_before) * prices[bar]).sum())
+        turnover += 0.5 * traded_value / float(total_values[bar])
     return PathMetrics(
-        loss=1 - float(totals[-1] / totals[0]),
-        drawdown=max_drawdown(totals),
-        behind=1 - kernel_result.final_value / kernel_result.hold_value,
+        loss=1 - float(total_values[-1] / total_values[0]),
+        drawdown=max_drawdown(total_values),
+        hold_shortfall=1 - kernel_result.final_value / kernel_result.hold_value,
         turnover=turnover,
-        outside=share_outside_bands(values / totals[:, None], band_edges(spec)),
-        rebalances=kernel_result.rebalances,
+        outside_share=share_outside_bands(values / total_values[:, None], band_edges(spec)),
+        rebalance_count=kernel_result.rebalance_count,
     )
 
 
@@ -161,8 +163,8 @@ def share_outside_bands(weights: Floats, edges: Floats | None) -> float:
     """Return the share of bars that end with a weight outside its band; NaN without bands."""
     if edges is None:
         return float("nan")
-    low, high = edges[:, 0] - WEIGHT_TOLERANCE, edges[:, 1] + WEIGHT_TOLERANCE
-    return float(((weights < low) | (weights > high)).any(axis=1).mean())
+    low_edges, high_edges = edges[:, 0] - WEIGHT_TOLERANCE, edges[:, 1] + WEIGHT_TOLERANCE
+    return float(((weights < low_edges) | (weights > high_edges)).any(axis=1).mean())
 
 
 def max_drawdown(values: Floats) -> float:
@@ -172,8 +174,8 @@ def max_drawdown(values: Floats) -> float:
 
 def _units_by_bar(result: KernelResult) -> Floats:
     """Return the units at the end of each bar."""
-    held_rows = np.where(result.holdings.any(axis=1), np.arange(len(result.holdings)), 0)
-    units: Floats = result.holdings[np.maximum.accumulate(held_rows)]
+    recorded_rows = np.where(result.holdings.any(axis=1), np.arange(len(result.holdings)), 0)
+    units: Floats = result.holdings[np.maximum.accumulate(recorded_rows)]
     return units
 
 
@@ -211,7 +213,7 @@ class PieceResult:
     """
 
     path_metrics: tuple[PathMetrics, ...]
-    refused: tuple[tuple[str, int], ...] = ()
+    refusals: tuple[tuple[str, int], ...] = ()
     growth_factors: tuple[float, ...] = ()
     versions: tuple[tuple[str, str], ...] = ()
 
@@ -227,19 +229,19 @@ class StressWork:
     settings: SimulationSettings
     severity: Severity
     history: ReturnHistory
-    block: float
+    mean_block_bars: float
     recorded_path: PriceTable
     kernel_setting_or_reason: KernelSetting | str
     jump_model: JumpDiffusion
 
     @classmethod
-    def of(
+    def prepare(
         cls,
         spec: BacktestSpec,
         settings: SimulationSettings,
         severity: Severity,
         history: ReturnHistory,
-        block: float,
+        mean_block_bars: float,
         recorded_path: PriceTable,
     ) -> StressWork:
         """Build the work with its derived fields."""
@@ -248,7 +250,7 @@ class StressWork:
             settings,
             severity,
             history,
-            block,
+            mean_block_bars,
             recorded_path,
             kernel_setting_or_reason(spec, settings),
             fit_jump_diffusion(history),
@@ -329,19 +331,23 @@ class StressWork:
         growth = float(simulation_result.equity[-1] / simulation_result.equity[0])
         return PieceResult(
             (_path_metrics(self.backtest, stressed_path, simulation_result),),
-            simulation_result.refused,
+            simulation_result.refusals,
             (growth,),
             simulation_result.versions,
         )
 
     def path(self, method: PathMethod, path_number: int) -> PriceTable:
         """Return the path with that number, from its own random generator."""
-        random = np.random.default_rng(
+        generator = np.random.default_rng(
             [self.settings.seed, list(PathMethod).index(method), path_number]
         )
         if method is PathMethod.BLOCKS:
-            return bootstrap_path(self.history, self.recorded_path.bars, self.block, random)
-        return jump_diffusion_path(self.history, self.jump_model, self.recorded_path.bars, random)
+            return bootstrap_path(
+                self.history, self.recorded_path.bar_count, self.mean_block_bars, generator
+            )
+        return jump_diffusion_path(
+            self.history, self.jump_model, self.recorded_path.bar_count, generator
+        )
 
     def calm_path(self, path_number: int) -> PriceTable:
         """Return the recorded path for number 0, then resampled ones."""
@@ -362,10 +368,10 @@ def _path_metrics(
     return PathMetrics(
         loss=1 - float(values[-1] / values[0]),
         drawdown=max_drawdown(values),
-        behind=1 - float(result.equity[-1] / result.hold[-1]),
+        hold_shortfall=1 - float(result.equity[-1] / result.hold_equity[-1]),
         turnover=float(result.turnover),
-        outside=share_outside_bands(result.weights, band_edges(spec)),
-        rebalances=sum(rebalance.succeeded for rebalance in result.rebalances),
-        halted=result.halted_bars,
-        refused=sum(count for _, count in result.refused),
+        outside_share=share_outside_bands(result.weights, band_edges(spec)),
+        rebalance_count=sum(rebalance.succeeded for rebalance in result.rebalances),
+        halted_bars=result.halted_bars,
+        refusal_count=sum(count for _, count in result.refusals),
     )

@@ -71,7 +71,7 @@ class PolicyChoice:
         return ", ".join(parts)
 
     @property
-    def options(self) -> str:
+    def backtest_options(self) -> str:
         """Options of `trimtab backtest` for this setting; only a config can set its allocator."""
         parts = []
         if self.band is not None:
@@ -105,7 +105,7 @@ class PolicyGrid:
     kinds: tuple[TriggerKind, ...] = (TriggerKind.BAND, TriggerKind.EVERY, TriggerKind.HYBRID)
 
     @property
-    def count(self) -> int:
+    def setting_count(self) -> int:
         """Return the number of settings without building them."""
         band_count, interval_count = len(self.bands), len(self.intervals_s)
         band_setting_count = band_count * (
@@ -146,27 +146,39 @@ def parse_grid(
 ) -> PolicyGrid:
     """Parse a grid: comma-separated lists and inclusive ranges such as `1%rel..30%rel:12`.
 
-    Raises ConfigError naming the option if the grid is invalid, empty or larger than MOST_SETTINGS.
+    Raises ConfigError naming the option if the grid is invalid, empty or larger than MAX_SETTINGS.
     """
     bands = tuple(
-        dict.fromkeys(threshold for part in _split_list(band) for threshold in _parse_bands(part))
+        dict.fromkeys(
+            threshold for value_text in _split_list(band) for threshold in _parse_bands(value_text)
+        )
     )
     intervals_s = tuple(
-        dict.fromkeys(choice for part in _split_list(every) for choice in _parse_intervals(part))
+        dict.fromkeys(
+            interval_s
+            for value_text in _split_list(every)
+            for interval_s in _parse_intervals(value_text)
+        )
     )
     destinations = tuple(
-        parse_choice(part, "--destination", {choice.value: choice for choice in DESTINATIONS})
-        for part in _split_list(destination)
+        parse_choice(
+            value_text,
+            "--destination",
+            {interval_s.value: interval_s for interval_s in DESTINATIONS},
+        )
+        for value_text in _split_list(destination)
     )
     allocators = tuple(
-        parse_choice(part, "--allocator", {method.value: method for method in PRICED_METHODS})
-        for part in _split_list(allocator)
+        parse_choice(value_text, "--allocator", {method.value: method for method in PRICED_METHODS})
+        for value_text in _split_list(allocator)
     )
     trigger_kinds = tuple(
         parse_choice(
-            part, "--trigger", {trigger_kind.value: trigger_kind for trigger_kind in TriggerKind}
+            value_text,
+            "--trigger",
+            {trigger_kind.value: trigger_kind for trigger_kind in TriggerKind},
         )
-        for part in _split_list(kinds)
+        for value_text in _split_list(kinds)
     ) or tuple(TriggerKind)
     grid = PolicyGrid(
         bands,
@@ -175,14 +187,14 @@ def parse_grid(
         tuple(dict.fromkeys(allocators)) or (AllocationMethod.FIXED,),
         tuple(dict.fromkeys(trigger_kinds)),
     )
-    if grid.count == 0:
+    if grid.setting_count == 0:
         raise ConfigError(
             "the grid is empty: no combination is a valid setting",
             "write for example --band 1%rel..30%rel:12 --every 1d,7d,28d",
         )
-    if grid.count > MAX_SETTINGS:
+    if grid.setting_count > MAX_SETTINGS:
         raise ConfigError(
-            f"the grid has {grid.count:,} settings, more than {MAX_SETTINGS:,}",
+            f"the grid has {grid.setting_count:,} settings, more than {MAX_SETTINGS:,}",
             "use wider steps, or fewer values",
         )
     return grid

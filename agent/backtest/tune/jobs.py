@@ -83,21 +83,21 @@ class TuneChunk:
 @dataclass(frozen=True, slots=True)
 class TuneJob:
     """One run for each of `choices`, over one table with only the portfolio's symbols, each with a
-    price in its first row. `marks` are the ascending bars at which values are recorded.
+    price in its first row. `mark_bars` are the ascending bars at which values are recorded.
     """
 
     table: PriceTable
     backtest: BacktestSpec
     settings: SimulationSettings
     choices: tuple[PolicyChoice, ...]
-    marks: tuple[int, ...]
+    mark_bars: tuple[int, ...]
     allocator_schedule: AllocatorSchedule
-    full: bool = False
+    uses_full_step: bool = False
 
     def engine(self, choice: PolicyChoice) -> RunEngine:
         """Return the kernel if it supports the setting and is not disabled, else the full step."""
         is_kernel_run = (
-            not self.full
+            not self.uses_full_step
             and choice.allocator is AllocationMethod.FIXED
             and is_kernel_supported(self.backtest, self.settings)
         )
@@ -123,10 +123,10 @@ class TuneJob:
     def run(self, chunk: TuneChunk, cores: int | None = 1) -> list[RunResult]:
         """Run a chunk; the kernel uses `cores` cores. Raises the errors of a simulation."""
         if chunk.engine is RunEngine.KERNEL:
-            return self._by_kernel(chunk, cores)
-        return [self._by_step(run) for run in range(chunk.start, chunk.end)]
+            return self._run_by_kernel(chunk, cores)
+        return [self._run_by_step(run) for run in range(chunk.start, chunk.end)]
 
-    def _by_kernel(self, chunk: TuneChunk, cores: int | None) -> list[RunResult]:
+    def _run_by_kernel(self, chunk: TuneChunk, cores: int | None) -> list[RunResult]:
         tokens = [asset.token for asset in self.backtest.portfolio.assets]
         start_value = float(self.settings.start_value)
         prices = numeraire_prices(self.backtest, self.table, self.table.closes, tokens)
@@ -137,17 +137,19 @@ class TuneJob:
             kernel_setting(self.backtest, self.settings, choice)
             for choice in self.choices[chunk.start : chunk.end]
         ]
-        sweep_result = sweep(kernel_prices, settings, start_value, marks=self.marks, cores=cores)
+        sweep_result = sweep(
+            kernel_prices, settings, start_value, marks=self.mark_bars, cores=cores
+        )
         return [
             RunResult(
                 chunk.start + i, float(sweep_result.final_value[i]), float(sweep_result.turnover[i]), float(sweep_result.costs[i]),
-                int(sweep_result.rebalances[i]),
+                int(sweep_result.rebalance_counts[i]),
                 sweep_result.values[i],
             )
             for i in range(len(settings))
         ]  # fmt: skip
 
-    def _by_step(self, run: int) -> RunResult:
+    def _run_by_step(self, run: int) -> RunResult:
         simulation_result = simulate(
             spec_for_choice(
                 self.backtest, self.choices[run], self.allocator_schedule, self.table.interval_s
@@ -155,7 +157,7 @@ class TuneJob:
             self.table,
             self.settings,
         )
-        first_mark, values = self.marks[0], simulation_result.equity[list(self.marks)]
+        first_mark, values = self.mark_bars[0], simulation_result.equity[list(self.mark_bars)]
         warm_up_growth = Fraction(1)
         if first_mark:  # bars before the first mark are a warm-up
             warm_up_growth = Fraction(float(values[0])) / self.settings.start_value
@@ -367,28 +369,28 @@ class ResultStore:
     def _load(self, folder: Path) -> None:
         for draft in folder.glob(".*.draft"):  # left over from a process killed while writing
             draft.unlink(missing_ok=True)
-        path, files = folder / STAMP_FILE, sorted(folder.glob("*.parquet"))
-        if not path.is_file():
-            if files:
+        stamp_path, result_paths = folder / STAMP_FILE, sorted(folder.glob("*.parquet"))
+        if not stamp_path.is_file():
+            if result_paths:
                 raise ConfigError(
                     f"--out: {folder} has files that do not belong to a search",
                     "name an empty folder",
                 )
-            _write(path, json.dumps(self._stamp, indent=1).encode())
+            _write_file(stamp_path, json.dumps(self._stamp, indent=1).encode())
             return
-        _require_same_search(path, self._stamp)
-        for file in files:
-            self.results_by_key[file.stem] = _read_results(file)
+        _require_same_search(stamp_path, self._stamp)
+        for result_path in result_paths:
+            self.results_by_key[result_path.stem] = _read_results(result_path)
 
-    def key(self, chunk: TuneChunk) -> str:
+    def file_key(self, chunk: TuneChunk) -> str:
         """Return the name of a chunk's file."""
         return f"runs-{chunk.start:07d}-{chunk.end:07d}"
 
     def add(self, key: str, results: list[RunResult], choices: Sequence[PolicyChoice]) -> None:
-        """Write the results to the file `key`, then count them as done."""
+        """Write the results to the file `file_key`, then count them as done."""
         if self._folder is not None:
-            frame = _polars().DataFrame(_columns(results, choices))
-            _write(self._folder / f"{key}.parquet", frame.write_parquet)
+            frame = _polars().DataFrame(_result_columns(results, choices))
+            _write_file(self._folder / f"{key}.parquet", frame.write_parquet)
         self.results_by_key[key] = results
 
 
@@ -396,7 +398,7 @@ def _polars() -> Any:
     return import_module("polars")
 
 
-def _columns(results: list[RunResult], choices: Sequence[PolicyChoice]) -> dict[str, Any]:
+def _result_columns(results: list[RunResult], choices: Sequence[PolicyChoice]) -> dict[str, Any]:
     bands = [choice.band for choice in choices]
     return {
         **{name: [getattr(result, name) for result in results] for name in _RESULT_COLUMNS},
@@ -459,7 +461,7 @@ def _unwritable_error(path: Path, error: OSError) -> ConfigError:
     )
 
 
-def _write(path: Path, file_content: Content) -> None:
+def _write_file(path: Path, file_content: Content) -> None:
     """Write a file atomically. Raises ConfigError if it cannot be written."""
     try:
         replace_file(path, file_content)
@@ -533,13 +535,15 @@ def estimate_work(job: TuneJob, chunks: Sequence[TuneChunk], cores: int) -> Work
         )
         measured_runs += len(sample_runs)
     return WorkEstimate(
-        len(kernel_runs) + len(step_runs), job.table.bars, core_s, max(1, cores), measured_runs
+        len(kernel_runs) + len(step_runs), job.table.bar_count, core_s, max(1, cores), measured_runs
     )
 
 
 def _spread_runs(runs: Sequence[int], max_count: int) -> list[int]:
-    count = min(max_count, len(runs))
-    return [runs[round(i * (len(runs) - 1) / max(1, count - 1))] for i in range(count)]
+    sample_count = min(max_count, len(runs))
+    return [
+        runs[round(i * (len(runs) - 1) / max(1, sample_count - 1))] for i in range(sample_count)
+    ]
 
 
 def _step_run_s(job: TuneJob, run: int) -> float:
@@ -549,8 +553,8 @@ def _step_run_s(job: TuneJob, run: int) -> float:
     )
     started_s = time.perf_counter()
     with open_run(spec, job.table, job.settings) as simulation_run:
-        while simulation_run.next():
+        while simulation_run.evaluate_next_bar():
             elapsed_s = time.perf_counter() - started_s
             if elapsed_s > SAMPLE_S:
-                return elapsed_s * job.table.bars / (simulation_run.world.bar + 1)
+                return elapsed_s * job.table.bar_count / (simulation_run.world.bar + 1)
     return time.perf_counter() - started_s

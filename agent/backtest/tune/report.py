@@ -26,69 +26,73 @@ RANKED_IN_DOCUMENT = 20
 """Number of settings in the document, best first; the files of --out have all."""
 
 
-def tune_document(tuned: TuneResult) -> Document:
+def tune_document(tune_result: TuneResult) -> Document:
     """Return the document of a search."""
-    search, heat_map = tuned.search, tuned.heat_map
-    order = np.argsort(-tuned.scores, kind="stable")[:RANKED_IN_DOCUMENT]
-    neighbours, overfitting, deflated = tuned.neighbours, tuned.overfitting, tuned.deflated
+    search, heat_map = tune_result.search, tune_result.heat_map
+    ranked_indices = np.argsort(-tune_result.scores, kind="stable")[:RANKED_IN_DOCUMENT]
+    neighbours, overfitting, deflated_sharpe = (
+        tune_result.neighbours,
+        tune_result.overfitting,
+        tune_result.deflated_sharpe,
+    )
     return {
-        "recommendation": _choice_document(tuned.choices[tuned.best]) if tuned.verdict.recommended else None,
-        "verdict": list(tuned.verdict.sentences),
-        "safe_default": tuned.verdict.safe_default,
-        "best": _ranked_document(tuned, tuned.best),
-        "settings": len(tuned.choices),
-        "engines": dict(tuned.engines),
-        "resumed": tuned.resumed,
+        "recommendation": _choice_document(tune_result.choices[tune_result.best_index]) if tune_result.verdict.is_recommended else None,
+        "verdict": list(tune_result.verdict.sentences),
+        "safe_default": tune_result.verdict.safe_default,
+        "best": _ranked_document(tune_result, tune_result.best_index),
+        "settings": len(tune_result.choices),
+        "engines": dict(tune_result.runs_by_engine),
+        "resumed": tune_result.resumed_runs,
         "objective": search.objective.value,
         "numeraire": search.backtest.portfolio.numeraire.symbol,
-        "bars": search.table.bars,
+        "bars": search.table.bar_count,
         "from": int(search.table.times_s[0]),
-        "last_quarter_from": tuned.last_from_s,
+        "last_quarter_from": tune_result.last_quarter_start_s,
         "until": int(search.table.times_s[-1]),
-        "period_s": round(tuned.period_s),
+        "period_s": round(tune_result.period_s),
         "calendar": _choice_document(search.calendar),
         "last_quarter": {
-            "excess_intervals": [_excess_document(claim) for claim in tuned.claims],
-            "final_value": _format_number(tuned.last_results[0].final_value),
-            "calendar_value": _format_number(tuned.last_results[1].final_value),
-            "hold_value": _format_number(tuned.last_hold_value),
-            "settings_judged": tuned.settings_judged,
-            "costs": _format_number(tuned.last_results[0].costs),
-            "rebalances": tuned.last_results[0].rebalances,
+            "excess_intervals": [_excess_document(claim) for claim in tune_result.claims],
+            "final_value": _format_number(tune_result.last_results[0].final_value),
+            "calendar_value": _format_number(tune_result.last_results[1].final_value),
+            "hold_value": _format_number(tune_result.last_hold_value),
+            "settings_judged": tune_result.settings_judged,
+            "costs": _format_number(tune_result.last_results[0].costs),
+            "rebalances": tune_result.last_results[0].rebalances,
         },
         "walk_forward": {
             "window_mode": search.walk.value,
             "folds": [
                 {
-                    "chosen": tuned.choices[fold_result.choice].label,
+                    "chosen": tune_result.choices[fold_result.choice].label,
                     "in_sample": _format_number(fold_result.in_sample),
                     "out_of_sample": _format_number(fold_result.out_of_sample),
-                    "over_hold": _format_number(yearly_mean(tuned, over_hold)),
-                    "over_calendar": _format_number(yearly_mean(tuned, over_calendar)),
-                    "periods": fold_result.fold.judged_to - fold_result.fold.judged_from,
+                    "over_hold": _format_number(yearly_mean(tune_result, over_hold)),
+                    "over_calendar": _format_number(yearly_mean(tune_result, over_calendar)),
+                    "periods": fold_result.fold.evaluation_end - fold_result.fold.evaluation_start,
                 }
-                for fold_result, over_hold, over_calendar in tuned.fold_results
+                for fold_result, over_hold, over_calendar in tune_result.fold_results
             ],
-            "excess_intervals": [_excess_document(growth) for growth in tuned.fold_claims],
+            "excess_intervals": [_excess_document(growth) for growth in tune_result.fold_claims],
         },
         "deflated_sharpe": None
-        if deflated is None
+        if deflated_sharpe is None
         else {
-            "sharpe": _format_number(deflated.sharpe),
-            "threshold": _format_number(deflated.threshold),
-            "trials": deflated.trials,
-            "probability": _format_number(deflated.probability),
+            "sharpe": _format_number(deflated_sharpe.sharpe),
+            "threshold": _format_number(deflated_sharpe.threshold),
+            "trials": deflated_sharpe.trials,
+            "probability": _format_number(deflated_sharpe.probability),
         },
         "overfitting": None
         if overfitting is None
         else {"probability": _format_number(overfitting.probability), "ways": overfitting.ways, "blocks": overfitting.blocks},
         "stability": {
-            "row_name": heat_map.down.name,
-            "column_name": heat_map.across.name,
-            "rows": list(heat_map.down.labels),
-            "columns": list(heat_map.across.labels),
+            "row_name": heat_map.row_axis.name,
+            "column_name": heat_map.column_axis.name,
+            "rows": list(heat_map.row_axis.labels),
+            "columns": list(heat_map.column_axis.labels),
             "values": [[None if np.isnan(value) else _format_number(value) for value in row] for row in heat_map.values.tolist()],
-            "best": list(heat_map.best),
+            "best": list(heat_map.best_cell),
             "neighbours": None
             if neighbours is None
             else {
@@ -98,19 +102,19 @@ def tune_document(tuned: TuneResult) -> Document:
                 "fall_to_median": _format_number(neighbours.median_decline),
             },
         },
-        "ranked": [_ranked_document(tuned, int(choice_index)) for choice_index in order],
+        "ranked": [_ranked_document(tune_result, int(choice_index)) for choice_index in ranked_indices],
         "notes": list(search.table.notes),
-        "grid_hash": tuned.stamp["grid"],
-        "config_hash": tuned.stamp["settings"],
-        "data_hash": tuned.stamp["data"],
+        "grid_hash": tune_result.stamp["grid"],
+        "config_hash": tune_result.stamp["settings"],
+        "data_hash": tune_result.stamp["data"],
         "seed": search.settings.seed,
-        "version": tuned.stamp["version"],
+        "version": tune_result.stamp["version"],
     }  # fmt: skip
 
 
-def yearly_mean(tuned: TuneResult, returns: NDArray[np.float64]) -> float:
+def yearly_mean(tune_result: TuneResult, returns: NDArray[np.float64]) -> float:
     """Return the annualised mean log return per period."""
-    return float(returns.mean()) * YEAR_S / tuned.period_s
+    return float(returns.mean()) * YEAR_S / tune_result.period_s
 
 
 def _format_number(value: float) -> str:
@@ -121,7 +125,7 @@ def _choice_document(choice: PolicyChoice) -> Document:
     band = choice.band
     return {
         "label": choice.label,
-        "backtest_options": choice.options,
+        "backtest_options": choice.backtest_options,
         "band_relative_bps": None if band is None else band.relative_bps,
         "band_absolute_bps": None if band is None else band.absolute_bps,
         "every_s": choice.every_s,
@@ -130,12 +134,12 @@ def _choice_document(choice: PolicyChoice) -> Document:
     }
 
 
-def _ranked_document(tuned: TuneResult, choice_index: int) -> Document:
-    run_result = tuned.results[choice_index]
+def _ranked_document(tune_result: TuneResult, choice_index: int) -> Document:
+    run_result = tune_result.results[choice_index]
     return {
-        **_choice_document(tuned.choices[choice_index]),
-        "objective": _format_number(float(tuned.scores[choice_index])),
-        "over_hold": _format_number(float(tuned.excess[choice_index])),
+        **_choice_document(tune_result.choices[choice_index]),
+        "objective": _format_number(float(tune_result.scores[choice_index])),
+        "over_hold": _format_number(float(tune_result.excess_growths[choice_index])),
         "final_value": _format_number(run_result.final_value),
         "turnover": _format_number(run_result.turnover),
         "costs": _format_number(run_result.costs),
@@ -147,7 +151,7 @@ def _excess_document(excess: ExcessGrowth) -> Document:
     interval: ConfidenceInterval | None = excess.interval
     if interval is None:
         return {
-            "over": excess.rival,
+            "over": excess.benchmark,
             "mean": None,
             "low": None,
             "high": None,
@@ -156,13 +160,13 @@ def _excess_document(excess: ExcessGrowth) -> Document:
             "bootstrap_block_length": None,
         }
     return {
-        "over": excess.rival,
+        "over": excess.benchmark,
         "mean": _format_number(interval.mean),
         "low": _format_number(interval.low),
         "high": _format_number(interval.high),
         "level": str(CONFIDENCE_LEVEL),
         "periods": interval.periods,
-        "bootstrap_block_length": f"{interval.block:.2f}",
+        "bootstrap_block_length": f"{interval.mean_block_periods:.2f}",
     }
 
 
@@ -171,30 +175,32 @@ MAP_PX, MAX_CELL_PX, MIN_CELL_PX = 560, 34, 8
 COLOUR_SCALE = ((0.0, "#7a3b69"), (0.5, "#d9d4cf"), (1.0, "#1f6f6b"))
 
 
-def tune_page(tuned: TuneResult) -> ReportPage:
+def tune_page(tune_result: TuneResult) -> ReportPage:
     """Build the whole report."""
-    stamp, search = tuned.stamp, tuned.search
-    verdict = "recommended" if tuned.verdict.recommended else "no edge"
+    stamp, search = tune_result.stamp, tune_result.search
+    verdict = "recommended" if tune_result.verdict.is_recommended else "no edge"
     facts = [
-        ReportFact("Verdict", verdict, tuned.choices[tuned.best].label),
-        *(_claim_fact(claim) for claim in tuned.claims),
+        ReportFact("Verdict", verdict, tune_result.choices[tune_result.best_index].label),
+        *(_excess_fact(claim) for claim in tune_result.claims),
         ReportFact(
             "Settings tried",
-            f"{len(tuned.choices):,}",
-            ", ".join(f"{count} {name}" for name, count in tuned.engines),
+            f"{len(tune_result.choices):,}",
+            ", ".join(f"{count} {name}" for name, count in tune_result.runs_by_engine),
         ),
     ]
-    if tuned.overfitting is not None:
-        ways_text = f"{tuned.overfitting.ways:,} ways to halve the data"
+    if tune_result.overfitting is not None:
+        ways_text = f"{tune_result.overfitting.ways:,} ways to halve the data"
         facts.append(
-            ReportFact("Chance of over-fitting", f"{tuned.overfitting.probability:.0%}", ways_text)
+            ReportFact(
+                "Chance of over-fitting", f"{tune_result.overfitting.probability:.0%}", ways_text
+            )
         )
-    if tuned.deflated is not None:
+    if tune_result.deflated_sharpe is not None:
         facts.append(
             ReportFact(
                 "Deflated Sharpe ratio",
-                f"{tuned.deflated.probability:.1%}",
-                f"best of {tuned.deflated.trials} trials",
+                f"{tune_result.deflated_sharpe.probability:.1%}",
+                f"best of {tune_result.deflated_sharpe.trials} trials",
             )
         )
     origin = (
@@ -210,29 +216,29 @@ def tune_page(tuned: TuneResult) -> ReportPage:
     return ReportPage(
         "Search for a setting",
         tuple(facts),
-        tune_sections(tuned),
-        tuned.verdict.sentences,
+        tune_sections(tune_result),
+        tune_result.verdict.sentences,
         origin,
         kind="Tune",
     )
 
 
-def tune_sections(tuned: TuneResult) -> tuple[ReportSection, ...]:
+def tune_sections(tune_result: TuneResult) -> tuple[ReportSection, ...]:
     """Return the sections on the holdout, the best settings, the neighbourhood of the best one,
     walk-forward, and confidence.
     """
     return (
-        _last_quarter_section(tuned),
-        _ranking_section(tuned),
-        _stability_section(tuned),
-        _walk_section(tuned),
-        _confidence_section(tuned),
+        _last_quarter_section(tune_result),
+        _ranking_section(tune_result),
+        _stability_section(tune_result),
+        _walk_forward_section(tune_result),
+        _confidence_section(tune_result),
     )
 
 
-def _claim_fact(claim: ExcessGrowth) -> ReportFact:
+def _excess_fact(claim: ExcessGrowth) -> ReportFact:
     interval = claim.interval
-    rival = claim.rival.partition(" (")[0]
+    rival = claim.benchmark.partition(" (")[0]
     if interval is None:
         return ReportFact(f"Over {rival}, last quarter", "–", "too few periods")
     return ReportFact(
@@ -242,18 +248,18 @@ def _claim_fact(claim: ExcessGrowth) -> ReportFact:
     )
 
 
-def _format_objective(tuned: TuneResult, value: float) -> str:
-    if tuned.search.objective is Objective.GROWTH:
+def _format_objective(tune_result: TuneResult, value: float) -> str:
+    if tune_result.search.objective is Objective.GROWTH:
         return format_signed_percent(value)
     return f"{value:.3f}"
 
 
-def _last_quarter_section(tuned: TuneResult) -> ReportSection:
-    times_ms = [time_s * 1000 for time_s in tuned.last_times_s.tolist()]
+def _last_quarter_section(tune_result: TuneResult) -> ReportSection:
+    times_ms = [time_s * 1000 for time_s in tune_result.last_times_s.tolist()]
     values_by_name = (
-        (tuned.choices[tuned.best].label, tuned.last_results[0].values),
-        (f"calendar, {tuned.search.calendar.label}", tuned.last_results[1].values),
-        ("hold", tuned.last_hold_path),
+        (tune_result.choices[tune_result.best_index].label, tune_result.last_results[0].values),
+        (f"calendar, {tune_result.search.calendar.label}", tune_result.last_results[1].values),
+        ("hold", tune_result.last_hold_path),
     )
     figure = {
         "title": "Growth in the last quarter",
@@ -277,22 +283,22 @@ def _last_quarter_section(tuned: TuneResult) -> ReportSection:
     )
 
 
-def _ranking_section(tuned: TuneResult) -> ReportSection:
-    order = np.argsort(-tuned.scores, kind="stable")[:RANKED_ON_PAGE]
+def _ranking_section(tune_result: TuneResult) -> ReportSection:
+    ranked_indices = np.argsort(-tune_result.scores, kind="stable")[:RANKED_ON_PAGE]
     rows = tuple(
         (
-            tuned.choices[i].label,
-            _format_objective(tuned, float(tuned.scores[i])),
-            format_signed_percent(float(tuned.excess[i])),
-            f"{tuned.results[i].turnover:.2f}",
-            f"{tuned.results[i].costs:.2f}",
-            str(tuned.results[i].rebalances),
+            tune_result.choices[choice_index].label,
+            _format_objective(tune_result, float(tune_result.scores[choice_index])),
+            format_signed_percent(float(tune_result.excess_growths[choice_index])),
+            f"{tune_result.results[choice_index].turnover:.2f}",
+            f"{tune_result.results[choice_index].costs:.2f}",
+            str(tune_result.results[choice_index].rebalances),
         )
-        for i in order
+        for choice_index in ranked_indices
     )
     header = (
         "setting",
-        f"{tuned.search.objective.value} a year",
+        f"{tune_result.search.objective.value} a year",
         "excess over holding, per year",
         "turnover",
         "costs",
@@ -308,45 +314,45 @@ def _ranking_section(tuned: TuneResult) -> ReportSection:
         "Settings tried",
         paragraphs,
         (),
-        (ReportTable(header, rows, f"The best {len(rows)} of {len(tuned.choices):,}"),),
+        (ReportTable(header, rows, f"The best {len(rows)} of {len(tune_result.choices):,}"),),
     )
 
 
-def _stability_section(tuned: TuneResult) -> ReportSection:
-    heat_map, neighbours = tuned.heat_map, tuned.neighbours
+def _stability_section(tune_result: TuneResult) -> ReportSection:
+    heat_map, neighbours = tune_result.heat_map, tune_result.neighbours
     paragraphs = []
     if neighbours is not None:
         paragraphs.append(
             f"One grid step from the best, over {neighbours.count} settings, the objective falls by"
-            f" {_format_decline(tuned, neighbours.mean_decline)} on average and by"
-            f" {_format_decline(tuned, neighbours.largest_decline)} at most; from the best to the median of all"
-            f" settings it falls by {_format_decline(tuned, neighbours.median_decline)}."
+            f" {_format_decline(tune_result, neighbours.mean_decline)} on average and by"
+            f" {_format_decline(tune_result, neighbours.largest_decline)} at most; from the best to the median of all"
+            f" settings it falls by {_format_decline(tune_result, neighbours.median_decline)}."
         )
     paragraphs.append("Other parameters are those of the best setting, which is ringed.")
     return ReportSection(
         "Stability of the optimum",
         tuple(paragraphs),
-        (heat_figure(heat_map, tuned.search.objective),),
+        (heat_figure(heat_map, tune_result.search.objective),),
     )
 
 
-def _format_decline(tuned: TuneResult, value: float) -> str:
-    if tuned.search.objective is Objective.GROWTH:
+def _format_decline(tune_result: TuneResult, value: float) -> str:
+    if tune_result.search.objective is Objective.GROWTH:
         return f"{value * 100:.2f} points a year"
     return f"{value:.3f}"
 
 
 def heat_figure(heat_map: HeatMap, objective: Objective) -> Figure:
     """Draw a heat map as coloured squares; Plotly's basic bundle lacks heat maps."""
-    down_indices, across_indices = np.nonzero(~np.isnan(heat_map.values))
-    values = heat_map.values[down_indices, across_indices]
+    row_indices, column_indices = np.nonzero(~np.isnan(heat_map.values))
+    values = heat_map.values[row_indices, column_indices]
     axis_format, hover_format = ".2f", ".3f"
     if objective is Objective.GROWTH:
         axis_format, hover_format = "+.1%", "+.2%"
-    cell_px = max(MIN_CELL_PX, min(MAX_CELL_PX, MAP_PX // max(len(heat_map.across.labels), 1)))
+    cell_px = max(MIN_CELL_PX, min(MAX_CELL_PX, MAP_PX // max(len(heat_map.column_axis.labels), 1)))
     hover_texts = [
-        f"{heat_map.down.labels[i]}, {heat_map.across.labels[j]}"
-        for i, j in zip(down_indices, across_indices, strict=True)
+        f"{heat_map.row_axis.labels[row]}, {heat_map.column_axis.labels[column]}"
+        for row, column in zip(row_indices, column_indices, strict=True)
     ]
     marker: dict[str, Any] = {
         "symbol": "square",
@@ -362,8 +368,8 @@ def heat_figure(heat_map: HeatMap, objective: Objective) -> Figure:
     squares = {
         "type": "scatter",
         "mode": "markers",
-        "x": [heat_map.across.labels[j] for j in across_indices],
-        "y": [heat_map.down.labels[i] for i in down_indices],
+        "x": [heat_map.column_axis.labels[column] for column in column_indices],
+        "y": [heat_map.row_axis.labels[row] for row in row_indices],
         "text": hover_texts,
         "marker": marker,
         "showlegend": False,
@@ -372,8 +378,8 @@ def heat_figure(heat_map: HeatMap, objective: Objective) -> Figure:
     ring = {
         "type": "scatter",
         "mode": "markers",
-        "x": [heat_map.across.labels[heat_map.best[1]]],
-        "y": [heat_map.down.labels[heat_map.best[0]]],
+        "x": [heat_map.column_axis.labels[heat_map.best_cell[1]]],
+        "y": [heat_map.row_axis.labels[heat_map.best_cell[0]]],
         "marker": {
             "symbol": "square-open",
             "size": cell_px + 4,
@@ -383,14 +389,14 @@ def heat_figure(heat_map: HeatMap, objective: Objective) -> Figure:
         "showlegend": False,
         "hoverinfo": "skip",
     }
-    axes = (("xaxis", heat_map.across), ("yaxis", heat_map.down))
+    axes = (("xaxis", heat_map.column_axis), ("yaxis", heat_map.row_axis))
     return {
-        "title": f"{objective.value.capitalize()} by {heat_map.down.name} and {heat_map.across.name}",
+        "title": f"{objective.value.capitalize()} by {heat_map.row_axis.name} and {heat_map.column_axis.name}",
         "says": (
-            f"The objective for each {heat_map.down.name} and {heat_map.across.name}; the best setting is"
+            f"The objective for each {heat_map.row_axis.name} and {heat_map.column_axis.name}; the best setting is"
             " ringed."
         ),
-        "height": max(320, 60 + (cell_px + 6) * len(heat_map.down.labels)),
+        "height": max(320, 60 + (cell_px + 6) * len(heat_map.row_axis.labels)),
         "data": [squares, ring],
         "layout": {
             name: {
@@ -404,29 +410,35 @@ def heat_figure(heat_map: HeatMap, objective: Objective) -> Figure:
     }
 
 
-def _walk_section(tuned: TuneResult) -> ReportSection:
-    if not tuned.fold_results:
+def _walk_forward_section(tune_result: TuneResult) -> ReportSection:
+    if not tune_result.fold_results:
         return ReportSection("Walk-forward", ("The data are too short for the folds.",))
     start_ms, period_ms, rows = (
-        int(tuned.search.table.times_s[0]) * 1000,
-        round(tuned.period_s) * 1000,
+        int(tune_result.search.table.times_s[0]) * 1000,
+        round(tune_result.period_s) * 1000,
         [],
     )
     times_ms: list[int] = []
-    for fold_result, over_hold, over_calendar in tuned.fold_results:
-        start, end = fold_result.fold.judged_from, fold_result.fold.judged_to
+    for fold_result, over_hold, over_calendar in tune_result.fold_results:
+        evaluation_start, evaluation_end = (
+            fold_result.fold.evaluation_start,
+            fold_result.fold.evaluation_end,
+        )
         excesses = (
-            format_signed_percent(yearly_mean(tuned, excess))
+            format_signed_percent(yearly_mean(tune_result, excess))
             for excess in (over_hold, over_calendar)
         )
         rows.append(
             (
-                tuned.choices[fold_result.choice].label,
-                _format_date(start_ms + start * period_ms),
+                tune_result.choices[fold_result.choice].label,
+                _format_date(start_ms + evaluation_start * period_ms),
                 *excesses,
             )
         )
-        times_ms += [start_ms + (period + 1) * period_ms for period in range(start, end)]
+        times_ms += [
+            start_ms + (period + 1) * period_ms
+            for period in range(evaluation_start, evaluation_end)
+        ]
     figure = {
         "title": "Excess log growth, out of sample",
         "says": (
@@ -442,15 +454,15 @@ def _walk_section(tuned: TuneResult) -> ReportSection:
                 "name": name,
             }
             for name, excess_returns in (
-                ("over hold", [fold[1] for fold in tuned.fold_results]),
-                ("over the calendar rule", [fold[2] for fold in tuned.fold_results]),
+                ("over hold", [fold[1] for fold in tune_result.fold_results]),
+                ("over the calendar rule", [fold[2] for fold in tune_result.fold_results]),
             )
         ],
         "layout": {"xaxis": {"type": "date"}, "yaxis": {"tickformat": ".1%"}},
     }
     paragraphs = (
         "In each fold, the best setting of the past is evaluated on the periods that follow.",
-        *(f"All folds together {claim.text}." for claim in tuned.fold_claims),
+        *(f"All folds together {claim.text}." for claim in tune_result.fold_claims),
     )
     header = (
         "chosen",
@@ -465,23 +477,23 @@ def _format_date(milliseconds: int) -> str:
     return str(np.datetime64(milliseconds // 1000, "s").astype("datetime64[D]"))
 
 
-def _confidence_section(tuned: TuneResult) -> ReportSection:
+def _confidence_section(tune_result: TuneResult) -> ReportSection:
     paragraphs = [
         "Intervals are of the mean excess log return per period of"
-        f" {tuned.period_s / 3600:.0f} h, by {RESAMPLE_COUNT:,} resamples of the stationary bootstrap"
+        f" {tune_result.period_s / 3600:.0f} h, by {RESAMPLE_COUNT:,} resamples of the stationary bootstrap"
         " (Politis & Romano 1994), widened for short series as docs/tune.md says. They apply"
         " to this market only."
     ]
-    if tuned.deflated is not None:
-        deflated = tuned.deflated
+    if tune_result.deflated_sharpe is not None:
+        deflated = tune_result.deflated_sharpe
         paragraphs.append(
             f"The Sharpe ratio of the excess over hold is {deflated.sharpe:.4f} per period in the data"
             f" used to choose it; the best of {deflated.trials} trials without skill would have an expected"
             f" {deflated.threshold:.4f}. The true ratio is above that with probability"
             f" {deflated.probability:.1%} (deflated Sharpe ratio, Bailey & López de Prado 2014)."
         )
-    if tuned.overfitting is not None:
-        overfitting = tuned.overfitting
+    if tune_result.overfitting is not None:
+        overfitting = tune_result.overfitting
         paragraphs.append(
             f"In {overfitting.probability:.0%} of {overfitting.ways:,} ways to halve the data, the best of one"
             " half was below the median in the other (probability of backtest over-fitting,"

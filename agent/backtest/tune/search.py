@@ -83,14 +83,14 @@ class TuneSpec:
     objective: Objective = Objective.GROWTH
     walk: WalkForwardMode = WalkForwardMode.ANCHORED
     folds: int = 4
-    full: bool = False
+    uses_full_step: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class TuneResult:
     """Result of a search.
 
-    - `scores` is each choice's annualised objective, `excess` its annualised log growth above buy
+    - `scores` is each choice's annualised objective, `excess_growths` its annualised log growth above buy
       and hold, both over the first three quarters of the data; `period_s` is the length of one
       return's period.
     - `fold_results` has per fold the choice and its excess log returns over buy and hold and over
@@ -99,7 +99,7 @@ class TuneResult:
       results of the best setting and of the calendar rule, `last_hold_path` the values of buy and
       hold at the same times, `last_hold_value` its value at the last bar, and `settings_judged` the
       number of this folder's settings evaluated on it.
-    - `engines` counts runs by engine, `resumed` the runs loaded from the folder; `stamp` identifies
+    - `runs_by_engine` counts runs by engine, `resumed_runs` the runs loaded from the folder; `stamp` identifies
       the search.
     """
 
@@ -107,10 +107,10 @@ class TuneResult:
     choices: tuple[PolicyChoice, ...]
     results: tuple[RunResult, ...]
     scores: Floats
-    excess: Floats
-    best: int
+    excess_growths: Floats
+    best_index: int
     period_s: float
-    deflated: DeflatedSharpe | None
+    deflated_sharpe: DeflatedSharpe | None
     overfitting: OverfittingEstimate | None
     heat_map: HeatMap
     neighbours: NeighbourComparison | None
@@ -118,14 +118,14 @@ class TuneResult:
     fold_claims: tuple[ExcessGrowth, ...]
     claims: tuple[ExcessGrowth, ...]
     verdict: TuneVerdict
-    last_from_s: int
+    last_quarter_start_s: int
     last_results: tuple[RunResult, RunResult]
     last_hold_path: Floats
     last_hold_value: float
     settings_judged: int
     last_times_s: NDArray[np.int64]
-    engines: tuple[tuple[str, int], ...]
-    resumed: int
+    runs_by_engine: tuple[tuple[str, int], ...]
+    resumed_runs: int
     stamp: dict[str, str]
 
 
@@ -143,11 +143,11 @@ def tune(
     belongs to another search.
     """
     choices, table = search.grid.choices(), search.table
-    split_bar = last_quarter_start(table.bars)
+    split_bar = last_quarter_start(table.bar_count)
     marks = tuple(range(0, split_bar, _period_bars(table)))
     if len(marks) <= MIN_PERIODS:
         raise ConfigError(
-            f"--prices: the first three quarters of {table.bars} bars are {len(marks)} periods",
+            f"--prices: the first three quarters of {table.bar_count} bars are {len(marks)} periods",
             f"a search needs at least {MIN_PERIODS + 1}; use more prices",
         )
     if len(choices) * len(marks) > MAX_VALUES:
@@ -163,7 +163,7 @@ def tune(
         run_choices,
         marks,
         search.allocator_schedule,
-        search.full,
+        search.uses_full_step,
     )
     with ResultStore(folder, _stamp(search, run_choices)).opened() as store:
         resumed_count = sum(
@@ -183,23 +183,27 @@ def _all_runs(
     progress: Progress,
 ) -> tuple[RunResult, ...]:
     chunks = job.chunks()
-    missing_chunks = [chunk for chunk in chunks if store.key(chunk) not in store.results_by_key]
+    missing_chunks = [
+        chunk for chunk in chunks if store.file_key(chunk) not in store.results_by_key
+    ]
     if missing_chunks:
         confirm_work(job, missing_chunks)
     finished_count = sum(chunk.end - chunk.start for chunk in chunks) - sum(
         chunk.end - chunk.start for chunk in missing_chunks
     )
     for chunk, run_results in run_chunks(job, missing_chunks):
-        _require_matching_runs(run_results, range(chunk.start, chunk.end), len(job.marks))
-        store.add(store.key(chunk), run_results, job.choices[chunk.start : chunk.end])
+        _require_matching_runs(run_results, range(chunk.start, chunk.end), len(job.mark_bars))
+        store.add(store.file_key(chunk), run_results, job.choices[chunk.start : chunk.end])
         finished_count += len(run_results)
         progress(finished_count, len(job.choices))
     for chunk in chunks:
         _require_matching_runs(
-            store.results_by_key[store.key(chunk)], range(chunk.start, chunk.end), len(job.marks)
+            store.results_by_key[store.file_key(chunk)],
+            range(chunk.start, chunk.end),
+            len(job.mark_bars),
         )
     return tuple(
-        run_result for chunk in chunks for run_result in store.results_by_key[store.key(chunk)]
+        run_result for chunk in chunks for run_result in store.results_by_key[store.file_key(chunk)]
     )
 
 
@@ -224,12 +228,12 @@ def _assemble_result(
     returns = np.column_stack([log_returns(run_result.values) for run_result in run_results])
     choice_returns, calendar_returns = returns[:, :-1], returns[:, -1]
     hold_returns = log_returns(
-        buy_and_hold_values(search.backtest, search.settings, job.table, job.marks)
+        buy_and_hold_values(search.backtest, search.settings, job.table, job.mark_bars)
     )
-    per_year = _periods_per_year(job.table, job.marks)
-    scale = per_year if objective is Objective.GROWTH else np.sqrt(per_year)
-    scores = objective_scores(choice_returns, objective) * scale
-    best = int(scores.argmax())
+    per_year = _periods_per_year(job.table, job.mark_bars)
+    annual_factor = per_year if objective is Objective.GROWTH else np.sqrt(per_year)
+    scores = objective_scores(choice_returns, objective) * annual_factor
+    best_index = int(scores.argmax())
     fold_results = walk_forward(
         choice_returns, objective, make_folds(len(choice_returns), search.folds, search.walk)
     )
@@ -237,7 +241,7 @@ def _assemble_result(
         _excesses(search, job, fold_result, calendar_returns) for fold_result in fold_results
     ]
     claims, last_results, last_hold_path, last_hold_value, last_times_s = _last_quarter(
-        search, store, best, choices[best]
+        search, store, best_index, choices[best_index]
     )
     overfitting = overfitting_probability(choice_returns, objective)
     settings_judged = (
@@ -249,28 +253,28 @@ def _assemble_result(
         choices=choices,
         results=run_results[:-1],
         scores=scores,
-        excess=(choice_returns.mean(axis=0) - hold_returns.mean()) * per_year,
-        best=best,
+        excess_growths=(choice_returns.mean(axis=0) - hold_returns.mean()) * per_year,
+        best_index=best_index,
         period_s=YEAR_S / per_year,
-        deflated=deflated_sharpe(choice_returns - hold_returns[:, None], best),
+        deflated_sharpe=deflated_sharpe(choice_returns - hold_returns[:, None], best_index),
         overfitting=overfitting,
-        heat_map=heat_map(choices, scores, best),
-        neighbours=compare_neighbours(choices, scores, best),
+        heat_map=heat_map(choices, scores, best_index),
+        neighbours=compare_neighbours(choices, scores, best_index),
         fold_results=tuple((fold, *excess) for fold, excess in zip(fold_results, fold_excesses, strict=True)),
         fold_claims=() if not fold_excesses else tuple(
             ExcessGrowth(rival, _yearly_interval(np.concatenate(excess_returns), per_year, search.settings.seed))
-            for rival, excess_returns in zip(_rivals(search), zip(*fold_excesses, strict=True), strict=True)
+            for rival, excess_returns in zip(_benchmark_names(search), zip(*fold_excesses, strict=True), strict=True)
         ),
         claims=claims,
-        verdict=judge_choice(choices[best], search.calendar, claims, overfitting, settings_judged),
-        last_from_s=int(table.times_s[last_quarter_start(table.bars)]),
+        verdict=judge_choice(choices[best_index], search.calendar, claims, overfitting, settings_judged),
+        last_quarter_start_s=int(table.times_s[last_quarter_start(table.bar_count)]),
         last_results=last_results,
         last_hold_path=last_hold_path,
         last_hold_value=last_hold_value,
         settings_judged=settings_judged,
         last_times_s=last_times_s,
-        engines=tuple((engine.value, engine_names.count(engine.value)) for engine in RunEngine if engine.value in engine_names),
-        resumed=resumed_count,
+        runs_by_engine=tuple((engine.value, engine_names.count(engine.value)) for engine in RunEngine if engine.value in engine_names),
+        resumed_runs=resumed_count,
         stamp=_stamp(search, job.choices),
     )  # fmt: skip
 
@@ -290,7 +294,7 @@ def _periods_per_year(table: PriceTable, marks: Sequence[int]) -> float:
     return YEAR_S * (len(marks) - 1) / float(table.times_s[marks[-1]] - table.times_s[marks[0]])
 
 
-def _rivals(search: TuneSpec) -> tuple[str, str]:
+def _benchmark_names(search: TuneSpec) -> tuple[str, str]:
     return "hold", f"the calendar rule ({search.calendar.label})"
 
 
@@ -300,46 +304,59 @@ def _excesses(
     """Return the excess over buy and hold from the start of the evaluated periods, and over the
     calendar rule.
     """
-    start, end = fold_result.fold.judged_from, fold_result.fold.judged_to
-    hold_returns = log_returns(
-        buy_and_hold_values(search.backtest, search.settings, job.table, job.marks[start : end + 1])
+    evaluation_start, evaluation_end = (
+        fold_result.fold.evaluation_start,
+        fold_result.fold.evaluation_end,
     )
-    return fold_result.returns - hold_returns, fold_result.returns - calendar_returns[start:end]
+    hold_returns = log_returns(
+        buy_and_hold_values(
+            search.backtest,
+            search.settings,
+            job.table,
+            job.mark_bars[evaluation_start : evaluation_end + 1],
+        )
+    )
+    return fold_result.returns - hold_returns, fold_result.returns - calendar_returns[
+        evaluation_start:evaluation_end
+    ]
 
 
 def _yearly_interval(values: Floats, per_year: float, seed: int) -> ConfidenceInterval | None:
     interval = bootstrap_interval(values, seed)
-    return None if interval is None else interval.times(per_year)
+    return None if interval is None else interval.scaled(per_year)
 
 
 def _last_quarter(
-    search: TuneSpec, store: ResultStore, best: int, choice: PolicyChoice
+    search: TuneSpec, store: ResultStore, best_index: int, best_choice: PolicyChoice
 ) -> _LastQuarter:
     """Run the chosen setting and the calendar rule over the last quarter, each starting at its
     targets. An allocator also receives the prices of its window before the quarter.
     """
     table = search.table
-    split_bar = last_quarter_start(table.bars)
+    split_bar = last_quarter_start(table.bar_count)
     period_bars = _period_bars(table)
     run_results = []
-    for key, policy_choice in ((f"last-{best:07d}", choice), ("last-calendar", search.calendar)):
+    for key, policy_choice in (
+        (f"last-{best_index:07d}", best_choice),
+        ("last-calendar", search.calendar),
+    ):
         warm_up_bars = 0
         if policy_choice.allocator is not AllocationMethod.FIXED:
             warm_up_bars = min(split_bar, search.allocator_schedule.window_s // table.interval_s)
-        start, end = split_bar - warm_up_bars, table.bars
+        start, end = split_bar - warm_up_bars, table.bar_count
         marks = tuple(range(warm_up_bars, end - start, period_bars))
         job = TuneJob(
             slice_table(table, start, end), search.backtest, slice_settings(search.settings, start, end),
-            (policy_choice,), marks, search.allocator_schedule, search.full
+            (policy_choice,), marks, search.allocator_schedule, search.uses_full_step
         )  # fmt: skip
         if key not in store.results_by_key:
             store.add(key, job.run(job.chunks()[0]), (policy_choice,))
         _require_matching_runs(store.results_by_key[key], range(1), len(marks))
         run_results.append(store.results_by_key[key][0])
-    last_table = slice_table(table, split_bar, table.bars)
-    marks = tuple(range(0, last_table.bars, period_bars))
+    last_table = slice_table(table, split_bar, table.bar_count)
+    marks = tuple(range(0, last_table.bar_count, period_bars))
     *hold_path, last_hold_value = buy_and_hold_values(
-        search.backtest, search.settings, last_table, (*marks, last_table.bars - 1)
+        search.backtest, search.settings, last_table, (*marks, last_table.bar_count - 1)
     ).tolist()
     hold_values = np.array(hold_path)
     per_year = _periods_per_year(last_table, marks) if len(marks) > 1 else 0.0
@@ -347,7 +364,7 @@ def _last_quarter(
         log_returns(run_result.values) for run_result in run_results
     )
     returns_by_rival = zip(
-        _rivals(search),
+        _benchmark_names(search),
         (choice_returns - log_returns(hold_values), choice_returns - calendar_returns),
         strict=True,
     )
@@ -371,5 +388,7 @@ def _stamp(search: TuneSpec, choices: Sequence[PolicyChoice]) -> dict[str, str]:
         "grid": sha256("\n".join(map(repr, choices)).encode()).hexdigest(),
         "data": search.table.digest,
         "settings": spec_digest(search.backtest, search.settings),
-        "search": sha256(repr((search.allocator_schedule, search.full)).encode()).hexdigest(),
+        "search": sha256(
+            repr((search.allocator_schedule, search.uses_full_step)).encode()
+        ).hexdigest(),
     }

@@ -202,7 +202,7 @@ MIN_INTERVAL_PERIODS = 30
 
 @dataclass(frozen=True, slots=True)
 class ConfidenceInterval:
-    """Mean per period, and the ends of its two-sided interval; `block` is the mean length of drawn
+    """Mean per period, and the ends of its two-sided interval; `mean_block_periods` is the mean length of drawn
     blocks, in periods.
     """
 
@@ -210,12 +210,16 @@ class ConfidenceInterval:
     low: float
     high: float
     periods: int
-    block: float
+    mean_block_periods: float
 
-    def times(self, factor: float) -> ConfidenceInterval:
+    def scaled(self, factor: float) -> ConfidenceInterval:
         """Return the interval scaled by a factor, such as the periods of a year."""
         return ConfidenceInterval(
-            self.mean * factor, self.low * factor, self.high * factor, self.periods, self.block
+            self.mean * factor,
+            self.low * factor,
+            self.high * factor,
+            self.periods,
+            self.mean_block_periods,
         )
 
 
@@ -287,7 +291,7 @@ def bootstrap_interval(
     values: Floats, seed: int, draws: int = RESAMPLE_COUNT, level: float = CONFIDENCE_LEVEL
 ) -> ConfidenceInterval | None:
     """Return the mean with the widened two-sided interval that contains `level` of the resampled
-    means; None for fewer than FEWEST_PERIODS.
+    means; None for fewer than MIN_INTERVAL_PERIODS.
 
     Resampled means of short and dependent series vary too little: at 250 periods, 91 % of plain 95
     % intervals contain the true mean. Therefore blocks are twice as long as is optimal for the
@@ -327,13 +331,13 @@ class GridAxis:
 @dataclass(frozen=True, slots=True)
 class HeatMap:
     """The objective over two axes, other parameters as in the best setting; NaN where the grid has
-    no setting. `best` is the cell of the best setting.
+    no setting. `best_cell` is the cell of the best setting.
     """
 
-    down: GridAxis
-    across: GridAxis
+    row_axis: GridAxis
+    column_axis: GridAxis
     values: Floats
-    best: tuple[int, int]
+    best_cell: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,51 +402,54 @@ def _grid_indices(
     return np.array(indices, dtype=np.int64).T, axes, all_values
 
 
-def heat_map(choices: Sequence[PolicyChoice], scores: Floats, best: int) -> HeatMap:
+def heat_map(choices: Sequence[PolicyChoice], scores: Floats, best_index: int) -> HeatMap:
     """Return the heat map over the two axes with the most values; bands run down if they are one of
     the two.
     """
     indices, axes, _ = _grid_indices(choices)
     largest_axes = sorted(range(len(axes)), key=lambda axis: -len(axes[axis].labels))[:2]
-    down, across = sorted(largest_axes)
-    values = np.full((len(axes[down].labels), len(axes[across].labels)), np.nan)
-    other_axes = [axis for axis in range(len(axes)) if axis not in (down, across)]
-    for choice_indices, value in zip(indices, scores, strict=True):
-        if all(choice_indices[axis] == indices[best][axis] for axis in other_axes):
-            values[choice_indices[down], choice_indices[across]] = value
+    row_axis, column_axis = sorted(largest_axes)
+    values = np.full((len(axes[row_axis].labels), len(axes[column_axis].labels)), np.nan)
+    other_axes = [axis for axis in range(len(axes)) if axis not in (row_axis, column_axis)]
+    for choice_indices, score in zip(indices, scores, strict=True):
+        if all(choice_indices[axis] == indices[best_index][axis] for axis in other_axes):
+            values[choice_indices[row_axis], choice_indices[column_axis]] = score
     return HeatMap(
-        axes[down], axes[across], values, (int(indices[best][down]), int(indices[best][across]))
+        axes[row_axis],
+        axes[column_axis],
+        values,
+        (int(indices[best_index][row_axis]), int(indices[best_index][column_axis])),
     )
 
 
 def compare_neighbours(
-    choices: Sequence[PolicyChoice], scores: Floats, best: int
+    choices: Sequence[PolicyChoice], scores: Floats, best_index: int
 ) -> NeighbourComparison | None:
     """Compare the best setting with its neighbours: the next width of the same kind, the next
     interval, and every other destination and allocator.
 
     None without neighbours.
     """
-    indices, _, values = _grid_indices(choices)
-    distances = np.abs(indices - indices[best])
+    indices, _, values_by_axis = _grid_indices(choices)
+    distances = np.abs(indices - indices[best_index])
     is_neighbour = np.zeros(len(choices), dtype=bool)
     for axis in range(len(_AXES)):
-        differs_here_only = (np.delete(distances, axis, axis=1) == 0).all(axis=1) & (
+        differs_only_on_axis = (np.delete(distances, axis, axis=1) == 0).all(axis=1) & (
             distances[:, axis] > 0
         )
         if axis < _ORDERED_AXES:
-            best_value = values[axis][indices[best][axis]]
-            is_same_kind = np.array([value[0] == best_value[0] for value in values[axis]])  # type: ignore[index]  # ordered axes have pairs
-            differs_here_only &= (distances[:, axis] == 1) & is_same_kind[indices[:, axis]]
-        is_neighbour |= differs_here_only
+            best_value = values_by_axis[axis][indices[best_index][axis]]
+            is_same_kind = np.array([value[0] == best_value[0] for value in values_by_axis[axis]])  # type: ignore[index]  # ordered axes have pairs
+            differs_only_on_axis &= (distances[:, axis] == 1) & is_same_kind[indices[:, axis]]
+        is_neighbour |= differs_only_on_axis
     if not is_neighbour.any():
         return None
-    declines = float(scores[best]) - scores[is_neighbour]
+    declines = float(scores[best_index]) - scores[is_neighbour]
     return NeighbourComparison(
         int(is_neighbour.sum()),
         float(declines.mean()),
         float(declines.max()),
-        float(scores[best] - np.median(scores)),
+        float(scores[best_index] - np.median(scores)),
     )
 
 
@@ -463,9 +470,9 @@ class WalkForwardMode(Enum):
 class Fold:
     """Periods to choose in, and later periods to evaluate, as half-open ranges."""
 
-    chosen_from: int
-    judged_from: int
-    judged_to: int
+    choice_start: int
+    evaluation_start: int
+    evaluation_end: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -493,13 +500,13 @@ def make_folds(periods: int, count: int, mode: WalkForwardMode) -> tuple[Fold, .
     piece_count = count + ROLLING_PIECE_COUNT
     if periods < 2 * piece_count:
         return ()
-    edges = [periods * piece // piece_count for piece in range(piece_count + 1)]
+    piece_starts = [periods * piece // piece_count for piece in range(piece_count + 1)]
     first_piece = ROLLING_PIECE_COUNT
     return tuple(
         Fold(
-            0 if mode is WalkForwardMode.ANCHORED else edges[piece - ROLLING_PIECE_COUNT],
-            edges[piece],
-            edges[piece + 1],
+            0 if mode is WalkForwardMode.ANCHORED else piece_starts[piece - ROLLING_PIECE_COUNT],
+            piece_starts[piece],
+            piece_starts[piece + 1],
         )
         for piece in range(first_piece, piece_count)
     )
@@ -513,16 +520,16 @@ def walk_forward(
     """
     results = []
     for fold in folds:
-        scores = objective_scores(returns[fold.chosen_from : fold.judged_from], objective)
+        scores = objective_scores(returns[fold.choice_start : fold.evaluation_start], objective)
         best_column = int(scores.argmax())
-        later_returns = returns[fold.judged_from : fold.judged_to]
+        evaluation_returns = returns[fold.evaluation_start : fold.evaluation_end]
         results.append(
             FoldResult(
                 fold,
                 best_column,
                 float(scores[best_column]),
-                float(objective_scores(later_returns[:, [best_column]], objective)[0]),
-                later_returns[:, best_column],
+                float(objective_scores(evaluation_returns[:, [best_column]], objective)[0]),
+                evaluation_returns[:, best_column],
             )
         )
     return tuple(results)
@@ -540,11 +547,11 @@ class ExcessGrowth:
     few for an interval.
     """
 
-    rival: str
+    benchmark: str
     interval: ConfidenceInterval | None
 
     @property
-    def holds(self) -> bool:
+    def is_above_zero(self) -> bool:
         """True if the whole interval is above zero, by more than floating-point error."""
         return self.interval is not None and self.interval.low > GROWTH_TOLERANCE
 
@@ -553,17 +560,17 @@ class ExcessGrowth:
         """The claim as a sentence."""
         if self.interval is None:
             return (
-                f"against {self.rival}: fewer than {MIN_INTERVAL_PERIODS} periods, too few for an"
+                f"against {self.benchmark}: fewer than {MIN_INTERVAL_PERIODS} periods, too few for an"
                 " interval"
             )
         interval = self.interval
         if max(abs(interval.low), abs(interval.high)) <= GROWTH_TOLERANCE:
-            return f"against {self.rival}: the same in every period"
+            return f"against {self.benchmark}: the same in every period"
         interval_text = (
             f"{CONFIDENCE_LEVEL:.0%} interval {format_signed_percent(interval.low)} to"
             f" {format_signed_percent(interval.high)}"
         )
-        return f"against {self.rival}: {format_signed_percent(interval.mean)} a year in log growth, {interval_text}"
+        return f"against {self.benchmark}: {format_signed_percent(interval.mean)} a year in log growth, {interval_text}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -572,7 +579,7 @@ class TuneVerdict:
     default.
     """
 
-    recommended: bool
+    is_recommended: bool
     sentences: tuple[str, ...]
     safe_default: str
 
@@ -583,13 +590,13 @@ def format_signed_percent(share: float) -> str:
 
 
 def judge_choice(
-    best: PolicyChoice,
+    best_choice: PolicyChoice,
     calendar_choice: PolicyChoice,
     claims: tuple[ExcessGrowth, ...],
     overfitting: OverfittingEstimate | None,
     settings_judged: int = 1,
 ) -> TuneVerdict:
-    """Recommend `best` if every claim holds and the probability of overfitting is below one half;
+    """Recommend `best_choice` if every claim holds and the probability of overfitting is below one half;
     otherwise `calendar_choice`, which trades by schedule only, is the safe default.
 
     `overfitting` is None if only one setting was tried. `settings_judged` counts the settings
@@ -597,7 +604,7 @@ def judge_choice(
     """
     is_overfit = overfitting is not None and overfitting.probability >= OVERFITTING_THRESHOLD
     sentences = [
-        f"In the last quarter of the data, which the search did not use, {best.label} returned,"
+        f"In the last quarter of the data, which the search did not use, {best_choice.label} returned,"
         f" after costs, {claim.text}."
         for claim in claims
     ]
@@ -610,7 +617,7 @@ def judge_choice(
         f"{calendar_choice.label}, which keeps weights near their targets with few trades, without a claim"
         " of higher returns"
     )
-    if all(claim.holds for claim in claims) and not is_overfit:
+    if all(claim.is_above_zero for claim in claims) and not is_overfit:
         sentences.append(
             "Recommended. The claim is the lower end of each interval, and holds for similar markets only."
         )
@@ -621,8 +628,10 @@ def judge_choice(
             f" {overfitting.probability:.0%} of {overfitting.ways:,} ways to halve it: the best setting here"
             " is not predictive."
         )
-    unbeaten_rivals = [claim.rival for claim in claims if not claim.holds]
-    edge_text = f"No edge over {' and '.join(unbeaten_rivals)}" if unbeaten_rivals else "No edge"
+    unbeaten_benchmarks = [claim.benchmark for claim in claims if not claim.is_above_zero]
+    edge_text = (
+        f"No edge over {' and '.join(unbeaten_benchmarks)}" if unbeaten_benchmarks else "No edge"
+    )
     sentences.append(
         f"{edge_text} was found, so nothing is recommended. The safe default is {default_text}."
     )

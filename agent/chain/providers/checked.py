@@ -44,9 +44,11 @@ def checked_answer(method: str, answer: object) -> object:
     """
     if method == BLOCK_METHOD:
         head = parse_head(answer, 0)
-        fee = None if head.base_fee_wei is None else hex(head.base_fee_wei)
-        values = (hex(head.number), head.hash, hex(head.timestamp_s), fee)
-        return {name: value for name, value in zip(HEADER_FIELDS, values, strict=True) if value}
+        base_fee = None if head.base_fee_wei is None else hex(head.base_fee_wei)
+        header_values = (hex(head.number), head.hash, hex(head.timestamp_s), base_fee)
+        return {
+            name: value for name, value in zip(HEADER_FIELDS, header_values, strict=True) if value
+        }
     if method == CALL_METHOD:
         return hex_data(parse_bytes(answer, "a contract call"))
     if method == STORAGE_METHOD:
@@ -83,10 +85,10 @@ class CheckedProvider(JSONBaseProvider):
         return [
             {
                 "jsonrpc": "2.0",
-                "id": number,
+                "id": request_id,
                 "result": checked_answer(method, require_result(self.name, method, answer)),
             }
-            for number, ((method, _), answer) in enumerate(zip(calls, answers, strict=True))
+            for request_id, ((method, _), answer) in enumerate(zip(calls, answers, strict=True))
         ]
 
 

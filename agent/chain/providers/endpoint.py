@@ -109,45 +109,45 @@ class EndpointProvider(CheckedProvider, HTTPProvider):
         return self._retrying(self._send_batch, calls)
 
     def _send_batch(self, calls: Sequence[RpcCall]) -> list[Any]:
-        ids = [next(self.request_counter) for _ in calls]
+        request_ids = [next(self.request_counter) for _ in calls]
         batch = [
-            {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
-            for number, (method, params) in zip(ids, calls, strict=True)
+            {"jsonrpc": "2.0", "id": request_id, "method": method, "params": params}
+            for request_id, (method, params) in zip(request_ids, calls, strict=True)
         ]
         body = json.dumps(batch if len(batch) > 1 else batch[0]).encode()
         self.requests += 1
         answer_body = self._post(body)
-        return self._match_ids(self._parse(answer_body), ids)
+        return self._match_ids(self._parse(answer_body), request_ids)
 
     def _post(self, body: bytes) -> bytes:
         """Return the body of the answer. Errors are raised outside the exception handlers, since
         tracebacks of the libraries would show the URL.
         """
-        deadline, defect, failure = time.monotonic() + self._timeout_s, "", None
+        deadline_s, defect_text, failure_text = time.monotonic() + self._timeout_s, "", None
         post = self._request_session_manager.get_response_from_post_request
         try:
             with post(self._url, data=body, **self.get_request_kwargs()) as response:
                 status, retry_after = response.status_code, response.headers.get("Retry-After")
-                answer_body = read_body(response, self._max_response_bytes, deadline)
+                answer_body = read_body(response, self._max_response_bytes, deadline_s)
         except requests.Timeout:
-            failure = f"{self.name} did not answer within {self._timeout_s:g} s"
+            failure_text = f"{self.name} did not answer within {self._timeout_s:g} s"
         except requests.ConnectionError:
-            failure = f"{self.name} cannot be reached"
+            failure_text = f"{self.name} cannot be reached"
         except (requests.RequestException, OSError) as error:
-            failure = (
+            failure_text = (
                 f"{self.name} closed the connection during its answer ({type(error).__name__})"
             )
         except Exception as error:
-            failure = (
+            failure_text = (
                 f"{self.name} closed the connection during its answer ({type(error).__name__})"
             )
             if not type(error).__module__.startswith("urllib3"):
-                defect = f"a request to {self.name} failed: {type(error).__name__}"
-        if defect:
-            raise RuntimeError(defect)
-        if failure is not None:
+                defect_text = f"a request to {self.name} failed: {type(error).__name__}"
+        if defect_text:
+            raise RuntimeError(defect_text)
+        if failure_text is not None:
             raise Retryable(
-                failure,
+                failure_text,
                 "check the connection and the endpoint, or configure a second one",
                 code=ErrorCode.UNREACHABLE,
             )
@@ -207,53 +207,53 @@ class EndpointProvider(CheckedProvider, HTTPProvider):
             code=ErrorCode.NOT_JSON,
         )
 
-    def _match_ids(self, parsed: object, ids: list[int]) -> list[object]:
+    def _match_ids(self, parsed: object, request_ids: list[int]) -> list[object]:
         answers = parsed if isinstance(parsed, list) else [parsed]
-        if len(ids) > 1 and isinstance(parsed, dict) and "error" in parsed:
+        if len(request_ids) > 1 and isinstance(parsed, dict) and "error" in parsed:
             fault = self._fault(parsed["error"])
             raise Retryable(
                 f"{self.name} refused the whole batch: {fault.message}",
                 "the endpoint must support JSON-RPC batches",
                 code=ErrorCode.BATCH,
             )
-        by_id: dict[int, object] = {}
+        answer_by_id: dict[int, object] = {}
         for answer in answers:
-            number = json_field(answer, "id")
+            request_id = json_field(answer, "id")
             if (
                 not isinstance(answer, dict)
-                or isinstance(number, bool)
-                or not isinstance(number, int)
-                or number in by_id
+                or isinstance(request_id, bool)
+                or not isinstance(request_id, int)
+                or request_id in answer_by_id
             ):
                 raise Retryable(
                     f"{self.name} sent an answer without a valid id", code=ErrorCode.ANSWER
                 )
             if "error" in answer and answer["error"] is not None:
-                by_id[number] = self._fault(answer["error"])
+                answer_by_id[request_id] = self._fault(answer["error"])
             elif "result" in answer:
-                by_id[number] = answer["result"]
+                answer_by_id[request_id] = answer["result"]
             else:
                 raise Retryable(
                     f"{self.name} sent an answer with neither result nor error",
                     code=ErrorCode.ANSWER,
                 )
-        if set(by_id) != set(ids):
+        if set(answer_by_id) != set(request_ids):
             raise Retryable(
                 f"{self.name} returned answers to other requests (ids do not match)",
                 code=ErrorCode.ANSWER,
             )
-        return [by_id[i] for i in ids]
+        return [answer_by_id[request_number] for request_number in request_ids]
 
     def _fault(self, error: object) -> RpcFault:
         fault = parse_fault(error)
-        parts = urlsplit(self._url)
+        url_parts = urlsplit(self._url)
         secrets = [
             self._url,
-            parts.query,
-            parts.path.strip("/"),
-            parts.username or "",
-            parts.password or "",
-            *parts.path.split("/"),
+            url_parts.query,
+            url_parts.path.strip("/"),
+            url_parts.username or "",
+            url_parts.password or "",
+            *url_parts.path.split("/"),
         ]
         return RpcFault(fault.code, scrub(fault.message, secrets), fault.data)
 
@@ -312,15 +312,15 @@ def _host(url: str) -> str | None:
     machine, where no other part tells endpoints apart; None if it is not an http(s) URL.
     """
     try:
-        parts = urlsplit(url)
+        url_parts = urlsplit(url)
         is_usable = (
-            parts.scheme in ("http", "https")
-            and bool(parts.hostname)
-            and (parts.port is None or parts.port > 0)
+            url_parts.scheme in ("http", "https")
+            and bool(url_parts.hostname)
+            and (url_parts.port is None or url_parts.port > 0)
         )
-        if not is_usable or parts.hostname not in LOOPBACK or parts.port is None:
-            return parts.hostname if is_usable else None
-        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-        return f"{host}:{parts.port}"
+        if not is_usable or url_parts.hostname not in LOOPBACK or url_parts.port is None:
+            return url_parts.hostname if is_usable else None
+        host = f"[{url_parts.hostname}]" if ":" in url_parts.hostname else url_parts.hostname
+        return f"{host}:{url_parts.port}"
     except ValueError:
         return None

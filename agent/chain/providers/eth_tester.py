@@ -17,21 +17,21 @@ from agent.errors import Retryable
 CALL_GAS = 25_000_000
 
 
-def storage_at(tester: Any, address: str, slot: str, number: int) -> bytes:
+def storage_at(tester: Any, address: str, slot: str, block_number: int) -> bytes:
     """Return the 32 bytes at a storage slot (0x-hex) after a block; `tester` is an
     EthereumTester.
     """
-    state = _vm(tester, number).state
+    state = _vm(tester, block_number).state
     return int(state.get_storage(_address_bytes(address), int(slot, 16))).to_bytes(32, "big")
 
 
-def call_as(tester: Any, tx: dict[str, Any], number: int) -> bytes:
+def call_as(tester: Any, tx: dict[str, Any], block_number: int) -> bytes:
     """Return the output of a contract call from any address `tx["from"]`, on the state after block
-    `number`. Raises eth-tester's TransactionFailed.
+    `block_number`. Raises eth-tester's TransactionFailed.
     """
     from eth_tester.exceptions import TransactionFailed
 
-    vm = _vm(tester, number)
+    vm = _vm(tester, block_number)
     sender, to = _address_bytes(tx["from"]), _address_bytes(tx["to"])
     data = bytes.fromhex(str(tx.get("data", "0x"))[2:])
     computation = vm.execute_bytecode(
@@ -50,9 +50,9 @@ def call_as(tester: Any, tx: dict[str, Any], number: int) -> bytes:
     return bytes(computation.output)
 
 
-def _vm(tester: Any, number: int) -> Any:
+def _vm(tester: Any, block_number: int) -> Any:
     chain = tester.backend.chain
-    return chain.get_vm(at_header=chain.get_canonical_block_header_by_number(number))
+    return chain.get_vm(at_header=chain.get_canonical_block_header_by_number(block_number))
 
 
 def _address_bytes(address: str) -> bytes:
@@ -71,27 +71,28 @@ def logs(
     chain, address = tester.backend.chain, _address_bytes(event_filter["address"])
     topics = [None if topic is None else int(topic, 16) for topic in event_filter.get("topics", ())]
     events = []
-    for number in range(first_block, last_block + 1):
-        block = chain.get_canonical_block_by_number(number)
+    for block_number in range(first_block, last_block + 1):
+        block = chain.get_canonical_block_by_number(block_number)
         if address not in BloomFilter(block.header.bloom):
             continue
         events += [
             {
                 "address": event_filter["address"],
-                "blockNumber": number,
-                "data": bytes(entry.data),
-                "topics": [topic.to_bytes(32, "big") for topic in entry.topics],
+                "blockNumber": block_number,
+                "data": bytes(log.data),
+                "topics": [topic.to_bytes(32, "big") for topic in log.topics],
             }
             for receipt in block.get_receipts(chain.chaindb)
-            for entry in receipt.logs
-            if entry.address == address and _topics_match(entry.topics, topics)
+            for log in receipt.logs
+            if log.address == address and _topics_match(log.topics, topics)
         ]
     return events
 
 
-def _topics_match(topics: tuple[int, ...], pattern: list[int | None]) -> bool:
-    return len(topics) >= len(pattern) and all(
-        expected in (None, topic) for topic, expected in zip(topics, pattern, strict=False)
+def _topics_match(topics: tuple[int, ...], expected_topics: list[int | None]) -> bool:
+    return len(topics) >= len(expected_topics) and all(
+        expected_topic in (None, topic)
+        for topic, expected_topic in zip(topics, expected_topics, strict=False)
     )
 
 
@@ -148,7 +149,9 @@ class EthTesterTransport(CheckedProvider):
                     for key in ("fromBlock", "toBlock")
                 )
                 return _json_value(logs(self._tester, params[0], first_block, last_block))
-            response = self._request(RPCEndpoint(method), [self._param(method, p) for p in params])
+            response = self._request(
+                RPCEndpoint(method), [self._param(method, param) for param in params]
+            )
         except (TransactionFailed, OffchainLookup, ContractPanicError) as error:
             return _revert_fault(error)
         except _BlockUnknown as error:
@@ -210,11 +213,11 @@ def _revert_fault(error: Exception) -> RpcFault:
     if isinstance(data, str) and data.startswith("0x"):
         return RpcFault(EXECUTION_REVERTED, "execution reverted", data)
     try:
-        raw = ast.literal_eval(literal)
+        revert_data = ast.literal_eval(literal)
     except (ValueError, SyntaxError):
-        raw = None
-    if isinstance(raw, bytes):
-        return RpcFault(EXECUTION_REVERTED, "execution reverted", "0x" + raw.hex())
+        revert_data = None
+    if isinstance(revert_data, bytes):
+        return RpcFault(EXECUTION_REVERTED, "execution reverted", "0x" + revert_data.hex())
     return RpcFault(EXECUTION_REVERTED, scrub(f"execution reverted: {literal}"))
 
 
@@ -228,8 +231,8 @@ def _json_value(value: Any) -> object:
         case bytes():
             return "0x" + value.hex()
         case Mapping():
-            return {str(key): _json_value(part) for key, part in value.items()}
+            return {str(key): _json_value(element) for key, element in value.items()}
         case list() | tuple():
-            return [_json_value(part) for part in value]
+            return [_json_value(element) for element in value]
         case _:
             return str(value)

@@ -47,17 +47,17 @@ _FAULT_VOTE = "an error"
 class QuorumProvider(CheckedProvider):
     """Provider over an endpoint pool: each answer is one that enough operators give. "latest" is
     the newest block that enough operators agree on. All errors count as the same answer, since
-    error texts differ between nodes. Pages of `pages` are completed at each endpoint; `what` names
+    error texts differ between nodes. Pages of `pages` are completed at each endpoint; `answer_name` names
     the answers in messages.
     """
 
     def __init__(
-        self, endpoint_pool: EndpointPool, pages: LensPages | None = None, what: str = ""
+        self, endpoint_pool: EndpointPool, pages: LensPages | None = None, answer_name: str = ""
     ) -> None:
         super().__init__()
         self._endpoint_pool = endpoint_pool
         self._pages = pages
-        self._what = what
+        self._what = answer_name
         self.operator = ", ".join(sorted(operators_of(endpoint_pool.endpoints)))
         self.name = endpoint_pool.endpoints[0].name
         if len(endpoint_pool.endpoints) > 1:

@@ -16,8 +16,11 @@ def open_session(url: str) -> requests.Session:
     read once instead of for each request.
     """
     session = requests.Session()
-    settings = session.merge_environment_settings(url, {}, None, None, None)
-    session.proxies, session.verify = settings["proxies"], settings["verify"]
+    environment_settings = session.merge_environment_settings(url, {}, None, None, None)
+    session.proxies, session.verify = (
+        environment_settings["proxies"],
+        environment_settings["verify"],
+    )
     session.auth = requests.utils.get_netrc_auth(url)
     session.trust_env = False
     session.headers.update({"Content-Type": "application/json", "Accept": "application/json"})
@@ -26,11 +29,11 @@ def open_session(url: str) -> requests.Session:
 
 def read_body(response: requests.Response, max_bytes: int, deadline: float) -> bytes | None:
     """Read the body; None once it exceeds `max_bytes` or the monotonic `deadline`."""
-    parts: list[bytes] = []
-    size = 0
-    while part := response.raw.read1(_CHUNK_BYTES, decode_content=True):
-        size += len(part)
-        if size > max_bytes or time.monotonic() > deadline:
+    chunks: list[bytes] = []
+    byte_count = 0
+    while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=True):
+        byte_count += len(chunk)
+        if byte_count > max_bytes or time.monotonic() > deadline:
             return None
-        parts.append(part)
-    return b"".join(parts)
+        chunks.append(chunk)
+    return b"".join(chunks)

@@ -24,50 +24,50 @@ MAX_COLUMNS = 78
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One question: `about` explains it, `default` answers an empty line (None: an answer is needed,
-    which `remedy` describes), `apply` checks an answer, `format` formats it.
+    """One question: `explain` explains it, `default` answers an empty line (None: an answer is needed,
+    which `remedy` describes), `apply_answer` checks an answer, `format_answer` formats it.
     """
 
     name: str
-    about: Callable[[InitAnswers], str]
+    explain: Callable[[InitAnswers], str]
     default: Callable[[InitAnswers], str | None]
-    apply: Callable[[InitAnswers, str], InitAnswers]
-    format: Callable[[InitAnswers], str]
+    apply_answer: Callable[[InitAnswers, str], InitAnswers]
+    format_answer: Callable[[InitAnswers], str]
     remedy: str = ""
 
 
 def guided_init(
-    path: Path, answers: InitAnswers, answered: Collection[str] = ()
+    path: Path, answers: InitAnswers, answered_names: Collection[str] = ()
 ) -> InitDocument | None:
-    """Ask every question except those in `answered`; the answers to these are only checked. Then
+    """Ask every question except those in `answered_names`; the answers to these are only checked. Then
     show all answers, and write the config once the user confirms; otherwise return None.
     """
     questions = _questions()
     _say("New config. Nothing is sent, and nothing is written before you confirm it.")
     _say("Ctrl-C ends without a trace; each answer can be changed at the end.")
     for question in questions:
-        if question.name in answered:
+        if question.name in answered_names:
             answers = _check(question, answers)
         else:
             answers = _ask(question, answers)
     while True:
         _say("")
         for number, question in enumerate(questions, 1):
-            _say(f"{number} {question.name:<10} {question.format(answers)}", "  ")
+            _say(f"{number} {question.name:<10} {question.format_answer(answers)}", "  ")
         _show_outlook(answers)
-        text = _read_line("Write it? yes, no, or the number of an answer to change: ")
-        if text.lower() in ("y", "yes"):
+        reply = _read_line("Write it? yes, no, or the number of an answer to change: ")
+        if reply.lower() in ("y", "yes"):
             try:
                 return answers.write(path)
             except ConfigError as error:
                 _show_error(error)
-        elif text.lower() in ("n", "no"):
+        elif reply.lower() in ("n", "no"):
             return None
-        elif text.isdecimal() and 1 <= int(text) <= len(questions):
-            answers = _ask(questions[int(text) - 1], answers)
+        elif reply.isdecimal() and 1 <= int(reply) <= len(questions):
+            answers = _ask(questions[int(reply) - 1], answers)
             if not answers.rpc:  # a change of network clears the endpoints
                 answers = _ask(questions[2], answers)
-            if questions[int(text) - 1].name == "Cash":
+            if questions[int(reply) - 1].name == "Cash":
                 answers = _ask(
                     next(question for question in questions if question.name == "Ceiling"), answers
                 )
@@ -76,7 +76,7 @@ def guided_init(
 def _check(question: Question, answers: InitAnswers) -> InitAnswers:
     """Check an answer that an option gave; ask if it is not valid."""
     try:
-        return question.apply(answers, question.default(answers) or "")
+        return question.apply_answer(answers, question.default(answers) or "")
     except ConfigError as error:
         _show_error(error)
         return _ask(question, answers)
@@ -84,15 +84,15 @@ def _check(question: Question, answers: InitAnswers) -> InitAnswers:
 
 def _ask(question: Question, answers: InitAnswers) -> InitAnswers:
     _say("")
-    _say(f"{question.name}. {question.about(answers)}")
+    _say(f"{question.name}. {question.explain(answers)}")
     while True:
         default = question.default(answers)
-        text = _read_line(f"{question.name}{'' if default is None else f' [{default}]'}: ")
-        if not text and default is None:
+        reply = _read_line(f"{question.name}{'' if default is None else f' [{default}]'}: ")
+        if not reply and default is None:
             _show_error(ConfigError(f"{question.name}: nothing was entered", question.remedy))
             continue
         try:
-            return question.apply(answers, text or default or "")
+            return question.apply_answer(answers, reply or default or "")
         except ConfigError as error:
             _show_error(error)
 
@@ -108,7 +108,9 @@ def _questions() -> tuple[Question, ...]:
         baskets = api.baskets(answers.network)
         for number, basket in enumerate(baskets, 1):
             targets_text = " ".join(f"{symbol} {share}" for symbol, share in basket.targets)
-            lines.append(f"{number} {basket.name}: {targets_text}; from {basket.least} USDC")
+            lines.append(
+                f"{number} {basket.name}: {targets_text}; from {basket.minimum_capital} USDC"
+            )
             if basket.past is not None:
                 lines.append(f"  {past_text(basket.past, short=True)}")
         has_past = any(basket.past is not None for basket in baskets)

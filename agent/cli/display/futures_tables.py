@@ -41,20 +41,23 @@ def positions_table(document: Document) -> FigureTable:
             "distance",
         ),
     )
-    for item in document["positions"]:
-        price, distance = item["liquidation_price"], item["liquidation_distance"]
+    for position in document["positions"]:
+        liquidation_price, liquidation_distance = (
+            position["liquidation_price"],
+            position["liquidation_distance"],
+        )
         figure_table.add_row(
-            item["symbol"],
-            item["side"],
-            amount(item["size"]),
-            money(item["notional"]),
-            brief(item["entry"]),
-            brief(item["mark"]),
-            brief(item["index"]),
-            money(item["unrealised"]),
-            money(item["funding_pending"]),
-            NO_VALUE if price is None else brief(price),
-            NO_VALUE if distance is None else percent_text(distance, "+"),
+            position["symbol"],
+            position["side"],
+            amount(position["size"]),
+            money(position["notional"]),
+            brief(position["entry"]),
+            brief(position["mark"]),
+            brief(position["index"]),
+            money(position["unrealised"]),
+            money(position["funding_pending"]),
+            NO_VALUE if liquidation_price is None else brief(liquidation_price),
+            NO_VALUE if liquidation_distance is None else percent_text(liquidation_distance, "+"),
         )
     if not document["positions"] and not document["unknown"]:
         figure_table.note = "no open positions"
@@ -91,9 +94,9 @@ def show_margin(console: Console, document: Document) -> None:
     figure_table.add_row("utilisation", share_text(figures["utilisation"]))
     console.print(figure_table)
     limits_table = table("Limits", ("limit",), ("measured", "allowed"))
-    for item in document["limits"]:
-        style = "bold red" if item["broken"] else ""
-        limits_table.add_row(item["limit"], item["measured"], item["allowed"], style=style)
+    for limit in document["limits"]:
+        style = "bold red" if limit["broken"] else ""
+        limits_table.add_row(limit["limit"], limit["measured"], limit["allowed"], style=style)
     if document["limits"]:
         console.print(limits_table)
     _show_blocked(console, document)
@@ -123,8 +126,8 @@ def _show_plan(console: Console, plan: Document, unit: str) -> None:
         console.print(orders_table(plan, title))
     if plan["held"]:
         console.print(safe_text(f"Nothing of this is sent: {plan['held']}", "yellow"))
-    for why in plan["refused"]:
-        console.print(safe_text(f"Skipped: {why}", "yellow"))
+    for reason in plan["refused"]:
+        console.print(safe_text(f"Skipped: {reason}", "yellow"))
 
 
 def orders_table(plan: Document, title: str) -> FigureTable:
@@ -136,35 +139,35 @@ def orders_table(plan: Document, title: str) -> FigureTable:
         order=("market", "side", "size", "bound", "bound price", "kind"),
         rows=(
             (
-                item["symbol"],
-                item["side"],
-                amount(item["size"]),
-                money(item["bound"]),
-                brief(item["bound_price"]),
-                "reduce only" if item["reduce_only"] else "",
+                order["symbol"],
+                order["side"],
+                amount(order["size"]),
+                money(order["bound"]),
+                brief(order["bound_price"]),
+                "reduce only" if order["reduce_only"] else "",
             )
-            for item in plan["orders"]
+            for order in plan["orders"]
         ),
     )
 
 
-def fills_table(documents: list[Document]) -> FigureTable:
+def fills_table(fills: list[Document]) -> FigureTable:
     """Return a table of filled futures orders."""
     return table(
-        f"Filled futures orders, in {documents[0]['unit']}",
+        f"Filled futures orders, in {fills[0]['unit']}",
         ("market", "side"),
         ("size", "price", "notional", "fee", "realised"),
         rows=(
             (
-                item["symbol"],
-                item["side"],
-                amount(item["size"]),
-                brief(item["price"]),
-                money(item["notional"]),
-                money(item["fee"]),
-                money(item["realised"]),
+                fill["symbol"],
+                fill["side"],
+                amount(fill["size"]),
+                brief(fill["price"]),
+                money(fill["notional"]),
+                money(fill["fee"]),
+                money(fill["realised"]),
             )
-            for item in documents
+            for fill in fills
         ),
     )
 
@@ -180,33 +183,33 @@ COMPARISON_ROWS = (
 """(row, key of the sale's cost, key of the short's cost)."""
 
 
-def comparison_table(item: Document, unit: str) -> FigureTable:
+def comparison_table(comparison: Document, unit: str) -> FigureTable:
     """Return a table of the costs of a sale and a short of the same value."""
     figure_table = table(
-        f"{item['symbol']}: sale or short of {money(item['hedged'])} {unit} over {item['days']} days",
+        f"{comparison['symbol']}: sale or short of {money(comparison['hedged'])} {unit} over {comparison['days']} days",
         ("cost",),
         ("sale", "short"),
     )
     for name, sale_key, short_key in COMPARISON_ROWS:
         figure_table.add_row(
             name,
-            amount(item[sale_key], 2) if sale_key else "",
-            amount(item[short_key], 2) if short_key else "",
+            amount(comparison[sale_key], 2) if sale_key else "",
+            amount(comparison[short_key], 2) if short_key else "",
             style="bold" if name == "total" else "",
         )
     figure_table.note = (
-        f"{money(item['margin'])} {unit} of margin required; choice: {item['choice']}"
+        f"{money(comparison['margin'])} {unit} of margin required; choice: {comparison['choice']}"
     )
-    if item["reason"]:
-        figure_table.note += f", {item['reason']}"
+    if comparison["reason"]:
+        figure_table.note += f", {comparison['reason']}"
     return figure_table
 
 
 def show_comparisons(console: Console, document: Document) -> None:
     """Print the comparisons of sales and hedges of a plan."""
-    for item in document.get("comparisons", ()):
-        if item["hedged"] != "0":
-            console.print(comparison_table(item, document["numeraire"]))
+    for comparison in document.get("comparisons", ()):
+        if comparison["hedged"] != "0":
+            console.print(comparison_table(comparison, document["numeraire"]))
 
 
 def show_funding(console: Console, document: Document) -> None:
@@ -218,15 +221,15 @@ def show_funding(console: Console, document: Document) -> None:
         ("daily rate", "notional", "pending", "today", "a day", f"{days} days"),
         rows=(
             (
-                item["symbol"],
-                percent_text(item["daily_rate"], "+", 4),
-                money(item["notional"]),
-                money(item["pending"]),
-                money(item["today"]),
-                money(item["daily"]),
-                money(item["expected"]),
+                funding["symbol"],
+                percent_text(funding["daily_rate"], "+", 4),
+                money(funding["notional"]),
+                money(funding["pending"]),
+                money(funding["today"]),
+                money(funding["daily"]),
+                money(funding["expected"]),
             )
-            for item in document["markets"]
+            for funding in document["markets"]
         ),
     )
     figure_table.add_row(
@@ -244,13 +247,13 @@ def show_funding(console: Console, document: Document) -> None:
                 ("paid", "mean daily rate", "readings"),
                 rows=(
                     (
-                        item["day"],
-                        item["symbol"],
-                        money(item["paid"]),
-                        percent_text(item["daily_rate"], "+", 4),
-                        str(item["readings"]),
+                        funding["day"],
+                        funding["symbol"],
+                        money(funding["paid"]),
+                        percent_text(funding["daily_rate"], "+", 4),
+                        str(funding["readings"]),
                     )
-                    for item in document["recorded"]
+                    for funding in document["recorded"]
                 ),
             )
         )
@@ -393,7 +396,7 @@ def show_book(document: Document) -> None:
     figure_table.add_row("liquidations", *(str(len(book["liquidations"])) for book in books))
     out.print(figure_table)
     for name, book in zip(BOOK_NAMES, books, strict=True):
-        _show_events(name, book)
+        _show_book_events(name, book)
     for hedge in document["hedges"]:
         _show_hedge(hedge)
     for note in document["notes"]:
@@ -440,16 +443,16 @@ def show_futures_stress(document: Document) -> None:
     )
 
 
-def _show_events(book_name: str, book: Document) -> None:
+def _show_book_events(book_name: str, book: Document) -> None:
     from agent.cli.display.tables import money
 
     for liquidation in book["liquidations"][:1]:
-        time = datetime.fromtimestamp(liquidation["time"], UTC)
-        say(f"{book_name}: first liquidated on {time:%Y-%m-%d %H:%M} UTC")
+        liquidated_at = datetime.fromtimestamp(liquidation["time"], UTC)
+        say(f"{book_name}: first liquidated on {liquidated_at:%Y-%m-%d %H:%M} UTC")
     if book["deposited"] != "0":
         say(f"{book_name}: {money(book['deposited'])} deposited from the wallet")
-    for why, count in {**book["unfilled"], **book["refused"]}.items():
-        say(f"{book_name}: {count} orders unfilled or reduced: {why}")
+    for reason, count in {**book["unfilled"], **book["refused"]}.items():
+        say(f"{book_name}: {count} orders unfilled or reduced: {reason}")
 
 
 def _show_hedge(document: Document) -> None:

@@ -86,9 +86,9 @@ def show_sent(console: Console, document: Document, decimals: dict[str, int]) ->
     """Print the transactions of a step, and their changes to wallet and futures."""
     console.print(transactions_table(document))
     filled_notes = {fill["note"] for fill in document.get("fills") or ()}
-    for item in document["transactions"]:  # margin moves and delegates
-        if item["kind"] == "futures" and item["note"] not in filled_notes:
-            console.print(safe_text(f"Futures: {item['note']}: {item['status']}"))
+    for transaction in document["transactions"]:  # margin moves and delegates
+        if transaction["kind"] == "futures" and transaction["note"] not in filled_notes:
+            console.print(safe_text(f"Futures: {transaction['note']}: {transaction['status']}"))
     if document["realised"]:
         console.print(realised_table(document, decimals))
     if document.get("fills"):
@@ -133,12 +133,14 @@ def _show_short(console: Console, document: Document, details_option: str) -> No
             )
         )
     if (tax := document.get("tax")) is not None and tax["disposals"]:
-        console.print(safe_text(f"Taxable gain: {_gain(tax, tax['currency'])}, by {tax['method']}"))
+        console.print(
+            safe_text(f"Taxable gain: {_gain_text(tax, tax['currency'])}, by {tax['method']}")
+        )
     if document.get("gradual_execution") is not None:
         console.print(safe_text(format_execution(document["gradual_execution"], unit)))
     if document["outcome"] != "refused":
         show_off_target(console, document)
-    failed_verdicts = [item for item in document["verdicts"] if not item["passed"]]
+    failed_verdicts = [verdict for verdict in document["verdicts"] if not verdict["passed"]]
     if failed_verdicts:
         console.print(guards_table(failed_verdicts, document["pools"]))
     if document["verdicts"]:
@@ -159,10 +161,10 @@ def show_off_target(console: Console, document: Document) -> None:
     """Print one line for each asset that a plan leaves off target, with the reason."""
     from agent.app.describe import replace_pool_addresses
 
-    for item in document["skipped"]:
-        if item["what"] in document["weights_after_bps"]:  # an asset
-            why = replace_pool_addresses(item["why"], document["pools"])
-            console.print(safe_text(f"{item['what']} stays {why}", "yellow"))
+    for skipped in document["skipped"]:
+        if skipped["what"] in document["weights_after_bps"]:  # an asset
+            reason = replace_pool_addresses(skipped["why"], document["pools"])
+            console.print(safe_text(f"{skipped['what']} stays {reason}", "yellow"))
 
 
 def _show_details(console: Console, document: Document) -> None:
@@ -178,12 +180,12 @@ def _show_details(console: Console, document: Document) -> None:
     show_execution(console, document)
     if document["verdicts"]:
         console.print(guards_table(document["verdicts"], document["pools"]))
-    for item in document["skipped"]:
+    for skipped in document["skipped"]:
         console.print(
             safe_text(
                 "Skipped"
-                f" {replace_pool_addresses(item['what'], document['pools'], addresses=True)}:"
-                f" {replace_pool_addresses(item['why'], document['pools'])}",
+                f" {replace_pool_addresses(skipped['what'], document['pools'], addresses=True)}:"
+                f" {replace_pool_addresses(skipped['why'], document['pools'])}",
                 "yellow",
             )
         )
@@ -255,20 +257,20 @@ def costs_table(document: Document) -> FigureTable:
     return figure_table
 
 
-def guards_table(documents: Sequence[Document], pools: dict[str, str]) -> FigureTable:
+def guards_table(verdicts: Sequence[Document], pools: dict[str, str]) -> FigureTable:
     """Return a table of guards with their measured values and limits."""
     from agent.app.describe import replace_pool_addresses
 
     figure_table = table("Guards", ("", "guard", "measured", "limit"))
-    for item in documents:
+    for verdict in verdicts:
         result_text = (
-            safe_text("✓", "green") if item["passed"] else safe_text("refused", "bold red")
+            safe_text("✓", "green") if verdict["passed"] else safe_text("refused", "bold red")
         )
         figure_table.add_row(
             result_text,
-            item["guard"],
-            replace_pool_addresses(item["measured"], pools),
-            replace_pool_addresses(item["limit"], pools),
+            verdict["guard"],
+            replace_pool_addresses(verdict["measured"], pools),
+            replace_pool_addresses(verdict["limit"], pools),
         )
     return figure_table
 
@@ -290,7 +292,7 @@ def signing_text(parameters: dict[str, str]) -> str:
     )
 
 
-def _gain(tax: Document, unit: str = "") -> str:
+def _gain_text(tax: Document, unit: str = "") -> str:
     """Format the gain of a plan, or why it is unknown."""
     if tax["gain"] is None:
         return f"unknown ({tax['unknown']})"
@@ -319,7 +321,7 @@ def show_tax(console: Console, document: Document | None) -> None:
             "unknown" if disposal["gain"] is None else money(disposal["gain"]),
             days_text,
         )
-    figure_table.add_row("all", "", "", _gain(document), "")
+    figure_table.add_row("all", "", "", _gain_text(document), "")
     console.print(figure_table)
     limit_text = ""
     if document["year_limit"] is not None:
@@ -327,19 +329,21 @@ def show_tax(console: Console, document: Document | None) -> None:
     say(f"Realised this year: {money(document['realised_this_year'])}{limit_text}.")
 
 
-def actions_table(documents: Sequence[Document], decimals: dict[str, int]) -> FigureTable:
+def actions_table(actions: Sequence[Document], decimals: dict[str, int]) -> FigureTable:
     """Return a table of liquidity actions with their amounts and minimums."""
     figure_table = table("Liquidity, one transaction each", ("", "position", "token", "why"), ("amount", "at least", "fees"),
                         order=("", "position", "token", "amount", "at least", "fees", "why"))  # fmt: skip
-    for item in documents:
-        kind, position, reason = item["kind"], item["position"], item["reason"]
-        for symbol in item["tokens"]:
+    for action in actions:
+        kind, position, reason = action["kind"], action["position"], action["reason"]
+        for symbol in action["tokens"]:
             figure_table.add_row(
                 kind,
                 position,
                 symbol,
                 *(
-                    "" if item[name] is None else brief(coins(item[name][symbol], decimals[symbol]))
+                    ""
+                    if action[name] is None
+                    else brief(coins(action[name][symbol], decimals[symbol]))
                     for name in ACTION_AMOUNT_KEYS
                 ),
                 reason,
@@ -365,14 +369,17 @@ def slices_table(pacing: Document, numeraire: str) -> FigureTable:
         (),
         ("slices", *SLICE_COST_KEYS),
     )
-    for option in pacing["options"]:
-        is_chosen = option["rounds"] == pacing["chosen"]
-        figures = [str(option["rounds"]), *(money(option[part]) for part in SLICE_COST_KEYS)]
+    for slice_count_option in pacing["options"]:
+        is_chosen = slice_count_option["rounds"] == pacing["chosen"]
+        figures = [
+            str(slice_count_option["rounds"]),
+            *(money(slice_count_option[cost_key]) for cost_key in SLICE_COST_KEYS),
+        ]
         figure_table.add_row(*(safe_text(text, "bold" if is_chosen else "") for text in figures))
     return figure_table
 
 
-def executions_table(documents: Sequence[Document]) -> FigureTable:
+def executions_table(executions: Sequence[Document]) -> FigureTable:
     """Return a table of gradual executions, with progress and state."""
     return table(
         "Gradual executions",
@@ -380,14 +387,14 @@ def executions_table(documents: Sequence[Document]) -> FigureTable:
         ("slices",),
         rows=(
             (
-                item["id"],
-                item["style"],
-                item["began"],
-                item["next"] or "",
-                f"{item['state']}: {item['why']}".rstrip(": "),
-                f"{item['rounds_done']} of ~{_estimated_rounds(item)}",
+                execution["id"],
+                execution["style"],
+                execution["began"],
+                execution["next"] or "",
+                f"{execution['state']}: {execution['why']}".rstrip(": "),
+                f"{execution['rounds_done']} of ~{_estimated_rounds(execution)}",
             )
-            for item in documents
+            for execution in executions
         ),
     )
 

@@ -164,7 +164,9 @@ class FigureTable:
             if not name and labelled_texts and self.show_header:
                 labelled_texts[-1] = (
                     labelled_texts[-1][0],
-                    Text(" ").join(part for part in (labelled_texts[-1][1], value) if part.plain),
+                    Text(" ").join(
+                        text_part for text_part in (labelled_texts[-1][1], value) if text_part.plain
+                    ),
                 )
             elif value.plain:
                 labelled_texts.append((name if self.show_header else "", value))
@@ -177,11 +179,11 @@ class FigureTable:
                 cell_len(value.plain) if name in self.figure_columns else _longest_word(value.plain)
             )
             if indent + needed_width <= max_width:
-                line = Table.grid(padding=(0, 0))
-                line.add_column(width=indent)
-                line.add_column(overflow="fold")
-                line.add_row(Text(" " * COLUMN_GAP + name, "dim"), value, style=style)
-                yield line
+                grid = Table.grid(padding=(0, 0))
+                grid.add_column(width=indent)
+                grid.add_column(overflow="fold")
+                grid.add_row(Text(" " * COLUMN_GAP + name, "dim"), value, style=style)
+                yield grid
                 continue
             if name:
                 yield Text(" " * COLUMN_GAP + name, "dim")
@@ -281,7 +283,8 @@ def holdings_table(document: Document, title: str = "Holdings") -> FigureTable:
     """Return a table of balances, prices, weights against targets and bands."""
     total_text = f"{money(document['total_value'])} {document['numeraire']}"
     full_bps = max(
-        (max(item["weight_bps"], item["target_bps"]) for item in document["holdings"]), default=0
+        (max(holding["weight_bps"], holding["target_bps"]) for holding in document["holdings"]),
+        default=0,
     )
     figure_names = ["amount", "price", "value", "weight", "target", "band"]
     exposures = document.get("futures", {}).get("exposures", ())
@@ -294,20 +297,22 @@ def holdings_table(document: Document, title: str = "Holdings") -> FigureTable:
         figure_names,
         order=("token", *figure_names, ""),
     )
-    for item in document["holdings"]:
-        net_cells = (net_by_symbol.get(item["symbol"], ""),) if net_by_symbol else ()
-        low, high = item["band_bps"]
-        is_outside = not low <= item["weight_bps"] <= high
+    for holding in document["holdings"]:
+        net_cells = (net_by_symbol.get(holding["symbol"], ""),) if net_by_symbol else ()
+        low_bps, high_bps = holding["band_bps"]
+        is_outside = not low_bps <= holding["weight_bps"] <= high_bps
         figure_table.add_row(
-            item["symbol"],
-            amount(item["amount"]),
-            amount(item["price"], 4),
-            money(item["value"]),
-            safe_text(percent_text(item["weight_bps"]), "bold red" if is_outside else ""),
+            holding["symbol"],
+            amount(holding["amount"]),
+            amount(holding["price"], 4),
+            money(holding["value"]),
+            safe_text(percent_text(holding["weight_bps"]), "bold red" if is_outside else ""),
             *net_cells,
-            percent_text(item["target_bps"]),
-            "none" if (low, high) == (0, 10_000) else f"{low / 100:g}-{high / 100:g}",
-            Bar(item["weight_bps"], item["target_bps"], full_bps, is_outside),
+            percent_text(holding["target_bps"]),
+            "none"
+            if (low_bps, high_bps) == (0, 10_000)
+            else f"{low_bps / 100:g}-{high_bps / 100:g}",
+            Bar(holding["weight_bps"], holding["target_bps"], full_bps, is_outside),
         )
     return figure_table
 
@@ -315,9 +320,9 @@ def holdings_table(document: Document, title: str = "Holdings") -> FigureTable:
 def _show_margin(console: Console, document: Document) -> None:
     """Print whether values and weights include the margin account; nothing without one."""
     margin_texts = [
-        f"{coins(item['margin_raw'], item['decimals'])} {item['symbol']}"
-        for item in document["holdings"]
-        if "margin_raw" in item
+        f"{coins(holding['margin_raw'], holding['decimals'])} {holding['symbol']}"
+        for holding in document["holdings"]
+        if "margin_raw" in holding
     ]
     if margin_texts:
         console.print(
@@ -339,9 +344,9 @@ def show_status(console: Console, document: Document) -> None:
     if document["holdings"]:
         console.print(holdings_table(document))
         position_texts = [
-            f"{coins(item['lp_raw'], item['decimals'])} {item['symbol']}"
-            for item in document["holdings"]
-            if item["lp_raw"] != "0"
+            f"{coins(holding['lp_raw'], holding['decimals'])} {holding['symbol']}"
+            for holding in document["holdings"]
+            if holding["lp_raw"] != "0"
         ]
         if position_texts:
             console.print(
@@ -355,9 +360,12 @@ def show_status(console: Console, document: Document) -> None:
     console.print(safe_text(format_trigger(document["trigger"])))
     if (minimum := document["least_total"]) is not None:
         console.print(safe_text(minimum["text"], "yellow" if minimum["enough"] is False else ""))
-    for item in document["quarantined"]:
+    for quarantined in document["quarantined"]:
         console.print(
-            safe_text(f"Not readable: {item['item']} {item['address']}: {item['why']}", "yellow")
+            safe_text(
+                f"Not readable: {quarantined['item']} {quarantined['address']}: {quarantined['why']}",
+                "yellow",
+            )
         )
     for token in document["screen"]:
         console.print(
@@ -405,17 +413,17 @@ def transactions_table(document: Document) -> FigureTable:
         ("nonce", "block", "gas"),
         order=("kind", "nonce", "status", "block", "gas", "hash"),
     )
-    for item in document["transactions"]:
+    for transaction in document["transactions"]:
         block, gas = "", ""
-        if item["block"] is not None and item["block"] >= 0:
-            block, gas = str(item["block"]), f"{item['gas_used']:,}"
+        if transaction["block"] is not None and transaction["block"] >= 0:
+            block, gas = str(transaction["block"]), f"{transaction['gas_used']:,}"
         figure_table.add_row(
-            item["kind"],
-            str(item["nonce"]),
-            safe_text(item["status"], STATE_STYLES.get(item["status"], "yellow")),
+            transaction["kind"],
+            str(transaction["nonce"]),
+            safe_text(transaction["status"], STATE_STYLES.get(transaction["status"], "yellow")),
             block,
             gas,
-            item["hash"],
+            transaction["hash"],
         )
     return figure_table
 
@@ -425,13 +433,13 @@ def realised_table(document: Document, decimals: dict[str, int]) -> FigureTable:
     figure_table = table(
         "Planned against realised", ("token",), ("planned", "realised", "difference in base units")
     )
-    for item in document["realised"]:
-        places = decimals[item["symbol"]]
-        planned, actual = item["planned_raw"], item["realised_raw"]
+    for balance_change in document["realised"]:
+        decimal_places = decimals[balance_change["symbol"]]
+        planned, actual = balance_change["planned_raw"], balance_change["realised_raw"]
         figure_table.add_row(
-            item["symbol"],
-            amount(coins(planned, places)),
-            amount(coins(actual, places)),
+            balance_change["symbol"],
+            amount(coins(planned, decimal_places)),
+            amount(coins(actual, decimal_places)),
             str(int(actual) - int(planned)),
         )
     return figure_table
@@ -452,10 +460,11 @@ def zone_table(document: Document, numeraire: str) -> FigureTable:
         ("token",),
         ("no-trade zone", "trigger edges"),
     )
-    for item in document["assets"]:
-        intervals_bps = (item["no_trade_bps"], item["trigger_bps"])
+    for asset in document["assets"]:
+        intervals_bps = (asset["no_trade_bps"], asset["trigger_bps"])
         figure_table.add_row(
-            item["symbol"], *(f"{low / 100:g}-{high / 100:g} %" for low, high in intervals_bps)
+            asset["symbol"],
+            *(f"{low_bps / 100:g}-{high_bps / 100:g} %" for low_bps, high_bps in intervals_bps),
         )
     plan, notes = document["plan"], list[str]()
     if document["measured"]:
@@ -493,14 +502,14 @@ def format_trigger(document: Document) -> str:
     return "; ".join(parts)
 
 
-def excluded_table(documents: Sequence[Document]) -> FigureTable:
+def excluded_table(holdings: Sequence[Document]) -> FigureTable:
     """Return a table of excluded holdings."""
     return table(
         "Excluded",
         ("asset", "why"),
         ("amount",),
         order=("asset", "amount", "why"),
-        rows=((item["symbol"], item["amount"], item["why"]) for item in documents),
+        rows=((holding["symbol"], holding["amount"], holding["why"]) for holding in holdings),
     )
 
 
@@ -520,32 +529,34 @@ def past_text(past: Document, *, with_basis: bool = False, short: bool = False) 
     return f"{text}; {past['basis']}; not a forecast" if with_basis else text
 
 
-def transfers_table(documents: Sequence[Document]) -> FigureTable:
+def transfers_table(transfers: Sequence[Document]) -> FigureTable:
     """Return a table of transfers, newest first."""
     figure_table = table("Unexplained balance changes", ("id", "change", "status"))
-    for item in documents:
-        status = "counted as a loss until confirmed" if item["counts_as_loss"] else "unconfirmed"
+    for transfer in transfers:
+        status = (
+            "counted as a loss until confirmed" if transfer["counts_as_loss"] else "unconfirmed"
+        )
         figure_table.add_row(
-            str(item["id"] or ""),
-            safe_text(item["words"], "bold red" if item["halts"] else ""),
-            item["told"] or status,
+            str(transfer["id"] or ""),
+            safe_text(transfer["words"], "bold red" if transfer["halts"] else ""),
+            transfer["told"] or status,
         )
     return figure_table
 
 
-def _distance(distance_bps: int | None) -> str:
+def _distance_text(distance_bps: int | None) -> str:
     return "" if distance_bps is None else f"{distance_bps / 100:+.2f} %"
 
 
-def _stage(item: Document) -> str:
+def _stage_text(order: Document) -> str:
     """Return the stored stage, and what comes next."""
-    stage: str = item["stage"]
-    if item["unconfirmed"]:
-        return f"{stage} ({item['unconfirmed']} once confirmed)"
-    if item["since"] is None:
+    stage: str = order["stage"]
+    if order["unconfirmed"]:
+        return f"{stage} ({order['unconfirmed']} once confirmed)"
+    if order["since"] is None:
         return f"{stage} for the first cycle"
-    if item["next_stage"]:
-        return f"{stage} (next cycle: {item['next_stage']})"
+    if order["next_stage"]:
+        return f"{stage} (next cycle: {order['next_stage']})"
     return stage
 
 
@@ -559,15 +570,15 @@ def show_orders(document: Document) -> None:
             column_names[4:5],
             order=column_names,
         )
-        for item in document["limit_orders"]:
-            market_text = "unknown" if item["market"] is None else item["market"][0]
+        for order in document["limit_orders"]:
+            market_text = "unknown" if order["market"] is None else order["market"][0]
             limit_table.add_row(
-                item["id"],
-                item["what"],
-                item["limit"][0],
+                order["id"],
+                order["what"],
+                order["limit"][0],
                 market_text,
-                _distance(item["off_bps"]),
-                item["until"],
+                _distance_text(order["off_bps"]),
+                order["until"],
             )
         out.print(limit_table)
     if not document["orders"]:
@@ -582,34 +593,36 @@ def show_orders(document: Document) -> None:
     figure_table = table(
         title, ("asset", "order", "stage", "since"), ("set", "level", "price", "distance")
     )
-    for item in document["orders"]:
-        since = item["since"] or ""
-        if item["fired_at"]:
-            since += f", at {amount(item['fired_at'], 4)}"
-        level, price = (amount(item[name], 4) if item[name] else "" for name in ("level", "price"))
-        if item["level_now"]:
-            level = f"({amount(item['level_now'], 4)})"
+    for order in document["orders"]:
+        since = order["since"] or ""
+        if order["fired_at"]:
+            since += f", at {amount(order['fired_at'], 4)}"
+        level, price = (
+            amount(order[name], 4) if order[name] else "" for name in ("level", "price")
+        )
+        if order["level_now"]:
+            level = f"({amount(order['level_now'], 4)})"
         figure_table.add_row(
-            item["subject"],
-            item["kind"],
-            _stage(item),
+            order["subject"],
+            order["kind"],
+            _stage_text(order),
             since,
-            item["terms"],
+            order["terms"],
             level,
             price,
-            _distance(item["distance_bps"]),
+            _distance_text(order["distance_bps"]),
         )
     out.print(figure_table)
     _note_orders(document)
 
 
 def _note_orders(document: Document) -> None:
-    if any(item["stage"] == "waiting" for item in document["orders"]):
+    if any(order["stage"] == "waiting" for order in document["orders"]):
         say(
             "A waiting order watches no price until a cycle arms it: trimtab run, or once trimtab"
             " rebalance, also without --send."
         )
-    if any(item["level_now"] for item in document["orders"]):
+    if any(order["level_now"] for order in document["orders"]):
         say("A level in parentheses would apply if the order were armed now.")
     for line in document["told"]:
         say(line)

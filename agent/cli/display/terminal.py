@@ -56,7 +56,8 @@ class Output(Console):
     def print(self, *objects: Any, **options: Any) -> None:
         """Print like Console; plain text is not wrapped when piped."""
         if not self.is_terminal and all(
-            isinstance(item, str | Text) or getattr(item, "is_text", False) for item in objects
+            isinstance(printed_object, str | Text) or getattr(printed_object, "is_text", False)
+            for printed_object in objects
         ):
             options.setdefault("soft_wrap", True)
         super().print(*objects, **options)
@@ -65,7 +66,7 @@ class Output(Console):
 err = Output(stderr=True, highlight=False)
 out = Output(highlight=False)
 
-ANSWER_PATIENCE_S = 300.0
+ANSWER_TIMEOUT_S = 300.0
 """Seconds to wait for an answer. The process may hold the wallet's lock and block a run meanwhile.
 """
 _UNPRINTABLE_PATTERN = re.compile(
@@ -123,22 +124,29 @@ def emit(
 
 def error_document(error: TrimtabError) -> dict[str, Any]:
     """Return the JSON document of an error."""
-    body: dict[str, Any] = {
+    error_fields: dict[str, Any] = {
         "kind": type(error).__name__,
         "message": error.message,
         "remedy": error.remedy,
         "exit": error.exit_code,
     }
     if error.code:
-        body["code"] = error.code
+        error_fields["code"] = error.code
     if isinstance(error, Refused):
-        body["verdicts"] = [
-            {"guard": v.guard, "measured": v.measured, "limit": v.limit, "passed": v.passed}
-            for v in error.verdicts
+        error_fields["verdicts"] = [
+            {
+                "guard": verdict.guard,
+                "measured": verdict.measured,
+                "limit": verdict.limit,
+                "passed": verdict.passed,
+            }
+            for verdict in error.verdicts
         ]
-    if (file := getattr(error, "path", None)) is not None:  # a proposal awaiting its signer
-        body["proposal"] = {"file": file, **getattr(error, "document", {})}
-    return {"error": body}
+    if (
+        proposal_path := getattr(error, "path", None)
+    ) is not None:  # a proposal awaiting its signer
+        error_fields["proposal"] = {"file": proposal_path, **getattr(error, "document", {})}
+    return {"error": error_fields}
 
 
 def fail(error: TrimtabError, as_json: bool, one_line: bool = False) -> int:
@@ -182,14 +190,14 @@ def require_answerable(yes: bool) -> None:
 
 def ask(question: str) -> bool:
     """Ask on the terminal; return True only for "y" or "yes". End of input, or no answer within
-    ANSWER_PATIENCE_S, declines.
+    ANSWER_TIMEOUT_S, declines.
     """
-    deadline_s = time.monotonic() + ANSWER_PATIENCE_S
+    deadline_s = time.monotonic() + ANSWER_TIMEOUT_S
     err.print(safe_text(f"{question} [y/N]: "), end="")
     # poll, since a signal just before a blocking read would be handled only after the answer
     while not select.select([sys.stdin], [], [], 0.2)[0]:
         if time.monotonic() >= deadline_s:
-            note(f"\nNo answer within {ANSWER_PATIENCE_S:.0f} s: declined.")
+            note(f"\nNo answer within {ANSWER_TIMEOUT_S:.0f} s: declined.")
             return False
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
@@ -362,9 +370,9 @@ GRACE_S = 0.25
 """Seconds for cleanup such as removing temporary folders. The exit does not wait for native code
 that is still running.
 """
-PATIENCE_S = 3.0
+KILL_DELAY_S = 3.0
 """Seconds from Ctrl-C until a sending command is killed. Sent transactions are in the journal."""
-RUN_PATIENCE_S = 5.0
+RUN_KILL_DELAY_S = 5.0
 """Seconds from the second Ctrl-C until a long run is killed. The first requests a graceful stop."""
 NOTHING_SENT_MESSAGE = "interrupted; nothing was sent"
 END_MESSAGES = {"telegram": "the bot has stopped; requests that it queued stay in the queue"}
@@ -387,7 +395,7 @@ class ProcessExit:
         self._is_graceful = is_graceful
         self._exit_lock, self._report_lock = threading.Lock(), threading.Lock()
         self._reported_by_command = False
-        self.was_pressed = False
+        self.was_interrupted = False
         """True from the first Ctrl-C on."""
 
     def end_process(self) -> None:
@@ -461,7 +469,7 @@ def sending_exit() -> ProcessExit:
 
 @contextmanager
 def exit_in_time(process_exit: ProcessExit) -> Iterator[None]:
-    """Let Ctrl-C interrupt a command that may send. After PATIENCE_S, or at the next Ctrl-C, the
+    """Let Ctrl-C interrupt a command that may send. After KILL_DELAY_S, or at the next Ctrl-C, the
     process ends, even while a lock is held or threads wait for an endpoint.
 
     A run handles signals itself: the second Ctrl-C interrupts, and the third ends the process at
@@ -475,16 +483,16 @@ def exit_in_time(process_exit: ProcessExit) -> Iterator[None]:
         return
 
     def handle(_signal: int, _frame: FrameType | None) -> None:
-        if process_exit.was_pressed:
+        if process_exit.was_interrupted:
             process_exit.end_process()
-        process_exit.was_pressed = True
+        process_exit.was_interrupted = True
         raise KeyboardInterrupt
 
     def exit_delays() -> Sequence[float | None]:
         # `was_pressed` covers a command that ends before this thread gets here
-        if process_exit.was_pressed or signal.getsignal(signal.SIGINT) is handle:
-            return PATIENCE_S, GRACE_S
-        return None, RUN_PATIENCE_S, GRACE_S
+        if process_exit.was_interrupted or signal.getsignal(signal.SIGINT) is handle:
+            return KILL_DELAY_S, GRACE_S
+        return None, RUN_KILL_DELAY_S, GRACE_S
 
     with _handling_interrupts(process_exit, handle, exit_delays):
         yield

@@ -322,11 +322,11 @@ def _limits(
     for spec in LIMITS_IN_CONFIG_ORDER:
         if spec.unit is LimitUnit.COINS:
             cap_line = caps.at_least if spec.tighter is TighterDirection.MORE else caps.at_most
-            line = cap_line(spec.key, int(spec.start))
+            line = cap_line(spec.key, int(spec.initial_value))
             if spec.comment:
                 line += f": {spec.comment}"
         else:
-            value = spec.start if has_native or spec.key != "native_top_up" else "off"
+            value = spec.initial_value if has_native or spec.key != "native_top_up" else "off"
             if spec.key == "oracle_deviation" and deviation_bps is not None:
                 value = f"{deviation_bps / 100:g}%"
             line = f'{spec.key} = "{value}"'

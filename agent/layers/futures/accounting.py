@@ -65,7 +65,7 @@ def margin_entry(
 ) -> Entry:
     """Return the entry of an internal transfer of collateral between wallet and margin account."""
     builder = EntryBuilder(prices)
-    for token, raw in ledger_moves(transaction.moved, ledger_tokens).items():
+    for token, raw in ledger_moves(transaction.moved_raw, ledger_tokens).items():
         builder.move(WALLET, MARGIN, token, raw)
     return replace(builder.entry(transaction, EntryKind.MARGIN, ledger_tokens), futures=effect)
 

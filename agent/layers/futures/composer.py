@@ -92,7 +92,7 @@ class FuturesComposer:
                 emergency=emergency_limits,
                 explain=explain_revert,
             )
-        if isinstance(action, PerpOrder) and not action.kind.rests:
+        if isinstance(action, PerpOrder) and not action.kind.can_rest:
             self._venue.quote(account, action)
         chain_id, fees = step.snapshot.head.chain_id, (None, None, None)
         tx = UnsignedTx(chain_id, draft.nonce, draft.to, 0, draft.data, 0, *fees)

@@ -93,7 +93,7 @@ class FuturesCase(LayerGuardAnswers):
             and self.only_reduces()
         )
 
-    def own_gas_budget(self, limit_wei: int) -> tuple[int, int] | None:
+    def layer_gas_budget(self, limit_wei: int) -> tuple[int, int] | None:
         """Return the daily gas limit of emergencies and its use, wei; None outside of them."""
         policy, history = futures_policy(self.step), self.step.history
         if policy is None or not self.plan.is_emergency:

@@ -38,7 +38,7 @@ from agent.margin.state import (
     breaches,
     is_reduction,
     margin_state,
-    oversized,
+    oversized_positions,
 )
 from agent.model import (
     AdjustFutures,
@@ -213,7 +213,7 @@ def account_after_plan(case: GuardCase) -> GuardMeasurement:
     )
     state = margin_state(account_after, policy.limits, policy.leverage_bps)
     account_breaches = breaches(state, policy.limits, spot_value)
-    oversized_shares = oversized(account_after, policy.limits, policy.leverage_bps)
+    oversized_shares = oversized_positions(account_after, policy.limits, policy.leverage_bps)
     if all(
         is_reduction(account, order) for order in plan.orders if order.market in oversized_shares
     ):
@@ -266,10 +266,10 @@ def margin_move(case: GuardCase) -> GuardMeasurement:
                 continue
             case MarginDeposit(raw):
                 asset = next(member for member in portfolio.assets if member.token == token)
-                available_raw, place_text = case.investable(asset), "in the wallet"
+                available_raw, place_text = case.investable_raw(asset), "in the wallet"
             case MarginWithdrawal(raw):
                 available_raw, place_text = (
-                    margin.free_raw(account) // collateral_unit,
+                    margin.free_margin_raw(account) // collateral_unit,
                     "of free margin",
                 )
         if not 0 < raw <= available_raw:
@@ -320,21 +320,28 @@ def top_up_budget(case: GuardCase) -> GuardMeasurement:
 def reduction_budget(case: GuardCase) -> GuardMeasurement:
     """Return the notional closed by reductions in 24 h, this plan included, as a share of the
     account value: repeated pushes of the mark must not bleed the account (T12). Not counted are
-    emergencies, the owner's reductions, closed hedges, and reductions that the index alone demands, because in a
-    crash a breached limit cannot wait for the next day.
+    emergencies, the owner's reductions, closed hedges, and reductions that the index alone demands,
+    because in a crash a breached limit cannot wait for the next day.
     """
     plan, policy, account = _require_futures(case)
-    limit = Fraction(policy.limits.reduction_per_day_bps, BPS)
+    limit_share = Fraction(policy.limits.reduction_per_day_bps, BPS)
     reductions = [order for order in plan.orders if order.is_reduce_only]
-    if plan.is_emergency or not reductions or not limit or not uses_reduction_budget(case.plan):
-        return GuardMeasurement("not measured", True, "off" if not limit else _multiple_text(limit))
+    if (
+        plan.is_emergency
+        or not reductions
+        or not limit_share
+        or not uses_reduction_budget(case.plan)
+    ):
+        return GuardMeasurement(
+            "not measured", True, "off" if not limit_share else _multiple_text(limit_share)
+        )
     spot_fault = uncounted_reason(case.step) or decision_faults(case.step, case.references)
     if required_by_index(
         case.step.snapshot, futures_policy(case.step), None if spot_fault else _spot_value(case)
     ):
-        return GuardMeasurement("required by the index", True, _multiple_text(limit))
+        return GuardMeasurement("required by the index", True, _multiple_text(limit_share))
     case.require_known_day()
-    value = margin.account_value_raw(account)
+    account_value = margin.account_value_raw(account)
     closed_notional = case.step.layer(FuturesState).reduced_24h * quote_per_numeraire(
         case.step.snapshot, case.step.portfolio
     )
@@ -342,12 +349,12 @@ def reduction_budget(case: GuardCase) -> GuardMeasurement:
         (abs(order.size_raw) * account.market(order.market).index for order in reductions),
         Fraction(0),
     )
-    if value <= 0:
-        return GuardMeasurement("an account without value", True, _multiple_text(limit))
+    if account_value <= 0:
+        return GuardMeasurement("an account without value", True, _multiple_text(limit_share))
     return GuardMeasurement(
-        _multiple_text(closed_notional / value),
-        closed_notional <= limit * value,
-        _multiple_text(limit),
+        _multiple_text(closed_notional / account_value),
+        closed_notional <= limit_share * account_value,
+        _multiple_text(limit_share),
     )
 
 
@@ -368,12 +375,12 @@ def hedge_size(case: GuardCase) -> GuardMeasurement:
             continue
         if (asset := assets.get(hedge.token)) is None:
             raise MissingData("the asset of a hedge is not in the portfolio")
-        spot_value = case.investable(asset) * case.price(hedge.token)
+        spot_value = case.investable_raw(asset) * case.price(hedge.token)
         short_value = -hedge.size_raw * account.market(hedge.market).index / quote_rate
         share = short_value / spot_value if spot_value > 0 else Fraction(2)
         ratios.append((share, f"{_percent_text(share)} of {asset.token.label}"))
-    worst, text = max(ratios)
-    return GuardMeasurement(text, worst <= 1, _percent_text(Fraction(1)))
+    largest_share, share_text = max(ratios)
+    return GuardMeasurement(share_text, largest_share <= 1, _percent_text(Fraction(1)))
 
 
 def futures_cost(case: GuardCase, *, at_bound: bool) -> tuple[Value, Value]:
@@ -449,8 +456,8 @@ def _by_owner(case: GuardCase) -> bool:
 
 def _spot_value(case: GuardCase) -> Value:
     """Return the value of the spot portfolio in quote base units. Raises MissingData."""
-    value = case.total() - margin_value(case.step, case.prices)
-    return value * quote_per_numeraire(case.step.snapshot, case.step.portfolio)
+    spot_value = case.portfolio_value() - margin_value(case.step, case.prices)
+    return spot_value * quote_per_numeraire(case.step.snapshot, case.step.portfolio)
 
 
 def _percent_text(share: Fraction) -> str:

@@ -157,7 +157,7 @@ def margin_account(snapshot: Snapshot) -> MarginAccount | None:
 def planned_futures(plan: Plan | None) -> FuturesPlan | None:
     """Return the plan's actions on futures; None without any."""
     layers = () if plan is None else plan.layers
-    return next((part for part in layers if isinstance(part, FuturesPlan)), None)
+    return next((layer_plan for layer_plan in layers if isinstance(layer_plan, FuturesPlan)), None)
 
 
 def futures_policy(step: StepInput) -> FuturesPolicy | None:

@@ -79,7 +79,7 @@ def is_resting(grant: FuturesGrant) -> bool:
     """True for a stop, a limit order, or a cancel of one."""
     action = grant.action
     if isinstance(action, PerpOrder):
-        return action.kind.rests
+        return action.kind.can_rest
     return isinstance(action, StopOrder | OrderCancel)
 
 

@@ -15,9 +15,9 @@ from agent.weights.returns import compute_returns
 def futures_volatility(
     settings: AllocatorConfig, _bounds: WeightBounds, inputs: AllocatorData
 ) -> UnroundedWeights:
-    """Return futures weights in inverse proportion to sample volatility, w_i = ±(1/σ_i) / Σ (1/σ_j),
-    so that each position has the same risk and all together the target leverage (positions scaled
-    by volatility: Moskowitz, Ooi, Pedersen, "Time Series Momentum", 2012).
+    """Return futures weights in inverse proportion to sample volatility, w_i = ±(1/σ_i) / Σ
+    (1/σ_j), so that each position has the same risk and all together the target leverage (positions
+    scaled by volatility: Moskowitz, Ooi, Pedersen, "Time Series Momentum", 2012).
 
     The loss of each position under the stress move m is bounded: |w_i| · L · m ≤ the stress loss.
     Weight above that bound goes to the other markets in proportion; if all are at it, the leverage
@@ -29,27 +29,29 @@ def futures_volatility(
     tokens = tuple(side.token for side in risk.sides)
     returns = compute_returns(settings, tokens, inputs.labels, inputs.prices, inputs.now_s)
     maximums = [risk.max_weight_bps] * len(tokens)
-    total = min(BPS, len(tokens) * risk.max_weight_bps)
+    total_bps = min(BPS, len(tokens) * risk.max_weight_bps)
     minimums = [0] * len(tokens)
     shares = proportional_shares(
-        [Fraction(1 / float(v)) for v in returns.volatility], minimums, maximums, total
+        [Fraction(1 / float(v)) for v in returns.volatilities], minimums, maximums, total_bps
     )
-    sizes = bounded_bps(shares, minimums, maximums, total)
+    sizes_bps = bounded_bps(shares, minimums, maximums, total_bps)
     weight_texts = ", ".join(
         f"{inputs.labels[side.token]} {'' if side.is_long else '-'}{bps / 100:g} % ({v:.1%})"
-        for side, bps, v in zip(risk.sides, sizes, returns.volatility, strict=True)
+        for side, bps, v in zip(risk.sides, sizes_bps, returns.volatilities, strict=True)
     )
-    gross = Fraction(total * risk.leverage_bps, BPS * BPS)
-    loss = Fraction(max(sizes) * risk.leverage_bps * risk.stress_move_bps, BPS * BPS * BPS)
+    gross_leverage = Fraction(total_bps * risk.leverage_bps, BPS * BPS)
+    stress_loss = Fraction(
+        max(sizes_bps) * risk.leverage_bps * risk.stress_move_bps, BPS * BPS * BPS
+    )
     unrounded_weights = from_returns(
         (),
-        f"futures weights in inverse proportion to annual volatilities: {weight_texts}; {float(gross):.2f}x"
+        f"futures weights in inverse proportion to annual volatilities: {weight_texts}; {float(gross_leverage):.2f}x"
         f" of the account value in all, and a move of {risk.stress_move_bps / 100:g} % against one"
-        f" market costs at most {float(loss) * 100:.2f} % of it",
+        f" market costs at most {float(stress_loss) * 100:.2f} % of it",
         returns,
     )
     market_bps = [
         (side.market, bps if side.is_long else -bps)
-        for side, bps in zip(risk.sides, sizes, strict=True)
+        for side, bps in zip(risk.sides, sizes_bps, strict=True)
     ]
     return replace(unrounded_weights, market_bps=tuple(market_bps))

@@ -67,13 +67,13 @@ def sentences(step: StepInput, plan: Plan | None) -> list[str]:
         return f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"
 
     if (progress := step.layer(GradualState).progress) is not None:
-        terms, budget = progress.execution, "without a budget"
-        if terms.budget is not None:
-            budget = f"of a budget of {money(terms.budget)}"
+        execution, budget_text = progress.execution, "without a budget"
+        if execution.budget is not None:
+            budget_text = f"of a budget of {money(execution.budget)}"
         texts.append(
-            f"A gradual execution has run since {utc_text(terms.began_s)}: {progress.done} of about"
-            f" {terms.rounds} slices done, {money(progress.moved)} of {money(terms.wish)}"
-            f" moved, {money(progress.spent)} lost {budget}."
+            f"A gradual execution has run since {utc_text(execution.began_s)}: {progress.done} of about"
+            f" {execution.rounds} slices done, {money(progress.moved)} of {money(execution.wish)}"
+            f" moved, {money(progress.spent)} lost {budget_text}."
         )
     if plan is not None and plan.pacing is not None:
         texts.append(f"Slices compared with one trade: {plan.pacing.why}.")

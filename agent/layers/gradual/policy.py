@@ -95,12 +95,12 @@ def execution_deadlines(pace: ExecutionPace, rounds: int, began_s: int) -> tuple
     """
     if pace.style is ExecutionStyle.LIMIT:
         return began_s + pace.patience_s, began_s + pace.patience_s
-    mean_s = mean_interval_s(pace, rounds)
+    interval_s = mean_interval_s(pace, rounds)
     if pace.style is ExecutionStyle.TWAP:
-        length_s = pace.over_s
+        duration_s = pace.over_s
     else:
-        length_s = MAX_DURATION_FACTOR * rounds * mean_s
-    return began_s + length_s, began_s + length_s + mean_s
+        duration_s = MAX_DURATION_FACTOR * rounds * interval_s
+    return began_s + duration_s, began_s + duration_s + interval_s
 
 
 IGNORED_CHANGE_BPS = 25
@@ -395,7 +395,7 @@ def continue_execution(context: DecisionContext) -> DecisionResult | None:
     gradual_result = GradualResult(slice_decision.due_slice, slice_decision.ended)
     result = context.result(slice_decision.decision).with_layer(gradual_result)
     if gradual_result.due is not None and (top_up := native_coin.top_up(step, result.decision)):
-        return result.held(top_up)
+        return result.without_trades(top_up)
     return result
 
 

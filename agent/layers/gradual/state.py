@@ -134,7 +134,7 @@ class GradualState(LayerState):
         return self.progress is not None or self.carried is not None
 
     @property
-    def last_end(self) -> tuple[int | None, str]:
+    def last_trade_end(self) -> tuple[int | None, str]:
         """See LayerState."""
         return self.ended_s, "gradual execution"
 
@@ -159,7 +159,7 @@ class GradualResult(LayerResult):
         """See LayerResult."""
         return bool(self.ended)
 
-    def held(self, not_worth_reason: str = "") -> LayerResult:
+    def without_trades(self, not_worth_reason: str = "") -> LayerResult:
         """See LayerResult."""
         if not_worth_reason and self.due is not None and self.begins is None:
             return GradualResult(ended=f"its next slice is {not_worth_reason}")

@@ -142,9 +142,9 @@ def _progress(
     """
     execution, executed_slices = load_terms(GradualExecution, row), executed_parts(db, row)
     draw, next_s, prices = execution.first, execution.began_s, dict(execution.arrival)
-    if (newest := executed_slices.newest) is not None:
-        draw = SliceDraw(newest.size_ppm, newest.wait_ppm)
-        next_s = newest.at_s + slice_wait_s(execution, draw)
+    if (newest_attempt := executed_slices.newest) is not None:
+        draw = SliceDraw(newest_attempt.size_ppm, newest_attempt.wait_ppm)
+        next_s = newest_attempt.at_s + slice_wait_s(execution, draw)
     return ExecutionProgress(
         id=row.id,
         execution=execution,
@@ -190,5 +190,5 @@ def _select_state() -> Select[Any]:
     is_open_or_last = or_(
         ExecutionRow.state == OPEN, ExecutionRow.seq == last_ended.scalar_subquery()
     )
-    gradual = select(ExecutionRow).where(ExecutionRow.kind == GRADUAL, is_open_or_last)
-    return database.beside_facts(gradual, draw=SLICE_DRAW).order_by("seq")
+    gradual_rows = select(ExecutionRow).where(ExecutionRow.kind == GRADUAL, is_open_or_last)
+    return database.beside_facts(gradual_rows, draw=SLICE_DRAW).order_by("seq")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from agent.guards.case import GuardCase, GuardMeasurement
 from agent.guards.guard import Guard
-from agent.layers.holding.policy import held_until_s, sold_early
+from agent.layers.holding.policy import held_until_s, tokens_sold_early
 from agent.model import Rebalance, StepInput
 from agent.units import format_time
 
 
-def _measure_sales(case: GuardCase, ends_s: dict[str, int]) -> GuardMeasurement:
+def _measure_sales(case: GuardCase, hold_ends_s: dict[str, int]) -> GuardMeasurement:
     """Return the held tokens that the plan sells. Exits and manual swaps pass."""
-    del ends_s
-    sold_tokens, decision = sold_early(case.step, case.plan), case.plan.decision
+    del hold_ends_s
+    sold_tokens, decision = tokens_sold_early(case.step, case.plan), case.plan.decision
     if not sold_tokens:
         return GuardMeasurement("sells none of them", True)
     text = f"sells {', '.join(case.step.portfolio.token(token).label for token in sold_tokens)}"
@@ -21,10 +21,10 @@ def _measure_sales(case: GuardCase, ends_s: dict[str, int]) -> GuardMeasurement:
     return GuardMeasurement(text, False)
 
 
-def _limit_text(ends_s: dict[str, int], step: StepInput) -> str:
+def _limit_text(hold_ends_s: dict[str, int], step: StepInput) -> str:
     return ", ".join(
         f"no {step.portfolio.token(token).label} before {format_time(end_s)}"
-        for token, end_s in ends_s.items()
+        for token, end_s in hold_ends_s.items()
     )
 
 

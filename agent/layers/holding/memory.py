@@ -21,7 +21,7 @@ def read_memory(step: StepInput, store: Store) -> HoldingState:
         for token in (
             config.tokens
             if bought_token == ANY_TOKEN
-            else (step.portfolio.priced_as(bought_token),)
+            else (step.portfolio.pricing_token(bought_token),)
         ):
             if token in config.tokens:
                 purchase_times_s[token] = max(at_s, purchase_times_s.get(token, at_s))

@@ -4,36 +4,36 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from agent.layers.holding.policy import held_reason, held_text, held_until_s, sold_early
+from agent.layers.holding.policy import held_reason, held_text, held_until_s, tokens_sold_early
 from agent.model import Plan, Rebalance, SkippedItem, StepInput
 from agent.planning import planner
 from agent.planning.plan_builder import LOCKED
 from agent.units import Value
 
 
-def without_held(
-    step: StepInput, decision: Rebalance, full_plan: Plan, max_turnover: tuple[Value, str] | None
+def without_held_sales(
+    step: StepInput, decision: Rebalance, full_plan: Plan, turnover_cap: tuple[Value, str] | None
 ) -> Plan:
     """Return the plan, or one that sells no token that is held. Its decision lists these tokens as
     unsold, so that later plans from it do not sell them either. Exits never wait.
 
-    `max_turnover` bounds the plan's turnover, with the name of that limit. Raises NothingPlanned if nothing
-    else is worth a trade.
+    `turnover_cap` bounds the plan's turnover, with the name of that limit. Raises NothingPlanned if
+    nothing else is worth a trade.
     """
-    sold_tokens = sold_early(step, full_plan)
+    sold_tokens = tokens_sold_early(step, full_plan)
     if decision.exit or not sold_tokens:
         return full_plan
     unsold_tokens = tuple(dict.fromkeys((*decision.goal.unsold, *held_until_s(step))))
     restricted_decision = replace(decision, goal=replace(decision.goal, unsold=unsold_tokens))
     try:
-        plan = planner.plan(step, restricted_decision, turnover_cap=max_turnover)
+        plan = planner.plan(step, restricted_decision, turnover_cap=turnover_cap)
     except planner.NothingPlanned as error:
         reason = held_reason(
             step, [token for token in sold_tokens if held_text(step, token) not in decision.reason]
         )
         raise planner.NothingPlanned(
             "; ".join(
-                part for part in (reason, "no other swap is possible or worth its cost") if part
+                text for text in (reason, "no other swap is possible or worth its cost") if text
             ),
             error.verdicts,
             "wait until then, or lower holding.hours",
@@ -42,6 +42,6 @@ def without_held(
             error.off_target,
         ) from None
     texts = {step.portfolio.token(token).label: held_text(step, token) for token in sold_tokens}
-    other_items = [item for item in plan.skipped if item.what not in texts]
+    other_items = [skipped_item for skipped_item in plan.skipped if skipped_item.what not in texts]
     held_items = [SkippedItem(label, text, LOCKED) for label, text in texts.items()]
     return replace(plan, skipped=(*other_items, *held_items))

@@ -14,21 +14,21 @@ from agent.units import format_time
 def held_until_s(step: StepInput) -> dict[str, int]:
     """Return the chain time from which each token that is held may be sold."""
     config, now_s = step.config(HoldingConfig), step.snapshot.head.timestamp_s
-    ends_s = {
+    hold_ends_s = {
         token: at_s + config.least_s
         for token, at_s in step.layer(HoldingState).bought_s
         if token in config.tokens
     }
-    return {token: end_s for token, end_s in ends_s.items() if now_s < end_s}
+    return {token: end_s for token, end_s in hold_ends_s.items() if now_s < end_s}
 
 
-def sold_early(step: StepInput, plan: Plan) -> list[str]:
+def tokens_sold_early(step: StepInput, plan: Plan) -> list[str]:
     """Return the held tokens of which the plan leaves less in the wallet. Native coin counts as its
     wrapped token.
     """
     changes: dict[str, int] = {}
     for address, raw in plan.wallet_changes().items():
-        token = step.portfolio.priced_as(address)
+        token = step.portfolio.pricing_token(address)
         changes[token] = changes.get(token, 0) + raw
     return [token for token in held_until_s(step) if changes.get(token, 0) < 0]
 
@@ -56,13 +56,13 @@ def explain_held(step: StepInput, result: DecisionResult) -> DecisionResult:
         return result
     if isinstance(decision, Rebalance) and (decision.exit or decision.by_hand):
         return result
-    ends_s = held_until_s(step)
+    hold_ends_s = held_until_s(step)
     tokens_above_target = [
         drift.token
         for drift in result.drifts
-        if drift.token in ends_s and drift.outside and drift.drift_bps > 0
+        if drift.token in hold_ends_s and drift.outside and drift.drift_bps > 0
     ]
     reason = "; ".join(
-        part for part in (decision.reason, held_reason(step, tokens_above_target)) if part
+        text for text in (decision.reason, held_reason(step, tokens_above_target)) if text
     )
     return replace(result, decision=replace(decision, reason=reason))

@@ -32,7 +32,9 @@ def build_settings(loaded: LoadedConfig, portfolio: Portfolio) -> HoldingConfig:
     symbols &= set(symbols if table.assets is None else table.assets)
     tokens = (asset.token for asset in portfolio.assets if asset.token.symbol in symbols)
     numeraire = portfolio.numeraire.address
-    return HoldingConfig(tuple(t.address for t in tokens if t.address != numeraire), table.hours)
+    return HoldingConfig(
+        tuple(token.address for token in tokens if token.address != numeraire), table.hours
+    )
 
 
 def parameters(config: Config, portfolio: Portfolio) -> Mapping[str, str]:

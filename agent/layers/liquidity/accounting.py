@@ -33,7 +33,7 @@ def settled_entry(
                 action.name,
                 {},
                 Fraction(0),
-                dict(transaction.moved),
+                dict(transaction.moved_raw),
             )
         case Withdraw() as action:
             share = Fraction(action.liquidity, action.held) if action.held > 0 else Fraction(1)

@@ -73,11 +73,11 @@ def draft_action(
     a price or position is unknown.
     """
     action = lp_action(layer_action)
-    data = encode_liquidity(action, wallet, deadline_s)
-    to, note = action_contract(step.execution, action), action_note(step.portfolio, action)
+    calldata = encode_liquidity(action, wallet, deadline_s)
+    contract, note = action_contract(step.execution, action), action_note(step.portfolio, action)
     return TxDraft(
-        to,
-        data,
+        contract,
+        calldata,
         IntentKind.LIQUIDITY,
         note,
         deadline_s=deadline_s,

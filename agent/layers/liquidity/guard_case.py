@@ -50,9 +50,9 @@ class LiquidityCase(LayerGuardAnswers):
     def exposures(self) -> tuple[LiquidityExposure, LiquidityExposure]:
         """Return the exposure before and after the actions. Raises Refused if one fails."""
         self.simulated_actions()
-        return self.book.exposure(), self.replay.after.exposure()
+        return self.book.exposure(), self.replay.book_after.exposure()
 
-    def only_frees(self) -> bool:
+    def only_withdraws(self) -> bool:
         """True if the plan only withdraws liquidity."""
         return not self.plan.legs and not any(
             isinstance(action, Provide) for action in self.plan.actions
@@ -60,7 +60,7 @@ class LiquidityCase(LayerGuardAnswers):
 
     def is_required(self) -> bool:
         """True if the plan only withdraws liquidity while a liquidity limit is exceeded."""
-        return self.only_frees() and not self.exposures()[0].within(
+        return self.only_withdraws() and not self.exposures()[0].within(
             liquidity_limits(self.step.limits)
         )
 
@@ -68,8 +68,8 @@ class LiquidityCase(LayerGuardAnswers):
         """Return the cost of provided liquidity above its value at reference prices."""
         return sum(
             (
-                simulation.before.overpayment(
-                    simulation.action, simulation.amounts, simulation.after
+                simulation.book_before.overpayment(
+                    simulation.action, simulation.amounts, simulation.book_after
                 )
                 for simulation in self._provisions()
             ),

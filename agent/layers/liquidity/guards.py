@@ -1,5 +1,6 @@
-"""Guards of liquidity: cost, minimums and predictions of actions, and the limits of expected loss and
-weight after every plan. Above a limit, a plan that only withdraws passes if it reduces the excess.
+"""Guards of liquidity: cost, minimums and predictions of actions, and the limits of expected loss
+and weight after every plan. Above a limit, a plan that only withdraws passes if it reduces the
+excess.
 """
 
 from __future__ import annotations
@@ -28,8 +29,16 @@ def impermanent_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     amounts of positions.
     """
     if isinstance(case.layer, LiquidityCase):
-        before, after = from_layer(case.layer.exposures)
-        return _measure_after(case, limit_bps, before, after, before.loss, after.loss, "expected")
+        exposure_before, exposure_after = from_layer(case.layer.exposures)
+        return _measure_after(
+            case,
+            limit_bps,
+            exposure_before,
+            exposure_after,
+            exposure_before.loss,
+            exposure_after.loss,
+            "expected",
+        )
     if not case.step.portfolio.positions or case.layer.only_reduces():
         return NO_POSITION
     expected_loss = from_layer(
@@ -41,9 +50,15 @@ def impermanent_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
 def lp_max_weight(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Return the value of all confirmed positions over the portfolio after the plan."""
     if isinstance(case.layer, LiquidityCase):
-        before, after = from_layer(case.layer.exposures)
+        exposure_before, exposure_after = from_layer(case.layer.exposures)
         return _measure_after(
-            case, limit_bps, before, after, before.value, after.value, "in positions"
+            case,
+            limit_bps,
+            exposure_before,
+            exposure_after,
+            exposure_before.value,
+            exposure_after.value,
+            "in positions",
         )
     if not case.step.portfolio.positions or case.layer.only_reduces():
         return NO_POSITION
@@ -56,7 +71,7 @@ def lp_max_weight(case: GuardCase, limit_bps: int) -> GuardMeasurement:
 def _measure_liquidity(
     case: GuardCase, value: Fraction, limit_bps: int, qualifier: str
 ) -> GuardMeasurement:
-    portfolio_after = case.total() - max(Fraction(0), case.trading_cost())
+    portfolio_after = case.portfolio_value() - max(Fraction(0), case.trading_cost())
     if portfolio_after <= 0:
         return GuardMeasurement(
             f"{format_money(value, case.numeraire)} {qualifier} of an empty portfolio",
@@ -73,8 +88,8 @@ def _measure_liquidity(
 def _measure_after(
     case: GuardCase,
     limit_bps: int,
-    before: LiquidityExposure,
-    after: LiquidityExposure,
+    exposure_before: LiquidityExposure,
+    exposure_after: LiquidityExposure,
     measured_before: Fraction,
     measured_after: Fraction,
     qualifier: str,
@@ -82,14 +97,14 @@ def _measure_after(
     """Return the share after the actions. Above the limit, a plan passes if it only withdraws and
     lowers the share.
     """
-    if min(before.total, after.total) <= 0:
+    if min(exposure_before.total, exposure_after.total) <= 0:
         return GuardMeasurement(
             f"{format_money(measured_after, case.numeraire)} {qualifier} of an empty portfolio",
             measured_after == 0,
         )
     share_before, share_after = (
-        measured_before / before.total,
-        measured_after / after.total,
+        measured_before / exposure_before.total,
+        measured_after / exposure_after.total,
     )
     message = (
         f"{format_ratio(share_after)} ({format_money(measured_after, case.numeraire)} {qualifier})"
@@ -106,8 +121,8 @@ def _measure_after(
 
 
 def plan_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement | None:
-    """Return gas, and overpayment in a pool off the reference, per unit of value provided, withdrawn
-    or collected; None for a plan without actions.
+    """Return gas, and overpayment in a pool off the reference, per unit of value provided,
+    withdrawn or collected; None for a plan without actions.
     """
     if not case.plan.actions:
         return None
@@ -116,7 +131,7 @@ def plan_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement | None:
         case.cost(),
     )
     message = format_money(cost, case.numeraire)
-    if case.is_exit():
+    if case.is_required_by_layer():
         return GuardMeasurement(f"{message} of gas: not applied to liquidity above its limit", True)
     if moved_value == 0:
         return GuardMeasurement(message, cost <= 0)
@@ -131,13 +146,13 @@ def smallest_action(case: GuardCase, limit: Fraction) -> GuardMeasurement | None
     """
     if not case.plan.actions:
         return None
-    smallest, name = min(
+    smallest_value, action_name = min(
         (simulation.value, simulation.action.name) for simulation in _simulated_actions(case)
     )
-    message = f"{format_money(smallest, case.numeraire)} of {name}"
-    if case.is_exit():
+    message = f"{format_money(smallest_value, case.numeraire)} of {action_name}"
+    if case.is_required_by_layer():
         return GuardMeasurement(f"{message}: not applied to liquidity above its limit", True)
-    return GuardMeasurement(message, smallest >= limit)
+    return GuardMeasurement(message, smallest_value >= limit)
 
 
 def slippage(case: GuardCase, limit_bps: int) -> GuardMeasurement | None:
@@ -196,7 +211,7 @@ def overspent(case: GuardCase) -> GuardMeasurement | None:
         if not isinstance(action := simulation.action, Provide):
             continue
         for token, raw in zip((action.token0, action.token1), action.desired_raw, strict=True):
-            missing_raw = raw - simulation.before.spendable(token)
+            missing_raw = raw - simulation.book_before.spendable(token)
             if missing_raw > 0:
                 return GuardMeasurement(
                     f"action {simulation.number} provides {missing_raw} base units of {case.label(token)}"
@@ -219,7 +234,7 @@ def mispredicted(case: GuardCase) -> GuardMeasurement | None:
                 False,
             )
     if isinstance(case.layer, LiquidityCase):
-        final_balances = case.layer.replay.after.balances
+        final_balances = case.layer.replay.book_after.balances
         for token, raw in case.plan.holdings_after:
             if final_balances.get(token) != raw:
                 return GuardMeasurement(

@@ -46,12 +46,21 @@ def signal_requests(
     candidates: list[tuple[str, AllocatorConfig, tuple[Asset, ...], Allocation | None]] = []
     if not step.divides_wallet and step.portfolio.weights is not None:
         candidates.append(("", step.portfolio.weights, assets, step.history.allocation))
-    for part in (part for config in step.layers for part in config.allocators):
-        weights_bps = dict(part.weights_bps)
+    for owned_allocator in (
+        owned_allocator for config in step.layers for owned_allocator in config.allocators
+    ):
+        weights_bps = dict(owned_allocator.weights_bps)
         owned_assets = tuple(
-            replace(a, target_bps=weights_bps.get(a.token.address, 0)) for a in assets
+            replace(asset, target_bps=weights_bps.get(asset.token.address, 0)) for asset in assets
         )
-        candidates.append((part.owner, part.allocator, owned_assets, choices.get(part.owner)))
+        candidates.append(
+            (
+                owned_allocator.owner,
+                owned_allocator.allocator,
+                owned_assets,
+                choices.get(owned_allocator.owner),
+            )
+        )
     now_s = trusted_time_s(step.snapshot)
     return tuple(
         _request(step, owner, allocator, allocator.signal)

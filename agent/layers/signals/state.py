@@ -14,10 +14,10 @@ class SignalState(LayerState):
     answers: tuple[SignalAnswer, ...] = ()
 
     @property
-    def weights_answers(self) -> tuple[SignalAnswer, ...]:
+    def allocator_answers(self) -> tuple[SignalAnswer, ...]:
         """See LayerState."""
         return self.answers
 
-    def of_part(self, part_name: str) -> LayerState:
+    def for_part(self, part_name: str) -> LayerState:
         """See LayerState."""
         return SignalState(tuple(answer for answer in self.answers if answer.owner == part_name))

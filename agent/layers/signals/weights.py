@@ -16,15 +16,15 @@ def signal(
     """Return the weights from a user-defined signal. Raises Refused with the reason if there are
     none, or if one is beyond its bounds.
     """
-    answer = inputs.answer
+    answer = inputs.signal_answer
     if answer is None:
         raise Refused("the signal was not run", remedy="see docs/signals.md")
     if answer.why:
         raise Refused(f"signal {answer.name}: {answer.why}", remedy="see docs/signals.md")
     spot_ppm, shares = dict(answer.spot_ppm or ()), []
     total_ppm = sum(spot_ppm.values(), Fraction(0))
-    for token, low, high in zip(bounds.tokens, bounds.low, bounds.high, strict=True):
-        share = Fraction(spot_ppm.get(token, 0) * bounds.total) / (total_ppm or 1)
+    for token, low, high in zip(bounds.tokens, bounds.low_bps, bounds.high_bps, strict=True):
+        share = Fraction(spot_ppm.get(token, 0) * bounds.total_bps) / (total_ppm or 1)
         if spot_ppm and not low <= share <= high:
             raise Refused(
                 f"signal {answer.name}: {inputs.labels[token]} {float(share) / 100:.2f} % is not"

@@ -35,8 +35,11 @@ def _strategy_step(store: Store, intent: Intent) -> StepInput | None:
     if intent.kind is not IntentKind.SWAP:
         return None
     try:
-        plan, text = store.journal.grant(intent.id).plan, store.steps.input_json(intent.step_id)
-        step = codec.loads_optional(StepInput, text)
+        plan, input_json = (
+            store.journal.grant(intent.id).plan,
+            store.steps.input_json(intent.step_id),
+        )
+        step = codec.loads_optional(StepInput, input_json)
         decision = None if plan is None else plan.decision
         if (
             step is None
@@ -46,7 +49,7 @@ def _strategy_step(store: Store, intent: Intent) -> StepInput | None:
             or not step.config(CapitalSplit).strategies
         ):
             return None
-        netted = netting.net_strategies(step, reference_prices(step).by_token)
-        return step if netted.result.fired else None
+        netting_result = netting.net_strategies(step, reference_prices(step).by_token)
+        return step if netting_result.result.fired else None
     except (ConfigError, OperatorNeeded, Refused, KeyError):
         return None

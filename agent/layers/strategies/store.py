@@ -188,24 +188,24 @@ def _fold_transfers(db: Connection) -> None:
     if (db.scalar(_select_foldable_count()) or 0) < FOLD_THRESHOLD:
         return
     rows = all_rows(db, _select_foldable().order_by(StrategyBookingRow.seq), StrategyBookingRow)
-    foldable = [(row, _parse_booking(row.booking_json)) for row in rows]
-    newest_block = max((booking.block for _, booking in foldable), default=0)
+    foldable_bookings = [(row, _parse_booking(row.booking_json)) for row in rows]
+    newest_block = max((booking.block for _, booking in foldable_bookings), default=0)
     old_bookings = [
         (row, booking)
-        for row, booking in foldable
+        for row, booking in foldable_bookings
         if booking.block <= newest_block - balances.FOLD_DEPTH_BLOCKS
     ]
     if len(old_bookings) < FOLD_THRESHOLD:
         return
-    totals: dict[tuple[str, str], int] = {}
+    change_sums: dict[tuple[str, str], int] = {}
     for _, booking in old_bookings:
         for name, token, raw in booking.changes:
-            totals[name, token] = totals.get((name, token), 0) + raw
+            change_sums[name, token] = change_sums.get((name, token), 0) + raw
     transfer_ids = [_transfer_id(booking.source) for _, booking in old_bookings]
     database.write_facts(
         db, {BOOKED_TO_TRANSFER: max([database.fact_number(db, BOOKED_TO_TRANSFER), *transfer_ids])}
     )
-    changes = tuple((name, token, raw) for (name, token), raw in sorted(totals.items()) if raw)
+    changes = tuple((name, token, raw) for (name, token), raw in sorted(change_sums.items()) if raw)
     last_booking = old_bookings[-1][1]
     folded_json = codec.dumps(
         StrategyBooking(

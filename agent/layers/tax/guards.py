@@ -25,11 +25,11 @@ def year_limit(case: GuardCase, limit: Value) -> GuardMeasurement:
         return GuardMeasurement("no gain", True)
     at_s, wrapped_native = case.step.snapshot.head.timestamp_s, case.step.portfolio.wrapped_native
     gains = planned_gains(plan, tax, case.prices, case.numeraire.address, wrapped_native, at_s)
-    gain = sum((token_gain.gain for token_gain in gains), Fraction(0))
-    text = f"{_money(case, gain)} with {_money(case, tax.realised)} realised this year"
+    total_gain = sum((token_gain.gain for token_gain in gains), Fraction(0))
+    text = f"{_money(case, total_gain)} with {_money(case, tax.realised)} realised this year"
     if decision.by_hand or case.is_sell_only():
         return GuardMeasurement(f"{text} (not applied)", True)
-    return GuardMeasurement(text, gain <= max(limit - tax.realised, Fraction(0)))
+    return GuardMeasurement(text, total_gain <= max(limit - tax.realised, Fraction(0)))
 
 
 def format_year_limit(limit: Value, currency: str, label: str, decimals: int) -> str:

@@ -22,13 +22,13 @@ differ slightly from the reference.
 
 
 def within_year_limit(
-    step: StepInput, decision: Rebalance, full_plan: Plan, max_turnover: tuple[Value, str] | None
+    step: StepInput, decision: Rebalance, full_plan: Plan, turnover_cap: tuple[Value, str] | None
 ) -> Plan:
     """Return the plan, or one with fewer sales that realise gains if tax.year_limit would be
     exceeded. Exits are never reduced.
 
-    `max_turnover` bounds the plan's turnover, with the name of that limit. Raises NothingPlanned if the
-    year's remainder allows no plan.
+    `turnover_cap` bounds the plan's turnover, with the name of that limit. Raises NothingPlanned if
+    the year's remainder allows no plan.
     """
     tax = step.layer(TaxState).inputs
     if tax is None or tax.year_limit is None or decision.exit:
@@ -37,10 +37,10 @@ def within_year_limit(
     gains = _gains_of(
         step.portfolio, reference_prices(step), step.snapshot.head.timestamp_s, tax, full_plan
     )
-    if _total(gains) <= max(unused_gain, Fraction(0)):
+    if _total_gain(gains) <= max(unused_gain, Fraction(0)):
         return full_plan
     tokens_with_gains, allowed_gain = (
-        {gain.token for gain in gains if gain.gain > 0},
+        {planned_gain.token for planned_gain in gains if planned_gain.gain > 0},
         max(unused_gain, Fraction(0)),
     )
     for attempt in range(MAX_ATTEMPTS):
@@ -55,7 +55,7 @@ def within_year_limit(
             decision, goal=replace(decision.goal, sell_at_most=tuple(sorted(sale_caps.items())))
         )
         try:
-            trimmed_plan = planner.plan(step, capped_decision, turnover_cap=max_turnover)
+            trimmed_plan = planner.plan(step, capped_decision, turnover_cap=turnover_cap)
         except planner.NothingPlanned as error:
             raise planner.NothingPlanned(
                 f"{error.message}; {_limit_reason(step.portfolio, tax)}",
@@ -69,7 +69,7 @@ def within_year_limit(
             tax,
             trimmed_plan,
         )
-        if _total(gains) <= allowed_gain:
+        if _total_gain(gains) <= allowed_gain:
             notes = [
                 SkippedItem(step.portfolio.token(token).label, _limit_reason(step.portfolio, tax))
                 for token in sorted(tokens_with_gains & set(sale_caps))
@@ -93,9 +93,12 @@ def _sale_caps(
     in proportion, others must not realise a gain.
     """
     prices = references.by_token
-    total_gain = sum((max(gain.gain, Fraction(0)) for gain in gains), Fraction(0))
+    total_gain = sum((max(planned_gain.gain, Fraction(0)) for planned_gain in gains), Fraction(0))
     if total_gain:
-        shares = {gain.token: max(gain.gain, Fraction(0)) / total_gain for gain in gains}
+        shares = {
+            planned_gain.token: max(planned_gain.gain, Fraction(0)) / total_gain
+            for planned_gain in gains
+        }
     else:
         shares = {}
     sale_caps = {}
@@ -104,9 +107,9 @@ def _sale_caps(
         if token == portfolio.numeraire.address and not tax.currency:
             continue
         lots_raw = sum(lot.raw for lot in tax.lots if lot.token == token)
-        share = shares.get(token, Fraction(0)) * allowed_gain
+        token_gain = shares.get(token, Fraction(0)) * allowed_gain
         sale_caps[token] = max_sellable_raw(
-            tax.lots, tax.method, token, prices[token] * tax.rate, share, lots_raw
+            tax.lots, tax.method, token, prices[token] * tax.rate, token_gain, lots_raw
         )
     return sale_caps
 
@@ -126,8 +129,8 @@ def _gains_of(
     return ()
 
 
-def _total(gains: tuple[PlannedGain, ...]) -> Value:
-    return sum((gain.gain for gain in gains), Fraction(0))
+def _total_gain(gains: tuple[PlannedGain, ...]) -> Value:
+    return sum((planned_gain.gain for planned_gain in gains), Fraction(0))
 
 
 def _limit_reason(portfolio: Portfolio, tax: TaxInputs) -> str:
@@ -146,8 +149,8 @@ def taxed_gain(step: StepInput, plan: Plan) -> Value:
     tax = step.layer(TaxState).inputs
     if tax is None:
         return Fraction(0)
-    gain = _total(
+    plan_gain = _total_gain(
         _gains_of(step.portfolio, reference_prices(step), step.snapshot.head.timestamp_s, tax, plan)
     )
-    added_taxed_gain = max(Fraction(0), tax.realised + gain) - max(Fraction(0), tax.realised)
+    added_taxed_gain = max(Fraction(0), tax.realised + plan_gain) - max(Fraction(0), tax.realised)
     return added_taxed_gain / tax.rate

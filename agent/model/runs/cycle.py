@@ -1,5 +1,5 @@
-"""A cycle of the agent: what its steps have confirmed, sent and left out so far. The store keeps the
-open one, so that a restarted process goes on where the ended one was.
+"""A cycle of the agent: what its steps have confirmed, sent and skipped so far. The store keeps the
+open cycle, so that a restarted process continues it.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ C = TypeVar("C", bound=LayerCycle)
 
 @dataclass(frozen=True, slots=True)
 class Cycle:
-    """What the steps of a cycle have confirmed, sent and left out.
+    """What the steps of a cycle have confirmed, sent and skipped.
 
     `spend_caps` (base units by token), `spent_gas_wei` and `attempts` (approvals sent by token)
     concern the current plan. `sent` are the kinds of all transactions, `approved` the number of
@@ -163,8 +163,8 @@ class Cycle:
     @property
     def exits_tried(self) -> tuple[str, ...]:
         """Tokens of the exits that were sent or skipped."""
-        sent = [note.exit_token for note in self.exits]
-        return tuple(dict.fromkeys([*sent, *(blocked.token for blocked in self.skipped)]))
+        sent_tokens = [note.exit_token for note in self.exits]
+        return tuple(dict.fromkeys([*sent_tokens, *(blocked.token for blocked in self.skipped)]))
 
     @property
     def failed_exits(self) -> tuple[StepNote, ...]:
@@ -179,8 +179,8 @@ class Cycle:
     @property
     def is_risk_reducing_only(self) -> bool:
         """True after an unsold exit: purchases wait for the next cycle."""
-        failed = self.failed_exits or self.failed_in_layers
-        return bool(failed or self.interrupted or self.held)
+        failed_exits = self.failed_exits or self.failed_in_layers
+        return bool(failed_exits or self.interrupted or self.held)
 
     def end(self, reason: CycleEnd) -> Cycle:
         """Return the cycle without further steps."""
@@ -193,15 +193,15 @@ class Cycle:
     def with_transaction(self, intent: Intent) -> Cycle:
         """Return the cycle after a transaction, with its gas and its approval."""
         gas_wei = 0 if intent.receipt is None else intent.receipt.gas_cost_wei
-        approved = self.approved
+        approval_counts = self.approved
         if intent.kind is IntentKind.APPROVE and intent.succeeded:
-            approved = with_count(approved, intent.tx.to)
+            approval_counts = increment_count(approval_counts, intent.tx.to)
         return replace(
             self,
             sending="",
             sent=(*self.sent, intent.kind),
             spent_gas_wei=self.spent_gas_wei + gas_wei,
-            approved=approved,
+            approved=approval_counts,
         )
 
     def after_exit(self, blocked: BlockedExit | None = None) -> Cycle:
@@ -218,7 +218,7 @@ class Cycle:
         return replace(self.after_exit(), direct=(*self.direct, token))
 
 
-def with_count(counts: tuple[tuple[str, int], ...], name: str) -> tuple[tuple[str, int], ...]:
+def increment_count(counts: tuple[tuple[str, int], ...], name: str) -> tuple[tuple[str, int], ...]:
     """Return the counts with one more of this name."""
     count_by_name = dict(counts)
     return tuple((count_by_name | {name: count_by_name.get(name, 0) + 1}).items())

@@ -85,10 +85,10 @@ class _BoxQp:
         sides = np.array(start_sides, dtype=np.intp) if start_sides else self._initial_sides()
         step = self._minimum_at(sides)
         gradient = self.slope + _sparse_product(self.matrix, step)
-        corrected = self._corrected(sides, step, gradient)
-        if (corrected == sides).all():
+        corrected_sides = self._corrected(sides, step, gradient)
+        if (corrected_sides == sides).all():
             return step, sides
-        sides = self._pivot(sides, corrected)
+        sides = self._pivot(sides, corrected_sides)
         return self._minimum_at(sides), sides
 
     def _initial_sides(self) -> IndexArray:
@@ -115,56 +115,60 @@ class _BoxQp:
         """Return the sides after unknowns beyond an end are held there, and those pulled away from
         their end are freed.
         """
-        beyond = np.where(step > self.high, 1, np.where(step < self.low, -1, 0))
-        return np.where(sides == 0, beyond, np.where(gradient * sides > 0, 0, sides))
+        beyond_sides = np.where(step > self.high, 1, np.where(step < self.low, -1, 0))
+        return np.where(sides == 0, beyond_sides, np.where(gradient * sides > 0, 0, sides))
 
-    def _pivot(self, sides: IndexArray, corrected: IndexArray) -> IndexArray:
+    def _pivot(self, sides: IndexArray, corrected_sides: IndexArray) -> IndexArray:
         """Return the sides at the minimum, from sides of which some are wrong."""
-        tableau = _Tableau(self.matrix, self.slope, np.flatnonzero(corrected == 0))
-        fewest_wrong = np.count_nonzero(corrected != sides)
+        tableau = _Tableau(self.matrix, self.slope, np.flatnonzero(corrected_sides == 0))
+        least_wrong_count = np.count_nonzero(corrected_sides != sides)
         while True:
-            sides = corrected
+            sides = corrected_sides
             step = self._ends(sides)
-            solved = tableau.solve(step)
-            corrected = self._corrected(sides, np.where(sides == 0, solved, step), solved)
-            wrong_count = np.count_nonzero(corrected != sides)
-            if wrong_count >= fewest_wrong:
+            solved_values = tableau.solve(step)
+            corrected_sides = self._corrected(
+                sides, np.where(sides == 0, solved_values, step), solved_values
+            )
+            wrong_count = np.count_nonzero(corrected_sides != sides)
+            if wrong_count >= least_wrong_count:
                 return self._descend(sides, tableau)
             if not wrong_count:
                 return sides
-            for k in np.flatnonzero((sides == 0) != (corrected == 0)).tolist():
+            for k in np.flatnonzero((sides == 0) != (corrected_sides == 0)).tolist():
                 tableau.toggle(k)
-            fewest_wrong = wrong_count
+            least_wrong_count = wrong_count
 
     def _descend(self, sides: IndexArray, tableau: _Tableau) -> IndexArray:
         sides, step = sides.copy(), self._ends(sides)
         for _ in range(CHANGES_PER_UNKNOWN * len(step)):
             is_free = sides == 0
-            solved = tableau.solve(np.where(is_free, 0.0, step))
-            target = np.where(is_free, solved, step)
-            beyond = np.flatnonzero((target > self.high) | (target < self.low))
-            if len(beyond):
-                beyond_target, start = target[beyond], step[beyond]
+            solved_values = tableau.solve(np.where(is_free, 0.0, step))
+            target = np.where(is_free, solved_values, step)
+            beyond_rows = np.flatnonzero((target > self.high) | (target < self.low))
+            if len(beyond_rows):
+                beyond_target, start = target[beyond_rows], step[beyond_rows]
                 ends = np.where(
-                    beyond_target > self.high[beyond], self.high[beyond], self.low[beyond]
+                    beyond_target > self.high[beyond_rows],
+                    self.high[beyond_rows],
+                    self.low[beyond_rows],
                 )
                 fractions = (ends - start) / (beyond_target - start)  # of the way to the ends
                 fraction = fractions.min()
                 step = np.minimum(
                     np.maximum(step + fraction * (target - step), self.low), self.high
                 )
-                for k in beyond[fractions <= fraction].tolist():
+                for k in beyond_rows[fractions <= fraction].tolist():
                     sides[k] = 1 if target[k] > self.high[k] else -1
                     step[k] = self.high[k] if sides[k] > 0 else self.low[k]
                     tableau.toggle(k)
             else:
                 step = target
-                wrong = np.where(is_free, 0.0, solved * sides)
-                worst = int(wrong.argmax())
-                if wrong[worst] <= 0:
+                wrong_gradients = np.where(is_free, 0.0, solved_values * sides)
+                worst_row = int(wrong_gradients.argmax())
+                if wrong_gradients[worst_row] <= 0:
                     break
-                sides[worst] = 0
-                tableau.toggle(worst)
+                sides[worst_row] = 0
+                tableau.toggle(worst_row)
         return sides
 
 

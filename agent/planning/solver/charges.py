@@ -23,13 +23,14 @@ FlowSolver = Callable[[CurveStack, Solution | None], Solution]
 
 @dataclass(frozen=True, slots=True)
 class _ChargeNode:
-    """Best flows where rows in `used` cost their charge, and `undecided` ones a share of it.
+    """Best flows where rows in `used_rows` cost their charge, and `undecided_rows` ones a share of
+    it.
 
     `bound` is an upper bound of utility less charges of all flows over these rows.
     """
 
-    used: IndexArray
-    undecided: IndexArray
+    used_rows: IndexArray
+    undecided_rows: IndexArray
     solved_rows: IndexArray
     solution: Solution
     bound: float
@@ -46,37 +47,45 @@ def bound_with_charges(
     over the rows to use. Bounds up to `enough_bound` are of no interest.
     """
 
-    def solve_node(used: IndexArray, undecided: IndexArray, start: Solution | None) -> _ChargeNode:
-        stack, solved_rows = charged.rows(used, undecided)
+    def solve_node(
+        used_rows: IndexArray, undecided_rows: IndexArray, start: Solution | None
+    ) -> _ChargeNode:
+        stack, solved_rows = charged.rows(used_rows, undecided_rows)
         solution = solve_flows(stack, start)
-        bound = solution.bound - math.fsum(charged.charges[used].tolist())
-        return _ChargeNode(used, undecided, solved_rows, solution, bound)
+        bound = solution.bound - math.fsum(charged.charges[used_rows].tolist())
+        return _ChargeNode(used_rows, undecided_rows, solved_rows, solution, bound)
 
     root = solve_node(np.array([], dtype=np.intp), rows, None)
     queue = [(-root.bound, 0, root)]
     closed_bound, largest_charge = -np.inf, float(charged.charges.max(initial=0.0))
-    for number in range(1, max_branches + 1):
+    for branch_number in range(1, max_branches + 1):
         if not queue:
             break
         best_node = heapq.heappop(queue)[2]
         best_flows = best_node.solution
         if best_node.bound <= max(enough_bound, closed_bound):
             return max(best_node.bound, closed_bound)
-        unpaid = [
-            charged.unpaid(row, *amounts)
-            for row, *amounts in zip(
-                best_node.solved_rows[len(best_node.used) :].tolist(),
-                best_flows.amount_in[len(best_node.used) :].tolist(),
-                best_flows.amount_out[len(best_node.used) :].tolist(),
+        unpaid_charges = [
+            charged.unpaid_charge(branch_row, *amounts)
+            for branch_row, *amounts in zip(
+                best_node.solved_rows[len(best_node.used_rows) :].tolist(),
+                best_flows.amount_in[len(best_node.used_rows) :].tolist(),
+                best_flows.amount_out[len(best_node.used_rows) :].tolist(),
                 strict=True,
             )
         ]
-        if max(unpaid, default=0.0) <= UNPAID_TOLERANCE * largest_charge:
+        if max(unpaid_charges, default=0.0) <= UNPAID_TOLERANCE * largest_charge:
             closed_bound = max(closed_bound, best_node.bound)
             continue
-        row = best_node.solved_rows[len(best_node.used) :][unpaid.index(max(unpaid))]
-        other_rows = best_node.undecided[best_node.undecided != row]
-        for branch, used in enumerate((np.append(best_node.used, row), best_node.used)):
-            child = solve_node(used, other_rows, best_flows)
-            heapq.heappush(queue, (-min(child.bound, best_node.bound), 2 * number + branch, child))
+        branch_row = best_node.solved_rows[len(best_node.used_rows) :][
+            unpaid_charges.index(max(unpaid_charges))
+        ]
+        other_rows = best_node.undecided_rows[best_node.undecided_rows != branch_row]
+        for branch, used_rows in enumerate(
+            (np.append(best_node.used_rows, branch_row), best_node.used_rows)
+        ):
+            child = solve_node(used_rows, other_rows, best_flows)
+            heapq.heappush(
+                queue, (-min(child.bound, best_node.bound), 2 * branch_number + branch, child)
+            )
     return max([closed_bound, *(-bound for bound, *_ in queue)])

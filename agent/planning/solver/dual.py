@@ -84,29 +84,40 @@ class Program:
             slopes[-1] = dot(self.last_rises, token_changes)
         return np.asarray(slopes)
 
-    def gram(self, stack: CurveStack, weight: FloatArray, steep: FloatArray) -> FloatArray:
+    def gram(
+        self, stack: CurveStack, target_weight: FloatArray, steepness: FloatArray
+    ) -> FloatArray:
         """Return the sum of steep · r·rᵀ over the rows of a stack, where r is the change of a
-        pool's price, source less `weight` times target, by each multiplier. Summed by token first,
-        because there are more pools than tokens, and most multipliers concern one token.
+        pool's price, source less `target_weight` times target, by each multiplier. Summed by token
+        first, because there are more pools than tokens, and most multipliers concern one token.
         """
         token_count, source, target = self.token_count, stack.source, stack.target
-        weighted_steep = steep * weight
+        weighted_steepness = steepness * target_weight
         cells = np.concatenate((source * (token_count + 1), target * (token_count + 1)))
         cells = np.concatenate(
             (cells, source * token_count + target, target * token_count + source)
         )
-        entries = np.concatenate((steep, weighted_steep * weight, -weighted_steep, -weighted_steep))
+        entries = np.concatenate(
+            (
+                steepness,
+                weighted_steepness * target_weight,
+                -weighted_steepness,
+                -weighted_steepness,
+            )
+        )
         token_matrix = np.bincount(cells, entries, token_count * token_count).reshape(
             token_count, token_count
         )
-        common_share = 1 - weight  # change of a pool's price per unit if all prices rise together
-        common_terms = np.bincount(source, steep * common_share, token_count) - np.bincount(
-            target, weighted_steep * common_share, token_count
+        common_share = (
+            1 - target_weight
+        )  # change of a pool's price per unit if all prices rise together
+        common_terms = np.bincount(source, steepness * common_share, token_count) - np.bincount(
+            target, weighted_steepness * common_share, token_count
         )
         cross = self.common_rise[:, None] * (self.token_rise * common_terms[self.token])
         matrix = (
             self.common_rise[:, None]
-            * (self.common_rise * fsum_array(steep * common_share * common_share))
+            * (self.common_rise * fsum_array(steepness * common_share * common_share))
             + cross
             + cross.T
             + self.token_rise[:, None]
@@ -114,15 +125,15 @@ class Program:
             * token_matrix[self.token[:, None], self.token]
         )
         if self.last_rises is not None:
-            rise = self.last_rises[source] - weight * self.last_rises[target]
-            last_common_terms = np.bincount(source, steep * rise, token_count) - np.bincount(
-                target, weighted_steep * rise, token_count
+            rise = self.last_rises[source] - target_weight * self.last_rises[target]
+            last_common_terms = np.bincount(source, steepness * rise, token_count) - np.bincount(
+                target, weighted_steepness * rise, token_count
             )
             last_row = (
-                self.common_rise * fsum_array(steep * rise * common_share)
+                self.common_rise * fsum_array(steepness * rise * common_share)
                 + self.token_rise * last_common_terms[self.token]
             )
-            last_row[-1] = fsum_array(steep * rise * rise)
+            last_row[-1] = fsum_array(steepness * rise * rise)
             matrix[-1], matrix[:, -1] = last_row, last_row
         return np.asarray(matrix)
 
@@ -146,11 +157,11 @@ class Solution:
     def token_changes(self, stack: CurveStack) -> FloatArray:
         """Return the change of each token by all flows."""
         token_count = len(self.prices)
-        into, out_of = (
+        inflows, outflows = (
             np.bincount(stack.target, self.amount_out, token_count),
             np.bincount(stack.source, self.amount_in, token_count),
         )
-        return np.asarray(into - out_of)
+        return np.asarray(inflows - outflows)
 
 
 def solve_dual(
@@ -173,11 +184,11 @@ def solve_dual(
     solution: Solution | None = stack.solutions.get(key)
     if solution is None:
         # any dual value bounds all flows: one below the required value need not be improved
-        tightest: Solution | None = stack.solutions.get(program_key)
-        if tightest is not None and tightest.bound < required_bound:
-            return tightest
+        tightest_solution: Solution | None = stack.solutions.get(program_key)
+        if tightest_solution is not None and tightest_solution.bound < required_bound:
+            return tightest_solution
         solution = stack.solutions[key] = _solved(program, stack, earlier, required_bound)
-        if tightest is None or solution.bound < tightest.bound:
+        if tightest_solution is None or solution.bound < tightest_solution.bound:
             stack.solutions[program_key] = solution
     return solution
 
@@ -185,46 +196,48 @@ def solve_dual(
 def _solved(
     program: Program, stack: CurveStack, earlier: Solution | None, required_bound: float
 ) -> Solution:
-    start = (
+    start_multipliers = (
         earlier.multipliers
         if earlier is not None and len(earlier.multipliers) == len(program.low)
         else np.zeros(len(program.low))
     )
-    here = _Point(program, stack, np.clip(start, program.low, program.high))
+    point = _Point(program, stack, np.clip(start_multipliers, program.low, program.high))
     observed_steepness, active_sides = np.zeros(len(stack)), list[int]()
     for _ in range(MAX_STEPS):
         if (
-            here.imbalance(program) <= BALANCED_TOLERANCE
-            or program.base + here.value < required_bound
+            point.imbalance(program) <= BALANCED_TOLERANCE
+            or program.base + point.value < required_bound
         ):
             break
-        curvature = here.curvature(program, stack, observed_steepness)
+        curvature = point.curvature(program, stack, observed_steepness)
         step, active_sides = box_minimum(
-            curvature, here.slope, program.low - here.z, program.high - here.z, active_sides
+            curvature, point.slope, program.low - point.z, program.high - point.z, active_sides
         )
-        there = _line_search(program, stack, here, step, required_bound)
-        if there is None:
+        next_point = _line_search(program, stack, point, step, required_bound)
+        if next_point is None:
             break
-        observed_steepness = np.maximum(observed_steepness / 4, here.steepness_to(there))
-        here = there
-    return _polished(program, stack, here, active_sides).solution(program)
+        observed_steepness = np.maximum(observed_steepness / 4, point.steepness_to(next_point))
+        point = next_point
+    return _polished(program, stack, point, active_sides).solution(program)
 
 
-def _polished(program: Program, stack: CurveStack, here: _Point, active_sides: list[int]) -> _Point:
+def _polished(
+    program: Program, stack: CurveStack, point: _Point, active_sides: list[int]
+) -> _Point:
     """Return the point after a few more full Newton steps, each kept if it halves the imbalance."""
     for _ in range(MAX_POLISH_STEPS):
-        imbalance = here.imbalance(program)
+        imbalance = point.imbalance(program)
         if not POLISH_TOLERANCE < imbalance <= BALANCED_TOLERANCE:
             break
-        curvature = here.curvature(program, stack, np.zeros(len(stack)))
+        curvature = point.curvature(program, stack, np.zeros(len(stack)))
         step, active_sides = box_minimum(
-            curvature, here.slope, program.low - here.z, program.high - here.z, active_sides
+            curvature, point.slope, program.low - point.z, program.high - point.z, active_sides
         )
-        there = _Point(program, stack, _clip(program, here.z + step))
-        if there.imbalance(program) > imbalance / 2:
+        next_point = _Point(program, stack, _clip(program, point.z + step))
+        if next_point.imbalance(program) > imbalance / 2:
             break
-        here = there
-    return here
+        point = next_point
+    return point
 
 
 def evaluate_dual(program: Program, stack: CurveStack, multipliers: FloatArray) -> Solution:
@@ -252,13 +265,15 @@ class PoolResponses:
     )
 
     def __init__(self, stack: CurveStack, price_offsets: FloatArray) -> None:
-        offset = price_offsets.take(stack.target)
-        bounded = np.maximum(offset, LEAST_PRICE - 1)
-        self.above_least = bounded <= offset
-        self.target_price = target_price = 1 + bounded
-        self.asked_rate = asked_rate = (price_offsets.take(stack.source) - bounded) / target_price
+        target_offset = price_offsets.take(stack.target)
+        bounded_offset = np.maximum(target_offset, LEAST_PRICE - 1)
+        self.above_least = bounded_offset <= target_offset
+        self.target_price = target_price = 1 + bounded_offset
+        self.asked_rate = asked_rate = (
+            price_offsets.take(stack.source) - bounded_offset
+        ) / target_price
         ranges_passed = np.count_nonzero(stack.rates > asked_rate[:, None], axis=1)
-        rate, range_root, depth, net, out, surplus_to_root = stack.flat.take(
+        rate, range_root, depth, net_in, out, surplus_to_root = stack.flat.take(
             stack.row_offsets + ranges_passed, axis=1
         )
         self.root = root = np.sqrt(np.maximum(1 + asked_rate, LEAST_RATE) / stack.fee_factor)
@@ -266,10 +281,10 @@ class PoolResponses:
         root_sum = range_root + root
         gap = (rate - asked_rate) / (stack.fee_factor * root_sum)
         out_in_range = depth * gap
-        self.amount_in = (net + out_in_range / (root * range_root)) / stack.fee_factor
+        self.amount_in = (net_in + out_in_range / (root * range_root)) / stack.fee_factor
         self.amount_out = out + out_in_range
         self.surplus = (
-            surplus_to_root + gap * (root_sum * net + out_in_range / range_root)
+            surplus_to_root + gap * (root_sum * net_in + out_in_range / range_root)
         ) * target_price
 
 
@@ -284,11 +299,11 @@ class _Point(PoolResponses):
         self.price_offsets = price_offsets = program.price_offsets(z)
         super().__init__(stack, price_offsets)
         amount_out = np.where(self.above_least, self.amount_out, 0.0)
-        into, out_of = (
+        inflows, outflows = (
             np.bincount(stack.target, amount_out, len(price_offsets)),
             np.bincount(stack.source, self.amount_in, len(price_offsets)),
         )
-        token_changes = np.asarray(into - out_of, dtype=np.float64)
+        token_changes = np.asarray(inflows - outflows, dtype=np.float64)
         self.value = (
             dot(program.cost, z)
             + (0.0 if quadratic_at_z is None else 0.5 * dot(quadratic_at_z, z))
@@ -323,14 +338,16 @@ class _Point(PoolResponses):
         which counts where it is larger than the one here.
         """
         root = self.root
-        steep = (
+        steepness = (
             np.maximum(
                 self.depth / (2 * stack.fee_factor * stack.fee_factor * root * root * root),
                 observed_steepness,
             )
             / self.target_price
         )
-        matrix = program.gram(stack, np.where(self.above_least, 1 + self.asked_rate, 0.0), steep)
+        matrix = program.gram(
+            stack, np.where(self.above_least, 1 + self.asked_rate, 0.0), steepness
+        )
         return matrix if program.quadratic is None else matrix + program.quadratic
 
     def steepness_to(self, other: _Point) -> FloatArray:
@@ -350,7 +367,7 @@ def _clip(program: Program, z: FloatArray) -> FloatArray:
 
 
 def _line_search(
-    program: Program, stack: CurveStack, here: _Point, step: FloatArray, required_bound: float
+    program: Program, stack: CurveStack, point: _Point, step: FloatArray, required_bound: float
 ) -> _Point | None:
     """Return the lowest point found along a step: its end, or near the turn of the slope if it
     overshoots; None if the step does not descend. The step is extended while there is no curvature.
@@ -359,14 +376,14 @@ def _line_search(
     slopes, which finds smooth valleys. The first point with a bound below `required_bound` ends the
     search.
     """
-    start_slope = dot(here.slope, step)
-    noise = NOISE * (abs(here.value) + 1)
+    start_slope = dot(point.slope, step)
+    noise = NOISE * (abs(point.value) + 1)
     if start_slope >= -noise:
-        there = _Point(program, stack, _clip(program, here.z + step))
-        return there if there.imbalance(program) < here.imbalance(program) / 2 else None
+        next_point = _Point(program, stack, _clip(program, point.z + step))
+        return next_point if next_point.imbalance(program) < point.imbalance(program) / 2 else None
     near_length, near_value, near_slope, far_length, far_value, far_slope = (
         0.0,
-        here.value,
+        point.value,
         start_slope,
         0.0,
         0.0,
@@ -374,24 +391,26 @@ def _line_search(
     )
     length, best = 1.0, None
     for try_number in range(MAX_LENGTHS):
-        there = _Point(
+        next_point = _Point(
             program,
             stack,
             _clip(
-                program, np.minimum(np.maximum(here.z + length * step, program.low), program.high)
+                program, np.minimum(np.maximum(point.z + length * step, program.low), program.high)
             ),
         )
-        if program.base + there.value < required_bound:
-            return there
-        slope = dot(there.slope, step)
-        if there.value <= here.value + noise and (best is None or there.value < best.value):
-            best = there
+        if program.base + next_point.value < required_bound:
+            return next_point
+        slope = dot(next_point.slope, step)
+        if next_point.value <= point.value + noise and (
+            best is None or next_point.value < best.value
+        ):
+            best = next_point
             if abs(slope) <= MAX_SLOPE_LEFT * -start_slope:
                 break
-        if far_length <= 0 and slope <= STRAIGHT_FRACTION * start_slope and best is there:
+        if far_length <= 0 and slope <= STRAIGHT_FRACTION * start_slope and best is next_point:
             near_length, near_value, near_slope, length = (
                 length,
-                there.value,
+                next_point.value,
                 slope,
                 2 * length,
             )  # no curvature met yet: only the ridge of the box problem ended the step
@@ -399,9 +418,9 @@ def _line_search(
         if slope <= 0:
             if far_length <= 0:
                 break
-            near_length, near_value, near_slope = length, there.value, slope
+            near_length, near_value, near_slope = length, next_point.value, slope
         else:
-            far_length, far_value, far_slope = length, there.value, slope
+            far_length, far_value, far_slope = length, next_point.value, slope
         width = far_length - near_length
         if try_number % 2:
             fraction = near_slope / (near_slope - far_slope)

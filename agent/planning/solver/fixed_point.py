@@ -70,39 +70,42 @@ UNMOVED_FRACTION = 1e-8
 class FixedPoint:
     """Result of the iteration: legs, and every excluded item with its reason.
 
-    `unmoved` has, by index, the reason why a token does not move. `dropped` pools are not used;
-    `unfair_pools` are those dropped because of their floors, `banned` the edges (pool, source) used
-    only by chains with too many legs. `budget_fraction` is the used fraction of the turnover limit,
-    `turnover_binds` is true if that limit binds, and `approval_binds` if more would be sold than
-    the step has approved. `token_order` is set if pools pay more than the reference.
+    `unmoved_tokens` has, by index, the reason why a token does not move. `dropped_pools` are not
+    used, by address with the reason; `unfair_pools` are those dropped because of their floors,
+    `banned_edges` the edges (pool, source) used only by chains with too many legs.
+    `turnover_fraction` is the used fraction of the turnover limit, `turnover_binds` is true if that
+    limit binds, and `approval_binds` if more would be sold than the step has approved.
+    `token_order` is set if pools pay more than the reference.
     """
 
     draft: PlanDraft
-    budget_fraction: Fraction = Fraction(1)
+    turnover_fraction: Fraction = Fraction(1)
     turnover_binds: bool = False
     approval_binds: bool = False
     token_order: TokenOrder | None = None
-    unmoved: dict[int, str] = field(default_factory=dict)
-    dropped: dict[str, str] = field(default_factory=dict)
-    banned: set[tuple[str, int]] = field(default_factory=set)
+    unmoved_tokens: dict[int, str] = field(default_factory=dict)
+    dropped_pools: dict[str, str] = field(default_factory=dict)
+    banned_edges: set[tuple[str, int]] = field(default_factory=set)
     unfair_pools: set[str] = field(default_factory=set)
 
 
 def find_fixed_point(
     graph: PoolGraph,
     objective: PlanObjective,
-    budget: Value | None,
+    max_turnover: Value | None,
     min_trade: Value | None,
-    dropped: Mapping[str, str],
-    unmoved: Mapping[int, str] | None = None,
+    dropped_pools: Mapping[str, str],
+    unmoved_tokens: Mapping[int, str] | None = None,
 ) -> FixedPoint:
-    """Return the result for `objective`. `budget` bounds turnover; tokens that move less than
-    `min_trade` or are in `unmoved` stay unmoved. `dropped` are pools not to use, with the reason.
-    Raises Refused if no iteration stays within the limits.
+    """Return the result for `objective`. `max_turnover` bounds turnover; tokens that move less than
+    `min_trade` or are in `unmoved_tokens` stay unmoved. `dropped_pools` are pools not to use, with
+    the reason. Raises Refused if no iteration stays within the limits.
     """
-    start = FixedPoint(PlanDraft(), dropped=dict(dropped), unmoved=dict(unmoved or {}))
+    start = FixedPoint(
+        PlanDraft(), dropped_pools=dict(dropped_pools), unmoved_tokens=dict(unmoved_tokens or {})
+    )
     iteration = _FixedPointIteration(
-        graph, objective, budget, min_trade, start, np.zeros(len(objective.held))
+        graph, objective, max_turnover, min_trade, start, np.zeros(len(objective.held_values))
     )
     iterations = 0
     while (
@@ -110,13 +113,13 @@ def find_fixed_point(
     ):
         iterations += 1
     if iteration.result is None:
-        raise _no_fixed_point(budget, min_trade)
+        raise _no_plan_refusal(max_turnover, min_trade)
     return iteration.result
 
 
-def _no_fixed_point(budget: Value | None, min_trade: Value | None) -> Refused:
+def _no_plan_refusal(max_turnover: Value | None, min_trade: Value | None) -> Refused:
     """Return the refusal of a failed iteration, with the active limits."""
-    if budget is None:
+    if max_turnover is None:
         raise_texts = []
     else:
         raise_texts = ["raise limits.turnover or limits.daily_turnover"]
@@ -135,18 +138,18 @@ def _no_fixed_point(budget: Value | None, min_trade: Value | None) -> Refused:
 @dataclass(slots=True)
 class _FixedPointIteration:
     """State of the iteration. `extra_output` is the pools' output in the last iteration beyond the
-    counted curves. `pruned` is true once every used pool is worth its gas. `last_solution` is the
-    last solution; `result` is the result so far: the settled one if no token has few units, else
-    the best draft within all limits.
+    counted curves. `is_pruned` is true once every used pool is worth its gas. `last_solution` is
+    the last solution; `result` is the result so far: the settled one if no token has few units,
+    else the best draft within all limits.
     """
 
     graph: PoolGraph
     objective: PlanObjective
-    budget: Value | None
+    max_turnover: Value | None
     min_trade: Value | None
     state: FixedPoint
     extra_output: FloatArray
-    pruned: bool = False
+    is_pruned: bool = False
     last_solution: Solution | None = None
     result: FixedPoint | None = None
 
@@ -161,25 +164,29 @@ class _FixedPointIteration:
                     self.graph.problem.index_by_token[node.address]
                     for node in self.graph.problem.assets
                 }
-                - state.unmoved.keys()
+                - state.unmoved_tokens.keys()
             )
             < 2
         ):
             state.draft, state.turnover_binds, state.approval_binds = PlanDraft(), False, False
             self.result = state
             return True
-        unmoved = {token: float(self.objective.held[token]) for token in state.unmoved}
+        unmoved_values = {
+            token: float(self.objective.held_values[token]) for token in state.unmoved_tokens
+        }
         optimizer = self.objective.optimizer(
             self.graph.scale,
             self.extra_output,
-            unmoved,
-            None if self.budget is None else float(self.budget * state.budget_fraction),
+            unmoved_values,
+            None
+            if self.max_turnover is None
+            else float(self.max_turnover * state.turnover_fraction),
         )
-        rows = self.graph.rows(state.dropped, state.banned)
-        if self.graph.pays_above_reference and not self.pruned:
+        rows = self.graph.rows(state.dropped_pools, state.banned_edges)
+        if self.graph.pays_above_reference and not self.is_pruned:
             state.token_order, self.last_solution = order_tokens(self.graph, rows, optimizer), None
         if state.token_order is not None:
-            rows = state.token_order.rows(self.graph.real, rows)
+            rows = state.token_order.rows(self.graph.real_curves, rows)
             optimizer = state.token_order.restrict(optimizer)
         selection = self._select_pools(optimizer, rows)
         flow_paths = None if selection is None else self._paths_or_ban(selection)
@@ -195,59 +202,65 @@ class _FixedPointIteration:
         """
         graph, state = self.graph, self.state
         least_move = 0.0 if self.min_trade is None else float(self.min_trade) / graph.scale
-        if not self.pruned:
-            stack = graph.real.rows(rows)
+        if not self.is_pruned:
+            stack = graph.real_curves.rows(rows)
             self.last_solution = optimizer.solve(stack, self.last_solution)
             state.turnover_binds = (
-                optimizer.budget is not None
+                optimizer.max_turnover is not None
                 and optimizer.turnover(stack, self.last_solution)
-                > optimizer.budget * BINDING_FRACTION
+                > optimizer.max_turnover * BINDING_FRACTION
             )
             if self._fix_smallest(self.last_solution.token_changes(stack), least_move):
                 return None
         selector = PoolSelector(
-            graph, optimizer.solve, 0.0 if self.pruned else least_move, self._legs
+            graph, optimizer.solve, 0.0 if self.is_pruned else least_move, self._merged_legs
         )
-        if self.pruned:
-            selection = selector.pruned(rows, self.last_solution)
+        if self.is_pruned:
+            selection = selector.pruned_selection(rows, self.last_solution)
         else:
-            selection = selector.best(rows, self.last_solution)
-        state.dropped |= selection.dropped
-        stack = graph.real.rows(selection.rows)
-        self.pruned, self.last_solution = True, selection.solution
+            selection = selector.best_selection(rows, self.last_solution)
+        state.dropped_pools |= selection.dropped_pools
+        stack = graph.real_curves.rows(selection.rows)
+        self.is_pruned, self.last_solution = True, selection.solution
         state.approval_binds = any(
             graph.problem.nodes[token].cap_raw is not None
             for token in optimizer.oversold(selection.solution)
         )
         if self._fix_smallest(selection.solution.token_changes(stack), least_move):
-            self.pruned = False
+            self.is_pruned = False
             return None
         return selection
 
-    def _fix_smallest(self, moves: FloatArray, least_move: float) -> bool:
+    def _fix_smallest(self, token_changes: FloatArray, least_move: float) -> bool:
         """Fix the token that moves least, if it moves less than the smallest trade; return True if
         one was fixed.
         """
-        unmoved = self.state.unmoved
-        below_least = [
+        unmoved_tokens = self.state.unmoved_tokens
+        moves_too_small = [
             (abs(move), token)
-            for token, move in enumerate(moves.tolist())
-            if UNMOVED_FRACTION < abs(move) < least_move and token not in unmoved
+            for token, move in enumerate(token_changes.tolist())
+            if UNMOVED_FRACTION < abs(move) < least_move and token not in unmoved_tokens
         ]
-        if below_least:
-            unmoved[min(below_least)[1]] = BELOW_MIN_TRADE
-        return bool(below_least)
+        if moves_too_small:
+            unmoved_tokens[min(moves_too_small)[1]] = BELOW_MIN_TRADE
+        return bool(moves_too_small)
 
     def _flow_paths(self, selection: PoolSelection) -> FlowPaths:
         """Decompose flows into paths. Hubs, and tokens with a goal of zero, pass on everything
         they receive.
         """
-        moves = selection.solution.token_changes(self.graph.real.rows(selection.rows))
+        token_changes = selection.solution.token_changes(
+            self.graph.real_curves.rows(selection.rows)
+        )
         sold_tokens = frozenset(
-            np.flatnonzero((moves < -UNMOVED_FRACTION) & (self.objective.held > 0)).tolist()
+            np.flatnonzero(
+                (token_changes < -UNMOVED_FRACTION) & (self.objective.held_values > 0)
+            ).tolist()
         )
         bought_tokens = frozenset(
-            np.flatnonzero((moves > UNMOVED_FRACTION) & (self.objective.high > 0)).tolist()
+            np.flatnonzero(
+                (token_changes > UNMOVED_FRACTION) & (self.objective.high_shares > 0)
+            ).tolist()
         )
         if self.state.token_order is None:
             order = np.argsort(selection.solution.prices, kind="stable").tolist()
@@ -255,7 +268,7 @@ class _FixedPointIteration:
             order = self.state.token_order.order
         return decompose_flows(selection.flows, order, sold_tokens, bought_tokens)
 
-    def _legs(self, selection: PoolSelection) -> MergedLegs:
+    def _merged_legs(self, selection: PoolSelection) -> MergedLegs:
         """Return the legs through each edge after merging."""
         return legs_by_edge(self._flow_paths(selection))
 
@@ -267,11 +280,13 @@ class _FixedPointIteration:
         cut_paths = [path for path in flow_paths.cut_paths if path.amount_in > MIN_ROUTE_FRACTION]
         if not cut_paths:
             return flow_paths
-        state.banned |= {_narrowest(path) for path in cut_paths}
-        state.dropped = {
-            pool: why for pool, why in state.dropped.items() if pool not in selection.dropped
+        state.banned_edges |= {_narrowest(path) for path in cut_paths}
+        state.dropped_pools = {
+            pool: why
+            for pool, why in state.dropped_pools.items()
+            if pool not in selection.dropped_pools
         }
-        self.pruned = False
+        self.is_pruned = False
         return None
 
     def _net_utility(self, draft: PlanDraft) -> float:
@@ -289,14 +304,16 @@ class _FixedPointIteration:
             if flow.amount_in >= FULL_FRACTION * flow.pool_edge.curves.real.capacity
         }
         extra_output = _extra_output(
-            graph, state.draft, selection.solution.token_changes(graph.real.rows(selection.rows))
+            graph,
+            state.draft,
+            selection.solution.token_changes(graph.real_curves.rows(selection.rows)),
         )
         largest_unit = max(float(node.price) / graph.scale for node in graph.problem.nodes)
         is_settled = float(np.abs(extra_output - self.extra_output).max(initial=0.0)) <= max(
             SETTLED_TOLERANCE / max(self.objective.price, LEAST_PRICE), 2 * largest_unit
         )
         self.extra_output = extra_output
-        if _breaks_limit(graph, state, self.budget, self.min_trade, is_settled):
+        if _breaks_limit(graph, state, self.max_turnover, self.min_trade, is_settled):
             return False
         token_indices = range(len(graph.problem.nodes))
         is_exact = is_settled and not any(
@@ -307,17 +324,24 @@ class _FixedPointIteration:
             or self.result is None
             or self._net_utility(state.draft) >= self._net_utility(self.result.draft)
         ):
-            self.result = replace(state, unmoved=dict(state.unmoved), dropped=dict(state.dropped))
+            self.result = replace(
+                state,
+                unmoved_tokens=dict(state.unmoved_tokens),
+                dropped_pools=dict(state.dropped_pools),
+            )
         return is_settled
 
 
 def net_utility(graph: PoolGraph, objective: PlanObjective, draft: PlanDraft) -> float:
     """Return the utility of a draft less its gas, in units of the scale."""
     problem, scale = graph.problem, graph.scale
-    ends = objective.held + np.array(
+    final_values = objective.held_values + np.array(
         [float(draft.delta_raw.get(node.address, 0) * node.price) for node in problem.nodes]
     )
-    return objective.utility(scale, {}).of(ends / scale) - float(draft.cost(problem).gas) / scale
+    return (
+        objective.utility(scale, {}).of(final_values / scale)
+        - float(draft.cost(problem).gas) / scale
+    )
 
 
 def legs_by_edge(flow_paths: FlowPaths) -> MergedLegs:
@@ -358,7 +382,7 @@ def to_routes(graph: PoolGraph, flow_paths: FlowPaths) -> list[Route]:
 def _with_remainders(problem: Problem, routes: list[Route]) -> list[Route]:
     """Add the base units lost to rounding to the last route of each leaving token."""
     last_by_token = {route.hops[0][1]: index for index, route in enumerate(routes)}
-    for token in problem.leaving & last_by_token.keys():
+    for token in problem.leaving_tokens & last_by_token.keys():
         token_routes = [route for route in routes if route.hops[0][1] == token]
         remainder_raw = problem.nodes[problem.index_by_token[token]].spendable_raw - sum(
             route.amount_raw for route in token_routes
@@ -371,19 +395,19 @@ def _with_remainders(problem: Problem, routes: list[Route]) -> list[Route]:
     return routes
 
 
-def _extra_output(graph: PoolGraph, draft: PlanDraft, moves: FloatArray) -> FloatArray:
+def _extra_output(graph: PoolGraph, draft: PlanDraft, token_changes: FloatArray) -> FloatArray:
     """Return each token's exact change beyond the counted flows, in units of the scale."""
     exact_changes = [
         float(draft.delta_raw.get(node.address, 0) * node.price) / graph.scale
         for node in graph.problem.nodes
     ]
-    return np.array(exact_changes) - moves
+    return np.array(exact_changes) - token_changes
 
 
 def _breaks_limit(
     graph: PoolGraph,
     state: FixedPoint,
-    budget: Value | None,
+    max_turnover: Value | None,
     min_trade: Value | None,
     is_settled: bool,
 ) -> bool:
@@ -393,8 +417,8 @@ def _breaks_limit(
     than min_trade, and more than dust through a pool below its floor.
     """
     problem, draft, has_breach = graph.problem, state.draft, False
-    for pool, why in draft.barred.items():
-        traded = sum(
+    for pool, why in draft.barred_pools.items():
+        traded_value = sum(
             (
                 leg.amount_in_raw * problem.price(leg.token_in)
                 for leg in draft.legs
@@ -402,21 +426,23 @@ def _breaks_limit(
             ),
             Fraction(0),
         )
-        if pool not in state.dropped and draft.untraded_value[pool] > max(
-            DUST_PORTFOLIO_SHARE * problem.total, DUST_TRADE_SHARE * traded
+        if pool not in state.dropped_pools and draft.untraded_values[pool] > max(
+            DUST_PORTFOLIO_SHARE * problem.total, DUST_TRADE_SHARE * traded_value
         ):
-            state.dropped[pool], has_breach = why, True
+            state.dropped_pools[pool], has_breach = why, True
             state.unfair_pools.add(pool)
     turnover = draft.turnover(problem)
-    if budget is not None and turnover > budget:
+    if max_turnover is not None and turnover > max_turnover:
         has_breach = True
         if is_settled:
-            state.budget_fraction *= (budget / turnover * SHRINK_FACTOR).limit_denominator(10**12)
+            state.turnover_fraction *= (max_turnover / turnover * SHRINK_FACTOR).limit_denominator(
+                10**12
+            )
     if min_trade is not None:
         for token, raw in (*draft.sold_raw.items(), *draft.bought_raw.items()):
             token_index = problem.index_by_token[token]
             if raw * problem.price(token) < min_trade:
-                state.unmoved[token_index], has_breach = BELOW_MIN_TRADE, True
+                state.unmoved_tokens[token_index], has_breach = BELOW_MIN_TRADE, True
     return has_breach
 
 
@@ -440,7 +466,7 @@ def sell_exits_whole(
 ) -> FixedPoint:
     """Replace the legs with legs that sell leaving tokens completely, if these keep all limits.
     Tokens worth less than `min_trade` stay, and so do tokens that are unmoved for a reason other
-    than DUST.
+    than BELOW_MIN_TRADE.
     """
     problem = graph.problem
     exiting_tokens = [
@@ -451,21 +477,25 @@ def sell_exits_whole(
     if all(_unsold_raw(problem, fixed_point.draft, i) == 0 for i in exiting_tokens):
         return fixed_point
     graph_without_gains = replace(
-        graph, real=graph.counted, after_charges=graph.counted_after_charges
+        graph, real_curves=graph.counted_curves, real_after_charges=graph.counted_after_charges
     )  # without pools above the reference there are no cycles
-    dropped: dict[str, str] = {}
+    dropped_pools: dict[str, str] = {}
     for _ in range(MAX_TRIES):
-        draft, sold = _draft_exits(graph_without_gains, exiting_tokens, bought_token, dropped)
-        if not draft.barred.keys() - dropped.keys():
+        draft, sold_tokens = _draft_exits(
+            graph_without_gains, exiting_tokens, bought_token, dropped_pools
+        )
+        if not draft.barred_pools.keys() - dropped_pools.keys():
             break
-        dropped |= draft.barred
+        dropped_pools |= draft.barred_pools
     limit_bps = problem.plan_cost_bps
-    sells_whole = bool(sold) and all(_unsold_raw(problem, draft, i) == 0 for i in sold)
-    leaves_less = any(_unsold_raw(problem, fixed_point.draft, i) > 0 for i in sold)
+    sells_whole = bool(sold_tokens) and all(
+        _unsold_raw(problem, draft, i) == 0 for i in sold_tokens
+    )
+    leaves_less = any(_unsold_raw(problem, fixed_point.draft, i) > 0 for i in sold_tokens)
     loses_no_sale = all(
         problem.nodes[i].address not in fixed_point.draft.sold_raw
         for i in exiting_tokens
-        if i not in sold
+        if i not in sold_tokens
     )
     within_cost = limit_bps is None or draft.cost(
         problem
@@ -478,11 +508,11 @@ def sell_exits_whole(
 def _is_to_be_sold(problem: Problem, fixed_point: FixedPoint, token: int, min_trade: Value) -> bool:
     """True if all of a token is to be sold and it is worth a trade."""
     node = problem.nodes[token]
-    leaves = (
-        node.address in problem.leaving
-        and fixed_point.unmoved.get(token, BELOW_MIN_TRADE) == BELOW_MIN_TRADE
+    is_leaving = (
+        node.address in problem.leaving_tokens
+        and fixed_point.unmoved_tokens.get(token, BELOW_MIN_TRADE) == BELOW_MIN_TRADE
     )
-    return leaves and node.spendable_raw > 0 and node.spendable_raw * node.price >= min_trade
+    return is_leaving and node.spendable_raw > 0 and node.spendable_raw * node.price >= min_trade
 
 
 def _unsold_raw(problem: Problem, draft: PlanDraft, token: int) -> int:
@@ -492,52 +522,56 @@ def _unsold_raw(problem: Problem, draft: PlanDraft, token: int) -> int:
 
 
 def _draft_exits(
-    graph: PoolGraph, exiting_tokens: list[int], bought_token: int, dropped: dict[str, str]
+    graph: PoolGraph, exiting_tokens: list[int], bought_token: int, dropped_pools: dict[str, str]
 ) -> tuple[PlanDraft, list[int]]:
     """Return the best legs, net of gas, that completely sell as many of these tokens as the pools
     take, and the sold tokens.
     """
-    nodes, rows = graph.problem.nodes, graph.rows(dropped)
-    stack, sold = graph.real.rows(rows), list(exiting_tokens)
-    while sold:
-        start = np.array(
+    nodes, rows = graph.problem.nodes, graph.rows(dropped_pools)
+    stack, sold_tokens = graph.real_curves.rows(rows), list(exiting_tokens)
+    while sold_tokens:
+        start_values = np.array(
             [
-                float(node.spendable_raw * node.price) / graph.scale if i in sold else 0.0
+                float(node.spendable_raw * node.price) / graph.scale if i in sold_tokens else 0.0
                 for i, node in enumerate(nodes)
             ]
         )
         program = sell_program(
-            start, {i: 0.0 for i in range(len(nodes)) if i != bought_token}, PRICE_RANGE
+            start_values, {i: 0.0 for i in range(len(nodes)) if i != bought_token}, PRICE_RANGE
         )
         solution = solve_dual(program, stack)
-        moves = solution.token_changes(stack)
-        sold_whole = [i for i in sold if -moves[i] >= SOLD_FRACTION * start[i]]
-        if sold_whole == sold:
+        token_changes = solution.token_changes(stack)
+        wholly_sold = [
+            i for i in sold_tokens if -token_changes[i] >= SOLD_FRACTION * start_values[i]
+        ]
+        if wholly_sold == sold_tokens:
             break
-        sold = sold_whole
-    if not sold:
+        sold_tokens = wholly_sold
+    if not sold_tokens:
         return PlanDraft(), []
 
     def solve_flows(substack: CurveStack, earlier: Solution | None) -> Solution:
         """Return the best flows, with bound −∞ if they leave a part unsold."""
         best_flows = solve_dual(program, substack, earlier)
-        best_moves = best_flows.token_changes(substack)
-        if all(-best_moves[i] >= SOLD_FRACTION * start[i] for i in sold):
+        best_changes = best_flows.token_changes(substack)
+        if all(-best_changes[i] >= SOLD_FRACTION * start_values[i] for i in sold_tokens):
             return best_flows
         return replace(best_flows, bound=-np.inf)
 
     def paths_of(candidate: PoolSelection) -> FlowPaths:
         order = np.argsort(candidate.solution.prices, kind="stable").tolist()
-        return decompose_flows(candidate.flows, order, frozenset(sold), frozenset({bought_token}))
+        return decompose_flows(
+            candidate.flows, order, frozenset(sold_tokens), frozenset({bought_token})
+        )
 
     selection = PoolSelector(
         graph, solve_flows, 0.0, lambda candidate: legs_by_edge(paths_of(candidate))
-    ).best(rows, solution)
+    ).best_selection(rows, solution)
     return (
         run_routes(
             graph.problem,
             to_routes(graph, paths_of(selection)),
             lambda draft: float(draft.turnover(graph.problem)),
         ),
-        sold,
+        sold_tokens,
     )

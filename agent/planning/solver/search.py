@@ -49,41 +49,45 @@ COSTLY_REASONS = (GAS_EXCEEDS_SAVING, OVER_COST, PART_TOO_SMALL, REST_TOO_SMALL,
 class PoolSelection:
     """A solution over some rows of the graph, its flows, and the dropped pools with their reasons.
 
-    `legs` counts the legs through each edge; `gas` is the gas value of the first leg, in units of
-    the scale, `repeat_gas` of each further leg, `chain_gas` of the legs through other edges that
-    only chains through an edge need.
+    `leg_counts` counts the legs through each edge; `first_leg_gas` is the gas value of the first
+    leg, in units of the scale, `repeat_leg_gas` of each further leg, `chain_gas` of the legs
+    through other edges that only chains through an edge need.
     """
 
     solution: Solution
     rows: IndexArray
     flows: tuple[EdgeFlow, ...]
-    legs: Mapping[PoolSide, int] = field(default_factory=dict)
-    gas: Mapping[PoolSide, float] = field(default_factory=dict)
-    repeat_gas: Mapping[PoolSide, float] = field(default_factory=dict)
+    leg_counts: Mapping[PoolSide, int] = field(default_factory=dict)
+    first_leg_gas: Mapping[PoolSide, float] = field(default_factory=dict)
+    repeat_leg_gas: Mapping[PoolSide, float] = field(default_factory=dict)
     chain_gas: Mapping[PoolSide, float] = field(default_factory=dict)
-    dropped: Mapping[str, str] = field(default_factory=dict)
+    dropped_pools: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def net(self) -> float:
+    def net_utility(self) -> float:
         """Utility less the gas of every leg."""
-        return self.solution.bound - math.fsum(map(self._gas, self.gas))
+        return self.solution.bound - math.fsum(map(self._total_gas, self.first_leg_gas))
 
     def surplus_after_gas(self, flow: EdgeFlow, charges_one_leg: bool) -> float:
         """Return a flow's contribution after gas; with `charges_one_leg`, after the gas of one leg,
         as if the others were free.
         """
         pool_side = (flow.pool_edge.pool_address, flow.pool_edge.source)
-        if pool_side not in self.gas:
+        if pool_side not in self.first_leg_gas:
             return flow.surplus
-        return flow.surplus - (self.gas[pool_side] if charges_one_leg else self._gas(pool_side))
+        return flow.surplus - (
+            self.first_leg_gas[pool_side] if charges_one_leg else self._total_gas(pool_side)
+        )
 
     def surplus_after_chains(self, flow: EdgeFlow) -> float:
         """Return a flow's contribution after gas, that of the other legs of its chains included."""
         chain_gas = self.chain_gas.get((flow.pool_edge.pool_address, flow.pool_edge.source), 0.0)
         return self.surplus_after_gas(flow, charges_one_leg=False) - chain_gas
 
-    def _gas(self, pool_side: PoolSide) -> float:
-        return self.gas[pool_side] + self.repeat_gas[pool_side] * (self.legs.get(pool_side, 1) - 1)
+    def _total_gas(self, pool_side: PoolSide) -> float:
+        return self.first_leg_gas[pool_side] + self.repeat_leg_gas[pool_side] * (
+            self.leg_counts.get(pool_side, 1) - 1
+        )
 
 
 LegCounter = Callable[[PoolSelection], MergedLegs]
@@ -101,10 +105,10 @@ class PoolSelector:
     graph: PoolGraph
     solve_flows: FlowSolver
     min_trade: float
-    legs_of: LegCounter
+    merged_legs_of: LegCounter
     selections: dict[bytes, PoolSelection] = field(default_factory=dict)
 
-    def best(self, rows: IndexArray, earlier: Solution | None = None) -> PoolSelection:
+    def best_selection(self, rows: IndexArray, earlier: Solution | None = None) -> PoolSelection:
         """Return the best flows found over these rows. Drop the pool whose removal costs less than
         its gas, and repeat. Then keep dropping the weakest pool while the contribution of the
         remaining pools, before gas, could still beat the best: two pools that are not worth their
@@ -114,7 +118,7 @@ class PoolSelector:
         dropped for them. Finally retry the dropped pools.
         """
         unpruned = self._select(rows, earlier)
-        charged = self.graph.after_charges
+        charged = self.graph.real_after_charges
         if not charged.charges.any():
             return self._prune(unpruned, charges_one_leg=False)
         if len(unpruned.flows) > MANY_POOLS:
@@ -125,7 +129,7 @@ class PoolSelector:
             )
         else:
             best = self._drop_weakest(unpruned, charges_one_leg=False)
-            if any(count > 1 for count in unpruned.legs.values()):
+            if any(count > 1 for count in unpruned.leg_counts.values()):
                 best = _better(best, self._drop_weakest(unpruned, charges_one_leg=True))
                 if any(edge.curves.rounding_loss for edge in self.graph.pool_edges):
                     reduced = self._without_costly_chains(unpruned)
@@ -141,7 +145,7 @@ class PoolSelector:
         best = improved or best
         return self._with_idle_rows(rows, best) if has_many_pools else best
 
-    def pruned(self, rows: IndexArray, earlier: Solution | None = None) -> PoolSelection:
+    def pruned_selection(self, rows: IndexArray, earlier: Solution | None = None) -> PoolSelection:
         """Return flows over previously selected rows; only drop pools that are no longer worth
         their gas.
         """
@@ -149,7 +153,7 @@ class PoolSelector:
 
     def _drop_weakest(self, unpruned: PoolSelection, charges_one_leg: bool) -> PoolSelection:
         best = current = self._prune(unpruned, charges_one_leg)
-        while current.gas and current.solution.bound > best.net:
+        while current.first_leg_gas and current.solution.bound > best.net_utility:
             weakest = min(
                 current.flows, key=lambda flow: current.surplus_after_gas(flow, charges_one_leg)
             )
@@ -164,76 +168,83 @@ class PoolSelector:
         """Drop pools while that improves the result; first, all at once, those beside a larger pool
         of the same pair, which costs little.
         """
-        needed: set[str] = set()
+        needed_pools: set[str] = set()
         while True:
             too_small = _pools_too_small(best.flows, self.min_trade)
-            costly = [
+            costly_flows = [
                 flow
                 for flow in best.flows
-                if flow.pool_edge.pool_address not in needed
+                if flow.pool_edge.pool_address not in needed_pools
                 and best.surplus_after_gas(flow, charges_one_leg) < 0
             ]
-            beside_larger = {
-                flow.pool_edge.pool_address for flow in costly if _larger_beside(flow, best.flows)
+            pools_beside_larger = {
+                flow.pool_edge.pool_address
+                for flow in costly_flows
+                if _larger_beside(flow, best.flows)
             }
-            costly = sorted(costly, key=lambda flow: best.surplus_after_gas(flow, charges_one_leg))
-            weaker_half = {flow.pool_edge.pool_address for flow in costly[: len(costly) // 2]}
-            weakest = costly[0] if costly else None
+            costly_flows = sorted(
+                costly_flows, key=lambda flow: best.surplus_after_gas(flow, charges_one_leg)
+            )
+            weaker_pools = {
+                flow.pool_edge.pool_address for flow in costly_flows[: len(costly_flows) // 2]
+            }
+            weakest = costly_flows[0] if costly_flows else None
             reason = GAS_EXCEEDS_SAVING
             if too_small:
-                candidates = [too_small]
+                pool_sets = [too_small]
                 reason = (
                     REST_TOO_SMALL
-                    if GAS_EXCEEDS_SAVING in best.dropped.values()
+                    if GAS_EXCEEDS_SAVING in best.dropped_pools.values()
                     else PART_TOO_SMALL
                 )
             else:
-                several_costly = weaker_half if len(costly) > MANY_COSTLY else set[str]()
-                candidates = (
-                    [beside_larger, several_costly, {weakest.pool_edge.pool_address}]
+                costly_half = weaker_pools if len(costly_flows) > MANY_COSTLY else set[str]()
+                pool_sets = (
+                    [pools_beside_larger, costly_half, {weakest.pool_edge.pool_address}]
                     if weakest
                     else []
                 )
-            for pools in (pools for pools in candidates if pools):
+            for pools in (pools for pools in pool_sets if pools):
                 trial = self._without(best, pools, reason)
-                if too_small or trial.net >= best.net:
+                if too_small or trial.net_utility >= best.net_utility:
                     best = trial
                     break
                 if len(pools) == 1:
-                    needed |= pools
-            if not candidates:
-                better = self._without_chain(best, needed)
-                if better is None:
+                    needed_pools |= pools
+            if not pool_sets:
+                improved = self._without_chain(best, needed_pools)
+                if improved is None:
                     return best
-                best = better
+                best = improved
 
     def _without_costly_chains(self, current: PoolSelection) -> PoolSelection:
         """Return a selection without the pools that are worth their own gas, but not that of the
         other legs of their chains.
         """
-        needed = {
+        needed_pools = {
             flow.pool_edge.pool_address
             for flow in current.flows
             if current.surplus_after_gas(flow, charges_one_leg=False) < 0
         }
-        while (better := self._without_chain(current, needed)) is not None:
-            current = better
+        while (improved := self._without_chain(current, needed_pools)) is not None:
+            current = improved
         return current
 
-    def _without_chain(self, best: PoolSelection, needed: set[str]) -> PoolSelection | None:
+    def _without_chain(self, best: PoolSelection, needed_pools: set[str]) -> PoolSelection | None:
         """Return the best selection without a pool that is not worth the gas of its chains; None if
-        none is better. `needed` gets the pools without which the selection is no better.
+        none is better. `needed_pools` gets the pools without which the selection is no better.
         """
-        costly = [
+        costly_flows = [
             flow
             for flow in best.flows
-            if flow.pool_edge.pool_address not in needed and best.surplus_after_chains(flow) < 0
+            if flow.pool_edge.pool_address not in needed_pools
+            and best.surplus_after_chains(flow) < 0
         ]
         start = best
-        for flow in sorted(costly, key=start.surplus_after_chains)[:MAX_CHAIN_TRIALS]:
+        for flow in sorted(costly_flows, key=start.surplus_after_chains)[:MAX_CHAIN_TRIALS]:
             trial = self._without(start, {flow.pool_edge.pool_address}, GAS_EXCEEDS_SAVING)
-            if trial.net <= start.net:
-                needed.add(flow.pool_edge.pool_address)
+            if trial.net_utility <= start.net_utility:
+                needed_pools.add(flow.pool_edge.pool_address)
             best = _better(best, trial)
         return None if best is start else best
 
@@ -248,7 +259,7 @@ class PoolSelector:
         unused_rows = np.array(
             [row for row in rows.tolist() if row not in used_rows], dtype=np.intp
         )
-        responses = PoolResponses(graph.real.rows(unused_rows), best.solution.prices - 1)
+        responses = PoolResponses(graph.real_curves.rows(unused_rows), best.solution.prices - 1)
         amounts_by_row = zip(
             unused_rows.tolist(),
             responses.amount_in.tolist(),
@@ -257,41 +268,41 @@ class PoolSelector:
             strict=True,
         )
         flows = [EdgeFlow(graph.pool_edges[row], *amounts) for row, *amounts in amounts_by_row]
-        candidates = [
+        candidate_flows = [
             flow
             for flow in flows
             if flow.amount_in >= max(self.min_trade, TINY)
             and flow.surplus > first_leg_cost(graph, flow)
         ]
         used_pools = {flow.pool_edge.pool_address for flow in best.flows}
-        min_net = best.net + MIN_GAIN * abs(
-            best.net
+        min_net = best.net_utility + MIN_GAIN * abs(
+            best.net_utility
         )  # a net below zero too must rise, or this never ends
-        for candidate in sorted(candidates, key=lambda flow: -flow.surplus)[:MAX_RETRIED]:
-            pool = candidate.pool_edge.pool_address
+        for candidate_flow in sorted(candidate_flows, key=lambda flow: -flow.surplus)[:MAX_RETRIED]:
+            candidate_pool = candidate_flow.pool_edge.pool_address
             rows_with_pool = np.array(
                 [
                     row
                     for row in rows.tolist()
-                    if row in used_rows or graph.pool_edges[row].pool_address == pool
+                    if row in used_rows or graph.pool_edges[row].pool_address == candidate_pool
                 ],
                 dtype=np.intp,
             )
             wider = self._select(rows_with_pool, best.solution)
             improved = self._prune(wider, charges_one_leg=False)
-            if improved.net <= min_net:
+            if improved.net_utility <= min_net:
                 improved = self._prune(
-                    self._only_pools(wider, used_pools | {pool}), charges_one_leg=False
+                    self._only_pools(wider, used_pools | {candidate_pool}), charges_one_leg=False
                 )
-            if improved.net > min_net:
+            if improved.net_utility > min_net:
                 return replace(
                     improved,
-                    dropped={
+                    dropped_pools={
                         dropped_pool: why
-                        for dropped_pool, why in best.dropped.items()
-                        if dropped_pool != pool
+                        for dropped_pool, why in best.dropped_pools.items()
+                        if dropped_pool != candidate_pool
                     }
-                    | dict(improved.dropped),
+                    | dict(improved.dropped_pools),
                 )
         return None
 
@@ -301,7 +312,9 @@ class PoolSelector:
         unused_rows = np.array(
             [row for row in rows.tolist() if row not in used_rows], dtype=np.intp
         )
-        responses = PoolResponses(self.graph.real.rows(unused_rows), best.solution.prices - 1)
+        responses = PoolResponses(
+            self.graph.real_curves.rows(unused_rows), best.solution.prices - 1
+        )
         active_pools = {
             self.graph.pool_edges[row].pool_address
             for row in unused_rows[responses.amount_in > 0].tolist()
@@ -311,19 +324,22 @@ class PoolSelector:
             for row in rows.tolist()
             if self.graph.pool_edges[row].pool_address not in active_pools
         ]
-        dropped = {
+        dropped_pools = {
             pool: self._drop_reason(pool, GAS_EXCEEDS_SAVING) for pool in sorted(active_pools)
-        } | dict(best.dropped)
+        } | dict(best.dropped_pools)
         return replace(
-            self._select(np.array(idle_rows, dtype=np.intp), best.solution), dropped=dropped
+            self._select(np.array(idle_rows, dtype=np.intp), best.solution),
+            dropped_pools=dropped_pools,
         )
 
-    def _only_pools(self, selection: PoolSelection, allowed: set[str]) -> PoolSelection:
-        """Return the flows through the pools in `allowed` only; pools that replace dropped ones are
-        dropped too.
+    def _only_pools(self, selection: PoolSelection, allowed_pools: set[str]) -> PoolSelection:
+        """Return the flows through the pools in `allowed_pools` only; pools that replace dropped
+        ones are dropped too.
         """
-        while others := {flow.pool_edge.pool_address for flow in selection.flows} - allowed:
-            selection = self._without(selection, others, GAS_EXCEEDS_SAVING)
+        while (
+            other_pools := {flow.pool_edge.pool_address for flow in selection.flows} - allowed_pools
+        ):
+            selection = self._without(selection, other_pools, GAS_EXCEEDS_SAVING)
         return selection
 
     def _without(self, current: PoolSelection, pools: set[str], why: str) -> PoolSelection:
@@ -333,20 +349,20 @@ class PoolSelector:
         ]
         selection = self._select(remaining_rows, current.solution)
         reasons = {pool: self._drop_reason(pool, why) for pool in sorted(pools)}
-        return replace(selection, dropped={**current.dropped, **reasons})
+        return replace(selection, dropped_pools={**current.dropped_pools, **reasons})
 
     def _drop_reason(self, pool: str, why: str) -> str:
         """Return why a pool is dropped: `why`, or a coarse token if it costs more than gas."""
         graph = self.graph
         edges = [edge for edge in graph.pool_edges if edge.pool_address == pool]
-        coarsest = max(edges, key=lambda edge: edge.curves.rounding_loss)
+        coarsest_edge = max(edges, key=lambda edge: edge.curves.rounding_loss)
         if (
             why != GAS_EXCEEDS_SAVING
-            or coarsest.curves.rounding_loss
-            <= repeat_leg_cost(graph, coarsest) - coarsest.curves.rounding_loss
+            or coarsest_edge.curves.rounding_loss
+            <= repeat_leg_cost(graph, coarsest_edge) - coarsest_edge.curves.rounding_loss
         ):
             return why
-        label = graph.problem.nodes[coarsest.source].label
+        label = graph.problem.nodes[coarsest_edge.source].label
         return f"{COARSE_UNIT} {label}, which each swap may lose, is worth more than it saves"
 
     def _select(self, rows: IndexArray, earlier: Solution | None) -> PoolSelection:
@@ -357,7 +373,7 @@ class PoolSelector:
 
     def _solve(self, rows: IndexArray, earlier: Solution | None) -> PoolSelection:
         graph = self.graph
-        solution = self.solve_flows(graph.real.rows(rows), earlier)
+        solution = self.solve_flows(graph.real_curves.rows(rows), earlier)
         flows = tuple(
             EdgeFlow(
                 graph.pool_edges[rows[k]],
@@ -368,30 +384,34 @@ class PoolSelector:
             for k in np.flatnonzero(solution.amount_in > 0).tolist()
         )
         selection = PoolSelection(solution, rows, flows)
-        if not graph.after_charges.charges.any():
+        if not graph.real_after_charges.charges.any():
             return selection
-        gas = {
+        first_leg_gas = {
             (flow.pool_edge.pool_address, flow.pool_edge.source): first_leg_cost(graph, flow)
             for flow in flows
         }
-        repeat_gas = {
+        repeat_leg_gas = {
             (flow.pool_edge.pool_address, flow.pool_edge.source): repeat_leg_cost(
                 graph, flow.pool_edge
             )
             for flow in flows
         }
-        legs = self.legs_of(selection)
+        merged_legs = self.merged_legs_of(selection)
         chain_gas = {
-            pool_side: math.fsum(count * repeat_gas[other] for other, count in others.items())
-            for pool_side, others in legs.dependents.items()
+            pool_side: math.fsum(count * repeat_leg_gas[other] for other, count in others.items())
+            for pool_side, others in merged_legs.dependents.items()
         }
         return replace(
-            selection, gas=gas, repeat_gas=repeat_gas, chain_gas=chain_gas, legs=legs.counts
+            selection,
+            first_leg_gas=first_leg_gas,
+            repeat_leg_gas=repeat_leg_gas,
+            chain_gas=chain_gas,
+            leg_counts=merged_legs.counts,
         )
 
 
 def _better(first: PoolSelection, second: PoolSelection) -> PoolSelection:
-    return second if second.net > first.net else first
+    return second if second.net_utility > first.net_utility else first
 
 
 def _pools_too_small(flows: Sequence[EdgeFlow], min_trade: float) -> set[str]:
@@ -401,13 +421,13 @@ def _pools_too_small(flows: Sequence[EdgeFlow], min_trade: float) -> set[str]:
     The flow of a removed pool may lift the next above `min_trade`, since a small trade that was
     split is still one trade.
     """
-    below_least = [flow for flow in flows if flow.amount_in < min_trade]
-    beside_larger = {
-        flow.pool_edge.pool_address for flow in below_least if _larger_beside(flow, flows)
+    flows_too_small = [flow for flow in flows if flow.amount_in < min_trade]
+    pools_beside_larger = {
+        flow.pool_edge.pool_address for flow in flows_too_small if _larger_beside(flow, flows)
     }
-    if below_least:
-        return beside_larger or {
-            min(below_least, key=lambda flow: flow.amount_in).pool_edge.pool_address
+    if flows_too_small:
+        return pools_beside_larger or {
+            min(flows_too_small, key=lambda flow: flow.amount_in).pool_edge.pool_address
         }
     return set()
 

@@ -150,10 +150,10 @@ def _cycle_through(
     frontier = [token]
     while frontier and start not in predecessor:
         frontier = [
-            b
-            for a in frontier
-            for b in successors.get(a, ())
-            if b not in predecessor and predecessor.setdefault(b, a) == a
+            token_b
+            for token_a in frontier
+            for token_b in successors.get(token_a, ())
+            if token_b not in predecessor and predecessor.setdefault(token_b, token_a) == token_a
         ]
     if start not in predecessor:
         return []
@@ -196,8 +196,8 @@ class TokenOrder:
     """
 
     rank: IndexArray
-    least: FloatArray
-    most: FloatArray
+    min_values: FloatArray
+    max_values: FloatArray
     directions: FloatArray
     has_hard_goals: bool
 
@@ -212,11 +212,14 @@ class TokenOrder:
 
     def restrict(self, optimizer: FlowOptimizer) -> FlowOptimizer:
         """Return the optimizer restricted to this order's bounds."""
-        least, most = np.maximum(optimizer.least, self.least), np.minimum(optimizer.most, self.most)
+        min_values, max_values = (
+            np.maximum(optimizer.min_values, self.min_values),
+            np.minimum(optimizer.max_values, self.max_values),
+        )
         return replace(
             optimizer,
-            least=least,
-            most=most,
+            min_values=min_values,
+            max_values=max_values,
             directions=self.directions,
             has_hard_goals=self.has_hard_goals,
         )
@@ -224,29 +227,33 @@ class TokenOrder:
 
 def order_tokens(graph: PoolGraph, rows: IndexArray, optimizer: FlowOptimizer) -> TokenOrder:
     """Return the best order found for a search over some rows of the graph."""
-    counted, real = graph.counted.rows(rows), graph.real.rows(rows)
-    counted_solution = optimizer.solve(counted)
-    order = _initial_order(optimizer, optimizer.ends(counted, counted_solution))
+    counted_curves, real_curves = graph.counted_curves.rows(rows), graph.real_curves.rows(rows)
+    counted_solution = optimizer.solve(counted_curves)
+    order = _initial_order(optimizer, optimizer.final_values(counted_curves, counted_solution))
     token_count, pool_counts = (
         len(counted_solution.prices),
-        np.bincount(real.source, minlength=len(counted_solution.prices)),
+        np.bincount(real_curves.source, minlength=len(counted_solution.prices)),
     )
-    side = optimizer.side(np.arange(token_count))
+    sides = optimizer.side(np.arange(token_count))
     tie_break_keys = [
         (
             round(float(counted_solution.prices[i]) / MIN_PRICE_DIFFERENCE),
-            float(side[i]),
-            float(side[i] * pool_counts[i]),
+            float(sides[i]),
+            float(sides[i] * pool_counts[i]),
             i,
         )
         for i in range(token_count)
     ]
     restricted = order.restrict(optimizer)
-    flows = break_cycles(real, restricted)
+    flows = break_cycles(real_curves, restricted)
     if flows.proven:
         return replace(order, rank=_ranks(token_count, flows.edges, tie_break_keys))
     start_edges = dict.fromkeys(
-        (frozenset(flows_by_token_pair(counted, counted_solution)), flows.edges, flows.cycles_cut)
+        (
+            frozenset(flows_by_token_pair(counted_curves, counted_solution)),
+            flows.edges,
+            flows.cycles_cut,
+        )
     )
     improved = [
         _improve(
@@ -273,25 +280,33 @@ def _ranks(
     return rank
 
 
-def _initial_order(optimizer: FlowOptimizer, ends: FloatArray) -> TokenOrder:
+def _initial_order(optimizer: FlowOptimizer, final_values: FloatArray) -> TokenOrder:
     """Return bounds that hold for any token order. If all goals are points, no token overshoots its
     goal; otherwise no token moves further than in the first flows, except a bought token whose goal
     allows the whole portfolio.
     """
-    utility, held = optimizer.utility, optimizer.held
-    rank = np.arange(len(held), dtype=np.intp)
-    if utility.risk is None and bool((utility.low == utility.high).all()):
+    utility, held_values = optimizer.utility, optimizer.held_values
+    rank = np.arange(len(held_values), dtype=np.intp)
+    if utility.risk is None and bool((utility.low_shares == utility.high_shares).all()):
         directions = np.where(optimizer.side(rank) > 0, 1.0, -1.0)
         return TokenOrder(
             rank,
-            np.where(directions > 0, held, -np.inf),
-            np.where(directions < 0, held, np.inf),
+            np.where(directions > 0, held_values, -np.inf),
+            np.where(directions < 0, held_values, np.inf),
             directions,
             has_hard_goals=True,
         )
-    most = np.where((ends > held) & (utility.high >= 1), np.inf, np.maximum(held, ends))
+    max_values = np.where(
+        (final_values > held_values) & (utility.high_shares >= 1),
+        np.inf,
+        np.maximum(held_values, final_values),
+    )
     return TokenOrder(
-        rank, np.minimum(held, ends), most, np.where(ends > held, 1.0, -1.0), has_hard_goals=False
+        rank,
+        np.minimum(held_values, final_values),
+        max_values,
+        np.where(final_values > held_values, 1.0, -1.0),
+        has_hard_goals=False,
     )
 
 
@@ -301,11 +316,14 @@ def _improve(
     """Reorder tokens while an edge against the order would raise the utility; return order and
     utility.
     """
-    stack = graph.real.rows(order.rows(graph.real, rows))
+    stack = graph.real_curves.rows(order.rows(graph.real_curves, rows))
     best = restricted.solve(stack)
     for _ in range(MAX_ORDER_CHANGES):
-        opposed_stack = graph.real.rows(
-            rows[order.rank[graph.real.source[rows]] > order.rank[graph.real.target[rows]]]
+        opposed_stack = graph.real_curves.rows(
+            rows[
+                order.rank[graph.real_curves.source[rows]]
+                > order.rank[graph.real_curves.target[rows]]
+            ]
         )
         surplus = PoolResponses(opposed_stack, best.prices - 1).surplus
         pairs = {
@@ -320,7 +338,7 @@ def _improve(
                 _move_beside(order.rank, target, source, 0.5),
             ):
                 reordered = replace(order, rank=rank)
-                reordered_stack = graph.real.rows(reordered.rows(graph.real, rows))
+                reordered_stack = graph.real_curves.rows(reordered.rows(graph.real_curves, rows))
                 trials.append(
                     (
                         restricted.solve(reordered_stack, best, best.bound + MIN_SURPLUS),

@@ -71,9 +71,14 @@ class DeviationRisk:
 
     def cost(self, deviation: FloatArray, max_marginal_risk: float) -> float:
         """Return the cost of a deviation: the largest (D·r)·d − ½ r·quadratic·r within the cap."""
-        weight, cap = (self.volatility * deviation)[self.tokens], self.cap(max_marginal_risk)
-        best, _ = box_minimum(self.quadratic, -weight, -cap, cap)
-        return dot(weight, best) - 0.5 * dot(matvec(self.quadratic, best), best)
+        weighted_deviation, cap = (
+            (self.volatility * deviation)[self.tokens],
+            self.cap(max_marginal_risk),
+        )
+        best_multipliers, _ = box_minimum(self.quadratic, -weighted_deviation, -cap, cap)
+        return dot(weighted_deviation, best_multipliers) - 0.5 * dot(
+            matvec(self.quadratic, best_multipliers), best_multipliers
+        )
 
 
 def build_deviation_risk(
@@ -94,16 +99,16 @@ def build_deviation_risk(
 
 @dataclass(frozen=True, slots=True)
 class PlanUtility:
-    """Goal shares by index, the price P of a unit that has to move, θ as `tie_break`, and the
+    """Goal shares by index, the price P of a unit that has to move, θ as `above_weight`, and the
     risk that replaces the distance in a zone.
 
     `pinned` are tokens that must end at a given value, such as empty hubs, in units of the scale.
     """
 
-    low: FloatArray
-    high: FloatArray
+    low_shares: FloatArray
+    high_shares: FloatArray
     price: float
-    tie_break: float
+    above_weight: float
     pinned: Mapping[int, float]
     risk: DeviationRisk | None = None
 
@@ -111,77 +116,94 @@ class PlanUtility:
     def goal_tokens(self) -> IndexArray:
         """Tokens that have a goal."""
         return np.array(
-            [index for index in range(len(self.low)) if index not in self.pinned], dtype=np.intp
+            [index for index in range(len(self.low_shares)) if index not in self.pinned],
+            dtype=np.intp,
         )
 
-    def of(self, ends: FloatArray) -> float:
+    def of(self, final_values: FloatArray) -> float:
         """Return the utility of the final token values, in units of the scale."""
-        total, goal_tokens = fsum_array(ends), self.goal_tokens
+        total, goal_tokens = fsum_array(final_values), self.goal_tokens
         if self.risk is not None:
-            return total - self.risk.cost(ends - self.low * total, self.price / 2)
-        above = fsum_array(np.maximum(ends - self.high * total, 0.0)[goal_tokens])
-        below = fsum_array(np.maximum(self.low * total - ends, 0.0)[goal_tokens])
-        return total - self.price * (self.tie_break * above + (1 - self.tie_break) * below)
+            return total - self.risk.cost(final_values - self.low_shares * total, self.price / 2)
+        total_above = fsum_array(
+            np.maximum(final_values - self.high_shares * total, 0.0)[goal_tokens]
+        )
+        total_below = fsum_array(
+            np.maximum(self.low_shares * total - final_values, 0.0)[goal_tokens]
+        )
+        return total - self.price * (
+            self.above_weight * total_above + (1 - self.above_weight) * total_below
+        )
 
-    def exactly(self, ends: Sequence[Fraction]) -> Fraction:
+    def exactly(self, final_values: Sequence[Fraction]) -> Fraction:
         """Return the utility in exact numbers; a lower bound where risk is known only in floats."""
-        total, goal_tokens = sum(ends, Fraction(0)), self.goal_tokens
+        total, goal_tokens = sum(final_values, Fraction(0)), self.goal_tokens
         if self.risk is not None:
-            loss = float(total) - self.of(np.array([float(end) for end in ends]))
+            loss = float(total) - self.of(
+                np.array([float(final_value) for final_value in final_values])
+            )
             return total - Fraction(max(loss, 0.0) * (1 + 1e-9))
-        above = sum(
+        total_above = sum(
             (
-                max(Fraction(0), ends[i] - Fraction(float(self.high[i])) * total)
+                max(Fraction(0), final_values[i] - Fraction(float(self.high_shares[i])) * total)
                 for i in goal_tokens
             ),
             Fraction(0),
         )
-        below = sum(
-            (max(Fraction(0), Fraction(float(self.low[i])) * total - ends[i]) for i in goal_tokens),
+        total_below = sum(
+            (
+                max(Fraction(0), Fraction(float(self.low_shares[i])) * total - final_values[i])
+                for i in goal_tokens
+            ),
             Fraction(0),
         )
-        tie_break = Fraction(self.tie_break)
-        return total - Fraction(self.price) * (tie_break * above + (1 - tie_break) * below)
+        above_weight = Fraction(self.above_weight)
+        return total - Fraction(self.price) * (
+            above_weight * total_above + (1 - above_weight) * total_below
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class FlowOptimizer:
-    """Search for the flows of highest utility from `start` holdings (pool gains included), under a
-    limit of turnover.
+    """Search for the flows of highest utility from the holdings `start_values` (pool gains
+    included), under a limit of turnover.
 
-    `held` is the base of turnover, `budget` its bound (None: unbounded). Tokens end between `least`
-    and `most`. `directions`, if known, is −1 for tokens that shrink or stay, +1 for those that grow
-    or stay; the bounds must agree with it. With `has_hard_goals` tokens never pass point goals,
-    even if that would pay.
+    `held_values` is the base of turnover, `max_turnover` its bound (None: unbounded). Tokens end
+    between `min_values` and `max_values`. `directions`, if known, is −1 for tokens that shrink or
+    stay, +1 for those that grow or stay; the bounds must agree with it. With `has_hard_goals`
+    tokens never pass point goals, even if that would pay.
     """
 
     utility: PlanUtility
-    held: FloatArray
-    start: FloatArray
-    least: FloatArray
-    most: FloatArray
-    budget: float | None
+    held_values: FloatArray
+    start_values: FloatArray
+    min_values: FloatArray
+    max_values: FloatArray
+    max_turnover: float | None
     directions: FloatArray | None = None
     has_hard_goals: bool = False
 
     def solve(
-        self, stack: CurveStack, earlier: Solution | None = None, below: float = -np.inf
+        self, stack: CurveStack, earlier: Solution | None = None, required_bound: float = -np.inf
     ) -> Solution:
         """Return the dual's minimum over `stack`. Under a turnover limit, tokens with a wrongly
         guessed direction are reversed.
 
         If the directions are known, it ends early once the utility is certain to stay below
-        `below`.
+        `required_bound`.
         """
         if self.directions is not None:
             return solve_dual(
-                self._program(-self.directions[self.utility.goal_tokens]), stack, earlier, below
+                self._program(-self.directions[self.utility.goal_tokens]),
+                stack,
+                earlier,
+                required_bound,
             )
         solution = solve_dual(self._program(None), stack, earlier)
-        if self.budget is None or self.turnover(stack, solution) <= self.budget:
+        if self.max_turnover is None or self.turnover(stack, solution) <= self.max_turnover:
             return solution
         goal_tokens = self.utility.goal_tokens
-        moves = (self.ends(stack, solution) - self.held)[goal_tokens]
+        moves = (self.final_values(stack, solution) - self.held_values)[goal_tokens]
         undecided = np.abs(moves) <= UNMOVED_FRACTION
         signs = np.where(np.where(undecided, self.side(goal_tokens), moves) > 0, -1.0, 1.0)
         for _ in range(MAX_DIRECTION_GUESSES):
@@ -208,13 +230,13 @@ class FlowOptimizer:
             ),
         )
 
-    def ends(self, stack: CurveStack, solution: Solution) -> FloatArray:
+    def final_values(self, stack: CurveStack, solution: Solution) -> FloatArray:
         """Return the final value of each token."""
-        return self.start + solution.token_changes(stack)
+        return self.start_values + solution.token_changes(stack)
 
     def turnover(self, stack: CurveStack, solution: Solution) -> float:
         """Return half the sum of absolute changes."""
-        return fsum_array(np.abs(self.ends(stack, solution) - self.held)) / 2
+        return fsum_array(np.abs(self.final_values(stack, solution) - self.held_values)) / 2
 
     @property
     def _bounded_below(self) -> list[int]:
@@ -226,19 +248,25 @@ class FlowOptimizer:
         return [
             int(i)
             for i in self.utility.goal_tokens
-            if self.least[i] > 0
-            or (self.least[i] == 0 and (in_zone or (directions is not None and directions[i] > 0)))
+            if self.min_values[i] > 0
+            or (
+                self.min_values[i] == 0
+                and (in_zone or (directions is not None and directions[i] > 0))
+            )
         ]
 
     @property
     def _bounded_above(self) -> list[int]:
-        return [int(i) for i in self.utility.goal_tokens if np.isfinite(self.most[i])]
+        return [int(i) for i in self.utility.goal_tokens if np.isfinite(self.max_values[i])]
 
     def oversold(self, solution: Solution) -> list[int]:
         """Return tokens that would be sold in excess of the allowed amount."""
         utility = self.utility
         if utility.risk is None:
-            offset = sum(1 if utility.low[i] == utility.high[i] else 2 for i in utility.goal_tokens)
+            offset = sum(
+                1 if utility.low_shares[i] == utility.high_shares[i] else 2
+                for i in utility.goal_tokens
+            )
         else:
             offset = len(utility.risk.tokens)
         return [
@@ -251,20 +279,22 @@ class FlowOptimizer:
         """Return a positive number for tokens below their goal, and for those inside it while more
         value lies above goals than below.
         """
-        utility, total = self.utility, fsum_array(self.start)
-        ends, low, high = (
-            self.start[goal_tokens],
-            utility.low[goal_tokens] * total,
-            utility.high[goal_tokens] * total,
+        utility, total = self.utility, fsum_array(self.start_values)
+        values, low, high = (
+            self.start_values[goal_tokens],
+            utility.low_shares[goal_tokens] * total,
+            utility.high_shares[goal_tokens] * total,
         )
-        return np.where(ends > high, -1.0, np.where(ends < low, 1.0, utility.tie_break - 0.5))
+        return np.where(
+            values > high, -1.0, np.where(values < low, 1.0, utility.above_weight - 0.5)
+        )
 
     def _program(self, signs: FloatArray | None) -> Program:
         """Return the dual as a program over prices. `signs` is +1 for each goal token that may only
         shrink, −1 for those that may only grow; None without a turnover limit.
 
-        The limit adds μ·(budget − turnover). A separate multiplier lets a token that does not move
-        pay less than its half of μ, unless its bounds have one.
+        The limit adds μ·(max_turnover − turnover). A separate multiplier lets a token that does not
+        move pay less than its half of μ, unless its bounds have one.
         """
         utility, goal_tokens, price = self.utility, self.utility.goal_tokens, self.utility.price
         bound_price = price + HARD_BOUND_PRICE
@@ -273,11 +303,14 @@ class FlowOptimizer:
             caps = utility.risk.cap(price / 2).tolist()
             for i, cap in zip(utility.risk.tokens.tolist(), caps, strict=True):
                 volatility = utility.risk.volatility[i]
-                rows.append((i, utility.low[i] * volatility, -volatility, 0.0, -cap, cap))
+                rows.append((i, utility.low_shares[i] * volatility, -volatility, 0.0, -cap, cap))
         for i in goal_tokens.tolist() if utility.risk is None else ():
-            low, high = utility.low[i], utility.high[i]
+            low, high = utility.low_shares[i], utility.high_shares[i]
             if low == high:
-                low_price, high_price = -price * (1 - utility.tie_break), price * utility.tie_break
+                low_price, high_price = (
+                    -price * (1 - utility.above_weight),
+                    price * utility.above_weight,
+                )
                 if self.has_hard_goals and self.directions is not None:
                     direction = self.directions[i]
                 else:
@@ -296,31 +329,40 @@ class FlowOptimizer:
                     )
                 )
             else:
-                rows.append((i, high, -1.0, 0.0, 0.0, price * utility.tie_break))
-                rows.append((i, -low, 1.0, 0.0, 0.0, price * (1 - utility.tie_break)))
-        rows += [(i, 0.0, 1.0, -self.least[i], 0.0, bound_price) for i in self._bounded_below]
-        rows += [(i, 0.0, -1.0, self.most[i], 0.0, bound_price) for i in self._bounded_above]
+                rows.append((i, high, -1.0, 0.0, 0.0, price * utility.above_weight))
+                rows.append((i, -low, 1.0, 0.0, 0.0, price * (1 - utility.above_weight)))
+        rows += [(i, 0.0, 1.0, -self.min_values[i], 0.0, bound_price) for i in self._bounded_below]
+        rows += [(i, 0.0, -1.0, self.max_values[i], 0.0, bound_price) for i in self._bounded_above]
         rows += [
             (i, 0.0, -1.0, end_value, -bound_price, bound_price)
             for i, end_value in utility.pinned.items()
         ]
         last_rises = None
-        if signs is not None and self.budget is not None:
+        if signs is not None and self.max_turnover is not None:
             if self.directions is None:
                 rows += [
-                    (i, 0.0, -sign, sign * self.held[i], 0.0, 2 * price)
+                    (i, 0.0, -sign, sign * self.held_values[i], 0.0, 2 * price)
                     for i, sign in zip(goal_tokens.tolist(), signs.tolist(), strict=True)
                 ]
-            last_rises = np.zeros(len(self.held))
+            last_rises = np.zeros(len(self.held_values))
             last_rises[goal_tokens] = signs / 2
-            rows.append((0, 0.0, 0.0, self.budget - dot(last_rises, self.held), 0.0, bound_price))
+            rows.append(
+                (
+                    0,
+                    0.0,
+                    0.0,
+                    self.max_turnover - dot(last_rises, self.held_values),
+                    0.0,
+                    bound_price,
+                )
+            )
         quadratic = None
         if utility.risk is not None:
             quadratic = np.zeros((len(rows), len(rows)))
             quadratic[: len(utility.risk.quadratic), : len(utility.risk.quadratic)] = (
                 utility.risk.quadratic
             )
-        return _build_program(self.start, rows, last_rises, quadratic)
+        return _build_program(self.start_values, rows, last_rises, quadratic)
 
 
 MultiplierRow = tuple[int, float, float, float, float, float]
@@ -386,37 +428,39 @@ EDGE_MARGIN = 5e-5
 @dataclass(frozen=True, slots=True)
 class PlanObjective:
     """Goal shares of the final total by node (hubs zero), current values, the price of a unit to
-    move, and θ as `tie_break`. `least` is the value that cannot be sold: in positions, not
-    approved, or protected. No token is bought beyond `most`. `off_goal` is the value to move; in a
-    zone `risk` prices the remainder.
+    move, and θ as `above_weight`. `min_values` is the value that cannot be sold: in positions, not
+    approved, or protected. No token is bought beyond `max_values`. `off_goal` is the value to move;
+    in a zone `risk` prices the remainder.
     """
 
-    held: FloatArray
-    locked: FloatArray
-    least: FloatArray
-    most: FloatArray
-    low: FloatArray
-    high: FloatArray
+    held_values: FloatArray
+    locked_values: FloatArray
+    min_values: FloatArray
+    max_values: FloatArray
+    low_shares: FloatArray
+    high_shares: FloatArray
     hubs: tuple[int, ...]
     price: float
-    tie_break: float
+    above_weight: float
     off_goal: float
     risk: DeviationRisk | None = None
 
-    def utility(self, scale: float, unmoved: Mapping[int, float]) -> PlanUtility:
-        """Return the utility in units of `scale`; tokens in `unmoved` end at the given value."""
+    def utility(self, scale: float, unmoved_values: Mapping[int, float]) -> PlanUtility:
+        """Return the utility in units of `scale`; tokens in `unmoved_values` end at the given
+        value.
+        """
         pinned = dict.fromkeys(self.hubs, 0.0) | {
-            token: value / scale for token, value in unmoved.items()
+            token: value / scale for token, value in unmoved_values.items()
         }
         if self.risk is None:
             risk = None
         else:
             risk = DeviationRisk(self.risk.volatility, self.risk.quadratic / scale)
         return PlanUtility(
-            self.low,
-            self.high,
+            self.low_shares,
+            self.high_shares,
             self.price if risk is None else ZONE_PRICE,
-            self.tie_break,
+            self.above_weight,
             pinned,
             risk,
         )
@@ -425,76 +469,85 @@ class PlanObjective:
         self,
         scale: float,
         extra_output: FloatArray,
-        unmoved: Mapping[int, float],
-        budget: float | None,
+        unmoved_values: Mapping[int, float],
+        max_turnover: float | None,
     ) -> FlowOptimizer:
-        """Return the optimizer for pools that add `extra_output` (in units of `scale`); `budget`
-        bounds turnover.
+        """Return the optimizer for pools that add `extra_output` (in units of `scale`);
+        `max_turnover` bounds turnover.
         """
-        held = self.held / scale
-        bounds = self.least / scale, self.most / scale
+        held_values = self.held_values / scale
+        bounds = self.min_values / scale, self.max_values / scale
         return FlowOptimizer(
-            self.utility(scale, unmoved),
-            held,
-            held + extra_output,
+            self.utility(scale, unmoved_values),
+            held_values,
+            held_values + extra_output,
             *bounds,
-            None if budget is None else budget / scale,
+            None if max_turnover is None else max_turnover / scale,
         )
 
 
 def objective_for_goal(problem: Problem, goal: Goal) -> PlanObjective:
     """Return the objective of a goal, with slightly narrower intervals; P is plan_cost."""
-    by_token = {weight.token: weight for weight in goal.weights}
-    if set(by_token) != {node.address for node in problem.assets}:
+    weight_by_token = {weight.token: weight for weight in goal.weights}
+    if set(weight_by_token) != {node.address for node in problem.assets}:
         raise Refused(
             "the goal's tokens differ from the portfolio's assets",
             remedy="decide and plan from the same input",
             code=ErrorCode.GOAL,
         )
-    weights = [by_token.get(node.address) for node in problem.nodes]
-    held = np.array([float(node.value) for node in problem.nodes])
-    low = np.array([float(weight.low) if weight else 0.0 for weight in weights])
-    high = np.array([float(weight.high) if weight else 0.0 for weight in weights])
-    margin = np.minimum(EDGE_MARGIN, (high - low) / 4)
-    low, high = low + margin, high - margin
-    total = fsum_array(held)
-    above = fsum_array(np.maximum(held - high * total, 0.0))
-    below = fsum_array(np.maximum(low * total - held, 0.0))
-    all_points = bool((low == high).all())
-    tie_break = 0.5 if all_points or above + below <= 0 else above / (above + below)
+    goal_weights = [weight_by_token.get(node.address) for node in problem.nodes]
+    held_values = np.array([float(node.value) for node in problem.nodes])
+    low_shares = np.array([float(weight.low) if weight else 0.0 for weight in goal_weights])
+    high_shares = np.array([float(weight.high) if weight else 0.0 for weight in goal_weights])
+    edge_margins = np.minimum(EDGE_MARGIN, (high_shares - low_shares) / 4)
+    low_shares, high_shares = low_shares + edge_margins, high_shares - edge_margins
+    total = fsum_array(held_values)
+    total_above = fsum_array(np.maximum(held_values - high_shares * total, 0.0))
+    total_below = fsum_array(np.maximum(low_shares * total - held_values, 0.0))
+    all_are_points = bool((low_shares == high_shares).all())
+    above_weight = (
+        0.5
+        if all_are_points or total_above + total_below <= 0
+        else total_above / (total_above + total_below)
+    )
     if problem.plan_cost_bps is None:
         price = MAX_PRICE
     else:
         price = min(problem.plan_cost_bps / BPS, MAX_PRICE)
-    locked = np.array([float(node.locked) for node in problem.nodes])
-    least_values = np.array([float(_lowest_value(node, goal)) for node in problem.nodes])
-    most_values = np.array(
+    locked_values = np.array([float(node.locked_value) for node in problem.nodes])
+    min_values = np.array([float(_lowest_value(node, goal)) for node in problem.nodes])
+    max_values = np.array(
         [float(node.value) if node.address in goal.unbought else np.inf for node in problem.nodes]
     )
     hubs = tuple(index for index, node in enumerate(problem.nodes) if not node.is_asset)
-    risk = None if goal.risk is None else _deviation_risk(problem, goal.risk, held - low * total)
+    risk = (
+        None
+        if goal.risk is None
+        else _deviation_risk(problem, goal.risk, held_values - low_shares * total)
+    )
     return PlanObjective(
-        held,
-        locked,
-        least_values,
-        most_values,
-        low,
-        high,
+        held_values,
+        locked_values,
+        min_values,
+        max_values,
+        low_shares,
+        high_shares,
         hubs,
         price,
-        tie_break,
-        max(above, below),
+        above_weight,
+        max(total_above, total_below),
         risk,
     )
 
 
 def leaving_tokens(problem: Problem, goal: Goal) -> frozenset[str]:
     """Return the tokens that the goal sells to the last unit."""
-    high = {weight.token: weight.high for weight in goal.weights}
+    high_share_by_token = {weight.token: weight.high for weight in goal.weights}
     return frozenset(
         node.address
         for node in problem.assets
-        if high[node.address] * problem.total <= node.locked * (1 + FLOAT_TOLERANCE)
+        if high_share_by_token[node.address] * problem.total
+        <= node.locked_value * (1 + FLOAT_TOLERANCE)
     )
 
 
@@ -505,13 +558,14 @@ def objective_for_exit(objective: PlanObjective, bought_token: int) -> PlanObjec
     the bought token has its share and pools pay more for further tokens.
     """
     if (
-        objective.held[bought_token] >= objective.low[bought_token] * fsum_array(objective.held)
-        or objective.high[bought_token] >= 1
+        objective.held_values[bought_token]
+        >= objective.low_shares[bought_token] * fsum_array(objective.held_values)
+        or objective.high_shares[bought_token] >= 1
     ):
         return objective
-    high = objective.high.copy()
-    high[bought_token] = 1.0
-    return replace(objective, high=high, tie_break=1.0)
+    high_shares = objective.high_shares.copy()
+    high_shares[bought_token] = 1.0
+    return replace(objective, high_shares=high_shares, above_weight=1.0)
 
 
 def _deviation_risk(problem: Problem, risk: TrackingRisk, deviation: FloatArray) -> DeviationRisk:
@@ -523,7 +577,9 @@ def _deviation_risk(problem: Problem, risk: TrackingRisk, deviation: FloatArray)
     volatility = np.array(
         [float(volatility_by_token.get(node.address, 0)) for node in problem.nodes]
     )
-    correlation = np.array([[float(entry) for entry in row] for row in correlations(risk, tokens)])
+    correlation = np.array(
+        [[float(coefficient) for coefficient in row] for row in correlations(risk, tokens)]
+    )
     factor = float(aversion(risk) / problem.total)
     marginal_risks = (
         factor
@@ -541,10 +597,10 @@ def _lowest_value(node: TokenNode, goal: Goal) -> Value:
     """Return the lowest value that the goal permits for a token."""
     if node.address in goal.unsold:
         return node.value
-    caps = dict(goal.sell_at_most)
-    if node.address not in caps:
+    max_sold_raw = dict(goal.sell_at_most)
+    if node.address not in max_sold_raw:
         return _unspendable_value(node)
-    return max(_unspendable_value(node), node.value - caps[node.address] * node.price)
+    return max(_unspendable_value(node), node.value - max_sold_raw[node.address] * node.price)
 
 
 def _unspendable_value(node: TokenNode) -> Value:
@@ -553,9 +609,9 @@ def _unspendable_value(node: TokenNode) -> Value:
     The bound is slightly beyond the approval, at which legs stop exactly, so that no dust remains.
     """
     if node.cap_raw is None:
-        return node.locked
-    spendable = (node.cap_raw + MAX_ROUNDING_RAW) * node.price * (1 + FLOAT_TOLERANCE)
-    return max(node.locked, node.value - spendable)
+        return node.locked_value
+    spendable_value = (node.cap_raw + MAX_ROUNDING_RAW) * node.price * (1 + FLOAT_TOLERANCE)
+    return max(node.locked_value, node.value - spendable_value)
 
 
 def turnover_left(
@@ -564,9 +620,9 @@ def turnover_left(
     """Return the turnover left for this plan, and its limit's name; `apart` does not count. Raises
     Refused if the day's turnover leaves less than a trade, unless `apart` is above zero.
     """
-    limits, bounds = step.limits, []
+    limits, limits_left = step.limits, []
     if limits.turnover_bps is not None:
-        bounds.append((total * Fraction(limits.turnover_bps, BPS), "limits.turnover"))
+        limits_left.append((total * Fraction(limits.turnover_bps, BPS), "limits.turnover"))
     if limits.daily_turnover_bps is not None:
         daily_limit = total * Fraction(limits.daily_turnover_bps, BPS)
         daily_left = daily_limit - step.history.budgets.turnover_24h
@@ -583,6 +639,6 @@ def turnover_left(
                 ),
                 "wait until the last day's trades are 24 h old",
             )
-        bounds.append((max(Fraction(0), daily_left), "limits.daily_turnover"))
-    smallest_bound, limit_name = min(bounds, default=(None, ""), key=lambda item: item[0])
-    return (None if smallest_bound is None else smallest_bound + apart), limit_name
+        limits_left.append((max(Fraction(0), daily_left), "limits.daily_turnover"))
+    smallest_left, limit_name = min(limits_left, default=(None, ""), key=lambda item: item[0])
+    return (None if smallest_left is None else smallest_left + apart), limit_name

@@ -63,14 +63,14 @@ def differences(snapshot: Snapshot, expected: ExpectedBalances) -> dict[str, tup
     if not is_comparable(snapshot, expected):
         return {}
     balances = balances_of(snapshot)
-    own_raw: dict[str, int] = {}
+    own_change_raw: dict[str, int] = {}
     for change in expected.own_changes:
         if change.block <= snapshot.head.number:
-            own_raw[change.token] = own_raw.get(change.token, 0) + change.delta_raw
+            own_change_raw[change.token] = own_change_raw.get(change.token, 0) + change.delta_raw
     difference_by_token = {}
     for opening in expected.openings:
         if opening.token in balances:
-            delta_raw = balances[opening.token] - own_raw.get(opening.token, 0) - opening.raw
+            delta_raw = balances[opening.token] - own_change_raw.get(opening.token, 0) - opening.raw
             if delta_raw:
                 difference_by_token[opening.token] = (delta_raw, opening.block)
     return difference_by_token
@@ -112,18 +112,20 @@ def changes_to_record(step: StepInput, expected: ExpectedBalances) -> tuple[Exte
     """
     all_differences = differences(step.snapshot, expected)
     assets = {asset.token.address: asset for asset in step.portfolio.assets}
-    changes = {
+    change_by_token = {
         token: change
         for token, change in all_differences.items()
         if token in assets or token == NATIVE
     }
-    if not changes and not (may_change(expected) and is_comparable(step.snapshot, expected)):
+    if not change_by_token and not (
+        may_change(expected) and is_comparable(step.snapshot, expected)
+    ):
         return ()
     prices = reference_prices(step).by_token
     # Use chain time: a machine clock set back would move a decrease out of the last 24 h (T6).
     chain_s = step.snapshot.head.timestamp_s
     flows = []
-    for token, (delta_raw, since_block) in sorted(changes.items()):
+    for token, (delta_raw, since_block) in sorted(change_by_token.items()):
         undone_ids = _undone_ids(token, delta_raw, expected.transfers)
         kind = _self_explained_kind(
             step.snapshot,
@@ -149,7 +151,7 @@ def changes_to_record(step: StepInput, expected: ExpectedBalances) -> tuple[Exte
             undone_ids,
         )
         flows.append(_with_value(step.portfolio, prices, flow))
-    recorded_flows = [flow for flow in expected.transfers if flow.id not in _ended_ids(flows)]
+    recorded_flows = [flow for flow in expected.transfers if flow.id not in _closed_ids(flows)]
     revalued_flows = [
         transfer
         for flow in recorded_flows
@@ -201,7 +203,7 @@ def may_change(expected: ExpectedBalances) -> bool:
 def _with_value(
     portfolio: Portfolio, prices: dict[str, Price], flow: ExternalTransfer
 ) -> ExternalTransfer:
-    price = prices.get(portfolio.priced_as(flow.token))
+    price = prices.get(portfolio.pricing_token(flow.token))
     if price is None:
         return flow
     return replace(flow, value=flow.delta_raw * price)
@@ -259,7 +261,7 @@ def _undone_ids(token: str, delta_raw: int, flows: Iterable[ExternalTransfer]) -
     return ()
 
 
-def _ended_ids(flows: Iterable[ExternalTransfer]) -> set[int]:
+def _closed_ids(flows: Iterable[ExternalTransfer]) -> set[int]:
     return {id_ for flow in flows for id_ in flow.undoes}
 
 
@@ -304,10 +306,11 @@ def _with_halts(
     decrease count as a large one. A decrease without a price exceeds any limit; an increase without
     a price is judged once it has one.
     """
-    limit_bps, total = step.limits.balance_jump_bps, _known_total(step, prices)
+    max_jump_bps, portfolio_value = step.limits.balance_jump_bps, _known_total(step, prices)
     base_value = min(
-        total,
-        total - sum((flow.value for flow in new_flows if flow.value is not None), Fraction(0)),
+        portfolio_value,
+        portfolio_value
+        - sum((flow.value for flow in new_flows if flow.value is not None), Fraction(0)),
     )
     recent_flows = [
         flow
@@ -323,13 +326,13 @@ def _with_halts(
     )
 
     def halts(flow: ExternalTransfer) -> bool:
-        if not flow.is_open or limit_bps is None:
+        if not flow.is_open or max_jump_bps is None:
             return False
         if flow.value is None:
             return flow.delta_raw < 0
         return (
             decrease_value if flow.delta_raw < 0 else change_value
-        ) * BPS > limit_bps * base_value
+        ) * BPS > max_jump_bps * base_value
 
     return tuple(replace(flow, halts=halts(flow)) for flow in new_flows)
 
@@ -365,13 +368,13 @@ def apply_balance_changes(step: StepInput, expected: ExpectedBalances) -> StepIn
     if not transfers:
         return step
     history = step.history
-    ended_ids = _ended_ids(transfers)
+    closed_ids = _closed_ids(transfers)
     updated_by_id = {flow.id: flow for flow in transfers if flow.id}
     day_start_s = step.snapshot.head.timestamp_s - DAY_S
     replaced_flows = [
         flow
         for flow in history.cash_flows.unexplained
-        if flow.id in ended_ids or flow.id in updated_by_id
+        if flow.id in closed_ids or flow.id in updated_by_id
     ]
     total_loss = _loss_value(transfers) - _loss_value(replaced_flows)
     day_loss = _loss_value(flow for flow in transfers if flow.chain_s > day_start_s) - _loss_value(
@@ -380,7 +383,7 @@ def apply_balance_changes(step: StepInput, expected: ExpectedBalances) -> StepIn
     remaining_flows = tuple(
         updated_by_id.get(flow.id, flow)
         for flow in history.cash_flows.unexplained
-        if flow.id not in ended_ids
+        if flow.id not in closed_ids
     )
     new_flows = [flow for flow in transfers if flow.id == 0]
     rises_raw = dict(history.cash_flows.rises)
@@ -388,7 +391,7 @@ def apply_balance_changes(step: StepInput, expected: ExpectedBalances) -> StepIn
         *(
             (flow, -1)
             for flow in expected.transfers
-            if flow.id in ended_ids or flow.id in updated_by_id
+            if flow.id in closed_ids or flow.id in updated_by_id
         ),
         *((flow, 1) for flow in transfers),
     ):
@@ -456,7 +459,7 @@ def halt_reason(portfolio: Portfolio, limits: Limits, cash_flows: CashFlows) -> 
     blocking_flows = [flow for flow in cash_flows.unexplained if flow.blocks_trading]
     if not blocking_flows:
         return ""
-    message = "; ".join(
+    changes_text = "; ".join(
         format_change(portfolio, flow) for flow in blocking_flows[:MAX_SHOWN_CHANGES]
     )
     more_text = (
@@ -476,7 +479,7 @@ def halt_reason(portfolio: Portfolio, limits: Limits, cash_flows: CashFlows) -> 
         )
         until_text += f", or accepted as deposits at {format_time(last_acceptance_s)}"
     return (
-        f"unexplained balance changes{limit_text}: {message}{more_text}; no purchases or rebalances "
+        f"unexplained balance changes{limit_text}: {changes_text}{more_text}; no purchases or rebalances "
         f"{until_text}: trimtab flows confirm; exits, withdrawals and stop continue"
     )
 

@@ -71,7 +71,9 @@ def reserve_unused_cash(
             and balance_changes.is_comparable(step.snapshot, balances)
         )
     else:
-        account = _with_limit(with_memory(account, memory), limit_raw, balance_raw, reserve_raw)
+        account = _with_limit(
+            with_recorded_changes(account, memory), limit_raw, balance_raw, reserve_raw
+        )
         is_known = True
     state = CashState(account, memory.account == account, is_known, memory.version)
     unused_raw = (
@@ -97,7 +99,7 @@ def reserve_unused_cash(
     )
 
 
-def with_memory(account: CashAccount, memory: CashMemory) -> CashAccount:
+def with_recorded_changes(account: CashAccount, memory: CashMemory) -> CashAccount:
     """Return the account with the changes of `memory`, oldest first: transfers, then payouts, which
     only make room for later deposits.
     """
@@ -158,7 +160,7 @@ def unused_text(portfolio: Portfolio, cash_flows: CashFlows) -> str:
     return f"{amount} {numeraire.label} {ABOVE_USE_CASH}"
 
 
-def usable_part(
+def usable_deposits(
     numeraire: Token, cash: CashState | None, deposits: Mapping[str, int]
 ) -> dict[str, int]:
     """Return the deposits, base units by token, without the numeraire that portfolio.use_cash
@@ -178,10 +180,10 @@ def usable_part(
 def limit_remedy(portfolio: Portfolio, cash_flows: CashFlows) -> str:
     """Return the amount left alone and the setting that includes it; empty if there is none."""
     state, numeraire = cash_flows.cash, portfolio.numeraire
-    if state is None or not (text := unused_text(portfolio, cash_flows)):
+    if state is None or not (unused_amount_text := unused_text(portfolio, cash_flows)):
         return ""
     total_text = decimal_text(state.account.limit_raw + state.unused_raw, numeraire.decimals)
-    return f"{text}; to use it: trimtab edit --set portfolio.use_cash={total_text}"
+    return f"{unused_amount_text}; to use it: trimtab edit --set portfolio.use_cash={total_text}"
 
 
 # --- Unexplained increases above portfolio.max_live_value are excluded, and trading continues with
@@ -201,10 +203,12 @@ NOT_REQUESTED = (
 
 def ceiling_message(portfolio: Portfolio, limits: Limits, total: Fraction) -> str:
     """Return a message if the portfolio is worth more than portfolio.max_live_value; else empty."""
-    numeraire, limit = portfolio.numeraire, limits.max_live_value
-    if limit is None or total <= limit:
+    numeraire, max_value = portfolio.numeraire, limits.max_live_value
+    if max_value is None or total <= max_value:
         return ""
-    total_text, limit_text = (value_text(value, numeraire.decimals, 2) for value in (total, limit))
+    total_text, limit_text = (
+        value_text(value, numeraire.decimals, 2) for value in (total, max_value)
+    )
     return (
         f"{total_text} {numeraire.label} held, portfolio.max_live_value is {limit_text}"
         f" {numeraire.label}: every rebalance is refused"
@@ -234,18 +238,18 @@ def exclude_unexplained_increases(step: StepInput) -> StepInput:
         return step
     if step.excluded.raw:
         return exclude_amounts(step, dict(step.excluded.raw), ABOVE_MAX_LIVE_VALUE)
-    limit, increases_raw = (
+    max_value, increases_raw = (
         step.limits.max_live_value,
         sum_unexplained_deposits(step.portfolio, step.history.cash_flows),
     )
-    if limit is None or not any(increases_raw.values()):
+    if max_value is None or not any(increases_raw.values()):
         return step
     prices = reference_prices(step).by_token
     try:
         drifts = compute_drifts(step, prices)
     except Refused:
         return step
-    if portfolio_total(step, drifts) > limit:
+    if portfolio_total(step, drifts) > max_value:
         return exclude_amounts(
             step,
             increases_after_sales(
@@ -285,7 +289,7 @@ def exclude_amounts(step: StepInput, amounts_raw: Mapping[str, int], why: str) -
         replace(asset, reserve_raw=asset.reserve_raw + excluded_raw[asset.token.address])
         for asset in portfolio.assets
     )
-    message = ", ".join(
+    amounts_text = ", ".join(
         f"{decimal_text(raw, portfolio.token(token).decimals)} {portfolio.token(token).label}"
         for token, raw in excluded_raw.items()
         if raw
@@ -295,7 +299,7 @@ def exclude_amounts(step: StepInput, amounts_raw: Mapping[str, int], why: str) -
         step,
         portfolio=replace(portfolio, assets=assets),
         excluded=replace(
-            step.excluded, reason=f"{message} excluded: {why}", raw=excluded_amounts_raw
+            step.excluded, reason=f"{amounts_text} excluded: {why}", raw=excluded_amounts_raw
         ),
     )
 
@@ -398,14 +402,14 @@ def excluded_amounts(step: StepInput) -> tuple[tuple[str, int, str], ...]:
             asset.reserve_raw - excluded_increases_raw.get(token, 0) - claimed_raw - unused_cash_raw
         )
         if exit_order is not None and asset.target_bps == 0:
-            why = "dust of an order, and the reserve"
+            reserve_reason = "dust of an order, and the reserve"
         else:
-            why = "configured reserve"
+            reserve_reason = "configured reserve"
         reasons = [(claim.payment.raw, f"withdrawal {claim.request}") for claim in claims]
         reasons += [
             (excluded_increases_raw.get(token, 0), ABOVE_MAX_LIVE_VALUE),
             (unused_cash_raw, ABOVE_USE_CASH),
-            (reserve_left_raw, why),
+            (reserve_left_raw, reserve_reason),
             (
                 native_coin.floor_wei(step.limits) if asset.native else 0,
                 "limits.native_floor, for gas",

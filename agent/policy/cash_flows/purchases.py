@@ -143,10 +143,10 @@ def _first_purchase_goal(step: StepInput, drifts: Sequence[AssetDrift]) -> Goal:
 
 
 def _moved_value(drifts: Sequence[AssetDrift], goal: Goal) -> Value:
-    values = corrections(drifts, goal).values()
+    correction_values = corrections(drifts, goal).values()
     return max(
-        sum((value for value in values if value > 0), ZERO),
-        -sum((value for value in values if value < 0), ZERO),
+        sum((value for value in correction_values if value > 0), ZERO),
+        -sum((value for value in correction_values if value < 0), ZERO),
     )
 
 
@@ -166,13 +166,13 @@ def decide_part(
     left_value = sum((value for value in values if value > 0), ZERO)
     parts_text = "1 part" if active_purchase.done == 1 else f"{active_purchase.done} parts"
     min_value = max(Fraction(1), step.limits.min_trade or ZERO)
-    message = f"{format_progress(terms, active_purchase.done)}: {_money(step.portfolio, left_value)} to buy"
+    message = f"{format_progress(terms, active_purchase.done)}: {_format_value(step.portfolio, left_value)} to buy"
     if min(left_value, allowance) < min_value or max(abs(value) for value in values) < min_value:
-        why = f"done in {parts_text}"
+        end_reason = f"done in {parts_text}"
     elif now_s >= terms.expires_s:
-        why = (
+        end_reason = (
             f"its time ended {format_time(terms.expires_s)} after {parts_text};"
-            f" {_money(step.portfolio, left_value)} remain, and count as drift"
+            f" {_format_value(step.portfolio, left_value)} remain, and count as drift"
         )
     elif now_s < active_purchase.next_s:
         message += (
@@ -185,7 +185,7 @@ def decide_part(
         return Rebalance(message, goal, by_owner=by_owner, apart=allowance), PurchaseResult(
             next_part
         )
-    return Hold(end_text(terms, why)), PurchaseResult(ended=why)
+    return Hold(end_text(terms, end_reason)), PurchaseResult(ended=end_reason)
 
 
 def format_cancel(active_purchase: PurchaseProgress) -> str:
@@ -203,8 +203,10 @@ def after_purchase(step: StepInput) -> StepInput:
     costs. Raises Refused as purchase_goal does.
     """
     drifts = compute_drifts(step, reference_prices(step).by_token)
-    values = corrections(drifts, purchase_goal(step, drifts))
-    raw_changes = {drift.token: floor_int(values[drift.token] / drift.price) for drift in drifts}
+    value_by_token = corrections(drifts, purchase_goal(step, drifts))
+    raw_changes = {
+        drift.token: floor_int(value_by_token[drift.token] / drift.price) for drift in drifts
+    }
     holdings = tuple(
         replace(holding, raw=max(0, holding.raw + raw_changes.get(holding.token, 0)))
         for holding in step.snapshot.holdings
@@ -212,6 +214,6 @@ def after_purchase(step: StepInput) -> StepInput:
     return replace(step, snapshot=replace(step.snapshot, holdings=holdings))
 
 
-def _money(portfolio: Portfolio, value: Value) -> str:
+def _format_value(portfolio: Portfolio, value: Value) -> str:
     numeraire = portfolio.numeraire
     return f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"

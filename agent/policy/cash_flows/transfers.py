@@ -57,7 +57,7 @@ def token_price(portfolio: Portfolio, references: ReferencePrices, token: str) -
     """Return a token's reference price, numeraire base units per base unit; native coin has the
     price of its wrapped token.
     """
-    price = references.prices.get(portfolio.priced_as(token))
+    price = references.prices.get(portfolio.pricing_token(token))
     if price is None or price.price <= 0:
         return None
     return price.price
@@ -67,10 +67,10 @@ def payout_allowance_left(limits: Limits, budgets: Budgets) -> Value | None:
     """Return the remainder of limits.payout_per_day for the last 24 h of chain time, numeraire base
     units; None if the limit is off.
     """
-    limit = limits.payout_per_day
-    if limit is None:
+    daily_limit = limits.payout_per_day
+    if daily_limit is None:
         return None
-    return max(Fraction(0), limit - budgets.outflow_24h)
+    return max(Fraction(0), daily_limit - budgets.outflow_24h)
 
 
 def max_payout_raw(step: StepInput, token: str) -> int:
@@ -193,7 +193,7 @@ def open_withdrawal_reason(step: StepInput) -> str:
             else:
                 missing_text = "fully raised, ready to pay"
             part_number = (
-                progress_now(
+                current_progress(
                     step.portfolio,
                     step.limits,
                     native_coin.held_balances(step),
@@ -253,7 +253,7 @@ def parts_done(step: StepInput, token: str) -> int:
     )
     return next(
         (
-            progress_now(
+            current_progress(
                 step.portfolio, step.limits, native_coin.held_balances(step), progress, token
             ).done
             for progress in open_parts
@@ -262,7 +262,7 @@ def parts_done(step: StepInput, token: str) -> int:
     )
 
 
-def progress_now(
+def current_progress(
     portfolio: Portfolio,
     limits: Limits,
     balances: Mapping[str, int],
@@ -377,12 +377,12 @@ def goal_to_invest(step: StepInput, deposits: Mapping[str, int]) -> Goal:
     cost of the swaps. If the shortfalls are smaller, the remainder stays. Raises Refused while the
     total is unknown.
     """
-    if why := unknown_value_reason(step):
-        raise Refused(why, remedy="see trimtab status; invest once it is known")
+    if unknown_reason := unknown_value_reason(step):
+        raise Refused(unknown_reason, remedy="see trimtab status; invest once it is known")
     drifts = _priced_drifts(step)
-    total = investable_total(drifts)
+    total_value = investable_total(drifts)
     value_gaps = {
-        drift.token: Fraction(drift.target_bps, BPS) * total - drift.value for drift in drifts
+        drift.token: Fraction(drift.target_bps, BPS) * total_value - drift.value for drift in drifts
     }
     spare_values = {
         drift.token: min(
@@ -455,7 +455,7 @@ def insufficient_balance(
     )
 
 
-def free_raw(step: StepInput) -> dict[str, int]:
+def investable_balances(step: StepInput) -> dict[str, int]:
     """Return the base units of each asset outside of reserves, gas money and positions, in the
     portfolio's order.
     """
@@ -468,17 +468,19 @@ def proportional_amounts(step: StepInput, value: Value) -> dict[str, int]:
 
     Raises Refused if the free assets are worth less.
     """
-    raw_and_price = {
+    raw_and_price_by_token = {
         drift.token: (drift.investable_raw, drift.price) for drift in _priced_drifts(step)
     }
-    available_value = sum((raw * price for raw, price in raw_and_price.values()), Fraction(0))
+    available_value = sum(
+        (raw * price for raw, price in raw_and_price_by_token.values()), Fraction(0)
+    )
     if value > available_value:
         raise insufficient_balance(
             step.portfolio, step.limits, step.history.cash_flows, value, available_value
         )
     return {
         token: part_raw
-        for token, (raw, _) in raw_and_price.items()
+        for token, (raw, _) in raw_and_price_by_token.items()
         if (part_raw := floor_int(raw * value / available_value)) > 0
     }
 
@@ -505,11 +507,13 @@ def _sales(
 
 
 def _goal_after(drifts: tuple[AssetDrift, ...], changes: Mapping[str, Value]) -> Goal:
-    total = investable_total(drifts)
+    total_value = investable_total(drifts)
     shares = [
         (
             drift.token,
-            (drift.value + changes.get(drift.token, Fraction(0))) / total if total else Fraction(0),
+            (drift.value + changes.get(drift.token, Fraction(0))) / total_value
+            if total_value
+            else Fraction(0),
         )
         for drift in drifts
     ]
@@ -602,4 +606,4 @@ def investable_deposits(
 def _flow_value(
     portfolio: Portfolio, flow: ExternalTransfer, prices: Mapping[str, Price]
 ) -> Fraction:
-    return flow.delta_raw * prices[portfolio.priced_as(flow.token)]
+    return flow.delta_raw * prices[portfolio.pricing_token(flow.token)]

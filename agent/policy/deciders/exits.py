@@ -20,7 +20,7 @@ def sell_triggered_exits(context: DecisionContext) -> DecisionResult | None:
     """Sell the assets of triggered exit orders, one at a time; if the wallet has none left, let a
     layer free it first, such as a liquidity position.
     """
-    if context.stop:
+    if context.stop_fault:
         return None
     step, drifts = context.step, context.drifts
     if (sale := exits.triggered_exit(step, drifts)) is None:
@@ -44,4 +44,4 @@ def hold_beside_exit(step: StepInput, result: DecisionResult) -> DecisionResult:
         hold = rebalances.unconfirmed_hold(decision.reason, "; ".join(notes))
     else:
         return result
-    return replace(result.held(hold), reviewed=False)
+    return replace(result.without_trades(hold), reviewed=False)

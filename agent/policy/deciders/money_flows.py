@@ -15,10 +15,10 @@ from agent.policy.decision import DecisionContext, DecisionResult, halt_with
 
 def wait_for_money_flows(context: DecisionContext) -> DecisionResult | None:
     """Wait while a withdrawal is open, a balance change unexplained, or the margin unknown."""
-    if not context.held_back:
+    if not context.exits_only_faults:
         return None
     halt, next_s = (
-        halt_with(context.held_back),
+        halt_with(context.exits_only_faults),
         transfers.next_part_s(context.step.snapshot, context.step.history.cash_flows.claims),
     )
     if next_s is None:
@@ -31,10 +31,10 @@ def continue_purchase(context: DecisionContext) -> DecisionResult | None:
     step = context.step
     if (decision_and_part := purchases.decide_part(step, context.drifts)) is None:
         return None
-    decision, purchase = decision_and_part
-    result = replace(context.result(decision), purchase=purchase)
+    decision, purchase_result = decision_and_part
+    result = replace(context.result(decision), purchase=purchase_result)
     for layer_part_of in layers.BESIDE_PURCHASES:
         result = result.with_layer(layer_part_of(context))
-    if purchase.due is not None and (refill := native_coin.top_up(step, decision)):
-        return result.held(refill)
+    if purchase_result.due is not None and (refill := native_coin.top_up(step, decision)):
+        return result.without_trades(refill)
     return result

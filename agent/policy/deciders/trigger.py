@@ -34,13 +34,13 @@ def rebalance_on_trigger(context: DecisionContext) -> DecisionResult:
     result = bands.apply_max_weight(step.policy, drifts, result)
     if (reason := step.progress.continue_reason) and zone is None:
         # The preceding blocks already confirmed the rebalance of which this is the rest.
-        result = replace(result, fired=True, reason=reason, by_time=True)
+        result = replace(result, fired=True, reason=reason, fired_by_schedule=True)
     decision: Decision
     if result.fired:
         decision, reviewed = rebalances.rebalance_or_hold(step, drifts, context.references, result)
         if isinstance(decision, Rebalance):
             decision, reviewed = rebalances.confirm_rebalance(
-                step, prices, decision, reviewed, result.by_time
+                step, prices, decision, reviewed, result.fired_by_schedule
             )
         if isinstance(decision, Rebalance) and (before_swap := before_swaps(step, prices)):
             decision, reviewed = before_swap, False
@@ -52,7 +52,7 @@ def rebalance_on_trigger(context: DecisionContext) -> DecisionResult:
                 _forecast(step.portfolio, step.policy, step.limits, drifts, result)
             ),
         )
-        reviewed = result.due
+        reviewed = result.is_review_due
     if (refill := native_coin.top_up(step, decision)) is not None:
         decision, reviewed = refill, False
     return DecisionResult(
@@ -100,7 +100,7 @@ def _forecast(
     if result.executes_at_s is None:
         return result
     min_value = max(Fraction(1), limits.min_trade or Fraction(1))
-    values = corrections(drifts, rebalances.goal_now(portfolio, policy, drifts)).values()
+    values = corrections(drifts, rebalances.current_goal(portfolio, policy, drifts)).values()
     trades = [
         f"{'sell' if value < 0 else 'buy'} {format_money(portfolio, abs(value))} of {drift.symbol}"
         for drift, value in zip(drifts, values, strict=True)

@@ -65,8 +65,8 @@ def backing_off_exit(snapshot: Snapshot, failures: Failures, token: str) -> Bloc
     now_s = snapshot.head.timestamp_s
     for refusal in failures.submission_refusals:
         if refusal.token == token and refusal.at_s <= now_s < retry_at_s(refusal):
-            why = f"{refusal.why}; {_times_text(refusal)}, so it backs off until {format_time(retry_at_s(refusal))}"
-            return BlockedExit(token, why, RETRY_REMEDY)
+            backoff_reason = f"{refusal.why}; {_times_text(refusal)}, so it backs off until {format_time(retry_at_s(refusal))}"
+            return BlockedExit(token, backoff_reason, RETRY_REMEDY)
     return None
 
 
@@ -107,7 +107,7 @@ def may_take_direct_route(
     if plan is None or not token or token in direct_tokens:
         return False
     traded_tokens = {
-        token_of_leg for leg in plan.legs for token_of_leg in (leg.token_in, leg.token_out)
+        leg_token for leg in plan.legs for leg_token in (leg.token_in, leg.token_out)
     } - {NATIVE}
     return not traded_tokens <= {token, portfolio.numeraire.address}
 
@@ -116,7 +116,7 @@ def open_submission_refusals(history: History, sold_token: str) -> tuple[Submiss
     """Return the refusals to keep after this token was sold: those of fired exits that are not
     done.
     """
-    fired_tokens = _being_sold(history)
+    fired_tokens = _fired_exit_tokens(history)
     return tuple(
         refusal
         for refusal in history.failures.submission_refusals
@@ -130,7 +130,7 @@ def format_retries(
     """Format the exits refused at submission that are retried in the next cycle, except those of
     the tokens in `reported_tokens`.
     """
-    sold_tokens, excluded = _being_sold(history), {*reported_tokens}
+    sold_tokens, excluded = _fired_exit_tokens(history), {*reported_tokens}
     retried_refusals = [
         refusal
         for refusal in history.failures.submission_refusals
@@ -144,7 +144,7 @@ def format_retries(
     ]
 
 
-def _being_sold(history: History) -> set[str]:
+def _fired_exit_tokens(history: History) -> set[str]:
     return {
         order.token
         for order in history.orders.states
@@ -226,7 +226,7 @@ def _remaining_targets(step: StepInput, blocked_tokens: set[str]) -> dict[str, i
 
 def excluded_tokens(targets: EffectiveTargets, blocked_exits: Sequence[BlockedExit]) -> set[str]:
     """Return excluded tokens: in quarantine, or with a blocked exit."""
-    return {token.token for token in targets.quarantine} | {
+    return {screened.token for screened in targets.quarantine} | {
         blocked_exit.token for blocked_exit in blocked_exits
     }
 

@@ -270,7 +270,7 @@ def expiry_reason(snapshot: Snapshot, execution: ExecutionConfig, order: LimitOr
 
 ZERO = Fraction(0)
 NAV_DENOMINATOR = 10**12
-"""Denominator of a stored unit value, which is rounded down, because products of exact fractions
+"""Denominator of a stored NAV per share, which is rounded down, because products of exact fractions
 would grow without bound.
 """
 MIN_CHANGE = Fraction(1, 1_000)
@@ -300,7 +300,7 @@ def nav_per_share_at(
     return max(Fraction(0), record.worth * value_after / value_before)
 
 
-def is_known_at(record: NavPerShare | None, prices: Mapping[str, Price]) -> bool:
+def is_nav_known(record: NavPerShare | None, prices: Mapping[str, Price]) -> bool:
     """True if every recorded holding has a price; otherwise the NAV per share would describe
     another portfolio.
     """
@@ -314,9 +314,11 @@ def updated_nav_record(
     begins at this block. With a margin account each cycle begins a new record.
     """
     record = step.history.orders.nav_per_share
-    apart_raws = unweighted_raw(step)
+    unweighted_by_token = unweighted_raw(step)
     holdings = {
-        drift.token: drift.investable_raw + drift.locked_raw + apart_raws.get(drift.token, 0)
+        drift.token: drift.investable_raw
+        + drift.locked_raw
+        + unweighted_by_token.get(drift.token, 0)
         for drift in drifts
     }
     margin_baseline, margin_result = account_baseline(step), account_result(step, prices)
@@ -492,7 +494,7 @@ def _price_window(
     current, *preceding = [
         (
             {**prices_at, PORTFOLIO_SUBJECT: nav_per_share_at(nav_record, prices_at)}
-            if is_known_at(nav_record, prices_at)
+            if is_nav_known(nav_record, prices_at)
             else prices_at
         )
         for prices_at in (
@@ -533,7 +535,7 @@ def _orders_of_token(
         if order.stage is OrderStage.FIRED and order.is_exit:
             order = _done_if_sold(step, order, drifts)
         elif terms is not None and not (is_exited and order.is_exit):
-            order = _advanced(step.snapshot, step.portfolio, order, terms, window, entry)
+            order = _advanced_order(step.snapshot, step.portfolio, order, terms, window, entry)
             is_exited = is_exited or (order.is_exit and order.stage is OrderStage.FIRED)
         if kind is OrderKind.ENTRY and order.stage is not OrderStage.OFF:
             entry = order
@@ -541,7 +543,7 @@ def _orders_of_token(
     return orders
 
 
-def _advanced(
+def _advanced_order(
     snapshot: Snapshot,
     portfolio: Portfolio,
     order: ConditionalOrder,
@@ -583,7 +585,7 @@ def _advanced(
         return order
     if price_range is None or order.stage is not OrderStage.ARMED:
         return order
-    return _after_prices(order, price_range, price, now_s, order_settings.hysteresis_bps)
+    return _order_after_prices(order, price_range, price, now_s, order_settings.hysteresis_bps)
 
 
 def _is_above_entry(order: ConditionalOrder, price: Price) -> bool:
@@ -591,7 +593,7 @@ def _is_above_entry(order: ConditionalOrder, price: Price) -> bool:
     return order.kind is OrderKind.ENTRY and level is not None and price > level
 
 
-def _after_prices(
+def _order_after_prices(
     order: ConditionalOrder,
     price_range: tuple[Price, Price],
     price: Price,
@@ -637,7 +639,7 @@ def _done_if_sold(
     min_value = dust_value(step.limits, drifts)
     has_remainder = any(
         0 < drift_to_sell.investable_raw * drift_to_sell.price >= min_value
-        or any(keeps(step, drift_to_sell, min_value) for keeps in VALUE_CHECKS)
+        or any(keeps_value(step, drift_to_sell, min_value) for keeps_value in VALUE_CHECKS)
         for drift_to_sell in drifts_to_sell
     )
     if has_remainder or not drifts:

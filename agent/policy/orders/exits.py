@@ -153,7 +153,10 @@ def faults(portfolio: Portfolio, orders: OrderStates, references: ReferencePrice
         if order.kind is OrderKind.ENTRY and order.stage is not OrderStage.OFF
     }
     for terms in orders_config.terms:
-        order, price = order_by_key.get((terms.token, terms.kind)), _price(references, terms.token)
+        order, price = (
+            order_by_key.get((terms.token, terms.kind)),
+            _reference_price(references, terms.token),
+        )
         if order is None or price is None:
             continue
         try:
@@ -368,7 +371,7 @@ def _min_target_value(
     return max(limits.min_trade, gas_value)
 
 
-def _price(references: ReferencePrices, token: str) -> Price | None:
+def _reference_price(references: ReferencePrices, token: str) -> Price | None:
     if token in references.prices:
         return references.prices[token].price
     return None
@@ -382,8 +385,8 @@ def _fired_text(portfolio: Portfolio, order: ConditionalOrder) -> str:
     else:
         arm_argument = order_subject(portfolio, order.token)
     fired_price_text = format_order_price(portfolio, order.token, order.at)
-    limit_text = format_order_price(portfolio, order.token, trigger_price(order))
-    message = f"{order_name(portfolio, order)} at {limit_text} fired at {fired_price_text} ({format_time(order.since_s)})"
+    trigger_price_text = format_order_price(portfolio, order.token, trigger_price(order))
+    message = f"{order_name(portfolio, order)} at {trigger_price_text} fired at {fired_price_text} ({format_time(order.since_s)})"
     return (
         f"{message}: {sold_text} is sold for {numeraire_label} and stays out of the "
         f"market until trimtab orders arm {arm_argument}"

@@ -48,9 +48,9 @@ class TriggerInput:
 
 @dataclass(frozen=True, slots=True)
 class TriggerResult:
-    """Result of a trigger. `next_s` is the next due time of a schedule (None: the next tick). `due`
+    """Result of a trigger. `next_s` is the next due time of a schedule (None: the next tick). `is_review_due`
     is true if a schedule required a review now, even without a trade; `due_schedules` are the names
-    of such schedules in the store. `by_time` is true if a schedule fired the trigger regardless of
+    of such schedules in the store. `fired_by_schedule` is true if a schedule fired the trigger regardless of
     prices; otherwise `signals` are the price signals that fired it. `executes_at_s` is the chain
     time from which a staged trigger executes what this review found; None if nothing waits.
     """
@@ -58,9 +58,9 @@ class TriggerResult:
     fired: bool
     reason: str
     next_s: int | None
-    due: bool = False
+    is_review_due: bool = False
     due_schedules: tuple[str, ...] = ()
-    by_time: bool = False
+    fired_by_schedule: bool = False
     signals: tuple[PriceSignal, ...] = ()
     executes_at_s: int | None = None
 
@@ -70,7 +70,7 @@ class TriggerRules:
     """Rules of one class of agent/model/triggers.py.
 
     `validate` raises ConfigError for a trigger that could never fire, or has invalid numbers.
-    `history_s` are the seconds of recorded prices that it needs. `plain` is true if only its band
+    `history_s` are the seconds of recorded prices that it needs. `is_band_and_schedule_only` is true if only its band
     and its schedule decide; a backtest then skips the bars in between and may compile the rest.
     """
 
@@ -78,7 +78,7 @@ class TriggerRules:
     evaluate: Callable[[Any, TriggerInput], TriggerResult]
     describe: Callable[[Any, Portfolio], str]
     history_s: Callable[[Any], int] = lambda _: 0
-    plain: bool = False
+    is_band_and_schedule_only: bool = False
 
 
 class KeyUnit(Enum):
@@ -120,17 +120,17 @@ def build_band(absolute_bps: int | None, relative_bps: int | None) -> Threshold:
     return Threshold(absolute_bps, relative_bps)
 
 
-def validate_band(band: Threshold, where: str) -> None:
+def validate_band(band: Threshold, config_key: str) -> None:
     """Raise ConfigError if the width is missing or invalid."""
     if band.absolute_bps is None and band.relative_bps is None:
         raise ConfigError(
-            f"{where}: a threshold without a width",
+            f"{config_key}: a threshold without a width",
             'write relative = "10%", absolute = "5%" or both',
         )
     for name, width_bps in (("absolute", band.absolute_bps), ("relative", band.relative_bps)):
         if width_bps is not None and not 0 < width_bps <= BPS:
             raise ConfigError(
-                f"{where}.{name}: {width_bps} bps is not within 0 and 100 %",
+                f"{config_key}.{name}: {width_bps} bps is not within 0 and 100 %",
                 'write a width such as "10%"',
             )
 
@@ -161,7 +161,7 @@ RULES = {
         validate=lambda trigger: validate_band(trigger, "policy.trigger"),
         evaluate=_evaluate,
         describe=lambda trigger, _: f"threshold: {format_width(trigger)}",
-        plain=True,
+        is_band_and_schedule_only=True,
     )
 }
 NOTATIONS = (
@@ -203,9 +203,7 @@ def _outside_asset_text(drift: AssetDrift) -> str:
     if _is_above(drift):
         edge_bps, side = drift.band_high_bps, "above"
     distance_text = _distance_text(drift, edge_bps)
-    return (
-        f"{drift.symbol} at {drift.percent} is {distance_text} {side} its band {format_band(drift)}"
-    )
+    return f"{drift.symbol} at {drift.weight_text} is {distance_text} {side} its band {format_band(drift)}"
 
 
 def _distance_text(drift: AssetDrift, bps: Fraction) -> str:
@@ -224,9 +222,9 @@ def inside_text(drifts: Sequence[AssetDrift]) -> str:
                 candidate.share * BPS - candidate.band_low_bps,
                 candidate.band_high_bps - candidate.share * BPS,
             ),
-            i,
+            candidate_index,
         )
-        for i, candidate in enumerate(drifts)
+        for candidate_index, candidate in enumerate(drifts)
         if candidate.band_high_bps > 0 and (candidate.share < 1 or candidate.band_high_bps < BPS)
     ]
     if not gaps:
@@ -238,7 +236,7 @@ def inside_text(drifts: Sequence[AssetDrift]) -> str:
     if drift.share * BPS - edge_bps != gap_bps:
         price, edge_bps, edge, verb = high_price, drift.band_high_bps, "upper", "rises"
     text = (
-        f"all within their bands; closest is {drift.symbol} at {drift.percent},"
+        f"all within their bands; closest is {drift.symbol} at {drift.weight_text},"
         f" {_distance_text(drift, edge_bps)} from the {edge} edge of {format_band(drift)}"
     )
     if price is None:
@@ -258,7 +256,7 @@ def furthest_text(drifts: Sequence[AssetDrift]) -> str:
     side = "above" if deviation > 0 else "below"
     target = format_percent(Fraction(drift.target_bps, BPS))
     return (
-        f"furthest from target is {drift.symbol} at {drift.percent},"
+        f"furthest from target is {drift.symbol} at {drift.weight_text},"
         f" {_distance_text(drift, Fraction(drift.target_bps))} {side} {target}"
     )
 
@@ -300,7 +298,7 @@ def apply_max_weight(
     if result.fired or not must_reduce_weight(policy, drifts):
         return result
     message = "; ".join(
-        f"{drift.symbol} at {drift.percent} is above limits.max_weight of"
+        f"{drift.symbol} at {drift.weight_text} is above limits.max_weight of"
         f" {(drift.max_bps or 0) / 100:g} %"
         for drift in overweight_assets(drifts)
     )
@@ -308,7 +306,7 @@ def apply_max_weight(
         result,
         fired=True,
         reason=message,
-        by_time=False,
+        fired_by_schedule=False,
         signals=tuple(sorted(overweight_signals(drifts))),
         executes_at_s=None,
     )
@@ -332,7 +330,7 @@ def cap_goal(drifts: Sequence[AssetDrift], goal: Goal) -> Goal:
         shares[weight.token] == weight.low for weight in goal.weights
     ):
         return goal
-    return replace(goal, weights=_spread_missing(drifts, shares))
+    return replace(goal, weights=_spread_missing_share(drifts, shares))
 
 
 def reduction_goal(drifts: Sequence[AssetDrift]) -> Goal:
@@ -341,7 +339,7 @@ def reduction_goal(drifts: Sequence[AssetDrift]) -> Goal:
     """
     cap_by_token = {drift.token: _capped_share(drift) for drift in overweight_assets(drifts)}
     return Goal(
-        _spread_missing(
+        _spread_missing_share(
             drifts, {drift.token: cap_by_token.get(drift.token, drift.share) for drift in drifts}
         )
     )
@@ -351,7 +349,7 @@ def _capped_share(drift: AssetDrift) -> Fraction:
     return Fraction(max(drift.target_bps, (drift.max_bps or BPS) - BELOW_LIMIT_BPS), BPS)
 
 
-def _spread_missing(
+def _spread_missing_share(
     drifts: Sequence[AssetDrift], start_shares: dict[str, Fraction]
 ) -> tuple[GoalWeight, ...]:
     """Return the goal shares, with the amount missing to one spread over underweight assets in

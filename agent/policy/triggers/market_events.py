@@ -77,7 +77,9 @@ def _watched_prices(
             )
 
 
-def _result(limit_text: str, signal: str, progress: Sequence[EventProgress]) -> TriggerResult:
+def _trigger_result(
+    limit_text: str, signal: str, progress: Sequence[EventProgress]
+) -> TriggerResult:
     """Return a result that fires if any asset exceeds the limit. Assets without enough recorded
     prices are named and never fire.
     """
@@ -107,7 +109,7 @@ def _result(limit_text: str, signal: str, progress: Sequence[EventProgress]) -> 
 
 def _evaluate_drawdown(event: Drawdown, inputs: TriggerInput) -> TriggerResult:
     limit_text = f"a drawdown of more than {format_percent(Fraction(event.fall_bps, BPS))}"
-    return _result(
+    return _trigger_result(
         limit_text,
         "fall",
         [
@@ -121,7 +123,7 @@ def _evaluate_jump(event: VolatilityJump, inputs: TriggerInput) -> TriggerResult
     limit_text = (
         f"more than {format_percent(Fraction(event.factor_bps, BPS))} of the usual volatility"
     )
-    return _result(
+    return _trigger_result(
         limit_text,
         "jump",
         [
@@ -171,29 +173,29 @@ def _jump_progress(
     event: VolatilityJump, drift: AssetDrift, points: Sequence[PricePoint], inputs: TriggerInput
 ) -> EventProgress:
     now_s, rebalanced_s = inputs.now_s, inputs.history.reviews.last_rebalance_s
-    border_s = now_s - event.short_s
-    if rebalanced_s is not None and rebalanced_s > border_s:
+    short_start_s = now_s - event.short_s
+    if rebalanced_s is not None and rebalanced_s > short_start_s:
         return _unknown_progress(
             drift,
             f"paused after the last rebalance until {format_time(rebalanced_s + event.short_s)}",
         )
-    series = [
+    prices_by_time = [
         (point.at_s, point.price)
         for point in points
         if now_s - event.short_s - event.long_s <= point.at_s < now_s
     ]
-    series.append((now_s, drift.price))
+    prices_by_time.append((now_s, drift.price))
     returns = [
         (start_s, at_s, _relative_return(previous, price))
-        for (start_s, previous), (at_s, price) in pairwise(series)
+        for (start_s, previous), (at_s, price) in pairwise(prices_by_time)
     ]
     short_variance = _variance(
-        [point_return for point_return in returns if point_return[0] >= border_s],
+        [point_return for point_return in returns if point_return[0] >= short_start_s],
         event.short_s,
         MIN_SHORT_RETURNS,
     )
     long_variance = _variance(
-        [point_return for point_return in returns if point_return[1] <= border_s],
+        [point_return for point_return in returns if point_return[1] <= short_start_s],
         event.long_s,
         MIN_LONG_RETURNS,
     )
@@ -218,8 +220,8 @@ def _jump_progress(
     )
 
 
-def _relative_return(before: Price, after: Price) -> int:
-    return round((after / before - 1) * RETURN_UNIT)
+def _relative_return(price_before: Price, price_after: Price) -> int:
+    return round((price_after / price_before - 1) * RETURN_UNIT)
 
 
 def _variance(

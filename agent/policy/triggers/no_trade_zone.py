@@ -125,13 +125,16 @@ def evaluate_zone(
     )
     intervals = []
     for index, token in enumerate(tokens):
-        direction = _direction(targets, index)
+        direction = _share_direction(targets, index)
         risk_slope = [scale * entry for entry in matrix_times_vector(sigma, direction)]
-        fixed_distance = _root(2 * gas_value / (total * dot(direction, risk_slope)))
-        rise, fall = _edge(risk_slope, costs), _edge([-entry for entry in risk_slope], costs)
+        fixed_distance = _square_root(2 * gas_value / (total * dot(direction, risk_slope)))
+        rise, fall = (
+            _edge_distance(risk_slope, costs),
+            _edge_distance([-entry for entry in risk_slope], costs),
+        )
         edges = [
-            _clip(targets[index] + move)
-            for move in (-fall, rise, -fall - fixed_distance, rise + fixed_distance)
+            _clip(targets[index] + deviation)
+            for deviation in (-fall, rise, -fall - fixed_distance, rise + fixed_distance)
         ]
         intervals.append(ZoneInterval(token, *edges))
     marginal_risk = [
@@ -140,7 +143,11 @@ def evaluate_zone(
             sigma, [drift.share - target for drift, target in zip(drifts, targets, strict=True)]
         )
     ]
-    sale_costs = {pair: cost for pair, cost in costs.items() if drifts[pair[0]].investable_raw > 0}
+    sale_costs = {
+        index_pair: cost
+        for index_pair, cost in costs.items()
+        if drifts[index_pair[0]].investable_raw > 0
+    }
     zone_view = ZoneView(
         penalty(risk, tokens, targets, values, total),
         gas_value,
@@ -215,7 +222,7 @@ def zone_result(zone: ZoneView, drifts: Sequence[AssetDrift]) -> TriggerResult:
     reason = (
         f"within the no-trade zone: the next unit {exchange_text} would save {_bps_text(exchange.saves)} of risk"
         f" and cost at least {_bps_text(exchange.costs)}; {furthest_drift.symbol} at"
-        f" {furthest_drift.percent} is moved beyond {bands.format_band(furthest_drift)}"
+        f" {furthest_drift.weight_text} is moved beyond {bands.format_band(furthest_drift)}"
     )
     return TriggerResult(False, reason, None)
 
@@ -240,8 +247,8 @@ def uneconomic_plan_reason(
     def money(value: Value) -> str:
         return value_text(value, decimals, 4)
 
-    parts = ("fees", "impact", "skew", "gas", "approvals")
-    parts_text = ", ".join(f"{name} {money(getattr(saving, name))}" for name in parts)
+    cost_names = ("fees", "impact", "skew", "gas", "approvals")
+    parts_text = ", ".join(f"{name} {money(getattr(saving, name))}" for name in cost_names)
     return (
         f"{reason}; but the whole plan would save {money(saving.saved)} {label} of risk within"
         f" {format_duration(horizon_s)} and cost {money(saving.cost)} ({parts_text}); checked"
@@ -260,7 +267,7 @@ def no_plan_reason(reason: str, why: str, zone: ZoneView, portfolio: Portfolio) 
     return f"{reason}; but {limits_text}; {why}; checked again in the next cycle"
 
 
-def _direction(targets: Sequence[Fraction], index: int) -> list[Fraction]:
+def _share_direction(targets: Sequence[Fraction], index: int) -> list[Fraction]:
     """Return the change of all shares if one share rises by one and the others fall in proportion
     to their targets.
     """
@@ -273,7 +280,7 @@ def _direction(targets: Sequence[Fraction], index: int) -> list[Fraction]:
     return share_changes
 
 
-def _edge(slope: Sequence[Fraction], costs: ExchangeCosts) -> Fraction:
+def _edge_distance(slope: Sequence[Fraction], costs: ExchangeCosts) -> Fraction:
     """Return the largest deviation that is not worth reducing by any exchange; 1 if no exchange is
     ever worth it.
     """
@@ -381,7 +388,7 @@ def _is_usable(
     )
 
 
-def _root(value: Fraction) -> Fraction:
+def _square_root(value: Fraction) -> Fraction:
     """Return the square root, rounded down to 1/ROOT_UNIT."""
     return Fraction(isqrt(value.numerator * ROOT_UNIT**2 // value.denominator), ROOT_UNIT)
 

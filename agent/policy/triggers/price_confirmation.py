@@ -40,8 +40,8 @@ def trigger_signals(step: StepInput, prices: Prices) -> frozenset[PriceSignal]:
         exchange = no_trade_zone.evaluate_zone(
             step.snapshot, step.portfolio, step.limits, trigger.risk, drifts, prices
         )[0].pair
-        is_worth_it = exchange is not None and exchange.saves > exchange.costs
-        if is_worth_it and exchange is not None:
+        saves_more = exchange is not None and exchange.saves > exchange.costs
+        if saves_more and exchange is not None:
             exchange_signals = frozenset(
                 {("too much", exchange.source), ("too little", exchange.target)}
             )

@@ -62,7 +62,7 @@ def evaluate_trigger(
         trigger_and_drifts = [
             (member, with_trigger_bands(drifts, member)) for member in trigger.triggers
         ]
-        return _combined(
+        return _combined_result(
             [
                 evaluate_trigger(member, member_drifts, now_s, history, jitter_bps)
                 for member, member_drifts in trigger_and_drifts
@@ -71,7 +71,7 @@ def evaluate_trigger(
     return RULES[type(trigger)].evaluate(trigger, TriggerInput(drifts, now_s, history, jitter_bps))
 
 
-def _combined(results: Sequence[TriggerResult]) -> TriggerResult:
+def _combined_result(results: Sequence[TriggerResult]) -> TriggerResult:
     """Combine several results: the reasons are those of fired triggers, or of all if none fired."""
     fired_results = [result for result in results if result.fired]
     review_times = [result.next_s for result in results]
@@ -79,11 +79,13 @@ def _combined(results: Sequence[TriggerResult]) -> TriggerResult:
         bool(fired_results),
         "; ".join(dict.fromkeys(result.reason for result in fired_results or results)),
         None if None in review_times else earliest(*review_times),
-        any(result.due for result in results),
+        any(result.is_review_due for result in results),
         tuple(
-            dict.fromkeys(name for result in results if result.due for name in result.due_schedules)
+            dict.fromkeys(
+                name for result in results if result.is_review_due for name in result.due_schedules
+            )
         ),
-        any(result.by_time for result in fired_results),
+        any(result.fired_by_schedule for result in fired_results),
         tuple(sorted({signal for result in fired_results for signal in result.signals})),
         None if fired_results else earliest(*(result.executes_at_s for result in results)),
     )
@@ -103,16 +105,16 @@ def required_history_s(policy: Policy, other_triggers: Iterable[Trigger] = ()) -
     return max(map(trigger_history_s, (policy.trigger, *other_triggers)))
 
 
-def is_plain(trigger: Trigger) -> bool:
+def is_band_and_schedule_only(trigger: Trigger) -> bool:
     """True if only a band and a schedule decide."""
-    return not isinstance(trigger, AnyOf) and RULES[type(trigger)].plain
+    return not isinstance(trigger, AnyOf) and RULES[type(trigger)].is_band_and_schedule_only
 
 
 def band_and_interval(trigger: Trigger) -> tuple[Threshold | None, int | None] | None:
     """Return the band and the interval in seconds if they alone decide; None with any other rule or
     a cron schedule.
     """
-    if not is_plain(trigger) or any(
+    if not is_band_and_schedule_only(trigger) or any(
         isinstance(schedule, Cron) for schedule in schedules_of(trigger)
     ):
         return None

@@ -123,20 +123,20 @@ def _evaluate_schedule(trigger: Schedule, inputs: TriggerInput) -> TriggerResult
     review = schedule_status(trigger, inputs.now_s, inputs.history, inputs.jitter_bps)
     reason = f"{review.description}; {bands.furthest_text(inputs.drifts)}"
     return TriggerResult(
-        review.due, reason, review.next_s, review.due, _due_reviews(review), review.due
+        review.is_due, reason, review.next_s, review.is_due, _due_reviews(review), review.is_due
     )
 
 
 def _evaluate_hybrid(trigger: HybridTrigger, inputs: TriggerInput) -> TriggerResult:
     review = schedule_status(trigger.schedule, inputs.now_s, inputs.history, inputs.jitter_bps)
     outside_reason = bands.outside_text(inputs.drifts)
-    signals = bands.band_signals(inputs.drifts) if review.due else ()
+    signals = bands.band_signals(inputs.drifts) if review.is_due else ()
     reason = f"{review.description}; {outside_reason or bands.inside_text(inputs.drifts)}"
     return TriggerResult(
-        review.due and bool(outside_reason),
+        review.is_due and bool(outside_reason),
         reason,
         review.next_s,
-        review.due,
+        review.is_due,
         _due_reviews(review),
         signals=signals,
     )
@@ -158,7 +158,7 @@ def _evaluate_staged(trigger: StagedTrigger, inputs: TriggerInput) -> TriggerRes
     else:
         outside_reason, weights_text = "", bands.furthest_text(inputs.drifts)
     would_trade = not has_band or bool(outside_reason)
-    if execution.due:
+    if execution.is_due:
         signals = bands.band_signals(inputs.drifts) if has_band else ()
         review_names = (execution.name, review.name)
         return TriggerResult(
@@ -171,14 +171,14 @@ def _evaluate_staged(trigger: StagedTrigger, inputs: TriggerInput) -> TriggerRes
             signals,
         )
     reason = f"{review.description}; {execution.description}; {weights_text}"
-    executes_at_s = execution.next_s if review.due and would_trade else None
+    executes_at_s = execution.next_s if review.is_due and would_trade else None
     return TriggerResult(
-        False, reason, next_s, review.due, _due_reviews(review), executes_at_s=executes_at_s
+        False, reason, next_s, review.is_due, _due_reviews(review), executes_at_s=executes_at_s
     )
 
 
 def _due_reviews(review: ScheduleStatus) -> tuple[str, ...]:
-    return (review.name,) if review.due else ()
+    return (review.name,) if review.is_due else ()
 
 
 def _describe_staged(trigger: StagedTrigger, _: Portfolio) -> str:
@@ -201,7 +201,7 @@ _SCHEDULE_RULES = TriggerRules(
     _validate_schedule,
     _evaluate_schedule,
     lambda trigger, _: f"time: {_schedule_text(trigger)}",
-    plain=True,
+    is_band_and_schedule_only=True,
 )
 RULES = {
     Every: _SCHEDULE_RULES,
@@ -212,7 +212,7 @@ RULES = {
         lambda trigger, _: (
             f"hybrid: {bands.format_width(trigger.threshold)}, {_schedule_text(trigger.schedule)}"
         ),
-        plain=True,
+        is_band_and_schedule_only=True,
     ),
     StagedTrigger: TriggerRules(_validate_staged, _evaluate_staged, _describe_staged),
 }

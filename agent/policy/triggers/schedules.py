@@ -45,20 +45,20 @@ def next_cron_time(schedule: Cron, after_s: int) -> int | None:
         _local_time(zone, at_s) + timedelta(seconds=after_s - at_s)
         for at_s in (after_s - _DAY_S, after_s, after_s + _DAY_S)
     )
-    best_s: int | None = None
+    next_s: int | None = None
     try:
         for local_time in CronSim(expression, start):
-            first_s, again_s = (
+            first_s, repeat_s = (
                 int(local_time.replace(tzinfo=zone, fold=fold).timestamp()) for fold in (0, 1)
             )
-            is_skipped = again_s < first_s
-            times_s = (first_s, again_s) if repeats_hours and not is_skipped else (first_s,)
-            best_s = earliest(best_s, *(at_s for at_s in times_s if at_s > after_s))
-            if best_s is not None and not is_skipped and best_s <= first_s:
+            is_skipped = repeat_s < first_s
+            times_s = (first_s, repeat_s) if repeats_hours and not is_skipped else (first_s,)
+            next_s = earliest(next_s, *(at_s for at_s in times_s if at_s > after_s))
+            if next_s is not None and not is_skipped and next_s <= first_s:
                 break
     except CronSimError:  # well formed, but a date such as 30 February
         return None
-    return best_s
+    return next_s
 
 
 def _local_time(zone: ZoneInfo, at_s: int) -> datetime:
@@ -104,11 +104,11 @@ REVIEW, EXECUTION = "review", "execution"
 
 @dataclass(frozen=True, slots=True)
 class ScheduleStatus:
-    """Status of a schedule: `due`, its description, and its next time, from now if it is due, else
+    """Status of a schedule: `is_due`, its description, and its next time, from now if it is due, else
     from the last run. `name` is its key in the store.
     """
 
-    due: bool
+    is_due: bool
     description: str
     next_s: int | None
     name: str

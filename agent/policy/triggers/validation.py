@@ -65,11 +65,11 @@ def validate_policy(policy: Policy, bands: Mapping[str, Threshold] | None = None
             "remove it, or use a threshold",
         )
     for symbol, band in (bands or {}).items():
-        where = f"portfolio.assets.{symbol}.band"
-        validate_band(band, where)
+        config_key = f"portfolio.assets.{symbol}.band"
+        validate_band(band, config_key)
         if not trigger_has_band:
             raise ConfigError(
-                f"{where}: the trigger has no bands",
+                f"{config_key}: the trigger has no bands",
                 "remove it, or use a threshold or hybrid trigger",
             )
     _require_zone_with_destination(policy)

@@ -209,7 +209,7 @@ def blocked_since_s(facts: Mapping[str, str]) -> int | None:
     return int(facts[BLOCKED_SINCE]) if BLOCKED_SINCE in facts else None
 
 
-def left_rises(db: Connection, facts: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
+def excluded_deposits(db: Connection, facts: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
     """Return the excluded deposits (fact EXCLUDED_UP_TO), base units by token."""
     last_id = database.parse_fact_number(EXCLUDED_UP_TO, facts.get(EXCLUDED_UP_TO))
     return sum_unexplained_deposits(db, last_id) if last_id else ()
@@ -345,9 +345,9 @@ def open_transfers(db: Connection) -> tuple[ExternalTransfer, ...]:
 
 
 def _oldest_first(
-    db: Connection, newest_first: Select[Any], limit: int
+    db: Connection, select_newest_first: Select[Any], limit: int
 ) -> tuple[ExternalTransfer, ...]:
-    rows = all_rows(db, newest_first, ExternalTransferRow, limit=limit)
+    rows = all_rows(db, select_newest_first, ExternalTransferRow, limit=limit)
     return tuple(_transfer_from_row(row) for row in reversed(rows))
 
 
@@ -383,7 +383,7 @@ def _own_changes(row: IntentRow, wallet: str, wrapped_native: str) -> list[OwnBa
     intent: Intent = database.intent_from_row(row)
     return [
         OwnBalanceChange(token, raw, block_number(intent))
-        for token, raw in sorted(intent.changes(wallet, wrapped_native).items())
+        for token, raw in sorted(intent.balance_changes(wallet, wrapped_native).items())
     ]
 
 

@@ -110,7 +110,7 @@ def _unentered_moves(
     for row in intent_rows:
         intent = database.intent_from_row(row)
         if intent.receipt is not None:
-            moved_raw = intent.changes(wallet, wrapped_native).items()
+            moved_raw = intent.balance_changes(wallet, wrapped_native).items()
             ledger_changes = {
                 token: raw
                 for token, raw in moved_raw

@@ -145,11 +145,15 @@ def add_moves(
 ) -> None:
     """Add an entry's wallet moves to the running balances; sign -1 removes an entry."""
     database.write_facts(db, {ENTRIES_VERSION: entries_version(db) + 1})
-    stored = running_balances(db, book_number)
+    stored_raw = running_balances(db, book_number)
     changes = [
-        {"book_number": book_number, "bound_token": token, "raw": str(stored[token] + sign * raw)}
+        {
+            "book_number": book_number,
+            "bound_token": token,
+            "raw": str(stored_raw[token] + sign * raw),
+        }
         for token, raw in moved_raw.items()
-        if token in stored
+        if token in stored_raw
     ]
     if changes:
         db.execute(_update_balance(), changes)
@@ -165,11 +169,14 @@ def find_misstatements(db: Connection, book_number: int) -> tuple[str, ...]:
     """Return messages about stored sums that differ from openings, transfers and entries; empty if
     there are none.
     """
-    stored, recomputed = running_balances(db, book_number), recomputed_balances(db, book_number)
+    stored_raw, recomputed_raw = (
+        running_balances(db, book_number),
+        recomputed_balances(db, book_number),
+    )
     messages = [
-        f"balance of {token}: stored {stored.get(token)}, the entries sum to {recomputed.get(token)}"
-        for token in sorted({*stored, *recomputed})
-        if stored.get(token) != recomputed.get(token)
+        f"balance of {token}: stored {stored_raw.get(token)}, the entries sum to {recomputed_raw.get(token)}"
+        for token in sorted({*stored_raw, *recomputed_raw})
+        if stored_raw.get(token) != recomputed_raw.get(token)
     ]
     stored_loss, summed_loss = database.fact_number(db, LOSS_TOTAL), _sum_losses(db)
     if stored_loss != summed_loss:
@@ -418,15 +425,17 @@ def _is_due(
     """True if a valuation is due in the current book: at a later block than the last and, unless
     forced or the balances changed in between, in another hour.
     """
-    last = db.execute(_select_last_valuation(), {"book_kind": book_kind}).first()
-    if last is None:
+    last_valuation = db.execute(_select_last_valuation(), {"book_kind": book_kind}).first()
+    if last_valuation is None:
         return False
-    return last.block_number is None or (
-        last.block_number < valuation.block
+    return last_valuation.block_number is None or (
+        last_valuation.block_number < valuation.block
         and (
             is_forced
-            or valuation.chain_s // HOUR_S != last.chain_s // HOUR_S
-            or any(last.block_number < block <= valuation.block for block in changed_blocks)
+            or valuation.chain_s // HOUR_S != last_valuation.chain_s // HOUR_S
+            or any(
+                last_valuation.block_number < block <= valuation.block for block in changed_blocks
+            )
         )
     )
 

@@ -318,7 +318,7 @@ def _payout_amounts(
         newest_seq = row.seq
         if row.state == IntentState.FINAL.value:
             payouts_raw.append(
-                -database.intent_from_row(row).changes(wallet, wrapped_native).get(token, 0)
+                -database.intent_from_row(row).balance_changes(wallet, wrapped_native).get(token, 0)
             )
     return tuple(raw for raw in payouts_raw if raw > 0), newest_seq
 

@@ -190,14 +190,14 @@ def _write_copy(source: Path, part_file: Path) -> None:
     check it. SQLite's online backup works while the source is being written.
     """
     with (
-        closing(open_read_only(source)) as store,
-        closing(sqlite3.connect(part_file, isolation_level=None)) as copy,
+        closing(open_read_only(source)) as source_store,
+        closing(sqlite3.connect(part_file, isolation_level=None)) as copied_store,
     ):
-        store.backup(copy)
-        copy.execute("PRAGMA journal_mode = DELETE")
-        copy.execute("PRAGMA synchronous = FULL")
-    with closing(sqlite3.connect(part_file, isolation_level=None)) as copy:
-        copy.execute(
+        source_store.backup(copied_store)
+        copied_store.execute("PRAGMA journal_mode = DELETE")
+        copied_store.execute("PRAGMA synchronous = FULL")
+    with closing(sqlite3.connect(part_file, isolation_level=None)) as copied_store:
+        copied_store.execute(
             "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)",
             (COPY_KEY, f"{source.name}, {_utc()}"),
         )
@@ -241,10 +241,10 @@ def _move_aside(target: Path) -> Path:
         previous_file = target.with_name(f"{name}-{number}")
     with (
         suppress(sqlite3.Error),
-        closing(sqlite3.connect(target, isolation_level=None, timeout=5)) as old,
+        closing(sqlite3.connect(target, isolation_level=None, timeout=5)) as old_store,
     ):
         # A damaged store keeps its log, which is renamed below.
-        old.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        old_store.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     for suffix in _COMPANION_SUFFIXES:
         if (side_file := target.with_name(target.name + suffix)).exists():
             side_file.replace(previous_file.with_name(previous_file.name + suffix))

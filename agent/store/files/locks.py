@@ -225,9 +225,9 @@ _COMPANION_SUFFIXES = ("-wal", "-shm", "-journal")
 """Suffixes of the files that SQLite reads beside the database."""
 
 
-def require_private(path: Path, what: str, *, companions: bool = False) -> None:
+def require_private(path: Path, description: str, *, companions: bool = False) -> None:
     """Raise ConfigError, with the chmod that repairs it, if others may write `path` or its folder.
-    `what` names it in the message.
+    `description` names it in the message.
 
     As with sshd's StrictModes, file and folder must belong to this user or root and be writable by
     their owner alone. A folder may also be writable by the user's own group if that has no other
@@ -236,21 +236,21 @@ def require_private(path: Path, what: str, *, companions: bool = False) -> None:
     """
     for file in _with_companions(path, companions):
         if (status := _file_status(file)) is not None:
-            _require_owner(status, file, what)
+            _require_owner(status, file, description)
             if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-                raise _writable_error(what, file, status)
+                raise _writable_error(description, file, status)
     for folder in dict.fromkeys((path.absolute().parent, path.resolve().parent)):
         if (status := _file_status(folder)) is not None:
-            _require_owner(status, folder, f"the folder of {what}")
+            _require_owner(status, folder, f"the folder of {description}")
             if not _folder_is_ours(status):
-                raise _writable_error(f"the folder of {what}", folder, status)
+                raise _writable_error(f"the folder of {description}", folder, status)
 
 
-def make_private(path: Path, what: str, *, companions: bool = False) -> None:
+def make_private(path: Path, description: str, *, companions: bool = False) -> None:
     """Check like `require_private`, then take the permissions of others from files of this user.
     Raises ConfigError if that is not possible. A file of root's keeps its mode: root chose it.
     """
-    require_private(path, what, companions=companions)
+    require_private(path, description, companions=companions)
     for file in _with_companions(path, companions):
         status = _file_status(file)
         if status is None or status.st_uid != os.geteuid() or not status.st_mode & 0o077:
@@ -261,7 +261,7 @@ def make_private(path: Path, what: str, *, companions: bool = False) -> None:
             continue
         except OSError:
             raise ConfigError(
-                f"{what}: others may read {file} (mode {stat.S_IMODE(status.st_mode):04o})",
+                f"{description}: others may read {file} (mode {stat.S_IMODE(status.st_mode):04o})",
                 f"run: chmod go-rwx {shlex.quote(str(file))}",
             ) from None
 
@@ -301,17 +301,17 @@ def _file_status(path: Path) -> os.stat_result | None:
         return None
 
 
-def _require_owner(status: os.stat_result, path: Path, what: str) -> None:
+def _require_owner(status: os.stat_result, path: Path, description: str) -> None:
     if status.st_uid not in (os.geteuid(), 0):
         raise ConfigError(
-            f"{what}: {path} belongs to another user (uid {status.st_uid}), who can change it",
+            f"{description}: {path} belongs to another user (uid {status.st_uid}), who can change it",
             "run as that user, or make your own copy",
         )
 
 
-def _writable_error(what: str, path: Path, status: os.stat_result) -> ConfigError:
+def _writable_error(description: str, path: Path, status: os.stat_result) -> ConfigError:
     mode = stat.S_IMODE(status.st_mode)
     return ConfigError(
-        f"{what}: others may write {path} (mode {mode:04o})",
+        f"{description}: others may write {path} (mode {mode:04o})",
         f"run: chmod go-w {shlex.quote(str(path))}",
     )

@@ -63,7 +63,7 @@ class RecorderLimits:
     """Maximum number of files, and of their bytes in total."""
 
     files: int
-    octets: int
+    max_bytes: int
 
 
 class StepRecorder:
@@ -100,9 +100,9 @@ class StepRecorder:
         step_files = self._step_files()
         number = step_files[-1][0] + 1 if step_files else 1
         name = f"step-{number:08d}-{record.summary.id}.json"
-        data = (codec.dumps(self._recorded_step(record)) + "\n").encode()
-        files.replace_file(self.folder / name, data)
-        self._prune([*step_files, (number, name, len(data))])
+        content = (codec.dumps(self._recorded_step(record)) + "\n").encode()
+        files.replace_file(self.folder / name, content)
+        self._prune([*step_files, (number, name, len(content))])
 
     def _recorded_step(self, record: StepRecord) -> RecordedStep:
         summary = record.summary
@@ -142,12 +142,15 @@ class StepRecorder:
 
     def _prune(self, step_files: Sequence[tuple[int, str, int]]) -> None:
         """Delete the oldest files until the rest is within both limits; the newest always stays."""
-        octets = sum(size for _, _, size in step_files)
+        total_bytes = sum(size for _, _, size in step_files)
         for index, (_, name, size) in enumerate(step_files[:-1]):
-            if len(step_files) - index <= self._limits.files and octets <= self._limits.octets:
+            if (
+                len(step_files) - index <= self._limits.files
+                and total_bytes <= self._limits.max_bytes
+            ):
                 return
             (self.folder / name).unlink(missing_ok=True)
-            octets -= size
+            total_bytes -= size
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ LOCKING_FAILURES = {"name": 5, "address": 20}
 """Number of failed logins that causes a lock-out: more for an address, which users may share."""
 FIRST_LOCK_S, LONGEST_LOCK_S = 60, 900
 """Length of a first lock-out, which doubles with each further failure, up to the longest."""
-FORGET_S = 3_600
+FAILURE_MEMORY_S = 3_600
 """Seconds without a failure after which earlier ones no longer count."""
 MAX_EVENTS = 50_000
 """Number of events kept of each kind."""
@@ -125,7 +125,9 @@ class UserStore:
                 (name, password_hash, totp_secret, read_only, now_s),
             )
             # a new user is never locked out for guesses at the name of an earlier one
-            db.execute("DELETE FROM failure WHERE kind = 'name' AND subject = ?", (_hashed(name),))
+            db.execute(
+                "DELETE FROM failure WHERE kind = 'name' AND subject = ?", (_name_hash(name),)
+            )
             role = "read-only" if read_only else "full"
             _append_event(db, UserEvent(now_s, UserEventKind.ADDED, name, "", role))
 
@@ -149,9 +151,9 @@ class UserStore:
         with self._write("count a login") as db:
             db.execute(
                 "DELETE FROM failure WHERE newest_s < ? AND locked_until_s < ?",
-                (now_s - FORGET_S, now_s),
+                (now_s - FAILURE_MEMORY_S, now_s),
             )
-            subjects = (("name", _hashed(name)), ("address", address))
+            subjects = (("name", _name_hash(name)), ("address", address))
             failures_and_locks = {
                 kind: db.execute(
                     "SELECT failures, locked_until_s FROM failure WHERE kind = ? AND subject = ?",
@@ -181,19 +183,21 @@ class UserStore:
         """
         with self._write("write a failed login") as db:
             user_row = db.execute("SELECT 1 FROM user WHERE name = ?", (name,)).fetchone()
-            user = name if user_row else ""
-            _append_event(db, UserEvent(now_s, UserEventKind.FAILED, user, address, reason))
-            longest_s = 0
-            for kind, subject in (("name", _hashed(name)), ("address", address)):
-                (until_s,) = db.execute(
+            logged_name = name if user_row else ""
+            _append_event(db, UserEvent(now_s, UserEventKind.FAILED, logged_name, address, reason))
+            longest_lock_s = 0
+            for kind, subject in (("name", _name_hash(name)), ("address", address)):
+                (locked_until_s,) = db.execute(
                     "SELECT locked_until_s FROM failure WHERE kind = ? AND subject = ?",
                     (kind, subject),
                 ).fetchone() or (0,)
-                if (lock_s := until_s - now_s) > 0:
+                if (lock_s := locked_until_s - now_s) > 0:
                     detail = f"{kind} for {lock_s} s"
-                    _append_event(db, UserEvent(now_s, UserEventKind.LOCKED, user, address, detail))
-                    longest_s = max(longest_s, lock_s)
-            return longest_s
+                    _append_event(
+                        db, UserEvent(now_s, UserEventKind.LOCKED, logged_name, address, detail)
+                    )
+                    longest_lock_s = max(longest_lock_s, lock_s)
+            return longest_lock_s
 
     def accept(self, user: DashboardUser, counter: int, address: str, now_s: int) -> bool:
         """Use up a one-time code and log the login; return False if the code, or a later one, was
@@ -207,7 +211,7 @@ class UserStore:
             if not updated_count:
                 return False
             db.execute(
-                "DELETE FROM failure WHERE kind = 'name' AND subject = ?", (_hashed(user.name),)
+                "DELETE FROM failure WHERE kind = 'name' AND subject = ?", (_name_hash(user.name),)
             )
             db.execute(
                 "UPDATE failure SET failures = failures - 1, locked_until_s = 0"
@@ -237,7 +241,7 @@ class UserStore:
         with self._read() as db:
             row = db.execute(
                 "SELECT locked_until_s FROM failure WHERE kind = 'name' AND subject = ?",
-                (_hashed(name),),
+                (_name_hash(name),),
             ).fetchone()
             return max(0, row[0] - now_s) if row else 0
 
@@ -291,7 +295,7 @@ def _append_event(db: sqlite3.Connection, event: UserEvent) -> None:
     )
 
 
-def _hashed(name: str) -> str:
+def _name_hash(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()
 
 

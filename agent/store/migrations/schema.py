@@ -62,13 +62,13 @@ def _forbid_changes(row_class: type[Base], message: str) -> None:
     """
     table = row_class.__tablename__
     select_same_row = f"SELECT 1 FROM {table} WHERE seq = NEW.seq"  # noqa: S608  a name of our own
-    for change, when in (
+    for change, event_clause in (
         ("update", f"UPDATE ON {table}"),
         ("delete", f"DELETE ON {table}"),
         ("replace", f"INSERT ON {table} WHEN EXISTS ({select_same_row})"),
     ):
         trigger = DDL(  # type: ignore[no-untyped-call]  # untyped in SQLAlchemy
-            f"CREATE TRIGGER {table}_no_{change} BEFORE {when}"
+            f"CREATE TRIGGER {table}_no_{change} BEFORE {event_clause}"
             f" BEGIN SELECT RAISE(ABORT, '{message}'); END"
         )
         event.listen(row_class.__table__, "after_create", trigger.execute_if(dialect="sqlite"))
@@ -79,12 +79,12 @@ _forbid_changes(ControlLogRow, "the audit log only grows")
 
 
 @compiles(CreateIndex, "postgresql")
-def _compile_partial_index(create: CreateIndex, compiler: Any, **more: Any) -> str:
+def _compile_partial_index(create_index: CreateIndex, compiler: Any, **kwargs: Any) -> str:
     """Compile partial indexes on PostgreSQL with the condition for SQLite.
 
     The models define only the latter, so that PostgreSQL's dialect is loaded on demand.
     """
-    options = create.element.dialect_options
+    options = create_index.element.dialect_options
     if options["postgresql"]["where"] is None:
         options["postgresql"]["where"] = options["sqlite"]["where"]
-    return str(compiler.visit_create_index(create, **more))
+    return str(compiler.visit_create_index(create_index, **kwargs))

@@ -340,7 +340,7 @@ def build_account(
     required_raw, rounding_raw = Fraction(0), 1
     for position, value_raw in zip(reported.positions, reported.values_raw, strict=True):
         market = market_by_name[position.market]
-        required_raw += margin.tiered_raw(market.tiers, abs(value_raw), is_initial=False)
+        required_raw += margin.tiered_margin_raw(market.tiers, abs(value_raw), is_initial=False)
         rounding_raw += 1 + abs(value_raw) // margin.PPM
         value_at_mark_raw = margin.position_value_raw(market, position.size_raw)
         if abs(value_at_mark_raw - value_raw) * BPS > MAX_MARK_MOVE_BPS * abs(value_raw) + BPS:

@@ -24,22 +24,22 @@ from agent.errors import (
     TrimtabError,
     printable_text,
 )
-from agent.web.api.tokens import TOKEN_IN_URL, TokenFile, TokenScope
+from agent.web.api.tokens import TOKEN_IN_URL_PATTERN, TokenFile, TokenScope
 
-PREFIX = "/api/v1"
-PROBES = ("/health", "/ready", "/metrics")
+API_PREFIX = "/api/v1"
+PROBE_PATHS = ("/health", "/ready", "/metrics")
 """Paths for machines that watch a run, outside of PREFIX."""
-SPECIFICATION = "/openapi.json"
+SPECIFICATION_PATH = "/openapi.json"
 """The one path that needs no token."""
 CALLS_PER_MINUTE, BURST = 120, 60
 """Calls of one token."""
 INVALID_PER_MINUTE, INVALID_BURST = 60, 30
 """Calls without a valid token, from all clients together. They never slow down a valid token."""
-MAX_BODY = 262_144
+MAX_BODY_BYTES = 262_144
 """Bytes; above the largest body that a route's model allows."""
-BODY_S = 8.0
+BODY_TIMEOUT_S = 8.0
 """Less than a connection has for a whole request, so that the answer arrives."""
-RETRY_S = 10
+RETRY_AFTER_S = 10
 PROBLEM_JSON = "application/problem+json"
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -67,15 +67,15 @@ class ApiError(TrimtabError):
 
 
 class RateLimit:
-    """A token bucket. `now_s` is a monotonic clock."""
+    """A token bucket, by a monotonic clock."""
 
-    def __init__(self, per_minute: int, burst: int, now_s: Callable[[], float]) -> None:
-        self._per_s, self._burst, self._now_s = per_minute / 60, float(burst), now_s
-        self._remaining, self._updated_s = self._burst, now_s()
+    def __init__(self, per_minute: int, burst: int, clock_s: Callable[[], float]) -> None:
+        self._per_s, self._burst, self._clock_s = per_minute / 60, float(burst), clock_s
+        self._remaining, self._updated_s = self._burst, clock_s()
 
-    def wait_s(self) -> int:
+    def count_call(self) -> int:
         """Count a call; return 0, or the seconds after which the next one is allowed."""
-        now_s = self._now_s()
+        now_s = self._clock_s()
         self._remaining = min(
             self._burst, self._remaining + (now_s - self._updated_s) * self._per_s
         )
@@ -113,7 +113,7 @@ class Gate:
         try:
             self.refuse_token_in_address(scope)
             scope["state"] = {**scope.get("state", {}), "scopes": ()}
-            if scope["path"] != scope.get("root_path", "") + SPECIFICATION:
+            if scope["path"] != scope.get("root_path", "") + SPECIFICATION_PATH:
                 self.admit(scope)
             receive_buffered = await _buffer_body(receive)
         except TrimtabError as error:
@@ -123,7 +123,7 @@ class Gate:
 
     def refuse_token_in_address(self, scope: Message) -> None:
         """Raise ApiError if the address of a request holds a token."""
-        if TOKEN_IN_URL.search(
+        if TOKEN_IN_URL_PATTERN.search(
             scope["path"] + "?" + unquote_plus(scope["query_string"].decode("latin-1"))
         ):
             raise ApiError(
@@ -133,18 +133,18 @@ class Gate:
                 "revoke it: trimtab token revoke; send tokens as Authorization: Bearer TOKEN",
             )
 
-    def admit(self, scope: Message, needed: TokenScope | None = None) -> None:
+    def admit(self, scope: Message, required_scope: TokenScope | None = None) -> None:
         """Count a request and note its token in the state of the scope. Raises ApiError without a
-        valid token, beyond its rate, and if it lacks the scope `needed`.
+        valid token, beyond its rate, and if it lacks the scope `required_scope`.
         """
         credentials = [value for name, value in scope["headers"] if name == b"authorization"]
-        scheme, _, text = (
+        scheme, _, token_text = (
             credentials[0].decode("latin-1").partition(" ")
             if len(credentials) == 1
             else ("", "", "")
         )
         try:
-            token = self.tokens.find(text.strip()) if scheme.lower() == "bearer" else None
+            token = self.tokens.find(token_text.strip()) if scheme.lower() == "bearer" else None
         except TrimtabError as error:
             raise ApiError(503, error.code, error.message, error.remedy) from None
         code, reason = ("token_unknown" if credentials else "token_missing"), "no valid token"
@@ -152,8 +152,8 @@ class Gate:
             state = token.state(int(self._now_s()))
             code, reason = f"token_{state}", f"the token is {state}"
         if token is None or code != "token_active":
-            if wait_s := self._invalid_calls.wait_s():
-                raise _too_many(wait_s)
+            if wait_s := self._invalid_calls.count_call():
+                raise _rate_limit_error(wait_s)
             raise ApiError(
                 401,
                 code,
@@ -161,26 +161,28 @@ class Gate:
                 "add one: trimtab token add; send it as Authorization: Bearer TOKEN",
                 WWW_Authenticate='Bearer realm="trimtab"',
             )
-        limit = self._limits.setdefault(token.id, RateLimit(CALLS_PER_MINUTE, BURST, self._clock_s))
-        if wait_s := limit.wait_s():
-            raise _too_many(wait_s)
+        rate_limit = self._limits.setdefault(
+            token.id, RateLimit(CALLS_PER_MINUTE, BURST, self._clock_s)
+        )
+        if wait_s := rate_limit.count_call():
+            raise _rate_limit_error(wait_s)
         scope["state"] = {
             **scope.get("state", {}),
             "scopes": token.scopes,
             "token": token.name,
             "token_id": token.id,
         }
-        if needed is not None and needed not in token.scopes:
-            raise _missing_scope(needed)
+        if required_scope is not None and required_scope not in token.scopes:
+            raise _scope_error(required_scope)
 
 
-def _missing_scope(scope: TokenScope) -> ApiError:
+def _scope_error(scope: TokenScope) -> ApiError:
     return ApiError(
         403, "scope", f"the token lacks the scope {scope}", f"add a token with --scope {scope}"
     )
 
 
-def _too_many(wait_s: int) -> ApiError:
+def _rate_limit_error(wait_s: int) -> ApiError:
     return ApiError(
         429, ErrorCode.RATE_LIMIT, "too many calls", f"wait {wait_s} s", Retry_After=str(wait_s)
     )
@@ -192,13 +194,13 @@ async def _buffer_body(receive: Receive) -> Receive:
     """
     body, is_incomplete = bytearray(), True
     try:
-        async with asyncio.timeout(BODY_S):
+        async with asyncio.timeout(BODY_TIMEOUT_S):
             while is_incomplete:
                 message = await receive()
                 body += message.get("body", b"")
-                if len(body) > MAX_BODY:
-                    why = f"the body is longer than {MAX_BODY} bytes"
-                    raise ApiError(413, "body", why, "shorten it")
+                if len(body) > MAX_BODY_BYTES:
+                    error_text = f"the body is longer than {MAX_BODY_BYTES} bytes"
+                    raise ApiError(413, "body", error_text, "shorten it")
                 is_incomplete = message.get("more_body", False)
     except TimeoutError:
         raise ApiError(408, "body", "the body did not arrive", "send it at once") from None
@@ -222,12 +224,14 @@ class RequireScope:
     def __call__(self, request: Request) -> None:
         """Raise ApiError if the scope is missing or the query is invalid."""
         if self.scope not in request.state.scopes:
-            raise _missing_scope(self.scope)
+            raise _scope_error(self.scope)
         allowed_parameters = {
-            param.alias for param in request.scope["route"].dependant.query_params
+            parameter.alias for parameter in request.scope["route"].dependant.query_params
         }
-        names = [name for name, _ in request.query_params.multi_items()]
-        if not allowed_parameters.issuperset(names) or len(names) != len({*names}):
+        parameter_names = [name for name, _ in request.query_params.multi_items()]
+        if not allowed_parameters.issuperset(parameter_names) or len(parameter_names) != len(
+            {*parameter_names}
+        ):
             raise ApiError(
                 422,
                 "parameter",
@@ -250,15 +254,15 @@ def problem_response(error: TrimtabError) -> Response:
             status, code = 409, error.code or "refused"
         case Retryable():
             status, code = 503, error.code or "retry"
-            headers = {"Retry-After": str(RETRY_S)}
+            headers = {"Retry-After": str(RETRY_AFTER_S)}
         case OperatorNeeded():
             status, code = 503, error.code or "operator"
         case _:
             status, code = 500, error.code or "internal"
-    return _problem(status, code, error.message, error.remedy, headers)
+    return _problem_response(status, code, error.message, error.remedy, headers)
 
 
-def _problem(
+def _problem_response(
     status: int, code: str, detail: str, remedy: str = "", headers: dict[str, str] | None = None
 ) -> Response:
     title = HTTPStatus(status).phrase
@@ -270,34 +274,43 @@ def _problem(
 def refusal_response(refusal: Response) -> Response:
     """Return a refusal of the dashboard, whose text begins with its status, as problem+json."""
     status = HTTPStatus(refusal.status_code)
-    text = bytes(refusal.body).decode().partition(": ")[2].strip()
-    return _problem(status, status.name.lower(), text)
+    detail = bytes(refusal.body).decode().partition(": ")[2].strip()
+    return _problem_response(status, status.name.lower(), detail)
 
 
 async def invalid_response(_: Request, error: Any) -> Response:
     """Return the first invalid parameter, without its value, as problem+json."""
-    problem = error.errors()[0]
-    where = ".".join(str(part) for part in problem["loc"])
-    return _problem(
-        422, "parameter", printable_text(f"{where}: {problem['msg']}"), "see docs/api.md"
+    first_error = error.errors()[0]
+    parameter_path = ".".join(str(location_part) for location_part in first_error["loc"])
+    return _problem_response(
+        422,
+        "parameter",
+        printable_text(f"{parameter_path}: {first_error['msg']}"),
+        "see docs/api.md",
     )
 
 
 async def status_response(_: Request, error: Any) -> Response:
     """Return an error of the router, such as an unknown path or method, as problem+json."""
     status = HTTPStatus(error.status_code)
-    remedy = f"GET {PREFIX}{SPECIFICATION} lists the calls" if status.value in (404, 405) else ""
-    return _problem(status, status.name.lower(), status.phrase, remedy, dict(error.headers or {}))
+    remedy = (
+        f"GET {API_PREFIX}{SPECIFICATION_PATH} lists the calls"
+        if status.value in (404, 405)
+        else ""
+    )
+    return _problem_response(
+        status, status.name.lower(), status.phrase, remedy, dict(error.headers or {})
+    )
 
 
 async def failure_response(_: Request, error: Exception) -> Response:
     """Return a TrimtabError as problem+json, and any other error without its text."""
     if isinstance(error, TrimtabError):
         return problem_response(error)
-    return _problem(500, "internal", f"internal error: {type(error).__name__}")
+    return _problem_response(500, "internal", f"internal error: {type(error).__name__}")
 
 
-HANDLERS: dict[Any, Any] = {
+EXCEPTION_HANDLERS: dict[Any, Any] = {
     RequestValidationError: invalid_response,
     HTTPException: status_response,
     TrimtabError: failure_response,

@@ -24,11 +24,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from agent import artifacts
 from agent.errors import TrimtabError
 from agent.web.api.gate import (
-    HANDLERS,
-    PREFIX,
-    PROBES,
+    API_PREFIX,
+    EXCEPTION_HANDLERS,
+    PROBE_PATHS,
     PROBLEM_JSON,
-    SPECIFICATION,
+    SPECIFICATION_PATH,
     ApiError,
     Gate,
     RequireScope,
@@ -68,7 +68,7 @@ class ControlRequest(PreviewRequest):
     lifetime_s: int = Field(default=300, ge=1, le=900)
 
 
-def answer(
+def document_response(
     request: Request,
     document: Any,
     age_s: float | None = None,
@@ -76,12 +76,12 @@ def answer(
 ) -> Response:
     """Return a document with its entity tag; 304 if the client has it."""
     body = json.dumps(document, separators=(",", ":")).encode()
-    tag = f'W/"{hashlib.sha256(body).hexdigest()[:32]}"'
-    headers = {"ETag": tag, "Cache-Control": "private, no-cache", **(extra_headers or {})}
+    etag = f'W/"{hashlib.sha256(body).hexdigest()[:32]}"'
+    headers = {"ETag": etag, "Cache-Control": "private, no-cache", **(extra_headers or {})}
     if age_s is not None:
         headers["Age"] = str(int(age_s))
-    client_tags = request.headers.get("If-None-Match", "")
-    if client_tags == "*" or tag.removeprefix("W/") in re.findall(r'"[^"]*"', client_tags):
+    client_etags = request.headers.get("If-None-Match", "")
+    if client_etags == "*" or etag.removeprefix("W/") in re.findall(r'"[^"]*"', client_etags):
         return Response(None, 304, headers)
     return Response(body, 200, headers, "application/json")
 
@@ -89,18 +89,18 @@ def answer(
 @functools.cache
 def specification(prefix: str = "") -> bytes:
     """Return the OpenAPI document of the API below a prefix."""
-    text = (artifacts.WEB_FOLDER / "api" / "openapi.json").read_bytes()
+    document_json = (artifacts.WEB_FOLDER / "api" / "openapi.json").read_bytes()
     if not prefix:
-        return text
-    document = json.loads(text)
-    document["servers"] = [{"url": prefix + PREFIX}]
-    for path in PROBES:
+        return document_json
+    document = json.loads(document_json)
+    document["servers"] = [{"url": prefix + API_PREFIX}]
+    for path in PROBE_PATHS:
         document["paths"][path]["get"]["servers"] = [{"url": prefix}]
     return json.dumps(document).encode()
 
 
 def _route_options(
-    schema: str, needed: TokenScope, *, paged: bool = False, post_status: int = 0
+    schema: str, scope: TokenScope, *, paged: bool = False, post_status: int = 0
 ) -> dict[str, Any]:
     """Return the keyword arguments of a route that answers with a document; `post_status` is the status
     of an answer to POST.
@@ -109,26 +109,29 @@ def _route_options(
     if paged:
         headers["Link"] = {"schema": {"type": "string"}, "description": 'rel="next": older steps.'}
     content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
-    refusals = {
-        "dependencies": [Security(HTTPBearer(auto_error=False)), Security(RequireScope(needed))],
-        "description": f"Scope `{needed}`.",
+    common_options = {
+        "dependencies": [Security(HTTPBearer(auto_error=False)), Security(RequireScope(scope))],
+        "description": f"Scope `{scope}`.",
     }
     if post_status:
-        responses = {post_status: {"description": "The document.", "content": content}, **PROBLEMS}
-        return {**refusals, "status_code": post_status, "responses": responses}
+        responses = {
+            post_status: {"description": "The document.", "content": content},
+            **PROBLEM_RESPONSES,
+        }
+        return {**common_options, "status_code": post_status, "responses": responses}
     return {
-        **refusals,
+        **common_options,
         "responses": {
             200: {"description": "The document.", "headers": headers, "content": content},
             304: {"description": "Not modified: the ETag is that of If-None-Match."},
-            **PROBLEMS,
+            **PROBLEM_RESPONSES,
         },
     }
 
 
-PROBLEM = {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/ApiProblem"}}}
-PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"description": description, "content": PROBLEM}
+PROBLEM_CONTENT = {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/ApiProblem"}}}
+PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {"description": description, "content": PROBLEM_CONTENT}
     for status, description in (
         (400, "The address holds a token, or the request is not HTTP."),
         (401, "No valid token."),
@@ -162,47 +165,58 @@ def build_api(cache: DocumentCache, tokens: TokenFile, prefix: str = "") -> Gate
         title="trimtab",
         version="1",
         summary="The JSON documents of the trimtab commands.",
-        servers=[{"url": PREFIX}],
+        servers=[{"url": API_PREFIX}],
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
         redirect_slashes=False,
-        exception_handlers=HANDLERS,
+        exception_handlers=EXCEPTION_HANDLERS,
     )
-    _add_live(app, cache)
-    _add_stored(app, cache)
-    _add_controls(app, cache)
+    _add_live_routes(app, cache)
+    _add_stored_routes(app, cache)
+    _add_control_routes(app, cache)
 
-    @app.get(SPECIFICATION, include_in_schema=False)
+    @app.get(SPECIFICATION_PATH, include_in_schema=False)
     async def openapi(_: Request) -> Response:
         return Response(specification(prefix), 200, {}, "application/json")
 
     return Gate(app, tokens)
 
 
-def _add_live(app: FastAPI, cache: DocumentCache) -> None:
+def _add_live_routes(app: FastAPI, cache: DocumentCache) -> None:
     """Add the routes of documents that are read from the chain."""
 
-    async def live(request: Request, name: str, key: str | None = None) -> Response:
-        documents = await cache.fresh(LIVE)
-        if name not in documents:
-            table = "[lp]" if name == "lp" else "[futures]"
-            raise ApiError(404, "not_configured", f"no {name}: no {table}", f"add {table}")
-        if "raised" in (document := documents[name]):
+    async def live_response(
+        request: Request, document_name: str, key: str | None = None
+    ) -> Response:
+        documents = await cache.read_fresh(LIVE)
+        if document_name not in documents:
+            config_table = "[lp]" if document_name == "lp" else "[futures]"
+            raise ApiError(
+                404,
+                "not_configured",
+                f"no {document_name}: no {config_table}",
+                f"add {config_table}",
+            )
+        if "raised" in (document := documents[document_name]):
             raise document["raised"].with_traceback(None)
-        age_s = time.monotonic() - cache.read_at[LIVE]
-        return answer(request, {key: document[key]} if key else document, age_s)
+        age_s = time.monotonic() - cache.read_at_s[LIVE]
+        return document_response(request, {key: document[key]} if key else document, age_s)
 
-    def add_live(name: str, schema: str, title: str, source: str, key: str | None = None) -> None:
-        async def read(request: Request) -> Response:
-            return await live(request, source, key)
+    def add_live_route(
+        name: str, schema: str, title: str, document_name: str, key: str | None = None
+    ) -> None:
+        async def read_live(request: Request) -> Response:
+            return await live_response(request, document_name, key)
 
         options = _route_options(schema, TokenScope.READ)
-        app.add_api_route(f"/{name}", read, summary=title, operation_id=name, **options)
+        app.add_api_route(f"/{name}", read_live, summary=title, operation_id=name, **options)
 
     for name, (schema, title) in LIVE_DOCUMENTS.items():
-        add_live(name, schema, title, name)
-    add_live("endpoints", "EndpointsDocument", "Health of the endpoints", "status", "endpoints")
+        add_live_route(name, schema, title, name)
+    add_live_route(
+        "endpoints", "EndpointsDocument", "Health of the endpoints", "status", "endpoints"
+    )
 
     @app.get(
         "/plan",
@@ -211,11 +225,13 @@ def _add_live(app: FastAPI, cache: DocumentCache) -> None:
         **_route_options("LivePlanDocument", TokenScope.PLAN),
     )
     async def plan(request: Request) -> Response:
-        documents = await cache.fresh(PLAN)
-        return answer(request, documents["plan"], time.monotonic() - cache.read_at[PLAN])
+        documents = await cache.read_fresh(PLAN)
+        return document_response(
+            request, documents["plan"], time.monotonic() - cache.read_at_s[PLAN]
+        )
 
 
-def _add_stored(app: FastAPI, cache: DocumentCache) -> None:
+def _add_stored_routes(app: FastAPI, cache: DocumentCache) -> None:
     """Add the routes of documents that are read from the store alone."""
 
     @app.get(
@@ -229,12 +245,12 @@ def _add_stored(app: FastAPI, cache: DocumentCache) -> None:
         limit: Annotated[int, Query(ge=1, le=MAX_STEPS)] = 20,
         before: Annotated[str | None, Query(pattern=STEP_ID)] = None,
     ) -> Response:
-        document = await cache.stored("records.step_history.history", limit, before)
+        document = await cache.read_stored("records.step_history.history", limit, before)
         steps, link_header = document["steps"], {}
         if len(steps) == limit:
-            next_url = f"{PREFIX}/history?limit={limit}&before={steps[-1]['step']}"
+            next_url = f"{API_PREFIX}/history?limit={limit}&before={steps[-1]['step']}"
             link_header = {"Link": f'<{next_url}>; rel="next"'}
-        return answer(request, document, extra_headers=link_header)
+        return document_response(request, document, extra_headers=link_header)
 
     @app.get(
         "/explain",
@@ -243,7 +259,7 @@ def _add_stored(app: FastAPI, cache: DocumentCache) -> None:
         **_route_options("ExplanationDocument", TokenScope.READ),
     )
     async def explain(request: Request) -> Response:
-        return answer(request, await cache.stored("records.step_history.explain"))
+        return document_response(request, await cache.read_stored("records.step_history.explain"))
 
     @app.get(
         "/explain/{step}",
@@ -254,7 +270,9 @@ def _add_stored(app: FastAPI, cache: DocumentCache) -> None:
     async def explain_step(
         request: Request, step: Annotated[str, Path(pattern=STEP_ID)]
     ) -> Response:
-        return answer(request, await cache.stored("records.step_history.explain", step))
+        return document_response(
+            request, await cache.read_stored("records.step_history.explain", step)
+        )
 
     @app.get(
         "/pnl",
@@ -268,7 +286,9 @@ def _add_stored(app: FastAPI, cache: DocumentCache) -> None:
         benchmark: Annotated[str | None, Query(max_length=64)] = None,
         last: Annotated[int, Query(ge=1, le=400)] = 12,
     ) -> Response:
-        return answer(request, await cache.stored("records.ledger.pnl", period, benchmark, last))
+        return document_response(
+            request, await cache.read_stored("records.ledger.pnl", period, benchmark, last)
+        )
 
     @app.get(
         "/settings",
@@ -277,19 +297,21 @@ def _add_stored(app: FastAPI, cache: DocumentCache) -> None:
         **_route_options("SettingsDocument", TokenScope.READ),
     )
     async def settings(request: Request) -> Response:
-        return answer(request, await cache.stored("settings.shown.settings_document"))
+        return document_response(
+            request, await cache.read_stored("settings.shown.settings_document")
+        )
 
 
-async def load_controls(cache: DocumentCache, tokens: TokenFile) -> None:
+async def warm_up_controls(cache: DocumentCache, tokens: TokenFile) -> None:
     """Start the process that queues controls if any token may queue them, so that a pause does not
     wait for its start.
     """
     with suppress(TrimtabError):
-        if any(token.may(TokenScope.CONTROL, int(time.time())) for token in tokens.tokens()):
+        if any(token.permits(TokenScope.CONTROL, int(time.time())) for token in tokens.tokens()):
             await cache.call("controls", "controls.queue.warm_up")
 
 
-def _add_controls(app: FastAPI, cache: DocumentCache) -> None:
+def _add_control_routes(app: FastAPI, cache: DocumentCache) -> None:
     """Add the routes of controls, which are queued for the run and never carried out here."""
 
     @app.get(
@@ -302,7 +324,7 @@ def _add_controls(app: FastAPI, cache: DocumentCache) -> None:
         request: Request, limit: Annotated[int, Query(ge=1, le=MAX_STEPS)] = 100
     ) -> Response:
         document = await cache.call("controls", "controls.queue.list_controls", limit)
-        return answer(request, document)
+        return document_response(request, document)
 
     @app.get(
         "/controls/{control}",
@@ -314,7 +336,7 @@ def _add_controls(app: FastAPI, cache: DocumentCache) -> None:
         request: Request, control: Annotated[str, Path(pattern=CONTROL_ID)]
     ) -> Response:
         document = await cache.call("controls", "controls.queue.find_control", control)
-        return answer(request, document)
+        return document_response(request, document)
 
     @app.post(
         "/controls/preview",
@@ -323,9 +345,11 @@ def _add_controls(app: FastAPI, cache: DocumentCache) -> None:
         **_route_options("ShownPlanDocument", TokenScope.CONTROL, post_status=200),
     )
     async def preview(body: PreviewRequest) -> Response:
-        pairs = [(argument.name, argument.value) for argument in body.arguments]
-        function = "controls.shown_plans.preview_control"
-        return _uncached(200, await cache.call("live", function, body.kind, pairs))
+        arguments = [(argument.name, argument.value) for argument in body.arguments]
+        function_path = "controls.shown_plans.preview_control"
+        return _uncached_response(
+            200, await cache.call("live", function_path, body.kind, arguments)
+        )
 
     @app.post(
         "/controls",
@@ -338,7 +362,7 @@ def _add_controls(app: FastAPI, cache: DocumentCache) -> None:
         body: ControlRequest,
         key: Annotated[str, Header(alias="Idempotency-Key", pattern=r"^[A-Za-z0-9_.:-]{1,64}$")],
     ) -> Response:
-        arguments = {
+        control_request = {
             "kind": body.kind,
             "arguments": [
                 (control_argument.name, control_argument.value)
@@ -350,12 +374,14 @@ def _add_controls(app: FastAPI, cache: DocumentCache) -> None:
             "origin": "api",
             "key": f"{request.state.token_id}:{key}",
         }
-        document = await cache.call("controls", "controls.queue.submit_request", arguments)
-        location_header = {"Location": f"{PREFIX}/controls/{document['id']}"}
-        return _uncached(202, document, location_header)
+        document = await cache.call("controls", "controls.queue.submit_request", control_request)
+        location_header = {"Location": f"{API_PREFIX}/controls/{document['id']}"}
+        return _uncached_response(202, document, location_header)
 
 
-def _uncached(status: int, document: Any, headers: Mapping[str, str] | None = None) -> Response:
+def _uncached_response(
+    status: int, document: Any, headers: Mapping[str, str] | None = None
+) -> Response:
     """Return an answer with a document that no cache may store."""
     no_store_headers = {"Cache-Control": "no-store", **(headers or {})}
     return Response(json.dumps(document).encode(), status, no_store_headers, "application/json")

@@ -27,17 +27,17 @@ from filelock import Timeout as LockTimeout
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Retryable
 from agent.files import replace_file
 
-SUFFIX = ".tokens"
+FILE_SUFFIX = ".tokens"
 """Ending of the file's name, after that of the store."""
-TOKEN = re.compile(r"trimtab_([0-9a-f]{16})_[A-Za-z0-9_-]{43}")
-TOKEN_IN_URL = re.compile(r"trimtab_[0-9a-f]{16}_")
-NAME = re.compile(r"[A-Za-z0-9._-]{1,32}")
+TOKEN_PATTERN = re.compile(r"trimtab_([0-9a-f]{16})_[A-Za-z0-9_-]{43}")
+TOKEN_IN_URL_PATTERN = re.compile(r"trimtab_[0-9a-f]{16}_")
+NAME_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,32}")
 DAY_S = 86_400
 MAX_LIFETIME_S = 366 * DAY_S
 MAX_TOKENS = 1_000
 """Entries in the file, ended ones included; the oldest ended ones are dropped first."""
 LOCK_TIMEOUT_S = 10.0
-NO_TOKEN = b"\0" * 32
+UNKNOWN_TOKEN_DIGEST = b"\0" * 32
 """Hash to compare with if the id is unknown, so that this takes as long as a wrong secret."""
 
 
@@ -67,7 +67,7 @@ class ApiToken:
             return "revoked"
         return "active" if now_s < self.expires_s else "expired"
 
-    def may(self, scope: TokenScope, now_s: int) -> bool:
+    def permits(self, scope: TokenScope, now_s: int) -> bool:
         """Return whether the token is active and has this scope."""
         return scope in self.scopes and self.state(now_s) == "active"
 
@@ -77,8 +77,8 @@ class ApiToken:
             "id": self.id,
             "name": self.name,
             "scopes": [scope.value for scope in self.scopes],
-            "created": _utc(self.created_s),
-            "expires": _utc(self.expires_s),
+            "created": _utc_text(self.created_s),
+            "expires": _utc_text(self.expires_s),
             "state": self.state(now_s),
         }
 
@@ -86,9 +86,9 @@ class ApiToken:
 class TokenFile:
     """The tokens of one store. Reads again when the file has changed."""
 
-    def __init__(self, store: Path) -> None:
-        self.path = store.with_name(store.name + SUFFIX)
-        self._stamp: tuple[int, ...] | None = None
+    def __init__(self, store_path: Path) -> None:
+        self.path = store_path.with_name(store_path.name + FILE_SUFFIX)
+        self._file_stamp: tuple[int, ...] | None = None
         self._tokens: tuple[ApiToken, ...] = ()
 
     def tokens(self) -> tuple[ApiToken, ...]:
@@ -109,9 +109,9 @@ class TokenFile:
                     f"run: chmod 600 {shlex.quote(str(self.path))}",
                     code=ErrorCode.FILE,
                 )
-            stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
-            if stamp != self._stamp:
-                self._tokens, self._stamp = _parse(file.read(), self.path), stamp
+            file_stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+            if file_stamp != self._file_stamp:
+                self._tokens, self._file_stamp = _parse(file.read(), self.path), file_stamp
         return self._tokens
 
     def add(
@@ -120,7 +120,7 @@ class TokenFile:
         """Add a token; return its entry and its text, which is not stored. Raises ConfigError for a
         name in use, an unknown scope and values out of range.
         """
-        if not NAME.fullmatch(name):
+        if not NAME_PATTERN.fullmatch(name):
             raise ConfigError(
                 f"NAME: {name!r} is not a name", "use up to 32 letters, digits, dots and dashes"
             )
@@ -147,12 +147,14 @@ class TokenFile:
                     code=ErrorCode.EXISTS,
                 )
             token_id = secrets.token_hex(8)
-            text = f"trimtab_{token_id}_{secrets.token_urlsafe(32)}"
+            token_text = f"trimtab_{token_id}_{secrets.token_urlsafe(32)}"
             ordered_scopes = tuple(scope for scope in TokenScope if scope.value in scopes)
             expires_s = now_s + lifetime_s
-            token = ApiToken(token_id, name, ordered_scopes, _digest(text).hex(), now_s, expires_s)
+            token = ApiToken(
+                token_id, name, ordered_scopes, _digest(token_text).hex(), now_s, expires_s
+            )
             self._write(_without_oldest_ended((*tokens, token), now_s))
-        return token, text
+        return token, token_text
 
     def revoke(self, name: str, now_s: int) -> ApiToken:
         """Revoke the active token of this name at once. Raises ConfigError if there is none."""
@@ -173,14 +175,16 @@ class TokenFile:
             )
         return revoked
 
-    def find(self, text: str) -> ApiToken | None:
+    def find(self, token_text: str) -> ApiToken | None:
         """Return the entry of a token's text, even if expired or revoked; None if there is none.
         The comparison takes equally long for every wrong text.
         """
-        match = TOKEN.fullmatch(text)
+        match = TOKEN_PATTERN.fullmatch(token_text)
         api_token = next((token for token in self.tokens() if match and token.id == match[1]), None)
-        expected_digest = NO_TOKEN if api_token is None else bytes.fromhex(api_token.sha256)
-        return api_token if hmac.compare_digest(_digest(text), expected_digest) else None
+        expected_digest = (
+            UNKNOWN_TOKEN_DIGEST if api_token is None else bytes.fromhex(api_token.sha256)
+        )
+        return api_token if hmac.compare_digest(_digest(token_text), expected_digest) else None
 
     @contextmanager
     def _locked(self) -> Iterator[tuple[ApiToken, ...]]:
@@ -194,9 +198,11 @@ class TokenFile:
             raise Retryable("tokens: another command changes them", "try again") from None
 
     def _write(self, tokens: tuple[ApiToken, ...]) -> None:
-        text = json.dumps({"version": 1, "tokens": [asdict(token) for token in tokens]}, indent=1)
+        file_text = json.dumps(
+            {"version": 1, "tokens": [asdict(token) for token in tokens]}, indent=1
+        )
         try:
-            replace_file(self.path, text.encode() + b"\n")
+            replace_file(self.path, file_text.encode() + b"\n")
         except OSError as error:
             raise ConfigError(
                 f"tokens: cannot write {self.path}: {error.strerror}", code=ErrorCode.FILE
@@ -213,7 +219,7 @@ def _parse(content: bytes, path: Path) -> tuple[ApiToken, ...]:
             ApiToken(**{**row, "scopes": tuple(TokenScope(scope) for scope in row["scopes"])})
             for row in rows
         )
-        if any(len(bytes.fromhex(token.sha256)) != len(NO_TOKEN) for token in tokens):
+        if any(len(bytes.fromhex(token.sha256)) != len(UNKNOWN_TOKEN_DIGEST) for token in tokens):
             raise ValueError("sha256")
     except (ValueError, KeyError, TypeError, AttributeError):
         raise OperatorNeeded(
@@ -229,15 +235,15 @@ def _without_oldest_ended(tokens: tuple[ApiToken, ...], now_s: int) -> tuple[Api
     excess = len(tokens) - MAX_TOKENS
     if excess <= 0:
         return tokens
-    dropped = [token for token in tokens if token.state(now_s) != "active"][:excess]
-    if len(dropped) < excess:
+    dropped_tokens = [token for token in tokens if token.state(now_s) != "active"][:excess]
+    if len(dropped_tokens) < excess:
         raise ConfigError(f"NAME: {MAX_TOKENS} tokens are active", "revoke some first")
-    return tuple(api_token for api_token in tokens if api_token not in dropped)
+    return tuple(api_token for api_token in tokens if api_token not in dropped_tokens)
 
 
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+def _digest(token_text: str) -> bytes:
+    return hashlib.sha256(token_text.encode("utf-8", "surrogatepass")).digest()
 
 
-def _utc(seconds: int) -> str:
+def _utc_text(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")

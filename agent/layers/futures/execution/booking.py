@@ -68,7 +68,7 @@ def _order_cost(
     """Return the cost of an order and the notional that counts against its budget, in quote base
     units.
     """
-    if order.kind.rests and not receipt.fills:
+    if order.kind.can_rest and not receipt.fills:
         return Fraction(0), Fraction(0)
     market, size_raw = grant.account.market(order.market), order.size_raw
     quote_raw, fee_raw = (
@@ -90,7 +90,9 @@ def _collateral_cost(
     its budget, in quote base units.
     """
     expected_raw, collateral_unit = moved_raw(grant.action), grant.account.settlement_raw
-    missing_raw = expected_raw - receipt.net(snapshot.owner).get(collateral_token(policy), 0)
+    missing_raw = expected_raw - receipt.net_transfers(snapshot.owner).get(
+        collateral_token(policy), 0
+    )
     return Fraction(max(0, missing_raw) * collateral_unit), Fraction(
         max(0, -expected_raw) * collateral_unit
     )
@@ -101,7 +103,7 @@ def order_fill(order: PerpOrder, receipt: Receipt, *, may_be_partial: bool) -> P
     no event has its market and size (with `may_be_partial`, a part of its size).
     """
     fills = [fill for fill in receipt.fills if fill.market == order.market]
-    if order.kind.rests and fills:
+    if order.kind.can_rest and fills:
         fills = [_summed_fill(fills)]
     fills = [
         fill

@@ -1,5 +1,5 @@
-"""What a cycle has done with futures, and what it leaves out after a refusal: a deposit, an order or
-a hedge that was refused just before sending, while other markets and spot continue.
+"""What a cycle has done with futures, and what it leaves out after a refusal: a deposit, an order
+or a hedge that was refused just before sending, while other markets and spot continue.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from agent.policy import failures
 MAX_ORDERS = 12
 """Maximum futures actions of a cycle, each with a plan of its own."""
 DIVISOR_STEP, MAX_DIVISOR = 4, 64
-"""Each refused simulation multiplies the divisor of an order by DIVISOR_STEP, up to MAX_DIVISOR in a
-cycle.
+"""Each refused simulation multiplies the divisor of an order by DIVISOR_STEP, up to MAX_DIVISOR in
+a cycle.
 """
 FUTURES_SIGNER_RULES = frozenset(
     f"signer.{rule}"
@@ -102,7 +102,8 @@ def concerns_futures(refusal: Refused) -> bool:
 def skip_refused_action(cycle: Cycle, outcome: StepOutcome, refusal: Refused) -> StepResult | None:
     """For the rest of the cycle, skip a deposit, order or hedge that simulation, token or signer
     refused, after smaller parts of an order; other markets and spot continue. If the agent's key
-    may not trade, skip all futures. Return None for any other refusal, and for the owner's requests.
+    may not trade, skip all futures. Return None for any other refusal, and for the owner's
+    requests.
     """
     futures_cycle = cycle.layer(FuturesCycle)
     plan, decision = outcome.plan, outcome.decision
@@ -127,11 +128,11 @@ def skip_refused_action(cycle: Cycle, outcome: StepOutcome, refusal: Refused) ->
     ):
         return None
     if (divisor := _next_divisor(futures_cycle, outcome, refusal)) > 1:
-        is_first = failure_key not in divisors
+        is_first_divisor = failure_key not in divisors
         futures_cycle = replace(
             futures_cycle, order_parts=tuple((divisors | {failure_key: divisor}).items())
         )
-        if is_first and not futures.is_reducing:
+        if is_first_divisor and not futures.is_reducing:
             # a part of an opening may not be worth its cost
             return _refuse_order(cycle, futures_cycle, outcome, refusal)
         refused_outcome = replace(outcome, kind=OutcomeKind.REFUSED, reason=str(refusal))

@@ -17,22 +17,26 @@ from agent.model import Cycle
 
 
 def end_resting_orders(ports: StepPorts, cycle: Cycle, outcome: StepOutcome) -> StepResult | None:
-    """Cancel the resting orders that this evaluation ends; None if there are none. Each is tried once
-    in a cycle: a cancel that fails delays nothing else.
+    """Cancel the resting orders that this evaluation ends; None if there are none. Each is tried
+    once in a cycle: a cancel that fails delays nothing else.
     """
     if outcome.step_input.config(FuturesConfig).policy is None:
         return None
     futures_cycle = cycle.layer(FuturesCycle)
     open_intents = ports.store.journal.open_intents()
-    resting = {str(intent.tx_hash): intent.note for intent in open_intents if intent.rests}
+    note_by_cloid = {
+        str(intent.tx_hash): intent.note for intent in open_intents if intent.is_resting
+    }
     earlier_notes = dict(futures_cycle.ended_orders)
-    reasons = end_reasons(outcome, resting.keys() - earlier_notes.keys())
+    reasons = end_reasons(outcome, note_by_cloid.keys() - earlier_notes.keys())
     if not reasons:
         return None
-    notes = {cloid: f"order ended ({resting[cloid]}): {why}" for cloid, why in reasons.items()}
-    reason = "; ".join(notes.values())
+    end_notes = {
+        cloid: f"order ended ({note_by_cloid[cloid]}): {why}" for cloid, why in reasons.items()
+    }
+    reason = "; ".join(end_notes.values())
     cycle = cycle.with_layer(
-        replace(futures_cycle, ended_orders=tuple((earlier_notes | notes).items()))
+        replace(futures_cycle, ended_orders=tuple((earlier_notes | end_notes).items()))
     )
     ports.store.cycles.write(cycle)
     ended_outcome = replace(outcome, kind=OutcomeKind.HOLD, plan=None, reason=reason)
@@ -53,8 +57,8 @@ def end_reasons(outcome: StepOutcome, cloids: Collection[str]) -> dict[str, str]
     elif outcome.decided.exit_token:
         why = "an exit is due"
     elif futures is not None and futures.orders and futures.is_reducing:
-        drifts = {trigger.value for trigger in DRIFT_REASONS}
-        why = "" if futures.trigger in drifts else "positions are reduced"
+        drift_triggers = {trigger.value for trigger in DRIFT_REASONS}
+        why = "" if futures.trigger in drift_triggers else "positions are reduced"
     if why:
         return dict.fromkeys(cloids, why)
     step = outcome.step_input

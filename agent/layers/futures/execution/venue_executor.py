@@ -78,8 +78,11 @@ class VenueExecutor:
 
     def cancel_resting(self, reasons: Mapping[str, str], step_id: str = "") -> list[Intent]:
         """See ports.Executor. Needs no snapshot: the market and the order are in the journal."""
-        resting, resolved = [intent for intent in self._open_orders() if intent.rests], []
-        for intent in resting:
+        resting_orders, resolved_orders = (
+            [intent for intent in self._open_orders() if intent.is_resting],
+            [],
+        )
+        for intent in resting_orders:
             why = reasons.get(str(intent.tx_hash))
             if why is None or intent.tx_hash in self._cloids_being_cancelled():
                 continue
@@ -87,8 +90,8 @@ class VenueExecutor:
                 self._cancel(intent, why, step_id or intent.step_id)
             except (Refused, Retryable) as error:
                 self._submitter.on_event(SubmissionEvent("fate-unknown", intent, error.message))
-            resolved.append(self._resolve(intent, ""))
-        return resolved
+            resolved_orders.append(self._resolve(intent, ""))
+        return resolved_orders
 
     def resync_nonce(self) -> int:
         """Adopt the chain's current nonce as the chain's executor does."""
@@ -97,7 +100,7 @@ class VenueExecutor:
     def may_send(self, *, for_revoking: bool = False) -> bool:
         """True if the chain's executor is ready and no order is open but those that rest."""
         is_chain_ready = self._chain_executor.may_send(for_revoking=for_revoking)
-        return is_chain_ready and all(intent.rests for intent in self._open_orders())
+        return is_chain_ready and all(intent.is_resting for intent in self._open_orders())
 
     def run(
         self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str
@@ -128,7 +131,7 @@ class VenueExecutor:
                 "the next step plans it again",
                 error_type=UnsendableTransaction,
             )
-        if resolved.state in (IntentState.FINAL, IntentState.REVERTED) or resolved.rests:
+        if resolved.state in (IntentState.FINAL, IntentState.REVERTED) or resolved.is_resting:
             return resolved
         raise Retryable(
             f"{note}: the venue does not know the order {intent.tx_hash} yet",
@@ -167,7 +170,7 @@ class VenueExecutor:
         self._await_outcome(*self._post(intent, grant, while_paused=True))
 
     def _cancel_reasons(self, why: str) -> dict[str, str]:
-        return {str(intent.tx_hash): why for intent in self._open_orders() if intent.rests}
+        return {str(intent.tx_hash): why for intent in self._open_orders() if intent.is_resting}
 
     def _cloids_being_cancelled(self) -> set[str]:
         """Return the client order ids of the orders whose cancel may still arrive."""
@@ -219,7 +222,7 @@ class VenueExecutor:
             if attempt:
                 submitter.clock.sleep(submitter.settings.poll_s)
             intent = self._resolve(intent, refusal)
-            if intent.rests or intent.state not in (IntentState.BROADCAST, IntentState.MINED):
+            if intent.is_resting or intent.state not in (IntentState.BROADCAST, IntentState.MINED):
                 break
         return intent
 
@@ -233,8 +236,8 @@ class VenueExecutor:
         submitter = self._submitter
         if intent.state is IntentState.PLANNED:
             return submitter.drop(intent, "the process ended before signing")
-        if intent.state is IntentState.MINED and not intent.rests:
-            return submitter.close(intent)
+        if intent.state is IntentState.MINED and not intent.is_resting:
+            return submitter.settle_nonce(intent)
         try:
             receipt = self._venue.outcome(intent)
             if receipt is None and intent.state is IntentState.SIGNED:
@@ -252,7 +255,7 @@ class VenueExecutor:
         receipt = replace(receipt, block_number=head.number, block_hash=head.hash)
         note = refusal or _fills_note(intent, receipt)
         intent = submitter.move(intent, IntentState.MINED, note, receipt=receipt)
-        return intent if intent.rests else submitter.close(intent)
+        return intent if intent.is_resting else submitter.settle_nonce(intent)
 
     def _open_orders(self) -> Sequence[Intent]:
         return [
@@ -267,11 +270,11 @@ class VenueExecutor:
         """
         new_action, unresolved = granted_action(grant), []
         for intent, action in self._open_actions():
-            if not intent.rests and not isinstance(action, OrderCancel):
+            if not intent.is_resting and not isinstance(action, OrderCancel):
                 unresolved.append(intent)
             elif not isinstance(new_action, PerpOrder) or isinstance(action, OrderCancel):
                 continue
-            elif new_action.kind.rests and _may_open_in(action, new_action.market):
+            elif new_action.kind.can_rest and _may_open_in(action, new_action.market):
                 raise guard_refusal(
                     "simulation",
                     "an order rests",
@@ -295,7 +298,7 @@ def _may_open_in(action: FuturesAction | None, market: str) -> bool:
 
 def _is_limit_order(grant: Grant) -> bool:
     action = granted_action(grant)
-    return isinstance(action, PerpOrder) and action.kind.rests
+    return isinstance(action, PerpOrder) and action.kind.can_rest
 
 
 def _is_newer(receipt: Receipt, earlier: Receipt | None) -> bool:
@@ -311,7 +314,7 @@ def _fills_note(intent: Intent, receipt: Receipt) -> str:
     """Return the note on the transition by this receipt."""
     if receipt.is_open:
         return f"rests at the venue, {len(receipt.fills)} fills so far"
-    if intent.rests:
+    if intent.is_resting:
         return f"ended at the venue with {len(receipt.fills)} fills"
     return "" if receipt.status else "nothing was filled"
 

@@ -20,7 +20,7 @@ from agent.layers.futures.planning.plans import (
 )
 from agent.layers.futures.policy.exposure import quote_per_numeraire
 from agent.layers.futures.policy.hedge_closing import closed_lately, hedges_after
-from agent.layers.futures.policy.hedges import choose, compare_text, margin_share, short_costs
+from agent.layers.futures.policy.hedges import compare_text, margin_share, short_costs, with_choice
 from agent.layers.futures.policy.needs import (
     ORDER_GAS,
     back_off_reason,
@@ -106,7 +106,10 @@ def hedge_instead(
         and asset_drift.token not in (numeraire, policy.collateral, *hedged_tokens)
         and market_of(step.snapshot, asset_drift.token) is not None
     ]
-    for excess, drift in sorted(sold_excesses, key=lambda item: (-item[0], item[1].token)):
+    for excess, drift in sorted(
+        sold_excesses,
+        key=lambda excess_and_drift: (-excess_and_drift[0], excess_and_drift[1].token),
+    ):
         ratio_bps = policy.hedge.ratio_bps
         short_value = excess * ratio_bps / BPS
         hedge_comparison, short = compare(
@@ -117,7 +120,9 @@ def hedge_instead(
             reason = f"{_comparison_text(step.portfolio, hedge_comparison)}; {decision.reason}"
             plan = _opening_plan(step, decided.drifts, hedge_comparison, short, reason)
             plan = plan.with_layer(HedgeChoices(tuple(comparisons)))
-            decided = replace(decided.held(plan.decision), reviewed=False, due_schedules=())
+            decided = replace(
+                decided.without_trades(plan.decision), reviewed=False, due_schedules=()
+            )
             return decided, plan
     if not comparisons:
         return decided, sale_plan
@@ -145,9 +150,19 @@ def compare(
     policy, account = futures_policy(step), margin_account(step.snapshot)
     if policy is None or policy.hedge is None or account is None:
         raise ValueError("a hedge needs [futures.hedge] and a margin account")
-    terms = policy.hedge
+    hedge_settings = policy.hedge
     no_hedge = HedgeComparison(
-        drift.token, excess, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, terms.horizon_s
+        drift.token,
+        excess,
+        ZERO,
+        ZERO,
+        ZERO,
+        ZERO,
+        ZERO,
+        ZERO,
+        ZERO,
+        ZERO,
+        hedge_settings.horizon_s,
     )
     market = market_of(step.snapshot, drift.token)
     short = Short(0, "it has no futures market")
@@ -159,7 +174,11 @@ def compare(
         -short.size_raw * market.index / quote_per_numeraire(step.snapshot, step.portfolio)
     )
     fees, funding, required_margin, capital_cost = short_costs(
-        market, hedged_value, terms.horizon_s, margin_share(market, policy), terms.capital_cost_bps
+        market,
+        hedged_value,
+        hedge_settings.horizon_s,
+        margin_share(market, policy),
+        hedge_settings.capital_cost_bps,
     )
     basis = max(ZERO, 1 - market.mark / market.index) * hedged_value
     plan_beside = _plan_beside(step, decision, sale_plan, drift, hedged_value)
@@ -172,13 +191,13 @@ def compare(
             whole_cost - cost_beside
             for whole_cost, cost_beside in zip(saved_costs, _costs(plan_beside), strict=True)
         )
-    tax = _tax(step, sale_plan) - (ZERO if plan_beside is None else _tax(step, plan_beside))
+    saved_tax = _tax(step, sale_plan) - (ZERO if plan_beside is None else _tax(step, plan_beside))
     comparison = replace(
         no_hedge,
         hedged=hedged_value,
         sale_fees=saved_costs[0],
         sale_impact=saved_costs[1],
-        sale_tax=tax,
+        sale_tax=saved_tax,
         hedge_fees=fees + basis + 2 * gas,
         hedge_funding=funding,
         hedge_capital=capital_cost,
@@ -190,8 +209,10 @@ def compare(
         return replace(comparison, reason="its order would cost more than limits.plan_cost"), Short(
             0, ""
         )
-    choice = choose(comparison, hedged_value * terms.min_saving_bps / BPS, counts_income=False)
-    return choice, short
+    chosen_comparison = with_choice(
+        comparison, hedged_value * hedge_settings.min_saving_bps / BPS, counts_income=False
+    )
+    return chosen_comparison, short
 
 
 def market_of(snapshot: Snapshot, token: str) -> PerpMarket | None:
@@ -287,10 +308,10 @@ def _sized_short(
             0,
             _smallest_short_fault(account, market, policy.limits, spot_value, policy.leverage_bps),
         )
-    if why := untradable_reason(account, market, short_raw, policy.limits.slippage_bps):
-        return Short(0, why)
-    why = "" if short_raw == size_raw else "cut to what the margin account allows"
-    return Short(short_raw, why, deposit_raw)
+    if cut_reason := untradable_reason(account, market, short_raw, policy.limits.slippage_bps):
+        return Short(0, cut_reason)
+    cut_reason = "" if short_raw == size_raw else "cut to what the margin account allows"
+    return Short(short_raw, cut_reason, deposit_raw)
 
 
 def _no_short_reason(
@@ -362,7 +383,7 @@ def _costs(plan: Plan) -> tuple[Value, Value]:
 def _order_gas(snapshot: Snapshot, portfolio: Portfolio, references: ReferencePrices) -> Value:
     """Return the gas of one futures order."""
     native_price = references.by_token.get(portfolio.wrapped_native, ZERO)
-    return ORDER_GAS * snapshot.inclusion_price_wei * native_price
+    return ORDER_GAS * snapshot.current_gas_price_wei * native_price
 
 
 def _tax(step: StepInput, plan: Plan) -> Value:
@@ -455,8 +476,8 @@ def open_by_owner(step: StepInput, decided: DecisionResult, token: str, ratio_bp
             f"{label} cannot be hedged: none of it would be sold, {error.message}",
             remedy="see trimtab status",
         ) from None
-    hedged_value = excess * ratio_bps / BPS
-    comparison, short = compare(step, decided, decision, sale_plan, drift, excess, hedged_value)
+    short_value = excess * ratio_bps / BPS
+    comparison, short = compare(step, decided, decision, sale_plan, drift, excess, short_value)
     if not short.size_raw:
         raise Refused(f"{label} cannot be hedged: {comparison.reason}", remedy="see trimtab margin")
     comparison = replace(comparison, is_hedged=True, reason="requested by the owner")

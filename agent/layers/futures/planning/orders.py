@@ -37,7 +37,7 @@ from agent.margin.state import (
     after_fill_at_bound,
     is_reduction,
     largest_allowed_sizes,
-    oversized,
+    oversized_positions,
     sizes_within_gross,
 )
 from agent.model import (
@@ -158,15 +158,17 @@ def top_up_raw(
     """
     limits = policy.limits
     limit_factor = 1 - Fraction(hysteresis_bps, BPS)
-    value = margin.account_value_raw(account)
-    gross = margin.gross_notional_raw(account)
+    account_value = margin.account_value_raw(account)
+    gross_notional = margin.gross_notional_raw(account)
     deposits = [Fraction(0)]
     for breach in known_breaches(account, policy, spot_value):
         match breach.limit:
             case "max_leverage" if not limits.max_leverage_bps:
                 return 0
             case "max_leverage":
-                deposits.append(gross * BPS / (limit_factor * limits.max_leverage_bps) - value)
+                deposits.append(
+                    gross_notional * BPS / (limit_factor * limits.max_leverage_bps) - account_value
+                )
             case "max_utilisation":
                 deposits.append(
                     _deposit_for_utilisation(
@@ -174,7 +176,9 @@ def top_up_raw(
                     )
                 )
             case "stress_move":
-                deposits.append(gross / limit_factor * stress_need(account, policy) - value)
+                deposits.append(
+                    gross_notional / limit_factor * stress_need(account, policy) - account_value
+                )
             case "spot_multiple":
                 return 0
             case _:
@@ -203,11 +207,11 @@ def _deposit_raw(
     return deposit_raw if deposit_raw <= depositable_raw else 0
 
 
-def _deposit_for_utilisation(account: MarginAccount, limit: Fraction) -> Fraction:
+def _deposit_for_utilisation(account: MarginAccount, max_utilisation: Fraction) -> Fraction:
     """Return the deposit d with initial / (value + d) = limit."""
-    if limit <= 0:
+    if max_utilisation <= 0:
         return Fraction(0)
-    return margin.initial_raw(account) / limit - margin.account_value_raw(account)
+    return margin.initial_margin_raw(account) / max_utilisation - margin.account_value_raw(account)
 
 
 def _deposit_plan(trigger: FuturesTrigger, deposit_raw: int) -> FuturesPlan:
@@ -230,21 +234,26 @@ def reducing_plan(
     is_emergency: bool,
     skipped_markets: Mapping[str, str] = NO_SKIPPED_MARKETS,
 ) -> FuturesPlan:
-    """Return a plan of reductions, largest notional first. Paused markets and the markets in `skipped_markets`
-    are skipped and listed with their reasons.
+    """Return a plan of reductions, largest notional first. Paused markets and the markets in
+    `skipped_markets` are skipped and listed with their reasons.
     """
     limits = policy.limits
     slippage_bps = limits.emergency_slippage_bps if is_emergency else limits.slippage_bps
     orders, refusals = [], []
-    for market, size in sorted(
-        ((account.market(name), size) for name, size in sizes.items()),
-        key=lambda item: (-abs(item[1] * item[0].mark), item[0].market),
+    for market, size_raw in sorted(
+        ((account.market(name), size_raw) for name, size_raw in sizes.items()),
+        key=lambda market_and_size: (
+            -abs(market_and_size[1] * market_and_size[0].mark),
+            market_and_size[0].market,
+        ),
     ):
         if why := skipped_markets.get(market.market) or paused_reason(market):
             refusals.append(why)
         else:
-            tradable_size = _at_least_minimum(account, market, size, slippage_bps)
-            orders.append(market_order(market, tradable_size, slippage_bps, is_reduce_only=True))
+            tradable_size_raw = _at_least_minimum(account, market, size_raw, slippage_bps)
+            orders.append(
+                market_order(market, tradable_size_raw, slippage_bps, is_reduce_only=True)
+            )
     reason = f"{trigger} is above its limit; reduce positions"
     if is_emergency:
         reason = "liquidation is near; close positions before it"
@@ -277,32 +286,34 @@ def _target_plan(
     refusals = list(funding_notes(account, policy))
     dust_notional = target_gross(account, policy) * policy.band_bps / BPS / DUST_DIVISOR
     sizes = {
-        name: size
-        for name, size in sizes_to_target(account, policy).items()
-        if abs(size) * account.market(name).mark > dust_notional
+        name: size_raw
+        for name, size_raw in sizes_to_target(account, policy).items()
+        if abs(size_raw) * account.market(name).mark > dust_notional
     }
     reductions = {
-        name: size
-        for name, size in sizes.items()
-        if is_reduction(account, market_order(account.market(name), size, 0, is_reduce_only=True))
+        name: size_raw
+        for name, size_raw in sizes.items()
+        if is_reduction(
+            account, market_order(account.market(name), size_raw, 0, is_reduce_only=True)
+        )
     }
-    for name, size in reductions.items():
+    for name, size_raw in reductions.items():
         market = account.market(name)
-        if why := untradable_reason(account, market, size, limits.slippage_bps):
+        if why := untradable_reason(account, market, size_raw, limits.slippage_bps):
             refusals.append(why)
         else:
-            orders.append(market_order(market, size, limits.slippage_bps, is_reduce_only=True))
+            orders.append(market_order(market, size_raw, limits.slippage_bps, is_reduce_only=True))
     openings = {}
     cooldown_text = cooldown_reason(opens_from_s, now_s)
     refusals += [cooldown_text] if cooldown_text and sizes.keys() - reductions.keys() else []
-    for name, size in sizes.items():
+    for name, size_raw in sizes.items():
         if name in reductions or cooldown_text:
             continue
         market = account.market(name)
-        if why := _no_order_reason(market, size, policy, now_s):
+        if why := _no_order_reason(market, size_raw, policy, now_s):
             refusals.append(why)
         else:
-            openings[name] = size
+            openings[name] = size_raw
     expected_reductions = [order for order in orders if order.market not in waiting_markets]
     opening_orders, notes = _cut_openings(account, policy, spot_value, openings)
     changed_markets = openings.keys() | {order.market for order in expected_reductions}
@@ -352,16 +363,18 @@ def _cut_openings(
 ) -> tuple[list[PerpOrder], list[str]]:
     """Return the openings within every limit, with a note on each that is cut."""
     limits = policy.limits
-    other_limits = replace(limits, max_position_bps=BPS)
+    limits_without_position = replace(limits, max_position_bps=BPS)
     orders, notes = [], []
-    for name, size in largest_allowed_sizes(account, openings, other_limits, spot_value).items():
+    for name, size_raw in largest_allowed_sizes(
+        account, openings, limits_without_position, spot_value
+    ).items():
         market = account.market(name)
-        if size != openings[name]:
+        if size_raw != openings[name]:
             notes.append(f"{market.symbol} is cut to what the limits allow")
-        if size and (why := untradable_reason(account, market, size, limits.slippage_bps)):
+        if size_raw and (why := untradable_reason(account, market, size_raw, limits.slippage_bps)):
             notes.append(why)
-        elif size:
-            orders.append(_cut_order(account, market, size, limits.slippage_bps))
+        elif size_raw:
+            orders.append(_cut_order(account, market, size_raw, limits.slippage_bps))
     return orders, notes
 
 
@@ -381,12 +394,12 @@ def _cut_to_target(
     max_gross = target_gross(account, policy) + reduced_gross + hedge_gross
     sizes = {order.market: order.size_raw for order in openings}
     orders, notes = [], []
-    for name, size in sizes_within_gross(account, sizes, max_gross).items():
+    for name, size_raw in sizes_within_gross(account, sizes, max_gross).items():
         market = account.market(name)
-        if size != sizes[name]:
+        if size_raw != sizes[name]:
             notes.append(f"{market.symbol} is cut so that the notional stays at its target")
-        if size and not _is_below_minimum(account, market, size, slippage_bps):
-            orders.append(_cut_order(account, market, size, slippage_bps))
+        if size_raw and not _is_below_minimum(account, market, size_raw, slippage_bps):
+            orders.append(_cut_order(account, market, size_raw, slippage_bps))
     return orders, notes
 
 
@@ -411,7 +424,7 @@ def _without_oversized(
         account_after = account
         for order in orders:
             account_after = after_fill_at_bound(account_after, order)
-        oversized_shares = oversized(account_after, policy.limits, policy.leverage_bps)
+        oversized_shares = oversized_positions(account_after, policy.limits, policy.leverage_bps)
         dropped_orders = [
             perp_order
             for perp_order in orders
@@ -466,10 +479,10 @@ def smaller_orders(
             continue
         market = account.market(order.market)
         lots = max(1, abs(order.size_raw) // (market.lot_raw * divisor))
-        size = min(abs(order.size_raw), lots * market.lot_raw)
-        signed_size = size if order.size_raw > 0 else -size
+        size_raw = min(abs(order.size_raw), lots * market.lot_raw)
+        signed_size_raw = size_raw if order.size_raw > 0 else -size_raw
         orders.append(
-            market_order(market, signed_size, slippage_bps, is_reduce_only=order.is_reduce_only)
+            market_order(market, signed_size_raw, slippage_bps, is_reduce_only=order.is_reduce_only)
         )
     return tuple(orders)
 
@@ -484,9 +497,11 @@ def cut_reductions(
     for order in orders:
         market = account.market(order.market)
         lots = floor_int(abs(order.size_raw) * share / market.lot_raw)
-        size = lots * market.lot_raw if order.size_raw > 0 else -lots * market.lot_raw
-        if size and not _is_below_minimum(account, market, size, limits.slippage_bps):
-            cut_orders.append(market_order(market, size, limits.slippage_bps, is_reduce_only=True))
+        size_raw = lots * market.lot_raw if order.size_raw > 0 else -lots * market.lot_raw
+        if size_raw and not _is_below_minimum(account, market, size_raw, limits.slippage_bps):
+            cut_orders.append(
+                market_order(market, size_raw, limits.slippage_bps, is_reduce_only=True)
+            )
     return cut_orders
 
 
@@ -502,8 +517,8 @@ def _is_below_minimum(
 def _at_least_minimum(
     account: MarginAccount, market: PerpMarket, size_raw: int, slippage_bps: int
 ) -> int:
-    """Return the size of a reduction, raised to the venue's smallest order, or to the whole position
-    if that is smaller.
+    """Return the size of a reduction, raised to the venue's smallest order, or to the whole
+    position if that is smaller.
     """
     if not _is_below_minimum(account, market, size_raw, slippage_bps):
         return size_raw

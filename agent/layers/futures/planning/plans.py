@@ -300,7 +300,7 @@ def as_limit_orders(
     book if that is better.
     """
     opens_to_target = trigger in (FuturesTrigger.DRIFT.value, FuturesTrigger.LEVERAGE_DRIFT.value)
-    if account.is_on_chain or not policy.order_kind.rests or not opens_to_target:
+    if account.is_on_chain or not policy.order_kind.can_rest or not opens_to_target:
         return tuple(orders)
     return tuple(
         order
@@ -398,13 +398,13 @@ def _last_resort_deposit_raw(
         or untouched_markets(step.snapshot, policy)
     ):
         return 0
-    missing_raw = top_up_raw(account, policy, None, policy.limits.hysteresis_bps)
+    restoring_raw = top_up_raw(account, policy, None, policy.limits.hysteresis_bps)
     at_hand_raw = deposit_at_hand_raw(step, drifts)
     approved_deposit_raw = approved_raw(step.snapshot, step.progress.spend_caps, policy)
     deposit_raw = (
         approved_deposit_raw
         if 0 < approved_deposit_raw <= at_hand_raw
-        else min(missing_raw, at_hand_raw)
+        else min(restoring_raw, at_hand_raw)
     )
     return deposit_raw if deposit_raw >= max(1, step.limits.min_trade or 0) else 0
 
@@ -513,7 +513,7 @@ def futures_plan(
     gas_units = sum(map(action_gas, futures.actions)) if account.is_on_chain else 0
     coin_price = prices.get(step.portfolio.wrapped_native, Fraction(0))
     snapshot = step.snapshot
-    gas_price_wei = snapshot.inclusion_price_wei
+    gas_price_wei = snapshot.current_gas_price_wei
     fees_raw = sum((fee_raw(account, order) for order in futures.orders), 0)
     zero = Fraction(0)
     horizon_s = 0 if policy is None else policy.funding_horizon_s
@@ -584,9 +584,12 @@ def funding_raw(account: MarginAccount, orders: Iterable[PerpOrder], horizon_s: 
     """Return the additional funding that orders are expected to pay over a horizon, in quote base
     units (negative: saved or received).
     """
-    notionals = ((account.market(order.market), order.size_raw) for order in orders)
+    market_sizes = ((account.market(order.market), order.size_raw) for order in orders)
     return sum(
-        (expected_funding(market, size * market.mark, horizon_s) for market, size in notionals),
+        (
+            expected_funding(market, size_raw * market.mark, horizon_s)
+            for market, size_raw in market_sizes
+        ),
         Fraction(0),
     )
 

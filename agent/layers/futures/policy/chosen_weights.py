@@ -55,9 +55,9 @@ def combined_policy(policy: FuturesPolicy, weights: Mapping[str, Fraction]) -> F
     """Return the policy with these signed shares of its target notional: weights whose absolute
     values sum to 100 % (by largest remainder), and a proportionally lower leverage, rounded down.
     """
-    sizes = [abs(weight) for weight in weights.values()]
-    gross = sum(sizes, Fraction(0))
-    rounded_bps = largest_remainder(sizes) if gross else [0] * len(sizes)
+    absolute_weights = [abs(weight) for weight in weights.values()]
+    gross = sum(absolute_weights, Fraction(0))
+    rounded_bps = largest_remainder(absolute_weights) if gross else [0] * len(absolute_weights)
     targets = tuple(
         FuturesTarget(market, bps if weight > 0 else -bps)
         for (market, weight), bps in zip(weights.items(), rounded_bps, strict=True)

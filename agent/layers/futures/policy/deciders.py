@@ -30,7 +30,7 @@ def reduce_without_prices(context: DecisionContext, halt: Halt) -> DecisionResul
     futures that breach a limit despite FAULTS_OF_SPOT, futures near liquidation despite any fault.
     """
     step = context.step
-    if context.stop:
+    if context.stop_fault:
         return None
     need = emergency_need(step.snapshot, futures_policy(step), futures_progress(step))
     if need is None and {*halt.codes} <= FAULTS_OF_SPOT:
@@ -47,12 +47,14 @@ def escape_liquidation(context: DecisionContext) -> DecisionResult | None:
     """
     step = context.step
     if (
-        context.stop
+        context.stop_fault
         or (need := emergency_need(step.snapshot, futures_policy(step), futures_progress(step)))
         is None
     ):
         return None
-    lacks_gas = step.snapshot.native_wei < native_coin.least_wei(step.snapshot, ORDER_GAS)
+    lacks_gas = step.snapshot.native_wei < native_coin.gas_cost_with_margin_wei(
+        step.snapshot, ORDER_GAS
+    )
     return context.result((native_coin.top_up(step, need) if lacks_gas else None) or need)
 
 
@@ -60,7 +62,7 @@ def reduce_positions(context: DecisionContext) -> DecisionResult | None:
     """Reduce futures positions that breach a limit; only stops block it, and faults other than
     FAULTS_OF_SPOT.
     """
-    if context.stop or futures_policy(context.step) is None:
+    if context.stop_fault or futures_policy(context.step) is None:
         return None
     need = futures_need(context.step, context.drifts)
     return None if need is None or not need.is_reducing else _after_top_up(context, need)
@@ -68,7 +70,7 @@ def reduce_positions(context: DecisionContext) -> DecisionResult | None:
 
 def close_hedges(context: DecisionContext) -> DecisionResult | None:
     """Close a hedge for which a closing rule holds; only faults and stops block it."""
-    if context.stop or futures_policy(context.step) is None:
+    if context.stop_fault or futures_policy(context.step) is None:
         return None
     closing_decision = hedge_closing_decision(context.step, context.drifts)
     return None if closing_decision is None else _after_top_up(context, closing_decision)
@@ -85,7 +87,7 @@ def open_positions(context: DecisionContext, result: DecisionResult) -> Decision
     step = context.step
     if futures_policy(step) is None or not isinstance(result.decision, Hold):
         return result
-    if context.held_back or failures.is_stopped(step.history) or step.excluded.exits_only:
+    if context.exits_only_faults or failures.is_stopped(step.history) or step.excluded.exits_only:
         return result
     need = futures_need(step, context.drifts)
     if need is None or need.is_reducing:

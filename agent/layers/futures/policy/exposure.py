@@ -73,7 +73,7 @@ def margin_holdings(step: StepInput) -> dict[str, int]:
     assets = {asset.token.address for asset in step.portfolio.assets}
     if policy.collateral not in assets - {token.token for token in step.targets.quarantine}:
         return {}
-    return {policy.collateral: margin.settled_units(account)}
+    return {policy.collateral: margin.value_in_collateral_raw(account)}
 
 
 def margin_holdings_in_weights(step: StepInput) -> dict[str, int]:
@@ -243,7 +243,9 @@ def exposures(
     if rate is None:
         return ()
     margin_by_token = (
-        {} if policy.margin_in_weights else {policy.collateral: margin.settled_units(account)}
+        {}
+        if policy.margin_in_weights
+        else {policy.collateral: margin.value_in_collateral_raw(account)}
     )
     futures_values: dict[str, Value] = {}
     unpaired_exposures = []

@@ -55,16 +55,18 @@ def unwind_reason(step: StepInput, drifts: Sequence[AssetDrift], hedge: Hedge) -
     unhedged_bps = dict(step.config(FuturesConfig).unhedged_bps).get(hedge.token, drift.target_bps)
     if not unhedged_bps:
         return f"{drift.symbol} has no target"
-    value = hedged_value(step.snapshot, step.portfolio, hedge)
+    hedge_value = hedged_value(step.snapshot, step.portfolio, hedge)
     _, high_bps = band(step.policy.trigger, unhedged_bps, drift.own_band, drift.max_bps)
     excess = drift.value - investable_total(drifts) * unhedged_bps / BPS
-    if drift.share * BPS <= high_bps and 2 * excess <= value:
+    if drift.share * BPS <= high_bps and 2 * excess <= hedge_value:
         return f"{drift.symbol} is back in its band"
     market = account.market(hedge.market)
     remaining_s = hedge.at_s + policy.hedge.horizon_s - now_s
-    funding = max(Fraction(0), expected_funding(market, -value, remaining_s))
-    funding += _pending_funding(account, hedge) / quote_per_numeraire(step.snapshot, step.portfolio)
-    if funding > hedge.sale_cost:
+    owed_funding = max(Fraction(0), expected_funding(market, -hedge_value, remaining_s))
+    owed_funding += _pending_funding(account, hedge) / quote_per_numeraire(
+        step.snapshot, step.portfolio
+    )
+    if owed_funding > hedge.sale_cost:
         return "its funding exceeds the cost of the sale"
     return ""
 

@@ -39,7 +39,7 @@ from agent.units import BPS, Value, floor_int, format_percent, largest_remainder
 YEAR_S = 365 * DAY_S
 
 
-def choose(
+def with_choice(
     comparison: HedgeComparison, min_saving: Value, *, counts_income: bool
 ) -> HedgeComparison:
     """Return the comparison with its choice: the short, if it is cheaper by more than `min_saving`.
@@ -60,7 +60,7 @@ def choose(
 
 def short_costs(
     market: PerpMarket,
-    hedged: Value,
+    short_value: Value,
     horizon_s: int,
     margin_per_notional: Fraction,
     capital_cost_bps: int,
@@ -68,10 +68,10 @@ def short_costs(
     """Return the costs of a short of this value: fees of opening and closing, expected funding,
     required margin, and its cost of capital over the horizon.
     """
-    required_margin = hedged * margin_per_notional
+    required_margin = short_value * margin_per_notional
     return (
-        2 * hedged * market.fee_ppm / margin.PPM,
-        expected_funding(market, -hedged, horizon_s),
+        2 * short_value * market.fee_ppm / margin.PPM,
+        expected_funding(market, -short_value, horizon_s),
         required_margin,
         required_margin * capital_cost_bps / BPS * horizon_s / YEAR_S,
     )
@@ -90,23 +90,25 @@ def margin_share(market: PerpMarket, policy: FuturesPolicy) -> Fraction:
 def compare_text(comparison: HedgeComparison, symbol: str, decimals: int) -> str:
     """Describe all costs and the choice in a sentence; values have `decimals`."""
 
-    def amount(value: Value) -> str:
+    def amount_text(value: Value) -> str:
         return value_text(value, decimals, 2)
 
     if not comparison.hedged:
         return f"{symbol} is sold: {comparison.reason}"
     funding = comparison.hedge_funding
-    funding_text = f"receives {amount(-funding)}" if funding < 0 else f"costs {amount(funding)}"
-    choice = "shorted" if comparison.is_hedged else "sold"
+    funding_text = (
+        f"receives {amount_text(-funding)}" if funding < 0 else f"costs {amount_text(funding)}"
+    )
+    choice_text = "shorted" if comparison.is_hedged else "sold"
     why = f" ({comparison.reason})" if comparison.reason else ""
     return (
-        f"{symbol}: {amount(comparison.excess)} above target, of which"
-        f" {amount(comparison.hedged)} may be shorted; a sale costs {amount(comparison.sale_cost)}"
-        f" (fees {amount(comparison.sale_fees)}, impact {amount(comparison.sale_impact)}, tax"
-        f" {amount(comparison.sale_tax)}), a short {amount(comparison.hedge_cost)} over"
-        f" {comparison.horizon_s / DAY_S:g} days (fees {amount(comparison.hedge_fees)}, funding"
-        f" {funding_text}, capital {amount(comparison.hedge_capital)} on {amount(comparison.margin)} of"
-        f" margin): it is {choice}{why}"
+        f"{symbol}: {amount_text(comparison.excess)} above target, of which"
+        f" {amount_text(comparison.hedged)} may be shorted; a sale costs {amount_text(comparison.sale_cost)}"
+        f" (fees {amount_text(comparison.sale_fees)}, impact {amount_text(comparison.sale_impact)}, tax"
+        f" {amount_text(comparison.sale_tax)}), a short {amount_text(comparison.hedge_cost)} over"
+        f" {comparison.horizon_s / DAY_S:g} days (fees {amount_text(comparison.hedge_fees)}, funding"
+        f" {funding_text}, capital {amount_text(comparison.hedge_capital)} on {amount_text(comparison.margin)} of"
+        f" margin): it is {choice_text}{why}"
     )
 
 

@@ -39,13 +39,13 @@ def ended_orders(
     if account is None or policy is None:
         why = snapshot.layer(FuturesReading).unknown or "the margin account is unknown"
         return dict.fromkeys(cloids, why)
-    resting = [order for order in account.resting if order.cloid in cloids]
+    resting_orders = [order for order in account.resting if order.cloid in cloids]
     now_s = snapshot.head.timestamp_s
     why = futures_fault(snapshot, policy) or cooldown_reason(reopening_s(policy, state), now_s)
     why = why or _breach_text(account, policy)
     if why:
-        return {order.cloid: why for order in resting}
-    reasons = {order.cloid: end_reason(account, policy, order, now_s) for order in resting}
+        return {order.cloid: why for order in resting_orders}
+    reasons = {order.cloid: end_reason(account, policy, order, now_s) for order in resting_orders}
     return {cloid: reason for cloid, reason in reasons.items() if reason}
 
 
@@ -63,7 +63,7 @@ def end_reason(
 ) -> str:
     """Return why an order ends; empty if it rests on."""
     market = account.market(order.market)
-    if not policy.order_kind.rests:
+    if not policy.order_kind.can_rest:
         return "futures.order_type is ioc"
     if now_s >= order.placed_s + policy.order_time_s:
         return f"its time passed at {format_time(order.placed_s + policy.order_time_s)}"
@@ -79,11 +79,11 @@ def end_reason(
 
 
 def _is_beyond_bound(order: RestingOrder, market: PerpMarket, slippage_bps: int) -> bool:
-    order_value, bound = (
+    order_value, bound_raw = (
         abs(order.size_raw) * order.price,
         index_bound_raw(market, order.size_raw, slippage_bps),
     )
-    return order_value > bound + 1 if order.size_raw > 0 else order_value < bound - 1
+    return order_value > bound_raw + 1 if order.size_raw > 0 else order_value < bound_raw - 1
 
 
 def _is_beyond_target(account: MarginAccount, policy: FuturesPolicy, order: RestingOrder) -> bool:
@@ -95,8 +95,8 @@ def _is_beyond_target(account: MarginAccount, policy: FuturesPolicy, order: Rest
         return True
     market = account.market(order.market)
     target_raw = contract_sizes.size_for_notional_raw(market, drift.funded_target)
-    size_after = without_hedges(account, policy).size_raw(order.market) + order.size_raw
-    side = 1 if order.size_raw > 0 else -1
-    return side * (size_after - target_raw) > max(
+    size_after_raw = without_hedges(account, policy).size_raw(order.market) + order.size_raw
+    sign = 1 if order.size_raw > 0 else -1
+    return sign * (size_after_raw - target_raw) > max(
         Fraction(market.lot_raw), abs(order.size_raw) * MAX_OVERSHOOT
     )

@@ -111,10 +111,10 @@ def futures_need(step: StepInput, drifts: Sequence[AssetDrift]) -> AdjustFutures
 
 def hold_blocked_futures(step: StepInput) -> StepInput:
     """Return the step with futures held while the venue refuses orders by the agent's key."""
-    blocked = step.snapshot.layer(FuturesReading).blocked
-    if futures_policy(step) is None or not blocked:
+    block_reason = step.snapshot.layer(FuturesReading).blocked
+    if futures_policy(step) is None or not block_reason:
         return step
-    return hold_futures(step, f"futures: no order, {blocked}")
+    return hold_futures(step, f"futures: no order, {block_reason}")
 
 
 def planned_account(step: StepInput, drifts: Sequence[AssetDrift]) -> MarginAccount | None:
@@ -296,18 +296,18 @@ def depositable_raw(step: StepInput, drifts: Sequence[AssetDrift]) -> int:
         spendable_raw = sum(
             drift.investable_raw for drift in drifts if drift.token == policy.collateral
         )
-        value = spot_portfolio_value(drifts)
+        spot_value = spot_portfolio_value(drifts)
     else:
         spendable_raw = spendable_collateral_raw(
             step.snapshot, step.portfolio, step.limits, policy.collateral
         )
-        value = Fraction(spendable_raw)
+        spot_value = Fraction(spendable_raw)
     if back_off_reason(step.snapshot, step.history, MARGIN):
         return 0
     if (budget_bps := policy.limits.top_up_per_day_bps) is None:
         return spendable_raw
-    budget = value * budget_bps / BPS  # only the known part
-    budget_left = (budget - futures_state(step).topped_up_24h) * quote_per_numeraire(
+    daily_budget = spot_value * budget_bps / BPS  # only the known part
+    budget_left = (daily_budget - futures_state(step).topped_up_24h) * quote_per_numeraire(
         step.snapshot, step.portfolio
     )
     return max(0, min(spendable_raw, floor_int(budget_left / account.settlement_raw)))
@@ -365,7 +365,7 @@ def required_by_index(
     account = margin_account(snapshot)
     if account is None or policy is None:
         return False
-    account_at_index = margin.at_index(account, stale_markets(snapshot, policy))
+    account_at_index = margin.with_index_marks(account, stale_markets(snapshot, policy))
     return bool(set(due_triggers(account_at_index, policy, spot_value)) & set(LIMIT_TRIGGERS))
 
 
@@ -380,19 +380,20 @@ def uses_reduction_budget(plan: Plan) -> bool:
 def reduction_budget_left(step: StepInput, spot_value: Fraction | None) -> Fraction | None:
     """Return the notional at the index, in quote base units, that reductions may still close within
     24 h; None if the budget does not bound them: it is off, the index requires the reduction, or
-    the last 24 h are unknown, which the guard judges. Less than MIN_BUDGET_SHARE of the budget is zero.
+    the last 24 h are unknown, which the guard judges. Less than MIN_BUDGET_SHARE of the budget is
+    zero.
     """
     account, policy = margin_account(step.snapshot), futures_policy(step)
     if account is None or policy is None or not policy.limits.reduction_per_day_bps:
         return None
     if step.history.budgets.unknown or required_by_index(step.snapshot, policy, spot_value):
         return None
-    value = max(0, margin.account_value_raw(account))
-    budget = Fraction(value * policy.limits.reduction_per_day_bps, BPS)
-    budget_left = budget - futures_state(step).reduced_24h * quote_per_numeraire(
+    account_value = max(0, margin.account_value_raw(account))
+    daily_budget = Fraction(account_value * policy.limits.reduction_per_day_bps, BPS)
+    budget_left = daily_budget - futures_state(step).reduced_24h * quote_per_numeraire(
         step.snapshot, step.portfolio
     )
-    return budget_left if budget_left > budget * MIN_BUDGET_SHARE else Fraction(0)
+    return budget_left if budget_left > daily_budget * MIN_BUDGET_SHARE else Fraction(0)
 
 
 def emergency_need(
@@ -418,38 +419,52 @@ def closing_sizes(account: MarginAccount, market: str) -> dict[str, int]:
 
 
 def deleverage_sizes(
-    account: MarginAccount, leverage: Fraction, markets: Collection[str], slippage_bps: int
+    account: MarginAccount, max_leverage: Fraction, markets: Collection[str], slippage_bps: int
 ) -> dict[str, int]:
     """Return the sizes of the orders, by market, that reduce the positions in `markets` by the same
-    share, in whole lots rounded up, until the leverage is at most `leverage`; empty if it already
-    is. Each fill counts at its bound with its fee. Positions are closed if nothing less is enough.
+    share, in whole lots rounded up, until the leverage is at most `max_leverage`; empty if it
+    already is. Each fill counts at its bound with its fee. Positions are closed if nothing less is
+    enough.
     """
-    gross, value = margin.gross_notional_raw(account), margin.account_value_raw(account)
+    gross_notional, account_value = (
+        margin.gross_notional_raw(account),
+        margin.account_value_raw(account),
+    )
     positions = [position for position in account.positions if position.market in markets]
-    excess = gross - leverage * max(0, value)
-    if excess <= 0 or not positions:
+    excess_notional = gross_notional - max_leverage * max(0, account_value)
+    if excess_notional <= 0 or not positions:
         return {}
     removable_excess = sum(
         (
             abs(margin.value_at_mark_raw(account, position))
-            * (1 - leverage * _cost_share(account.market(position.market), position, slippage_bps))
+            * (
+                1
+                - max_leverage
+                * _cost_share(account.market(position.market), position, slippage_bps)
+            )
             for position in positions
         ),
         Fraction(0),
     )
-    share = min(Fraction(1), excess / removable_excess) if removable_excess > 0 else Fraction(1)
+    share = (
+        min(Fraction(1), excess_notional / removable_excess)
+        if removable_excess > 0
+        else Fraction(1)
+    )
     sizes = {}
     for position in positions:
-        lot = account.market(position.market).lot_raw
-        size = min(abs(position.size_raw), ceil_int(abs(position.size_raw) * share / lot) * lot)
-        sizes[position.market] = position.reduction_raw(size)
+        lot_raw = account.market(position.market).lot_raw
+        abs_size_raw = min(
+            abs(position.size_raw), ceil_int(abs(position.size_raw) * share / lot_raw) * lot_raw
+        )
+        sizes[position.market] = position.reduction_raw(abs_size_raw)
     return sizes
 
 
 def _cost_share(market: PerpMarket, position: Position, slippage_bps: int) -> Fraction:
     """Return the cost of closing at the bound, fee included, per notional at the mark."""
-    value = abs(position.size_raw) * market.mark
-    bound = index_bound_raw(market, -position.size_raw, slippage_bps)
-    slippage = value - bound if position.is_long else bound - value
-    fee = max(value, Fraction(bound)) * market.fee_ppm / margin.PPM
-    return (max(Fraction(0), Fraction(slippage)) + fee) / value
+    mark_value = abs(position.size_raw) * market.mark
+    bound_raw = index_bound_raw(market, -position.size_raw, slippage_bps)
+    slippage = mark_value - bound_raw if position.is_long else bound_raw - mark_value
+    fee = max(mark_value, Fraction(bound_raw)) * market.fee_ppm / margin.PPM
+    return (max(Fraction(0), Fraction(slippage)) + fee) / mark_value

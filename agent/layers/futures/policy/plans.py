@@ -40,7 +40,7 @@ def needs_no_gas(step: StepInput, decision: Decision) -> bool:
     return isinstance(decision, AdjustFutures) and account is not None and not account.is_on_chain
 
 
-def deposit(step: StepInput, plan: Plan) -> tuple[str, int, str]:
+def planned_deposit(step: StepInput, plan: Plan) -> tuple[str, int, str]:
     """Return collateral, base units and vault of the plan's deposit."""
     futures, policy = planned_futures(plan), futures_policy(step)
     if futures is None or policy is None:
@@ -53,7 +53,7 @@ def action_count(plan: Plan) -> int:
     return len(plan.layer(FuturesPlan).actions)
 
 
-def place(step: StepInput) -> str:
+def place_name(step: StepInput) -> str:
     """Return the margin account's name; empty without futures."""
     return "" if futures_policy(step) is None else MARGIN
 

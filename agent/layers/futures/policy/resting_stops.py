@@ -83,11 +83,11 @@ def _joint_move(account: MarginAccount) -> Fraction | None:
     if not margin.is_liquidatable(margin.with_adverse_move(account, Fraction(1))):
         return None
     while high_bps - low_bps > 1:
-        middle = (low_bps + high_bps) // 2
-        if margin.is_liquidatable(margin.with_adverse_move(account, Fraction(middle, BPS))):
-            high_bps = middle
+        middle_bps = (low_bps + high_bps) // 2
+        if margin.is_liquidatable(margin.with_adverse_move(account, Fraction(middle_bps, BPS))):
+            high_bps = middle_bps
         else:
-            low_bps = middle
+            low_bps = middle_bps
     return Fraction(low_bps, BPS)
 
 
@@ -97,11 +97,11 @@ def _covers(stop: RestingStop, position: Position) -> bool:
 
 def _stop_order(position: Position, trigger: Price, slippage_bps: int) -> StopOrder:
     """Return the stop of a position; its bound is `slippage_bps` beyond the trigger."""
-    value = abs(position.size_raw) * trigger
+    trigger_value = abs(position.size_raw) * trigger
     if position.is_long:
-        trigger_raw = ceil_int(value)
+        trigger_raw = ceil_int(trigger_value)
         bound_raw = ceil_int(trigger_raw * Fraction(BPS - slippage_bps, BPS))
     else:
-        trigger_raw = floor_int(value)
+        trigger_raw = floor_int(trigger_value)
         bound_raw = floor_int(trigger_raw * Fraction(BPS + slippage_bps, BPS))
     return StopOrder(position.market, -position.size_raw, trigger_raw, bound_raw)

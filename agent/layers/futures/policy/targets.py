@@ -20,7 +20,7 @@ from agent.margin.state import (
     after_fill_at_mark,
     breaches,
     margin_state,
-    oversized,
+    oversized_positions,
 )
 from agent.model import (
     FuturesLimits,
@@ -137,16 +137,16 @@ def notional_drifts(account: MarginAccount, policy: FuturesPolicy) -> tuple[Noti
     gross = Fraction(margin.gross_notional_raw(account)) or target_notional
     drifts = []
     for market in account.markets:
-        weight = Fraction(targets.get(market.market, 0), BPS)
+        target_share = Fraction(targets.get(market.market, 0), BPS)
         notional = Fraction(margin.position_value_raw(market, account.size_raw(market.market)))
-        if not weight and not notional:
+        if not target_share and not notional:
             continue
         share = notional / gross if gross else Fraction(0)
-        target = target_notional * weight
+        target = target_notional * target_share
         funding_share = funding_cost_share(market, notional or target, policy.funding_horizon_s)
         drifts.append(
             NotionalDrift(
-                market.market, market.symbol, notional, target, share, weight, funding_share
+                market.market, market.symbol, notional, target, share, target_share, funding_share
             )
         )
     return tuple(drifts)
@@ -212,8 +212,8 @@ def _is_far_from_liquidation(account: MarginAccount, policy: FuturesPolicy) -> b
     Utilisation then requires no deposit and no sale; it still bounds openings.
     """
     leverage, state = margin.leverage(account), margin_state(account, policy.limits)
-    is_below = leverage is not None and round(leverage * BPS) < policy.leverage_bps
-    return is_below and bool(policy.limits.stress_move_bps) and state.survives
+    is_below_target = leverage is not None and round(leverage * BPS) < policy.leverage_bps
+    return is_below_target and bool(policy.limits.stress_move_bps) and state.survives_stress
 
 
 def _leverage_drifted(
@@ -315,8 +315,8 @@ def position_trims(account: MarginAccount, policy: FuturesPolicy) -> dict[str, i
     max_share = Fraction(limits.max_position_bps * (BPS - limits.hysteresis_bps), BPS**2)
     gross = margin.gross_notional_raw(account)
     hedged_markets = {hedge.market for hedge in policy.hedges}
-    weights = {target.market: target.weight_bps for target in policy.targets}
-    oversized_shares = oversized(account, limits, policy.leverage_bps)
+    weights_bps = {target.market: target.weight_bps for target in policy.targets}
+    oversized_shares = oversized_positions(account, limits, policy.leverage_bps)
     sizes = {}
     for position in account.positions:
         market = account.market(position.market)
@@ -327,19 +327,19 @@ def position_trims(account: MarginAccount, policy: FuturesPolicy) -> dict[str, i
             max_share * target_notional,
             max_share * other_notional / (1 - max_share) if max_share < 1 else Fraction(0),
         )
-        weight = weights.get(position.market, 0)
-        if weight * position.size_raw > 0:
-            kept_notional = max(kept_notional, target_notional * abs(weight) / BPS)
-        size = size_for_notional_raw(market, kept_notional)
-        if size < abs(position.size_raw):
-            sizes[position.market] = position.reduction_raw(abs(position.size_raw) - size)
+        weight_bps = weights_bps.get(position.market, 0)
+        if weight_bps * position.size_raw > 0:
+            kept_notional = max(kept_notional, target_notional * abs(weight_bps) / BPS)
+        kept_size_raw = size_for_notional_raw(market, kept_notional)
+        if kept_size_raw < abs(position.size_raw):
+            sizes[position.market] = position.reduction_raw(abs(position.size_raw) - kept_size_raw)
     return sizes
 
 
 def position_notes(account: MarginAccount, policy: FuturesPolicy) -> tuple[str, ...]:
     """Return a note on each position above `max_position` that is not trimmed."""
     trims = position_trims(account, policy)
-    oversized_shares = oversized(account, policy.limits, policy.leverage_bps)
+    oversized_shares = oversized_positions(account, policy.limits, policy.leverage_bps)
     hedged_markets = {hedge.market for hedge in policy.hedges}
     return tuple(
         f"{account.market(market).symbol} is {float(share) * 100:.2f} % of the notional, above"
@@ -402,7 +402,7 @@ def _kept_by_utilisation(account: MarginAccount, policy: FuturesPolicy) -> Fract
     unchanged: k·I / V = u.
     """
     value = Fraction(max(0, margin.account_value_raw(account)))
-    initial_raw = margin.initial_raw(account)
+    initial_raw = margin.initial_margin_raw(account)
     if initial_raw == 0:
         return Fraction(1)
     return min(Fraction(1), value * policy.limits.max_utilisation_bps / BPS / initial_raw)
@@ -423,7 +423,9 @@ def stress_need(account: MarginAccount, policy: FuturesPolicy) -> Fraction:
     if not gross:
         return Fraction(0)
     move = Fraction(policy.limits.stress_move_bps, BPS)
-    return move + Fraction(margin.maintenance_raw(margin.with_adverse_move(account, move)), gross)
+    return move + Fraction(
+        margin.maintenance_margin_raw(margin.with_adverse_move(account, move)), gross
+    )
 
 
 def reduction_sizes(
@@ -449,11 +451,11 @@ def reduction_sizes(
     share = min(Fraction(1), (gross - allowed_notional) / (reducible_notional or gross))
     sizes = {}
     for position in account.positions:
-        lot = account.market(position.market).lot_raw
+        lot_raw = account.market(position.market).lot_raw
         reduced_raw = abs(position.size_raw) * share
-        lots = -(-reduced_raw.numerator // (reduced_raw.denominator * lot))
-        size = min(abs(position.size_raw), lots * lot)
-        sizes[position.market] = position.reduction_raw(size)
+        lots = -(-reduced_raw.numerator // (reduced_raw.denominator * lot_raw))
+        abs_size_raw = min(abs(position.size_raw), lots * lot_raw)
+        sizes[position.market] = position.reduction_raw(abs_size_raw)
     return sizes
 
 
@@ -477,10 +479,10 @@ def closing_suffices(
 def unfinished_sizes(account: MarginAccount, goals: Iterable[tuple[str, int]]) -> dict[str, int]:
     """Return the sizes of the orders, by market, that reduce each position above its goal to it."""
     sizes = {}
-    for market, goal in goals:
+    for market, goal_raw in goals:
         held_raw = account.size_raw(market)
-        if held_raw and abs(goal) < abs(held_raw) and goal * held_raw >= 0:
-            sizes[market] = goal - held_raw
+        if held_raw and abs(goal_raw) < abs(held_raw) and goal_raw * held_raw >= 0:
+            sizes[market] = goal_raw - held_raw
     return sizes
 
 
@@ -551,8 +553,8 @@ def emergency_sizes(account: MarginAccount, policy: FuturesPolicy) -> dict[str, 
         distance = margin.liquidation_distance(account, position.market)
         if not closes_all and (distance is None or abs(distance) >= emergency_distance):
             continue
-        size = emergency_size_raw(account, position, policy.limits)
-        sizes[position.market] = position.reduction_raw(size)
+        abs_size_raw = emergency_size_raw(account, position, policy.limits)
+        sizes[position.market] = position.reduction_raw(abs_size_raw)
     return sizes
 
 
@@ -563,25 +565,27 @@ def emergency_size_raw(account: MarginAccount, position: Position, limits: Futur
     to liquidation plus hysteresis.
     """
     market = account.market(position.market)
-    lot, high_lots = market.lot_raw, -(-abs(position.size_raw) // market.lot_raw)
+    lot_raw, high_lots = market.lot_raw, -(-abs(position.size_raw) // market.lot_raw)
     low_lots = ceil_int(Fraction(high_lots, 2))
     safe_distance = Fraction(limits.emergency_distance_bps * (BPS + limits.hysteresis_bps), BPS**2)
 
     def is_enough(lots: int) -> bool:
-        size = min(abs(position.size_raw), lots * lot)
-        signed_size = position.reduction_raw(size)
-        bound = index_bound_raw(market, signed_size, limits.emergency_slippage_bps)
-        order = PerpOrder(position.market, signed_size, PerpOrderKind.MARKET, bound, True)
-        account_after = after_fill_at_mark(account, position.market, signed_size)
+        size_raw = min(abs(position.size_raw), lots * lot_raw)
+        signed_size_raw = position.reduction_raw(size_raw)
+        bound_raw = index_bound_raw(market, signed_size_raw, limits.emergency_slippage_bps)
+        order = PerpOrder(position.market, signed_size_raw, PerpOrderKind.MARKET, bound_raw, True)
+        account_after = after_fill_at_mark(account, position.market, signed_size_raw)
         distance = margin.liquidation_distance(account_after, position.market)
         is_safe = not margin.is_liquidatable(account_after) and (
             distance is None or abs(distance) >= safe_distance
         )
-        return is_safe and margin.may_reduce(after_fill_at_bound(account, order))
+        return is_safe and margin.is_reduction_accepted(after_fill_at_bound(account, order))
 
     if is_enough(low_lots):
         high_lots = low_lots
     while high_lots - low_lots > 1:
-        middle = (low_lots + high_lots) // 2
-        low_lots, high_lots = (low_lots, middle) if is_enough(middle) else (middle, high_lots)
-    return min(abs(position.size_raw), high_lots * lot)
+        middle_lots = (low_lots + high_lots) // 2
+        low_lots, high_lots = (
+            (low_lots, middle_lots) if is_enough(middle_lots) else (middle_lots, high_lots)
+        )
+    return min(abs(position.size_raw), high_lots * lot_raw)

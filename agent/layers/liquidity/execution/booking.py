@@ -87,7 +87,7 @@ def _loss_by_receipt(
     gained_value = _position_value(position_after, prices)
     if position_before is not None:
         gained_value -= _position_value(position_before, prices)
-    wallet_changes = receipt.net(snapshot.owner)
+    wallet_changes = receipt.net_transfers(snapshot.owner)
     received_value = sum(
         (raw * prices[token] for token, raw in wallet_changes.items() if token in prices),
         Fraction(0),

@@ -70,7 +70,9 @@ def plan_liquidity(step: StepInput, decision: AdjustLiquidity) -> Plan:
         book = book_after
     if not actions:
         why = (
-            "; ".join(f"{item.what}: {item.why}" for item in adjustment.skipped)
+            "; ".join(
+                f"{skipped_item.what}: {skipped_item.why}" for skipped_item in adjustment.skipped
+            )
             or "liquidity is on target"
         )
         verdicts: tuple[Verdict, ...] = ()

@@ -75,14 +75,15 @@ TickRange = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class PositionBook:
-    """Balances of wallet and positions: `balances` are the wallet's base units by token, `uncertain`
-    the part that is predicted and may turn out lower, `position_states` the positions.
+    """Balances of wallet and positions: `balances` are the wallet's base units by token,
+    `uncertain_raw` the part that is predicted and may turn out lower, `position_states` the
+    positions.
     """
 
     step: StepInput
     prices: Mapping[str, Price]
     balances: Mapping[str, int]
-    uncertain: Mapping[str, int]
+    uncertain_raw: Mapping[str, int]
     position_states: tuple[tuple[ConfirmedPosition, LpPosition], ...]
 
     def exposure(self) -> LiquidityExposure:
@@ -122,7 +123,7 @@ class PositionBook:
         )
         if asset is None:
             return 0
-        uncertain_raw = self.uncertain.get(token, 0)
+        uncertain_raw = self.uncertain_raw.get(token, 0)
         free_raw = max(0, min(self.balances[token], self.counted_raw(asset)) - uncertain_raw)
         return min(free_raw, dict(self.step.progress.spend_caps).get(token, free_raw))
 
@@ -231,13 +232,13 @@ class PositionBook:
     def _with_amounts(
         self, owner_position: ConfirmedPosition, amounts_raw: Amounts, uncertain_raw: Amounts
     ) -> PositionBook:
-        balances, uncertain_by_token = dict(self.balances), dict(self.uncertain)
+        balances, uncertain_by_token = dict(self.balances), dict(self.uncertain_raw)
         for token, amount, uncertain_amount in zip(
             (owner_position.token0, owner_position.token1), amounts_raw, uncertain_raw, strict=True
         ):
             balances[token] = balances.get(token, 0) + amount
             uncertain_by_token[token] = uncertain_by_token.get(token, 0) + uncertain_amount
-        return replace(self, balances=balances, uncertain=uncertain_by_token)
+        return replace(self, balances=balances, uncertain_raw=uncertain_by_token)
 
 
 def open_position_book(step: StepInput, prices: Mapping[str, Price]) -> PositionBook:

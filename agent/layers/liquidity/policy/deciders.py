@@ -124,7 +124,9 @@ def liquidity_or_hold(
         adjustment = adjustments.target_adjustment(step, prices)
     except Refused as refusal:
         return replace(hold, reason=f"{hold.reason}; liquidity is unchanged: {refusal.message}")
-    skipped_text = "".join(f"; {item.what}: {item.why}" for item in adjustment.skipped)
+    skipped_text = "".join(
+        f"; {skipped_item.what}: {skipped_item.why}" for skipped_item in adjustment.skipped
+    )
     if not adjustment.moves:
         return replace(hold, reason=hold.reason + skipped_text)
     if failures.is_stopped(step.history):
@@ -135,11 +137,11 @@ def liquidity_or_hold(
                 " trimtab resume"
             ),
         )
-    if cooldown := _cooldown_left(step):
+    if reason_and_end := _cooldown_left(step):
         return replace(
             hold,
-            reason=f"{hold.reason}; {adjustment.reason}; {cooldown[0]}",
-            next_s=hold.next_s or cooldown[1],
+            reason=f"{hold.reason}; {adjustment.reason}; {reason_and_end[0]}",
+            next_s=hold.next_s or reason_and_end[1],
         )
     if wait_reason := price_confirmation.unconfirmed_reason(
         step, prices, signals.liquidity_signals, needs_all=True
@@ -151,6 +153,6 @@ def liquidity_or_hold(
 def _cooldown_left(step: StepInput) -> tuple[str, int] | None:
     """Return the reason and the end of the cooldown after a rebalance or a liquidity action."""
     last_s = step.layer(LiquidityState).last_action_s
-    return rebalances.cooldown_left(
+    return rebalances.active_cooldown(
         step.snapshot, step.policy, step.history, (last_s, "liquidity action")
     )

@@ -214,10 +214,10 @@ def _loss_per_cost(
         gas_units = action_gas.V2_REMOVE_UNITS
     else:
         gas_units = action_gas.V3_WITHDRAW_UNITS
-    cost_limit_bps = book.step.limits.plan_cost_bps
+    plan_cost_bps = book.step.limits.plan_cost_bps
     if curve.in_range:
         forgone_earnings = (
-            value * (DEFAULT_FORGONE_BPS if cost_limit_bps is None else cost_limit_bps) / BPS
+            value * (DEFAULT_FORGONE_BPS if plan_cost_bps is None else plan_cost_bps) / BPS
         )
     else:
         forgone_earnings = Fraction(0)

@@ -1,4 +1,6 @@
-"""Minimum amounts of a liquidity action, from reference prices and limits alone, never from its plan."""
+"""Minimum amounts of a liquidity action, from reference prices and limits alone, never from its
+plan.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,10 @@ def minimum_amounts(step: StepInput, action: LpAction) -> Amounts:
     Refused if a price or position is unknown.
     """
     prices = reference_prices(step).by_token
-    unpriced = [token for token in (action.token0, action.token1) if token not in prices]
-    if unpriced:
+    unpriced_tokens = [token for token in (action.token0, action.token1) if token not in prices]
+    if unpriced_tokens:
         raise Refused(
-            f"{action.name}: {unpriced[0]} has no reference price",
+            f"{action.name}: {unpriced_tokens[0]} has no reference price",
             remedy="trimtab status shows which prices are missing",
             code=ErrorCode.REFERENCE_PRICE,
         )

@@ -32,13 +32,17 @@ def spenders(step: StepInput) -> dict[str, str]:
     return position_spenders(step.execution)
 
 
-def tokens(portfolio: Portfolio) -> set[str]:
+def pooled_tokens(portfolio: Portfolio) -> set[str]:
     """Return the tokens of positions and targets."""
     positions_and_targets: tuple[ConfirmedPosition | LpTarget, ...] = (
         *portfolio.positions,
         *portfolio.lp_targets,
     )
-    return {token for place in positions_and_targets for token in (place.token0, place.token1)}
+    return {
+        token
+        for position_or_target in positions_and_targets
+        for token in (position_or_target.token0, position_or_target.token1)
+    }
 
 
 def without_targets(portfolio: Portfolio, excluded_tokens: Collection[str]) -> Portfolio:
@@ -73,7 +77,7 @@ def pools_hold(step: StepInput, drift: AssetDrift, min_value: Value) -> bool:
     )
 
 
-def place(step: StepInput) -> str:
+def place_name(step: StepInput) -> str:
     """Return where liquidity is."""
     del step
     return "liquidity positions"

@@ -114,8 +114,8 @@ def add_liquidity(
     value: Value,
     reason: str,
 ) -> bool:
-    """Provide up to a value, to the largest position of `pool_positions` or else a new one. Return True if
-    liquidity is provided.
+    """Provide up to a value, to the largest position of `pool_positions` or else a new one. Return
+    True if liquidity is provided.
     """
     book = builder.book
     position_or_reason = _position_to_grow(book, target, pool, pool_positions)
@@ -138,21 +138,21 @@ def add_liquidity(
     book_after = book_after_provision(book, target, pool, existing_position, ticks, desired)
     gas_units = provision_gas_units(sqrt_range, existing_position)
     skew = Fraction(0) if book_after is None else book.overpayment(target, amounts, book_after)
-    why_not = _unsafe_reason(
+    skip_reason = _unsafe_reason(
         book, target, pool, sqrt_range, widest_bps
     ) or builder.not_worth_reason(provided_value, gas_units, APPROVAL_COUNT, skew)
-    if not why_not and book_after is None:
-        why_not = "the amounts give no liquidity, or more than a pool can hold"
+    if not skip_reason and book_after is None:
+        skip_reason = "the amounts give no liquidity, or more than a pool can hold"
     elif (
-        not why_not
+        not skip_reason
         and book_after is not None
         and not book_after.exposure().within(liquidity_limits(book.step.limits))
     ):
-        why_not = "it would exceed limits.impermanent_loss or limits.lp_max_weight"
-    for why in (limit_reason, balance_reason, why_not):
-        if why:
-            builder.skip(target, why)
-    if why_not or book_after is None:
+        skip_reason = "it would exceed limits.impermanent_loss or limits.lp_max_weight"
+    for reason_to_skip in (limit_reason, balance_reason, skip_reason):
+        if reason_to_skip:
+            builder.skip(target, reason_to_skip)
+    if skip_reason or book_after is None:
         return False
     message = f"{reason}: {builder.money(provided_value)} provided"
     builder.moves.append(ProvideMove(target, existing_position, ticks, desired, message))

@@ -33,8 +33,8 @@ class SimulatedAction:
 
     number: int
     action: LpAction
-    before: PositionBook
-    after: PositionBook
+    book_before: PositionBook
+    book_after: PositionBook
     liquidity: int
     amounts: Amounts
     fees: Amounts
@@ -49,7 +49,7 @@ class SimulatedAction:
     @property
     def value(self) -> Fraction:
         """Return the value moved, at reference prices."""
-        return self.before.value(
+        return self.book_before.value(
             self.action, (self.amounts[0] + self.fees[0], self.amounts[1] + self.fees[1])
         )
 
@@ -59,7 +59,7 @@ class SimulatedAction:
         return (
             None
             if self.price is None
-            else abs(self.price / self.before.reference_price(self.action) - 1)
+            else abs(self.price / self.book_before.reference_price(self.action) - 1)
         )
 
 
@@ -70,7 +70,7 @@ class LpReplay:
     """
 
     simulations: tuple[SimulatedAction, ...]
-    after: PositionBook
+    book_after: PositionBook
     fault: str | None
 
 
@@ -80,10 +80,10 @@ def replay_actions(book: PositionBook, actions: tuple[LpAction, ...]) -> LpRepla
     for number, action in enumerate(actions):
         try:
             simulation = _simulate(number, action, book)
-        except Refused as why:
-            return LpReplay(tuple(simulations), book, f"action {number}: {why.message}")
+        except Refused as refusal:
+            return LpReplay(tuple(simulations), book, f"action {number}: {refusal.message}")
         simulations.append(simulation)
-        book = simulation.after
+        book = simulation.book_after
     return LpReplay(tuple(simulations), book, None)
 
 
@@ -95,7 +95,7 @@ def worst_overpayment_share(simulation: SimulatedAction, limits: Limits) -> Frac
         return Fraction(0)
     ticks, reference_price = (
         simulation.action.ticks,
-        simulation.before.reference_price(simulation.action),
+        simulation.book_before.reference_price(simulation.action),
     )
     sqrt_range = minting.optional_sqrt_range(ticks)
     widest_bps = slippage.widest_band_bps(
@@ -105,9 +105,11 @@ def worst_overpayment_share(simulation: SimulatedAction, limits: Limits) -> Frac
 
 
 def _simulate(number: int, action: LpAction, book: PositionBook) -> SimulatedAction:
-    unpriced = [token for token in (action.token0, action.token1) if book.prices.get(token, 0) <= 0]
-    if unpriced:
-        raise Refused(f"no reference price of {unpriced[0]}")
+    unpriced_tokens = [
+        token for token in (action.token0, action.token1) if book.prices.get(token, 0) <= 0
+    ]
+    if unpriced_tokens:
+        raise Refused(f"no reference price of {unpriced_tokens[0]}")
     match action:
         case Withdraw():
             owner_position, position = _confirmed_position(book, action)
@@ -230,8 +232,15 @@ def _confirmed_position(
     raise Refused(f"{action.name} is not a confirmed position in {action.pool}")
 
 
-def _identity(entry: ConfirmedPosition | LpAction | LpTarget) -> tuple[str, str, str, str]:
-    return entry.venue, entry.contract, entry.token0, entry.token1
+def _identity(
+    position_or_action: ConfirmedPosition | LpAction | LpTarget,
+) -> tuple[str, str, str, str]:
+    return (
+        position_or_action.venue,
+        position_or_action.contract,
+        position_or_action.token0,
+        position_or_action.token1,
+    )
 
 
 def _sqrt_range(ticks: TickRange, pool: str, spacing: int) -> minting.SqrtPriceRange:

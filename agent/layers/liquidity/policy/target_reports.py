@@ -88,9 +88,9 @@ def target_reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[Target
             )
         ]
         skipped_reasons = [
-            item.why
-            for item in adjustment.skipped
-            if item.what == target_label(target) or item.what in position_names
+            skipped_item.why
+            for skipped_item in adjustment.skipped
+            if skipped_item.what == target_label(target) or skipped_item.what in position_names
         ]
         reports.append(
             TargetReport(

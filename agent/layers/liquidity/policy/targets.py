@@ -49,11 +49,15 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
         None,
     )
     if pool is None:
-        why = next(
-            (item.why for item in book.step.snapshot.quarantined if item.address == target.pool),
+        unread_reason = next(
+            (
+                quarantined.why
+                for quarantined in book.step.snapshot.quarantined
+                if quarantined.address == target.pool
+            ),
             "trimtab trust pins it",
         )
-        builder.skip(target, f"the pool was not read: {why}")
+        builder.skip(target, f"the pool was not read: {unread_reason}")
         return
     quarantined_token = next(
         (
@@ -81,19 +85,21 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
         (book.value_of(owner_position, position) for owner_position, position in pool_positions),
         Fraction(0),
     )
-    out_of_range = [pair for pair in pool_positions if is_out_of_range(pair[1], reference_price)]
-    in_range = [pair for pair in pool_positions if pair not in out_of_range]
+    out_of_range_positions = [
+        pair for pair in pool_positions if is_out_of_range(pair[1], reference_price)
+    ]
+    in_range_positions = [pair for pair in pool_positions if pair not in out_of_range_positions]
     share_text = (
         f"{format_percent(provided_value / total if total > 0 else Fraction(0))} of the portfolio against"
         f" a share of {format_percent(share)}"
     )
-    withdrawn_value = _withdraw_out_of_range(builder, target, out_of_range, target_value)
+    withdrawn_value = _withdraw_out_of_range(builder, target, out_of_range_positions, target_value)
     missing_value = target_value - provided_value + withdrawn_value
-    if target.share_bps == 0 and in_range:
+    if target.share_bps == 0 and in_range_positions:
         _withdraw_excess(
             builder,
             target,
-            in_range,
+            in_range_positions,
             provided_value - withdrawn_value,
             f"no liquidity is targeted in {target.pool}",
         )
@@ -102,22 +108,22 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
             builder,
             target,
             pool,
-            in_range,
+            in_range_positions,
             missing_value,
             f"a new range around the reference price in {target.pool}",
         )
     elif -missing_value > SHARE_TOLERANCE * target_value:
         _withdraw_excess(
-            builder, target, in_range, -missing_value, f"{target.pool} has {share_text}"
+            builder, target, in_range_positions, -missing_value, f"{target.pool} has {share_text}"
         )
     elif missing_value > (
         ACTED_TOLERANCE if liquidity_progress(book.step).acted else SHARE_TOLERANCE
     ) * target_value and add_liquidity(
-        builder, target, pool, in_range, missing_value, f"{target.pool} has {share_text}"
+        builder, target, pool, in_range_positions, missing_value, f"{target.pool} has {share_text}"
     ):
         pass
     else:
-        _reinvest_fees(builder, target, pool, in_range, missing_value)
+        _reinvest_fees(builder, target, pool, in_range_positions, missing_value)
 
 
 def target_positions(book: PositionBook, target: LpTarget) -> HeldPositions:
@@ -143,13 +149,16 @@ def is_out_of_range(position: LpV2Position | LpV3Position, reference_price: Frac
 
 
 def _withdraw_out_of_range(
-    builder: AdjustmentBuilder, target: LpTarget, out_of_range: HeldPositions, target_value: Value
+    builder: AdjustmentBuilder,
+    target: LpTarget,
+    out_of_range_positions: HeldPositions,
+    target_value: Value,
 ) -> Value:
     """Withdraw out-of-range positions if that is worth the gas of the withdrawal and of a new
     range; return the value moved.
     """
     withdrawn_value = Fraction(0)
-    for owner_position, position in out_of_range:
+    for owner_position, position in out_of_range_positions:
         book = builder.book
         value = book.value_of(owner_position, position)
         gas_units, approvals = (
@@ -157,9 +166,9 @@ def _withdraw_out_of_range(
             if target_value > 0
             else (action_gas.V3_WITHDRAW_UNITS, 0)
         )
-        why_not = builder.not_worth_reason(value, gas_units, approvals)
-        if why_not:
-            builder.skip(target, f"{owner_position.name} stays out of range: {why_not}")
+        skip_reason = builder.not_worth_reason(value, gas_units, approvals)
+        if skip_reason:
+            builder.skip(target, f"{owner_position.name} stays out of range: {skip_reason}")
             continue
         reason = (
             f"the reference price has left the range of {owner_position.name}: "
@@ -180,27 +189,27 @@ def _withdraw_out_of_range(
 def _withdraw_excess(
     builder: AdjustmentBuilder,
     target: LpTarget,
-    in_range: HeldPositions,
+    in_range_positions: HeldPositions,
     excess: Value,
     reason: str,
 ) -> None:
     """Withdraw the excess over the share, smallest positions first."""
     indices_by_value = sorted(
         (builder.book.value_without_fees(owner_position, position), index)
-        for index, (owner_position, position) in enumerate(in_range)
+        for index, (owner_position, position) in enumerate(in_range_positions)
     )
     for value, index in indices_by_value:
-        owner_position, position = in_range[index]
+        owner_position, position = in_range_positions[index]
         if excess <= 0 or value <= 0:
             continue
         is_pair = isinstance(position, LpV2Position)
         withdrawn_value = min(value, excess)
         if is_pair:
-            why_not = builder.not_worth_reason(withdrawn_value, action_gas.V2_REMOVE_UNITS, 1)
+            skip_reason = builder.not_worth_reason(withdrawn_value, action_gas.V2_REMOVE_UNITS, 1)
         else:
-            why_not = builder.not_worth_reason(withdrawn_value, action_gas.V3_WITHDRAW_UNITS)
-        if why_not:
-            builder.skip(target, why_not)
+            skip_reason = builder.not_worth_reason(withdrawn_value, action_gas.V3_WITHDRAW_UNITS)
+        if skip_reason:
+            builder.skip(target, skip_reason)
             continue
         liquidity = min(position.liquidity, ceil_int(position.liquidity * withdrawn_value / value))
         if owner_position.token_id is None:
@@ -219,13 +228,13 @@ def _reinvest_fees(
     builder: AdjustmentBuilder,
     target: LpTarget,
     pool: Pool,
-    in_range: HeldPositions,
+    in_range_positions: HeldPositions,
     missing_value: Value,
 ) -> None:
     """Collect fees above the target's `compound_above` and reinvest as much as the share then
     lacks, which is all of them if it was on target.
     """
-    for owner_position, position in in_range:
+    for owner_position, position in in_range_positions:
         fees_value = builder.book.value(owner_position, positions.uncollected_fees(position))
         if (
             not isinstance(position, LpV3Position)
@@ -233,11 +242,11 @@ def _reinvest_fees(
             or fees_value <= target.compound_above
         ):
             continue
-        why_not = builder.not_worth_reason(
+        skip_reason = builder.not_worth_reason(
             fees_value, action_gas.V3_COLLECT_UNITS + action_gas.V3_INCREASE_UNITS, APPROVAL_COUNT
         )
-        if why_not:
-            builder.skip(target, f"fees of {owner_position.name} are not collected: {why_not}")
+        if skip_reason:
+            builder.skip(target, f"fees of {owner_position.name} are not collected: {skip_reason}")
             continue
         message = (
             f"{owner_position.name} has earned {builder.money(fees_value)}, above compound_above"

@@ -86,7 +86,7 @@ def position_faults(snapshot: Snapshot, portfolio: Portfolio) -> tuple[str, ...]
     not an asset. Unknown is never zero.
     """
     read_names = {position.name for position in snapshot.positions}
-    reason_by_item = {item.item: item.why for item in snapshot.quarantined}
+    reason_by_item = {quarantined.item: quarantined.why for quarantined in snapshot.quarantined}
     assets = {asset.token.address for asset in portfolio.assets}
     reasons = []
     for owner_position in portfolio.positions:
@@ -113,10 +113,10 @@ def undecided_positions_reason(step: StepInput) -> str:
     """Return why trading is blocked until the owner adopts or forgets some positions; empty if
     there are none.
     """
-    undecided = step.layer(LiquidityState).undecided
-    if not undecided:
+    undecided_names = step.layer(LiquidityState).undecided
+    if not undecided_names:
         return ""
-    names = ", ".join(undecided)
+    names = ", ".join(undecided_names)
     return (
         f"the wallet holds liquidity that this store does not know ({names}); adopt it"
         " or ignore it: trimtab lp take, trimtab lp forget"
@@ -196,7 +196,7 @@ def expected_loss_of(position_states: PositionStates, prices: Mapping[str, Price
     )
 
 
-def reports(
+def position_reports(
     snapshot: Snapshot, portfolio: Portfolio, prices: Mapping[str, Price]
 ) -> tuple[PositionReport, ...]:
     """Return a full report of every confirmed position that was read and has prices; `faults`
@@ -211,7 +211,7 @@ def reports(
     )
 
 
-def warnings(snapshot: Snapshot, portfolio: Portfolio) -> tuple[str, ...]:
+def position_warnings(snapshot: Snapshot, portfolio: Portfolio) -> tuple[str, ...]:
     """Return warnings on the positions; they never stop a step."""
     if not position_faults(snapshot, portfolio):
         missing_positions = [
@@ -238,7 +238,7 @@ def _report(
     liquidity_raw = positions.amounts_at_reference(position, price0, price1)
     fees_raw = positions.uncollected_fees(position)
     liquidity_value = _value(liquidity_raw, price0, price1)
-    hold = _value(owner_position.entry_raw, price0, price1)
+    hold_value = _value(owner_position.entry_raw, price0, price1)
     if isinstance(position, LpV2Position):
         fees = _v2_fees(position, owner_position, price0, price1)
     else:
@@ -254,9 +254,9 @@ def _report(
         fees_raw=fees_raw,
         counted_raw=(liquidity_raw[0] + fees_raw[0], liquidity_raw[1] + fees_raw[1]),
         value=liquidity_value + _value(fees_raw, price0, price1),
-        hold=hold,
+        hold=hold_value,
         fees=fees,
-        loss=hold - value_without_fees,
+        loss=hold_value - value_without_fees,
         lvr_per_day=(
             Fraction(0)
             if curve is None

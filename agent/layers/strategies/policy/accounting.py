@@ -124,7 +124,7 @@ class StrategyBooksUpdate:
             else:
                 tokens[token] = tokens.get(token, 0) + raw
 
-    def total(self, token: str) -> int:
+    def total_raw(self, token: str) -> int:
         """Return the base units of a token that all strategies hold together."""
         return sum(tokens.get(token, 0) for tokens in self.holdings.values())
 
@@ -141,11 +141,11 @@ def open_books(
     for booking in ledger.bookings:
         if booking.block <= step.snapshot.head.number:
             update.replay(booking)
-    configured = {strategy.name for strategy in split.strategies}
+    configured_names = {strategy.name for strategy in split.strategies}
     for name in [
         name
         for name, holdings in update.holdings.items()
-        if name not in configured and not any(holdings.values())
+        if name not in configured_names and not any(holdings.values())
     ]:
         del update.holdings[name], update.units[name]  # closed
     return update
@@ -173,16 +173,16 @@ def wallet_balances(snapshot: Snapshot, portfolio: Portfolio) -> dict[str, int] 
     """Return the base units of each asset in the wallet, with native coin counted as its wrapped
     token if that is an asset; None if a balance is unknown.
     """
-    raws_by_token: dict[str, set[int]] = {}
+    known_raw_by_token: dict[str, set[int]] = {}
     for holding in snapshot.holdings:
-        raws_by_token.setdefault(holding.token, set()).add(holding.raw)
-    quarantined = {item.address for item in snapshot.quarantined}
+        known_raw_by_token.setdefault(holding.token, set()).add(holding.raw)
+    quarantined_addresses = {item.address for item in snapshot.quarantined}
     balances = {}
     for asset in portfolio.assets:
-        raws = raws_by_token.get(asset.token.address, set())
-        if len(raws) != 1 or asset.token.address in quarantined:
+        known_raw = known_raw_by_token.get(asset.token.address, set())
+        if len(known_raw) != 1 or asset.token.address in quarantined_addresses:
             return None
-        balances[asset.token.address] = next(iter(raws))
+        balances[asset.token.address] = next(iter(known_raw))
         if asset.native:
             balances[asset.token.address] += snapshot.native_wei
     return balances
@@ -223,8 +223,8 @@ def update_books(
     adjustment_source: AdjustmentSource,
     new_transfers: Sequence[ExternalTransfer] = (),
 ) -> StrategyBooks:
-    """Return the accounts at the step's block; `new_transfers` are transfers not stored yet. `step` is the
-    input before any quarantine.
+    """Return the accounts at the step's block; `new_transfers` are transfers not stored yet. `step`
+    is the input before any quarantine.
     """
     split, balances = step.config(CapitalSplit), wallet_balances(step.snapshot, step.portfolio)
     if not split.strategies:
@@ -293,7 +293,7 @@ def apply_configured_split(
         holdings_after = apply_transfer(
             holdings_after,
             token,
-            balances[token] - reserves[token] - update.total(token),
+            balances[token] - reserves[token] - update.total_raw(token),
             update.prices,
         )
     names = [strategy.name for strategy in split.strategies]
@@ -408,7 +408,7 @@ def _events(
     events: list[tuple[int, str, StrategyBookingKind, dict[str, int], Intent | None]] = []
     for intent in ledger.intents:
         if intent.receipt is not None and intent.receipt.block_number <= head:
-            changes = asset_changes(intent.changes(owner, wrapped_native).items())
+            changes = asset_changes(intent.balance_changes(owner, wrapped_native).items())
             events.append(
                 (intent.receipt.block_number, intent.id, StrategyBookingKind.TRADE, changes, intent)
             )
@@ -437,7 +437,7 @@ def _split_at_holdings(
     """Return the part of changes that strategies bear, and the part beyond all their holdings,
     which reserves bear.
     """
-    strategy_changes = {token: max(raw, -update.total(token)) for token, raw in changes.items()}
+    strategy_changes = {token: max(raw, -update.total_raw(token)) for token, raw in changes.items()}
     return strategy_changes, {
         token: raw - strategy_changes[token] for token, raw in changes.items()
     }
@@ -496,7 +496,7 @@ def _has_same_totals(
 ) -> bool:
     return all(
         sum(tokens.get(token, 0) for tokens in holdings_after_transfers.values())
-        == update.total(token)
+        == update.total_raw(token)
         for token in update.tokens
     )
 
@@ -509,13 +509,15 @@ def _balance_mismatch_text(update: StrategyBooksUpdate, balances: Mapping[str, i
     """Return the balances that differ from the accounts; empty if none does."""
     mismatches = []
     for token in update.tokens:
-        booked_raw = update.reserves.get(token, 0) + update.total(token)
+        booked_raw = update.reserves.get(token, 0) + update.total_raw(token)
         if booked_raw != balances[token]:
             listed_token = update.step.portfolio.token(token)
-            texts = (
+            amount_texts = (
                 decimal_text(raw, listed_token.decimals) for raw in (booked_raw, balances[token])
             )
-            mismatches.append(f"{listed_token.label}: {' against '.join(texts)} in the wallet")
+            mismatches.append(
+                f"{listed_token.label}: {' against '.join(amount_texts)} in the wallet"
+            )
     if mismatches:
         return (
             f"the books of the strategies do not match the wallet's balances ({'; '.join(mismatches)});"

@@ -111,7 +111,8 @@ def transfer_value(
     """
     remaining_value = value
     for token, max_value in sorted(
-        (first_values or {}).items(), key=lambda item: (-item[1], item[0])
+        (first_values or {}).items(),
+        key=lambda token_and_value: (-token_and_value[1], token_and_value[0]),
     ):
         remaining_value -= _move_token(
             holdings, giver, receiver, token, min(max_value, remaining_value), prices
@@ -171,12 +172,12 @@ def restore_capital_shares(
 def _excess_values(
     tokens: Mapping[str, int], wanted_values: Mapping[str, Value], prices: Prices
 ) -> dict[str, Value]:
-    value_by_token = {
+    excess_by_token = {
         token: raw * prices[token] - wanted_values.get(token, Fraction(0))
         for token, raw in tokens.items()
         if raw
     }
-    return {token: value for token, value in value_by_token.items() if value > 0}
+    return {token: value for token, value in excess_by_token.items() if value > 0}
 
 
 def net_adjustments(adjustments: StrategyValues, tokens: Sequence[str]) -> tuple[NettedToken, ...]:
@@ -192,16 +193,16 @@ def net_adjustments(adjustments: StrategyValues, tokens: Sequence[str]) -> tuple
     return tuple(netted_tokens)
 
 
-def market_remainder(adjustments: StrategyValues, netted: NettedToken) -> dict[str, Value]:
+def market_remainder(adjustments: StrategyValues, netted_token: NettedToken) -> dict[str, Value]:
     """Return each strategy's part of a token that the market has to fill: pro rata on the heavier
     side, 0 on the other.
     """
-    larger_value = max(netted.bought, netted.sold)
+    larger_value = max(netted_token.bought, netted_token.sold)
     remainders = dict.fromkeys(adjustments, Fraction(0))
     for name, adjustment in adjustments.items():
-        value = adjustment.get(netted.token, Fraction(0))
-        if value * netted.net > 0:
-            remainders[name] = value * abs(netted.net) / larger_value
+        value = adjustment.get(netted_token.token, Fraction(0))
+        if value * netted_token.net > 0:
+            remainders[name] = value * abs(netted_token.net) / larger_value
     return remainders
 
 
@@ -209,9 +210,9 @@ def net_internally(
     holdings: StrategyHoldings, adjustments: StrategyValues, prices: Prices, tokens: Sequence[str]
 ) -> None:
     """Exchange opposite adjustments between strategies, at reference prices and in place."""
-    for netted in net_adjustments(adjustments, tokens):
-        token, price = netted.token, prices[netted.token]
-        if netted.crossed <= 0 or price <= 0:
+    for netted_token in net_adjustments(adjustments, tokens):
+        token, price = netted_token.token, prices[netted_token.token]
+        if netted_token.crossed <= 0 or price <= 0:
             continue
         token_adjustments = {
             name: adjustment[token]
@@ -219,7 +220,7 @@ def net_internally(
             if token in adjustment
         }
         sales_by_name = {
-            name: -value * netted.crossed / netted.sold
+            name: -value * netted_token.crossed / netted_token.sold
             for name, value in token_adjustments.items()
             if value < 0
         }
@@ -252,9 +253,9 @@ def settle_trade(
     capital_before = strategy_capital(holdings_before, prices)
     holdings = copy_holdings(holdings_before)
     remainders: dict[str, dict[str, Value]] = {name: {} for name in holdings_before}
-    for netted in net_adjustments(adjustments, tokens):
-        for name, value in market_remainder(adjustments, netted).items():
-            remainders[name][netted.token] = value
+    for netted_token in net_adjustments(adjustments, tokens):
+        for name, value in market_remainder(adjustments, netted_token).items():
+            remainders[name][netted_token.token] = value
     net_internally(holdings, adjustments, prices, tokens)
     for token in tokens:
         delta = deltas.get(token, 0)
@@ -274,11 +275,11 @@ def settle_trade(
         name: sum((abs(value) for value in token_values.values()), Fraction(0))
         for name, token_values in remainders.items()
     }
-    total = sum(remainder_sizes.values(), Fraction(0))
-    cost_weights = remainder_sizes if total > 0 else capital_before
-    total = sum(cost_weights.values(), Fraction(0))
-    if total > 0:
-        costs = {name: cost * cost_weights[name] / total for name in holdings_before}
+    weight_sum = sum(remainder_sizes.values(), Fraction(0))
+    cost_weights = remainder_sizes if weight_sum > 0 else capital_before
+    weight_sum = sum(cost_weights.values(), Fraction(0))
+    if weight_sum > 0:
+        costs = {name: cost * cost_weights[name] / weight_sum for name in holdings_before}
     else:
         costs = {name: cost / len(cost_weights) for name in holdings_before}
     target_values = {name: capital_before[name] - costs[name] for name in holdings_before}
@@ -325,7 +326,7 @@ def apply_transfer(
         copy_holdings(holdings_before),
         strategy_capital(holdings_before, prices),
     )
-    total = sum(capital_before.values(), Fraction(0))
+    total_capital = sum(capital_before.values(), Fraction(0))
     weights = dict(capital_before)
     if only_strategy in holdings_before:
         weights = {name: Fraction(name == only_strategy) for name in capital_before}
@@ -338,9 +339,11 @@ def apply_transfer(
     value = -raw * prices[token]
     if only_strategy is not None and only_strategy in holdings_before:
         value = min(value, capital_before[only_strategy])
-    elif total > 0:
-        weights = {name: amount / total for name, amount in capital_before.items()}
-    lost_value = total - sum(strategy_capital(holdings, prices).values(), Fraction(0))
+    elif total_capital > 0:
+        weights = {
+            name: strategy_value / total_capital for name, strategy_value in capital_before.items()
+        }
+    lost_value = total_capital - sum(strategy_capital(holdings, prices).values(), Fraction(0))
     target_values = {
         name: max(capital_before[name] - value * weights[name], Fraction(0))
         for name in holdings_before
@@ -350,11 +353,15 @@ def apply_transfer(
     )
     if unpaid_value > 0:
         # the strategy has less than the decrease, so the others bear the remainder
-        other_values = {name: amount for name, amount in target_values.items() if amount > 0}
+        other_values = {
+            name: strategy_value
+            for name, strategy_value in target_values.items()
+            if strategy_value > 0
+        }
         others_value = sum(other_values.values(), Fraction(0))
         target_values |= {
-            name: amount - unpaid_value * amount / others_value
-            for name, amount in other_values.items()
+            name: strategy_value - unpaid_value * strategy_value / others_value
+            for name, strategy_value in other_values.items()
         }
     restore_capital_shares(holdings, target_values, prices)
     return holdings

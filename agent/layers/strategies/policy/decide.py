@@ -28,7 +28,7 @@ class StrategiesResult(LayerResult):
         """See LayerResult."""
         return self.netting.goal if self.is_netting_only and self.netting is not None else None
 
-    def alone(self) -> LayerResult:
+    def postponed(self) -> LayerResult:
         """See LayerResult."""
         return replace(self, is_netting_only=False)
 
@@ -49,31 +49,31 @@ def rebalance_strategies(context: DecisionContext) -> DecisionResult | None:
     step, drifts, prices = context.step, context.drifts, context.prices
     if not step.config(CapitalSplit).strategies:
         return None
-    netted = netting.net_strategies(step, prices)
-    trigger = bands.apply_max_weight(step.policy, drifts, netted.result)
-    goal = netted.goal if netted.result.fired else bands.reduction_goal(drifts)
+    netting_result = netting.net_strategies(step, prices)
+    trigger = bands.apply_max_weight(step.policy, drifts, netting_result.result)
+    goal = netting_result.goal if netting_result.result.fired else bands.reduction_goal(drifts)
     decision: Decision = rebalances.review_hold(trigger)
-    is_review = trigger.due
+    is_review = trigger.is_review_due
     if trigger.fired:
         decision, is_review = rebalances.rebalance_or_hold(
             step, drifts, context.references, trigger, goal
         )
-    if isinstance(decision, Rebalance) and not netted.result.fired:
+    if isinstance(decision, Rebalance) and not netting_result.result.fired:
         decision, is_review = rebalances.confirm_rebalance(step, prices, decision, is_review, False)
     is_netting_only = (
-        netted.result.fired
+        netting_result.result.fired
         and isinstance(decision, Hold)
         and not rebalances.is_worth_a_trade(
-            step.limits, rebalances.largest_correction(drifts, netted.goal)
+            step.limits, rebalances.largest_correction(drifts, netting_result.goal)
         )
     )
     if (top_up := native_coin.top_up(step, decision)) is not None:
         result = replace(context.result(top_up), next_s=trigger.next_s)
-        return result.with_layer(StrategiesResult(netted))
+        return result.with_layer(StrategiesResult(netting_result))
     result = replace(
         context.result(decision),
         reviewed=is_review,
         due_schedules=trigger.due_schedules if is_review else (),
         next_s=trigger.next_s,
     )
-    return result.with_layer(StrategiesResult(netted, is_netting_only))
+    return result.with_layer(StrategiesResult(netting_result, is_netting_only))

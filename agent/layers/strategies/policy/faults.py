@@ -12,7 +12,7 @@ def strategies_fault(step: StepInput) -> str:
     """
     if not step.config(CapitalSplit).strategies:
         return ""
-    if step.portfolio.is_in_pools:
+    if step.portfolio.provides_liquidity:
         return "strategies cannot be combined with positions in pools; remove one of them"
     books = step.layer(StrategiesState).books
     if books is None:

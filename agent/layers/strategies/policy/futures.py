@@ -72,7 +72,10 @@ def with_market_growth(
     )
     index = floor_int(
         previous_state.index
-        * ((1 - market_growth.part) * spot_growth + market_growth.part * futures_growth)
+        * (
+            (1 - market_growth.margin_share) * spot_growth
+            + market_growth.margin_share * futures_growth
+        )
     )
     index_prices = tuple(
         (market, market_growth.prices[market])
@@ -92,11 +95,11 @@ def _futures_growth(
     """Return the growth factor of capital at the target notional since the last prices; 1 without
     futures weights.
     """
-    days = Fraction(0 if now_s is None or last_s is None else now_s - last_s, DAY_S)
+    elapsed_days = Fraction(0 if now_s is None or last_s is None else now_s - last_s, DAY_S)
     growth = Fraction(1)
     for market, bps in strategy.market_bps:
         if last_prices.get(market, 0) > 0 and market in market_growth.prices:
             price_change = market_growth.prices[market] / last_prices[market] - 1
-            funding = market_growth.funding_daily.get(market, Fraction(0)) * days
+            funding = market_growth.funding_daily.get(market, Fraction(0)) * elapsed_days
             growth += market_growth.leverage * Fraction(bps, BPS) * (price_change - funding)
     return growth

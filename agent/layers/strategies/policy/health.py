@@ -64,19 +64,20 @@ def sharpe_milli(points: Sequence[NavPoint], window_s: int, now_s: int) -> int |
         (now * FIXED_POINT_ONE) // before - FIXED_POINT_ONE
         for before, now in pairwise(daily_indexes)
     ]
-    count, total = len(returns), sum(returns)
+    return_count, return_sum = len(returns), sum(returns)
     scaled_variance = (
-        count * sum(daily_return * daily_return for daily_return in returns) - total * total
+        return_count * sum(daily_return * daily_return for daily_return in returns)
+        - return_sum * return_sum
     )  # n·Σr² - (Σr)² = n·(n - 1)·variance
     if scaled_variance <= 0:
         return None
     # mean / deviation = Σr / n · sqrt(n·(n - 1) / scaled_variance);
     # squared, times 365, in thousandths
-    squared = total * total * (count - 1) * DAYS_A_YEAR * 10**6
-    root = isqrt(squared // (count * scaled_variance))
-    if total >= 0:
+    squared_ratio = return_sum * return_sum * (return_count - 1) * DAYS_A_YEAR * 10**6
+    root = isqrt(squared_ratio // (return_count * scaled_variance))
+    if return_sum >= 0:
         return root
-    return -root - (root * root * count * scaled_variance != squared)
+    return -root - (root * root * return_count * scaled_variance != squared_ratio)
 
 
 def update_health(
@@ -88,13 +89,13 @@ def update_health(
     An unknown ratio restarts both periods, so too little history neither pauses nor restores.
     """
     if state.health is StrategyHealth.ACTIVE:
-        limit, period_s = rule.limit_milli, rule.period_s
+        limit_milli, period_s = rule.limit_milli, rule.period_s
         side_text, health = "below", StrategyHealth.PAUSED
-        calls_for_change = sharpe is not None and sharpe < limit
+        calls_for_change = sharpe is not None and sharpe < limit_milli
     else:
-        limit, period_s = rule.recover_milli, rule.recover_s
+        limit_milli, period_s = rule.recover_milli, rule.recover_s
         side_text, health = "at or above", StrategyHealth.ACTIVE
-        calls_for_change = sharpe is not None and sharpe >= limit
+        calls_for_change = sharpe is not None and sharpe >= limit_milli
     if sharpe is None or not calls_for_change:
         return replace(state, sharpe_milli=sharpe, turning_s=None)
     since_s = now_s if state.turning_s is None else state.turning_s
@@ -102,7 +103,7 @@ def update_health(
         return replace(state, sharpe_milli=sharpe, turning_s=since_s)
     reason = (
         f"the Sharpe ratio over {format_duration(rule.window_s)} has been {side_text}"
-        f" {decimal_text(limit, 3)} since {format_time(since_s)}, now"
+        f" {decimal_text(limit_milli, 3)} since {format_time(since_s)}, now"
         f" {decimal_text(sharpe, 3)}"
     )
     return replace(

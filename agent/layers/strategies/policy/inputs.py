@@ -69,7 +69,7 @@ def choose_weights(step: StepInput) -> StepInput:
             for asset in step.portfolio.assets
         )
         portfolio = replace(step.portfolio, assets=assets, weights=strategy.allocator)
-        states = tuple(state.of_part(strategy.name) for state in step.history.layers)
+        states = tuple(state.for_part(strategy.name) for state in step.history.layers)
         history = replace(
             step.history, allocation=last_choices.get(strategy.name), unchosen="", layers=states
         )

@@ -91,19 +91,21 @@ def capital_signals(
     books = state.books
     if books is None:
         return frozenset()
-    values, book_by_name = capital.strategy_capital(holdings, prices), books.by_name
-    total, target_shares = (
-        sum(values.values(), Fraction(0)),
+    capital_by_name, book_by_name = capital.strategy_capital(holdings, prices), books.by_name
+    total_capital, target_shares = (
+        sum(capital_by_name.values(), Fraction(0)),
         target_capital_shares(split, books.by_name),
     )
     signals = set()
-    for name, value in values.items() if total > 0 else ():
-        target_bps, share_bps = target_shares[name] * BPS, value / total * BPS
-        low, high = band(split.band, round(target_bps))
+    for name, strategy_value in capital_by_name.items() if total_capital > 0 else ():
+        target_bps, share_bps = target_shares[name] * BPS, strategy_value / total_capital * BPS
+        low_bps, high_bps = band(split.band, round(target_bps))
         if book_by_name[name].state.health is StrategyHealth.PAUSED:
-            low, high = Fraction(0), target_bps + 1
-        if not low <= share_bps <= high:
-            signals.add(("too much capital" if share_bps > high else "too little capital", name))
+            low_bps, high_bps = Fraction(0), target_bps + 1
+        if not low_bps <= share_bps <= high_bps:
+            signals.add(
+                ("too much capital" if share_bps > high_bps else "too little capital", name)
+            )
     return frozenset(signals)
 
 
@@ -172,11 +174,11 @@ def strategy_adjustment(
     transfers.
     """
     drifts = strategy_drifts(step, strategy, book.state, holdings[strategy.name], prices)
-    result, is_first_purchase = (
+    trigger_result, is_first_purchase = (
         _trigger_result(step, strategy, book, drifts),
         _is_first_purchase(step.history, book),
     )
-    is_acting, reason, next_s = result.fired, result.reason, result.next_s
+    is_acting, reason, next_s = trigger_result.fired, trigger_result.reason, trigger_result.next_s
     if (
         is_first_purchase
         and book.state.health is not StrategyHealth.PAUSED
@@ -195,7 +197,7 @@ def strategy_adjustment(
             is_acting = False
             reason = f"{reason}; but its cooldown lasts until {format_time(cooldown_end_s)}"
             next_s = cooldown_end_s
-        elif not result.by_time and (
+        elif not trigger_result.fired_by_schedule and (
             wait_reason := price_confirmation.unconfirmed_reason(
                 step,
                 prices,
@@ -219,7 +221,7 @@ def strategy_adjustment(
             )
         ]
     target_values = tuple((drift.token, value) for drift, value in zip(drifts, values, strict=True))
-    names = tuple(f"{strategy.name}: {name}" for name in result.due_schedules)
+    schedule_names = tuple(f"{strategy.name}: {name}" for name in trigger_result.due_schedules)
     return StrategyAdjustment(
         strategy.name,
         book.state,
@@ -231,8 +233,8 @@ def strategy_adjustment(
         reason,
         target_values,
         next_s,
-        result.due,
-        names,
+        trigger_result.is_review_due,
+        schedule_names,
     )
 
 
@@ -415,7 +417,7 @@ class NettingResult:
     @property
     def crossed(self) -> Value:
         """Value netted internally, each exchange counted once."""
-        return sum((token.crossed for token in self.netted), Fraction(0)) / 2
+        return sum((netted_token.crossed for netted_token in self.netted), Fraction(0)) / 2
 
 
 def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResult:
@@ -443,7 +445,7 @@ def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResul
         for strategy in split.strategies
     )
     tokens = [asset.token.address for asset in step.portfolio.assets]
-    netted = capital.net_adjustments(
+    netted_tokens = capital.net_adjustments(
         {adjustment.name: adjustment.adjustments for adjustment in adjustments}, tokens
     )
     outside_values = {
@@ -470,7 +472,7 @@ def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResul
         sum(
             (
                 netted_token.crossed * _cheapest_pips(step.snapshot, netted_token.token)
-                for netted_token in netted
+                for netted_token in netted_tokens
             ),
             Fraction(0),
         )
@@ -480,9 +482,9 @@ def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResul
     return NettingResult(
         adjustments,
         transfers,
-        netted,
+        netted_tokens,
         goal,
-        _strategies_result(step.portfolio, adjustments, transfers, note, netted, saved_fees),
+        _strategies_result(step.portfolio, adjustments, transfers, note, netted_tokens, saved_fees),
         saved_fees,
     )
 
@@ -557,7 +559,7 @@ def _strategies_result(
     adjustments: tuple[StrategyAdjustment, ...],
     transfers: tuple[tuple[str, str, Value], ...],
     capital_note: str,
-    netted: tuple[NettedToken, ...],
+    netted_tokens: tuple[NettedToken, ...],
     saved_fees: Value,
 ) -> TriggerResult:
     """Return the combined result: it fires if a strategy acts, or if capital moves between
@@ -575,9 +577,9 @@ def _strategies_result(
         notes += [
             f"no strategy acts: {'; '.join(f'{adjustment.name}: {adjustment.reason}' for adjustment in adjustments)}"
         ]
-    if any(token.crossed for token in netted):
+    if any(netted_token.crossed for netted_token in netted_tokens):
         notes.append(
-            f"{format_netting(portfolio, netted)} and saves at least {_money(portfolio, saved_fees)} of pool fees"
+            f"{format_netting(portfolio, netted_tokens)} and saves at least {_money(portfolio, saved_fees)} of pool fees"
         )
     review_times = [adjustment.next_s for adjustment in adjustments]
     due_adjustments = [adjustment for adjustment in adjustments if adjustment.is_review_due]
@@ -590,12 +592,12 @@ def _strategies_result(
     )
 
 
-def format_netting(portfolio: Portfolio, netted: tuple[NettedToken, ...]) -> str:
+def format_netting(portfolio: Portfolio, netted_tokens: tuple[NettedToken, ...]) -> str:
     """Format the internally netted value by token."""
     texts = [
-        f"{_money(portfolio, token.crossed)} of {portfolio.token(token.token).label}"
-        for token in netted
-        if token.crossed
+        f"{_money(portfolio, netted_token.crossed)} of {portfolio.token(netted_token.token).label}"
+        for netted_token in netted_tokens
+        if netted_token.crossed
     ]
     return f"{', '.join(texts)} is exchanged between strategies, never in the market,"
 

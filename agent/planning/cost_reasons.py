@@ -45,19 +45,19 @@ def cost_reason(
     token: str,
     value: Value,
     sells: bool,
-    others: Sequence[str],
+    counterparts: Sequence[str],
 ) -> str:
     """Return what limits.plan_cost allows for moving `value` of a token, sold for or bought with
-    one of `others`, and what it costs, in whole coins of the numeraire, with the digits in which
-    the cost is above the limit; empty if no route is known, or if the cheapest alone would be
+    one of `counterparts`, and what it costs, in whole coins of the numeraire, with the digits in
+    which the cost is above the limit; empty if no route is known, or if the cheapest alone would be
     allowed.
     """
     limit_bps = problem.plan_cost_bps
     if limit_bps is None:
         return ""
-    counterparts = others or (portfolio.numeraire.address,)
+    possible_counterparts = counterparts or (portfolio.numeraire.address,)
     routes = _route_costs(
-        problem, token, value, sells, [end for end in counterparts if end != token]
+        problem, token, value, sells, [end for end in possible_counterparts if end != token]
     )
     cheapest = min(routes, key=lambda cost: cost.total, default=None)
     allowed_cost = value * Fraction(limit_bps, BPS)
@@ -69,15 +69,15 @@ def cost_reason(
         ("second hop", cheapest.second_hop),
         ("impact", cheapest.impact),
     )
-    decimals, places = portfolio.numeraire.decimals, 2
+    decimals, shown_decimals = portfolio.numeraire.decimals, 2
 
     def amount_text(part: Value) -> str:
-        return value_text(part, decimals, places)
+        return value_text(part, decimals, shown_decimals)
 
-    while places < decimals and sum(float(amount_text(part)) for _, part in parts) <= float(
+    while shown_decimals < decimals and sum(float(amount_text(part)) for _, part in parts) <= float(
         amount_text(allowed_cost)
     ):
-        places += 1
+        shown_decimals += 1
     cost_parts = " + ".join(
         f"{name} {amount_text(part)}" for name, part in parts if float(amount_text(part)) > 0
     )
@@ -97,12 +97,12 @@ def _route_costs(
         for first_pool in problem.pools.values():
             if source not in (first_pool.token0, first_pool.token1):
                 continue
-            middle = amm.token_out(first_pool, source)
-            if middle == target:
+            middle_token = amm.token_out(first_pool, source)
+            if middle_token == target:
                 yield from _route_cost(problem, source, amount_raw, (first_pool,))
                 continue
             for second_pool in problem.pools.values():
-                if second_pool is not first_pool and {middle, target} == {
+                if second_pool is not first_pool and {middle_token, target} == {
                     second_pool.token0,
                     second_pool.token1,
                 }:
@@ -114,17 +114,17 @@ def _route_cost(
 ) -> Iterator[RouteCost]:
     """Yield the cost of a route, unless one of its pools cannot trade the amount."""
     fees, impact = [], Fraction(0)
-    token, raw = source, amount_raw
+    token, hop_raw = source, amount_raw
     for pool in route:
-        value = raw * problem.price(token)
+        value = hop_raw * problem.price(token)
         try:
-            out_raw = pool.quote(token, raw)
+            out_raw = pool.quote(token, hop_raw)
         except Refused:  # its ticks or reserves end before
             return
-        token, raw = amm.token_out(pool, token), out_raw
+        token, hop_raw = amm.token_out(pool, token), out_raw
         fees.append(value * Fraction(pool.fee_pips, PIPS))
-        impact += value - raw * problem.price(token) - fees[-1]
-    approvals = approval_count({source: amount_raw}, problem.gas.allowances)
+        impact += value - hop_raw * problem.price(token) - fees[-1]
+    approvals = approval_count({source: amount_raw}, problem.gas_inputs.allowances)
     leg_cost = LEG_GAS * problem.gas_unit_value + problem.leg_data_fee
     yield RouteCost(
         leg_cost + approvals * APPROVAL_GAS * problem.gas_unit_value,
