@@ -87,10 +87,13 @@ PERPS = NpmManifest("contracts/perps", "npm-perps", "@perp")
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A compiled contract: its ABI and its creation code as 0x-hex ("0x" for an interface)."""
+    """A compiled contract: its ABI, its creation code as 0x-hex ("0x" for an interface), and the code
+    that a deployment leaves on the chain if it has no immutable values.
+    """
 
     abi: list[dict[str, Any]]
     bytecode: str
+    runtime_code: str = "0x"
 
 
 def documentation_pages() -> list[Path]:
@@ -126,12 +129,21 @@ def _read_artifact(path: Path, name: str, remedy: str) -> Artifact:
                 "abi": compiler_output["abi"],
                 "bytecode": compiler_output["evm"]["bytecode"]["object"],
             }
-        bytecode = artifact["bytecode"]
-        return Artifact(artifact["abi"], bytecode if bytecode.startswith("0x") else "0x" + bytecode)
+        return Artifact(
+            artifact["abi"],
+            _hex_code(artifact["bytecode"]),
+            _hex_code(artifact.get("deployedBytecode", "0x")),
+        )
     except FileNotFoundError:
         raise ConfigError(f"{name}: no artifact at {path}", remedy) from None
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise ConfigError(f"{name}: {path} is not a contract artifact ({error})", remedy) from None
+
+
+def _hex_code(code: Any) -> str:
+    """Return code as 0x-hex; Foundry writes it into an object."""
+    text: str = code["object"] if isinstance(code, dict) else code
+    return text if text.startswith("0x") else "0x" + text
 
 
 @lru_cache(maxsize=64)

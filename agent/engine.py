@@ -163,11 +163,11 @@ def repeat_steps(ports: StepPorts, request: PlanRequest) -> tuple[Cycle, StepOut
 
 def _mark_review(readers: StepReaders, store: Store, outcome: StepOutcome) -> None:
     """Record that a schedule's review is done, with the random delay of the next."""
-    if outcome.decided.reviewed and outcome.kind in REVIEW_DONE_KINDS:
+    if outcome.decision_result.reviewed and outcome.kind in REVIEW_DONE_KINDS:
         store.budgets.mark_review(
             capped_chain_time_s(outcome.step_input.snapshot),
             int(readers.chance() * MILLION),
-            outcome.decided.due_schedules,
+            outcome.decision_result.due_schedules,
         )
 
 
@@ -206,7 +206,7 @@ def _act_or_skip(
         return skip_refusal(ports, cycle, outcome, refusal)
     except TrimtabError as error:
         end_step(ports.store, outcome, str(error), "error")
-        token = outcome.decided.exit_token
+        token = outcome.decision_result.exit_token
         may_retry_on_direct_route = may_take_direct_route(
             outcome.step_input.portfolio, outcome.step_input.progress.direct, outcome.plan, token
         )
@@ -298,7 +298,7 @@ def _confirm_plan(ports: StepPorts, cycle: Cycle, outcome: StepOutcome) -> StepR
     if (plan := _plan_to_send(cycle, outcome)) is None:
         closed_outcome = close_step(ports.store, with_actions(cycle, outcome))
         return StepResult(cycle.end(CycleEnd.NOTHING_DUE), closed_outcome)
-    if (next_cycle := _with_other_exit(cycle, outcome.decided.exit_token)) is not None:
+    if (next_cycle := _with_other_exit(cycle, outcome.decision_result.exit_token)) is not None:
         return StepResult(next_cycle, close_step(ports.store, outcome))
     confirmation = covering_confirmation(cycle, plan)
     if confirmation is None:
@@ -342,7 +342,7 @@ def _decline(ports: StepPorts, cycle: Cycle, outcome: StepOutcome) -> StepResult
     reason = "; ".join(filter(None, (outcome.reason, unsent_text)))
     declined_outcome = replace(outcome, kind=OutcomeKind.DECLINED, reason=reason)
     close_step(ports.store, declined_outcome)
-    if outcome.decided.exit_token:
+    if outcome.decision_result.exit_token:
         return StepResult(
             skip_declined_exit(cycle, declined_outcome, evaluation.DECLINED_REASON),
             declined_outcome,
@@ -359,7 +359,7 @@ def _act(ports: StepPorts, cycle: Cycle, outcome: StepOutcome, plan: Plan) -> St
         for before_swap in records.BEFORE_SWAP:
             before_swap(ports.readers, ports.store, outcome)
     composer = ports.transactor.composer
-    exit_token = outcome.decided.exit_token
+    exit_token = outcome.decision_result.exit_token
     approval_count = dict(cycle.approved).get(exit_token, 0)
     is_last_attempt = dict(cycle.attempts).get(exit_token, 0) + 1 >= MAX_APPROVALS
     if missing_approvals := evaluation.missing_approvals(
@@ -375,7 +375,7 @@ def _act(ports: StepPorts, cycle: Cycle, outcome: StepOutcome, plan: Plan) -> St
             missing_approvals[0],
         )
     plan_sender = sender_of(plan)
-    draft = plan_sender.draft(composer, outcome, plan)
+    draft = plan_sender.draft_transaction(composer, outcome, plan)
     ports.store.cycles.write(replace(cycle, sending=outcome.step_id))
     outcome, intent = execute(ports, outcome, draft)
     close_step(ports.store, outcome)

@@ -5,7 +5,7 @@ The data are seeded random walks of eight assets over 43,800 hourly bars, with e
 of 5 points and a fee of 10 bps on every trade. An independent NumPy loop must reach the kernel's
 value within 1e-9, and the live step within 1e-5 of the kernel with the same pools. `--peers` runs
 bt, vectorbt and cvxportfolio on the same prices, in a temporary environment or in that of
-`--peers-python`. `off_its_own_loop` is the relative deviation of each from a loop that pays fees in
+`--peers-python`. `off_own_loop` is the relative deviation of each from a loop that pays fees in
 the same way. `--json` prints JSON. Times are wall times without compilation. Processor times are
 printed too, since other programs on the machine affect them less.
 """
@@ -208,7 +208,7 @@ def measure_step(times_s: Floats, closes: Floats, kernel_prices: KernelPrices) -
     return {
         "step_s": round(wall_s, 3),
         "step_processor_s": round(processor_s, 3),
-        "step_looked": simulation_result.evaluated_bars,
+        "evaluated_bars": simulation_result.evaluated_bars,
         "kernel_off_the_step": difference,
     }
 
@@ -268,7 +268,7 @@ def measure_peers(
     }  # fmt: skip
     for name, figures in peer_figures.items():
         if "final_value" in figures:
-            figures["off_its_own_loop"] = (
+            figures["off_own_loop"] = (
                 figures["final_value"] / run_by_loop(closes, *loop_arguments[name])[0] - 1
             )
     return peer_figures

@@ -24,12 +24,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from eth_abi.abi import encode as abi_encode
 
+from agent.amm.v3.pool import V3Pool
 from agent.artifacts import npm_artifact
 from agent.chain.tokens import encode_approve
+from agent.config.load import parse_config
 from agent.localchain import LocalChain, open_anvil
 from agent.model import Goal, Leg, LegFunding, Plan, PlanCost, Rebalance
 from agent.signing.calldata import EXACT_INPUT_SINGLE, SWAP_EXACT_TOKENS
 from agent.venues import calldata
+from agent.wiring.context import pool_makers
 
 W, R = LegFunding.WALLET, LegFunding.ROUTER
 QUOTER = "@uniswap/v3-periphery/artifacts/contracts/lens/QuoterV2.sol/QuoterV2.json"
@@ -148,7 +151,7 @@ def make_plan(legs: tuple[Leg, ...]) -> Plan:
 
 def encode_single_swap(leg: Leg, wallet: str) -> str:
     """Return the calldata of one swap in its own transaction to SwapRouter02."""
-    if leg.venue == "uniswap_v3":
+    if leg.venue == V3Pool.kind:
         swap_parameters = (
             leg.token_in,
             leg.token_out,
@@ -198,13 +201,13 @@ def measure_rebalance(chain: LocalChain, name: str) -> dict[str, int]:
         token.address: prices_usd[symbol] * 10**6 / 10**token.decimals
         for symbol, token in chain.tokens.items()
     }
-    plan = make_plan(legs)
+    plan, makers = make_plan(legs), pool_makers(parse_config(chain.config_text()))
     calls_by_way = {
         "rebalancer": (
             addresses.rebalancer,
             [
                 calldata.encode_rebalance(
-                    plan, deadline_s, calldata.RebalancerTerms(feed_prices, -(10**9))
+                    plan, deadline_s, calldata.RebalancerTerms(feed_prices, -(10**9)), makers, {}
                 )
             ],
         ),
@@ -240,6 +243,7 @@ def measure_exits(chain: LocalChain) -> dict[str, dict[str, int]]:
     state. Approvals are the same.
     """
     legs, deadline_s, gas = tuple(make_legs(chain, EXITS)), chain.now_s() + 3_600, {}
+    makers = pool_makers(parse_config(chain.config_text()))
     prices_usd = chain.deployed.prices_usd
     feed_prices = {
         token.address: prices_usd[symbol] * 10**6 / 10**token.decimals
@@ -259,6 +263,8 @@ def measure_exits(chain: LocalChain) -> dict[str, dict[str, int]]:
                         make_plan(plan_legs),
                         deadline_s,
                         calldata.RebalancerTerms(feed_prices, -(10**9)),
+                        makers,
+                        {},
                     )
                     if router == "rebalancer"
                     else calldata.encode_multicall(

@@ -50,7 +50,7 @@ def v3_pool() -> V3Pool:
     price = get_sqrt_ratio_at_tick(5) + 12_345_678
     return V3Pool(
         POOL,
-        "uniswap_v3",
+        V3Pool.kind,
         TOKEN0,
         TOKEN1,
         3000,
@@ -68,7 +68,7 @@ def workload() -> dict[str, tuple[Pool, int]]:
     """Return pool and base units of token0 by case. The V3 amounts that cross ticks end half a range
     beyond the last one.
     """
-    v2_pool = V2Pool(POOL, "uniswap_v2", TOKEN0, TOKEN1, 5_000 * 10**18, 15_000_000 * 10**6)
+    v2_pool = V2Pool(POOL, V2Pool.kind, TOKEN0, TOKEN1, 5_000 * 10**18, 15_000_000 * 10**6)
     v3 = v3_pool()
     # The first tick downwards is at 0, so the fifth is at -4 spacings.
     amount_by_tick_count = {

@@ -19,15 +19,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from web3 import HTTPProvider, Web3
 
+from agent.amm.v2_pool import V2Pool
 from agent.amm.v3.pool import V3Pool
 from agent.artifacts import npm_artifact, own_artifact
+from agent.chain.pools.reading import PoolRef
 from agent.chain.providers.endpoint import EndpointProvider
 from agent.chain.snapshot import ChainReader
 from agent.chain.tokens import read_tokens
-from agent.chain.watch import MIN_WINDOW_BPS, PoolKind, PoolRef, SnapshotScope, window_ticks
+from agent.chain.watch import MIN_WINDOW_BPS, SnapshotScope, window_ticks
 from agent.localchain import LocalChain, open_anvil
-from agent.model import Snapshot
-from agent.venues.discovery import UniswapV2, UniswapV3, discover_pools
+from agent.model import Snapshot, SwapStyle
+from agent.venues.discovery import discover_pools
+from agent.venues.kinds.uniswap_v2 import UniswapV2
+from agent.venues.kinds.uniswap_v3 import UniswapV3
 
 V3_POOL = npm_artifact(
     "@uniswap/v3-core/artifacts/contracts/UniswapV3Pool.sol/UniswapV3Pool.json"
@@ -50,8 +54,8 @@ def full_scope(chain: LocalChain, endpoint: EndpointProvider) -> SnapshotScope:
     addresses = chain.addresses
     tokens = read_tokens(endpoint, [token.address for token in chain.tokens.values()])
     venues = (
-        UniswapV2("uniswap_v2", addresses.v2_factory),
-        UniswapV3("uniswap_v3", addresses.v3_factory, (100, 500, 3000, 10_000)),
+        UniswapV2(V2Pool.kind, addresses.v2_factory),
+        UniswapV3(V3Pool.kind, addresses.v3_factory, fee_tiers=(100, 500, 3000, 10_000)),
     )
     pools = discover_pools(endpoint, venues, tokens, ())
     return SnapshotScope(
@@ -93,7 +97,7 @@ def read_one_by_one(w3: Web3, scope: SnapshotScope) -> dict[str, Any]:
 
 
 def read_pool_one_by_one(w3: Web3, scope: SnapshotScope, pool: PoolRef) -> Any:
-    if pool.kind is PoolKind.V2:
+    if pool.style is SwapStyle.V2:
         return w3.eth.contract(address=pool.address, abi=V2_PAIR).functions.getReserves().call()[:2]
     functions = w3.eth.contract(address=pool.address, abi=V3_POOL).functions
     tick = functions.slot0().call()[1]

@@ -33,8 +33,13 @@ SETTINGS = {
     "metadata": {"bytecodeHash": "none", "appendCBOR": False},
 }
 SETTINGS_BY_CONTRACT = {
-    # It runs in every rebalance, so lower gas justifies slower compilation and longer code.
-    "Rebalancer": {"optimizer": {"enabled": True, "runs": 1_000_000}, "viaIR": True},
+    # It runs in every rebalance, so lower gas justifies slower compilation and longer code. Every
+    # chain with Uniswap V4 has transient storage.
+    "Rebalancer": {
+        "optimizer": {"enabled": True, "runs": 1_000_000},
+        "viaIR": True,
+        "evmVersion": "cancun",
+    },
 }
 # One solc process compiles each file on its own, so that a broken file does not hide the others. Imported contracts get no code.
 DRIVER = """

@@ -29,8 +29,8 @@ from agent.app.documents.status import status_document
 from agent.app.start.setup import pin_all
 from agent.chain.providers.endpoint import EndpointProvider
 from agent.cli.display.terminal import format_stage, note
-from agent.config.fields import parse_address
 from agent.config.load import load_config
+from agent.config.tables.fields import parse_address
 from agent.errors import ConfigError, TrimtabError
 from agent.localchain import run_anvil
 from agent.localchain.nodes import AnvilNode

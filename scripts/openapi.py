@@ -42,8 +42,8 @@ class ProbeDocument(TypedDict):
     ok: bool
     state: NotRequired[RunState]
     reasons: NotRequired[list[str]]
-    looks: NotRequired[int]
-    last_good_look_s: NotRequired[int | None]
+    cycles: NotRequired[int]
+    last_good_cycle_s: NotRequired[int | None]
     paused: NotRequired[bool]
     sends: NotRequired[bool | None]
 

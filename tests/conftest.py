@@ -22,6 +22,7 @@ from tests.browser.chromium import REMEDY, program
 from tests.support.kernels import compiled_by_one
 from tests.support.perps import perps_on
 from tests.support.transactions import STORES
+from tests.support.venues import Venues, deploy_venues
 from tests.support.worlds import (
     Origin,
     forks_asked_by_turns,
@@ -201,6 +202,21 @@ def perps_chain(perps_worlds: _Worlds[LocalPerps]) -> Iterator[LocalPerps]:
     """Perpetual Protocol on anvil, as deployed with two markets; what the test changes is undone after it."""
     with perps_worlds.one_test() as perps:
         yield perps
+
+
+@pytest.fixture(scope="session")
+def venue_worlds(anvil_world: Origin) -> Iterator[_Worlds[Venues]]:
+    """Every kind of pool on one fork per process at a time; tests take `venues`."""
+    worlds = _Worlds(anvil_world, deploy_venues)
+    yield worlds
+    worlds.close()
+
+
+@pytest.fixture
+def venues(venue_worlds: _Worlds[Venues]) -> Iterator[Venues]:
+    """The contracts of every kind of pool on anvil, as deployed; what the test changes is undone after it."""
+    with venue_worlds.one_test() as deployed:
+        yield deployed
 
 
 @pytest.fixture(params=["eth-tester", "anvil"])

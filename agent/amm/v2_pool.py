@@ -18,7 +18,7 @@ from agent.amm.pools import (
 )
 from agent.amm.v2 import UINT112_MAX, get_amount_in, get_amount_out, quoter, require_pair_swaps
 from agent.floats import power
-from agent.model import PriceCurve, SwapGas, SwapResult
+from agent.model import PriceCurve, SwapGas, SwapResult, SwapStyle, VenueKeys
 from agent.units import BPS, PIPS, Token, mul_div_up
 
 
@@ -44,7 +44,8 @@ class V2Pool:
     gas: ClassVar[SwapGas] = SwapGas(
         {"swap_router_02": 65_600, "rebalancer": 54_700}, again=33_400, first_writes=2
     )
-    paid_first: ClassVar[bool] = True
+    venue_keys: ClassVar[VenueKeys] = VenueKeys(("router",), ("fee", "init_code_hash"))
+    style: ClassVar[SwapStyle] = SwapStyle.V2
     label: ClassVar[str] = " V2"
     fault: ClassVar[str] = ""
     keeps_observations: ClassVar[bool] = False
@@ -56,7 +57,6 @@ class V2Pool:
     @classmethod
     def simulated(
         cls,
-        form: str,
         address: str,
         tokens: tuple[Token, Token],
         price: Fraction,
@@ -65,6 +65,11 @@ class V2Pool:
     ) -> V2Pool:
         """See Pool: the price follows from the reserves."""
         return cls(address, cls.kind, tokens[0].address, tokens[1].address, *reserves, fee_pips)
+
+    @property
+    def tier(self) -> int:
+        """See Pool: the fee."""
+        return self.fee_pips
 
     @property
     def is_empty(self) -> bool:

@@ -149,6 +149,7 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.settings.users import remove_user as remove_user
     from agent.app.settings.users import user_log as user_log
     from agent.app.start.checks import doctor as doctor
+    from agent.app.start.deployment import rebalancer_deployment as rebalancer_deployment
     from agent.app.start.guide import InitAnswers as InitAnswers
     from agent.app.start.guide import baskets as baskets
     from agent.app.start.past_results import PAST_BASIS as PAST_BASIS

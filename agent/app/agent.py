@@ -28,9 +28,9 @@ from agent.app.documents import fill, plans
 from agent.app.documents.status import PortfolioStatus
 from agent.app.start.endpoint_checks import endpoint_records
 from agent.chain.rpc import Transport
-from agent.config.fields import parse_address, parse_duration_s
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
+from agent.config.tables.fields import parse_address, parse_duration_s
 from agent.config.tables.limits import accepted_limits
 from agent.errors import ConfigError, Refused, TrimtabError
 from agent.execution import evaluation

@@ -109,7 +109,9 @@ def alerts(agent: Agent) -> AlertsDocument:
         }
     return {
         "block": status.step_input.snapshot.head.number,
-        "assets": [_asset_document(agent, asset) for asset in asset_bands(status.decided.drifts)],
+        "assets": [
+            _asset_document(agent, asset) for asset in asset_bands(status.decision_result.drifts)
+        ],
         "events": list(table.events),
         "quiet": quiet_hours,
         "cooldown_s": table.cooldown,

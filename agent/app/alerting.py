@@ -129,18 +129,18 @@ def drift_alerts(outcome: StepOutcome) -> Iterator[Alert]:
     if outcome.kind not in UNCHANGED_OUTCOMES:
         return
     portfolio = outcome.step_input.portfolio
-    causes = drift_causes(asset_bands(outcome.decided.drifts), portfolio.numeraire.address)
+    causes = drift_causes(asset_bands(outcome.decision_result.drifts), portfolio.numeraire.address)
     trades_text = _planned_trades(outcome)
     plan_text = f" It would {trades_text}; run: trimtab rebalance --send" if trades_text else ""
     if causes:
-        yield _band_alert(causes, outcome.step_input, outcome.decided.drifts, plan_text)
+        yield _band_alert(causes, outcome.step_input, outcome.decision_result.drifts, plan_text)
     elif outcome.kind is OutcomeKind.PLANNED and not (
         (futures_plan := planned_futures(outcome.plan)) is not None and futures_plan.is_reducing
     ):  # a reduction of futures has an alert of its own
         yield Alert(
             AlertKind.REVIEW, "planned", f"A rebalance is due: {outcome.reason}.{plan_text}", True
         )
-    elif overweight := bands.overweight_assets(outcome.decided.drifts):
+    elif overweight := bands.overweight_assets(outcome.decision_result.drifts):
         overweight_text = "; ".join(
             f"{portfolio.token(drift.token).label} is {drift.weight_text} of the"
             f" portfolio, limits.max_weight {(drift.max_bps or 0) / 100:g} %"
@@ -153,7 +153,7 @@ def drift_alerts(outcome: StepOutcome) -> Iterator[Alert]:
             f"{overweight_text}; no sale reduces it: {outcome.reason}. trimtab status",
             True,
         )
-    elif outcome.decided.due_schedules:
+    elif outcome.decision_result.due_schedules:
         yield Alert(
             AlertKind.REVIEW,
             "review",
@@ -312,7 +312,7 @@ def covered_kinds(outcome_or_error: StepOutcome | TrimtabError) -> frozenset[Ale
         return ALWAYS_CHECKED_KINDS | {AlertKind.REFUSAL}
     if isinstance(outcome_or_error, TrimtabError):
         return ALWAYS_CHECKED_KINDS
-    if outcome_or_error.decided.drifts and outcome_or_error.kind in UNCHANGED_OUTCOMES:
+    if outcome_or_error.decision_result.drifts and outcome_or_error.kind in UNCHANGED_OUTCOMES:
         return LASTING_KINDS
     return LASTING_KINDS - {AlertKind.PRICE, AlertKind.REVIEW}
 
@@ -336,7 +336,7 @@ def _unsanitized_alerts(
         latest_input = outcome_or_error.input_after or outcome_or_error.step_input
         yield from drift_alerts(outcome_or_error)
         yield from _order_alerts(latest_input.portfolio, latest_input.history.orders.states)
-        for blocked_exit in outcome_or_error.decided.blocked_exits:
+        for blocked_exit in outcome_or_error.decision_result.blocked_exits:
             step = outcome_or_error.step_input
             label = conditional_orders.order_subject(step.portfolio, blocked_exit.token)
             text = (

@@ -264,7 +264,9 @@ def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, s
         "submission": submission_text(config),
         "deadline": f"{format_duration(execution.deadline)}",
         "style": pace_text(config),
-        "confirmations": str(chain.confirmations),
+        "confirmations": ", then ".join(
+            [str(chain.confirmations), *([chain.finality_tag] if chain.finality_tag else [])]
+        ),
         "targets": ", ".join(
             f"{asset.token.label} {asset.target_bps / 100:g}%" for asset in portfolio.assets
         ),

@@ -32,9 +32,9 @@ from agent.app.records.cycle_report import (
     status_line,
 )
 from agent.app.records.run_report import RunRecorder, pause_reason
-from agent.config.fields import parse_duration_s
 from agent.config.loaded import LoadedConfig
 from agent.config.redaction import config_diff
+from agent.config.tables.fields import parse_duration_s
 from agent.errors import EXIT_HUNG, ConfigError, TrimtabError
 from agent.execution.step_context import StepOutcome
 from agent.model import Delivery
@@ -245,7 +245,7 @@ class Service:
         the first.
         """
         store, now_s = self.agent.context.store, self.agent.context.clock.now_s()
-        events = store.controls.log(after=self.control_log_end)
+        events = store.controls.events(after=self.control_log_end)
         if not events:
             return
         self.control_log_end = events[-1].number
@@ -332,7 +332,7 @@ class Service:
         Called from the watchdog's thread. Sent transactions are in the journal, so the exit is as
         safe as a power failure between two actions.
         """
-        self.log.error("hung", what=why, exit=EXIT_HUNG)
+        self.log.error("hung", why=why, exit=EXIT_HUNG)
         self.recorder.on_hang(why)
         if self.alert_notifier is not None:
             self.alert_notifier.send_now(alerting.run_hung_alert(), int(time.time()))
@@ -426,7 +426,7 @@ def serve(
             if heartbeat is not None:
                 heartbeat.settle()
             fields = nonempty_fields(by=service.stopped_by or None)
-            log.info("stopped", looks=recorder.report.cycles, **fields)
+            log.info("stopped", cycles=recorder.report.cycles, **fields)
 
 
 def secrets_of(loaded: LoadedConfig) -> list[str]:

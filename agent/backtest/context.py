@@ -15,9 +15,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 
-from agent.amm import POOL_KINDS
 from agent.amm.swap_errors import BeyondKnownTicks, ContractRevert
-from agent.amm.v2_pool import V2Pool
 from agent.backtest import router
 from agent.backtest.data import PriceTable
 from agent.backtest.futures.venue import CLEARING_HOUSE, VAULT, VenueEffects
@@ -45,6 +43,7 @@ from agent.model import (
     AgentCycle,
     Allowance,
     CodeHash,
+    DataFeeQuote,
     Evidence,
     ExternalTransfer,
     FeedRound,
@@ -53,7 +52,6 @@ from agent.model import (
     History,
     Holding,
     Intent,
-    Leg,
     PastPrices,
     PerpFill,
     Plan,
@@ -69,6 +67,8 @@ from agent.model import (
     Valuation,
     without_defaults,
 )
+from agent.planning.approval_gas import ACTION_BYTES
+from agent.policy.minimum import APPROVAL_BYTES, LEG_BYTES
 from agent.policy.step_input import assemble_input
 from agent.policy.triggers.rules import required_history_s
 from agent.ports import PreparedTransaction, Simulation, TransactionStatus
@@ -118,6 +118,7 @@ class ReplayReader:
             quarantined=(),
             operators=OPERATORS,
             requests=0,
+            data_fee=world.data_fee,
             layers=() if venue is None else (FuturesReading(venue.book.account),),
         )
 
@@ -202,10 +203,7 @@ def code_hash(address: str) -> str:
 
 
 class SimulatedComposer(RouterComposer):
-    """RouterComposer that encodes swaps in pools paid first like those of a Uniswap V2 pair, so
-    that a pool kind can be backtested before the live agent supports it. The simulated venue takes
-    note of futures plans.
-    """
+    """RouterComposer of a backtest. The simulated venue takes note of futures plans."""
 
     def __init__(self, chain: SimulatedChain, world: SimulatedWorld) -> None:
         super().__init__(chain, WALLET, world, layer_composers(world.venue, WALLET))
@@ -216,17 +214,6 @@ class SimulatedComposer(RouterComposer):
         if self._venue is not None and (futures := planned_futures(plan)) is not None:
             self._venue.note_plan(futures, plan.decision.reason)
         return super().layer_action(step, plan)
-
-    def swap(self, step: StepInput, plan: Plan) -> PreparedTransaction:
-        """See RouterComposer. Legs in pools that are paid before the swap become legs in a pair."""
-        return super().swap(step, replace(plan, legs=tuple(map(_as_pair_leg, plan.legs))))
-
-
-def _as_pair_leg(leg: Leg) -> Leg:
-    kind = POOL_KINDS.get(leg.venue)
-    if kind is None or not kind.paid_first:
-        return leg
-    return replace(leg, venue=V2Pool.kind)
 
 
 class SimulatedChain:
@@ -247,6 +234,10 @@ class SimulatedChain:
     def block_hash(self, number: int) -> str | None:
         """See ports.Sender."""
         return block_hash(number) if number <= self._world.block_number else None
+
+    def tagged_height(self, _tag: str) -> int:
+        """See ports.Sender. There are no reorgs."""
+        return self._world.block_number
 
     def nonces(self, _owner: str) -> tuple[int, int]:
         """See ports.Sender."""
@@ -320,10 +311,10 @@ class SimulatedChain:
         elif effects is not None and world.venue is not None:
             world.venue.apply(effects)
             fills = effects.fills
-        wallet.native_wei -= gas_units * gas_price_wei
-        world.transaction_costs.append(
-            self._transaction_cost(tx, effects, gas_units * gas_price_wei)
-        )
+        data_fee_wei = 0 if world.data_fee is None else _data_fee_wei(world.data_fee, tx, effects)
+        cost_wei = gas_units * gas_price_wei + data_fee_wei
+        wallet.native_wei -= cost_wei
+        world.transaction_costs.append(self._transaction_cost(tx, effects, cost_wei))
         return Receipt(
             tx_hash,
             int(effects is not None),
@@ -333,6 +324,7 @@ class SimulatedChain:
             gas_price_wei,
             transfers,
             fills=fills,
+            data_fee_wei=data_fee_wei,
         )
 
     def _transaction_cost(
@@ -371,6 +363,17 @@ class SimulatedChain:
         return TransactionCost(
             world.bar, is_swap, True, turnover, fees, swap_loss - fees, gas_value
         )
+
+
+def _data_fee_wei(
+    quote: DataFeeQuote, tx: UnsignedTx, effects: TransactionEffects | VenueEffects | None
+) -> int:
+    """Return the data fee of a transaction, wei; a failed swap pays for one leg."""
+    if tx.to == ROUTER:
+        leg_count = len(effects.swaps) if isinstance(effects, TransactionEffects) else 1
+        return quote.expected_data_wei(LEG_BYTES * (leg_count + 1))
+    is_approval = isinstance(effects, TransactionEffects)
+    return quote.expected_data_wei(APPROVAL_BYTES if is_approval else ACTION_BYTES)
 
 
 class SimulatedIntents(IntentStore):

@@ -297,8 +297,9 @@ class SimulationResult:
 
     @property
     def is_gas_counted(self) -> bool:
-        """True if gas had a price. Without one, the gas total of zero is meaningless."""
-        return dict(self.parameters).get("gas_wei") != "0"
+        """True if gas or data had a price. Without one, the gas total of zero is meaningless."""
+        costs = dict(self.parameters)
+        return costs.get("gas_wei") != "0" or costs.get("data_fee_wei", "0") != "0"
 
 
 BarValues = NDArray[np.float64]

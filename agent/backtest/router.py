@@ -9,8 +9,18 @@ from dataclasses import dataclass, field, replace
 from agent import codec
 from agent.amm.swap_errors import BeyondKnownTicks, ContractRevert
 from agent.backtest.settings import ROUTER, WALLET
-from agent.model import Leg, LegFunding, Pool, SignedTx, SwapResult, Transfer, UnsignedTx
-from agent.planning.gas import NATIVE_VENUE, GasInputs, leg_gas_units, plan_gas_units
+from agent.model import (
+    NATIVE_VENUE,
+    Leg,
+    LegFunding,
+    Pool,
+    SignedTx,
+    SwapResult,
+    SwapStyle,
+    Transfer,
+    UnsignedTx,
+)
+from agent.planning.gas import GasInputs, leg_gas_units, plan_gas_units
 from agent.ports import Grant
 from agent.signing.calldata import (
     Approve,
@@ -198,7 +208,7 @@ def _execute_swap(effects: TransactionEffects, call: ExactInputSingle | SwapExac
     swap_result = _swap_or_revert(pool, token_in, amount_raw)
     if swap_result.amount_out_raw < call.min_out_raw:
         raise TransactionReverted("Too little received")
-    if pool.paid_first:
+    if pool.style is SwapStyle.V2:
         source = _pay(effects, token_in, swap_result.amount_in_raw, source, pool.address)
         _receive(effects, token_out, swap_result.amount_out_raw, sink, pool.address)
     else:
@@ -244,9 +254,9 @@ def _matching_pool(
     """Return the pool that the factory has for this call."""
     for pool in pools.values():
         if isinstance(call, SwapExactTokens):
-            is_kind_match = pool.paid_first
+            is_kind_match = pool.style is SwapStyle.V2
         else:
-            is_kind_match = not pool.paid_first and pool.fee_pips == call.fee_pips
+            is_kind_match = pool.style is SwapStyle.V3 and pool.fee_pips == call.fee_pips
         if is_kind_match and {pool.token0, pool.token1} == set(pair):
             return pool
     raise TransactionReverted("no such pool")

@@ -250,6 +250,7 @@ class SimulationSettings:
     Each asset has one pool with the numeraire: kind `pool` (a key of FORMS), over the full range,
     with `depth` on each side and a fee of `fee_pips`. `recorded` pools, read from a chain, replace
     the pool of their pair or are added. `gas_wei` is the gas price: one number, or one per bar.
+    `data_fee_wei` is the data fee of a swap of one leg on a rollup; others pay in proportion.
     Swaps and futures orders are mined `latency_bars` after they were sent.
 
     With `looks_at_all` a whole step evaluates every bar, else only bars at which a trade can be
@@ -273,6 +274,7 @@ class SimulationSettings:
     flows_in: str = IN_NUMERAIRE
     gone: str = GONE_HALT
     recorded: tuple[V3Pool, ...] = ()
+    data_fee_wei: int = 0
 
     def __post_init__(self) -> None:
         """Raise ConfigError naming an invalid setting."""
@@ -407,8 +409,8 @@ def simulated_spec(spec: BacktestSpec) -> BacktestSpec:
     }
     feed_ages = tuple(
         (feed, age_s)
-        for original_asset, age_s in spec.reference.feed_ages
-        if (feed := feed_by_original.get(original_asset)) is not None
+        for original_feed, age_s in spec.reference.feed_ages
+        if (feed := feed_by_original.get(original_feed)) is not None
     )
     tokens = (*(asset.token for asset in simulated_assets), *portfolio.hubs)
     return BacktestSpec(

@@ -123,8 +123,8 @@ class DueBarFinder:
         is_waiting = isinstance(outcome.decision, Hold) and outcome.decision.kept_by == ""
         has_succeeded = outcome.kind in (OutcomeKind.HOLD, OutcomeKind.DONE)
         self._due_s = DUE_NOW_S
-        if has_succeeded and (outcome.decided.reviewed or is_waiting):
-            self._due_s = outcome.decided.next_s or DUE_NOW_S
+        if has_succeeded and (outcome.decision_result.reviewed or is_waiting):
+            self._due_s = outcome.decision_result.next_s or DUE_NOW_S
 
     def next_bar(self, bar: int) -> int:
         """Return the first bar after `bar` to evaluate; the number of bars if there is none."""
@@ -382,7 +382,7 @@ class SimulationRun:
             or self._futures_weights[-1][1] != tuple(futures_weights.items())
         ):
             self._futures_weights.append((self.world.bar, tuple(futures_weights.items())))
-        drifts, spec = outcome.decided.drifts, self.world.backtest
+        drifts, spec = outcome.decision_result.drifts, self.world.backtest
         is_banded = has_band(spec.policy.trigger) and spec.split is None
         if drifts:
             bands_at_bar = target_bands(

@@ -36,7 +36,8 @@ from agent.backtest.settings import (
 )
 from agent.errors import ConfigError
 from agent.layers.strategies.state import Strategy
-from agent.model import FeedRound, Head, OrderKind, Pool, Receipt, UnsignedTx
+from agent.model import DataFeeQuote, FeedRound, Head, OrderKind, Pool, Receipt, UnsignedTx
+from agent.model.rollups import quote_of_swap
 from agent.units import BPS, PIPS, Price, Token, floor_int
 
 UINT112_MAX = 2**112 - 1
@@ -61,7 +62,7 @@ def make_pool(
     if not is_token0:
         tokens, reserves, price0 = (numeraire, token), (depth_raw, token_raw), 1 / price
     address = simulated_address(f"{pool_form} {token.address} {numeraire.address}")
-    return FORMS[pool_form].simulated(pool_form, address, tokens, price0, reserves, fee_pips)
+    return FORMS[pool_form].simulated(address, tokens, price0, reserves, fee_pips)
 
 
 MAX_SWAP_RAW = 2**255 - 1
@@ -125,7 +126,7 @@ def _parse_pool(pool_document: Any, path: Path, token0: Token, token1: Token) ->
     address = simulated_address(f"pool {path.name} {token0.address} {token1.address}")
     return V3Pool(
         address,
-        "uniswap_v3",
+        V3Pool.kind,
         token0.address,
         token1.address,
         fee_pips,
@@ -291,6 +292,12 @@ class SimulatedWorld:
         """Gas price at this bar."""
         gas_setting: int | Sequence[int] = self.settings.gas_wei
         return gas_setting if isinstance(gas_setting, int) else gas_setting[self.bar]
+
+    @property
+    def data_fee(self) -> DataFeeQuote | None:
+        """Data fees of the simulated rollup; None without them."""
+        one_swap_wei = self.settings.data_fee_wei
+        return quote_of_swap(one_swap_wei) if one_swap_wei else None
 
     def now_s(self) -> int:
         """Return the bar's time, equal for all its blocks (ports.Clock): later times would delay

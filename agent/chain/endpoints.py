@@ -34,7 +34,7 @@ class Circuit(Enum):
     TRIAL = "on trial"
     OPEN = "resting"
     LAGGING = "lagging"
-    WAIT = "is rate limiting"
+    RATE_LIMITED = "is rate limiting"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ class EndpointHealth:
         """
         now_s = self._clock_s()
         if now_s < self._wait_until_s:
-            return Circuit.WAIT
+            return Circuit.RATE_LIMITED
         if now_s < self._rest_until_s:
             return Circuit.OPEN
         if self.is_lagging:
@@ -200,7 +200,7 @@ class Endpoint:
         """See Transport. Raises EndpointResting during a pause that the endpoint requested."""
         with self._lock:
             state = self.health.state
-            if state.circuit is Circuit.WAIT:
+            if state.circuit is Circuit.RATE_LIMITED:
                 raise EndpointResting(
                     f"{self.name} is rate limited for {format_duration(int(state.rest_s))} more: {state.why}",
                     code=ErrorCode.RATE_LIMIT,
@@ -379,7 +379,9 @@ class EndpointPool:
         the resting and busy ones too. An endpoint that is rate limiting is never returned.
         """
         not_rate_limited = [
-            endpoint for endpoint in candidates if endpoint.health.circuit is not Circuit.WAIT
+            endpoint
+            for endpoint in candidates
+            if endpoint.health.circuit is not Circuit.RATE_LIMITED
         ]
         usable = [
             endpoint

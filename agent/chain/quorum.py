@@ -61,7 +61,7 @@ def find_quorum(
     agreed_answer = next(answer for answer in answers if answer.compared_values == ranked[0])
     operators = sorted(operators_by_answer[ranked[0]])
     dissent = tuple(
-        (answer.operator, difference(agreed_answer, answer, value_names))
+        (answer.operator, first_difference(agreed_answer, answer, value_names))
         for other_answer in ranked[1:]
         for answer in answers
         if answer.compared_values == other_answer
@@ -76,7 +76,9 @@ def find_quorum(
     return QuorumAgreement(agreed_answer, tuple(operators), dissent)
 
 
-def difference(agreed: EndpointAnswer, other: EndpointAnswer, value_names: Sequence[str]) -> str:
+def first_difference(
+    agreed: EndpointAnswer, other: EndpointAnswer, value_names: Sequence[str]
+) -> str:
     """Return the name of the first difference between two answers."""
     if agreed.head != other.head:
         return f"the header of block {agreed.head.number}"
@@ -245,7 +247,7 @@ def height_disagreement(
     )
 
 
-FRESH_S = 12
+MAX_NEWEST_AGE_S = 12
 """Age up to which a block is never old: the block interval of Ethereum."""
 INTERVAL_BLOCKS = 32
 """Blocks over which the block interval is measured."""
@@ -259,7 +261,7 @@ def _may_be_newest(
     each block between. One operator can make up any header, also all between, but no time.
     """
     age_s = endpoint_pool.now_s() - timestamp_s
-    if age_s <= FRESH_S:
+    if age_s <= MAX_NEWEST_AGE_S:
         return False
     passed_s, block_count = _recent_duration_and_blocks(endpoint_pool, height, timestamp_s)
     return 2 * age_s * block_count >= passed_s * (block_number - height)

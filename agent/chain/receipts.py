@@ -480,7 +480,7 @@ _REBALANCER_ERRORS = {
         "the wallet's value would change by {} base units of the numeraire, less than the plan's"
         " floor"
     ),
-    "LeftBehind(address)": "{} would remain in the Rebalancer",
+    "NeverCalledBack(uint256)": "swap {}: the pool did not ask for its payment",
     "NativeRefused()": (
         "native coin could not be sent to the wallet, or did not come from the wrapped-coin contract"
     ),

@@ -224,6 +224,10 @@ class SafeSender:
         """See ports.Sender."""
         return self.sender.block_hash(block_number)
 
+    def tagged_height(self, tag: str) -> int:
+        """See ports.Sender."""
+        return self.sender.tagged_height(tag)
+
 
 @dataclass(frozen=True, slots=True)
 class WalletOwner:

@@ -7,15 +7,14 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar
 
 from agent.chain.rpc import CallFailed, Transport
 from agent.errors import ErrorCode, TrimtabError
-from agent.model import Evidence, Leg, Plan, ScreenedToken, SecondQuote, StepInput
-from agent.planning.gas import NATIVE_VENUE
+from agent.model import NATIVE_VENUE, Evidence, Leg, Plan, ScreenedToken, SecondQuote, StepInput
 from agent.ports import Clock
 from agent.units import NATIVE
 
@@ -53,31 +52,45 @@ def _no_caching(*_: object, **__: object) -> NoReturn:
 
 T = TypeVar("T")
 
-V2_FEE_PIPS = 3000
-"""Fee that Router02.getAmountsOut assumes for every pool."""
+ContractCall = tuple[str, Mapping[str, Any], tuple[object, ...]]
+"""Address, ABI and arguments of a contract's function."""
 
 
-@dataclass(frozen=True, slots=True)
-class V2Contracts:
-    """Addresses of one Uniswap V2 deployment; `venue` is its name in the config."""
+class QuotedVenue(Protocol):
+    """One deployment of an exchange, as far as second quotes ask for it."""
 
-    venue: str
-    factory: str
-    router: str
+    @property
+    def name(self) -> str:
+        """Name of its legs."""
 
+    @property
+    def factory(self) -> str:
+        """Address of its factory."""
 
-@dataclass(frozen=True, slots=True)
-class V3Contracts:
-    """Addresses of one Uniswap V3 deployment; `quoter` is the first Quoter, for uniswap-python."""
+    @property
+    def library_version(self) -> int | None:
+        """Version of Uniswap by which uniswap-python quotes its pools; None if it cannot."""
 
-    venue: str
-    factory: str
-    quoter: str
-    quoter_v2: str
+    @property
+    def library_quoter(self) -> str:
+        """The contract by which uniswap-python quotes; empty if it cannot."""
+
+    def find_call(self, leg: Leg, tier: int) -> ContractCall:
+        """Return the call by which the factory names the leg's pool, of this tier."""
+
+    def quote_call(self, leg: Leg, amount_in_raw: int, tier: int) -> ContractCall:
+        """Return the call of the quote. Raises NoSecondQuote if the contracts cannot quote the leg."""
+
+    def quoted(self, words: Sequence[int]) -> int:
+        """Return the output in the quote's answer, base units. Raises NoSecondQuote."""
 
 
 class NoSecondQuote(TrimtabError):
     """Raised if the second source has no quote. The message contains no untrusted text (T17)."""
+
+
+class VenueNotCovered(NoSecondQuote):
+    """Raised by a source that cannot quote any pool of a venue."""
 
 
 class Quoter(Protocol):
@@ -146,23 +159,20 @@ class UniswapPythonQuoter:
         """True if the library is installed, as by the locks for the demo and for developers."""
         return importlib.util.find_spec("uniswap") is not None
 
-    def __init__(self, transport: Transport, venues: Sequence[V2Contracts | V3Contracts]) -> None:
+    def __init__(self, transport: Transport, venues: Sequence[QuotedVenue]) -> None:
         self._transport = transport
-        self._venues = {venue.venue: venue for venue in venues}
+        self._venues = {venue.name: venue for venue in venues}
         self._libraries: dict[str, _LibraryQuoter] = {}
         self._confirmed: set[tuple[str, str, int, str]] = set()
 
     def quote(self, leg: Leg, amount_in_raw: int, block_hash: str) -> int:
         """See Quoter."""
-        venue = self._venues.get(leg.venue)
-        if venue is None:
-            raise NoSecondQuote(
-                f"venue {leg.venue} has no addresses for a second quote", code=ErrorCode.VENUE
-            )
-        if isinstance(venue, V2Contracts) and leg.fee_pips != V2_FEE_PIPS:
-            raise NoSecondQuote(
-                "the library quotes only V2 pools with a fee of 0.3 %", code=ErrorCode.FEE
-            )
+        venue = _venue_of(self._venues, leg)
+        if venue.library_version is None or not venue.library_quoter:
+            raise VenueNotCovered(f"uniswap-python cannot quote {leg.venue}", code=ErrorCode.VENUE)
+        venue.quote_call(
+            leg, amount_in_raw, leg.fee_pips
+        )  # raises for a fee that its router does not quote
         library = self._libraries.get(leg.venue) or _open_library(self._transport, venue)
         self._libraries[leg.venue] = library
         library.block_provider.transport, library.block_provider.block_hash = (
@@ -184,21 +194,25 @@ class _LibraryQuoter:
     quote: Callable[[Leg, int], int]
 
 
-def _open_library(transport: Transport, venue: V2Contracts | V3Contracts) -> _LibraryQuoter:
+def _venue_of(venues: Mapping[str, QuotedVenue], leg: Leg) -> QuotedVenue:
+    if leg.venue not in venues:
+        raise NoSecondQuote(
+            f"venue {leg.venue} has no addresses for a second quote", code=ErrorCode.VENUE
+        )
+    return venues[leg.venue]
+
+
+def _open_library(transport: Transport, venue: QuotedVenue) -> _LibraryQuoter:
     from agent.chain.providers.checked import open_web3  # web3 is loaded to quote only
     from agent.chain.providers.one_block import BlockProvider
 
     block_provider = BlockProvider(transport)
-    w3 = open_web3(block_provider)
-    match venue:
-        case V2Contracts():
-            return _open_v2_library(w3, block_provider, venue)
-        case V3Contracts():
-            return _open_v3_library(w3, block_provider, venue)
+    opening = _open_v2_library if venue.library_version == 2 else _open_v3_library
+    return opening(open_web3(block_provider), block_provider, venue)
 
 
-def _open_v2_library(w3: Web3, block_provider: BlockProvider, venue: V2Contracts) -> _LibraryQuoter:
-    library = _library(w3, 2, venue.factory, venue.router)
+def _open_v2_library(w3: Web3, block_provider: BlockProvider, venue: QuotedVenue) -> _LibraryQuoter:
+    library = _library(w3, 2, venue.factory, venue.library_quoter)
 
     def find_pool(leg: Leg) -> str:
         return str(library.factory_contract.functions.getPair(leg.token_in, leg.token_out).call())
@@ -211,13 +225,13 @@ def _open_v2_library(w3: Web3, block_provider: BlockProvider, venue: V2Contracts
     return _LibraryQuoter(block_provider, find_pool, quote)
 
 
-def _open_v3_library(w3: Web3, block_provider: BlockProvider, venue: V3Contracts) -> _LibraryQuoter:
+def _open_v3_library(w3: Web3, block_provider: BlockProvider, venue: QuotedVenue) -> _LibraryQuoter:
     """Open the library for V3, and replace its mainnet contracts by the same interfaces at the
     config's addresses.
     """
     library = _library(w3, 3)
     library.factory_contract = type(library.factory_contract)(w3.to_checksum_address(venue.factory))
-    library.quoter = type(library.quoter)(w3.to_checksum_address(venue.quoter))
+    library.quoter = type(library.quoter)(w3.to_checksum_address(venue.library_quoter))
 
     def find_pool(leg: Leg) -> str:
         return str(
@@ -267,7 +281,7 @@ def without_foreign_errors(query: Callable[[], T]) -> T:
         ) from None
 
 
-def _view_abi(
+def view_abi(
     name: str, inputs: Sequence[Mapping[str, object]], word_count: int
 ) -> dict[str, object]:
     """Return the ABI of a view function that returns exactly `word_count` words."""
@@ -276,72 +290,44 @@ def _view_abi(
     return {**fields, "inputs": inputs, "outputs": outputs}
 
 
-def _input_abis(*types: str) -> list[Mapping[str, object]]:
+def input_abis(*types: str) -> list[Mapping[str, object]]:
+    """Return the ABI of inputs without names."""
     return [{"name": "", "type": abi_type} for abi_type in types]
 
 
-_GET_PAIR_ABI = _view_abi("getPair", _input_abis("address", "address"), 1)
-_GET_POOL_ABI = _view_abi("getPool", _input_abis("address", "address", "uint24"), 1)
-_GET_AMOUNTS_ABI = _view_abi("getAmountsOut", _input_abis("uint256", "address[]"), 4)
-_QUOTE_PARAMS = _input_abis("address", "address", "uint256", "uint24", "uint160")
-_QUOTE_ABI = _view_abi(
-    "quoteExactInputSingle", [{"name": "", "type": "tuple", "components": _QUOTE_PARAMS}], 4
-)
-_AMOUNTS_OF_TWO = (32, 2)
-"""Offset and length of getAmountsOut's list for a path of two tokens."""
 _OTHER_POOL_MESSAGE = "the venue's factory has a different pool for this pair and fee"
 
 
-_Call = tuple[str, Mapping[str, Any], tuple[object, ...]]
-"""Address, ABI and arguments of a contract's function."""
-
-
 class ContractQuoter:
-    """Quoter by the venue's contracts, over a transport that returns agreed answers."""
+    """Quoter by the venue's contracts, over a transport that returns agreed answers. `tiers` are those of
+    pools whose tier is not their fee, by address.
+    """
 
-    def __init__(self, transport: Transport, venues: Sequence[V2Contracts | V3Contracts]) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        venues: Sequence[QuotedVenue],
+        tiers: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
         self._transport = transport
-        self._venues = {venue.venue: venue for venue in venues}
+        self._venues = {venue.name: venue for venue in venues}
+        self._tiers = tiers
 
     def quote(self, leg: Leg, amount_in_raw: int, block_hash: str) -> int:
         """See Quoter. The venue's factory must name the leg's pool in the same request."""
         return without_foreign_errors(lambda: self._quote(leg, amount_in_raw, block_hash))
 
     def _quote(self, leg: Leg, amount_in_raw: int, block_hash: str) -> int:
-        match self._venues.get(leg.venue):
-            case None:
-                raise NoSecondQuote(
-                    f"venue {leg.venue} has no addresses for a second quote", code=ErrorCode.VENUE
-                )
-            case V2Contracts() as venue:
-                if leg.fee_pips != V2_FEE_PIPS:
-                    raise NoSecondQuote(
-                        "Router02 quotes only V2 pools with a fee of 0.3 %", code=ErrorCode.FEE
-                    )
-                pair = (leg.token_in, leg.token_out)
-                pool, (list_offset, count, _, out_raw) = self._ask(
-                    (venue.factory, _GET_PAIR_ABI, pair),
-                    (venue.router, _GET_AMOUNTS_ABI, (amount_in_raw, pair)),
-                    block_hash,
-                )
-                self._require_pool(leg, pool)
-                if (list_offset, count) != _AMOUNTS_OF_TWO:
-                    raise NoSecondQuote(
-                        "Router02 did not return two amounts", code=ErrorCode.ANSWER
-                    )
-                return out_raw
-            case V3Contracts() as venue:
-                arguments = (leg.token_in, leg.token_out, amount_in_raw, leg.fee_pips, 0)
-                pool, quote_words = self._ask(
-                    (venue.factory, _GET_POOL_ABI, (leg.token_in, leg.token_out, leg.fee_pips)),
-                    (venue.quoter_v2, _QUOTE_ABI, (arguments,)),
-                    block_hash,
-                )
-                self._require_pool(leg, pool)
-                return quote_words[0]
+        venue, tier = _venue_of(self._venues, leg), self._tiers.get(leg.pool, leg.fee_pips)
+        pool, words = self._ask(
+            venue.find_call(leg, tier), venue.quote_call(leg, amount_in_raw, tier), block_hash
+        )
+        if pool != int(leg.pool, 16):
+            raise NoSecondQuote(_OTHER_POOL_MESSAGE, code=ErrorCode.POOL)
+        return venue.quoted(words)
 
     def _ask(
-        self, find_call: _Call, quote_call: _Call, block_hash: str
+        self, find_call: ContractCall, quote_call: ContractCall, block_hash: str
     ) -> tuple[int, Sequence[int]]:
         """Return the factory's pool and the words of the quote, by one request."""
         from agent.chain.providers.checked import open_web3  # web3 is loaded to quote only
@@ -355,24 +341,23 @@ class ContractQuoter:
             answers: list[Any] = batch.execute()
         return answers[0], answers[1]
 
-    def _require_pool(self, leg: Leg, pool: int) -> None:
-        if pool != int(leg.pool, 16):
-            raise NoSecondQuote(_OTHER_POOL_MESSAGE, code=ErrorCode.POOL)
-
 
 @dataclass(frozen=True, slots=True)
 class UnanimousQuoter:
-    """Quoter that combines several named ones. All quotes must be equal to the base unit, since
-    each comes from exact contracts at one block.
+    """Quoter that combines several named ones. The quotes of all that cover the venue must be equal
+    to the base unit, since each comes from exact contracts at one block.
     """
 
     quoters: tuple[tuple[str, Quoter], ...]
 
     def quote(self, leg: Leg, amount_in_raw: int, block_hash: str) -> int:
         """See Quoter."""
-        quotes = {
-            name: quoter.quote(leg, amount_in_raw, block_hash) for name, quoter in self.quoters
-        }
+        quotes: dict[str, int] = {}
+        for name, quoter in self.quoters:
+            with suppress(VenueNotCovered):
+                quotes[name] = quoter.quote(leg, amount_in_raw, block_hash)
+        if not quotes:
+            raise NoSecondQuote(f"no second source quotes {leg.venue}", code=ErrorCode.VENUE)
         if len(set(quotes.values())) != 1:
             quotes_text = ", ".join(f"{name} {out_raw}" for name, out_raw in quotes.items())
             raise NoSecondQuote(
@@ -385,12 +370,16 @@ CONTRACT_QUOTER_NAME = "the venue's contracts"
 
 
 def build_quoter(
-    transport: Transport, venues: Sequence[V2Contracts | V3Contracts]
+    transport: Transport,
+    venues: Sequence[QuotedVenue],
+    tiers: Mapping[str, int] = MappingProxyType({}),
 ) -> UnanimousQuoter:
     """Return a quoter by the venues' contracts and, if installed, by uniswap-python, which has
     independent code for routing and decoding.
     """
-    quoters: list[tuple[str, Quoter]] = [(CONTRACT_QUOTER_NAME, ContractQuoter(transport, venues))]
+    quoters: list[tuple[str, Quoter]] = [
+        (CONTRACT_QUOTER_NAME, ContractQuoter(transport, venues, tiers))
+    ]
     if UniswapPythonQuoter.installed():
         quoters.append(("uniswap-python", UniswapPythonQuoter(transport, venues)))
     return UnanimousQuoter(tuple(quoters))

@@ -179,8 +179,8 @@ class NodeSender:
         nonce_latest = parse_quantity(_require_answer(latest_answer, "the nonce"), "nonce")
         return nonce_latest, parse_quantity(_require_answer(pending_answer, "the nonce"), "nonce")
 
-    def head(self, height: int | None = None) -> Head:
-        """Return the header of the newest block, or of the block at `height`."""
+    def head(self, height: int | str | None = None) -> Head:
+        """Return the header of the newest block, or of the block at a height or with a tag."""
         chain_id, block = self._transport.batch(
             [("eth_chainId", []), ("eth_getBlockByNumber", [_block_tag(height), False])]
         )
@@ -227,8 +227,10 @@ def _raise_refusal(tx_hash: str, fault: RpcFault) -> None:
     )
 
 
-def _block_tag(height: int | None) -> str:
-    return "latest" if height is None else hex(height)
+def _block_tag(height: int | str | None) -> str:
+    if isinstance(height, int):
+        return hex(height)
+    return height or "latest"
 
 
 def _call_object(tx: UnsignedTx, sender: str) -> dict[str, str]:
@@ -511,6 +513,19 @@ class QuorumSender:
             f"block {block_number}",
         )
         return agreed_hash
+
+    def tagged_height(self, tag: str) -> int:
+        """See ports.Sender. A height that enough operators have reached."""
+        answers = self._poll(
+            lambda node: self._require_chain(node.head(tag)).number, lambda _: True
+        )
+        height_by_operator: dict[str, int] = {}
+        for endpoint, height in answers.items():
+            height_by_operator[endpoint.operator] = min(
+                height_by_operator.get(endpoint.operator, height), height
+            )
+        quorum = quorum_size(len(height_by_operator), self._endpoint_pool.min_operators)
+        return highest_confirmed(height_by_operator, quorum)
 
     def conflicting_tx(self, owner: str, nonce: int) -> str | None:
         """See ports.ConflictingTransactionFinder."""

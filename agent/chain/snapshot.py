@@ -9,6 +9,7 @@ from itertools import islice
 from agent.chain import tokens
 from agent.chain.endpoints import Endpoint, EndpointPool, PollResult, operators_of
 from agent.chain.lens import LensAnswer, LensItem, LensPages
+from agent.chain.pools.reading import deep_pool_item, with_deeper_ticks
 from agent.chain.providers.checked import BLOCK_METHOD, read_batch
 from agent.chain.providers.quorum import QuorumProvider, SnapshotProvider
 from agent.chain.quorum import (
@@ -34,13 +35,10 @@ from agent.chain.rpc import (
     require_result,
 )
 from agent.chain.watch import (
-    PoolKind,
     SnapshotScope,
-    deep_pool_item,
     layer_questions,
     snapshot_parts,
     snapshot_questions,
-    with_deeper_ticks,
 )
 from agent.errors import ErrorCode, OperatorNeeded, Refused, Retryable, TrimtabError
 from agent.model import (
@@ -212,7 +210,7 @@ class ChainReader:
     def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
         """See ports.Reader."""
         requests_before = self._endpoint_pool.requests
-        refs = [ref for ref in self.scope.pools if ref.kind is PoolKind.V3 and ref.address in pools]
+        refs = [ref for ref in self.scope.pools if ref.has_ticks and ref.address in pools]
         answers = self._read_items([deep_pool_item(ref) for ref in refs], snapshot.head)
         answer_by_pool = {ref.address: answer for ref, answer in zip(refs, answers, strict=True)}
         deeper_pools = tuple(

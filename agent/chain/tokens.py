@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from agent.amm.v3.pool import V3Pool
+from agent.amm import swap_style
 from agent.chain.lens import (
     ALLOWANCE,
     DECIMALS,
@@ -22,9 +22,17 @@ from agent.chain.lens import (
 )
 from agent.chain.rpc import RpcCall, Transport, hex_data, parse_quantity, require_result
 from agent.errors import ConfigError, ErrorCode, Refused, Retryable
-from agent.model import LegFunding, Plan, Pool, Provide, ProxyImplementation, Snapshot, StepInput
+from agent.model import (
+    LegFunding,
+    Plan,
+    Pool,
+    Provide,
+    ProxyImplementation,
+    Snapshot,
+    StepInput,
+    SwapStyle,
+)
 from agent.planning.approval_gas import swap_spend
-from agent.planning.gas import V3_VENUE
 from agent.signing.calldata import APPROVE, address_from_word
 from agent.units import NATIVE, Token, safe_label
 
@@ -285,7 +293,7 @@ class TokenMove:
     @property
     def pool_flags(self) -> int:
         """Flags for TokenScreen: bit 0 if the token is token1, bit 1 if the pool is V3."""
-        return (self.token == self.pool.token1) + 2 * isinstance(self.pool, V3Pool)
+        return (self.token == self.pool.token1) + 2 * (self.pool.style is not SwapStyle.V2)
 
 
 def plan_token_moves(step: StepInput, plan: Plan) -> tuple[TokenMove, ...]:
@@ -306,7 +314,7 @@ def _leg_moves(step: StepInput, plan: Plan) -> Iterator[TokenMove]:
             continue  # the wrapped token is screened at its swap
         spender = router if leg.source is LegFunding.WALLET else None
         payees = [wallet] if leg.sink is LegFunding.WALLET else [router]
-        if step.execution.swept and leg.venue == V3_VENUE and payees == [wallet]:
+        if step.execution.swept and swap_style(leg.venue) is SwapStyle.V3 and payees == [wallet]:
             payees.append(router)
         yield TokenMove(leg.token_in, pool, leg.amount_in_raw, spender=spender)
         for payee in payees:

@@ -4,35 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from enum import Enum
 from math import isqrt
 from typing import Protocol
 
 from agent.amm.v2_pool import V2Pool
 from agent.amm.v3.math import Q96, get_tick_at_sqrt_ratio
 from agent.amm.v3.pool import V3Pool
-from agent.amm.v3.tick_bitmap import TickLiquidity
-from agent.chain import positions
 from agent.chain.data_fees import fee_items, read_quote
 from agent.chain.lens import (
     AGGREGATOR,
     BALANCE_OF,
     DECIMALS,
-    FEE_GROWTH_GLOBAL_0,
-    FEE_GROWTH_GLOBAL_1,
-    GET_RESERVES,
     LATEST_ROUND_DATA,
     MAX_ANSWER,
     MIN_ANSWER,
-    PRICE_0_CUMULATIVE,
     TOTAL_SUPPLY,
     CallItem,
     CallStatus,
     CodeItem,
     LensAnswer,
     LensItem,
-    V3Answer,
-    V3Item,
     ViaItem,
     address_call,
     allowance_call,
@@ -40,9 +31,11 @@ from agent.chain.lens import (
     answer_words,
     to_signed,
 )
-from agent.chain.positions import PositionRef
+from agent.chain.pools import positions
+from agent.chain.pools.positions import PositionRef
+from agent.chain.pools.reading import POOL_GAS, PoolRef
 from agent.chain.tokens import ProxyRef
-from agent.errors import ConfigError, ErrorCode, Retryable
+from agent.errors import ConfigError
 from agent.model import (
     Allowance,
     CodeHash,
@@ -141,38 +134,9 @@ MAX_TICKS_PER_POOL = 256
 (T9, T10).
 """
 MIN_WINDOW_BPS = 200
-"""Minimum read window. The depth of V3 pools counts liquidity within this distance (DEPTH_BPS of
+"""Minimum read window. The depth of V3 pools counts what they hold within this distance (DEPTH_BPS of
 agent/amm/v3/pool.py).
 """
-DEEP_TICKS = 1_280
-"""Ticks read if more are requested: the most that fit in one answer of the lens (EIP-170)."""
-DEEP_WORDS = 1_000
-"""Bitmap words covered by such an answer. With all its ticks they stay below 16 million gas."""
-MAX_TICK = 887_272
-_POOL_GAS = 100_000
-_UINT160_MAX = 2**160 - 1
-
-
-class PoolKind(Enum):
-    """Pricing formula of a pool."""
-
-    V2 = "v2"
-    V3 = "v3"
-
-
-@dataclass(frozen=True, slots=True)
-class PoolRef:
-    """A discovered pool. `venue` is the name in the config; `tick_spacing` is 0 for V2; token0
-    sorts below token1.
-    """
-
-    address: str
-    venue: str
-    kind: PoolKind
-    token0: str
-    token1: str
-    fee_pips: int
-    tick_spacing: int = 0
 
 
 class LayerScope(Protocol):
@@ -282,11 +246,10 @@ def snapshot_questions(scope: SnapshotScope) -> list[LensQuestion]:
             )
     tick_window = window_ticks(max(scope.impact_bps, MIN_WINDOW_BPS))
     for pool in scope.pools:
-        pool_item: LensItem = CallItem(pool.address, GET_RESERVES, 96, _POOL_GAS, likely_gas=12_000)
-        if pool.kind is not PoolKind.V2:
-            ticks, twap_s = MAX_TICKS_PER_POOL, scope.twap_window_s
-            pool_item = V3Item(pool.address, pool.tick_spacing, tick_window, ticks, twap_s)
-        questions.append(LensQuestion(f"pool of {pool.venue}", pool.address, pool_item))
+        questions += [
+            LensQuestion(f"pool of {pool.venue}", pool.address, item)
+            for item in pool.reader.items(pool, tick_window, scope.twap_window_s)
+        ]
     for feed in scope.feeds:
         questions += [LensQuestion(name, feed, item) for name, item in feed_questions(feed)]
     questions.extend(
@@ -339,61 +302,12 @@ def _other_allowances(scope: SnapshotScope) -> list[tuple[str, str, str]]:
     return allowances
 
 
-def deep_pool_item(pool: PoolRef) -> V3Item:
-    """Return the item that reads as many ticks of a V3 pool as one answer holds. At usual prices
-    its window covers all ticks, unless the tick spacing is 1.
-    """
-    return V3Item(
-        pool.address,
-        pool.tick_spacing,
-        min(2 * MAX_TICK, DEEP_WORDS * 128 * pool.tick_spacing),
-        DEEP_TICKS,
-        0,
-    )
-
-
-def with_deeper_ticks(pool: Pool, answer: LensAnswer) -> Pool:
-    """Return the pool with all ticks of an answer at its block; unchanged if the answer has no
-    more. Raises Retryable if the pool's state differs.
-    """
-    if not isinstance(pool, V3Pool) or not isinstance(answer, V3Answer):
-        return pool
-    ticks = tuple(TickLiquidity(index, net) for index, net in answer.ticks)
-    known_ticks = tuple(
-        tick for tick in ticks if pool.known_from_tick <= tick.index <= pool.known_to_tick
-    )
-    if not (
-        answer.known_from_tick <= pool.known_from_tick
-        and pool.known_to_tick <= answer.known_to_tick
-    ):
-        return pool
-    if (answer.sqrt_price_x96, answer.tick, answer.liquidity, known_ticks) != (
-        pool.sqrt_price_x96,
-        pool.tick,
-        pool.liquidity,
-        pool.ticks,
-    ):
-        raise Retryable(
-            f"pool {pool.address} changed at the same block while more ticks were read",
-            "run the command again",
-            code=ErrorCode.BLOCK_CHANGED,
-        )
-    return replace(
-        pool,
-        ticks=ticks,
-        known_from_tick=answer.known_from_tick,
-        known_to_tick=answer.known_to_tick,
-    )
-
-
 def _first_trade_items(pool: PoolRef) -> list[CallItem]:
     """Return the items whose storage is zero until the pool's first trade."""
-    calldata = (
-        [PRICE_0_CUMULATIVE]
-        if pool.kind is PoolKind.V2
-        else [FEE_GROWTH_GLOBAL_0, FEE_GROWTH_GLOBAL_1]
-    )
-    return [CallItem(pool.address, data, gas=_POOL_GAS, likely_gas=6_000) for data in calldata]
+    return [
+        CallItem(pool.address, calldata, gas=POOL_GAS, likely_gas=6_000)
+        for calldata in pool.reader.unwritten_calldata
+    ]
 
 
 def _are_unwritten(pool: PoolRef, answers: Sequence[LensAnswer]) -> tuple[bool, bool]:
@@ -434,16 +348,16 @@ def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
             allowance_raw = next_uint()
             if allowance_raw is not None:
                 allowances.append(Allowance(token.address, spender, allowance_raw))
+    tick_window = window_ticks(max(scope.impact_bps, MIN_WINDOW_BPS))
     pools: list[V2Pool | V3Pool] = []
     for pool in scope.pools:
-        question, answer = next(remaining_answers)
-        pool_reading = (
-            _v2_pool(pool, answer)
-            if pool.kind is PoolKind.V2
-            else _v3_pool(pool, answer, scope.twap_window_s)
+        items = pool.reader.items(pool, tick_window, scope.twap_window_s)
+        pool_answers = [next(remaining_answers) for _ in items]
+        pool_reading = pool.reader.state(
+            pool, [answer for _, answer in pool_answers], scope.twap_window_s
         )
         if isinstance(pool_reading, CallStatus):
-            quarantine(question, pool_reading)
+            quarantine(pool_answers[0][0], pool_reading)
         else:
             pools.append(pool_reading)
     feeds: list[FeedRound] = []
@@ -526,45 +440,3 @@ def _data_fee(
         )
         return None
     return quote
-
-
-def _v2_pool(pool: PoolRef, answer: LensAnswer) -> V2Pool | CallStatus:
-    """Parse UniswapV2Pair.getReserves: (uint112, uint112, uint32)."""
-    reserves = answer_words(answer, 3)
-    if isinstance(reserves, CallStatus):
-        return reserves
-    reserve0, reserve1, _ = reserves
-    if reserve0 >> 112 or reserve1 >> 112:
-        return CallStatus.MALFORMED
-    return V2Pool(
-        pool.address, pool.venue, pool.token0, pool.token1, reserve0, reserve1, pool.fee_pips
-    )
-
-
-def _v3_pool(pool: PoolRef, answer: LensAnswer, twap_window_s: int) -> V3Pool | CallStatus:
-    if not isinstance(answer, V3Answer):
-        return answer if isinstance(answer, CallStatus) else CallStatus.MALFORMED
-    twap_tick = twap_liquidity = None
-    if answer.twap is not None and answer.twap[1] > 0:
-        # OracleLibrary.consult: mean tick rounds towards minus infinity, liquidity is the harmonic
-        # mean.
-        twap_tick = answer.twap[0] // twap_window_s
-        twap_liquidity = min(twap_window_s * _UINT160_MAX // (answer.twap[1] << 32), 2**128 - 1)
-    return V3Pool(
-        address=pool.address,
-        venue=pool.venue,
-        token0=pool.token0,
-        token1=pool.token1,
-        fee_pips=pool.fee_pips,
-        tick_spacing=pool.tick_spacing,
-        sqrt_price_x96=answer.sqrt_price_x96,
-        tick=answer.tick,
-        liquidity=answer.liquidity,
-        ticks=tuple(TickLiquidity(index, net) for index, net in answer.ticks),
-        known_from_tick=answer.known_from_tick,
-        known_to_tick=answer.known_to_tick,
-        twap_tick=twap_tick,
-        twap_liquidity=twap_liquidity,
-        twap_window_s=twap_window_s if twap_tick is not None else None,
-        observations=answer.observations,
-    )

@@ -41,7 +41,7 @@ Depth = Annotated[
 ]
 Pool = Annotated[
     str,
-    typer.Option("--pool", help="v2, v3 over the full range, or a Solidly pair: volatile, stable."),
+    typer.Option("--pool", help="v2, or v3 over the full range."),
 ]
 Value = Annotated[
     str, typer.Option("--value", help="Initial value of the wallet, in the numeraire.")
@@ -151,6 +151,10 @@ def backtest(
     value: Value = "10000",
     gas: Annotated[str, typer.Option("--gas", help="Gas price, such as 20 gwei.")] = NO_GAS_PRICE,
     gas_prices: GasPrices = None,
+    data_fee: Annotated[
+        str,
+        typer.Option("--data-fee", help="Data fee of a swap on a rollup, such as 300 gwei."),
+    ] = NO_GAS_PRICE,
     native: Native = "",
     flow: Annotated[
         list[str] | None,
@@ -227,6 +231,7 @@ def backtest(
         flow_form=flow_form,
         when_prices_end=when_prices_end,
         pool_states=tuple(pool_state or ()),
+        data_fee=data_fee,
     )
     with progress_display("reading prices", as_json) as status:
 

@@ -133,7 +133,7 @@ def _show_pause(document: Document) -> None:
         out.print(tables.transactions_table(document))
     say(
         f"Paused ({'hard' if document['hard'] else 'soft'}): {document['reason']}."
-        f" {document['outcome']}: {document['told']}"
+        f" {document['outcome']}: {document['message']}"
     )
     say("Nothing is traded until: trimtab resume")
 
@@ -321,7 +321,7 @@ def _show_shutdown(console: Console, document: Document, agent: Agent, *, verbos
             figures = {key: value for key, value in sale.items() if key not in repeated_keys}
             show_sale(console, figures, agent, verbose=verbose)
     show_sent(console, document)
-    for line in document["left"] if document["state"] not in ("planned", "declined") else ():
+    for line in document["remaining"] if document["state"] not in ("planned", "declined") else ():
         console.print(safe_text(f"stays in the wallet: {line}"))
     if document["excluded"]:
         console.print(safe_text(document["excluded"]))
@@ -375,11 +375,11 @@ def _show_rehearsal(console: Console, document: Document, agent: Agent) -> None:
 
     if document["state"] in ("planned", "refused"):
         show_sale(console, document["plan"], agent)
-    if document["ways"]:
+    if document["legs"]:
         decimals = token_decimals(agent.portfolio)
         columns = ("sold", "predicted", "realised", "slippage bps", "gas predicted", "gas used")
         table = tables.table("Round trip", ("",), columns)
-        for leg in document["ways"]:
+        for leg in document["legs"]:
             decimals_out = decimals[leg["token_out"]]
             table.add_row(
                 f"{leg['token_in']} for {leg['token_out']}",
@@ -511,7 +511,7 @@ def _show_controls(document: Document) -> None:
     if not document["controls"]:
         say("No controls yet.")
     else:
-        table = tables.table("Controls", ("asked", "control", "by", "state", "reason"))
+        table = tables.table("Controls", ("requested", "control", "by", "state", "reason"))
         for control in document["controls"]:
             description = " ".join(
                 [
@@ -520,9 +520,9 @@ def _show_controls(document: Document) -> None:
                 ]
             )
             table.add_row(
-                control["asked"],
+                control["requested"],
                 description,
-                f"{control['asked_by']} ({control['origin']})",
+                f"{control['requested_by']} ({control['origin']})",
                 control["state"],
                 f"{control['code']}: {control['reason']}" if control["code"] else control["reason"],
             )

@@ -84,8 +84,8 @@ def history(
             len(step["reason"]) > MAX_REASON_LENGTH for step in document["steps"]
         ):
             note("Long reasons are truncated; trimtab explain STEP shows them in full.")
-        if document["corrections"]:
-            out.print(plan_tables.executions_table(document["corrections"]))
+        if document["gradual_executions"]:
+            out.print(plan_tables.executions_table(document["gradual_executions"]))
         ledger.show_values(out, document)
 
     emit(document, as_json, show)
@@ -107,7 +107,7 @@ def explain(
     document = mark_paper(api.explain(paper_or_live(config, paper), step), paper)
 
     def show() -> None:
-        for line in document["words"]:
+        for line in document["sentences"]:
             say(line)
 
     emit(document, as_json, show)

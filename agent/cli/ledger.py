@@ -276,14 +276,14 @@ def _show_taxes(console: Console, document: Document) -> None:
         say(
             f"Futures, apart from these gains, in {tax['currency']}: {years_text}; {FUTURES_TAX_NOTE}."
         )
-    if tax is not None and tax["old_rate"]:
-        console.print(safe_text(tax["old_rate"], "yellow"))
+    if tax is not None and tax["rate_warning"]:
+        console.print(safe_text(tax["rate_warning"], "yellow"))
 
 
 def _show_period_notes(console: Console, document: Document, unit: str) -> None:
     """Print manual swaps, futures, hint and statistics of a period."""
-    if document["by_hand"]["swaps"]:
-        by_hand = document["by_hand"]
+    if document["manual_swaps"]["swaps"]:
+        by_hand = document["manual_swaps"]
         say(
             f"{document['from'][:10]}: {by_hand['swaps']} manual"
             f" {'swap' if by_hand['swaps'] == 1 else 'swaps'} changed"
@@ -383,7 +383,7 @@ def show_journal(console: Console, document: Document) -> None:
         "Journal", ("entry", "account"), ("amount", f"value in {document['numeraire']}")
     )
     for entry in document["entries"]:
-        kind = f"{entry['kind']}, manual" if entry["by_hand"] else entry["kind"]
+        kind = f"{entry['kind']}, manual" if entry["manual"] else entry["kind"]
         head_cells = [spaced_time(entry["time"][:16]), kind]
         for number, posting in enumerate(entry["postings"]):
             figure_table.add_row(

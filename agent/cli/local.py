@@ -358,7 +358,7 @@ def run_futures_demo(console: Console) -> FuturesDemoDocument:
         "crashes": crashes,
         "funding": funding_document,
         "final": final_status,
-        "left": final_positions,
+        "remaining": final_positions,
     }
 
 

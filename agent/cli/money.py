@@ -271,7 +271,7 @@ def _show_requests(document: Document) -> None:
         )
         state = request["state"]
         if state == "open" and request["parts"] is not None:
-            state = request["parts"]["words"]
+            state = request["parts"]["text"]
         table.add_row(str(request["number"]), state, amounts, request["to"] or "set aside")
     out.print(table)
 
@@ -327,7 +327,7 @@ def _show_investing(
     from agent.cli.display import tables
 
     purchase = document["purchase"]
-    if not document["came"]:
+    if not document["deposits"]:
         console.print(safe_text("No new deposit was found."))
         if purchase is not None:
             _show_purchase(console, purchase, agent)
@@ -340,15 +340,18 @@ def _show_investing(
             )
         )
         return
-    for title, transfers in (("New deposits", document["came"]), ("Excluded", document["left"])):
+    for title, transfers in (
+        ("New deposits", document["deposits"]),
+        ("Excluded", document["uninvested"]),
+    ):
         table = tables.table(
             title,
             ("no.", "transfer"),
-            rows=((str(transfer["id"] or ""), transfer["words"]) for transfer in transfers),
+            rows=((str(transfer["id"] or ""), transfer["text"]) for transfer in transfers),
         )
         if transfers:
             console.print(table)
-    if document["left"]:
+    if document["uninvested"]:
         console.print(
             safe_text(
                 "These exceed portfolio.max_live_value, or --flow excluded them. --flow NUMBER"

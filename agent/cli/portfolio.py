@@ -464,7 +464,7 @@ def _confirm_distance(prices: LimitPricesDocument, spinner: Spinner) -> bool:
 def _show_waiting(document: WaitingOrdersDocument) -> None:
     from agent.cli.display import plan_tables, tables
 
-    if not document["orders"] and not document["corrections"]:
+    if not document["orders"] and not document["gradual_executions"]:
         say("No limit orders and no gradual executions. To place an order: trimtab swap --price")
         return
     if document["orders"]:
@@ -475,7 +475,7 @@ def _show_waiting(document: WaitingOrdersDocument) -> None:
                 rows=(
                     (
                         order["id"],
-                        order["what"],
+                        order["note"],
                         order["until"],
                         f"{order['state']} {order['why']}".rstrip(),
                     )
@@ -485,5 +485,5 @@ def _show_waiting(document: WaitingOrdersDocument) -> None:
         )
     if any(order["state"] == "open" for order in document["orders"]):
         say(FILL_NOTE)
-    if document["corrections"]:
-        out.print(plan_tables.executions_table(document["corrections"]))
+    if document["gradual_executions"]:
+        out.print(plan_tables.executions_table(document["gradual_executions"]))

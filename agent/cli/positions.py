@@ -187,7 +187,7 @@ def _show_change(document: Document) -> None:
     subjects_with_entry = {
         order["subject"] for order in document.get("armed", ()) if order["kind"] == "entry"
     }
-    for subject in document["back_in"]:
+    for subject in document["reenabled"]:
         condition = ", only at or below its entry" if subject in subjects_with_entry else ""
         say(f"The next rebalance buys {subject} back{condition}")
 
@@ -308,7 +308,10 @@ def _targets_table(document: Document) -> FigureTable:
         if target["weight_bps"] is not None:
             share_text = f"{float(target['weight_bps']) / 100:.2f} %"
         next_text = "; ".join(
-            (*target["asks"], *(f"skipped: {reason}" for reason in target["leaves"]))
+            (
+                *target["due_reasons"],
+                *(f"skipped: {reason}" for reason in target["skipped_reasons"]),
+            )
         )
         figures = (tables.amount(target[key], 2) for key in ("value", "fees"))
         pool = safe_text(f"{'/'.join(target['tokens'])} {target['fee_pips'] / 10_000:g} %")
@@ -502,9 +505,12 @@ def show_strategies(console: Console, document: Document) -> None:
                     f"{strategy['name']}: {state}, targets {targets_text} of its target notional"
                 )
             )
-        if strategy["why"]:
+        if strategy["state_reason"]:
             console.print(
-                safe_text(f"{strategy['name']} is {strategy['state']}: {strategy['why']}", "yellow")
+                safe_text(
+                    f"{strategy['name']} is {strategy['state']}: {strategy['state_reason']}",
+                    "yellow",
+                )
             )
     if document["fault"]:
         console.print(safe_text(document["fault"], "bold red"))

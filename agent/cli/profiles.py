@@ -394,27 +394,27 @@ def _show_changes(console: Console, document: Document) -> None:
     from agent.cli.display import tables
 
     for title, lines in (
-        ("Earlier edits, confirmed with this one:", document["by_hand"]),
+        ("Earlier edits, confirmed with this one:", document["earlier_edits"]),
         ("Changes:", document["changes"]),
     ):
         if lines:
             console.print(title)
         for line in lines:
             console.print(safe_text(line, "green" if line.startswith("+") else "red"))
-    for line in document["taken_in"]:
+    for line in document["token_notes"]:
         console.print(safe_text(line))
     if document["contracts"]:
         console.print(
             tables.table(
                 "Contracts of new tokens",
-                ("state", "address", "what", "liquidity", "code hash"),
+                ("state", "address", "role", "liquidity", "code hash"),
                 rows=(
                     (
                         safe_text(
                             contract["state"], CONTRACT_STYLES.get(contract["state"], "bold red")
                         ),
                         contract["address"],
-                        contract["what"],
+                        contract["role"],
                         contract["liquidity"],
                         contract["code_hash"],
                     )
@@ -444,7 +444,7 @@ def _show_transition(
         )
     console.print(
         safe_text(
-            f"The transition: {summary}; rebalances within limits.turnover: {document['rounds']}"
+            f"The transition: {summary}; rebalances within limits.turnover: {document['rebalance_count']}"
         )
     )
 

@@ -326,7 +326,7 @@ def _health_text(document: Mapping[str, Any], *, ready: bool) -> str:
         if ready:  # a reason names the dry run
             return "NOT READY:"
         return "UNHEALTHY, a dry run:" if is_dry_run else "UNHEALTHY:"
-    last_good_age_s = document["last_good_look_s"]
+    last_good_age_s = document["last_good_cycle_s"]
     last_cycle = (
         "no cycle yet"
         if last_good_age_s is None
@@ -334,7 +334,7 @@ def _health_text(document: Mapping[str, Any], *, ready: bool) -> str:
     )
     pause_note = ", paused" if document["paused"] else ""
     dry_run_note = " A dry run: it sends nothing." if is_dry_run else ""
-    cycle_count = f"{document['looks']} cycle{'' if document['looks'] == 1 else 's'}"
+    cycle_count = f"{document['cycles']} cycle{'' if document['cycles'] == 1 else 's'}"
     return (
         f"{'Ready' if ready else 'Healthy'}: {cycle_count}, {last_cycle}{pause_note}.{dry_run_note}"
     )
@@ -405,7 +405,7 @@ RESULT_STYLES = {
     "same": "green",
     "reworded": "green",
     "different": "bold red",
-    "by hand": "dim",
+    "manual": "dim",
     "unreadable": "yellow",
 }
 
@@ -456,14 +456,14 @@ def _show_replay(document: Document) -> None:
             say(f"{step['file']}: {step['why']}")
         for difference in step.get("differs", ()):
             say(
-                f"{step['file']}: {difference['what']} was {_truncated(difference['recorded'])}, is now"
+                f"{step['file']}: {difference['path']} was {_truncated(difference['recorded'])}, is now"
                 f" {_truncated(difference['now'])}"
             )
         if step.get("more_differences"):
             say(f"{step['file']}: and {step['more_differences']} more")
     say(
         f"{document['same']} same, {document['reworded']} reworded,"
-        f" {document['different']} different, {document['by_hand']} manual"
+        f" {document['different']} different, {document['manual']} manual"
         f" and not replayed, {document['unreadable']} unreadable."
     )
 
@@ -503,7 +503,7 @@ def alerts(
         else:
             say("No alert targets configured: add [[alerts.targets]] (docs/alerts.md).")
         for alert in document["open"]:
-            pending_note = " (not sent yet)" if alert["waits"] else ""
+            pending_note = " (not sent yet)" if alert["pending"] else ""
             out.print(safe_text(f"{alert['since'] or 'before'}: {alert['text']}{pending_note}"))
 
     emit(document, as_json, show)

@@ -292,7 +292,7 @@ def add(
 ) -> None:
     """Adds a token for the API of trimtab serve and shows it once; only its hash is stored."""
     from agent import app as api
-    from agent.config.fields import parse_duration_s
+    from agent.config.tables.fields import parse_duration_s
 
     token_file = _token_file(config)
     token, token_text = token_file.add(

@@ -259,10 +259,33 @@ def _show_init(document: InitDocument) -> None:
     say("Compare the addresses with a source you trust. Next:")
     for line in document["next"]:
         say(f"  {line}")
-    if document["worth"]:
+    if document["year_costs"]:
         say(f"{ESTIMATE_NOTE}:")
-    for line in document["worth"]:
+    for line in document["year_costs"]:
         say(line)
+
+
+@command(Heading.SET_UP, 70)
+def deploy(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+    """Shows the Rebalancer's address, the same on every chain, whether it is there, and the
+    transaction with which any account can deploy it. Sends nothing.
+    """
+    with show_spinner("Reading the chain"):
+        document = api.rebalancer_deployment(config)
+
+    def show() -> None:
+        out.print(f"Rebalancer {document['address']} on chain {document['chain_id']}")
+        if document["deployed"]:
+            say(
+                "Its code is there. Write the address into execution.rebalancer, then trimtab trust."
+            )
+            return
+        say("It is not there yet. Any account can deploy it by this transaction (EIP-1014):")
+        out.print(
+            f"to    {document['to']}\nvalue {document['value_wei']}\ndata  {document['data']}"
+        )
+
+    emit(document, as_json, show)
 
 
 @command(Heading.SET_UP, 30)
@@ -281,7 +304,7 @@ def doctor(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None
             return
         for check in document["checks"]:
             remedy = f". What to do: {check['remedy']}" if check["remedy"] else ""
-            say(f"{check['state']:<4}  {check['check']}: {check['found'].rstrip('.')}{remedy}")
+            say(f"{check['state']:<4}  {check['check']}: {check['finding'].rstrip('.')}{remedy}")
 
     emit(document, as_json, show)
     raise typer.Exit(document["exit"])
@@ -328,9 +351,9 @@ def _checks_table(document: Document) -> FigureTable:
     }
     return table(
         "Doctor",
-        ("", "check", "found", "remedy"),
+        ("", "check", "finding", "remedy"),
         rows=(
-            (state_cells[check["state"]], check["check"], check["found"], check["remedy"])
+            (state_cells[check["state"]], check["check"], check["finding"], check["remedy"])
             for check in document["checks"]
         ),
     )
@@ -341,10 +364,10 @@ def _contracts_table(document: Document) -> FigureTable:
     from agent.cli.display.tables import table
 
     styles = {"new": "yellow", "CHANGED": "bold red"}
-    figure_table = table(f"Contracts at block {document['block']}", ("state", "address", "what"))
+    figure_table = table(f"Contracts at block {document['block']}", ("state", "address", "role"))
     for contract in document["contracts"]:
         state = safe_text(contract["state"], styles.get(contract["state"], ""))
-        figure_table.add_row(state, contract["address"], contract["what"])
+        figure_table.add_row(state, contract["address"], contract["role"])
     for market in document.get("markets", ()):
         state = safe_text(market["state"], styles.get(market["state"], ""))
         figure_table.add_row(

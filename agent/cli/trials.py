@@ -518,7 +518,7 @@ def _show_tune(document: Document) -> None:
         out.print(folds_table)
     if (overfitting := document["overfitting"]) is not None:
         say(
-            f"Probability of overfitting: {float(overfitting['probability']):.0%} ({overfitting['ways']:,} ways"
+            f"Probability of overfitting: {float(overfitting['probability']):.0%} ({overfitting['split_count']:,} ways"
             " to halve the data)"
         )
     if (deflated := document["deflated_sharpe"]) is not None:

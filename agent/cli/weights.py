@@ -163,16 +163,16 @@ def _show_weights(document: Document) -> None:
         elif asset["supply_raw"] is not None:
             data_text = f"supply by {asset['supply_source']}"
         weight_cells = (
-            _percent_text(asset[key]) for key in ("target_bps", "standing_bps", "now_bps")
+            _percent_text(asset[key]) for key in ("target_bps", "chosen_bps", "now_bps")
         )
         table.add_row(asset["symbol"], *weight_cells, limits, data_text)
     out.print(table)
     if document["correlations"]:
         out.print(_correlations_table(document))
-    if (standing_weights := document["standing"]) is not None:
+    if (chosen_weights := document["chosen"]) is not None:
         say(
-            f"Chosen {_utc_text(standing_weights['at_s'])} from"
-            f" {standing_weights['data']}{_span_text(standing_weights)}: {standing_weights['why']}."
+            f"Chosen {_utc_text(chosen_weights['at_s'])} from"
+            f" {chosen_weights['price_source']}{_span_text(chosen_weights)}: {chosen_weights['why']}."
         )
         say(
             f"The next choice is due {'now' if document['due'] else _utc_text(document['next_s'])}."
@@ -180,7 +180,9 @@ def _show_weights(document: Document) -> None:
     else:
         say("Nothing chosen yet: the next cycle of trimtab run or rebalance chooses.")
     if (weights_now := document["now"]) is not None:
-        say(f"Now, from {weights_now['data']}{_span_text(weights_now)}: {weights_now['why']}.")
+        say(
+            f"Now, from {weights_now['price_source']}{_span_text(weights_now)}: {weights_now['why']}."
+        )
     if document["turnover_bps"]:
         say(f"That would move {document['turnover_bps'] / 100:g} % of the portfolio.")
     if document["fault"]:
@@ -374,7 +376,7 @@ def _show_observations(document: Document) -> None:
             str(pool["observations"]),
             str(pool["observations_next"]),
         )
-        table.add_row(pool["pool"], "/".join(pool["tokens"]), *figures, pool["why"] or "counts")
+        table.add_row(pool["pool"], "/".join(pool["tokens"]), *figures, pool["why"] or "sufficient")
     out.print(table)
 
 
@@ -392,7 +394,7 @@ def _show_cost(document: Document) -> None:
 
 
 def _show_extension(document: Document, send_allowed: bool) -> None:
-    if document["rises"] == 0:
+    if document["increase"] == 0:
         say(
             f"{document['pool']} already has {document['observations_next']} observations; nothing"
             " to do."

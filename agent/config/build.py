@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from agent.amm.lp.venues import LpVenue
+from agent.amm.v3.pool import V3Pool
 from agent.config.limits import max_weight_bps
 from agent.config.liquidity import build_positions, lp_venues
 from agent.config.orders import build_orders
@@ -12,6 +14,7 @@ from agent.config.schema import Config
 from agent.config.tables.limits import build_limits_from_table
 from agent.config.tables.portfolio import AssetTable, HubTable
 from agent.config.triggers import build_policy_trigger
+from agent.config.venues import find_venue, position_manager
 from agent.errors import ConfigError
 from agent.model import (
     Asset,
@@ -134,7 +137,7 @@ def build_execution(config: Config, pinned: tuple[str, ...]) -> ExecutionConfig:
     """Build the execution settings; `pinned` are the addresses whose code must be pinned. Raises
     ConfigError if the router's address is missing.
     """
-    table, venue = config.execution, config.venues.uniswap_v3
+    table, venue = config.execution, find_venue(config, V3Pool.kind)
     if table.router == "rebalancer":
         if table.rebalancer is None:
             raise ConfigError(
@@ -149,9 +152,9 @@ def build_execution(config: Config, pinned: tuple[str, ...]) -> ExecutionConfig:
             pinned,
             pace=build_pace(config),
         )
-    if venue is None:
+    if venue is None or venue.router is None:
         raise ConfigError(
-            "execution.router: swap_router_02 needs [venues.uniswap_v3] with its router"
+            f"execution.router: swap_router_02 needs [[venues]] of kind {V3Pool.kind} with its router"
         )
     return ExecutionConfig(
         table.router,
@@ -166,8 +169,7 @@ def build_execution(config: Config, pinned: tuple[str, ...]) -> ExecutionConfig:
 
 def factories(config: Config) -> dict[str, str]:
     """Return the factory of each venue by its name."""
-    venues = {"uniswap_v2": config.venues.uniswap_v2, "uniswap_v3": config.venues.uniswap_v3}
-    return {name: venue.factory for name, venue in venues.items() if venue is not None}
+    return {venue.name: venue.factory for venue in config.venues}
 
 
 def fixed_contracts(config: Config, moves: Sequence[LpPositionChange] = ()) -> dict[str, str]:
@@ -177,11 +179,13 @@ def fixed_contracts(config: Config, moves: Sequence[LpPositionChange] = ()) -> d
     weights then depend on its answers. `moves` are the agent's own actions.
     """
     names: dict[str, str] = {}
-    for name, venue in (("v2", config.venues.uniswap_v2), ("v3", config.venues.uniswap_v3)):
-        if venue is not None:
-            names |= {venue.factory: f"{name} factory", venue.router: f"{name} router"}
-    if config.venues.uniswap_v3 is not None and "uniswap_v3" in lp_venues(config, moves):
-        names[config.venues.uniswap_v3.position_manager] = "v3 position manager"
+    for venue in config.venues:
+        names[venue.factory] = f"{venue.name} factory"
+        if venue.router is not None:
+            names[venue.router] = f"{venue.name} router"
+    manager = position_manager(config)
+    if manager is not None and LpVenue.V3 in lp_venues(config, moves):
+        names[manager] = f"{LpVenue.V3} position manager"
     if config.execution.router == "rebalancer" and config.execution.rebalancer is not None:
         names[config.execution.rebalancer] = "rebalancer"
     if config.futures is not None:

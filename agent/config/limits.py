@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from decimal import Decimal
 
-from agent.config.presets import SEQUENCER_FEEDS, SEQUENCER_GRACE, require_known_fees
+from agent.config.networks.presets import SEQUENCER_FEEDS, SEQUENCER_GRACE, require_known_fees
 from agent.config.schema import Config
 from agent.config.tables.limits import ANY, CEILINGS, limits_beyond_ceiling
 from agent.config.tables.strategies import StrategyTable

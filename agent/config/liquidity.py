@@ -9,6 +9,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from agent.amm.lp import own_changes
+from agent.amm.lp.venues import LpVenue
 from agent.config.schema import Config
 from agent.config.tables.liquidity import (
     LpTable,
@@ -17,6 +18,7 @@ from agent.config.tables.liquidity import (
     V3PositionTable,
     V3TargetTable,
 )
+from agent.config.venues import find_venue, position_manager
 from agent.errors import ConfigError
 from agent.model import (
     ConfirmedPosition,
@@ -27,7 +29,7 @@ from agent.model import (
 from agent.units import Token, parse_raw
 
 if TYPE_CHECKING:
-    from agent.chain.watch import PoolRef
+    from agent.chain.pools.reading import PoolRef
 
 
 def require_targets(config: Config) -> None:
@@ -41,8 +43,8 @@ def require_targets(config: Config) -> None:
         key = f"lp.targets.{target.pool_address}"
         if target.pool_address in [earlier.pool_address for earlier in targets[:number]]:
             raise ValueError(f"{key}: given twice; list each pool once")
-        if getattr(config.venues, target.kind) is None:
-            raise ValueError(f"{key}: needs [venues.{target.kind}]")
+        if find_venue(config, target.kind) is None:
+            raise ValueError(f"{key}: needs [[venues]] of kind {target.kind}")
     limit = config.limits.lp_max_weight
     if limit is None:
         raise ValueError(
@@ -84,7 +86,7 @@ def _build_target(
     )
     if pool is None:
         raise ConfigError(
-            f"{key}: not a priced pool of [venues.{table.kind}] between the portfolio's tokens",
+            f"{key}: not a priced pool of {table.kind} in [[venues]] between the portfolio's tokens",
             "check the address; add its fee tier to fee_tiers, or the pool to the venue's pools",
         )
     assets = {asset.token.address for asset in portfolio.assets}
@@ -96,7 +98,7 @@ def _build_target(
             f"{key}: holds {' and '.join(foreign_labels)}, not an asset of the portfolio",
             "add it to portfolio.assets (a target of 0% is allowed), or use another pool",
         )
-    v3 = config.venues.uniswap_v3
+    manager = position_manager(config)
     compound_above, width = None, None
     if isinstance(table, V3TargetTable):
         width = table.width
@@ -108,7 +110,7 @@ def _build_target(
             )
     return LpTarget(
         venue=table.kind,
-        contract=table.pool_address if width is None or v3 is None else v3.position_manager,
+        contract=table.pool_address if width is None or manager is None else manager,
         pool=table.pool_address,
         token0=pool.token0,
         token1=pool.token1,
@@ -137,8 +139,8 @@ def require_usable_liquidity(config: Config) -> None:
             raise ValueError(
                 f"{key}: {position.kind} {position.name} is given twice; list each position once"
             )
-        if getattr(config.venues, position.kind) is None:
-            raise ValueError(f"{key}: needs [venues.{position.kind}]")
+        if find_venue(config, position.kind) is None:
+            raise ValueError(f"{key}: needs [[venues]] of kind {position.kind}")
         symbols = [asset.symbol for asset in config.portfolio.assets]
         foreign_symbols = [symbol for symbol in position.entry if symbol not in symbols]
         if foreign_symbols:
@@ -197,9 +199,13 @@ def _build_position(
 
 
 def _position_manager(config: Config) -> str:
-    if config.venues.uniswap_v3 is None:
-        raise ConfigError("portfolio.positions: a uniswap_v3 position needs [venues.uniswap_v3]")
-    return config.venues.uniswap_v3.position_manager
+    manager = position_manager(config)
+    if manager is None:
+        raise ConfigError(
+            "portfolio.positions: a position by its token_id needs position_manager in [[venues]] of"
+            f" kind {LpVenue.V3}"
+        )
+    return manager
 
 
 def known_positions(
@@ -209,14 +215,13 @@ def known_positions(
     opened by the agent.
     """
     if config.lp is not None:
-        venues = {"uniswap_v2": config.venues.uniswap_v2, "uniswap_v3": config.venues.uniswap_v3}
         for change in changes:
-            if venues.get(change.venue) is None and own_changes.is_position_open(
+            if find_venue(config, change.venue) is None and own_changes.is_position_open(
                 changes, change.name
             ):
                 raise ConfigError(
                     f"venues.{change.venue}: missing, but the agent has liquidity in {change.name}",
-                    f"keep [venues.{change.venue}] in the config; a target with a share of 0%"
+                    "keep its [[venues]] in the config; a target with a share of 0%"
                     " withdraws liquidity",
                 )
         return own_changes.tracked_positions(
@@ -252,10 +257,14 @@ def liquidity_contracts(
     """Return (venue, contract) pairs of the contracts that provide and withdraw liquidity, for venues
     with liquidity.
     """
-    v2, v3, venues = config.venues.uniswap_v2, config.venues.uniswap_v3, lp_venues(config, changes)
-    contracts = []
-    if v2 is not None:
-        contracts.append(("uniswap_v2", v2.router))
-    if v3 is not None:
-        contracts.append(("uniswap_v3", v3.position_manager))
-    return tuple((venue, contract) for venue, contract in contracts if venue in venues)
+    pairs = find_venue(config, LpVenue.V2)
+    contracts = (
+        (LpVenue.V2, None if pairs is None else pairs.router),
+        (LpVenue.V3, position_manager(config)),
+    )
+    venues = lp_venues(config, changes)
+    return tuple(
+        (venue.value, contract)
+        for venue, contract in contracts
+        if contract is not None and venue in venues
+    )

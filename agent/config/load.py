@@ -12,7 +12,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from agent.config.build import build_policy
-from agent.config.env_file import load_env_file, referenced_env_variables
 from agent.config.futures import require_futures
 from agent.config.limits import (
     require_accepted,
@@ -26,9 +25,11 @@ from agent.config.orders import require_strategy_orders
 from agent.config.pace import require_pace
 from agent.config.redaction import SQLITE
 from agent.config.schema import Config
+from agent.config.secrets.env_file import load_env_file, referenced_env_variables
 from agent.config.strategies import build_split, require_strategies
 from agent.config.tables.messages import describe_errors
 from agent.config.triggers import require_zone
+from agent.config.venues import require_usable_venues
 from agent.config.weights import require_futures_allocators, require_signals
 from agent.errors import ConfigError, TrimtabError
 from agent.key_variables import named_key_variables
@@ -72,6 +73,7 @@ def _toml_remedy(text: str, error: str) -> str:
 CHECKS = (
     require_protection,
     require_max_weight,
+    require_usable_venues,
     require_usable_liquidity,
     require_zone,
     require_pace,

@@ -7,13 +7,13 @@ from fractions import Fraction
 from agent.config.schema import Config
 from agent.config.tables.pace import (
     EXAMPLES,
-    LONGEST_S,
-    MOST_OFF_BPS,
-    MOST_SIZE_BPS,
-    MOST_TIME_BPS,
-    SHORTEST_S,
+    MAX_DURATION_S,
+    MAX_LIMIT_BPS,
+    MAX_SIZE_JITTER_BPS,
+    MAX_TIME_JITTER_BPS,
+    MIN_DURATION_S,
     STYLE_KEYS,
-    ZONE,
+    ZONE_KEYWORD,
 )
 from agent.config.tables.triggers import is_zone
 from agent.model import (
@@ -34,12 +34,12 @@ def require_pace(config: Config) -> None:
         )
     for key in ("interval", "recovery", "over", "patience"):
         seconds = getattr(table, key)
-        if seconds is not None and not SHORTEST_S <= seconds <= LONGEST_S:
+        if seconds is not None and not MIN_DURATION_S <= seconds <= MAX_DURATION_S:
             raise ValueError(
-                f"execution.{key}: {seconds} s is not between {SHORTEST_S}s and 28d; write for"
+                f"execution.{key}: {seconds} s is not between {MIN_DURATION_S}s and 28d; write for"
                 f" example {EXAMPLES[key]}"
             )
-    for key, limit in (("size_jitter", MOST_SIZE_BPS), ("time_jitter", MOST_TIME_BPS)):
+    for key, limit in (("size_jitter", MAX_SIZE_JITTER_BPS), ("time_jitter", MAX_TIME_JITTER_BPS)):
         if (getattr(table, key) or 0) > limit:
             raise ValueError(
                 f"execution.{key}: more than {limit // 100}% would produce empty slices; write for"
@@ -48,18 +48,18 @@ def require_pace(config: Config) -> None:
     if (
         table.over is not None
         and table.max_rounds is not None
-        and table.over < table.max_rounds * SHORTEST_S
+        and table.over < table.max_rounds * MIN_DURATION_S
     ):
         raise ValueError(
             f"execution.over: too short for {table.max_rounds} slices; write at least"
-            f" {table.max_rounds * SHORTEST_S}s"
+            f" {table.max_rounds * MIN_DURATION_S}s"
         )
-    if table.limit is not None and abs(table.limit) > MOST_OFF_BPS:
+    if table.limit is not None and abs(table.limit) > MAX_LIMIT_BPS:
         raise ValueError(
-            f"execution.limit: more than {MOST_OFF_BPS // 100}% off arrival prices; write for"
+            f"execution.limit: more than {MAX_LIMIT_BPS // 100}% off arrival prices; write for"
             f" example {EXAMPLES['limit']}"
         )
-    if table.waiting_cost == ZONE and not is_zone(config.policy.trigger):
+    if table.waiting_cost == ZONE_KEYWORD and not is_zone(config.policy.trigger):
         raise ValueError(
             'execution.waiting_cost: "zone" requires a zone trigger; write a cost per hour, such'
             ' as "0.5bps"'

@@ -8,15 +8,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, model_validator
 
-from agent.config.fields import (
+from agent.config.tables.alerts import AlertsTable
+from agent.config.tables.chain import ChainTable
+from agent.config.tables.fields import (
     Address,
     AddressOrOff,
     ConfigTable,
     Duration,
     ShareOrOff,
 )
-from agent.config.tables.alerts import AlertsTable
-from agent.config.tables.chain import ChainTable
 from agent.config.tables.futures import AnyFuturesTable
 from agent.config.tables.limits import LimitsTable
 from agent.config.tables.liquidity import LpTable
@@ -27,7 +27,7 @@ from agent.config.tables.service import ServiceTable
 from agent.config.tables.strategies import SplitTable, StrategyTable
 from agent.config.tables.telegram import TelegramTable
 from agent.config.tables.triggers import RiskTable, TriggerTable
-from agent.config.tables.venues import VenuesTable
+from agent.config.tables.venues import VenueTable
 from agent.config.tables.wallet import WalletTable
 from agent.config.tables.weights import DataTable, SignalTable
 from agent.layers.config import LayerTables
@@ -106,7 +106,7 @@ class Config(LayerTables):
     wallet: WalletTable
     portfolio: PortfolioTable
     reference: ReferenceTable
-    venues: VenuesTable
+    venues: list[VenueTable] = Field(min_length=1)
     policy: PolicyTable
     limits: LimitsTable
     lp: LpTable | None = None

@@ -22,7 +22,7 @@ from agent.model import Intent, IntentKind, IntentState, ManualAction, Payout, S
 from agent.policy.cash_flows import cash_limit
 from agent.policy.decide import halt_for
 from agent.ports import Approval, PreparedTransaction
-from agent.store.journal import IntentStore, family
+from agent.store.journal import IntentStore, replacement_family
 from agent.store.store import Store
 from agent.venues import allowances
 
@@ -328,7 +328,7 @@ def _with_cancels(journal: IntentStore, pending_before: Sequence[Intent]) -> lis
     return [
         intent
         for nonce, intent_id in newest_by_nonce.items()
-        for intent in family(journal.intents_at(nonce), intent_id)
+        for intent in replacement_family(journal.intents_at(nonce), intent_id)
     ]
 
 

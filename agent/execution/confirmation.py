@@ -25,16 +25,16 @@ def plan_hash(plan: Plan) -> str:
 
 def confirmation_of(outcome: StepOutcome, plan: Plan) -> Confirmation:
     """Return the confirmation of this plan."""
-    step_input, exit_token = outcome.step_input, outcome.decided.exit_token
+    step_input, exit_token = outcome.step_input, outcome.decision_result.exit_token
     return Confirmation(
         plan_hash(plan),
         exit_token,
         native_coin.held_balances(step_input).get(exit_token, 0) if exit_token else 0,
         plan.acts_in_layer,
         bool(plan.actions),
-        outcome.decided.order,
+        outcome.decision_result.order,
         tuple(sorted(screened.token for screened in step_input.targets.quarantine)),
-        tuple(sorted(blocked.token for blocked in outcome.decided.blocked_exits)),
+        tuple(sorted(blocked.token for blocked in outcome.decision_result.blocked_exits)),
     )
 
 
@@ -57,7 +57,7 @@ def require_as_confirmed(confirmation: Confirmation, outcome: StepOutcome, plan:
     _require_no_new_exclusions(confirmation, outcome)
     for require_same_kind in layers.CONFIRMATION_CHECKS:
         require_same_kind(confirmation, plan)
-    if outcome.decided.order != confirmation.order:
+    if outcome.decision_result.order != confirmation.order:
         raise Refused(
             "a limit order was added or removed after the confirmation", remedy=REPLAN_REMEDY
         )
@@ -68,7 +68,7 @@ def require_exit_possible(confirmation: Confirmation, outcome: StepOutcome) -> N
     hide its balance, spoil its market or fail screening.
     """
     step, exit_token = outcome.step_input, confirmation.exit_token
-    if not exit_token or exit_token == outcome.decided.exit_token:
+    if not exit_token or exit_token == outcome.decision_result.exit_token:
         return
     label = step.portfolio.token(exit_token).label
     causes = [quarantine.format_quarantine(step.portfolio, step.targets.quarantine, {exit_token})]
@@ -90,7 +90,7 @@ def _require_no_new_exclusions(confirmation: Confirmation, outcome: StepOutcome)
     because of another token.
     """
     step = outcome.step_input
-    if outcome.decided.exit_token:
+    if outcome.decision_result.exit_token:
         return
     if new_quarantined := {screened.token for screened in step.targets.quarantine} - {
         *confirmation.quarantined

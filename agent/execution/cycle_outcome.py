@@ -58,7 +58,7 @@ def _after_exits(cycle: Cycle, last_outcome: StepOutcome, outcome_of: OutcomeOf)
     sent_tokens = {note.exit_token for note in cycle.exits}
     blocked = tuple(
         blocked_exit
-        for blocked_exit in last_outcome.decided.blocked_exits
+        for blocked_exit in last_outcome.decision_result.blocked_exits
         if blocked_exit.token not in sent_tokens
     )
     reasons = [outcome.reason]
@@ -69,7 +69,7 @@ def _after_exits(cycle: Cycle, last_outcome: StepOutcome, outcome_of: OutcomeOf)
     return replace(
         outcome,
         reason="; ".join(reasons),
-        decided=replace(outcome.decided, blocked_exits=blocked),
+        decision_result=replace(outcome.decision_result, blocked_exits=blocked),
         exits_tried=cycle.exits_tried,
         input_after=last_outcome.step_input,
     )

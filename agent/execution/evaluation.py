@@ -90,7 +90,7 @@ def refused_exit(outcome: StepOutcome) -> BlockedExit | None:
     exit may meet; None in every other case. An exit that was already skipped is not returned.
     """
     token, failed_verdicts = (
-        outcome.decided.exit_token,
+        outcome.decision_result.exit_token,
         [verdict for verdict in outcome.verdicts if not verdict.passed],
     )
     if outcome.kind is not OutcomeKind.REFUSED or outcome.plan is None or not token:
@@ -133,7 +133,7 @@ def missing_approvals(
     `is_last_plan` means that no later plan can use an approval, so an exit that still lacks one is
     not sold in this cycle.
     """
-    token = outcome.decided.exit_token
+    token = outcome.decision_result.exit_token
     try:
         approvals = composer.approvals(outcome.step_input, plan)
     except Refused as refusal:
@@ -185,7 +185,7 @@ def clear_submission_refusals(budgets: BudgetStore, outcome: StepOutcome) -> Non
     """
     refusals = outcome.step_input.history.failures.submission_refusals
     open_refusals = blocked_exits.open_submission_refusals(
-        outcome.step_input.history, outcome.decided.exit_token
+        outcome.step_input.history, outcome.decision_result.exit_token
     )
     if open_refusals != refusals:
         budgets.mark_submission_refusals(open_refusals)
@@ -288,25 +288,39 @@ def evaluate_input_once(
     if isinstance(proposal, Refused):
         return _refused_outcome(step_id, step_input, decide(step_input), None, proposal)
     if (plan := proposal.plan) is None:
-        kind = OutcomeKind.HALT if isinstance(proposal.decided.decision, Halt) else OutcomeKind.HOLD
+        kind = (
+            OutcomeKind.HALT
+            if isinstance(proposal.decision_result.decision, Halt)
+            else OutcomeKind.HOLD
+        )
         return StepOutcome(
-            step_id, kind, proposal.decided.decision.reason, step_input, proposal.decided, None
+            step_id,
+            kind,
+            proposal.decision_result.decision.reason,
+            step_input,
+            proposal.decision_result,
+            None,
         )
     if gathered_evidence is not None:
         plan = replace(plan, verdicts=guards.judge(step_input, plan, gathered_evidence))
         try:
             guards.require(plan, plan.verdicts)
         except Refused as refusal:
-            return _refused_outcome(step_id, step_input, proposal.decided, plan, refusal)
+            return _refused_outcome(step_id, step_input, proposal.decision_result, plan, refusal)
     return StepOutcome(
-        step_id, OutcomeKind.PLANNED, plan.decision.reason, step_input, proposal.decided, plan
+        step_id,
+        OutcomeKind.PLANNED,
+        plan.decision.reason,
+        step_input,
+        proposal.decision_result,
+        plan,
     )
 
 
 def _refused_outcome(
     step_id: str,
     step_input: StepInput,
-    decided: DecisionResult,
+    decision_result: DecisionResult,
     plan: Plan | None,
     refusal: Refused,
 ) -> StepOutcome:
@@ -315,7 +329,7 @@ def _refused_outcome(
         OutcomeKind.REFUSED,
         str(refusal),
         step_input,
-        decided,
+        decision_result,
         plan,
         verdicts=refusal.verdicts,
     )

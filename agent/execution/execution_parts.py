@@ -15,7 +15,7 @@ def end_purchase(store: Store, outcome: StepOutcome) -> None:
     """Record the end of a purchase that the decision ends."""
     active_purchase, end_reason = (
         outcome.step_input.history.cash_flows.purchase,
-        outcome.decided.purchase.ended,
+        outcome.decision_result.purchase.ended,
     )
     if active_purchase is not None and end_reason:
         chain_s = outcome.step_input.snapshot.head.timestamp_s
@@ -40,11 +40,14 @@ def record_part_begin(store: Store, outcome: StepOutcome) -> None:
     """Record the part of a purchase, or the limit order, that is sent next; a new purchase is
     recorded before its first part. Raises Refused if it has ended meanwhile.
     """
-    decided, active_purchase = outcome.decided, outcome.step_input.history.cash_flows.purchase
-    due_part, new_purchase = decided.purchase.due, decided.purchase.begins
+    decision_result, active_purchase = (
+        outcome.decision_result,
+        outcome.step_input.history.cash_flows.purchase,
+    )
+    due_part, new_purchase = decision_result.purchase.due, decision_result.purchase.begins
     part_number = 1 if due_part is None else due_part.number
-    if decided.order:
-        execution_id = decided.order
+    if decision_result.order:
+        execution_id = decision_result.order
     elif new_purchase is not None:
         execution_id = store.executions.begin_purchase(new_purchase)
     elif due_part is not None and active_purchase is not None:

@@ -348,7 +348,7 @@ class ProposingExecutor(JournaledExecutor):
         return {
             "proposal": PROPOSAL_FORMAT,
             "id": intent.id,
-            "what": intent.note,
+            "description": intent.note,
             "purpose": intent.kind.value,
             "chain_id": intent.tx.chain_id,
             "created_s": intent.created_s,

@@ -58,7 +58,7 @@ def skip_declined_exit(cycle: Cycle, outcome: StepOutcome, why: str) -> Cycle:
     """Skip an exit that was declined or whose gas was refused, without recording a refusal by its
     token.
     """
-    blocked_exit = BlockedExit(outcome.decided.exit_token, why, evaluation.NO_ACTION_REMEDY)
+    blocked_exit = BlockedExit(outcome.decision_result.exit_token, why, evaluation.NO_ACTION_REMEDY)
     return replace(cycle.after_exit(blocked_exit), held=(*cycle.held, note_of(outcome)))
 
 
@@ -79,7 +79,7 @@ def skip_refused_exit(
     concerns_trade = evaluation.concerns_trade(refusal)
     concerns_exit = concerns_trade or evaluation.is_budget_refusal(refusal)
     is_by_token = isinstance(refusal, evaluation.ExitRefused)
-    token = outcome.decided.exit_token
+    token = outcome.decision_result.exit_token
     if (
         concerns_exit
         and not is_by_token
@@ -144,7 +144,7 @@ def after_approval(
         cycle = replace(cycle, attempts=increment_count(cycle.attempts, approval[0]))
     if intent.succeeded:
         return StepResult(cycle, close_step(ports.store, outcome))
-    if intent.receipt is not None and intent.tx.to == outcome.decided.exit_token:
+    if intent.receipt is not None and intent.tx.to == outcome.decision_result.exit_token:
         refusal = evaluation.ExitRefused(f'"{intent.note}" reverted')
         return skip_refused_exit(ports, cycle, outcome, refusal)
     reason = f'"{intent.note}" did not succeed'

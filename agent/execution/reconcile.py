@@ -17,8 +17,8 @@ from agent.execution.submitter import (
 from agent.model import Head, Intent, IntentEvent, IntentKind, IntentState, UnsignedTx
 from agent.ports import ConflictingTransactionFinder, Grant
 from agent.signing.terms import BUMP_DENOMINATOR, BUMP_NUMERATOR
-from agent.store.journal import family
-from agent.store.transitions import ENDED_IN_BLOCK, OPEN
+from agent.store.journal import replacement_family
+from agent.store.transitions import ENDED_IN_BLOCK, OPEN_STATES
 from agent.venues.gas_fees import bump_fees
 
 # --- Replacement of transactions that stay pending too long: a higher fee, or a cancel (T7). Bumps
@@ -449,7 +449,10 @@ class Reconciler:
         intents_at_nonce = self._journal.intents_at(nonce)
         winners = [intent for intent in intents_at_nonce if intent.state in ENDED_IN_BLOCK]
         for winner in winners:
-            if any(intent.state in OPEN for intent in family(intents_at_nonce, winner.id)):
+            if any(
+                intent.state in OPEN_STATES
+                for intent in replacement_family(intents_at_nonce, winner.id)
+            ):
                 # An earlier process was killed between ending the winner and the others.
                 self._submitter.settle_nonce(winner)
                 return

@@ -85,7 +85,7 @@ def _open_cycle(store: Store, request: PlanRequest) -> Cycle | None:
     """Return the open cycle of this request. One of another request ends; if it names an amount
     and had sent a transaction, it is opened again when its request is repeated.
     """
-    if (cycle := store.cycles.open()) is not None:
+    if (cycle := store.cycles.open_cycle()) is not None:
         both_agent_cycles = isinstance(request, AgentCycle) and isinstance(
             cycle.request, AgentCycle
         )
@@ -155,5 +155,5 @@ def recorded_outcome(store: Store, cycle: Cycle, step_id: str) -> StepOutcome:
     proposal = proposer(cycle.request)(step)
     outcome = record.summary.outcome
     kind = OutcomeKind(outcome) if outcome in {*OutcomeKind} else OutcomeKind.PLANNED  # "error"
-    reason = record.summary.reason or proposal.decided.decision.reason
-    return StepOutcome(step_id, kind, reason, step, proposal.decided, proposal.plan)
+    reason = record.summary.reason or proposal.decision_result.decision.reason
+    return StepOutcome(step_id, kind, reason, step, proposal.decision_result, proposal.plan)

@@ -15,7 +15,7 @@ from agent.ports import Composer
 
 def sender_of(plan: Plan) -> PlanSender:
     """Return the sender of this plan."""
-    return next(sender for sender in (*layers.SENDERS, SWAP_SENDER) if sender.sends(plan))
+    return next(sender for sender in (*layers.SENDERS, SWAP_SENDER) if sender.handles(plan))
 
 
 def _draft_swap(composer: Composer, outcome: StepOutcome, plan: Plan) -> Draft:
@@ -27,7 +27,7 @@ def _after_swap(cycle: Cycle, outcome: StepOutcome, _: Plan, __: Intent) -> Cycl
     only actions of a layer follow.
     """
     is_failed = outcome.kind is OutcomeKind.FAILED
-    if token := outcome.decided.exit_token:
+    if token := outcome.decision_result.exit_token:
         blocked_exit = None
         if is_failed and not outcome.short:
             blocked_exit = BlockedExit(

@@ -33,8 +33,8 @@ class PlanSender:
     after a restart.
     """
 
-    sends: Callable[[Plan], bool]
-    draft: Callable[[Composer, StepOutcome, Plan], Draft]
+    handles: Callable[[Plan], bool]
+    draft_transaction: Callable[[Composer, StepOutcome, Plan], Draft]
     after_sent: Callable[[Cycle, StepOutcome, Plan, Intent], Cycle]
 
 

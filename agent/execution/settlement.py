@@ -11,6 +11,7 @@ from agent import codec
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded
 from agent.layers.memories import BOOKINGS
 from agent.model import (
+    NATIVE_VENUE,
     ExpectedBalances,
     ExternalTransfer,
     Intent,
@@ -25,7 +26,6 @@ from agent.model import (
     StepInput,
     Transfer,
 )
-from agent.planning.gas import NATIVE_VENUE
 from agent.policy.cash_flows import balance_changes
 from agent.reference import reference_prices
 from agent.store.accounts.balances import BalanceStore
@@ -203,7 +203,7 @@ def book_intent(  # noqa: PLR0913
     elif payout is None:
         gross_turnover = trade_turnover(deltas, prices)
     turnover = max(Fraction(0), gross_turnover - exempt_turnover)
-    budgets.book(intent, turnover, loss, receipt.gas_cost_wei, chain_s, outflow)
+    budgets.book_intent(intent, turnover, loss, receipt.gas_cost_wei, chain_s, outflow)
     return loss
 
 

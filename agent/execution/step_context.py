@@ -219,7 +219,7 @@ class StepOutcome:
     kind: OutcomeKind
     reason: str
     step_input: StepInput
-    decided: DecisionResult
+    decision_result: DecisionResult
     plan: Plan | None
     transactions: tuple[Intent, ...] = ()
     input_after: StepInput | None = None
@@ -234,7 +234,7 @@ class StepOutcome:
         return () if self.plan is None else self.plan.verdicts
 
     @property
-    def failing(self) -> list[Verdict]:
+    def failed_verdicts(self) -> list[Verdict]:
         """Verdicts that failed, each once: those outside the plan, then the guards'."""
         verdicts = dict.fromkeys((*self.verdicts, *self.plan_verdicts))
         return [verdict for verdict in verdicts if not verdict.passed]
@@ -242,7 +242,7 @@ class StepOutcome:
     @property
     def decision(self) -> Decision:
         """Decision of the step."""
-        return self.decided.decision
+        return self.decision_result.decision
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,7 +306,7 @@ def propose_screened(
         try:
             plan_evidence = evidence.gather(step, proposal.plan)
         except Retryable as error:
-            if token := proposal.decided.exit_token:
+            if token := proposal.decision_result.exit_token:
                 may_retry_on_direct_route = blocked_exits.may_take_direct_route(
                     step.portfolio, step.progress.direct, proposal.plan, token
                 )

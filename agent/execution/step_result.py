@@ -45,7 +45,7 @@ def end_step(store: Store, outcome: StepOutcome, reason: str, outcome_kind: str)
 
 def note_of(outcome: StepOutcome, *, failed: bool = False) -> StepNote:
     """Return the note on a step's end that its cycle keeps."""
-    return StepNote(outcome.step_id, outcome.reason, outcome.decided.exit_token, failed)
+    return StepNote(outcome.step_id, outcome.reason, outcome.decision_result.exit_token, failed)
 
 
 def without_plan(outcome: StepOutcome, reason: str) -> StepOutcome:

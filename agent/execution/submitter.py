@@ -34,7 +34,8 @@ from agent.store.journal import IntentStore
 
 @dataclass(frozen=True, slots=True)
 class SubmissionSettings:
-    """Settings of submission and waiting. `confirmations` counts the transaction's own block.
+    """Settings of submission and waiting. `confirmations` counts the transaction's own block. With
+    a `finality_tag` the block must also be in the chain up to the block with this tag.
 
     `max_fee_wei` is limits.gas_price and `gas_per_day_wei` is limits.gas_per_day (None: off);
     `emergency_ceilings` are those for positions that are closed ahead of liquidation. A transaction
@@ -51,6 +52,7 @@ class SubmissionSettings:
     bump_after_s: float | None = None
     gas_per_day_wei: int | None = None
     emergency_ceilings: tuple[int | None, int | None] = (None, None)
+    finality_tag: str | None = None
 
     def ceilings_of(self, grant: Grant) -> tuple[int | None, int | None]:
         """Return the maximum wei per unit of gas and in 24 h for a granted transaction."""
@@ -369,7 +371,9 @@ class Submitter:
 
     def await_final(self, intent: Intent) -> Intent:
         """Wait for the confirmations and return the intent: FINAL or REVERTED, MINED after the
-        timeout, BROADCAST if a reorg removed its block.
+        timeout or while its block lacks the finality tag, BROADCAST if a reorg removed its block.
+
+        Finality of a base chain takes many minutes, so the next reconciliation looks again.
         """
         waited_s = 0.0
         while True:
@@ -377,7 +381,7 @@ class Submitter:
             if intent.state is not IntentState.MINED:
                 return intent
             if is_deep:
-                return self.settle_nonce(intent)
+                return self.settle_nonce(intent) if self._is_tagged(intent) else intent
             if waited_s >= self.settings.final_timeout_s:
                 return intent
             self.on_event(
@@ -389,6 +393,24 @@ class Submitter:
             )
             self.clock.sleep(self.settings.poll_s)
             waited_s += self.settings.poll_s
+
+    def _is_tagged(self, intent: Intent) -> bool:
+        """Return whether the intent's block has the finality tag; False if no answer says so. The
+        height is read before the hash: what is canonical below a final block stays so.
+        """
+        tag, (number, block_hash) = self.settings.finality_tag, _block_of(intent)
+        if tag is None:
+            return True
+        try:
+            tagged_height = self.sender.tagged_height(tag)
+            if number <= tagged_height:
+                return self.sender.block_hash(number) == block_hash
+        except Retryable as error:
+            self.on_event(SubmissionEvent("confirming", intent, error.message))
+            return False
+        text = f"block {number} is not {tag} yet; block {tagged_height} is"
+        self.on_event(SubmissionEvent("confirming", intent, text))
+        return False
 
     def _canonical_state(self, intent: Intent) -> tuple[Intent, bool]:
         """Return the intent's current state on the canonical chain, and True if it is deep

@@ -405,15 +405,15 @@ class GuardCase:
         return worst_gas_wei(self.step, self.plan)
 
     def data_fee_wei(self, gas_units: int) -> int:
-        """Return the most that the transactions pay now beyond their gas. Raises MissingData if it
-        was not read.
+        """Return what the transactions are expected to pay now beyond their gas. Raises MissingData
+        if it was not read.
         """
         snapshot = self.step.snapshot
         if unknown_reason := snapshot.data_fee_unknown_reason:
             raise MissingData(f"the rollup's data fee was not read ({unknown_reason})")
         if snapshot.data_fee is None or self.needs_no_gas():
             return 0
-        return snapshot.data_fee_wei(gas_units, *plan_sizes(self.step, self.plan))
+        return snapshot.expected_data_fee_wei(gas_units, *plan_sizes(self.step, self.plan))
 
 
 def build_guard_case(step: StepInput, plan: Plan, evidence: Evidence) -> GuardCase:

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 from agent.errors import Refused
 from agent.model import (
+    NATIVE_VENUE,
     Leg,
     LegFunding,
     Plan,
     Pool,
     Snapshot,
 )
-from agent.planning.gas import NATIVE_VENUE
 from agent.units import NATIVE
 
 

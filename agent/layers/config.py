@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.config.fields import ConfigTable
+from agent.config.tables.fields import ConfigTable
 from agent.layers.holding.config import TEMPLATE as HOLDING_TEMPLATE
 from agent.layers.holding.config import HoldingTable
 from agent.layers.tax.config import TEMPLATE as TAX_TEMPLATE

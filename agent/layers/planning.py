@@ -35,12 +35,14 @@ SCHEDULES: tuple[
 
 
 def schedule(
-    step: StepInput, decided: DecisionResult, decision: Rebalance, plan: Plan
+    step: StepInput, decision_result: DecisionResult, decision: Rebalance, plan: Plan
 ) -> tuple[DecisionResult, Plan | None]:
     """Return decision and plan after each layer's schedule; the first that holds it ends this."""
     scheduled_plan: Plan | None = plan
     for apply_schedule in SCHEDULES:
         if scheduled_plan is None:
             break
-        decided, scheduled_plan = apply_schedule(step, decided, decision, scheduled_plan)
-    return decided, scheduled_plan
+        decision_result, scheduled_plan = apply_schedule(
+            step, decision_result, decision, scheduled_plan
+        )
+    return decision_result, scheduled_plan

@@ -42,10 +42,12 @@ kind = ["feed", "twap"]
 twap_window = "30m"
 feed_max_age = "25h"
 
-[venues.uniswap_v2]
+[[venues]]
+kind = "uniswap_v2"
 factory = "{at.v2_factory}"
 router = "{at.v2_router}"
-[venues.uniswap_v3]
+[[venues]]
+kind = "uniswap_v3"
 factory = "{at.v3_factory}"
 router = "{at.swap_router_02}"
 quoter = "{at.quoter_v2}"

@@ -6,17 +6,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from eth_utils.crypto import keccak
-
 from agent.artifacts import npm_artifact, own_artifact
 from agent.localchain.chain import (
     POSITION_MANAGER,
     SWAP_ROUTER_02,
     V2_FACTORY,
-    V2_PAIR,
     V2_ROUTER,
     V3_FACTORY,
-    V3_POOL,
     LocalChain,
 )
 from agent.localchain.contracts import ProtocolAddresses
@@ -94,9 +90,6 @@ def _deploy_protocol(chain: LocalChain) -> None:
     factory_artifact = npm_artifact(V3_FACTORY)
     v3_factory = chain.deploy(factory_artifact)
     chain.send(chain.contract(v3_factory, factory_artifact).functions.enableFeeAmount(100, 1))
-    pair_hash, pool_hash = (
-        keccak(hexstr=npm_artifact(path).bytecode) for path in (V2_PAIR, V3_POOL)
-    )
     position_manager = chain.deploy(
         npm_artifact(POSITION_MANAGER), v3_factory, weth, _NO_DESCRIPTOR
     )
@@ -116,9 +109,7 @@ def _deploy_protocol(chain: LocalChain) -> None:
         ),
         position_manager=position_manager,
         pool_minter=chain.deploy(own_artifact("PoolMinter")),
-        rebalancer=chain.deploy(
-            own_artifact("Rebalancer"), weth, v2_factory, pair_hash, v3_factory, pool_hash
-        ),
+        rebalancer=chain.deploy(own_artifact("Rebalancer")),
     )
 
 

@@ -120,6 +120,7 @@ from agent.model.market import Head as Head
 from agent.model.market import Holding as Holding
 from agent.model.market import PastPrices as PastPrices
 from agent.model.market import Pool as Pool
+from agent.model.market import PoolMaker as PoolMaker
 from agent.model.market import PriceCurve as PriceCurve
 from agent.model.market import PricePoint as PricePoint
 from agent.model.market import ProxyImplementation as ProxyImplementation
@@ -128,8 +129,10 @@ from agent.model.market import ScreenedToken as ScreenedToken
 from agent.model.market import Snapshot as Snapshot
 from agent.model.market import SwapGas as SwapGas
 from agent.model.market import SwapResult as SwapResult
+from agent.model.market import SwapStyle as SwapStyle
 from agent.model.market import TickState as TickState
 from agent.model.market import TokenFinding as TokenFinding
+from agent.model.market import VenueKeys as VenueKeys
 from agent.model.parts import LayerAction as LayerAction
 from agent.model.parts import LayerDecision as LayerDecision
 from agent.model.parts import LayerGrant as LayerGrant
@@ -140,6 +143,7 @@ from agent.model.parts import part_of as part_of
 from agent.model.parts import position_name as position_name
 from agent.model.parts import with_part as with_part
 from agent.model.parts import without_defaults as without_defaults
+from agent.model.plan import NATIVE_VENUE as NATIVE_VENUE
 from agent.model.plan import AssetDrift as AssetDrift
 from agent.model.plan import Decision as Decision
 from agent.model.plan import Evidence as Evidence

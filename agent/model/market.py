@@ -146,6 +146,40 @@ class Allowance:
 # --- Pools: the protocol that every kind implements. agent/amm/__init__.py lists the kinds.
 
 
+class SwapStyle(Enum):
+    """How a swap is paid: before it pays the output, as a V2 pair; in its callback, as a V3 pool, or
+    in that of PancakeSwap; or wrapping of the native coin. The value is the kind of a row in a
+    Rebalancer's program.
+    """
+
+    V2 = 0
+    V3 = 1
+    PANCAKE_V3 = 2
+    NATIVE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class PoolMaker:
+    """Creator of a venue's pools, from which their addresses follow (EIP-1014): a factory or its
+    deployer, with the hash of the pools' init code, or of a clone's where pools are clones, 0x-hex.
+    For wrapping it is the wrapped native coin, with a word of zeros.
+    """
+
+    style: SwapStyle
+    address: str
+    init_code_hash: str = "0x" + "00" * 32
+
+
+@dataclass(frozen=True, slots=True)
+class VenueKeys:
+    """Keys of a deployment in the config, beside its kind, label, factory and pools: those that it
+    needs, and those that it may have.
+    """
+
+    required: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class SwapGas:
     """Gas units of a swap in one kind of pool.
@@ -218,15 +252,15 @@ class Pool(Protocol):
     forms: ClassVar[tuple[str, ...]]
     """Names of its curves in the settings of a backtest."""
     gas: ClassVar[SwapGas]
-    paid_first: ClassVar[bool]
-    """True if the pool receives the input before it pays the output; false if in its callback."""
+    venue_keys: ClassVar[VenueKeys]
+    style: ClassVar[SwapStyle]
+    """How a swap is paid."""
     keeps_observations: ClassVar[bool]
     """True if the pool records price observations for a TWAP."""
 
     @classmethod
     def simulated(
         cls,
-        form: str,
         address: str,
         tokens: tuple[Token, Token],
         price: Fraction,
@@ -254,6 +288,10 @@ class Pool(Protocol):
     @property
     def fee_pips(self) -> int:
         """Fee on the input, in millionths."""
+
+    @property
+    def tier(self) -> int:
+        """What tells the pools of two tokens apart for a transport: the fee, or the tick spacing."""
 
     @property
     def unwritten(self) -> tuple[bool, bool]:
@@ -483,6 +521,12 @@ class Snapshot(DerivedValues):
         of all.
         """
         return 0 if self.data_fee is None else self.data_fee.most_wei(gas, *calldata_bytes)
+
+    def expected_data_fee_wei(self, gas: int, *calldata_bytes: int) -> int:
+        """Return what transactions of these sizes are expected to pay beyond their gas now; `gas` is
+        that of all.
+        """
+        return 0 if self.data_fee is None else self.data_fee.expected_wei(gas, *calldata_bytes)
 
     def max_data_gas(self, calldata_bytes: int) -> int:
         """Return the most gas by which the data fee of a transaction may raise a node's estimate;

@@ -187,6 +187,10 @@ class LegFunding(Enum):
     ROUTER = "router"
 
 
+NATIVE_VENUE = "wrapped_native"
+"""Venue of a leg that wraps the native coin (token_in is NATIVE) or unwraps it (token_out is)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Leg:
     """One swap in one pool, amounts in base units.

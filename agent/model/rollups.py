@@ -1,5 +1,5 @@
 """Fees of a transaction beyond its gas: which chains charge them, and how much a transaction of a
-size costs at most.
+size costs: at most, and typically.
 
 On the OP Stack a transaction costs its gas, the data fee of its bytes on the base chain, and the
 operator fee; neither of the two is part of the gas that its receipt names (GasPriceOracle.getL1Fee
@@ -81,14 +81,17 @@ ENVELOPE_BYTES = 180
 fees, gas, recipient, value and the headers of their list."""
 DATA_FEE_ITEM = "data fee"
 """Name of the fee among the items of a snapshot that could not be read."""
+ONE_SWAP_BYTES, FOUR_SWAPS_BYTES = 1_024, 2_560
+"""Calldata that plans count for a swap of one leg and for one of four."""
 MAX_FEE_RISE = 2
 """Factor by which a data fee may rise between the snapshot and the block, like the base fee."""
 
 
 @dataclass(frozen=True, slots=True)
 class DataFeeQuote:
-    """Fees at a block, in wei. Data fee: `empty_wei` for an empty transaction, `full_wei` for one of
-    MAX_TX_BYTES. Operator fee: `operator_wei` without gas, `operator_full_wei` for OPERATOR_SAMPLE_GAS.
+    """Fees at a block, in wei. Data fee: `empty_wei` at most for an empty transaction, `full_wei` at
+    most for one of MAX_TX_BYTES; `one_swap_wei` and `four_swaps_wei` for typical swaps of so many legs
+    (zero: unknown). Operator fee: `operator_wei` without gas, `operator_full_wei` for OPERATOR_SAMPLE_GAS.
 
     The chain's fee is at most linear between the two sizes, because it is the larger of a constant
     and a line. `as_gas` is true where it is charged as gas and so raises the node's estimates.
@@ -98,6 +101,8 @@ class DataFeeQuote:
     full_wei: int
     operator_wei: int = 0
     operator_full_wei: int = 0
+    one_swap_wei: int = 0
+    four_swaps_wei: int = 0
     as_gas: bool = field(default=False, kw_only=True)
 
     def data_wei(self, calldata_bytes: int) -> int:
@@ -105,20 +110,58 @@ class DataFeeQuote:
 
         FastLZ adds at most one byte to each 32 that do not compress; the oracle assumes less.
         """
-        size_bytes = calldata_bytes + ENVELOPE_BYTES
-        size_bytes += -(-size_bytes // 32) + 1
-        fee_range_wei = max(0, self.full_wei - self.empty_wei)
-        return self.empty_wei - (-fee_range_wei * size_bytes // MAX_TX_BYTES)
+        size = calldata_bytes + ENVELOPE_BYTES
+        size += -(-size // 32) + 1
+        rise_wei = max(0, self.full_wei - self.empty_wei)
+        return self.empty_wei - (-rise_wei * size // MAX_TX_BYTES)
 
     def most_wei(self, gas: int, *calldata_bytes: int) -> int:
         """Return the most that transactions of these sizes pay beyond their gas, rounded up; `gas`
         is that of all.
         """
-        operator_range_wei = max(0, self.operator_full_wei - self.operator_wei)
-        fixed_and_data_wei = sum(
-            self.operator_wei + self.data_wei(size_bytes) for size_bytes in calldata_bytes
+        data_wei = sum(map(self.data_wei, calldata_bytes))
+        return data_wei + self._operator_fee_wei(gas, len(calldata_bytes))
+
+    def expected_data_wei(self, calldata_bytes: int) -> int:
+        """Return what a typical transaction pays for its data, rounded up, where a plan counts this
+        much calldata; `data_wei` where typical fees are unknown.
+
+        What compresses alike pays by a line in its legs, and never less than an empty transaction.
+        """
+        most_wei = self.data_wei(calldata_bytes)
+        if not self.one_swap_wei:
+            return most_wei
+        rise_wei = self.four_swaps_wei - self.one_swap_wei
+        more_bytes = calldata_bytes - ONE_SWAP_BYTES
+        line_wei = self.one_swap_wei - (
+            -rise_wei * more_bytes // (FOUR_SWAPS_BYTES - ONE_SWAP_BYTES)
         )
-        return fixed_and_data_wei - (-operator_range_wei * gas // OPERATOR_SAMPLE_GAS)
+        return min(max(self.empty_wei, line_wei), most_wei)
+
+    def expected_wei(self, gas: int, *calldata_bytes: int) -> int:
+        """Return what transactions of these sizes are expected to pay beyond their gas, rounded up;
+        `gas` is that of all.
+        """
+        data_wei = sum(map(self.expected_data_wei, calldata_bytes))
+        return data_wei + self._operator_fee_wei(gas, len(calldata_bytes))
+
+    def _operator_fee_wei(self, gas: int, transaction_count: int) -> int:
+        rise_wei = max(0, self.operator_full_wei - self.operator_wei)
+        return transaction_count * self.operator_wei - (-rise_wei * gas // OPERATOR_SAMPLE_GAS)
+
+
+def quote_of_swap(one_swap_wei: int) -> DataFeeQuote:
+    """Return the quote under which a typical swap of one leg pays this much for its data, in the
+    proportions of Fjord: those of the fees of ONE_SWAP and FOUR_SWAPS (agent/chain/data_fees.py) and
+    of both bounds.
+    """
+    empty, one_swap, four_swaps, full = 10_000, 24_182, 44_677, 11_009_937
+    empty_wei, four_swaps_wei, full_wei = (
+        -(-one_swap_wei * part // one_swap) for part in (empty, four_swaps, full)
+    )
+    return DataFeeQuote(
+        empty_wei, full_wei, one_swap_wei=one_swap_wei, four_swaps_wei=four_swaps_wei
+    )
 
 
 def unsupported_chain_reason(chain_id: int) -> str:

@@ -82,7 +82,7 @@ class RiskCostTradeoff:
         return max(self.fees + self.impact + self.skew, Fraction(0)) + self.gas + self.approvals
 
     @property
-    def worth_it(self) -> bool:
+    def covers_cost(self) -> bool:
         """True if the plan saves more than it costs."""
         return self.saved > self.cost
 

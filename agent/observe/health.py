@@ -111,7 +111,7 @@ def silence_text(report: RunReport, now_s: float, known_for_s: float = 0) -> str
 
 
 class HealthDocument(TypedDict):
-    """Health of a run. `looks` counts its cycles, `last_good_look_s` is the age of the last good
+    """Health of a run. `cycles` counts its cycles, `last_good_cycle_s` is the age of the last good
     one, None before the first; `reasons` are why it is not `ok`. `sends` is false for a dry run, None
     without a report.
     """
@@ -119,8 +119,8 @@ class HealthDocument(TypedDict):
     ok: bool
     state: RunState
     reasons: list[str]
-    looks: int
-    last_good_look_s: int | None
+    cycles: int
+    last_good_cycle_s: int | None
     paused: bool
     sends: bool | None
 
@@ -134,8 +134,8 @@ def health_document(
         "ok": not reasons,
         "state": health.state,
         "reasons": list(reasons),
-        "looks": 0 if report is None else report.cycles,
-        "last_good_look_s": None if good_s is None else max(0, int(now_s - good_s)),
+        "cycles": 0 if report is None else report.cycles,
+        "last_good_cycle_s": None if good_s is None else max(0, int(now_s - good_s)),
         "paused": report is not None and bool(report.paused),
         "sends": None if report is None else report.sends,
     }

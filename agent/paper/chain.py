@@ -119,6 +119,10 @@ class PaperChain:
         """See ports.Sender. Known only for blocks with a paper transaction; else None."""
         return dict(self.wallet().blocks).get(number)
 
+    def tagged_height(self, _tag: str) -> int:
+        """See ports.Sender. Paper transactions are not undone."""
+        return self.head().number
+
     def nonces(self, _owner: str) -> tuple[int, int]:
         """See ports.Sender."""
         self._catch_up(None)

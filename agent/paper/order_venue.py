@@ -95,8 +95,10 @@ class PaperOrderVenue:
             )
         except TrimtabError as error:
             return snapshot.with_layer(FuturesReading(unknown=unknown_reason(error)))
-        unknown = "" if account is not None else "paper trading began without a margin account"
-        return snapshot.with_layer(FuturesReading(account, unknown))
+        missing_reason = (
+            "" if account is not None else "paper trading began without a margin account"
+        )
+        return snapshot.with_layer(FuturesReading(account, missing_reason))
 
     def quote(self, account: MarginAccount, order: PerpOrder) -> PerpQuote:
         """See PerpVenue."""

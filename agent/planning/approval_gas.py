@@ -114,13 +114,14 @@ def legs_bytes(legs: Sequence[Leg]) -> int:
 
 
 def with_data_fee(step: StepInput, plan: Plan, native_price: Fraction) -> Plan:
-    """Return a plan with the data fee of its transactions added to its gas cost; unchanged on
+    """Return a plan with the expected data fee of its transactions added to its gas cost; unchanged on
     chains without one.
     """
     if step.snapshot.data_fee is None or not plan.gas_units:
         return plan
     units = plan.gas_units + approval_gas_units(step, plan)
-    fee_value = step.snapshot.data_fee_wei(units, *plan_sizes(step, plan)) * native_price
+    sizes = plan_sizes(step, plan)
+    fee_value = step.snapshot.expected_data_fee_wei(units, *sizes) * native_price
     return replace(plan, cost=replace(plan.cost, gas=plan.cost.gas + fee_value, data_fee=fee_value))
 
 

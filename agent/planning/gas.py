@@ -11,20 +11,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
+from agent.amm import swap_style
 from agent.model import (
+    NATIVE_VENUE,
     Leg,
     LegFunding,
     Pool,
     Snapshot,
     StepInput,
+    SwapStyle,
 )
 from agent.policy import native_coin
 from agent.units import NATIVE, Value
-
-NATIVE_VENUE = "wrapped_native"
-"""Venue of a leg that wraps the native coin (token_in is NATIVE) or unwraps it (token_out is)."""
-V3_VENUE = "uniswap_v3"
-"""Venue of the legs whose output SwapRouter02 collects and sweeps to the wallet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +174,7 @@ def sweeps(legs: Sequence[Leg]) -> list[tuple[int, str, int]]:
             for token in [*waiting_raw]
             if token in touched
         ]
-        if leg.venue == V3_VENUE and leg.sink is LegFunding.WALLET:
+        if swap_style(leg.venue) is SwapStyle.V3 and leg.sink is LegFunding.WALLET:
             waiting_raw[leg.token_out] = waiting_raw.get(leg.token_out, 0) + leg.min_out_raw
     return sweeps_due + [(len(legs), token, min_raw) for token, min_raw in waiting_raw.items()]
 
@@ -366,7 +364,7 @@ def plan_gas_units(gas_inputs: GasInputs, legs: Sequence[Leg], swap_units: int) 
         if (
             router.can_pay_pools
             and spending_leg.pool in gas_inputs.pools
-            and gas_inputs.pools[spending_leg.pool].paid_first
+            and gas_inputs.pools[spending_leg.pool].style is SwapStyle.V2
         ):
             units -= router.direct_saving_units
         else:

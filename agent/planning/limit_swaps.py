@@ -9,6 +9,7 @@ from fractions import Fraction
 from agent.amm.swap_errors import KnownTicksExceeded
 from agent.errors import Refused
 from agent.model import (
+    NATIVE_VENUE,
     LegFunding,
     Plan,
     Portfolio,
@@ -16,7 +17,6 @@ from agent.model import (
     Verdict,
 )
 from agent.planning import planner
-from agent.planning.gas import NATIVE_VENUE
 from agent.planning.partial_plans import (
     swap_legs,
 )

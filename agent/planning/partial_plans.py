@@ -9,10 +9,10 @@ from dataclasses import replace
 from fractions import Fraction
 
 from agent.layers import sales
-from agent.model import Leg, LegFunding, Plan, Portfolio, Rebalance, StepInput
+from agent.model import NATIVE_VENUE, Leg, LegFunding, Plan, Portfolio, Rebalance, StepInput
 from agent.planning import planner
 from agent.planning.approval_gas import worst_gas_wei
-from agent.planning.gas import NATIVE_VENUE, balance_deltas
+from agent.planning.gas import balance_deltas
 from agent.policy.drift import compute_drifts, investable_total
 from agent.reference import disagreement_loss, reference_prices
 from agent.units import BPS, NATIVE, Price, Value, ceil_int, value_text

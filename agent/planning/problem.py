@@ -156,18 +156,20 @@ class Problem:
     price_ranges: Mapping[str, PriceRange] = field(default_factory=dict)
 
     def data_fee_value(self, gas: int, *calldata_bytes: int) -> Value:
-        """Return the most that transactions pay beyond their gas, numeraire base units."""
+        """Return what transactions are expected to pay beyond their gas, numeraire base units."""
         if self.data_fee is None or not calldata_bytes:
             return Fraction(0)
-        return self.data_fee.most_wei(gas, *calldata_bytes) * self.wei_value
+        return self.data_fee.expected_wei(gas, *calldata_bytes) * self.wei_value
 
     @property
     def leg_data_fee(self) -> Value:
-        """Data fee that one more leg adds, numeraire base units."""
+        """Expected data fee that one more leg adds, numeraire base units."""
         if self.data_fee is None:
             return Fraction(0)
-        more_wei = self.data_fee.data_wei(LEG_BYTES) - self.data_fee.data_wei(0)
-        return more_wei * self.wei_value
+        one_leg_wei, two_legs_wei = (
+            self.data_fee.expected_data_wei(legs * LEG_BYTES) for legs in (2, 3)
+        )
+        return (two_legs_wei - one_leg_wei) * self.wei_value
 
     @property
     def assets(self) -> tuple[TokenNode, ...]:

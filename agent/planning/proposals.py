@@ -56,7 +56,7 @@ class Proposal:
     price that further ticks might reach.
     """
 
-    decided: DecisionResult
+    decision_result: DecisionResult
     plan: Plan | None
     step: StepInput | None = None
     needs_more_ticks: bool = False
@@ -106,7 +106,7 @@ def _propose_after_exits(step_input: StepInput, exit_proposal: Proposal) -> Prop
         return exit_proposal
     step = exit_proposal.step or step_input
     try:
-        proposal = _propose_beside_purchase(step, exit_proposal.decided)
+        proposal = _propose_beside_purchase(step, exit_proposal.decision_result)
         return replace(proposal, step=proposal.step or exit_proposal.step)
     except Refused as refusal:
         if exit_proposal.step is not None or step.excluded.reason:
@@ -114,7 +114,7 @@ def _propose_after_exits(step_input: StepInput, exit_proposal: Proposal) -> Prop
         raise
 
 
-def _propose_beside_purchase(step: StepInput, decided: DecisionResult) -> Proposal:
+def _propose_beside_purchase(step: StepInput, decision_result: DecisionResult) -> Proposal:
     """Return the proposal. If the open purchase waits or is refused, and a trigger would fire even
     after it, the trigger's trade ends the purchase, whose rest is drift.
 
@@ -122,17 +122,17 @@ def _propose_beside_purchase(step: StepInput, decided: DecisionResult) -> Propos
     """
     active_purchase = step.history.cash_flows.purchase
     if active_purchase is None or step.divides_wallet:
-        return _propose_decision(step, decided)
+        return _propose_decision(step, decision_result)
     try:
-        proposal_of_purchase = _propose_decision(step, decided)
+        proposal_of_purchase = _propose_decision(step, decision_result)
     except Refused:
         if (proposal := _propose_trigger_trade(step, active_purchase)) is None:
             raise
         return proposal
     if (
         proposal_of_purchase.plan
-        or proposal_of_purchase.decided.purchase.ended
-        or not isinstance(proposal_of_purchase.decided.decision, Hold)
+        or proposal_of_purchase.decision_result.purchase.ended
+        or not isinstance(proposal_of_purchase.decision_result.decision, Hold)
     ):
         return proposal_of_purchase
     return _propose_trigger_trade(step, active_purchase) or proposal_of_purchase
@@ -166,46 +166,52 @@ def _with_purchase_ended(
     step = proposal.step
     if step is not None:
         step = purchases.with_purchase(step, active_purchase)
-    purchase_result = replace(proposal.decided.purchase, ended=why)
-    return replace(proposal, decided=replace(proposal.decided, purchase=purchase_result), step=step)
+    purchase_result = replace(proposal.decision_result.purchase, ended=why)
+    return replace(
+        proposal,
+        decision_result=replace(proposal.decision_result, purchase=purchase_result),
+        step=step,
+    )
 
 
 def _propose_rest_as_drift(
     step: StepInput,
     active_purchase: PurchaseProgress,
-    decided: DecisionResult,
+    decision_result: DecisionResult,
     no_plan: planner.NothingPlanned,
 ) -> Proposal:
     """Return the decision on the rest of a purchase as ordinary drift: it is not worth its cost, so
     the purchase ends.
     """
-    why = (
-        f"the rest is {_short_reason(step.snapshot, step.portfolio, step.limits, decided, no_plan)}"
-    )
+    why = f"the rest is {_short_reason(step.snapshot, step.portfolio, step.limits, decision_result, no_plan)}"
     end_hold = Hold(purchases.end_text(active_purchase.terms, why))
     step_without_purchase = purchases.with_purchase(step, None)
     try:
         proposal = _propose_decision(step_without_purchase, decide(step_without_purchase))
     except Refused as refusal:
         hold = replace(end_hold, reason=f"{end_hold.reason}; {refusal.message}")
-        proposal = Proposal(decided.without_trades(hold), None)
+        proposal = Proposal(decision_result.without_trades(hold), None)
     else:
-        if isinstance(decision := proposal.decided.decision, Hold):
+        if isinstance(decision := proposal.decision_result.decision, Hold):
             hold = replace(decision, reason=f"{end_hold.reason}; {decision.reason}")
-            proposal = replace(proposal, decided=replace(proposal.decided, decision=hold))
+            proposal = replace(
+                proposal, decision_result=replace(proposal.decision_result, decision=hold)
+            )
     return _with_purchase_ended(proposal, active_purchase, why)
 
 
-def _propose_decision(step: StepInput, decided: DecisionResult) -> Proposal:
-    match decided.decision:
+def _propose_decision(step: StepInput, decision_result: DecisionResult) -> Proposal:
+    match decision_result.decision:
         case Rebalance() as decision:
-            return _or_layers_beside_spot(step, decision, _plan_rebalance(step, decided, decision))
+            return _or_layers_beside_spot(
+                step, decision, _plan_rebalance(step, decision_result, decision)
+            )
         case LayerDecision():
-            return _propose_in_layer(step, decided)
+            return _propose_in_layer(step, decision_result)
         case TopUp() as decision:
-            return Proposal(decided, gas_refill.plan_top_up(step, decision))
+            return Proposal(decision_result, gas_refill.plan_top_up(step, decision))
         case Hold() | Halt():
-            return Proposal(decided, None)
+            return Proposal(decision_result, None)
 
 
 def _or_layers_beside_spot(
@@ -214,7 +220,7 @@ def _or_layers_beside_spot(
     """Return the proposal of the layers that act beside the spot portfolio if its trade is not
     worth its cost, so that a remaining spot drift does not delay them.
     """
-    hold = spot_proposal.decided.decision
+    hold = spot_proposal.decision_result.decision
     if not acts_beside_spot(step) or step.progress.spot_held or not decision.by_trigger:
         return spot_proposal
     if not isinstance(hold, Hold) or hold.kept_by not in HOLDING_CAUSES:
@@ -227,13 +233,13 @@ def _or_layers_beside_spot(
     )
 
 
-def _propose_in_layer(step: StepInput, decided: DecisionResult) -> Proposal:
+def _propose_in_layer(step: StepInput, decision_result: DecisionResult) -> Proposal:
     """Return the plan of a layer's decision; if the layer can do nothing, the proposal without
     it, with the reason.
     """
-    plan_or_step = layers.PLANS[type(decided.decision)](step, decided)
+    plan_or_step = layers.PLANS[type(decision_result.decision)](step, decision_result)
     if isinstance(plan_or_step, Plan):
-        return Proposal(replace(decided, decision=plan_or_step.decision), plan_or_step)
+        return Proposal(replace(decision_result, decision=plan_or_step.decision), plan_or_step)
     return _propose_decision(plan_or_step, decide(plan_or_step))
 
 
@@ -244,14 +250,14 @@ def _propose_exits_first(step_input: StepInput) -> Proposal:
     Only an exit may spend amounts excluded above portfolio.max_live_value.
     """
     restored_step = step = cash_limit.restore_excluded(step_input)
-    decided = decide(step)
+    decision_result = decide(step)
     plan: Plan | None = None
-    if (priced_step := _without_unpriced(step, decided)) is not step:
-        step, decided = priced_step, decide(priced_step)
+    if (priced_step := _without_unpriced(step, decision_result)) is not step:
+        step, decision_result = priced_step, decide(priced_step)
     while (
-        (token := decided.exit_token)
+        (token := decision_result.exit_token)
         and plan is None
-        and isinstance(decision := decided.decision, Rebalance)
+        and isinstance(decision := decision_result.decision, Rebalance)
     ):
         plan_or_blocked_exit = blocked_exits.backing_off_exit(
             step.snapshot, step.history.failures, token
@@ -260,7 +266,7 @@ def _propose_exits_first(step_input: StepInput) -> Proposal:
             plan = plan_or_blocked_exit
         else:
             step = blocked_exits.exclude_blocked_exits(step, [plan_or_blocked_exit])
-            decided = decide(step)
+            decision_result = decide(step)
     if (
         plan is None
         and (
@@ -270,15 +276,15 @@ def _propose_exits_first(step_input: StepInput) -> Proposal:
         )
         is not step
     ):
-        step, decided = step_without_increases, decide(step_without_increases)
-    return Proposal(decided, plan, None if step is step_input else step)
+        step, decision_result = step_without_increases, decide(step_without_increases)
+    return Proposal(decision_result, plan, None if step is step_input else step)
 
 
-def _without_unpriced(step: StepInput, decided: DecisionResult) -> StepInput:
+def _without_unpriced(step: StepInput, decision_result: DecisionResult) -> StepInput:
     """Return the step without unpriced assets if they block another asset's exit; that exit goes
     before a reduction of futures.
     """
-    if not isinstance(decided.decision, Halt | AdjustFutures):
+    if not isinstance(decision_result.decision, Halt | AdjustFutures):
         return step
     priced_step = quarantine.exclude_unpriced(step)
     return (
@@ -344,7 +350,7 @@ def decision_at(step_input: StepInput) -> DecisionResult:
         return decided
     try:
         if needs_plan:
-            decision_result = rebalance(step_input).decided
+            decision_result = rebalance(step_input).decision_result
         else:
             decision_result = _hold_unless_worth_it(step_input, decided)
     except Refused:
@@ -356,56 +362,58 @@ def decision_at(step_input: StepInput) -> DecisionResult:
     return decision_result if is_held or needs_plan else decided
 
 
-def _hold_unless_worth_it(step: StepInput, decided: DecisionResult) -> DecisionResult:
+def _hold_unless_worth_it(step: StepInput, decision_result: DecisionResult) -> DecisionResult:
     """Return the decision, or a hold if the plan, not split into parts, is not worth its cost.
 
     Raises Refused if the plan is refused for any other reason.
     """
-    if isinstance(decision := decided.decision, Rebalance) and decided.zone is None:
+    if isinstance(decision := decision_result.decision, Rebalance) and decision_result.zone is None:
         try:
             sales.plan_sales(step, decision)
         except planner.NothingPlanned as no_plan:
             if not no_plan.kept_by:
                 raise
-            return _hold_not_worth_it(step, decided, decision, no_plan).decided
-    return decided
+            return _hold_not_worth_it(step, decision_result, decision, no_plan).decision_result
+    return decision_result
 
 
 def _plan_rebalance(
-    step_input: StepInput, decided: DecisionResult, decision: Rebalance
+    step_input: StepInput, decision_result: DecisionResult, decision: Rebalance
 ) -> Proposal:
     """Return the plan; in a zone without a move that saves more than it costs, the liquidity moves
     or a hold.
     """
-    zone = decided.zone
+    zone = decision_result.zone
     try:
         if decision.apart and zone is None:
-            return Proposal(*plan_purchase(step_input, decided, decision, PurchaseKind.FIRST))
+            return Proposal(
+                *plan_purchase(step_input, decision_result, decision, PurchaseKind.FIRST)
+            )
         plan = partial_plans.plan_within_daily_loss(step_input, decision)
     except planner.NothingPlanned as no_plan:
         if zone is None:
             if not no_plan.kept_by:
                 raise
             active_purchase = step_input.history.cash_flows.purchase
-            if active_purchase is not None and decided.purchase.due is not None:
-                return _propose_rest_as_drift(step_input, active_purchase, decided, no_plan)
-            return _hold_not_worth_it(step_input, decided, decision, no_plan)
+            if active_purchase is not None and decision_result.purchase.due is not None:
+                return _propose_rest_as_drift(step_input, active_purchase, decision_result, no_plan)
+            return _hold_not_worth_it(step_input, decision_result, decision, no_plan)
         return _propose_layers_or_hold(
             step_input,
-            decided,
+            decision_result,
             no_plan_reason(decision.reason, no_plan.message, zone, step_input.portfolio),
         )
     if isinstance(plan.decision, Rebalance):
         decision = plan.decision
-        decided = replace(decided, decision=decision)
+        decision_result = replace(decision_result, decision=decision)
     if zone is None or plan.saving is None:
         for replace_sale in layers.INSTEAD_OF_SALE:
-            decided, plan = replace_sale(step_input, decided, decision, plan)
+            decision_result, plan = replace_sale(step_input, decision_result, decision, plan)
         if isinstance(plan.decision, Rebalance):
-            return _schedule_plan(step_input, decided, plan.decision, plan)
-        return Proposal(decided, plan)
-    decided_with_saving = replace(decided, zone=replace(zone, saving=plan.saving))
-    if plan.saving.worth_it:
+            return _schedule_plan(step_input, decision_result, plan.decision, plan)
+        return Proposal(decision_result, plan)
+    decided_with_saving = replace(decision_result, zone=replace(zone, saving=plan.saving))
+    if plan.saving.covers_cost:
         return _schedule_plan(step_input, decided_with_saving, decision, plan)
     return _propose_layers_or_hold(
         step_input,
@@ -415,35 +423,39 @@ def _plan_rebalance(
 
 
 def _schedule_plan(
-    step: StepInput, decided: DecisionResult, decision: Rebalance, plan: Plan
+    step: StepInput, decision_result: DecisionResult, decision: Rebalance, plan: Plan
 ) -> Proposal:
-    decided, scheduled_plan = layers.schedule(step, decided, decision, plan)
+    decision_result, scheduled_plan = layers.schedule(step, decision_result, decision, plan)
     return Proposal(
-        decided,
+        decision_result,
         scheduled_plan,
         needs_more_ticks=scheduled_plan is None and bool(plan_pools_out_of_ticks(step, plan.legs)),
     )
 
 
 def _hold_not_worth_it(
-    step: StepInput, decided: DecisionResult, decision: Rebalance, no_plan: planner.NothingPlanned
+    step: StepInput,
+    decision_result: DecisionResult,
+    decision: Rebalance,
+    no_plan: planner.NothingPlanned,
 ) -> Proposal:
     """Return the hold for a trade above limits.plan_cost or below limits.min_trade, or without an
     excess that swaps can spend; its review counts as done.
     """
-    if decided.next_s is None:
+    if decision_result.next_s is None:
         review_text = ""
     else:
-        review_text = f"; next review {format_time(decided.next_s)}"
-    why = _not_worth_reason(step.snapshot, step.portfolio, step.limits, decided, no_plan)
+        review_text = f"; next review {format_time(decision_result.next_s)}"
+    why = _not_worth_reason(step.snapshot, step.portfolio, step.limits, decision_result, no_plan)
     hold = Hold(
         f"{decision.reason}; {why}{review_text}",
-        decided.next_s,
+        decision_result.next_s,
         no_plan.kept_by,
     )
     return Proposal(
-        decided.without_trades(
-            hold, _short_reason(step.snapshot, step.portfolio, step.limits, decided, no_plan)
+        decision_result.without_trades(
+            hold,
+            _short_reason(step.snapshot, step.portfolio, step.limits, decision_result, no_plan),
         ),
         None,
     )
@@ -453,11 +465,13 @@ def _short_reason(
     snapshot: Snapshot,
     portfolio: Portfolio,
     limits: Limits,
-    decided: DecisionResult,
+    decision_result: DecisionResult,
     no_plan: planner.NothingPlanned,
 ) -> str:
     """Return why an execution ends, in short, with the value that is left."""
-    short_text = _not_worth_reason(snapshot, portfolio, limits, decided, no_plan).partition(":")[0]
+    short_text = _not_worth_reason(snapshot, portfolio, limits, decision_result, no_plan).partition(
+        ":"
+    )[0]
     return f"{short_text}: {minimum.format_money(portfolio, no_plan.drift)} to move"
 
 
@@ -465,7 +479,7 @@ def _not_worth_reason(
     snapshot: Snapshot,
     portfolio: Portfolio,
     limits: Limits,
-    decided: DecisionResult,
+    decision_result: DecisionResult,
     no_plan: planner.NothingPlanned,
 ) -> str:
     if no_plan.kept_by == LOCKED:
@@ -478,15 +492,19 @@ def _not_worth_reason(
         return f"not worth its cost (limits.plan_cost {limits.plan_cost_bps} bps): {why}"
     if no_plan.kept_by == MIN_TRADE:
         return minimum.too_small_to_trade_reason(portfolio, limits, no_plan.drift)
-    return minimum.not_worth_reason(snapshot, portfolio, limits, decided.references, no_plan.drift)
+    return minimum.not_worth_reason(
+        snapshot, portfolio, limits, decision_result.references, no_plan.drift
+    )
 
 
-def _propose_layers_or_hold(step: StepInput, decided: DecisionResult, why: str) -> Proposal:
+def _propose_layers_or_hold(step: StepInput, decision_result: DecisionResult, why: str) -> Proposal:
     """Return what layers do, or the hold of a zone in which no swap saves more than it costs."""
-    decision = without_swaps(step, decided.references.by_token, Hold(why))
-    decided = replace(decided, decision=decision)
+    decision = without_swaps(step, decision_result.references.by_token, Hold(why))
+    decision_result = replace(decision_result, decision=decision)
     return (
-        Proposal(decided, None) if isinstance(decision, Hold) else _propose_in_layer(step, decided)
+        Proposal(decision_result, None)
+        if isinstance(decision, Hold)
+        else _propose_in_layer(step, decision_result)
     )
 
 
@@ -496,9 +514,11 @@ def manual_swap(token_in: str, token_out: str, amount_in_raw: int) -> Proposer:
     def propose(step_input: StepInput) -> Proposal:
         step = cash_limit.exclude_unexplained_increases(step_input)
         plan = planner.plan_swap(step, token_in, token_out, amount_in_raw)
-        decided = decide(step)  # a due slice stays due, and a triggered exit is not included
+        decision_result = decide(
+            step
+        )  # a due slice stays due, and a triggered exit is not included
         return Proposal(
-            replace(decided.postponed_for(plan.decision), exit_token=""),
+            replace(decision_result.postponed_for(plan.decision), exit_token=""),
             plan,
             step,
         )
@@ -517,12 +537,12 @@ def waiting_orders(orders: Sequence[LimitOrder]) -> Proposer:
     def propose(step_input: StepInput) -> Proposal:
         exit_proposal = _propose_exits_first(step_input)
         fill_proposal, needs_more_ticks = None, False
-        decision = exit_proposal.decided.decision
+        decision = exit_proposal.decision_result.decision
         reduces_futures = isinstance(decision, AdjustFutures) and decision.is_reducing
         must_wait = isinstance(decision, Halt) or reduces_futures
         if not must_wait and exit_proposal.plan is None:
             fill_proposal, _, needs_more_ticks = _propose_first_fill(
-                step_input, exit_proposal.decided, orders
+                step_input, exit_proposal.decision_result, orders
             )
         if fill_proposal is not None:
             return fill_proposal
@@ -533,7 +553,7 @@ def waiting_orders(orders: Sequence[LimitOrder]) -> Proposer:
 
 
 def _propose_first_fill(
-    step_input: StepInput, decided: DecisionResult, orders: Sequence[LimitOrder]
+    step_input: StepInput, decision_result: DecisionResult, orders: Sequence[LimitOrder]
 ) -> tuple[Proposal | None, str, bool]:
     """Return the first order whose price is reached; otherwise why the last one waits, and whether
     more ticks might reach its price.
@@ -562,7 +582,7 @@ def _propose_first_fill(
             continue
         if plan is not None:
             fill_decision = replace(
-                decided.without_trades(plan.decision), reviewed=False, order=order.id
+                decision_result.without_trades(plan.decision), reviewed=False, order=order.id
             )
             return Proposal(fill_decision, plan, step_input, needs_more_ticks), "", needs_more_ticks
     return None, why, needs_more_ticks
@@ -593,18 +613,18 @@ def single_order(order: LimitOrder) -> Proposer:
 
     def propose(step_input: StepInput) -> Proposal:
         exit_proposal = _propose_exits_first(step_input)
-        decided = exit_proposal.decided
-        if isinstance(decided.decision, Halt):
-            return Proposal(replace(decided, reviewed=False), None)
-        why, needs_more_ticks = f"waits: {decided.decision.reason}", False
+        decision_result = exit_proposal.decision_result
+        if isinstance(decision_result.decision, Halt):
+            return Proposal(replace(decision_result, reviewed=False), None)
+        why, needs_more_ticks = f"waits: {decision_result.decision.reason}", False
         if exit_proposal.plan is None:
             fill_proposal, why, needs_more_ticks = _propose_first_fill(
-                step_input, decided, (order,)
+                step_input, decision_result, (order,)
             )
             if fill_proposal is not None:
                 return fill_proposal
         return Proposal(
-            decided.postponed_for(Hold(why)),
+            decision_result.postponed_for(Hold(why)),
             None,
             needs_more_ticks=needs_more_ticks,
         )

@@ -36,7 +36,7 @@ last.
 
 
 def plan_proportional_part(
-    step: StepInput, decided: DecisionResult, decision: Rebalance, whole_plan: Plan
+    step: StepInput, decision_result: DecisionResult, decision: Rebalance, whole_plan: Plan
 ) -> tuple[Plan, Fraction]:
     """Return the plan and the fraction of the goal that it reaches: 1 if it is `whole_plan`, or if
     an asset cannot move at all. If no fraction fits the remainder of limits.daily_loss, the plan
@@ -45,11 +45,11 @@ def plan_proportional_part(
     min_value = _min_trade_value(step.limits)
     move_values = {
         token: value
-        for token, value in corrections(decided.drifts, decision.goal).items()
+        for token, value in corrections(decision_result.drifts, decision.goal).items()
         if abs(value) >= min_value
     }
     reached_fraction = min(
-        _reached_fractions(step.portfolio, decided, whole_plan, move_values).values(),
+        _reached_fractions(step.portfolio, decision_result, whole_plan, move_values).values(),
         default=Fraction(1),
     )
     fitting_fraction = _part_that_fits(step, whole_plan)
@@ -68,14 +68,14 @@ def plan_proportional_part(
         fraction = fraction.limit_denominator(1_000)
         if fraction * min(abs(value) for value in move_values.values()) < min_value:
             break
-        goal = partial_goal(decided.drifts, decision.goal, fraction)
+        goal = partial_goal(decision_result.drifts, decision.goal, fraction)
         try:
             plan = sales.plan_sales(step, replace(decision, goal=goal))
         except planner.NothingPlanned:
             break
         part_values = {token: value * fraction for token, value in move_values.items()}
         reached_fraction = min(
-            _reached_fractions(step.portfolio, decided, plan, part_values).values(),
+            _reached_fractions(step.portfolio, decision_result, plan, part_values).values(),
             default=Fraction(1),
         )
         fitting_fraction = _part_that_fits(step, plan)
@@ -139,12 +139,12 @@ def daily_loss_reason(step: StepInput, decision: Rebalance, whole_plan: Plan) ->
 
 
 def _reached_fractions(
-    portfolio: Portfolio, decided: DecisionResult, plan: Plan, move_values: dict[str, Value]
+    portfolio: Portfolio, decision_result: DecisionResult, plan: Plan, move_values: dict[str, Value]
 ) -> dict[str, Fraction]:
     """Return the fraction of its correction that the plan moves, by token; without the numeraire,
     which pays the costs.
     """
-    prices = {drift.token: drift.price for drift in decided.drifts}
+    prices = {drift.token: drift.price for drift in decision_result.drifts}
     moved_values = dict.fromkeys(prices, Fraction(0))
     for leg in plan.legs:
         for token, raw, in_wallet in (
@@ -162,9 +162,9 @@ def _reached_fractions(
     }
 
 
-def move_value(decided: DecisionResult, goal: Goal) -> Value:
+def move_value(decision_result: DecisionResult, goal: Goal) -> Value:
     """Return the value to sell, or to buy if that is more, until the goal is reached."""
-    move_values = corrections(decided.drifts, goal).values()
+    move_values = corrections(decision_result.drifts, goal).values()
     return max(
         sum((correction for correction in move_values if correction > 0), Fraction(0)),
         -sum((correction for correction in move_values if correction < 0), Fraction(0)),

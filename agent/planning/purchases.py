@@ -26,16 +26,16 @@ PurchasePlan = tuple[DecisionResult, Plan | None]
 
 
 def plan_purchase(
-    step: StepInput, decided: DecisionResult, decision: Rebalance, kind: PurchaseKind
+    step: StepInput, decision_result: DecisionResult, decision: Rebalance, kind: PurchaseKind
 ) -> PurchasePlan:
     """Return the purchase in one plan, or its next part; a first part begins the purchase.
 
     Returns a hold without a plan while the remainder of limits.daily_loss is too little for a
     further part. Raises Refused as the planner does.
     """
-    intended_value = move_value(decided, decision.goal)
+    intended_value = move_value(decision_result, decision.goal)
     whole_plan = sales.plan_sales(step, decision)
-    plan, fraction = plan_proportional_part(step, decided, decision, whole_plan)
+    plan, fraction = plan_proportional_part(step, decision_result, decision, whole_plan)
     active_purchase = step.history.cash_flows.purchase
     if active_purchase is not None and not step.history.cash_flows.invested:
         if not fits_daily_loss(step, plan):
@@ -45,37 +45,37 @@ def plan_purchase(
             )
             reason = f"{decision.reason}; {wait_reason}; {cancel_text}"
             hold = Hold(reason, kept_by=DAILY_LOSS)
-            return decided.without_trades(hold), None
+            return decision_result.without_trades(hold), None
         reason = f"{decision.reason}{daily_loss_reason(step, decision, whole_plan)}"
         decision = replace(decision, reason=reason)
         due_part = PurchasePart(active_purchase.done + 1, fraction, intended_value)
-        purchase = replace(decided.purchase, due=due_part)
-        decided = replace(decided, decision=decision, purchase=purchase)
-        return decided, replace(plan, decision=decision)
+        purchase = replace(decision_result.purchase, due=due_part)
+        decision_result = replace(decision_result, decision=decision, purchase=purchase)
+        return decision_result, replace(plan, decision=decision)
     if fraction == 1 and kind is PurchaseKind.FIRST:
-        return decided, plan
+        return decision_result, plan
     if active_purchase is not None:
         kind = active_purchase.terms.kind
-    terms = _purchase_terms(step, decided, kind, intended_value, ceil_int(1 / fraction))
+    terms = _purchase_terms(step, decision_result, kind, intended_value, ceil_int(1 / fraction))
     if fraction < 1:
         progress = purchases.format_progress(terms, 0)
         why_part = daily_loss_reason(step, decision, whole_plan)
         decision = replace(decision, reason=f"{decision.reason}; {progress}{why_part}")
     due_part = PurchasePart(1, fraction, intended_value)
-    purchase_result = PurchaseResult(due_part, decided.purchase.ended, terms)
-    decided = replace(decided, decision=decision, purchase=purchase_result)
-    return decided, replace(plan, decision=decision)
+    purchase_result = PurchaseResult(due_part, decision_result.purchase.ended, terms)
+    decision_result = replace(decision_result, decision=decision, purchase=purchase_result)
+    return decision_result, replace(plan, decision=decision)
 
 
 def _purchase_terms(
     step: StepInput,
-    decided: DecisionResult,
+    decision_result: DecisionResult,
     kind: PurchaseKind,
     intended_value: Value,
     part_count: int,
 ) -> Purchase:
     now_s = step.snapshot.head.timestamp_s
-    prices, deposits = decided.references.prices, tuple[tuple[str, int], ...]()
+    prices, deposits = decision_result.references.prices, tuple[tuple[str, int], ...]()
     if kind is PurchaseKind.TOP_UP:
         deposits = tuple(sorted(purchases.uninvested_deposits(step.history).items()))
     return Purchase(

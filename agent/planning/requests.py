@@ -90,11 +90,11 @@ def raise_money(token: str) -> Proposer:
         if step.limits.first_purchase_s is not None and (
             is_short or not partial_plans.fits_daily_loss(step, plan)
         ):
-            decided = replace(decide(step), decision=decision)
+            decision_result = replace(decide(step), decision=decision)
             if partial_plans.fits_daily_loss(step, plan):
                 partial_plan = plan
             else:
-                partial_plan = plan_proportional_part(step, decided, decision, plan)[0]
+                partial_plan = plan_proportional_part(step, decision_result, decision, plan)[0]
             short_before_raw, short_after_raw = (
                 transfers.shortfall_raw(
                     step.portfolio, step.limits, native_coin.held_balances(step), token
@@ -160,19 +160,21 @@ def invest(deposits: Mapping[str, int], included_purchase_id: str = "") -> Propo
             invested_amounts = tuple(sorted(usable_amounts.items()))
             flows = replace(step.history.cash_flows, invested=invested_amounts)
             step = replace(step, history=replace(step.history, cash_flows=flows))
-        decided = _owner_proposal(step, Hold(""), None).decided
+        decision_result = _owner_proposal(step, Hold(""), None).decision_result
         decision = Rebalance(
             message,
-            purchases.purchase_goal(step, decided.drifts),
+            purchases.purchase_goal(step, decision_result.drifts),
             by_owner=True,
             apart=purchases.turnover_allowance(step),
         )
-        decided = replace(decided, decision=decision)
+        decision_result = replace(decision_result, decision=decision)
         try:
-            decided, part_plan = plan_purchase(step, decided, decision, PurchaseKind.TOP_UP)
+            decision_result, part_plan = plan_purchase(
+                step, decision_result, decision, PurchaseKind.TOP_UP
+            )
         except planner.NothingPlanned as no_plan:
             return _uninvested_proposal(step, no_plan.message)
-        return Proposal(decided, part_plan, step)
+        return Proposal(decision_result, part_plan, step)
 
     return propose
 
@@ -244,11 +246,11 @@ def sell_out(token: str) -> Proposer:
     """
 
     def propose(step: StepInput) -> Proposal:
-        label, decided = step.portfolio.token(token).label, decide(step)
-        drifts = decided.drifts
-        if isinstance(decided.decision, Halt) and not drifts:
-            if not spares_exits(decided.decision) or exit_price_fault(step, token):
-                return _owner_proposal(step, decided.decision, None)
+        label, decision_result = step.portfolio.token(token).label, decide(step)
+        drifts = decision_result.drifts
+        if isinstance(decision_result.decision, Halt) and not drifts:
+            if not spares_exits(decision_result.decision) or exit_price_fault(step, token):
+                return _owner_proposal(step, decision_result.decision, None)
             drifts = compute_drifts(step, reference_prices(step).by_token)
         blocked_reasons = [
             blocked_exit.why for blocked_exit in step.blocked_exits if blocked_exit.token == token
@@ -283,7 +285,7 @@ def _sell_out_token(
     if isinstance(plan, BlockedExit):
         return plan
     proposal = _owner_proposal(step, plan.decision, plan)
-    return replace(proposal, decided=replace(proposal.decided, exit_token=token))
+    return replace(proposal, decision_result=replace(proposal.decision_result, exit_token=token))
 
 
 def rebalance_to_targets(step: StepInput) -> Proposal:
@@ -301,15 +303,15 @@ def rebalance_wholly_to_targets(step: StepInput) -> Proposal:
 def _propose_targets(
     step: StepInput, plan_decision: Callable[[StepInput, Rebalance], Plan]
 ) -> Proposal:
-    decided = decide(step)
-    if isinstance(decided.decision, Halt):
-        return Proposal(decided, None)
+    decision_result = decide(step)
+    if isinstance(decision_result.decision, Halt):
+        return Proposal(decision_result, None)
     if why := transfers.open_withdrawal_reason(step):
-        return Proposal(replace(decided, decision=Halt(why, (HaltCode.WITHDRAWAL,))), None)
+        return Proposal(replace(decision_result, decision=Halt(why, (HaltCode.WITHDRAWAL,))), None)
     try:
         decision = Rebalance(
             cash_limit.append_excluded(step.excluded, "the transition to these targets"),
-            rebalance_goal(decided.drifts, Destination.TARGET),
+            rebalance_goal(decision_result.drifts, Destination.TARGET),
             by_owner=True,
         )
         plan = plan_decision(step, decision)
@@ -335,9 +337,9 @@ def _owner_proposal(step: StepInput, decision: Decision, plan: Plan | None) -> P
     """Return a manual proposal, which neither trades nor ends a due slice and needs no price
     signal.
     """
-    decided = decide(step)
+    decision_result = decide(step)
     return Proposal(
-        replace(decided.postponed_for(decision), zone=None, exit_token=""),
+        replace(decision_result.postponed_for(decision), zone=None, exit_token=""),
         plan,
     )
 

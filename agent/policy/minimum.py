@@ -61,7 +61,7 @@ def leg_gas_value(snapshot: Snapshot, native_price: Price, gas_units: int = LEG_
         gas_price_wei = snapshot.gas_price_wei
     else:
         gas_price_wei = base_fee_wei + snapshot.priority_fee_wei
-    extra_wei = snapshot.data_fee_wei(gas_units, LEG_BYTES)
+    extra_wei = snapshot.expected_data_fee_wei(gas_units, LEG_BYTES)
     return Fraction(gas_units * gas_price_wei + extra_wei) * native_price
 
 
@@ -411,7 +411,7 @@ def minimum_total_inputs(step: StepInput, references: ReferencePrices) -> Minimu
         native_price.price,
         review_interval_s(step.policy.trigger),
         step.history.reviews.last_rebalance_s is not None,
-        data_fee_wei=snapshot.data_fee_wei(LEG_GAS, 2 * LEG_BYTES),
+        data_fee_wei=snapshot.expected_data_fee_wei(LEG_GAS, 2 * LEG_BYTES),
     )
 
 

@@ -282,3 +282,6 @@ class Sender(Protocol):
 
     def block_hash(self, number: int) -> str | None:
         """Return the hash of the canonical block `number`; None if there is none."""
+
+    def tagged_height(self, tag: str) -> int:
+        """Return the number of the newest block that is "safe" or "finalized"."""

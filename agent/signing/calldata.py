@@ -12,11 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
+from typing import TypeVar
 
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
 from agent.errors import Refused
+from agent.model import PoolMaker, SwapStyle
 
 WORD_BYTES = 32
 
@@ -93,15 +95,8 @@ class CalldataReader:
             raise UndecodableCalldata("calldata has trailing bytes")
 
 
-LEG_BYTES = 39
-
-
-class Venue(Enum):
-    """Venue of a leg: a V2 pair, a V3 pool, or the contract that wraps the native coin."""
-
-    V2 = 0
-    V3 = 1
-    NATIVE = 2
+LEG_BYTES = 44
+ROW_BYTES = 53
 
 
 class FundsLocation(Enum):
@@ -130,19 +125,26 @@ class WatchedBalance:
 class ProgramLeg:
     """One swap, amounts in base units.
 
-    `amount_raw` is 0 unless the wallet pays; `pair_with` is set if the recipient is a pair. The
-    pool is derived from the factory, both tokens and the fee, never from an address in the plan.
+    The pool is derived from `maker`, both tokens and `tier`, never from an address in the plan.
+    `amount_raw` is 0 unless the wallet pays; `pair_with` and `pair_maker` are set if the recipient
+    is a pair.
     """
 
-    venue: Venue
+    maker: PoolMaker
     source: FundsLocation
     sink: FundsLocation
     token_in: str
     token_out: str
     pair_with: str | None
-    fee_pips: int
+    pair_maker: PoolMaker | None
+    tier: int
     amount_raw: int
     least_raw: int
+
+    @property
+    def style(self) -> SwapStyle:
+        """How the swap is paid."""
+        return self.maker.style
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,9 +184,12 @@ class _ProgramReader:
 
 
 def decode_program(data: bytes) -> RebalanceCall:
-    """Decode the program in `data`. Raises ValueError naming the error."""
+    """Decode the program in `data` (contracts/src/Rebalancer.sol). Raises ValueError naming the
+    error; no token or row is listed twice or without use, and what a leg does not use is zero.
+    """
     reader = _ProgramReader(data)
-    deadline_s, watched_count, token_count = reader.take(5), reader.take(1), reader.take(1)
+    deadline_s = reader.take(5)
+    watched_count, token_count, row_count = (reader.take(1) for _ in range(3))
     floor_raw = reader.take(16, signed=True)
     if watched_count > token_count:
         raise ValueError("the program watches more tokens than it lists")
@@ -193,48 +198,80 @@ def decode_program(data: bytes) -> RebalanceCall:
         WatchedBalance(token, reader.take(24), reader.take(16, signed=True))
         for token in tokens[:watched_count]
     )
+    makers = tuple(_read_row(reader) for _ in range(row_count))
     if len(set(tokens)) != len(tokens):
         raise ValueError("the program lists a token twice")
     if reader.remaining_bytes == 0 or reader.remaining_bytes % LEG_BYTES:
         raise ValueError("the program's legs are not whole")
-    legs = tuple(_read_leg(reader, tokens) for _ in range(reader.remaining_bytes // LEG_BYTES))
+    legs = tuple(
+        _read_leg(reader, tokens, makers) for _ in range(reader.remaining_bytes // LEG_BYTES)
+    )
     if unused_tokens := set(tokens) - {
         token for leg in legs for token in (leg.token_in, leg.token_out, leg.pair_with)
     }:
         raise ValueError(
             f"the program lists {', '.join(sorted(unused_tokens))} and does not trade it"
         )
+    if makers != tuple(dict.fromkeys(leg.maker for leg in legs)):
+        raise ValueError("the program does not list its rows once, in the order of their legs")
     return RebalanceCall(deadline_s, floor_raw, watched_balances, tokens[watched_count:], legs)
 
 
-def _read_leg(reader: _ProgramReader, tokens: tuple[str, ...]) -> ProgramLeg:
-    packed_kind, index_in, index_out, index_next = (reader.take(1) for _ in range(4))
-    fee_pips, amount_raw, least_raw = reader.take(3), reader.take(16), reader.take(16)
-    if packed_kind >> 6 or 3 in (packed_kind & 3, packed_kind >> 2 & 3, packed_kind >> 4 & 3):
-        raise ValueError(f"a leg of kind {packed_kind} is not known")
-    venue, paid_from, paid_to = (
-        Venue(packed_kind & 3),
-        FundsLocation(packed_kind >> 2 & 3),
-        FundsLocation(packed_kind >> 4 & 3),
+def _read_row(reader: _ProgramReader) -> PoolMaker:
+    style = _known(SwapStyle, reader.take(1))
+    maker = PoolMaker(style, reader.address(), f"0x{reader.take(32):064x}")
+    if style is SwapStyle.NATIVE and maker != PoolMaker(style, maker.address):
+        raise ValueError("a row for wrapping has a word that it does not use")
+    return maker
+
+
+def _read_leg(
+    reader: _ProgramReader, tokens: tuple[str, ...], makers: tuple[PoolMaker, ...]
+) -> ProgramLeg:
+    flow, row, index_in, index_out, index_next, next_row = (reader.take(1) for _ in range(6))
+    tier, spacing, amount_raw, least_raw = (
+        reader.take(3),
+        reader.take(3),
+        reader.take(16),
+        reader.take(16),
     )
+    paid_from, paid_to = _known(FundsLocation, flow & 3), _known(FundsLocation, flow >> 2)
     if max(index_in, index_out, index_next) >= len(tokens):
         raise ValueError("a leg names a token that is not listed")
-    if index_next and paid_to is not FundsLocation.PAIR:
-        raise ValueError("a leg names a next token without paying to its pair")
+    if max(row, next_row) >= len(makers):
+        raise ValueError("a leg names a row that is not listed")
+    pays_pair = paid_to is FundsLocation.PAIR
+    if (index_next or next_row) and not pays_pair:
+        raise ValueError("a leg names a next pair without paying to it")
+    if pays_pair and makers[next_row].style is not SwapStyle.V2:
+        raise ValueError("a leg pays ahead to a pool that is not a pair")
     if amount_raw and paid_from is not FundsLocation.WALLET:
         raise ValueError("a leg names an amount that the wallet does not pay")
-    pair_with = tokens[index_next] if paid_to is FundsLocation.PAIR else None
+    if spacing or (tier and makers[row].style is SwapStyle.NATIVE):
+        raise ValueError("a leg names a tier or a spacing that it does not use")
     return ProgramLeg(
-        venue,
+        makers[row],
         paid_from,
         paid_to,
         tokens[index_in],
         tokens[index_out],
-        pair_with,
-        fee_pips,
+        tokens[index_next] if pays_pair else None,
+        makers[next_row] if pays_pair else None,
+        tier,
         amount_raw,
         least_raw,
     )
+
+
+KnownT = TypeVar("KnownT", bound=Enum)
+
+
+def _known(kind: type[KnownT], code: int) -> KnownT:
+    """Return the member with this code. Raises ValueError naming an unknown one."""
+    try:
+        return kind(code)
+    except ValueError:
+        raise ValueError(f"{code} is not known as a {kind.__name__}") from None
 
 
 MAX_CALLS = 64

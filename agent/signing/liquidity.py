@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from agent.amm.lp.venues import LpVenue
 from agent.model import Collect, LayerAction, Provide, UnsignedTx, Withdraw
 from agent.ports import Grant
 from agent.signing.calldata import WORD_BYTES, CalldataReader, UndecodableCalldata, selector
@@ -232,10 +233,6 @@ SELECTORS = frozenset(_DECODERS)
 """Functions that a transaction about liquidity may call."""
 
 
-V2_VENUE = "uniswap_v2"
-V3_VENUE = "uniswap_v3"
-
-
 def judge(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> None:
     """Raise Refused, naming the rule that failed, unless the call may be signed."""
     try:
@@ -247,22 +244,22 @@ def judge(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules) -> Non
         refuse("action", "liquidity", "none: the grant has no action")
     _require_contract(tx.to, action, rules)
     match call, action:
-        case [DecreaseAndCollect(), Withdraw(venue="uniswap_v3")]:
+        case [DecreaseAndCollect(), Withdraw(venue=LpVenue.V3)]:
             _judge_v3_withdrawal(call, action, grant, rules)
-        case [CollectOwed(), Collect(venue="uniswap_v3")]:
+        case [CollectOwed(), Collect(venue=LpVenue.V3)]:
             _judge_collect(call, action.token_id, rules)
-        case [IncreaseLiquidity(), Provide(venue="uniswap_v3", token_id=int())]:
+        case [IncreaseLiquidity(), Provide(venue=LpVenue.V3, token_id=int())]:
             _require_token_id(call.token_id, action.token_id)
             _require_provision(call, action, grant, rules)
-        case [MintPosition(), Provide(venue="uniswap_v3", token_id=None)]:
+        case [MintPosition(), Provide(venue=LpVenue.V3, token_id=None)]:
             _require_new_position(call, action)
             _require_recipient(call.recipient, rules)
             _require_provision(call, action, grant, rules)
-        case [AddLiquidity(), Provide(venue="uniswap_v2", token_id=None)]:
+        case [AddLiquidity(), Provide(venue=LpVenue.V2, token_id=None)]:
             _require_tokens(call, action)
             _require_recipient(call.recipient, rules)
             _require_provision(call, action, grant, rules)
-        case [RemoveLiquidity(), Withdraw(venue="uniswap_v2")]:
+        case [RemoveLiquidity(), Withdraw(venue=LpVenue.V2)]:
             _require_tokens(call, action)
             _require_recipient(call.recipient, rules)
             _require_withdrawal(call.liquidity, call.min_raw, action, grant)
@@ -286,7 +283,7 @@ def require_approval(
             amounts = dict(zip((action.token0, action.token1), action.desired_raw, strict=True))
             if token not in amounts or token not in rules.tokens:
                 refuse("contract", token, "a pinned token that the action provides")
-        case Withdraw(venue="uniswap_v2"):
+        case Withdraw(venue=LpVenue.V2):
             amounts = {action.contract: action.liquidity}
             if token not in amounts or token not in rules.pairs:
                 refuse(
@@ -309,21 +306,21 @@ def require_approval(
 
 def _allowed_contracts(action: LayerAction, rules: SigningRules) -> tuple[str, ...]:
     """Return contracts that may be called, or may spend, for this action."""
-    if action.venue == V2_VENUE:
+    if action.venue == LpVenue.V2:
         return rules.v2_routers
     return tuple(manager for manager in rules.managers if manager == action.contract)
 
 
 def _contract_role(action: LayerAction) -> str:
-    return "V2 router" if action.venue == V2_VENUE else f"position manager {action.contract}"
+    return "V2 router" if action.venue == LpVenue.V2 else f"position manager {action.contract}"
 
 
 def _require_contract(to: str, action: LayerAction, rules: SigningRules) -> None:
-    if action.venue not in (V2_VENUE, V3_VENUE):
-        refuse("venue", action.venue, f"{V2_VENUE} or {V3_VENUE}")
+    if action.venue not in (LpVenue.V2, LpVenue.V3):
+        refuse("venue", action.venue, f"{LpVenue.V2} or {LpVenue.V3}")
     if to not in _allowed_contracts(action, rules):
         refuse("contract", to, f"the pinned {_contract_role(action)}")
-    if action.venue == V2_VENUE and action.contract not in rules.pairs:
+    if action.venue == LpVenue.V2 and action.contract not in rules.pairs:
         refuse("contract", action.contract, "a pinned pair")
     if not {action.token0, action.token1} <= set(rules.tokens) or action.token0 == action.token1:
         refuse("tokens", f"{action.token0} and {action.token1}", "two different pinned tokens")

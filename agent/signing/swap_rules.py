@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
-from agent.model import Leg, LegFunding, UnsignedTx
+from agent.amm import swap_style
+from agent.model import NATIVE_VENUE, Leg, LegFunding, PoolMaker, SwapStyle, UnsignedTx
 from agent.ports import Grant
 from agent.signing.calldata import (
     ExactInputSingle,
@@ -21,17 +22,14 @@ from agent.signing.calldata import (
     SwapExactTokens,
     SweepToken,
     UnwrapWeth9,
-    Venue,
     WrapEth,
 )
+from agent.signing.pool_makers import pool_address
 from agent.signing.terms import SigningRules, refuse, require_deadline
 from agent.units import NATIVE, floor_int
 
 ROUTER_ITSELF = "0x0000000000000000000000000000000000000002"
 """Constants.ADDRESS_THIS of SwapRouter02: as a recipient, the router itself."""
-V3_VENUE = "uniswap_v3"
-V2_VENUE = "uniswap_v2"
-NATIVE_VENUE = "wrapped_native"
 
 
 def judge_multicall(tx: UnsignedTx, call: Multicall, grant: Grant, rules: SigningRules) -> None:
@@ -98,7 +96,7 @@ class _UnsweptOutputs:
         router_tokens = {leg.token_in} if leg.source is LegFunding.ROUTER else set[str]()
         router_tokens |= {leg.token_out} if leg.sink is LegFunding.ROUTER else set()
         router_tokens |= {leg.token_in, leg.token_out} if leg.venue == NATIVE_VENUE else set()
-        awaits_sweep = leg.venue == V3_VENUE and leg.sink is LegFunding.WALLET
+        awaits_sweep = swap_style(leg.venue) is SwapStyle.V3 and leg.sink is LegFunding.WALLET
         mixed_tokens = router_tokens & self._min_raw_by_token.keys()
         if leg.source is LegFunding.ROUTER:
             self._hub_tokens.discard(leg.token_in)
@@ -235,7 +233,7 @@ def _require_swap(
         refuse("amount_in", f"{leg_label}{swap.amount_in_raw}", f"exactly {amount_in_raw}")
     if swap.min_out_raw != leg.min_out_raw:
         refuse("min_out", f"{leg_label}{swap.min_out_raw}", f"exactly the plan's {leg.min_out_raw}")
-    pays_wallet = leg.sink is LegFunding.WALLET and leg.venue != V3_VENUE
+    pays_wallet = leg.sink is LegFunding.WALLET and swap_style(leg.venue) is not SwapStyle.V3
     recipient = rules.wallet if pays_wallet else ROUTER_ITSELF
     if swap.recipient != recipient:
         refuse("recipient", f"{leg_label}{swap.recipient}", recipient)
@@ -245,7 +243,7 @@ def _swap_tokens(leg_label: str, swap: RouterSwap, leg: Leg) -> tuple[str, str]:
     """Return the tokens of a swap, after checking that it uses the plan's kind of pool."""
     match swap:
         case ExactInputSingle():
-            if leg.venue != V3_VENUE:
+            if swap_style(leg.venue) is not SwapStyle.V3:
                 refuse("venue", f"{leg_label}a V3 swap", leg.venue)
             if swap.fee_pips != leg.fee_pips:
                 refuse("pool_fee", f"{leg_label}{swap.fee_pips}", leg.fee_pips)
@@ -257,7 +255,7 @@ def _swap_tokens(leg_label: str, swap: RouterSwap, leg: Leg) -> tuple[str, str]:
                 )
             return swap.token_in, swap.token_out
         case SwapExactTokens():
-            if leg.venue != V2_VENUE:
+            if swap_style(leg.venue) is not SwapStyle.V2:
                 refuse("venue", f"{leg_label}a V2 swap", leg.venue)
             if len(swap.path) != 2:
                 refuse("tokens", f"{leg_label}a path of {len(swap.path)} tokens", "a path of 2")
@@ -346,9 +344,6 @@ def _require_not_held(token: str, router_tokens: set[str]) -> None:
         )
 
 
-VENUE_NAMES = {Venue.V2: "uniswap_v2", Venue.V3: "uniswap_v3", Venue.NATIVE: "wrapped_native"}
-
-
 def judge_rebalance(tx: UnsignedTx, call: RebalanceCall, grant: Grant, rules: SigningRules) -> None:
     """Raise Refused, naming the rule that failed, unless `call` may be signed."""
     if tx.to not in rules.rebalancers:
@@ -372,36 +367,45 @@ def judge_rebalance(tx: UnsignedTx, call: RebalanceCall, grant: Grant, rules: Si
     _require_conditions(call, legs, grant)
 
 
-def _require_leg(
-    leg_label: str, program_leg: ProgramLeg, leg: Leg, floor_raw: int, rules: SigningRules
-) -> None:
-    if VENUE_NAMES[program_leg.venue] != leg.venue:
-        refuse("venue", f"{leg_label}{VENUE_NAMES[program_leg.venue]}", leg.venue)
+def _require_pool(leg_label: str, program_leg: ProgramLeg, leg: Leg, rules: SigningRules) -> None:
+    """Require the plan's pool, made by the pinned maker of its venue, between two pinned tokens; or
+    wrapping of the native coin.
+    """
+    maker = dict(rules.makers).get(leg.venue)
+    if maker is None or program_leg.maker != maker:
+        refuse("venue", f"{leg_label}{program_leg.maker}", f"{leg.venue}, made by {maker}")
+    tokens = {program_leg.token_in, program_leg.token_out}
     if (program_leg.token_in, program_leg.token_out) != (leg.token_in, leg.token_out):
         refuse(
             "tokens",
             f"{leg_label}{program_leg.token_in} to {program_leg.token_out}",
             f"{leg.token_in} to {leg.token_out}",
         )
-    if program_leg.venue is Venue.NATIVE:
-        if {program_leg.token_in, program_leg.token_out} != {NATIVE, rules.wrapped_native}:
+    if maker.style is SwapStyle.NATIVE:
+        if maker.address != rules.wrapped_native or tokens != {NATIVE, rules.wrapped_native}:
             refuse(
                 "tokens",
                 f"{leg_label}{program_leg.token_in} to {program_leg.token_out}",
                 f"the native coin and {rules.wrapped_native}",
             )
-    elif program_leg.token_in == program_leg.token_out or not {
-        program_leg.token_in,
-        program_leg.token_out,
-    } <= set(rules.tokens):
+        return
+    if len(tokens) != 2 or not tokens <= set(rules.tokens):
         refuse(
             "tokens",
             f"{leg_label}{program_leg.token_in} to {program_leg.token_out}",
             "two different pinned tokens",
         )
-    fee_pips = 0 if program_leg.venue is Venue.NATIVE else leg.fee_pips
-    if program_leg.fee_pips != fee_pips:
-        refuse("pool_fee", f"{leg_label}{program_leg.fee_pips}", fee_pips)
+    pool = pool_address(maker, program_leg.token_in, program_leg.token_out, program_leg.tier)
+    if pool != leg.pool:
+        refuse("pool", f"{leg_label}{pool}", leg.pool)
+    if maker.style is SwapStyle.V2 and program_leg.tier != leg.fee_pips:
+        refuse("pool_fee", f"{leg_label}{program_leg.tier}", leg.fee_pips)
+
+
+def _require_leg(
+    leg_label: str, program_leg: ProgramLeg, leg: Leg, floor_raw: int, rules: SigningRules
+) -> None:
+    _require_pool(leg_label, program_leg, leg, rules)
     if (program_leg.source is FundsLocation.WALLET) != (leg.source is LegFunding.WALLET):
         refuse("source", f"{leg_label}paid from {program_leg.source.value}", leg.source.value)
     if (program_leg.sink is FundsLocation.WALLET) != (leg.sink is LegFunding.WALLET):
@@ -432,9 +436,9 @@ def _require_nothing_left(call: RebalanceCall) -> None:
     next leg through that pair must be the one that spends it.
     """
     contract_tokens: set[str] = set()
-    prepaid_pairs: dict[frozenset[str], str] = {}
+    prepaid_pairs: dict[tuple[PoolMaker | None, frozenset[str]], str] = {}
     for number, leg in enumerate(call.legs, 1):
-        leg_label, leg_pair = f"leg {number}", frozenset((leg.token_in, leg.token_out))
+        leg_label, leg_pair = f"leg {number}", (leg.maker, frozenset((leg.token_in, leg.token_out)))
         if leg.source is FundsLocation.HERE:
             if leg.token_in not in contract_tokens:
                 refuse(
@@ -443,7 +447,7 @@ def _require_nothing_left(call: RebalanceCall) -> None:
                     "only what a leg before it left there",
                 )
             contract_tokens.discard(leg.token_in)
-        if leg.venue is Venue.V2:
+        if leg.style is SwapStyle.V2:
             prepaid_token = prepaid_pairs.pop(leg_pair, None)
             if prepaid_token != (leg.token_in if leg.source is FundsLocation.PAIR else None):
                 refuse(
@@ -460,10 +464,10 @@ def _require_nothing_left(call: RebalanceCall) -> None:
         if leg.sink is FundsLocation.HERE:
             contract_tokens.add(leg.token_out)
         elif leg.sink is FundsLocation.PAIR and leg.pair_with is not None:
-            next_pair = frozenset((leg.token_out, leg.pair_with))
+            next_pair = leg.pair_maker, frozenset((leg.token_out, leg.pair_with))
             if (
-                len(next_pair) != 2
-                or (leg.venue is Venue.V2 and next_pair == leg_pair)
+                leg.token_out == leg.pair_with
+                or next_pair == leg_pair
                 or prepaid_pairs.setdefault(next_pair, leg.token_out) != leg.token_out
             ):
                 refuse(

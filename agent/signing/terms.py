@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from agent.errors import Refused
-from agent.model import PerpOrderKind, Verdict
+from agent.model import PerpOrderKind, PoolMaker, Verdict
 from agent.ports import Grant
 
 BUMP_NUMERATOR, BUMP_DENOMINATOR = 9, 8
@@ -61,7 +61,8 @@ class SigningRules:
     `payout_addresses`, addresses in the config that the owner confirmed. `max_deadline_s` is the
     longest validity of a swap, in seconds from the grant's chain time. `max_fee_wei` is
     limits.gas_price, the largest price of one unit of gas (None: off). `wrapped_native` is the
-    token that the native coin may be exchanged for. `futures` are the terms of the futures layer
+    token that the native coin may be exchanged for, `makers` who makes the pools of each venue
+    through which a Rebalancer may trade. `futures` are the terms of the futures layer
     (None: none is signed).
     """
 
@@ -73,6 +74,7 @@ class SigningRules:
     max_fee_wei: int | None
     rebalancers: tuple[str, ...] = ()
     wrapped_native: str | None = None
+    makers: tuple[tuple[str, PoolMaker], ...] = ()
     managers: tuple[str, ...] = ()
     v2_routers: tuple[str, ...] = ()
     pairs: tuple[str, ...] = ()

@@ -47,7 +47,7 @@ from agent.store.database import (
     max_value,
     movements,
 )
-from agent.store.executions import open_rows, read_purchase
+from agent.store.executions import open_executions, read_purchase
 from agent.store.requests import (
     FAILURE_STOP,
     RESUMED_AFTER,
@@ -135,13 +135,13 @@ class BudgetStore:
     def execution(self, chain_now_s: int) -> Execution | None:
         """Return the execution under way over several steps; None without one."""
         with self.db.read("read the executions") as db:
-            if not open_rows(db):
+            if not open_executions(db):
                 return None
             purchase = read_purchase(db, self.db.wallet, self.db.wrapped_native)
             states = read_own_states(db, self.db.wallet, self.db.wrapped_native, chain_now_s)
             return execution_under_way(purchase, states)
 
-    def book(
+    def book_intent(
         self,
         intent: Intent,
         turnover: Fraction,

@@ -122,13 +122,13 @@ class ControlStore:
         with self.db.read("read the controls") as db:
             return db.scalar(_select_first_queued()) is not None
 
-    def queued(self, limit: int = MAX_QUEUED) -> tuple[QueuedControl, ...]:
+    def queued_controls(self, limit: int = MAX_QUEUED) -> tuple[QueuedControl, ...]:
         """Return the oldest queued controls, oldest first."""
         with self.db.read("read the controls") as db:
             rows = all_rows(db, _select_in_state(), ControlRow, state="queued", limit=limit)
             return tuple(QueuedControl(row.seq, _control_from_row(row)) for row in rows)
 
-    def taken(self) -> tuple[QueuedControl, ...]:
+    def taken_controls(self) -> tuple[QueuedControl, ...]:
         """Return the controls that were taken and not finished, oldest first."""
         with self.db.read("read the controls") as db:
             rows = all_rows(db, _select_in_state(), ControlRow, state="taken", limit=-1)
@@ -171,7 +171,7 @@ class ControlStore:
             row = first_row(db, select(ControlRow).where(ControlRow.id == control_id), ControlRow)
             return None if row is None else _record_from_row(row)
 
-    def log(self, after: int = 0, limit: int = 1_000) -> tuple[ControlEvent, ...]:
+    def events(self, after: int = 0, limit: int = 1_000) -> tuple[ControlEvent, ...]:
         """Return lines of the audit log with a number above `after`, oldest first. Lines without a
         valid seal are omitted.
         """
@@ -214,19 +214,19 @@ class ControlStore:
             ).all()
             db.execute(delete(ShownPlanRow).where(ShownPlanRow.hash.in_(old_hashes)))
 
-    def shown(self, plan_hash: str) -> ShownPlan | None:
+    def shown_plan(self, plan_hash: str) -> ShownPlan | None:
         """Return a shown plan by its hash; None if it is unknown, or was altered since."""
         with self.db.read("read a shown plan") as db:
             row = first_row(db, _select_plan(), ShownPlanRow, plan_hash=plan_hash)
             return None if row is None else _plan_from_row(row)
 
-    def offer(self, plan: ShownPlan) -> None:
+    def store_offer(self, plan: ShownPlan) -> None:
         """Store the plan that waits for a confirmation, in place of an earlier one."""
         with self.db.write("offer a plan") as db:
             db.execute(delete(ShownPlanRow).where(ShownPlanRow.waiting))
             _insert_plan(db, plan, True)
 
-    def waiting(self) -> ShownPlan | None:
+    def offered_plan(self) -> ShownPlan | None:
         """Return the plan that waits for a confirmation; None without one."""
         with self.db.read("read the waiting plan") as db:
             row = first_row(

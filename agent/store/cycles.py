@@ -24,7 +24,7 @@ class CycleStore:
 
     db: Database
 
-    def open(self) -> Cycle | None:
+    def open_cycle(self) -> Cycle | None:
         """Return the open cycle; None without one. If no other process runs, the one that began it
         has ended. A row that this version cannot read is closed.
         """

@@ -22,7 +22,7 @@ from agent.model import Intent, IntentKind, LimitOrder, Purchase, PurchaseProgre
 from agent.store import database
 from agent.store.database import Database, all_rows, insert_rows
 from agent.store.tables import ExecutionAttemptRow, ExecutionRow, IntentRow
-from agent.store.transitions import CONSUMED
+from agent.store.transitions import CONSUMED_STATES
 from agent.units import NATIVE
 
 T = TypeVar("T")
@@ -30,7 +30,7 @@ P_co = TypeVar("P_co", covariant=True)
 ORDER, PURCHASE = "order", "purchase"
 """Kinds of executions; a layer adds its own."""
 OPEN = "open"
-_CONSUMED = tuple(state.value for state in CONSUMED)
+_CONSUMED = tuple(state.value for state in CONSUMED_STATES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +124,12 @@ class ExecutionStore:
         remainder it includes.
         """
         with self.db.write("record a purchase") as db:
-            for row in open_rows(db):
+            for row in open_executions(db):
                 if row.kind != ORDER:
-                    end_row(db, row, "ended", f"a {terms.kind.value} goes first", terms.began_s)
-            return add_row(db, PURCHASE, terms.began_s, codec.dumps(terms))
+                    end_execution(
+                        db, row, "ended", f"a {terms.kind.value} goes first", terms.began_s
+                    )
+            return add_execution(db, PURCHASE, terms.began_s, codec.dumps(terms))
 
     def begin_attempt(self, execution_id: str, part_number: int, step_id: str, at_s: int) -> None:
         """Record an attempt at a part before it is sent; `at_s` is the chain time of the plan.
@@ -139,15 +141,15 @@ class ExecutionStore:
     def end(self, execution_id: str, state: str, why: str, chain_s: int) -> bool:
         """End an execution; return False if none with this id is open."""
         with self.db.write("record the end of an execution") as db:
-            rows = [row for row in open_rows(db) if row.id == execution_id]
+            rows = [row for row in open_executions(db) if row.id == execution_id]
             for row in rows:
-                end_row(db, row, state, why, chain_s)
+                end_execution(db, row, state, why, chain_s)
             return bool(rows)
 
     def open_ids(self) -> tuple[str, ...]:
         """Return the ids of all open executions, oldest first."""
         with self.db.read("read the executions") as db:
-            return tuple(row.id for row in open_rows(db))
+            return tuple(row.id for row in open_executions(db))
 
     def purchases(self, limit: int = 20) -> tuple[PastExecution[PurchaseProgress], ...]:
         """Return the newest purchases, newest first."""
@@ -157,14 +159,14 @@ class ExecutionStore:
                 PastExecution(
                     row.seq, _purchase_from_row(db, row, wallet, wrapped_native), row.state, row.why
                 )
-                for row in newest_rows(db, PURCHASE, limit)
+                for row in newest_executions(db, PURCHASE, limit)
             )
 
     def add_limit_order(self, order: LimitOrder) -> LimitOrder:
         """Record an order and return it with its id."""
         with self.db.write("record an order") as db:
             terms_json = codec.dumps(replace(order, id=""))
-            return replace(order, id=add_row(db, ORDER, order.begun_s, terms_json))
+            return replace(order, id=add_execution(db, ORDER, order.begun_s, terms_json))
 
     def limit_orders(self, limit: int = 1000) -> tuple[LimitOrder, ...]:
         """Return the newest limit orders, ended ones included, oldest first. An order is filled
@@ -172,13 +174,13 @@ class ExecutionStore:
         """
         with self.db.read("read the orders") as db:
             return tuple(
-                _order_from_row(db, row) for row in reversed(newest_rows(db, ORDER, limit))
+                _order_from_row(db, row) for row in reversed(newest_executions(db, ORDER, limit))
             )
 
 
 def read_purchase(db: Connection, wallet: str, wrapped_native: str) -> PurchaseProgress | None:
     """Return the active purchase; None without one."""
-    rows = open_rows(db, PURCHASE)
+    rows = open_executions(db, PURCHASE)
     return _purchase_from_row(db, rows[0], wallet, wrapped_native) if rows else None
 
 
@@ -204,7 +206,7 @@ def _order_from_row(db: Connection, row: ExecutionRow) -> LimitOrder:
     return replace(order, state="filled", why=f"by {swaps[-1].tx_hash}") if swaps else order
 
 
-def open_rows(db: Connection, execution_kind: str | None = None) -> list[ExecutionRow]:
+def open_executions(db: Connection, execution_kind: str | None = None) -> list[ExecutionRow]:
     """Return the open executions of a kind, or of every kind, oldest first."""
     return [
         row
@@ -213,12 +215,12 @@ def open_rows(db: Connection, execution_kind: str | None = None) -> list[Executi
     ]
 
 
-def newest_rows(db: Connection, execution_kind: str, limit: int) -> Sequence[ExecutionRow]:
+def newest_executions(db: Connection, execution_kind: str, limit: int) -> Sequence[ExecutionRow]:
     """Return the newest executions of a kind, newest first."""
     return all_rows(db, _select_newest(), ExecutionRow, kind=execution_kind, limit=limit)
 
 
-def add_row(db: Connection, execution_kind: str, began_s: int, terms_json: str) -> str:
+def add_execution(db: Connection, execution_kind: str, began_s: int, terms_json: str) -> str:
     """Add an open execution with its terms as JSON; return its id."""
     execution_id = uuid.uuid4().hex[:12]
     row = {"id": execution_id, "kind": execution_kind, "begun_s": began_s, "body_json": terms_json}
@@ -226,7 +228,9 @@ def add_row(db: Connection, execution_kind: str, began_s: int, terms_json: str) 
     return execution_id
 
 
-def end_row(db: Connection, row: ExecutionRow, state: str, why: str, at_s: int | None) -> None:
+def end_execution(
+    db: Connection, row: ExecutionRow, state: str, why: str, at_s: int | None
+) -> None:
     """End an execution at this chain time."""
     db.execute(
         _update_execution(), {"row_seq": row.seq, "state": state, "why": why, "ended_s": at_s}
@@ -239,7 +243,7 @@ def add_attempt(
     """Add an attempt at a part; `draw` are the columns of a random draw for the next one. Raises
     Refused if the execution has ended.
     """
-    if execution_id not in [row.id for row in open_rows(db)]:
+    if execution_id not in [row.id for row in open_executions(db)]:
         raise Refused(
             "the execution has ended in the meantime",
             remedy="try again; see trimtab limit",

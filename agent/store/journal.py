@@ -49,9 +49,9 @@ from agent.store.database import (
 )
 from agent.store.tables import BudgetRow, IntentRow, StepRow, TransitionRow
 from agent.store.transitions import (
-    CONSUMED,
+    CONSUMED_STATES,
     ENDED_IN_BLOCK,
-    OPEN,
+    OPEN_STATES,
     RULE_BY_EVENT,
     TransitionFacts,
     find_rule,
@@ -63,8 +63,8 @@ ADOPTED_AFTER = "adopted_after"
 """Key of the newest intent's number at that adoption."""
 MAX_PRUNED = 500
 """Maximum number of steps that one call deletes, so that a large store does not delay a cycle."""
-_OPEN = tuple(state.value for state in OPEN)
-_CONSUMED = tuple(state.value for state in CONSUMED)
+_OPEN = tuple(state.value for state in OPEN_STATES)
+_CONSUMED = tuple(state.value for state in CONSUMED_STATES)
 MAX_SEQ = 2**63 - 1
 """The largest SQLite integer; no row has it as number."""
 PROPOSAL_PREFIX = "proposal:"
@@ -307,7 +307,7 @@ class IntentStore:
             )
             tx_hash = tx_hash or row.tx_hash
             receipt_json = row.receipt_json if receipt is None else codec.dumps(receipt)
-            if new_state not in CONSUMED:  # also true if a reorg removes the receipt
+            if new_state not in CONSUMED_STATES:  # also true if a reorg removes the receipt
                 receipt_json = None
             if row.receipt_json is not None and receipt_json != row.receipt_json:
                 budgets.unbook_intent(db, database.intent_from_row(row))
@@ -350,7 +350,9 @@ class IntentStore:
                 rule = RULE_BY_EVENT.get((intent.state, IntentEvent.REOPEN))
                 if rule is None:
                     continue
-                if not any(peer.state in OPEN for peer in family(intents, intent.id)):
+                if not any(
+                    peer.state in OPEN_STATES for peer in replacement_family(intents, intent.id)
+                ):
                     continue
                 if (
                     rule.guard(_transition_facts(db, _intent_row(db, intent.id), None, None))
@@ -497,13 +499,13 @@ def _require_allowed(
         rule = find_rule(IntentState(row.state), state_or_event)
     except ValueError as error:
         raise ValueError(f"intent {row.id} {error}") from None
-    if rule.after is not new_state:
+    if rule.state_after is not new_state:
         raise ValueError(
-            f"intent {row.id} goes to {rule.after.value} by {rule.event.value}, not to {new_state.value}"
+            f"intent {row.id} goes to {rule.state_after.value} by {rule.event.value}, not to {new_state.value}"
         )
     if (refusal := rule.guard(_transition_facts(db, row, tx_hash, receipt))) is not None:
         raise ValueError(
-            f"intent {row.id} cannot go from {rule.before.value} to {new_state.value} {refusal}"
+            f"intent {row.id} cannot go from {rule.state_before.value} to {new_state.value} {refusal}"
         )
 
 
@@ -511,7 +513,7 @@ def _transition_facts(
     db: Connection, row: IntentRow, tx_hash: str | None, receipt: Receipt | None
 ) -> TransitionFacts:
     """Return the facts that the guards of the table need."""
-    peers = family(_intents_at_nonce(db, row.nonce), row.id)
+    peers = replacement_family(_intents_at_nonce(db, row.nonce), row.id)
     ended_kinds = (
         peer.kind for peer in peers if peer.id != row.id and peer.state in ENDED_IN_BLOCK
     )
@@ -529,7 +531,7 @@ def _transition_facts(
     )
 
 
-def family(intents: Sequence[Intent], intent_id: str) -> tuple[Intent, ...]:
+def replacement_family(intents: Sequence[Intent], intent_id: str) -> tuple[Intent, ...]:
     """Return the intents of `intents`, oldest first, that share the nonce with an intent by
     replacement, including the intent itself.
 

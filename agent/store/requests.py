@@ -55,7 +55,7 @@ from agent.store.database import (
     upsert_rows,
 )
 from agent.store.tables import BudgetRow, IntentRow, PayoutAddressRow, RequestRow, StepRow
-from agent.store.transitions import CONSUMED
+from agent.store.transitions import CONSUMED_STATES
 from agent.units import NATIVE
 
 FETCH_SIZE = 20
@@ -64,7 +64,7 @@ RESUMED_AFTER = "resumed_after"
 """Key of the newest intent's number when the owner last resumed; failures up to it do not count."""
 FAILURE_STOP = "failures_stop"
 """Key that is set while consecutive failures stop rebalances."""
-_CONSUMED = tuple(state.value for state in CONSUMED)
+_CONSUMED = tuple(state.value for state in CONSUMED_STATES)
 _TRADE_KINDS = (IntentKind.SWAP.value, IntentKind.LIQUIDITY.value, IntentKind.FUTURES.value)
 """Kinds of intents that trade."""
 _EXIT_KINDS = (

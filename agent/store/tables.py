@@ -19,13 +19,15 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from agent.store.transitions import OPEN
+from agent.store.transitions import OPEN_STATES
 
 SEQUENCE = BigInteger().with_variant(Integer, "sqlite")
 """Type of row numbers: SQLite generates them only in columns declared INTEGER."""
 
 _IS_OPEN = (
-    "state IN (" + ", ".join(f"'{state}'" for state in sorted(state.value for state in OPEN)) + ")"
+    "state IN ("
+    + ", ".join(f"'{state}'" for state in sorted(state.value for state in OPEN_STATES))
+    + ")"
 )
 
 

@@ -119,12 +119,12 @@ def _reopening_guard(facts: TransitionFacts) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class TransitionRule:
-    """One row of the table; `when` is the guard as text."""
+    """One row of the table; `condition` is the guard as text."""
 
-    before: IntentState
+    state_before: IntentState
     event: IntentEvent
-    after: IntentState
-    when: str
+    state_after: IntentState
+    condition: str
     guard: Guard
 
 
@@ -196,21 +196,21 @@ TRANSITION_RULES: tuple[TransitionRule, ...] = (
 """Rows of the table: at most one per state and event, and at most one per pair of states."""
 
 RULE_BY_EVENT: dict[tuple[IntentState, IntentEvent], TransitionRule] = {
-    (row.before, row.event): row for row in TRANSITION_RULES
+    (row.state_before, row.event): row for row in TRANSITION_RULES
 }
 _RULE_BY_STATES: dict[tuple[IntentState, IntentState], TransitionRule] = {
-    (row.before, row.after): row for row in TRANSITION_RULES
+    (row.state_before, row.state_after): row for row in TRANSITION_RULES
 }
 
 TRANSITIONS: dict[IntentState, frozenset[IntentState]] = {
-    state: frozenset(row.after for row in TRANSITION_RULES if row.before is state)
+    state: frozenset(row.state_after for row in TRANSITION_RULES if row.state_before is state)
     for state in IntentState
 }
 
-OPEN: frozenset[IntentState] = frozenset({_PLANNED, _SIGNED, _BROADCAST, _MINED})
+OPEN_STATES: frozenset[IntentState] = frozenset({_PLANNED, _SIGNED, _BROADCAST, _MINED})
 """States that reconciliation still has to resolve. The others change only by a reorg."""
 
-CONSUMED: frozenset[IntentState] = frozenset({_MINED, _FINAL, _REVERTED})
+CONSUMED_STATES: frozenset[IntentState] = frozenset({_MINED, _FINAL, _REVERTED})
 """States in which the nonce is used on the chain."""
 
 ENDED_IN_BLOCK: frozenset[IntentState] = frozenset({_FINAL, _REVERTED})

@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+from agent.amm import POOL_KINDS, pool_kind, swap_style
 from agent.artifacts import own_artifact
 from agent.chain.lens import abi_encode
 from agent.chain.rpc import Transport
 from agent.errors import ConfigError, ErrorCode, Refused
-from agent.model import Leg, LegFunding, Plan
-from agent.planning.gas import NATIVE_VENUE, V3_VENUE, balance_deltas, sweeps
+from agent.model import NATIVE_VENUE, Leg, LegFunding, Plan, PoolMaker, SwapStyle
+from agent.planning.gas import balance_deltas, sweeps
 from agent.signing.calldata import (
     EXACT_INPUT_SINGLE,
     MULTICALL,
@@ -28,7 +29,6 @@ from agent.signing.calldata import (
     FundsLocation,
     RebalanceCall,
     UndecodableCalldata,
-    Venue,
     decode,
 )
 from agent.units import NATIVE, floor_int
@@ -36,8 +36,6 @@ from agent.units import NATIVE, floor_int
 __all__ = [
     "NATIVE_VENUE",
     "ROUTER_ITSELF",
-    "V2_VENUE",
-    "V3_VENUE",
     "Call",
     "RebalanceCall",
     "RebalancerTerms",
@@ -49,8 +47,6 @@ __all__ = [
 ]
 
 
-V2_VENUE = "uniswap_v2"
-_VENUES = {V2_VENUE: Venue.V2, V3_VENUE: Venue.V3, NATIVE_VENUE: Venue.NATIVE}
 _MAX_TOKENS = 255
 
 
@@ -66,12 +62,19 @@ class RebalancerTerms:
     floor_raw: int
 
 
-def encode_rebalance(plan: Plan, deadline_s: int, terms: RebalancerTerms) -> str:
+def encode_rebalance(
+    plan: Plan,
+    deadline_s: int,
+    terms: RebalancerTerms,
+    makers: Mapping[str, PoolMaker],
+    tiers: Mapping[str, int],
+) -> str:
     """Return 0x-hex calldata of `rebalance(bytes)` with every leg of `plan` in order; the sender
     pays and receives.
 
-    `deadline_s` is a Unix time of the chain. Raises Refused if the Rebalancer cannot run the plan:
-    no legs, an unknown venue, an amount of zero or beyond 128 bits, a token without a price, a
+    `deadline_s` is a Unix time of the chain, `makers` who makes the pools of each venue, wrapping
+    included, `tiers` the tier of each pool by address. Raises Refused if the Rebalancer cannot run
+    the plan: no legs, an unknown venue, an amount of zero or beyond 128 bits, a token without a price, a
     token left behind.
     """
     if not plan.legs:
@@ -82,7 +85,8 @@ def encode_rebalance(plan: Plan, deadline_s: int, terms: RebalancerTerms) -> str
             remedy="set execution.deadline",
             code=ErrorCode.DEADLINE,
         )
-    flows = _leg_flows(plan.legs)
+    flows = _leg_flows(plan.legs, makers)
+    rows = list(dict.fromkeys(makers[leg.venue] for leg in plan.legs))
     min_changes = min_balance_changes(plan.legs)
     traded_tokens = [token for leg in plan.legs for token in (leg.token_in, leg.token_out)]
     tokens = list(dict.fromkeys([*min_changes, *traded_tokens]))
@@ -93,7 +97,7 @@ def encode_rebalance(plan: Plan, deadline_s: int, terms: RebalancerTerms) -> str
         )
     header = (
         deadline_s.to_bytes(5, "big")
-        + bytes([len(min_changes), len(tokens)])
+        + bytes([len(min_changes), len(tokens), len(rows)])
         + _int128_bytes(terms.floor_raw, "the value floor")
     )
     conditions = [
@@ -101,10 +105,21 @@ def encode_rebalance(plan: Plan, deadline_s: int, terms: RebalancerTerms) -> str
         for token, raw in min_changes.items()
     ]
     encoded_legs = [
-        _leg_bytes(leg, *leg_flow, tokens) for leg, leg_flow in zip(plan.legs, flows, strict=True)
+        _leg_bytes(plan.legs, leg_index, flow, tokens, (makers, rows), tiers)
+        for leg_index, flow in enumerate(flows)
     ]
-    program = b"".join([header, *map(_address_bytes, tokens), *conditions, *encoded_legs])
+    program = b"".join(
+        [header, *map(_address_bytes, tokens), *conditions, *map(_row_bytes, rows), *encoded_legs]
+    )
     return "0x" + (REBALANCE + abi_encode(["bytes"], [program])).hex()
+
+
+def _row_bytes(maker: PoolMaker) -> bytes:
+    return (
+        bytes([maker.style.value])
+        + _address_bytes(maker.address)
+        + bytes.fromhex(maker.init_code_hash[2:])
+    )
 
 
 def native_wei(plan: Plan) -> int:
@@ -134,13 +149,24 @@ def price_x128(prices: Mapping[str, Fraction], token: str) -> int:
     return scaled_price
 
 
+@dataclass(frozen=True, slots=True)
+class _LegFlow:
+    """Payer and recipient of a leg; `spender` is the leg into whose pair it pays, by index."""
+
+    source: FundsLocation
+    sink: FundsLocation
+    spender: int | None = None
+
+
 def _leg_bytes(
-    leg: Leg,
-    source: FundsLocation,
-    sink: FundsLocation,
-    next_pair_token: str | None,
+    legs: Sequence[Leg],
+    leg_index: int,
+    flow: _LegFlow,
     tokens: Sequence[str],
+    places: tuple[Mapping[str, PoolMaker], Sequence[PoolMaker]],
+    tiers: Mapping[str, int],
 ) -> bytes:
+    leg, (makers, rows) = legs[leg_index], places
     if leg.amount_in_raw <= 0 or leg.min_out_raw <= 0:
         raise Refused(
             f"leg through pool {leg.pool}: amount in {leg.amount_in_raw} and minimum out"
@@ -148,30 +174,35 @@ def _leg_bytes(
             remedy="raise limits.min_trade to skip dust",
             code=ErrorCode.AMOUNT,
         )
-    venue = _VENUES[leg.venue]
-    amount_raw = leg.amount_in_raw if source is FundsLocation.WALLET else 0
+    amount_raw = leg.amount_in_raw if flow.source is FundsLocation.WALLET else 0
     if max(amount_raw, leg.min_out_raw) >> 128:
         raise Refused(
             f"leg through pool {leg.pool}: an amount does not fit 128 bits",
             remedy="trade in smaller parts",
         )
-    packed_kind = venue.value | source.value << 2 | sink.value << 4
-    token_indices = [
+    next_leg = None if flow.spender is None else legs[flow.spender]
+    maker = makers[leg.venue]
+    tier = 0 if maker.style is SwapStyle.NATIVE else tiers.get(leg.pool, leg.fee_pips)
+    head = [
+        flow.source.value | flow.sink.value << 2,
+        rows.index(maker),
         tokens.index(leg.token_in),
         tokens.index(leg.token_out),
-        0 if next_pair_token is None else tokens.index(next_pair_token),
+        0 if next_leg is None else tokens.index(next_leg.token_out),
+        0 if next_leg is None else rows.index(makers[next_leg.venue]),
     ]
-    fee_pips = 0 if venue is Venue.NATIVE else leg.fee_pips
+    spacing = bytes(3)  # of V4 alone
     return (
-        bytes([packed_kind, *token_indices])
-        + fee_pips.to_bytes(3, "big")
+        bytes(head)
+        + tier.to_bytes(3, "big")
+        + spacing
         + amount_raw.to_bytes(16, "big")
         + leg.min_out_raw.to_bytes(16, "big")
     )
 
 
-def _leg_flows(legs: Sequence[Leg]) -> list[tuple[FundsLocation, FundsLocation, str | None]]:
-    """Return source and sink of each leg, and the other token of the pair that it pays into.
+def _leg_flows(legs: Sequence[Leg], makers: Mapping[str, PoolMaker]) -> list[_LegFlow]:
+    """Return payer and recipient of each leg.
 
     An output for a later V2 leg goes directly into that leg's pair. If another leg uses the pair in
     between, the output goes through the contract instead, because the pair would absorb it.
@@ -179,10 +210,10 @@ def _leg_flows(legs: Sequence[Leg]) -> list[tuple[FundsLocation, FundsLocation, 
     spender_by_feeder: dict[int, int] = {}
     router_outputs: dict[str, list[int]] = {}
     for leg_index, leg in enumerate(legs):
-        if leg.venue not in _VENUES:
+        if leg.venue not in makers:
             raise Refused(
                 f"leg through pool {leg.pool}: the Rebalancer does not reach venue {leg.venue!r}",
-                remedy=f"use {V2_VENUE} or {V3_VENUE}",
+                remedy=f"use {' or '.join(makers)}",
                 code=ErrorCode.VENUE,
             )
         if leg.source is LegFunding.ROUTER:
@@ -214,7 +245,7 @@ def _leg_flows(legs: Sequence[Leg]) -> list[tuple[FundsLocation, FundsLocation, 
             ],
         )
     }
-    flows: list[tuple[FundsLocation, FundsLocation, str | None]] = []
+    flows: list[_LegFlow] = []
     for leg_index, leg in enumerate(legs):
         if leg.source is LegFunding.WALLET:
             source = FundsLocation.WALLET
@@ -223,17 +254,17 @@ def _leg_flows(legs: Sequence[Leg]) -> list[tuple[FundsLocation, FundsLocation, 
         else:
             source = FundsLocation.HERE
         if leg.sink is LegFunding.WALLET:
-            flows.append((source, FundsLocation.WALLET, None))
+            flows.append(_LegFlow(source, FundsLocation.WALLET))
         elif spender_by_feeder[leg_index] in directly_paid_legs:
-            flows.append((source, FundsLocation.PAIR, legs[spender_by_feeder[leg_index]].token_out))
+            flows.append(_LegFlow(source, FundsLocation.PAIR, spender_by_feeder[leg_index]))
         else:
-            flows.append((source, FundsLocation.HERE, None))
+            flows.append(_LegFlow(source, FundsLocation.HERE))
     return flows
 
 
 def _pays_into_pair(legs: Sequence[Leg], spender: int, feeders: Sequence[int]) -> bool:
     pair = legs[spender].pool
-    return legs[spender].venue == V2_VENUE and all(
+    return swap_style(legs[spender].venue) is SwapStyle.V2 and all(
         leg.pool != pair for leg in legs[min(feeders) : spender]
     )
 
@@ -253,55 +284,15 @@ def _address_bytes(address: str) -> bytes:
     return bytes.fromhex(address[2:])
 
 
-V2_INIT_CODE_HASH = "0x96e8ac4277198ff8b6f785478aa9a39f403cb768dd02cbee326c3e7da348845f"
-"""keccak256 of UniswapV2Pair's creation code; UniswapV2Library.pairFor."""
-V3_INIT_CODE_HASH = "0xe34f199b19b2b4f47f68442619d555527d244f78a3297ea89325f843f87b8b54"
-"""keccak256 of UniswapV3Pool's creation code; PoolAddress.POOL_INIT_CODE_HASH."""
-
-
-def creation_code(wrapped_native: str, factories: Mapping[str, str]) -> str:
-    """Return 0x-hex data of the transaction that deploys a Rebalancer for these factories, by
-    venue. An unused venue gets the zero address, which has no pools.
-    """
-    v2_factory, v3_factory = factories.get(V2_VENUE, NATIVE), factories.get(V3_VENUE, NATIVE)
-    arguments = [
-        wrapped_native,
-        v2_factory,
-        _hex_bytes(V2_INIT_CODE_HASH),
-        v3_factory,
-        _hex_bytes(V3_INIT_CODE_HASH),
-    ]
-    return (
-        own_artifact("Rebalancer").bytecode
-        + abi_encode(["address", "address", "bytes32", "address", "bytes32"], arguments).hex()
-    )
-
-
-def require_own_rebalancer(
-    transport: Transport, address: str, wrapped_native: str, factories: Mapping[str, str]
-) -> None:
-    """Raise ConfigError unless the code at `address` equals, byte for byte, a deployment by
-    `creation_code`.
-    """
-    answers = transport.batch(
-        [
-            ("eth_call", [{"data": creation_code(wrapped_native, factories)}, "latest"]),
-            ("eth_getCode", [address, "latest"]),
-        ]
-    )
-    expected_code, deployed_code = (
-        answer.lower() if isinstance(answer, str) else "" for answer in answers
-    )
-    if len(expected_code) <= 2 or expected_code != deployed_code:
+def require_own_rebalancer(transport: Transport, address: str) -> None:
+    """Raise ConfigError unless the code at `address` is, byte for byte, this version's Rebalancer."""
+    deployed_code = transport.call("eth_getCode", [address, "latest"])
+    own_code = own_artifact("Rebalancer").runtime_code
+    if not isinstance(deployed_code, str) or deployed_code.lower() != own_code.lower():
         raise ConfigError(
-            f"execution.rebalancer: the code at {address} is not this version's Rebalancer for the"
-            " factories of the config",
-            "deploy it with the data that scripts/rebalancer_code.py prints, or use swap_router_02",
+            f"execution.rebalancer: the code at {address} is not this version's Rebalancer",
+            "deploy it with trimtab deploy, or use swap_router_02",
         )
-
-
-def _hex_bytes(word: str) -> bytes:
-    return bytes.fromhex(word[2:])
 
 
 ROUTER_ITSELF = "0x0000000000000000000000000000000000000002"
@@ -369,7 +360,7 @@ def encode_multicall(plan: Plan, wallet: str, deadline_s: int) -> str:
 
 
 def _swap_call(leg: Leg, wallet: str, amount_in_raw: int) -> bytes:
-    if leg.venue == V3_VENUE:
+    if _reached_style(leg, "swap_router_02") is SwapStyle.V3:
         params = (
             leg.token_in,
             leg.token_out,
@@ -382,18 +373,27 @@ def _swap_call(leg: Leg, wallet: str, amount_in_raw: int) -> bytes:
         return EXACT_INPUT_SINGLE + abi_encode(
             ["(address,address,uint24,address,uint256,uint256,uint160)"], [params]
         )
-    if leg.venue == V2_VENUE:
-        path = [leg.token_in, leg.token_out]
-        recipient = wallet if leg.sink is LegFunding.WALLET else ROUTER_ITSELF
-        return SWAP_EXACT_TOKENS + abi_encode(
-            ["uint256", "uint256", "address[]", "address"],
-            [amount_in_raw, leg.min_out_raw, path, recipient],
-        )
-    raise Refused(
-        f"leg through pool {leg.pool}: SwapRouter02 does not reach venue {leg.venue!r}",
-        remedy=f"use {V2_VENUE} or {V3_VENUE}",
-        code=ErrorCode.VENUE,
+    path = [leg.token_in, leg.token_out]
+    recipient = wallet if leg.sink is LegFunding.WALLET else ROUTER_ITSELF
+    return SWAP_EXACT_TOKENS + abi_encode(
+        ["uint256", "uint256", "address[]", "address"],
+        [amount_in_raw, leg.min_out_raw, path, recipient],
     )
+
+
+def _reached_style(leg: Leg, router: str) -> SwapStyle:
+    """Return how the leg's swap is paid. Raises Refused unless the router of this kind reaches its
+    venue.
+    """
+    kind, style = pool_kind(leg.venue), swap_style(leg.venue)
+    if style is None or (kind is not None and router not in kind.gas.swap):
+        reached_kinds = [name for name, known in POOL_KINDS.items() if router in known.gas.swap]
+        raise Refused(
+            f"leg through pool {leg.pool}: {router} does not reach venue {leg.venue!r}",
+            remedy=f"use {' or '.join(reached_kinds)}",
+            code=ErrorCode.VENUE,
+        )
+    return style
 
 
 def _sweep_call(token: str, min_raw: int, wallet: str) -> bytes:
@@ -434,7 +434,7 @@ def _require_spent_outputs(legs: Sequence[Leg]) -> None:
             )
         if leg.sink is LegFunding.ROUTER:
             router_tokens.add(leg.token_out)
-        elif leg.venue == V3_VENUE and leg.token_out in router_tokens:
+        elif swap_style(leg.venue) is SwapStyle.V3 and leg.token_out in router_tokens:
             raise Refused(
                 f"leg {number} would mix with the router's balance", code=ErrorCode.ROUTER_BALANCE
             )

@@ -4,26 +4,29 @@ deadline.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from types import MappingProxyType
 
 from agent.chain import tokens
 from agent.errors import ErrorCode, OperatorNeeded, Refused, UnsendableTransaction
 from agent.model import (
+    NATIVE_VENUE,
     Head,
     IntentKind,
     Leg,
     LegFunding,
     Payout,
     Plan,
+    PoolMaker,
     Portfolio,
     StepInput,
     TopUp,
     UnsignedTx,
     Verdict,
 )
-from agent.planning.gas import NATIVE_VENUE, balance_deltas
+from agent.planning.gas import balance_deltas
 from agent.planning.problem import fair_floor
 from agent.policy.cash_flows import transfers
 from agent.policy.native_coin import data_fee_cap_wei
@@ -105,16 +108,23 @@ MAX_HEAD_LEAD_S = 30
 
 class RouterComposer:
     """Implements ports.Composer for the router of the config: SwapRouter02, or our Rebalancer;
-    actions in a layer are composed by `layers`.
+    actions in a layer are composed by `layers`. `makers` are who makes the pools of each venue, for
+    the Rebalancer.
     """
 
     def __init__(
-        self, sender: Sender, wallet: str, clock: Clock, layers: Sequence[LayerComposer] = ()
+        self,
+        sender: Sender,
+        wallet: str,
+        clock: Clock,
+        layers: Sequence[LayerComposer] = (),
+        makers: Mapping[str, PoolMaker] = MappingProxyType({}),
     ) -> None:
         self._sender = sender
         self._wallet = wallet
         self._clock = clock
         self._layers = layers
+        self._makers = makers
 
     def approvals(self, step: StepInput, plan: Plan) -> Sequence[Approval]:
         """Return the exact approvals that the plan lacks, for the router of its swaps or its
@@ -223,7 +233,8 @@ class RouterComposer:
             data = calldata.encode_multicall(plan, self._wallet, deadline_s)
         else:
             terms = rebalancer_terms(step, plan)
-            data = calldata.encode_rebalance(plan, deadline_s, terms)
+            tiers = {pool.address: pool.tier for pool in step.snapshot.pools}
+            data = calldata.encode_rebalance(plan, deadline_s, terms, self._makers, tiers)
         return TxDraft(
             step.execution.router,
             data,

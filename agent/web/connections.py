@@ -207,7 +207,7 @@ class BoundedProtocol(H11Protocol):
 
 
 def raise_file_limit() -> None:
-    """Let this process open MAX_FILES files, as far as it may."""
+    """Let this process open MAX_OPEN_FILES files, as far as it may."""
     soft_limit, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     new_limit = (
         MAX_OPEN_FILES if hard_limit == resource.RLIM_INFINITY else min(MAX_OPEN_FILES, hard_limit)

@@ -181,7 +181,7 @@ class SetupPages:
             return checked_answers
         if (next_page := await self._next_page(checked_answers)) is not REVIEW_PAGE:
             return RedirectResponse(next_page.path, 303)
-        if not matches_token(fields.get("shown"), _answers_hash(checked_answers)):
+        if not matches_token(fields.get("answers_hash"), _answers_hash(checked_answers)):
             return self._html(request, REVIEW_PAGE, checked_answers, {"": ANSWERS_CHANGED}, 409)
         async with self._write_lock:
             if self._written_document is None:
@@ -232,9 +232,9 @@ class SetupPages:
             pages=(*QUESTION_PAGES, REVIEW_PAGE),
             typed=self._answers,
             errors=errors,
-            found=checked_answers,
+            answers=checked_answers,
             csrf=session.csrf,
-            shown=_answers_hash(checked_answers),
+            answers_hash=_answers_hash(checked_answers),
             config=str(self._config.absolute()),
             folder=str(Path.cwd()),
             document=self._written_document,
@@ -294,8 +294,8 @@ def _without_urls(text_by_field: Mapping[str, str], errors: Mapping[str, str]) -
 def _answers_hash(checked_answers: Mapping[str, Any]) -> str:
     """Return a hash of the answers that the last page shows, and of the baskets and tokens."""
     shown_parts = [
-        checked_answers.get("shown"),
-        checked_answers.get("outlook"),
+        checked_answers.get("answer_texts"),
+        checked_answers.get("year_costs"),
         checked_answers.get("baskets"),
         checked_answers.get("tokens"),
     ]

@@ -11,7 +11,6 @@ from agent.wiring.context import (
     open_transport,
     open_transports,
     reopen_context,
-    second_quote_venues,
     store_file,
 )
 from agent.wiring.futures import listed_numbers
@@ -42,7 +41,6 @@ __all__ = [
     "open_transports",
     "open_wallet_session",
     "reopen_context",
-    "second_quote_venues",
     "signing_rules",
     "store_file",
     "submission_settings",

@@ -12,21 +12,21 @@ from functools import partial
 from pathlib import Path
 from secrets import SystemRandom
 
+from agent.amm.lp.venues import LpVenue
 from agent.chain.endpoints import EndpointPool
-from agent.chain.own_positions import PositionReader
-from agent.chain.positions import resolve_positions
+from agent.chain.pools.own_positions import PositionReader
+from agent.chain.pools.positions import resolve_positions
+from agent.chain.pools.reading import PoolRef
 from agent.chain.rpc import Transport
 from agent.chain.safe import SafeContract, SafeReader
 from agent.chain.screening import TokenScreen
 from agent.chain.second_quote import (
     EvidenceGatherer,
     UnanimousQuoter,
-    V2Contracts,
-    V3Contracts,
     build_quoter,
 )
 from agent.chain.tokens import find_proxies, read_tokens
-from agent.chain.watch import PoolRef, SnapshotScope
+from agent.chain.watch import SnapshotScope
 from agent.config.build import (
     build_execution,
     build_limits,
@@ -41,6 +41,7 @@ from agent.config.loaded import LoadedConfig
 from agent.config.schema import Config
 from agent.config.tables.chain import RpcTable
 from agent.config.tables.record import FILES, MEGABYTES
+from agent.config.venues import position_manager
 from agent.config.weights import allocator_supply_tokens, build_signals, build_weights
 from agent.errors import ConfigError
 from agent.execution.adopted_budgets import with_prior_day
@@ -53,16 +54,19 @@ from agent.layers.settings import build_layer_settings
 from agent.layers.signals.host import SignalHost
 from agent.layers.signals.memory import SignalReader
 from agent.model import (
+    NATIVE_VENUE,
     ExecutionConfig,
     FuturesPolicy,
     History,
     LayerConfig,
     Limits,
     Policy,
+    PoolMaker,
     Portfolio,
     ReferenceConfig,
     Snapshot,
     StepInput,
+    SwapStyle,
     data_fee_of,
     without_defaults,
 )
@@ -77,8 +81,10 @@ from agent.store.files.recorder import RecorderLimits, StepRecorder
 from agent.store.opening import open_store
 from agent.store.store import Store
 from agent.venues.calldata import require_own_rebalancer
-from agent.venues.discovery import UniswapV2, UniswapV3, discover_pools
+from agent.venues.discovery import discover_pools
 from agent.venues.hyperliquid.venue import HyperliquidPerps
+from agent.venues.kinds import VENUE_KINDS
+from agent.venues.kinds.venue import AmmVenue
 from agent.wiring.futures import (
     PAPER_FOLDER,
     VenueReader,
@@ -223,10 +229,12 @@ class AgentContext:
             self.endpoints,
             self.config.wallet.safe,
         )
-        venue = self.config.venues.uniswap_v3
-        position_manager = None if venue is None else venue.position_manager
         bare_input = with_unknown_positions(
-            bare_input, self.store.positions, self.store.budgets, self.transport, position_manager
+            bare_input,
+            self.store.positions,
+            self.store.budgets,
+            self.transport,
+            position_manager(self.config),
         )
         changed_tokens = quarantine.changed_tokens(snapshot, self.tokens, pins, implementations)
         return assemble_input(
@@ -305,24 +313,31 @@ class AgentContext:
         return state.paused is not False, state.reason
 
 
-def amm_venues(config: Config) -> list[UniswapV2 | UniswapV3]:
-    """Return the venues whose pools are discovered."""
-    venues: list[UniswapV2 | UniswapV3] = []
-    if (v2 := config.venues.uniswap_v2) is not None:
-        venues.append(UniswapV2("uniswap_v2", v2.factory, v2.pools))
-    if (v3 := config.venues.uniswap_v3) is not None:
-        venues.append(UniswapV3("uniswap_v3", v3.factory, v3.fee_tiers, v3.pools))
-    return venues
+def pool_makers(config: Config) -> dict[str, PoolMaker]:
+    """Return who makes the pools of each venue, and the wrapped native coin for wrapping."""
+    makers = {venue.name: venue.maker for venue in amm_venues(config)}
+    return makers | {NATIVE_VENUE: PoolMaker(SwapStyle.NATIVE, config.chain.wrapped_native)}
 
 
-def second_quote_venues(config: Config) -> list[V2Contracts | V3Contracts]:
-    """Return the contracts of each venue that second quotes call."""
-    venues: list[V2Contracts | V3Contracts] = []
-    if (v2 := config.venues.uniswap_v2) is not None:
-        venues.append(V2Contracts("uniswap_v2", v2.factory, v2.router))
-    if (v3 := config.venues.uniswap_v3) is not None:
-        venues.append(V3Contracts("uniswap_v3", v3.factory, v3.quoter_v1, v3.quoter))
-    return venues
+def amm_venues(config: Config) -> list[AmmVenue]:
+    """Return the deployments of [[venues]]."""
+    return [
+        VENUE_KINDS[table.kind](
+            name=table.name,
+            factory=table.factory,
+            router=table.router or "",
+            quoter=table.quoter or "",
+            quoter_v1=table.quoter_v1 or "",
+            deployer=table.deployer or "",
+            pool_implementation=table.pool_implementation or "",
+            init_code_hash=table.init_code_hash or "",
+            fee_pips=table.fee_pips,
+            fee_tiers=tuple(table.fee_tiers or ()),
+            tick_spacings=tuple(table.tick_spacings or ()),
+            pools=None if table.pools is None else tuple(table.pools),
+        )
+        for table in config.venues
+    ]
 
 
 def store_file(loaded: LoadedConfig) -> Path:
@@ -495,7 +510,8 @@ def _build_context(  # noqa: PLR0913
     limits = build_limits(config, portfolio.numeraire)
     tokens = (*(asset.token for asset in portfolio.assets), *portfolio.hubs)
     addresses = [token.address for token in tokens]
-    pools = discover_pools(transport, amm_venues(config), tokens, portfolio.hubs)
+    venues = amm_venues(config)
+    pools = discover_pools(transport, venues, tokens, portfolio.hubs)
     portfolio = replace(portfolio, lp_targets=build_targets(config, portfolio, pools))
     pins = {pin.address: pin.code_hash for pin in store.trust.pins()}
     reference = build_reference(
@@ -511,9 +527,10 @@ def _build_context(  # noqa: PLR0913
         liquidity=liquidity_contracts(config, store.positions.changes()),
     )
     if execution.router_kind == "rebalancer":
-        require_own_rebalancer(
-            transport, execution.router, config.chain.wrapped_native, factories(config)
-        )
+        require_own_rebalancer(transport, execution.router)
+        venue_by_name = {venue.name: venue for venue in venues}
+        for pool in pools:
+            venue_by_name[pool.venue].require_derived(pool)
     venue_contracts = () if config.futures is None else tuple(config.futures.contracts)
     proxies = find_proxies(transport, (*addresses, *venue_contracts))
     scope = SnapshotScope(
@@ -537,7 +554,7 @@ def _build_context(  # noqa: PLR0913
         impact_bps=(
             UNBOUNDED_IMPACT_BPS if limits.price_impact_bps is None else limits.price_impact_bps
         ),
-        pair_spender=dict(execution.liquidity).get("uniswap_v2"),
+        pair_spender=dict(execution.liquidity).get(LpVenue.V2),
         layers=() if (perps := perp_scope(config, portfolio)) is None else (perps,),
         data_fee=endpoint_pool.data_fee,
     )
@@ -569,7 +586,7 @@ def _build_context(  # noqa: PLR0913
         switch,
         clock,
         reader,
-        build_quoter(transport, second_quote_venues(config)),
+        build_quoter(transport, venues, {pool.address: pool.tier for pool in pools}),
         layers=layers,
         futures=futures_policy(config, portfolio, on_paper=loaded.paper),
         tax=TaxRunCache(loaded, portfolio),

@@ -12,14 +12,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from agent.amm.lp.venues import LpVenue
 from agent.backtest.router import NullSigner
 from agent.chain.endpoints import Endpoint
+from agent.chain.pools.reading import PoolRef
 from agent.chain.safe import open_external_signer
 from agent.chain.sender import QuorumSender
-from agent.chain.watch import PoolKind, PoolRef
-from agent.config.key_sources import agent_key_source, key_source
 from agent.config.loaded import LoadedConfig
 from agent.config.schema import Config
+from agent.config.secrets.key_sources import agent_key_source, key_source
 from agent.config.tables.futures import HyperliquidTable
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, Retryable
 from agent.execution.executor import (
@@ -33,7 +34,7 @@ from agent.execution.submitter import SubmissionSettings, Submitter, signable_no
 from agent.layers.drafts import layer_composers
 from agent.layers.futures.execution.venue_executor import VenueExecutor
 from agent.layers.futures.policy.plans import fee_ceiling_wei, gas_per_day_wei
-from agent.model import ExecutionConfig, FuturesPolicy, Limits, unsupported_chain_reason
+from agent.model import ExecutionConfig, FuturesPolicy, Limits, SwapStyle, unsupported_chain_reason
 from agent.paper.order_venue import PaperAgentSigner, PaperOrderVenue
 from agent.ports import Clock, Executor, Sender, Signer, SigningKey
 from agent.signing import keys
@@ -51,7 +52,7 @@ from agent.venues.hyperliquid.venue import (
     post_approval,
     require_fresh_agent,
 )
-from agent.wiring.context import AgentContext, store_file
+from agent.wiring.context import AgentContext, pool_makers, store_file
 from agent.wiring.futures import (
     VENUE_TIMEOUT_S,
     agent_key,
@@ -82,17 +83,18 @@ def signing_rules(
         limits.gas_price_wei,
         (execution.router,) if is_own_rebalancer else (),
         config.chain.wrapped_native,
+        tuple(pool_makers(config).items()),
     )
     position_managers = tuple(
-        contract for venue, contract in execution.liquidity if venue == "uniswap_v3"
+        contract for venue, contract in execution.liquidity if venue == LpVenue.V3
     )
-    v2_routers = tuple(contract for venue, contract in execution.liquidity if venue == "uniswap_v2")
-    pairs = tuple(pool.address for pool in pools if pool.kind is PoolKind.V2)
+    v2_routers = tuple(contract for venue, contract in execution.liquidity if venue == LpVenue.V2)
+    pairs = tuple(pool.address for pool in pools if pool.style is SwapStyle.V2)
     return replace(
         rules,
         managers=position_managers,
         v2_routers=v2_routers,
-        oracles=tuple(pool.address for pool in pools if pool.kind is PoolKind.V3),
+        oracles=tuple(pool.address for pool in pools if pool.has_ticks),
         payout_addresses=payout_addresses,
         pairs=pairs if v2_routers else (),
     )
@@ -222,6 +224,7 @@ class WalletSession:
             config.wallet.address,
             context.clock,
             layer_composers(futures_venue, config.wallet.address),
+            pool_makers(config),
         )
         return StepTransactor(executor, composer, self.confirm)
 
@@ -274,7 +277,11 @@ def paper_transactor(
     return StepTransactor(
         executor,
         RouterComposer(
-            context.paper, wallet, context.clock, layer_composers(futures_venue, wallet)
+            context.paper,
+            wallet,
+            context.clock,
+            layer_composers(futures_venue, wallet),
+            pool_makers(context.config),
         ),
         confirm,
     )
@@ -394,6 +401,7 @@ def submission_settings(
         bump_after_s=bump_after_s,
         gas_per_day_wei=limits.gas_per_day_wei,
         emergency_ceilings=emergency_caps_wei,
+        finality_tag=config.chain.finality_tag,
     )
 
 

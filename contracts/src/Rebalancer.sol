@@ -6,57 +6,124 @@ interface IWrappedNative {
     function withdraw(uint256 raw) external;
 }
 
-/// @title A whole rebalance in one transaction, all or nothing
-/// @notice No owner and no state but a lock. It takes tokens of the caller alone, trades only in pools of the two
-/// factories it was made for, and keeps nothing.
+interface IPair {
+    function getReserves() external view returns (uint112 reserve0, uint112 reserve1, uint32 timestamp);
+    function swap(uint256 amount0Out, uint256 amount1Out, address to, bytes calldata data) external;
+}
+
+interface IConcentratedPool {
+    function swap(
+        address recipient,
+        bool zeroForOne,
+        int256 amountSpecified,
+        uint160 sqrtPriceLimitX96,
+        bytes calldata data
+    ) external returns (int256 amount0, int256 amount1);
+}
+
+interface IPoolManager {
+    function unlock(bytes calldata data) external returns (bytes memory);
+    function sync(address currency) external;
+    function settle() external payable returns (uint256 paid);
+    function take(address currency, address to, uint256 amount) external;
+}
+
+/// @title A whole rebalance in one transaction, all or nothing, through pools of any listed factory
+/// @notice No owner, no upgrade, no constructor arguments and no storage: one address on every chain. It takes tokens
+/// of the caller alone, and keeps nothing. It needs transient storage (EIP-1153), as Uniswap V4 does.
 ///
 /// The program, packed, big-endian:
-///   header 23 bytes: deadline u40 (Unix s), watched tokens u8, all tokens u8, floor i128 (numeraire base units)
+///   header 24 bytes: deadline u40 (Unix s), watched tokens u8, all tokens u8, rows u8, floor i128 (numeraire base units)
 ///   each token 20 bytes: address; 0 is the native coin; the watched ones come first
 ///   each watched token 40 bytes: price u192 (numeraire base units per base unit, times 2^128), bound i128
-///   each leg 39 bytes: kind u8, token in u8, token out u8, next u8, fee u24 (millionths), amount u128, least out u128
-/// Kind is venue | source << 2 | sink << 4. Legs name tokens by their place in the list.
+///   each row 53 bytes: kind u8, maker address, word 32 bytes
+///   each leg 44 bytes: flow u8, row u8, token in u8, token out u8, next token u8, next row u8, tier u24, spacing u24,
+///     amount u128, least out u128
+/// Legs name tokens and rows by their place in the lists. Flow is source | sink << 2.
+///
+/// kind of row | maker            | word                 | tier of its legs
+/// PAIR_V2     | factory          | hash of init code    | fee, millionths
+/// POOL_V3     | factory          | hash of init code    | fee, millionths; of Slipstream (its clone's hash) tick spacing
+/// PANCAKE_V3  | deployer         | hash of init code    | fee, millionths
+/// POOL_V4     | PoolManager      | hooks, 0 for none    | fee, millionths, or the flag of a dynamic fee; with spacing
+/// WRAPPED     | wrapped native   | unused               | unused
+///
 /// The caller's balance of each watched token must change by its bound or more: a negative bound is the most spent, a
 /// positive one the least received. The sum of these changes times prices must reach the floor; a pool is never asked.
 /// Each leg's least is held against what its pool reckons, so that a deposit to the caller in between hides nothing.
 contract Rebalancer {
-    address public immutable WRAPPED_NATIVE;
-    address public immutable V2_FACTORY;
-    bytes32 public immutable V2_INIT_CODE_HASH;
-    address public immutable V3_FACTORY;
-    bytes32 public immutable V3_INIT_CODE_HASH;
+    struct Layout {
+        uint256 watched;
+        uint256 tokens;
+        uint256 rows;
+        uint256 terms;
+        uint256 firstRow;
+        uint256 firstLeg;
+    }
 
-    uint256 private constant HEADER = 23;
+    struct Leg {
+        uint256 number;
+        address payer;
+        uint256 source;
+        uint256 sink;
+        uint256 placeIn;
+        uint256 placeOut;
+        address tokenIn;
+        address tokenOut;
+        uint256 kind;
+        address maker;
+        uint256 word;
+        uint256 tier;
+        uint256 spacing;
+        uint256 amount;
+        uint256 least;
+    }
+
+    /// What the legs of one unlocking owe and own, by token: from the caller, to the caller, and for later legs.
+    struct Tab {
+        uint256[] pulled;
+        uint256[] paid;
+        uint256[] kept;
+    }
+
+    uint256 private constant HEADER = 24;
     uint256 private constant TOKEN = 20;
     uint256 private constant TERMS = 40;
-    uint256 private constant LEG = 39;
+    uint256 private constant ROW = 53;
+    uint256 private constant LEG = 44;
+    /// Behind the program in the data of an unlocking: payer, first leg and end of legs, a word each.
+    uint256 private constant TAIL = 96;
 
-    uint256 private constant VENUE_V2 = 0;
-    uint256 private constant VENUE_V3 = 1;
-    uint256 private constant VENUE_NATIVE = 2;
-    /// From and to the caller.
+    uint256 private constant PAIR_V2 = 0;
+    uint256 private constant POOL_V3 = 1;
+    uint256 private constant PANCAKE_V3 = 2;
+    uint256 private constant POOL_V4 = 3;
+    uint256 private constant WRAPPED = 4;
+    /// From and to the caller; native coin of the caller is what was sent along.
     uint256 private constant WALLET = 0;
-    /// From (all that is there) and to this contract.
+    /// From (all that is there) and to this contract, or its credit with the PoolManager.
     uint256 private constant HERE = 1;
-    /// Sent by an earlier leg into this leg's pair; to the pair of the token out and the leg's next token.
+    /// Sent by an earlier leg into this leg's pair; to the pair of the token out, the next token and the next row.
     uint256 private constant PAIR = 2;
 
-    uint256 private constant FREE = 1;
-    uint256 private constant BUSY = 2;
+    uint256 private constant FREE = 0;
+    uint256 private constant BUSY = 1;
     uint256 private constant PIPS = 1_000_000;
     /// TickMath.MIN_SQRT_RATIO + 1 and MAX_SQRT_RATIO - 1: no limit.
-    uint256 private constant LOWEST = 4295128740;
-    uint256 private constant HIGHEST = 1461446703485210103287273052203988822378723970341;
+    uint160 private constant LOWEST = 4295128740;
+    uint160 private constant HIGHEST = 1461446703485210103287273052203988822378723970341;
 
     uint256 private constant BALANCE_OF = 0x70a08231;
     uint256 private constant TRANSFER = 0xa9059cbb;
     uint256 private constant TRANSFER_FROM = 0x23b872dd;
-    uint256 private constant GET_RESERVES = 0x0902f1ac;
-    uint256 private constant V2_SWAP = 0x022c0d9f;
-    uint256 private constant V3_SWAP = 0x128acb08;
+    uint256 private constant V4_SWAP = 0xf3cd914c;
 
-    /// FREE, BUSY, or the hash of the one callback that is awaited: pool, payer, token, most it may ask.
-    uint256 private _lock = FREE;
+    /// FREE, BUSY, or the hash of the one callback that is awaited: its kind, its sender, its data.
+    uint256 private transient _lock;
+    /// The tokens, as bits by their place, that some leg left in this contract.
+    uint256 private transient _held;
+    /// Native coin that was here before and is nobody's: only force brings it here.
+    uint256 private transient _forced;
 
     error Expired();
     error Reentered();
@@ -64,220 +131,275 @@ contract Rebalancer {
     error NotAwaited();
     error TooMuchAsked();
     error NoSuchPool(uint256 leg);
+    error NeverCalledBack(uint256 leg);
     error TooLittleOut(uint256 leg);
     error FilledInPart(uint256 leg);
     error TokenRefused(address token);
     error BelowBound(address token);
     error BelowFloor(int256 change);
-    error LeftBehind(address token);
     error NativeRefused();
 
-    constructor(
-        address wrappedNative,
-        address v2Factory,
-        bytes32 v2InitCodeHash,
-        address v3Factory,
-        bytes32 v3InitCodeHash
-    ) {
-        WRAPPED_NATIVE = wrappedNative;
-        V2_FACTORY = v2Factory;
-        V2_INIT_CODE_HASH = v2InitCodeHash;
-        V3_FACTORY = v3Factory;
-        V3_INIT_CODE_HASH = v3InitCodeHash;
-    }
-
     receive() external payable {
-        if (msg.sender != WRAPPED_NATIVE) revert NativeRefused();
+        if (_lock == FREE) revert NativeRefused();
     }
 
     /// @notice Runs a program with the caller's tokens and the native coin sent along.
     function rebalance(bytes calldata program) external payable {
         if (_lock != FREE) revert Reentered();
-        _lock = BUSY;
-        uint256 nativeBefore = address(this).balance - msg.value;
-        uint256 header = _word(program, 0);
-        if (block.timestamp > header >> 216) revert Expired();
-        uint256 watched = (header >> 208) & 0xff;
-        uint256 count = (header >> 200) & 0xff;
-        uint256 legs = HEADER + count * TOKEN + watched * TERMS;
-        if (watched > count || program.length <= legs || (program.length - legs) % LEG != 0) revert Malformed();
-        uint256[] memory balances = new uint256[](watched);
-        for (uint256 i; i < watched; ++i) {
+        (_lock, _held, _forced) = (BUSY, 0, address(this).balance - msg.value);
+        if (block.timestamp > _word(program, 0) >> 216) revert Expired();
+        Layout memory layout = _layout(program);
+        uint256[] memory balances = new uint256[](layout.watched);
+        for (uint256 i; i < layout.watched; ++i) {
             address token = _token(program, i);
             balances[i] = token == address(0) ? msg.sender.balance + msg.value : _balance(token, msg.sender);
         }
-        _keptNothing(program, _run(program, count, legs));
-        _inBounds(program, balances, HEADER + count * TOKEN, int128(uint128(header >> 72)));
-        if (address(this).balance != nativeBefore) revert LeftBehind(address(0));
+        _run(program, layout);
+        _giveBack(program);
+        _inBounds(program, layout.terms, balances);
         _lock = FREE;
     }
 
-    /// @notice Pays the pool of the leg that runs, once, at most the leg's amount.
     function uniswapV3SwapCallback(int256 amount0, int256 amount1, bytes calldata data) external {
-        if (data.length != 96) revert NotAwaited();
-        address payer = address(uint160(_word(data, 0)));
-        address token = address(uint160(_word(data, 32)));
-        uint256 most = _word(data, 64);
-        if (_lock != _awaited(msg.sender, payer, token, most)) revert NotAwaited();
-        _lock = BUSY;
+        _payPool(POOL_V3, amount0, amount1, data);
+    }
+
+    function pancakeV3SwapCallback(int256 amount0, int256 amount1, bytes calldata data) external {
+        _payPool(PANCAKE_V3, amount0, amount1, data);
+    }
+
+    /// @notice Trades in the pools of the PoolManager that was unlocked, once, and settles.
+    function unlockCallback(bytes calldata data) external returns (bytes memory) {
+        _answer(POOL_V4, data);
+        bytes calldata program = data[:data.length - TAIL];
+        address payer = address(uint160(_word(data, program.length)));
+        uint256 place = _word(data, program.length + 32);
+        uint256 end = _word(data, program.length + 64);
+        Layout memory layout = _layout(program);
+        Tab memory tab = Tab(
+            new uint256[](layout.tokens),
+            new uint256[](layout.tokens),
+            new uint256[](layout.tokens)
+        );
+        for (; place < end; place += LEG) _swapV4(_leg(program, layout, place, payer), tab);
+        for (uint256 i; i < layout.tokens; ++i) {
+            if (tab.pulled[i] != 0) _settle(_token(program, i), payer, tab.pulled[i]);
+            if (tab.paid[i] != 0) IPoolManager(msg.sender).take(_token(program, i), payer, tab.paid[i]);
+            if (tab.kept[i] != 0) {
+                IPoolManager(msg.sender).take(_token(program, i), address(this), tab.kept[i]);
+                _held |= 1 << i;
+            }
+        }
+        return "";
+    }
+
+    /// Runs the legs in order; those in a row that belong to one PoolManager run in one unlocking.
+    function _run(bytes calldata program, Layout memory layout) private {
+        uint256 place = layout.firstLeg;
+        while (place < program.length) {
+            (uint256 kind, address manager, ) = _row(program, layout, _word(program, place) >> 240);
+            if (kind == POOL_V4) {
+                place = _unlock(program, layout, manager, place);
+                continue;
+            }
+            Leg memory leg = _leg(program, layout, place, msg.sender);
+            address to = leg.payer;
+            if (leg.sink == HERE) {
+                to = address(this);
+                _held |= 1 << leg.placeOut;
+            } else if (leg.sink == PAIR) {
+                uint256 head = _word(program, place);
+                (uint256 nextKind, address maker, uint256 word) = _row(program, layout, head >> 208);
+                if (nextKind != PAIR_V2) revert Malformed();
+                to = _pair(maker, word, leg.tokenOut, _token(program, _listed(head >> 216, layout.tokens)));
+            } else if (leg.sink != WALLET) {
+                revert Malformed();
+            }
+            if (leg.kind == PAIR_V2) _swapV2(leg, to);
+            else if (leg.kind == WRAPPED) _convert(leg, to);
+            else _swapV3(leg, to);
+            place += LEG;
+        }
+    }
+
+    /// Runs the legs from `place` on that are of this PoolManager; returns where they end.
+    function _unlock(
+        bytes calldata program,
+        Layout memory layout,
+        address manager,
+        uint256 place
+    ) private returns (uint256 end) {
+        end = place + LEG;
+        while (end < program.length) {
+            (uint256 kind, address maker, ) = _row(program, layout, _word(program, end) >> 240);
+            if (kind != POOL_V4 || maker != manager) break;
+            end += LEG;
+        }
+        if (manager.code.length == 0) revert NoSuchPool(_number(layout, place));
+        bytes memory data = abi.encodePacked(program, uint256(uint160(msg.sender)), place, end);
+        _lock = _awaited(POOL_V4, manager, keccak256(data));
+        IPoolManager(manager).unlock(data);
+        if (_lock != BUSY) revert NeverCalledBack(_number(layout, place));
+    }
+
+    /// Its deltas go on the tab: what the caller owes and gets is moved once for each token, at the end.
+    function _swapV4(Leg memory leg, Tab memory tab) private {
+        uint256 amount = leg.amount;
+        if (leg.source == WALLET) {
+            tab.pulled[leg.placeIn] += amount;
+        } else if (leg.source == HERE) {
+            amount = tab.kept[leg.placeIn];
+            tab.kept[leg.placeIn] = 0;
+            uint256 here = _held & (1 << leg.placeIn) == 0 ? 0 : _all(leg.tokenIn);
+            if (here != 0) _settle(leg.tokenIn, address(this), here);
+            amount += here;
+        } else {
+            revert Malformed();
+        }
+        (int256 taken, int256 out) = _swapWithManager(leg, amount);
+        _require(leg, amount, taken, out);
+        if (leg.sink == WALLET) tab.paid[leg.placeOut] += uint256(out);
+        else if (leg.sink == HERE) tab.kept[leg.placeOut] += uint256(out);
+        else revert Malformed();
+    }
+
+    /// swap(PoolKey, SwapParams, bytes) of the PoolManager that called: its answer is the change of both deltas in a word.
+    function _swapWithManager(Leg memory leg, uint256 amount) private returns (int256 taken, int256 out) {
+        (address tokenIn, address tokenOut) = (leg.tokenIn, leg.tokenOut);
+        (uint256 tier, uint256 spacing, uint256 hooks) = (leg.tier, leg.spacing, leg.word);
+        int256 delta;
+        assembly ("memory-safe") {
+            let at := mload(0x40)
+            let zeroForOne := lt(tokenIn, tokenOut)
+            mstore(at, shl(224, V4_SWAP))
+            mstore(add(at, add(4, shl(5, iszero(zeroForOne)))), tokenIn)
+            mstore(add(at, add(4, shl(5, zeroForOne))), tokenOut)
+            mstore(add(at, 68), tier)
+            mstore(add(at, 100), spacing)
+            mstore(add(at, 132), hooks)
+            mstore(add(at, 164), zeroForOne)
+            mstore(add(at, 196), sub(0, amount))
+            switch zeroForOne
+            case 0 {
+                mstore(add(at, 228), HIGHEST)
+            }
+            default {
+                mstore(add(at, 228), LOWEST)
+            }
+            mstore(add(at, 260), 288)
+            mstore(add(at, 292), 0)
+            if iszero(call(gas(), caller(), 0, at, 324, 0, 32)) {
+                returndatacopy(at, 0, returndatasize())
+                revert(at, returndatasize())
+            }
+            delta := mload(0)
+        }
+        (int256 change0, int256 change1) = (delta >> 128, int128(delta));
+        return tokenIn < tokenOut ? (-change0, change1) : (-change1, change0);
+    }
+
+    /// Pays the PoolManager that called.
+    function _settle(address token, address from, uint256 raw) private {
+        IPoolManager(msg.sender).sync(token);
+        if (token == address(0)) {
+            IPoolManager(msg.sender).settle{value: raw}();
+        } else {
+            _pay(token, from, msg.sender, raw);
+            IPoolManager(msg.sender).settle();
+        }
+    }
+
+    function _swapV3(Leg memory leg, address to) private {
+        if (leg.kind != POOL_V3 && leg.kind != PANCAKE_V3) revert Malformed();
+        (address token0, address token1) = _sorted(leg.tokenIn, leg.tokenOut);
+        address pool = _made(leg.maker, keccak256(abi.encode(token0, token1, leg.tier)), leg.word);
+        if (pool.code.length == 0) revert NoSuchPool(leg.number);
+        (address payer, uint256 amount) = (leg.payer, leg.amount);
+        if (leg.source == HERE) {
+            (payer, amount) = (address(this), _all(leg.tokenIn));
+            if (amount > type(uint128).max) revert TooMuchAsked();
+        } else if (leg.source != WALLET) {
+            revert Malformed();
+        }
+        bytes memory data = abi.encode(payer, leg.tokenIn, amount);
+        _lock = _awaited(leg.kind, pool, keccak256(data));
+        bool zeroForOne = leg.tokenIn == token0;
+        (int256 amount0, int256 amount1) = IConcentratedPool(pool).swap(
+            to,
+            zeroForOne,
+            int256(amount),
+            zeroForOne ? LOWEST : HIGHEST,
+            data
+        );
+        if (_lock != BUSY) revert NeverCalledBack(leg.number);
+        _require(leg, amount, zeroForOne ? amount0 : amount1, zeroForOne ? -amount1 : -amount0);
+    }
+
+    /// Pays the pool of the leg that runs, once, at most the leg's amount.
+    function _payPool(uint256 kind, int256 amount0, int256 amount1, bytes calldata data) private {
+        _answer(kind, data);
+        (address payer, address token, uint256 most) = abi.decode(data, (address, address, uint256));
         int256 asked = amount0 > 0 ? amount0 : amount1;
         if (asked <= 0 || uint256(asked) > most) revert TooMuchAsked();
         _pay(token, payer, msg.sender, uint256(asked));
     }
 
-    /// Runs the legs in order; returns the tokens, as bits by their place, that some leg left in this contract.
-    function _run(bytes calldata program, uint256 count, uint256 place) private returns (uint256 held) {
-        uint256 number;
-        while (place < program.length) {
-            uint256 head = _word(program, place);
-            uint256 least = _word(program, place + 23) >> 128;
-            place = place + LEG;
-            ++number;
-            address tokenOut = _token(program, _listed(head >> 232, count));
-            address to = msg.sender;
-            uint256 sink = (head >> 252) & 3;
-            if (sink == HERE) {
-                to = address(this);
-                held |= 1 << ((head >> 232) & 0xff);
-            } else if (sink == PAIR) {
-                to = _pair(tokenOut, _token(program, _listed(head >> 224, count)));
-            } else if (sink != WALLET) {
-                revert Malformed();
-            }
-            address tokenIn = _token(program, _listed(head >> 240, count));
-            uint256 venue = (head >> 248) & 3;
-            if (venue == VENUE_V3) {
-                if (_swapV3(head, tokenIn, tokenOut, to, number) < int256(least)) revert TooLittleOut(number);
-            } else if (venue == VENUE_V2) {
-                _swapV2(head, tokenIn, tokenOut, to, least, number);
-            } else if (venue == VENUE_NATIVE) {
-                if (_convert(head, tokenIn, tokenOut, to) < least) revert TooLittleOut(number);
-            } else {
-                revert Malformed();
-            }
-        }
-    }
-
-    function _swapV3(uint256 head, address tokenIn, address tokenOut, address to, uint256 number) private returns (int256 out) {
-        address pool = _pool(tokenIn, tokenOut, _fee(head));
-        (address payer, uint256 amount) = (msg.sender, _amount(head));
-        uint256 source = _source(head);
-        if (source == HERE) {
-            (payer, amount) = (address(this), _balance(tokenIn, address(this)));
-            if (amount > type(uint128).max) revert TooMuchAsked();
-        } else if (source != WALLET) {
-            revert Malformed();
-        }
-        _lock = _awaited(pool, payer, tokenIn, amount);
-        bool zeroForOne = tokenIn < tokenOut;
-        uint256 taken;
-        uint256 answered;
-        assembly ("memory-safe") {
-            let at := mload(0x40)
-            mstore(at, shl(224, V3_SWAP))
-            mstore(add(at, 4), to)
-            mstore(add(at, 36), zeroForOne)
-            mstore(add(at, 68), amount)
-            switch zeroForOne
-            case 0 {
-                mstore(add(at, 100), HIGHEST)
-            }
-            default {
-                mstore(add(at, 100), LOWEST)
-            }
-            mstore(add(at, 132), 160)
-            mstore(add(at, 164), 96)
-            mstore(add(at, 196), payer)
-            mstore(add(at, 228), tokenIn)
-            mstore(add(at, 260), amount)
-            if iszero(call(gas(), pool, 0, at, 292, 0, 64)) {
-                returndatacopy(at, 0, returndatasize())
-                revert(at, returndatasize())
-            }
-            answered := gt(returndatasize(), 63)
-            taken := mload(shl(5, iszero(zeroForOne)))
-            out := sub(0, mload(shl(5, zeroForOne)))
-        }
-        if (answered == 0) revert NoSuchPool(number);
-        if (taken != amount) revert FilledInPart(number);
-    }
-
     /// UniswapV2Library.getAmountOut on what arrived, in millionths: other forks take other fees. The pair has the last
     /// word on it, so that no overflow here gets anyone anything.
-    function _swapV2(
-        uint256 head,
-        address tokenIn,
-        address tokenOut,
-        address to,
-        uint256 least,
-        uint256 number
-    ) private {
-        address pair = _pair(tokenIn, tokenOut);
-        bool zeroForOne = tokenIn < tokenOut;
-        uint256 reserveIn;
-        uint256 reserveOut;
-        uint256 answered;
-        assembly ("memory-safe") {
-            mstore(0, shl(224, GET_RESERVES))
-            answered := and(gt(returndatasize(), 63), staticcall(gas(), pair, 0, 4, 0, 64))
-            reserveIn := mload(shl(5, iszero(zeroForOne)))
-            reserveOut := mload(shl(5, zeroForOne))
-        }
-        if (answered == 0) revert NoSuchPool(number);
-        uint256 source = _source(head);
-        if (source == WALLET) _pay(tokenIn, msg.sender, pair, _amount(head));
-        else if (source == HERE) _pay(tokenIn, address(this), pair, _balance(tokenIn, address(this)));
-        else if (source != PAIR) revert Malformed();
-        uint256 arrived = _balance(tokenIn, pair);
+    function _swapV2(Leg memory leg, address to) private {
+        address pair = _pair(leg.maker, leg.word, leg.tokenIn, leg.tokenOut);
+        if (pair.code.length == 0) revert NoSuchPool(leg.number);
+        if (leg.source == WALLET) _pay(leg.tokenIn, leg.payer, pair, leg.amount);
+        else if (leg.source == HERE) _pay(leg.tokenIn, address(this), pair, _all(leg.tokenIn));
+        else if (leg.source != PAIR) revert Malformed();
+        bool zeroForOne = leg.tokenIn < leg.tokenOut;
+        (uint256 reserveIn, uint256 reserveOut, ) = IPair(pair).getReserves();
+        if (!zeroForOne) (reserveIn, reserveOut) = (reserveOut, reserveIn);
+        uint256 arrived = _balance(leg.tokenIn, pair);
         uint256 out;
         unchecked {
-            uint256 kept = (arrived - reserveIn) * (PIPS - _fee(head));
+            uint256 kept = (arrived - reserveIn) * (PIPS - leg.tier);
             uint256 whole = reserveIn * PIPS + kept;
             out = whole == 0 ? 0 : (kept * reserveOut) / whole;
         }
-        if (out < least) revert TooLittleOut(number);
-        assembly ("memory-safe") {
-            let at := mload(0x40)
-            mstore(at, shl(224, V2_SWAP))
-            mstore(add(at, add(4, shl(5, iszero(zeroForOne)))), 0)
-            mstore(add(at, add(4, shl(5, zeroForOne))), out)
-            mstore(add(at, 68), to)
-            mstore(add(at, 100), 128)
-            mstore(add(at, 132), 0)
-            if iszero(call(gas(), pair, 0, at, 164, 0, 0)) {
-                returndatacopy(at, 0, returndatasize())
-                revert(at, returndatasize())
-            }
-        }
+        if (out < leg.least) revert TooLittleOut(leg.number);
+        IPair(pair).swap(zeroForOne ? 0 : out, zeroForOne ? out : 0, to, "");
     }
 
-    /// Wraps native coin that was sent along, or unwraps for the caller.
-    function _convert(uint256 head, address tokenIn, address tokenOut, address to) private returns (uint256 amount) {
-        uint256 source = _source(head);
-        amount = source == WALLET ? _amount(head) : _balance(WRAPPED_NATIVE, address(this));
-        if (tokenIn == address(0) && tokenOut == WRAPPED_NATIVE && source == WALLET) {
-            IWrappedNative(WRAPPED_NATIVE).deposit{value: amount}();
-            if (to != address(this)) _pay(WRAPPED_NATIVE, address(this), to, amount);
-        } else if (tokenIn == WRAPPED_NATIVE && tokenOut == address(0) && to == msg.sender && source <= HERE) {
-            if (source == WALLET) _pay(WRAPPED_NATIVE, msg.sender, address(this), amount);
-            IWrappedNative(WRAPPED_NATIVE).withdraw(amount);
-            // solhint-disable-next-line avoid-low-level-calls
-            (bool taken, ) = msg.sender.call{value: amount}("");
-            if (!taken) revert NativeRefused();
+    /// Wraps native coin, or unwraps it; one to one, so that the amount is what must reach the least.
+    function _convert(Leg memory leg, address to) private {
+        bool wraps = leg.tokenIn == address(0) && leg.tokenOut == leg.maker;
+        if (!wraps && (leg.tokenIn != leg.maker || leg.tokenOut != address(0))) revert Malformed();
+        if (leg.source > HERE || (!wraps && leg.sink == PAIR)) revert Malformed();
+        uint256 amount = leg.source == WALLET ? leg.amount : _all(leg.tokenIn);
+        if (amount < leg.least) revert TooLittleOut(leg.number);
+        if (wraps) {
+            IWrappedNative(leg.maker).deposit{value: amount}();
+            if (to != address(this)) _pay(leg.maker, address(this), to, amount);
         } else {
-            revert Malformed();
+            if (leg.source == WALLET) _pay(leg.maker, leg.payer, address(this), amount);
+            IWrappedNative(leg.maker).withdraw(amount);
+            if (to != address(this)) _payNative(to, amount);
         }
     }
 
-    function _keptNothing(bytes calldata program, uint256 held) private view {
-        for (uint256 i; held != 0; held >>= 1) {
-            if (held & 1 != 0 && _balance(_token(program, i), address(this)) != 0) revert LeftBehind(_token(program, i));
-            ++i;
+    /// What legs left here, and what is left of the coin sent along, goes to the caller.
+    function _giveBack(bytes calldata program) private {
+        uint256 held = _held;
+        for (uint256 i; held != 0; ++i) {
+            address token = _token(program, i);
+            if (held & 1 != 0 && token != address(0)) {
+                uint256 raw = _balance(token, address(this));
+                if (raw != 0) _pay(token, address(this), msg.sender, raw);
+            }
+            held >>= 1;
         }
+        uint256 left = _all(address(0));
+        if (left != 0) _payNative(msg.sender, left);
     }
 
     /// Each watched balance changed by its bound or more, and their value by the floor or more.
-    function _inBounds(bytes calldata program, uint256[] memory balances, uint256 place, int256 floor) private view {
+    function _inBounds(bytes calldata program, uint256 place, uint256[] memory balances) private view {
         int256 value;
         for (uint256 i; i < balances.length; ++i) {
             address token = _token(program, i);
@@ -290,7 +412,25 @@ contract Rebalancer {
             value += change * int256(_word(program, place) >> 64);
             place += TERMS;
         }
-        if (value < floor << 128) revert BelowFloor(value >> 128);
+        if (value < int256(int128(uint128(_word(program, 8) >> 128))) << 128) revert BelowFloor(value >> 128);
+    }
+
+    /// Reverts unless this is the callback that is awaited; it is awaited no more.
+    function _answer(uint256 kind, bytes calldata data) private {
+        if (_lock != _awaited(kind, msg.sender, keccak256(data))) revert NotAwaited();
+        _lock = BUSY;
+    }
+
+    /// The pool took the whole amount, no more and no less, and gave the leg's least.
+    function _require(Leg memory leg, uint256 amount, int256 taken, int256 out) private pure {
+        if (taken != int256(amount)) revert FilledInPart(leg.number);
+        if (out < int256(leg.least)) revert TooLittleOut(leg.number);
+    }
+
+    function _payNative(address to, uint256 wei_) private {
+        // solhint-disable-next-line avoid-low-level-calls
+        (bool taken, ) = to.call{value: wei_}("");
+        if (!taken) revert NativeRefused();
     }
 
     /// Tokens that return nothing are paid too.
@@ -324,6 +464,11 @@ contract Rebalancer {
         if (paid == 0) revert TokenRefused(token);
     }
 
+    /// All of a token, or of native coin, that this contract may spend.
+    function _all(address token) private view returns (uint256) {
+        return token == address(0) ? address(this).balance - _forced : _balance(token, address(this));
+    }
+
     function _balance(address token, address owner) private view returns (uint256 raw) {
         uint256 answered;
         assembly ("memory-safe") {
@@ -335,52 +480,84 @@ contract Rebalancer {
         if (answered == 0) revert TokenRefused(token);
     }
 
-    function _awaited(address pool, address payer, address token, uint256 most) private pure returns (uint256 hash) {
-        assembly ("memory-safe") {
-            let at := mload(0x40)
-            mstore(at, pool)
-            mstore(add(at, 32), payer)
-            mstore(add(at, 64), token)
-            mstore(add(at, 96), most)
-            hash := keccak256(at, 128)
+    function _layout(bytes calldata program) private pure returns (Layout memory layout) {
+        uint256 header = _word(program, 0);
+        uint256 length = program.length;
+        unchecked {
+            layout.watched = (header >> 208) & 0xff;
+            layout.tokens = (header >> 200) & 0xff;
+            layout.rows = (header >> 192) & 0xff;
+            layout.terms = HEADER + layout.tokens * TOKEN;
+            layout.firstRow = layout.terms + layout.watched * TERMS;
+            layout.firstLeg = layout.firstRow + layout.rows * ROW;
+            if (layout.watched > layout.tokens || length <= layout.firstLeg || (length - layout.firstLeg) % LEG != 0) {
+                revert Malformed();
+            }
         }
     }
 
-    function _pair(address a, address b) private view returns (address) {
-        bytes32 salt;
-        if (a > b) (a, b) = (b, a);
-        assembly ("memory-safe") {
-            mstore(0, shl(96, a))
-            mstore(20, shl(96, b))
-            salt := keccak256(0, 40)
-        }
-        return _made(V2_FACTORY, salt, V2_INIT_CODE_HASH);
-    }
-
-    function _pool(address a, address b, uint256 fee) private view returns (address) {
-        bytes32 salt;
-        if (a > b) (a, b) = (b, a);
-        assembly ("memory-safe") {
-            let at := mload(0x40)
-            mstore(at, a)
-            mstore(add(at, 32), b)
-            mstore(add(at, 64), fee)
-            salt := keccak256(at, 96)
-        }
-        return _made(V3_FACTORY, salt, V3_INIT_CODE_HASH);
-    }
-
-    /// EIP-1014: only this factory with this init code can have put code there.
-    function _made(address factory, bytes32 salt, bytes32 initCodeHash) private pure returns (address pool) {
-        assembly ("memory-safe") {
-            let at := mload(0x40)
-            mstore(at, or(shl(248, 0xff), shl(88, factory)))
-            mstore(add(at, 21), salt)
-            mstore(add(at, 53), initCodeHash)
-            pool := and(keccak256(at, 85), 0xffffffffffffffffffffffffffffffffffffffff)
+    function _leg(
+        bytes calldata program,
+        Layout memory layout,
+        uint256 place,
+        address payer
+    ) private pure returns (Leg memory leg) {
+        uint256 head = _word(program, place);
+        unchecked {
+            leg.number = _number(layout, place);
+            leg.payer = payer;
+            leg.source = (head >> 248) & 3;
+            leg.sink = head >> 250;
+            leg.placeIn = _listed(head >> 232, layout.tokens);
+            leg.placeOut = _listed(head >> 224, layout.tokens);
+            leg.tokenIn = _token(program, leg.placeIn);
+            leg.tokenOut = _token(program, leg.placeOut);
+            (leg.kind, leg.maker, leg.word) = _row(program, layout, head >> 240);
+            leg.tier = (head >> 184) & 0xffffff;
+            leg.spacing = (head >> 160) & 0xffffff;
+            leg.amount = _word(program, place + 12) >> 128;
+            leg.least = _word(program, place + 28) >> 128;
         }
     }
 
+    function _number(Layout memory layout, uint256 place) private pure returns (uint256) {
+        unchecked {
+            return (place - layout.firstLeg) / LEG + 1;
+        }
+    }
+
+    /// The row whose number is in the lowest byte.
+    function _row(
+        bytes calldata program,
+        Layout memory layout,
+        uint256 number
+    ) private pure returns (uint256 kind, address maker, uint256 word) {
+        unchecked {
+            uint256 place = layout.firstRow + _listed(number, layout.rows) * ROW;
+            uint256 head = _word(program, place);
+            return (head >> 248, address(uint160(head >> 88)), _word(program, place + 21));
+        }
+    }
+
+    function _awaited(uint256 kind, address sender, bytes32 dataHash) private pure returns (uint256) {
+        return uint256(keccak256(abi.encode(kind, sender, dataHash)));
+    }
+
+    function _pair(address factory, uint256 initCodeHash, address a, address b) private pure returns (address) {
+        (a, b) = _sorted(a, b);
+        return _made(factory, keccak256(abi.encodePacked(a, b)), initCodeHash);
+    }
+
+    /// EIP-1014: only this maker with this init code can have put code there.
+    function _made(address maker, bytes32 salt, uint256 initCodeHash) private pure returns (address) {
+        return address(uint160(uint256(keccak256(abi.encodePacked(hex"ff", maker, salt, initCodeHash)))));
+    }
+
+    function _sorted(address a, address b) private pure returns (address, address) {
+        return a < b ? (a, b) : (b, a);
+    }
+
+    /// The number in the lowest byte, of something in a list of so many.
     function _listed(uint256 number, uint256 count) private pure returns (uint256) {
         number &= 0xff;
         if (number >= count) revert Malformed();
@@ -391,18 +568,6 @@ contract Rebalancer {
         unchecked {
             return address(uint160(_word(program, HEADER + number * TOKEN) >> 96));
         }
-    }
-
-    function _source(uint256 head) private pure returns (uint256) {
-        return (head >> 250) & 3;
-    }
-
-    function _fee(uint256 head) private pure returns (uint256) {
-        return (head >> 200) & 0xffffff;
-    }
-
-    function _amount(uint256 head) private pure returns (uint256) {
-        return (head >> 72) & type(uint128).max;
     }
 
     function _word(bytes calldata data, uint256 place) private pure returns (uint256 word) {

@@ -97,6 +97,10 @@ contract ScreenHand {
         _try();
     }
 
+    function pancakeV3FlashCallback(uint256, uint256, bytes calldata) external {
+        _try();
+    }
+
     /// @notice Lets the first hand take what this one holds.
     function allow(address token_, uint256 raw) external returns (uint256) {
         return _move(token_, abi.encodeWithSignature("approve(address,uint256)", msg.sender, raw));

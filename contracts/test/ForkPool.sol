@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.30;
 
-interface ICallee {
-    function uniswapV3SwapCallback(int256 amount0, int256 amount1, bytes calldata data) external;
-}
-
 /// @title A pool with Uniswap V3's interface that takes what it can and pays nothing, whatever it says
 contract ForkPool {
+    /// uniswapV3SwapCallback, or the name that another venue gives it.
+    bytes4 public callback = 0xfa461e33;
     uint256 public swaps;
     uint256 public asks = 1;
     uint256 public extra;
@@ -16,9 +14,13 @@ contract ForkPool {
         (asks, extra, claims) = (asks_, extra_, claims_);
     }
 
+    function speak(bytes4 callback_) external {
+        callback = callback_;
+    }
+
     /// @notice Asks a payer although it trades nothing.
-    function demand(ICallee payer, int256 amount0, int256 amount1, bytes calldata data) external {
-        payer.uniswapV3SwapCallback(amount0, amount1, data);
+    function demand(address payer, int256 amount0, int256 amount1, bytes calldata data) external {
+        _ask(payer, amount0, amount1, data);
     }
 
     function swap(
@@ -31,8 +33,18 @@ contract ForkPool {
         ++swaps;
         int256 asked = amount + int256(extra);
         for (uint256 i; i < asks; ++i) {
-            ICallee(msg.sender).uniswapV3SwapCallback(zeroForOne ? asked : -claims, zeroForOne ? -claims : asked, data);
+            _ask(msg.sender, zeroForOne ? asked : -claims, zeroForOne ? -claims : asked, data);
         }
         return zeroForOne ? (amount, -claims) : (-claims, amount);
+    }
+
+    function _ask(address payer, int256 amount0, int256 amount1, bytes calldata data) private {
+        // solhint-disable-next-line avoid-low-level-calls
+        (bool done, bytes memory answer) = payer.call(abi.encodeWithSelector(callback, amount0, amount1, data));
+        if (!done) {
+            assembly {
+                revert(add(answer, 32), mload(answer))
+            }
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +14,9 @@ from tests.browser.chromium import OPTIONS, PATIENCE_MS, REMEDY, WIDE, patient_c
 from tests.support.worlds import missing
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    """A browser for the tests of a file: Playwright's event loop would stand in the way of those that start one of their own."""
+@pytest.fixture(scope="session")
+def launched() -> Iterator[tuple[Any, asyncio.AbstractEventLoop]]:
+    """The browser of this process, and Playwright's event loop, which runs only while a file of tests has the browser."""
     try:
         from playwright.sync_api import sync_playwright
     except ModuleNotFoundError:
@@ -24,9 +25,25 @@ def chromium() -> Iterator[Any]:
     if found is None:
         missing(REMEDY)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=list(OPTIONS), timeout=PATIENCE_MS)
-        yield browser
+        browser, loop = (
+            playwright.chromium.launch(executable_path=found, args=list(OPTIONS), timeout=PATIENCE_MS),
+            asyncio.get_running_loop(),
+        )
+        asyncio._set_running_loop(None)
+        yield browser, loop
+        asyncio._set_running_loop(loop)
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def chromium(launched: tuple[Any, asyncio.AbstractEventLoop]) -> Iterator[Any]:
+    """The browser for the tests of a file: Playwright's event loop would stand in the way of those that start one of their own."""
+    browser, loop = launched
+    asyncio._set_running_loop(loop)
+    yield browser
+    for context in browser.contexts:
+        context.close()
+    asyncio._set_running_loop(None)
 
 
 @dataclass(slots=True)

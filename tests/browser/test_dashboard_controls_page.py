@@ -153,7 +153,7 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
         push(page, "Confirm this plan")
         page.wait_for_url(f"{address}controls")
         assert settled(page, desk) == "done"
-        assert newest(desk)["asked_by"] == "ann"
+        assert newest(desk)["requested_by"] == "ann"
         assert nonce(desk) > before
         watching.wait_for_selector("[aria-label='Rebalances'] tbody tr:has-text('swap')", timeout=PATIENCE_MS)
         assert watching.evaluate("window.opened") == "once", "the open page followed without being loaded again"

@@ -202,11 +202,11 @@ def test_no_page_has_a_violation_runs_a_foreign_text_or_is_wider_than_a_phone(
         ]
         given["history"] |= {"steps": [{**steps[0], "reason": MARKUP}, *given["history"]["steps"]]}
         given["controls"] = CONTROLS
-        explained = {"explain": {**golden("27-explain"), "words": [MARKUP]}, "explorer": ""}
+        explained = {"explain": {**golden("27-explain"), "sentences": [MARKUP]}, "explorer": ""}
         monkeypatch.setattr(site.board, "read_stored", AsyncMock(return_value=explained))
         cookie = site.enter()
         shown = {"plan_hash": "ab" * 32, "reason": "", "moves": [HOSTILE], "document": golden("04-plan")}
-        edit = {**shown, "document": {"changes": [MARKUP], "rounds": 2, "warnings": [HOSTILE], "transition": golden("04-plan")}}
+        edit = {**shown, "document": {"changes": [MARKUP], "rebalance_count": 2, "warnings": [HOSTILE], "transition": golden("04-plan")}}
         asked = review(site, cookie, "rebalance", shown), review(site, cookie, "stop", shown), review(site, cookie, "edit", edit)
         session = site.access.find_session(cookie.partition("=")[2], touch=False)
         assert session is not None

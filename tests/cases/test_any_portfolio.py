@@ -83,7 +83,7 @@ def test_one_step_ends_on_target_or_names_the_bound(
             if outcome.kind is OutcomeKind.HALT:
                 assert "min_trade" in outcome.reason or not any(held.values()), outcome.reason
             if outcome.kind is OutcomeKind.HOLD:
-                assert not any(drift.outside for drift in outcome.decided.drifts)
+                assert not any(drift.outside for drift in outcome.decision_result.drifts)
     finally:
         chain.revert(mark)
 
@@ -98,7 +98,7 @@ def require_kept_limits(chain: LocalChain, agent: Agent, outcome: StepOutcome, b
     assert traded == plan.cost.total - plan.cost.gas
     assert plan.cost.total * BPS <= plan.turnover * limits.plan_cost_bps
     assert receipt.gas_used <= plan.gas_units <= receipt.gas_used * (1 + GAS_SLACK), f"{plan.gas_units} planned, {receipt.gas_used} burnt"
-    total = sum(drift.value for drift in outcome.decided.drifts)
+    total = sum(drift.value for drift in outcome.decision_result.drifts)
     if limits.turnover_bps is not None:
         assert plan.turnover * BPS <= total * limits.turnover_bps
     now = pool_prices(chain)

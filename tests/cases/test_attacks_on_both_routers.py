@@ -71,7 +71,7 @@ def test_gifts_between_snapshot_and_block_stop_nothing_and_are_nobodys_profit_in
     [
         ("swap_router_02", 20_000, OutcomeKind.DONE),
         pytest.param("swap_router_02", 4_000_000, OutcomeKind.FAILED, marks=pytest.mark.slow),
-        ("rebalancer", 20_000, OutcomeKind.DONE),
+        pytest.param("rebalancer", 20_000, OutcomeKind.DONE, marks=pytest.mark.slow),
         ("rebalancer", 4_000_000, OutcomeKind.FAILED),
     ],
 )

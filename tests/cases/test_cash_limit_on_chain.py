@@ -32,7 +32,7 @@ def unused(agent: Agent) -> int:
 
 
 def managed(agent: Agent) -> Fraction:
-    return sum((drift.value for drift in agent.plan().decided.drifts), Fraction(0))
+    return sum((drift.value for drift in agent.plan().decision_result.drifts), Fraction(0))
 
 
 def near(value: Fraction | int, usd: int, within_bps: int = 60) -> bool:

@@ -54,7 +54,7 @@ def test_a_crash_sells_at_once_under_floors_and_it_stays_out_over_a_restart_unti
         assert chain.balance("WETH") * 2_400 < 10 * 10**18, "less than the smallest trade is left"
         got = chain.balance("USDC") - before.raw["USDC"]
         assert got > Fraction(before.raw["WETH"] * 2_400 * USD, 10**18) * Fraction(98, 100)
-        words = " ".join(api.explain(loaded.path, fired.step_id)["words"])
+        words = " ".join(api.explain(loaded.path, fired.step_id)["sentences"])
         assert mentions(words, "stop_loss", "WETH")
         assert "sold" in words
     sold = purse(chain)
@@ -62,10 +62,10 @@ def test_a_crash_sells_at_once_under_floors_and_it_stays_out_over_a_restart_unti
     with again(chain, loaded) as agent:
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
         assert stages(agent) == {"WETH stop_loss": "done"}
-        assert mentions(" ".join(api.standing_orders(agent)["told"]), "WETH", "since")
+        assert mentions(" ".join(api.standing_orders(agent)["target_reasons"]), "WETH", "since")
         assert purse(chain).raw == sold.raw
         told = api.arm_orders(agent, "WETH")
-        assert told["back_in"] == ["WETH"]
+        assert told["reenabled"] == ["WETH"]
     with again(chain, trusted(chain, tmp_path, {**STOP, **ROOMY, "limits.price_impact": "2%"}, TWO)) as agent:
         back = agent.rebalance(send=True, confirm=yes)
         assert back.kind is OutcomeKind.DONE, back.reason
@@ -118,10 +118,10 @@ def test_a_push_that_stays_for_two_blocks_fires_no_stop(anvil_chain: LocalChain,
         chain.mine(BLOCKS + 1)
         real = agent.status()
         assert [order.stage for order in real.step_input.history.orders.states] == [OrderStage.FIRED], "what stays is a crash"
-        assert [one.token for one in real.decided.blocked_exits] == [chain.tokens["WETH"].address], (
+        assert [one.token for one in real.decision_result.blocked_exits] == [chain.tokens["WETH"].address], (
             "no price within the limits is to be had"
         )
-        assert "WETH" in real.decided.decision.reason
+        assert "WETH" in real.decision_result.decision.reason
 
 
 def test_liquidity_of_two_blocks_raises_no_highest_price(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -220,10 +220,10 @@ def test_an_exit_that_costs_too_much_waits_while_the_rest_is_rebalanced_and_goes
         assert chain.balance("WETH") < before.raw["WETH"]
         assert stages(agent) == {"LINK stop_loss": "fired"}
         assert ["trimtab orders disarm LINK" in line for line in api.standing_orders(agent)["blocked_exits"]] == [True]
-        assert mentions(" ".join(api.explain(loaded.path, done.step_id)["words"]), "LINK")
+        assert mentions(" ".join(api.explain(loaded.path, done.step_id)["sentences"]), "LINK")
         again_held = agent.rebalance(send=True, confirm=yes)
         assert again_held.kind is OutcomeKind.HOLD
-        assert [one.token for one in again_held.decided.blocked_exits] == [chain.tokens["LINK"].address]
+        assert [one.token for one in again_held.decision_result.blocked_exits] == [chain.tokens["LINK"].address]
         assert agent.context.store.budgets.history(chain.clock.now_s()).reviews.last_rebalance_s is not None
     loaded = trusted(chain, tmp_path, {**stop, "limits.plan_cost": "2%"}, targets)
     with again(chain, loaded) as agent:

@@ -67,7 +67,7 @@ def test_a_push_that_stays_for_fewer_blocks_than_are_asked_for_fires_nothing(anv
         assert purse(chain) == before
     with agent_on(chain, tmp_path / "trusting", by_spot(chain, POOL, blocks=0), TARGETS) as trusting:
         push(chain, 40_000_000)
-        assert isinstance(trusting.status().decided.decision, Rebalance)  # one block would have been enough
+        assert isinstance(trusting.status().decision_result.decision, Rebalance)  # one block would have been enough
 
 
 def test_liquidity_of_a_single_block_fires_nothing_and_what_stays_does(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_liquidity_of_a_single_block_fires_nothing_and_what_stays_does(anvil_cha
         assert "policy.confirm_blocks" in held(agent)
         assert purse(chain) == before
         chain.mine(BLOCKS - 1)
-        assert isinstance(agent.status().decided.decision, Rebalance)
+        assert isinstance(agent.status().decision_result.decision, Rebalance)
         chain.revert(mark)
 
 
@@ -116,10 +116,10 @@ def test_a_crash_that_stays_is_acted_on_once_it_is_confirmed(anvil_chain: LocalC
         mistrusted = agent.rebalance(send=True, confirm=yes)  # the pools fell, the feeds did not: that is no price to act on
         assert mistrusted.kind in (OutcomeKind.HALT, OutcomeKind.HOLD, OutcomeKind.REFUSED)
         chain.refresh_feeds(["WETH", "USDC"])
-        fired = [agent.status().decided.decision]
+        fired = [agent.status().decision_result.decision]
         for _ in range(BLOCKS):
             chain.mine(1)
-            fired.append(agent.status().decided.decision)
+            fired.append(agent.status().decision_result.decision)
         assert isinstance(fired[0], Hold), fired[0].reason
         assert "policy.confirm_blocks is 3" in fired[0].reason
         assert isinstance(fired[-1], Rebalance), fired[-1].reason
@@ -143,7 +143,7 @@ def test_liquidity_of_two_blocks_gives_a_pinned_pool_no_weight_in_the_mean(anvil
         for _ in range(2):
             chain.warp(12)
             assert abs(share_of_weth(agent) - before) < Fraction(1, 10_000)
-            assert isinstance(agent.status().decided.decision, Hold)
+            assert isinstance(agent.status().decision_result.decision, Hold)
         spot = agent.context.reader.snapshot()
         deep = next(pool for pool in spot.pools if pool.address == flash.address)
         true = next(pool for pool in spot.pools if pool.address == chain.pools[POOL])
@@ -155,4 +155,4 @@ def test_liquidity_of_two_blocks_gives_a_pinned_pool_no_weight_in_the_mean(anvil
 
 def share_of_weth(agent: Agent) -> Fraction:
     """By the reference prices of now."""
-    return next(drift.share for drift in agent.status().decided.drifts if drift.symbol == "WETH")
+    return next(drift.share for drift in agent.status().decision_result.drifts if drift.symbol == "WETH")

@@ -121,7 +121,7 @@ def test_a_rebalance_is_sent_as_shown_and_once(anvil_chain: LocalChain, tmp_path
         assert purse(chain).nonce == before.nonce + len(sent)
         assert run.look().kind is OutcomeKind.HOLD
         assert purse(chain).nonce == before.nonce + len(sent)
-        assert [event.state for event in run.store.controls.log()] == ["queued", "taken", "done"]
+        assert [event.state for event in run.store.controls.events()] == ["queued", "taken", "done"]
 
 
 def test_a_plan_that_is_not_the_shown_one_is_refused(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_an_offered_plan_waits_and_is_sent_once_confirmed(anvil_chain: LocalChai
             (ControlState.DONE, ""), (ControlState.REFUSED, "not_waiting"),
         ]  # fmt: skip
         assert purse(chain).nonce > before.nonce
-        assert run.store.controls.waiting() is None
+        assert run.store.controls.offered_plan() is None
 
 
 @pytest.mark.slow
@@ -179,7 +179,7 @@ def test_a_waiting_plan_that_changed_is_offered_anew_and_one_that_ended_not_at_a
         fund(chain, LEVEL)
         explained(run.agent)
         run.look()
-        assert run.store.controls.waiting() is None
+        assert run.store.controls.offered_plan() is None
 
 
 def test_pause_holds_at_once_and_resume_ends_it(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -420,7 +420,7 @@ def test_an_altered_entry_is_refused(anvil_chain: LocalChain, tmp_path: Path) ->
                 db.execute(update(ControlRow).where(ControlRow.id == asked.id).values(**changes))
         before = purse(chain)
         run.look()
-        ends = [event for event in run.store.controls.log() if event.state == "refused"]
+        ends = [event for event in run.store.controls.events() if event.state == "refused"]
         assert [event.code for event in ends] == ["seal"] * len(ALTERED)
         assert not run.store.controls.has_queued()
         assert purse(chain) == before
@@ -476,7 +476,7 @@ def test_rows_from_the_future_that_another_program_wrote_block_no_control(anvil_
             file.execute("INSERT INTO steps (id, now_s, input_z) VALUES ('future', 4102444800, x'')")
         assert run.ended(run.ask("resume")).state is ControlState.DONE
         checks = {row["check"]: row for row in doctor(run.loaded, [run.chain.transport], run.chain.clock.now_s)["checks"]}
-        assert "1 of 4 rows are not sealed" in checks["control_log"]["found"]
+        assert "1 of 4 rows are not sealed" in checks["control_log"]["finding"]
         assert "transitions" not in checks
 
 
@@ -518,7 +518,7 @@ def test_a_flood_of_forged_entries_neither_acts_nor_hides_a_genuine_one(anvil_ch
         assert run.agent.context.switch.is_paused(), "a pause needs no queue"
         run.look()
         assert not run.store.controls.has_queued()
-        assert len(run.store.controls.log(limit=20_000)) == 10_001
+        assert len(run.store.controls.events(limit=20_000)) == 10_001
         assert run.ended(run.ask("resume")).state is ControlState.DONE
 
 
@@ -528,7 +528,7 @@ def test_many_controls_leave_room_for_cycles(anvil_chain: LocalChain, tmp_path: 
         for _ in range(MAX_PER_CYCLE + 1):
             run.ask("resume")
         run.look()
-        assert len(run.store.controls.queued()) == 1
+        assert len(run.store.controls.queued_controls()) == 1
         run.look()
         assert not run.store.controls.has_queued()
 

@@ -14,9 +14,9 @@ from agent.app.agent import Agent
 from agent.app.settings import editing
 from agent.app.settings.editing import Confirm, EditReport
 from agent.app.start import setup
-from agent.config.fields import parse_address
 from agent.config.load import load_config
 from agent.config.tables.chain import ChainTable
+from agent.config.tables.fields import parse_address
 from agent.config.writing.edits import ConfigChanges, apply_changes
 from agent.errors import Refused, Retryable
 from agent.execution.step_context import OutcomeKind
@@ -63,7 +63,7 @@ def weights(**shares: str) -> ConfigChanges:
 def test_an_edit_shows_its_transition_and_is_written_with_a_backup_and_kept_in_versions(anvil_chain: LocalChain, tmp_path: Path) -> None:
     bot = Bot(anvil_chain, tmp_path)
     shown = bot.edit(weights(WETH="30%", WBTC="40%"), answer=False)
-    assert (shown.state, shown.rounds, bot.file.read_text()) == ("declined", 1, bot.text)
+    assert (shown.state, shown.rebalance_count, bot.file.read_text()) == ("declined", 1, bot.text)
     assert shown.transition is not None
     assert shown.transition.plan is not None
     assert abs(int(shown.transition.plan.turnover) - 2_000 * 10**6) < 20 * 10**6
@@ -92,9 +92,9 @@ def test_a_transition_that_costs_more_than_a_day_may_lose_is_refused_and_may_go_
     assert "--in-slices" in refusal.remedy
     done = bot.edit(weights(WETH="10%", WBTC="60%"), in_slices=True)
     assert done.state == "written"
-    assert done.rounds == 4
-    assert done.first is not None
-    assert done.first.kind is OutcomeKind.PLANNED
+    assert done.rebalance_count == 4
+    assert done.first_rebalance is not None
+    assert done.first_rebalance.kind is OutcomeKind.PLANNED
 
 
 def test_what_would_halt_or_be_left_behind_or_belongs_to_other_books_is_refused(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_a_token_is_added_planned_and_traded_once_it_is_trusted(anvil_chain: Loc
         ConfigChanges(adds=(("LINK", link, "10%"),), targets=(("WETH", "40%"),), sets=(("reference.kind", '["feed", "twap", "spot"]'),))
     )
     assert done.state == "written"
-    assert "trimtab trust" in done.following[0]
+    assert "trimtab trust" in done.next_commands[0]
     assert done.transition is not None
     assert done.transition.plan is not None
     assert link in {leg.token_out for leg in done.transition.plan.legs}
@@ -161,7 +161,7 @@ def test_a_file_that_was_changed_by_hand_is_told_and_on_a_live_chain_no_yes_of_a
 def test_an_edit_confirms_nothing_by_the_way_that_somebody_else_wrote_into_the_file(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Who can write the config, and has no key, waits for the owner's next yes to something else."""
     bot, chain = Bot(anvil_chain, tmp_path), anvil_chain
-    assert bot.edit(ConfigChanges(sets=(("policy.cooldown", "2h"),))).by_hand == ()
+    assert bot.edit(ConfigChanges(sets=(("policy.cooldown", "2h"),))).earlier_edits == ()
     stolen = bot.file.read_text().replace('payout_per_day = "100000"', 'payout_per_day = "off"')
     assert stolen != bot.file.read_text()
     bot.file.write_text(stolen)
@@ -181,12 +181,12 @@ def test_an_edit_confirms_nothing_by_the_way_that_somebody_else_wrote_into_the_f
 
     with raises_code(Refused, "config", "not confirmed"):
         edit(machine)
-    assert shown[0].by_hand == lines
+    assert shown[0].earlier_edits == lines
     assert bot.file.read_text() == stolen
     with raises_code(Refused, "config", "not confirmed"):
         editing.edit(bot.file, lambda text: text, confirm=machine, transports=[chain.transport], clock=chain.clock)
-    assert (shown[1].changes, shown[1].by_hand) == ((), lines), "an edit that changes nothing is no --confirm"
-    asked = edit(lambda found, _agent: found.by_hand == lines)
+    assert (shown[1].changes, shown[1].earlier_edits) == ((), lines), "an edit that changes nothing is no --confirm"
+    asked = edit(lambda found, _agent: found.earlier_edits == lines)
     assert asked.state == "written"
     assert asked.changes == ('- policy.cooldown = "2h"', '+ policy.cooldown = "3h"')
     assert edit(machine).state == "unchanged"
@@ -207,7 +207,7 @@ def test_an_address_that_somebody_else_wrote_into_the_file_is_confirmed_by_no_ma
     with wiring.open_store_offline(loaded) as (store, _):
         assert store.requests.payout_addresses() == ()
     seen = setup.trust(loaded, lambda _: True, [line])  # its owner was shown it, and asked
-    assert [row["address"] for row in seen["contracts"] if row["what"] == "payout address"] == [parse_address(thief, "")]
+    assert [row["address"] for row in seen["contracts"] if row["role"] == "payout address"] == [parse_address(thief, "")]
 
 
 def _live(table: object) -> object:

@@ -33,13 +33,13 @@ def test_an_added_token_is_shown_priced_and_pinned_and_planned_at_once(anvil_cha
         assert declined.state == "declined"
         assert store.trust.pins() == before
         done = bot.edit(link(chain, feed=chain.feeds["LINK"]), pins_new=True)
-        assert (done.state, done.following, done.new_tokens) == ("written", (), declined.new_tokens)
+        assert (done.state, done.next_commands, done.new_tokens) == ("written", (), declined.new_tokens)
         came = {pin.address: pin.code_hash for pin in store.trust.pins() if pin not in before}
     assert came == {row["address"]: row["code_hash"] for row in done.new_tokens.contracts}
     assert chain.tokens["LINK"].address in came
     pools = [row for row in done.new_tokens.contracts if row["liquidity"]]
     assert pools
-    assert all(row["liquidity"].endswith(" USDC") and "LINK" in row["what"] for row in pools)
+    assert all(row["liquidity"].endswith(" USDC") and "LINK" in row["role"] for row in pools)
     priced, tried = done.new_tokens.notes
     assert mentions(priced, "LINK", "feed: round")
     assert mentions(tried, "LINK was")
@@ -73,7 +73,7 @@ def test_an_added_token_is_pinned_by_no_machine_on_a_live_chain(
         before = store.trust.pins()
         done = bot.edit(link(chain, feed=chain.feeds["LINK"]), pins_new=True, unreviewed=True)
         assert done.state == "written"
-        assert "trimtab trust" in done.following[0]
+        assert "trimtab trust" in done.next_commands[0]
         assert store.trust.pins() == before
 
 

@@ -50,7 +50,7 @@ def test_a_bot_that_is_kept_takes_back_what_may_be_taken_and_trades_no_more_unti
         allow(chain, "WETH", raw=10**18)
         before = purse(chain)
         looked = shutdown.stop(agent, confirm=sure)
-        assert (looked.state, [one.label for one in looked.allowed], looked.payments) == ("planned", ["WETH"], ())
+        assert (looked.state, [one.label for one in looked.open_allowances], looked.payments) == ("planned", ["WETH"], ())
         assert shutdown.stop(agent, send=True, confirm=lambda _: False).state == "declined"
         assert agent.context.store.requests.active_stop() is None
         assert allowances(chain)["WETH"] == 10**18
@@ -100,7 +100,7 @@ def test_everything_is_sold_for_the_numeraire_and_paid_out(anvil_chain: LocalCha
         assert {one.kind for one in looked.sales} == {OutcomeKind.PLANNED}, looked.reason
         assert [one.token for one in looked.payments] == [chain.tokens["USDC"].address]
         done = shutdown.stop(agent, to_stable=True, send_to=HOME, send=True, confirm=sure)
-        assert (done.state, done.left) == ("stopped", ()), done.reason
+        assert (done.state, done.remaining) == ("stopped", ()), done.reason
         after = purse(chain)
         assert after.raw["USDC"] == 0
         assert after.raw["WETH"] < 1_000
@@ -259,8 +259,8 @@ def test_a_stop_names_what_is_not_worth_its_sale_and_why_before_and_after(anvil_
         for report in (shown, done):
             assert "LINK stays: 300 USDC off target: plan_cost allows 0.6; " in report.reason, report.reason
         assert (shown.state, len(shown.sales), done.state) == ("planned", 1, "stopped")
-        assert len(done.left) == 1
-        assert done.left[0].endswith(" LINK")
+        assert len(done.remaining) == 1
+        assert done.remaining[0].endswith(" LINK")
         assert purse(chain).raw["WETH"] == 0
 
 

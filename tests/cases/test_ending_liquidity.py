@@ -34,7 +34,7 @@ def test_liquidity_goes_out_before_everything_is_sold(anvil_chain: LocalChain, t
         assert len(first.plan.actions) == 2, looked.reason
         done = shutdown.stop(agent, to_stable=True, send=True, confirm=lambda _: True)
         assert done.state == "stopped", done.reason
-        assert done.left == (), done.reason
+        assert done.remaining == (), done.reason
         kinds = [intent.kind for intent in done.transactions if intent.kind is not IntentKind.APPROVE]
         assert kinds[0] is kinds[1] is IntentKind.LIQUIDITY
         assert IntentKind.SWAP in kinds

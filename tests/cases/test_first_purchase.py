@@ -35,7 +35,7 @@ def look(agent: Agent) -> StepOutcome:
 
 
 def weights(agent: Agent) -> dict[str, int]:
-    return {one.symbol: one.weight_bps for one in agent.status().decided.drifts}
+    return {one.symbol: one.weight_bps for one in agent.status().decision_result.drifts}
 
 
 def ended_why(agent: Agent) -> str:
@@ -118,7 +118,7 @@ def test_a_purchase_beyond_daily_loss_completes_in_three_days(anvil_chain: Local
                     <= judged.portfolio_value() * int(limit * 10_000) / 10_000
                 )
                 assert parts > 1 or ("part 1 of " in outcome.reason and 'limits.daily_loss = "' in outcome.reason), outcome.reason
-            decision = outcome.decided.decision
+            decision = outcome.decision_result.decision
             waited += isinstance(decision, Hold) and decision.kept_by == DAILY_LOSS
             assert outcome.kind in (OutcomeKind.DONE, OutcomeKind.HOLD), outcome.reason
             if why := ended_why(agent):

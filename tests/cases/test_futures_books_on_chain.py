@@ -56,7 +56,7 @@ def test_fees_funding_and_price_sum_to_the_change_of_the_account(perps: LocalPer
         newest = store.valuations.newest(1)[0]
         assert newest.collateral is not None
         assert newest.collateral.margin_raw == account_value(perps)
-        assert sum(drift.value for drift in status.decided.drifts) == newest.managed, "one value everywhere"
+        assert sum(drift.value for drift in status.decision_result.drifts) == newest.managed, "one value everywhere"
         owed = sum(int(perps.exchange.functions.getPendingFundingPayment(wallet, market.base).call()) for market in perps.markets.values())
         found = documents.funding_document(*api.futures_funding(agent, 7))
     today = [Fraction(day["paid"]) for day in found["recorded"] if day["day"] == found["recorded"][-1]["day"]]
@@ -130,13 +130,13 @@ def test_money_sent_to_the_margin_account_from_outside_is_no_profit(perps: Local
 def test_margin_moved_by_the_agent_is_neither_a_flow_nor_a_result(perps: LocalPerps, tmp_path: Path) -> None:
     with agents.agent_on(perps.chain, tmp_path, changes_of(perps, TWO), EVEN) as agent:
         api.refresh_ledger(agent)
-        before = agent.status().decided.drifts
+        before = agent.status().decision_result.drifts
         for action in (MarginDeposit(900 * 10**6), MarginWithdrawal(400 * 10**6)):
             outcome = agent.adjust_futures(MoveMargin(action), send=True, confirm=agents.yes)
             assert outcome.kind is OutcomeKind.DONE, outcome.reason
         perps.chain.node.mine_at(perps.chain.now_s() + 60)
         api.refresh_ledger(agent)
-        after = agent.status().decided.drifts
+        after = agent.status().decision_result.drifts
         assert [one.share for one in before] == [one.share for one in after], "no weight has moved"
         kinds = [entry.kind for entry in agent.context.store.ledger.entries()]
         assert kinds.count(EntryKind.MARGIN) == 2
@@ -183,7 +183,7 @@ def test_the_value_per_share_follows_futures_and_ignores_a_deposit(perps: LocalP
     opened(perps, {"WETH": 8 * WAD})
     changes = changes_of(perps, {"WETH": "100%"}, stress_move="off") | {"portfolio.orders": {"stop_loss": "20%"}}
     with agents.agent_on(chain, tmp_path, changes | {"futures.ask": ["drift"]}, EVEN) as agent:
-        assert agent.rebalance(send=False).decided.drifts
+        assert agent.rebalance(send=False).decision_result.drifts
         worth = Fraction(str(api.standing_orders(agent)["unit_worth"]))
         assert worth == 1
         before = account_value(perps)

@@ -76,7 +76,7 @@ def test_it_counts_to_the_wei_and_is_told_and_nothing_is_opened(perps: LocalPerp
     assert account.market(base).index_s > 0, "its index is dated by the aggregator behind its feed"
     step = again.step_input
     assert futures_policy(step) is not None
-    report = build_futures_report(step, futures_policy(step), again.decided.drifts)
+    report = build_futures_report(step, futures_policy(step), again.decision_result.drifts)
     assert summary_document(report)["unnamed"] == [STRANGE]
     assert [(one["market"], one["symbol"]) for one in positions_document(report)["positions"]] == [(base, STRANGE)]
     [text] = halts(again)

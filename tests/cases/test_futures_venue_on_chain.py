@@ -30,7 +30,7 @@ def perps(perps_chain: LocalPerps) -> LocalPerps:
 
 def checks(chain: LocalChain, loaded: object) -> dict[str, tuple[str, str]]:
     found = api.doctor(loaded, transports=[chain.transport], now_s=chain.clock.now_s)  # type: ignore[arg-type]
-    return {row["check"]: (row["state"], row["found"]) for row in found["checks"]}
+    return {row["check"]: (row["state"], row["finding"]) for row in found["checks"]}
 
 
 def upgraded(chain: LocalChain, proxy: str, to: str) -> None:
@@ -77,7 +77,7 @@ def test_an_upgraded_venue_is_refused_until_it_is_confirmed(perps: LocalPerps, t
     state, text = checks(chain, loaded)["proxy futures clearing house"]
     assert state == "fail"
     assert perps.addresses.exchange in text
-    rows = {row["what"]: row["state"] for row in pin_all(loaded, [chain.transport])["contracts"]}
+    rows = {row["role"]: row["state"] for row in pin_all(loaded, [chain.transport])["contracts"]}
     assert rows["implementation of futures clearing house"] == "CHANGED"
     with agents.again(chain, loaded) as agent:
         assert agent.rebalance(send=False).kind is OutcomeKind.PLANNED

@@ -110,13 +110,13 @@ def test_a_gift_holds_purchases_for_a_day_and_is_then_a_deposit(anvil_chain: Loc
     chain.warp(3_600)
     with again(chain, loaded) as agent:
         dry = agent.status()
-        assert mentions(dry.decided.decision.reason, "accepted", "deposit"), "a look that writes nothing says the same"
+        assert mentions(dry.decision_result.decision.reason, "accepted", "deposit"), "a look that writes nothing says the same"
         done = looked(agent)
         swap_of(done)
         assert mentions(done.reason, "accepted", "deposit")
         assert mentions(halts(done)[0], "accepted", "deposit")
         assert [flow.kind for flow in agent.context.store.balances.transfers()] == [ExternalTransferKind.ACCEPTED]
-        assert [item["told"] for item in api.list_transfers(agent, include_classified=True)["flows"]] == ["accepted"]
+        assert [item["kind"] for item in api.list_transfers(agent, include_classified=True)["flows"]] == ["accepted"]
         assert abs(weights(chain, TWO)["WETH"] - 5_000) < 20
         renamed = agent.context.store.balances.classify(1, ExternalTransferKind.GIFT, chain.now_s())
         assert [flow.kind for flow in renamed] == [ExternalTransferKind.GIFT], "its owner may still say what it was"
@@ -137,7 +137,7 @@ def test_one_base_unit_while_its_price_is_missing_holds_nothing_once_the_price_i
         assert "WETH" in blind.reason
         (flow,) = blind.step_input.history.cash_flows.unexplained
         assert (flow.value, flow.halts) == (None, False)
-        assert "without a price" in api.list_transfers(agent)["flows"][0]["words"]
+        assert "without a price" in api.list_transfers(agent)["flows"][0]["text"]
         settled(chain, 2_400)
         fired = looked(agent)
         assert swap_of(fired)[0].is_exit
@@ -220,7 +220,7 @@ def test_a_gift_over_the_cap_is_left_alone_and_the_rest_rebalanced(anvil_chain: 
         assert mentions(done.reason, "1100 USDC", "excluded")
         assert all(one.passed for one in plan.verdicts)
         again_decided = rebalance(codec.loads(StepInput, agent.context.store.steps.input_json(done.step_id) or ""))
-        assert again_decided.decided.decision.reason == done.decided.decision.reason, "a replay says the same"
+        assert again_decided.decision_result.decision.reason == done.decision_result.decision.reason, "a replay says the same"
         assert again_decided.plan is not None
         assert again_decided.plan.legs == plan.legs
         managed = chain.balance("USDC") - 1_100 * USD

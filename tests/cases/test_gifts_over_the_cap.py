@@ -58,7 +58,7 @@ def test_strategies_rebalance_without_a_gift_above_the_cap(anvil_chain: LocalCha
         assert plan.legs
         assert mentions(done.reason, "1100 USDC", "excluded")
         assert all(one.passed for one in plan.verdicts)
-        total = sum(drift.value for drift in done.decided.drifts)
+        total = sum(drift.value for drift in done.decision_result.drifts)
         assert total <= 10_050 * USD, "no more is managed than may be"
         assert not books(agent).fault
         agent.context.store.balances.classify(1, None, chain.now_s())
@@ -100,7 +100,7 @@ def test_prices_that_wobble_around_the_ceiling_trade_nothing_of_a_gift(anvil_cha
             quiet = looked(agent)
             assert quiet.kind is OutcomeKind.HOLD, quiet.reason
             assert mentions(quiet.reason, "1100 USDC", "excluded"), quiet.reason
-            assert mentions(agent.status().decided.decision.reason, "1100 USDC", "excluded")
+            assert mentions(agent.status().decision_result.decision.reason, "1100 USDC", "excluded")
         chain.move_market({"WETH": price * Fraction(98, 100)})
         agent.context.store.balances.classify(1, None, chain.now_s())
         assert looked(agent).kind is OutcomeKind.DONE, "what its owner confirmed is managed below the ceiling"
@@ -116,8 +116,8 @@ def test_status_names_what_is_left_alone_whatever_is_decided(anvil_chain: LocalC
         (left,) = status_document(found)["excluded"]
         assert (left["symbol"], left["amount"]) == ("USDC", "1100")
         assert "max_live_value" in left["why"]
-        assert mentions(found.decided.decision.reason, "1100 USDC", "excluded")
-        return type(found.decided.decision).__name__
+        assert mentions(found.decision_result.decision.reason, "1100 USDC", "excluded")
+        return type(found.decision_result.decision).__name__
 
     with again(chain, loaded) as agent:
         assert looked(agent).kind is OutcomeKind.HOLD

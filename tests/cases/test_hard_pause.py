@@ -114,8 +114,8 @@ def test_report_of_a_hard_pause_decides_nothing(anvil_chain: LocalChain, tmp_pat
         monkeypatch.setattr(decide, "DECIDERS", (no_decider,))
         outcome = agent.cancel_and_revoke("stop")
         assert outcome.kind is OutcomeKind.DONE
-        assert outcome.decided.decision == Halt(outcome.reason)
-        assert {drift.symbol for drift in outcome.decided.drifts} == set(TARGETS)
+        assert outcome.decision_result.decision == Halt(outcome.reason)
+        assert {drift.symbol for drift in outcome.decision_result.drifts} == set(TARGETS)
 
 
 def test_one_token_that_refuses_stops_no_other(anvil_chain: LocalChain, tmp_path: Path) -> None:

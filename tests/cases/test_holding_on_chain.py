@@ -41,7 +41,7 @@ def test_what_a_rebalance_bought_is_sold_by_the_next_one_only_after_its_time(anv
         assert waits.kind is OutcomeKind.HOLD
         assert chain.balance("WETH") == before
         assert mentions(waits.reason, "WETH, bought", "is kept until", "holding.hours"), waits.reason
-        assert "is kept until" in agent.status().decided.decision.reason
+        assert "is kept until" in agent.status().decision_result.decision.reason
         chain.clock.sleep(at_s + DAY_S - chain.now_s() + 1)
         raise_weth(chain, Fraction(1))
         plan, _, _ = swap_of(agent.rebalance(send=True, confirm=yes))

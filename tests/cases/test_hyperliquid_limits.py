@@ -98,8 +98,8 @@ def test_an_opening_rests_and_is_booked_fill_by_fill(server: HyperliquidServer, 
         assert budgets.history(anvil_chain.now_s()).budgets.loss_24h == 0
         waits = step(agent)
         assert end_reasons(replace(waits, kind=OutcomeKind.HALT, reason="a depeg"), [str(intent.tx_hash)]) == {order.cloid: "a depeg"}
-        exits = replace(waits.decided, exit_token="0x01")
-        assert end_reasons(replace(waits, decided=exits), [str(intent.tx_hash)]) == {order.cloid: "an exit is due"}
+        exits = replace(waits.decision_result, exit_token="0x01")
+        assert end_reasons(replace(waits, decision_result=exits), [str(intent.tx_hash)]) == {order.cloid: "an exit is due"}
         assert (waits.kind, waits.transactions, len(sent(server))) == (OutcomeKind.HOLD, (), 1), waits.reason
         losses = []
         for number in (1, 2):

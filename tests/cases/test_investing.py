@@ -40,7 +40,7 @@ def test_a_deposit_is_told_and_spread_and_nothing_else_is_sold(anvil_chain: Loca
         after = purse(chain)
         assert after.raw["WETH"] > held.raw["WETH"]
         assert after.raw["WBTC"] > held.raw["WBTC"]
-        shares = {one.symbol: one.drift_bps for one in agent.status().decided.drifts}
+        shares = {one.symbol: one.drift_bps for one in agent.status().decision_result.drifts}
         assert all(abs(off) <= 250 for off in shares.values()), shares
         assert abs(after.raw["USDC"] - 3_600 * USD) < 20 * USD
         assert [flow.kind for flow in agent.context.store.balances.transfers()] == [ExternalTransferKind.DEPOSIT]

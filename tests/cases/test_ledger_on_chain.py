@@ -185,8 +185,8 @@ def test_profit_and_loss_and_the_exports_say_what_happened(life: Life) -> None:
     assert Fraction(all_of_it["deposits"]) == 2_000
     assert Fraction(all_of_it["withdrawals"]) == 0
     parts = [Fraction(all_of_it[name]) for name in ("start_value", "deposits", "from_gas_money", "profit")]
-    assert sum(parts) + Fraction(all_of_it["by_hand"]["effect"]) == pytest.approx(Fraction(all_of_it["end_value"]), abs=1e-5)
-    assert (all_of_it["rebalances"], all_of_it["by_hand"]["swaps"]) == (1, 1)
+    assert sum(parts) + Fraction(all_of_it["manual_swaps"]["effect"]) == pytest.approx(Fraction(all_of_it["end_value"]), abs=1e-5)
+    assert (all_of_it["rebalances"], all_of_it["manual_swaps"]["swaps"]) == (1, 1)
     assert sum(map(Fraction, found["tax"]["years"].values())) == Fraction(all_of_it["realised"]) != 0
     costs = {name: Fraction(text) for name, text in all_of_it["costs"].items()}
     assert costs["fees"] > 0
@@ -234,7 +234,7 @@ def test_a_ledger_that_says_something_else_than_the_chain_halts_by_name_until_it
         store = agent.context.store
         with store.db.write("tamper") as db:
             db.exec_driver_sql("UPDATE running SET raw = raw || '1'")
-        decided = agent.status().decided.decision
+        decided = agent.status().decision_result.decision
         assert isinstance(decided, Halt)
         assert mentions(decided.reason, "ledger", "chain")
         assert "WETH" in decided.reason

@@ -72,7 +72,7 @@ def test_an_order_survives_a_restart_and_is_filled_by_a_run_once_the_pools_pay_i
     assert later.kind is not OutcomeKind.DONE
     listed = api.waiting_orders(loaded.path)["orders"]
     assert [one["state"] for one in listed] == ["filled"]
-    assert mentions(listed[0]["what"], "sell 0.05 WETH", "3100 USDC")
+    assert mentions(listed[0]["note"], "sell 0.05 WETH", "3100 USDC")
 
 
 def test_it_is_filled_at_once_at_its_price_and_who_waits_sees_it_filled_or_expired(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_while_paused_no_order_is_filled_and_an_old_one_is_never_filled_late(anv
         before = purse(chain)
         refused = looks(agent, 1)[0]
         assert refused.kind is OutcomeKind.REFUSED
-        assert refused.decided.order != ""
+        assert refused.decision_result.order != ""
         chain.warp(7_200)
         agent.context.switch.resume("back", chain.now_s())
         assert looks(agent, 1)[0].transactions == ()
@@ -130,7 +130,7 @@ def test_an_order_is_cancelled_by_name_and_only_once(anvil_chain: LocalChain, tm
     with again(anvil_chain, loaded) as agent:
         assert order_of(agent).state == "cancelled"
         anvil_chain.move_market({"WETH": Fraction(4_100)}, twap_follows=False)
-        assert all(one.transactions == () or one.decided.order == "" for one in looks(agent, 1))
+        assert all(one.transactions == () or one.decision_result.order == "" for one in looks(agent, 1))
 
 
 def test_a_price_or_a_time_that_is_none_is_named(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -179,8 +179,8 @@ def test_a_price_that_goes_while_an_order_is_approved_lets_nothing_else_be_done_
     asked: list[str] = []
 
     def only_the_order(outcome: StepOutcome) -> bool:
-        asked.append(outcome.decided.order)
-        return outcome.decided.order != ""
+        asked.append(outcome.decision_result.order)
+        return outcome.decision_result.order != ""
 
     with again(chain, trusted(chain, tmp_path, ROOMY, TARGETS)) as agent:
         order = agent.context.store.executions.add_limit_order(

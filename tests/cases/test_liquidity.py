@@ -13,7 +13,7 @@ from agent.app.agent import Agent
 from agent.app.positions.holdings import LiquidityReport, liquidity
 from agent.app.start.checks import doctor
 from agent.artifacts import npm_artifact
-from agent.chain import own_positions
+from agent.chain.pools import own_positions
 from agent.errors import ConfigError
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.layers.liquidity.policy.pools import POSITIONS
@@ -47,7 +47,7 @@ def confirming(chain: LocalChain, own: Sequence[ConfirmedPosition], **changes: o
 
 def value(agent: Agent) -> Fraction:
     """The portfolio's total in dollars."""
-    return investable_total(agent.status().decided.drifts) / USD
+    return investable_total(agent.status().decision_result.drifts) / USD
 
 
 def share(found: LiquidityReport) -> Fraction:
@@ -67,7 +67,7 @@ def test_weights_count_what_burn_and_collect_would_pay(anvil_chain: LocalChain, 
             paid[token] = paid.get(token, 0) + raw
     with agents.agent_on(chain, tmp_path, confirming(chain, own)) as agent:
         found = agent.status()
-        drifts = found.decided.drifts
+        drifts = found.decision_result.drifts
         assert found.step_input.snapshot.requests == 2
         assert found.warnings == ()
     for drift in drifts:
@@ -84,14 +84,14 @@ def test_what_strangers_send_changes_no_total_and_is_listed_as_ignored(anvil_cha
     chain = anvil_chain
     own = [lp.provide_v2(chain, V2, 3_000), lp.provide_v3(chain, V3, -30, 30, 1_500)]
     with agents.agent_on(chain, tmp_path, confirming(chain, own)) as agent:
-        before, loss = agent.status().decided, share(liquidity(agent))
+        before, loss = agent.status().decision_result, share(liquidity(agent))
         pair = lp.provide_v2(chain, "v2 WBTC/WETH", 500_000)
         token = lp.provide_v3(chain, V3, -50, 50, 500_000)
         usdc, scam = chain.token_contract("USDC").functions, chain.add_token("FREEUSD", 18, 1)
         chain.send(chain.token_contract(scam.symbol).functions.transfer(chain.wallet.address, 10**24))
         for pool in (V2, V3):
             chain.send(usdc.transfer(chain.pools[pool], 10**12))
-        after, found = agent.status().decided, liquidity(agent)
+        after, found = agent.status().decision_result, liquidity(agent)
     assert investable_total(after.drifts) == investable_total(before.drifts)
     assert [d.weight_bps for d in after.drifts] == [d.weight_bps for d in before.drifts]
     assert after.decision == before.decision
@@ -116,14 +116,14 @@ def test_a_pushed_pool_moves_no_weight_and_fires_no_budget(anvil_chain: LocalCha
     chain = anvil_chain
     own = [lp.provide_v2(chain, V2, 3_000), lp.provide_v3(chain, V3, -30, 30, 1_500)]
     with agents.agent_on(chain, tmp_path, confirming(chain, own)) as agent:
-        before, calm = agent.status().decided, liquidity(agent)
+        before, calm = agent.status().decision_result, liquidity(agent)
         chain.swap(V2, "USDC", 1_000_000 * USD)
         chain.swap(V3, "USDC", 6_000_000 * USD)
-        after, pushed = agent.status().decided, liquidity(agent)
+        after, pushed = agent.status().decision_result, liquidity(agent)
     for quiet, moved in zip(calm.position_reports, pushed.position_reports, strict=True):
-        assert quiet.pool_off is not None
-        assert moved.pool_off is not None
-        assert quiet.pool_off < Fraction(1, 1_000) < Fraction(1, 20) < moved.pool_off
+        assert quiet.pool_deviation is not None
+        assert moved.pool_deviation is not None
+        assert quiet.pool_deviation < Fraction(1, 1_000) < Fraction(1, 20) < moved.pool_deviation
         assert moved.redeemable_raw != quiet.redeemable_raw
         assert quiet.value <= moved.value <= quiet.value * Fraction(101, 100), "all that a push leaves is its fees"
     assert [d.outside for d in after.drifts] == [d.outside for d in before.drifts]
@@ -196,10 +196,10 @@ def test_a_position_that_was_given_away_stops_everything_by_name(anvil_chain: Lo
     own = lp.provide_v3(chain, V3, -30, 30, 1_500)
     loaded = agents.trusted(chain, tmp_path, confirming(chain, [own]))
     with agents.again(chain, loaded) as agent:
-        assert not isinstance(agent.status().decided.decision, Halt)
+        assert not isinstance(agent.status().decision_result.decision, Halt)
         move = lp.manager(chain).transferFrom(chain.wallet.address, chain.whale.address, own.token_id)
         chain.send(move, chain.wallet.address)
-        decision, found = agent.status().decided.decision, liquidity(agent)
+        decision, found = agent.status().decision_result.decision, liquidity(agent)
         assert isinstance(decision, Halt)
         assert mentions(decision.reason, f"{own.name}", "belongs", f"{chain.whale.address}")
         assert agent.plan().kind is OutcomeKind.HALT
@@ -208,7 +208,7 @@ def test_a_position_that_was_given_away_stops_everything_by_name(anvil_chain: Lo
     assert (found.portfolio_value, found.weight.within) == (None, None)
     rows = {row["check"]: row for row in doctor(loaded, [chain.transport], chain.clock.now_s)["checks"]}
     assert rows[f"position {own.name}"]["state"] == "fail"
-    assert chain.whale.address in rows[f"position {own.name}"]["found"]
+    assert chain.whale.address in rows[f"position {own.name}"]["finding"]
 
 
 def test_a_burned_position_is_told_and_the_rest_goes_on(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ def test_a_burned_position_is_told_and_the_rest_goes_on(anvil_chain: LocalChain,
         found = agent.status()
         assert len(found.warnings) == 1
         assert mentions(found.warnings[0], own[0].name, "not exist", "portfolio.positions")
-        assert not isinstance(found.decided.decision, Halt)
+        assert not isinstance(found.decision_result.decision, Halt)
         assert value(agent) == pytest.approx(whole, rel=1e-4), "what was taken out is in the wallet now"
     with agents.again(chain, agents.agent_config(chain, tmp_path, confirming(chain, own))) as agent:
         assert value(agent) == pytest.approx(whole, rel=1e-4), "and a new start finds the same"

@@ -80,7 +80,7 @@ def booked(store: Store, chain: LocalChain) -> Fraction:
 def test_native_coin_alone_is_spread_without_approval_to_the_wei(anvil_chain: LocalChain, tmp_path: Path, router: str) -> None:
     chain = anvil_chain
     with opened(chain, tmp_path, router, 15 * ETHER, {}, COIN) as (agent, before):
-        total = sum(drift.value for drift in agent.status().decided.drifts)
+        total = sum(drift.value for drift in agent.status().decision_result.drifts)
         assert total == (15 * ETHER - FLOOR) * chain.deployed.prices_usd["WETH"] * USD / ETHER
         shown = status_document(agent.status())["native"]
         assert (shown["native_wei"], shown["wrapped_raw"], shown["kept_wei"]) == (str(15 * ETHER), "0", str(FLOOR))
@@ -184,7 +184,7 @@ def test_too_little_for_the_steps_own_gas_is_refilled_by_a_transaction_of_its_ow
     chain = anvil_chain
     shares = {"WETH": 30_000, "USDC": 5_000, "LINK": 5_000} if drifted else {"WETH": 16_000, "USDC": 16_000, "LINK": 8_000}
     with opened(chain, tmp_path, router, 10**15, dict(shares), PLAIN) as (agent, before):
-        decided = agent.status().decided.decision
+        decided = agent.status().decision_result.decision
         assert isinstance(decided, TopUp)
         assert ("worst-case gas" if drifted else "limits.native_floor") in decided.reason
         outcome = agent.rebalance(send=True, confirm=yes)

@@ -54,11 +54,11 @@ def test_a_pool_that_forgets_gives_no_mean_until_it_is_made_to_remember(anvil_ch
         assert blind.kind is OutcomeKind.HALT
         assert f"trimtab oracle {at} --to {ENOUGH}" in blind.reason
         (row,) = observations(agent)["pools"]
-        assert (row["observations"], row["counts"]) == (1, False)
+        assert (row["observations"], row["sufficient"]) == (1, False)
 
         gas_before_wei = agent.context.store.budgets.history(chain.now_s()).budgets.gas_24h_wei
         shown = raise_observations(agent, at, ENOUGH)
-        assert (shown["outcome"], shown["rises"], shown["transactions"]) == ("planned", ENOUGH - 1, [])
+        assert (shown["outcome"], shown["increase"], shown["transactions"]) == ("planned", ENOUGH - 1, [])
         assert purse(chain) == before
 
         done = raise_observations(agent, at, ENOUGH, send=True, confirm=lambda found: found["most_native"] is not None)
@@ -77,7 +77,7 @@ def test_a_pool_that_forgets_gives_no_mean_until_it_is_made_to_remember(anvil_ch
         seeing = agent.rebalance()
         assert seeing.kind is OutcomeKind.HOLD, seeing.reason
         (row,) = observations(agent)["pools"]
-        assert (row["observations"], row["counts"], row["why"]) == (ENOUGH, True, "")
+        assert (row["observations"], row["sufficient"], row["why"]) == (ENOUGH, True, "")
         again_asked = raise_observations(agent, at, ENOUGH, send=True)
         assert (again_asked["outcome"], again_asked["transactions"]) == ("hold", [])
 

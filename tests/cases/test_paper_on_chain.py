@@ -37,7 +37,7 @@ def swapped(outcome: StepOutcome) -> tuple[Plan, Receipt]:
 
 def told(outcome: StepOutcome) -> tuple[str, str]:
     """What was decided, and why."""
-    return type(outcome.decision).__name__, outcome.decided.decision.reason
+    return type(outcome.decision).__name__, outcome.decision_result.decision.reason
 
 
 def test_replay_gives_the_decisions_that_the_live_agent_took(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from agent.venues import composer
 from tests.support.agents import ROOMY, Changes, again, fund, off_target, trusted, yes
 from tests.support.agents import agent_config as config
 from tests.support.builders import address
+from tests.support.samples import slow
 from tests.support.text import raises_code, raises_field
 from tests.support.wallets import SafeWallet, deploy_safe
 
@@ -73,7 +74,7 @@ def rounds(agent: Agent, signs: Signs) -> list[dict[str, Any]]:
             continue
         assert outcome.kind is OutcomeKind.HOLD, outcome.reason
         return made
-    raise AssertionError([one["what"] for one in made])
+    raise AssertionError([one["description"] for one in made])
 
 
 def require_settled(agent: Agent, made: list[dict[str, Any]], folder: Path) -> None:
@@ -283,7 +284,7 @@ def dying(number: int) -> Callable[[str], None]:
     return progress
 
 
-@pytest.mark.parametrize("number", [1, 4, 6])
+@pytest.mark.parametrize("number", [1, *slow([4]), 6])
 def test_a_process_that_ends_while_it_proposes_or_settles_goes_on_from_the_journal(
     anvil_chain: LocalChain, tmp_path: Path, number: int
 ) -> None:

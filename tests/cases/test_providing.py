@@ -86,7 +86,7 @@ def test_a_range_is_minted_remembered_counted_and_known_to_a_new_start(anvil_cha
         assert positions(agent)[move.name].entry_raw == move.amounts_raw
         assert worth(agent) == pytest.approx(before, rel=2e-4)
         [report] = liquidity(agent).position_reports
-        assert report.hold == pytest.approx(2_000 * USD, rel=5e-3)
+        assert report.hold_value == pytest.approx(2_000 * USD, rel=5e-3)
         again = agent.rebalance(send=True, confirm=agents.yes)
         assert (again.kind, again.transactions) == (OutcomeKind.HOLD, ()), again.reason
 

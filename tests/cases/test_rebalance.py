@@ -13,6 +13,7 @@ from agent.localchain import LocalChain
 from agent.model import IntentKind, IntentState, LegFunding, Plan
 from agent.units import BPS
 from tests.support.agents import FIVE, ROOMY, USD, agent_on, fund, lost, off_target, pool_prices, purse, require_exact, said, swap_of, yes
+from tests.support.samples import slow
 from tests.support.text import mentions
 
 NEAR_BPS = 10
@@ -62,7 +63,7 @@ def test_the_part_of_a_drift_that_costs_more_than_the_limit_at_the_margin_stays_
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
 
 
-@pytest.mark.parametrize("market", [pytest.param("one loser", marks=pytest.mark.slow), "one winner", "everything moves"])
+@pytest.mark.parametrize("market", [*slow(["one loser", "one winner"]), "everything moves"])
 def test_a_drifted_portfolio_is_back_on_target_under_the_template_limits(anvil_chain: LocalChain, tmp_path: Path, market: str) -> None:
     chain = anvil_chain
     drift(chain, market)
@@ -80,7 +81,7 @@ def test_a_drifted_portfolio_is_back_on_target_under_the_template_limits(anvil_c
         assert held.transactions == ()
 
 
-@pytest.mark.parametrize("only", [one if one in ("WETH", "USDT") else pytest.param(one, marks=pytest.mark.slow) for one in FIVE])
+@pytest.mark.parametrize("only", ["USDT", *slow(one for one in FIVE if one != "USDT")])
 def test_all_value_in_one_token_is_spread_over_five_in_one_transaction(anvil_chain: LocalChain, tmp_path: Path, only: str) -> None:
     chain = anvil_chain
     fund(chain, {only: WORTH})

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 from eth_utils.crypto import keccak
 
-from agent.artifacts import npm_artifact, own_artifact
+from agent.app.start.deployment import rebalancer_deployment
+from agent.artifacts import npm_artifact
 from agent.config.load import parse_config
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.localchain.chain import V2_PAIR, V3_POOL
 from agent.signing.calldata import FundsLocation, RebalanceCall, decode
 from agent.units import BPS
-from agent.venues.calldata import V2_INIT_CODE_HASH, V3_INIT_CODE_HASH
+from agent.venues.kinds import uniswap_v2, uniswap_v3
 from tests.support.agents import (
     FIVE,
     ROOMY,
@@ -35,7 +33,6 @@ from tests.support.agents import (
 from tests.support.agents import agent_config as config
 from tests.support.text import mentions, raises_field
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "rebalancer_code.py"
 ATOMIC = ROOMY | {"execution.router": "rebalancer"}
 MIXED = {"WETH": 51_234, "WBTC": 333, "USDC": 0, "USDT": 21_000, "LINK": 17_433}
 
@@ -113,34 +110,32 @@ def test_a_rebalancer_without_address_is_named(anvil_chain: LocalChain, tmp_path
         pass
 
 
-def test_code_that_is_not_our_rebalancer_for_these_factories_is_named_before_it_could_be_pinned(
-    anvil_chain: LocalChain, tmp_path: Path
-) -> None:
-    chain, at = anvil_chain, anvil_chain.addresses
-    foreign = chain.deploy(own_artifact("Rebalancer"), at.weth, at.v3_factory, V2_INIT_CODE_HASH, at.v2_factory, V3_INIT_CODE_HASH)
-    for address in (foreign, at.swap_router_02, chain.wallet.address):
+def test_code_that_is_not_our_rebalancer_is_named_before_it_could_be_pinned(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    for address in (chain.addresses.swap_router_02, chain.addresses.v3_factory, chain.wallet.address):
         with raises_field("execution.rebalancer", "Rebalancer"):
             trusted(chain, tmp_path, ATOMIC | {"execution.rebalancer": address})
 
 
-def test_what_the_script_prints_deploys_what_is_accepted(anvil_chain: LocalChain, tmp_path: Path) -> None:
-    chain = anvil_chain
-    config(chain, tmp_path)
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--config", str(tmp_path / "trimtab.toml")], capture_output=True, text=True, check=True
-    )
-    order = json.loads(done.stdout)
-    assert order["chain_id"] == chain.chain_id
-    assert order["to"] is None
-    sent = chain.w3.eth.send_transaction({"from": chain.whale.address, "data": order["data"]})
-    made = str(chain.w3.eth.wait_for_transaction_receipt(sent)["contractAddress"])
-    assert made != chain.addresses.rebalancer
-    trusted(chain, tmp_path, ATOMIC | {"execution.rebalancer": made})
+def test_what_deploy_shows_puts_the_rebalancer_where_it_is_on_every_chain(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain, loaded = anvil_chain, config(anvil_chain, tmp_path)
+    shown = rebalancer_deployment(loaded)
+    assert (shown["chain_id"], shown["deployed"], shown["value_wei"]) == (chain.chain_id, False, "0")
+    sent = chain.w3.eth.send_transaction({"from": chain.whale.address, "to": shown["to"], "data": shown["data"]})
+    assert chain.w3.eth.wait_for_transaction_receipt(sent)["status"] == 1
+    assert rebalancer_deployment(loaded) == {**shown, "deployed": True}
+    trusted(chain, tmp_path, ATOMIC | {"execution.rebalancer": shown["address"]})
+
+
+def test_a_fork_with_another_init_code_hash_is_named(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    wrong = {"venues.uniswap_v2.init_code_hash": "0x" + "11" * 32}
+    with raises_field("venues.uniswap_v2.init_code_hash", "makes the pool"), agent_on(anvil_chain, tmp_path, ATOMIC | wrong):
+        pass
 
 
 def test_the_known_init_code_hashes_are_those_of_the_npm_packages() -> None:
     hashes = ["0x" + keccak(hexstr=npm_artifact(path).bytecode).hex() for path in (V2_PAIR, V3_POOL)]
-    assert hashes == [V2_INIT_CODE_HASH, V3_INIT_CODE_HASH]
+    assert hashes == [uniswap_v2.INIT_CODE_HASH, uniswap_v3.INIT_CODE_HASH]
 
 
 def test_a_local_chain_writes_a_config_for_either_router(anvil_chain: LocalChain) -> None:

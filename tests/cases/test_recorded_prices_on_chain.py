@@ -37,7 +37,7 @@ def test_a_pool_that_is_pushed_for_one_block_leaves_no_mark(anvil_chain: LocalCh
         chain.mine(3)
         chain.swap(POOL, "WETH", 600 * 10**18)
         outcome = agent.rebalance()
-        spot = outcome.decided.references.prices[agent.portfolio.assets[0].token.address].price * 10**12
+        spot = outcome.decision_result.references.prices[agent.portfolio.assets[0].token.address].price * 10**12
         (found,) = recorded(agent)
         fair = chain.deployed.prices_usd["WETH"]
         assert spot < fair * Fraction(998, 1000), float(spot)  # the pool was pushed

@@ -71,16 +71,16 @@ def test_the_doctor_says_whose_feed_a_feed_is_and_what_bounds_it(anvil_chain: Lo
     mixed_up = {"portfolio.assets.1.feed": chain.feeds["LINK"]}  # of WBTC
     found = rows(chain, tmp_path, mixed_up)
     assert found["feed WETH"]["state"] == "ok"
-    assert mentions(found["feed WETH"]["found"], "WETH / USD", "0.00000001")
+    assert mentions(found["feed WETH"]["finding"], "WETH / USD", "0.00000001")
     assert found["feed WBTC"]["state"] == "warn"
     assert "make sure" in found["feed WBTC"]["remedy"]
     assert found["TWAPs"]["state"] == "ok"
     harmful = chain.deploy(own_artifact("PriceFeed"), "\x1b[31mWBTC / USD", 8)
     chain.send(chain.contract(harmful, own_artifact("PriceFeed")).functions.push(60_000 * 10**8))
     row = rows(chain, tmp_path / "harmful", {"portfolio.assets.1.feed": harmful})["feed WBTC"]
-    assert (row["state"], row["found"][:7]) == ("warn", "? / USD")
+    assert (row["state"], row["finding"][:7]) == ("warn", "? / USD")
     chain.send(chain.feed_contract("LINK").functions.setRound(9, -5, 11, 12, 9))
-    assert rows(chain, tmp_path / "broken")["feed LINK"]["found"] == "it answers -5"
+    assert rows(chain, tmp_path / "broken")["feed LINK"]["finding"] == "it answers -5"
 
 
 def test_a_dollar_that_leaves_its_peg_stops_trading_until_it_is_well_back(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_a_dollar_that_leaves_its_peg_stops_trading_until_it_is_well_back(anvil_
     assert purse(chain) == before
     chain.send(feed.push(10**8))
     with again(chain, loaded) as agent:
-        assert agent.status().decided.decision.reason.startswith("WETH at")
+        assert agent.status().decision_result.decision.reason.startswith("WETH at")
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE
         assert agent.context.store.budgets.history(chain.now_s()).depegged == ()
 
@@ -114,10 +114,10 @@ def test_a_review_is_late_by_what_was_drawn_at_the_last_one(anvil_chain: LocalCh
             return engine.run_cycle(replace(agent.context.readers, chance=lambda: chance), AgentCycle(), agent.context.store, transactor)
 
         first = step(0.75)
-        assert first.decided.reviewed, first.reason
+        assert first.decision_result.reviewed, first.reason
         seen_s = first.step_input.snapshot.head.timestamp_s
         assert agent.context.store.budgets.history(seen_s).reviews.delay_ppm == 750_000
         due_s = seen_s + 7_200 + 2_700  # three quarters of the hour that half of two hours comes to
         for at_s, due in ((seen_s + 7_200, False), (due_s - 60, False), (due_s + 60, True)):
             chain.warp(at_s - chain.now_s())
-            assert step(0.5).decided.reviewed is due
+            assert step(0.5).decision_result.reviewed is due

@@ -65,7 +65,12 @@ def test_every_allowance_to_a_known_contract_is_shown_and_set_to_zero(anvil_chai
         shown = {(one.label, one.holder): one.raw for one in found.allowances}
         most = 2**256 - 1
         assert (found.state, found.transactions) == ("planned", ())
-        assert shown == {("WETH", "router"): 7, ("USDC", "Permit2"): most, ("USDC", "V2 router"): most, ("USDC", "position manager"): most}
+        assert shown == {
+            ("WETH", "router"): 7,
+            ("USDC", "Permit2"): most,
+            ("USDC", "uniswap_v2 router"): most,
+            ("USDC", "position manager"): most,
+        }
         assert [one.label for one in revocation.revoke(agent, ["WETH"], confirm=sure).allowances] == ["WETH"]
         assert revocation.revoke(agent, send=True, confirm=lambda _: False).state == "declined"
         done = revocation.revoke(agent, send=True, confirm=sure)

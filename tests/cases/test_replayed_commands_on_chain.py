@@ -46,9 +46,9 @@ def recording(loaded: LoadedConfig) -> LoadedConfig:
 
 def asked(found: Document) -> dict[str, set[tuple[str, str]]]:
     """By what asked for them, (decision, outcome) of the steps of a replay, every one of which replays as it was."""
-    different = [one for one in found["steps"] if one["result"] not in ("same", "by hand")]
+    different = [one for one in found["steps"] if one["result"] not in ("same", "manual")]
     assert (found["exit"], different) == (0, []), different
-    assert {one["requested_by"] for one in found["steps"] if one["result"] == "by hand"} <= {"payout", "stop"}
+    assert {one["requested_by"] for one in found["steps"] if one["result"] == "manual"} <= {"payout", "stop"}
     told: dict[str, set[tuple[str, str]]] = {}
     for one in found["steps"]:
         told.setdefault(one["requested_by"], set()).add((one["decision"], one["outcome"]))
@@ -66,7 +66,7 @@ def altered(folder: Path, found: Document, *commands: str) -> None:
     assert (again_found["different"], again_found["exit"]) == (len(commands), 14)
     different = [one for one in again_found["steps"] if one["result"] == "different"]
     assert {one["requested_by"] for one in different} == set(commands)
-    assert all([one["what"] for one in step["differs"]] == ["plan.legs[0].amount_in_raw"] for step in different)
+    assert all([one["path"] for one in step["differs"]] == ["plan.legs[0].amount_in_raw"] for step in different)
 
 
 def test_swaps_deposits_withdrawals_and_the_end_replay_as_they_were(anvil_chain: LocalChain, tmp_path: Path) -> None:

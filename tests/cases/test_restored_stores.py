@@ -162,13 +162,13 @@ def test_a_position_that_the_agent_opened_and_its_owner_gave_away_is_forgotten(a
         (mint,) = agent.context.store.positions.changes()
         chain.send(lp.manager(chain).transferFrom(chain.wallet.address, chain.whale.address, mint.token_id), chain.wallet.address)
         agent.resync_nonce()
-        assert isinstance(agent.status().decided.decision, Halt)
+        assert isinstance(agent.status().decision_result.decision, Halt)
     with pytest.raises(ConfigError, match="is not a position that the agent opened or adopted"):
         api.forget_position(loaded.path, "987654")
     assert api.forget_position(loaded.path, str(mint.token_id))["position"] == mint.name
     with again(chain, loaded) as agent:
         assert not own_changes.is_position_open(agent.context.store.positions.changes(), mint.name)
-        assert not isinstance(agent.status().decided.decision, Halt)
+        assert not isinstance(agent.status().decision_result.decision, Halt)
     with pytest.raises(ConfigError, match="is not a position that the agent opened or adopted"):
         api.forget_position(loaded.path, str(mint.token_id))
 

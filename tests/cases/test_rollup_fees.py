@@ -103,7 +103,7 @@ def test_without_the_oracle_nothing_is_traded(anvil_chain: LocalChain, tmp_path:
         chain.transport.call("anvil_setCode", [GAS_PRICE_ORACLE, "0x"])
         outcome = agent.rebalance(send=True, confirm=yes)
         assert outcome.kind is OutcomeKind.HALT
-        decision = agent.status().decided.decision
+        decision = agent.status().decision_result.decision
         assert isinstance(decision, Halt)
         assert decision.codes == (HaltCode.DATA_FEE,)
         assert "data fee" in outcome.reason

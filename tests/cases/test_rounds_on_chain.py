@@ -70,7 +70,7 @@ def test_rounds_on_pools_that_come_back_lose_less_than_all_at_once(anvil_chain: 
     assert any("due in" in line for line in told)
     assert set(allowances(chain).values()) == {0}
     shown = history(loaded.path)
-    assert [one["state"] for one in shown["corrections"]] == ["ended"]
+    assert [one["state"] for one in shown["gradual_executions"]] == ["ended"]
 
 
 def one_process(chain: LocalChain, loaded: LoadedConfig, die_after_rounds: int | None, die_at: str = "") -> None:
@@ -126,7 +126,7 @@ def test_a_run_does_one_round_per_look_when_it_is_due(anvil_chain: LocalChain, t
         for outcome in agent.run(send=True, confirm=yes, every="30s"):
             assert isinstance(outcome, StepOutcome), outcome
             found.append(outcome)
-            if outcome.decided.layer(GradualResult).ended:
+            if outcome.decision_result.layer(GradualResult).ended:
                 break
         (campaign,) = agent.context.store.layer(GradualExecutionStore).newest()
         standing = agent.status()

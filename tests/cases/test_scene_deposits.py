@@ -54,7 +54,7 @@ def test_money_comes_and_goes_and_nothing_stays_open(
         scene.deposit(6_000)
         said = scene.say("invest", *SEND)
         assert "Top-up: 1 of 2 parts done, 2,279.93 USDC traded of a deposit of 6,000.00 USDC" in said
-        (top_up,) = scene.ask("limit")["corrections"]
+        (top_up,) = scene.ask("limit")["gradual_executions"]
         waits = scene.moment()
         assert f"trimtab limit --cancel {top_up['id']} ends it" in waits["status"]["decision"]["reason"]
 
@@ -70,7 +70,7 @@ def test_money_comes_and_goes_and_nothing_stays_open(
         dear = scene.ask("rebalance", *SEND)
         assert dear["outcome"] == "hold"
         assert "is over: the rest is not worth its cost (limits.plan_cost 50 bps)" in dear["reason"]
-        assert [row["state"] for row in scene.ask("limit")["corrections"]] == ["ended"]
+        assert [row["state"] for row in scene.ask("limit")["gradual_executions"]] == ["ended"]
         scene.moment()
         scene.gwei = Fraction(1)
         chain.warp(HOUR_S)

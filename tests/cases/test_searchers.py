@@ -84,7 +84,7 @@ def require_told(searcher: Searcher, turn: Turn) -> None:
         share = Fraction(leg["realised_out"]) / Fraction(leg["realised_in"]) * Fraction(leg["planned_in"]) / Fraction(leg["planned_out"])
         assert leg["difference_bps"] == pytest.approx(float((share - 1) * 10_000), abs=0.01)
         assert Fraction(leg["realised_out"]) >= Fraction(leg["floor"])
-        assert any(f"{leg['difference_bps']:+g} bps against the plan" in words for words in told["words"])
+        assert any(f"{leg['difference_bps']:+g} bps against the plan" in words for words in told["sentences"])
     execution = step["execution"]
     assert seen
     assert execution

@@ -15,6 +15,7 @@ from agent.localchain import LocalChain
 from agent.localchain.world import V2Spec, V3Spec
 from agent.units import BPS, PIPS
 from tests.support.agents import ROOMY, USD, Purse, agent_on, explained, fund, lost, purse, yes
+from tests.support.samples import slow
 
 ONLY_FLOORS = {**ROOMY, "limits.daily_loss": "off", "limits.gas_per_day": "off"}
 """Budgets over a day are off, so that nothing but the plan's own limits stands between the whale and the portfolio."""
@@ -106,7 +107,7 @@ def attacked(
 @sizes
 @pytest.mark.parametrize(
     ("pool", "sold"),
-    [("v3 WETH/USDC 500", "WETH"), pytest.param("v3 WETH/USDC 500", "USDC", marks=pytest.mark.slow), ("v2 WETH/USDC", "USDC")],
+    [*slow([("v3 WETH/USDC 500", "WETH"), ("v3 WETH/USDC 500", "USDC")]), ("v2 WETH/USDC", "USDC")],
 )
 def test_a_whale_that_skews_one_pool_of_many_and_unwinds(
     anvil_chain: LocalChain, tmp_path: Path, pool: str, sold: str, sizes: Sequence[str]
@@ -148,8 +149,7 @@ def test_a_whale_that_skews_several_pools_at_once_and_unwinds(
 @pytest.mark.parametrize(
     "moves",
     [
-        {"WETH": "-1.4"},
-        pytest.param({"WBTC": "1.4", "LINK": "1.4", "WETH": "1.4"}, marks=pytest.mark.slow),
+        *slow([{"WETH": "-1.4"}, {"WBTC": "1.4", "LINK": "1.4", "WETH": "1.4"}]),
         {"WBTC": "0.7", "LINK": "-0.7", "USDT": "-0.5"},
     ],
     ids=str,

@@ -93,7 +93,7 @@ def test_opposite_strategies_send_nothing_where_they_cancel_and_one_net_trade_wh
         assert abs(weight(chain, agent, "down") - Fraction(3, 10)) < NEAR
         costs = {one.name: one.costs for one in books(agent).strategies}
         moved = receipt.net_transfers(chain.wallet.address)
-        prices = {drift.token: drift.price for drift in done.decided.drifts}
+        prices = {drift.token: drift.price for drift in done.decision_result.drifts}
         assert sum(costs.values()) == -sum(raw * prices[token] for token, raw in moved.items())
         assert min(costs.values()) > 0
         # what is deposited belongs to all, by their capital
@@ -142,7 +142,7 @@ def test_what_the_allocator_of_a_strategy_chose_is_written_down_and_stands(anvil
     with again(chain, loaded) as agent:
         assert agent.context.store.allocations.newest("down") is None
         outcome = agent.rebalance()
-        netting = outcome.decided.layer(StrategiesResult).netting
+        netting = outcome.decision_result.layer(StrategiesResult).netting
         assert netting is not None, outcome.reason
         chosen = agent.context.store.allocations.newest("down")
         assert chosen is not None

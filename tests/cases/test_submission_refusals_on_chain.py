@@ -69,7 +69,7 @@ def test_a_token_that_refuses_only_the_router_is_left_and_the_other_stop_is_sold
         (known,) = store.budgets.history(chain.clock.now_s()).failures.submission_refusals
         assert (known.token, known.times) == (address, 1)
         held = agent.rebalance(send=True, confirm=yes)
-        assert [one.token for one in held.decided.blocked_exits] == [address], held.reason
+        assert [one.token for one in held.decision_result.blocked_exits] == [address], held.reason
         assert held.kind is not OutcomeKind.REFUSED, held.reason
         found = store.budgets.history(chain.clock.now_s())
         assert [one.times for one in found.failures.submission_refusals] == [2]

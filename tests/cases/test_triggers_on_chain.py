@@ -127,7 +127,7 @@ def test_w2_on_the_chain_trades_what_whatif_says_within_costs(anvil_chain: Local
         before = purse(chain)
         outcome = agent.rebalance(send=True, confirm=yes)
         swap_of(outcome)
-        assert [drift.symbol for drift in outcome.decided.drifts if drift.outside] == list(said.symbols_outside)
+        assert [drift.symbol for drift in outcome.decision_result.drifts if drift.outside] == list(said.symbols_outside)
         assert outcome.plan is not None
         cost = float(outcome.plan.cost.total / USD)
         after = purse(chain)

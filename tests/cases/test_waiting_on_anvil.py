@@ -195,7 +195,7 @@ def test_a_cancelled_swap_that_is_mined_after_all_once_a_reorganisation_took_its
     acts = [once_sent(store, 1, lambda: late(trade)), once_sent(store, 2, lambda: mine(trade))]
     assert run(trade, store, lambda: [act() for act in acts] and None).state is S.CANCELLED
     (cancel,) = store.journal.unbooked()
-    store.budgets.book(cancel, Fraction(0), Fraction(1), 1, 0)
+    store.budgets.book_intent(cancel, Fraction(0), Fraction(1), 1, 0)
     call(trade, "anvil_reorg", 1, [])
     trade.context.sender.send(trade.context.signer.sign(trade.tx, trade.grant))  # somebody kept its bytes
     mine(trade)

@@ -77,7 +77,7 @@ def test_weights_from_a_file_of_prices_are_traded_survive_a_restart_and_halt_whe
         assert {item["symbol"]: item["new"] for item in told["prices"]} == dict.fromkeys(VOLATILE, 60), "the hour of now is known"
         shown = api.weights(agent)
         assert shown["due"]
-        assert shown["standing"] is None
+        assert shown["chosen"] is None
         before = purse(chain)
         done = agent.rebalance(send=True, confirm=yes)
         require_exact(chain, done, before)
@@ -87,7 +87,7 @@ def test_weights_from_a_file_of_prices_are_traded_survive_a_restart_and_halt_whe
         assert chosen["USDC"] == 2_000
         assert chosen["WETH"] > chosen["WBTC"] > chosen["LINK"]
         assert all(abs(held(chain)[symbol] - bps) < 40 for symbol, bps in chosen.items())
-        told_words = " ".join(step_history.explain(tmp_path / "trimtab.toml", done.step_id)["words"])
+        told_words = " ".join(step_history.explain(tmp_path / "trimtab.toml", done.step_id)["sentences"])
         assert mentions(told_words, "Targets", "inverse_volatility", "chosen")
         assert "volatilities" in told_words
         agent.context.store.prices.forget(agent.portfolio.numeraire.address, "import")

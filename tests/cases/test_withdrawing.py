@@ -112,7 +112,7 @@ def test_without_an_address_it_is_set_aside_and_the_targets_do_not_touch_it_unti
     with bot(chain, tmp_path, **{"policy__cooldown": "0s"}) as agent:
         held = transfers.withdraw(agent, "2000", send=True, confirm=sure)
         assert (held.state, held.transactions) == ("reserved", ()), held.reason
-        drift = {one.symbol: one for one in agent.status().decided.drifts}["USDC"]
+        drift = {one.symbol: one for one in agent.status().decision_result.drifts}["USDC"]
         assert drift.investable_raw == 700 * USD
         rebalanced = agent.rebalance(send=True, confirm=lambda _: True)
         assert rebalanced.kind is OutcomeKind.DONE, rebalanced.reason
@@ -140,7 +140,7 @@ def test_what_was_set_aside_is_released_into_the_portfolio(anvil_chain: LocalCha
     with bot(anvil_chain, tmp_path) as agent:
         held = transfers.withdraw(agent, "2000", send=True, confirm=sure)
         transfers.release(agent, held.request or 0)
-        assert {one.symbol: one for one in agent.status().decided.drifts}["USDC"].investable_raw == 2_700 * USD
+        assert {one.symbol: one for one in agent.status().decision_result.drifts}["USDC"].investable_raw == 2_700 * USD
 
 
 def test_more_than_there_is_is_refused_with_both_numbers(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_sixty_percent_is_raised_over_looks_and_paid_once_by_the_run(anvil_chain
         assert early.kind is OutcomeKind.HOLD, early.reason
         assert "part 2" in early.reason, early.reason
         assert "next at" in early.reason, early.reason
-        assert "part 2" in agent.status().decided.decision.reason
+        assert "part 2" in agent.status().decision_result.decision.reason
 
     parts, paid = 1, None
     while paid is None and parts < 40:
@@ -222,11 +222,11 @@ def test_while_parts_follow_orders_edits_and_further_withdrawals_wait(anvil_chai
         with raises_code(Refused, "withdrawal_open", "withdrawal 1", "1 of about"):
             withdrawing.withdraw(agent, "100", to=HOME, send=True, confirm=sure)
         step = agent.step_input()
-        assert isinstance(requests.rebalance_wholly_to_targets(step).decided.decision, Halt)
+        assert isinstance(requests.rebalance_wholly_to_targets(step).decision_result.decision, Halt)
         at_any_price = LimitOrder("order", step.portfolio.numeraire.address, weth(step), 10**9, Fraction(1), 2**40, 0)
         filled = proposals.waiting_orders((at_any_price,))(step)
         assert filled.plan is None
-        assert isinstance(filled.decided.decision, Hold)
+        assert isinstance(filled.decision_result.decision, Hold)
 
 
 def test_a_withdrawal_whose_time_is_over_holds_no_younger_one_up(anvil_chain: LocalChain, tmp_path: Path) -> None:

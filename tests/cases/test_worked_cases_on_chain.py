@@ -74,7 +74,7 @@ def test_w2_800_of_the_overweight_buys_300_and_500_in_one_transaction(anvil_chai
         swap_of(outcome)
         require_exact(chain, outcome, before)
         assert isinstance(outcome.decision, Rebalance)
-        assert [drift.symbol for drift in outcome.decided.drifts if drift.outside] == ["WBTC", "USDC"]
+        assert [drift.symbol for drift in outcome.decision_result.drifts if drift.outside] == ["WBTC", "USDC"]
         require_traded(chain, before, {"WBTC": -800, "WETH": 300, "USDC": 500}, within=1.5)
         assert max(off_target(chain, W2_TARGETS).values()) <= 10
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
@@ -89,7 +89,7 @@ def test_w3_the_spot_part_alts_that_doubled_pay_for_both_others(anvil_chain: Loc
         outcome = agent.rebalance(send=True, confirm=yes)
         swap_of(outcome)
         require_exact(chain, outcome, before)
-        assert [drift.symbol for drift in outcome.decided.drifts if drift.outside] == ["LINK"]
+        assert [drift.symbol for drift in outcome.decision_result.drifts if drift.outside] == ["LINK"]
         require_traded(chain, before, {"LINK": -2_400, "WBTC": 1_200, "WETH": 1_200}, within=12)
         assert max(off_target(chain, W3_TARGETS).values()) <= 10
 
@@ -114,7 +114,7 @@ def test_w4_one_asset_that_doubled_alone_is_sold_for_both_others(anvil_chain: Lo
         outcome = agent.rebalance(send=True, confirm=yes)
         swap_of(outcome)
         require_exact(chain, outcome, before)
-        assert [drift.weight_bps for drift in outcome.decided.drifts] == [4_167, 2_500, 3_333]
+        assert [drift.weight_bps for drift in outcome.decision_result.drifts] == [4_167, 2_500, 3_333]
         require_traded(chain, before, {"LINK": -1_600, "WBTC": 1_000, "WETH": 600}, within=8)
         assert max(off_target(chain, W4_TARGETS).values()) <= 10
 

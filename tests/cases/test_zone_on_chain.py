@@ -28,8 +28,8 @@ def test_a_zone_waits_trades_to_its_edge_and_waits_again(anvil_chain: LocalChain
         inside = agent.rebalance(send=True, confirm=yes)
         assert inside.kind is OutcomeKind.HOLD
         assert mentions(inside.reason, "within", "zone")
-        assert inside.decided.zone is not None
-        edge = float(inside.decided.zone.intervals[0].high) * 10_000 - 5_000
+        assert inside.decision_result.zone is not None
+        edge = float(inside.decision_result.zone.intervals[0].high) * 10_000 - 5_000
         assert abs(edge - EDGE_BPS) < 10, "the pool stands within a basis point of the reference"
 
         fund(chain, {"WETH": 54_000, "USDC": 46_000})
@@ -39,15 +39,15 @@ def test_a_zone_waits_trades_to_its_edge_and_waits_again(anvil_chain: LocalChain
         require_exact(chain, done, before)
         plan, _, _ = swap_of(done)
         assert plan.saving is not None
-        assert plan.saving.worth_it
+        assert plan.saving.covers_cost
         stands = float(weights(chain, TARGETS)["WETH"]) - 5_000
         assert EDGE_BPS * 0.9 < stands < EDGE_BPS + 60, "at the edge, less what the pool's own price moved"
 
         again = agent.rebalance(send=True, confirm=yes)
         assert again.kind is OutcomeKind.HOLD
         assert isinstance(again.decision, Hold)
-        assert agent.status().decided.decision == again.decision
-        told = " ".join(step_history.explain(tmp_path / "trimtab.toml", done.step_id)["words"])
+        assert agent.status().decision_result.decision == again.decision
+        told = " ".join(step_history.explain(tmp_path / "trimtab.toml", done.step_id)["sentences"])
         assert mentions(told, "rebalance", "outside", "zone")
         assert "A plan saved" in told
         assert mentions(told, "WETH", "traded to")
@@ -62,11 +62,11 @@ def test_a_plan_that_is_not_worth_its_gas_is_a_hold_told_with_all_figures(anvil_
         assert held.kind is OutcomeKind.HOLD
         assert held.transactions == ()
         assert "whole plan" in held.reason
-        zone = held.decided.zone
+        zone = held.decision_result.zone
         assert zone is not None
         assert zone.saving is not None
         assert 0 < zone.saving.saved < zone.saving.cost
-        told = " ".join(step_history.explain(tmp_path / "trimtab.toml", held.step_id)["words"])
+        told = " ".join(step_history.explain(tmp_path / "trimtab.toml", held.step_id)["sentences"])
         assert mentions(told, "held", "zone")
         assert "A plan saved" in told
         fund(chain, {"WETH": 5_700, "USDC": 4_300})

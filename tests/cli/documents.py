@@ -70,6 +70,7 @@ DOCUMENTS: dict[str, Any] = {
     "export": records.ExportDocument,
     "prices forget": records.ForgottenPricesDocument,
     "init": owner.InitDocument,
+    "deploy": owner.DeploymentDocument,
     "doctor": owner.DoctorDocument,
     "trust": owner.TrustDocument,
     "localchain": owner.LocalChainDocument,

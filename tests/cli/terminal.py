@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import pty
 import select
-import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from tests.cli.tools import TRIMTAB
+from tests.cli.tools import with_terminal
 
 
 @dataclass(frozen=True)
@@ -23,16 +22,11 @@ class Seen:
     command_line: bytes
 
 
-def typed(replies: Sequence[tuple[str, str]], *args: str, cwd: Path, env: Mapping[str, str] | None = None, within_s: float = 120) -> Seen:
-    """Runs `trimtab` at a terminal; each reply is typed when its prompt has been shown."""
-    child, terminal = pty.fork()
-    if child == 0:
-        try:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell ignores it for what it runs in the background
-            os.chdir(cwd)
-            os.execvpe(TRIMTAB[0], [*TRIMTAB, *args], {**os.environ, "TERM": "xterm", "COLUMNS": "160", **(env or {})})
-        finally:
-            os._exit(99)
+def typed(replies: Sequence[tuple[str, str]], *args: str, within_s: float = 120, **more: Any) -> Seen:
+    """Runs `trimtab` at a terminal; each reply is typed when its prompt has been shown. The command line is its own where it is not
+    preloaded.
+    """
+    child, terminal = with_terminal(*args, **more)
     shown, answered, end, left = b"", 0, time.monotonic() + within_s, list(replies)
     command_line = b""
     while time.monotonic() < end:
@@ -43,11 +37,11 @@ def typed(replies: Sequence[tuple[str, str]], *args: str, cwd: Path, env: Mappin
                 break
         if left and left[0][0].encode() in shown[answered:]:
             answered = len(shown)
-            command_line += Path(f"/proc/{child}/cmdline").read_bytes()
+            command_line += Path(f"/proc/{child.pid}/cmdline").read_bytes()
             os.write(terminal, left.pop(0)[1].encode() + b"\n")
     else:
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
+        child.kill()
+    code = child.wait()
     os.close(terminal)
     assert not left, shown.decode()
-    return Seen(os.waitstatus_to_exitcode(status), shown.decode(), command_line)
+    return Seen(code, shown.decode(), command_line)

@@ -8,7 +8,7 @@ from tests.support.text import mentions
 
 def limits_rows(desk: Desk) -> list[tuple[str, str, str]]:
     """What doctor says of limits: state, finding, remedy."""
-    return [(row["state"], row["found"], row["remedy"]) for row in desk.ask("doctor")["checks"] if row["check"] == "limits"]
+    return [(row["state"], row["finding"], row["remedy"]) for row in desk.ask("doctor")["checks"] if row["check"] == "limits"]
 
 
 def test_what_is_accepted_is_told_by_status_and_doctor(desk: Desk) -> None:

@@ -148,7 +148,7 @@ def test_a_control_is_queued_once_whatever_is_repeated_and_binds_the_shown_plan(
     first, again = (server.ask(f"{API_PREFIX}/controls", "POST", body, Idempotency_Key="b") for _ in range(2))
     assert first.status == again.status == 202
     assert first.json == again.json
-    assert (first.json["origin"], first.json["asked_by"], first.json["state"]) == ("api", "steers", "queued")
+    assert (first.json["origin"], first.json["requested_by"], first.json["state"]) == ("api", "steers", "queued")
     assert server.ask(first.headers["location"]).json == first.json
     other = server.ask(f"{API_PREFIX}/controls", "POST", '{"kind": "resume"}', Idempotency_Key="b")
     assert (other.status, other.code) == (409, "key_used")

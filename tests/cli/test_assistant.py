@@ -151,7 +151,7 @@ def test_an_assistant_that_may_queues_a_shown_plan_once_and_nothing_that_pays_or
     shown = call("preview_control", kind="rebalance")
     asked = {"kind": "rebalance", "plan_hash": shown["plan_hash"], "key": "23456789"}
     queued = call("request_control", **asked)
-    assert (queued["state"], queued["origin"], queued["asked_by"]) == ("queued", "assistant", "assistant")
+    assert (queued["state"], queued["origin"], queued["requested_by"]) == ("queued", "assistant", "assistant")
     assert call("request_control", **asked) == queued
     assert call("request_control", kind="pause", key="34567890")["state"] == "done"
     assert desk.ask("status")["paused"]

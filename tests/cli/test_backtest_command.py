@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.cli.backtest import format_premium
-from agent.config.presets import ETHEREUM, TemplateAsset
+from agent.config.networks.presets import ETHEREUM, TemplateAsset
 from agent.config.writing.template import render
 from tests.cli.tools import Said
 from tests.support.text import mentions

@@ -41,7 +41,7 @@ def test_what_went_is_told_stops_the_agent_and_is_explained_by_its_owner(desk: D
     desk.ask("flows", "confirm", "1", "--as", "withdrawal")
     assert desk.ask("flows")["flows"] == []
     (kept,) = desk.ask("flows", "--all")["flows"]
-    assert (kept["told"], kept["counts_as_loss"], kept["halts"]) == ("withdrawal", False, False)
+    assert (kept["kind"], kept["counts_as_loss"], kept["halts"]) == ("withdrawal", False, False)
     assert desk.ask("status")["flows"] == []
 
 
@@ -49,7 +49,7 @@ def test_gas_money_that_comes_waits_for_nobody(desk: Desk) -> None:
     desk.ask("flows")
     native(desk, ETHER)
     assert desk.ask("flows")["flows"] == []
-    assert [item["told"] for item in desk.ask("flows", "--all")["flows"]] == ["gas money"]
+    assert [item["kind"] for item in desk.ask("flows", "--all")["flows"]] == ["gas money"]
     assert mentions(desk.run("flows", "confirm", "all").out, "explained")
 
 

@@ -26,7 +26,7 @@ def test_a_withdrawal_is_dry_then_paid_only_where_trust_has_confirmed_the_addres
     told = " ".join(home.run("withdraw", "250.5", "--to", HOME, "--send", "--yes").err.split())
     assert f"Refused: payout_address: {HOME} is not a confirmed payout address" in told
     trusted = home.ask("trust", "--yes")
-    assert [(row["what"], row["address"]) for row in trusted["contracts"] if row["what"] == "payout address"] == [("payout address", HOME)]
+    assert [(row["role"], row["address"]) for row in trusted["contracts"] if row["role"] == "payout address"] == [("payout address", HOME)]
     planned = home.ask("withdraw", "250.5", "--to", HOME)
     assert (planned["state"], planned["sale"], home.holdings()) == ("planned", None, before)
     assert "--send to" in home.run("withdraw", "250.5", "--to", HOME).out
@@ -37,7 +37,7 @@ def test_a_withdrawal_is_dry_then_paid_only_where_trust_has_confirmed_the_addres
     listed = home.ask("withdraw")["withdrawals"]
     assert [(one["state"], one["to"], one["payments"][0]["amount"]) for one in listed] == [("done", HOME, "250.5")]
     explained = home.ask("explain", home.ask("history")["steps"][0]["step"])
-    assert any("pay 250.5 USDC" in line for line in explained["words"])
+    assert any("pay 250.5 USDC" in line for line in explained["sentences"])
 
 
 def test_bad_withdrawals_are_refused_by_name_and_a_no_is_a_no(home: Desk) -> None:
@@ -76,12 +76,12 @@ def test_what_is_set_aside_is_listed_and_released(desk: Desk) -> None:
 def test_a_deposit_is_shown_then_invested(desk: Desk) -> None:
     chain = attach(desk)
     nothing = desk.ask("invest")
-    assert (nothing["came"], nothing["outcome"]) == ([], "nothing came")
+    assert (nothing["deposits"], nothing["outcome"]) == ([], "nothing came")
     chain.set_balance("USDC", chain.balance("USDC") + 5_000_000_000)
     planned = desk.ask("invest")
-    assert (planned["outcome"], planned["told"], planned["came"][0]["delta_raw"]) == ("planned", False, "5000000000")
+    assert (planned["outcome"], planned["recorded"], planned["deposits"][0]["delta_raw"]) == ("planned", False, "5000000000")
     done = desk.ask("invest", "--send", "--yes")
-    assert (done["outcome"], done["told"]) == ("done", True)
+    assert (done["outcome"], done["recorded"]) == ("done", True)
     assert desk.ask("flows")["halts"] == ""
 
 
@@ -231,5 +231,5 @@ def test_what_may_be_taken_is_listed_and_taken_back(desk: Desk) -> None:
 
 def test_a_rehearsal_trades_there_and_back(desk: Desk) -> None:
     done = desk.ask("rehearse", "--send", "--yes")
-    assert (done["state"], len(done["ways"])) == ("done", 2), done["verdict"]
-    assert all(way["predicted_raw"] == way["realised_raw"] for way in done["ways"])
+    assert (done["state"], len(done["legs"])) == ("done", 2), done["verdict"]
+    assert all(leg["predicted_raw"] == leg["realised_raw"] for leg in done["legs"])

@@ -156,8 +156,8 @@ def test_history_and_explain_tell_every_step(desk: Desk) -> None:
     assert [step["outcome"] for step in steps] == ["done", "approved", "done", "approved", "planned"]
     for step in steps:
         told = desk.ask("explain", step["step"])
-        assert step["step"] in told["words"][0]
-        assert any(mentions(line, "decided", "rebalance") or line.startswith("Manual: ") for line in told["words"])
+        assert step["step"] in told["sentences"][0]
+        assert any(mentions(line, "decided", "rebalance") or line.startswith("Manual: ") for line in told["sentences"])
     assert "150 USDC" in desk.run("explain").out, "the newest, where none is named"
     assert [item["kind"] for item in steps[2]["transactions"]] == ["swap"]
 
@@ -173,7 +173,7 @@ def test_piped_history_and_doctor_cut_nothing(desk: Desk) -> None:
     checks, lines = desk.ask("doctor")["checks"], desk.run("doctor").out.splitlines()
     assert len(lines) == len(checks)
     assert all(
-        f"{row['check']}: {row['found'].split()[0]}" in line and line == line.rstrip() for row, line in zip(checks, lines, strict=True)
+        f"{row['check']}: {row['finding'].split()[0]}" in line and line == line.rstrip() for row, line in zip(checks, lines, strict=True)
     )
 
 

@@ -117,7 +117,7 @@ def test_pages_of_a_portfolio_that_traded_and_was_steered_with_their_charts(desk
     assert assets >= below(told, "alerts.assets", "price", "alert_low", "to_low_bps", "alert_high", "to_high_bps")
     controls, _ = found["/controls"]
     assert {one["kind"] for one in told["controls"]["controls"]} == {"pause", "resume"}
-    assert controls >= below(told, "controls.controls", "asked", "kind", "asked_by", "origin", "state", "reason")
+    assert controls >= below(told, "controls.controls", "requested", "kind", "requested_by", "origin", "state", "reason")
     assert "controls.controls.1.arguments.0.value" in controls
 
 

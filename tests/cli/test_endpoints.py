@@ -54,7 +54,7 @@ def test_another_chain_needs_a_person(desk: Desk) -> None:
     with serve(another_chain(desk.about["url"])) as other:
         move_to(desk, other.url)
         doctor = desk.ask("doctor", want=12)
-        assert any("chain 5" in row["found"] for row in doctor["checks"])
+        assert any("chain 5" in row["finding"] for row in doctor["checks"])
         for command in COMMANDS:
             error = desk.ask(*command, want=12)["error"]
             assert "chain 5" in error["message"] or "31337" in error["message"], error

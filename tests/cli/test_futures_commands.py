@@ -113,7 +113,7 @@ def test_status_and_plan_name_leverage_and_net_exposure(bare: Ask, config: Path)
 def test_the_config_passes_the_doctor_and_pins_the_venue(bare: Ask, config: Path) -> None:
     found = asked(bare, config, "doctor")
     assert not [row for row in found["checks"] if row["state"] == "fail"]
-    assert "34 contracts pinned" in next(row["found"] for row in found["checks"] if row["check"] == "trust")
+    assert "34 contracts pinned" in next(row["finding"] for row in found["checks"] if row["check"] == "trust")
 
 
 @pytest.mark.slow

@@ -143,4 +143,4 @@ def test_the_whole_scene_opens_reduces_and_reports(bare: Ask, futures_chain: tup
     assert sent(reduced), reduced["reason"]
     assert "max_leverage" not in {one["limit"] for one in asked("margin")["limits"] if one["broken"]}
     told = asked("explain", asked("history")["steps"][0]["step"])
-    assert told["words"]
+    assert told["sentences"]

@@ -21,6 +21,7 @@ from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES
 from agent.errors import ConfigError
 from tests.cli.terminal import typed
 from tests.cli.test_init import WALLET, Bare
+from tests.support.samples import slow
 from tests.support.text import mentions
 
 PLAIN = {"COLUMNS": "80", "LINES": "24", "NO_COLOR": "1", "TERM": "dumb"}
@@ -182,7 +183,7 @@ def test_it_ends_in_two_lines_on_trades_and_cost_of_a_year_or_not_worth_it(
 
 
 @pytest.mark.parametrize(
-    ("cash", "answer", "ceiling"), [("3000", "", "4500"), ("3000", "5,000", "5000"), ("all", "", "1000"), ("600", "", "1000")]
+    ("cash", "answer", "ceiling"), [("3000", "", "4500"), ("3000", "5,000", "5000"), ("all", "", "1000"), *slow([("600", "", "1000")])]
 )
 def test_the_ceiling_is_asked_and_follows_the_cash_with_the_payouts_of_a_day(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], cash: str, answer: str, ceiling: str

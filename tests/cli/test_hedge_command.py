@@ -60,7 +60,7 @@ def test_a_hedge_is_compared_sent_told_and_closed(
     history = run("history", "--json").json
     step = next(one for one in history["steps"] if any(sent["kind"] == "futures" for sent in one["transactions"]))
     told = run("explain", step["step"], "--json").json
-    assert any("a sale costs" in line for line in told["words"]), told["words"]
+    assert any("a sale costs" in line for line in told["sentences"]), told["sentences"]
     assert "in WETH is hedged" in run("status").out
 
     closed = run("hedge", "WETH", "--close", "--send", "--yes", "--json").json

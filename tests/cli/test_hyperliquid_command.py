@@ -52,10 +52,10 @@ def test_commands_show_send_and_tell_orders_of_hyperliquid(
         assert run("trust", "--yes", "--json").code == 0
         checks = {row["check"]: row for row in run("doctor", "--json").json["checks"]}
         assert checks["futures account"]["state"] == "ok"
-        assert "10000 USDC on the testnet" in checks["futures account"]["found"]
+        assert "10000 USDC on the testnet" in checks["futures account"]["finding"]
         assert checks["futures agent"]["state"] == "ok"
 
-        assert checks["futures agent key"]["found"] == "from agent_key_env"
+        assert checks["futures agent key"]["finding"] == "from agent_key_env"
         used = run("delegate", "--send", "--yes")
         assert used.code == 2
         assert "was an agent before" in used.err, "a key in a variable cannot be replaced by trimtab"

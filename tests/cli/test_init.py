@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from agent.artifacts import has_node, npm_root, run_node
+from agent.artifacts import npm_root
 from agent.config.load import load_config
-from agent.config.presets import ETHEREUM, PRESETS
+from agent.config.networks.presets import ETHEREUM
 from tests.cli.tools import Said
 from tests.support.text import mentions
 from tests.support.worlds import missing
@@ -215,37 +215,6 @@ def test_deceptive_symbols_of_a_list_are_left_out_and_a_broken_list_is_named(bar
         broken = init(bare, tmp_path / "b.toml", *TWO, "--token-list", str(tmp_path / "broken.json"))
         assert broken.code == 2
         assert "token list" in broken.error["message"]
-
-
-PUBLISHED = """
-const sdk = require("@uniswap/sdk-core"), list = require("@uniswap/default-token-list")
-const id = Number(process.argv[1])
-console.log(JSON.stringify({
-  wrapped_native: sdk.WETH9[id].address,
-  v2_factory: sdk.V2_FACTORY_ADDRESSES[id],
-  v2_router: sdk.V2_ROUTER_ADDRESSES[id],
-  v3_factory: sdk.V3_CORE_FACTORY_ADDRESSES[id],
-  v3_router: sdk.SWAP_ROUTER_02_ADDRESSES(id),
-  v3_quoter_v1: sdk.QUOTER_ADDRESSES[id],
-  v3_position_manager: sdk.NONFUNGIBLE_POSITION_MANAGER_ADDRESSES[id],
-  tokens: Object.fromEntries(list.tokens.filter(t => t.chainId === id).map(t => [t.address, [t.symbol, t.decimals]])),
-}))
-"""
-
-
-@pytest.mark.parametrize("network", sorted(PRESETS))
-def test_presets_are_what_uniswap_publishes(network: str) -> None:
-    """@uniswap/sdk-core and the default token list, run by node. They name neither QuoterV2 nor price feeds."""
-    if not has_node():
-        missing("node")
-    preset = PRESETS[network]
-    published = json.loads(run_node(["-e", PUBLISHED, str(preset.chain_id)], npm_root().parent))
-    tokens = published.pop("tokens")
-    for name, address in published.items():
-        assert getattr(preset, name) == address, name
-    for token in preset.tokens:
-        assert tokens[token.address] == [token.symbol, token.decimals]
-    assert set(preset.__slots__) - set(published) == {"chain_id", "v3_quoter", "tokens"}
 
 
 def test_the_whole_default_token_list_can_be_read(bare: Bare, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ ROWS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("templates",): (),
     ("export-profile",): ("out.profile",),
     ("import-profile",): ("out.profile",),
+    ("deploy",): (),
     ("doctor",): (),
     ("trust",): ("--yes",),
     ("status",): (),

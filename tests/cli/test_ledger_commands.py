@@ -36,7 +36,7 @@ def test_the_books_of_a_day_from_the_command_line(desk: Desk, tmp_path: Path) ->
     desk.ask("swap", "--in", "USDC", "--out", "WETH", "--amount", "150", "--send", "--yes")
     found = desk.ask("pnl", "--now", "--benchmark", "WETH")
     (row,) = found["periods"]
-    assert (row["rebalances"], row["by_hand"]["swaps"], found["benchmark"]) == (1, 1, "WETH")
+    assert (row["rebalances"], row["manual_swaps"]["swaps"], found["benchmark"]) == (1, 1, "WETH")
     assert float(row["costs"]["gas"]) > 0
     assert sum(row["weights_bps"].values()) == 10_000
     assert "1 manual" in desk.run("pnl").out
@@ -53,11 +53,11 @@ def test_the_books_of_a_day_from_the_command_line(desk: Desk, tmp_path: Path) ->
     assert "Realised in 20" in desk.run("books", "lots", "--method", "average").out
     assert "--method" in desk.run("books", "lots", "--method", "first").err
     entries = desk.ask("books", "journal")["entries"]
-    assert [entry["by_hand"] for entry in entries if entry["kind"] == "trade"] == [True, False]
+    assert [entry["manual"] for entry in entries if entry["kind"] == "trade"] == [True, False]
     assert "assets:wallet:USDC" in desk.run("books", "journal").out
     steps = desk.ask("history")
     swapped = next(row["step"] for row in steps["steps"] if any(item["kind"] == "swap" for item in row["transactions"]))
-    assert any(mentions(line, "hifo") for line in desk.ask("explain", swapped)["words"])
+    assert any(mentions(line, "hifo") for line in desk.ask("explain", swapped)["sentences"])
     assert [row["cost"] is not None for row in steps["steps"] if any(item["kind"] == "swap" for item in row["transactions"])] == [
         True,
         True,

@@ -41,14 +41,14 @@ def test_an_order_is_shown_placed_listed_and_cancelled(anvil_chain: LocalChain, 
     dry = run(*SWAP, "--price", "3100", "USDC/WETH", "--until", "4h", "--json")
     assert dry.code == 0, dry.why
     assert dry.json["order"]["id"] == ""
-    assert run("limit", "--json").json == {"orders": [], "corrections": []}
+    assert run("limit", "--json").json == {"orders": [], "gradual_executions": []}
     placed = run(*SWAP, "--price", "3100", "USDC/WETH", "--until", "4h", "--send", "--yes", "--json")
     assert placed.code == 0, placed.why
     assert placed.json["order"]["state"] == "open"
     assert "price is 29" in placed.json["reason"]
     listed = run("limit", "--json").json
     (order,) = listed["orders"]
-    assert mentions(order["what"], "1 WETH", "3100 USDC")
+    assert mentions(order["note"], "1 WETH", "3100 USDC")
     told = run("limit").out
     assert mentions(told, "1 WETH", "3100 USDC")
     assert " ".join(told.split()).count("Only trimtab run --send fills open limit orders") == 1

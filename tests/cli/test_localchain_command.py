@@ -255,7 +255,7 @@ def test_the_futures_demo_reduces_ahead_of_liquidation_twice(bare: Callable[...,
     assert [crash["untouched"]["is_liquidated"] for crash in told["crashes"]] == [False, True]
     assert float(told["funding"]["pending"]) > 0
     assert told["final"]["futures"]["broken"] == []
-    assert {row["symbol"] for row in told["left"]["positions"]} == {"WETH", "WBTC"}
+    assert {row["symbol"] for row in told["remaining"]["positions"]} == {"WETH", "WBTC"}
 
 
 def test_the_futures_demo_says_how_its_contracts_are_installed(bare: Callable[..., Said], monkeypatch: pytest.MonkeyPatch) -> None:

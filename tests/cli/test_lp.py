@@ -43,11 +43,11 @@ def test_lp_tells_where_each_target_stands_and_what_it_asks_for(anvil_chain: Loc
     document = told(run, "lp")
     ranged, paired = document["targets"]
     assert (ranged["pool"], ranged["share_bps"], ranged["width_bps"], ranged["compound_above"]) == (chain.pools[V3], 2_000, 2_000, None)
-    assert ranged["left_range"] == [own[1].name]
-    assert mentions(ranged["asks"][0], "left the")
-    assert "new range" in ranged["asks"][1]
+    assert ranged["out_of_range"] == [own[1].name]
+    assert mentions(ranged["due_reasons"][0], "left the")
+    assert "new range" in ranged["due_reasons"][1]
     assert float(paired["weight_bps"]) == pytest.approx(280, rel=0.1)
-    assert (paired["asks"], paired["left_range"]) == ([], [])
+    assert (paired["due_reasons"], paired["out_of_range"]) == ([], [])
     shown = " ".join(run("lp").out.split())  # wherever a line breaks
     assert "Liquidity targets" in shown
     assert all(part in shown for part in ("20 %", "12.7", "the range", "limits.plan_cost", "50 bps"))
@@ -95,12 +95,12 @@ def test_each_figure_of_the_dashboards_page_is_that_of_the_command(anvil_chain: 
         f"positions.{number}.{key}"
         for number, one in enumerate(document["positions"])
         for key in (
-            "position", "state", "value", "hold_value", "loss", "loss_bps", "fees", "lvr_per_day", "expected_loss", "pool_off_bps",
+            "position", "state", "value", "hold_value", "loss", "loss_bps", "fees", "lvr_per_day", "expected_loss", "pool_deviation_bps",
             *(f"{name}.{symbol}" for name in ("redeemable_raw", "fees_raw") for symbol in one["tokens"]),
             *(f"forecasts.{move}.{key}" for move in range(len(one["forecasts"])) for key in ("moving", "move_bps", "loss", "loss_bps")),
         )
     ]  # fmt: skip
-    target = [f"targets.0.{key}" for key in ("pool", "share_bps", "width_bps", "weight_bps", "value", "fees", "asks.0")]
+    target = [f"targets.0.{key}" for key in ("pool", "share_bps", "width_bps", "weight_bps", "value", "fees", "due_reasons.0")]
     sums = [f"{name}.{key}" for name in ("weight", "expected_loss") for key in ("value", "share_bps", "limit_bps")]
     assert len(document["positions"]) == 2
     assert shown >= {f"lp.{path}" for path in (*held, *target, *sums)}

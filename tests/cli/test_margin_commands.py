@@ -92,7 +92,7 @@ def test_margin_is_deposited_and_withdrawn_by_command(perps: LocalPerps, run: Ru
     assert run("margin", "--deposit", "500", "--send", "--yes", "--json").json["outcome"] == "done"
     assert read_now(perps, wallet).collateral_raw - before == 500 * WAD
     newest = run("history", "--json").json["steps"][0]["step"]
-    told = run("explain", newest, "--json").json["words"]
+    told = run("explain", newest, "--json").json["sentences"]
     assert any("The plan: 1 action of futures" in line for line in told), told
     assert "  1. deposit 500 USDC as margin." in told, told
     usdc = perps.chain.balance("USDC", wallet)

@@ -10,7 +10,7 @@ from tests.cli.tools import Desk
 def first(desk: Desk) -> str:
     listed = desk.ask("oracle")
     assert listed["window_s"] == 1_800
-    assert all(pool["counts"] and pool["observations"] >= 1 for pool in listed["pools"])
+    assert all(pool["sufficient"] and pool["observations"] >= 1 for pool in listed["pools"])
     return str(listed["pools"][0]["pool"])
 
 
@@ -25,7 +25,7 @@ def test_it_lists_what_pools_remember_in_words_too(desk: Desk) -> None:
 def test_the_cost_is_shown_and_nothing_leaves_without_send(desk: Desk) -> None:
     pool = first(desk)
     shown = desk.ask("oracle", pool, "--to", "80")
-    assert (shown["outcome"], shown["rises"], shown["transactions"]) == ("planned", 16, [])
+    assert (shown["outcome"], shown["increase"], shown["transactions"]) == ("planned", 16, [])
     assert float(shown["cost"]) > 0
     said = desk.run("oracle", pool, "--to", "80")
     assert "About 4" in said.out
@@ -44,7 +44,7 @@ def test_with_send_and_a_yes_it_is_sent_once_and_stands_in_the_history(desk: Des
     newest = desk.ask("history")["steps"][0]
     assert (newest["decision"], newest["outcome"]) == ("oracle", "done")
     told = desk.ask("explain", newest["step"])
-    assert any("80 price observations" in line for line in told["words"])
+    assert any("80 price observations" in line for line in told["sentences"])
 
 
 @pytest.mark.parametrize(

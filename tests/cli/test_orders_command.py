@@ -35,7 +35,7 @@ def test_levels_are_set_shown_disarmed_and_armed(desk: Desk) -> None:
     assert "portfolio" in said
     off = desk.ask("orders", "disarm", "WETH", "--only", "stop_loss", "--yes")
     assert off["disarmed"] == [{"subject": "WETH", "kind": "stop_loss", "stage": "off"}]
-    assert off["back_in"] == []
+    assert off["reenabled"] == []
     armed = desk.ask("orders", "arm", "WETH", "--yes")
     assert {row["kind"] for row in armed["armed"]} == {"stop_loss", "trailing_stop"}
     desk.ask("rebalance")

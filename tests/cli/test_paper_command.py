@@ -71,7 +71,7 @@ def test_it_trades_without_a_key_and_nothing_of_it_reaches_the_chain_or_the_live
     assert {item["symbol"]: item["weight_bps"] for item in status["holdings"]} == done["weights_after_bps"]
     history = keyless.ask("history", "--paper")["steps"]
     assert any(step["outcome"] == "done" for step in history)
-    assert "swap" in " ".join(keyless.ask("explain", history[0]["step"], "--paper")["words"])
+    assert "swap" in " ".join(keyless.ask("explain", history[0]["step"], "--paper")["sentences"])
     (period,) = keyless.ask("pnl", "--paper", "--now")["periods"]
     assert period["rebalances"] == 1
     assert float(period["costs"]["gas"]) > 0

@@ -23,7 +23,7 @@ def test_a_rebalance_is_proposed_signed_elsewhere_and_finished(desk: Desk) -> No
     desk.edit(("test_account = 0", 'mode = "propose"'), ('deadline = "90s"', 'deadline = "30m"'))
     (key,) = [row for row in desk.ask("doctor")["checks"] if row["check"] == "key"]
     assert key["state"] == "ok"
-    assert "proposed" in key["found"]
+    assert "proposed" in key["finding"]
     purposes = []
     for _ in range(9):
         said = desk.run("rebalance", "--send", "--yes", "--json")

@@ -26,7 +26,7 @@ def test_a_wanted_range_is_shown_sent_and_told_like_a_swap(
     agents.agent_config(chain, tmp_path, wanting(chain, V3), {"WETH": "50%", "USDC": "50%"})
     trusted = run("trust", "--yes", "--json")
     assert trusted.code == 0, trusted
-    assert {"v2 router", "v3 position manager"} <= {row["what"] for row in trusted.json["contracts"]}
+    assert {"uniswap_v2 router", "uniswap_v3 position manager"} <= {row["role"] for row in trusted.json["contracts"]}
 
     dry = run("rebalance", "--json")
     assert dry.code == 0, dry
@@ -49,7 +49,7 @@ def test_a_wanted_range_is_shown_sent_and_told_like_a_swap(
     sent_in = next(step for step in history["steps"] if any(sent["kind"] == "liquidity" for sent in step["transactions"]))
     told = run("explain", sent_in["step"], "--json").json
     for word in ("It decided to move liquidity", "1 action with liquidity", "provide", "final, transaction 0x"):
-        assert any(word in line for line in told["words"]), (word, told["words"])
+        assert any(word in line for line in told["sentences"]), (word, told["sentences"])
 
     [position] = run("lp", "--json").json["positions"]
     assert position["token_id"] is not None

@@ -51,7 +51,7 @@ def test_everything_else_of_a_plan_comes_with_verbose(desk: Desk) -> None:
         assert leg["pool"] in whole.out
         assert planned["pools"][leg["pool"]] in short.out
     for item in planned["skipped"]:
-        assert item["what"].removeprefix("pool ") in whole.out
+        assert item["subject"].removeprefix("pool ") in whole.out
 
 
 def test_a_confirmation_with_verbose_shows_every_parameter(desk: Desk) -> None:

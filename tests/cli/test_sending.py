@@ -111,7 +111,7 @@ def test_a_refused_plan_carries_every_verdict(desk: Desk) -> None:
     assert [verdict["guard"] for verdict in failed] == ["max_live_value"]
     row = next(row for row in desk.run("doctor", "--json").json["checks"] if row["check"] == "max_live_value")
     assert row["state"] == "warn"
-    assert mentions(row["found"], "USDC held", "portfolio.max_live_value is 100 USDC")
+    assert mentions(row["finding"], "USDC held", "portfolio.max_live_value is 100 USDC")
     words = desk.run("rebalance", "--send", "--yes")
     assert words.code == 10
     assert "refused" in words.out
@@ -173,7 +173,7 @@ def test_an_empty_wallet_halts(desk: Desk) -> None:
     assert status["decision"]["kind"] == "halt"
     assert "holds none" in status["decision"]["reason"]
     assert desk.ask("rebalance", want=10)["outcome"] == "halt"
-    assert any(mentions(row["found"], "empty") for row in desk.ask("doctor", want=10)["checks"])
+    assert any(mentions(row["finding"], "empty") for row in desk.ask("doctor", want=10)["checks"])
 
 
 @contextmanager

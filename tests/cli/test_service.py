@@ -95,8 +95,8 @@ def test_a_look_that_hangs_is_named_and_ends_the_process_with_its_own_code(desk:
     said = child.ended(120)
     assert said.code == 13, said
     (hung,) = [line for line in logged(child) if line["event"] == "hung"]
-    assert mentions(hung["what"], "6 s", '"Reading the chain"')
-    assert "chain/providers/" in hung["what"]
+    assert mentions(hung["why"], "6 s", '"Reading the chain"')
+    assert "chain/providers/" in hung["why"]
     assert SECRET not in said.err
     left = desk.ask("health", want=15)
     assert left["state"] == "gone"
@@ -248,7 +248,7 @@ def test_a_killed_run_is_dead_at_once_and_where_its_process_is_unseen_when_its_t
 ) -> None:
     child = forked(desk, "run", "--every", "1s", "--log-format", "json")
     with probing(desk, monkeypatch) as probes:
-        until(child, lambda: probes.ask("/health").json["last_good_look_s"] is not None)
+        until(child, lambda: probes.ask("/health").json["last_good_cycle_s"] is not None)
         assert "dry run" in probes.ask("/ready").json["reasons"][0]
         assert "A dry run: it sends nothing." in desk.run("health").out
         child.told(signal.SIGKILL)
@@ -281,7 +281,7 @@ def test_a_store_that_cannot_be_read_is_red(desk: Desk, monkeypatch: pytest.Monk
     child = forked(desk, "run", "--every", "1s", "--log-format", "json")
     store = desk.config.with_name("trimtab.db")
     with probing(desk, monkeypatch) as probes:
-        until(child, lambda: probes.ask("/health").json["last_good_look_s"] is not None)
+        until(child, lambda: probes.ask("/health").json["last_good_cycle_s"] is not None)
         child.told(signal.SIGTERM)
         assert child.ended(120).code == 0
         store.chmod(0o666)

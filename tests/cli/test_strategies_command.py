@@ -49,7 +49,7 @@ def test_strategies_show_how_each_stands_and_what_never_reached_the_market(
     assert "60.0" in shown
     assert "unknown" in shown
     step = next(item for item in run("history", "--json").json["steps"] if item["outcome"] == "done")
-    words = "\n".join(run("explain", step["step"], "--json").json["words"])
+    words = "\n".join(run("explain", step["step"], "--json").json["sentences"])
     assert mentions(words, "up", "acted")
     assert "exchanged between strategies, never in the market" in words
     assert "pool fees" in words

@@ -8,16 +8,16 @@ from tests.support.text import mentions
 
 def test_status_tells_the_trigger_its_bands_and_its_side_and_a_review_when_it_is_next(desk: Desk) -> None:
     plain = desk.ask("status")
-    assert mentions(plain["trigger"]["words"], "threshold", "10%")
+    assert mentions(plain["trigger"]["text"], "threshold", "10%")
     assert (plain["trigger"]["only"], plain["trigger"]["bands"], plain["trigger"]["next_s"]) == (None, "", None)
     line = next(line for line in desk.config.read_text().splitlines() if line.startswith("trigger = "))
     written = 'kind = "review", review_every = "7d", execute_every = "28d", absolute = "5%"'
     desk.edit((line, f'trigger = {{ {written} }}\nonly = "sell"'), ('symbol = "WETH"', 'symbol = "WETH"\nband = "20%rel"'))
     told = desk.ask("status")
     trigger = told["trigger"]
-    assert mentions(trigger["words"], "7 d", "28 d", "5%")
+    assert mentions(trigger["text"], "7 d", "28 d", "5%")
     assert mentions(trigger["bands"], "WETH 20%")
-    assert mentions(trigger["only_words"], "sells")
+    assert mentions(trigger["only_text"], "sells")
     weth = next(one for one in told["holdings"] if one["symbol"] == "WETH")
     assert weth["band_bps"] == [round(weth["target_bps"] * 0.8), round(weth["target_bps"] * 1.2)]
     assert "first execution" in told["decision"]["reason"]

@@ -20,7 +20,7 @@ from agent.app.research.kept_reports import list_reports, read_report
 from agent.backtest.tune.grid import PolicyChoice
 from agent.backtest.tune.jobs import AllocatorSchedule, RunEngine, TuneJob, WorkEstimate, estimate_work, spec_for_choice
 from agent.backtest.workers import run_on_cluster
-from agent.config.presets import ETHEREUM, TemplateAsset
+from agent.config.networks.presets import ETHEREUM, TemplateAsset
 from agent.config.writing.template import render
 from agent.errors import ConfigError, Retryable
 from agent.localchain.nodes import free_port

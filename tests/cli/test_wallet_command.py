@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +28,7 @@ def _cheap(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_a_key_and_a_password_are_typed_unseen_and_are_in_no_list_of_processes(tmp_path: Path) -> None:
     """The whole way by hand, with the work factor of real wallets."""
     replies = [("recovery phrase: ", KEY), ("New password: ", GOOD), ("Again: ", GOOD)]
-    made = typed(replies, "wallet", "import", cwd=tmp_path)
+    made = typed(replies, "wallet", "import", cwd=tmp_path, program=subprocess.Popen)
     assert made.code == 0, made.shown
     assert ADDRESS in made.shown
     assert opened(tmp_path / "wallet.json", GOOD) == ADDRESS

@@ -41,7 +41,7 @@ def test_prices_are_imported_shown_and_lead_to_weights_with_all_that_explains_th
     assert mentions(done["target_reasons"][0], "inverse_volatility", "chosen")
     document = run("weights", "--json").json
     assert document["due"] is False
-    assert sum(document["standing"]["weights_bps"].values()) == 10_000
+    assert sum(document["chosen"]["weights_bps"].values()) == 10_000
     assert run("status", "--json").json["target_reasons"] == done["target_reasons"]
     words = run("weights").out
     for part in (

@@ -27,7 +27,7 @@ def test_status_plan_and_explain_show_saved_risk_cost_and_the_bands(
     plan = run("plan", "--json").json
     zone = plan["zone"]
     assert zone["plan"] == status["zone"]["plan"], "status decides by the same plan"
-    assert zone["plan"]["worth_it"] is True
+    assert zone["plan"]["covers_cost"] is True
     assert float(zone["plan"]["saved_risk"]) > float(zone["plan"]["cost"])
     assert {name: zone["plan"][name] for name in ("fees", "impact", "skew", "gas")} == {
         name: plan["cost"][name] for name in ("fees", "impact", "skew", "gas")
@@ -49,7 +49,7 @@ def test_a_zone_that_holds_shows_the_scales_all_the_same(anvil_chain: LocalChain
     agents.fund(anvil_chain, {"WETH": 50_400, "USDC": 49_600})
     plan = run("plan", "--json").json
     assert (plan["outcome"], plan["zone"]["plan"], plan["legs"]) == ("hold", None, [])
-    assert float(plan["zone"]["pair"]["saves_bps"]) < float(plan["zone"]["pair"]["costs_bps"])
+    assert float(plan["zone"]["pair"]["saving_bps"]) < float(plan["zone"]["pair"]["cost_bps"])
     said = run("plan")
     assert said.code == 0
     assert "no-trade zone" in " ".join(said.out.split())

@@ -15,11 +15,12 @@ import threading
 import time
 import tomllib
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from multiprocessing import resource_tracker
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 import pytest
@@ -33,9 +34,18 @@ from agent.localchain.nodes import AnvilNode
 from agent.units import Token
 from tests.cli.documents import require_declared
 from tests.cli.widths import Drawing, cut
+from tests.support.preloaded import Preloaded
 
 TRIMTAB = [sys.executable, "-c", "from agent.cli.main import main; main()"]
 """The console script, by the interpreter that runs the tests."""
+AT_ITS_TERMINAL = f"""
+import fcntl, signal, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+{TRIMTAB[-1]}
+"""
+"""The same in a new session: its terminal is what stdin is, and Ctrl-C reaches it, which a shell lets what it starts in the background,
+and so all that this starts, ignore."""
 STORE_ENDINGS = ("", "-wal", "-shm")
 OPEN_FILES = 4096
 """More than a process of tests has."""
@@ -96,9 +106,9 @@ class Desk:
         return {item["symbol"]: item["raw"] for item in self.ask("status")["holdings"]}
 
 
-def start(*args: str, **more: Any) -> subprocess.Popen[str]:
+def start(*args: str, program: type[subprocess.Popen[str]] = Preloaded, **more: Any) -> subprocess.Popen[str]:
     """A command as a process of its own."""
-    return subprocess.Popen([*TRIMTAB, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
+    return program([*TRIMTAB, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more)
 
 
 def first_document(process: subprocess.Popen[str]) -> Any:
@@ -178,7 +188,7 @@ def blocks(url: str) -> Iterator[None]:
 def attach(desk: Desk) -> LocalChain:
     """The served chain with the verbs that change it: tokens, pools, feeds and prices as they were served."""
     chain, found = LocalChain(desk.node, DEFAULT_WORLD), tomllib.loads(desk.config.read_text())
-    v2, v3 = found["venues"]["uniswap_v2"], found["venues"]["uniswap_v3"]
+    v2, v3 = found["venues"]
     known = {
         "weth": found["chain"]["wrapped_native"],
         "v2_factory": v2["factory"],
@@ -271,16 +281,8 @@ def at_terminal(desk: Desk, answer: str, *args: str, within_s: float = 60, colum
     """A command with a terminal for stdin, stdout and stderr; `answer` is typed when it asks. Exit code and all it showed, where it
     hangs also the stacks of its threads.
     """
-    child, terminal = pty.fork()
-    if child == 0:
-        try:
-            os.environ |= {"TERM": "xterm", "COLUMNS": str(columns)}
-            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell ignores it in what it starts in the background, and so do our children
-            # a new interpreter, since threads of this process and what they lock do not live on in a fork
-            watched = f"import faulthandler; faulthandler.dump_traceback_later({within_s - 5}, file=2); {TRIMTAB[-1]}"
-            os.execv(sys.executable, (*TRIMTAB[:-1], watched, *args, "--config", str(desk.config)))
-        finally:
-            os._exit(99)
+    watched = f"import faulthandler; faulthandler.dump_traceback_later({within_s - 5}, file=2)"
+    child, terminal = with_terminal(*args, "--config", str(desk.config), first=watched, env={"COLUMNS": str(columns)})
     shown, end, answered = b"", time.monotonic() + within_s, False
     while time.monotonic() < end:
         if select.select([terminal], [], [], 0.2)[0]:
@@ -292,10 +294,25 @@ def at_terminal(desk: Desk, answer: str, *args: str, within_s: float = 60, colum
             os.write(terminal, answer.encode())
             answered = True
     else:
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
+        child.kill()
+    code = child.wait()
     os.close(terminal)
-    return os.waitstatus_to_exitcode(status), shown.decode()
+    return code, shown.decode()
+
+
+def with_terminal(
+    *args: str,
+    first: str = "",
+    env: Mapping[str, str] = MappingProxyType({}),
+    program: type[subprocess.Popen[str]] = Preloaded,
+    **more: Any,
+) -> tuple[subprocess.Popen[str], int]:
+    """Start a command in a session of its own, whose terminal is stdin, stdout and stderr; return it and the other end of the terminal."""
+    ours, theirs = pty.openpty()
+    command, environment = [*TRIMTAB[:-1], f"{first}{AT_ITS_TERMINAL}", *args], {**os.environ, "TERM": "xterm", "COLUMNS": "160", **env}
+    child = program(command, env=environment, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, **more)
+    os.close(theirs)
+    return child, ours
 
 
 def _become(args: tuple[str, ...]) -> NoReturn:

@@ -7,11 +7,13 @@ import pytest
 from agent.artifacts import npm_artifact, own_artifact
 from agent.chain.providers.endpoint import EndpointProvider
 from agent.chain.tokens import read_tokens
-from agent.chain.watch import PoolKind
 from agent.errors import ConfigError
 from agent.localchain import LocalChain
+from agent.model import SwapStyle
 from agent.units import Token
-from agent.venues.discovery import UniswapV2, UniswapV3, discover_pools
+from agent.venues.discovery import discover_pools
+from agent.venues.kinds.uniswap_v2 import UniswapV2
+from agent.venues.kinds.uniswap_v3 import UniswapV3
 from tests.support.endpoints import pools, tokens, venues
 from tests.support.text import raises_field
 
@@ -26,7 +28,7 @@ def test_every_pool_of_the_chain_is_found_with_its_tokens_fee_and_spacing(local_
     for info in local_chain.deployed.pool_by_name.values():
         pool = found[info.address]
         assert (pool.token0, pool.token1, pool.fee_pips) == (info.token0.address, info.token1.address, info.fee_pips)
-        assert pool.kind is (PoolKind.V2 if info.version == 2 else PoolKind.V3)
+        assert pool.style is (SwapStyle.V2 if info.version == 2 else SwapStyle.V3)
         assert pool.venue == f"uniswap_v{info.version}"
         assert pool.tick_spacing == (0 if info.version == 2 else spacing[info.fee_pips])
 
@@ -47,7 +49,7 @@ def test_hubs_are_searched_too_and_a_hub_without_pools_is_no_error(anvil_chain: 
 
 
 def test_only_the_configured_tiers_and_venues_are_searched(anvil_chain: LocalChain) -> None:
-    only = (UniswapV3("uniswap_v3", anvil_chain.addresses.v3_factory, (500, 3000)),)
+    only = (UniswapV3("uniswap_v3", anvil_chain.addresses.v3_factory, fee_tiers=(500, 3000)),)
     found = discover_pools(anvil_chain.transport, only, tokens(anvil_chain), ())
     assert {pool.fee_pips for pool in found} == {500, 3000}
     assert {pool.venue for pool in found} == {"uniswap_v3"}

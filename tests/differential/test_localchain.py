@@ -300,8 +300,7 @@ def test_the_config_it_writes_is_complete(local_chain: LocalChain) -> None:
         "LINK": 1_000,
     }
     assert {a.symbol: a.feed for a in config.portfolio.assets} == dict(local_chain.feeds)
-    assert config.venues.uniswap_v3 is not None
-    assert config.venues.uniswap_v3.router == local_chain.addresses.swap_router_02
+    assert config.venues[1].router == local_chain.addresses.swap_router_02
 
 
 def test_the_transport_reaches_the_same_chain(local_chain: LocalChain) -> None:

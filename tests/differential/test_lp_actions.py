@@ -162,4 +162,4 @@ def test_the_budget_is_restored_by_as_much_as_it_takes(anvil_chain: LocalChain, 
         assert outcome.plan is not None
         assert "above limits.lp_max_weight 15 %" in outcome.reason
         equal(chain, outcome.plan.actions, outcome.plan.holdings_after)
-        assert not isinstance(agent.status().decided.decision, AdjustLiquidity)
+        assert not isinstance(agent.status().decision_result.decision, AdjustLiquidity)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.chain import positions
+from agent.chain.pools import positions
 from agent.chain.providers.endpoint import EndpointProvider
 from agent.chain.snapshot import ChainReader
 from agent.chain.watch import SnapshotScope

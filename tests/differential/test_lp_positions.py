@@ -8,8 +8,8 @@ from random import Random
 import pytest
 
 from agent.amm.lp import positions
-from agent.chain import own_positions
-from agent.chain.own_positions import UnsolicitedPosition, UnsolicitedPositions, find_unsolicited_positions
+from agent.chain.pools import own_positions
+from agent.chain.pools.own_positions import UnsolicitedPosition, UnsolicitedPositions, find_unsolicited_positions
 from agent.localchain import LocalChain
 from agent.model import ConfirmedPosition, LpMissingPosition, LpV2Position, LpV3Position
 from agent.units import NATIVE

@@ -15,13 +15,13 @@ from agent.chain.second_quote import (
     Quoter,
     UnanimousQuoter,
     UniswapPythonQuoter,
-    V2Contracts,
-    V3Contracts,
     build_quoter,
     second_quotes,
 )
 from agent.localchain import LocalChain
 from agent.model import Goal, Leg, LegFunding, Plan, PlanCost, Pool, Rebalance
+from agent.venues.kinds.uniswap_v2 import UniswapV2
+from agent.venues.kinds.uniswap_v3 import UniswapV3
 from tests.support.text import mentions
 from tests.support.worlds import read_pool
 
@@ -29,10 +29,10 @@ SIZES = (Fraction(1, 10**6), Fraction(1, 1_000), Fraction(1, 50))
 """Inputs as parts of what the pool pays out of within two percent."""
 
 
-def venues(chain: LocalChain) -> tuple[V2Contracts, V3Contracts]:
+def venues(chain: LocalChain) -> tuple[UniswapV2, UniswapV3]:
     at = chain.addresses
-    v3 = V3Contracts("uniswap_v3", at.v3_factory, at.quoter_v1, at.quoter_v2)
-    return V2Contracts("uniswap_v2", at.v2_factory, at.v2_router), v3
+    v3 = UniswapV3("uniswap_v3", at.v3_factory, quoter=at.quoter_v2, quoter_v1=at.quoter_v1)
+    return UniswapV2("uniswap_v2", at.v2_factory, at.v2_router), v3
 
 
 def both(chain: LocalChain) -> UnanimousQuoter:

@@ -8,6 +8,7 @@ import argparse
 import hashlib
 import importlib.util
 import json
+import pickle
 import random
 import re
 import subprocess
@@ -17,11 +18,10 @@ import time
 import traceback
 from pathlib import Path
 
-from agent import codec
 from agent.localchain import open_anvil
 from tests.fuzz.decoders import CRASHES, Target, mutations, survives, targets
 
-SCENE = "scene.json"
+SCENE = "scene.pickle"
 FOUND = "found"
 
 
@@ -84,7 +84,7 @@ def main() -> None:
         folder = Path(scratch)
         with open_anvil() as chain:
             scene, seeds = record(chain, folder / "agent")
-        (folder / SCENE).write_text(codec.dumps(scene))
+        (folder / SCENE).write_bytes(pickle.dumps(scene))
         known = targets(scene)
         for name, target in known.items():
             (folder / FOUND / name).mkdir(parents=True)

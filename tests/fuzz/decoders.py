@@ -14,16 +14,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agent import codec
-from agent.chain import history, own_positions, receipts, snapshot
+from agent.chain import history, receipts, snapshot
 from agent.chain import tokens as proxies
 from agent.chain.endpoints import EndpointPool
 from agent.chain.lens import decode_page, split_into_pages
-from agent.chain.positions import resolve_positions
+from agent.chain.pools import own_positions
+from agent.chain.pools.positions import resolve_positions
 from agent.chain.providers.endpoint import EndpointProvider
 from agent.chain.rpc import Transport
 from agent.chain.safe import SafeContract
 from agent.chain.screening import TokenScreen
-from agent.chain.second_quote import V2Contracts, V3Contracts, build_quoter
+from agent.chain.second_quote import build_quoter
 from agent.chain.sender import QuorumSender
 from agent.chain.snapshot import ChainReader
 from agent.chain.tokens import read_tokens
@@ -37,7 +38,9 @@ from agent.signing import rules
 from agent.signing.remote_key import RemoteKey
 from agent.units import Token
 from agent.venues.calldata import require_own_rebalancer
-from agent.venues.discovery import UniswapV2, UniswapV3, discover_pools
+from agent.venues.discovery import discover_pools
+from agent.venues.kinds.uniswap_v2 import UniswapV2
+from agent.venues.kinds.uniswap_v3 import UniswapV3
 from tests.support.signables import SIGNABLES
 from tests.support.signing import NONCES, WALLET
 
@@ -54,8 +57,8 @@ class Scene:
     owner: str
     watch: SnapshotScope
     tokens: tuple[Token, ...]
-    v2: V2Contracts
-    v3: V3Contracts
+    v2: UniswapV2
+    v3: UniswapV3
     manager: str
     position: ConfirmedPosition
     rebalancer: str
@@ -106,7 +109,7 @@ def _factories(at: Scene) -> Mapping[str, str]:
 
 
 def _amm_venues(at: Scene) -> tuple[UniswapV2, UniswapV3]:
-    return UniswapV2(at.v2.venue, at.v2.factory), UniswapV3(at.v3.venue, at.v3.factory, (500, 3_000))
+    return at.v2, at.v3
 
 
 def second_quotes(line: Transport, at: Scene) -> list[int]:
@@ -122,7 +125,7 @@ QUESTIONS: dict[str, Question] = {
     "pools": lambda line, at: discover_pools(line, _amm_venues(at), at.tokens, ()),
     "position": lambda line, at: resolve_positions(line, [at.position], _factories(at)),
     "strays": lambda line, at: own_positions.find_unsolicited_positions(line, at.owner, at.manager, at.watch.pools, (), "latest"),
-    "our_code": lambda line, at: require_own_rebalancer(line, at.rebalancer, at.wrapped_native, _factories(at)),
+    "our_code": lambda line, at: require_own_rebalancer(line, at.rebalancer),
     "proxies": lambda line, at: proxies.find_proxies(line, [token.address for token in at.tokens]),
     "past": lambda line, at: snapshot.read_past_prices(_endpoint_pool(line), at.watch, at.head, 2),
     "last_day": lambda line, at: history.recent_transactions(_endpoint_pool(line), at.owner, at.head, at.nonce),

@@ -8,12 +8,13 @@ from pathlib import Path
 from agent import codec
 from agent.chain.lens import creation_code
 from agent.chain.providers.endpoint import EndpointProvider
-from agent.chain.second_quote import V2Contracts, V3Contracts
 from agent.chain.sender import NodeSender
 from agent.chain.watch import snapshot_questions
 from agent.errors import TrimtabError
 from agent.localchain import LocalChain
 from agent.model import ConfirmedPosition, IntentKind
+from agent.venues.kinds.uniswap_v2 import UniswapV2
+from agent.venues.kinds.uniswap_v3 import UniswapV3
 from tests.fuzz.decoders import QUESTIONS, Scene
 from tests.support.agents import ROOMY, agent_on, fund, yes
 from tests.support.signables import SIGNABLES
@@ -64,8 +65,8 @@ def record(chain: LocalChain, folder: Path) -> tuple[Scene, dict[str, list[bytes
         owner=chain.wallet.address,
         watch=watch,
         tokens=tokens,
-        v2=V2Contracts("uniswap_v2", at.v2_factory, at.v2_router),
-        v3=V3Contracts("uniswap_v3", at.v3_factory, at.quoter_v1, at.quoter_v2),
+        v2=UniswapV2("uniswap_v2", at.v2_factory, at.v2_router),
+        v3=UniswapV3("uniswap_v3", at.v3_factory, quoter=at.quoter_v2, quoter_v1=at.quoter_v1, fee_tiers=(500, 3_000)),
         manager=at.position_manager,
         position=ConfirmedPosition("uniswap_v2", pair.address, None, pair.token0.address, pair.token1.address, (1, 1), None, 5_000, 86_400),
         rebalancer=at.rebalancer,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from pathlib import Path
 
 import pytest
 
-from agent import codec
 from agent.localchain import LocalChain
-from tests.fuzz.decoders import QUESTIONS, Scene, crashes, mutations, survives, targets
+from tests.fuzz.decoders import QUESTIONS, crashes, mutations, survives, targets
 from tests.fuzz.seeds import UNANSWERED, record
 
 SLOW = ("second_quote",)
@@ -21,7 +21,7 @@ SEED = 7
 def test_no_answer_no_file_and_no_calldata_brings_up_an_error_that_is_not_ours(anvil_chain: LocalChain, tmp_path: Path, tries: int) -> None:
     """Real answers, what once broke a decoder, and seeded mutations of both; `make fuzz` goes on with atheris."""
     scene, seeds = record(anvil_chain, tmp_path)
-    scene = codec.loads(Scene, codec.dumps(scene))
+    scene = pickle.loads(pickle.dumps(scene))
     for name, target in targets(scene).items():
         assert name in seeds
         draw = random.Random(SEED)

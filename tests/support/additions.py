@@ -136,7 +136,7 @@ from datetime import UTC, datetime
 
 from pydantic import Field
 
-from agent.config.fields import ConfigTable
+from agent.config.tables.fields import ConfigTable
 
 TEMPLATE = """\\
 # [lockup]
@@ -261,7 +261,7 @@ def sentences(step: StepInput, plan: Plan | None) -> list[str]:
             "# after: CONFIGS: tuple[type[LayerConfig], ...] = (\n    LockupConfig,\n",
         ),
         "layers/config.py": (
-            "# after: from agent.config.fields import ConfigTable\nfrom agent.layers.lockup import config as lockup_config\n",
+            "# after: from agent.config.tables.fields import ConfigTable\nfrom agent.layers.lockup import config as lockup_config\n",
             "# after:     tax: TaxTable | None = None\n    lockup: lockup_config.LockupTable | None = None\n",
             "\n\nTEMPLATES += (lockup_config.TEMPLATE,)\n",
         ),
@@ -357,7 +357,7 @@ def check_trigger() -> None:
     from agent.app.describe import parameters
     from agent.config.build import build_policy, build_portfolio
     from agent.config.load import parse_config
-    from agent.config.presets import ETHEREUM
+    from agent.config.networks.presets import ETHEREUM
     from agent.errors import ConfigError
     from agent.model import AnyOf, Hold, PricePoint, PriceSource, Rebalance, StepInput
     from agent.model.triggers import PeakDrawdown
@@ -540,7 +540,7 @@ def check_layer() -> None:
     decision = decide(locked).decision
     assert isinstance(decision, Rebalance)
     assert rebalance(locked).plan is None
-    hold = rebalance(locked).decided.decision
+    hold = rebalance(locked).decision_result.decision
     assert isinstance(hold, Hold)
     assert "a lock-up, which swaps cannot spend" in hold.reason
     weth, usdc = token("WETH").address, token("USDC").address

@@ -24,7 +24,7 @@ from agent.config.build import fixed_contracts
 from agent.config.liquidity import lp_venues
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
-from agent.config.presets import ETHEREUM
+from agent.config.networks.presets import ETHEREUM
 from agent.config.schema import Config
 from agent.config.tables.futures import HyperliquidTable
 from agent.config.tables.limits import CEILINGS
@@ -110,15 +110,20 @@ Changes = Mapping[str, object]
 
 
 def agent_config(chain: LocalChain, folder: Path, changes: Changes | None = None, targets: Mapping[str, str] | None = None) -> LoadedConfig:
-    """Write and load trimtab.toml of the chain; `changes` are values by dotted key ("portfolio.assets.0.feed"), None removes a key."""
+    """Write and load trimtab.toml of the chain; `changes` are values by dotted key ("portfolio.assets.0.feed"), None removes a key,
+    "LIST.+" adds entries.
+    """
     document = tomlkit.parse(chain.config_text(targets=targets))
     for key, value in ({"limits.first_purchase": "off"} | dict(changes or {})).items():
         *tables, name = key.split(".")
-        table = document
+        table: Any = document
         for part in tables:
-            table = table[int(part) if part.isdigit() else part]  # type: ignore[assignment]  # tomlkit's tables are typed as items
-        if value is None:
-            del table[name]
+            table = table[_index(table, part)]
+        if name == "+":
+            for entry in value:  # type: ignore[attr-defined]  # tables to add to a list
+                table.append(tomlkit.item(entry))
+        elif value is None:
+            del table[_index(table, name)]
         else:
             table[name] = value
     if names := beyond(limits := document["limits"]):  # type: ignore[arg-type]  # tomlkit's tables are typed as items
@@ -127,6 +132,13 @@ def agent_config(chain: LocalChain, folder: Path, changes: Changes | None = None
     path = folder / "trimtab.toml"
     path.write_text(tomlkit.dumps(document))
     return load_config(path)
+
+
+def _index(table: Any, part: str) -> int | str:
+    """Return the key of a table, or the index in a list: a number, or the kind of its entry."""
+    if not isinstance(table, list):
+        return part
+    return int(part) if part.isdigit() else [entry["kind"] for entry in table].index(part)
 
 
 def beyond(limits: Mapping[str, object]) -> list[str]:

@@ -42,14 +42,14 @@ def documents() -> dict[str, Any]:
     status, history, profit = golden("25-status"), golden("26-history"), golden("28-pnl")
     profit["periods"] = profit["periods"][-1:]
     status["holdings"][0]["symbol"] = HOSTILE
-    status["decision"]["reason"] = status["trigger"]["words"] = MARKUP
+    status["decision"]["reason"] = status["trigger"]["text"] = MARKUP
     status["warnings"] = [MARKUP]
     history["steps"][0]["reason"] = MARKUP
     history["values"] = [
         {"time": f"2026-01-0{day} 00:00:00", "block": day, "value": "100.5", "weights_bps": {HOSTILE: 5_000, "B": 5_000}} for day in (2, 1)
     ]
     alerts = golden("09-alerts")
-    alerts["open"] = [{"key": "a", "event": "b", "text": MARKUP, "since": None, "told": None, "waits": False}]
+    alerts["open"] = [{"key": "a", "event": "b", "text": MARKUP, "since": None, "sent": None, "pending": False}]
     return {
         "status": status,
         "history": history,
@@ -83,20 +83,20 @@ LIQUIDITY: dict[str, Any] = {
         "position": "uniswap_v3 #1", "venue": "uniswap_v3", "contract": ADDRESS, "token_id": "1", "tokens": [HOSTILE, "B"], "state": MARKUP,
         **{name: {HOSTILE: "1", "B": "2"} for name in ("entry_raw", "redeemable_raw", "fees_raw", "counted_raw")},
         "entry_block": 1, "value": "10", "hold_value": "11", "loss": "1", "loss_bps": "909.1", "fees": "0.1", "lvr_per_day": "0.01",
-        "volatility_bps": 6_000, "horizon_s": 2_592_000, "expected_loss": "0.5", "pool_off_bps": "-3",
+        "volatility_bps": 6_000, "horizon_s": 2_592_000, "expected_loss": "0.5", "pool_deviation_bps": "-3",
         "forecasts": [{"move_bps": -5_000, "moving": HOSTILE, "loss_bps": "572", "loss": "0.57"}],
     }],
     "targets": [{
         "pool": ADDRESS, "venue": "uniswap_v3", "tokens": [HOSTILE, "B"], "fee_pips": 500, "share_bps": 2_000, "width_bps": None,
-        "compound_above": None, "value": None, "fees": None, "weight_bps": None, "left_range": [], "pool_off_bps": None,
-        "asks": [MARKUP], "leaves": [MARKUP],
+        "compound_above": None, "value": None, "fees": None, "weight_bps": None, "out_of_range": [], "pool_deviation_bps": None,
+        "due_reasons": [MARKUP], "skipped_reasons": [MARKUP],
     }],
     "unreadable": [MARKUP], "warnings": [MARKUP],
     "ignored": [{"position": "uniswap_v3 #2", "contract": ADDRESS, "token_id": "2", "tokens": [HOSTILE], "liquidity": "1"}],
 }  # fmt: skip
 """Positions and targets with markup as tokens and reasons."""
 REPORT: dict[str, Any] = {
-    "name": "20261122-130000-tune.html", "kind": MARKUP, "title": HOSTILE, "made": "2026-11-22 13:00:00", "bytes": 9,
+    "name": "20261122-130000-tune.html", "kind": MARKUP, "title": HOSTILE, "created": "2026-11-22 13:00:00", "bytes": 9,
     "figures": [{"name": MARKUP, "value": HOSTILE}],
 }  # fmt: skip
 """A report with markup in its texts."""
@@ -112,9 +112,9 @@ SETTINGS: dict[str, Any] = {
 CONTROLS: dict[str, Any] = {
     "served": True, "queued": 1, "waiting": {"moves": [HOSTILE]},
     "controls": [{
-        "id": f"{1:032x}", "kind": "withdraw", "arguments": [{"name": "to", "value": MARKUP}], "plan_hash": "ab" * 32, "asked_by": HOSTILE,
-        "origin": "dashboard", "asked": "2026-01-01 00:00:00", "asked_s": 1, "expires_s": 2, "state": "refused", "code": "slippage",
-        "reason": MARKUP, "result": [{"name": "code", "value": MARKUP}], "changed_s": 1,
+        "id": f"{1:032x}", "kind": "withdraw", "arguments": [{"name": "to", "value": MARKUP}], "plan_hash": "ab" * 32,
+        "requested_by": HOSTILE, "origin": "dashboard", "requested": "2026-01-01 00:00:00", "requested_s": 1, "expires_s": 2,
+        "state": "refused", "code": "slippage", "reason": MARKUP, "result": [{"name": "code", "value": MARKUP}], "changed_s": 1,
     }],
 }  # fmt: skip
 """Controls with markup as requester, arguments and reasons."""

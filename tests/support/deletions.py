@@ -73,4 +73,4 @@ def check_recorded_steps(folder: str) -> None:
     for path in paths:
         step = load_recorded_step(path.read_text(encoding="utf-8"))
         outcome = evaluate_input_once(step.input, proposer(AgentCycle()), None)
-        assert (type(outcome.decided.decision).__name__.lower(), outcome.reason) == (step.decision, step.reason)
+        assert (type(outcome.decision_result.decision).__name__.lower(), outcome.reason) == (step.decision, step.reason)

@@ -18,15 +18,18 @@ from typing import Any
 import rlp
 from eth_utils.crypto import keccak
 
+from agent.chain.pools.reading import PoolRef
 from agent.chain.rpc import HEADER_FIELDS, CallFailed, RpcCall, RpcFault, Transport, require_result
 from agent.chain.snapshot import ChainReader
 from agent.chain.tokens import read_tokens
-from agent.chain.watch import PoolRef, SnapshotScope
+from agent.chain.watch import SnapshotScope
 from agent.errors import Retryable
 from agent.localchain import LocalChain
 from agent.localchain.nodes import LocalProvider
 from agent.units import Token
-from agent.venues.discovery import UniswapV2, UniswapV3, discover_pools
+from agent.venues.discovery import discover_pools
+from agent.venues.kinds.uniswap_v2 import UniswapV2
+from agent.venues.kinds.uniswap_v3 import UniswapV3
 
 
 @dataclass
@@ -450,7 +453,8 @@ TWAP_WINDOW_S = 1_800
 def venues(chain: LocalChain, v2_pools: Sequence[str] | None = None, v3_pools: Sequence[str] | None = None) -> tuple[UniswapV2, UniswapV3]:
     """Return both venues of the local chain."""
     at = chain.addresses
-    return UniswapV2("uniswap_v2", at.v2_factory, v2_pools), UniswapV3("uniswap_v3", at.v3_factory, FEE_TIERS, v3_pools)
+    v3 = UniswapV3("uniswap_v3", at.v3_factory, fee_tiers=FEE_TIERS, pools=v3_pools)
+    return UniswapV2("uniswap_v2", at.v2_factory, pools=v2_pools), v3
 
 
 def tokens(chain: LocalChain) -> tuple[Token, ...]:

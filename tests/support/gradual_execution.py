@@ -154,17 +154,17 @@ def run(step: StepInput, dice: random.Random, moves: Callable[[StepInput, int], 
 
     step = step.with_layer(replace(step.layer(GradualState), draw=draw()))
     first = proposals.rebalance(step)
-    assert first.plan is not None, first.decided.decision.reason
-    assert first.decided.layer(GradualResult).begins is not None, first.decided.decision.reason
-    campaign = first.decided.layer(GradualResult).begins
+    assert first.plan is not None, first.decision_result.decision.reason
+    assert first.decision_result.layer(GradualResult).begins is not None, first.decision_result.decision.reason
+    campaign = first.decision_result.layer(GradualResult).begins
     under = ExecutionProgress("test", campaign, 0, Fraction(0), Fraction(0), campaign.began_s, campaign.first)
     done = Run(campaign, [], [], [], [], Fraction(0), "")
     prices = dict(campaign.arrival)
     for _ in range(100):
         now = step.with_layer(replace(step.layer(GradualState), progress=under))
         found = proposals.rebalance(now)
-        if found.decided.layer(GradualResult).ended:
-            done.ended = found.decided.layer(GradualResult).ended
+        if found.decision_result.layer(GradualResult).ended:
+            done.ended = found.decision_result.layer(GradualResult).ended
             return done
         if found.plan is None:
             step = later(step, under.next_s - step.snapshot.head.timestamp_s)

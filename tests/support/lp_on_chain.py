@@ -12,8 +12,8 @@ from web3.logs import DISCARD
 
 from agent.app.agent import Agent
 from agent.artifacts import npm_artifact
-from agent.chain import positions as chain_positions
-from agent.chain.positions import PositionRef
+from agent.chain.pools import positions as chain_positions
+from agent.chain.pools.positions import PositionRef
 from agent.chain.snapshot import ChainReader
 from agent.chain.watch import SnapshotScope
 from agent.execution.step_context import StepOutcome
@@ -298,7 +298,7 @@ def exactly(chain: LocalChain, agent: Agent, outcome: StepOutcome) -> list[tuple
 
 def worth(agent: Agent) -> Fraction:
     """Return the portfolio's total in dollars."""
-    return investable_total(agent.status().decided.drifts) / USD
+    return investable_total(agent.status().decision_result.drifts) / USD
 
 
 def positions(agent: Agent) -> dict[str, ConfirmedPosition]:

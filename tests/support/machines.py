@@ -128,7 +128,7 @@ def planned(step: StepInput) -> str:
 def whole(step: StepInput) -> str:
     """Return the step's targets, decision with all details, and plan as text."""
     found = plan_step_input(step)
-    return f"{codec.dumps(step.portfolio)} {found.reason} {codec.dumps(found.decided)} {found.plan and codec.dumps(found.plan)}"
+    return f"{codec.dumps(step.portfolio)} {found.reason} {codec.dumps(found.decision_result)} {found.plan and codec.dumps(found.plan)}"
 
 
 def main(role: str, plans: Path, steps: Path, folder: Path, *orders: str) -> int:

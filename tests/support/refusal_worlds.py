@@ -148,7 +148,7 @@ class World:
         """Run the clean-up after a step that ended in this way."""
         step_id = f"s{len(self.store.steps.newest(100))}"
         self.store.steps.begin(step_id, NOW_S, codec.dumps(self.step))
-        before = StepOutcome(step_id, kind, reason, self.step, proposals.rebalance(self.step).decided, None)
+        before = StepOutcome(step_id, kind, reason, self.step, proposals.rebalance(self.step).decision_result, None)
         return approving.revoke_leftovers(self.readers(), self.transactor(), self.store, before)
 
     def readers(self) -> StepReaders:

@@ -51,6 +51,10 @@ class RollupNode:
         self.byte_wei *= factor
         set_oracle(self.inner, self.byte_wei)
 
+    def fee_wei(self, raw: str) -> int:
+        """Return what the signed bytes, 0x-hex, pay for their data."""
+        return self.byte_wei * (len(raw) // 2 - 1) + FLAT_WEI
+
     def _told(self, method: str, params: list[object], answer: object) -> object:
         if method == "eth_sendRawTransaction" and isinstance(answer, str):
             self._charge(answer, str(params[0]))
@@ -59,7 +63,7 @@ class RollupNode:
         return answer
 
     def _charge(self, tx_hash: str, raw: str) -> None:
-        fee_wei = self.byte_wei * (len(raw) // 2 - 1) + FLAT_WEI
+        fee_wei = self.fee_wei(raw)
         wallet = self.chain.wallet.address
         self.inner.call("evm_mine", [])  # anvil mines beside its answer; the balance must be the one after it
         held = int(str(self.inner.call("eth_getBalance", [wallet, "latest"])), 16)

@@ -25,6 +25,7 @@ from tests.support.agents import allowances
 from tests.support.api import Client
 from tests.support.dashboards import HereBoard, Served
 from tests.support.endpoints import Reply, passing_on, serve
+from tests.support.preloaded import Preloaded
 
 GWEI = 10**9
 HOUR_S = 3_700
@@ -204,8 +205,9 @@ class Scene:
         self.set_gas()
         self.chain.mine()
         command = [sys.executable, "-c", DEADLY, str(self.chain.url), str(number), *args, "--config", str(self.config)]
-        killed = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
-        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        killed = Preloaded(command, stderr=subprocess.PIPE, text=True)
+        _, said = killed.communicate(timeout=PATIENCE_S)
+        assert killed.returncode == -signal.SIGKILL, said
 
 
 @contextmanager

@@ -10,7 +10,22 @@ import pytest
 from agent.chain.tokens import encode_approve
 from agent.errors import Refused
 from agent.layers.liquidity.composer import encode_liquidity
-from agent.model import Collect, Goal, IntentKind, Leg, LegFunding, LpAction, Plan, PlanCost, Provide, Rebalance, UnsignedTx, Withdraw
+from agent.model import (
+    Collect,
+    Goal,
+    IntentKind,
+    Leg,
+    LegFunding,
+    LpAction,
+    Plan,
+    PlanCost,
+    PoolMaker,
+    Provide,
+    Rebalance,
+    SwapStyle,
+    UnsignedTx,
+    Withdraw,
+)
 from agent.model.futures import (
     DelegateChange,
     FuturesAction,
@@ -26,10 +41,13 @@ from agent.model.futures import (
 )
 from agent.ports import Grant
 from agent.signing.keys import TestAccountKey, load_key
+from agent.signing.pool_makers import pool_address
 from agent.signing.rules import LocalSigner, SignableNonces, SigningRules
 from agent.signing.terms import FuturesRules
 from agent.units import NATIVE, Token, floor_int
 from agent.venues.calldata import RebalancerTerms, encode_multicall, encode_rebalance, min_balance_changes, native_wei
+from agent.venues.kinds.uniswap_v2 import UniswapV2
+from agent.venues.kinds.uniswap_v3 import UniswapV3
 from agent.venues.perpetual_protocol import PerpContracts, encode_delegate, encode_deposit, encode_order, encode_withdrawal
 from tests.support.builders import address
 
@@ -45,6 +63,12 @@ ROUTER = address("router")
 STRANGER = address("stranger")
 WETH, USDC, WBTC, USDT = (address(name) for name in ("weth", "usdc", "wbtc", "usdt"))
 RULES = SigningRules(CHAIN_ID, WALLET, routers=(ROUTER,), tokens=(WETH, USDC, WBTC, USDT), max_deadline_s=90, max_fee_wei=MAX_FEE_WEI)
+MAKERS = {
+    "uniswap_v2": UniswapV2("uniswap_v2", address("v2 factory")).maker,
+    "uniswap_v3": UniswapV3("uniswap_v3", address("v3 factory")).maker,
+    "wrapped_native": PoolMaker(SwapStyle.NATIVE, WETH),
+}
+"""Who makes the pools of the legs."""
 MAX_GAS_WEI = 10**16
 NONCE = 7
 NONCES: SignableNonces = {NONCE: None}
@@ -52,9 +76,11 @@ NONCES: SignableNonces = {NONCE: None}
 
 
 def leg(token_in: str, token_out: str, amount_in: int, amount_out: int, **changes: object) -> Leg:
-    """Return a V3 leg of the 0.3 % pool from and to the wallet, with a minimum 1 % below its output."""
+    """Return a V3 leg of the 0.3 % pool from and to the wallet, with a minimum 1 % below its output. Without a pool in the changes it is
+    in that of its venue, tokens and fee.
+    """
     base = Leg(
-        pool=address(f"pool {token_in} {token_out}"),
+        pool="",
         venue="uniswap_v3",
         token_in=token_in,
         token_out=token_out,
@@ -67,7 +93,11 @@ def leg(token_in: str, token_out: str, amount_in: int, amount_out: int, **change
         source=LegFunding.WALLET,
         sink=LegFunding.WALLET,
     )
-    return replace(base, **changes)  # type: ignore[arg-type]
+    changed = replace(base, **changes)  # type: ignore[arg-type]
+    maker = MAKERS.get(changed.venue)
+    if changed.pool or maker is None:
+        return changed
+    return replace(changed, pool=pool_address(maker, token_in, token_out, changed.fee_pips))
 
 
 def plan_of(*legs: Leg) -> Plan:
@@ -186,7 +216,7 @@ PROVIDING_ALLOWED = CHANGES | APPROVALS
 
 
 REBALANCER = address("rebalancer")
-REBALANCER_RULES = replace(RULES, routers=(), rebalancers=(REBALANCER,), wrapped_native=WETH)
+REBALANCER_RULES = replace(RULES, routers=(), rebalancers=(REBALANCER,), wrapped_native=WETH, makers=tuple(MAKERS.items()))
 PRICES = {
     WETH: Fraction(3_000 * 10**6, 10**18),
     NATIVE: Fraction(3_000 * 10**6, 10**18),
@@ -224,6 +254,11 @@ def conditions(plan: Plan) -> RebalancerTerms:
     return RebalancerTerms({token: PRICES[token] for token in least}, floor_int(value) - 1)
 
 
+def encode_program(plan: Plan, deadline_s: int, terms: RebalancerTerms) -> str:
+    """Return the calldata of the plan for the Rebalancer; each pool's tier is its fee."""
+    return encode_rebalance(plan, deadline_s, terms, MAKERS, {})
+
+
 def rebalancing_grant_of(plan: Plan, **changes: object) -> Grant:
     """Return the grant of the plan, with floors slightly below its minimums."""
     floors = tuple(max(1, one.min_out_raw - 1) for one in plan.legs)
@@ -234,7 +269,7 @@ def rebalancing_grant_of(plan: Plan, **changes: object) -> Grant:
 
 def rebalance_tx(plan: Plan, deadline_s: int = DEADLINE_S, terms: RebalancerTerms | None = None, **changes: object) -> UnsignedTx:
     """Return the plan as one call of the Rebalancer."""
-    return tx(REBALANCER, encode_rebalance(plan, deadline_s, terms or conditions(plan)), **{"value_wei": native_wei(plan)} | changes)
+    return tx(REBALANCER, encode_program(plan, deadline_s, terms or conditions(plan)), **{"value_wei": native_wei(plan)} | changes)
 
 
 REBALANCES = {name: (rebalance_tx(plan), rebalancing_grant_of(plan)) for name, plan in PLANS.items()}

@@ -29,7 +29,7 @@ def causes(found: Any) -> tuple[str, ...]:
 
 def blocked(found: Any) -> list[str]:
     """Return the tokens whose exits an outcome or decision skips."""
-    return [one.token for one in getattr(found, "decided", found).blocked_exits]
+    return [one.token for one in getattr(found, "decision_result", found).blocked_exits]
 
 
 @contextmanager

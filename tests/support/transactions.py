@@ -27,7 +27,7 @@ from agent.ports import Grant, Simulation, TransactionStatus
 from agent.signing.terms import BUMP_DENOMINATOR, BUMP_NUMERATOR
 from agent.store import Store, open_memory_store, open_store
 from agent.store.database import Database
-from agent.store.transitions import CONSUMED, ENDED_IN_BLOCK
+from agent.store.transitions import CONSUMED_STATES, ENDED_IN_BLOCK
 
 # --- A chain of one wallet in memory, for the executor's state machine alone; tests that move money use real nodes.
 
@@ -110,6 +110,7 @@ class ScriptedChain:
     send_error: Exception | None = None
     lose: bool = False
     offline: int = 0
+    tagged: dict[str, int] = field(default_factory=dict)
 
     def mine(self, *hashes: str) -> None:
         """Mine a block with these transactions, by default with the whole pool."""
@@ -172,6 +173,12 @@ class ScriptedChain:
 
     def block_hash(self, number: int) -> str | None:
         return self._hash(number) if number < len(self.blocks) else None
+
+    def tagged_height(self, tag: str) -> int:
+        """A tag that no test has set is one that the nodes do not know."""
+        if tag not in self.tagged:
+            raise Retryable(f"no block is {tag}")
+        return self.tagged[tag]
 
     def _online(self) -> None:
         if self.offline:
@@ -367,7 +374,7 @@ class Walk:
                 pass
             for intent in self.store.journal.unbooked():
                 assert intent.receipt is not None
-                self.store.budgets.book(intent, Fraction(1), Fraction(1), intent.receipt.gas_cost_wei, START_S)
+                self.store.budgets.book_intent(intent, Fraction(1), Fraction(1), intent.receipt.gas_cost_wei, START_S)
             kinds = {str(intent.tx_hash): intent.kind for intent in self.store.journal.intents()}
             if made.late or chain.simulation:
                 assert all(kinds[tx_hash] is IntentKind.CANCEL for tx_hash in chain.sent[before:]), "an old floor was sent again"
@@ -390,7 +397,7 @@ class Walk:
     def require_agreement(self, chain: ScriptedChain) -> None:
         """Assert, after a completed cycle, that chain and journal agree in state, budgets, movements and next nonce."""
         mined, intents = held(chain), self.store.journal.intents()
-        consumed = [intent for intent in intents if intent.state in CONSUMED]
+        consumed = [intent for intent in intents if intent.state in CONSUMED_STATES]
         assert [intent.tx_hash for intent in consumed] == ([] if mined is None else [mined[0]])
         gas_wei = sum(intent.receipt.gas_cost_wei for intent in consumed if intent.receipt is not None)
         found = self.store.budgets.history(START_S)

@@ -9,7 +9,6 @@ from fractions import Fraction
 from functools import partial
 from typing import Any
 
-from eth_abi.abi import encode as abi_encode
 from eth_account import Account
 from web3.contract import Contract
 
@@ -19,9 +18,8 @@ from agent.chain.tokens import encode_approve, needed_approvals
 from agent.execution.submitter import SubmissionSettings, signable_nonces
 from agent.localchain import LocalChain
 from agent.localchain.world import WALLET_INDEX, dev_accounts
-from agent.model import Allowance, IntentKind, Leg, LegFunding, Plan, Receipt, UnsignedTx
+from agent.model import Allowance, IntentKind, Leg, LegFunding, Plan, PoolMaker, Receipt, SwapStyle, UnsignedTx
 from agent.ports import Grant, Simulation
-from agent.signing.calldata import REBALANCE, FundsLocation, Venue
 from agent.signing.keys import TestAccountKey, load_key
 from agent.signing.rules import LocalSigner, SigningRules
 from agent.store import Store
@@ -29,6 +27,8 @@ from agent.units import NATIVE, floor_int
 from agent.venues.calldata import RebalancerTerms, encode_multicall, encode_rebalance, min_balance_changes, native_wei
 from agent.venues.calldata import native_wei as rebalancer_native_wei
 from agent.venues.gas_fees import gas_fees
+from agent.venues.kinds.uniswap_v2 import UniswapV2
+from agent.venues.kinds.uniswap_v3 import UniswapV3
 from tests.support import builders
 from tests.support.signing import plan_of
 
@@ -174,12 +174,7 @@ def native_of(chain: LocalChain, owner: str) -> int:
     return int(balance)
 
 
-# --- A wallet that trades through the Rebalancer of an embedded chain, and programs that the encoder never writes.
-
-
-NEVER_S = 2**40 - 1
-V2, V3, COIN = Venue
-OWN, HERE, PAIR = FundsLocation
+# --- A wallet that trades through the Rebalancer of an embedded chain.
 
 
 class AtomicDesk(Desk):
@@ -190,7 +185,13 @@ class AtomicDesk(Desk):
         self.router = chain.addresses.rebalancer
         weth = self.at("WETH")
         tokens = tuple(token.address for token in chain.tokens.values())
-        self.rules = SigningRules(chain.chain_id, self.wallet, (), tokens, DEADLINE_S, LIMIT_WEI, (self.router,), weth)
+        self.makers = {
+            "uniswap_v2": UniswapV2("uniswap_v2", chain.addresses.v2_factory).maker,
+            "uniswap_v3": UniswapV3("uniswap_v3", chain.addresses.v3_factory).maker,
+            "wrapped_native": PoolMaker(SwapStyle.NATIVE, weth),
+        }
+        makers = tuple(self.makers.items())
+        self.rules = SigningRules(chain.chain_id, self.wallet, (), tokens, DEADLINE_S, LIMIT_WEI, (self.router,), weth, makers)
 
     @property
     def prices(self) -> dict[str, Fraction]:
@@ -206,7 +207,7 @@ class AtomicDesk(Desk):
 
     def swap_tx(self, plan: Plan, legacy: bool = False, terms: RebalancerTerms | None = None, **changes: object) -> UnsignedTx:
         """Return the plan as one call."""
-        data = encode_rebalance(plan, self.sender.head().timestamp_s + DEADLINE_S, terms or self.terms(plan.legs))
+        data = encode_rebalance(plan, self.sender.head().timestamp_s + DEADLINE_S, terms or self.terms(plan.legs), self.makers, {})
         return self.tx(self.router, data, legacy, **{"value_wei": rebalancer_native_wei(plan)} | changes)
 
     def swap(self, plan: Plan, legacy: bool = False, **changes: object) -> Receipt:
@@ -221,39 +222,6 @@ class AtomicDesk(Desk):
         """Simulate a call of the Rebalancer (or `to`) by the wallet (or `sender`)."""
         tx = self.tx(to or self.router, data, value_wei=value_wei)
         return self.sender.simulate(tx, sender or self.wallet)
-
-
-def raw_leg(
-    tokens: Sequence[str],
-    venue: Venue,
-    token_in: str,
-    token_out: str,
-    *,
-    source: FundsLocation = OWN,
-    sink: FundsLocation = OWN,
-    pair_with: str | None = None,
-    fee: int = 3000,
-    raw: int = 0,
-    least: int = 1,
-) -> bytes:
-    """Return one leg of a program, valid or not."""
-    numbers = [tokens.index(token_in), tokens.index(token_out), 0 if pair_with is None else tokens.index(pair_with)]
-    kind = venue.value | source.value << 2 | sink.value << 4
-    return bytes([kind, *numbers]) + fee.to_bytes(3, "big") + raw.to_bytes(16, "big") + least.to_bytes(16, "big")
-
-
-def raw_program(
-    tokens: Sequence[str],
-    legs: Sequence[bytes],
-    watched: Sequence[tuple[Fraction, int]] = (),
-    floor_raw: int = -(2**120),
-    deadline_s: int = NEVER_S,
-) -> str:
-    """Return the calldata of any program; `watched` are price and bound of the first tokens."""
-    header = deadline_s.to_bytes(5, "big") + bytes([len(watched), len(tokens)]) + floor_raw.to_bytes(16, "big", signed=True)
-    listed = b"".join(bytes.fromhex(token[2:]) for token in tokens)
-    terms = b"".join(int(price * 2**128).to_bytes(24, "big") + bound.to_bytes(16, "big", signed=True) for price, bound in watched)
-    return "0x" + (REBALANCE + abi_encode(["bytes"], [header + listed + terms + b"".join(legs)])).hex()
 
 
 # --- A real Safe on an embedded chain, with owners who sign the typed data that they are shown.

@@ -30,7 +30,7 @@ from agent.artifacts import npm_artifact
 from agent.chain import second_quote
 from agent.chain.providers.endpoint import EndpointProvider
 from agent.chain.rpc import RpcCall, Transport
-from agent.chain.second_quote import V2Contracts, V3Contracts
+from agent.chain.second_quote import QuotedVenue
 from agent.localchain import DEFAULT_WORLD, LocalChain, LocalPool, open_eth_tester, run_anvil
 from agent.localchain.chain import V2_PAIR, V3_POOL
 from agent.localchain.nodes import CHAIN_ID, AnvilNode, TesterNode, read_view
@@ -389,7 +389,7 @@ def opened_once() -> Iterator[None]:
         return
     make, kept = second_quote._open_library, threading.local()
 
-    def opened(transport: Transport, venue: V2Contracts | V3Contracts) -> Any:
+    def opened(transport: Transport, venue: QuotedVenue) -> Any:
         desks = vars(kept).setdefault("desks", {})
         if venue not in desks:
             desks[venue] = make(transport, venue)

@@ -36,7 +36,7 @@ def test_an_example_layer_changes_its_folder_and_the_registries(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "layer", ["gradual", "holding", *slow((layer,) for layer in ("futures", "liquidity", "signals", "strategies", "tax"))]
+    "layer", ["holding", *slow((layer,) for layer in ("futures", "gradual", "liquidity", "signals", "strategies", "tax"))]
 )
 def test_a_layer_is_deleted_with_its_folder_and_its_registry_lines(layer: str, tmp_path: Path) -> None:
     """The core then imports and decides what does not use it as before."""

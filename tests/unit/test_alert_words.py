@@ -176,7 +176,7 @@ def test_a_refusal_or_a_rebalance_is_the_only_alert_of_its_cause() -> None:
 def test_a_review_that_trades_nothing_is_told_with_its_reason() -> None:
     step = step_input({"WETH": 5_000, "USDC": 5_000}, {"WETH": 5_000, "USDC": 5_000}, trigger=Every(3_600))
     found = outcome(step)
-    assert found.decided.due_schedules
+    assert found.decision_result.due_schedules
     (alert,) = prices(found)
     assert (alert.kind, alert.key, alert.lasting) == (AlertKind.REVIEW, "review", False)
     assert mentions(alert.text, "Reviewed")
@@ -184,7 +184,7 @@ def test_a_review_that_trades_nothing_is_told_with_its_reason() -> None:
 
 def test_a_rebalance_that_time_asks_for_is_told_while_it_is_due() -> None:
     step = step_input({"WETH": 5_000, "USDC": 5_000}, {"WETH": 7_000, "USDC": 3_000}, trigger=Every(3_600))
-    (alert,) = prices(replace(planned(), step_input=step, decided=decide(step)))
+    (alert,) = prices(replace(planned(), step_input=step, decision_result=decide(step)))
     assert (alert.kind, alert.key, alert.lasting) == (AlertKind.REVIEW, "planned", True)
     assert "would sell" in alert.text
 

@@ -45,7 +45,7 @@ class GivenBoard(StillBoard):
 
     async def call(self, process: str, function: str, *arguments: Any) -> Any:
         if function.endswith("history"):
-            return {"steps": [{"step": f"s{number}"} for number in range(arguments[0])], "corrections": [], "values": []}
+            return {"steps": [{"step": f"s{number}"} for number in range(arguments[0])], "gradual_executions": [], "values": []}
         return {"read": function, "with": list(arguments)}
 
 

@@ -45,6 +45,12 @@ def test_bytecode_without_prefix_gets_one(tmp_path: Path, monkeypatch: pytest.Mo
     assert artifacts.own_artifact("Bare").bytecode == "0x6001"
 
 
+def test_foundry_writes_code_into_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "Forged.json").write_text(json.dumps({"abi": [], "bytecode": {"object": "0x6001"}, "deployedBytecode": {"object": "02"}}))
+    monkeypatch.setattr(artifacts, "abis_dir", lambda: tmp_path)
+    assert artifacts.own_artifact("Forged") == artifacts.Artifact([], "0x6001", "0x02")
+
+
 def test_a_wheel_finds_its_data_inside_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(artifacts, "_REPO", tmp_path / "nowhere")
     assert artifacts.abis_dir() == artifacts._PACKAGE / "_data" / "abis"
@@ -134,7 +140,7 @@ def test_contracts_and_artifacts_are_those_of_the_last_compilation(monkeypatch: 
     assert compile_contracts.outdated_contracts() == []
     everything = sorted(compile_contracts.find_sources(None))
     with monkeypatch.context() as other:
-        other.setitem(compile_contracts.SETTINGS, "evmVersion", "shanghai")
+        other.setitem(compile_contracts.SETTINGS, "metadata", {})
         assert compile_contracts.outdated_contracts() == everything
     with monkeypatch.context() as other:
         other.setitem(compile_contracts.SETTINGS_BY_CONTRACT, "Rebalancer", {})

@@ -31,6 +31,15 @@ def test_gas_is_not_priced_by_a_numeraire_that_nobody_called_the_native_coin() -
         assert ("gas-spike" in left_out) is not known
 
 
+def test_a_data_fee_is_refused_without_a_native_coin_and_as_no_amount() -> None:
+    with raises_field("--data-fee", "native coin"):
+        api.backtest(
+            PRICES, replace(FREE, data_fee="300 gwei"), api.PortfolioOptions(target="BTC=50,USDC=50", numeraire="USDC", band="5%rel")
+        )
+    with raises_field("--data-fee", "300"):
+        replace(FREE, data_fee="300").settings()
+
+
 @pytest.mark.parametrize("flow", ["2021-03-01=1e400", "2021-03-01=-1e31", "0001-01-01T00:00:00+14:00=5"])
 def test_flows_beyond_any_time_or_amount_are_refused_by_name(flow: str) -> None:
     with pytest.raises(ConfigError, match="has a time or amount out of range"):

@@ -149,9 +149,9 @@ def test_an_exit_without_a_market_leaves_its_turn_to_the_next() -> None:
 def test_each_exit_is_a_plan_of_its_own_in_the_portfolio_s_order() -> None:
     step, sold = fired("LINK", "WBTC", "WETH", pools=(*MARKET, SOUND)), []
     while (found := judged(step)).plan is not None and found.plan.is_exit:
-        assert moved(found.plan) == {found.decided.exit_token, USDC.address}
-        assert not found.decided.blocked_exits
-        sold.append((found.decided.exit_token, found.reason.rpartition("; ")[2]))
+        assert moved(found.plan) == {found.decision_result.exit_token, USDC.address}
+        assert not found.decision_result.blocked_exits
+        sold.append((found.decision_result.exit_token, found.reason.rpartition("; ")[2]))
         held = tuple(replace(one, raw=dict(found.plan.holdings_after)[one.token]) for one in step.snapshot.holdings)
         step = replace(step, snapshot=replace(step.snapshot, holdings=held))
     assert [one for one, _ in sold] == [WETH.address, WBTC.address, LINK.address]
@@ -163,9 +163,9 @@ def test_each_exit_is_a_plan_of_its_own_in_the_portfolio_s_order() -> None:
 def test_an_exit_that_was_refused_less_often_goes_first() -> None:
     step = fired("LINK", "WBTC", "WETH", pools=(*MARKET, SOUND))
     refused = tuple(SubmissionRefusal(one.address, 1, times, "no") for one, times in ((WETH, 2), (WBTC, 1)))
-    assert judged(with_history(step, submission_refusals=refused)).decided.exit_token == LINK.address
+    assert judged(with_history(step, submission_refusals=refused)).decision_result.exit_token == LINK.address
     both = (replace(refused[1], times=2), replace(refused[0]), SubmissionRefusal(LINK.address, 1, 3, "no"))
-    assert judged(with_history(step, submission_refusals=both)).decided.exit_token == WETH.address
+    assert judged(with_history(step, submission_refusals=both)).decision_result.exit_token == WETH.address
 
 
 def test_where_nothing_else_is_to_be_done_it_holds_so_that_reviews_and_exchanges_inside_go_on() -> None:
@@ -198,10 +198,10 @@ def test_liquidity_of_other_assets_is_taken_out_while_the_wallet_s_part_is_stuck
     assert isinstance(first, Rebalance)
     assert first.exit, "the wallet's part would go first"
     found = proposals.rebalance(step)
-    assert isinstance(found.decided.decision, AdjustLiquidity)
+    assert isinstance(found.decision_result.decision, AdjustLiquidity)
     assert found.plan is not None
     assert found.plan.actions
-    assert [one.token for one in found.decided.blocked_exits] == [WETH.address]
+    assert [one.token for one in found.decision_result.blocked_exits] == [WETH.address]
 
 
 def test_an_exit_that_the_guards_refuse_for_its_pool_holds_back_its_own_asset_alone() -> None:
@@ -253,7 +253,7 @@ def test_what_is_refused_for_all_of_the_wallet_stays_a_refusal() -> None:
 
     found = evaluation.evaluate_input(fired("WBTC"), proposals.rebalance, Paused(), "abc")
     assert found.kind is OutcomeKind.REFUSED
-    assert found.decided.blocked_exits == ()
+    assert found.decision_result.blocked_exits == ()
 
 
 def test_a_refusal_of_what_goes_on_besides_names_the_exit_too() -> None:
@@ -268,9 +268,9 @@ def test_a_limit_order_by_hand_is_filled_and_may_sell_what_is_stuck() -> None:
     step = fired("LINK")
     order = LimitOrder("o", WETH.address, USDC.address, 10**17, Fraction(1_000, 10**12), 2_000_000_000, 1)
     found = proposals.waiting_orders((order,))(step)
-    assert found.decided.order == "o"
+    assert found.decision_result.order == "o"
     assert found.plan is not None
-    assert [one.token for one in found.decided.blocked_exits] == [LINK.address], "it is told all the same"
+    assert [one.token for one in found.decision_result.blocked_exits] == [LINK.address], "it is told all the same"
     dear = with_limits(fired("LINK", pools=(*MARKET, SOUND)), plan_cost_bps=1)
     sells = replace(order, token_in=LINK.address, amount_in_raw=10**18, price=Fraction(1, 10**12))
     by_hand = proposals.single_order(sells)(dear)
@@ -278,7 +278,7 @@ def test_a_limit_order_by_hand_is_filled_and_may_sell_what_is_stuck() -> None:
     assert moved(by_hand.plan) == {LINK.address, USDC.address}
     first = proposals.single_order(sells)(with_limits(dear, plan_cost_bps=200))
     assert first.plan is None
-    assert mentions(first.decided.decision.reason, "stop_loss", "LINK"), "an exit that can be done goes first"
+    assert mentions(first.decision_result.decision.reason, "stop_loss", "LINK"), "an exit that can be done goes first"
 
 
 def test_status_orders_alerts_and_the_journal_tell_it() -> None:
@@ -301,11 +301,11 @@ def test_status_orders_alerts_and_the_journal_tell_it() -> None:
 
 def test_once_there_is_a_market_it_is_sold() -> None:
     stuck = judged(fired("LINK"))
-    assert stuck.decided.blocked_exits
+    assert stuck.decision_result.blocked_exits
     found = judged(fired("LINK", pools=(*MARKET, SOUND)))
     assert found.plan is not None
     assert found.plan.is_exit
-    assert not found.decided.blocked_exits
+    assert not found.decision_result.blocked_exits
     assert dict(found.plan.holdings_after)[LINK.address] == 0
 
 
@@ -322,10 +322,10 @@ def test_strategies_go_on_and_exchange_inside_while_an_exit_of_one_is_stuck(heal
     )
     step = step.with_layer(StrategiesState(replace(books, strategies=states)))
     found = judged(step)
-    assert [stuck.token for stuck in found.decided.blocked_exits] == [LINK.address]
+    assert [stuck.token for stuck in found.decision_result.blocked_exits] == [LINK.address]
     assert found.kind is OutcomeKind.PLANNED
     assert LINK.address not in moved(found.plan)
-    netting = found.decided.layer(StrategiesResult).netting
+    netting = found.decision_result.layer(StrategiesResult).netting
     assert netting is not None
     assert all(dict(wish.adjustments)[LINK.address] == 0 for wish in netting.adjustments)
 
@@ -457,7 +457,7 @@ def test_an_exit_is_sold_while_the_sources_of_the_native_coin_disagree(mean: int
     assert all(one.passed for one in found.plan.verdicts)
     own = judged(two_sources("WETH", "WBTC", pools=(SOUND, apart)))
     assert own.kind is OutcomeKind.PLANNED
-    assert own.decided.exit_token == (WBTC if mean < 2_000 else WETH).address, "in a fall WETH itself is sold at its feed"
+    assert own.decision_result.exit_token == (WBTC if mean < 2_000 else WETH).address, "in a fall WETH itself is sold at its feed"
 
 
 def test_an_exit_through_a_hub_whose_sources_disagree_is_refused() -> None:
@@ -500,10 +500,10 @@ def test_the_end_of_a_bot_sells_what_a_conflict_of_other_prices_does_not_concern
     while (outcome := evaluation.evaluate_input(step, requests.sell_everything, Sees(), "abc")).plan is not None:
         if outcome.kind is not OutcomeKind.PLANNED:
             break
-        sold.append(outcome.decided.exit_token)
+        sold.append(outcome.decision_result.exit_token)
         step = exclude_blocked_exits(outcome.step_input, [BlockedExit(sold[-1], "sold", "")])
     assert sold == [WETH.address, WBTC.address]
-    assert any(one.token == LINK.address and ORACLE in one.why for one in outcome.decided.blocked_exits)
+    assert any(one.token == LINK.address and ORACLE in one.why for one in outcome.decision_result.blocked_exits)
     removed = evaluation.evaluate_input(two_sources(pools=(SOUND, APART)), requests.sell_out(WBTC.address), Sees(), "abc")
     assert removed.kind is OutcomeKind.PLANNED
     assert moved(removed.plan) == {WBTC.address, USDC.address}
@@ -581,7 +581,7 @@ def test_a_missing_price_still_halts_every_rebalance() -> None:
 def test_the_end_of_a_bot_sells_everything_that_has_a_price() -> None:
     step, sold = unpriced(), []
     while (outcome := evaluation.evaluate_input(step, requests.sell_everything, Sees(), "abc")).kind is OutcomeKind.PLANNED:
-        sold.append(outcome.decided.exit_token)
+        sold.append(outcome.decision_result.exit_token)
         held = tuple(replace(one, raw=0) if one.token in sold else one for one in step.snapshot.holdings)
         step = replace(step, snapshot=replace(step.snapshot, holdings=held))
     assert sold == [WETH.address, WBTC.address]
@@ -629,7 +629,7 @@ def test_an_exit_is_sold_while_the_balance_of_another_asset_is_unknown(answers: 
     assert judged(hidden(fired("WBTC", pools=pools), *more)).kind is OutcomeKind.HALT
     ended = evaluation.evaluate_input(hidden(fired(pools=pools), *more), requests.sell_everything, Sees(), "abc")
     assert ended.kind is OutcomeKind.PLANNED
-    assert ended.decided.exit_token == WETH.address
+    assert ended.decision_result.exit_token == WETH.address
     numeraire = fired("LINK", pools=pools)
     held = tuple(one for one in numeraire.snapshot.holdings if one.token != USDC.address)
     assert judged(replace(numeraire, snapshot=replace(numeraire.snapshot, holdings=held))).kind is OutcomeKind.HALT

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from agent.config.build import build_execution, build_limits, build_policy, build_portfolio, build_reference
-from agent.config.fields import parse_address, parse_duration_s, parse_gas_price_wei
 from agent.config.load import load_config, parse_config
-from agent.config.presets import ETHEREUM, TemplateAsset
+from agent.config.networks.presets import ETHEREUM, TemplateAsset
+from agent.config.tables.fields import parse_address, parse_duration_s, parse_gas_price_wei
 from agent.config.writing.template import render
 from agent.errors import ConfigError
 from agent.model import Cron, Destination, Every, HybridTrigger, PriceSource, Threshold
@@ -30,6 +30,12 @@ def text(*changes: tuple[str, str]) -> str:
         assert old in found, old
         found = found.replace(old, new, 1)
     return found
+
+
+def without_v3(config: str) -> str:
+    """The config without its Uniswap V3 deployment."""
+    start = config.index('[[venues]]\nkind = "uniswap_v3"')
+    return config[:start] + config[config.index("\n[policy]", start) :]
 
 
 def error(*changes: tuple[str, str]) -> str:
@@ -60,7 +66,7 @@ def test_the_template_is_a_valid_config() -> None:
     assert build_policy(config).destination is Destination.TARGET
     assert build_reference(config).kinds == (PriceSource.FEED, PriceSource.TWAP)
     assert build_reference(config).twap_window_s == 1800
-    assert build_execution(config, ()).router == ETHEREUM.v3_router
+    assert build_execution(config, ()).router == ETHEREUM.venues[1]["router"]
 
 
 def test_every_limit_can_be_off() -> None:

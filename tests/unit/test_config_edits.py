@@ -9,7 +9,7 @@ import tomllib
 import pytest
 
 from agent.config.load import parse_config
-from agent.config.presets import ETHEREUM, TemplateAsset
+from agent.config.networks.presets import ETHEREUM, TemplateAsset
 from agent.config.redaction import config_diff, redacted_text
 from agent.config.writing.edits import ConfigChanges, apply_changes, parse_changes
 from agent.config.writing.template import render

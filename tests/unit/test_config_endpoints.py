@@ -10,7 +10,7 @@ import tomlkit
 from agent.app.describe import EITHER, PRIVATE, PUBLIC, submission_text
 from agent.app.start.checks import doctor
 from agent.config import load
-from agent.config.presets import ETHEREUM, TemplateAsset
+from agent.config.networks.presets import ETHEREUM, TemplateAsset
 from agent.config.schema import Config
 from agent.config.writing.template import render
 from agent.errors import ConfigError, Retryable
@@ -102,6 +102,6 @@ def test_the_doctor_warns_before_public_submission_and_not_of_a_private_one(tmp_
 
     public = row()
     assert public["state"] == "warn"
-    assert "0.54%" in public["found"]
+    assert "0.54%" in public["finding"]
     assert "execution.submit_url" in public["remedy"]
     assert row({"submit_url": "https://relay.example"})["state"] == "ok"

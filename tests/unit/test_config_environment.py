@@ -9,8 +9,8 @@ from unittest import mock
 
 import pytest
 
-from agent.config.env_file import load_env_file
 from agent.config.load import load_config, load_config_text
+from agent.config.secrets.env_file import load_env_file
 from agent.errors import ConfigError
 from tests.unit.test_config import text
 

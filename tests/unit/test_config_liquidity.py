@@ -6,12 +6,12 @@ import pytest
 
 from agent.config.build import build_limits, build_portfolio
 from agent.config.load import parse_config
-from agent.config.presets import ETHEREUM
+from agent.config.networks.presets import ETHEREUM
 from agent.errors import ConfigError
 from agent.model import ConfirmedPosition
 from agent.units import Token
 from tests.support.text import raises_field
-from tests.unit.test_config import USDC, WETH, text, tokens
+from tests.unit.test_config import USDC, WETH, text, tokens, without_v3
 
 PAIR = "0xB4e16d0168e52d35CaCD2c6185b44281Ec28C9Dc"
 V3 = 'kind = "uniswap_v3"\ntoken_id = 42\nentry = { WETH = "1.5", USDC = "4500" }\n'
@@ -36,7 +36,7 @@ def test_confirmed_positions_reach_the_portfolio_with_entry_and_risk() -> None:
     token0, token1 = sorted((WETH.address, USDC.address), key=lambda address: int(address, 16))
     assert (token0, token1) == (USDC.address, WETH.address)
     entry = (4_500 * 10**6, 15 * 10**17)
-    manager = ETHEREUM.v3_position_manager
+    manager = ETHEREUM.venues[1]["position_manager"]
     assert first == ConfirmedPosition("uniswap_v3", manager, 42, token0, token1, entry, None, 6_000, MONTH_S)
     assert second == ConfirmedPosition("uniswap_v2", PAIR, None, token0, token1, (10_000_001, 0), 7, 500, MONTH_S)
     assert (first.name, second.name) == ("uniswap_v3 #42", f"uniswap_v2 {PAIR}")
@@ -91,8 +91,8 @@ def test_a_mistake_is_named_with_what_to_write(position: str, changes: tuple[tup
 def test_positions_need_their_risk_and_their_venue() -> None:
     with raises_field("config", "lp: missing", "volatility"):
         parse_config(without(with_positions(V3), "[lp]", 3))
-    with raises_field("portfolio.positions.42", "[venues.uniswap_v3]"):
-        parse_config(without(with_positions(V3), "[venues.uniswap_v3]", 7))
+    with raises_field("portfolio.positions.42", "[[venues]] of kind uniswap_v3"):
+        parse_config(without_v3(with_positions(V3)))
 
 
 @pytest.mark.parametrize("position", [V2, V3])

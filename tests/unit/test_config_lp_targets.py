@@ -7,17 +7,17 @@ from fractions import Fraction
 
 import pytest
 
-from agent.chain.watch import PoolKind, PoolRef
+from agent.chain.pools.reading import PoolRef, V2Reader, V3Reader
 from agent.config.build import build_portfolio
 from agent.config.liquidity import build_targets, known_positions
 from agent.config.load import parse_config
-from agent.config.presets import ETHEREUM
+from agent.config.networks.presets import ETHEREUM
 from agent.errors import ConfigError
 from agent.model import LpPositionChange, LpTarget
 from agent.units import Token
 from tests.support.builders import address
 from tests.support.text import raises_field
-from tests.unit.test_config import USDC, WETH, text, tokens
+from tests.unit.test_config import USDC, WETH, text, tokens, without_v3
 
 PAIR = "0xB4e16d0168e52d35CaCD2c6185b44281Ec28C9Dc"
 POOL = "0x8ad599c3A0ff1De082011EFDDc58f1908eb6e6D8"
@@ -25,8 +25,8 @@ TWO = (USDC.address, WETH.address)
 V3 = f'kind = "uniswap_v3"\npool = "{POOL}"\nshare = "10%"\nwidth = "20%"\ncompound_above = "25.5"\n'
 V2 = f'kind = "uniswap_v2"\npair = "{PAIR}"\nshare = "5%"\nvolatility = "70%"\n'
 REFS = (
-    PoolRef(PAIR, "uniswap_v2", PoolKind.V2, *TWO, 3_000),
-    PoolRef(POOL, "uniswap_v3", PoolKind.V3, *TWO, 3_000, 60),
+    PoolRef(PAIR, "uniswap_v2", V2Reader(), *TWO, 3_000),
+    PoolRef(POOL, "uniswap_v3", V3Reader(), *TWO, 3_000, 60),
 )
 MONTH_S = 30 * 86_400
 
@@ -43,7 +43,7 @@ def built(*targets: str, refs: tuple[PoolRef, ...] = REFS) -> tuple[LpTarget, ..
 
 def test_targets_reach_the_portfolio_with_what_the_chain_says_of_their_pools() -> None:
     first, second = built(V3, V2)
-    manager = ETHEREUM.v3_position_manager
+    manager = ETHEREUM.venues[1]["position_manager"]
     above = Fraction(25_500_000)
     assert first == LpTarget("uniswap_v3", manager, POOL, *TWO, 3_000, 60, 1_000, 2_000, above, 6_000, MONTH_S)
     assert second == LpTarget("uniswap_v2", PAIR, PAIR, *TWO, 3_000, None, 500, None, None, 7_000, MONTH_S)
@@ -85,15 +85,13 @@ def test_a_mistake_is_named_with_what_to_write(
 
 
 def test_a_target_needs_its_venue() -> None:
-    kept = wanting(V3).splitlines(keepends=True)
-    start = kept.index("[venues.uniswap_v3]\n")
-    with pytest.raises(ConfigError, match=rf"lp\.targets\.{POOL}.*needs.*\[venues\.uniswap_v3\]"):
-        parse_config("".join(kept[:start] + kept[start + 7 :]))
+    with pytest.raises(ConfigError, match=rf"lp\.targets\.{POOL}.*needs \[\[venues\]\] of kind uniswap_v3"):
+        parse_config(without_v3(wanting(V3)))
 
 
-@pytest.mark.parametrize("refs", [(), (REFS[0],), (PoolRef(POOL, "uniswap_v2", PoolKind.V2, *TWO, 3_000),)])
+@pytest.mark.parametrize("refs", [(), (REFS[0],), (PoolRef(POOL, "uniswap_v2", V2Reader(), *TWO, 3_000),)])
 def test_a_pool_that_its_venue_does_not_know_is_refused_by_name(refs: tuple[PoolRef, ...]) -> None:
-    with pytest.raises(ConfigError, match=rf"lp\.targets\.{POOL}.*not a priced pool.*venues\.uniswap_v3"):
+    with pytest.raises(ConfigError, match=rf"lp\.targets\.{POOL}.*not a priced pool of uniswap_v3"):
         built(V3, refs=refs)
 
 
@@ -103,7 +101,7 @@ def test_a_pool_with_a_token_that_is_no_asset_is_refused_by_name() -> None:
     hub = address("hub")
     with_hub = replace(portfolio, hubs=(*portfolio.hubs, Token(hub, "HUB", 18)))
     with raises_field(f"lp.targets.{POOL}", "HUB", "portfolio.assets"):
-        build_targets(config, with_hub, (PoolRef(POOL, "uniswap_v3", PoolKind.V3, USDC.address, hub, 3_000, 60),))
+        build_targets(config, with_hub, (PoolRef(POOL, "uniswap_v3", V3Reader(), USDC.address, hub, 3_000, 60),))
 
 
 def test_a_threshold_finer_than_the_smallest_unit_is_refused_by_name() -> None:
@@ -112,10 +110,8 @@ def test_a_threshold_finer_than_the_smallest_unit_is_refused_by_name() -> None:
 
 
 def test_a_venue_that_the_agent_has_liquidity_in_stays_in_the_config() -> None:
-    kept = wanting(V2).splitlines(keepends=True)
-    start = kept.index("[venues.uniswap_v3]\n")
-    whole, without = parse_config("".join(kept)), parse_config("".join(kept[:start] + kept[start + 7 :]))
-    mint = LpPositionChange("uniswap_v3", ETHEREUM.v3_position_manager, 7, POOL, *TWO, 3_000, (-60, 60), 100, 0, (1, 1), 5)
+    whole, without = parse_config(wanting(V2)), parse_config(without_v3(wanting(V2)))
+    mint = LpPositionChange("uniswap_v3", ETHEREUM.venues[1]["position_manager"], 7, POOL, *TWO, 3_000, (-60, 60), 100, 0, (1, 1), 5)
     gone = replace(mint, ticks=None, liquidity=-100, held=100)
     assert [one.token_id for one in known_positions(whole, build_portfolio(whole, tokens()), (mint,))] == [7]
     portfolio = build_portfolio(without, tokens())

@@ -11,7 +11,7 @@ import tomlkit
 
 from agent.config.build import build_limits, build_portfolio
 from agent.config.load import load_config_text, parse_config
-from agent.config.presets import ETHEREUM, TemplateAsset
+from agent.config.networks.presets import ETHEREUM, TemplateAsset
 from agent.config.schema import Config
 from agent.config.writing.template import render
 from agent.errors import ConfigError

@@ -11,8 +11,8 @@ import tomlkit
 
 from agent.config.build import build_portfolio
 from agent.config.load import parse_config
+from agent.config.networks.presets import ETHEREUM, TemplateAsset
 from agent.config.orders import price_level_notes
-from agent.config.presets import ETHEREUM, TemplateAsset
 from agent.config.writing.edits import write_config
 from agent.config.writing.order_levels import edit_order_levels
 from agent.config.writing.template import render

@@ -9,7 +9,7 @@ import pytest
 
 from agent.config.build import build_policy, build_reference
 from agent.config.load import parse_config
-from agent.config.presets import ETHEREUM, SEQUENCER_FEEDS, TemplateAsset
+from agent.config.networks.presets import ETHEREUM, SEQUENCER_FEEDS, TemplateAsset
 from agent.config.writing.template import render
 from agent.errors import ConfigError
 from agent.model import CodeHash

@@ -11,7 +11,7 @@ import pytest
 from agent.app.describe import parameters
 from agent.config.build import build_policy, build_portfolio
 from agent.config.load import parse_config
-from agent.config.presets import ETHEREUM, TemplateAsset
+from agent.config.networks.presets import ETHEREUM, TemplateAsset
 from agent.config.writing.template import render
 from agent.errors import ConfigError
 from agent.model import AnyOf, Cron, Drawdown, Every, HybridTrigger, StagedTrigger, Threshold, TradeSide, Trigger, VolatilityJump

@@ -10,7 +10,7 @@ import pytest
 from agent.app.describe import parameters
 from agent.config.build import build_portfolio
 from agent.config.load import parse_config
-from agent.config.presets import ETHEREUM, TemplateAsset
+from agent.config.networks.presets import ETHEREUM, TemplateAsset
 from agent.config.schema import Config
 from agent.config.weights import build_weights, supply_tokens
 from agent.config.writing.template import render

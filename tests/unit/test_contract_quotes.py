@@ -16,18 +16,18 @@ from agent.chain.second_quote import (
     NoSecondQuote,
     UnanimousQuoter,
     UniswapPythonQuoter,
-    V2Contracts,
-    V3Contracts,
     build_quoter,
 )
 from agent.errors import Retryable
 from agent.model import Leg
+from agent.venues.kinds.uniswap_v2 import UniswapV2
+from agent.venues.kinds.uniswap_v3 import UniswapV3
 from tests.support.builders import address
 from tests.support.text import raises_code
 from tests.unit.test_second_quote_library import leg
 
-V2 = V2Contracts("v2", address("factory"), address("router"))
-V3 = V3Contracts("v3", address("factory"), address("quoter"), address("quoter v2"))
+V2 = UniswapV2("v2", address("factory"), address("router"))
+V3 = UniswapV3("v3", address("factory"), quoter=address("quoter v2"), quoter_v1=address("quoter"))
 BLOCK = {"blockHash": "0xabc", "requireCanonical": True}
 
 
@@ -60,7 +60,7 @@ def test_pool_and_price_are_asked_in_one_request_at_the_block() -> None:
     assert ContractQuoter(v2, (V2, V3)).quote(leg(5), 5, "0xabc") == 77
     v3 = Line(words(address("deep")), words(88, 1, 2, 3))
     assert ContractQuoter(v3, (V2, V3)).quote(leg(5, venue="v3"), 5, "0xabc") == 88
-    for line, contracts in ((v2, [V2.factory, V2.router]), (v3, [V3.factory, V3.quoter_v2])):
+    for line, contracts in ((v2, [V2.factory, V2.router]), (v3, [V3.factory, V3.quoter])):
         assert [method for method, _ in line.asked] == ["eth_call"] * 2
         assert [params[0]["to"] for _, params in line.asked] == contracts
         assert [params[1] for _, params in line.asked] == [BLOCK] * 2
@@ -73,7 +73,7 @@ POOL = words(address("deep"))
     ("answers", "asked", "code", "figure"),
     [
         ((POOL, words(32, 2, 5, 7)), leg(5, venue="elsewhere"), "venue", "elsewhere"),
-        ((POOL, words(32, 2, 5, 7)), leg(5, fee_pips=2500), "fee", "0.3 %"),
+        ((POOL, words(32, 2, 5, 7)), leg(5, fee_pips=2500), "fee", "3000 millionths"),
         ((words(0), words(32, 2, 5, 7)), leg(5), "pool", ""),
         ((words(2**255), words(1, 2, 3, 4)), leg(5, venue="v3"), "pool", ""),
         ((POOL, words(64, 2, 5, 7)), leg(5), "answer", "two amounts"),

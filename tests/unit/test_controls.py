@@ -113,11 +113,11 @@ def test_a_plan_may_differ_by_its_tolerances_only(found: ShownPlan, named: str) 
 def test_a_control_is_taken_once_and_finished_once(store: Store) -> None:
     number = store.controls.queue(control())
     assert store.controls.has_queued()
-    assert store.controls.queued()[0].control == control()
+    assert store.controls.queued_controls()[0].control == control()
     assert store.controls.take(number, 1_010)
     assert not store.controls.take(number, 1_011)
     assert not store.controls.has_queued()
-    assert [one.number for one in store.controls.taken()] == [number]
+    assert [one.number for one in store.controls.taken_controls()] == [number]
     end = ControlEnd(number, ControlState.DONE, "", "paid", (("transaction", "0x1"),))
     store.controls.finish([end], 1_020)
     store.controls.finish([ControlEnd(number, ControlState.REFUSED)], 1_021)
@@ -125,8 +125,8 @@ def test_a_control_is_taken_once_and_finished_once(store: Store) -> None:
     assert (record.state, record.reason, record.result, record.changed_s) == (ControlState.DONE, "paid", end.result, 1_020)
     assert store.controls.find(control().id) == record
     assert store.controls.find("no") is None
-    assert [event.state for event in store.controls.log()] == ["queued", "taken", "done"]
-    assert [event.state for event in store.controls.log(after=2)] == ["done"]
+    assert [event.state for event in store.controls.events()] == ["queued", "taken", "done"]
+    assert [event.state for event in store.controls.events(after=2)] == ["done"]
     assert store.controls.log_end() == (3, 1_020)
 
 
@@ -147,7 +147,7 @@ def test_of_several_processes_one_takes_a_control(tmp_path: Path) -> None:
 def test_controls_come_in_the_order_of_their_requests(store: Store) -> None:
     for number in (3, 1, 2):
         store.controls.queue(control(number))
-    assert [one.control.id[-1] for one in store.controls.queued() if one.control] == ["3", "1", "2"]
+    assert [one.control.id[-1] for one in store.controls.queued_controls() if one.control] == ["3", "1", "2"]
     assert [one.control.id[-1] for one in store.controls.newest(2)] == ["2", "1"]
 
 
@@ -172,12 +172,12 @@ def test_a_damaged_row_is_reported_and_never_raises(store: Store, column: str) -
     number = store.controls.queue(control())
     with store.db.write("alter") as db:
         db.execute(update(ControlRow).values({column: '{"a": 1'}))
-    (found,) = store.controls.queued()
+    (found,) = store.controls.queued_controls()
     assert (found.number, found.control) == (number, None)
     store.controls.finish([ControlEnd(number, ControlState.REFUSED, ControlCode.SEAL)], 1_000)
     assert not store.controls.has_queued()
     assert store.controls.newest() == ()
-    assert store.controls.log()[-1].code == "seal"
+    assert store.controls.events()[-1].code == "seal"
 
 
 @pytest.mark.parametrize("statement", ["UPDATE control_log SET reason = 'x'", "DELETE FROM control_log"])
@@ -185,7 +185,7 @@ def test_the_audit_log_only_grows(store: Store, statement: str) -> None:
     store.controls.queue(control())
     with pytest.raises(OperatorNeeded, match="only grows"), store.db.write("alter the log") as db:
         db.exec_driver_sql(statement)
-    assert len(store.controls.log()) == 1
+    assert len(store.controls.events()) == 1
 
 
 def test_a_full_queue_refuses_with_its_reason(store: Store) -> None:
@@ -195,34 +195,34 @@ def test_a_full_queue_refuses_with_its_reason(store: Store) -> None:
         store.controls.queue(control(MAX_QUEUED))
     assert refused.value.code == ControlCode.QUEUE_FULL
     assert refused.value.guards == ("control_queue",)
-    store.controls.finish([ControlEnd(store.controls.queued()[0].number, ControlState.EXPIRED)], 2_000)
+    store.controls.finish([ControlEnd(store.controls.queued_controls()[0].number, ControlState.EXPIRED)], 2_000)
     store.controls.queue(control(MAX_QUEUED))
 
 
 def test_one_plan_waits_and_shown_plans_are_bounded(store: Store) -> None:
-    assert store.controls.waiting() is None
-    assert store.controls.shown(PLAN.hash) is None
-    store.controls.offer(PLAN)
+    assert store.controls.offered_plan() is None
+    assert store.controls.shown_plan(PLAN.hash) is None
+    store.controls.store_offer(PLAN)
     other = replace(PLAN, exact=())
     store.controls.record_shown(PLAN)
-    assert store.controls.waiting() == PLAN, "showing it again leaves it waiting"
-    store.controls.offer(other)
-    assert store.controls.waiting() == other
-    assert store.controls.shown(PLAN.hash) is None
+    assert store.controls.offered_plan() == PLAN, "showing it again leaves it waiting"
+    store.controls.store_offer(other)
+    assert store.controls.offered_plan() == other
+    assert store.controls.shown_plan(PLAN.hash) is None
     for number in range(MAX_SHOWN_PLANS + 3):
         store.controls.record_shown(replace(PLAN, exact=(("n", str(number)),), shown_at_s=number))
-    assert store.controls.shown(replace(PLAN, exact=(("n", "2"),)).hash) is None
-    assert store.controls.shown(replace(PLAN, exact=(("n", "3"),)).hash) is not None
-    assert store.controls.waiting() == other
+    assert store.controls.shown_plan(replace(PLAN, exact=(("n", "2"),)).hash) is None
+    assert store.controls.shown_plan(replace(PLAN, exact=(("n", "3"),)).hash) is not None
+    assert store.controls.offered_plan() == other
     store.controls.end_offer()
-    assert store.controls.waiting() is None
+    assert store.controls.offered_plan() is None
 
 
 def test_a_shown_plan_that_was_altered_is_unknown(store: Store) -> None:
     store.controls.record_shown(PLAN)
     with store.db.write("alter") as db:
         db.exec_driver_sql("UPDATE shown_plans SET plan_json = replace(plan_json, '-1000', '-9000')")
-    assert store.controls.shown(PLAN.hash) is None
+    assert store.controls.shown_plan(PLAN.hash) is None
 
 
 # --- The secret beside the store.
@@ -282,7 +282,7 @@ def test_a_pause_takes_effect_without_a_run(config: Path) -> None:
     submitted(config, "pause", ("reason", "smoke"), ("hard", "yes"))
     store = opened(config)
     assert (store.pause_switch.read().reason, store.pause_switch.read().hard) == ("smoke", True)
-    assert [event.state for event in store.controls.log()] == ["done"]
+    assert [event.state for event in store.controls.events()] == ["done"]
     assert not store.controls.has_queued()
     store.close()
 
@@ -309,7 +309,7 @@ def test_a_bad_request_names_its_field_and_stores_nothing(config: Path, kind: st
     assert error.value.message.startswith(field)
     assert error.value.remedy
     store = opened(config)
-    assert store.controls.log() == ()
+    assert store.controls.events() == ()
     store.close()
 
 
@@ -346,7 +346,7 @@ def test_a_plan_is_confirmed_only_for_the_request_that_it_was_shown_for(config: 
         assert refused.value.code == ControlCode.NOT_SHOWN
     with pytest.raises(ConfigError, match="plan_hash"):
         submitted(config, "resume", plan_hash=stop.hash)
-    assert len(store.controls.log()) == 2
+    assert len(store.controls.events()) == 2
     store.close()
 
 
@@ -361,7 +361,7 @@ def test_a_shown_plan_is_confirmed_once_also_with_another_key(config: Path) -> N
         with pytest.raises(Refused) as refused:
             submitted(config, "stop", *stop.arguments, plan_hash=stop.hash, key=key)
         assert refused.value.code == ControlCode.PLAN_USED
-    (queued,) = store.controls.queued()
+    (queued,) = store.controls.queued_controls()
     store.controls.finish([ControlEnd(queued.number, ControlState.REFUSED, "slippage")], now_s)
     submitted(config, "stop", *stop.arguments, plan_hash=stop.hash, key="c")  # nothing was sent for the first
     later = replace(stop, shown_at_s=now_s + 60).sealed(secret)

@@ -88,7 +88,7 @@ def test_no_limit_at_its_extreme_stops_a_stop_loss(file: Path, key: str, value: 
     step = replace(step, limits=replace(step.limits, **{spec.field: EXACT[value]}))
     outcome = evaluation.evaluate_input(step, proposals.rebalance, Sees(), "abc")
     assert outcome.kind is OutcomeKind.PLANNED, outcome.reason
-    assert outcome.decided.exit_token == WBTC.address, outcome.reason
+    assert outcome.decision_result.exit_token == WBTC.address, outcome.reason
 
 
 def test_most_limits_are_judged_for_exits_and_some_are_not(file: Path) -> None:

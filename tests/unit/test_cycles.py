@@ -208,7 +208,7 @@ def test_a_living_process_asks_once_although_prices_move_between_approval_and_sa
 
 def test_an_asset_that_its_owner_moved_while_the_process_was_dead_is_not_blamed(worlds: Callable[..., MortalWorld]) -> None:
     world = killed_before_sending(worlds, fired("LINK", "WBTC", values=HEAVIER, pools=ALL))
-    (token_in,) = {one.decided.exit_token for one in world.asked}
+    (token_in,) = {one.decision_result.exit_token for one in world.asked}
     held = tuple(replace(one, raw=0) if one.token == token_in else one for one in world.step.snapshot.holdings)
     world.step = replace(world.step, snapshot=replace(world.step.snapshot, holdings=held))
     with suppress(Refused):
@@ -238,7 +238,7 @@ def test_a_cycle_that_may_not_go_on_is_closed_with_the_reason(worlds: Callable[.
     assert resumed_cycle(world.ports(), request) is None
     ((state, reason),) = world.rows()
     assert (state, bool(reason)) == ("closed", True)
-    assert world.store.cycles.open() is None
+    assert world.store.cycles.open_cycle() is None
 
 
 def test_a_young_cycle_of_the_same_request_goes_on_without_what_it_skips(worlds: Callable[..., MortalWorld]) -> None:
@@ -247,7 +247,7 @@ def test_a_young_cycle_of_the_same_request_goes_on_without_what_it_skips(worlds:
     world.store.cycles.write(cycle)
     resumed = resumed_cycle(world.ports(), AgentCycle())
     assert resumed == StepResult(replace(cycle, restarts=1), None)
-    assert world.store.cycles.open() == resumed.cycle
+    assert world.store.cycles.open_cycle() == resumed.cycle
     world.begin()
     assert world.sold == []
     world.begin()
@@ -294,7 +294,7 @@ def test_a_swap_whose_process_was_killed_is_not_carried_out_twice(worlds: Callab
         world.fate = Fate()
         assert world.begin(SWAP).kind is OutcomeKind.DONE, moment
         assert world.sold == [{LINK.address}], moment
-        assert world.store.cycles.open() is None
+        assert world.store.cycles.open_cycle() is None
     world.begin(SWAP)
     assert len(world.sold) == 2, "once it was reported, a further command is another swap"
 
@@ -321,7 +321,7 @@ def test_a_swap_that_was_not_mined_in_time_is_reported_by_the_repeated_command(w
     assert "carried out before" in again.reason
     assert [intent.id for intent in again.transactions] == [pending.id]
     assert world.sold == []
-    assert world.store.cycles.open() is None
+    assert world.store.cycles.open_cycle() is None
 
 
 @pytest.mark.parametrize("between", [AgentCycle(), Swap(LINK.address, USDC.address, 50 * 10**18)])
@@ -365,7 +365,7 @@ def test_an_unreported_cycle_that_cannot_be_read_is_closed_and_blocks_no_swap(wo
 def test_a_cycle_whose_first_step_is_refused_leaves_nothing_to_go_on_with(worlds: Callable[..., MortalWorld]) -> None:
     world = worlds(fired(pools=ALL), lambda _: True)
     assert world.begin(SWAP).kind is OutcomeKind.REFUSED
-    assert world.store.cycles.open() is None
+    assert world.store.cycles.open_cycle() is None
     world.begin(SWAP)
     assert len(world.asked) == 2, "what was refused is confirmed again"
 
@@ -472,11 +472,11 @@ def test_the_store_keeps_everything_that_a_cycle_knows(store: Store, request_: P
         (WBTC.address,),
     )
     store.cycles.write(cycle)
-    assert store.cycles.open() == cycle == codec.loads(Cycle, codec.dumps(cycle))
+    assert store.cycles.open_cycle() == cycle == codec.loads(Cycle, codec.dumps(cycle))
     store.cycles.write(replace(cycle, sending=""))
-    assert store.cycles.open() == replace(cycle, sending="")
+    assert store.cycles.open_cycle() == replace(cycle, sending="")
     store.cycles.close("over")
-    assert store.cycles.open() is None
+    assert store.cycles.open_cycle() is None
 
 
 def test_only_one_cycle_is_open(store: Store) -> None:

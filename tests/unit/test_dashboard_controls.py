@@ -72,7 +72,7 @@ def shown(config: Path, kind: ControlKind, number: int, arguments: tuple[tuple[s
     plan = ShownPlan(kind, arguments, (("number", str(number)),), (), int(time.time()), "[[], {}]")
     plan = plan.sealed(installation_secret(config.parent / "mine.db"))
     with store_of(config) as store:
-        (store.controls.offer if kind is ControlKind.CONFIRM else store.controls.record_shown)(plan)
+        (store.controls.store_offer if kind is ControlKind.CONFIRM else store.controls.record_shown)(plan)
     return {"plan_hash": plan.hash, "reason": "", "moves": ["-1 WETH"], "document": {}}
 
 
@@ -241,7 +241,7 @@ def test_xss_what_a_review_shows_is_text(site: Site) -> None:
     """Moves, reasons and lines of the config have symbols and texts that others wrote."""
     cookie = site.enter()
     shown = {
-        "changes": [MARKUP], "rounds": 2, "warnings": [HOSTILE], "to": HOSTILE,
+        "changes": [MARKUP], "rebalance_count": 2, "warnings": [HOSTILE], "to": HOSTILE,
         "payments": [{"amount": "1", "symbol": HOSTILE, "native": False}],
     }  # fmt: skip
     document = {"plan_hash": "ab" * 32, "reason": MARKUP, "moves": [HOSTILE], "document": shown}
@@ -268,7 +268,7 @@ def test_each_figure_of_a_review_is_that_of_its_plan(site: Site, name: str) -> N
 def test_skipped_pools_are_named_and_no_address_is_shown_instead(site: Site) -> None:
     plan, cookie = golden("04-plan"), site.enter()
     pool = "0x" + "ab" * 20
-    plan = {**plan, "pools": {pool: f"WETH/USDC {MARKUP}"}, "skipped": [{"what": f"pool {pool}", "why": "gas costs more than it saves"}]}
+    plan = {**plan, "pools": {pool: f"WETH/USDC {MARKUP}"}, "skipped": [{"subject": f"pool {pool}", "why": "gas costs more than it saves"}]}
     path = review(site, cookie, "rebalance", {"plan_hash": "ab" * 32, "reason": "", "moves": [], "document": plan})
     text = site.ask(path, Cookie=cookie)[2].decode()
     assert "Skipped WETH/USDC &#34;" in text
@@ -280,7 +280,7 @@ def test_an_edit_whose_weights_cause_no_swap_says_why(site: Site) -> None:
     cookie, pool = site.enter(), "0x" + "ab" * 20
     transition = {**golden("04-plan"), "legs": [], "skipped": [], "verdicts": []}
     transition |= {"pools": {pool: f"WETH/USDC {MARKUP}"}, "reason": f"nothing to trade: pool {pool}: gas costs more than it saves"}
-    document = {"changes": [], "rounds": 1, "warnings": [], "transition": transition}
+    document = {"changes": [], "rebalance_count": 1, "warnings": [], "transition": transition}
     path = review(site, cookie, "edit", {"plan_hash": "ab" * 32, "reason": "", "moves": [], "document": document})
     text = site.ask(path, Cookie=cookie)[2].decode()
     assert "cause no swap: nothing to trade: WETH/USDC &#34;" in text
@@ -302,11 +302,11 @@ def tried(**more: Any) -> dict[str, Any]:
     """The backtest of an edit, of a source and with a note that are markup."""
     one = {"return": "0.5", "max_drawdown": "-0.25", "rebalances": 3, "costs": "1.5"}
     over = {"mean": "0.1", "low": "-0.1", "high": "0.3", "periods": 99, "beyond_chance": False}
-    around = {"settings": 20, "folds": 4, "walk_forward": over, "overfitting": "0.625", "ways": 12_870}
+    neighbours = {"settings": 20, "folds": 4, "walk_forward": over, "overfitting": "0.625", "split_count": 12_870}
     return {
         "source": MARKUP, "from": "2021-01-01", "until": "2021-12-31", "days": 365, "numeraire": HOSTILE, "start_value": "10000",
         "edited": one, "present": one, "held_return": "1.25", "held_max_drawdown": "-0.5", "over_present": over, "over_holding": None,
-        "around": around, "notes": [MARKUP], "edited_hash": "a", "present_hash": "b", "data_hash": "c", **more,
+        "neighbours": neighbours, "notes": [MARKUP], "edited_hash": "a", "present_hash": "b", "data_hash": "c", **more,
     }  # fmt: skip
 
 
@@ -324,14 +324,14 @@ def test_a_back_test_stands_beside_the_plan_of_an_edit_and_never_waits(site: Sit
     assert misfits(EditBacktestDocument, document) == []
     text = site.ask(path, Cookie=cookie)[2].decode()
     shown = {of: (value, said) for of, _, value, said in figures(text)}
-    assert shown["backtest.around.overfitting"] == ("0.625", "62.50 %")
+    assert shown["backtest.neighbours.overfitting"] == ("0.625", "62.50 %")
     assert shown["backtest.edited.return"] == ("0.5", "+50.00 %")
     assert "chance may explain it" in text
     assert "too few days" in text
     assert 'hx-select="#backtest"' not in text
     assert MARKUP not in text
     assert HOSTILE not in text
-    kept.backtest = tried(around=None)
+    kept.backtest = tried(neighbours=None)
     assert "over-fitting" not in site.ask(path, Cookie=cookie)[2].decode()
     kept.backtest, kept.backtest_error = None, MARKUP
     text = site.ask(path, Cookie=cookie)[2].decode()

@@ -101,12 +101,12 @@ HEADINGS: dict[str, dict[str, str]] = {
         "Tokens": "lp.positions.tokens.0 lp.positions.tokens.1 lp.targets.tokens.0 lp.targets.tokens.1", "State": "lp.positions.state",
         "Value": "lp.positions.value lp.targets.value", "If held": "lp.positions.hold_value", "Loss so far": "lp.positions.loss",
         "Loss, share": "lp.positions.forecasts.loss_bps lp.positions.loss_bps", "Fees": "lp.positions.fees lp.targets.fees",
-        "LVR a day": "lp.positions.lvr_per_day", "Pool off reference": "lp.positions.pool_off_bps",
+        "LVR a day": "lp.positions.lvr_per_day", "Pool off reference": "lp.positions.pool_deviation_bps",
         "Token": "lp.positions.tokens.0 lp.positions.tokens.1", "Liquidity": "lp.positions.redeemable_raw.B",
         "Uncollected fees": "lp.positions.fees_raw.B", "Price of": "lp.positions.forecasts.moving",
         "Moves by": "lp.positions.forecasts.move_bps", "Loss": "lp.positions.forecasts.loss", "Pool": "lp.targets.pool",
         "Target": "lp.targets.share_bps", "Width": "lp.targets.width_bps", "Share": "lp.targets.weight_bps",
-        "Next": "lp.targets.asks.0 lp.targets.leaves.0",
+        "Next": "lp.targets.due_reasons.0 lp.targets.skipped_reasons.0",
     },
     "/alerts": {
         "Asset": "alerts.assets.symbol", "Price": "alerts.assets.price", "Alert below": "alerts.assets.alert_low",
@@ -140,7 +140,7 @@ HEADINGS: dict[str, dict[str, str]] = {
         "Address": "settings.assets.address", "Setting": "settings.sections.settings.key", "Value": "settings.sections.settings.value",
     },
     "/reports": {
-        "Report": "reports.reports.title", "Kind": "reports.reports.kind", "Made (UTC)": "reports.reports.made",
+        "Report": "reports.reports.title", "Kind": "reports.reports.kind", "Made (UTC)": "reports.reports.created",
         "Main figures": "reports.reports.figures.value",
     },
 }  # fmt: skip

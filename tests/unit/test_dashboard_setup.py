@@ -73,7 +73,7 @@ class Desk(Served):
 
     def post(self, path: str, fields: dict[str, str], **headers: str) -> tuple[int, dict[str, str], bytes]:
         """Send a form of the page."""
-        hidden = dict(re.findall('type="hidden" name="([a-z]+)" value="([^"]+)"', self.text(path)))
+        hidden = dict(re.findall('type="hidden" name="([a-z_]+)" value="([^"]+)"', self.text(path)))
         sent = {"Origin": f"http://localhost:{self.port}", "Cookie": self.cookie, **headers}
         return self.ask(path, "POST", urlencode({**hidden, **fields}), **sent)
 
@@ -236,9 +236,9 @@ def test_only_the_answers_that_the_page_showed_are_written(desk: Desk, tmp_path:
     desk.enter()
     for path, fields in ANSWERS.items():
         desk.post(path, fields)
-    shown = re.findall('name="shown" value="([^"]+)"', desk.text("/setup/review"))
+    shown = re.findall('name="answers_hash" value="([^"]+)"', desk.text("/setup/review"))
     desk.post("/setup/cash", {"cash": "", "alert": ""})  # in another tab: all of the cash
-    code, _, body = desk.post("/setup/review", {"shown": "".join(shown)})
+    code, _, body = desk.post("/setup/review", {"answers_hash": "".join(shown)})
     assert code == 409
     assert b"all USDC" in body
     assert b"changed" in body
@@ -333,7 +333,7 @@ def test_the_command_prints_the_address_and_writes_the_file(tmp_path: Path) -> N
         assert b"Begin" in browser.open(address).read()
         text = browser.open(Request(f"{origin}/login", urlencode({"token": token}).encode(), {"Origin": origin})).read().decode()
         for path, fields in {**ANSWERS, "/setup/review": dict[str, str]()}.items():
-            hidden = dict(re.findall('type="hidden" name="([a-z]+)" value="([^"]+)"', text))
+            hidden = dict(re.findall('type="hidden" name="([a-z_]+)" value="([^"]+)"', text))
             text = browser.open(Request(origin + path, urlencode({**hidden, **fields}).encode(), {"Origin": origin})).read().decode()
         assert "trimtab doctor" in text
         assert load_config(tmp_path / "mine.toml").config.wallet.address == WALLET

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from agent.chain.data_fees import ARB_GAS_INFO, GAS_PRICE_ORACLE, fee_calls, fee_items, node_quote, read_quote
-from agent.chain.lens import CallStatus, LensAnswer, uint_word
+from agent.chain.data_fees import ARB_GAS_INFO, FOUR_SWAPS, GAS_PRICE_ORACLE, ONE_SWAP, fee_calls, fee_items, node_quote, read_quote
+from agent.chain.lens import CallStatus, LensAnswer, abi_encode, uint_word
 from agent.chain.rpc import RpcFault
 from agent.errors import ErrorCode, Retryable
 from agent.model import DataFee, DataFeeQuote
@@ -67,11 +67,18 @@ def test_op_stack__first_of_two_failures_is_the_answer() -> None:
 
 @pytest.mark.parametrize("data_fee", OP_STACKS)
 def test_op_stack__data_and_operator_fee_are_asked_for_nothing_and_for_the_size(data_fee: DataFee) -> None:
-    """Selectors of getL1FeeUpperBound(uint256) and getOperatorFee(uint256)."""
+    """Selectors of getL1FeeUpperBound(uint256) and getOperatorFee(uint256), then of getL1Fee(bytes) with two typical swaps."""
     calls = [("f1c7a58b", 0), ("f1c7a58b", MAX_TX_BYTES), ("275aedd2", 0), ("275aedd2", OPERATOR_SAMPLE_GAS)]
     assert [(item.target, item.data.hex()) for item in fee_items(data_fee)] == [
-        (GAS_PRICE_ORACLE, f"{function}{argument:064x}") for function, argument in calls
+        *((GAS_PRICE_ORACLE, f"{function}{argument:064x}") for function, argument in calls),
+        *((GAS_PRICE_ORACLE, "49948e0e" + abi_encode(["bytes"], [swap]).hex()) for swap in (ONE_SWAP, FOUR_SWAPS)),
     ]
+    assert len(fee_calls(data_fee, "latest")) == 4, "before a send the bound alone is asked for"
+
+
+def test_op_stack__fees_of_typical_swaps_are_read_and_must_grow() -> None:
+    assert read(1, 9, 3, 4, 5, 6) == DataFeeQuote(1, 9, 3, 4, one_swap_wei=5, four_swaps_wei=6)
+    assert read(1, 9, 3, 4, 6, 5) is CallStatus.MALFORMED
 
 
 def test_arbitrum__byte_s_price_counts_for_every_byte() -> None:

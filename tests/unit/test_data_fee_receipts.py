@@ -9,7 +9,7 @@ from agent.chain.endpoints import EndpointPool
 from agent.chain.receipts import parse_receipt
 from agent.chain.safe import SafeContract, SafeSender
 from agent.chain.sender import QuorumSender
-from agent.config.presets import require_known_fees
+from agent.config.networks.presets import require_known_fees
 from agent.errors import Retryable
 from agent.model import DataFee, Receipt, data_fee_of, unsupported_chain_reason
 from agent.model.rollups import ARBITRUM_CHAINS, OP_STACK_CHAINS, PLAIN_CHAINS, UNSUPPORTED_CHAINS

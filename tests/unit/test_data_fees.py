@@ -33,7 +33,7 @@ from agent.model import (
 )
 from agent.model.rollups import DATA_FEE_ITEM, ENVELOPE_BYTES, MAX_FEE_RISE, MAX_TX_BYTES, OPERATOR_SAMPLE_GAS
 from agent.planning import proposals
-from agent.planning.approval_gas import ACTION_BYTES, plan_sizes, with_data_fee
+from agent.planning.approval_gas import ACTION_BYTES, legs_bytes, plan_sizes, with_data_fee
 from agent.policy import minimum, native_coin
 from agent.policy.minimum import APPROVAL_BYTES
 from agent.policy.step_faults import data_fee_fault
@@ -105,7 +105,39 @@ def test_an_oracle_without_a_sound_answer_leaves_the_fee_unread(answers: list[in
 
 def test_no_fee_is_read_on_other_chains() -> None:
     assert fee_items(DataFee.PLAIN) == []
-    assert len(fee_items(DataFee.OP_STACK_COPY)) == len(fee_items(DataFee.OP_STACK)) == 4
+    assert len(fee_items(DataFee.OP_STACK_COPY)) == len(fee_items(DataFee.OP_STACK)) == 6
+
+
+@given(one=st.integers(1, 10**18), more=st.integers(0, 10**18), empty=st.integers(0, 10**18), size=st.integers(0, 100_000))
+def test_the_expected_fee_is_between_that_of_nothing_and_the_bound(one: int, more: int, empty: int, size: int) -> None:
+    quote = DataFeeQuote(empty, empty + 10**18, 3, 3 + OPERATOR_SAMPLE_GAS, one, one + more)
+    assert empty <= quote.expected_data_wei(size) <= quote.data_wei(size)
+    assert quote.expected_data_wei(size) <= quote.expected_data_wei(size + 512)
+    assert quote.expected_wei(1_000, size, size) == 2 * quote.expected_data_wei(size) + 2 * 3 + 1_000
+
+
+def test_the_expected_fee_of_swaps_is_on_the_line_through_the_typical_ones() -> None:
+    quote = DataFeeQuote(100, 10**9, one_swap_wei=200, four_swaps_wei=500)
+    fees = [quote.expected_data_wei(legs_bytes(legs)) for legs in ([None] * number for number in (1, 2, 4, 8))]
+    assert fees == [200, 300, 500, 900]
+    assert quote.expected_data_wei(APPROVAL_BYTES) == 100, "no transaction pays less than an empty one"
+
+
+def test_plans_count_the_expected_fee_and_caps_twice_the_bound() -> None:
+    step = step_input(values={"WETH": 7_000, "USDC": 3_000})
+    typical = replace(QUOTE, one_swap_wei=2 * 10**12, four_swaps_wei=4 * 10**12)
+    loose, tight = (with_snapshot(step, data_fee=quote) for quote in (QUOTE, typical))
+    plans = [proposals.rebalance(rollup).plan for rollup in (loose, tight)]
+    assert plans[0] is not None
+    assert plans[1] is not None
+    assert plans[1].cost.data_fee < plans[0].cost.data_fee
+    cases = [build_guard_case(rollup, plans[1], evidence(rollup, plans[1])) for rollup in (loose, tight)]
+    assert cases[1].cost() < cases[0].cost()
+    assert cases[1].worst_gas_wei() == cases[0].worst_gas_wei()
+    assert native_coin.worst_gas_cost_wei(tight.snapshot, tight.limits) == native_coin.worst_gas_cost_wei(loose.snapshot, loose.limits)
+    assert native_coin.data_fee_cap_wei(tight.snapshot, TX) == native_coin.data_fee_cap_wei(loose.snapshot, TX)
+    price = Fraction(1, 10**9)
+    assert minimum.leg_gas_value(tight.snapshot, price) < minimum.leg_gas_value(loose.snapshot, price)
 
 
 def test_no_action_has_more_calldata_than_its_plan_counts() -> None:

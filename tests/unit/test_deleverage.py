@@ -101,13 +101,13 @@ def test_each_market_is_taken_once_a_step_and_the_share_stays() -> None:
     done = step.with_progress(FuturesProgress(reduced_markets=BOTH))
     found = proposer(Deleverage(20_000))(done)
     assert found.plan is None
-    assert isinstance(found.decided.decision, Hold)
+    assert isinstance(found.decision_result.decision, Hold)
 
 
 def test_nothing_is_reduced_below_the_leverage_or_without_prices() -> None:
     found = proposer(Deleverage(30_000))(step_of(HELD, TWO))
-    assert isinstance(found.decided.decision, Hold)
-    assert "leverage is 3.00x, nothing is left to reduce" in found.decided.decision.reason
+    assert isinstance(found.decision_result.decision, Hold)
+    assert "leverage is 3.00x, nothing is left to reduce" in found.decision_result.decision.reason
     stale = replace(HELD, markets=tuple(replace(one, index_s=NOW_S - 10_000) for one in HELD.markets))
     for step, word in ((step_of(stale, TWO), "index"), (step_of(None, TWO), "unknown"), (step_of(HELD, None), "futures")):
         with pytest.raises(Refused, match=word):

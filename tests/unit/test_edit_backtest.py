@@ -64,11 +64,11 @@ def test_edited_and_present_settings_against_holding(tmp_path: Path, monkeypatch
     assert float(found["present"]["costs"]) > 0
     assert float(found["present"]["return"]) > 0
     assert float(found["over_present"]["mean"]) < 0
-    around = found["around"]
-    assert around["settings"] == 15
-    assert around["folds"] == 4
-    assert 0 <= float(around["overfitting"]) <= 1
-    assert around["ways"] == 3_432
+    neighbours = found["neighbours"]
+    assert neighbours["settings"] == 15
+    assert neighbours["folds"] == 4
+    assert 0 <= float(neighbours["overfitting"]) <= 1
+    assert neighbours["split_count"] == 3_432
     assert found["notes"] == []
 
     # Runs are kept by config and prices.

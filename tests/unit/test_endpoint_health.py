@@ -92,7 +92,7 @@ def test_a_wait_that_was_asked_for_is_kept_within_reason(clock: Hands, asked_s: 
     health = EndpointHealth(clock)
     health.record_failure("too many requests", asked_s)
     assert health.state.rest_s == kept_s
-    assert health.circuit is (Circuit.WAIT if kept_s else Circuit.CLOSED)
+    assert health.circuit is (Circuit.RATE_LIMITED if kept_s else Circuit.CLOSED)
     clock.now_s += kept_s
     assert health.circuit is Circuit.CLOSED
 
@@ -101,7 +101,7 @@ def test_a_success_does_not_shorten_a_wait_that_was_asked_for(clock: Hands) -> N
     health = EndpointHealth(clock)
     health.record_failure("too many requests", 30)
     health.record_success(0.1)
-    assert health.circuit is Circuit.WAIT
+    assert health.circuit is Circuit.RATE_LIMITED
 
 
 def test_one_that_was_outvoted_comes_last_and_is_asked_all_the_same(clock: Hands) -> None:

@@ -62,7 +62,7 @@ def test_what_a_day_may_burn_bounds_bumps_and_a_cancel_that_risks_no_more_still_
     assert done.receipt is not None
     assert done.receipt.gas_cost_wei == 100_000 * GWEI
     if is_booked:
-        earlier.budgets.book(done, Fraction(0), Fraction(0), done.receipt.gas_cost_wei, START_S)
+        earlier.budgets.book_intent(done, Fraction(0), Fraction(0), done.receipt.gas_cost_wei, START_S)
     made.chain.automine = False
     when_sent(made, 3, lambda: made.chain.mine(made.chain.sent[2]))
     assert made.run(1).state is S.CANCELLED

@@ -22,7 +22,7 @@ def settled(made: Bench, nonce: int = 0) -> str:
     ended = made.run(nonce)
     assert ended.state is S.FINAL
     assert ended.receipt is not None
-    made.store.budgets.book(ended, Fraction(3), Fraction(5), ended.receipt.gas_cost_wei, START_S)
+    made.store.budgets.book_intent(ended, Fraction(3), Fraction(5), ended.receipt.gas_cost_wei, START_S)
     return str(ended.tx_hash)
 
 
@@ -274,7 +274,7 @@ def test_a_look_that_is_slower_than_a_reorganisation_books_nothing_of_it(tmp_pat
     ended = made.run()
     (stale,) = made.store.journal.unbooked()
     made.store.journal.advance(ended.id, S.BROADCAST, START_S)
-    made.store.budgets.book(stale, Fraction(3), Fraction(5), 7, START_S)
+    made.store.budgets.book_intent(stale, Fraction(3), Fraction(5), 7, START_S)
     assert booked(made) == (0, 0, None, 0)
     reverted = receipt(str(ended.tx_hash), 2, "0x" + "b" * 64, status=0)
     made.store.journal.advance(ended.id, S.MINED, START_S, receipt=reverted)

@@ -81,7 +81,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 def booked(store: Store, nonce: int, at_s: int, status: int = 0, kind: IntentKind = IntentKind.SWAP) -> Intent:
     intent = ended(store, nonce, kind=kind, status=status)
-    store.budgets.book(intent, Fraction(0), Fraction(0), 1, at_s)
+    store.budgets.book_intent(intent, Fraction(0), Fraction(0), 1, at_s)
     return intent
 
 
@@ -94,7 +94,7 @@ def tried(store: Store, nonce: int, at_s: int | None, token: Token = WETH, statu
     """A try to sell this token out, booked at that time, or not booked yet."""
     intent = ended(store, nonce, status=status, plan=exit_of(token))
     if at_s is not None:
-        store.budgets.book(intent, Fraction(0), Fraction(0), 1, at_s)
+        store.budgets.book_intent(intent, Fraction(0), Fraction(0), 1, at_s)
 
 
 def failures_of(store: Store, at_s: int = START_S + 9) -> dict[str, tuple[int, int, int]]:
@@ -147,7 +147,7 @@ def test_steps_that_only_approved_count_for_the_exit_of_their_plan(store: Store,
         store.steps.begin(f"s{nonce}", START_S, "{}")
         store.steps.end(f"s{nonce}", "rebalance", "", codec.dumps(exit_of(WETH)), "planned")
         intent = ended(store, nonce, kind=IntentKind.APPROVE, step_id=f"s{nonce}", to=token.address)
-        store.budgets.book(intent, Fraction(0), Fraction(0), 7, START_S + nonce)
+        store.budgets.book_intent(intent, Fraction(0), Fraction(0), 7, START_S + nonce)
     assert failures_of(store) == ({WETH.address: (0, steps, START_S + 7)} if steps else {})
     assert store.budgets.history(START_S).budgets.gas_24h_wei == 8 * 7, "their gas is spent all the same"
     store.budgets.mark_submission_refusals((SubmissionRefusal(token.address, START_S, 1, "refused"),))
@@ -159,7 +159,7 @@ def test_an_approval_that_reverted_counts_once_for_its_exit(store: Store, refuse
     store.steps.begin("s0", START_S, "{}")
     store.steps.end("s0", "rebalance", "", codec.dumps(exit_of(WETH)), "refused")
     intent = ended(store, 0, kind=IntentKind.APPROVE, status=0, step_id="s0", to=WETH.address)
-    store.budgets.book(intent, Fraction(0), Fraction(0), 7, START_S)
+    store.budgets.book_intent(intent, Fraction(0), Fraction(0), 7, START_S)
     if refused:
         store.budgets.mark_submission_refusals((SubmissionRefusal(WETH.address, START_S, 1, "refused"),))
     found = store.budgets.history(START_S)
@@ -174,7 +174,7 @@ def test_a_withdrawal_of_liquidity_counts_for_its_pool(store: Store) -> None:
         store.steps.begin(f"s{nonce}", START_S, "{}")
         store.steps.end(f"s{nonce}", "adjustliquidity", "", codec.dumps(plan), "failed")
         intent = ended(store, nonce, kind=IntentKind.LIQUIDITY, status=0, step_id=f"s{nonce}")
-        store.budgets.book(intent, Fraction(0), Fraction(0), 1, START_S)
+        store.budgets.book_intent(intent, Fraction(0), Fraction(0), 1, START_S)
     assert failures_of(store) == {plan.actions[0].pool: (3, 0, START_S)}
 
 
@@ -192,7 +192,7 @@ def test_steps_of_approvals_alone_stop_like_reverts(store: Store) -> None:
     for nonce in range(8):
         mined(store, nonce, IntentKind.APPROVE)
         (approval,) = store.journal.unbooked()
-        store.budgets.book(approval, Fraction(0), Fraction(0), 1, START_S + nonce)
+        store.budgets.book_intent(approval, Fraction(0), Fraction(0), 1, START_S + nonce)
         assert store.budgets.history(START_S + 9).failures.is_stopped is (nonce == 7)
 
 
@@ -208,20 +208,20 @@ def after_reverts(step: StepInput, reverts: dict[Token, int], ago_s: int = 3_600
 def test_the_exit_with_the_fewest_reverts_of_its_own_goes_first(wbtc: int, link: int, goes: Token) -> None:
     found = after_reverts(fired("LINK", "WBTC", pools=TWO), {WBTC: wbtc, LINK: link})
     assert found.kind is OutcomeKind.PLANNED
-    assert found.decided.exit_token == goes.address
+    assert found.decision_result.exit_token == goes.address
 
 
 @pytest.mark.parametrize("reverts", range(9))
 def test_reverts_of_a_refused_exit_never_put_it_before_a_sound_one(reverts: int) -> None:
     refused = (SubmissionRefusal(LINK.address, NOW_S - 7_200, 1, "refused"),)
     found = after_reverts(fired("LINK", "WBTC", pools=TWO), {LINK: reverts}, submission_refusals=refused)
-    assert found.decided.exit_token == WBTC.address
+    assert found.decision_result.exit_token == WBTC.address
 
 
 def test_an_exit_does_not_wait_for_another_that_failed_just_now() -> None:
     found = after_reverts(fired("LINK", "WBTC", pools=TWO), {LINK: 9}, ago_s=0)
     assert found.kind is OutcomeKind.PLANNED
-    assert found.decided.exit_token == WBTC.address
+    assert found.decision_result.exit_token == WBTC.address
     both = after_reverts(fired("LINK", "WBTC", pools=TWO), {LINK: 9, WBTC: 9}, ago_s=0)
     assert both.kind is OutcomeKind.REFUSED
     assert [one.guard for one in both.verdicts if not one.passed] == ["reverts_in_row"]
@@ -230,7 +230,7 @@ def test_an_exit_does_not_wait_for_another_that_failed_just_now() -> None:
 def test_an_exit_that_cannot_go_leaves_its_turn_to_the_next() -> None:
     found = after_reverts(fired("LINK", "WBTC", pools=(*MARKET, OFF)), {WBTC: 3})
     assert found.kind is OutcomeKind.PLANNED
-    assert found.decided.exit_token == WBTC.address
+    assert found.decision_result.exit_token == WBTC.address
 
 
 def test_an_exit_that_waits_leaves_half_of_the_day_s_gas_to_the_others() -> None:
@@ -238,7 +238,7 @@ def test_an_exit_that_waits_leaves_half_of_the_day_s_gas_to_the_others() -> None
     step = with_limits(fired("LINK", "WBTC", pools=TWO), gas_per_day_wei=ETHER // 10)
     spent = {"gas_24h_wei": ETHER // 20, "wasted_24h_wei": ETHER // 20}
     found = after_reverts(step, {LINK: 3}, **spent)
-    assert found.decided.exit_token == WBTC.address
+    assert found.decision_result.exit_token == WBTC.address
     assert found.kind is OutcomeKind.PLANNED
     alone = after_reverts(with_limits(fired("LINK", pools=TWO), gas_per_day_wei=ETHER // 10), {LINK: 3}, **spent)
     (failing,) = [one for one in alone.verdicts if not one.passed]
@@ -256,8 +256,8 @@ def test_a_loss_limit_that_refuses_one_exit_leaves_room_for_a_smaller_one(limit:
     lost = {"loss_24h": Fraction(92 * 10**6)} if limit == "daily_loss" else {"loss_total": Fraction(92 * 10**6)}
     found = after_reverts(step, {}, **lost)
     assert found.kind is OutcomeKind.PLANNED
-    assert found.decided.exit_token == LINK.address
-    assert [one.token for one in found.decided.blocked_exits] == [WBTC.address]
+    assert found.decision_result.exit_token == LINK.address
+    assert [one.token for one in found.decision_result.blocked_exits] == [WBTC.address]
     assert limit in found.reason
 
 
@@ -265,7 +265,7 @@ def test_an_exit_that_a_loss_limit_refuses_lets_nothing_be_bought() -> None:
     step = fired("WBTC", values={"WETH": 4_000, "WBTC": 4_000, "LINK": 1_000, "USDC": 1_000}, pools=TWO)
     found = after_reverts(with_limits(step, total_loss_bps=100), {}, loss_total=Fraction(95 * 10**6))
     assert found.kind is OutcomeKind.REFUSED
-    assert found.decided.exit_token == WBTC.address
+    assert found.decision_result.exit_token == WBTC.address
     assert {one.guard for one in found.verdicts if not one.passed} == {"total_loss"}
 
 
@@ -318,7 +318,7 @@ def test_the_store_tells_gas_that_exchanged_nothing(store: Store) -> None:
             (IntentKind.PAYOUT, 1, 600_000),
         )
     ):
-        store.budgets.book(ended(store, nonce, kind=kind, status=status), Fraction(0), Fraction(wei), wei, START_S)
+        store.budgets.book_intent(ended(store, nonce, kind=kind, status=status), Fraction(0), Fraction(wei), wei, START_S)
     found = store.budgets.history(START_S)
     assert (found.budgets.wasted_24h_wei, found.budgets.wasted_wei, found.budgets.gas_24h_wei) == (50_321, 50_020, 654_321)
     assert found.budgets.loss_24h == 654_321, "it is a loss all the same"

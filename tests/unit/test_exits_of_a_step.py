@@ -91,7 +91,7 @@ def test_exits_are_sold_one_by_one_and_each_is_confirmed(worlds: Worlds) -> None
     done = world.rounds()
     assert done.kind is OutcomeKind.DONE
     assert world.sold == addresses("T0", "T1", "T2")
-    assert [one.decided.exit_token for one in world.asked] == [token(one).address for one in ("T0", "T1", "T2")]
+    assert [one.decision_result.exit_token for one in world.asked] == [token(one).address for one in ("T0", "T1", "T2")]
     assert [len(one.exits_tried) for one in world.asked] == [0, 1, 2], "a confirmation given once does not cover the next exit"
     assert len({intent.step_id for intent in done.transactions}) == 3, "each has a step of its own in the journal"
     assert mentions(done.reason, "exits", "T0, T1, T2")
@@ -104,7 +104,7 @@ def test_one_that_tells_a_look_from_a_sending_does_not_hold_up_many_others(world
     done = world.rounds()
     assert done.kind is OutcomeKind.DONE, done.reason
     assert world.sold == addresses("T1", "T2", "T3", "T4")
-    assert [one.token for one in world.late] == [one.token for one in done.decided.blocked_exits] == [token("T0").address]
+    assert [one.token for one in world.late] == [one.token for one in done.decision_result.blocked_exits] == [token("T0").address]
     assert mentions(done.reason, "T0", "refused")
 
 
@@ -133,7 +133,7 @@ def test_what_the_limits_leave_of_an_exit_waits_for_the_next_cycle(worlds: World
     done = world.rounds()
     assert world.sold == [{WBTC.address}, {LINK.address}], "once in each step"
     assert done.kind is OutcomeKind.DONE
-    assert done.decided.blocked_exits == (), "it was sold as far as it could be"
+    assert done.decision_result.blocked_exits == (), "it was sold as far as it could be"
     world.rounds()
     assert world.sold[2:] == [{WBTC.address}]
 
@@ -159,7 +159,7 @@ def test_where_everything_is_refused_no_exit_is_blamed(worlds: Worlds) -> None:
     assert done.kind is OutcomeKind.REFUSED
     assert world.sold == []
     assert world.late == before
-    assert [one.decided.exit_token for one in world.asked] == [LINK.address, WBTC.address, ""], "refused less often first"
+    assert [one.decision_result.exit_token for one in world.asked] == [LINK.address, WBTC.address, ""], "refused less often first"
 
 
 def test_where_nothing_else_can_be_tried_a_refused_exit_is_blamed(worlds: Worlds) -> None:
@@ -224,7 +224,7 @@ def test_an_exit_that_fires_meanwhile_is_confirmed_before_one_that_was_approved(
     world.approved = fires
     world.rounds()
     assert world.sold == [{WBTC.address}, {LINK.address}]
-    assert [one.decided.exit_token for one in world.asked] == [one.address for one in (LINK, WBTC, LINK)]
+    assert [one.decision_result.exit_token for one in world.asked] == [one.address for one in (LINK, WBTC, LINK)]
     assert world.asked[1].step_input.progress.spend_caps == ()
 
 
@@ -407,7 +407,7 @@ def test_liquidity_above_its_limits_refuses_no_exit(worlds: Worlds, limits: dict
     step = with_limits(in_pool_and_wallet(), **limits)
     found = judged(step)
     assert found.kind is OutcomeKind.PLANNED
-    assert found.decided.exit_token == LINK.address
+    assert found.decision_result.exit_token == LINK.address
     assert found.plan is not None
     assert all(one.passed for one in found.plan.verdicts)
     (name,) = (one.removesuffix("_bps") for one in limits)
@@ -455,7 +455,7 @@ def test_everything_in_the_wallet_is_sold_while_liquidity_cannot_be_withdrawn() 
     step = replace(with_history(step, states=()), snapshot=replace(step.snapshot, pools=pools, positions=(position,)))
     found = evaluation.evaluate_input(step, requests.sell_everything, Sees(), "abc")
     assert found.kind is OutcomeKind.PLANNED
-    assert found.decided.exit_token == LINK.address
+    assert found.decision_result.exit_token == LINK.address
     held = tuple(replace(one, raw=0) if one.token == LINK.address else one for one in step.snapshot.holdings)
     step = replace(step, snapshot=replace(step.snapshot, holdings=held))
     left = evaluation.evaluate_input(step, requests.sell_everything, Sees(), "abc")
@@ -541,10 +541,10 @@ def test_an_exit_whose_simulation_burns_too_much_gas_is_skipped_and_not_blamed(w
 
 def test_declining_one_exit_asks_about_the_next(worlds: Worlds) -> None:
     world = worlds(stops(["T0", "T1", "T2"]), lambda _: False)
-    done = asked_about(world, lambda outcome: outcome.decided.exit_token != token("T0").address)
+    done = asked_about(world, lambda outcome: outcome.decision_result.exit_token != token("T0").address)
     assert world.sold == addresses("T1", "T2")
     assert done.kind is OutcomeKind.DONE
-    assert [one.decided.exit_token for one in world.asked] == [token(one).address for one in ("T0", "T1", "T2")]
+    assert [one.decision_result.exit_token for one in world.asked] == [token(one).address for one in ("T0", "T1", "T2")]
     assert mentions(done.reason, "T0", "confirmed")
 
 
@@ -568,7 +568,7 @@ def test_prices_that_are_confirmed_keep_the_progress_of_the_step(worlds: Worlds)
 
 def test_declining_every_exit_sends_nothing_and_buys_nothing(worlds: Worlds) -> None:
     world = worlds(fired("LINK", "WBTC", values=HEAVIER, pools=ALL), lambda _: False)
-    done = asked_about(world, lambda outcome: not outcome.decided.exit_token)
+    done = asked_about(world, lambda outcome: not outcome.decision_result.exit_token)
     assert world.sold == []
     assert done.kind is OutcomeKind.DECLINED
     assert mentions(done.reason, "confirmed", "nothing")
@@ -617,7 +617,7 @@ def test_a_token_on_the_route_of_an_exit_does_not_hold_it_up(worlds: Worlds) -> 
         assert done.kind is OutcomeKind.DONE
         assert world.sold == [{LINK.address}]
         assert world.late == ()
-        assert [one.decided.exit_token for one in world.asked] == [LINK.address] * 2, "what replaces it is confirmed"
+        assert [one.decision_result.exit_token for one in world.asked] == [LINK.address] * 2, "what replaces it is confirmed"
     own = worlds(through(), lambda _: True)
     assert own.rounds().kind is OutcomeKind.HOLD
     assert len(own.asked) == 2, "LINK refuses as well"

@@ -58,7 +58,7 @@ def test_a_stop_that_fired_sells_all_of_it(pools: tuple[Pool, ...]) -> None:
     for symbol in ("WETH", "WBTC"):
         found = judged(fired(symbol, pools=(*pools, SOUND)))
         assert found.plan is not None
-        assert not found.decided.blocked_exits
+        assert not found.decision_result.blocked_exits
         assert after(found.step_input, found.plan)[symbol] == 0
 
 
@@ -82,5 +82,5 @@ def test_an_exit_is_tried_whole_when_the_search_finds_nothing(monkeypatch: pytes
     monkeypatch.setattr(planner, "find_fixed_point", blind)
     found = judged(fired("WBTC", pools=(*MARKET, SOUND)))
     assert found.plan is not None
-    assert not found.decided.blocked_exits
+    assert not found.decision_result.blocked_exits
     assert after(found.step_input, found.plan)["WBTC"] == 0

@@ -82,7 +82,7 @@ def due_round() -> StepInput:
     """A correction in rounds whose second round is due now."""
     step = roomy(step_input(None, {"WETH": 700_000, "USDC": 300_000}, depth=20_000_000), max_live_value=None)
     step = paced(step, recovery_s=1)
-    begins = proposals.rebalance(step).decided.layer(GradualResult).begins
+    begins = proposals.rebalance(step).decision_result.layer(GradualResult).begins
     assert begins is not None
     under = ExecutionProgress("c1", begins, 1, Fraction(0), Fraction(0), begins.began_s, SliceDraw(500_000, 0))
     step = later(step.with_layer(replace(step.layer(GradualState), progress=under)), 1_000)
@@ -99,7 +99,11 @@ def test_what_the_owner_does_by_hand_is_no_round_of_a_correction_that_is_due() -
         proposals.manual_swap(WETH.address, USDC.address, raw(1, WETH))(due_round()),
     ):
         assert found.plan is not None
-        assert (found.decided.layer(GradualResult).due, found.decided.layer(GradualResult).ended, found.decided.order) == (None, "", "")
+        assert (
+            found.decision_result.layer(GradualResult).due,
+            found.decision_result.layer(GradualResult).ended,
+            found.decision_result.order,
+        ) == (None, "", "")
 
 
 def test_a_small_asset_that_a_stop_took_out_ends_a_correction_that_would_buy_it_back() -> None:
@@ -133,13 +137,13 @@ def test_an_exit_comes_before_an_order_by_hand_whose_price_is_there() -> None:
     step = apply_orders(step)
     buys = LimitOrder("o1", USDC.address, WETH.address, raw(500, USDC), Fraction(1), 2_000_000_000, 0)
     found = proposals.waiting_orders((buys,))(step)
-    assert found.decided.order == ""
+    assert found.decision_result.order == ""
     assert found.plan is not None
     assert found.plan.is_exit
     alone = proposals.single_order(buys)(step)
     assert alone.plan is None
-    assert isinstance(alone.decided.decision, Hold)
-    assert mentions(alone.decided.decision.reason, "stop_loss", "WETH")
+    assert isinstance(alone.decision_result.decision, Hold)
+    assert mentions(alone.decision_result.decision.reason, "stop_loss", "WETH")
 
 
 def test_an_order_by_hand_buys_nothing_that_an_exit_sold() -> None:
@@ -149,8 +153,8 @@ def test_an_order_by_hand_buys_nothing_that_an_exit_sold() -> None:
     def why(symbol: str, sold: str = "USDC", coins: Fraction | int = 500) -> str:
         asked = LimitOrder("o1", token(sold).address, token(symbol).address, raw(coins, token(sold)), Fraction(1, 10**9), 2_000_000_000, 0)
         found = proposals.single_order(asked)(step)
-        assert (found.plan is None) is ("waits: WETH" in found.decided.decision.reason), found.decided.decision.reason
-        return found.decided.decision.reason
+        assert (found.plan is None) is ("waits: WETH" in found.decision_result.decision.reason), found.decision_result.decision.reason
+        return found.decision_result.decision.reason
 
     assert mentions(why("WETH"), "WETH", "stop_loss")
     assert "kept out" not in why("WBTC")

@@ -11,7 +11,7 @@ import pytest
 
 from agent.app.start.setup import initialise, usd_price
 from agent.config.load import load_config
-from agent.config.presets import TemplateAsset
+from agent.config.networks.presets import TemplateAsset
 from agent.localchain import LocalChain
 from tests.support.text import raises_field
 

@@ -151,7 +151,7 @@ def test_native_coin_is_unwrapped_of_the_configured_token_alone(store: Store) ->
     events = (Transfer(USDC.address, WALLET, NATIVE, 5), Transfer(WETH.address, WALLET, NATIVE, COIN))
     moved(store, 3, 1_001, to=WETH.address, wrapped=events)
     (ours,) = store.journal.unbooked()
-    store.budgets.book(ours, Fraction(0), Fraction(0), GAS_WEI, 5)
+    store.budgets.book_intent(ours, Fraction(0), Fraction(0), GAS_WEI, 5)
     assert {(m.token, m.delta_raw, m.kind) for m in store.budgets.movements() if m.token == NATIVE} == {
         (NATIVE, COIN, "swap"),
         (NATIVE, -GAS_WEI, "gas"),

@@ -124,7 +124,7 @@ def test_whatever_comes_and_whenever_prices_lack_no_rise_holds_back_longer_than_
 
 
 @pytest.mark.parametrize("days", [8, *slow([30])])
-@pytest.mark.parametrize("dollars", [1_500, 3_900])
+@pytest.mark.parametrize("dollars", [1_500, *slow([3_900])])
 def test_gifts_one_after_another_hold_back_for_one_wait_together(store: Store, dollars: int, days: int) -> None:
     """Every four hours for some time, each above or below the limit alone: purchases are held back for a day of it."""
     looked(store, at())

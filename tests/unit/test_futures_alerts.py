@@ -25,7 +25,7 @@ from tests.unit.test_margin_account import E18
 
 def outcome(step: StepInput, kind: OutcomeKind) -> StepOutcome:
     found = rebalance(step)
-    return StepOutcome("0123456789ab", kind, found.decided.decision.reason, step, found.decided, found.plan)
+    return StepOutcome("0123456789ab", kind, found.decision_result.decision.reason, step, found.decision_result, found.plan)
 
 
 def alerts(step: StepInput, kind: OutcomeKind = OutcomeKind.PLANNED) -> list[Alert]:

@@ -38,9 +38,9 @@ def spent(dollars: int) -> dict[str, Fraction]:
 def planned(step: StepInput) -> Plan:
     """The plan of the step, which every guard passes and whose orders only reduce."""
     found = rebalance(step)
-    assert found.plan is not None, found.decided.decision.reason
-    assert planned_futures(found.plan) is not None, found.decided.decision.reason
-    assert planned_futures(found.plan).orders, found.decided.decision.reason
+    assert found.plan is not None, found.decision_result.decision.reason
+    assert planned_futures(found.plan) is not None, found.decision_result.decision.reason
+    assert planned_futures(found.plan).orders, found.decision_result.decision.reason
     refusing = [one.guard for one in guards.judge(step, found.plan, evidence(step, found.plan)) if not one.passed]
     assert refusing == []
     held = margin_account(step.snapshot)
@@ -95,8 +95,8 @@ def test_a_used_budget_holds_futures_says_so_and_lets_spot_go_on(used: int) -> N
     """A rest below a hundredth of the budget is not worth an order."""
     found = rebalance(step_of(PUSHED, **spent(used)))
     assert found.plan is None
-    assert isinstance(found.decided.decision, Hold)
-    assert "max_reduction_per_day" in found.decided.decision.reason
+    assert isinstance(found.decision_result.decision, Hold)
+    assert "max_reduction_per_day" in found.decision_result.decision.reason
     skewed = step_of(PUSHED, **spent(used))
     moved = replace(skewed, snapshot=replace(skewed.snapshot, holdings=tuple(
         replace(one, raw=one.raw * 2) if number else one for number, one in enumerate(skewed.snapshot.holdings)

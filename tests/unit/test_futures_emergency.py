@@ -74,8 +74,8 @@ def test_limit_orders_do_not_delay_a_reduction(held: Any) -> None:
     step = step_of(held)
     order = LimitOrder("one", token("WETH").address, token("USDC").address, E18 // 10, Fraction(1, 10**20), NOW_S + 100, NOW_S)
     found = waiting_orders([order])(step)
-    assert isinstance(found.decided.decision, AdjustFutures)
-    assert waiting_orders([order])(with_policy(step, None)).decided.order == "one"
+    assert isinstance(found.decision_result.decision, AdjustFutures)
+    assert waiting_orders([order])(with_policy(step, None)).decision_result.order == "one"
 
 
 def test_an_emergency_closes_half_at_its_own_bound() -> None:
@@ -175,9 +175,9 @@ def test_a_failed_emergency_is_tried_again_within_a_minute() -> None:
     def after(seconds: int, held: Any) -> StepInput:
         return step_of(held, failed_exits=(ExitFailures("ETH", failures.MAX_REVERTS_IN_ROW + 5, 0, NOW_S - seconds),))
 
-    assert isinstance(rebalance(after(failures.FIRST_WAIT_S - 1, NEAR)).decided.decision, Hold)
-    assert isinstance(rebalance(after(failures.FIRST_WAIT_S, NEAR)).decided.decision, AdjustFutures)
-    assert isinstance(rebalance(after(failures.FIRST_WAIT_S, OVER)).decided.decision, Hold)
+    assert isinstance(rebalance(after(failures.FIRST_WAIT_S - 1, NEAR)).decision_result.decision, Hold)
+    assert isinstance(rebalance(after(failures.FIRST_WAIT_S, NEAR)).decision_result.decision, AdjustFutures)
+    assert isinstance(rebalance(after(failures.FIRST_WAIT_S, OVER)).decision_result.decision, Hold)
 
 
 @pytest.mark.parametrize(("gwei", "signs"), [(200, True), (301, False)])
@@ -234,7 +234,7 @@ def test_a_bump_of_an_emergency_uses_the_gas_budget_of_emergencies(tmp_path: Pat
     made.settings = replace(made.settings, emergency_ceilings=(made.settings.max_fee_wei, made.settings.gas_per_day_wei))
     made.chain.automine = True
     burnt = made.run(0)
-    made.store.budgets.book(burnt, Fraction(0), Fraction(0), 100_000 * 12 * GWEI, START_S)
+    made.store.budgets.book_intent(burnt, Fraction(0), Fraction(0), 100_000 * 12 * GWEI, START_S)
     made.chain.automine = False
     made.store.steps.begin("escape", made.clock.now_s(), "{}")
     granted = replace(futures_grant(ESCAPE, is_emergency=is_emergency), max_gas_wei=10**20, deadline_s=START_S + 300)
@@ -266,7 +266,7 @@ def test_the_budgets_keep_gas_and_hedges_of_an_emergency(tmp_path: Path) -> None
         made.store.steps.begin(step_id, made.clock.now_s(), "{}")
         grant = replace(escape, layer=granted, max_gas_wei=10**20, deadline_s=START_S + 90)
         intent = made.executor().run(step_id, IntentKind.FUTURES, tx(number), grant, "escape")
-        made.store.budgets.book(intent, Fraction(0), Fraction(0), 7, START_S)
+        made.store.budgets.book_intent(intent, Fraction(0), Fraction(0), 7, START_S)
     history = made.store.budgets.history(START_S)
     assert (history.emergency_gas_24h_wei, history.budgets.gas_24h_wei) == (14, 14)
     later = made.store.budgets.history(START_S + 9 * DAY_S)
@@ -292,7 +292,7 @@ def test_the_record_of_a_hedge_follows_what_was_filled(tmp_path: Path) -> None:
     fill = PerpFill("0x2", "0x3", "ETH", 2, -4_000, 2)
     found = replace(receipt("0x1", 0, "0x00", 1), fills=(fill,))
     intent = made.store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=found)
-    made.store.budgets.book(intent, Fraction(0), Fraction(0), 0, START_S)
+    made.store.budgets.book_intent(intent, Fraction(0), Fraction(0), 0, START_S)
     assert made.store.budgets.history(START_S).layer(FuturesState).hedges == (replace(hedge, size_raw=-3),)
 
 
@@ -310,8 +310,8 @@ def test_nothing_is_opened_within_the_cooldown_of_an_emergency(since_s: int, ope
     found = rebalance(step)
     assert bool(found.plan) is opens
     if not opens:
-        assert isinstance(found.decided.decision, Hold)
-        assert "no position is opened before" in found.decided.decision.reason
+        assert isinstance(found.decision_result.decision, Hold)
+        assert "no position is opened before" in found.decision_result.decision.reason
     judged_plan = rebalance(step_of(SAFE)).plan
     assert judged_plan is not None
     refused = {one.guard for one in guards.judge(step, judged_plan, evidence(step, judged_plan)) if not one.passed}

@@ -157,13 +157,13 @@ def test_a_trim_is_a_reduction_that_counts_in_the_day_s_budget(budget_bps: int) 
     limits = replace(PAIR.limits, spot_multiple_bps=0, reduction_per_day_bps=budget_bps)
     held = with_market(fresh_of(book(10_000, eth=4_800 * 10**15, btc=160 * 10**15)), "ETH", mark=Fraction(2_400))
     found = rebalance(step_of(held, replace(PAIR, limits=limits, leverage_bps=10_000, band_bps=0)))
-    assert "futures: max_position is above its limit" in found.decided.decision.reason
+    assert "futures: max_position is above its limit" in found.decision_result.decision.reason
     assert (found.plan is None) is bool(budget_bps)
 
 
 def test_an_order_that_is_not_possible_is_explained_once() -> None:
     held = with_market(fresh_of(book(10_000, eth=6 * E18, btc=100 * 10**15)), "BTC", is_paused=True)
     policy = replace(PAIR, targets=(FuturesTarget("ETH", 5_000), FuturesTarget("BTC", 5_000)), band_bps=500)
-    reason = rebalance(step_of(with_market(held, "ETH", is_paused=True), policy)).decided.decision.reason
+    reason = rebalance(step_of(with_market(held, "ETH", is_paused=True), policy)).decision_result.decision.reason
     assert reason.count("a weight of the notional has left its band") == 1, reason
     assert "futures: a weight of the notional has left its band, but no order is possible; " in reason

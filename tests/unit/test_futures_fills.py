@@ -36,7 +36,9 @@ def receipt(*fills: PerpFill) -> Receipt:
 def lost(*fills: PerpFill) -> Fraction:
     """What is booked as lost of such a receipt, in USDC."""
     grant = SimpleNamespace(layer=FuturesGrant(ORDER, EMPTY))
-    store: Any = SimpleNamespace(journal=SimpleNamespace(grant=lambda _intent: grant), budgets=SimpleNamespace(book=lambda *_values: None))
+    store: Any = SimpleNamespace(
+        journal=SimpleNamespace(grant=lambda _intent: grant), budgets=SimpleNamespace(book_intent=lambda *_values: None)
+    )
     intent: Any = SimpleNamespace(id="a", kind=IntentKind.FUTURES, receipt=receipt(*fills), tx=SimpleNamespace(is_venue_order=False))
     return Fraction(book_futures_action(store, intent, step_input(), Price(0), 1), 10**6)
 
@@ -70,7 +72,7 @@ def test_a_limit_order_costs_the_sum_of_its_fills_and_nothing_without_one() -> N
     def booked(*fills: PerpFill) -> Fraction:
         grant = SimpleNamespace(layer=FuturesGrant(limit, EMPTY))
         store: Any = SimpleNamespace(
-            journal=SimpleNamespace(grant=lambda _intent: grant), budgets=SimpleNamespace(book=lambda *_values: None)
+            journal=SimpleNamespace(grant=lambda _intent: grant), budgets=SimpleNamespace(book_intent=lambda *_values: None)
         )
         intent: Any = SimpleNamespace(id="a", kind=IntentKind.FUTURES, receipt=receipt(*fills), tx=SimpleNamespace(is_venue_order=True))
         return Fraction(book_futures_action(store, intent, step_input(), Price(0), 1), 10**6)
@@ -85,7 +87,7 @@ def test_a_reduction_counts_against_the_day_s_budget_unless_it_is_an_emergency_o
     reduction = replace(ORDER, is_reduce_only=True)
     grant = SimpleNamespace(layer=FuturesGrant(reduction, EMPTY, is_emergency, is_budgeted=is_budgeted))
     booked: list[Fraction] = []
-    budgets = SimpleNamespace(book=lambda _intent, turnover, *_values: booked.append(turnover))
+    budgets = SimpleNamespace(book_intent=lambda _intent, turnover, *_values: booked.append(turnover))
     store: Any = SimpleNamespace(journal=SimpleNamespace(grant=lambda _intent: grant), budgets=budgets)
     intent: Any = SimpleNamespace(id="a", kind=IntentKind.FUTURES, receipt=receipt(WHOLE), tx=SimpleNamespace(is_venue_order=False))
     assert book_futures_action(store, intent, step_input(), Price(0), 1) == 48 * 10**6
@@ -106,7 +108,7 @@ def booked(
 ) -> tuple[Fraction, Fraction]:
     """Turnover and loss that are booked of a receipt, in USDC."""
     rows: list[tuple[Fraction, Fraction]] = []
-    budgets = SimpleNamespace(book=lambda _intent, turnover, loss, *_rest: rows.append((turnover / 10**6, loss / 10**6)))
+    budgets = SimpleNamespace(book_intent=lambda _intent, turnover, loss, *_rest: rows.append((turnover / 10**6, loss / 10**6)))
     store: Any = SimpleNamespace(journal=SimpleNamespace(grant=lambda _intent: SimpleNamespace(layer=grant)), budgets=budgets)
     intent: Any = SimpleNamespace(id="a", kind=IntentKind.FUTURES, receipt=mined, tx=SimpleNamespace(is_venue_order=False))
     book_futures_action(store, intent, step or step_input(), native_price, 1)

@@ -60,8 +60,8 @@ PUSHED = book(10_000, 15 * E18, mark=Fraction(1_900))
 def test_nothing_but_a_stop_or_a_fault_holds_a_reduction_back(history: dict[str, object]) -> None:
     step = step_of(OVER, **history)
     found = rebalance(step)
-    assert isinstance(found.decided.decision, AdjustFutures)
-    assert found.decided.decision.is_reducing
+    assert isinstance(found.decision_result.decision, AdjustFutures)
+    assert found.decision_result.decision.is_reducing
     assert found.plan is not None
     assert planned_futures(found.plan) is not None
     assert all(order.is_reduce_only and order.size_raw < 0 for order in planned_futures(found.plan).orders)
@@ -86,16 +86,16 @@ def test_a_spot_drift_not_worth_its_cost_keeps_no_futures_from_their_targets() -
     drifted = replace(drifted, limits=replace(drifted.limits, plan_cost_bps=15))
     alone = rebalance(drifted)
     assert alone.plan is None
-    assert isinstance(alone.decided.decision, Hold)
+    assert isinstance(alone.decision_result.decision, Hold)
     found = rebalance(with_policy(with_snapshot(drifted, futures=EMPTY), POLICY))
     assert found.plan is not None
     assert planned_futures(found.plan) is not None
     assert found.step is not None
-    assert isinstance(found.decided.decision, AdjustFutures)
+    assert isinstance(found.decision_result.decision, AdjustFutures)
     assert "not worth its cost" in found.step.progress.spot_held
     assert rebalance(found.step).plan == found.plan, "a recorded step decides the same"
     kept = with_policy(with_snapshot(drifted, futures=book(10_000, 10 * E18)), POLICY)
-    assert rebalance(kept).decided.decision == alone.decided.decision
+    assert rebalance(kept).decision_result.decision == alone.decision_result.decision
 
 
 class Unquoted:
@@ -124,9 +124,9 @@ def test_an_opening_not_worth_its_cost_holds_and_a_reduction_does_not() -> None:
     dear = step_of(EMPTY)
     dear = replace(dear, limits=replace(dear.limits, plan_cost_bps=5))
     held = rebalance(dear)
-    assert isinstance(held.decided.decision, Hold)
+    assert isinstance(held.decision_result.decision, Hold)
     assert held.plan is None
-    assert "above limits.plan_cost of 5 bps" in held.decided.decision.reason
+    assert "above limits.plan_cost of 5 bps" in held.decision_result.decision.reason
     over = step_of(OVER)
     over = replace(over, limits=replace(over.limits, plan_cost_bps=5))
     assert rebalance(over).plan is not None
@@ -141,7 +141,7 @@ def test_the_margin_document_names_why_its_orders_are_not_sent() -> None:
         document = margin_document(build_futures_report(step, POLICY, current_drifts(step)))
         assert document["plan"] is not None
         assert document["plan"]["orders"]
-        assert (why in document["plan"]["held"]) if why else document["plan"]["held"] == ""
+        assert (why in document["plan"]["hold_reason"]) if why else document["plan"]["hold_reason"] == ""
         console = Console(file=io.StringIO(), width=80)
         show_margin(console, document)
         printed = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]  # a StringIO
@@ -153,7 +153,7 @@ def test_orders_of_a_market_that_backs_off_are_not_among_those_of_the_margin_doc
     step = step_of(OVER, failed_exits=failed)
     document = margin_document(build_futures_report(step, POLICY, current_drifts(step)))
     assert document["plan"] is not None
-    assert "ETH: its orders failed or were refused" in document["plan"]["held"]
+    assert "ETH: its orders failed or were refused" in document["plan"]["hold_reason"]
 
 
 def test_the_summary_names_a_market_that_the_venue_paused() -> None:
@@ -216,10 +216,10 @@ def test_collateral_of_an_uncertain_balance_is_not_deposited() -> None:
 def test_a_market_whose_orders_failed_waits_and_spot_goes_on() -> None:
     failed = (ExitFailures("ETH", failures.MAX_REVERTS_IN_ROW, 0, NOW_S - 10),)
     found = rebalance(step_of(OVER, failed_exits=failed))
-    assert isinstance(found.decided.decision, Hold)
-    assert "ETH: its orders failed or were refused; tried again at" in found.decided.decision.reason
+    assert isinstance(found.decision_result.decision, Hold)
+    assert "ETH: its orders failed or were refused; tried again at" in found.decision_result.decision.reason
     refused = failures.with_refused_markets(step_of(OVER), {"ETH": NOW_S})
-    assert isinstance(rebalance(refused).decided.decision, Hold)
+    assert isinstance(rebalance(refused).decision_result.decision, Hold)
 
 
 def planned(step: StepInput, change: Callable[[PerpOrder], PerpOrder]) -> Plan:

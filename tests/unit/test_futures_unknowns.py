@@ -48,8 +48,8 @@ def refusing(step: StepInput, plan: Plan) -> set[str]:
 
 def planned(step: StepInput) -> Plan:
     found = rebalance(step)
-    assert found.plan is not None, found.decided.decision.reason
-    assert planned_futures(found.plan) is not None, found.decided.decision.reason
+    assert found.plan is not None, found.decision_result.decision.reason
+    assert planned_futures(found.plan) is not None, found.decision_result.decision.reason
     judged = found.step or step
     assert refusing(judged, found.plan) == set()
     account = margin_account(judged.snapshot)
@@ -108,8 +108,8 @@ def test_without_any_fresh_index_nothing_is_ordered(fresh_s: int) -> None:
     for collateral in (1_300, 6_000):
         found = rebalance(step_of(two(collateral, 7 * E18, E18 // 4, eth_s=fresh_s), HALVES))
         assert found.plan is None
-        assert isinstance(found.decided.decision, Hold)
-        assert "futures: no order, the " in found.decided.decision.reason
+        assert isinstance(found.decision_result.decision, Hold)
+        assert "futures: no order, the " in found.decision_result.decision.reason
 
 
 def test_a_limit_cuts_the_markets_of_fresh_indexes_by_as_much_more() -> None:
@@ -200,7 +200,7 @@ def test_a_missing_spot_price_holds_no_reduction_back(name: str, spent: int) -> 
     assert [one.size_raw for one in planned_futures(plan).orders] == [
         one.size_raw for one in planned_futures(planned(step_of(OVER))).orders
     ]  # type: ignore[union-attr]
-    decision = rebalance(step).decided.decision
+    decision = rebalance(step).decision_result.decision
     assert isinstance(decision, AdjustFutures)
     assert decision.is_reducing
     assert "nothing else is traded" in decision.reason
@@ -209,7 +209,7 @@ def test_a_missing_spot_price_holds_no_reduction_back(name: str, spent: int) -> 
 @pytest.mark.parametrize("name", BLINDED)
 def test_without_a_spot_price_the_spot_multiple_is_held_and_nothing_opened(name: str) -> None:
     calm = with_policy(with_snapshot(BLINDED[name], futures=book(10_000, 10 * E18)), MULTIPLE)
-    decision = rebalance(calm).decided.decision
+    decision = rebalance(calm).decision_result.decision
     assert isinstance(decision, Halt)
     assert "spot_multiple is not judged" in decision.reason
     empty = with_policy(with_snapshot(BLINDED[name], futures=book(10_000)), POLICY)
@@ -219,7 +219,7 @@ def test_without_a_spot_price_the_spot_multiple_is_held_and_nothing_opened(name:
 def test_an_exit_still_goes_before_a_reduction_beside_a_missing_price() -> None:
     step = without_feed(with_policy(with_snapshot(stops(["T0", "T1"]), futures=OVER), POLICY), "T1")
     step = with_snapshot(step, pools=tuple(one for one in step.snapshot.pools if token("T1").address not in (one.token0, one.token1)))
-    assert rebalance(step).decided.exit_token == token("T0").address
+    assert rebalance(step).decision_result.exit_token == token("T0").address
 
 
 @pytest.mark.parametrize("source", ["mean", "depeg"])
@@ -231,7 +231,7 @@ def test_a_contradictory_spot_price_enlarges_no_reduction(source: str) -> None:
     else:
         pool = v3_pool(token("WBTC"), token("USDC"), 60_000, twap_price=60_000)
         step = with_feed(with_snapshot(step, pools=(*step.snapshot.pools, pool)), "WBTC", answer=6_000 * 10**8)
-    assert rebalance(step).decided.decision.reason.count("nothing else is traded") == 1
+    assert rebalance(step).decision_result.decision.reason.count("nothing else is traded") == 1
     orders = planned_futures(planned(step)).orders  # type: ignore[union-attr]
     assert orders == planned_futures(planned(step_of(OVER))).orders  # type: ignore[union-attr]
 
@@ -255,7 +255,7 @@ def test_a_fault_of_the_chain_itself_still_holds_a_reduction_back(code: str) -> 
 def test_alert_and_margin_show_the_reduction_that_is_due_without_prices(name: str) -> None:
     step = with_policy(BLINDED[name], replace(POLICY, limits=replace(LIMITS, spot_multiple_bps=50_000)))
     found = rebalance(step)
-    refused = StepOutcome("0123456789ab", OutcomeKind.REFUSED, "", step, found.decided, None)
+    refused = StepOutcome("0123456789ab", OutcomeKind.REFUSED, "", step, found.decision_result, None)
     [alert] = [one for one in cycle_alerts(refused, RunFacts(False, "", None)) if one.key.startswith("futures:")]
     assert alert.key == "futures:leverage"
     assert "It would close " in alert.text
@@ -303,7 +303,7 @@ def test_a_quarantined_asset_holds_no_other_reduction_back_and_enlarges_none() -
 def test_beside_a_quarantined_asset_nothing_is_opened_on_an_unknown_multiple() -> None:
     for policy, opens in ((replace(MULTIPLE, leverage_bps=4_000), False), (replace(POLICY, leverage_bps=4_000), True)):
         found = rebalance(shut(with_wbtc(book(10_000), policy)))
-        assert bool(found.plan) is opens, found.decided.decision.reason
+        assert bool(found.plan) is opens, found.decision_result.decision.reason
 
 
 # --- The daily budget of reductions, at the index (T12).

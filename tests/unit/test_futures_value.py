@@ -177,8 +177,8 @@ def test_a_spot_proposal_in_place_of_orders_keeps_the_total() -> None:
     step = margined(OVER, {"WETH": 5_000, "USDC": 5_000})
     failed = (ExitFailures("ETH", failures.MAX_REVERTS_IN_ROW, 0, NOW_S - 10),)
     found = rebalance(with_history(step, failed_exits=failed))
-    assert investable_total(found.decided.drifts) == 20_000 * E6
-    assert not isinstance(found.decided.decision, Hold)
+    assert investable_total(found.decision_result.drifts) == 20_000 * E6
+    assert not isinstance(found.decision_result.decision, Hold)
 
 
 @pytest.mark.parametrize("change", [{"collateral": ""}, {"collateral": token("WBTC").address}])

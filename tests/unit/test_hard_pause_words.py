@@ -22,4 +22,4 @@ def test_nobody_is_said_to_take_back_what_only_a_run_would() -> None:
     told = hard_pause_document(held, send=True)
     assert told["outcome"] == "handed over"
     assert told["revoke"][0]["symbol"] == "WETH"
-    assert mentions(told["told"], "process 7", "without a run")
+    assert mentions(told["message"], "process 7", "without a run")

@@ -96,8 +96,8 @@ def overweight(
 
 def ordered(step: StepInput) -> tuple[Plan, FuturesPlan]:
     plan = rebalance(step).plan
-    assert plan is not None, rebalance(step).decided.decision
-    assert planned_futures(plan) is not None, rebalance(step).decided.decision
+    assert plan is not None, rebalance(step).decision_result.decision
+    assert planned_futures(plan) is not None, rebalance(step).decision_result.decision
     return plan, planned_futures(plan)
 
 
@@ -380,7 +380,7 @@ def test_an_unread_balance_beside_a_hedge_leaves_the_targets() -> None:
     step = hedging(SHORT, THIRDS, OPEN)
     unread = with_snapshot(step, holdings=step.snapshot.holdings[1:])
     assert apply_hedges(unread).portfolio == step.portfolio
-    assert isinstance(rebalance(apply_hedges(unread)).decided.decision, Halt)
+    assert isinstance(rebalance(apply_hedges(unread)).decision_result.decision, Halt)
 
 
 def test_a_hedge_is_closed_in_its_band_also_where_every_asset_is_hedged() -> None:
@@ -530,10 +530,10 @@ def test_a_hedge_that_the_owner_cannot_have_is_refused_with_the_reason(step: Ste
 def test_without_a_hedge_there_is_nothing_to_close() -> None:
     found = hedge_by_owner(CloseHedge(WETH))(overweight())
     assert found.plan is None
-    assert found.decided.decision.reason == "WETH has no open hedge"
+    assert found.decision_result.decision.reason == "WETH has no open hedge"
     again = hedge_by_owner(OpenHedge(WETH, 5_000))(overweight(SHORT, hedges=(OPEN,)).with_progress(FuturesProgress(after_hedge=True)))
     assert again.plan is None
-    assert again.decided.decision.reason == "WETH is hedged"
+    assert again.decision_result.decision.reason == "WETH is hedged"
 
 
 def test_a_recorded_hedge_is_read_and_planned_as_before() -> None:

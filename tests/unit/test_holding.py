@@ -111,7 +111,7 @@ def test_a_mistake_in_the_table_is_named_with_its_remedy(table: str, words: tupl
 
 def test_an_asset_that_was_just_bought_is_not_sold_and_the_hold_says_until_when() -> None:
     proposal = rebalance(overweight(3_600))
-    hold = proposal.decided.decision
+    hold = proposal.decision_result.decision
     assert proposal.plan is None
     assert isinstance(hold, Hold)
     assert mentions(hold.reason, f"WETH, bought {format_time(NOW_S - 3_600)}, is kept until {format_time(NOW_S + 82_800)} (holding.hours)")
@@ -163,7 +163,7 @@ def test_the_limit_of_a_year_s_gain_and_the_holding_time_bind_together() -> None
 
 
 def test_a_transition_that_the_owner_asks_for_waits_too() -> None:
-    hold = requests.rebalance_to_targets(overweight(3_600)).decided.decision
+    hold = requests.rebalance_to_targets(overweight(3_600)).decision_result.decision
     assert isinstance(hold, Hold)
     assert mentions(hold.reason, "WETH, bought", "is kept until", "no other swap")
 
@@ -217,7 +217,7 @@ def store(store_kind: str, tmp_path: Path) -> Iterator[Store]:
 
 
 def book(store: Store, nonce: int, at_s: int, *transfers: Transfer, kind: IntentKind = IntentKind.SWAP, status: int = 1) -> None:
-    store.budgets.book(ended(store, nonce, kind=kind, transfers=transfers, status=status), Fraction(0), Fraction(0), 0, at_s)
+    store.budgets.book_intent(ended(store, nonce, kind=kind, transfers=transfers, status=status), Fraction(0), Fraction(0), 0, at_s)
 
 
 def came(of: str) -> Transfer:

@@ -55,7 +55,7 @@ def test_reports_are_listed_by_their_names_newest_first(config: Path, tmp_path: 
     assert misfits(KeptReportsDocument, found) == []
     assert [one["title"] for one in found["reports"]] == ["Search", "Old"]
     assert found["skipped"] == []
-    assert found["reports"][1]["made"] == "2020-01-01 00:00:00"
+    assert found["reports"][1]["created"] == "2020-01-01 00:00:00"
     assert len(found["reports"][1]["figures"]) == 4
     assert read_report(config, first.name) == PAGE
 

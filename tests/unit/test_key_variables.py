@@ -43,7 +43,7 @@ def test_the_server_of_the_dashboard_and_its_children_hold_no_password(tmp_path:
     (tmp_path / ".env").write_text(f"TRIMTAB_KEYSTORE_PASSWORD={PASSWORD}\n")
     (tmp_path / ".env").chmod(0o600)
     environment = {**os.environ, "TRIMTAB_KEYSTORE_PASSWORD": PASSWORD, "TRIMTAB_AGENT_PASSWORD": PASSWORD}
-    process = start("serve", "--port", "0", "--json", "--config", str(path), env=environment)
+    process = start("serve", "--port", "0", "--json", "--config", str(path), env=environment, program=subprocess.Popen)
     try:
         first_document(process)  # its reading process has loaded the config
         family = [process.pid, *map(int, Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())]

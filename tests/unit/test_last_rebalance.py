@@ -54,7 +54,7 @@ def swapped(store: Store, nonce: int, at_s: int, plan: Plan | None, written: boo
     store.journal.advance(intent.id, IntentState.SIGNED, at_s, tx_hash=tx_hash)
     store.journal.advance(intent.id, IntentState.BROADCAST, at_s)
     store.journal.advance(intent.id, IntentState.MINED, at_s, receipt=receipt(tx_hash, nonce, f"0x{nonce:02x}"))
-    store.budgets.book(store.journal.advance(intent.id, IntentState.FINAL, at_s), Fraction(5), Fraction(1), 7, at_s)
+    store.budgets.book_intent(store.journal.advance(intent.id, IntentState.FINAL, at_s), Fraction(5), Fraction(1), 7, at_s)
 
 
 @pytest.mark.parametrize("kind", BESIDES.values(), ids=BESIDES)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from fractions import Fraction
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from agent.app.documents.status import current_minimum_total
+from agent.app.documents.status import ASSUMED_DATA_FEE_WEI, GAS_PRICES_WEI, current_minimum_total, minimum_totals_of_config
+from agent.config.load import parse_config
 from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind
 from agent.model import Threshold
@@ -28,6 +30,7 @@ from agent.reference import reference_prices
 from tests.support.builders import step_input, with_history, with_limits, with_snapshot
 from tests.support.planning_worlds import DEEP
 from tests.support.text import mentions
+from tests.unit.test_config import text
 
 USD = 10**6
 HAND = MinimumTotalInputs(
@@ -65,6 +68,16 @@ def test_the_data_fee_of_a_rollup_counts_for_each_swap() -> None:
     found = compute_minimum_total(replace(HAND, data_fee_wei=10**14))
     assert found.gas_cost == Fraction(1_638, 1_000)
     assert found.total == 27_300
+
+
+def test_the_minimum_that_init_shows_contains_a_data_fee_on_rollups() -> None:
+    """One swap and an approval are 196,000 units, and 340 gwei of data, at the three gas prices."""
+    config = parse_config(text())
+    on_base = config.model_copy(update={"chain": config.chain.model_copy(update={"chain_id": 8453})})
+    plain, rollup = (minimum_totals_of_config(chosen, Fraction(1)) for chosen in (config, on_base))
+    for gas_price_wei, without, with_fee in zip(GAS_PRICES_WEI, plain, rollup, strict=True):
+        ratio = Fraction(with_fee["total"] or 0) / Fraction(without["total"] or 0)
+        assert ratio == pytest.approx(1 + ASSUMED_DATA_FEE_WEI / (196_000 * gas_price_wei), rel=1e-3)
 
 
 def test_a_purchase_that_is_done_is_not_spoken_of() -> None:

@@ -25,8 +25,9 @@ from agent.chain.lens import (
     decode_page,
     split_into_pages,
 )
+from agent.chain.pools.reading import PoolRef, V2Reader, V3Reader
 from agent.chain.tokens import symbol_text
-from agent.chain.watch import PoolKind, PoolRef, SnapshotScope, snapshot_parts, snapshot_questions, window_ticks
+from agent.chain.watch import SnapshotScope, snapshot_parts, snapshot_questions, window_ticks
 from agent.errors import ConfigError, Retryable
 from agent.units import Token
 
@@ -42,9 +43,9 @@ def portfolio(number_of_tokens: int, number_of_pools: int) -> SnapshotScope:
     tokens = tuple(Token(address(i + 1), f"T{i}", 18) for i in range(number_of_tokens))
     spacings = (1, 10, 10, 60, 60, 60, 200)
     refs = tuple(
-        PoolRef(address(1000 + i), "uniswap_v2", PoolKind.V2, ADDRESS, OWNER, 3000)
+        PoolRef(address(1000 + i), "uniswap_v2", V2Reader(), ADDRESS, OWNER, 3000)
         if i % 3 == 0
-        else PoolRef(address(1000 + i), "uniswap_v3", PoolKind.V3, ADDRESS, OWNER, 3000, spacings[i % 7])
+        else PoolRef(address(1000 + i), "uniswap_v3", V3Reader(), ADDRESS, OWNER, 3000, spacings[i % 7])
         for i in range(number_of_pools)
     )
     return SnapshotScope(OWNER, tokens, (ADDRESS,), refs, tuple(t.address for t in tokens), (ADDRESS,) * 60, 1800, 100)

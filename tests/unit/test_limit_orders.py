@@ -203,7 +203,7 @@ def test_only_a_reduction_that_does_more_than_follow_the_targets_ends_what_rests
     step, proposal = step_of(RESTING, OPENING), rebalance(step_of(EMPTY))
     assert proposal.plan is not None
     plan = proposal.plan.with_layer(replace(proposal.plan.layer(FuturesPlan), trigger=trigger, is_reducing=reduces))
-    outcome = StepOutcome("s", OutcomeKind.PLANNED, "", step, proposal.decided, plan)
+    outcome = StepOutcome("s", OutcomeKind.PLANNED, "", step, proposal.decision_result, plan)
     assert end_reasons(outcome, [CLOID]) == ({CLOID: why} if why else {})
     assert end_reasons(outcome, []) == {}
 

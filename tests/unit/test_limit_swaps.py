@@ -85,10 +85,10 @@ def test_an_order_is_filled_before_anything_else_and_the_first_that_can_be() -> 
     far, near = replace(order(out * 2), id="far"), replace(order(out), id="near")
     found = proposals.waiting_orders((far, near))(step)
     assert found.plan is not None
-    assert found.decided.order == "near"
+    assert found.decision_result.order == "near"
     none = proposals.waiting_orders((far,))(step)
-    assert (none.plan, none.decided.order) == (None, "")
-    assert none.decided == proposals.rebalance(step).decided
+    assert (none.plan, none.decision_result.order) == (None, "")
+    assert none.decision_result == proposals.rebalance(step).decision_result
 
 
 def test_a_correction_that_waits_at_the_end_of_the_ticks_says_so_beside_an_order() -> None:
@@ -105,7 +105,7 @@ def test_while_anything_is_unknown_no_order_is_filled() -> None:
     step = replace(step, reference=replace(step.reference, kinds=step.reference.kinds[:1]))
     found = proposals.single_order(order(Fraction(1, ONE)))(step)
     assert found.plan is None
-    assert type(found.decided.decision).__name__ == "Halt"
+    assert type(found.decision_result.decision).__name__ == "Halt"
 
 
 @pytest.mark.parametrize(("left_s", "word"), [(-1, "expired"), (0, "expired"), (1, "sooner"), (89, "sooner"), (90, "")])
@@ -122,7 +122,7 @@ def test_nothing_of_an_order_is_sent_that_could_be_mined_after_its_time(left_s: 
 def test_a_rebalance_at_a_price_trades_at_once_where_the_pools_pay_enough() -> None:
     step = paced(roomy(step_input(None, {"WETH": 6_000, "USDC": 4_000}, depth=50_000_000)), replace(LIMIT, limit_bps=40))
     found = proposals.rebalance(step)
-    assert isinstance(found.decided.decision, Rebalance)
+    assert isinstance(found.decision_result.decision, Rebalance)
     assert found.plan is not None
 
 
@@ -130,9 +130,9 @@ def test_it_waits_else_and_trades_once_the_market_came_to_it() -> None:
     step = paced(roomy(step_input(None, {"WETH": 700_000, "USDC": 300_000}, depth=20_000_000), max_live_value=None), LIMIT)
     waits = proposals.rebalance(step)
     assert waits.plan is None
-    assert isinstance(waits.decided.decision, Hold)
-    assert "its price" in waits.decided.decision.reason
-    begun = waits.decided.layer(GradualResult).begins
+    assert isinstance(waits.decision_result.decision, Hold)
+    assert "its price" in waits.decision_result.decision.reason
+    begun = waits.decision_result.layer(GradualResult).begins
     assert begun is not None
     under = ExecutionProgress("c", begun, 0, Fraction(0), Fraction(0), begun.began_s, begun.first)
     waiting = step.with_layer(replace(step.layer(GradualState), progress=under))
@@ -144,25 +144,25 @@ def test_it_waits_else_and_trades_once_the_market_came_to_it() -> None:
     given = sum(leg.amount_in_raw * arrival[leg.token_in] for leg in fires.plan.legs)
     assert sum(leg.min_out_raw * arrival[leg.token_out] for leg in fires.plan.legs) >= given * Fraction(9_980, 10_000)
     done = risen.with_layer(replace(risen.layer(GradualState), progress=replace(under, done=1)))
-    assert mentions(proposals.rebalance(done).decided.layer(GradualResult).ended, "done at")
+    assert mentions(proposals.rebalance(done).decision_result.layer(GradualResult).ended, "done at")
 
 
 def test_a_rebalance_that_never_gets_its_price_ends_at_its_time_untraded() -> None:
     step = paced(roomy(step_input(None, {"WETH": 700_000, "USDC": 300_000}, depth=20_000_000), max_live_value=None), LIMIT)
-    begun = proposals.rebalance(step).decided.layer(GradualResult).begins
+    begun = proposals.rebalance(step).decision_result.layer(GradualResult).begins
     assert begun is not None
     under = ExecutionProgress("c", begun, 0, Fraction(0), Fraction(0), begun.began_s, begun.first)
     late_ = later(step.with_layer(replace(step.layer(GradualState), progress=under)), LIMIT.patience_s)
     found = proposals.rebalance(late_)
     assert found.plan is None
-    assert "time ended" in found.decided.layer(GradualResult).ended
+    assert "time ended" in found.decision_result.layer(GradualResult).ended
 
 
 def test_minimums_rise_to_the_same_part_of_each_leg() -> None:
     step = roomy(step_input({"WETH": 4_000, "WBTC": 3_000, "USDC": 3_000}, {"WETH": 6_000, "WBTC": 1_500, "USDC": 2_500}, depth=5_000_000))
     found = proposals.rebalance(step)
     assert found.plan is not None
-    prices = found.decided.references.by_token
+    prices = found.decision_result.references.by_token
     ends = [leg for leg in found.plan.legs if leg.sink.value == "wallet"]
     worth = sum((leg.amount_out_raw * prices[leg.token_out] for leg in ends), Fraction(0))
     raised = with_raised_minimums(found.plan, prices, worth * Fraction(9_995, 10_000))

@@ -11,10 +11,9 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
-from agent.config import fields
-from agent.config.presets import ETHEREUM, TemplateAsset
+from agent.config.networks.presets import ETHEREUM, TemplateAsset
 from agent.config.schema import Config
-from agent.config.tables import limits
+from agent.config.tables import fields, limits
 from agent.config.tables.limits import LimitsTable
 from agent.config.writing.template import render
 from agent.guards.guard import Guard

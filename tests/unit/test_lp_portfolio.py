@@ -260,12 +260,12 @@ def test_a_report_of_a_pair_that_doubled_and_earned() -> None:
     found = report(step)
     assert found.state is valuation.RangeState.WHOLE
     assert found.value == 4_400 * USD
-    assert found.hold == 5_000 * USD
+    assert found.hold_value == 5_000 * USD
     assert abs(found.fees - 400 * USD) <= USD // 1_000
     assert abs(found.loss - 1_000 * USD) <= USD // 1_000, (
         "√(0.5·4,000) stands for 4,000 where holding is worth 5,000: 20 %, as for any fourfold price"
     )
-    assert found.pool_off == 0
+    assert found.pool_deviation == 0
 
 
 def test_forecasts_move_the_token_that_is_not_the_numeraire() -> None:
@@ -279,8 +279,8 @@ def test_forecasts_move_the_token_that_is_not_the_numeraire() -> None:
 
 def test_a_pool_off_the_reference_is_told() -> None:
     found = report(holding(share(2_000, Fraction(121, 100))))
-    assert found.pool_off is not None
-    assert min(abs(float(found.pool_off) - 0.21), abs(float(found.pool_off) - (1 - 1 / 1.21))) < 1e-5
+    assert found.pool_deviation is not None
+    assert min(abs(float(found.pool_deviation) - 0.21), abs(float(found.pool_deviation) - (1 - 1 / 1.21))) < 1e-5
 
 
 @pytest.mark.parametrize(

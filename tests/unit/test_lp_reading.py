@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from agent.chain.lens import CallStatus, LensAnswer, address_word, int_word, uint_word
-from agent.chain.positions import PositionRange, PositionRef, _with_range, position_questions, read_position
+from agent.chain.pools.positions import PositionRange, PositionRef, _with_range, position_questions, read_position
 from agent.chain.watch import SnapshotScope, snapshot_parts
 from agent.chain.watch import snapshot_questions as all_questions
 from agent.errors import ConfigError

@@ -208,7 +208,7 @@ def test_targets_come_where_a_zone_finds_no_swap_worth_its_gas() -> None:
     step = world(targets=[wanted(2_000)], values={"WETH": 4_150, "USDC": 3_850}, trigger=zone, destination=Destination.ZONE)
     assert isinstance(decide(step).decision, Rebalance)
     proposal = rebalance(step)
-    assert isinstance(proposal.decided.decision, AdjustLiquidity)
+    assert isinstance(proposal.decision_result.decision, AdjustLiquidity)
     assert proposal.plan is not None
     assert [type(action) for action in proposal.plan.actions] == [Provide]
 

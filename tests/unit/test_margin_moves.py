@@ -326,7 +326,7 @@ def test_a_delegate_s_own_wallet_is_not_the_spot_value_of_the_account(multiple_b
         step = step_of(held, terms)
         found = rebalance(step)
         assert found.plan is None, "10,000 in the delegate's wallet count for nothing"
-        assert f"spot_multiple is not judged, the portfolio of {OTHER} is not read" in found.decided.decision.reason
+        assert f"spot_multiple is not judged, the portfolio of {OTHER} is not read" in found.decision_result.decision.reason
         report = futures_report(step, decide(step).drifts)
         assert report is not None
         assert report.spot_value is None

@@ -120,7 +120,7 @@ def test_what_cost_or_cooldown_forbids_is_a_hold_with_an_alert(kept_by: str) -> 
             step = with_limits(step, min_trade=Fraction(2_000 * 10**6))
         case _:
             step = replace(step, policy=replace(step.policy, cooldown_s=DAY_S))
-    found = proposals.rebalance(step).decided
+    found = proposals.rebalance(step).decision_result
     assert isinstance(found.decision, Hold), found.decision
     assert found.decision.kept_by == kept_by, found.decision
     outcome = StepOutcome("1", OutcomeKind.HOLD, found.decision.reason, step, found, None)

@@ -148,7 +148,7 @@ def set_before(world: World, token: str = LINK.address, raw: int = 0, status: in
 
 
 def outcome_of(world: World, kind: OutcomeKind = OutcomeKind.HOLD, **changes: object) -> StepOutcome:
-    outcome = StepOutcome(STEP_ID, kind, "holds", world.step, proposals.rebalance(world.step).decided, None)
+    outcome = StepOutcome(STEP_ID, kind, "holds", world.step, proposals.rebalance(world.step).decision_result, None)
     return replace(outcome, **changes)  # type: ignore[arg-type]  # field names
 
 

@@ -90,9 +90,9 @@ def test_a_part_that_waits_for_the_losses_of_the_day_says_how_to_end_it() -> Non
 def test_a_rest_that_is_not_worth_its_cost_ends_the_purchase() -> None:
     outcome = look(topped_up(BALANCED, 400, 340, plan_cost_bps=10))
     assert outcome.kind is OutcomeKind.HOLD
-    assert outcome.decided.purchase.due is None
+    assert outcome.decision_result.purchase.due is None
     assert "is over: the rest is not worth its cost" in outcome.reason
-    assert outcome.decided.purchase.ended
+    assert outcome.decision_result.purchase.ended
     assert outcome.step_input.history.cash_flows.purchase is not None, "the cycle records the end of this one"
 
 
@@ -108,15 +108,15 @@ def test_a_trigger_acts_while_the_next_part_waits_if_the_part_would_not_do(value
     outcome = look(topped_up(values, 400, 340, due_s=300, plan_cost_bps=80))
     if values is BALANCED:
         assert outcome.kind is OutcomeKind.HOLD
-        assert not outcome.decided.purchase.ended
+        assert not outcome.decision_result.purchase.ended
         assert "trimtab limit --cancel 7a ends it" in outcome.reason
         return
     assert outcome.kind is OutcomeKind.PLANNED, outcome.reason
     assert outcome.plan is not None, outcome.reason
-    assert outcome.decided.purchase.ended
+    assert outcome.decision_result.purchase.ended
     assert outcome.plan.turnover > 900 * MILLION
-    assert isinstance(outcome.decided.decision, Rebalance)
-    assert not outcome.decided.decision.apart, "drift, within the limits of turnover"
+    assert isinstance(outcome.decision_result.decision, Rebalance)
+    assert not outcome.decision_result.decision.apart, "drift, within the limits of turnover"
 
 
 @pytest.mark.parametrize("values", [BALANCED, CRASHED])
@@ -137,7 +137,7 @@ def test_a_purchase_that_corrects_the_drift_itself_goes_on() -> None:
     """Half of a deposit as large as the portfolio is invested: every asset is outside its band, and in it after the rest."""
     outcome = look(topped_up({"WETH": 3_500, "WBTC": 1_750, "USDC": 4_750}, 5_000, 1_500, due_s=300))
     assert outcome.kind is OutcomeKind.HOLD, outcome.reason
-    assert not outcome.decided.purchase.ended, outcome.reason
+    assert not outcome.decision_result.purchase.ended, outcome.reason
 
 
 def test_a_purchase_that_waits_for_the_daily_loss_lets_the_trigger_act() -> None:
@@ -146,7 +146,7 @@ def test_a_purchase_that_waits_for_the_daily_loss_lets_the_trigger_act() -> None
     step = with_history(step, loss_24h=Fraction(127 * MILLION))
     outcome = look(step)
     assert outcome.kind is OutcomeKind.PLANNED, outcome.reason
-    assert outcome.decided.purchase.ended, outcome.reason
+    assert outcome.decision_result.purchase.ended, outcome.reason
     assert "WETH at 68.7 % is" in outcome.reason
 
 
@@ -159,7 +159,7 @@ def test_a_stop_loss_sells_while_a_purchase_is_open() -> None:
         portfolio = replace(step.portfolio, orders=OrdersConfig((wished,)))
         outcome = look(apply_orders(replace(with_history(step, states=(fired,)), portfolio=portfolio)))
         assert outcome.plan is not None, outcome.reason
-        assert outcome.decided.exit_token == wbtc, outcome.reason
+        assert outcome.decision_result.exit_token == wbtc, outcome.reason
 
 
 def test_a_slice_that_is_not_worth_its_cost_ends_its_execution() -> None:
@@ -187,7 +187,7 @@ def test_a_slice_that_is_not_worth_its_cost_ends_its_execution() -> None:
     progress = ExecutionProgress("7a", execution, 1, active.moved, active.spent, NOW_S, NO_JITTER)
     outcome = look(purchases.with_purchase(step, None).with_layer(GradualState(progress)))
     assert outcome.kind is OutcomeKind.HOLD
-    ended = outcome.decided.layer(GradualResult).ended
+    ended = outcome.decision_result.layer(GradualResult).ended
     assert ended.startswith("its next slice is not worth its cost"), outcome.reason
 
 
@@ -222,10 +222,10 @@ def test_a_command_waits_for_no_slice_while_sending_is_paused(paused: bool | Non
 
 def test_a_swap_by_hand_is_no_part_of_a_purchase_that_is_due() -> None:
     step = topped_up({"WETH": 4_000, "WBTC": 2_000, "USDC": 4_000}, 2_000, 400)
-    assert look(step).decided.purchase.due is not None
+    assert look(step).decision_result.purchase.due is not None
     usdc, weth = token("USDC").address, token("WETH").address
     by_hand = proposals.manual_swap(usdc, weth, 50 * MILLION)(step)
     waiting = proposals.single_order(LimitOrder("1", usdc, weth, 50 * MILLION, Fraction(10**30), NOW_S + 60, NOW_S))(step)
     for proposal in (by_hand, waiting):
-        assert proposal.decided.purchase == NO_PURCHASE
-        assert proposal.decided.layers == ()
+        assert proposal.decision_result.purchase == NO_PURCHASE
+        assert proposal.decision_result.layers == ()

@@ -87,7 +87,7 @@ def test_status_plans_no_parts(asked: list[Any], name: str) -> None:
 
 def test_status_holds_what_is_not_worth_its_cost() -> None:
     dear = with_limits(money(), plan_cost_bps=1)
-    assert proposals.decision_at(dear).decision == proposals.rebalance(dear).decided.decision
+    assert proposals.decision_at(dear).decision == proposals.rebalance(dear).decision_result.decision
     assert isinstance(proposals.decision_at(dear).decision, Hold)
 
 

@@ -92,7 +92,7 @@ def test_routes_that_would_end_lower_gathered_than_on_their_own_stay_on_their_ow
     assert outcome(any_problem(seed))[0] <= SMALL
 
 
-@pytest.mark.parametrize("seed", [*range(4), 166, 564, 706, 707, *slow((*range(4, 12), 806, 977))])
+@pytest.mark.parametrize("seed", [*range(2), 166, 564, 706, 707, *slow((*range(2, 12), 806, 977))])
 def test_with_gas_in_the_objective_no_peer_does_better_either(seed: int) -> None:
     """Some with routes that share a hub's pool, and some with pools of which each is worth its gas only without the other."""
     step = any_problem_with_gas(seed)

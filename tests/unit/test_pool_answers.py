@@ -10,12 +10,13 @@ from agent.amm.v2_pool import V2Pool
 from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.tick_bitmap import TickLiquidity
 from agent.chain.lens import CallStatus, LensAnswer, V3Answer, uint_word
-from agent.chain.watch import PoolKind, PoolRef, SnapshotParts, SnapshotScope, snapshot_parts, snapshot_questions
+from agent.chain.pools.reading import PoolRef, V2Reader, V3Reader
+from agent.chain.watch import SnapshotParts, SnapshotScope, snapshot_parts, snapshot_questions
 from tests.support.builders import address
 
 TOKEN0, TOKEN1 = sorted((address("token a"), address("token b")))
-V2 = PoolRef(address("pair"), "uniswap_v2", PoolKind.V2, TOKEN0, TOKEN1, 3_000)
-V3 = PoolRef(address("pool"), "uniswap_v3", PoolKind.V3, TOKEN0, TOKEN1, 500, 10)
+V2 = PoolRef(address("pair"), "uniswap_v2", V2Reader(), TOKEN0, TOKEN1, 3_000)
+V3 = PoolRef(address("pool"), "uniswap_v3", V3Reader(), TOKEN0, TOKEN1, 500, 10)
 UNWRITTEN = uint_word(0)
 UINT160_MAX = 2**160 - 1
 WINDOW_S = 1_800

@@ -22,7 +22,7 @@ from tests.support.samples import examples
 
 ADDRESS = f"0x{9:040x}"
 POINTS = 40
-forms = pytest.mark.parametrize("form", sorted(FORMS))
+forms = pytest.mark.parametrize("form", sorted(POOL_KINDS))
 sides = st.booleans()
 impacts = st.sampled_from([1, 30, 100, 1_000])
 
@@ -55,7 +55,7 @@ def drawn(draw: Callable[..., int], form: str) -> Drawn:
     reserve0 = whole * 10 ** decimals[0]
     reserves = reserve0, math.floor(reserve0 * ratio)
     fee_pips = draw(st.sampled_from([100, 500, 3_000]))
-    pool = FORMS[form].simulated(form, ADDRESS, tokens, ratio, reserves, fee_pips)
+    pool = POOL_KINDS[form].simulated(ADDRESS, tokens, ratio, reserves, fee_pips)
     return Drawn(pool, tokens[draw(st.integers(0, 1))].address)
 
 
@@ -63,8 +63,9 @@ def part(found: Drawn, impact_bps: int, share: float) -> int:
     return max(1, int(found.pool.max_in(found.token_in, impact_bps) * share))
 
 
-def test_every_kind_offers_a_form() -> None:
-    assert {kind.kind: kind for kind in FORMS.values()} == POOL_KINDS
+def test_every_form_of_a_back_test_is_a_kind() -> None:
+    assert {"v2", "v3"} == set(FORMS)
+    assert set(FORMS.values()) <= set(POOL_KINDS.values())
 
 
 @forms
@@ -163,7 +164,7 @@ def test_curve_is_concave_and_promises_no_less_than_the_pool_pays(form: str, dat
 def test_the_curve_of_a_balanced_pool_promises_no_less_up_to_its_end(form: str, impact: int) -> None:
     """There a stable curve is flattest: its price falls with the third power of the amount."""
     tokens, reserve = (Token(f"0x{1:040x}", "A", 6), Token(f"0x{2:040x}", "B", 6)), 10**10
-    pool = FORMS[form].simulated(form, ADDRESS, tokens, Fraction(1), (reserve, reserve), 100)
+    pool = POOL_KINDS[form].simulated(ADDRESS, tokens, Fraction(1), (reserve, reserve), 100)
     for share in (0.01, 0.3, 0.999, 1.0):
         require_generous_curve(Drawn(pool, tokens[0].address), impact, share)
 
@@ -207,7 +208,7 @@ def test_state_survives_json_and_names_its_kind(form: str, data: st.DataObject) 
     assert pool.has_price
     assert not pool.is_empty
     assert not pool.fault
-    assert set(pool.gas.swap) == {"swap_router_02", "rebalancer"}
+    assert {"rebalancer"} <= set(pool.gas.swap) <= {"swap_router_02", "rebalancer"}
     for token in (pool.token0, pool.token1):
         assert pool.depth(token) > 0
         assert pool.spot_depth(token) > 0

@@ -162,7 +162,7 @@ def test_what_this_store_sent_itself_is_not_counted_twice(tmp_path: Path) -> Non
     store.journal.advance(made.id, IntentState.SIGNED, 1, tx_hash=tx_hash)
     store.journal.advance(made.id, IntentState.BROADCAST, 1)
     mined = store.journal.advance(made.id, IntentState.MINED, 1, receipt=receipt(tx_hash, 19_000, f"0x{19_000:064x}"))
-    store.budgets.book(mined, Fraction(5), Fraction(7), 11, NOW_S - 5)
+    store.budgets.book_intent(mined, Fraction(5), Fraction(7), 11, NOW_S - 5)
     node = Node(sent={19_000: {"logs": SWAP}, 19_001: {}})
     step = replace(at(node.height, nonce_latest=2), history=store.budgets.history(NOW_S))
     found = with_prior_day(step, store.balances, store.budgets, EndpointPool([node], 1)).history

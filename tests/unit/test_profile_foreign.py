@@ -44,7 +44,7 @@ def test_the_keys_of_the_config_are_all_tried() -> None:
     assert {
         "wallet.payout_addresses",
         "chain.rpc.url",
-        "venues.uniswap_v3.router",
+        "venues.router",
         "execution.rebalancer",
         "store.url",
         "wallet.key_env",

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import tomlkit
 
-from agent.config import fields
 from agent.config.load import load_config
+from agent.config.tables import fields
 from agent.config.tables.limits import CEILINGS, OFF_IS_TIGHTEST, LimitsTable, is_tighter
 from agent.model import LIMITS, LimitUnit, TighterDirection
 from tests.support.agents import config, profile, taken_over

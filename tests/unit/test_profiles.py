@@ -13,7 +13,7 @@ from agent import app as api
 from agent import wiring
 from agent.app.settings.editing import EditReport
 from agent.config.load import load_config
-from agent.config.presets import ETHEREUM
+from agent.config.networks.presets import ETHEREUM
 from agent.config.tables.limits import LimitsTable, is_tighter
 from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES
 from agent.config.writing.profile import ASSET_KEYS, POLICY_KEYS
@@ -91,9 +91,7 @@ def test_a_profile_holds_nothing_but_what_it_may(tmp_path: Path) -> None:
     assert set(written) == {"profile", "assets", "policy", "limits"}
     assert {key for asset in written["assets"] for key in asset} <= set(ASSET_KEYS)
     loaded = load_config(path).config
-    v3, v2 = loaded.venues.uniswap_v3, loaded.venues.uniswap_v2
-    assert v3 is not None
-    assert v2 is not None
+    v2, v3 = loaded.venues
     foreign = [WALLET, v3.router, v3.factory, v3.quoter, v2.factory, v2.router, "NOT_SET_A", "wallet.json", "sqlite", "one"]
     foreign += [asset.feed for asset in loaded.portfolio.assets if asset.feed]
     assert not [value for value in foreign if f'"{value}"' in file.read_text()]

@@ -90,8 +90,8 @@ def test_the_asset_whose_market_takes_least_sets_the_part_of_all(daily_loss_bps:
         None,
     )
     assert outcome.plan is not None, outcome.reason
-    assert outcome.decided.purchase.due is not None, outcome.reason
-    part = outcome.decided.purchase.due.part
+    assert outcome.decision_result.purchase.due is not None, outcome.reason
+    part = outcome.decision_result.purchase.due.part
     after = dict(outcome.plan.holdings_after)
     got = {"WETH": after[weth.address] * Fraction(2_000, 10**18), "WBTC": after[wbtc.address] * Fraction(30_000, 10**8)}
     assert part < Fraction(1, 10)

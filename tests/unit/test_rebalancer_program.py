@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 
@@ -15,14 +16,15 @@ from agent.artifacts import own_artifact
 from agent.chain.receipts import CUSTOM_ERRORS, revert_reason
 from agent.chain.rpc import RpcFault
 from agent.errors import Refused
-from agent.model import LegFunding, Plan
-from agent.signing.calldata import REBALANCE, FundsLocation, RebalanceCall, UndecodableCalldata, Venue, decode, selector
+from agent.model import LegFunding, Plan, SwapStyle
+from agent.signing.calldata import REBALANCE, FundsLocation, RebalanceCall, UndecodableCalldata, decode, selector
 from agent.units import NATIVE
-from agent.venues.calldata import RebalancerTerms, encode_rebalance, min_balance_changes, native_wei, price_x128
+from agent.venues.calldata import RebalancerTerms, min_balance_changes, native_wei, price_x128
 from tests.support.signing import (
     COIN,
     DEADLINE_S,
     HUB,
+    MAKERS,
     PLAN,
     PLANS,
     PRICES,
@@ -33,6 +35,7 @@ from tests.support.signing import (
     WBTC,
     WETH,
     conditions,
+    encode_program,
     leg,
     plan_of,
 )
@@ -42,7 +45,7 @@ R = LegFunding.ROUTER
 
 
 def read(plan: Plan, terms: RebalancerTerms | None = None) -> RebalanceCall:
-    call = decode(encode_rebalance(plan, DEADLINE_S, terms or conditions(plan)))
+    call = decode(encode_program(plan, DEADLINE_S, terms or conditions(plan)))
     assert isinstance(call, RebalanceCall)
     return call
 
@@ -61,8 +64,8 @@ def test_a_program_reads_back_as_its_plan(name: str) -> None:
     for swap, one in zip(call.legs, plan.legs, strict=True):
         assert (swap.token_in, swap.token_out, swap.least_raw) == (one.token_in, one.token_out, one.min_out_raw)
         assert swap.amount_raw == (one.amount_in_raw if one.source is LegFunding.WALLET else 0)
-        assert swap.fee_pips == one.fee_pips
-        assert swap.venue.name == {"uniswap_v2": "V2", "uniswap_v3": "V3", "wrapped_native": "NATIVE"}[one.venue]
+        assert swap.tier == one.fee_pips
+        assert swap.maker == MAKERS[one.venue]
 
 
 def test_a_hub_amount_goes_straight_into_a_v2_pair_and_else_through_the_contract() -> None:
@@ -138,39 +141,54 @@ def test_prices_lose_less_than_two_to_the_minus_128(price: Fraction) -> None:
 def test_a_plan_that_cannot_run_in_the_rebalancer_is_not_encoded(plan: Plan, code: str, figure: str) -> None:
     terms = RebalancerTerms(PRICES, -1)
     with raises_code(Refused, code, figure):
-        encode_rebalance(plan, DEADLINE_S, terms)
+        encode_program(plan, DEADLINE_S, terms)
 
 
 def test_a_deadline_or_floor_that_does_not_fit_is_not_encoded() -> None:
     for deadline_s in (0, -1, 2**40):
         with raises_code(Refused, "deadline"):
-            encode_rebalance(PLAN, deadline_s, conditions(PLAN))
+            encode_program(PLAN, deadline_s, conditions(PLAN))
     with raises_code(Refused, "range", "value floor"):
-        encode_rebalance(PLAN, DEADLINE_S, replace(conditions(PLAN), floor_raw=-(2**127) - 1))
+        encode_program(PLAN, DEADLINE_S, replace(conditions(PLAN), floor_raw=-(2**127) - 1))
 
 
 def test_more_tokens_than_a_byte_counts_are_not_encoded() -> None:
     tokens = ["0x" + f"{number:040x}" for number in range(1, 302)]
     legs = [leg(tokens[number], tokens[number + 1], 5, 500) for number in range(300)]
     with raises_code(Refused, "tokens", "at most 255"):
-        encode_rebalance(plan_of(*legs), DEADLINE_S, RebalancerTerms(dict.fromkeys(tokens, Fraction(1)), 0))
+        encode_program(plan_of(*legs), DEADLINE_S, RebalancerTerms(dict.fromkeys(tokens, Fraction(1)), 0))
 
 
 def packed(program: bytes) -> str:
     return "0x" + (REBALANCE + abi_encode(["bytes"], [program])).hex()
 
 
-def raw_program(count: int = 2, watched: int = 2, kind: int = 1, numbers: bytes = b"\x00\x01\x00", amount: int = 5) -> bytes:
+V2_ROW, V3_ROW, WRAPPED_ROW = (
+    bytes([maker.style.value]) + bytes.fromhex(maker.address[2:] + maker.init_code_hash[2:]) for maker in MAKERS.values()
+)
+
+
+def raw_program(
+    count: int = 2,
+    watched: int = 2,
+    flow: int = 0,
+    numbers: bytes = b"\x00\x00\x01\x00\x00",
+    amount: int = 5,
+    rows: Sequence[bytes] = (V3_ROW,),
+    tiers: bytes = bytes(6),
+) -> bytes:
+    """A program of one leg; `numbers` are its row, tokens in and out, next token and next row."""
     tokens = b"".join(bytes.fromhex(token[2:]) for token in (WETH, USDC, USDT)[:count])
-    header = (10**9).to_bytes(5, "big") + bytes([watched, count]) + bytes(16)
+    header = (10**9).to_bytes(5, "big") + bytes([watched, count, len(rows)]) + bytes(16)
     terms = (bytes(23) + b"\x01" + bytes(16)) * watched
-    return header + tokens + terms + bytes([kind]) + numbers + bytes(3) + amount.to_bytes(16, "big") + bytes(15) + b"\x01"
+    leg_bytes = bytes([flow]) + numbers + tiers + amount.to_bytes(16, "big") + bytes(15) + b"\x01"
+    return header + tokens + terms + b"".join(rows) + leg_bytes
 
 
 def test_the_plain_program_of_these_tests_is_understood() -> None:
     call = decode(packed(raw_program()))
     assert isinstance(call, RebalanceCall)
-    assert call.legs[0].venue is Venue.V3
+    assert call.legs[0].style is SwapStyle.V3
 
 
 @pytest.mark.parametrize(
@@ -179,17 +197,28 @@ def test_the_plain_program_of_these_tests_is_understood() -> None:
         (b"", "ends too early"),
         (raw_program()[:40], "ends too early"),
         (raw_program()[:-1], "not whole"),
-        (raw_program()[:-39], "not whole"),
+        (raw_program()[:-44], "not whole"),
         (raw_program() + b"\x00", "not whole"),
         (raw_program(watched=3, count=2), "watches more tokens"),
         (raw_program(count=3), "does not trade it"),
-        (raw_program(kind=3), "kind 3 is not known"),
-        (raw_program(kind=1 | 3 << 2), "is not known"),
-        (raw_program(kind=1 | 3 << 4), "is not known"),
-        (raw_program(kind=1 | 1 << 6), "is not known"),
-        (raw_program(numbers=b"\x00\x02\x00"), "not listed"),
-        (raw_program(numbers=b"\x00\x01\x01"), "next token"),
-        (raw_program(kind=1 | 1 << 2), "does not pay"),
+        (raw_program(rows=(b"\x03" + V3_ROW[1:],)), "3 is not known"),
+        (raw_program(rows=(b"\x05" + V3_ROW[1:],)), "5 is not known"),
+        (raw_program(rows=(WRAPPED_ROW[:-1] + b"\x01",)), "does not use"),
+        (raw_program(rows=(WRAPPED_ROW,), tiers=b"\x00\x00\x01\x00\x00\x00"), "does not use"),
+        (raw_program(tiers=b"\x00\x00\x00\x00\x00\x01"), "does not use"),
+        (raw_program(rows=()), "row that is not listed"),
+        (raw_program(rows=(V3_ROW, V3_ROW)), "in the order of their legs"),
+        (raw_program(rows=(V2_ROW, V3_ROW)), "in the order of their legs"),
+        (raw_program(rows=(V2_ROW, V3_ROW), numbers=b"\x01\x00\x01\x00\x00"), "in the order of their legs"),
+        (raw_program(flow=3), "is not known"),
+        (raw_program(flow=3 << 2), "is not known"),
+        (raw_program(flow=1 << 4), "is not known"),
+        (raw_program(numbers=b"\x00\x00\x02\x00\x00"), "token that is not listed"),
+        (raw_program(numbers=b"\x01\x00\x01\x00\x00"), "row that is not listed"),
+        (raw_program(numbers=b"\x00\x00\x01\x01\x00"), "next pair"),
+        (raw_program(numbers=b"\x00\x00\x01\x00\x01", rows=(V3_ROW, V2_ROW)), "next pair"),
+        (raw_program(flow=2 << 2), "not a pair"),
+        (raw_program(flow=1), "does not pay"),
         (raw_program().replace(bytes.fromhex(USDC[2:]), bytes.fromhex(WETH[2:])), "twice"),
     ],
 )

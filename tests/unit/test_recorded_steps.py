@@ -123,7 +123,7 @@ def test_a_different_decision_reason_or_plan_is_told_with_both_and_its_own_exit_
     (place / "zzz.json").write_text("{}")
     beside = replay(place)
     assert (beside["exit"], beside["unreadable"]) == (14, 1)  # a step that differs is what matters
-    differs = [[(one["what"], one["recorded"]) for one in step["differs"]] for step in found["steps"]]
+    differs = [[(one["path"], one["recorded"]) for one in step["differs"]] for step in found["steps"]]
     assert differs[0] == [("decision", "rebalance")]
     assert differs[1] == [("plan.legs[0].amount_in_raw", 12_345), ("plan.legs[0].min_out_raw", 1)]
     assert differs[2] == [("reason", "no reason")]
@@ -135,10 +135,10 @@ def test_a_cost_that_is_explained_in_other_words_is_the_same_decision(tmp_path: 
     skipped = json.loads(rebalance.read_text())["plan"]["skipped"]
     if skipped:
         changed(rebalance, plan__skipped=[{**one, "why": "trading it would cost more"} for one in skipped])
-    words = {"what": "reason", "recorded": "trading it would cost more than limits.plan_cost", "now": "limits.plan_cost allows at most 10"}
+    words = {"path": "reason", "recorded": "trading it would cost more than limits.plan_cost", "now": "limits.plan_cost allows at most 10"}
     assert _is_wording(words)
     assert not _is_wording({**words, "recorded": "no reason"})
-    assert not _is_wording({**words, "what": "plan.legs[0].pool"})
+    assert not _is_wording({**words, "path": "plan.legs[0].pool"})
     found = replay(place)
     assert (found["same"] + found["reworded"], found["different"], found["exit"]) == (3, 0, 0)
 
@@ -153,7 +153,7 @@ def test_what_was_decided_once_and_cannot_be_any_more_is_a_difference(tmp_path: 
     monkeypatch.setattr(proposals, "decide", broken)
     found = replay(place)
     assert (found["different"], found["exit"]) == (3, 14)
-    assert found["steps"][0]["differs"] == [{"what": "error", "recorded": None, "now": "ZeroDivisionError: a defect"}]
+    assert found["steps"][0]["differs"] == [{"path": "error", "recorded": None, "now": "ZeroDivisionError: a defect"}]
 
 
 def test_other_limits_in_the_file_show_as_another_plan(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_other_limits_in_the_file_show_as_another_plan(tmp_path: Path) -> None:
     changed(files(place)[0], input__limits__slippage_bps=500)
     (step,) = replay(place)["steps"]
     assert step["result"] == "different"
-    assert all("min_out_raw" in one["what"] for one in step["differs"])
+    assert all("min_out_raw" in one["path"] for one in step["differs"])
 
 
 def test_what_a_person_asked_for_is_not_decided_again(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_what_a_person_asked_for_is_not_decided_again(tmp_path: Path) -> None:
     changed(rebalance, plan__decision__by_hand=True)
     changed(halt, outcome="done", decision="retreat")
     found = replay(place)
-    assert (found["by_hand"], found["exit"]) == (3, 0)
+    assert (found["manual"], found["exit"]) == (3, 0)
 
 
 def test_a_halt_that_went_wrong_is_decided_again_and_one_that_took_back_is_not(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_a_halt_that_went_wrong_is_decided_again_and_one_that_took_back_is_not(t
     halt = files(place)[2]
     for outcome, by_hand in (("error", 0), ("done", 1)):
         changed(halt, outcome=outcome)
-        assert replay(place)["by_hand"] == by_hand
+        assert replay(place)["manual"] == by_hand
 
 
 def spoil(folder: Path) -> dict[str, str]:

@@ -14,8 +14,8 @@ from agent.backtest.data import read_table
 from agent.backtest.stress import run
 from agent.backtest.tune.jobs import ResultStore
 from agent.backtest.workers import check_address
-from agent.config.fields import parse_address, parse_duration_s, parse_gas_price_wei
 from agent.config.load import load_config, parse_config
+from agent.config.tables.fields import parse_address, parse_duration_s, parse_gas_price_wei
 from agent.config.tables.triggers import parse_band
 from agent.errors import ConfigError
 from agent.units import parse_bps, parse_raw

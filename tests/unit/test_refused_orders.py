@@ -155,7 +155,7 @@ def test_any_other_refusal_and_every_one_of_an_order_of_the_owner_ends_the_cycle
     outcome = planned(ports)
     decision = outcome.decision
     assert isinstance(decision, AdjustFutures)
-    own = replace(outcome, decided=replace(outcome.decided, decision=replace(decision, by_owner=True)))
+    own = replace(outcome, decision_result=replace(outcome.decision_result, decision=replace(decision, by_owner=True)))
     for stopped, why in ((outcome, PAUSED), (own, REVERTED), (own, NO_KEY)):
         result = ended(ports, BEGUN, stopped, why)
         assert result.outcome is not None
@@ -230,7 +230,7 @@ def test_the_cycle_ends_after_any_other_reverted_order(ports: StepPorts, case: s
     assert isinstance(decision, AdjustFutures)
     orders = MAX_ORDERS - 1 if case == "too many orders" else MAX_ORDERS - 2
     if case == "by the owner":
-        outcome = replace(outcome, decided=replace(outcome.decided, decision=replace(decision, by_owner=True)))
+        outcome = replace(outcome, decision_result=replace(outcome.decision_result, decision=replace(decision, by_owner=True)))
     before = BEGUN.with_layer(FuturesCycle(orders=orders))
     cycle = FUTURES_SENDER.after_sent(before, outcome, plan, sent(None if case == "not settled" else 0))
     own = cycle.layer(FuturesCycle)

@@ -106,18 +106,18 @@ def test_each_command_replays_as_it_was_and_a_change_shows(tmp_path: Path, name:
     altered = replay(place)
     assert (altered["different"], altered["exit"]) == (1, 14)
     changed(file, asked={"type": "ManualAction", "what": "payout"})
-    assert [(one["result"], one["requested_by"]) for one in replay(place)["steps"]] == [("by hand", "payout")]
+    assert [(one["result"], one["requested_by"]) for one in replay(place)["steps"]] == [("manual", "payout")]
 
 
 def test_a_record_that_does_not_say_is_judged_as_before(tmp_path: Path) -> None:
     """Nothing asked but the agent: an older file cannot say more."""
     own, swap = (evaluation.evaluate_input(CASES[name][1], proposer(CASES[name][0]), Seen()) for name in ("own", "swap"))
     place = kept(tmp_path, [(own, None), (swap, None)])
-    assert [(one["result"], one["requested_by"]) for one in replay(place)["steps"]] == [("same", None), ("by hand", None)]
+    assert [(one["result"], one["requested_by"]) for one in replay(place)["steps"]] == [("same", None), ("manual", None)]
     for file in files(place):
         assert json.loads(file.read_text())["asked"] is None
         changed(file, asked=None)  # no such key, as in a file of before
-    assert (replay(place)["same"], replay(place)["by_hand"], replay(place)["exit"]) == (1, 1, 0)
+    assert (replay(place)["same"], replay(place)["manual"], replay(place)["exit"]) == (1, 1, 0)
 
 
 def test_what_vanished_before_it_was_sent_replays_the_same(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_each_cycle_has_its_time_and_one_that_comes_to_the_same_is_one_line(
     monkeypatch.setattr(run, "show_outcome", lambda found, *_args, **_more: printed.append(found.reason))
     step = builders.step_input(values={"WETH": 7_000, "USDC": 3_000})
     pool = step.snapshot.pools[0].address
-    refused = StepOutcome("1", OutcomeKind.REFUSED, f"refused: pool {pool} is dear", step, proposals.rebalance(step).decided, None)
+    refused = StepOutcome("1", OutcomeKind.REFUSED, f"refused: pool {pool} is dear", step, proposals.rebalance(step).decision_result, None)
     times = iter(range(1_800_000_000, 1_800_006_000, 600))
     clock: Any = SimpleNamespace(now_s=lambda: next(times))
     agent: Any = None
@@ -75,7 +75,7 @@ def test_sent_transactions_are_printed_in_full_each_time(monkeypatch: pytest.Mon
     monkeypatch.setattr(run, "show_outcome", lambda found, *_args, **_more: printed.append(found.reason))
     sent: Any = object()
     step = builders.step_input()
-    failed = StepOutcome("1", OutcomeKind.FAILED, "reverted", step, proposals.rebalance(step).decided, None, transactions=(sent,))
+    failed = StepOutcome("1", OutcomeKind.FAILED, "reverted", step, proposals.rebalance(step).decision_result, None, transactions=(sent,))
     clock: Any = SimpleNamespace(now_s=lambda: 0)
     agent: Any = None
     cycles = CyclePrinter(agent, PrintStyle(False, one_line=True), clock, may_send=True)

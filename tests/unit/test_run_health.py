@@ -83,8 +83,8 @@ def test_a_clock_that_goes_back_makes_no_dead_run_healthy() -> None:
 
 def test_the_document_has_the_reasons_and_no_age_below_zero() -> None:
     found = health_document(GOOD, judge_health(GOOD, START_S), (), START_S - 5)
-    assert found == {"ok": True, "state": "running", "reasons": [], "looks": 3, "last_good_look_s": 0, "paused": False, "sends": True}
-    assert health_document(None, judge_health(None, 0), ("x",), 0)["last_good_look_s"] is None
+    assert found == {"ok": True, "state": "running", "reasons": [], "cycles": 3, "last_good_cycle_s": 0, "paused": False, "sends": True}
+    assert health_document(None, judge_health(None, 0), ("x",), 0)["last_good_cycle_s"] is None
 
 
 def test_a_dry_run_is_named_and_never_ready() -> None:

@@ -55,7 +55,9 @@ class Life:
         self.block += 1
         step = self.step()
         for intent in self.store.journal.unbooked():
-            self.store.budgets.book(intent, Fraction(DOLLAR), Fraction(self.nonce * DOLLAR, 7), GAS_WEI, step.snapshot.head.timestamp_s)
+            self.store.budgets.book_intent(
+                intent, Fraction(DOLLAR), Fraction(self.nonce * DOLLAR, 7), GAS_WEI, step.snapshot.head.timestamp_s
+            )
         settlement.record_balance_changes(self.store.balances, step.snapshot, lambda: step)
         update_ledger(self.store, step)
 

@@ -139,8 +139,8 @@ def test_where_all_is_set_aside_there_is_nothing_to_sell_and_a_stop_goes_on() ->
     step = transfers.reserve_claims(standing(WETH=0, WBTC=0), (PendingPayment(0, Payment(USDC.address, raw(2_000, USDC))),))
     found = requests.sell_everything(step)
     assert found.plan is None
-    assert isinstance(found.decided.decision, Hold)
-    assert "to sell" in found.decided.decision.reason
+    assert isinstance(found.decision_result.decision, Hold)
+    assert "to sell" in found.decision_result.decision.reason
 
 
 def test_what_swaps_cost_is_taken_from_what_came_and_from_nothing_else() -> None:
@@ -160,17 +160,17 @@ def test_limits_of_turnover_are_freed_for_what_came_only_where_purchases_have_li
     step = with_limits(standing(WETH=4_000, WBTC=3_000, USDC=3_000), turnover_bps=None)
     for first_purchase_s, freed in ((None, 0), (600, 900 * 10**6)):
         found = requests.invest({USDC.address: raw(900, USDC)})(with_limits(step, first_purchase_s=first_purchase_s))
-        assert isinstance(found.decided.decision, Rebalance)
+        assert isinstance(found.decision_result.decision, Rebalance)
         assert found.plan is not None
-        assert found.decided.decision.apart == freed
-        assert found.decided.decision.by_owner
+        assert found.decision_result.decision.apart == freed
+        assert found.decision_result.decision.by_owner
 
 
 def test_at_the_end_no_liquidity_is_wanted_whatever_its_targets_say() -> None:
     step = world([ranged(1_500, 1_800, 2_200)], [wanted(1_500)])
     assert isinstance(decide(step).decision, Hold)
     found = requests.sell_everything(step)
-    assert isinstance(found.decided.decision, AdjustLiquidity)
+    assert isinstance(found.decision_result.decision, AdjustLiquidity)
     assert found.plan is not None
     (action,) = found.plan.actions
     assert isinstance(action, Withdraw)
@@ -232,7 +232,7 @@ def test_a_withdrawal_that_lacks_something_holds_no_exit_back() -> None:
     assert "withdrawal 4 is short of 500 USDC" in transfers.open_withdrawal_reason(step)
     found = stuck.judged(step)
     assert found.kind is OutcomeKind.PLANNED, found.reason
-    assert found.decided.exit_token == WBTC.address, found.reason
+    assert found.decision_result.exit_token == WBTC.address, found.reason
     assert found.plan is not None
     assert found.plan.is_exit
     (after,) = [held for token_, held in found.plan.holdings_after if token_ == USDC.address]

@@ -68,7 +68,7 @@ def only_move(store: Store) -> list[IntentState]:
 def test_a_row_of_a_log_is_not_replaced(store: Store, statement: str) -> None:
     with pytest.raises(sqlite3.IntegrityError, match="only"):
         alter(store, statement)
-    assert [event.asked_by for event in store.controls.log()] == ["owner"]
+    assert [event.asked_by for event in store.controls.events()] == ["owner"]
     assert only_move(store) == [IntentState.PLANNED]
 
 
@@ -85,15 +85,15 @@ def test_a_line_from_the_future_that_was_not_sealed_does_not_count(store: Store)
     assert store.controls.take(1, START_S + 1)
     store.controls.finish([ControlEnd(1, ControlState.DONE)], START_S + 2)
     store.controls.queue(control(2))
-    assert [event.state for event in store.controls.log()] == ["queued", "taken", "done", "queued"]
-    assert [event.state for event in store.controls.log(after=1, limit=2)] == ["taken", "done"]
-    assert store.controls.log_end() == (store.controls.log()[-1].number, START_S + 2)
+    assert [event.state for event in store.controls.events()] == ["queued", "taken", "done", "queued"]
+    assert [event.state for event in store.controls.events(after=1, limit=2)] == ["taken", "done"]
+    assert store.controls.log_end() == (store.controls.events()[-1].number, START_S + 2)
 
 
 def test_many_forged_lines_do_not_hide_a_genuine_one(store: Store) -> None:
     alter(store, *[FORGED_LINE] * 20)
     store.controls.queue(control(2))
-    assert [event.asked_by for event in store.controls.log(after=1, limit=1)] == ["owner"]
+    assert [event.asked_by for event in store.controls.events(after=1, limit=1)] == ["owner"]
 
 
 def test_a_forged_line_does_not_make_a_queued_control_one_that_was_taken(store: Store) -> None:
@@ -137,7 +137,7 @@ def test_a_seal_covers_every_column_and_the_row_before(store: Store) -> None:
     for column, value in OTHERS.items():
         alter(store, "DROP TRIGGER control_log_no_update", "CREATE TABLE kept AS SELECT * FROM control_log")
         alter(store, f"UPDATE control_log SET {column} = '{value}' WHERE seq = 2")
-        assert [event.state for event in store.controls.log()] == ["queued"], column
+        assert [event.state for event in store.controls.events()] == ["queued"], column
         assert next((found.table, found.row_count, found.unsealed_count) for found in store.seal_reports()) == ("control_log", 2, 1)
         alter(
             store,
@@ -148,13 +148,13 @@ def test_a_seal_covers_every_column_and_the_row_before(store: Store) -> None:
         )
         for verb in ("update", "delete"):
             alter(store, f"CREATE TRIGGER control_log_no_{verb} BEFORE {verb} ON control_log BEGIN SELECT RAISE(ABORT, 'only'); END")
-    assert [event.state for event in store.controls.log()] == ["queued", "taken"]
+    assert [event.state for event in store.controls.events()] == ["queued", "taken"]
 
 
 def test_a_genuine_line_does_not_count_a_second_time(store: Store) -> None:
     alter(store, "INSERT INTO control_log (control_id, kind, origin, asked_by, state, code, reason, at_s, previous, seal)"
                  " SELECT control_id, kind, origin, asked_by, state, code, reason, at_s, previous, seal FROM control_log")  # fmt: skip
-    assert len(store.controls.log()) == 1
+    assert len(store.controls.events()) == 1
 
 
 def test_a_deleted_line_breaks_the_chain(store: Store) -> None:
@@ -168,27 +168,27 @@ def test_a_deleted_line_breaks_the_chain(store: Store) -> None:
 def test_without_the_secret_nothing_that_was_sealed_counts(store: Store) -> None:
     path = secret_path(Path(str(store.db.engine.url.database)))
     path.rename(path.with_suffix(".kept"))
-    assert store.controls.log() == ()
+    assert store.controls.events() == ()
     assert not path.exists(), "reading makes no secret"
     store.controls.queue(control(2))
-    assert [event.control for event in store.controls.log()] == [control(2).id]
+    assert [event.control for event in store.controls.events()] == [control(2).id]
     assert path.exists()
     assert [(found.row_count, found.unsealed_count, found.missing_count) for found in store.seal_reports()] == [(2, 1, 0), (1, 1, 0)]
     path.with_suffix(".kept").replace(path)
-    assert [event.control for event in store.controls.log()] == [control().id]
+    assert [event.control for event in store.controls.events()] == [control().id]
 
 
 def test_a_secret_that_cannot_be_read_stops_no_write(store: Store) -> None:
     path = secret_path(Path(str(store.db.engine.url.database)))
     path.chmod(0o640)
     store.controls.queue(control(2))
-    assert [event.control for event in store.controls.log()] == [control(2).id], "this process knows its own lines"
+    assert [event.control for event in store.controls.events()] == [control(2).id], "this process knows its own lines"
     path.chmod(0o600)
-    assert [event.control for event in store.controls.log()] == [control().id]
+    assert [event.control for event in store.controls.events()] == [control().id]
 
 
 def test_a_store_in_memory_seals_nothing_and_reads_everything() -> None:
     store = new_store("memory", Path())
     store.controls.queue(replace(control(), id="1"))
-    assert len(store.controls.log()) == 1
+    assert len(store.controls.events()) == 1
     assert [found.unsealed_count for found in store.seal_reports()] == [0, 0]

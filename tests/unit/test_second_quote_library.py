@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 from agent.amm.v2 import get_amount_out
 from agent.chain.rpc import CallFailed, RpcFault
-from agent.chain.second_quote import EvidenceGatherer, NoSecondQuote, UniswapPythonQuoter, V2Contracts, V3Contracts, second_quotes
+from agent.chain.second_quote import EvidenceGatherer, NoSecondQuote, UniswapPythonQuoter, second_quotes
 from agent.errors import OperatorNeeded, Retryable
 from agent.model import Goal, Leg, LegFunding, Plan, PlanCost, Rebalance
+from agent.venues.kinds.uniswap_v2 import UniswapV2
+from agent.venues.kinds.uniswap_v3 import UniswapV3
 from tests.support.builders import NOW_S, address, step_input, token, with_limits
 from tests.support.text import raises_code
 
@@ -106,8 +108,8 @@ class Wire:
         return self.answer
 
 
-V2 = V2Contracts("v2", address("factory"), address("router"))
-V3 = V3Contracts("v3", address("factory"), address("quoter"), address("quoter v2"))
+V2 = UniswapV2("v2", address("factory"), address("router"))
+V3 = UniswapV3("v3", address("factory"), quoter=address("quoter v2"), quoter_v1=address("quoter"))
 
 
 def word(value: int | str) -> str:
@@ -118,7 +120,7 @@ def word(value: int | str) -> str:
     ("answer", "asked", "code", "figure"),
     [
         (word(0), leg(5, venue="elsewhere"), "venue", "elsewhere"),
-        (word(0), leg(5, fee_pips=2500), "fee", "0.3 %"),
+        (word(0), leg(5, fee_pips=2500), "fee", "3000 millionths"),
         (word(0), leg(5), "pool", ""),
         (word(0), leg(5, venue="v3"), "pool", ""),
         (CallFailed("no", RpcFault(3, "execution reverted: SPL")), leg(5), "quoter", "execution reverted: SPL"),
@@ -137,7 +139,7 @@ def test_the_library_reaches_the_node_by_contract_calls_at_the_block_only() -> N
     UniswapPythonQuoter(wire, (V3,)).quote(leg(5, venue="v3"), 5, "0xabc")
     assert {method for method, _ in wire.seen} == {"eth_call"}
     assert all(params[1] == {"blockHash": "0xabc", "requireCanonical": True} for _, params in wire.seen)
-    assert [params[0]["to"] for _, params in wire.seen] == [V3.factory, V3.quoter]
+    assert [params[0]["to"] for _, params in wire.seen] == [V3.factory, V3.quoter_v1]
 
 
 def test_the_factory_names_each_pool_once() -> None:
@@ -146,7 +148,7 @@ def test_the_factory_names_each_pool_once() -> None:
     for amount in (5, 7):
         library.quote(leg(amount, venue="v3"), amount, "0xabc")
     library.quote(leg(5, venue="v3", token_in=USDC, token_out=WETH), 5, "0xabc")
-    assert [params[0]["to"] for _, params in wire.seen] == [V3.factory, V3.quoter, V3.quoter, V3.factory, V3.quoter]
+    assert [params[0]["to"] for _, params in wire.seen] == [V3.factory, V3.quoter_v1, V3.quoter_v1, V3.factory, V3.quoter_v1]
     with raises_code(NoSecondQuote, "pool"):
         library.quote(leg(5, venue="v3", pool="shallow"), 5, "0xabc")
 

@@ -10,8 +10,8 @@ from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 import agent.config.schema
 import agent.config.writing.profile  # noqa: F401  # every table of the config is known once these are loaded
-from agent.config.fields import ConfigTable, Share, ShareOrOff, Weight
 from agent.config.load import parse_config
+from agent.config.tables.fields import ConfigTable, Share, ShareOrOff, Weight
 from agent.config.tables.triggers import parse_band
 from agent.errors import ConfigError
 from agent.units import parse_share_bps

@@ -13,15 +13,16 @@ from agent.chain.tokens import encode_approve
 from agent.errors import Refused
 from agent.model import Leg, LegFunding, Plan, UnsignedTx
 from agent.ports import Grant
-from agent.signing.calldata import REBALANCE
+from agent.signing.calldata import REBALANCE, FundsLocation, RebalanceCall, decode
 from agent.units import NATIVE, UINT256_MAX
-from agent.venues.calldata import RebalancerTerms, encode_rebalance
+from agent.venues.calldata import RebalancerTerms
 from tests.support.signing import (
     APPROVE_GRANT,
     CANCEL,
     CANCEL_GRANT,
     DEADLINE_S,
     HUB,
+    MAKERS,
     NOW_S,
     PLAN,
     PLANS,
@@ -40,6 +41,7 @@ from tests.support.signing import (
     WBTC,
     WETH,
     conditions,
+    encode_program,
     leg,
     native_leg,
     plan_of,
@@ -69,7 +71,7 @@ def altered(plan: Plan, number: int, **changes: object) -> UnsignedTx:
 
 def _encoded(changed: Plan, granted: Plan) -> UnsignedTx:
     terms = RebalancerTerms(PRICES | {STRANGER: Fraction(1)}, conditions(granted).floor_raw)
-    return tx(REBALANCER, encode_rebalance(changed, DEADLINE_S, terms))
+    return tx(REBALANCER, encode_program(changed, DEADLINE_S, terms))
 
 
 @pytest.mark.parametrize("name", PLANS)
@@ -105,7 +107,7 @@ def test_a_rebalance_with_a_wrong_field_is_refused(rule: str, changes: dict[str,
         ("min_out", 0, {"min_out_raw": PLAN.legs[0].min_out_raw - 1}),
         ("min_out", 3, {"min_out_raw": 1}),
         ("min_out", 1, {"min_out_raw": 2**100}),
-        ("pool_fee", 0, {"fee_pips": 500}),
+        ("pool", 0, {"fee_pips": 500}),
         ("pool_fee", 1, {"fee_pips": 2999}),
         ("venue", 0, {"venue": "uniswap_v2"}),
         ("venue", 1, {"venue": "uniswap_v3"}),
@@ -132,17 +134,17 @@ def test_a_leg_that_keeps_what_the_wallet_should_get_is_refused_and_one_that_spe
 
 
 def _encoded_own(plan: Plan) -> UnsignedTx:
-    return tx(REBALANCER, encode_rebalance(plan, DEADLINE_S, conditions(plan)))
+    return tx(REBALANCER, encode_program(plan, DEADLINE_S, conditions(plan)))
 
 
 def test_a_token_that_is_not_pinned_is_refused_even_when_granted() -> None:
     foreign = plan_of(leg(WETH, STRANGER, 10**18, 500))
     terms = RebalancerTerms({WETH: PRICES[WETH], STRANGER: Fraction(1)}, -(10**10))
     grant = replace(grant_of(PLAN), plan=foreign, floors_raw=(1,), prices=tuple(terms.prices.items()), value_floor_raw=terms.floor_raw)
-    refused(tx(REBALANCER, encode_rebalance(foreign, DEADLINE_S, terms)), grant, "tokens")
+    refused(tx(REBALANCER, encode_program(foreign, DEADLINE_S, terms)), grant, "tokens")
     same = plan_of(leg(WETH, WETH, 10**18, 500))
     kept = RebalancerTerms({WETH: PRICES[WETH]}, -(10**10))
-    refused(tx(REBALANCER, encode_rebalance(same, DEADLINE_S, kept)), replace(grant, plan=same), "tokens")
+    refused(tx(REBALANCER, encode_program(same, DEADLINE_S, kept)), replace(grant, plan=same), "tokens")
 
 
 @pytest.mark.parametrize("deadline_s", [1, NOW_S - 1, NOW_S, NOW_S + 91, NOW_S + 3600, 2**40 - 1])
@@ -197,7 +199,7 @@ def test_floors_above_the_minimums_or_too_few_are_refused() -> None:
 def test_native_coin_is_exchanged_for_its_pinned_wrapping_alone() -> None:
     other = plan_of(native_leg(NATIVE, USDC, 10**9))
     grant = replace(grant_of(PLAN), plan=other, floors_raw=(1,), prices=((NATIVE, PRICES[NATIVE]), (USDC, Fraction(1))))
-    transaction = tx(REBALANCER, encode_rebalance(other, DEADLINE_S, RebalancerTerms(PRICES, conditions(PLAN).floor_raw)), value_wei=10**9)
+    transaction = tx(REBALANCER, encode_program(other, DEADLINE_S, RebalancerTerms(PRICES, conditions(PLAN).floor_raw)), value_wei=10**9)
     refused(transaction, grant, "tokens")
     transaction, grant = REBALANCES["coin"]
     for value_wei in (0, 10**18 - 1, 10**18 + 1, 2 * 10**18):
@@ -228,33 +230,39 @@ def test_the_rebalancer_may_be_approved_exactly() -> None:
     refused(tx(USDT, encode_approve(REBALANCER, UINT256_MAX)), replace(grant, approve=(USDT, REBALANCER, UINT256_MAX)), "approval_amount")
 
 
-def program_with(plan: Plan, kinds: dict[int, tuple[int, int]]) -> UnsignedTx:
-    """The plan's program with the kind and next byte of some legs replaced."""
-    data = bytearray.fromhex(encode_rebalance(plan, DEADLINE_S, conditions(plan))[2:])
+def program_with(plan: Plan, flows: dict[int, tuple[FundsLocation, FundsLocation, str | None]]) -> UnsignedTx:
+    """The plan's program with payer, recipient and next token of some legs replaced; a pair is one of Uniswap V2."""
+    data = bytearray.fromhex(encode_program(plan, DEADLINE_S, conditions(plan))[2:])
     length = int.from_bytes(data[36:68], "big")
-    start = 68 + length - 39 * len(plan.legs)
-    for number, (kind, following) in kinds.items():
-        data[start + 39 * number], data[start + 39 * number + 3] = kind, following
+    call = decode("0x" + data.hex())
+    assert isinstance(call, RebalanceCall)
+    tokens = [*(entry.token for entry in call.watched), *call.unwatched_tokens]
+    rows = list(dict.fromkeys(swap.maker for swap in call.legs))
+    start = 68 + length - 44 * len(plan.legs)
+    for number, (source, sink, next_token) in flows.items():
+        first = start + 44 * number
+        data[first] = source.value | sink.value << 2
+        data[first + 4] = 0 if next_token is None else tokens.index(next_token)
+        data[first + 5] = 0 if next_token is None else rows.index(MAKERS["uniswap_v2"])
     return tx(REBALANCER, "0x" + bytes(data).hex())
 
 
+OWN, HERE, PAIR = FundsLocation
+
+
 def test_whatever_would_stay_in_the_contract_or_in_a_pair_is_refused() -> None:
-    grant, v2, v3 = grant_of(PLAN), 0, 1
-    here, pair = 1, 2
-    listed = [WETH, USDC, USDT, WBTC]
     cases = {
-        "fed into the contract, paid from the pair": {2: (v3 | here << 4, 0)},
-        "fed into the pair, paid from the contract": {3: (v2 | here << 2, 0)},
-        "fed into another pair": {2: (v3 | pair << 4, listed.index(USDT))},
-        "fed into a pair of the token with itself": {2: (v3 | pair << 4, listed.index(USDC))},
+        "fed into the contract, paid from the pair": {2: (OWN, HERE, None)},
+        "fed into the pair, paid from the contract": {3: (HERE, OWN, None)},
+        "fed into another pair": {2: (OWN, PAIR, USDT)},
+        "fed into a pair of the token with itself": {2: (OWN, PAIR, USDC)},
     }
-    for name, kinds in cases.items():
-        transaction = program_with(PLAN, kinds)
+    for name, flows in cases.items():
+        transaction = program_with(PLAN, flows)
         assert transaction.data != REBALANCES["pairs"][0].data, name
-        refused(transaction, grant, "router_balance")
-    refused(program_with(HUB, {3: (v3 | pair << 2, 0)}), grant_of(HUB), "router_balance")
-    hubs = {1: (v3 | here << 4, 0), 2: (v2 | pair << 4, 0)}
-    refused(program_with(HUB, hubs), grant_of(HUB), "router_balance")
+        refused(transaction, grant_of(PLAN), "router_balance")
+    refused(program_with(HUB, {3: (PAIR, OWN, None)}), grant_of(HUB), "router_balance")
+    refused(program_with(HUB, {1: (OWN, HERE, None), 2: (OWN, PAIR, WETH)}), grant_of(HUB), "router_balance")
 
 
 def test_a_leg_between_a_pair_and_what_waits_in_it_is_refused() -> None:
@@ -262,18 +270,30 @@ def test_a_leg_between_a_pair_and_what_waits_in_it_is_refused() -> None:
     between = leg(WBTC, USDC, 5, 500, venue="uniswap_v2", pool=last.pool)
     plan = plan_of(first, between, last)
     assert SIGNER.sign(_encoded_own(plan), grant_of(plan)).raw
-    v3_to_pair, from_pair = 1 | 2 << 4, 2 << 2
-    listed = list(dict.fromkeys([USDT, WBTC, USDC]))
-    refused(program_with(plan, {0: (v3_to_pair, listed.index(WBTC)), 2: (from_pair, 0)}), grant_of(plan), "router_balance")
+    refused(program_with(plan, {0: (OWN, PAIR, WBTC), 2: (PAIR, OWN, None)}), grant_of(plan), "router_balance")
 
 
 def test_an_output_may_go_to_the_pair_of_its_own_tokens_from_a_v3_pool_and_not_from_that_pair() -> None:
     """A V2 leg that pays into its own pair would pay the pool that it trades with."""
     v3_first = plan_of(leg(WETH, USDC, 10**18, 3_000_000_000, sink=R), leg(USDC, WETH, 3_000_000_000, 10**18, venue="uniswap_v2", source=R))
-    there, back, listed = 1 | 2 << 4, 2 << 2, [WETH, USDC]
-    assert SIGNER.sign(program_with(v3_first, {0: (there, listed.index(WETH)), 1: (back, 0)}), grant_of(v3_first)).raw
-    v2_first = plan_of(replace(v3_first.legs[0], venue="uniswap_v2"), v3_first.legs[1])
-    refused(program_with(v2_first, {0: (2 << 4, listed.index(WETH)), 1: (back, 0)}), grant_of(v2_first), "router_balance")
+    assert SIGNER.sign(program_with(v3_first, {0: (OWN, PAIR, WETH), 1: (PAIR, OWN, None)}), grant_of(v3_first)).raw
+    v2_first = plan_of(leg(WETH, USDC, 10**18, 3_000_000_000, venue="uniswap_v2", sink=R), v3_first.legs[1])
+    refused(program_with(v2_first, {0: (OWN, PAIR, WETH), 1: (PAIR, OWN, None)}), grant_of(v2_first), "router_balance")
+
+
+@pytest.mark.parametrize("venue", ["uniswap_v2", "uniswap_v3", "wrapped_native"])
+def test_pools_of_another_maker_than_the_pinned_are_refused(venue: str) -> None:
+    transaction, grant = REBALANCES["coin" if venue == "wrapped_native" else "pairs"]
+    maker = MAKERS[venue]
+    others = [replace(maker, address=STRANGER), replace(maker, init_code_hash="0x" + "11" * 32)]
+    for pinned in [MAKERS | {venue: other} for other in others] + [{name: MAKERS[name] for name in MAKERS if name != venue}]:
+        with raises_code(Refused, "signer.venue"):
+            signer(replace(REBALANCER_RULES, makers=tuple(pinned.items()))).sign(transaction, grant)
+
+
+def test_a_pool_that_is_not_the_plans_is_refused_though_its_maker_is_pinned() -> None:
+    other = replace(PLAN, legs=(replace(PLAN.legs[0], pool=STRANGER), *PLAN.legs[1:]))
+    refused(REBALANCES["pairs"][0], replace(grant_of(PLAN), plan=other), "pool")
 
 
 def test_a_program_of_no_legs_or_of_fewer_than_the_plan_is_refused() -> None:

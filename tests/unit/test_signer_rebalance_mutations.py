@@ -16,7 +16,7 @@ from agent.errors import Refused
 from agent.model import LegFunding, UnsignedTx
 from agent.signing.calldata import RebalanceCall, UndecodableCalldata, decode
 from agent.units import NATIVE, UINT256_MAX
-from agent.venues.calldata import RebalancerTerms, encode_rebalance
+from agent.venues.calldata import RebalancerTerms
 from tests.support.samples import examples
 from tests.support.signables import calldata, flipped_bits, overwritten, signs, with_bytes
 from tests.support.signing import (
@@ -36,6 +36,7 @@ from tests.support.signing import (
     WALLET,
     WETH,
     conditions,
+    encode_program,
     plan_of,
     signer,
     tx,
@@ -88,7 +89,7 @@ def test_no_cut_or_lengthened_rebalance_is_signed(name: str) -> None:
     data = calldata(transaction)
     for length in range(1, len(data)):
         assert not is_signed(with_bytes(transaction, data[:length]), grant)
-    for tail in (b"\x00", b"\x01", bytes(32), bytes(39), data):
+    for tail in (b"\x00", b"\x01", bytes(32), bytes(44), data):
         assert not is_signed(with_bytes(transaction, data + tail), grant)
 
 
@@ -108,9 +109,9 @@ def test_no_rebalance_with_its_parts_in_another_order_is_signed(name: str, swaps
     data = calldata(transaction)
     length = int.from_bytes(data[36:68], "big")
     program, tail = data[68 : 68 + length], data[68 + length :]
-    watched, count = program[5], program[6]
-    cuts = [0, 23]
-    for part, number in ((20, count), (40, watched), (39, len(PLANS[name].legs))):
+    watched, count, rows = program[5:8]
+    cuts = [0, 24]
+    for part, number in ((20, count), (40, watched), (53, rows), (44, len(PLANS[name].legs))):
         cuts += [cuts[-1] + part * (k + 1) for k in range(number)]
     parts = [program[a:b] for a, b in pairwise(cuts)]
     assert b"".join(parts) == program
@@ -156,7 +157,7 @@ def test_no_rebalance_that_differs_from_the_plan_in_any_field_is_signed(name: st
         dict.fromkeys((leg.token_in for leg in legs), Fraction(1)) | dict.fromkeys((leg.token_out for leg in legs), Fraction(1)) | PRICES
     )
     try:
-        encoded = encode_rebalance(plan_of(*legs), DEADLINE_S, RebalancerTerms(prices, conditions(plan).floor_raw))
+        encoded = encode_program(plan_of(*legs), DEADLINE_S, RebalancerTerms(prices, conditions(plan).floor_raw))
     except Refused:
         return  # the encoder refuses it before the signer sees it
     mutated = replace(transaction, data=encoded)
@@ -180,7 +181,7 @@ def test_no_rebalance_under_other_conditions_is_signed(name: str, data: st.DataO
     price = data.draw(st.fractions(min_value=0, max_value=10**9))
     floor_raw = data.draw(st.just(kept.floor_raw) | st.integers(-(2**127), 2**127 - 1))
     try:
-        mutated = replace(transaction, data=encode_rebalance(plan, DEADLINE_S, RebalancerTerms({**kept.prices, token: price}, floor_raw)))
+        mutated = replace(transaction, data=encode_program(plan, DEADLINE_S, RebalancerTerms({**kept.prices, token: price}, floor_raw)))
     except Refused:
         return
     assert mutated.data == transaction.data or not is_signed(mutated, grant)

@@ -58,12 +58,12 @@ def wander(step: StepInput, dice: random.Random, moves: Moves, looks: int = 60) 
         draw = SliceDraw(int(dice.random() * 1_000_000), int(dice.random() * 1_000_000))
         step = step.with_layer(GradualState(progress=under, carried=spent if under is None else None, draw=draw))
         found = proposals.rebalance(step)
-        done.said.append(found.decided.decision.reason)
-        if found.decided.layer(GradualResult).ended and under is not None:
-            under, spent = None, carried_budget(under, found.decided.layer(GradualResult).ended)
+        done.said.append(found.decision_result.decision.reason)
+        if found.decision_result.layer(GradualResult).ended and under is not None:
+            under, spent = None, carried_budget(under, found.decision_result.layer(GradualResult).ended)
         if found.plan is not None:
-            assert found.decided.layer(GradualResult).due is not None, "nothing goes around the budget"
-            if (begins := found.decided.layer(GradualResult).begins) is not None:
+            assert found.decision_result.layer(GradualResult).due is not None, "nothing goes around the budget"
+            if (begins := found.decision_result.layer(GradualResult).begins) is not None:
                 done.begun.append(begins)
                 until_s = until_s or begins.expires_s
                 under = ExecutionProgress(f"c{look}", begins, 0, Fraction(0), Fraction(0), begins.began_s, begins.first)
@@ -138,7 +138,7 @@ def test_what_is_left_of_a_budget_scales_with_what_is_left_to_move() -> None:
 
 def test_gains_make_no_room_and_the_time_is_that_of_the_first() -> None:
     found = proposals.rebalance(drifted())
-    first = found.decided.layer(GradualResult).begins
+    first = found.decision_result.layer(GradualResult).begins
     assert first is not None
     gained = ExecutionProgress("c", first, 2, Fraction(10), Fraction(-500), 0, first.first)
     left = carried_budget(gained, TARGETS_CHANGED_REASON)
@@ -154,7 +154,7 @@ def test_once_the_time_of_the_first_is_over_the_next_has_a_budget_of_its_own() -
     for until_s, fresh in ((now_s + 1, False), (now_s, True)):
         spent = BudgetCarryover(until_s, Fraction(200_000 * USD), Fraction(1_199 * USD))
         found = proposals.rebalance(step.with_layer(GradualState(carried=spent)))
-        assert (found.decided.layer(GradualResult).begins is not None) == fresh
+        assert (found.decision_result.layer(GradualResult).begins is not None) == fresh
         assert prior_budget_use(step.with_layer(GradualState(carried=spent))) == (None if fresh else spent)
 
 
@@ -162,18 +162,18 @@ def test_once_the_time_of_the_first_is_over_the_next_has_a_budget_of_its_own() -
 def test_what_would_be_done_at_once_is_a_round_of_the_same_budget(style: ExecutionStyle) -> None:
     step = drifted(replace(PACE, style=style, over_s=3_600, budget_bps=60, recovery_s=10**6, max_rounds=2))
     least = replace(step, limits=replace(step.limits, min_trade=Fraction(150_000 * USD)))
-    assert proposals.rebalance(least).decided.layer(GradualResult).due is None, "one round, without a budget"
+    assert proposals.rebalance(least).decision_result.layer(GradualResult).due is None, "one round, without a budget"
     spent = BudgetCarryover(2 * 10**9, Fraction(200_000 * USD), Fraction(1_199 * USD))
     shared = least.with_layer(replace(least.layer(GradualState), carried=spent))
     found = proposals.rebalance(shared)
     assert found.plan is None
-    assert "shared until" in found.decided.decision.reason
+    assert "shared until" in found.decision_result.decision.reason
 
 
 @pytest.mark.parametrize("style", [ExecutionStyle.ROUNDS, ExecutionStyle.TWAP])
 def test_targets_that_move_between_an_approval_and_its_round_do_not_lead_around_the_budget(style: ExecutionStyle) -> None:
     step = drifted(replace(PACE, style=style, over_s=3_600, budget_bps=60))
-    first = proposals.rebalance(step).decided.layer(GradualResult).begins
+    first = proposals.rebalance(step).decision_result.layer(GradualResult).begins
     assert first is not None
     assert first.budget is not None
     nearly = ExecutionProgress("c", first, 1, Fraction(0), first.budget * Fraction(11, 10), first.began_s, first.first)
@@ -181,36 +181,36 @@ def test_targets_that_move_between_an_approval_and_its_round_do_not_lead_around_
         aimed(step, 4_900), progress=replace(aimed(step, 4_900).progress, spend_caps=((step.portfolio.assets[0].token.address, 10**18),))
     )
     found = proposals.rebalance(approved.with_layer(replace(step.layer(GradualState), progress=nearly)))
-    assert found.decided.layer(GradualResult).ended == TARGETS_CHANGED_REASON
+    assert found.decision_result.layer(GradualResult).ended == TARGETS_CHANGED_REASON
     assert found.plan is None
-    assert "shared until" in found.decided.decision.reason
+    assert "shared until" in found.decision_result.decision.reason
 
 
 def test_what_is_approved_keeps_to_its_price_though_targets_moved_since() -> None:
     step = drifted(ExecutionPace(ExecutionStyle.LIMIT, limit_bps=-100, patience_s=14_400))
     waits = proposals.rebalance(step)
     assert waits.plan is None
-    assert waits.decided.layer(GradualResult).begins is not None
+    assert waits.decision_result.layer(GradualResult).begins is not None
     under = ExecutionProgress(
         "c",
-        waits.decided.layer(GradualResult).begins,
+        waits.decision_result.layer(GradualResult).begins,
         0,
         Fraction(0),
         Fraction(0),
-        waits.decided.layer(GradualResult).begins.began_s,
-        waits.decided.layer(GradualResult).begins.first,
+        waits.decision_result.layer(GradualResult).begins.began_s,
+        waits.decision_result.layer(GradualResult).begins.first,
     )
     moved = replace(
         aimed(step, 4_900), progress=replace(aimed(step, 4_900).progress, spend_caps=((step.portfolio.assets[0].token.address, 10**20),))
     )
     found = proposals.rebalance(moved.with_layer(replace(step.layer(GradualState), progress=under)))
     assert found.plan is None
-    assert "its price" in found.decided.decision.reason
+    assert "its price" in found.decision_result.decision.reason
 
 
 def test_an_execution_without_one_before_it_is_read_without_that_field() -> None:
     step = drifted()
-    begun = proposals.rebalance(step).decided.layer(GradualResult).begins
+    begun = proposals.rebalance(step).decision_result.layer(GradualResult).begins
     written = codec.to_jsonable(begun)
     del written["before"]
     assert codec.from_jsonable(GradualExecution, written) == begun

@@ -77,7 +77,7 @@ def drawn(seed: int, rounds: int) -> list[SliceDraw]:
         before_swap(
             readers,
             cast(Store, SimpleNamespace(layer=lambda _: journal)),
-            cast(StepOutcome, SimpleNamespace(decided=decided, step_input=step, step_id="s")),
+            cast(StepOutcome, SimpleNamespace(decision_result=decided, step_input=step, step_id="s")),
         )
     return journal.kept
 

@@ -36,7 +36,7 @@ def large(depth: int = 20_000_000, base_fee_gwei: int = 30, **pace: object) -> S
 
 def pacing(step: StepInput) -> SlicingComparison:
     found = proposals.rebalance(step)
-    assert found.plan is not None, found.decided.decision.reason
+    assert found.plan is not None, found.decision_result.decision.reason
     assert found.plan.pacing is not None
     return found.plan.pacing
 
@@ -156,7 +156,7 @@ def test_the_market_style_plans_as_before() -> None:
     found = proposals.rebalance(market)
     assert found.plan is not None
     assert found.plan.pacing is None
-    assert found.decided.layer(GradualResult).begins is None
+    assert found.decision_result.layer(GradualResult).begins is None
     whole = proposals.rebalance(step)
     assert found.plan.turnover > 5 * (whole.plan.turnover if whole.plan else 0)
 
@@ -164,7 +164,7 @@ def test_the_market_style_plans_as_before() -> None:
 def test_what_was_approved_for_one_round_is_not_spread_any_more() -> None:
     step = replace(large(), progress=replace(large().progress, spend_caps=((WETH.address, 10**30),)))
     found = proposals.rebalance(step)
-    assert found.decided.layer(GradualResult).begins is None
+    assert found.decision_result.layer(GradualResult).begins is None
     assert found.plan is not None
     assert found.plan.turnover > 290_000 * USD
 

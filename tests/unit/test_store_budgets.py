@@ -63,7 +63,7 @@ def futures_ended(store: Store, nonce: int, granted: FuturesGrant, status: int =
     store.journal.advance(intent.id, IntentState.BROADCAST, START_S)
     store.journal.advance(intent.id, IntentState.MINED, START_S, receipt=receipt(tx_hash, nonce, f"0x{nonce:02x}", status))
     intent = store.journal.advance(intent.id, IntentState.FINAL if status else IntentState.REVERTED, START_S)
-    store.budgets.book(intent, Fraction(0), Fraction(0), 0, START_S + nonce)
+    store.budgets.book_intent(intent, Fraction(0), Fraction(0), 0, START_S + nonce)
 
 
 def test_the_loss_since_the_unit_value_counts_approvals_and_leaves_futures_to_the_margin_account(store: Store) -> None:
@@ -72,7 +72,7 @@ def test_the_loss_since_the_unit_value_counts_approvals_and_leaves_futures_to_th
     for nonce, (kind, at_s) in enumerate(
         ((IntentKind.SWAP, START_S), (IntentKind.SWAP, START_S + 1), (IntentKind.APPROVE, START_S + 2), (IntentKind.FUTURES, START_S + 3))
     ):
-        store.budgets.book(ended(store, nonce, kind=kind), Fraction(0), Fraction(10**nonce), 0, at_s)
+        store.budgets.book_intent(ended(store, nonce, kind=kind), Fraction(0), Fraction(10**nonce), 0, at_s)
     kept = store.budgets.history(START_S + 3).orders.nav_per_share
     assert kept is not None
     assert kept.lost == 10 + 100
@@ -100,9 +100,9 @@ def test_a_new_store_has_an_empty_history(tmp_path: Path) -> None:
 
 def test_booking_an_intent_twice_changes_nothing(store: Store) -> None:
     intent = ended(store, 0, transfers=(Transfer(TOKEN_A, WALLET, OTHER, 5),))
-    store.budgets.book(intent, Fraction(10), Fraction(1, 3), 7, START_S)
+    store.budgets.book_intent(intent, Fraction(10), Fraction(1, 3), 7, START_S)
     before = store.budgets.history(START_S)
-    store.budgets.book(intent, Fraction(99), Fraction(99), 99, START_S + 5)
+    store.budgets.book_intent(intent, Fraction(99), Fraction(99), 99, START_S + 5)
     assert store.budgets.history(START_S) == before
     assert len(store.budgets.movements()) == 2
     assert before.budgets.loss_24h == Fraction(1, 3)
@@ -111,7 +111,7 @@ def test_booking_an_intent_twice_changes_nothing(store: Store) -> None:
 
 @pytest.mark.parametrize(("age_s", "counts"), [(0, True), (DAY_S - 1, True), (DAY_S, False), (DAY_S + 1, False)])
 def test_an_entry_counts_for_24_hours_of_chain_time(store: Store, age_s: int, counts: bool) -> None:
-    store.budgets.book(ended(store, 0), Fraction(10), Fraction(3), 5, START_S)
+    store.budgets.book_intent(ended(store, 0), Fraction(10), Fraction(3), 5, START_S)
     found = store.budgets.history(START_S + age_s)
     assert (found.budgets.turnover_24h, found.budgets.loss_24h, found.budgets.gas_24h_wei) == ((10, 3, 5) if counts else (0, 0, 0))
 
@@ -119,19 +119,19 @@ def test_an_entry_counts_for_24_hours_of_chain_time(store: Store, age_s: int, co
 def test_the_window_rolls_and_does_not_start_anew_at_midnight(store: Store) -> None:
     midnight = START_S - START_S % DAY_S + DAY_S
     for nonce, when in enumerate((midnight - 3600, midnight - 1, midnight + 1)):
-        store.budgets.book(ended(store, nonce), Fraction(1), Fraction(10), 1, when)
+        store.budgets.book_intent(ended(store, nonce), Fraction(1), Fraction(10), 1, when)
     assert store.budgets.history(midnight + 2).budgets.loss_24h == 30
     assert store.budgets.history(midnight - 3600 + DAY_S).budgets.loss_24h == 20
 
 
 def test_a_clock_set_back_a_day_resets_no_budget(store: Store) -> None:
-    store.budgets.book(ended(store, 0), Fraction(1), Fraction(10), 1, START_S)
+    store.budgets.book_intent(ended(store, 0), Fraction(1), Fraction(10), 1, START_S)
     assert store.budgets.history(START_S - 2 * DAY_S).budgets.loss_24h == 10
 
 
 def test_amounts_beyond_any_database_integer_are_exact(store: Store) -> None:
     intent = ended(store, 0, transfers=(Transfer(TOKEN_A, OTHER, WALLET, 2**255 + 1),))
-    store.budgets.book(intent, Fraction(2**300, 7), Fraction(2**200, 3), 2**100, START_S)
+    store.budgets.book_intent(intent, Fraction(2**300, 7), Fraction(2**200, 3), 2**100, START_S)
     found = store.budgets.history(START_S)
     assert (found.budgets.turnover_24h, found.budgets.loss_24h, found.budgets.gas_24h_wei) == (
         Fraction(2**300, 7),
@@ -149,7 +149,7 @@ def test_movements_are_the_net_of_the_receipt_and_the_gas(store: Store) -> None:
         Transfer(TOKEN_B, OTHER, TOKEN_A, 1000),
     )
     intent = ended(store, 4, transfers=transfers)
-    store.budgets.book(intent, Fraction(1), Fraction(0), intent.receipt.gas_cost_wei, START_S)
+    store.budgets.book_intent(intent, Fraction(1), Fraction(0), intent.receipt.gas_cost_wei, START_S)
     tx_hash = intent.tx_hash
     assert set(store.budgets.movements()) == {
         Movement(TOKEN_A, -70, "swap", 4, START_S, tx_hash),
@@ -198,15 +198,15 @@ def test_approvals_between_reverts_do_not_end_the_row(store: Store) -> None:
 
 
 def test_a_reverted_swap_is_no_rebalance_and_its_gas_is_a_loss(store: Store) -> None:
-    store.budgets.book(ended(store, 0, status=0), Fraction(0), Fraction(4), 11, START_S)
+    store.budgets.book_intent(ended(store, 0, status=0), Fraction(0), Fraction(4), 11, START_S)
     found = store.budgets.history(START_S)
     assert (found.reviews.last_rebalance_s, found.budgets.loss_24h, found.budgets.gas_24h_wei) == (None, 4, 11)
 
 
 def test_the_loss_since_the_start_forgets_nothing(store: Store) -> None:
-    store.budgets.book(ended(store, 0), Fraction(0), Fraction(4), 1, START_S)
-    store.budgets.book(ended(store, 1), Fraction(0), Fraction(-9), 1, START_S + 1)
-    store.budgets.book(ended(store, 2, status=0), Fraction(0), Fraction(1, 3), 1, START_S + 40 * 86_400)
+    store.budgets.book_intent(ended(store, 0), Fraction(0), Fraction(4), 1, START_S)
+    store.budgets.book_intent(ended(store, 1), Fraction(0), Fraction(-9), 1, START_S + 1)
+    store.budgets.book_intent(ended(store, 2, status=0), Fraction(0), Fraction(1, 3), 1, START_S + 40 * 86_400)
     found = store.budgets.history(START_S + 100 * 86_400)
     assert found.budgets.loss_24h == 0
     assert Fraction(13, 3) <= found.budgets.loss_total < Fraction(13, 3) + Fraction(1, 10**12), (
@@ -217,9 +217,9 @@ def test_the_loss_since_the_start_forgets_nothing(store: Store) -> None:
 def test_what_is_mined_and_not_booked_is_listed_until_it_is(store: Store) -> None:
     first, second = ended(store, 0), ended(store, 1, status=0)
     assert store.journal.unbooked() == (first, second)
-    store.budgets.book(first, Fraction(0), Fraction(0), 0, START_S)
+    store.budgets.book_intent(first, Fraction(0), Fraction(0), 0, START_S)
     assert store.journal.unbooked() == (second,)
-    store.budgets.book(second, Fraction(0), Fraction(0), 0, START_S)
+    store.budgets.book_intent(second, Fraction(0), Fraction(0), 0, START_S)
     assert store.journal.unbooked() == ()
 
 
@@ -277,15 +277,15 @@ def test_an_adopted_nonce_outweighs_what_came_before(store: Store) -> None:
 
 
 def test_a_trade_that_gained_makes_no_room_for_losses(store: Store) -> None:
-    store.budgets.book(ended(store, 0), Fraction(1), Fraction(-50), 0, START_S)
-    store.budgets.book(ended(store, 1), Fraction(1), Fraction(20), 0, START_S)
+    store.budgets.book_intent(ended(store, 0), Fraction(1), Fraction(-50), 0, START_S)
+    store.budgets.book_intent(ended(store, 1), Fraction(1), Fraction(20), 0, START_S)
     assert store.budgets.history(START_S).budgets.loss_24h == 20
 
 
 def test_gas_of_reverts_approvals_and_cancels_is_wasted_and_that_of_reverts_for_ever(store: Store) -> None:
     spent = ((IntentKind.SWAP, 1, 2), (IntentKind.SWAP, 0, 30), (IntentKind.APPROVE, 1, 400), (IntentKind.CANCEL, 1, 5_000))
     for nonce, (kind, status, gas_wei) in enumerate(spent):
-        store.budgets.book(ended(store, nonce, kind=kind, status=status), Fraction(0), Fraction(0), gas_wei, START_S)
+        store.budgets.book_intent(ended(store, nonce, kind=kind, status=status), Fraction(0), Fraction(0), gas_wei, START_S)
     now, later = store.budgets.history(START_S).budgets, store.budgets.history(START_S + DAY_S).budgets
     assert (now.gas_24h_wei, now.wasted_24h_wei, now.wasted_wei) == (5_432, 5_430, 30)
     assert (later.gas_24h_wei, later.wasted_24h_wei, later.wasted_wei) == (0, 0, 30)
@@ -294,7 +294,7 @@ def test_gas_of_reverts_approvals_and_cancels_is_wasted_and_that_of_reverts_for_
 def test_payouts_of_a_day_add_up(store: Store) -> None:
     for nonce, outflow in enumerate((Fraction(5, 3), Fraction(0), Fraction(7))):
         paid = ended(store, nonce, kind=IntentKind.PAYOUT)
-        store.budgets.book(paid, Fraction(0), Fraction(0), 1, START_S + nonce, outflow)
+        store.budgets.book_intent(paid, Fraction(0), Fraction(0), 1, START_S + nonce, outflow)
     assert store.budgets.history(START_S + 2).budgets.outflow_24h == Fraction(26, 3)
     assert store.budgets.history(START_S + DAY_S).budgets.outflow_24h == 7
 
@@ -304,34 +304,34 @@ def test_a_transaction_whose_receipt_has_changed_meanwhile_is_not_booked(store: 
     seen = ended(store, 0)
     assert seen.receipt is not None
     moved = replace(seen, receipt=replace(seen.receipt, block_number=seen.receipt.block_number + 1))
-    store.budgets.book(moved, Fraction(1), Fraction(2), 3, START_S)
+    store.budgets.book_intent(moved, Fraction(1), Fraction(2), 3, START_S)
     assert store.budgets.history(START_S).budgets.gas_24h_wei == 0
     assert store.journal.unbooked() == (seen,)
 
 
 def test_a_success_of_each_kind_but_a_swap_leaves_the_last_rebalance_as_it_was(store: Store) -> None:
-    store.budgets.book(ended(store, 0), Fraction(0), Fraction(0), 0, START_S)
+    store.budgets.book_intent(ended(store, 0), Fraction(0), Fraction(0), 0, START_S)
     for nonce, kind in enumerate((IntentKind.APPROVE, IntentKind.CANCEL, IntentKind.PAYOUT, IntentKind.UNWRAP), start=1):
-        store.budgets.book(ended(store, nonce, kind=kind), Fraction(0), Fraction(0), 0, START_S + nonce)
-    store.budgets.book(ended(store, 5, status=0), Fraction(0), Fraction(0), 0, START_S + 5)
+        store.budgets.book_intent(ended(store, nonce, kind=kind), Fraction(0), Fraction(0), 0, START_S + nonce)
+    store.budgets.book_intent(ended(store, 5, status=0), Fraction(0), Fraction(0), 0, START_S + 5)
     assert store.budgets.history(START_S + 9).reviews.last_rebalance_s == START_S
 
 
 def test_the_newest_success_is_the_last_rebalance_in_whatever_order_they_are_booked(store: Store) -> None:
     for nonce, at_s in enumerate((START_S + 5, START_S + 9, START_S + 7)):
-        store.budgets.book(ended(store, nonce), Fraction(0), Fraction(0), 0, at_s)
+        store.budgets.book_intent(ended(store, nonce), Fraction(0), Fraction(0), 0, at_s)
     assert store.budgets.history(START_S + 9).reviews.last_rebalance_s == START_S + 9
 
 
 @pytest.mark.parametrize(("reverts", "is_stopped"), [(2, False), (3, True)])
 def test_the_third_revert_in_a_row_stops_rebalances_until_the_owner_resumes(store: Store, reverts: int, is_stopped: bool) -> None:
     for nonce in range(reverts):
-        store.budgets.book(ended(store, nonce, status=0), Fraction(0), Fraction(0), 1, START_S)
+        store.budgets.book_intent(ended(store, nonce, status=0), Fraction(0), Fraction(0), 1, START_S)
     assert store.budgets.history(START_S).failures.is_stopped is is_stopped
     store.pause_switch.resume("seen", START_S)
     resumed = store.budgets.history(START_S).failures
     assert (resumed.is_stopped, resumed.reverts_in_row) == (False, 0)
-    store.budgets.book(ended(store, reverts, status=0), Fraction(0), Fraction(0), 1, START_S)
+    store.budgets.book_intent(ended(store, reverts, status=0), Fraction(0), Fraction(0), 1, START_S)
     assert store.budgets.history(START_S).failures.reverts_in_row == 1
 
 
@@ -351,6 +351,6 @@ def test_tokens_off_their_peg_and_balances_that_cannot_be_read_are_remembered_un
 def test_an_answer_that_was_remembered_ends_with_the_first_entry_that_is_a_day_old(store: Store) -> None:
     """Asked in the order of a run, so that each answer may be the one before it."""
     for nonce, at_s in enumerate((START_S, START_S + 10)):
-        store.budgets.book(ended(store, nonce), Fraction(1), Fraction(0), 1, at_s)
+        store.budgets.book_intent(ended(store, nonce), Fraction(1), Fraction(0), 1, at_s)
     asked_s = (START_S + 10, START_S + DAY_S - 1, START_S + DAY_S, START_S + DAY_S + 9, START_S + DAY_S + 10, START_S)
     assert [store.budgets.history(at_s).budgets.gas_24h_wei for at_s in asked_s] == [2, 2, 1, 1, 0, 2]

@@ -43,7 +43,7 @@ def test_a_pause_is_later_than_the_controls_before_it_alone(store: Store) -> Non
 def test_a_control_that_was_done_at_once_is_logged_and_not_queued(store: Store) -> None:
     store.controls.record_done(control(1, ControlKind.PAUSE))
     assert not store.controls.has_queued()
-    assert [event.state for event in store.controls.log()] == ["done"]
+    assert [event.state for event in store.controls.events()] == ["done"]
 
 
 @pytest.mark.parametrize(("asked_s", "is_refused"), [(START_S - 1, False), (START_S, True), (START_S + 1, True)])
@@ -73,20 +73,20 @@ def test_a_plan_is_free_again_only_after_a_refused_or_expired_control(store: Sto
 
 def test_a_plan_that_waits_is_confirmed_by_whoever_confirms_it(store: Store) -> None:
     """The offer ends with its first confirmation, which is checked where it is carried out."""
-    store.controls.offer(PLAN)
+    store.controls.store_offer(PLAN)
     for number in (1, 2):
         assert store.controls.queue(control(number, ControlKind.CONFIRM, START_S, PLAN.hash))
 
 
 def test_a_waiting_plan_that_is_shown_again_still_waits_and_gives_way_to_the_next(store: Store) -> None:
-    store.controls.offer(PLAN)
+    store.controls.store_offer(PLAN)
     store.controls.record_shown(replace(PLAN, shown_at_s=START_S + 5))
-    assert store.controls.waiting() == replace(PLAN, shown_at_s=START_S + 5)
+    assert store.controls.offered_plan() == replace(PLAN, shown_at_s=START_S + 5)
     other = replace(PLAN, document='{"a": 1}')
-    store.controls.offer(other)
-    assert (store.controls.waiting(), store.controls.shown(PLAN.hash)) == (other, None)
+    store.controls.store_offer(other)
+    assert (store.controls.offered_plan(), store.controls.shown_plan(PLAN.hash)) == (other, None)
     store.controls.end_offer()
-    assert store.controls.waiting() is None
+    assert store.controls.offered_plan() is None
 
 
 def test_an_end_is_written_to_the_controls_that_it_names_alone(store: Store) -> None:

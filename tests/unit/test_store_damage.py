@@ -66,7 +66,7 @@ def test_a_damaged_step_is_told_and_its_line_still_shown(store: Store) -> None:
 
 def test_a_damaged_budget_counts_as_unknown_and_not_as_zero(store: Store) -> None:
     (intent,) = store.journal.open_intents()
-    store.budgets.book(intent, Fraction(1), Fraction(2), 3, START_S)
+    store.budgets.book_intent(intent, Fraction(1), Fraction(2), 3, START_S)
     assert store.budgets.history(START_S).budgets.loss_24h == 2
     damage(store, "UPDATE budgets SET loss = '1/0'")
     with raises_code(OperatorNeeded, "damaged", "budget entry"):
@@ -76,14 +76,14 @@ def test_a_damaged_budget_counts_as_unknown_and_not_as_zero(store: Store) -> Non
 def test_native_coin_that_left_is_a_movement(tmp_path: Path) -> None:
     made = bench(tmp_path)
     intent = made.run(value_wei=5)
-    made.store.budgets.book(intent, Fraction(0), Fraction(0), 0, START_S)
+    made.store.budgets.book_intent(intent, Fraction(0), Fraction(0), 0, START_S)
     assert Movement(NATIVE, -5, "swap", 1, START_S, intent.tx_hash) in made.store.budgets.movements()
 
 
 def test_native_coin_of_a_reverted_transaction_did_not_leave(tmp_path: Path) -> None:
     made = bench(tmp_path)
     made.chain.status = 0
-    made.store.budgets.book(made.run(value_wei=5), Fraction(0), Fraction(0), 0, START_S)
+    made.store.budgets.book_intent(made.run(value_wei=5), Fraction(0), Fraction(0), 0, START_S)
     assert [movement.kind for movement in made.store.budgets.movements()] == ["gas"]
 
 

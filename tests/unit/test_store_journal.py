@@ -175,7 +175,7 @@ def test_a_proposal_is_kept_by_its_intent_with_its_newest_block(store: Store) ->
 
 def test_a_receipt_that_a_reorganisation_removes_is_gone_and_its_booking_with_it(store: Store) -> None:
     intent = ended(store, sent(store, 1))
-    store.budgets.book(intent, Fraction(5), Fraction(3), 7, START_S)
+    store.budgets.book_intent(intent, Fraction(5), Fraction(3), 7, START_S)
     assert store.budgets.history(START_S).budgets.loss_total == 3
     again = store.journal.advance(intent.id, IntentState.BROADCAST, NOW_S)
     assert again.receipt is None

@@ -14,8 +14,8 @@ import pytest
 from agent.model import Intent, IntentEvent, IntentKind, IntentState
 from agent.store import Store
 from agent.store.transitions import (
-    CONSUMED,
-    OPEN,
+    CONSUMED_STATES,
+    OPEN_STATES,
     RULE_BY_EVENT,
     TRANSITION_RULES,
     TRANSITIONS,
@@ -135,10 +135,10 @@ def brings(event: IntentEvent, block: int = 2) -> dict[str, object]:
 
 
 def test_the_table_is_the_one_that_was_drawn_twice() -> None:
-    assert {key: row.after for key, row in RULE_BY_EVENT.items()} == DRAWN
-    assert len(RULE_BY_EVENT) == len(TRANSITION_RULES) == len({(row.before, row.after) for row in TRANSITION_RULES})
+    assert {key: row.state_after for key, row in RULE_BY_EVENT.items()} == DRAWN
+    assert len(RULE_BY_EVENT) == len(TRANSITION_RULES) == len({(row.state_before, row.state_after) for row in TRANSITION_RULES})
     assert set(TRANSITIONS) == set(IntentState)
-    assert {S.PLANNED, S.SIGNED, S.BROADCAST, S.MINED} == OPEN
+    assert {S.PLANNED, S.SIGNED, S.BROADCAST, S.MINED} == OPEN_STATES
     assert {event for _, event in DRAWN} == set(IntentEvent)
 
 
@@ -158,7 +158,7 @@ def test_every_event_in_every_state_acts_as_drawn_or_is_refused_and_changes_noth
         return
     moved = store.journal.advance(intent_id, drawn, NOW, event=event, note="why", **brings(event))
     assert moved.state is drawn
-    assert (moved.receipt is not None) == (drawn in CONSUMED)
+    assert (moved.receipt is not None) == (drawn in CONSUMED_STATES)
     *old, last = store.journal.transitions(intent_id)
     assert tuple(old) == moves
     assert (last.before, last.after, last.note) == (state, drawn, "why")
@@ -233,10 +233,10 @@ REFUSE: dict[tuple[IntentState, IntentEvent], tuple[TransitionFacts, ...]] = {
 }
 
 
-@pytest.mark.parametrize("row", TRANSITION_RULES, ids=lambda row: f"{row.before.value}-{row.event.value}")
+@pytest.mark.parametrize("row", TRANSITION_RULES, ids=lambda row: f"{row.state_before.value}-{row.event.value}")
 def test_every_guard_passes_what_it_should_and_refuses_the_rest(row: TransitionRule) -> None:
-    assert row.guard(PASS[row.before, row.event]) is None
-    for facts in REFUSE[row.before, row.event]:
+    assert row.guard(PASS[row.state_before, row.event]) is None
+    for facts in REFUSE[row.state_before, row.event]:
         assert row.guard(facts), facts
 
 
@@ -288,7 +288,7 @@ def test_a_guard_that_says_no_changes_nothing(
 @pytest.mark.parametrize("event", [E.MINE, E.UNMINE])
 def test_a_reorganisation_takes_what_was_booked_out_of_the_books(store: Store, event: IntentEvent) -> None:
     intent_id = placed(store, S.FINAL)
-    store.budgets.book(now(store, intent_id), Fraction(3), Fraction(5), 7, NOW)
+    store.budgets.book_intent(now(store, intent_id), Fraction(3), Fraction(5), 7, NOW)
     assert (
         store.budgets.history(NOW).budgets.loss_24h,
         store.budgets.history(NOW).reviews.last_rebalance_s,
@@ -315,12 +315,14 @@ def test_a_reorganisation_takes_what_was_booked_out_of_the_books(store: Store, e
 def test_the_page_lists_every_line_of_the_table_with_its_guard() -> None:
     cells = [[cell.strip() for cell in text.strip("|").split("|")] for text in PAGE.read_text().splitlines() if text.startswith("|")]
     listed = [tuple(row) for row in cells if len(row) == 5 and row[0] in {state.value for state in S}]
-    assert [row[:4] for row in listed] == [(row.before.value, row.event.value, row.after.value, row.when) for row in TRANSITION_RULES]
+    assert [row[:4] for row in listed] == [
+        (row.state_before.value, row.event.value, row.state_after.value, row.condition) for row in TRANSITION_RULES
+    ]
     assert all(row[4] for row in listed)
 
 
 def test_the_drawing_is_the_table() -> None:
     (drawing,) = re.findall(r"```mermaid\nstateDiagram-v2\n(.*?)```", PAGE.read_text(), re.DOTALL)
     arrows = {(before, event, after) for before, after, event in re.findall(r"^ +(\w+) --> (\w+): (\w+)$", drawing, re.MULTILINE)}
-    assert arrows == {(row.before.value, row.event.value, row.after.value) for row in TRANSITION_RULES}
+    assert arrows == {(row.state_before.value, row.event.value, row.state_after.value) for row in TRANSITION_RULES}
     assert "[*] --> planned" in drawing

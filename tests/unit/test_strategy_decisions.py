@@ -70,14 +70,14 @@ def test_wishes_that_cancel_are_never_traded_and_are_exchanged_inside() -> None:
 def test_the_market_sees_what_is_left_and_the_goal_is_that_of_all() -> None:
     step = shared(strategy("up", 7_000, UP), strategy("down", 3_000, DOWN), depth=100_000_000)
     proposal = proposals.rebalance(step)
-    assert isinstance(proposal.decided.decision, Rebalance)
-    wished = {one.token: one for one in view_of(proposal.decided).netted}
+    assert isinstance(proposal.decision_result.decision, Rebalance)
+    wished = {one.token: one for one in view_of(proposal.decision_result).netted}
     assert wished[WETH].bought == 2_100 * 10**6
     assert wished[WETH].sold == 900 * 10**6
-    assert shares(proposal.decided.decision.goal) == {WETH: Fraction(62, 100), USDC: Fraction(38, 100)}
+    assert shares(proposal.decision_result.decision.goal) == {WETH: Fraction(62, 100), USDC: Fraction(38, 100)}
     assert proposal.plan is not None
     assert abs(proposal.plan.turnover - 1_200 * 10**6) < 10 * 10**6, "2,100 are wanted, 900 come from inside"
-    assert "900 USDC" in proposal.decided.decision.reason
+    assert "900 USDC" in proposal.decision_result.decision.reason
 
 
 def test_who_does_not_act_keeps_what_it_has() -> None:

@@ -67,7 +67,7 @@ def test_a_swap_by_hand_sells_for_no_order_and_none_is_left_alone_for_it() -> No
     swap = proposals.manual_swap(LINK.address, USDC.address, 10**18)(step)
     assert swap.plan is not None
     assert not swap.plan.is_exit
-    assert not swap.decided.exit_token
+    assert not swap.decision_result.exit_token
 
 
 def test_the_end_of_a_bot_sells_one_asset_per_plan_and_skips_what_is_refused() -> None:
@@ -76,11 +76,13 @@ def test_the_end_of_a_bot_sells_one_asset_per_plan_and_skips_what_is_refused() -
 
     step, sold = fired(pools=(MARKET[0], DEAR, SOUND)), []
     while (outcome := sale(step)).plan is not None:
-        sold.append((outcome.decided.exit_token, moved(outcome.plan)))
-        step = blocked_exits.exclude_blocked_exits(outcome.step_input, [BlockedExit(outcome.decided.exit_token, "sold", "")])
+        sold.append((outcome.decision_result.exit_token, moved(outcome.plan)))
+        step = blocked_exits.exclude_blocked_exits(outcome.step_input, [BlockedExit(outcome.decision_result.exit_token, "sold", "")])
     assert sold == [(one.address, {one.address, USDC.address}) for one in (WETH, LINK)]
     assert outcome.kind is OutcomeKind.HOLD
-    assert next(one.why for one in outcome.decided.blocked_exits if one.token == WBTC.address).startswith("refused: oracle_deviation")
+    assert next(one.why for one in outcome.decision_result.blocked_exits if one.token == WBTC.address).startswith(
+        "refused: oracle_deviation"
+    )
 
 
 def test_an_asset_whose_pool_is_refused_is_not_taken_for_sold_out() -> None:
@@ -114,7 +116,7 @@ def test_a_token_that_ignores_its_approval_is_blocked_and_one_that_no_exit_sells
         late.missing_approvals(lacks, outcome, outcome.plan, late.MAX_INEFFECTIVE_APPROVALS + 1)
     with raises_code(late.ExitRefused, "allowance"):
         late.missing_approvals(lacks, outcome, outcome.plan, 0, is_last_plan=True)
-    other = replace(outcome, decided=replace(outcome.decided, exit_token=""))
+    other = replace(outcome, decision_result=replace(outcome.decision_result, exit_token=""))
     assert late.missing_approvals(lacks, other, outcome.plan, 9), "of what is no exit the engine says what it always said"
 
 
@@ -130,16 +132,16 @@ def test_what_is_refused_again_and_again_rests_longer_and_longer(times: int, res
     assert found.plan.is_exit is (rests_s == 0)
     assert (LINK.address in moved(found.plan)) is (rests_s == 0)
     if rests_s:
-        assert mentions(found.decided.decision.reason, "be sold", f"{times} times", "until")
-        assert "trimtab resume" in found.decided.decision.reason
-        assert "each cycle" not in found.decided.decision.reason
+        assert mentions(found.decision_result.decision.reason, "be sold", f"{times} times", "until")
+        assert "trimtab resume" in found.decision_result.decision.reason
+        assert "each cycle" not in found.decision_result.decision.reason
     assert ["the token said no" in line and "trimtab orders disarm LINK" in line for line in orders_document(step)["blocked_exits"]] == [
         True
     ]
     ahead = with_history(step, submission_refusals=(replace(refused, at_s=now_s + 9 * 86_400),))
-    assert proposals.rebalance(ahead).decided.blocked_exits == (), "a header from the future makes nothing rest until that day"
+    assert proposals.rebalance(ahead).decision_result.blocked_exits == (), "a header from the future makes nothing rest until that day"
     over = with_history(step, submission_refusals=(replace(refused, at_s=now_s - rests_s),))
-    assert proposals.rebalance(over).decided.blocked_exits == (), "then it is tried"
+    assert proposals.rebalance(over).decision_result.blocked_exits == (), "then it is tried"
 
 
 def test_no_sale_that_the_owner_asks_for_rests() -> None:

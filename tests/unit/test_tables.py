@@ -131,6 +131,6 @@ def test_the_plan_of_a_stop_shows_the_futures_once(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(emergency, "show_sale", lambda _console, sale, _agent, **_: shown.append(sale))
     sales = [{"outcome": "planned", "futures": {"leverage": "2"}} for _ in range(3)]
     document = {"state": "planned", "cancel": [], "revoke": [], "to_stable": True, "payments": [], "sales": sales, "to": None}
-    rest = {"transactions": [], "left": [], "excluded": "", "futures": "", "reason": "", "remedies": []}
+    rest = {"transactions": [], "remaining": [], "excluded": "", "futures": "", "reason": "", "remedies": []}
     emergency._show_shutdown(Console(file=io.StringIO()), {**document, **rest}, cast(Any, None), verbose=False)
     assert ["futures" in sale for sale in shown] == [True, False, False]

@@ -172,11 +172,11 @@ def test_a_rate_table_that_ended_long_before_the_last_trade_is_named(tmp_path: P
     path.write_text(f"time,rate\n{START_S - 1},0.9\n{NEW_YEAR_S},0.8\n")
     told = ledger._tax_years(found)
     assert told is not None
-    assert mentions(told["old_rate"], "tax.rates eur.csv", "2025-12-29", "360 days")
+    assert mentions(told["rate_warning"], "tax.rates eur.csv", "2025-12-29", "360 days")
     path.write_text("time,rate\n" + "".join(f"{START_S - 1 + day * 86_400},0.9\n" for day in range(0, 900, 20)))
     told = ledger._tax_years(found)
     assert told is not None
-    assert told["old_rate"] == ""
+    assert told["rate_warning"] == ""
 
 
 @pytest.mark.parametrize("method", LotMethod)

@@ -99,8 +99,8 @@ def test_the_first_of_several_rounds_stays_within_the_year_too() -> None:
     pace = replace(PACE, style=ExecutionStyle.TWAP, max_rounds=2, over_s=14_400)
     spread = replace(step, execution=replace(step.execution, pace=pace))
     found = proposals.rebalance(spread)
-    assert found.decided.layer(GradualResult).begins is not None
-    assert found.decided.layer(GradualResult).begins.rounds == 2
+    assert found.decision_result.layer(GradualResult).begins is not None
+    assert found.decision_result.layer(GradualResult).begins.rounds == 2
     assert found.plan is not None
     assert 0 < gain(spread, found.plan) <= 300
 

@@ -322,7 +322,7 @@ def test_a_waiting_plan_and_the_end_of_its_control_are_told_once(api: BotApi, tm
         return Control(f"{number:032x}", ControlKind.CONFIRM, (), waiting.hash, f"telegram {ME}", origin, 1, 10)
 
     with wiring.open_store_offline(loaded) as (store, _):
-        store.controls.offer(waiting)
+        store.controls.store_offer(waiting)
         with running(loaded, desk, desk.go.set):
             assert mentions(api.until(1)[0][1], "waiting", "Cost 1.2 USDC")
             assert code_in(api.sent[0][1])

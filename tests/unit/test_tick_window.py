@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from agent.amm.v3.math import MAX_TICK, MIN_TICK
 from agent.amm.v3.pool import V3Pool
 from agent.chain.lens import PAGE_BYTES, CallStatus, V3Answer
-from agent.chain.watch import MAX_TICK as LENS_MAX_TICK
-from agent.chain.watch import PoolKind, PoolRef, deep_pool_item, with_deeper_ticks
+from agent.chain.pools.reading import MAX_TICK as LENS_MAX_TICK
+from agent.chain.pools.reading import PoolRef, V3Reader, deep_pool_item, with_deeper_ticks
 from agent.errors import Retryable
 from agent.model import Leg, LegFunding
 from agent.planning.problem import UNBOUNDED_BPS
@@ -77,7 +77,7 @@ def test_a_pool_that_is_another_at_its_own_block_is_refused() -> None:
 
 @pytest.mark.parametrize("spacing", [1, 10, 60, 200, 16_383])
 def test_what_is_asked_for_fits_one_answer_of_a_call(spacing: int) -> None:
-    item = deep_pool_item(PoolRef(POOL, "uniswap_v3", PoolKind.V3, TOKEN0, TOKEN1, 500, spacing))
+    item = deep_pool_item(PoolRef(POOL, "uniswap_v3", V3Reader(), TOKEN0, TOKEN1, 500, spacing))
     assert item.max_bytes() <= PAGE_BYTES - 64
     assert item.likely_gas < 16_000_000
     assert item.window_ticks >= (2 * LENS_MAX_TICK if spacing >= 14 else 92_108), "a fall of the price to a ten-thousandth"

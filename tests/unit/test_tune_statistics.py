@@ -92,7 +92,7 @@ def test_overfitting_is_what_the_papers_steps_give(objective: Objective, setting
     returns = np.random.default_rng(settings).normal(0.001, 0.01, (48, settings)) + np.linspace(0, 0.001, settings)
     found = overfitting_probability(returns, objective, 8)
     assert found is not None
-    assert (found.ways, found.blocks) == (70, 8)
+    assert (found.split_count, found.blocks) == (70, 8)
     assert found.probability == pytest.approx(plain_overfitting(returns, 8, objective is Objective.SHARPE))
 
 
@@ -114,7 +114,7 @@ def test_overfitting_is_a_half_on_noise_and_none_where_one_setting_dominates() -
     best[:, 7] += 0.02
     dominated = overfitting_probability(best, Objective.SHARPE)
     assert dominated is not None
-    assert (dominated.probability, dominated.ways, dominated.blocks) == (0.0, 12_870, 16)
+    assert (dominated.probability, dominated.split_count, dominated.blocks) == (0.0, 12_870, 16)
 
 
 def test_settings_that_are_alike_are_neither_above_nor_below_the_median() -> None:

@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 
 from agent.chain.lens import PAGE_FORMAT, uint_word
-from agent.chain.own_positions import MAX_CHECKED_TOKENS, UnsolicitedPosition, UnsolicitedPositions, find_unsolicited_positions
+from agent.chain.pools.own_positions import MAX_CHECKED_TOKENS, UnsolicitedPosition, UnsolicitedPositions, find_unsolicited_positions
+from agent.chain.pools.reading import PoolRef, V2Reader, V3Reader
 from agent.chain.rpc import RpcCall
-from agent.chain.watch import PoolKind, PoolRef
 from agent.model import ConfirmedPosition
 from tests.support.builders import address
 
 OWNER, MANAGER, TOKEN0, TOKEN1 = (address(name) for name in ("owner", "manager", "token 0", "token 1"))
-PAIR_A = PoolRef(address("pair a"), "uniswap_v2", PoolKind.V2, TOKEN0, TOKEN1, 3_000)
-PAIR_B = PoolRef(address("pair b"), "sushi", PoolKind.V2, TOKEN1, TOKEN0, 3_000)
-POOL = PoolRef(address("pool"), "uniswap_v3", PoolKind.V3, TOKEN0, TOKEN1, 500, 10)
+PAIR_A = PoolRef(address("pair a"), "uniswap_v2", V2Reader(), TOKEN0, TOKEN1, 3_000)
+PAIR_B = PoolRef(address("pair b"), "sushi", V2Reader(), TOKEN1, TOKEN0, 3_000)
+POOL = PoolRef(address("pool"), "uniswap_v3", V3Reader(), TOKEN0, TOKEN1, 500, 10)
 FAILED = None
 
 

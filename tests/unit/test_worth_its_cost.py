@@ -40,8 +40,8 @@ def test_a_small_drift_under_a_schedule_is_a_hold_and_reviewed() -> None:
     assert isinstance(outcome.decision, Hold)
     assert outcome.decision.kept_by == "limits.plan_cost"
     assert "limits.plan_cost 50 bps): WETH 30 USDC off target: plan_cost allows 0.15; " in outcome.reason
-    assert outcome.decided.reviewed
-    assert outcome.decided.due_schedules
+    assert outcome.decision_result.reviewed
+    assert outcome.decision_result.due_schedules
     assert outcome.kind in REVIEW_DONE_KINDS
     assert not outcome.verdicts
 

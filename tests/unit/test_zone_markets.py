@@ -67,7 +67,7 @@ def test_what_fires_saves_more_than_it_costs_and_less_of_it_would_not_do_better(
     """To within the gas of a leg and its approval, which are weighed pool by pool; where plan_cost cuts a plan, a smaller one may fit."""
     proposal = rebalance(step)
     if proposal.plan is None:
-        assert isinstance(proposal.decided.decision, Hold)
+        assert isinstance(proposal.decision_result.decision, Hold)
         return
     plan, saving = proposal.plan, proposal.plan.saving
     assert saving is not None

@@ -84,12 +84,12 @@ def test_it_decides_and_plans_like_a_zone_whose_risk_was_told() -> None:
     told = replace(risk_of(found), measuring=None, measured="")
     same = replace(found, policy=replace(found.policy, trigger=NoTradeZone(told)))
     first, second = rebalance(found), rebalance(same)
-    assert isinstance(first.decided.decision, Rebalance)
+    assert isinstance(first.decision_result.decision, Rebalance)
     assert first.plan is not None
     assert second.plan is not None
     assert (first.plan.legs, first.plan.saving) == (second.plan.legs, second.plan.saving)
-    assert first.decided.zone is not None
-    assert first.decided.zone.measured == risk_of(found).measured
+    assert first.decision_result.zone is not None
+    assert first.decision_result.zone.measured == risk_of(found).measured
 
 
 def test_the_zone_narrows_where_prices_moved_more() -> None:
@@ -117,10 +117,10 @@ def test_the_zone_narrows_where_prices_moved_more() -> None:
 )
 def test_too_little_history_holds_and_says_why_and_what_to_do(past: tuple[PricePoint, ...], why: str) -> None:
     found = rebalance(step(moves(THREE, 90), past=past))
-    assert isinstance(found.decided.decision, Hold)
+    assert isinstance(found.decision_result.decision, Hold)
     assert found.plan is None
-    assert mentions(found.decided.decision.reason, "the zone", why)
-    assert "trimtab prices import" in found.decided.decision.reason
+    assert mentions(found.decision_result.decision.reason, "the zone", why)
+    assert "trimtab prices import" in found.decision_result.decision.reason
 
 
 def test_what_the_owner_told_goes_before_prices() -> None:

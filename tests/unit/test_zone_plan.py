@@ -67,9 +67,9 @@ def test_it_trades_to_the_edge_and_no_further() -> None:
     assert float(saving.after) / COIN == pytest.approx(0.5 * per_unit * left**2, rel=2e-5)
     assert float(saving.fees) / COIN == pytest.approx(0.003 * sold, rel=1e-5)
     assert float(saving.gas + saving.approvals) / COIN == pytest.approx(gas_of(1.1), rel=1e-6)
-    assert saving.worth_it
-    assert proposal.decided.zone is not None
-    assert proposal.decided.zone.saving == saving
+    assert saving.covers_cost
+    assert proposal.decision_result.zone is not None
+    assert proposal.decision_result.zone.saving == saving
 
 
 @pytest.mark.parametrize(("gwei", "cost_bps"), [(1, "1/2"), (16, "1/2"), (4, "2")])
@@ -89,27 +89,27 @@ def test_it_fires_where_the_square_root_law_says(gwei: int, cost_bps: str) -> No
 def test_a_plan_that_saves_less_than_its_gas_is_a_hold_with_all_figures() -> None:
     step = deep("29/50", gwei=5)
     found = rebalance(step)
-    assert isinstance(found.decided.decision, Hold)
+    assert isinstance(found.decision_result.decision, Hold)
     assert found.plan is None
-    assert found.decided.zone is not None
-    assert found.decided.zone.saving is not None
-    saving = found.decided.zone.saving
+    assert found.decision_result.zone is not None
+    assert found.decision_result.zone.saving is not None
+    saving = found.decision_result.zone.saving
     assert 0 < saving.saved < saving.cost
-    reason = found.decided.decision.reason
+    reason = found.decision_result.decision.reason
     assert mentions(reason, "outside", "WETH to USDC", "42.08 bps", "30 bps")
     assert "whole plan" in reason
     assert "30 d" in reason
     listed = f"(fees 6.8759, impact 0, skew 0, gas {float(saving.gas) / COIN:.4g}, approvals {float(saving.approvals) / COIN:.4g})"
     assert mentions(reason, f"{listed}")
-    assert decision_at(step) == found.decided
+    assert decision_at(step) == found.decision_result
     assert isinstance(decide(step).decision, Rebalance), "the zone alone does not know the plan"
     assert isinstance(decision_at(deep("29/50", gwei=1)).decision, Rebalance)
 
 
 def test_where_no_pool_is_worth_its_gas_it_holds_and_says_so() -> None:
     found = rebalance(deep("14/25", gwei=50))
-    assert isinstance(found.decided.decision, Hold)
-    assert "gas costs" in found.decided.decision.reason
+    assert isinstance(found.decision_result.decision, Hold)
+    assert "gas costs" in found.decision_result.decision.reason
 
 
 def test_an_approval_that_is_there_already_costs_nothing() -> None:
@@ -126,8 +126,8 @@ def test_an_approval_that_is_there_already_costs_nothing() -> None:
 
 def test_nothing_that_pays_within_the_limits_is_a_hold_and_not_a_refusal() -> None:
     found = rebalance(with_limits(deep("57/100"), min_trade=Fraction(5_000 * COIN)))
-    assert isinstance(found.decided.decision, Hold)
-    assert "7000 USDC" in found.decided.decision.reason
+    assert isinstance(found.decision_result.decision, Hold)
+    assert "7000 USDC" in found.decision_result.decision.reason
 
 
 def test_gains_of_a_pool_are_no_reason_to_trade_and_make_an_exchange_free_at_most() -> None:
@@ -153,8 +153,8 @@ def test_a_saved_step_proposes_the_same_again() -> None:
     for step in (deep("3/5"), deep("14/25", gwei=50), deep("1/2")):
         outcome = api.plan_saved_input(api.input_text(step))
         proposal = rebalance(step)
-        assert (outcome.decided, outcome.plan) == (proposal.decided, proposal.plan)
-        assert outcome.decided == decision_at(step)
+        assert (outcome.decision_result, outcome.plan) == (proposal.decision_result, proposal.plan)
+        assert outcome.decision_result == decision_at(step)
 
 
 @examples(10)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 
+from agent.amm.lp.venues import LpVenue
 from agent.errors import ErrorCode, OperatorNeeded
 from agent.model import (
     Collect,
@@ -37,7 +38,7 @@ def position_change(action: LpAction, receipt: Receipt, wallet: str) -> LpPositi
         )  # fmt: skip
     return (
         _v2_provision(action, receipt, wallet)
-        if action.venue == "uniswap_v2"
+        if action.venue == LpVenue.V2
         else _v3_provision(action, receipt, wallet)
     )
 

@@ -12,7 +12,7 @@ from fractions import Fraction
 from functools import lru_cache
 from itertools import accumulate
 from math import isqrt
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from agent.amm.pools import is_zero_for_one, missing_twap, moved_back
 from agent.amm.swap_errors import BeyondKnownTicks
@@ -38,7 +38,7 @@ from agent.amm.v3.pool_swap import (
 from agent.amm.v3.state import V3State
 from agent.amm.v3.tick_bitmap import TickLiquidity
 from agent.floats import log
-from agent.model import PriceCurve, SwapGas, SwapResult, TickState
+from agent.model import PriceCurve, SwapGas, SwapResult, SwapStyle, TickState, VenueKeys
 from agent.units import BPS, PIPS, Token, floor_int, mul_div_up
 
 Q192 = Q96 * Q96
@@ -74,20 +74,22 @@ class V3Pool(V3State):
     writes storage slots that were zero (Tick.cross of v3-core). A stop at a bitmap word's border is
     a cold read and one more swap step (TickBitmap.sol).
     """
-    paid_first: ClassVar[bool] = False
+    venue_keys: ClassVar[VenueKeys] = VenueKeys(
+        ("router", "quoter", "fee_tiers"), ("quoter_v1", "position_manager", "init_code_hash")
+    )
+    style: ClassVar[SwapStyle] = SwapStyle.V3
     label: ClassVar[str] = ""
     keeps_observations: ClassVar[bool] = True
 
     @classmethod
     def simulated(
         cls,
-        form: str,
         address: str,
         tokens: tuple[Token, Token],
         price: Fraction,
         reserves: tuple[int, int],
         fee_pips: int,
-    ) -> V3Pool:
+    ) -> Self:
         """See Pool: the liquidity spans every tick, and the reserves are virtual."""
         sqrt_x96, liquidity = isqrt(floor_int(price * Q192)), isqrt(reserves[0] * reserves[1])
         spacing = _SPACINGS.get(fee_pips, 60)
@@ -116,6 +118,11 @@ class V3Pool(V3State):
             if 0 < self.tick_spacing <= WIDEST_SPACING
             else f"a tick spacing of {self.tick_spacing}"
         )
+
+    @property
+    def tier(self) -> int:
+        """See Pool: the fee."""
+        return self.fee_pips
 
     @property
     def is_empty(self) -> bool:
@@ -153,7 +160,7 @@ class V3Pool(V3State):
 
     def swap(
         self, token_in: str, amount_in_raw: int, sqrt_price_limit_x96: int | None = None
-    ) -> SwapResult[V3Pool]:
+    ) -> SwapResult[Self]:
         """See Pool: UniswapV3Pool.swap. Without a limit it may move to the end of the price range,
         as through a router.
         """
@@ -166,7 +173,7 @@ class V3Pool(V3State):
 
     def swap_exact_out(
         self, token_in: str, amount_out_raw: int, sqrt_price_limit_x96: int | None = None
-    ) -> SwapResult[V3Pool]:
+    ) -> SwapResult[Self]:
         """Swap token_in for up to amount_out_raw base units of the other token, with the limit and
         errors of `swap`.
         """
@@ -199,7 +206,7 @@ class V3Pool(V3State):
 
     def _swap_result(
         self, end_state: SwapState, amount_in: int, amount_out: int
-    ) -> SwapResult[V3Pool]:
+    ) -> SwapResult[Self]:
         after = replace(
             self,
             sqrt_price_x96=end_state.sqrt_price_x96,
@@ -313,7 +320,7 @@ class V3Pool(V3State):
             return 0
         return _virtual_raw(self.liquidity, Fraction(*self.price_terms(token)))
 
-    def recovered(self, start: V3Pool, remaining_share: Fraction) -> V3Pool:
+    def recovered(self, start: Self, remaining_share: Fraction) -> Self:
         """See Pool."""
         target = moved_back(start.sqrt_price_x96, self.sqrt_price_x96, remaining_share)
         if target == self.sqrt_price_x96:

@@ -22,9 +22,9 @@ from agent.app.documents.owner import (
 )
 from agent.app.records.kill_switch import pause_by_file
 from agent.app.settings.users import known_users, record_event
-from agent.config.fields import parse_address
 from agent.config.load import load_config
 from agent.config.loaded import ConfigSource, LoadedConfig
+from agent.config.tables.fields import parse_address
 from agent.config.writing.edits import parse_changes
 from agent.errors import ConfigError, ErrorCode, Refused, TrimtabError
 from agent.model import (
@@ -185,7 +185,7 @@ def list_controls(config: ConfigSource, limit: int = 100) -> ControlsDocument:
     """Return the newest controls, newest first, and the plan that waits for a confirmation."""
     loaded = load_config(config)
     with wiring.open_store_offline(loaded) as (store, _):
-        queued_count = len(store.controls.queued())
+        queued_count = len(store.controls.queued_controls())
         secret = find_secret(wiring.store_file(loaded))  # do not create a secret just to read
         offered_plan = None if secret is None else waiting_plan(store, secret)
         records = store.controls.newest(limit)
@@ -296,7 +296,7 @@ def shown_plan(store: Store, control: Control, secret: bytes) -> ShownPlan | Non
     """Return the plan that a control confirms; None if this installation did not show it for this
     request, or too long before it, or if it was altered since.
     """
-    plan = store.controls.shown(control.plan_hash)
+    plan = store.controls.shown_plan(control.plan_hash)
     if plan is None or not plan.is_genuine(secret):
         return None
     if (plan.kind, plan.arguments) != (control.kind, control.arguments):
@@ -308,7 +308,7 @@ def shown_plan(store: Store, control: Control, secret: bytes) -> ShownPlan | Non
 
 def waiting_plan(store: Store, secret: bytes) -> ShownPlan | None:
     """Return the plan that a run offers for confirmation; None without one, or if it was altered."""
-    offered_plan = store.controls.waiting()
+    offered_plan = store.controls.offered_plan()
     return offered_plan if offered_plan is not None and offered_plan.is_genuine(secret) else None
 
 

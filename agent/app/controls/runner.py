@@ -137,18 +137,18 @@ class ControlRunner:
             document = self._agent.plan_document(outcome, send_allowed=False)
             moves = shown_plans.format_moves(plan, self._agent.portfolio)
             offer = with_document(plan, document, moves, context.clock.now_s(), secret)
-            context.store.controls.offer(offer)
+            context.store.controls.store_offer(offer)
         return False
 
     @property
     def has_offer(self) -> bool:
         """True if the plan of the last cycle waits for a confirmation."""
-        return self._has_offered and self._agent.context.store.controls.waiting() is not None
+        return self._has_offered and self._agent.context.store.controls.offered_plan() is not None
 
     def end_cycle(self) -> None:
         """End the offer of a plan that the cycle did not propose again."""
         controls = self._agent.context.store.controls
-        if not self._has_offered and controls.waiting() is not None:
+        if not self._has_offered and controls.offered_plan() is not None:
             controls.end_offer()
 
     def _read_secret(self) -> bytes | None:
@@ -170,7 +170,7 @@ class ControlRunner:
             " and the next run settles it"
         )
         control_ends = []
-        for queued_control in context.store.controls.taken():
+        for queued_control in context.store.controls.taken_controls():
             control = queued_control.control
             control_end = self._failed_end(
                 queued_control.number, control, ControlCode.INTERRUPTED, reason
@@ -224,7 +224,7 @@ class ControlRunner:
         controls, clock = self._agent.context.store.controls, self._agent.context.clock
         for _ in range(MAX_BATCHES):
             control_ends: list[ControlEnd] = []
-            if not (batch := controls.queued()):
+            if not (batch := controls.queued_controls()):
                 break
             now_s = clock.now_s()
             # latest time of a sealed row: the clock must not precede it
@@ -475,7 +475,7 @@ class ControlCommand:
 
 
 def _step_result(outcome: StepOutcome) -> ControlResult:
-    guard_notes = (("guard", verdict.guard) for verdict in outcome.failing)
+    guard_notes = (("guard", verdict.guard) for verdict in outcome.failed_verdicts)
     notes = (("step", outcome.step_id), *guard_notes)
     return ControlResult(outcome.kind.value, outcome.reason, outcome.transactions, notes)
 

@@ -24,10 +24,10 @@ from agent.app.documents.owner import (
 from agent.app.money import shutdown, transfers
 from agent.app.settings import editing
 from agent.chain.rpc import Transport
-from agent.config.fields import ConfigTable
 from agent.config.load import load_config, load_config_text
 from agent.config.loaded import ConfigSource
 from agent.config.schema import Config
+from agent.config.tables.fields import ConfigTable
 from agent.config.tables.limits import ANY, is_tighter
 from agent.config.tables.orders import ExitKeys, OrderKeys
 from agent.config.tables.portfolio import AssetTable
@@ -358,8 +358,8 @@ def shown_edit(arguments: ControlArguments, report: EditReport) -> ShownPlan:
     """
     exact_parts = (
         ("changes", "\n".join(report.changes)),
-        ("by_hand", "\n".join(report.by_hand)),
-        ("next", "\n".join(report.following)),
+        ("earlier_edits", "\n".join(report.earlier_edits)),
+        ("next", "\n".join(report.next_commands)),
     )
     transition_amounts = (
         () if report.transition is None else _plan_amounts([report.transition], ANY_AMOUNT_BPS)
@@ -380,8 +380,8 @@ def _exact_parts(outcome: StepOutcome) -> ControlArguments:
     ]
     return (
         ("decision", type(outcome.decision).__name__),
-        ("exit", outcome.decided.exit_token),
-        ("order", outcome.decided.order),
+        ("exit", outcome.decision_result.exit_token),
+        ("order", outcome.decision_result.order),
         ("delegate", "; ".join(repr(action) for action in delegate_changes)),
     )
 

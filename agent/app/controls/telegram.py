@@ -265,7 +265,7 @@ class TelegramBot:
         await asyncio.to_thread(self.actions.submit, kind, plan_hash, requester_name(chat_id))
 
     async def _send_offer(self) -> None:
-        offer = self.store.controls.waiting()
+        offer = self.store.controls.offered_plan()
         if offer is None or not self.store.telegram_bot.take_offer(offer.hash):
             return
         plan_document = await self._read_document(self.actions.plan)
@@ -276,7 +276,7 @@ class TelegramBot:
             )
 
     async def _report_ended_controls(self) -> None:
-        for event in self.store.controls.log(self.store.telegram_bot.last_reported()):
+        for event in self.store.controls.events(self.store.telegram_bot.last_reported()):
             if not self.store.telegram_bot.take_line(event.number):
                 continue
             if event.origin == ControlOrigin.TELEGRAM.value and event.state in REPORTED_STATES:
@@ -381,7 +381,7 @@ class QueueActions:
     def plan(self) -> dict[str, Any]:
         """See PhoneActions."""
         with wiring.open_store_offline(self._loaded) as (store, _):
-            has_offer = store.controls.waiting() is not None
+            has_offer = store.controls.offered_plan() is not None
         kind = ControlKind.CONFIRM if has_offer else ControlKind.REBALANCE
         return dict(
             preview_control(self._loaded, kind, transports=self._transports, clock=self._clock)

@@ -83,6 +83,6 @@ def _open_execution_progress(
 OpenExecutionProgress = Annotated[
     ProgressDocument | None,
     ConvertedBy(_open_execution_progress),
-    FromAttributes("step_input", "decided"),
+    FromAttributes("step_input", "decision_result"),
 ]
 """Progress of the execution that the decision does not end."""

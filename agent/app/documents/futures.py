@@ -86,9 +86,9 @@ FuturesOrderDocument = TypedDict("FuturesOrderDocument", {
 """An order. `bound` is the maximum quote paid by a purchase or the minimum received by a sale."""
 FuturesPlanDocument = TypedDict("FuturesPlanDocument", {
     "trigger": str, "reason": str, "top_up": Decimal, "top_up_raw": Raw, "reducing": bool,
-    "emergency": bool, "orders": list[FuturesOrderDocument], "refused": list[str], "held": str,
+    "emergency": bool, "orders": list[FuturesOrderDocument], "refused": list[str], "hold_reason": str,
 })  # fmt: skip
-"""The current plan; `held` is the reason why none of its orders is sent (empty if they are)."""
+"""The current plan; `hold_reason` is the reason why none of its orders is sent (empty if they are)."""
 MarginFiguresDocument = TypedDict("MarginFiguresDocument", {
     "collateral": Decimal, "realised": Decimal, "unrealised": Decimal, "funding_pending": Decimal,
     "value": Decimal, "free": Decimal, "utilisation": Decimal | None, "leverage": Decimal | None,
@@ -546,7 +546,7 @@ def _plan_document(
         "emergency": plan.is_emergency,
         "orders": [_order_document(account, order) for order in plan.orders],
         "refused": list(plan.refused),
-        "held": hold_reason,
+        "hold_reason": hold_reason,
     }
 
 

@@ -64,11 +64,11 @@ UnusedCash = Annotated[
 """The numeraire above portfolio.use_cash; empty without that limit."""
 WithdrawalPartsDocument = TypedDict(
     "WithdrawalPartsDocument",
-    {"count": int, "done": int, "next_s": int, "until_s": int, "words": str},
+    {"count": int, "done": int, "next_s": int, "until_s": int, "text": str},
 )
 """Progress of a withdrawal in parts; times in chain seconds."""
 TO_PARTS = ConvertedBy(
-    lambda parts, _: fill(WithdrawalPartsDocument, parts, words=format_parts(parts))
+    lambda parts, _: fill(WithdrawalPartsDocument, parts, text=format_parts(parts))
 )
 PaymentDocument = TypedDict("PaymentDocument", {
     "symbol": TokenSymbol, "address": TokenAddress, "raw": Raw, "amount": Amount, "native": bool,
@@ -82,22 +82,22 @@ WithdrawalDocument = TypedDict("WithdrawalDocument", {
 """A withdrawal; `sale` precedes the payments, None if the balance suffices."""
 WithdrawalRequestDocument = TypedDict("WithdrawalRequestDocument", {
     "number": Annotated[int, FromAttributes("id")], "state": str, "to": Address | None,
-    "payments": list[PaymentDocument], "asked_s": int,
+    "payments": list[PaymentDocument], "requested_s": Annotated[int, FromAttributes("asked_s")],
     "parts": Annotated[WithdrawalPartsDocument, TO_PARTS] | None,
 })  # fmt: skip
 
 
 InvestmentDocument = TypedDict("InvestmentDocument", {
     "wallet": Address, "chain_id": Annotated[int, FromAttributes("step_input.snapshot.head.chain_id")],
-    "came": Annotated[list[TransferDocument], TO_TRANSFERS, FromAttributes("step_input", "deposits")],
-    "left": Annotated[list[TransferDocument], TO_TRANSFERS, FromAttributes("step_input", "uninvested")],
-    "told": Annotated[bool, FromAttributes("is_recorded")], "outcome": str,
+    "deposits": Annotated[list[TransferDocument], TO_TRANSFERS, FromAttributes("step_input", "deposits")],
+    "uninvested": Annotated[list[TransferDocument], TO_TRANSFERS, FromAttributes("step_input", "uninvested")],
+    "recorded": Annotated[bool, FromAttributes("is_recorded")], "outcome": str,
     "purchase": Annotated[ProgressDocument | None, ConvertedBy(purchase_progress), FromAttributes("open_top_up")],
     "reason": str,
     "plan": RebalanceDocument | PlanDocument | None, "transactions": list[SentTransactionDocument],
 })  # fmt: skip
-"""Deposits to invest (`came`) and not to invest (`left`), and the plan; `told` is True once they are
-recorded as deposits.
+"""Deposits to invest and those not to invest (`uninvested`), and the plan; `recorded` is True once
+they are recorded as deposits.
 """
 
 
@@ -118,6 +118,19 @@ RevocationDocument = TypedDict("RevocationDocument", {
 })  # fmt: skip
 
 
+class DeploymentDocument(TypedDict):
+    """Address of the Rebalancer on every chain, whether its code is there, and the transaction that
+    any account can send to deploy it.
+    """
+
+    chain_id: int
+    address: str
+    deployed: bool
+    to: str
+    value_wei: str
+    data: str
+
+
 class CancelAndRevokeDocument(TypedDict):
     cancel: Annotated[list[SentTransactionDocument], FromAttributes("pending_intents")]
     revoke: Annotated[list[AllowanceDocument], FromAttributes("open_allowances")]
@@ -130,7 +143,7 @@ PauseDocument = TypedDict("PauseDocument", {
 beside it is used instead.
 """
 HardPauseDocument = TypedDict("HardPauseDocument", {
-    "paused": bool, "hard": bool, "reason": str, "outcome": str, "told": str,
+    "paused": bool, "hard": bool, "reason": str, "outcome": str, "message": str,
     "cancel": list[SentTransactionDocument], "revoke": list[AllowanceDocument],
     "transactions": list[SentTransactionDocument],
 })  # fmt: skip
@@ -145,10 +158,10 @@ ShutdownDocument = TypedDict("ShutdownDocument", {
     "revoke": Annotated[list[AllowanceDocument], FromAttributes("open_allowances")],
     "sale": Annotated[PlanDocument | None, TO_FIRST_PLAN, FromAttributes("sales")], "sales": list[OutcomeDocument],
     "payments": list[PaymentDocument], "verdicts": list[VerdictDocument], "remedies": list[str],
-    "transactions": list[SentTransactionDocument], "left": list[str], "excluded": UnusedCash, "block": BlockNumber,
+    "transactions": list[SentTransactionDocument], "remaining": list[str], "excluded": UnusedCash, "block": BlockNumber,
     "futures": str,
 })  # fmt: skip
-"""A shutdown; `sale` is the first of `sales`, `left` are holdings that could not be sold or
+"""A shutdown; `sale` is the first of `sales`, `remaining` are holdings that could not be sold or
 paid, `futures` warns about positions and margin that stay at the futures venue."""
 
 
@@ -166,33 +179,34 @@ class RehearsalLegDocument(TypedDict):
 
 RehearsalDocument = TypedDict("RehearsalDocument", {
     "state": str, "verdict": str, "numeraire": str, "plan": PlanDocument,
-    "ways": Annotated[list[RehearsalLegDocument], FromAttributes("legs")], "cost": Money,
+    "legs": list[RehearsalLegDocument], "cost": Money,
     "predicted_cost": Annotated[Money, FromAttributes("predicted_cost")], "transactions": list[SentTransactionDocument],
 })  # fmt: skip
 
 
 ContractDocument = TypedDict("ContractDocument", {
-    "what": str, "address": Address, "code_hash": Hash,
+    "role": str, "address": Address, "code_hash": Hash,
     "state": Annotated[str, one_of("new", "unchanged", "CHANGED")], "liquidity": NotRequired[str],
 })  # fmt: skip
 """A contract with its code hash; in an edit also with the liquidity, empty unless it is a pool."""
 
 
 class EditDocument(TypedDict):
-    """An edit of the config; `taken_in` has lines about new tokens, `rounds` is the number of
-    rebalances within limits.turnover that the transition takes, `first_round` the plan of the
-    first. `restart` are the changed tables that a run reads only at start.
+    """An edit of the config; `token_notes` has lines about new tokens, `earlier_edits` manual changes
+    that the confirmation covers too. `rebalance_count` is the number of rebalances within
+    limits.turnover that the transition takes, `first_rebalance` the plan of the first. `restart`
+    are the changed tables that a run reads only at start.
     """
 
     state: str
     changes: list[str]
-    by_hand: list[str]
+    earlier_edits: list[str]
     transition: OutcomeDocument | None
-    first_round: Annotated[OutcomeDocument | None, FromAttributes("first")]
-    rounds: int
+    first_rebalance: OutcomeDocument | None
+    rebalance_count: int
     warnings: list[str]
-    next: Annotated[list[str], FromAttributes("following")]
-    taken_in: Annotated[list[str], FromAttributes("new_tokens.notes")]
+    next: Annotated[list[str], FromAttributes("next_commands")]
+    token_notes: Annotated[list[str], FromAttributes("new_tokens.notes")]
     contracts: Annotated[list[ContractDocument], FromAttributes("new_tokens.contracts")]
     restart: list[str]
     backup: str | None
@@ -241,9 +255,9 @@ InitDocument = TypedDict("InitDocument", {
     "config": str, "chain_id": int, "token_list_sha256": str | None, "template": str | None,
     "numeraire": str, "numeraire_usd": Decimal, "ceiling": Decimal | None,
     "least_total": list[MinimumTotalDocument], "assets": list[NewAssetDocument],
-    "warnings": list[str], "next": list[str], "worth": list[str],
+    "warnings": list[str], "next": list[str], "year_costs": list[str],
 })  # fmt: skip
-"""A new config. `ceiling` is its portfolio.max_live_value; `worth` ends with the trades and cost of
+"""A new config. `ceiling` is its portfolio.max_live_value; `year_costs` ends with the trades and cost of
 a year with the cash to use, or with the ceiling."""
 PastResultDocument = TypedDict("PastResultDocument", {
     "from": str, "until": str, "return": str, "return_of_holding": str, "max_drawdown": str,
@@ -329,7 +343,7 @@ OK, WARN, FAIL = "ok", "warn", "fail"
 CheckLine = tuple[str, str, str, str]
 """(check, state, finding, remedy)."""
 CheckDocument = TypedDict("CheckDocument", {
-    "check": str, "state": Annotated[str, one_of(OK, WARN, FAIL)], "found": str, "remedy": str,
+    "check": str, "state": Annotated[str, one_of(OK, WARN, FAIL)], "finding": str, "remedy": str,
 })  # fmt: skip
 DoctorDocument = TypedDict("DoctorDocument", {
     "endpoints": list[ProbedEndpointDocument], "checks": list[CheckDocument], "exit": int,
@@ -353,8 +367,8 @@ class AlertDocument(TypedDict):
     event: Annotated[str, FromAttributes("kind")]
     text: str
     since: Annotated[IsoTime | None, FromAttributes("since_s")]
-    told: Annotated[IsoTime | None, FromAttributes("told_s")]
-    waits: Annotated[bool, ConvertedBy(lambda untold, _: untold > 0), FromAttributes("untold")]
+    sent: Annotated[IsoTime | None, FromAttributes("told_s")]
+    pending: Annotated[bool, ConvertedBy(lambda untold, _: untold > 0), FromAttributes("untold")]
 
 
 AlertsDocument = TypedDict("AlertsDocument", {
@@ -427,7 +441,7 @@ CrashDocument = TypedDict("CrashDocument", {
 FuturesDemoDocument = TypedDict("FuturesDemoDocument", {
     "before": StatusDocument, "opened": RebalanceDocument, "positions": FuturesPositionsDocument,
     "crashes": list[CrashDocument], "funding": FundingDocument, "final": StatusDocument,
-    "left": FuturesPositionsDocument,
+    "remaining": FuturesPositionsDocument,
 })  # fmt: skip
 ErrorDocument = TypedDict("ErrorDocument", {"error": FailureDocument})
 
@@ -435,8 +449,8 @@ ErrorDocument = TypedDict("ErrorDocument", {"error": FailureDocument})
 ArgumentDocument = TypedDict("ArgumentDocument", {"name": str, "value": str})
 ControlDocument = TypedDict("ControlDocument", {
     "id": str, "kind": Annotated[str, one_of(*(kind.value for kind in ControlKind))],
-    "arguments": list[ArgumentDocument], "plan_hash": str, "asked_by": str,
-    "origin": Annotated[str, one_of(*(origin.value for origin in ControlOrigin))], "asked": str, "asked_s": int, "expires_s": int,
+    "arguments": list[ArgumentDocument], "plan_hash": str, "requested_by": str,
+    "origin": Annotated[str, one_of(*(origin.value for origin in ControlOrigin))], "requested": str, "requested_s": int, "expires_s": int,
     "state": Annotated[str, one_of(*(state.value for state in ControlState))],
     "code": str, "reason": str, "result": list[ArgumentDocument], "changed_s": int,
 })  # fmt: skip
@@ -469,10 +483,10 @@ def control_document(record: ControlRecord) -> ControlDocument:
         "kind": control.kind.value,
         "arguments": _argument_documents(control.arguments),
         "plan_hash": control.plan_hash,
-        "asked_by": control.asked_by,
+        "requested_by": control.asked_by,
         "origin": control.origin.value,
-        "asked": utc_text(control.asked_at_s),
-        "asked_s": control.asked_at_s,
+        "requested": utc_text(control.asked_at_s),
+        "requested_s": control.asked_at_s,
         "expires_s": control.expires_at_s,
         "state": record.state.value,
         "code": record.code,

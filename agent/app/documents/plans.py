@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NotRequired, cast
 from typing_extensions import TypedDict
 
 from agent.accounting.tax_lots import PlannedGain, planned_gains
+from agent.amm.lp.venues import LpVenue
 from agent.app.describe import pool_names
 from agent.app.documents import (
     Address,
@@ -74,7 +75,7 @@ TO_EDGES_BPS = ConvertedBy(lambda edges, _: [round(edge * BPS) for edge in edges
 
 TradeoffDocument = TypedDict("TradeoffDocument", {
     "saved_risk": Annotated[Money, FromAttributes("saved")], "cost": Money, "fees": Money, "impact": Money,
-    "skew": Money, "gas": Money, "approvals": Money, "worth_it": bool,
+    "skew": Money, "gas": Money, "approvals": Money, "covers_cost": bool,
 })  # fmt: skip
 
 
@@ -83,8 +84,8 @@ class ZonePairDocument(TypedDict):
 
     sell: Annotated[Symbol, FromAttributes("source")]
     buy: Annotated[Symbol, FromAttributes("target")]
-    saves_bps: Annotated[BpsText, FromAttributes("saves")]
-    costs_bps: Annotated[BpsText, FromAttributes("costs")]
+    saving_bps: Annotated[BpsText, FromAttributes("saves")]
+    cost_bps: Annotated[BpsText, FromAttributes("costs")]
 
 
 class ZoneAssetDocument(TypedDict):
@@ -138,9 +139,9 @@ TransferDocument = TypedDict("TransferDocument", {
     "id": int | None, "symbol": str, "address": TokenAddress, "delta_raw": Raw,
     "value": Money | None, "since_block": int, "block": int, "chain_s": int,
     "halts": Annotated[bool, FromAttributes("blocks_trading")], "counts_as_loss": Annotated[bool, FromAttributes("is_loss")],
-    "told": Annotated[str | None, FromAttributes("kind")], "words": str,
+    "kind": str | None, "text": str,
 })  # fmt: skip
-"""An external transfer. `id` is None if not recorded, `told` (its kind) if not classified."""
+"""An external transfer. `id` is None if not recorded, `kind` if not classified."""
 
 
 def transfer_document(portfolio: Portfolio, transfer: ExternalTransfer) -> TransferDocument:
@@ -150,7 +151,7 @@ def transfer_document(portfolio: Portfolio, transfer: ExternalTransfer) -> Trans
         balance_changes.format_change(portfolio, transfer),
     )
     return fill(
-        TransferDocument, transfer, portfolio, id=transfer.id or None, symbol=symbol, words=message
+        TransferDocument, transfer, portfolio, id=transfer.id or None, symbol=symbol, text=message
     )
 
 
@@ -278,24 +279,24 @@ def decision_document(decision_result: DecisionResult) -> DecisionDocument:
     return document
 
 
-# Fields of every document about a step, filled from an object with `step_input` and `decided`.
+# Fields of every document about a step, filled from an object with `step_input` and `decision_result`.
 BlockNumber = Annotated[int, FromAttributes("step_input.snapshot.head.number")]
 NumeraireLabel = Annotated[str, FromAttributes("step_input.portfolio.numeraire.label")]
 ScreenedTokens = Annotated[
     list[ScreenedTokenDocument], FromAttributes("step_input.targets.quarantine")
 ]
-Zone = Annotated[ZoneDocument | None, FromAttributes("decided.zone")]
+Zone = Annotated[ZoneDocument | None, FromAttributes("decision_result.zone")]
 Netting = Annotated[
     NettingDocument | None,
     ConvertedBy(
-        lambda decided, portfolio: netting_document(
-            decided.layer(StrategiesResult).netting, portfolio
+        lambda decision_result, portfolio: netting_document(
+            decision_result.layer(StrategiesResult).netting, portfolio
         )
     ),
-    FromAttributes("decided"),
+    FromAttributes("decision_result"),
 ]
 TargetReasons = Annotated[list[str], FromAttributes("step_input.targets.reasons")]
-BlockedExits = Annotated[list[BlockedExitDocument], FromAttributes("decided.blocked_exits")]
+BlockedExits = Annotated[list[BlockedExitDocument], FromAttributes("decision_result.blocked_exits")]
 ExcludedHoldings = Annotated[
     list[ExcludedHoldingDocument],
     ConvertedBy(lambda step, _: excluded_holdings(step)),
@@ -318,7 +319,9 @@ LegEnd = Annotated[str, one_of("wallet", "router")]
 VerdictDocument = TypedDict(
     "VerdictDocument", {"guard": str, "measured": str, "limit": str, "passed": bool}
 )
-SkippedItemDocument = TypedDict("SkippedItemDocument", {"what": str, "why": str})
+SkippedItemDocument = TypedDict(
+    "SkippedItemDocument", {"subject": Annotated[str, FromAttributes("what")], "why": str}
+)
 RealisedChangeDocument = TypedDict(
     "RealisedChangeDocument", {"symbol": str, "planned_raw": Raw, "realised_raw": Raw}
 )
@@ -332,7 +335,7 @@ LegDocument = TypedDict("LegDocument", {
 })  # fmt: skip
 ActionDocument = TypedDict("ActionDocument", {
     "kind": Annotated[str, one_of("withdraw", "collect", "provide")], "position": str,
-    "venue": Annotated[str, one_of("uniswap_v2", "uniswap_v3")], "contract": Address,
+    "venue": Annotated[str, one_of(*LpVenue)], "contract": Address,
     "token_id": Raw | None, "pool": Address, "tokens": list[str], "liquidity": Raw | None,
     "ticks": list[int] | None, "amounts_raw": dict[str, Raw] | None,
     "desired_raw": dict[str, Raw] | None, "min_raw": dict[str, Raw] | None,
@@ -400,7 +403,7 @@ class SandwichBoundsDocument(TypedDict):
 SandwichDocument = TypedDict("SandwichDocument", {
     "submission": str, "public": bool, "at_most": Money | None, "at_most_bps": int | None,
     "profit_at_most": Money | None, "by_limits_bps": Annotated[SandwichBoundsDocument, FromAttributes("by_limits")],
-    "words": Annotated[str, FromAttributes("by_limits.description")],
+    "text": Annotated[str, FromAttributes("by_limits.description")],
 })  # fmt: skip
 TransactionDocument = TypedDict("TransactionDocument", {
     "kind": str, "hash": TxHash, "nonce": Annotated[int, FromAttributes("tx.nonce")],
@@ -472,7 +475,7 @@ def limit_prices(order: LimitOrder, step: StepInput) -> LimitPricesDocument:
 
 class LimitOrderDocument(TypedDict):
     id: str
-    what: Annotated[str, FromAttributes("note")]
+    note: str
     until: Annotated[Time, FromAttributes("until_s")]
     state: Annotated[str, one_of("open", "filled", "cancelled", "expired")]
     why: str
@@ -577,10 +580,10 @@ def plan_document(outcome: StepOutcome) -> PlanDocument:
     step, plan = outcome.step_input, outcome.plan
     portfolio = step.portfolio
     decision_fields: DecisionDocument = {
-        **decision_document(outcome.decided),
+        **decision_document(outcome.decision_result),
         "outcome": outcome.kind.value,
     }
-    futures_key = optional_summary(step, outcome.decided.drifts)
+    futures_key = optional_summary(step, outcome.decision_result.drifts)
     comparisons_key = optional_comparisons(outcome)
     step_fields = {
         **fill(StepDocument, outcome, portfolio, decision=decision_fields),
@@ -599,7 +602,7 @@ def plan_document(outcome: StepOutcome) -> PlanDocument:
             "actions": [],
             "weights_after_bps": {
                 portfolio.token(drift.token).label: drift.weight_bps
-                for drift in outcome.decided.drifts
+                for drift in outcome.decision_result.drifts
             },
             "cost": NO_COST,
             "turnover": "0",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NotRequired
 from typing_extensions import TypedDict
 
 from agent.accounting.export import format_utc
+from agent.amm.lp.venues import LpVenue
 from agent.app.documents import (
     Address,
     ConvertedBy,
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from agent.units import Price
 
 
-Venue = Annotated[str, one_of("uniswap_v2", "uniswap_v3")]
+Venue = Annotated[str, one_of(*LpVenue)]
 PairSymbols = Annotated[
     list[str],
     ConvertedBy(lambda pair, portfolio: [portfolio.token(address).label for address in pair]),
@@ -60,10 +61,10 @@ NamedOrderDocument = TypedDict(
     "NamedOrderDocument", {"subject": str, "kind": OrderKindName, "stage": Stage}
 )
 ArmedOrdersDocument = TypedDict(
-    "ArmedOrdersDocument", {"armed": list[NamedOrderDocument], "back_in": list[str]}
+    "ArmedOrdersDocument", {"armed": list[NamedOrderDocument], "reenabled": list[str]}
 )
 DisarmedOrdersDocument = TypedDict(
-    "DisarmedOrdersDocument", {"disarmed": list[NamedOrderDocument], "back_in": list[str]}
+    "DisarmedOrdersDocument", {"disarmed": list[NamedOrderDocument], "reenabled": list[str]}
 )
 SplitBandDocument = TypedDict(
     "SplitBandDocument", {"absolute_bps": int | None, "relative_bps": int | None}
@@ -96,7 +97,7 @@ class PositionDocument(TypedDict):
     fees_raw: dict[str, Raw]
     counted_raw: dict[str, Raw]
     value: Money
-    hold_value: Annotated[Money, FromAttributes("hold")]
+    hold_value: Money
     loss: Money
     loss_bps: Decimal | None
     fees: Money
@@ -104,7 +105,7 @@ class PositionDocument(TypedDict):
     volatility_bps: Annotated[int, FromAttributes("confirmed.volatility_bps")]
     horizon_s: Annotated[int, FromAttributes("confirmed.horizon_s")]
     expected_loss: Money
-    pool_off_bps: Annotated[BpsText | None, FromAttributes("pool_off")]
+    pool_deviation_bps: Annotated[BpsText | None, FromAttributes("pool_deviation")]
     forecasts: list[LossForecastDocument]
 
 
@@ -119,10 +120,10 @@ class LiquidityTargetDocument(TypedDict):
     value: Money | None
     fees: Money | None
     weight_bps: Annotated[BpsText | None, FromAttributes("share")]
-    left_range: list[str]
-    pool_off_bps: Annotated[BpsText | None, FromAttributes("pool_off")]
-    asks: list[str]
-    leaves: list[str]
+    out_of_range: list[str]
+    pool_deviation_bps: Annotated[BpsText | None, FromAttributes("pool_deviation")]
+    due_reasons: list[str]
+    skipped_reasons: list[str]
 
 
 IgnoredPositionDocument = TypedDict("IgnoredPositionDocument", {
@@ -185,7 +186,7 @@ ChangedLevelsDocument = TypedDict("ChangedLevelsDocument", {
 OrdersDocument = TypedDict("OrdersDocument", {
     "block": int, "numeraire": str, "absent": Annotated[str, one_of("cash", "redistribute")],
     "hysteresis_bps": int, "confirm_blocks": int, "unit_worth": Decimal | None,
-    "contradictions": list[str], "orders": list[ConditionalOrderDocument], "told": list[str],
+    "contradictions": list[str], "orders": list[ConditionalOrderDocument], "target_reasons": list[str],
     "blocked_exits": list[str], "limit_orders": NotRequired[list[OpenLimitOrderDocument]],
 })  # fmt: skip
 StrategyHoldingDocument = TypedDict("StrategyHoldingDocument", {
@@ -194,10 +195,10 @@ StrategyHoldingDocument = TypedDict("StrategyHoldingDocument", {
 })  # fmt: skip
 StrategyDocument = TypedDict("StrategyDocument", {
     "name": str, "state": Annotated[str, one_of("active", "paused"), FromAttributes("state.health")],
-    "since_s": Annotated[int, FromAttributes("state.since_s")], "why": Annotated[str, FromAttributes("state.reason")],
+    "since_s": Annotated[int, FromAttributes("state.since_s")], "state_reason": Annotated[str, FromAttributes("state.reason")],
     "capital": Money, "share_bps": int | None, "target_share_bps": int, "floor_bps": int,
     "units": Raw, "unit_value": Decimal | None, "return_bps": int | None, "sharpe": Decimal | None,
-    "sharpe_window_s": int | None, "turning_since_s": Annotated[int | None, FromAttributes("state.turning_s")],
+    "sharpe_window_s": int | None, "sharpe_crossed_s": Annotated[int | None, FromAttributes("state.turning_s")],
     "costs": Money, "last_rebalance_s": int | None, "acts": bool, "reason": str,
     "holdings": list[StrategyHoldingDocument], "futures": NotRequired[dict[str, int]],
 })  # fmt: skip
@@ -276,7 +277,7 @@ RoutedTransfersDocument = TypedDict("RoutedTransfersDocument", {"flows_to": str 
 """Name of the strategy that receives deposits; None if they are shared by capital."""
 ObservationsDocument = TypedDict("ObservationsDocument", {
     "pool": Address, "tokens": list[str], "fee_pips": int, "observations": int,
-    "observations_next": int, "counts": bool, "why": str,
+    "observations_next": int, "sufficient": bool, "why": str,
 })  # fmt: skip
 PoolObservationsDocument = TypedDict("PoolObservationsDocument", {
     "block": int, "window_s": int, "enough": int, "pools": list[ObservationsDocument],
@@ -287,7 +288,7 @@ class RaisedObservationsDocument(ObservationsDocument):
     block: int
     enough: int
     to: int
-    rises: int
+    increase: int
     gas_units: int
     cost_native: Decimal
     cost: Money | None
@@ -297,17 +298,17 @@ class RaisedObservationsDocument(ObservationsDocument):
 
 
 AllocationDocument = TypedDict("AllocationDocument", {
-    "at_s": int, "weights_bps": dict[str, int], "why": str, "data": str, "from_s": int | None,
+    "at_s": int, "weights_bps": dict[str, int], "why": str, "price_source": Annotated[str, FromAttributes("data")], "from_s": int | None,
     "until_s": int | None, "returns": int,
 })  # fmt: skip
 WeightedAssetDocument = TypedDict("WeightedAssetDocument", {
-    "symbol": str, "address": str, "fixed": bool, "target_bps": int, "standing_bps": int | None,
+    "symbol": str, "address": str, "fixed": bool, "target_bps": int, "chosen_bps": int | None,
     "now_bps": int | None, "limits_bps": list[int] | None, "volatility": Decimal | None,
     "supply_raw": Raw | None, "supply_source": str | None,
 })  # fmt: skip
 WeightsDocument = TypedDict("WeightsDocument", {
     "block": int, "at_s": int, "kind": str, "due": bool, "next_s": int | None,
-    "standing": AllocationDocument | None, "now": AllocationDocument | None, "fault": str,
+    "chosen": AllocationDocument | None, "now": AllocationDocument | None, "fault": str,
     "turnover_bps": int | None, "assets": list[WeightedAssetDocument],
     "correlations": dict[str, Decimal], "target_reasons": list[str],
 })  # fmt: skip
@@ -369,16 +370,16 @@ ValuationDocument = TypedDict("ValuationDocument", {
     "time": str, "block": int, "value": Decimal, "weights_bps": dict[str, int],
 })  # fmt: skip
 HistoryDocument = TypedDict("HistoryDocument", {
-    "steps": list[PastStepDocument], "corrections": list[GradualExecutionDocument],
+    "steps": list[PastStepDocument], "gradual_executions": list[GradualExecutionDocument],
     "values": list[ValuationDocument], "book_kind": NotRequired[str],
 })  # fmt: skip
 """The newest steps, newest first. `book_kind` is set for paper trading."""
 WaitingOrdersDocument = TypedDict("WaitingOrdersDocument", {
-    "orders": list[LimitOrderDocument], "corrections": list[GradualExecutionDocument],
+    "orders": list[LimitOrderDocument], "gradual_executions": list[GradualExecutionDocument],
 })  # fmt: skip
 """Limit orders and gradual executions, newest first."""
 ExplanationDocument = TypedDict("ExplanationDocument", {
-    "step": str, "outcome": str, "words": list[str], "legs": list[LegExecutionDocument],
+    "step": str, "outcome": str, "sentences": list[str], "legs": list[LegExecutionDocument],
     "transactions": list[PastTransactionDocument], "book_kind": NotRequired[str],
 })  # fmt: skip
 
@@ -466,7 +467,7 @@ class PeriodDocument(PeriodDates):
     rebalances: int
     turnover: Money
     costs: RealisedCostsDocument
-    by_hand: ManualSwapsDocument
+    manual_swaps: ManualSwapsDocument
     realised: Money
     realised_by_token: dict[str, Decimal]
     weights_bps: dict[str, int]
@@ -477,7 +478,7 @@ class PeriodDocument(PeriodDates):
 
 TaxYearsDocument = TypedDict("TaxYearsDocument", {
     "method": str, "currency": str, "years": dict[str, Decimal], "year_limit": str | None,
-    "old_rate": str, "futures": NotRequired[dict[str, Decimal]],
+    "rate_warning": str, "futures": NotRequired[dict[str, Decimal]],
 })  # fmt: skip
 """Realised gains by calendar year. `futures` is realised profit less settled funding of futures, by
 year and apart from the gains; missing without futures."""
@@ -527,7 +528,7 @@ FuturesEventDocument = TypedDict("FuturesEventDocument", {
 quote, `value` in the numeraire (empty: no price); negative for a cost."""
 EntryDocument = TypedDict("EntryDocument", {
     "id": str, "time": Annotated[IsoTime, FromAttributes("chain_s")], "block": int, "kind": str,
-    "by_hand": bool, "transaction": Annotated[str | None, FromAttributes("tx_hash")], "note": str,
+    "manual": Annotated[bool, FromAttributes("by_hand")], "transaction": Annotated[str | None, FromAttributes("tx_hash")], "note": str,
     "postings": list[PostingDocument], "futures": NotRequired[list[FuturesEventDocument]],
 })  # fmt: skip
 EntriesDocument = TypedDict("EntriesDocument", {"numeraire": str, "entries": list[EntryDocument]})

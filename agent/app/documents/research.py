@@ -32,7 +32,7 @@ class ExcessGrowthDocument(TypedDict):
 class NeighbouringSettingsDocument(TypedDict):
     """Backtests of `settings` neighbours of the edited settings. `walk_forward` is the excess over
     holding of the setting that was best in the folds before, in each fold. `overfitting` is the
-    probability of over-fitting: of `ways` splits of the days into halves, the share in which the
+    probability of over-fitting: of `split_count` splits of the days into halves, the share in which the
     best setting of one half is below the median of the other.
     """
 
@@ -40,19 +40,19 @@ class NeighbouringSettingsDocument(TypedDict):
     folds: int
     walk_forward: ExcessGrowthDocument | None
     overfitting: Decimal | None
-    ways: int
+    split_count: int
 
 
 EditBacktestDocument = TypedDict("EditBacktestDocument", {
     "source": str, "from": str, "until": str, "days": int, "numeraire": str, "start_value": Decimal,
     "edited": SettingsResultDocument, "present": SettingsResultDocument, "held_return": Decimal,
     "held_max_drawdown": Decimal, "over_present": ExcessGrowthDocument | None,
-    "over_holding": ExcessGrowthDocument | None, "around": NeighbouringSettingsDocument | None,
+    "over_holding": ExcessGrowthDocument | None, "neighbours": NeighbouringSettingsDocument | None,
     "notes": list[str], "edited_hash": str, "present_hash": str, "data_hash": str,
 })  # fmt: skip
 """Backtest of the edited settings against the present ones and buy and hold. `held_return` and
 `held_max_drawdown` are those of holding, `over_present` and `over_holding` the excess of the edited
-settings over each, `around` the neighbouring settings. The hashes are those of the two configs and
+settings over each, `neighbours` the neighbouring settings. The hashes are those of the two configs and
 of the prices.
 """
 
@@ -65,14 +65,14 @@ class ReportFigureDocument(TypedDict):
 
 
 class KeptReportDocument(TypedDict):
-    """A kept report: file name, command (`kind`), time of creation in UTC (`made`), file size in
+    """A kept report: file name, command (`kind`), time of creation in UTC (`created`), file size in
     bytes and main figures.
     """
 
     name: str
     kind: str
     title: str
-    made: str
+    created: str
     bytes: int
     figures: list[ReportFigureDocument]
 
@@ -371,7 +371,7 @@ StressCaseDocument = TypedDict("StressCaseDocument", {
     "name": str, "engine": str, "paths": int,
     "return": DistributionDocument | None, "end_value": DistributionDocument | None,
     "loss": DistributionDocument | None, "drawdown": DistributionDocument | None,
-    "behind_hold": DistributionDocument | None, "turnover": DistributionDocument | None,
+    "hold_shortfall": DistributionDocument | None, "turnover": DistributionDocument | None,
     "outside_bands": DistributionDocument | None,
     "rebalances": int, "halted_bars": int, "refused": dict[str, int],
 })  # fmt: skip
@@ -453,10 +453,10 @@ class RankedSettingDocument(TuneSettingDocument):
 
 
 ExcessIntervalDocument = TypedDict("ExcessIntervalDocument", {
-    "over": str, "mean": Decimal | None, "low": Decimal | None, "high": Decimal | None,
+    "benchmark": str, "mean": Decimal | None, "low": Decimal | None, "high": Decimal | None,
     "level": Decimal, "periods": int | None, "bootstrap_block_length": Decimal | None,
 })  # fmt: skip
-"""Mean excess log growth a year over the benchmark `over`, with its confidence interval at `level`.
+"""Mean excess log growth a year over the benchmark, with its confidence interval at `level`.
 """
 LastQuarterDocument = TypedDict("LastQuarterDocument", {
     "excess_intervals": list[ExcessIntervalDocument], "final_value": Decimal,
@@ -479,7 +479,7 @@ DeflatedSharpeDocument = TypedDict("DeflatedSharpeDocument", {
     "sharpe": Decimal, "threshold": Decimal, "trials": int, "probability": Decimal,
 })  # fmt: skip
 OverfittingDocument = TypedDict(
-    "OverfittingDocument", {"probability": Decimal, "ways": int, "blocks": int}
+    "OverfittingDocument", {"probability": Decimal, "split_count": int, "blocks": int}
 )
 NeighboursDocument = TypedDict("NeighboursDocument", {
     "count": int, "mean_fall": Decimal, "largest_fall": Decimal, "fall_to_median": Decimal,
@@ -507,9 +507,9 @@ TuneDocument = TypedDict("TuneDocument", {
 
 
 ReplayDifferenceDocument = TypedDict(
-    "ReplayDifferenceDocument", {"what": str, "recorded": Any, "now": Any}
+    "ReplayDifferenceDocument", {"path": str, "recorded": Any, "now": Any}
 )
-"""A difference of a replay: the path of a plan value, "decision" or "reason" (`what`), as recorded
+"""A difference of a replay: the path of a plan value, "decision" or "reason" (`path`), as recorded
 and as computed now."""
 
 
@@ -519,7 +519,7 @@ class ReplayedStepDocument(TypedDict):
     """
 
     file: str
-    result: Annotated[str, one_of("same", "reworded", "different", "by hand", "unreadable")]
+    result: Annotated[str, one_of("same", "reworded", "different", "manual", "unreadable")]
     why: NotRequired[str]
     step: NotRequired[str]
     time: NotRequired[str]
@@ -538,7 +538,7 @@ class ReplayedStepDocument(TypedDict):
 
 ReplayDocument = TypedDict("ReplayDocument", {
     "folder": str, "version": str, "steps": list[ReplayedStepDocument],
-    "same": int, "reworded": int, "different": int, "by_hand": int, "unreadable": int,
+    "same": int, "reworded": int, "different": int, "manual": int, "unreadable": int,
     "exit": Literal[0, 2, 14],
 })  # fmt: skip
 

@@ -44,7 +44,7 @@ from agent.config.build import build_policy
 from agent.config.schema import Config
 from agent.layers.futures.policy.plans import MARGIN
 from agent.layers.liquidity.policy.pools import POSITIONS
-from agent.model import StepInput, review_interval_s
+from agent.model import DataFee, StepInput, data_fee_of, review_interval_s
 from agent.policy import native_coin
 from agent.policy.decision import DecisionResult
 from agent.policy.drift import band, investable_total, portfolio_total
@@ -83,11 +83,11 @@ HoldingDocument = TypedDict("HoldingDocument", {
     "band_bps": list[int], "price_source": str | None, "margin_raw": NotRequired[Raw],
 })  # fmt: skip
 NativeCoinDocument = TypedDict("NativeCoinDocument", {
-    "symbol": str | None, "counts": bool, "native_wei": Raw, "wrapped_raw": Raw | None,
+    "symbol": str | None, "counts_as_asset": Annotated[bool, FromAttributes("counts")], "native_wei": Raw, "wrapped_raw": Raw | None,
     "kept_wei": Raw, "top_up_wei": Raw | None,
 })  # fmt: skip
 TriggerDocument = TypedDict("TriggerDocument", {
-    "words": str, "bands": str, "only": str | None, "only_words": str, "destination": str,
+    "text": str, "bands": str, "only": str | None, "only_text": str, "destination": str,
     "cooldown_s": int, "next_s": int | None, "next": str | None,
 })  # fmt: skip
 """The trigger as text. `next_s` is the next due time of a schedule (unix seconds; None: any cycle
@@ -127,8 +127,8 @@ class StatusDocument(TypedDict):
     excluded: ExcludedHoldings
     decision: Annotated[
         DecisionDocument,
-        ConvertedBy(lambda decided, _: decision_document(decided)),
-        FromAttributes("decided"),
+        ConvertedBy(lambda decision_result, _: decision_document(decision_result)),
+        FromAttributes("decision_result"),
     ]
     trigger: TriggerDocument
     least_total: MinimumTotalDocument | None
@@ -151,7 +151,7 @@ class PortfolioStatus:
     """
 
     step_input: StepInput
-    decided: DecisionResult
+    decision_result: DecisionResult
     paused: bool
     pause_reason: str
     warnings: tuple[str, ...]
@@ -169,20 +169,20 @@ class PortfolioStatus:
         """Minimum total at which these settings work, its yearly cost, and the settings to change
         if the total is below it. None if it is unknown.
         """
-        drifts = self.decided.drifts
+        drifts = self.decision_result.drifts
         return current_minimum_total(self.step_input, investable_total(drifts)) if drifts else None
 
     @property
     def trigger(self) -> TriggerDocument:
         """The trigger and policy, with their texts."""
         policy, portfolio = self.step_input.policy, self.step_input.portfolio
-        next_s = self.decided.next_s
+        next_s = self.decision_result.next_s
         return fill(
             TriggerDocument,
             policy,
-            words=trigger_text.format_trigger(policy.trigger, portfolio),
+            text=trigger_text.format_trigger(policy.trigger, portfolio),
             bands=bands.format_bands(portfolio),
-            only_words="" if policy.only is None else trigger_text.SIDE_TEXTS[policy.only],
+            only_text="" if policy.only is None else trigger_text.SIDE_TEXTS[policy.only],
             next_s=next_s,
             next=None if next_s is None else format_time(next_s),
         )
@@ -190,7 +190,10 @@ class PortfolioStatus:
 
 def status_document(portfolio_status: PortfolioStatus) -> StatusDocument:
     """Return the document of a portfolio's status."""
-    portfolio, drifts = portfolio_status.step_input.portfolio, portfolio_status.decided.drifts
+    portfolio, drifts = (
+        portfolio_status.step_input.portfolio,
+        portfolio_status.decision_result.drifts,
+    )
     total = money_text(portfolio_total(portfolio_status.step_input, drifts), portfolio)
     return fill(
         StatusDocument,
@@ -205,7 +208,7 @@ def status_document(portfolio_status: PortfolioStatus) -> StatusDocument:
 def _holding_document(drift: AssetDrift, portfolio_status: PortfolioStatus) -> HoldingDocument:
     portfolio, reference = (
         portfolio_status.step_input.portfolio,
-        portfolio_status.decided.references.prices.get(drift.token),
+        portfolio_status.decision_result.references.prices.get(drift.token),
     )
     token = portfolio.token(drift.token)
     return fill(
@@ -226,6 +229,10 @@ def _holding_document(drift: AssetDrift, portfolio_status: PortfolioStatus) -> H
 
 GAS_PRICES_WEI = (GWEI // 20, GWEI, 30 * GWEI)
 """Gas prices of estimates without a chain: 0.05, 1 and 30 gwei."""
+ASSUMED_DATA_FEE_WEI = 340 * GWEI
+"""Data fee of a swap of one leg in estimates without a chain, on rollups: that of Base while a unit
+of gas costs 10 gwei on Ethereum, and of blob gas 1 gwei (tests/differential/test_op_stack_fees.py).
+"""
 DAY_S = 86_400
 NATIVE_USD = 3_000
 """Dollars per native coin in estimates without a chain."""
@@ -312,8 +319,13 @@ def minimum_totals_of_config(
         target_drifts, portfolio_table.numeraire, config.limits.plan_cost, min_trade, wei_value
     )
     interval_s = review_interval_s(trigger)
+    is_plain = data_fee_of(config.chain.chain_id, is_copy=config.chain.fork) is DataFee.PLAIN
+    data_fee_wei = 0 if is_plain else ASSUMED_DATA_FEE_WEI
     return _minimum_total_documents(
-        [replace(inputs, interval_s=interval_s) for inputs in inputs_by_gas_price],
+        [
+            replace(inputs, interval_s=interval_s, data_fee_wei=data_fee_wei)
+            for inputs in inputs_by_gas_price
+        ],
         portfolio_table.numeraire,
         total,
     )

@@ -102,7 +102,7 @@ def hard_pause_document(report: HardPauseReport, send: bool) -> HardPauseDocumen
         report,
         paused=True,
         outcome=outcome,
-        told=message,
+        message=message,
         transactions=transactions,
         **exposure_fields,
     )

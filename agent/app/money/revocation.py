@@ -129,12 +129,12 @@ def _open_allowances(agent: Agent, token_addresses: Sequence[str]) -> tuple[Open
 def _spender_roles(agent: Agent) -> dict[str, str]:
     """Return the role by address of every contract that may have received an allowance."""
     config = agent.context.config
-    v2, v3 = config.venues.uniswap_v2, config.venues.uniswap_v3
     roles = {PERMIT2: "Permit2"}
-    if v3 is not None:
-        roles |= {v3.router: "V3 router", v3.position_manager: "position manager"}
-    if v2 is not None:
-        roles[v2.router] = "V2 router"
+    for venue in config.venues:
+        if venue.router is not None:
+            roles[venue.router] = f"{venue.name} router"
+        if venue.position_manager is not None:
+            roles[venue.position_manager] = "position manager"
     if config.execution.rebalancer is not None:
         roles[config.execution.rebalancer] = "rebalancer"
     execution = agent.context.execution

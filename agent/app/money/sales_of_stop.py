@@ -14,7 +14,7 @@ def planned_sales(readers: StepReaders) -> tuple[tuple[StepOutcome, ...], str]:
     what stays unsold after them.
     """
     sales = [evaluation.evaluate(readers, requests.sell_everything)]
-    while sales[-1].kind is OutcomeKind.PLANNED and (token := sales[-1].decided.exit_token):
+    while sales[-1].kind is OutcomeKind.PLANNED and (token := sales[-1].decision_result.exit_token):
         step = exclude_blocked_exits(sales[-1].step_input, [BlockedExit(token, "", "")])
         sales.append(evaluation.evaluate_input(step, requests.sell_everything, readers.evidence))
     unsold_text = unsold_assets_text(sales[-1])
@@ -43,5 +43,5 @@ def blocked_exits_text(outcome: StepOutcome) -> str:
     """Return the blocked exits with their reasons."""
     return "; ".join(
         f"{outcome.step_input.portfolio.token(blocked_exit.token).label} is not sold: {blocked_exit.why}"
-        for blocked_exit in outcome.decided.blocked_exits
+        for blocked_exit in outcome.decision_result.blocked_exits
     )

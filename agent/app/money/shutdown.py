@@ -20,7 +20,7 @@ from agent.app.money.sales_of_stop import (
     sale_refusal,
     unsold_assets_text,
 )
-from agent.config.fields import parse_address
+from agent.config.tables.fields import parse_address
 from agent.errors import ConfigError, ErrorCode, Refused, Retryable
 from agent.execution.approvals import (
     current_step_input,
@@ -65,9 +65,9 @@ class ShutdownReport:
     """Result or preview of a shutdown.
 
     `state` is planned, declined, stopped, or unfinished; `reason` names the parts that wait.
-    `pending_intents` are transactions to cancel, `open_allowances` allowances to revoke, `sales` the current plans
-    to sell everything, one asset each, and `payments` the payments to `to`. `left` names holdings
-    that could not be sold or paid and stay in the wallet.
+    `pending_intents` are transactions to cancel, `open_allowances` allowances to revoke,
+    `sales` the current plans to sell everything, one asset each, and `payments` the payments to `to`.
+    `remaining` names holdings that could not be sold or paid and stay in the wallet.
     """
 
     step_input: StepInput
@@ -81,7 +81,7 @@ class ShutdownReport:
     state: str
     reason: str
     transactions: tuple[Intent, ...] = ()
-    left: tuple[str, ...] = ()
+    remaining: tuple[str, ...] = ()
 
     @property
     def remedies(self) -> tuple[str, ...]:
@@ -324,7 +324,7 @@ class _Shutdown:
 
     def _report(self, step: StepInput, state: str, reason: str) -> ShutdownReport:
         numeraire = step.portfolio.numeraire.address
-        left_texts = tuple(
+        remaining_texts = tuple(
             f"{transfers.format_payment(step.portfolio, payment)} {step.portfolio.token(payment.token).label}"
             for payment in free_payments(step)
             if self._request.to is not None
@@ -336,7 +336,7 @@ class _Shutdown:
             state=state,
             reason=reason,
             transactions=tuple(self._sent),
-            left=left_texts,
+            remaining=remaining_texts,
         )
 
     def _cancel(self) -> None:

@@ -28,8 +28,8 @@ from agent.app.documents.plans import (
     transfer_document,
 )
 from agent.app.withdrawal_run import Confirm, WithdrawalReport, WithdrawalRun, withdrawable_step
-from agent.config.fields import parse_address
 from agent.config.load import load_config
+from agent.config.tables.fields import parse_address
 from agent.errors import ConfigError, ErrorCode, Refused, Retryable
 from agent.execution import evaluation
 from agent.execution.approvals import current_step_input

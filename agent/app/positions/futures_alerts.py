@@ -55,7 +55,7 @@ def futures_alerts(outcome: StepOutcome) -> Iterator[Alert]:
     """Yield at most one alert: while a reduction is due but not sent, or while triggers await a
     confirmation. The text has spot and futures figures, and the planned actions.
     """
-    step, drifts = outcome.step_input, outcome.decided.drifts
+    step, drifts = outcome.step_input, outcome.decision_result.drifts
     account, policy = margin_account(step.snapshot), futures_policy(step)
     if account is None or policy is None:
         return

@@ -14,16 +14,18 @@ from typing import TYPE_CHECKING
 
 from agent import wiring
 from agent.amm.lp import own_changes, positions
+from agent.amm.lp.venues import LpVenue
 from agent.app import describe
 from agent.app.agent import Agent
 from agent.app.documents import fill
 from agent.app.documents.plans import bps_text, netting_document
 from agent.app.documents.records import LiquidityDocument, PositionDocument, strategy_document
-from agent.chain.own_positions import UnsolicitedPositions, find_unsolicited_positions
-from agent.chain.positions import resolve_positions
+from agent.chain.pools.own_positions import UnsolicitedPositions, find_unsolicited_positions
+from agent.chain.pools.positions import resolve_positions
 from agent.config.build import factories
-from agent.config.fields import parse_address
 from agent.config.load import load_config
+from agent.config.tables.fields import parse_address
+from agent.config.venues import position_manager
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused
 from agent.execution.settlement import settle_mined
 from agent.execution.step_memory import read_memory
@@ -88,9 +90,8 @@ def liquidity(agent: Agent) -> LiquidityReport:
     """Read the wallet's positions, confirmed or not; writes and sends nothing."""
     step = agent.step_input()
     prices = reference_prices(step).by_token
-    venue = agent.context.config.venues.uniswap_v3
     block_ref = {"blockHash": step.snapshot.head.hash, "requireCanonical": True}
-    manager = None if venue is None else venue.position_manager
+    manager = position_manager(agent.context.config)
     unsolicited = find_unsolicited_positions(
         agent.context.transport,
         step.snapshot.owner,
@@ -137,13 +138,14 @@ def adopt_position(agent: Agent, token_id_text: str) -> AdoptedPositionDocument:
             "trimtab lp lists them; V2 pairs are added under portfolio.positions",
         )
     context, store = agent.context, agent.context.store
-    venue, lp_table = context.config.venues.uniswap_v3, context.config.lp
-    if venue is None or lp_table is None:
+    manager, lp_table = position_manager(context.config), context.config.lp
+
+    if manager is None or lp_table is None:
         raise ConfigError(
-            "position: the config has no [venues.uniswap_v3] or no [lp]",
+            "position: the config has no position_manager in [[venues]], or no [lp]",
             "add both sections",
         )
-    name = position_name("uniswap_v3", venue.position_manager, int(token_id_text))
+    name = position_name(LpVenue.V3, manager, int(token_id_text))
     step = agent.step_input()
     if name in {confirmed_position.name for confirmed_position in step.portfolio.positions}:
         raise ConfigError(
@@ -152,7 +154,7 @@ def adopt_position(agent: Agent, token_id_text: str) -> AdoptedPositionDocument:
     head = step.snapshot.head
     block_ref = {"blockHash": head.hash, "requireCanonical": True}
     unsolicited_positions = find_unsolicited_positions(
-        context.transport, step.snapshot.owner, venue.position_manager, (), (), block_ref
+        context.transport, step.snapshot.owner, manager, (), (), block_ref
     ).positions
     position = next(
         (
@@ -169,8 +171,8 @@ def adopt_position(agent: Agent, token_id_text: str) -> AdoptedPositionDocument:
             code=ErrorCode.UNKNOWN,
         )
     unresolved_position = ConfirmedPosition(
-        "uniswap_v3",
-        venue.position_manager,
+        LpVenue.V3.value,
+        manager,
         int(token_id_text),
         *position.tokens,
         (0, 0),
@@ -193,7 +195,7 @@ def adopt_position(agent: Agent, token_id_text: str) -> AdoptedPositionDocument:
         )
     position_range = resolved_position.range
     position_change = LpPositionChange(
-        "uniswap_v3", venue.position_manager, int(token_id_text), position_range.pool, *position.tokens, position_range.fee_pips,
+        LpVenue.V3.value, manager, int(token_id_text), position_range.pool, *position.tokens, position_range.fee_pips,
         (position_range.tick_lower, position_range.tick_upper), position.liquidity, 0, (0, 0), head.number,
     )  # fmt: skip
     store.positions.decide(name, position_change, context.clock.now_s())
@@ -218,13 +220,10 @@ def forget_position(config: Path | str, number_or_pair: str) -> AdoptedPositionD
     address. Raises ConfigError if the store does not know it.
     """
     loaded = load_config(config)
-    venue = loaded.config.venues.uniswap_v3
     if number_or_pair.isdecimal():
-        name = position_name(
-            "uniswap_v3", "" if venue is None else venue.position_manager, int(number_or_pair)
-        )
+        name = position_name(LpVenue.V3, position_manager(loaded.config) or "", int(number_or_pair))
     else:
-        name = position_name("uniswap_v2", parse_address(number_or_pair, "position"), None)
+        name = position_name(LpVenue.V2, parse_address(number_or_pair, "position"), None)
     with wiring.open_store_offline(loaded) as (store, _):
         now_s = int(time.time())
         changes = store.positions.changes()
@@ -389,8 +388,8 @@ def liquidity_document(liquidity_report: LiquidityReport) -> LiquidityDocument:
         }
         loss_bps = (
             None
-            if position_report.hold == 0
-            else bps_text(position_report.loss / position_report.hold)
+            if position_report.hold_value == 0
+            else bps_text(position_report.loss / position_report.hold_value)
         )
         position_documents.append(
             fill(

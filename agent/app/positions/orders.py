@@ -15,9 +15,9 @@ from agent.app.agent import Agent, open_agent
 from agent.app.cycles import Confirm, Progress, close_orders
 from agent.app.documents.plans import limit_prices
 from agent.app.records.waiting import order_document
-from agent.config.fields import parse_duration_s
 from agent.config.load import load_config, parse_config
 from agent.config.orders import price_level_notes
+from agent.config.tables.fields import parse_duration_s
 from agent.config.tables.orders import parse_level
 from agent.config.writing.edits import write_config
 from agent.config.writing.order_levels import edit_order_levels
@@ -103,7 +103,7 @@ def orders_document(
             _order_document(step, order, stored_by_key.get(order.key))
             for order in step.history.orders.states
         ],
-        "told": list(step.targets.reasons),
+        "target_reasons": list(step.targets.reasons),
         "blocked_exits": [
             *(
                 blocked_exits.format_blocked_exit(
@@ -146,7 +146,7 @@ def arm_orders(agent: Agent, subject: str) -> ArmedOrdersDocument:
     )
     return {
         "armed": [_named_order(step.portfolio, order) for order in waiting_orders],
-        "back_in": _reenabled_assets(step.portfolio, existing_orders),
+        "reenabled": _reenabled_assets(step.portfolio, existing_orders),
     }
 
 
@@ -175,7 +175,7 @@ def disarm_orders(
     _replace_orders(agent, {order.key for order in disarmed_orders}, disarmed_orders)
     return {
         "disarmed": [_named_order(step.portfolio, order) for order in disarmed_orders],
-        "back_in": _reenabled_assets(step.portfolio, existing_orders),
+        "reenabled": _reenabled_assets(step.portfolio, existing_orders),
     }
 
 

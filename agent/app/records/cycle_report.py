@@ -73,7 +73,7 @@ def cycle_figures(
         return figures
     step = outcome_or_error.input_after or outcome_or_error.step_input
     decimals = step.portfolio.numeraire.decimals
-    total, limit_bps = _total_value(outcome_or_error.decided), step.limits.daily_loss_bps
+    total, limit_bps = _total_value(outcome_or_error.decision_result), step.limits.daily_loss_bps
     loss_limit = None if limit_bps is None else total * limit_bps / BPS
     return replace(
         figures,
@@ -100,7 +100,7 @@ def log_lines(
         reason=outcome_or_error.reason,
         step=outcome_or_error.step_id,
         block=head.number,
-        value=f"{value_text(_total_value(outcome_or_error.decided), numeraire.decimals, 2)} {numeraire.label}",
+        value=f"{value_text(_total_value(outcome_or_error.decision_result), numeraire.decimals, 2)} {numeraire.label}",
         orders=unconfirmed_notes(outcome_or_error.step_input),
         worst_drift_bps=max((abs(bps) for bps in drifts.values()), default=0),
         refused_by=[verdict.guard for verdict in outcome_or_error.verdicts if not verdict.passed],

@@ -9,8 +9,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from agent.execution.settlement import realised_legs
-from agent.model import Entry, Intent, IntentKind, IntentState, Leg, Plan
-from agent.planning.gas import NATIVE_VENUE
+from agent.model import NATIVE_VENUE, Entry, Intent, IntentKind, IntentState, Leg, Plan
 from agent.units import BPS, Value, decimal_text, value_text
 
 if TYPE_CHECKING:

@@ -130,8 +130,10 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _plain_tables(ledger: LedgerData) -> tuple[ExportTable, ...]:
     tax = ledger.loaded.config.tax
     currency = ledger.numeraire.label if tax is None or tax.currency is None else tax.currency
-    names, futures_sheet = ledger.names, futures_table(ledger.entries, ledger.names)
-    tables = export_tables(ledger.entries, ledger.lot_run(), ledger.valuations, names, currency)
+    token_names, futures_sheet = ledger.names, futures_table(ledger.entries, ledger.names)
+    tables = export_tables(
+        ledger.entries, ledger.lot_run(), ledger.valuations, token_names, currency
+    )
     return (*tables, futures_sheet) if futures_sheet.rows else tables
 
 

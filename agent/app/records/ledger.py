@@ -393,7 +393,7 @@ def _period_document(
         "to": format_utc(last_valuation.chain_s),
         "mwr_bps": mwr_bps,
         "mwr_year_bps": mwr_year_bps,
-        "by_hand": {
+        "manual_swaps": {
             "swaps": performance_result.by_hand_swaps,
             "effect": _money_text(ledger, performance_result.by_hand),
         },
@@ -443,7 +443,7 @@ def _tax_years(ledger: LedgerData) -> TaxYearsDocument | None:
         "currency": tax.currency or ledger.numeraire.label,
         "years": {year: _money_text(ledger, gain) for year, gain in sorted(gains_by_year.items())},
         "year_limit": tax.year_limit,
-        "old_rate": _old_rate_warning(ledger),
+        "rate_warning": _rate_warning(ledger),
     }
     if futures_by_year:
         document["futures"] = {
@@ -452,7 +452,7 @@ def _tax_years(ledger: LedgerData) -> TaxYearsDocument | None:
     return document
 
 
-def _old_rate_warning(ledger: LedgerData) -> str:
+def _rate_warning(ledger: LedgerData) -> str:
     """Return a warning if the oldest exchange rate used is more than a month old: the table has
     gaps or ends early.
     """

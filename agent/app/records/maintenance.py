@@ -29,7 +29,7 @@ from agent.ports.perpetuals import futures_grant
 from agent.store.files import backup
 from agent.store.files.locks import service_lock, wallet_lock
 from agent.store.opening import REVISIONS
-from agent.store.transitions import OPEN
+from agent.store.transitions import OPEN_STATES
 
 if TYPE_CHECKING:
     from agent.app.documents.records import (
@@ -176,7 +176,7 @@ def _derived_fields(intent: Intent) -> dict[str, object]:
             "gas_cost_wei": str(receipt.gas_cost_wei),
         }
     return {
-        "open": intent.state in OPEN,
+        "open": intent.state in OPEN_STATES,
         "hash": intent.tx_hash or "",
         "max_fee_wei": str(tx.max_gas_price_wei),
         **receipt_fields,

@@ -18,7 +18,7 @@ from agent.app.cycles import Progress, ignore_progress, never_confirm
 from agent.app.documents import fill
 from agent.app.documents.plans import transaction_document
 from agent.app.documents.records import AllocationDocument, WeightedAssetDocument, WeightsDocument
-from agent.config.fields import parse_address
+from agent.config.tables.fields import parse_address
 from agent.errors import ConfigError, Refused, TrimtabError
 from agent.execution.settlement import settle_mined
 from agent.execution.step_context import StepTransactor
@@ -101,7 +101,7 @@ def raise_observations(
     step = agent.step_input()
     pool = _find_pool(step.snapshot, _parse_pool_address(address))
     document = _increase_document(step, pool, requested_capacity)
-    if document["rises"] == 0 or not send:
+    if document["increase"] == 0 or not send:
         return document
     rejection = prices.pin_rejection(step.snapshot, step.reference, pool)
     if rejection:
@@ -129,7 +129,7 @@ def _send_increase(
 ) -> None:
     """Send the transaction through journal, signer and executor, like any other."""
     store, readers, step_id = agent.context.store, agent.context.readers, uuid.uuid4().hex[:12]
-    if document["rises"] == 0:
+    if document["increase"] == 0:
         return
     store.steps.begin(
         step_id, readers.clock.now_s(), codec.dumps(step), codec.dumps(ManualAction("oracle"))
@@ -208,7 +208,7 @@ def _increase_document(
         "block": head.number,
         "enough": _required_observations(step.snapshot, step.reference),
         "to": requested_capacity,
-        "rises": increase,
+        "increase": increase,
         "gas_units": gas_units,
         "cost_native": decimal_text(gas_units * gas_price_wei, 18),
         "cost": cost_text,
@@ -248,7 +248,7 @@ def _pool_document(
         "fee_pips": pool.fee_pips,
         "observations": capacity,
         "observations_next": next_capacity,
-        "counts": rejection == "",
+        "sufficient": rejection == "",
         "why": rejection,
     }
 
@@ -299,7 +299,7 @@ def weights(agent: Agent) -> WeightsDocument:
         "next_s": None
         if current_allocation is None
         else current_allocation.at_s + allocator.every_s,
-        "standing": _allocation_document(step.portfolio, current_allocation),
+        "chosen": _allocation_document(step.portfolio, current_allocation),
         "now": _allocation_document(step.portfolio, chosen_allocation),
         "fault": fault,
         "turnover_bps": _turnover_bps(chosen_allocation, current_allocation),
@@ -351,7 +351,7 @@ def _asset_documents(
                 "address": address,
                 "fixed": address in allocator.fixed,
                 "target_bps": asset.target_bps,
-                "standing_bps": None
+                "chosen_bps": None
                 if current_allocation is None
                 else current_allocation.weight_bps(address),
                 "now_bps": None

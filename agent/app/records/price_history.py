@@ -19,7 +19,7 @@ from agent.app.documents.records import ForgottenPricesDocument
 from agent.app.records.published import published_file
 from agent.backtest.data import unreadable_reason
 from agent.chain.history import past_rounds, past_twaps
-from agent.config.fields import parse_duration_s
+from agent.config.tables.fields import parse_duration_s
 from agent.config.weights import read_supplies
 from agent.errors import ConfigError, TrimtabError
 from agent.model import (

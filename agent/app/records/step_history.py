@@ -40,6 +40,7 @@ from agent.layers.liquidity.composer import action_note
 from agent.layers.strategies.policy.decide import StrategiesResult
 from agent.margin.account import account_value_raw
 from agent.model import (
+    NATIVE_VENUE,
     AdjustFutures,
     AdjustLiquidity,
     Decision,
@@ -54,7 +55,6 @@ from agent.model import (
     lp_action,
 )
 from agent.planning import proposals
-from agent.planning.gas import NATIVE_VENUE
 from agent.policy.triggers.no_trade_zone import ZoneView
 from agent.units import (
     Value,
@@ -241,7 +241,7 @@ def history(
                 )
                 for summary, intents in past_steps
             ],
-            "corrections": corrections,
+            "gradual_executions": corrections,
             "values": valuations,
         }
 
@@ -344,7 +344,7 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
     return {
         "step": step_id,
         "outcome": outcome,
-        "words": sentences,
+        "sentences": sentences,
         "legs": legs,
         "transactions": _transaction_documents(intents),
     }

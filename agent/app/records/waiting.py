@@ -45,7 +45,7 @@ def waiting_orders(config: Path | str) -> WaitingOrdersDocument:
         orders = [order_document(order) for order in reversed(store.executions.limit_orders())]
         return {
             "orders": orders,
-            "corrections": newest_executions(store, MAX_EXECUTIONS),
+            "gradual_executions": newest_executions(store, MAX_EXECUTIONS),
         }
 
 

@@ -38,10 +38,10 @@ from agent.config.build import (
     build_portfolio,
     build_reference,
 )
-from agent.config.fields import parse_duration_s, parse_gas_price_wei
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
 from agent.config.pace import build_pace
+from agent.config.tables.fields import parse_duration_s, parse_gas_price_wei
 from agent.config.weights import build_signals, build_weights
 from agent.errors import ConfigError
 from agent.layers.settings import build_layer_settings
@@ -72,7 +72,8 @@ class MarketOptions:
     `pool_fee` is the fee of every pool. `depth` (one side of a pool) and `value` (the initial
     wallet) are in whole coins of the numeraire. `gas` is a price such as "20 gwei", `gas_prices` a
     file of prices. `flows`, the owner's transfers, have the form 2021-03-01=+1000; `flow_form` says
-    whether they are in the numeraire or pro rata. `when_prices_end` says what happens to an asset
+    whether they are in the numeraire or pro rata. `data_fee` is that of a swap of one leg, such as
+    "300 gwei". `when_prices_end` says what happens to an asset
     whose prices end. `pool_states` have the form WBTC/WETH=FILE.
     """
 
@@ -88,6 +89,7 @@ class MarketOptions:
     flow_form: str = IN_NUMERAIRE
     when_prices_end: str = GONE_HALT
     pool_states: tuple[str, ...] = ()
+    data_fee: str = "0 wei"
 
     def settings(self) -> SimulationSettings:
         """Parse the options that do not depend on the price table. Raises ConfigError naming the
@@ -103,6 +105,7 @@ class MarketOptions:
             ),
             pool=self.pool,
             gas_wei=parse_gas_price_wei(self.gas, "--gas"),
+            data_fee_wei=parse_gas_price_wei(self.data_fee, "--data-fee"),
             latency_bars=self.latency,
             seed=self.seed,
             flows=tuple(parse_owner_transfer(text) for text in self.flows),
@@ -397,6 +400,12 @@ def rename_symbols(table: PriceTable, new_symbols: Mapping[str, str]) -> PriceTa
 
 
 def require_priced_gas(settings: SimulationSettings, spec: BacktestSpec, table: PriceTable) -> None:
-    """Raise ConfigError if gas has a cost but no asset provides its price."""
-    if settings.gas_wei and not has_gas_price(spec, table):
-        raise ConfigError("--gas: the native coin has no price", "name that asset: --native ETH")
+    """Raise ConfigError if gas or data has a cost but no asset provides its price."""
+    for option, has_cost in (
+        ("--gas", settings.gas_wei),
+        ("--data-fee", settings.data_fee_wei),
+    ):
+        if has_cost and not has_gas_price(spec, table):
+            raise ConfigError(
+                f"{option}: the native coin has no price", "name that asset: --native ETH"
+            )

@@ -46,9 +46,9 @@ from agent.backtest.tune.statistics import (
     overfitting_probability,
     walk_forward,
 )
-from agent.config.fields import parse_duration_s
 from agent.config.load import load_config, load_config_text
 from agent.config.loaded import LoadedConfig
+from agent.config.tables.fields import parse_duration_s
 from agent.config.writing.edits import apply_changes, parse_changes
 from agent.errors import ConfigError, TrimtabError, needs_analysis
 from agent.model import Every, HybridTrigger, Threshold, Trigger
@@ -121,7 +121,7 @@ def _compare_configs(
         "over_holding": _excess_document(
             edited_returns - np.diff(np.log(hold_growth)), periods_per_year
         ),
-        "around": neighbours,
+        "neighbours": neighbours,
         "notes": list(dict.fromkeys((*notes, *present_notes, *edited_notes, *neighbour_notes))),
         "edited_hash": edited_config.digest,
         "present_hash": present_config.digest,
@@ -387,7 +387,7 @@ def _neighbour_figures(
     ]
     probability, split_count = None, 0
     if (overfitting := overfitting_probability(returns, Objective.GROWTH)) is not None:
-        probability, split_count = f"{overfitting.probability:.6f}", overfitting.ways
+        probability, split_count = f"{overfitting.probability:.6f}", overfitting.split_count
     return {
         "settings": len(kernel_settings),
         "folds": len(folds),
@@ -395,7 +395,7 @@ def _neighbour_figures(
         if excesses
         else None,
         "overfitting": probability,
-        "ways": split_count,
+        "split_count": split_count,
     }, []
 
 

@@ -127,7 +127,7 @@ def _report_document(folder_fd: int | None, name: str) -> KeptReportDocument:
         "name": name,
         "kind": kind,
         "title": title,
-        "made": made_at.strftime("%Y-%m-%d %H:%M:%S"),
+        "created": made_at.strftime("%Y-%m-%d %H:%M:%S"),
         "bytes": size,
         "figures": figures,
     }

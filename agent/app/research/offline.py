@@ -95,7 +95,7 @@ MAX_STEP_BYTES = 64 * 1024 * 1024
 """Maximum size of a step file."""
 MAX_SHOWN_DIFFERENCES = 20
 """Number of differences shown per step; further ones are only counted."""
-SAME, DIFFERENT, BY_HAND, UNREADABLE = "same", "different", "by hand", "unreadable"
+SAME, DIFFERENT, MANUAL, UNREADABLE = "same", "different", "manual", "unreadable"
 REWORDED = "reworded"
 """The same decision and plan, whose cost a later version explains in other words."""
 AGENT_DECISIONS = tuple(
@@ -128,10 +128,7 @@ def replay(folder: Path) -> Document:
         "folder": str(folder),
         "version": version("trimtab"),
         "steps": steps,
-        **{
-            name.replace(" ", "_"): result_counts[name]
-            for name in (SAME, REWORDED, DIFFERENT, BY_HAND, UNREADABLE)
-        },
+        **{name: result_counts[name] for name in (SAME, REWORDED, DIFFERENT, MANUAL, UNREADABLE)},
         "exit": exit_code,
     }
 
@@ -199,7 +196,7 @@ def _comparison(step: RecordedStep) -> Document:
     if step.decision is None:
         return {"result": UNREADABLE, "why": "the step was interrupted before it decided"}
     if (proposer := _proposer(step)) is None:
-        return {"result": BY_HAND, "differs": [], "more_differences": 0}
+        return {"result": MANUAL, "differs": [], "more_differences": 0}
     try:
         differences = list(
             _differences(step, evaluation.evaluate_input_once(step.input, proposer, None))
@@ -225,7 +222,7 @@ def _is_wording(difference: Document) -> bool:
     names_cost = "limits.plan_cost" in str(difference["recorded"]) and "limits.plan_cost" in str(
         difference["now"]
     )
-    return difference["what"].endswith("].why") or (difference["what"] == "reason" and names_cost)
+    return difference["path"].endswith("].why") or (difference["path"] == "reason" and names_cost)
 
 
 def _proposer(step: RecordedStep) -> Proposer | None:
@@ -281,7 +278,7 @@ def _differences_between(path: str, recorded: Any, current: Any) -> Iterator[Doc
 
 
 def _difference(value_path: str, recorded: Any, current: Any) -> Document:
-    return {"what": value_path, "recorded": recorded, "now": current}
+    return {"path": value_path, "recorded": recorded, "now": current}
 
 
 def _utc_text(seconds: int) -> str:

@@ -20,7 +20,7 @@ from agent.backtest.report.series import backtest_document
 from agent.backtest.simulate import simulate
 from agent.config.load import load_config_text
 from agent.config.loaded import LoadedConfig
-from agent.config.presets import ETHEREUM, TemplateAsset
+from agent.config.networks.presets import ETHEREUM, TemplateAsset
 from agent.config.writing import portfolio_templates
 from agent.config.writing.portfolio_templates import PortfolioTemplate
 from agent.config.writing.template import render

@@ -48,7 +48,7 @@ from agent.backtest.tune.search import Progress as TuneProgress
 from agent.backtest.tune.search import TuneResult, TuneSpec, tune
 from agent.backtest.tune.statistics import Objective, WalkForwardMode
 from agent.backtest.workers import check_address, run_in_processes, run_locally, run_on_cluster
-from agent.config.fields import parse_duration_s, parse_gas_price_wei
+from agent.config.tables.fields import parse_duration_s, parse_gas_price_wei
 from agent.config.writing.template import starting_limits
 from agent.errors import ConfigError, Refused
 from agent.model import AllocationMethod, Every

@@ -169,7 +169,7 @@ def _price_note(
             and not twap_rejection(snapshot, reference, pool)
         }
         names = ", ".join(
-            contract["what"] for contract in contracts if contract["address"] in counted_pools
+            contract["role"] for contract in contracts if contract["address"] in counted_pools
         )
         pools_text = f" (of the new pools: {names})"
     price = value_text(reference_price.price * 10**token_info.decimals, numeraire.decimals, 6)

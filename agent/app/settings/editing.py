@@ -70,20 +70,20 @@ class EditReport:
     """Result or preview of an edit. `state` is unchanged, planned, declined or written.
 
     `transition` is one plan to the new targets without turnover limits, None if the config is
-    unchanged or the chain cannot be read. `first` is the first of `rounds` plans within those
-    limits, set if the transition needs several or breaks a limit. `following` are the commands to
-    run next.
+    unchanged or the chain cannot be read. `first_rebalance` is the first of `rebalance_count` plans
+    within those limits, set if the transition needs several or breaks a limit. `next_commands` are
+    the commands to run next.
     """
 
     changes: tuple[str, ...]
     transition: StepOutcome | None
-    first: StepOutcome | None
-    rounds: int
+    first_rebalance: StepOutcome | None
+    rebalance_count: int
     warnings: tuple[str, ...]
-    following: tuple[str, ...]
+    next_commands: tuple[str, ...]
     state: str
     backup: str | None = None
-    by_hand: tuple[str, ...] = ()
+    earlier_edits: tuple[str, ...] = ()
     """Earlier manual changes; the confirmation covers them too."""
     new_tokens: NewTokens = NO_NEW_TOKENS
     """Tokens new to the portfolio, with the contracts that the confirmation pins."""
@@ -154,17 +154,17 @@ def edit(  # noqa: PLR0913
         )
         addresses_to_pin = {contract["address"] for contract in contracts_to_pin}
         agent = Agent(trusted_context)
-        by_hand: tuple[str, ...] = ()
+        earlier_edits: tuple[str, ...] = ()
         if config_before is not None and not is_unchanged:
-            by_hand = (
+            earlier_edits = (
                 config_versions.unconfirmed_changes(config_before, context.store.configs) or ()
             )
         report = _plan_edit(agent, config_before, in_slices, is_unchanged, addresses_to_pin)
         if is_unchanged and not by_hand_only:
-            by_hand, report = report.changes, replace(report, changes=())
+            earlier_edits, report = report.changes, replace(report, changes=())
         report = replace(
             report,
-            by_hand=by_hand,
+            earlier_edits=earlier_edits,
             new_tokens=new_tokens,
             warnings=holding_lines + report.warnings,
         )
@@ -208,8 +208,8 @@ def accept_edit(report: EditReport, agent: Agent) -> bool:
     """Accept without asking (`--yes`). Raises Refused on a live chain if the file was changed
     manually, because the caller may not have seen those changes.
     """
-    if report.by_hand and not agent.context.config.chain.local:
-        raise config_versions.unconfirmed_error(report.by_hand)
+    if report.earlier_edits and not agent.context.config.chain.local:
+        raise config_versions.unconfirmed_error(report.earlier_edits)
     return True
 
 
@@ -311,7 +311,7 @@ def _plan_edit(
     if isinstance(transition.decision, Halt):
         raise Refused(
             f"the edited config would halt: {transition.reason}",
-            transition.failing,
+            transition.failed_verdicts,
             "correct the edit, or run trimtab doctor",
         )
     first_rebalance, slice_count = None, _count_slices(transition, context.limits.turnover_bps)
@@ -368,7 +368,11 @@ def _plan_edit(
 
 
 def _broken_limits(outcome: StepOutcome) -> list[Verdict]:
-    return [verdict for verdict in outcome.failing if verdict.guard in ENFORCED_TRANSITION_GUARDS]
+    return [
+        verdict
+        for verdict in outcome.failed_verdicts
+        if verdict.guard in ENFORCED_TRANSITION_GUARDS
+    ]
 
 
 def _unlimited_readers(readers: StepReaders) -> StepReaders:
@@ -398,7 +402,7 @@ def _count_slices(transition: StepOutcome, limit_bps: int | None) -> int:
         return 0
     if limit_bps is None:
         return 1
-    total = investable_total(transition.decided.drifts) or Fraction(1)
+    total = investable_total(transition.decision_result.drifts) or Fraction(1)
     return max(1, ceil_int(transition.plan.turnover * BPS / (limit_bps * total)))
 
 
@@ -408,7 +412,7 @@ def _transition_notes(
     """Return notes on guards that would refuse now, and on assets that stay off target."""
     notes = [
         f"{verdict.guard} would refuse now: {verdict.measured}, limit {verdict.limit}"
-        for verdict in transition.failing
+        for verdict in transition.failed_verdicts
         if not (unpinned_addresses and verdict.guard == "allowlist")
     ]
     if transition.plan is not None:

@@ -19,7 +19,7 @@ from agent.app.settings.editing import EditReport
 from agent.chain.rpc import Transport
 from agent.config.load import load_config, load_config_text
 from agent.config.loaded import LoadedConfig
-from agent.config.presets import TemplateAsset
+from agent.config.networks.presets import TemplateAsset
 from agent.config.tables.limits import Limit, is_tighter, read_limits
 from agent.config.tables.portfolio import NATIVE, AssetTable
 from agent.config.writing.edits import write_config

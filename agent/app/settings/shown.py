@@ -16,7 +16,7 @@ from agent.app.documents.status import (
 from agent.config.build import build_policy, build_portfolio
 from agent.config.load import load_config
 from agent.config.loaded import ConfigSource, LoadedConfig
-from agent.config.presets import PRESETS
+from agent.config.networks.presets import PRESETS
 from agent.config.tables.orders import OrderKeys
 from agent.config.writing.profile import FILE_KEYS
 from agent.model import LIMITS, LimitUnit, NoTradeZone
@@ -46,6 +46,7 @@ DESCRIPTIONS: Mapping[str, str] = {
     "alerts.cooldown": "shortest time between two equal alerts",
     "alerts.repeat": "time after which a lasting condition is sent again",
     "chain.confirmations": "blocks until a transaction counts as final",
+    "chain.finality": "block tag that final transactions have reached",
     "chain.max_lag_blocks": "largest distance between the newest blocks of the operators",
     "reference.kind": "sources of prices, in order",
     "reference.feed_max_age": "age above which a feed's price is refused",
@@ -68,7 +69,7 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
     "Prices": ("reference",),
     "Alerts": ("alerts",),
     "Tax": ("tax.method", "tax.year_limit", "tax.currency"),
-    "Network": ("chain.confirmations", "chain.max_lag_blocks", "chain.single_operator"),
+    "Network": ("chain.confirmations", "chain.finality", "chain.max_lag_blocks", "chain.single_operator"),
     "Wallet": ("wallet.address", "wallet.mode", "wallet.safe", "wallet.payout_addresses"),
 }  # fmt: skip
 """Tables and keys shown under each title. No other key is ever shown."""

@@ -26,10 +26,10 @@ from agent.chain.endpoints import Endpoint
 from agent.chain.lens import DESCRIPTION, CallItem, LensItem, query_lens
 from agent.chain.rpc import Transport
 from agent.chain.tokens import initial_token_moves, symbol_text
-from agent.config.key_sources import key_source, keyring_backend
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
 from agent.config.schema import Config
+from agent.config.secrets.key_sources import key_source, keyring_backend
 from agent.config.tables.limits import LimitsTable, accepted_limits, needless_acceptances
 from agent.errors import (
     EXIT_OK,
@@ -235,7 +235,7 @@ class CheckResult:
 
     check: str
     state: str
-    found: str
+    finding: str
     remedy: str = ""
     exit: int = EXIT_REFUSED
 

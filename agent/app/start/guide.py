@@ -22,9 +22,9 @@ from agent.app.documents.status import (
 from agent.app.start.amounts import DEFAULT_CEILING_USD, ceiling_of, require_ceiling, with_amounts
 from agent.app.start.past_results import PAST_BASIS, template_result
 from agent.app.start.setup import SHOWN_GAS_GWEI, find_preset, initialise
-from agent.config.fields import parse_address, parse_variable
 from agent.config.load import load_config, parse_config
-from agent.config.presets import PRESETS, Preset, TemplateAsset
+from agent.config.networks.presets import PRESETS, Preset, TemplateAsset
+from agent.config.tables.fields import parse_address, parse_variable
 from agent.config.writing import portfolio_templates
 from agent.config.writing.template import render
 from agent.errors import ConfigError
@@ -172,7 +172,7 @@ class InitAnswers:
             require_ceiling(self.use_cash or None, amount)
         return replace(self, max_live_value=amount)
 
-    def outlook(self) -> list[str]:
+    def year_costs(self) -> list[str]:
         """Return whether the amount is worth it: what would change that, then two lines with the
         trades and cost of a year at three gas prices.
         """
@@ -303,15 +303,15 @@ OPTION_PREFIX = re.compile(r"^(--)?[a-z]+: ")
 
 
 def check_setup(field_texts: Mapping[str, str]) -> dict[str, Any]:
-    """Return `errors` by field; `shown`, the valid answers in words; `outlook`, whether the amount
+    """Return `errors` by field; `answer_texts`, the valid answers in words; `year_costs`, whether the amount
     is worth it; `baskets` and `tokens` of the network, and the `basis` of past results. A field that
     is missing has its default.
     """
     answers, errors, offered_baskets = _parse_answers(field_texts)
     return {
         "errors": errors,
-        "shown": _answer_texts(answers, errors),
-        "outlook": [] if errors else _outlook(answers),
+        "answer_texts": _answer_texts(answers, errors),
+        "year_costs": [] if errors else _year_costs(answers),
         "baskets": [_basket_document(basket) for basket in offered_baskets],
         "tokens": [] if "network" in errors else _token_symbols(answers),
         "basis": PAST_BASIS,
@@ -437,9 +437,9 @@ def _answer_texts(answers: InitAnswers, errors: Mapping[str, str]) -> dict[str, 
     return {field: text for field, text in texts.items() if field not in errors}
 
 
-def _outlook(answers: InitAnswers) -> list[str]:
+def _year_costs(answers: InitAnswers) -> list[str]:
     try:
-        return answers.outlook()
+        return answers.year_costs()
     except ConfigError as error:
         return [_error_text(error)]
 
@@ -449,8 +449,8 @@ def _basket_document(basket: Basket) -> dict[str, Any]:
     return {
         "name": basket.name,
         "about": basket.about,
-        "held": targets_text,
-        "least": basket.minimum_capital,
+        "targets": targets_text,
+        "minimum_capital": basket.minimum_capital,
         "past": basket.past,
     }
 

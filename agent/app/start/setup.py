@@ -25,12 +25,12 @@ from agent.chain import watch
 from agent.chain.lens import query_lens
 from agent.chain.rpc import Transport
 from agent.config.build import fixed_contracts
-from agent.config.env_file import load_env_file
-from agent.config.fields import parse_address, parse_variable
 from agent.config.load import load_config, parse_config
 from agent.config.loaded import LoadedConfig
-from agent.config.presets import PRESETS, Preset, PresetToken, TemplateAsset
+from agent.config.networks.presets import PRESETS, Preset, PresetToken, TemplateAsset
+from agent.config.secrets.env_file import load_env_file
 from agent.config.tables.chain import RpcTable
+from agent.config.tables.fields import parse_address, parse_variable
 from agent.config.tables.futures import HyperliquidTable
 from agent.config.tables.portfolio import NATIVE
 from agent.config.writing import portfolio_templates
@@ -264,7 +264,7 @@ def initialise(  # noqa: PLR0913
             *_store_warnings(path, config.store.url),
         ],
         "next": next_steps,
-        "worth": []
+        "year_costs": []
         if assumed_capital is None
         else year_cost_lines(minimum_totals, SHOWN_GAS_GWEI, assumed_capital),
     }
@@ -293,10 +293,10 @@ def find_preset(network: str) -> Preset:
             f"choose from {', '.join(PRESETS)}, name the config of a trimtab localchain, or write"
             " the config yourself",
         )
-    config = load_config(network).config
-    v2, v3 = config.venues.uniswap_v2, config.venues.uniswap_v3
+    loaded = load_config(network)
+    config = loaded.config
     is_live = config.chain.fork or not config.chain.local  # a fork has the id of a live chain
-    if is_live or v2 is None or v3 is None:
+    if is_live:
         raise ConfigError(
             f"--network {network}: not the config of a local chain",
             "start one with trimtab localchain --write-config FILE",
@@ -308,13 +308,7 @@ def find_preset(network: str) -> Preset:
     return Preset(
         config.chain.chain_id,
         config.chain.wrapped_native,
-        v2.factory,
-        v2.router,
-        v3.factory,
-        v3.router,
-        v3.quoter,
-        v3.quoter_v1,
-        v3.position_manager,
+        tuple(loaded.values["venues"]),
         tuple(tokens),
     )
 
@@ -431,7 +425,7 @@ def list_contracts(
             )
         state = pin_state(pinned_hashes.get(address), code_hash)
         contracts.append(
-            {"what": names[address], "address": address, "code_hash": code_hash, "state": state}
+            {"role": names[address], "address": address, "code_hash": code_hash, "state": state}
         )
     pinned_implementations, implementations = context.store.trust.implementations(), []
     for implementation in snapshot.implementations:
@@ -445,7 +439,7 @@ def list_contracts(
         )
         contracts.append(
             {
-                "what": contract_name,
+                "role": contract_name,
                 "address": implementation.address,
                 "code_hash": code_hash,
                 "state": state,
@@ -496,7 +490,7 @@ def _payout_address_documents(context: wiring.AgentContext) -> list[ContractDocu
             )
     return [
         {
-            "what": "payout address",
+            "role": "payout address",
             "address": address,
             "code_hash": NO_CODE,
             "state": "unchanged" if address in confirmed_addresses else "new",

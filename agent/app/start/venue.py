@@ -26,7 +26,7 @@ from agent.chain.lens import (
     query_lens,
 )
 from agent.chain.tokens import UNREAD_ADDRESS
-from agent.config.key_sources import agent_key_source
+from agent.config.secrets.key_sources import agent_key_source
 from agent.config.tables.futures import FuturesTable, HyperliquidTable
 from agent.errors import ConfigError, Refused
 from agent.files import sync_folder

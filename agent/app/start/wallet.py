@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from eth_account import Account
 
 from agent import codec
-from agent.config.fields import parse_address, parse_keyring, parse_variable
-from agent.config.key_sources import key_source
 from agent.config.load import load_config
+from agent.config.secrets.key_sources import key_source
+from agent.config.tables.fields import parse_address, parse_keyring, parse_variable
 from agent.errors import ConfigError, ErrorCode
 from agent.signing import keys
 from agent.signing.secret import PrivateKey, Secret, disable_core_dumps, parse_private_key

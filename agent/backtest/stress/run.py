@@ -358,7 +358,7 @@ def _parameter_texts(spec: StressSpec) -> tuple[tuple[str, str], ...]:
 
 
 BIN_COUNT = 60
-MEASURES = ("loss", "drawdown", "behind_hold", "turnover", "outside_bands")
+MEASURES = ("loss", "drawdown", "hold_shortfall", "turnover", "outside_bands")
 FIELD_BY_MEASURE = dict(
     zip(MEASURES, ("loss", "drawdown", "hold_shortfall", "turnover", "outside_share"), strict=True)
 )

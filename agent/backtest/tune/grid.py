@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeVar
 
-from agent.config.fields import parse_duration_s
+from agent.config.tables.fields import parse_duration_s
 from agent.config.tables.triggers import parse_band
 from agent.errors import ConfigError
 from agent.model import (

@@ -85,7 +85,7 @@ def tune_document(tune_result: TuneResult) -> Document:
         },
         "overfitting": None
         if overfitting is None
-        else {"probability": _format_number(overfitting.probability), "ways": overfitting.ways, "blocks": overfitting.blocks},
+        else {"probability": _format_number(overfitting.probability), "split_count": overfitting.split_count, "blocks": overfitting.blocks},
         "stability": {
             "row_name": heat_map.row_axis.name,
             "column_name": heat_map.column_axis.name,
@@ -151,7 +151,7 @@ def _excess_document(excess: ExcessGrowth) -> Document:
     interval: ConfidenceInterval | None = excess.interval
     if interval is None:
         return {
-            "over": excess.benchmark,
+            "benchmark": excess.benchmark,
             "mean": None,
             "low": None,
             "high": None,
@@ -160,7 +160,7 @@ def _excess_document(excess: ExcessGrowth) -> Document:
             "bootstrap_block_length": None,
         }
     return {
-        "over": excess.benchmark,
+        "benchmark": excess.benchmark,
         "mean": _format_number(interval.mean),
         "low": _format_number(interval.low),
         "high": _format_number(interval.high),
@@ -189,7 +189,7 @@ def tune_page(tune_result: TuneResult) -> ReportPage:
         ),
     ]
     if tune_result.overfitting is not None:
-        ways_text = f"{tune_result.overfitting.ways:,} ways to halve the data"
+        ways_text = f"{tune_result.overfitting.split_count:,} ways to halve the data"
         facts.append(
             ReportFact(
                 "Chance of over-fitting", f"{tune_result.overfitting.probability:.0%}", ways_text
@@ -495,7 +495,7 @@ def _confidence_section(tune_result: TuneResult) -> ReportSection:
     if tune_result.overfitting is not None:
         overfitting = tune_result.overfitting
         paragraphs.append(
-            f"In {overfitting.probability:.0%} of {overfitting.ways:,} ways to halve the data, the best of one"
+            f"In {overfitting.probability:.0%} of {overfitting.split_count:,} ways to halve the data, the best of one"
             " half was below the median in the other (probability of backtest over-fitting,"
             " Bailey, Borwein, López de Prado & Zhu 2017)."
         )

@@ -47,12 +47,12 @@ class DeflatedSharpe:
 
 @dataclass(frozen=True, slots=True)
 class OverfittingEstimate:
-    """Share of the `ways` to halve `blocks` equal blocks of the data in which the best setting of
-    one half was below the median in the other.
+    """Share of the `split_count` ways to halve `blocks` equal blocks of the data in which the best
+    setting of one half was below the median in the other.
     """
 
     probability: float
-    ways: int
+    split_count: int
     blocks: int
 
 
@@ -625,7 +625,7 @@ def judge_choice(
     if is_overfit and overfitting is not None:
         sentences.append(
             "The best of one half of the data was below the median in the other in"
-            f" {overfitting.probability:.0%} of {overfitting.ways:,} ways to halve it: the best setting here"
+            f" {overfitting.probability:.0%} of {overfitting.split_count:,} ways to halve it: the best setting here"
             " is not predictive."
         )
     unbeaten_benchmarks = [claim.benchmark for claim in claims if not claim.is_above_zero]

@@ -23,8 +23,8 @@ from agent.chain.quorum import (
     QuorumAgreement,
     ask_at_one_block,
     confirmed_value,
-    difference,
     find_quorum,
+    first_difference,
     is_decided,
     quorum_size,
     read_head,
@@ -193,7 +193,7 @@ class SnapshotProvider(QuorumProvider):
         ]
         for endpoint, vote in poll.answers.items():
             if vote.compared_values != agreed.compared_values:
-                field_name = difference(agreed, vote, self._names)
+                field_name = first_difference(agreed, vote, self._names)
                 endpoint_pool.blame(endpoint, f"differs in {field_name}")
         return answers[self.agreeing_endpoints[0]]
 

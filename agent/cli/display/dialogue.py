@@ -54,7 +54,7 @@ def guided_init(
         _say("")
         for number, question in enumerate(questions, 1):
             _say(f"{number} {question.name:<10} {question.format_answer(answers)}", "  ")
-        _show_outlook(answers)
+        _show_year_costs(answers)
         reply = _read_line("Write it? yes, no, or the number of an answer to change: ")
         if reply.lower() in ("y", "yes"):
             try:
@@ -197,10 +197,10 @@ def _questions() -> tuple[Question, ...]:
     )
 
 
-def _show_outlook(answers: InitAnswers) -> None:
+def _show_year_costs(answers: InitAnswers) -> None:
     """Print whether the amount is worth it, if the answers make a config."""
     try:
-        lines = answers.outlook()
+        lines = answers.year_costs()
     except ConfigError as error:
         _show_error(error)
         return

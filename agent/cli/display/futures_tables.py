@@ -122,10 +122,12 @@ def _show_plan(console: Console, plan: Document, unit: str) -> None:
     if plan["top_up_raw"] != "0":
         console.print(safe_text(f"Deposit of collateral: {money(plan['top_up'])} {unit}"))
     if plan["orders"]:
-        title = "Orders that wait" if plan["held"] else "Orders that the agent would send now"
+        title = (
+            "Orders that wait" if plan["hold_reason"] else "Orders that the agent would send now"
+        )
         console.print(orders_table(plan, title))
-    if plan["held"]:
-        console.print(safe_text(f"Nothing of this is sent: {plan['held']}", "yellow"))
+    if plan["hold_reason"]:
+        console.print(safe_text(f"Nothing of this is sent: {plan['hold_reason']}", "yellow"))
     for reason in plan["refused"]:
         console.print(safe_text(f"Skipped: {reason}", "yellow"))
 

@@ -162,9 +162,9 @@ def show_off_target(console: Console, document: Document) -> None:
     from agent.app.describe import replace_pool_addresses
 
     for skipped in document["skipped"]:
-        if skipped["what"] in document["weights_after_bps"]:  # an asset
+        if skipped["subject"] in document["weights_after_bps"]:  # an asset
             reason = replace_pool_addresses(skipped["why"], document["pools"])
-            console.print(safe_text(f"{skipped['what']} stays {reason}", "yellow"))
+            console.print(safe_text(f"{skipped['subject']} stays {reason}", "yellow"))
 
 
 def _show_details(console: Console, document: Document) -> None:
@@ -184,7 +184,7 @@ def _show_details(console: Console, document: Document) -> None:
         console.print(
             safe_text(
                 "Skipped"
-                f" {replace_pool_addresses(skipped['what'], document['pools'], addresses=True)}:"
+                f" {replace_pool_addresses(skipped['subject'], document['pools'], addresses=True)}:"
                 f" {replace_pool_addresses(skipped['why'], document['pools'])}",
                 "yellow",
             )

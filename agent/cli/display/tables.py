@@ -395,7 +395,7 @@ def native_text(document: Document) -> str:
     text = f"Native coin: {amount(coins(document['native_wei'], 18))}"
     if document["kept_wei"] != "0":
         text += f", of which {coins(document['kept_wei'], 18)} are kept for gas"
-    if document["counts"]:
+    if document["counts_as_asset"]:
         wrapped_text = amount(coins(document["wrapped_raw"] or "0", 18))
         text += f"; with {wrapped_text} wrapped it is the {document['symbol']} of the portfolio"
     else:
@@ -492,11 +492,11 @@ def decision_notice(document: Document) -> Notice:
 
 def format_trigger(document: Document) -> str:
     """Describe the trigger in one line."""
-    parts = [f"Trigger: {document['words']}, to {document['destination']}"]
+    parts = [f"Trigger: {document['text']}, to {document['destination']}"]
     if document["bands"]:
         parts.append(f"bands of single assets: {document['bands']}")
     if document["only"]:
-        parts.append(f"only = {document['only']}: {document['only_words']}")
+        parts.append(f"only = {document['only']}: {document['only_text']}")
     if document["next"]:
         parts.append(f"next {document['next']}")
     return "; ".join(parts)
@@ -538,8 +538,8 @@ def transfers_table(transfers: Sequence[Document]) -> FigureTable:
         )
         figure_table.add_row(
             str(transfer["id"] or ""),
-            safe_text(transfer["words"], "bold red" if transfer["halts"] else ""),
-            transfer["told"] or status,
+            safe_text(transfer["text"], "bold red" if transfer["halts"] else ""),
+            transfer["kind"] or status,
         )
     return figure_table
 
@@ -574,7 +574,7 @@ def show_orders(document: Document) -> None:
             market_text = "unknown" if order["market"] is None else order["market"][0]
             limit_table.add_row(
                 order["id"],
-                order["what"],
+                order["note"],
                 order["limit"][0],
                 market_text,
                 _distance_text(order["off_bps"]),
@@ -624,7 +624,7 @@ def _note_orders(document: Document) -> None:
         )
     if any(order["level_now"] for order in document["orders"]):
         say("A level in parentheses would apply if the order were armed now.")
-    for line in document["told"]:
+    for line in document["target_reasons"]:
         say(line)
     for line in document["blocked_exits"]:
         out.print(safe_text(line, "bold red"))

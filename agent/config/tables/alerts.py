@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import Field, field_validator, model_validator
 
-from agent.config.fields import ConfigTable, DecimalOrOff, Duration, DurationOrOff, Variable
+from agent.config.tables.fields import ConfigTable, DecimalOrOff, Duration, DurationOrOff, Variable
 from agent.errors import ConfigError
 from agent.model import AlertKind
 

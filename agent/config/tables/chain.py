@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from typing import Literal
 
 from pydantic import Field, SecretStr, model_validator
 
-from agent.config.fields import (
+from agent.config.tables.fields import (
     Address,
     ConfigTable,
     Duration,
@@ -14,6 +15,7 @@ from agent.config.fields import (
     Variable,
 )
 from agent.errors import ConfigError
+from agent.model.rollups import ARBITRUM_CHAINS, OP_STACK_CHAINS
 
 LOCAL_CHAIN_IDS = frozenset({1337, 31337, 131277322940537})
 """Ids of development chains: anvil, ganache, eth-tester."""
@@ -60,6 +62,8 @@ class ChainTable(ConfigTable):
     not need it. `fork` marks a local copy of a live chain with that chain's id, on which only
     published test keys sign. `quorum` requires more operators than the default. Nothing is signed
     unless the newest blocks of enough operators are within `max_lag_blocks` of each other.
+    `finality` is the block tag that a transaction must have reached to be final, beside its
+    `confirmations`, or "blocks" for these alone; by default "finalized" on rollups.
     """
 
     chain_id: int = Field(gt=0)
@@ -68,6 +72,7 @@ class ChainTable(ConfigTable):
     rpc: list[RpcTable] = Field(min_length=1)
     single_operator: str | None = None
     quorum: int | None = None
+    finality: Literal["safe", "finalized", "blocks"] | None = None
     max_lag_blocks: int = Field(default=3, ge=0, le=64)
     fork: bool = False
     explorer: PageAddress = ""
@@ -92,6 +97,16 @@ class ChainTable(ConfigTable):
     def local(self) -> bool:
         """True for development chains and local forks."""
         return self.fork or self.chain_id in LOCAL_CHAIN_IDS
+
+    @property
+    def finality_tag(self) -> str | None:
+        """Block tag of final transactions; None if blocks are counted alone. On a rollup both tags
+        follow the base chain (specs.optimism.io, "Derivation"; docs.arbitrum.io, "Finality").
+        """
+        is_rollup = self.chain_id in {**OP_STACK_CHAINS, **ARBITRUM_CHAINS}
+        default = "finalized" if is_rollup and not self.local else "blocks"
+        tag = self.finality or default
+        return None if tag == "blocks" else tag
 
     @property
     def min_operators(self) -> int:

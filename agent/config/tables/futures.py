@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
-from agent.config.fields import (
+from agent.config.tables.fields import (
     Address,
     ConfigTable,
     Duration,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field, create_model
 
-from agent.config.fields import (
+from agent.config.tables.fields import (
     OFF,
     ConfigTable,
     DecimalOrOff,

@@ -6,7 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from agent.config.fields import Address, ConfigTable, DecimalOrOff, Duration, PlainDecimal, Share
+from agent.config.tables.fields import (
+    Address,
+    ConfigTable,
+    DecimalOrOff,
+    Duration,
+    PlainDecimal,
+    Share,
+)
 from agent.units import BPS
 
 LEAST_WIDTH_BPS = 10

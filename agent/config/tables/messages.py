@@ -137,7 +137,8 @@ def _path_and_tables(
         is_missing = item["type"] == "missing" and part == item["loc"][-1]
         if isinstance(part, int):
             data = data[part] if isinstance(data, list) and part < len(data) else None
-            names.append(_name(data) or str(part))
+            key = "kind" if names == ["venues"] else ""
+            names.append(_name(data, key) or str(part))
         elif isinstance(data, dict) and (part in data or is_missing):
             is_printable = part.isprintable() and len(part) <= MAX_SHOWN_CHARS
             names.append(part if is_printable else "(a key that cannot be shown)")
@@ -153,11 +154,16 @@ def _path_and_tables(
     return names, tables
 
 
-def _name(entry: object) -> str:
-    """Return the name of an entry; empty without a name that may be shown."""
+def _name(entry: object, own_key: str) -> str:
+    """Return the name of an entry by NAME_KEYS, or by a key of its list; empty without a name that
+    may be shown.
+    """
     if not isinstance(entry, Mapping):
         return ""
-    name = next((str(entry[key]) for key in NAME_KEYS if isinstance(entry.get(key), str | int)), "")
+    name = next(
+        (str(entry[key]) for key in (*NAME_KEYS, own_key) if isinstance(entry.get(key), str | int)),
+        "",
+    )
     return name if _ADDRESS.fullmatch(name) else safe_label(name, "")
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, ConfigDict
 
-from agent.config.fields import ConfigTable, Share
+from agent.config.tables.fields import ConfigTable, Share
 from agent.model import (
     OrderKind,
 )

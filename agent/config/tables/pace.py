@@ -8,12 +8,12 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from agent.config.fields import ConfigTable, Duration, ShareOrOff, compact
+from agent.config.tables.fields import ConfigTable, Duration, ShareOrOff, compact
 
-ZONE = "zone"
-SHORTEST_S, LONGEST_S = 12, 28 * 86_400
-MOST_SIZE_BPS, MOST_TIME_BPS = 5_000, 9_000
-MOST_OFF_BPS = 2_000
+ZONE_KEYWORD = "zone"
+MIN_DURATION_S, MAX_DURATION_S = 12, 28 * 86_400
+MAX_SIZE_JITTER_BPS, MAX_TIME_JITTER_BPS = 5_000, 9_000
+MAX_LIMIT_BPS = 2_000
 STYLE_KEYS = {
     "market": (),
     "rounds": (
@@ -62,8 +62,8 @@ def _parse_bps(text: str) -> Fraction | None:
 def _parse_bps_per_hour(value: object) -> Fraction | str:
     """Parse bps per hour, "0.5bps" or "0.005%", or "zone"."""
     compact_text = compact(value)
-    if compact_text == ZONE:
-        return ZONE
+    if compact_text == ZONE_KEYWORD:
+        return ZONE_KEYWORD
     bps = _parse_bps(compact_text)
     if bps is None or bps < 0:
         raise ValueError(

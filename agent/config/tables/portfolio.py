@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from agent.codec import json_field
-from agent.config.fields import (
+from agent.config.tables.fields import (
     Address,
     ConfigTable,
     DecimalOrOff,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from agent.config.fields import ConfigTable
+from agent.config.tables.fields import ConfigTable
 
 FILES, MEGABYTES = 10_000, 1_000
 """Default retention in files and megabytes: ten weeks of cycles every ten minutes."""

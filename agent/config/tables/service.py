@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, SecretStr, model_validator
 
-from agent.config.fields import ConfigTable, Duration, Variable
+from agent.config.tables.fields import ConfigTable, Duration, Variable
 from agent.errors import ConfigError
 
 SHORTEST_HANG_S = 30

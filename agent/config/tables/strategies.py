@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from agent.config.fields import ConfigTable, Duration, Share, Weight
+from agent.config.tables.fields import ConfigTable, Duration, Share, Weight
 from agent.config.tables.futures import SignedShare
 from agent.config.tables.triggers import TriggerTable
 from agent.config.tables.weights import WeightsTable

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from agent.config.fields import ConfigTable, Duration, Variable
+from agent.config.tables.fields import ConfigTable, Duration, Variable
 from agent.errors import ConfigError
 from agent.hosts import LOOPBACK
 

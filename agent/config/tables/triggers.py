@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from agent.config.fields import ConfigTable, Duration, Share, compact, to_value_error
+from agent.config.tables.fields import ConfigTable, Duration, Share, compact, to_value_error
 from agent.config.tables.weights import require_sampling
 from agent.errors import ConfigError
 from agent.model import AnyOf, NoTradeZone, Threshold, Trigger

@@ -1,62 +1,58 @@
-"""[venues]: the exchanges to trade on."""
+"""[[venues]]: the exchanges to trade on."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from pydantic import Field, model_validator
 
 from agent.amm import POOL_KINDS
-from agent.config.fields import (
-    Address,
-    ConfigTable,
-)
+from agent.config.tables.fields import Address, ConfigTable, Share
+from agent.units import BPS, PIPS
 
 
-class UniswapV2Table(ConfigTable):
-    """Uniswap V2. `pools` replaces discovery by an explicit list."""
+class VenueTable(ConfigTable):
+    """One deployment of a kind of exchange; `label` tells several of one kind apart.
 
-    factory: Address
-    router: Address
-    pools: list[Address] | None = None
-
-
-class UniswapV3Table(ConfigTable):
-    """Uniswap V3. `router` is SwapRouter02, `quoter` QuoterV2, `quoter_v1` the Quoter for
-    uniswap-python, if installed.
+    `router` is the kind's own router (for "uniswap_v3" SwapRouter02), `quoter` QuoterV2,
+    `quoter_v1` the Quoter for uniswap-python, if installed. `fee` is that of all pairs of a V2
+    fork. `deployer` makes the pools if not the factory, `init_code_hash` is that of their init
+    code if it is a fork's, `pool_implementation` what Slipstream's pools are clones of. `pools` replaces discovery by an explicit list.
     """
 
+    kind: str
+    label: str | None = Field(default=None, pattern=r"^[a-z0-9_]{1,20}$")
     factory: Address
-    router: Address
-    quoter: Address
-    quoter_v1: Address
-    position_manager: Address
-    fee_tiers: list[int] = Field(min_length=1)
+    router: Address | None = None
+    quoter: Address | None = None
+    quoter_v1: Address | None = None
+    position_manager: Address | None = None
+    deployer: Address | None = None
+    pool_implementation: Address | None = None
+    init_code_hash: str | None = Field(default=None, pattern=r"^0x[0-9a-f]{64}$")
+    fee: Share | None = None
+    fee_tiers: list[int] | None = Field(default=None, min_length=1)
+    tick_spacings: list[int] | None = Field(default=None, min_length=1)
     pools: list[Address] | None = None
 
+    @property
+    def name(self) -> str:
+        """Name of its pools and legs."""
+        return self.kind if self.label is None else f"{self.kind}/{self.label}"
 
-class VenuesTable(ConfigTable):
-    """Venues to trade on. At least one is required."""
-
-    uniswap_v2: UniswapV2Table | None = None
-    uniswap_v3: UniswapV3Table | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_simulated(cls, data: Any) -> Any:
-        """Reject pool kinds that only plans and backtests support."""
-        simulated_kinds = sorted(POOL_KINDS.keys() - cls.model_fields.keys())
-        unsupported_kinds = [
-            kind for kind in simulated_kinds if isinstance(data, dict) and kind in data
-        ]
-        if unsupported_kinds:
-            raise ValueError(
-                f"{unsupported_kinds[0]} can only be backtested: live trading does not support it; remove it"
-            )
-        return data
+    @property
+    def fee_pips(self) -> int:
+        """Fee of its pairs in millionths; 0 if the config names none."""
+        return 0 if self.fee is None else self.fee * (PIPS // BPS)
 
     @model_validator(mode="after")
-    def _require_venue(self) -> VenuesTable:
-        if self.uniswap_v2 is None and self.uniswap_v3 is None:
-            raise ValueError("no venue; add [venues.uniswap_v3] or [venues.uniswap_v2]")
+    def _require_keys_of_kind(self) -> VenueTable:
+        if self.kind not in POOL_KINDS:
+            raise ValueError(f"kind {self.kind!r} is not known; use {', '.join(POOL_KINDS)}")
+        keys = POOL_KINDS[self.kind].venue_keys
+        common_keys = {"kind", "label", "factory", "pools"}
+        foreign_keys = self.model_fields_set - common_keys - {*keys.required, *keys.optional}
+        if foreign_keys:
+            raise ValueError(f"{sorted(foreign_keys)[0]} is not a key of {self.kind}; remove it")
+        missing_keys = [key for key in keys.required if getattr(self, key) is None]
+        if missing_keys:
+            raise ValueError(f"{missing_keys[0]} is missing; {self.kind} needs it")
         return self

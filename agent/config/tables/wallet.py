@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from agent.config.fields import (
+from agent.config.tables.fields import (
     Address,
     ConfigTable,
     KeyringName,

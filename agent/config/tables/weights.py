@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from agent.config.fields import ConfigTable, Duration, Share
+from agent.config.tables.fields import ConfigTable, Duration, Share
 from agent.hosts import LOOPBACK
 from agent.model import (
     AllocationMethod,

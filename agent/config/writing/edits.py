@@ -14,9 +14,9 @@ from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import AoT, Array
 
 from agent import files
-from agent.config.fields import parse_address
-from agent.config.presets import HOURLY_FEED_MAX_AGE, HOURLY_FEEDS, PRESETS, TemplateAsset
+from agent.config.networks.presets import HOURLY_FEED_MAX_AGE, HOURLY_FEEDS, PRESETS, TemplateAsset
 from agent.config.redaction import is_secret
+from agent.config.tables.fields import parse_address
 from agent.config.tables.portfolio import NATIVE
 from agent.config.writing.token_lists import refuse_look_alike
 from agent.errors import ConfigError

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from agent.config.fields import Address, ConfigTable
+from agent.config.tables.fields import Address, ConfigTable
 from agent.config.tables.futures import MOST_MARKETS, PerpetualContracts
 from agent.config.tables.messages import describe_errors
 from agent.errors import ConfigError

@@ -10,8 +10,8 @@ import tomlkit
 from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import AoT, Table
 
-from agent.config.fields import OFF
 from agent.config.load import parse_config
+from agent.config.tables.fields import OFF
 from agent.errors import ConfigError
 from agent.model import PORTFOLIO_SUBJECT
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from agent.config.presets import (
+from agent.config.networks.presets import (
     Preset,
 )
 from agent.config.writing.template import FUTURES_NOTIONAL
@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from tomlkit.items import Item, Table
 
 CORE, STABLE, HIGH_BETA = "core", "stable", "high-beta"
-CLASSES: Mapping[str, tuple[str, ...]] = {
-    CORE: ("WETH", "WBTC"),
-    STABLE: ("USDC",),
-    HIGH_BETA: ("LINK", "AAVE"),
+CLASSES: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    CORE: (("WETH", "ETH"), ("WBTC", "BTCB")),
+    STABLE: (("USDC",),),
+    HIGH_BETA: (("LINK", "AERO", "UNI"), ("AAVE",)),
 }
-"""Symbols by class. Symbols that the network's preset lacks are left out."""
+"""Tokens by class, each with the symbols that stand for it on other networks. Those that a network's
+preset lacks are left out.
+"""
 SUPPLIES = "supplies.csv"
 ALLOCATOR_ANCHOR = "[reference]\n"
 """Header of the table that follows those of the portfolio."""
@@ -144,7 +146,7 @@ PORTFOLIO_TEMPLATES = {
             },
             todo=(
                 f"write {SUPPLIES} beside the config with lines symbol,supply,as_of for"
-                f" {', '.join(CLASSES[CORE])}: the chain has only the supply of the wrapped coins"
+                f" {', '.join(symbols[0] for symbols in CLASSES[CORE])}: the chain has only the supply of the wrapped coins"
             ),
         ),
         PortfolioTemplate(
@@ -207,8 +209,12 @@ def template_targets(
     """
     preset_symbols = {token.symbol for token in preset.tokens}
     classes = {
-        name: tuple(symbol for symbol in symbols if symbol in preset_symbols)
-        for name, symbols in CLASSES.items()
+        name: tuple(
+            known_symbols[0]
+            for symbols in alternatives
+            if (known_symbols := [symbol for symbol in symbols if symbol in preset_symbols])
+        )
+        for name, alternatives in CLASSES.items()
     }
     if not all(classes.values()):
         raise ConfigError(

@@ -15,9 +15,9 @@ from typing import Any, Literal
 import tomlkit
 from pydantic import Field, ValidationError
 
-from agent.config.fields import ConfigTable, Duration, Weight, parse_address
 from agent.config.loaded import LoadedConfig
 from agent.config.redaction import is_secret
+from agent.config.tables.fields import ConfigTable, Duration, Weight, parse_address
 from agent.config.tables.limits import LimitsTable, read_limits
 from agent.config.tables.messages import describe_errors
 from agent.config.tables.portfolio import NATIVE

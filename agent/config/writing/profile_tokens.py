@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agent.config.presets import PRESETS, TemplateAsset
+from agent.config.networks.presets import PRESETS, TemplateAsset
 from agent.config.schema import Config
 from agent.config.tables.portfolio import NATIVE, AssetTable
 from agent.config.writing.token_lists import refuse_look_alike

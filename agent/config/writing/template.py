@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from fractions import Fraction
 
-from agent.config.presets import (
+from agent.config.networks import Network
+from agent.config.networks.presets import (
     ETHEREUM,
     HOURLY_FEED_MAX_AGE,
     HOURLY_FEEDS,
@@ -19,6 +20,7 @@ from agent.config.presets import (
     starting_deviation_bps,
 )
 from agent.config.tables.limits import CEILINGS, LimitsTable, build_limits_from_table
+from agent.config.writing.venues import venues_text
 from agent.layers.config import TEMPLATES
 from agent.model import (
     LIMITS_IN_CONFIG_ORDER,
@@ -87,7 +89,7 @@ wrapped_native = "{preset.wrapped_native}"
 # Money moves only when two endpoints of different operators agree. To trust a single operator, name it:
 # single_operator = "{rpc_envs[0][1]}"
 # To require more than two: quorum = 3
-max_lag_blocks = 3                 # largest distance in blocks between the operators' heads while trading
+max_lag_blocks = {_max_lag_blocks(preset)}                 # largest distance in blocks between the operators' heads while trading
 {rpc}
 
 [wallet]
@@ -125,17 +127,7 @@ kind = ["feed", "twap"]            # price of a token: its feed, else a time-wei
 twap_window = "30m"
 feed_max_age = "25h"               # Chainlink's slowest heartbeat is a day; an asset may have its own feed_max_age
 {_sequencer(preset)}
-[venues.uniswap_v2]
-factory = "{preset.v2_factory}"
-router = "{preset.v2_router}"
-[venues.uniswap_v3]
-factory = "{preset.v3_factory}"
-router = "{preset.v3_router}"      # SwapRouter02
-quoter = "{preset.v3_quoter}"      # QuoterV2, for the second quote
-quoter_v1 = "{preset.v3_quoter_v1}"   # Quoter, for uniswap-python if installed
-position_manager = "{preset.v3_position_manager}"
-fee_tiers = [100, 500, 3000, 10000]
-
+{venues_text(preset.venues, preset.other_venues)}
 [policy]
 {_triggers()}
 # zone: trades as long as the risk saved exceeds the cost (docs/zone.md); requires destination = "zone":
@@ -297,6 +289,17 @@ def _allocators() -> str:
     return ", ".join(method.value for method in AllocationMethod if method not in excluded_methods)
 
 
+LAG_MS = 6_000
+"""Time by which the heads of operators may differ, where blocks are short."""
+
+
+def _max_lag_blocks(preset: Preset) -> int:
+    """Return the distance of the operators' heads in blocks."""
+    if preset.network is None:
+        return 3
+    return min(64, max(3, -(-LAG_MS // preset.network.block_ms)))
+
+
 def _sequencer(preset: Preset) -> str:
     """Return the sequencer feed of a rollup; empty otherwise."""
     feed = SEQUENCER_FEEDS.get(preset.chain_id)
@@ -317,6 +320,7 @@ def _limits(
     numeraire_feed = next((asset.feed for asset in assets if asset.symbol == numeraire), None)
     asset_feeds = [asset.feed for asset in assets if asset.symbol != numeraire]
     deviation_bps = starting_deviation_bps(asset_feeds, numeraire_feed)
+    network_limits = {} if preset.network is None else _network_limits(preset.network)
     has_native = any(asset.address in ("native", preset.wrapped_native) for asset in assets)
     lines = []
     for spec in LIMITS_IN_CONFIG_ORDER:
@@ -329,6 +333,8 @@ def _limits(
             value = spec.initial_value if has_native or spec.key != "native_top_up" else "off"
             if spec.key == "oracle_deviation" and deviation_bps is not None:
                 value = f"{deviation_bps / 100:g}%"
+            if value != "off":
+                value = network_limits.get(spec.key, value)
             line = f'{spec.key} = "{value}"'
             if spec.comment:
                 line = f"{line:<35}# {spec.comment}"
@@ -336,6 +342,16 @@ def _limits(
         if spec.key == "plan_cost":
             lines.append(MAX_WEIGHT_LINE)
     return "\n".join(lines)
+
+
+def _network_limits(network: Network) -> dict[str, str]:
+    """Return the limits of a new config that depend on what gas costs on the network."""
+    return {
+        "gas_price": f"{network.base_fee_ceiling_gwei} gwei",
+        "gas_per_day": network.gas_per_day,
+        "native_floor": network.native_floor,
+        "native_top_up": network.native_top_up,
+    }
 
 
 def _assets(assets: Sequence[TemplateAsset]) -> str:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent import codec
-from agent.config.fields import parse_address
-from agent.config.presets import TemplateAsset
+from agent.config.networks.presets import TemplateAsset
+from agent.config.tables.fields import parse_address
 from agent.errors import ConfigError
 from agent.units import safe_label
 

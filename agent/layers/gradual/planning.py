@@ -29,6 +29,7 @@ from agent.layers.gradual.state import (
     GradualState,
 )
 from agent.model import (
+    NATIVE_VENUE,
     ExecutionConfig,
     ExecutionPace,
     ExecutionStyle,
@@ -47,7 +48,6 @@ from agent.model import (
 )
 from agent.planning import planner
 from agent.planning.approval_gas import swap_spend
-from agent.planning.gas import NATIVE_VENUE
 from agent.planning.limit_swaps import limit_reached, output_value, with_raised_minimums
 from agent.planning.partial_plans import (
     plan_within_daily_loss,
@@ -309,7 +309,7 @@ ScheduledPlan = tuple[DecisionResult, Plan | None]
 
 
 def schedule_plan(
-    step: StepInput, decided: DecisionResult, decision: Rebalance, single_plan: Plan
+    step: StepInput, decision_result: DecisionResult, decision: Rebalance, single_plan: Plan
 ) -> ScheduledPlan:
     """Return the decision and its plan by execution.style.
 
@@ -317,46 +317,52 @@ def schedule_plan(
     amounts still keep the limit price and the shared budget.
     """
     pace = step.execution.pace
-    if decided.layer(GradualResult).due is not None:
-        return _plan_slice(step, decided, single_plan)
+    if decision_result.layer(GradualResult).due is not None:
+        return _plan_slice(step, decision_result, single_plan)
     if (
         pace.style is ExecutionStyle.MARKET
         or decision.exit
         or decision.by_hand
         or step.divides_wallet
     ):
-        return decided, single_plan
+        return decision_result, single_plan
     goal = _execution_goal(decision.goal, single_plan)
     if pace.style is ExecutionStyle.LIMIT:
-        execution = _new_gradual_execution(step, decided, goal, 1)
+        execution = _new_gradual_execution(step, decision_result, goal, 1)
         return _plan_at_price(
             step.portfolio,
-            decided.with_layer(replace(decided.layer(GradualResult), begins=execution)),
+            decision_result.with_layer(
+                replace(decision_result.layer(GradualResult), begins=execution)
+            ),
             single_plan,
             execution,
         )
     comparison, count = None, 1
     if pace.style is ExecutionStyle.ROUNDS and not step.progress.spend_caps:
-        comparison = compare_slice_counts(step, decision, goal, single_plan, decided.references)
+        comparison = compare_slice_counts(
+            step, decision, goal, single_plan, decision_result.references
+        )
         count = comparison.chosen
     elif not step.progress.spend_caps:
         count = max_slices(
-            step.limits, step.execution, value_to_move(step, goal, _reference_prices(decided))
+            step.limits,
+            step.execution,
+            value_to_move(step, goal, _reference_prices(decision_result)),
         )
     if count == 1 and (pace.budget_bps is None or prior_budget_use(step) is None):
-        return decided, replace(single_plan, pacing=comparison)
+        return decision_result, replace(single_plan, pacing=comparison)
     return _begin_gradual_execution(
         step,
-        decided,
+        decision_result,
         decision,
         replace(single_plan, pacing=comparison),
-        _new_gradual_execution(step, decided, goal, count),
+        _new_gradual_execution(step, decision_result, goal, count),
     )
 
 
 def _begin_gradual_execution(
     step: StepInput,
-    decided: DecisionResult,
+    decision_result: DecisionResult,
     decision: Rebalance,
     single_plan: Plan,
     execution: GradualExecution,
@@ -366,7 +372,9 @@ def _begin_gradual_execution(
         "", execution, 0, Fraction(0), Fraction(0), execution.began_s, execution.first
     )
     begun_step = step.with_layer(replace(step.layer(GradualState), progress=progress))
-    slice_decision = decide_slice(begun_step, decided.drifts, _reference_prices(decided))
+    slice_decision = decide_slice(
+        begun_step, decision_result.drifts, _reference_prices(decision_result)
+    )
     if (
         slice_decision is None
         or slice_decision.due_slice is None
@@ -377,7 +385,7 @@ def _begin_gradual_execution(
         else:
             why = f"{decision.reason}; {slice_decision.decision.reason}"
         return (
-            replace(decided, decision=Hold(why), reviewed=False),
+            replace(decision_result, decision=Hold(why), reviewed=False),
             None,
         )  # a plan that may not begin in slices may not be sent at once either
     first_slice = replace(
@@ -388,31 +396,33 @@ def _begin_gradual_execution(
     plan = plan_within_daily_loss(step, first_slice)
     return _plan_slice(
         begun_step,
-        replace(decided, decision=first_slice).with_layer(
-            GradualResult(slice_decision.due_slice, decided.layer(GradualResult).ended, execution)
+        replace(decision_result, decision=first_slice).with_layer(
+            GradualResult(
+                slice_decision.due_slice, decision_result.layer(GradualResult).ended, execution
+            )
         ),
         replace(plan, pacing=single_plan.pacing),
     )
 
 
-def _plan_slice(step: StepInput, decided: DecisionResult, plan: Plan) -> ScheduledPlan:
+def _plan_slice(step: StepInput, decision_result: DecisionResult, plan: Plan) -> ScheduledPlan:
     """Return a slice that fits the budget; otherwise the end of the execution."""
     progress = step.layer(GradualState).progress
     if progress is None:
-        return decided, plan
+        return decision_result, plan
     execution = progress.execution
     if execution.pace.style is ExecutionStyle.LIMIT:
-        return _plan_at_price(step.portfolio, decided, plan, execution)
+        return _plan_at_price(step.portfolio, decision_result, plan, execution)
     worst_loss = worst_case_loss(step, plan, dict(execution.arrival))
     if execution.budget is None or progress.spent + worst_loss <= execution.budget:
-        return decided, plan
+        return decision_result, plan
     why = (
         f"slice {progress.done + 1} may cost {_money(step.portfolio, worst_loss)} at worst;"
         f" {_money(step.portfolio, progress.spent)} of its budget of {format_budget(step.portfolio, execution)} is spent"
     )
     return (
         replace(
-            decided,
+            decision_result,
             decision=Hold(
                 cash_limit.append_excluded(step.excluded, f"the gradual execution is over: {why}")
             ),
@@ -422,27 +432,27 @@ def _plan_slice(step: StepInput, decided: DecisionResult, plan: Plan) -> Schedul
 
 
 def _plan_at_price(
-    portfolio: Portfolio, decided: DecisionResult, plan: Plan, execution: GradualExecution
+    portfolio: Portfolio, decision_result: DecisionResult, plan: Plan, execution: GradualExecution
 ) -> ScheduledPlan:
     """Return the plan if it pays enough at the initial prices, else wait."""
     prices = with_native(portfolio, dict(execution.arrival))
     min_output = value_sold(plan, prices) * Fraction(BPS - execution.pace.limit_bps, BPS)
     if limit_reached(plan, prices, min_output):
-        return decided, with_raised_minimums(plan, prices, min_output)
+        return decision_result, with_raised_minimums(plan, prices, min_output)
     why = (
-        f"{decided.decision.reason}; waiting for its price: it would yield"
+        f"{decision_result.decision.reason}; waiting for its price: it would yield"
         f" {_money(portfolio, output_value(plan, prices))} and needs {_money(portfolio, min_output)}, at the prices of"
         f" {format_time(execution.began_s)}, until {format_time(execution.expires_s)}"
     )
-    gradual_result = replace(decided.layer(GradualResult), due=None)
-    return replace(decided, decision=Hold(why)).with_layer(gradual_result), None
+    gradual_result = replace(decision_result.layer(GradualResult), due=None)
+    return replace(decision_result, decision=Hold(why)).with_layer(gradual_result), None
 
 
 def _new_gradual_execution(
-    step: StepInput, decided: DecisionResult, goal: Goal, count: int
+    step: StepInput, decision_result: DecisionResult, goal: Goal, count: int
 ) -> GradualExecution:
     pace = step.execution.pace
-    prices = _reference_prices(decided)
+    prices = _reference_prices(decision_result)
     now_s = step.snapshot.head.timestamp_s
     intended_value, prior_use = value_to_move(step, goal, prices), prior_budget_use(step)
     ends_s, expires_s = execution_deadlines(pace, count, now_s)
@@ -451,7 +461,7 @@ def _new_gradual_execution(
         if prior_use is None
         else {token: price for token, price in prior_use.arrival if token in prices}
     )
-    missing_values = corrections(decided.drifts, goal)
+    missing_values = corrections(decision_result.drifts, goal)
     return GradualExecution(
         pace=pace,
         targets_bps=target_weights(step.effective_assets),
@@ -487,8 +497,8 @@ def _execution_goal(goal: Goal, single_plan: Plan) -> Goal:
     )
 
 
-def _reference_prices(decided: DecisionResult) -> dict[str, Price]:
-    return decided.references.by_token
+def _reference_prices(decision_result: DecisionResult) -> dict[str, Price]:
+    return decision_result.references.by_token
 
 
 def _money(portfolio: Portfolio, value: Value) -> str:

@@ -33,7 +33,7 @@ def before_decision(readers: StepReaders, store: Store, step: StepInput) -> Step
 
 def after_decision(store: Store, outcome: StepOutcome) -> None:
     """Record gradual executions that ended in a cycle, and new ones that wait for their price."""
-    result, step = outcome.decided.layer(GradualResult), outcome.step_input
+    result, step = outcome.decision_result.layer(GradualResult), outcome.step_input
     progress, execution_store = (
         step.layer(GradualState).progress,
         store.layer(GradualExecutionStore),
@@ -48,7 +48,7 @@ def before_swap(readers: StepReaders, store: Store, outcome: StepOutcome) -> Non
     """Record the slice about to be sent, with the draw for the next one; a new execution is
     recorded before its first slice. Does nothing if the plan is not a slice.
     """
-    result, step = outcome.decided.layer(GradualResult), outcome.step_input
+    result, step = outcome.decision_result.layer(GradualResult), outcome.step_input
     progress, execution_store = (
         step.layer(GradualState).progress,
         store.layer(GradualExecutionStore),

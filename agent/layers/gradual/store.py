@@ -29,11 +29,11 @@ from agent.store.executions import (
     PURCHASE,
     PastExecution,
     add_attempt,
-    add_row,
+    add_execution,
     executed_parts,
     load_terms,
-    newest_rows,
-    open_rows,
+    newest_executions,
+    open_executions,
 )
 from agent.store.tables import ExecutionAttemptRow, ExecutionRow
 
@@ -60,14 +60,14 @@ class GradualExecutionStore:
         another execution or a purchase is open.
         """
         with self.db.write("record a gradual execution") as db:
-            if open_rows(db, GRADUAL) or open_rows(db, PURCHASE):
+            if open_executions(db, GRADUAL) or open_executions(db, PURCHASE):
                 raise OperatorNeeded(
                     "another gradual execution or purchase is open already",
                     "wait until it ends, or end it: trimtab limit --cancel ID",
                     code=ErrorCode.EXECUTION_OPEN,
                 )
             database.delete_facts(db, SLICE_DRAW)
-            return add_row(db, GRADUAL, execution.began_s, codec.dumps(execution))
+            return add_execution(db, GRADUAL, execution.began_s, codec.dumps(execution))
 
     def begin_slice(
         self, execution_id: str, number: int, step_id: str, at_s: int, draw: SliceDraw
@@ -101,7 +101,7 @@ class GradualExecutionStore:
                 PastExecution(
                     row.seq, _progress(db, row, wallet, wrapped_native), row.state, row.why
                 )
-                for row in newest_rows(db, GRADUAL, limit)
+                for row in newest_executions(db, GRADUAL, limit)
             )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from agent.config.fields import ConfigTable, Duration
+from agent.config.tables.fields import ConfigTable, Duration
 
 TEMPLATE = """\
 # [holding]                        # rebalances do not sell what the agent has just bought (docs/holding.md)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from agent.amm.lp.venues import LpVenue
 from agent.chain import tokens
 from agent.chain.lens import abi_encode
 from agent.errors import ErrorCode, Refused
@@ -23,7 +24,6 @@ from agent.model import (
     Withdraw,
     lp_action,
 )
-from agent.planning.gas import V3_VENUE
 from agent.ports import Approval
 from agent.signing.liquidity import (
     ADD,
@@ -37,7 +37,7 @@ from agent.signing.liquidity import (
 )
 from agent.units import decimal_text
 from agent.venues.allowances import build_approval, label_and_decimals
-from agent.venues.calldata import V2_VENUE, to_hex
+from agent.venues.calldata import to_hex
 from agent.venues.drafts import TxDraft
 
 
@@ -92,7 +92,7 @@ def action_contract(execution: ExecutionConfig, action: LayerAction) -> str:
     position manager.
     """
     contract = execution.position_contract(action.venue)
-    if not contract or (action.venue == "uniswap_v3" and action.contract != contract):
+    if not contract or (action.venue == LpVenue.V3 and action.contract != contract):
         raise Refused(
             f"{action.name}: the config has no {ROLES.get(action.venue, action.venue)} for it",
             remedy="see [venues]",
@@ -131,7 +131,7 @@ def encode_liquidity(action: LpAction, wallet: str, deadline_s: int) -> str:
     if deadline_s <= 0:
         raise Refused(f"deadline {deadline_s} is not a Unix time", remedy="set execution.deadline")
     match action:
-        case Withdraw(venue="uniswap_v3", token_id=int() as token_id):
+        case Withdraw(venue=LpVenue.V3, token_id=int() as token_id):
             _require(action.liquidity > 0 and max(action.min_raw) > 0, action)
             decrease_calldata = DECREASE + abi_encode(
                 ["(uint256,uint128,uint256,uint256,uint256)"],
@@ -143,7 +143,7 @@ def encode_liquidity(action: LpAction, wallet: str, deadline_s: int) -> str:
                     ["bytes[]"], [[decrease_calldata, _collect_calldata(token_id, wallet)]]
                 )
             )
-        case Withdraw(venue="uniswap_v2"):
+        case Withdraw(venue=LpVenue.V2):
             _require(action.liquidity > 0 and max(action.min_raw) > 0, action)
             types = ["address", "address", "uint256", "uint256", "uint256", "address", "uint256"]
             return to_hex(
@@ -160,7 +160,7 @@ def encode_liquidity(action: LpAction, wallet: str, deadline_s: int) -> str:
                     ],
                 )
             )
-        case Collect(venue="uniswap_v3"):
+        case Collect(venue=LpVenue.V3):
             return to_hex(_collect_calldata(action.token_id, wallet))
         case Provide():
             _require(max(action.desired_raw) > 0 and max(action.min_raw) > 0, action)
@@ -168,13 +168,13 @@ def encode_liquidity(action: LpAction, wallet: str, deadline_s: int) -> str:
         case _:
             raise Refused(
                 f"{action.name}: venue {action.venue!r} is not known",
-                remedy=f"use {V2_VENUE} or {V3_VENUE}",
+                remedy=f"use {LpVenue.V2} or {LpVenue.V3}",
             )
 
 
 def _provide_calldata(action: Provide, wallet: str, deadline_s: int) -> bytes:
     amounts = (*action.desired_raw, *action.min_raw)
-    if action.venue == V2_VENUE:
+    if action.venue == LpVenue.V2:
         types = [
             "address",
             "address",
@@ -186,10 +186,10 @@ def _provide_calldata(action: Provide, wallet: str, deadline_s: int) -> bytes:
             "uint256",
         ]
         return ADD + abi_encode(types, [action.token0, action.token1, *amounts, wallet, deadline_s])
-    if action.venue != V3_VENUE:
+    if action.venue != LpVenue.V3:
         raise Refused(
             f"{action.name}: venue {action.venue!r} is not known",
-            remedy=f"use {V2_VENUE} or {V3_VENUE}",
+            remedy=f"use {LpVenue.V2} or {LpVenue.V3}",
         )
     if action.token_id is not None:
         return INCREASE + abi_encode(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.chain.own_positions import find_unsolicited_positions
+from agent.chain.pools.own_positions import find_unsolicited_positions
 from agent.chain.rpc import Transport
 from agent.layers.liquidity.state import LiquidityState
 from agent.model import StepInput

@@ -59,7 +59,7 @@ def after_input(store: Store, step: StepInput) -> None:
 def after_cycle(store: Store, outcome: StepOutcome) -> None:
     """Book the netting between strategies if the cycle makes no market trade."""
     books = outcome.step_input.layer(StrategiesState).books
-    is_netting_only = outcome.decided.layer(StrategiesResult).is_netting_only
+    is_netting_only = outcome.decision_result.layer(StrategiesResult).is_netting_only
     if outcome.kind is not OutcomeKind.HOLD or not is_netting_only or books is None:
         return
     booking = accounting.netting_booking(

@@ -42,7 +42,7 @@ from agent.store.tables import (
     StrategyBookingRow,
     StrategyRow,
 )
-from agent.store.transitions import CONSUMED, OPEN
+from agent.store.transitions import CONSUMED_STATES, OPEN_STATES
 
 STRATEGIES_VERSION = "strategies_version"
 """Key of the version of the accounts, which each write raises."""
@@ -59,8 +59,8 @@ FOLD_THRESHOLD = 500
 """Number of transfer bookings above which they are merged into one."""
 _FOLDED_SOURCE = "folded flows"
 _FOLDABLE_PREFIXES = ("flow ", "aside ", _FOLDED_SOURCE)
-_CONSUMED_STATES = tuple(state.value for state in CONSUMED)
-_OPEN_STATES = tuple(state.value for state in OPEN)
+_CONSUMED_STATES = tuple(state.value for state in CONSUMED_STATES)
+_OPEN_STATES = tuple(state.value for state in OPEN_STATES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from agent.config.fields import ConfigTable, DecimalOrOff
+from agent.config.tables.fields import ConfigTable, DecimalOrOff
 
 TEMPLATE = """\
 [tax]                              # tax lots of a sale, and the gain allowed per year (docs/ledger.md)

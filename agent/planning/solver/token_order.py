@@ -261,7 +261,7 @@ def order_tokens(graph: PoolGraph, rows: IndexArray, optimizer: FlowOptimizer) -
         )
         for edges in start_edges
     ]
-    return max(improved, key=lambda pair: pair[1])[0]
+    return max(improved, key=lambda order_and_bound: order_and_bound[1])[0]
 
 
 def _ranks(
@@ -357,8 +357,8 @@ def _improve(
 
 def _move_beside(rank: IndexArray, token: int, neighbour: int, offset: float) -> IndexArray:
     """Return the ranks with a token moved just before or after another."""
-    tie_break_keys = rank.astype(np.float64)
-    tie_break_keys[token] = tie_break_keys[neighbour] + offset
+    sort_keys = rank.astype(np.float64)
+    sort_keys[token] = sort_keys[neighbour] + offset
     return np.asarray(
-        np.argsort(np.argsort(tie_break_keys, kind="stable"), kind="stable"), dtype=np.intp
+        np.argsort(np.argsort(sort_keys, kind="stable"), kind="stable"), dtype=np.intp
     )

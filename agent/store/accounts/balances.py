@@ -42,7 +42,7 @@ from agent.store.tables import (
     IntentRow,
     OpeningRow,
 )
-from agent.store.transitions import CONSUMED, OPEN
+from agent.store.transitions import CONSUMED_STATES, OPEN_STATES
 
 DAY_S = 86_400
 PRIOR_DAY_FAILED = "day_asked_s"
@@ -99,8 +99,8 @@ MAX_ID = 2**63 - 1
 """The largest SQLite integer; no transfer has it as id."""
 MAX_SHOWN_TRANSFERS = 50
 """Number of newest open transfers in a step, plus as many that halt and as many losses."""
-_CONSUMED = frozenset(state.value for state in CONSUMED)
-_OPEN = frozenset(state.value for state in OPEN)
+_CONSUMED = frozenset(state.value for state in CONSUMED_STATES)
+_OPEN = frozenset(state.value for state in OPEN_STATES)
 INCREASE_KINDS = (ExternalTransferKind.DEPOSIT, ExternalTransferKind.GIFT)
 DECREASE_KINDS = (ExternalTransferKind.WITHDRAWAL, ExternalTransferKind.LOSS)
 """Kinds that the owner may assign to an increase and to a decrease; the first is the default."""

@@ -56,10 +56,10 @@ from agent.store.tables import (
     OpeningRow,
     RunningBalanceRow,
 )
-from agent.store.transitions import CONSUMED, ENDED_IN_BLOCK, OPEN
+from agent.store.transitions import CONSUMED_STATES, ENDED_IN_BLOCK, OPEN_STATES
 from agent.units import NATIVE, Token
 
-_CONSUMED = tuple(state.value for state in CONSUMED)
+_CONSUMED = tuple(state.value for state in CONSUMED_STATES)
 
 
 def ledger_balances(
@@ -297,7 +297,7 @@ list one late.
 """
 LEDGER_TOKENS = "book_tokens"
 """Key of the LedgerTokens as JSON."""
-_OPEN, _ENDED = (tuple(state.value for state in states) for states in (OPEN, ENDED_IN_BLOCK))
+_OPEN, _ENDED = (tuple(state.value for state in states) for states in (OPEN_STATES, ENDED_IN_BLOCK))
 _UNSETTLED = (*_OPEN, *_ENDED)
 PlacedToken = tuple[str, str]
 """(place, token): place "" is the wallet, any other the name of a liquidity position."""

@@ -55,7 +55,7 @@ from agent.store.tables import (
     RunningBalanceRow,
     ValuationRow,
 )
-from agent.store.transitions import CONSUMED, ENDED_IN_BLOCK, OPEN
+from agent.store.transitions import CONSUMED_STATES, ENDED_IN_BLOCK, OPEN_STATES
 from agent.units import ceil_int
 
 
@@ -109,7 +109,8 @@ it."""
 ENTRIES_VERSION = "entries_turn"
 """Key of the number of writes of entries and transfers."""
 _OPEN, _CONSUMED, _ENDED = (
-    tuple(state.value for state in states) for states in (OPEN, CONSUMED, ENDED_IN_BLOCK)
+    tuple(state.value for state in states)
+    for states in (OPEN_STATES, CONSUMED_STATES, ENDED_IN_BLOCK)
 )
 
 

@@ -52,7 +52,7 @@ from agent.store.tables import (
     IntentRow,
     LiquidityRow,
 )
-from agent.store.transitions import OPEN
+from agent.store.transitions import OPEN_STATES
 from agent.units import NATIVE
 
 UNDECIDED, ADOPTED, FORGOTTEN = "undecided", "taken", "forgotten"
@@ -313,7 +313,7 @@ def _payout_amounts(
     """
     payouts_raw, newest_seq = [], after_seq
     for row in all_rows(db, _select_payouts_after(), IntentRow, after_seq=after_seq):
-        if row.state in {state.value for state in OPEN}:
+        if row.state in {state.value for state in OPEN_STATES}:
             break
         newest_seq = row.seq
         if row.state == IntentState.FINAL.value:

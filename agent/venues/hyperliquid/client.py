@@ -554,9 +554,11 @@ def _held_coins(state_answer: object) -> Sequence[str]:
     return [str(position.get("coin")) for position in positions if isinstance(position, Mapping)]
 
 
-def _require_rows(answer: object, what: str) -> list[Mapping[str, object]]:
+def _require_rows(answer: object, answer_name: str) -> list[Mapping[str, object]]:
     if not isinstance(answer, list) or not all(isinstance(row, Mapping) for row in answer):
-        raise Retryable(f"the venue's answer for {what} is not a list", code=ErrorCode.ANSWER)
+        raise Retryable(
+            f"the venue's answer for {answer_name} is not a list", code=ErrorCode.ANSWER
+        )
     return answer
 
 

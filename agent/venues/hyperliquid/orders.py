@@ -31,32 +31,33 @@ LONGEST_VALIDITY_MS = 60 * 60 * 1000
 _DECIMAL = re.compile(r"-?[0-9]{1,20}(?:\.[0-9]{1,20})?")
 
 
-def parse_decimal(value: object, what: str) -> Fraction:
-    """Parse a decimal of the venue. Raises Retryable with `what`."""
+def parse_decimal(value: object, value_name: str) -> Fraction:
+    """Parse a decimal of the venue. Raises Retryable with `value_name`."""
     if isinstance(value, str) and _DECIMAL.fullmatch(value):
         return Fraction(value)
-    raise Retryable(f"the venue's answer for {what} is not a decimal", code=ErrorCode.ANSWER)
+    raise Retryable(f"the venue's answer for {value_name} is not a decimal", code=ErrorCode.ANSWER)
 
 
-def parse_raw(value: object, decimals: int, what: str) -> int:
-    """Parse a decimal as base units. Raises Retryable with `what` if it has more places."""
-    return parse_whole(parse_decimal(value, what) * 10**decimals, what)
+def parse_raw(value: object, decimals: int, value_name: str) -> int:
+    """Parse a decimal as base units. Raises Retryable with `value_name` if it has more places."""
+    return parse_whole(parse_decimal(value, value_name) * 10**decimals, value_name)
 
 
-def parse_whole(value: Fraction, what: str) -> int:
+def parse_whole(value: Fraction, value_name: str) -> int:
     """Parse a number of base units. Raises Retryable for a fraction of a base unit."""
     if value.denominator != 1:
         raise Retryable(
-            f"the venue's answer for {what} has too many decimal places", code=ErrorCode.ANSWER
+            f"the venue's answer for {value_name} has too many decimal places",
+            code=ErrorCode.ANSWER,
         )
     return value.numerator
 
 
-def parse_amount(value: object, what: str) -> int:
+def parse_amount(value: object, value_name: str) -> int:
     """Parse an amount in USD as base units, rounded to the nearest, because the venue computes
-    amounts in floats ("1071327.7162500001"). Raises Retryable with `what`.
+    amounts in floats ("1071327.7162500001"). Raises Retryable with `value_name`.
     """
-    rounded_raw: int = round(parse_decimal(value, what) * 10**QUOTE_DECIMALS)
+    rounded_raw: int = round(parse_decimal(value, value_name) * 10**QUOTE_DECIMALS)
     return rounded_raw
 
 
@@ -341,19 +342,19 @@ def order_state(record: OrderRecord, fills: object, size_decimals: int) -> Order
                 "the venue's answer for a fill has an unexpected format", code=ErrorCode.ANSWER
             )
         fill_size = sign * parse_decimal(fill.get("sz"), "the size of a fill")
-        paid_quote = -fill_size * parse_decimal(fill.get("px"), "the price of a fill")
+        fill_quote_change = -fill_size * parse_decimal(fill.get("px"), "the price of a fill")
         fill_fee = parse_decimal(fill.get("fee"), "the fee of a fill")
         profit = parse_decimal(fill.get("closedPnl", "0"), "the profit of a fill")
         size, quote_change, fee, closed_profit = (
             size + fill_size,
-            quote_change + paid_quote,
+            quote_change + fill_quote_change,
             fee + fill_fee,
             closed_profit + profit,
         )
         fill_by_id[str(fill_id)] = OrderFill(
             str(fill_id),
             parse_whole(fill_size * 10**size_decimals, "the size of a fill"),
-            floor_int(paid_quote * 10**QUOTE_DECIMALS),
+            floor_int(fill_quote_change * 10**QUOTE_DECIMALS),
             ceil_int(fill_fee * 10**QUOTE_DECIMALS),
             floor_int(profit * 10**QUOTE_DECIMALS),
         )

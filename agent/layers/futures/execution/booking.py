@@ -58,7 +58,7 @@ def book_futures_action(
                 grant, receipt, step.snapshot, futures_policy(step)
             )
         loss, turnover = loss + cost / quote_rate, budgeted_value / quote_rate
-    store.budgets.book(intent, turnover, loss, receipt.gas_cost_wei, chain_s)
+    store.budgets.book_intent(intent, turnover, loss, receipt.gas_cost_wei, chain_s)
     return loss
 
 

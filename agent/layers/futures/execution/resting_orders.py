@@ -54,7 +54,7 @@ def end_reasons(outcome: StepOutcome, cloids: Collection[str]) -> dict[str, str]
     futures, why = outcome_futures(outcome), ""
     if outcome.kind is OutcomeKind.HALT:
         why = outcome.reason
-    elif outcome.decided.exit_token:
+    elif outcome.decision_result.exit_token:
         why = "an exit is due"
     elif futures is not None and futures.orders and futures.is_reducing:
         drift_triggers = {trigger.value for trigger in DRIFT_REASONS}

@@ -74,7 +74,7 @@ ZERO = Fraction(0)
 
 
 def hedge_instead(
-    step: StepInput, decided: DecisionResult, decision: Rebalance, sale_plan: Plan
+    step: StepInput, decision_result: DecisionResult, decision: Rebalance, sale_plan: Plan
 ) -> tuple[DecisionResult, Plan]:
     """Return decision and plan of the first hedge that is cheaper than its part of the sale, else
     the sale; either plan has the comparisons. Only sales by the policy's trigger are hedged: not
@@ -87,21 +87,21 @@ def hedge_instead(
         or futures_progress(step).held
         or not decision.by_trigger
     ):
-        return decided, sale_plan
+        return decision_result, sale_plan
     if (
         futures_fault(step.snapshot, policy)
         or decision.apart
-        or decided.zone
+        or decision_result.zone
         or step.divides_wallet
         or step.history.execution is not None
     ):
-        return decided, sale_plan
+        return decision_result, sale_plan
     comparisons: list[HedgeComparison] = []
     hedged_tokens = {hedge.token for hedge in policy.hedges}
     changes, numeraire = sale_plan.wallet_changes(), step.portfolio.numeraire.address
     sold_excesses = [
         (min(-changes[asset_drift.token] * asset_drift.price, asset_drift.value), asset_drift)
-        for asset_drift in decided.drifts
+        for asset_drift in decision_result.drifts
         if changes.get(asset_drift.token, 0) < 0
         and asset_drift.token not in (numeraire, policy.collateral, *hedged_tokens)
         and market_of(step.snapshot, asset_drift.token) is not None
@@ -113,30 +113,30 @@ def hedge_instead(
         ratio_bps = policy.hedge.ratio_bps
         short_value = excess * ratio_bps / BPS
         hedge_comparison, short = compare(
-            step, decided, decision, sale_plan, drift, excess, short_value
+            step, decision_result, decision, sale_plan, drift, excess, short_value
         )
         comparisons.append(hedge_comparison)
         if hedge_comparison.is_hedged:
             reason = f"{_comparison_text(step.portfolio, hedge_comparison)}; {decision.reason}"
-            plan = _opening_plan(step, decided.drifts, hedge_comparison, short, reason)
+            plan = _opening_plan(step, decision_result.drifts, hedge_comparison, short, reason)
             plan = plan.with_layer(HedgeChoices(tuple(comparisons)))
-            decided = replace(
-                decided.without_trades(plan.decision), reviewed=False, due_schedules=()
+            decision_result = replace(
+                decision_result.without_trades(plan.decision), reviewed=False, due_schedules=()
             )
-            return decided, plan
+            return decision_result, plan
     if not comparisons:
-        return decided, sale_plan
+        return decision_result, sale_plan
     comparison_texts = "; ".join(
         _comparison_text(step.portfolio, comparison) for comparison in comparisons
     )
     decision = replace(decision, reason=f"{decision.reason}; {comparison_texts}")
     plan = replace(sale_plan, decision=decision).with_layer(HedgeChoices(tuple(comparisons)))
-    return replace(decided, decision=decision), plan
+    return replace(decision_result, decision=decision), plan
 
 
 def compare(
     step: StepInput,
-    decided: DecisionResult,
+    decision_result: DecisionResult,
     decision: Rebalance,
     sale_plan: Plan,
     drift: AssetDrift,
@@ -167,7 +167,7 @@ def compare(
     market = market_of(step.snapshot, drift.token)
     short = Short(0, "it has no futures market")
     if market is not None:
-        short = _sized_short(step, decided.drifts, drift, market, short_value)
+        short = _sized_short(step, decision_result.drifts, drift, market, short_value)
     if market is None or not short.size_raw:
         return replace(no_hedge, reason=short.why), short
     hedged_value = (
@@ -450,12 +450,14 @@ def _comparison_text(portfolio: Portfolio, comparison: HedgeComparison) -> str:
     return compare_text(comparison, label, portfolio.numeraire.decimals)
 
 
-def open_by_owner(step: StepInput, decided: DecisionResult, token: str, ratio_bps: int) -> Plan:
+def open_by_owner(
+    step: StepInput, decision_result: DecisionResult, token: str, ratio_bps: int
+) -> Plan:
     """Return the plan that hedges `ratio_bps` of a token's excess over target at any cost that the
     limits allow. Raises Refused with the reason if there is none.
     """
     label = step.portfolio.token(token).label
-    policy, drifts = futures_policy(step), decided.drifts
+    policy, drifts = futures_policy(step), decision_result.drifts
     if policy is None or policy.hedge is None:
         raise Refused(
             f"{label} cannot be hedged: [futures.hedge] is missing",
@@ -477,7 +479,9 @@ def open_by_owner(step: StepInput, decided: DecisionResult, token: str, ratio_bp
             remedy="see trimtab status",
         ) from None
     short_value = excess * ratio_bps / BPS
-    comparison, short = compare(step, decided, decision, sale_plan, drift, excess, short_value)
+    comparison, short = compare(
+        step, decision_result, decision, sale_plan, drift, excess, short_value
+    )
     if not short.size_raw:
         raise Refused(f"{label} cannot be hedged: {comparison.reason}", remedy="see trimtab margin")
     comparison = replace(comparison, is_hedged=True, reason="requested by the owner")
@@ -487,7 +491,7 @@ def open_by_owner(step: StepInput, decided: DecisionResult, token: str, ratio_bp
     return plan.with_layer(HedgeChoices((comparison,)))
 
 
-def close_by_owner(step: StepInput, decided: DecisionResult, token: str) -> Plan:
+def close_by_owner(step: StepInput, decision_result: DecisionResult, token: str) -> Plan:
     """Return the plan that closes a token's hedge. Raises Refused if that is not possible now."""
     label = step.portfolio.token(token).label
     policy, account = futures_policy(step), margin_account(step.snapshot)
@@ -522,4 +526,4 @@ def close_by_owner(step: StepInput, decided: DecisionResult, token: str) -> Plan
         ),
     )
     decision = AdjustFutures(reason, futures.is_reducing, by_owner=True, closes=hedge.market)
-    return futures_plan(step, decision, futures, account, decided.drifts)
+    return futures_plan(step, decision, futures, account, decision_result.drifts)

@@ -94,14 +94,14 @@ HEDGE_CLOSING_TRIGGERS = (*(trigger.value for trigger in REDUCING_TRIGGERS), LIQ
 """Triggers whose purchases close hedges first."""
 
 
-def plan_decision(step: StepInput, decided: DecisionResult) -> Plan | StepInput:
+def plan_decision(step: StepInput, decision_result: DecisionResult) -> Plan | StepInput:
     """Return the plan of the decision; if no action is possible now, the step in which the layer
     does nothing, with the reason.
     """
-    decision = decided.decision
+    decision = decision_result.decision
     if not isinstance(decision, AdjustFutures):
         raise TypeError(f"{type(decision).__name__} is not a decision of the futures layer")
-    plan_or_reason = plan_adjustment(step, decision, decided.drifts)
+    plan_or_reason = plan_adjustment(step, decision, decision_result.drifts)
     if isinstance(plan_or_reason, Plan):
         return plan_or_reason
     reason = decision.reason.partition("; spot: ")[0]  # the spot proposal repeats its own reason

@@ -62,19 +62,19 @@ def hedge_by_owner(request: OpenHedge | CloseHedge) -> Proposer:
     """
 
     def propose(step: StepInput) -> Proposal:
-        decided = decide(step)
-        if isinstance(decided.decision, Halt):
-            return Proposal(decided, None)
+        decision_result = decide(step)
+        if isinstance(decision_result.decision, Halt):
+            return Proposal(decision_result, None)
         label = step.portfolio.token(request.token).label
         policy = futures_policy(step)
         if isinstance(request, OpenHedge):
             if futures_progress(step).after_hedge:
                 return Proposal(_decision_result(step, Hold(f"{label} is hedged")), None)
-            plan = hedges.open_by_owner(step, decided, request.token, request.ratio_bps)
+            plan = hedges.open_by_owner(step, decision_result, request.token, request.ratio_bps)
         elif policy is None or all(hedge.token != request.token for hedge in policy.hedges):
             return Proposal(_decision_result(step, Hold(f"{label} has no open hedge")), None)
         else:
-            plan = hedges.close_by_owner(step, decided, request.token)
+            plan = hedges.close_by_owner(step, decision_result, request.token)
         return Proposal(_decision_result(step, plan.decision), plan)
 
     return propose
@@ -192,7 +192,7 @@ def owner_proposal(
     """Return the proposal of an owner's futures plan. Raises Refused if gas money has to be
     refilled first.
     """
-    decided = _decision_result(step, decision)
+    decision_result = _decision_result(step, decision)
     if account.is_on_chain and (top_up := native_coin.top_up(step, decision)):
         raise Refused(
             f"too little native coin for gas: {top_up.reason}",
@@ -204,7 +204,9 @@ def owner_proposal(
             step.snapshot, futures_policy(step), futures_state(step), futures.orders
         ),
     )
-    return Proposal(decided, futures_plan(step, decision, futures, account, decided.drifts))
+    return Proposal(
+        decision_result, futures_plan(step, decision, futures, account, decision_result.drifts)
+    )
 
 
 def _hedges_after_first_order(
@@ -228,8 +230,8 @@ def _hedges_after_first_order(
 
 
 def _decision_result(step: StepInput, decision: Decision) -> DecisionResult:
-    decided = halt_for(step, decision.reason)
-    return replace(decided, decision=decision)
+    decision_result = halt_for(step, decision.reason)
+    return replace(decision_result, decision=decision)
 
 
 def _reason(portfolio: Portfolio, policy: FuturesPolicy | None, action: AccountAction) -> str:

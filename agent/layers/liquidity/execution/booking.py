@@ -64,7 +64,7 @@ def book_liquidity_action(
                 )
             )
         booked_loss += max((loss for loss in losses if loss is not None), default=Fraction(0))
-    store.budgets.book(intent, Fraction(0), booked_loss, receipt.gas_cost_wei, chain_s)
+    store.budgets.book_intent(intent, Fraction(0), booked_loss, receipt.gas_cost_wei, chain_s)
     return booked_loss
 
 

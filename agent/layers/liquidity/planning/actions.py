@@ -45,9 +45,9 @@ from agent.units import Value, largest_remainder
 ZERO = Fraction(0)
 
 
-def plan_decision(step: StepInput, decided: DecisionResult) -> Plan:
+def plan_decision(step: StepInput, decision_result: DecisionResult) -> Plan:
     """Return the plan of a decision on liquidity. Raises Refused as `plan_liquidity` does."""
-    if not isinstance(decision := decided.decision, AdjustLiquidity):
+    if not isinstance(decision := decision_result.decision, AdjustLiquidity):
         raise TypeError(f"{type(decision).__name__} moves no liquidity")
     return plan_liquidity(step, decision)
 
@@ -115,22 +115,22 @@ def _exact_action(book: PositionBook, move: PlannedMove) -> tuple[LpAction, Posi
 
 
 def _withdraw(book: PositionBook, move: WithdrawMove) -> Withdraw:
-    owner_position, position = move.confirmed, move.position
+    confirmed_position, position = move.confirmed, move.position
     is_pair = isinstance(position, LpV2Position)
     amounts = positions.principal(position, move.liquidity)
     minimums = slippage.withdrawal_minimums(
         position,
         move.liquidity,
-        book.reference_price(owner_position),
+        book.reference_price(confirmed_position),
         band_bps(book.step.limits) or 0,
     )
     return Withdraw(
-        venue=owner_position.venue,
-        contract=owner_position.contract,
-        token_id=owner_position.token_id,
+        venue=confirmed_position.venue,
+        contract=confirmed_position.contract,
+        token_id=confirmed_position.token_id,
         pool=position.pair if isinstance(position, LpV2Position) else position.pool,
-        token0=owner_position.token0,
-        token1=owner_position.token1,
+        token0=confirmed_position.token0,
+        token1=confirmed_position.token1,
         liquidity=move.liquidity,
         amounts_raw=amounts,
         min_raw=slippage.nonzero_minimums(minimums, amounts),
@@ -142,14 +142,14 @@ def _withdraw(book: PositionBook, move: WithdrawMove) -> Withdraw:
 
 
 def _collect(book: PositionBook, move: CollectMove) -> Collect:
-    owner_position, position = move.confirmed, move.position
+    confirmed_position, position = move.confirmed, move.position
     return Collect(
-        venue=owner_position.venue,
-        contract=owner_position.contract,
+        venue=confirmed_position.venue,
+        contract=confirmed_position.contract,
         token_id=position.token_id,
         pool=position.pool,
-        token0=owner_position.token0,
-        token1=owner_position.token1,
+        token0=confirmed_position.token0,
+        token1=confirmed_position.token1,
         fees_raw=positions.uncollected_fees(position),
         gas_units=action_gas.V3_COLLECT_UNITS,
         reason=move.reason,

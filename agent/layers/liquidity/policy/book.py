@@ -128,59 +128,59 @@ class PositionBook:
         return min(free_raw, dict(self.step.progress.spend_caps).get(token, free_raw))
 
     def after_withdrawal(
-        self, owner_position: ConfirmedPosition, liquidity_out: int, minimums: Amounts
+        self, confirmed_position: ConfirmedPosition, liquidity_out: int, minimums: Amounts
     ) -> PositionBook:
         """Return the book after a withdrawal from a position; only `minimums` and the fees count as
         certain.
         """
-        position = self.state_of(owner_position)
+        position = self.state_of(confirmed_position)
         if not isinstance(position, LpV2Position | LpV3Position):
             return self
         principal = positions.principal(position, liquidity_out)
         fees = positions.uncollected_fees(position)
         return self._with_position(
-            owner_position, position_changes.after_withdrawal(position, liquidity_out)
+            confirmed_position, position_changes.after_withdrawal(position, liquidity_out)
         )._with_amounts(
-            owner_position,
+            confirmed_position,
             (principal[0] + fees[0], principal[1] + fees[1]),
             (principal[0] - minimums[0], principal[1] - minimums[1]),
         )
 
-    def after_collection(self, owner_position: ConfirmedPosition) -> PositionBook:
+    def after_collection(self, confirmed_position: ConfirmedPosition) -> PositionBook:
         """Return the book after the fees of a position were collected."""
-        position = self.state_of(owner_position)
+        position = self.state_of(confirmed_position)
         if not isinstance(position, LpV3Position):
             return self
         return self._with_position(
-            owner_position, position_changes.after_collect(position)
-        )._with_amounts(owner_position, positions.uncollected_fees(position), (0, 0))
+            confirmed_position, position_changes.after_collect(position)
+        )._with_amounts(confirmed_position, positions.uncollected_fees(position), (0, 0))
 
     def after_provision(
-        self, owner_position: ConfirmedPosition, liquidity_in: int, amounts: Amounts
+        self, confirmed_position: ConfirmedPosition, liquidity_in: int, amounts: Amounts
     ) -> PositionBook:
         """Return the book after liquidity was added to a position."""
-        position = self.state_of(owner_position)
+        position = self.state_of(confirmed_position)
         if not isinstance(position, LpV2Position | LpV3Position):
             return self
         return self._with_position(
-            owner_position, position_changes.after_provision(position, liquidity_in, amounts)
-        )._with_amounts(owner_position, (-amounts[0], -amounts[1]), (0, 0))
+            confirmed_position, position_changes.after_provision(position, liquidity_in, amounts)
+        )._with_amounts(confirmed_position, (-amounts[0], -amounts[1]), (0, 0))
 
     def after_mint(
         self, target: LpTarget, position: LpV3Position, amounts: Amounts
     ) -> PositionBook:
         """Return the book after a new position was minted."""
-        owner_position = new_confirmed_position(target)
+        confirmed_position = new_confirmed_position(target)
         return replace(
-            self, position_states=(*self.position_states, (owner_position, position))
-        )._with_amounts(owner_position, (-amounts[0], -amounts[1]), (0, 0))
+            self, position_states=(*self.position_states, (confirmed_position, position))
+        )._with_amounts(confirmed_position, (-amounts[0], -amounts[1]), (0, 0))
 
-    def state_of(self, owner_position: ConfirmedPosition) -> LpPosition:
+    def state_of(self, confirmed_position: ConfirmedPosition) -> LpPosition:
         """Return the current state of a confirmed position."""
         return next(
             position
             for candidate, position in self.position_states
-            if candidate.name == owner_position.name
+            if candidate.name == confirmed_position.name
         )
 
     def reference_price(self, pair: ConfirmedPosition | LpTarget | LpAction) -> Fraction:
@@ -191,19 +191,23 @@ class PositionBook:
         """Return the value of a pair of amounts at reference prices."""
         return raw[0] * self.prices[pair.token0] + raw[1] * self.prices[pair.token1]
 
-    def value_without_fees(self, owner_position: ConfirmedPosition, position: LpPosition) -> Value:
+    def value_without_fees(
+        self, confirmed_position: ConfirmedPosition, position: LpPosition
+    ) -> Value:
         """Return the value of a position's liquidity without its fees."""
         return self.value(
-            owner_position,
+            confirmed_position,
             positions.amounts_at_reference(
-                position, self.prices[owner_position.token0], self.prices[owner_position.token1]
+                position,
+                self.prices[confirmed_position.token0],
+                self.prices[confirmed_position.token1],
             ),
         )
 
-    def value_of(self, owner_position: ConfirmedPosition, position: LpPosition) -> Value:
+    def value_of(self, confirmed_position: ConfirmedPosition, position: LpPosition) -> Value:
         """Return the value of a position, uncollected fees included."""
-        return self.value_without_fees(owner_position, position) + self.value(
-            owner_position, positions.uncollected_fees(position)
+        return self.value_without_fees(confirmed_position, position) + self.value(
+            confirmed_position, positions.uncollected_fees(position)
         )
 
     def overpayment(
@@ -222,19 +226,22 @@ class PositionBook:
     ) -> PositionBook:
         position_states = tuple(
             (
-                owner_position,
-                position_after if owner_position.name == changed_position.name else position,
+                confirmed_position,
+                position_after if confirmed_position.name == changed_position.name else position,
             )
-            for owner_position, position in self.position_states
+            for confirmed_position, position in self.position_states
         )
         return replace(self, position_states=position_states)
 
     def _with_amounts(
-        self, owner_position: ConfirmedPosition, amounts_raw: Amounts, uncertain_raw: Amounts
+        self, confirmed_position: ConfirmedPosition, amounts_raw: Amounts, uncertain_raw: Amounts
     ) -> PositionBook:
         balances, uncertain_by_token = dict(self.balances), dict(self.uncertain_raw)
         for token, amount, uncertain_amount in zip(
-            (owner_position.token0, owner_position.token1), amounts_raw, uncertain_raw, strict=True
+            (confirmed_position.token0, confirmed_position.token1),
+            amounts_raw,
+            uncertain_raw,
+            strict=True,
         ):
             balances[token] = balances.get(token, 0) + amount
             uncertain_by_token[token] = uncertain_by_token.get(token, 0) + uncertain_amount

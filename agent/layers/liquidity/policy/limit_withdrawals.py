@@ -59,7 +59,7 @@ def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAd
     exit_limits = limits.scaled(EXIT_TARGET_SHARE)
     moves: list[WithdrawMove | CollectMove] = []
     skipped: list[SkippedItem] = []
-    for owner_position, position in sorted(
+    for confirmed_position, position in sorted(
         book.position_states,
         key=lambda pair: _loss_per_cost(book, pair[0], pair[1], gas_unit_value),
         reverse=True,
@@ -69,36 +69,40 @@ def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAd
         pool_address = getattr(position, "pair", None) or getattr(position, "pool", None)
         if pool_address in liquidity_progress(book.step).left_pools:
             skipped.append(
-                SkippedItem(owner_position.name, f"not withdrawn: {WITHDRAWAL_FAILED_REASON}")
+                SkippedItem(confirmed_position.name, f"not withdrawn: {WITHDRAWAL_FAILED_REASON}")
             )
             continue
         if isinstance(position, LpV3Position) and max(positions.principal(position)) == 0:
             if (
-                book.value(owner_position, positions.uncollected_fees(position))
+                book.value(confirmed_position, positions.uncollected_fees(position))
                 > action_gas.V3_COLLECT_UNITS * gas_unit_value
             ):
                 # dust alone cannot exceed a limit
                 moves.append(
                     CollectMove(
-                        owner_position, position, f"{exceeded_text}: its uncollected amounts"
+                        confirmed_position, position, f"{exceeded_text}: its uncollected amounts"
                     )
                 )
-                book = book.after_collection(owner_position)
+                book = book.after_collection(confirmed_position)
             continue
         if not isinstance(position, LpV2Position | LpV3Position) or position.liquidity == 0:
             continue
         deviation_reason = price_deviation_reason(
             book.step.limits,
             positions.pool_price(position),
-            book.reference_price(owner_position),
+            book.reference_price(confirmed_position),
         )
         if deviation_reason:
-            skipped.append(SkippedItem(owner_position.name, f"not withdrawn: {deviation_reason}"))
+            skipped.append(
+                SkippedItem(confirmed_position.name, f"not withdrawn: {deviation_reason}")
+            )
             continue
-        liquidity = _liquidity_to_withdraw(book, owner_position, position, exit_limits)
+        liquidity = _liquidity_to_withdraw(book, confirmed_position, position, exit_limits)
         if liquidity == 0:
             skipped.append(
-                SkippedItem(owner_position.name, "not withdrawn: this step has approved none of it")
+                SkippedItem(
+                    confirmed_position.name, "not withdrawn: this step has approved none of it"
+                )
             )
             continue
         if liquidity == position.liquidity:
@@ -106,9 +110,11 @@ def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAd
         else:
             part_text = format_percent(Fraction(liquidity, position.liquidity))
         moves.append(
-            WithdrawMove(owner_position, position, liquidity, f"{exceeded_text}: {part_text} of it")
+            WithdrawMove(
+                confirmed_position, position, liquidity, f"{exceeded_text}: {part_text} of it"
+            )
         )
-        book = book_after_withdrawal(book, owner_position, position, liquidity)
+        book = book_after_withdrawal(book, confirmed_position, position, liquidity)
     names_text = (
         ", ".join(move.confirmed.name for move in moves)
         or "no withdrawal now: every position is skipped"
@@ -136,15 +142,15 @@ def format_exceeded_limits(exposure: LiquidityExposure, limits: LiquidityLimits)
 
 def _liquidity_to_withdraw(
     book: PositionBook,
-    owner_position: ConfirmedPosition,
+    confirmed_position: ConfirmedPosition,
     position: LpV2Position | LpV3Position,
     exit_limits: LiquidityLimits,
 ) -> int:
     """Return the least liquidity of a position, worth at least min_trade, that brings both sums to
     the target; all of it if that is insufficient.
     """
-    available_liquidity = _within_spend_cap(book, owner_position, position.liquidity)
-    value = book.value_without_fees(owner_position, position)
+    available_liquidity = _within_spend_cap(book, confirmed_position, position.liquidity)
+    value = book.value_without_fees(confirmed_position, position)
     min_value = book.step.limits.min_trade or Fraction(0)
     if value > 0:
         low_liquidity = min(
@@ -153,14 +159,14 @@ def _liquidity_to_withdraw(
     else:
         low_liquidity = available_liquidity
     if (
-        not book_after_withdrawal(book, owner_position, position, available_liquidity)
+        not book_after_withdrawal(book, confirmed_position, position, available_liquidity)
         .exposure()
         .within(exit_limits)
     ):
         return available_liquidity
     high_liquidity = available_liquidity
     if (
-        book_after_withdrawal(book, owner_position, position, low_liquidity)
+        book_after_withdrawal(book, confirmed_position, position, low_liquidity)
         .exposure()
         .within(exit_limits)
     ):
@@ -170,7 +176,7 @@ def _liquidity_to_withdraw(
         middle_liquidity = (low_liquidity + high_liquidity) // 2
         low_liquidity, high_liquidity = (
             (low_liquidity, middle_liquidity)
-            if book_after_withdrawal(book, owner_position, position, middle_liquidity)
+            if book_after_withdrawal(book, confirmed_position, position, middle_liquidity)
             .exposure()
             .within(exit_limits)
             else (middle_liquidity, high_liquidity)
@@ -184,31 +190,33 @@ def _liquidity_to_withdraw(
     )
 
 
-def _within_spend_cap(book: PositionBook, owner_position: ConfirmedPosition, liquidity: int) -> int:
+def _within_spend_cap(
+    book: PositionBook, confirmed_position: ConfirmedPosition, liquidity: int
+) -> int:
     """Return the liquidity, capped at this step's approval for LP tokens of a pair, which the
     router spends.
     """
-    if owner_position.token_id is not None:
+    if confirmed_position.token_id is not None:
         return liquidity
     return min(
-        liquidity, dict(book.step.progress.spend_caps).get(owner_position.contract, liquidity)
+        liquidity, dict(book.step.progress.spend_caps).get(confirmed_position.contract, liquidity)
     )
 
 
 def _loss_per_cost(
     book: PositionBook,
-    owner_position: ConfirmedPosition,
+    confirmed_position: ConfirmedPosition,
     position: LpPosition,
     gas_unit_value: Value,
 ) -> Fraction:
     """Return the loss avoided per unit of cost; larger goes first."""
-    price0, price1 = book.prices[owner_position.token0], book.prices[owner_position.token1]
+    price0, price1 = book.prices[confirmed_position.token0], book.prices[confirmed_position.token1]
     curve = impermanent_loss.liquidity_curve(position, price0, price1)
     if curve is None:
         return Fraction(-1)
-    value = book.value_without_fees(owner_position, position)
+    value = book.value_without_fees(confirmed_position, position)
     avoided_loss = value * impermanent_loss.expected_loss(
-        curve, owner_position.volatility_bps, owner_position.horizon_s
+        curve, confirmed_position.volatility_bps, confirmed_position.horizon_s
     )
     if isinstance(position, LpV2Position):
         gas_units = action_gas.V2_REMOVE_UNITS

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
+from agent.amm.lp.venues import LpVenue
 from agent.model import (
     AssetDrift,
     ConfirmedPosition,
@@ -18,7 +19,7 @@ from agent.units import Value
 
 POSITIONS = "positions"
 """Name of liquidity positions among the places of holdings."""
-ROLES = {"uniswap_v2": "V2 router", "uniswap_v3": "position manager"}
+ROLES: dict[str, str] = {LpVenue.V2: "V2 router", LpVenue.V3: "position manager"}
 """Contracts of the venues through which positions change."""
 
 

@@ -32,15 +32,18 @@ EXIT_TARGET_SHARE = Fraction(95, 100)
 
 def book_after_withdrawal(
     book: PositionBook,
-    owner_position: ConfirmedPosition,
+    confirmed_position: ConfirmedPosition,
     position: LpV2Position | LpV3Position,
     liquidity: int,
 ) -> PositionBook:
     """Return the book after the withdrawal, with the guaranteed minimums received."""
     minimums = slippage.withdrawal_minimums(
-        position, liquidity, book.reference_price(owner_position), band_bps(book.step.limits) or 0
+        position,
+        liquidity,
+        book.reference_price(confirmed_position),
+        band_bps(book.step.limits) or 0,
     )
-    return book.after_withdrawal(owner_position, liquidity, minimums)
+    return book.after_withdrawal(confirmed_position, liquidity, minimums)
 
 
 APPROVAL_COUNT = 2
@@ -203,23 +206,26 @@ def _position_to_grow(
     """Return the position to increase or the ticks of a new one; or why there is none."""
     if pool.tick_state is None:
         pair_positions = [
-            (owner_position, position)
-            for owner_position, position in book.position_states
+            (confirmed_position, position)
+            for confirmed_position, position in book.position_states
             if isinstance(position, LpV2Position) and position.pair == target.pool
         ]
         if pair_positions:
             return (pair_positions[0][0], None)
         return "the wallet's account of the pair was not read"
     range_positions = [
-        (owner_position, position)
-        for owner_position, position in pool_positions
+        (confirmed_position, position)
+        for confirmed_position, position in pool_positions
         if isinstance(position, LpV3Position)
     ]
     if range_positions:
-        largest_owner_position, largest_position = max(
+        largest_confirmed_position, largest_position = max(
             range_positions, key=lambda pair: pair[1].liquidity
         )
-        return largest_owner_position, (largest_position.tick_lower, largest_position.tick_upper)
+        return largest_confirmed_position, (
+            largest_position.tick_lower,
+            largest_position.tick_upper,
+        )
     if target.width_bps is None or target.tick_spacing is None:
         return "a new range needs a width"
     return None, minting.range_around(

@@ -112,7 +112,7 @@ def _simulate(number: int, action: LpAction, book: PositionBook) -> SimulatedAct
         raise Refused(f"no reference price of {unpriced_tokens[0]}")
     match action:
         case Withdraw():
-            owner_position, position = _confirmed_position(book, action)
+            confirmed_position, position = _confirmed_position(book, action)
             if not 0 < action.liquidity <= position.liquidity:
                 raise Refused(
                     f"{action.name} has {position.liquidity} of liquidity, not {action.liquidity}"
@@ -122,7 +122,7 @@ def _simulate(number: int, action: LpAction, book: PositionBook) -> SimulatedAct
                 positions.uncollected_fees(position),
                 minimum_amounts_in_book(book, action),
             )
-            book_after = book.after_withdrawal(owner_position, action.liquidity, action.min_raw)
+            book_after = book.after_withdrawal(confirmed_position, action.liquidity, action.min_raw)
             return SimulatedAction(
                 number,
                 action,
@@ -135,13 +135,13 @@ def _simulate(number: int, action: LpAction, book: PositionBook) -> SimulatedAct
                 positions.pool_price(position),
             )
         case Collect():
-            owner_position, position = _confirmed_position(book, action)
+            confirmed_position, position = _confirmed_position(book, action)
             fees = positions.uncollected_fees(position)
             return SimulatedAction(
                 number,
                 action,
                 book,
-                book.after_collection(owner_position),
+                book.after_collection(confirmed_position),
                 0,
                 (0, 0),
                 fees,
@@ -189,19 +189,19 @@ def _simulate_provision(number: int, action: Provide, book: PositionBook) -> Sim
                 amounts,
             )
         else:
-            owner_position, position = _confirmed_position(book, action)
+            confirmed_position, position = _confirmed_position(book, action)
             if (
                 not isinstance(position, LpV3Position)
                 or (position.tick_lower, position.tick_upper) != action.ticks
             ):
                 raise Refused(f"{action.name} does not have the range {action.ticks}")
-            book_after = book.after_provision(owner_position, liquidity, amounts)
+            book_after = book.after_provision(confirmed_position, liquidity, amounts)
     else:
-        owner_position, position = _confirmed_position(book, action)
+        confirmed_position, position = _confirmed_position(book, action)
         liquidity, amounts = minting.provided_liquidity(
             position if isinstance(position, LpV2Position) else None, 0, None, action.desired_raw
         )
-        book_after = book.after_provision(owner_position, liquidity, amounts)
+        book_after = book.after_provision(confirmed_position, liquidity, amounts)
     if liquidity <= 0:
         raise Refused("it provides no liquidity")
     return SimulatedAction(
@@ -223,12 +223,14 @@ def _confirmed_position(
     """Return the confirmed position of an action. Raises Refused if it does not match the
     action.
     """
-    for owner_position, position in book.position_states:
-        if owner_position.name == action.name and isinstance(position, LpV2Position | LpV3Position):
+    for confirmed_position, position in book.position_states:
+        if confirmed_position.name == action.name and isinstance(
+            position, LpV2Position | LpV3Position
+        ):
             pool = position.pair if isinstance(position, LpV2Position) else position.pool
-            if (*_identity(owner_position), pool) != (*_identity(action), action.pool):
+            if (*_identity(confirmed_position), pool) != (*_identity(action), action.pool):
                 break
-            return owner_position, position
+            return confirmed_position, position
     raise Refused(f"{action.name} is not a confirmed position in {action.pool}")
 
 

@@ -35,19 +35,19 @@ from agent.units import Price, Value
 class TargetReport:
     """Report on one liquidity target. `value` is the value provided to its pool, including
     `fees`, which are uncollected; `share` is its share of the portfolio (None for an empty one).
-    `left_range` are positions whose range no longer contains the reference price. `pool_off` is the
-    pool's deviation from the reference. `asks` are the moves due now, before triggers and cooldown;
-    `leaves` are the reasons for skipping moves.
+    `out_of_range` are positions whose range no longer contains the reference price. `pool_deviation` is the
+    pool's deviation from the reference. `due_reasons` are those of the moves due now, before triggers and cooldown;
+    `skipped_reasons` those for skipping moves.
     """
 
     target: LpTarget
     value: Value
     fees: Value
     share: Fraction | None
-    left_range: tuple[str, ...]
-    pool_off: Fraction | None
-    asks: tuple[str, ...]
-    leaves: tuple[str, ...]
+    out_of_range: tuple[str, ...]
+    pool_deviation: Fraction | None
+    due_reasons: tuple[str, ...]
+    skipped_reasons: tuple[str, ...]
 
 
 def target_reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[TargetReport, ...]:
@@ -64,20 +64,20 @@ def target_reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[Target
         pool_positions = target_positions(book, target)
         value = sum(
             (
-                book.value_of(owner_position, position)
-                for owner_position, position in pool_positions
+                book.value_of(confirmed_position, position)
+                for confirmed_position, position in pool_positions
             ),
             Fraction(0),
         )
         fees = sum(
             (
-                book.value(owner_position, positions.uncollected_fees(position))
-                for owner_position, position in pool_positions
+                book.value(confirmed_position, positions.uncollected_fees(position))
+                for confirmed_position, position in pool_positions
             ),
             Fraction(0),
         )
         price = pool_price(pools[target.pool]) if target.pool in pools else None
-        position_names = {owner_position.name for owner_position, _ in pool_positions}
+        position_names = {confirmed_position.name for confirmed_position, _ in pool_positions}
         due_reasons = [
             move.reason
             for move in adjustment.moves
@@ -98,14 +98,16 @@ def target_reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[Target
                 value=value,
                 fees=fees,
                 share=value / total if total > 0 else None,
-                left_range=tuple(
-                    owner_position.name
-                    for owner_position, position in pool_positions
+                out_of_range=tuple(
+                    confirmed_position.name
+                    for confirmed_position, position in pool_positions
                     if is_out_of_range(position, book.reference_price(target))
                 ),
-                pool_off=None if price is None else abs(price / book.reference_price(target) - 1),
-                asks=tuple(due_reasons),
-                leaves=tuple(skipped_reasons),
+                pool_deviation=None
+                if price is None
+                else abs(price / book.reference_price(target) - 1),
+                due_reasons=tuple(due_reasons),
+                skipped_reasons=tuple(skipped_reasons),
             )
         )
     return tuple(reports)

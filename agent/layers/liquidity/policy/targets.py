@@ -82,13 +82,22 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
     total, share = book.exposure().total, Fraction(target.share_bps, BPS)
     target_value = total * share
     provided_value = sum(
-        (book.value_of(owner_position, position) for owner_position, position in pool_positions),
+        (
+            book.value_of(confirmed_position, position)
+            for confirmed_position, position in pool_positions
+        ),
         Fraction(0),
     )
     out_of_range_positions = [
-        pair for pair in pool_positions if is_out_of_range(pair[1], reference_price)
+        position_pair
+        for position_pair in pool_positions
+        if is_out_of_range(position_pair[1], reference_price)
     ]
-    in_range_positions = [pair for pair in pool_positions if pair not in out_of_range_positions]
+    in_range_positions = [
+        position_pair
+        for position_pair in pool_positions
+        if position_pair not in out_of_range_positions
+    ]
     share_text = (
         f"{format_percent(provided_value / total if total > 0 else Fraction(0))} of the portfolio against"
         f" a share of {format_percent(share)}"
@@ -129,12 +138,12 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
 def target_positions(book: PositionBook, target: LpTarget) -> HeldPositions:
     """Return positions with liquidity in the target's pool."""
     held_positions: list[tuple[ConfirmedPosition, LpV2Position | LpV3Position]] = []
-    for owner_position, position in book.position_states:
+    for confirmed_position, position in book.position_states:
         match position:
             case LpV2Position() if position.pair == target.pool and position.liquidity > 0:
-                held_positions.append((owner_position, position))
+                held_positions.append((confirmed_position, position))
             case LpV3Position() if position.pool == target.pool and position.liquidity > 0:
-                held_positions.append((owner_position, position))
+                held_positions.append((confirmed_position, position))
             case _:
                 pass
     return held_positions
@@ -158,9 +167,9 @@ def _withdraw_out_of_range(
     range; return the value moved.
     """
     withdrawn_value = Fraction(0)
-    for owner_position, position in out_of_range_positions:
+    for confirmed_position, position in out_of_range_positions:
         book = builder.book
-        value = book.value_of(owner_position, position)
+        value = book.value_of(confirmed_position, position)
         gas_units, approvals = (
             (action_gas.V3_WITHDRAW_UNITS + action_gas.V3_MINT_UNITS, APPROVAL_COUNT)
             if target_value > 0
@@ -168,19 +177,23 @@ def _withdraw_out_of_range(
         )
         skip_reason = builder.not_worth_reason(value, gas_units, approvals)
         if skip_reason:
-            builder.skip(target, f"{owner_position.name} stays out of range: {skip_reason}")
+            builder.skip(target, f"{confirmed_position.name} stays out of range: {skip_reason}")
             continue
         reason = (
-            f"the reference price has left the range of {owner_position.name}: "
+            f"the reference price has left the range of {confirmed_position.name}: "
             f"{builder.money(value)} withdrawn"
         )
         if isinstance(position, LpV3Position) and max(positions.principal(position)) == 0:
             # the position is empty, so no minimum applies
-            builder.moves.append(CollectMove(owner_position, position, reason))
-            builder.book = book.after_collection(owner_position)
+            builder.moves.append(CollectMove(confirmed_position, position, reason))
+            builder.book = book.after_collection(confirmed_position)
         else:
-            builder.moves.append(WithdrawMove(owner_position, position, position.liquidity, reason))
-            builder.book = book_after_withdrawal(book, owner_position, position, position.liquidity)
+            builder.moves.append(
+                WithdrawMove(confirmed_position, position, position.liquidity, reason)
+            )
+            builder.book = book_after_withdrawal(
+                book, confirmed_position, position, position.liquidity
+            )
         builder.reasons.append(reason)
         withdrawn_value += value
     return withdrawn_value
@@ -195,11 +208,11 @@ def _withdraw_excess(
 ) -> None:
     """Withdraw the excess over the share, smallest positions first."""
     indices_by_value = sorted(
-        (builder.book.value_without_fees(owner_position, position), index)
-        for index, (owner_position, position) in enumerate(in_range_positions)
+        (builder.book.value_without_fees(confirmed_position, position), index)
+        for index, (confirmed_position, position) in enumerate(in_range_positions)
     )
     for value, index in indices_by_value:
-        owner_position, position = in_range_positions[index]
+        confirmed_position, position = in_range_positions[index]
         if excess <= 0 or value <= 0:
             continue
         is_pair = isinstance(position, LpV2Position)
@@ -212,15 +225,17 @@ def _withdraw_excess(
             builder.skip(target, skip_reason)
             continue
         liquidity = min(position.liquidity, ceil_int(position.liquidity * withdrawn_value / value))
-        if owner_position.token_id is None:
+        if confirmed_position.token_id is None:
             liquidity = min(
                 liquidity,
-                dict(builder.book.step.progress.spend_caps).get(owner_position.contract, liquidity),
+                dict(builder.book.step.progress.spend_caps).get(
+                    confirmed_position.contract, liquidity
+                ),
             )
         message = f"{reason}: {builder.money(withdrawn_value)} withdrawn"
-        builder.moves.append(WithdrawMove(owner_position, position, liquidity, message))
+        builder.moves.append(WithdrawMove(confirmed_position, position, liquidity, message))
         builder.reasons.append(message)
-        builder.book = book_after_withdrawal(builder.book, owner_position, position, liquidity)
+        builder.book = book_after_withdrawal(builder.book, confirmed_position, position, liquidity)
         excess -= withdrawn_value
 
 
@@ -234,8 +249,8 @@ def _reinvest_fees(
     """Collect fees above the target's `compound_above` and reinvest as much as the share then
     lacks, which is all of them if it was on target.
     """
-    for owner_position, position in in_range_positions:
-        fees_value = builder.book.value(owner_position, positions.uncollected_fees(position))
+    for confirmed_position, position in in_range_positions:
+        fees_value = builder.book.value(confirmed_position, positions.uncollected_fees(position))
         if (
             not isinstance(position, LpV3Position)
             or target.compound_above is None
@@ -246,22 +261,24 @@ def _reinvest_fees(
             fees_value, action_gas.V3_COLLECT_UNITS + action_gas.V3_INCREASE_UNITS, APPROVAL_COUNT
         )
         if skip_reason:
-            builder.skip(target, f"fees of {owner_position.name} are not collected: {skip_reason}")
+            builder.skip(
+                target, f"fees of {confirmed_position.name} are not collected: {skip_reason}"
+            )
             continue
         message = (
-            f"{owner_position.name} has earned {builder.money(fees_value)}, above compound_above"
+            f"{confirmed_position.name} has earned {builder.money(fees_value)}, above compound_above"
             f" {builder.money(target.compound_above)}: collected"
         )
-        builder.moves.append(CollectMove(owner_position, position, message))
+        builder.moves.append(CollectMove(confirmed_position, position, message))
         builder.reasons.append(message)
-        builder.book = builder.book.after_collection(owner_position)
+        builder.book = builder.book.after_collection(confirmed_position)
         missing_value += fees_value
         if missing_value > 0:
             add_liquidity(
                 builder,
                 target,
                 pool,
-                [(owner_position, position)],
+                [(confirmed_position, position)],
                 missing_value,
                 "fees reinvested up to the target share",
             )

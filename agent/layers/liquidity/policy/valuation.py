@@ -61,9 +61,9 @@ class PositionReport:
     units at reference prices.
 
     `redeemable_raw` and `fees_raw` are the amounts that the contracts pay now, `counted_raw` those
-    that weights count. `value` is the value of `counted_raw`, `hold` of the provided amounts, and
-    `fees` of uncollected earnings; `loss` is `hold` less the liquidity's value without fees
-    (negative: a gain). `pool_off` is the pool's deviation from the reference.
+    that weights count. `value` is the value of `counted_raw`, `hold_value` of the provided amounts, and
+    `fees` of uncollected earnings; `loss` is `hold_value` less the liquidity's value without fees
+    (negative: a gain). `pool_deviation` is the pool's deviation from the reference.
     """
 
     confirmed: ConfirmedPosition
@@ -72,13 +72,13 @@ class PositionReport:
     fees_raw: tuple[int, int]
     counted_raw: tuple[int, int]
     value: Value
-    hold: Value
+    hold_value: Value
     fees: Value
     loss: Value
     lvr_per_day: Value
     forecasts: tuple[LossForecast, ...]
     expected_loss: Value
-    pool_off: Fraction | None
+    pool_deviation: Fraction | None
 
 
 def position_faults(snapshot: Snapshot, portfolio: Portfolio) -> tuple[str, ...]:
@@ -89,17 +89,19 @@ def position_faults(snapshot: Snapshot, portfolio: Portfolio) -> tuple[str, ...]
     reason_by_item = {quarantined.item: quarantined.why for quarantined in snapshot.quarantined}
     assets = {asset.token.address for asset in portfolio.assets}
     reasons = []
-    for owner_position in portfolio.positions:
+    for confirmed_position in portfolio.positions:
         foreign_tokens = [
-            token for token in (owner_position.token0, owner_position.token1) if token not in assets
+            token
+            for token in (confirmed_position.token0, confirmed_position.token1)
+            if token not in assets
         ]
         if foreign_tokens:
             reasons.append(
-                f"position {owner_position.name} holds {' and '.join(foreign_tokens)}: not in the portfolio's assets"
+                f"position {confirmed_position.name} holds {' and '.join(foreign_tokens)}: not in the portfolio's assets"
             )
-        elif owner_position.name not in read_names:
+        elif confirmed_position.name not in read_names:
             reasons.append(
-                f"position {owner_position.name}: {reason_by_item.get(f'position {owner_position.name}', 'it was not read')}"
+                f"position {confirmed_position.name}: {reason_by_item.get(f'position {confirmed_position.name}', 'it was not read')}"
             )
     return tuple(reasons)
 
@@ -134,8 +136,8 @@ def confirmed_positions(
         raise Refused("; ".join(reasons), remedy=REMEDY)
     position_by_name = {position.name: position for position in snapshot.positions}
     return tuple(
-        (owner_position, position_by_name[owner_position.name])
-        for owner_position in portfolio.positions
+        (confirmed_position, position_by_name[confirmed_position.name])
+        for confirmed_position in portfolio.positions
     )
 
 
@@ -189,8 +191,8 @@ def expected_loss_of(position_states: PositionStates, prices: Mapping[str, Price
     """
     return sum(
         (
-            _expected_loss(owner_position, position, prices)
-            for owner_position, position in position_states
+            _expected_loss(confirmed_position, position, prices)
+            for confirmed_position, position in position_states
         ),
         Fraction(0),
     )
@@ -204,10 +206,10 @@ def position_reports(
     """
     position_by_name = {position.name: position for position in snapshot.positions}
     return tuple(
-        _report(portfolio, owner_position, position_by_name[owner_position.name], prices)
-        for owner_position in portfolio.positions
-        if owner_position.name in position_by_name
-        and {owner_position.token0, owner_position.token1} <= set(prices)
+        _report(portfolio, confirmed_position, position_by_name[confirmed_position.name], prices)
+        for confirmed_position in portfolio.positions
+        if confirmed_position.name in position_by_name
+        and {confirmed_position.token0, confirmed_position.token1} <= set(prices)
     )
 
 
@@ -230,7 +232,7 @@ def position_warnings(snapshot: Snapshot, portfolio: Portfolio) -> tuple[str, ..
 
 def _report(
     portfolio: Portfolio,
-    owner_position: ConfirmedPosition,
+    confirmed_position: ConfirmedPosition,
     position: LpPosition,
     prices: Mapping[str, Price],
 ) -> PositionReport:
@@ -238,9 +240,9 @@ def _report(
     liquidity_raw = positions.amounts_at_reference(position, price0, price1)
     fees_raw = positions.uncollected_fees(position)
     liquidity_value = _value(liquidity_raw, price0, price1)
-    hold_value = _value(owner_position.entry_raw, price0, price1)
+    hold_value = _value(confirmed_position.entry_raw, price0, price1)
     if isinstance(position, LpV2Position):
-        fees = _v2_fees(position, owner_position, price0, price1)
+        fees = _v2_fees(position, confirmed_position, price0, price1)
     else:
         fees = _value(fees_raw, price0, price1)
     value_without_fees = (
@@ -248,29 +250,29 @@ def _report(
     )
     curve = impermanent_loss.liquidity_curve(position, price0, price1)
     return PositionReport(
-        confirmed=owner_position,
+        confirmed=confirmed_position,
         state=_range_state(position, curve),
         redeemable_raw=positions.principal(position),
         fees_raw=fees_raw,
         counted_raw=(liquidity_raw[0] + fees_raw[0], liquidity_raw[1] + fees_raw[1]),
         value=liquidity_value + _value(fees_raw, price0, price1),
-        hold=hold_value,
+        hold_value=hold_value,
         fees=fees,
         loss=hold_value - value_without_fees,
         lvr_per_day=(
             Fraction(0)
             if curve is None
             else liquidity_value
-            * impermanent_loss.lvr_per_day(curve, owner_position.volatility_bps)
+            * impermanent_loss.lvr_per_day(curve, confirmed_position.volatility_bps)
         ),
         forecasts=_forecasts(portfolio, position, curve, liquidity_value),
-        expected_loss=_expected_loss(owner_position, position, prices),
-        pool_off=_pool_deviation(position, price0 / price1),
+        expected_loss=_expected_loss(confirmed_position, position, prices),
+        pool_deviation=_pool_deviation(position, price0 / price1),
     )
 
 
 def _expected_loss(
-    owner_position: ConfirmedPosition, position: LpPosition, prices: Mapping[str, Price]
+    confirmed_position: ConfirmedPosition, position: LpPosition, prices: Mapping[str, Price]
 ) -> Value:
     price0, price1 = _prices(position, prices)
     curve = impermanent_loss.liquidity_curve(position, price0, price1)
@@ -278,7 +280,7 @@ def _expected_loss(
         return Fraction(0)
     value = _value(positions.amounts_at_reference(position, price0, price1), price0, price1)
     return value * impermanent_loss.expected_loss(
-        curve, owner_position.volatility_bps, owner_position.horizon_s
+        curve, confirmed_position.volatility_bps, confirmed_position.horizon_s
     )
 
 
@@ -317,7 +319,7 @@ def _forecasts(
 
 
 def _v2_fees(
-    position: LpV2Position, owner_position: ConfirmedPosition, price0: Price, price1: Price
+    position: LpV2Position, confirmed_position: ConfirmedPosition, price0: Price, price1: Price
 ) -> Value:
     """Return the fees earned by a V2 position, in value: the growth of √(a0·a1) over the
     provided √(e0·e1) (whitepaper v2, section 2.4).
@@ -325,7 +327,7 @@ def _v2_fees(
     2·√(a0·a1·p0·p1) is the value of a share whose pool is at the reference price.
     """
     root_growth = isqrt(positions.v2_product(position)) - isqrt(
-        owner_position.entry_raw[0] * owner_position.entry_raw[1]
+        confirmed_position.entry_raw[0] * confirmed_position.entry_raw[1]
     )
     if root_growth <= 0:
         return Fraction(0)

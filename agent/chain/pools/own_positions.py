@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from agent.amm.lp import own_changes
+from agent.amm.lp.venues import LpVenue
 from agent.chain.lens import (
     BALANCE_OF,
     MANAGER_POSITIONS,
@@ -19,15 +20,16 @@ from agent.chain.lens import (
     query_lens,
     uint_word,
 )
-from agent.chain.positions import PositionRange, PositionRef
+from agent.chain.pools.positions import PositionRange, PositionRef
+from agent.chain.pools.reading import PoolRef
 from agent.chain.rpc import Transport
-from agent.chain.watch import PoolKind, PoolRef
 from agent.model import (
     ConfirmedPosition,
     Head,
     LpPositionChange,
     PastPrices,
     Snapshot,
+    SwapStyle,
     position_name,
 )
 from agent.signing.calldata import address_from_word
@@ -125,7 +127,7 @@ def find_unsolicited_positions(
     one block, with up to three requests. Raises Retryable from the endpoint.
     """
     confirmed_names = {position.name for position in confirmed}
-    pairs = [pool for pool in pools if pool.kind is PoolKind.V2]
+    pairs = [pool for pool in pools if pool.style is SwapStyle.V2]
     contracts = [*(pool.address for pool in pairs), *([] if manager is None else [manager])]
     balances = [
         answer_uint(answer)
@@ -189,7 +191,7 @@ def _manager_tokens(
             )
             unsolicited.append(
                 UnsolicitedPosition(
-                    position_name("uniswap_v3", manager, token_id),
+                    position_name(LpVenue.V3, manager, token_id),
                     manager,
                     token_id,
                     tokens,

@@ -186,7 +186,7 @@ def _v3_ref(
     words = answer_words(answers[2], 12)
     if isinstance(words, CallStatus):
         raise ConfigError(
-            f"{_position_label(position)}: {words.why}", "check venues.uniswap_v3.position_manager"
+            f"{_position_label(position)}: {words.why}", "check position_manager in [[venues]]"
         )
     _require_tokens(position, [address_from_word(value & (1 << 160) - 1) for value in words[2:4]])
     return PositionRef(position, factory), (words[4], to_signed(words[5]), to_signed(words[6]))

@@ -1,13 +1,17 @@
-"""Known tokens: presets of networks, token lists, and the check for look-alike symbols. Tests
-compare the presets' addresses with @uniswap/sdk-core.
-"""
+"""Presets of networks: what a new config takes from agent/config/networks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from agent.amm import POOL_KINDS
+from agent.config.networks import NETWORKS, Network, VenueDeployment
 from agent.model.rollups import UNSUPPORTED_CHAINS, unsupported_chain_reason
+
+SWAP_ROUTER_02 = "swap_router_02"
+"""Router of a new config."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,77 +28,63 @@ class PresetToken:
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """Initial config values of a network."""
+    """Initial config values of a network; each venue as the keys and values of its table. The router
+    of a new config does not trade in `other_venues`. `network` is None for a local chain.
+    """
 
     chain_id: int
     wrapped_native: str
-    v2_factory: str
-    v2_router: str
-    v3_factory: str
-    v3_router: str
-    v3_quoter: str
-    v3_quoter_v1: str
-    v3_position_manager: str
+    venues: tuple[Mapping[str, Any], ...]
     tokens: tuple[PresetToken, ...]
+    other_venues: tuple[Mapping[str, Any], ...] = ()
+    network: Network | None = None
 
 
-ETHEREUM = Preset(
-    chain_id=1,
-    wrapped_native="0xC02aaA39b223FE8D0A0e5C4F27eAD9083C756Cc2",
-    v2_factory="0x5C69bEe701ef814a2B6a3EDD4B1652CB9cc5aA6f",
-    v2_router="0x7a250d5630B4cF539739dF2C5dAcb4c659F2488D",
-    v3_factory="0x1F98431c8aD98523631AE4a59f267346ea31F984",
-    v3_router="0x68b3465833fb72A70ecDF485E0e4C7bD8665Fc45",
-    v3_quoter="0x61fFE014bA17989E743c5F6cB21bF9697530B21e",
-    v3_quoter_v1="0xb27308f9F90D607463bb33eA1BeBb41C27CE5AB6",
-    v3_position_manager="0xC36442b4a4522E871399CD717aBDD847Ab11FE88",
-    tokens=(
-        PresetToken(
-            "WETH",
-            "0xC02aaA39b223FE8D0A0e5C4F27eAD9083C756Cc2",
-            18,
-            "0x5f4eC3Df9cbd43714FE2740f5E3616155c5b8419",
+def _preset(network: Network) -> Preset:
+    tables = [table for venue in network.venues if (table := _venue_table(venue))]
+    is_reached = [SWAP_ROUTER_02 in POOL_KINDS[table["kind"]].gas.swap for table in tables]
+    return Preset(
+        network.chain_id,
+        network.wrapped_native,
+        tuple(table for table, reached in zip(tables, is_reached, strict=True) if reached),
+        tuple(
+            PresetToken(token.symbol, token.address, token.decimals, network.feed_of(token))
+            for token in network.tokens
         ),
-        PresetToken(
-            "WBTC",
-            "0x2260FAC5E5542a773Aa44fBCfeDf7C193bc2C599",
-            8,
-            "0xF4030086522a5bEEa4988F8cA5B36dbC97BeE88c",
-        ),
-        PresetToken(
-            "USDC",
-            "0xA0b86991c6218b36c1d19D4a2e9Eb0cE3606eB48",
-            6,
-            "0x8fFfFfd4AfB6115b954Bd326cbe7B4BA576818f6",
-        ),
-        PresetToken(
-            "USDT",
-            "0xdAC17F958D2ee523a2206206994597C13D831ec7",
-            6,
-            "0x3E7d1eAB13ad0104d2750B8863b489D65364e32D",
-        ),
-        PresetToken(
-            "DAI",
-            "0x6B175474E89094C44Da98b954EedeAC495271d0F",
-            18,
-            "0xAed0c38402a5d19df6E4c03F4E2DceD6e29c1ee9",
-        ),
-        PresetToken(
-            "LINK",
-            "0x514910771AF9Ca656af840dff83E8264EcF986CA",
-            18,
-            "0x2c1d072e956AFFC0D435Cb7AC38EF18d24d9127c",
-        ),
-        PresetToken(
-            "AAVE",
-            "0x7Fc66500c84A76Ad7e9c93437bFc5Ac33E2DDaE9",
-            18,
-            "0x547a514d5e3769680Ce22B2361c10Ea13619e8a9",
-        ),
-    ),
-)
+        tuple(table for table, reached in zip(tables, is_reached, strict=True) if not reached),
+        network,
+    )
 
-PRESETS = {"ethereum": ETHEREUM}
+
+def _venue_table(venue: VenueDeployment) -> dict[str, Any]:
+    """Return the config's table of a deployment; empty if its kind is not traded, or a key that it
+    needs is not published.
+    """
+    if venue.kind not in POOL_KINDS:
+        return {}
+    keys = POOL_KINDS[venue.kind].venue_keys
+    values: dict[str, Any] = {
+        "router": venue.router,
+        "quoter": venue.quoter_v2,
+        "quoter_v1": venue.quoter,
+        "position_manager": venue.position_manager,
+        "deployer": venue.deployer,
+        "pool_implementation": None,
+        "fee_tiers": list(venue.fee_tiers) or None,
+        "tick_spacings": list(venue.tick_spacings) or None,
+    }
+    if venue.factory is None or any(values[key] is None for key in keys.required):
+        return {}
+    known_keys = {
+        key: value
+        for key, value in values.items()
+        if value is not None and key in (*keys.required, *keys.optional)
+    }
+    return {"kind": venue.kind, "factory": venue.factory} | known_keys
+
+
+PRESETS = {network.name: _preset(network) for network in NETWORKS}
+ETHEREUM = PRESETS["ethereum"]
 
 FEED_THRESHOLDS_BPS = {
     "0x5f4eC3Df9cbd43714FE2740f5E3616155c5b8419": 50,  # ETH
@@ -141,12 +131,11 @@ def starting_deviation_bps(feeds: Iterable[str | None], numeraire: str | None) -
 
 
 SEQUENCER_FEEDS = {
-    10: "0x371EAD81c9102C9BF4874A9075FFFf170F2Ee389",
-    8453: "0xBCF85224fc0756B9Fa45aA7892530B47e10b6433",
-    42161: "0xFdB631F5EE196F0ed6FAa767959853A9F217697D",
+    network.chain_id: network.sequencer_feed
+    for network in NETWORKS
+    if network.sequencer_feed is not None
 }
-"""Chainlink's uptime feed of the sequencer by chain id: OP Mainnet, Base, Arbitrum One
-(docs.chain.link, L2 sequencer feeds)."""
+"""Chainlink's uptime feed of the sequencer by chain id."""
 SEQUENCER_GRACE = "1h"
 
 

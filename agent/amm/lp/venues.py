@@ -1,0 +1,17 @@
+"""Kinds of venues at which liquidity is provided."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from agent.amm.v2_pool import V2Pool
+from agent.amm.v3.pool import V3Pool
+
+
+class LpVenue(StrEnum):
+    """Kind of venue of a liquidity position: LP tokens of a pair, or a token of a position manager.
+    The value is the pools' kind.
+    """
+
+    V2 = V2Pool.kind
+    V3 = V3Pool.kind

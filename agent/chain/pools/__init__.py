@@ -1,0 +1,1 @@
+"""Pools and liquidity positions, as read from the chain."""

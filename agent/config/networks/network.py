@@ -1,0 +1,114 @@
+"""What a network is made of: its chain, tokens, price feeds and the venues deployed on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from agent.model.rollups import DataFee, data_fee_of
+
+SEQUENCER_ORDERS = "the sequencer orders; there is no public mempool"
+"""Submission on a chain whose transactions only its sequencer sees before their block."""
+PUBLIC_MEMPOOL = "public mempool; no free private endpoint is known"
+
+VenueKind = Literal[
+    "uniswap_v2", "uniswap_v3", "uniswap_v4", "pancake_v2", "pancake_v3", "slipstream"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkToken:
+    """A token. `priced_as` names its feed in Network.feeds, None for none: a wrapped coin may be
+    priced as its underlying coin, whose feed does not reflect a depeg. Plans may route through hubs.
+    """
+
+    symbol: str
+    address: str
+    decimals: int
+    priced_as: str | None = None
+    is_hub: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VenueDeployment:
+    """Contracts of a venue. None: the venue has no such contract, or its address is not certain.
+
+    `router` is SwapRouter02 of Uniswap V3, SmartRouter of PancakeSwap V3, SwapRouter of Slipstream,
+    and Universal Router 2.0 of Uniswap V4. `quoter` is the first Quoter of V3, and V4Quoter.
+    `fee_pips` is the fee of all pools, `fee_tiers` those of pools, in millionths; Slipstream's
+    pools differ by `tick_spacings`, and their fees change. Pool addresses derive from `deployer`,
+    None if that is the factory, and `init_code_hash`, the keccak of a pool's creation code.
+    """
+
+    kind: VenueKind
+    name: str
+    factory: str | None = None
+    deployer: str | None = None
+    router: str | None = None
+    quoter: str | None = None
+    quoter_v2: str | None = None
+    position_manager: str | None = None
+    pool_manager: str | None = None
+    state_view: str | None = None
+    permit2: str | None = None
+    init_code_hash: str | None = None
+    fee_pips: int | None = None
+    fee_tiers: tuple[int, ...] = ()
+    tick_spacings: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """A chain, with the values that a new config takes from it.
+
+    `block_ms` is the time between blocks, in milliseconds. A transaction is final once its block is
+    at or below the block of tag `finality`. `gas_per_day`, `native_floor` and `native_top_up` are
+    the limits of a new config in native coin, for some hundred swaps. `submission` is the URL of a private endpoint, or why
+    there is none. `feeds` are Chainlink's USD proxies by coin; `sequencer_feed` is its uptime feed.
+    """
+
+    name: str
+    chain_id: int
+    title: str
+    native_symbol: str
+    wrapped_native: str
+    block_ms: int
+    finality: Literal["safe", "finalized"]
+    base_fee_ceiling_gwei: int
+    gas_per_day: str
+    native_floor: str
+    native_top_up: str
+    submission: str
+    explorer: str
+    sequencer_feed: str | None = None
+    feeds: Mapping[str, str]
+    tokens: tuple[NetworkToken, ...]
+    venues: tuple[VenueDeployment, ...]
+
+    @property
+    def data_fee(self) -> DataFee:
+        """Fee besides gas, by chain id."""
+        return data_fee_of(self.chain_id)
+
+    def feed_of(self, token: NetworkToken) -> str | None:
+        """Return the Chainlink proxy that prices the token in dollars, None if there is none."""
+        return None if token.priced_as is None else self.feeds[token.priced_as]
+
+    def observations_for(self, window_s: int) -> int:
+        """Return how many observations a V3 pool must keep to cover a TWAP window at any activity:
+        one for each block or second, whichever is longer, and the one that the window starts from.
+
+        A pool writes at most one observation for each timestamp, in seconds (v3-core, Oracle.write).
+        """
+        return -(-window_s * 1000 // max(self.block_ms, 1000)) + 1
+
+    def twap_fault(self, observation_cardinality: int, window_s: int) -> str:
+        """Return why a pool's TWAP may not stand in for a missing feed; empty if it may."""
+        needed = self.observations_for(window_s)
+        if observation_cardinality >= needed:
+            return ""
+        return (
+            f"the pool keeps {observation_cardinality} observations; a window of {window_s} s on"
+            f" {self.title} needs {needed}: raise its cardinality, or shorten the window"
+        )

@@ -1,0 +1,1 @@
+"""Where secrets come from: `.env` beside the config, keyrings and key services."""

@@ -1,0 +1,38 @@
+"""[[venues]]: the deployments that positions and the router's transactions need."""
+
+from __future__ import annotations
+
+from agent.amm import POOL_KINDS
+from agent.amm.lp.venues import LpVenue
+from agent.config.schema import Config
+from agent.config.tables.venues import VenueTable
+
+
+def find_venue(config: Config, name: str) -> VenueTable | None:
+    """Return the deployment with this name, None if the config has none."""
+    return next((venue for venue in config.venues if venue.name == name), None)
+
+
+def position_manager(config: Config) -> str | None:
+    """Return the contract of V3 positions, None if the config names none."""
+    venue = find_venue(config, LpVenue.V3)
+    return None if venue is None else venue.position_manager
+
+
+def require_usable_venues(config: Config) -> None:
+    """Raise ValueError naming a deployment that is given twice, or in which the router of the config
+    does not trade: SwapRouter02 finds the pools of one deployment of each kind, by Uniswap's own
+    code.
+    """
+    names = [venue.name for venue in config.venues]
+    router = config.execution.router
+    for number, venue in enumerate(config.venues):
+        if venue.name in names[:number]:
+            raise ValueError(f"venues.{venue.name}: given twice; give one of them a label")
+        is_fork = venue.label or venue.fee is not None or venue.init_code_hash is not None
+        is_reached = router in POOL_KINDS[venue.kind].gas.swap
+        if not is_reached or (is_fork and router != "rebalancer"):
+            raise ValueError(
+                f"venues.{venue.name}: execution.router {router} does not trade there; remove this"
+                " venue"
+            )

@@ -1,0 +1,130 @@
+"""Data fees against the deployed contracts of the OP Stack: the bound is never below the fee of a transaction, the expected fee is near
+it, and whole steps book what the chain takes, and refuse a spike.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from random import Random
+from statistics import median
+
+import pytest
+
+from agent.app.documents.status import ASSUMED_DATA_FEE_WEI
+from agent.execution.step_context import OutcomeKind
+from agent.localchain import LocalChain
+from agent.model.rollups import MAX_FEE_RISE, quote_of_swap
+from agent.planning.approval_gas import legs_bytes
+from agent.policy.minimum import APPROVAL_BYTES, LEG_BYTES
+from tests.support.agents import ROOMY, agent_on, fund, meanwhile, purse, require_exact, yes
+from tests.support.op_stack import (
+    OPERATOR_FEE_CONSTANT,
+    PRICES,
+    any_transaction,
+    fjord,
+    install,
+    quote,
+    set_prices,
+    swap_program,
+    transaction,
+    true_fees,
+)
+from tests.support.samples import slow
+
+TARGETS = {"WETH": "50%", "USDC": "50%"}
+OFF = {"WETH": 6_000, "USDC": 4_000}
+ROUTERS = ("swap_router_02", "rebalancer")
+
+
+@pytest.mark.parametrize("number", [120, *slow([10_000])])
+def test_no_transaction_pays_more_than_the_bound(anvil_chain: LocalChain, number: int) -> None:
+    line, random = anvil_chain.transport, Random(number)
+    install(line)
+    below = 0
+    for prices in PRICES:
+        set_prices(line, *prices)
+        read = quote(line)
+        for _ in range(number // 40):
+            transactions = [any_transaction(random) for _ in range(10)]
+            fees = true_fees(line, transactions)
+            assert min(fees) >= read.empty_wei > 0
+            below += sum(read.data_wei(len(tx.data) // 2 - 1) < fee for tx, fee in zip(transactions, fees, strict=True))
+    assert below == 0
+
+
+@pytest.mark.parametrize("router", ROUTERS)
+def test_the_expected_fee_of_a_swap_is_near_the_true_one(anvil_chain: LocalChain, router: str) -> None:
+    """At most 1.2 times it in the median, for every number of legs; the bound is at least three times it."""
+    line, random = anvil_chain.transport, Random(29)
+    install(line)
+    ratios: dict[int, list[float]] = defaultdict(list)
+    for prices in PRICES:
+        set_prices(line, *prices)
+        read = quote(line)
+        for legs in (1, 2, 3, 4, 6, 8):
+            expected_wei, most_wei = (fee(LEG_BYTES * (legs + 1)) for fee in (read.expected_data_wei, read.data_wei))
+            fees = true_fees(line, [swap_program(random, router, legs) for _ in range(6)])
+            ratios[legs] += [expected_wei / fee for fee in fees]
+            assert most_wei > 3 * max(fees)
+    medians = {legs: round(median(seen), 3) for legs, seen in ratios.items()}
+    assert all(0.9 <= ratio <= 1.2 for ratio in medians.values()), medians
+    assert all(0.8 <= ratio <= 1.4 for seen in ratios.values() for ratio in seen)
+
+
+def test_the_expected_fee_of_an_approval_is_at_least_the_true_one(anvil_chain: LocalChain) -> None:
+    line, random = anvil_chain.transport, Random(7)
+    install(line)
+    set_prices(line, *PRICES[0])
+    data = "0x095ea7b3" + bytes(12).hex() + random.randbytes(20).hex() + f"{123_456_789_012_345_678_901:064x}"
+    (fee,) = true_fees(line, [transaction("0x" + random.randbytes(20).hex(), data, random)])
+    assert fee <= quote(line).expected_data_wei(APPROVAL_BYTES) <= 1.2 * fee
+
+
+def test_a_quote_from_one_fee_has_the_proportions_of_the_contract(anvil_chain: LocalChain) -> None:
+    line = anvil_chain.transport
+    install(line)
+    set_prices(line, *PRICES[1])
+    read = quote(line)
+    assumed = quote_of_swap(read.one_swap_wei)
+    assert (read.operator_wei, read.operator_full_wei) == (OPERATOR_FEE_CONSTANT, OPERATOR_FEE_CONSTANT)
+    for name in ("empty_wei", "one_swap_wei", "four_swaps_wei", "full_wei"):
+        assert getattr(assumed, name) == pytest.approx(getattr(read, name), rel=1e-4)
+    assert pytest.approx(read.one_swap_wei, rel=0.05) == ASSUMED_DATA_FEE_WEI
+
+
+@pytest.mark.parametrize("router", ROUTERS)
+def test_a_rebalance_pays_about_the_planned_fee(
+    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, router: str
+) -> None:
+    chain = anvil_chain
+    fund(chain, OFF)
+    with fjord(chain, monkeypatch) as node, agent_on(chain, tmp_path, ROOMY | {"execution.router": router}, TARGETS, [node]) as agent:
+        before = purse(chain)
+        outcome = agent.rebalance(send=True, confirm=yes)
+        require_exact(chain, outcome, before)
+        (intent,) = [intent for intent in outcome.transactions if agent.context.store.journal.grant(intent.id).plan is not None]
+        granted = agent.context.store.journal.grant(intent.id)
+        assert granted.plan is not None
+        assert intent.receipt is not None
+        assert granted.data_fee_wei is not None
+        paid_wei = intent.receipt.data_fee_wei
+        assert node.paid[str(intent.tx_hash)] == paid_wei <= granted.data_fee_wei // MAX_FEE_RISE
+        planned_wei = quote(chain.transport).expected_wei(granted.plan.gas_units, legs_bytes(granted.plan.legs))
+        assert 0.8 * paid_wei <= planned_wei <= 1.4 * paid_wei
+
+
+def test_a_fee_100_times_higher_at_sending_is_refused_by_name(
+    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain = anvil_chain
+    fund(chain, OFF)
+    with fjord(chain, monkeypatch) as node, agent_on(chain, tmp_path, ROOMY, TARGETS, [node]) as agent:
+        before = purse(chain)
+        outcome = agent.rebalance(send=True, confirm=meanwhile(lambda: node.spike(100)))
+        assert outcome.kind is OutcomeKind.REFUSED, outcome.reason
+        assert [verdict.guard for verdict in outcome.verdicts if not verdict.passed] == ["data_fee"]
+        assert "data fee rose" in outcome.reason
+        assert purse(chain) == before
+        assert not node.paid
+        require_exact(chain, agent.rebalance(send=True, confirm=yes), before)  # the new price is part of the new plan

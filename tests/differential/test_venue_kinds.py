@@ -1,0 +1,199 @@
+"""PancakeSwap V3 and Slipstream on their own contracts: found by their factories, quoted to the base unit, traded beside Uniswap in one
+transaction as planned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from agent.chain.second_quote import ContractQuoter
+from agent.chain.snapshot import ChainReader
+from agent.chain.watch import SnapshotScope
+from agent.config.tables.venues import VenueTable
+from agent.errors import ConfigError
+from agent.localchain import LocalChain
+from agent.model import Leg, LegFunding, Pool
+from agent.venues.discovery import discover_pools
+from agent.venues.kinds import VENUE_KINDS
+from agent.venues.kinds.pancake_v3 import PancakeV3
+from agent.venues.kinds.slipstream import Slipstream
+from agent.venues.kinds.venue import AmmVenue
+from tests.support.agents import FIVE, ROOMY, agent_on, fund, off_target, purse, require_exact, said, swap_of, yes
+from tests.support.endpoints import tokens
+from tests.support.slipstream import slipstream_artifacts
+from tests.support.text import raises_field
+from tests.support.venues import Venue, VenuePool, Venues, liquidity_for, sqrt_x96
+
+KINDS = [Venue.PANCAKE, Venue.SLIPSTREAM]
+TIERS = {Venue.PANCAKE: [(100, 1), (500, 10), (2_500, 50)], Venue.SLIPSTREAM: [(1, 1), (50, 50), (200, 200)]}
+NO_QUOTER = "0x00000000000000000000000000000000000000aa"
+"""PancakeSwap's QuoterV2 is in no package with bytecode."""
+
+
+def price(chain: LocalChain, token: str) -> Fraction:
+    """Return dollars per base unit of a token, at the chain's prices."""
+    symbol = next(symbol for symbol, listed in chain.tokens.items() if listed.address == token)
+    return chain.deployed.prices_usd[symbol] / 10 ** chain.tokens[symbol].decimals
+
+
+def add_pool(venues: Venues, venue: Venue, symbols: tuple[str, str], usd: int, tier: tuple[int, int] | None = None) -> VenuePool:
+    """Create a pool at the chain's prices, with `usd` of token0 over the whole range."""
+    chain = venues.chain
+    token0, token1 = sorted((chain.tokens[symbol].address for symbol in symbols), key=lambda token: int(token, 16))
+    sqrt_price = sqrt_x96(price(chain, token0) / price(chain, token1))
+    pool = venues.create(venue, token0, token1, sqrt_price, *(tier or ()))
+    venues.provide(pool, liquidity_for(int(usd / price(chain, token0)), sqrt_price), sqrt_price)
+    return pool
+
+
+def deployment(venues: Venues, venue: Venue, **changes: Any) -> AmmVenue:
+    """Return the deployment of a kind, with its usual tiers."""
+    if venue is Venue.PANCAKE:
+        row = venues.rows[venue]
+        keys = {"deployer": row.maker, "quoter": NO_QUOTER, "fee_tiers": tuple(tier for tier, _ in TIERS[venue])}
+        return PancakeV3(name=venue, factory=venues.factories[venue], **keys | changes)
+    chain, factory = venues.chain, venues.factories[venue]
+    implementation = venues.contract(factory, venue, factory=True).functions.poolImplementation().call()
+    quoter = chain.deploy(slipstream_artifacts()["QuoterV2"], factory, chain.addresses.weth)
+    keys = {"pool_implementation": implementation, "quoter": quoter, "tick_spacings": tuple(tier for tier, _ in TIERS[venue])}
+    return Slipstream(name=venue, factory=factory, **keys | changes)
+
+
+def read_pools(venues: Venues, venue: AmmVenue) -> list[Pool]:
+    """Discover the pools of a deployment, and read them by a snapshot."""
+    chain = venues.chain
+    pools = discover_pools(chain.transport, [venue], (), tokens(chain))
+    scope = SnapshotScope(
+        owner=chain.wallet.address,
+        tokens=tokens(chain),
+        spenders=(),
+        pools=pools,
+        feeds=(),
+        code_addresses=(),
+        twap_window_s=0,
+        impact_bps=5_000,
+    )
+    snapshot = ChainReader([chain.transport], chain.chain_id, scope, chain.clock, 1).snapshot()
+    assert not snapshot.quarantined
+    return list(snapshot.pools)
+
+
+def swaps_equal(venues: Venues, venue: Venue, seed: int, count: int) -> None:
+    """Compare random quotes with what the pool's own swap gives, in pools of three tiers with ranges, while the price moves."""
+    random = Random(seed)
+    pools = [add_pool(venues, venue, ("WETH", "USDC"), 1_000_000, tier) for tier in TIERS[venue]]
+    for pool in pools:
+        middle = venues.contract(pool.address, venue).functions.slot0().call()[1] // pool.spacing
+        for _ in range(6):
+            width = random.randrange(1, 40)
+            lower = (middle + random.randrange(-40, 40) - width) * pool.spacing
+            venues.provide(pool, random.randrange(10**12, 10**15), ticks=(lower, lower + 2 * width * pool.spacing))
+    kind = deployment(venues, venue)
+    for number in range(count):
+        if number % 10 == 0:
+            states = {state.address: state for state in read_pools(venues, kind)}
+            assert set(states) == {pool.address for pool in pools}
+        pool = random.choice(pools)
+        token_in = random.choice((pool.token0, pool.token1))
+        amount = max(1, int(10 ** random.uniform(-2, 5) / price(venues.chain, token_in)))
+        assert states[pool.address].quote(token_in, amount) == venues.quote(pool, token_in, amount), (pool, token_in, amount)
+        if number % 10 == 9:
+            venues.swap(pool, token_in, amount)
+
+
+@pytest.mark.parametrize("venue", KINDS)
+def test_quotes_equal_what_the_pools_own_swap_gives(venues: Venues, venue: Venue) -> None:
+    swaps_equal(venues, venue, 1, 60)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("venue", KINDS)
+def test_two_thousand_quotes_equal_what_the_pools_own_swap_gives(venues: Venues, venue: Venue) -> None:
+    swaps_equal(venues, venue, 2, 2_000)
+
+
+def test_slipstreams_quoter_agrees_and_its_fee_is_read_with_the_state(venues: Venues) -> None:
+    pool = add_pool(venues, Venue.SLIPSTREAM, ("WETH", "USDC"), 1_000_000)
+    kind = deployment(venues, Venue.SLIPSTREAM)
+    (state,) = read_pools(venues, kind)
+    amount = 10**18
+    sold = venues.chain.tokens["WETH"].address
+    out = state.quote(sold, amount)
+    leg = Leg(pool.address, Venue.SLIPSTREAM, sold, pool.other(sold), state.fee_pips, amount, out, out, 0, 0, *[LegFunding.WALLET] * 2)
+    quoter = ContractQuoter(venues.chain.transport, [kind], {pool.address: state.tier})
+    assert state.tier == pool.spacing
+    head: Any = venues.chain.w3.eth.get_block("latest")
+    assert quoter.quote(leg, amount, head["hash"].to_0x_hex()) == out
+    factory = venues.contract(venues.factories[Venue.SLIPSTREAM], Venue.SLIPSTREAM, factory=True).functions
+    module = venues.chain.deploy(
+        slipstream_artifacts()["DynamicSwapFeeModule"], factory.address, 50_000_000, 10_000, [pool.address], [4_000]
+    )
+    venues.chain.send(factory.setSwapFeeModule(module), factory.swapFeeManager().call())
+    (changed,) = read_pools(venues, kind)
+    fee: Any = venues.contract(pool.address, Venue.SLIPSTREAM).functions.fee().call()
+    assert changed.fee_pips == fee
+    assert changed.quote(sold, amount) == venues.quote(pool, sold, amount)
+
+
+@pytest.mark.parametrize("venue", KINDS)
+def test_named_pools_are_checked_as_searched_ones(venues: Venues, venue: Venue) -> None:
+    pool = add_pool(venues, venue, ("WETH", "USDC"), 1_000_000)
+    other = add_pool(venues, Venue.V3, ("WETH", "USDC"), 1_000, (100, 1))
+    (found,) = read_pools(venues, deployment(venues, venue, pools=[pool.address]))
+    assert found.address == pool.address
+    with raises_field(f"venues.{venue}.pools"):
+        read_pools(venues, deployment(venues, venue, pools=[other.address]))
+
+
+@pytest.mark.parametrize("venue", KINDS)
+def test_a_wrong_maker_is_named(venues: Venues, venue: Venue) -> None:
+    add_pool(venues, venue, ("WETH", "USDC"), 1_000_000)
+    right = deployment(venues, venue)
+    pools = discover_pools(venues.chain.transport, [right], (), tokens(venues.chain))
+    for pool in pools:
+        right.require_derived(pool)
+    wrong = deployment(venues, venue, **{"deployer" if venue is Venue.PANCAKE else "pool_implementation": NO_QUOTER})
+    for pool in pools:
+        with pytest.raises(ConfigError, match=f"venues.{venue}.init_code_hash"):
+            wrong.require_derived(pool)
+
+
+def table_of(kind: AmmVenue) -> Mapping[str, Any]:
+    """Return the config's table of a deployment."""
+    keys = VENUE_KINDS[kind.name].pool_class.venue_keys
+    values = {key: getattr(kind, key) for key in keys.required}
+    return {"kind": str(kind.name), "factory": kind.factory} | {
+        key: list(value) if isinstance(value, tuple) else value for key, value in values.items()
+    }
+
+
+def test_a_rebalance_over_four_kinds_is_one_transaction_as_planned(venues: Venues, tmp_path: Path) -> None:
+    chain = venues.chain
+    for venue in KINDS:
+        for symbols in (("WETH", "USDC"), ("WBTC", "USDC"), ("LINK", "WETH")):
+            add_pool(venues, venue, symbols, 2_000_000, TIERS[venue][1])
+    only = {Venue.PANCAKE: {"fee_tiers": (500,)}, Venue.SLIPSTREAM: {"tick_spacings": (50,)}}
+    tables = [table_of(deployment(venues, venue, **only[venue])) for venue in KINDS]
+    for table in tables:
+        VenueTable.model_validate(table)
+    fund(chain, {"WETH": 51_234, "WBTC": 333, "USDC": 0, "USDT": 21_000, "LINK": 17_433})
+    changes = ROOMY | {
+        "execution.router": "rebalancer",
+        "limits.second_quote_deviation": "off",
+        "limits.pool_min_value": "off",
+        "venues.+": tables,
+    }
+    with agent_on(chain, tmp_path, changes) as agent:
+        before = purse(chain)
+        outcome = agent.rebalance(send=True, confirm=yes)
+        plan, swap, _ = swap_of(outcome)
+        require_exact(chain, outcome, before)
+        assert {leg.venue for leg in plan.legs} >= {"pancake_v3", "slipstream", "uniswap_v3"}, said(plan.skipped)
+        assert max(off_target(chain, FIVE).values()) < 60
+        assert swap.tx.to == chain.addresses.rebalancer
