@@ -29,6 +29,8 @@ def require_usable_venues(config: Config) -> None:
     for number, venue in enumerate(config.venues):
         if venue.name in names[:number]:
             raise ValueError(f"venues.{venue.name}: given twice; give one of them a label")
+        if venue.factory in [earlier.factory for earlier in config.venues[:number]]:
+            raise ValueError(f"venues.{venue.name}.factory: given twice; each factory is one venue")
         is_fork = venue.label or venue.fee is not None or venue.init_code_hash is not None
         is_reached = router in POOL_KINDS[venue.kind].gas.swap
         if not is_reached or (is_fork and router != "rebalancer"):

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 from agent.amm import swap_style
+from agent.amm.v2_pool import V2Pool
+from agent.amm.v3.pool import V3Pool
 from agent.model import NATIVE_VENUE, Leg, LegFunding, PoolMaker, SwapStyle, UnsignedTx
 from agent.ports import Grant
 from agent.signing.calldata import (
@@ -30,6 +32,10 @@ from agent.units import NATIVE, floor_int
 
 ROUTER_ITSELF = "0x0000000000000000000000000000000000000002"
 """Constants.ADDRESS_THIS of SwapRouter02: as a recipient, the router itself."""
+
+
+_ROUTER_VENUES = (V2Pool.kind, V3Pool.kind, NATIVE_VENUE)
+"""Venues of SwapRouter02, which finds the pools of one deployment of each kind."""
 
 
 def judge_multicall(tx: UnsignedTx, call: Multicall, grant: Grant, rules: SigningRules) -> None:
@@ -164,6 +170,8 @@ def _require_pinned(leg_label: str, leg: Leg, floor_raw: int, rules: SigningRule
     wrapped token, one for one.
     """
     tokens = {leg.token_in, leg.token_out}
+    if leg.venue not in _ROUTER_VENUES:
+        refuse("venue", f"{leg_label}{leg.venue}", f"one of {', '.join(_ROUTER_VENUES)}")
     if leg.venue == NATIVE_VENUE:
         if tokens != {NATIVE, rules.wrapped_native}:
             refuse(
@@ -387,6 +395,14 @@ def _require_pool(leg_label: str, program_leg: ProgramLeg, leg: Leg, rules: Sign
                 "tokens",
                 f"{leg_label}{program_leg.token_in} to {program_leg.token_out}",
                 f"the native coin and {rules.wrapped_native}",
+            )
+        from_wallet = program_leg.source is FundsLocation.WALLET
+        to_wallet = program_leg.sink is FundsLocation.WALLET
+        if not (from_wallet if program_leg.token_in == NATIVE else to_wallet):
+            refuse(
+                "native",
+                f"{leg_label}native coin of the contract",
+                "the wallet's native coin, in or out",
             )
         return
     if len(tokens) != 2 or not tokens <= set(rules.tokens):

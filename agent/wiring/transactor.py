@@ -34,7 +34,7 @@ from agent.execution.submitter import SubmissionSettings, Submitter, signable_no
 from agent.layers.drafts import layer_composers
 from agent.layers.futures.execution.venue_executor import VenueExecutor
 from agent.layers.futures.policy.plans import fee_ceiling_wei, gas_per_day_wei
-from agent.model import ExecutionConfig, FuturesPolicy, Limits, SwapStyle, unsupported_chain_reason
+from agent.model import ExecutionConfig, FuturesPolicy, Limits, unsupported_chain_reason
 from agent.paper.order_venue import PaperAgentSigner, PaperOrderVenue
 from agent.ports import Clock, Executor, Sender, Signer, SigningKey
 from agent.signing import keys
@@ -89,7 +89,7 @@ def signing_rules(
         contract for venue, contract in execution.liquidity if venue == LpVenue.V3
     )
     v2_routers = tuple(contract for venue, contract in execution.liquidity if venue == LpVenue.V2)
-    pairs = tuple(pool.address for pool in pools if pool.style is SwapStyle.V2)
+    pairs = tuple(pool.address for pool in pools if pool.venue == LpVenue.V2)
     return replace(
         rules,
         managers=position_managers,

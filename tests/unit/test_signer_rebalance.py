@@ -208,6 +208,28 @@ def test_native_coin_is_exchanged_for_its_pinned_wrapping_alone() -> None:
         signer(replace(REBALANCER_RULES, wrapped_native=None)).sign(transaction, grant)
 
 
+def test_native_coin_that_the_contract_holds_is_neither_wrapped_nor_left_there() -> None:
+    """Unwrapped into the contract and wrapped from there, it would go unwatched into a pool."""
+    through = plan_of(
+        native_leg(WETH, NATIVE, 1, sink=R),
+        native_leg(NATIVE, WETH, 100 * 10**18, source=R, sink=R),
+        leg(WETH, USDC, 10**18, 3_000_000_000, source=R),
+    )
+    transaction, grant = rebalance_tx(through), grant_of(through)
+    refused(transaction, grant, "native")
+    for legs in (through.legs[:1], through.legs[1:]):
+        kept = plan_of(replace(legs[0], sink=W, source=R) if legs[0].token_in == NATIVE else legs[0], *legs[1:])
+        with pytest.raises(Refused):
+            SIGNER.sign(rebalance_tx(kept), grant_of(kept))
+
+
+def test_a_multicall_trades_at_no_other_deployment_than_the_routers() -> None:
+    for venue in ("slipstream", "pancake_v3", "uniswap_v3/other", "uniswap_v2/other"):
+        other = replace(SWAP_GRANT.plan, legs=tuple(replace(one, venue=venue) for one in SWAP_GRANT.plan.legs))
+        with raises_code(Refused, "signer.venue"):
+            signer(RULES).sign(SWAP, replace(SWAP_GRANT, plan=other))
+
+
 def test_value_goes_with_no_other_call() -> None:
     spender = replace(REBALANCER_RULES, routers=(ROUTER,))
     for transaction, grant in ((SWAP, SWAP_GRANT), (CANCEL, CANCEL_GRANT)):

@@ -47,6 +47,8 @@ class VenueTable(ConfigTable):
     def _require_keys_of_kind(self) -> VenueTable:
         if self.kind not in POOL_KINDS:
             raise ValueError(f"kind {self.kind!r} is not known; use {', '.join(POOL_KINDS)}")
+        if self.fee == 0:
+            raise ValueError("fee is 0; write that of the pairs, such as 0.25%, or remove it")
         keys = POOL_KINDS[self.kind].venue_keys
         common_keys = {"kind", "label", "factory", "pools"}
         foreign_keys = self.model_fields_set - common_keys - {*keys.required, *keys.optional}
