@@ -173,7 +173,7 @@ def newest_transaction(scenario: Scene) -> str:
 
 
 def run_worker(tasks: Any, results: Any) -> None:
-    """Run rebalances as one worker, with a new chain after PER_CHAIN of them."""
+    """Run rebalances as one worker, with a new chain after REBALANCES_PER_CHAIN of them."""
     seed = tasks.get()
     while seed is not None:
         with open_anvil() as chain, tempfile.TemporaryDirectory() as root:

@@ -213,7 +213,7 @@ def from_json(fields: dict[str, Any]) -> Pool:
 
 
 def new_states(state: Pool) -> list[Pool]:
-    """Return STATES states of the pool that differ in liquidity, with the same ticks."""
+    """Return STATE_COUNT states of the pool that differ in liquidity, with the same ticks."""
     if isinstance(state, V3Pool):
         return [replace(state, liquidity=state.liquidity + i) for i in range(STATE_COUNT)]
     return [replace(state, reserve0=state.reserve0 + i) for i in range(STATE_COUNT)]
