@@ -74,10 +74,12 @@ slow: $(READY)
 web: $(READY)
 	$(BIN)/pytest -m slow tests/cli/test_api.py tests/cli/test_localchain_command.py tests/browser
 
-# A hundred random plans carried out on anvil: each ends at its destination or names the bound that stopped it. Then thousands offline,
+# A hundred random plans carried out on anvil: each ends at its destination or names the bound that stopped it; a hundred over every kind of
+# pool, some time after their snapshot. Then thousands offline,
 # of every kind, by arithmetic of their own; some are solved by cvxpy too, which needs a network once.
 plans: $(READY)
 	$(BIN)/python scripts/plans_on_chain.py --problems 100
+	$(BIN)/python scripts/mixed_plans.py --problems 100
 	$(BIN)/python scripts/random_plans.py --problems 1500 --cvxpy 50
 
 # Faults at every journal state, write, send and answer, on anvil: none may break what docs/reliability.md promises. Figures in build/.

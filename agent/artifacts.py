@@ -270,12 +270,19 @@ def plotly_bundle() -> Path:
 
 
 def anvil_binary() -> Path:
-    """Return the anvil program of the npm packages. Raises ConfigError on unsupported platforms."""
-    package = _ANVIL_PACKAGES.get((platform.system(), platform.machine()))
-    path = npm_root() / "@foundry-rs" / (package or "anvil") / "bin" / "anvil"
-    if package is None or not path.is_file():
+    """Return the anvil program of the npm packages. Raises ConfigError if there is none for this
+    machine, or it is not installed.
+    """
+    machine = platform.system(), platform.machine()
+    if (package := _ANVIL_PACKAGES.get(machine)) is None:
         raise ConfigError(
-            f"anvil: not available for {platform.system()} {platform.machine()} at {path}",
-            "use the in-process chain instead",
+            f"anvil: there is none for {' '.join(machine)}",
+            "use x86-64 or 64-bit ARM with Linux or macOS; trimtab demo without options needs no anvil",
+        )
+    path = npm_root() / "@foundry-rs" / package / "bin" / "anvil"
+    if not path.is_file():
+        raise ConfigError(
+            f"anvil: @foundry-rs/{package} is not installed: no file {path}",
+            "install the npm packages again, with optional ones; trimtab demo without options needs no anvil",
         )
     return path

@@ -338,7 +338,7 @@ def _with_other_exit(cycle: Cycle, exit_token: str) -> Cycle | None:
 
 def _decline(ports: StepPorts, cycle: Cycle, outcome: StepOutcome) -> StepResult:
     """Skip an exit that was not confirmed; any other plan ends the cycle."""
-    unsent_text = f"not confirmed; {unsent_phrase(cycle.sent)} sent"
+    unsent_text = f"not confirmed; {unsent_phrase(cycle.sent_kinds)} sent"
     reason = "; ".join(filter(None, (outcome.reason, unsent_text)))
     declined_outcome = replace(outcome, kind=OutcomeKind.DECLINED, reason=reason)
     close_step(ports.store, declined_outcome)

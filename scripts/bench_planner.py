@@ -5,7 +5,7 @@ planned to exact legs. Two usual methods solve them under the same bounds: swaps
 and a router's grid of 5 % slices. Every problem is solved without gas, and with gas at 0.1 to 50
 gwei as a cost; further problems have tokens whose base unit is worth basis points of the portfolio.
 TimedSolution are one continuous solve and one whole plan, at a usual gas price, of 8 tokens and 20 pools,
-and whole plans of 20 and 40 tokens with 160 pools. `--peers` gives the continuous problem to SLSQP,
+whole plans of 8 tokens and 40 pools of every kind, and of 20 and 40 tokens with 160 pools. `--peers` gives the continuous problem to SLSQP,
 and to cvxpy with Clarabel, which pip installs into a temporary folder. Times are processor times,
 which other programs on the machine affect little.
 """
@@ -20,7 +20,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from agent.amm import POOL_KINDS
+from agent.amm.v3.pool import V3Pool
 from agent.errors import Refused
 from agent.model import Plan, Rebalance, StepInput
 from agent.planning.planner import plan
@@ -39,7 +41,7 @@ from agent.units import BPS
 from scripts import planner_peers
 from scripts.planner_peers import POOLS, SLSQP, TOKENS, ContinuousProblem, TimedSolution
 from scripts.quote_peers import PeerMissing
-from tests.support.builders import with_limits
+from tests.support.builders import with_limits, with_snapshot
 from tests.support.planning_peers import grid, objective, sequential
 from tests.support.planning_worlds import (
     any_problem,
@@ -58,6 +60,8 @@ MAX_TIMED = 300
 LARGE_SIZES = ((20, 160), (40, 160))
 """Tokens and pools of large problems."""
 MAX_LARGE = 20
+MIXED_POOLS = 40
+RANGED_KINDS = [kind for kind in POOL_KINDS.values() if issubclass(kind, V3Pool)]
 WIDE_GAP_BPS = 3
 """Gap above which plans are counted."""
 CVXPY = " and ".join(planner_peers.CVXPY).replace("==", " ")
@@ -135,6 +139,20 @@ def typical_problem(seed: int) -> StepInput:
         daily_turnover_bps=None,
         pool_min_value=None,
     )
+
+
+def mixed_problem(seed: int) -> StepInput:
+    """Return a problem of 8 tokens and 40 pools of every kind in turn, for the Rebalancer."""
+    step = random_step(seed, TOKENS, MIXED_POOLS)
+    pools = list(step.snapshot.pools)
+    ranged_pools = [number for number, pool in enumerate(pools) if isinstance(pool, V3Pool)]
+    for count, number in enumerate(ranged_pools):
+        kind = RANGED_KINDS[count % len(RANGED_KINDS)]
+        state = {one.name: getattr(pools[number], one.name) for one in fields(V3Pool)}
+        pools[number] = kind(**state | {"venue": kind.kind})
+    step = with_limits(step, turnover_bps=None, daily_turnover_bps=None, pool_min_value=None)
+    execution = replace(step.execution, router_kind="rebalancer")
+    return replace(with_snapshot(step, pools=tuple(pools)), execution=execution)
 
 
 def measure_plans_ms(make_problem: Callable[[int], StepInput], count: int) -> list[float]:
@@ -225,6 +243,7 @@ def measure(count: int, with_solvers: bool) -> dict[str, Any]:
     problems = [planner_peers.continuous_problem(seed) for seed in range(timed_count)]
     our_solves = time_solves(problems)
     plan_times_ms = measure_plans_ms(typical_problem, timed_count)
+    mixed_plan_times_ms = measure_plans_ms(mixed_problem, timed_count)
     large_plan_times = {
         f"{tokens} tokens, {pools} pools": summarise(
             measure_plans_ms(partial(large_step, tokens=tokens, pools=pools), min(count, MAX_LARGE))
@@ -256,6 +275,7 @@ def measure(count: int, with_solvers: bool) -> dict[str, Any]:
         "gap_coarse_units_bps": summarise_gaps(coarse_unit_gaps),
         "continuous_ms": summarise([solve.ms for solve in our_solves]),
         "plan_ms": summarise(plan_times_ms),
+        "mixed_plan_ms": summarise(mixed_plan_times_ms),
         "large_plan_ms": large_plan_times,
     }
     return {"machine": machine(), "ours": ours, "peers": peers, "ratios": ratios}

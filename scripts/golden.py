@@ -4,7 +4,7 @@ leaves all of them unchanged.
     .venv/bin/python scripts/golden.py            compares with tests/golden and lists the differences; exit code 1 if there are any
     .venv/bin/python scripts/golden.py --write    rewrites tests/golden
 
-tests/golden/help has `--help` of every command. tests/golden/json has the documents of the commands
+tests/golden/help has `--help` of every command, and `help all`. tests/golden/json has the documents of the commands
 in scene.txt, run in this order on a local chain, with ANY for values that differ between runs (times,
 block hashes). tests/golden/steps.tar.xz has recorded steps for `trimtab replay`, tests/golden/plans.txt
 the plans of 500 seeded problems. The store's tables are in agent/store/tables.py.
@@ -91,7 +91,7 @@ def run_trimtab(words: tuple[str, ...], folder: Path) -> subprocess.CompletedPro
 
 def help_texts() -> dict[str, str]:
     """Return the texts of --help by file name."""
-    command_words = list(iterate_commands(typer.main.get_command(app)))
+    command_words = [*iterate_commands(typer.main.get_command(app)), ("help", "all")]
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         outputs = threads.map(
             lambda words: run_trimtab((*words, "--help"), ROOT).stdout, command_words

@@ -143,11 +143,11 @@ def tester_chain(tester_session: LocalChain) -> Iterator[LocalChain]:
 
 T = TypeVar("T")
 FRESH_AFTER = 300
-"""Blocks after which a new fork begins: anvil keeps the states of 512, those undone among them, and tests look back to the first."""
+"""Blocks after which a fork begins again: anvil keeps the states of 512, those undone among them, and tests look back to the first."""
 
 
 class _Worlds(Generic[T]):
-    """Forks of one world on anvil, one after another: each lives for so many blocks. `furnished` adds to a fork what tests take."""
+    """A fork of one world on anvil, which begins again after so many blocks. `furnished` adds to it what tests take, once."""
 
     def __init__(self, world: Origin, furnished: Callable[[LocalChain], T]) -> None:
         self._world, self._furnished = world, furnished
@@ -158,11 +158,14 @@ class _Worlds(Generic[T]):
     @contextlib.contextmanager
     def one_test(self) -> Iterator[T]:
         """What was added to a world, under a block of the test's own."""
-        if self._open is None or self._mined > FRESH_AFTER:
-            self.close()
+        if self._open is None:
             chain = self._left.enter_context(self._world.forked())
             self._open = chain, self._furnished(chain)
+            self._world = self._world.furnished(chain)
         chain, found = self._open
+        if self._mined > FRESH_AFTER:
+            self._world.begin_again(chain)
+            self._mined = 0
         begin = chain.w3.eth.block_number
         with one_case(chain):
             yield found
@@ -170,13 +173,12 @@ class _Worlds(Generic[T]):
 
     def close(self) -> None:
         """Ends the world, if there is one."""
-        self._open, self._mined = None, 0
         self._left.close()
 
 
 @pytest.fixture(scope="session")
 def anvil_worlds(anvil_world: Origin) -> Iterator[_Worlds[LocalChain]]:
-    """One fork per process at a time; tests take `anvil_chain`."""
+    """One fork per process; tests take `anvil_chain`."""
     worlds = _Worlds(anvil_world, lambda chain: chain)
     yield worlds
     worlds.close()
@@ -191,7 +193,7 @@ def anvil_chain(anvil_worlds: _Worlds[LocalChain]) -> Iterator[LocalChain]:
 
 @pytest.fixture(scope="session")
 def perps_worlds(anvil_world: Origin) -> Iterator[_Worlds[LocalPerps]]:
-    """Perpetual Protocol on one fork per process at a time; tests take `perps_chain`."""
+    """Perpetual Protocol on one fork per process; tests take `perps_chain`."""
     worlds = _Worlds(anvil_world, perps_on)
     yield worlds
     worlds.close()
@@ -206,7 +208,7 @@ def perps_chain(perps_worlds: _Worlds[LocalPerps]) -> Iterator[LocalPerps]:
 
 @pytest.fixture(scope="session")
 def venue_worlds(anvil_world: Origin) -> Iterator[_Worlds[Venues]]:
-    """Every kind of pool on one fork per process at a time; tests take `venues`."""
+    """Every kind of pool on one fork per process; tests take `venues`."""
     worlds = _Worlds(anvil_world, deploy_venues)
     yield worlds
     worlds.close()

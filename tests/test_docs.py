@@ -208,6 +208,9 @@ def test_every_command_that_is_named_exists_with_its_options(path: Path) -> None
         if words[0].startswith("-"):
             assert words[0] in shared, f"{path.name}: trimtab {words[0]}"
             continue
+        if words[0] == "help":
+            assert {*words[1:2]} <= {"all", "COMMAND", *known}, f"{path.name}: trimtab {' '.join(words)}"
+            continue
         assert words[0] in known, f"{path.name}: trimtab {words[0]}"
         command = known[words[0]]
         if len(words) > 1 and not words[1].startswith("-") and (below := getattr(command, "commands", None)) is not None:

@@ -10,13 +10,15 @@ from agent.amm.v2_pool import V2Pool
 from agent.amm.v3.pancake import PancakeV3Pool
 from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.slipstream import SlipstreamPool
+from agent.amm.v3.uniswap_v4 import V4NativePool, V4Pool
 from agent.model import NATIVE_VENUE, Pool, SwapStyle
 
 POOL_KINDS: dict[str, type[Pool]] = {
-    kind.kind: kind for kind in (V2Pool, V3Pool, PancakeV3Pool, SlipstreamPool)
+    kind.kind: kind
+    for kind in (V2Pool, V3Pool, PancakeV3Pool, SlipstreamPool, V4Pool, V4NativePool)
 }
 """Pool kinds by their name in legs and config."""
-FORMS = {form: kind for kind in POOL_KINDS.values() for form in kind.forms}
+FORMS = {form: kind for kind in POOL_KINDS.values() for form in kind.curve_names}
 """Pool kinds by curve name, as used in backtest settings."""
 
 

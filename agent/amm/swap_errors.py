@@ -5,6 +5,15 @@ from __future__ import annotations
 from agent.errors import Refused
 from agent.model import Verdict
 
+TOO_LITTLE_MESSAGE = (
+    "a pool would pay less than the plan's minimum: the market moved or its fee rose since the"
+    " snapshot"
+)
+UNPAID_MESSAGE = (
+    "a token could not be taken from the wallet: the balance or allowance is too small, or the"
+    " token forbids it"
+)
+
 
 class ContractRevert(Refused):
     """A revert of the deployed contract in function `where` with the string `reason` ("" for a bare

@@ -5,13 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import gcd
 
-from agent.amm.swap_errors import ContractRevert
+from agent.amm.swap_errors import TOO_LITTLE_MESSAGE, UNPAID_MESSAGE, ContractRevert
 from agent.units import PIPS, UINT256_MAX
 
 UINT112_MAX = 2**112 - 1
 """Largest reserve of a pair."""
 _SAFE_BITS = 112
 """Amounts below 2^112 cannot overflow the library's products: 2^112 · 2^20 · 2^112 < 2^256."""
+
+V2_REVERT_MESSAGES = {
+    "UniswapV2Router: INSUFFICIENT_OUTPUT_AMOUNT": TOO_LITTLE_MESSAGE,
+    "UniswapV2Router: EXPIRED": "the deadline has passed",
+    "TransferHelper: TRANSFER_FROM_FAILED": UNPAID_MESSAGE,
+    "TransferHelper::transferFrom: transferFrom failed": UNPAID_MESSAGE,
+    "UniswapV2: TRANSFER_FAILED": "the pool could not transfer a token",
+    "UniswapV2: LOCKED": "the pool is locked: a reentrant call",
+    "UniswapV2: K": "the pool was not paid in full: the token takes a fee on transfer",
+    "UniswapV2: INSUFFICIENT_INPUT_AMOUNT": "the pool received no payment",
+    "UniswapV2: INSUFFICIENT_LIQUIDITY": "the pool holds too little of the token",
+    "UniswapV2Library: INSUFFICIENT_INPUT_AMOUNT": "the swap amount is zero",
+    "UniswapV2Library: INSUFFICIENT_LIQUIDITY": "the pool is empty",
+    "UniswapV2: INSUFFICIENT_OUTPUT_AMOUNT": "the amount is too small to buy anything",
+}
+"""Revert reasons of pair and Router02."""
 
 
 def get_amount_out(amount_in: int, reserve_in: int, reserve_out: int, fee_pips: int = 3000) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import isqrt
@@ -16,7 +16,14 @@ from agent.amm.pools import (
     moved_back,
     sqrt_ratio_x96,
 )
-from agent.amm.v2 import UINT112_MAX, get_amount_in, get_amount_out, quoter, require_pair_swaps
+from agent.amm.v2 import (
+    UINT112_MAX,
+    V2_REVERT_MESSAGES,
+    get_amount_in,
+    get_amount_out,
+    quoter,
+    require_pair_swaps,
+)
 from agent.floats import power
 from agent.model import PriceCurve, SwapGas, SwapResult, SwapStyle, VenueKeys
 from agent.units import BPS, PIPS, Token, mul_div_up
@@ -40,16 +47,20 @@ class V2Pool:
     unwritten: tuple[bool, bool] = field(default=(False, False), compare=False)
 
     kind: ClassVar[str] = "uniswap_v2"
-    forms: ClassVar[tuple[str, ...]] = ("v2",)
+    curve_names: ClassVar[tuple[str, ...]] = ("v2",)
     gas: ClassVar[SwapGas] = SwapGas(
-        {"swap_router_02": 65_600, "rebalancer": 54_700}, again=33_400, first_writes=2
+        {"swap_router_02": 65_600, "rebalancer": 57_400}, repeat_saving=33_400, first_writes=2
     )
-    venue_keys: ClassVar[VenueKeys] = VenueKeys(("router",), ("fee", "init_code_hash"))
+    venue_keys: ClassVar[VenueKeys] = VenueKeys(("router",), ("fee", "init_code_hash", "pools"))
     style: ClassVar[SwapStyle] = SwapStyle.V2
     label: ClassVar[str] = " V2"
     fault: ClassVar[str] = ""
+    calm_fee: ClassVar[None] = None
+    fee_gas: ClassVar[int] = 0
+    revert_messages: ClassVar[Mapping[str, str]] = V2_REVERT_MESSAGES
     keeps_observations: ClassVar[bool] = False
-    observed: ClassVar[None] = None
+    trades_native: ClassVar[bool] = False
+    observation_key: ClassVar[None] = None
     observations: ClassVar[None] = None
     mean_window_s: ClassVar[None] = None
     tick_state: ClassVar[None] = None
@@ -69,6 +80,15 @@ class V2Pool:
     @property
     def tier(self) -> int:
         """See Pool: the fee."""
+        return self.fee_pips
+
+    @property
+    def contract(self) -> str:
+        """See Pool."""
+        return self.address
+
+    def fee_for(self, token_in: str) -> int:
+        """See Pool."""
         return self.fee_pips
 
     @property

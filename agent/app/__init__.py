@@ -31,11 +31,14 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.local import DEMO_BANNER as DEMO_BANNER
     from agent.app.local import DEMO_CRASHES as DEMO_CRASHES
     from agent.app.local import MarketMove as MarketMove
+    from agent.app.local import base_demo_world as base_demo_world
     from agent.app.local import demo_world as demo_world
     from agent.app.local import futures_demo_world as futures_demo_world
     from agent.app.local import live_demo as live_demo
     from agent.app.local import move_market as move_market
     from agent.app.local import serve_localchain as serve_localchain
+    from agent.app.money.deployment import deploy_rebalancer as deploy_rebalancer
+    from agent.app.money.deployment import rebalancer_deployment as rebalancer_deployment
     from agent.app.money.hard_pause import HardPauseReport as HardPauseReport
     from agent.app.money.hard_pause import pause_hard as pause_hard
     from agent.app.money.rehearsal import rehearse_trade as rehearse_trade
@@ -149,7 +152,6 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.settings.users import remove_user as remove_user
     from agent.app.settings.users import user_log as user_log
     from agent.app.start.checks import doctor as doctor
-    from agent.app.start.deployment import rebalancer_deployment as rebalancer_deployment
     from agent.app.start.guide import InitAnswers as InitAnswers
     from agent.app.start.guide import baskets as baskets
     from agent.app.start.past_results import PAST_BASIS as PAST_BASIS

@@ -37,6 +37,7 @@ from agent.execution import evaluation
 from agent.execution.approvals import OpenExposure, cancel_and_revoke, open_exposure
 from agent.execution.settlement import native_delta
 from agent.execution.step_context import StepOutcome, TickExtender, confirm_prices
+from agent.layers import documents as layer_documents
 from agent.layers.futures.requests import CloseHedge, Deleverage, MoveMargin, OpenHedge
 from agent.layers.liquidity.policy import valuation
 from agent.layers.strategies.policy.accounting import paused_strategies
@@ -425,6 +426,16 @@ class Agent:
         document["sandwich"] = fill(plans.SandwichDocument, self.sandwich(outcome), self.portfolio)
         return document
 
+    def shown_plan_fields(self, outcome: StepOutcome) -> dict[str, object]:
+        """Return the keys that layers add to the document of a plan that is made to be shown. May
+        ask services outside and wait seconds for them.
+        """
+        return {
+            key: value
+            for read_keys in layer_documents.LIVE_PLAN_KEYS
+            for key, value in read_keys(self.context.config, outcome).items()
+        }
+
     def parameters(self) -> dict[str, str]:
         """Return all parameters that bind the transaction, for the owner to confirm."""
         return parameters(
@@ -442,13 +453,21 @@ def open_agent(
     clock: Clock | None = None,
     key: SigningKey | None = None,
     record: Path | None = None,
+    undeployed_rebalancer: bool = False,
 ) -> Iterator[Agent]:
     """Connect to chain and store; close them at the end of the block.
 
-    `key` replaces the config's signing key, `record` the folder of its [record].
+    `key` replaces the config's signing key, `record` the folder of its [record]. With
+    `undeployed_rebalancer` the config may name a Rebalancer that is not on the chain yet.
     """
     loaded = load_config(config)
-    with wiring.open_context(loaded, transports, clock, record=record) as context:
+    with wiring.open_context(
+        loaded,
+        transports,
+        clock,
+        record=record,
+        undeployed_rebalancer=undeployed_rebalancer,
+    ) as context:
         yield Agent(context if key is None else replace(context, key=SuppliedKey(key)))
 
 

@@ -383,10 +383,8 @@ def _order_alerts(portfolio: Portfolio, orders: Iterable[ConditionalOrder]) -> I
         if order.stage not in (OrderStage.FIRED, OrderStage.DONE):
             continue
         fired_text = ""
-        if order.at is not None:
-            fired_text = (
-                f" at {conditional_orders.format_order_price(portfolio, order.token, order.at)}"
-            )
+        if order.event_price is not None:
+            fired_text = f" at {conditional_orders.format_order_price(portfolio, order.token, order.event_price)}"
         advice = "trimtab orders arm re-arms it" if order.is_exit else "the asset may be bought"
         name = conditional_orders.order_name(portfolio, order.terms)
         yield Alert(

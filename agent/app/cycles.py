@@ -68,8 +68,8 @@ def continue_execution(wallet: wiring.WalletSession, first_outcome: StepOutcome)
         if outcome.kind is OutcomeKind.HOLD and now_s >= execution.next_s:
             break
         wallet.progress(
-            f"slice {execution.done + 1} of about"
-            f" {max(execution.terms.parts, execution.done + 1)} is due in"
+            f"slice {execution.parts_done + 1} of about"
+            f" {max(execution.terms.parts, execution.parts_done + 1)} is due in"
             f" {format_duration(max(0, execution.next_s - now_s))}"
         )
         interruptible_sleep(max(1, execution.next_s - now_s), context.clock, lambda: False)

@@ -109,7 +109,9 @@ def live_documents(config: ConfigSource, document_names: Collection[str] = ()) -
 def plan_document(config: ConfigSource) -> Documents:
     """Return `plan`, a dry run now."""
     with open_agent(load_config(config)) as agent:
-        return {"plan": agent.plan_document(agent.plan(), send_allowed=False)}
+        outcome = agent.plan()
+        fields = agent.shown_plan_fields(outcome)
+        return {"plan": agent.plan_document(outcome, fields, send_allowed=False)}
 
 
 def step_document(config: ConfigSource, step_id: str) -> Documents:

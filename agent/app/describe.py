@@ -12,6 +12,8 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from agent.config.build import build_policy
+from agent.config.networks import ORDERED_BY_SEQUENCER
+from agent.config.networks.presets import SEQUENCED_CHAINS
 from agent.config.pace import pace_text
 from agent.config.schema import Config
 from agent.config.strategies import build_split, strategy_as_portfolio
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
     from agent.execution.step_context import StepOutcome
 
 
-_POOL_PATTERN = re.compile("(?:pool )?(0x[0-9a-fA-F]{40})")
+_POOL_PATTERN = re.compile("(?:pool )?(0x(?:[0-9a-fA-F]{64}|[0-9a-fA-F]{40}))")
 
 
 def pool_names(snapshot: Snapshot, portfolio: Portfolio) -> dict[str, str]:
@@ -96,9 +98,9 @@ def off_target_reasons(outcome: StepOutcome) -> list[str]:
     )
     assets = {asset.token.label for asset in step.portfolio.assets}
     return [
-        f"{skipped_item.what} stays {replace_pool_addresses(skipped_item.why, names)}"
+        f"{skipped_item.subject} stays {replace_pool_addresses(skipped_item.why, names)}"
         for skipped_item in outcome.plan.skipped
-        if skipped_item.what in assets
+        if skipped_item.subject in assets
     ]
 
 
@@ -108,6 +110,8 @@ PRIVATE, PUBLIC, EITHER = (
     "private endpoint, public mempool if it fails",
 )
 """Where signed transactions are sent."""
+HIDDEN = (PRIVATE, ORDERED_BY_SEQUENCER)
+"""Ways by which no stranger sees a transaction before its block."""
 
 APPROVAL_LEAK = (
     "a public approval reveals which token is sold, and how much, before the swap is sent"
@@ -135,9 +139,11 @@ class Sandwich:
 
 
 def submission(config: Config) -> str:
-    """Return where signed transactions are sent: public mempool, private endpoint, or either."""
+    """Return where signed transactions are sent: public mempool, private endpoint, or either; on a
+    rollup to its sequencer.
+    """
     if not config.execution.submit_url.get_secret_value():
-        return PUBLIC
+        return ORDERED_BY_SEQUENCER if config.chain.chain_id in SEQUENCED_CHAINS else PUBLIC
     return EITHER if config.execution.submit_public_fallback else PRIVATE
 
 
@@ -167,7 +173,7 @@ def sandwich(config: Config, outcome: StepOutcome) -> Sandwich:
     submission_path = submission(config)
     return Sandwich(
         submission_path,
-        submission_path != PRIVATE and not config.chain.local,
+        submission_path not in HIDDEN and not config.chain.local,
         at_most,
         at_most_bps,
         exposure_under_limits(config),
@@ -180,7 +186,7 @@ def submission_text(config: Config) -> str:
     confirm.
     """
     submission_path = submission(config)
-    if submission_path == PRIVATE or config.chain.local:
+    if submission_path in HIDDEN or config.chain.local:
         return submission_path
     return f"{submission_path}: {exposure_under_limits(config).description}; {APPROVAL_LEAK}"
 

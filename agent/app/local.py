@@ -20,19 +20,37 @@ from agent import wiring
 from agent.app import service
 from agent.app.agent import Agent, open_agent
 from agent.app.controls.runner import ControlRunner
+from agent.app.documents.status import ORDINARY_DAY
 from agent.app.paper import always_confirm
+from agent.app.start.past_results import SMALL_MONEY_USD, small_money_year
 from agent.app.start.setup import pin_all
 from agent.artifacts import PERPS, anvil_binary, npm_root
+from agent.chain.rpc import Transport
 from agent.config.load import load_config
+from agent.config.networks import BASE
+from agent.config.writing.portfolio_templates import (
+    PORTFOLIO_TEMPLATES,
+    SMALL_MONEY,
+    PortfolioTemplate,
+    apply_template,
+)
 from agent.errors import ConfigError, TrimtabError
 from agent.files import replace_file
 from agent.layers.futures.state import margin_account
-from agent.localchain import DEFAULT_WORLD, LocalChain, market, open_anvil, open_eth_tester
+from agent.localchain import (
+    DEFAULT_WORLD,
+    LocalChain,
+    market,
+    op_stack,
+    open_anvil,
+    open_eth_tester,
+)
 from agent.localchain.config import CONFIG_MARKER
 from agent.localchain.market import serve
 from agent.localchain.perpetuals import WAD, LocalPerps, PerpSpec, futures_config
 from agent.localchain.world import LiquidityRange, V2Spec, V3Spec
 from agent.margin import account as margin
+from agent.model.rollups import LOCAL_OP_STACK_ID
 from agent.units import floor_int, value_text
 
 if TYPE_CHECKING:
@@ -224,18 +242,24 @@ def _move_texts(factors: Mapping[str, Fraction]) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class DemoWorld:
-    """A connected agent and its chain."""
+    """A connected agent and its chain. `year` is the measured cost of a year of such a portfolio,
+    empty without a network.
+    """
 
     agent: Agent
     chain: LocalChain
+    factors: Mapping[str, Fraction]
+    year: str = ""
 
     def move_market(self) -> dict[str, str]:
         """Move every pool and feed; return the moves as text by symbol."""
         prices_usd = self.chain.deployed.prices_usd
         self.chain.move_market(
-            {symbol: prices_usd[symbol] * factor for symbol, factor in DEMO_FACTORS.items()}
+            {symbol: prices_usd[symbol] * factor for symbol, factor in self.factors.items()}
         )
-        return _move_texts(DEMO_FACTORS)
+        if self.year:
+            _set_base_fee(self.chain)
+        return _move_texts(self.factors)
 
 
 @contextmanager
@@ -245,23 +269,90 @@ def demo_world() -> Iterator[DemoWorld]:
         open_eth_tester(SMALL_WORLD) as chain,
         _demo_agent(chain, DEMO_TARGETS, DEMO_START_USD) as agent,
     ):
-        yield DemoWorld(agent, chain)
+        yield DemoWorld(agent, chain, DEMO_FACTORS)
+
+
+SMALL_MONEY_START_USD = {
+    "WETH": SMALL_MONEY_USD * 3 // 10,
+    "cbBTC": SMALL_MONEY_USD * 3 // 10,
+    "USDC": SMALL_MONEY_USD * 4 // 10,
+}
+SMALL_MONEY_TARGETS = {"WETH": "30%", "cbBTC": "30%", "USDC": "40%"}
+SMALL_MONEY_FACTORS = {"WETH": Fraction(8, 5), "cbBTC": Fraction(11, 10)}
+"""Price moves that take WETH beyond its band of 25 %."""
+SMALL_MONEY_NATIVE_WEI = 10**16
+
+
+@contextmanager
+def base_demo_world() -> Iterator[DemoWorld]:
+    """Start all parts of the demo on the stand-in of Base, with 500 dollars in the template for small
+    money; stop and remove them at the end. Raises ConfigError without anvil.
+    """
+    _require_anvil("--network base", "only anvil charges a data fee")
+    names = {"WBTC": "cbBTC"}
+    world = replace(
+        SMALL_WORLD,
+        tokens=tuple(
+            replace(token, symbol=names.get(token.symbol, token.symbol))
+            for token in SMALL_WORLD.tokens
+        ),
+        pools=tuple(
+            replace(pool, token_a=names.get(pool.token_a, pool.token_a))
+            for pool in SMALL_WORLD.pools
+        ),
+        wallet_native_wei=SMALL_MONEY_NATIVE_WEI,
+    )
+    limits = {"native_floor": BASE.native_floor, "gas_per_day": BASE.gas_per_day}
+    template = PORTFOLIO_TEMPLATES[SMALL_MONEY]
+    template = replace(template, limits={**template.limits, **limits})
+    with open_anvil(world=world, network="optimism", chain_id=LOCAL_OP_STACK_ID) as chain:
+        op_stack.install_predeploys(chain)
+        _set_base_fee(chain)
+        transport = op_stack.SequencerTransport(chain.transport, BASE.fees.priority_fee_wei)
+        with _demo_agent(
+            chain,
+            SMALL_MONEY_TARGETS,
+            SMALL_MONEY_START_USD,
+            template=template,
+            transport=transport,
+        ) as agent:
+            yield DemoWorld(agent, chain, SMALL_MONEY_FACTORS, small_money_year(BASE.name))
+
+
+def _set_base_fee(chain: LocalChain) -> None:
+    """Mine a block with the base fee of an ordinary day on Base, from which each block follows by
+    the rule of EIP-1559.
+    """
+    base_fee_wei = BASE.fees.gas_prices_wei[ORDINARY_DAY] - BASE.fees.priority_fee_wei
+    chain.node.rpc("anvil_setBlockTimestampInterval", BASE.block_ms // 1000)  # type: ignore[attr-defined]  # anvil
+    chain.node.rpc("anvil_setNextBlockBaseFeePerGas", hex(base_fee_wei))  # type: ignore[attr-defined]
+    chain.mine()
 
 
 @contextmanager
 def _demo_agent(
-    chain: LocalChain, targets: dict[str, str], start_usd: dict[str, int], extra_config: str = ""
+    chain: LocalChain,
+    targets: dict[str, str],
+    start_usd: dict[str, int],
+    extra_config: str = "",
+    *,
+    template: PortfolioTemplate | None = None,
+    transport: Transport | None = None,
 ) -> Iterator[Agent]:
     """Open an agent on a portfolio worth `start_usd` by symbol; `extra_config` is appended to its
-    config.
+    config, `template` sets its trigger and limits, `transport` replaces the chain's own.
     """
+    transport = transport or chain.transport
     with tempfile.TemporaryDirectory(prefix=DEMO_FOLDER_PREFIX) as folder:
         fund(chain, start_usd)
         path = Path(folder) / "trimtab.toml"
-        replace_file(path, (chain.config_text(targets=targets) + extra_config).encode())
+        text = chain.config_text(targets=targets) + extra_config
+        if template is not None:
+            text = apply_template(text, template)
+        replace_file(path, text.encode())
         loaded = load_config(path)
-        pin_all(loaded, [chain.transport])
-        with open_agent(loaded, transports=[chain.transport], clock=chain.clock) as agent:
+        pin_all(loaded, [transport])
+        with open_agent(loaded, transports=[transport], clock=chain.clock) as agent:
             yield agent
 
 
@@ -380,13 +471,7 @@ def live_demo(clock: StoppableClock) -> Iterator[LiveDemo]:
     """Start all parts of the browser demo except the dashboard; stop and remove them at the end.
     Raises ConfigError without anvil.
     """
-    try:
-        anvil_binary()
-    except ConfigError as error:
-        raise ConfigError(
-            f"--serve needs anvil, since processes of the dashboard read the chain: {error.message}",
-            f"{error.remedy}; trimtab demo without --serve needs no anvil",
-        ) from None
+    _require_anvil("--serve", "processes of the dashboard read the chain")
     days = recorded_days()
     tokens = tuple(
         replace(token, price_usd=days[0].prices.get(token.symbol, token.price_usd))
@@ -403,6 +488,16 @@ def live_demo(clock: StoppableClock) -> Iterator[LiveDemo]:
         pin_all(loaded)
         with open_agent(loaded, clock=clock) as agent:
             yield LiveDemo(agent, chain, path, clock, days)
+
+
+def _require_anvil(option: str, why: str) -> None:
+    try:
+        anvil_binary()
+    except ConfigError as error:
+        raise ConfigError(
+            f"{option} needs anvil, since {why}: {error.message}",
+            error.remedy,
+        ) from None
 
 
 def _with_demo_values(config: str) -> str:

@@ -90,7 +90,7 @@ def open_paper(
                 "paper trading has already started; --value and --start apply to its first run"
                 " only",
                 f"omit them; to start over, remove {wiring.store_file(loaded)}",
-                code=ErrorCode.STARTED,
+                code=ErrorCode.PAPER_STARTED,
             )
         config_versions.record_version(loaded, store.configs, config_versions.BY_YES)
         yield agent

@@ -397,7 +397,7 @@ def _gas_units(
     """
     swap_units, observed_pools = 0, set[str]()
     for pool, swap_result in effects.pools_and_results:
-        moves_tick = pool.observed != swap_result.after.observed
+        moves_tick = pool.observation_key != swap_result.after.observation_key
         swap_units += leg_gas_units(
             pool,
             swap_result.ticks_crossed,

@@ -120,7 +120,7 @@ class DueBarFinder:
         """
         if outcome is None or outcome.kind is OutcomeKind.HALT:
             return
-        is_waiting = isinstance(outcome.decision, Hold) and outcome.decision.kept_by == ""
+        is_waiting = isinstance(outcome.decision, Hold) and outcome.decision.limiting_rule == ""
         has_succeeded = outcome.kind in (OutcomeKind.HOLD, OutcomeKind.DONE)
         self._due_s = DUE_NOW_S
         if has_succeeded and (outcome.decision_result.reviewed or is_waiting):
@@ -401,11 +401,11 @@ class SimulationRun:
                 reason,
             )
         elif isinstance(outcome.decision, Hold):
-            kept_by = outcome.decision.kept_by
-            if not kept_by and is_banded and any(drift.outside for drift in drifts):
-                kept_by = "policy.trigger"
-            if kept_by:
-                _add_count(self._hold_counts, kept_by)
+            limiting_rule = outcome.decision.limiting_rule
+            if not limiting_rule and is_banded and any(drift.outside for drift in drifts):
+                limiting_rule = "policy.trigger"
+            if limiting_rule:
+                _add_count(self._hold_counts, limiting_rule)
 
     def result(self) -> SimulationResult:
         """Return the result so far, up to the last bar of the table."""

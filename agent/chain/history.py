@@ -181,7 +181,7 @@ def past_twaps(
     block_ref: dict[str, object] = {"blockHash": head.hash, "requireCanonical": True}
     pools_by_end: dict[int, list[V3Pool]] = {}
     request_count = 0
-    for pool in [pool for pool in pools if isinstance(pool, V3Pool)]:
+    for pool in [pool for pool in pools if isinstance(pool, V3Pool) and pool.keeps_observations]:
         for start in range(0, len(window_ends_s), TWAPS_PER_REQUEST):
             end_times_s = [
                 end_s

@@ -23,7 +23,7 @@ TOKEN_GAS = 200_000
 """Gas cap of one call to a token or feed. Proxies and rebasing tokens need up to half of it."""
 PAGE_FORMAT = 1
 
-_CALL_TAG, _CODE_TAG, _V3_TAG, _VIA_TAG = 1, 2, 3, 4
+_CALL_TAG, _CODE_TAG, _V3_TAG, _VIA_TAG, _V4_TAG = 1, 2, 3, 4, 5
 _V3_HEAD_BYTES = 80
 _V3_TICK_BYTES = 19
 
@@ -130,7 +130,8 @@ class CodeItem:
 @dataclass(frozen=True, slots=True)
 class V3Item:
     """State of a V3 pool: ticks within `window_ticks` of the current one, at most `tick_limit`.
-    `twap_window_s` 0 means no TWAP.
+    `twap_window_s` 0 means no TWAP. Of a V4 pool, `pool` is the PoolManager and `pool_id` the
+    PoolId, 0x-hex.
     """
 
     pool: str
@@ -138,6 +139,7 @@ class V3Item:
     window_ticks: int
     tick_limit: int
     twap_window_s: int
+    pool_id: str = ""
 
     @property
     def max_ticks(self) -> int:
@@ -163,8 +165,9 @@ class V3Item:
             + self.max_ticks.to_bytes(2, "big")
         )
         return (
-            bytes([_V3_TAG])
+            bytes([_V4_TAG if self.pool_id else _V3_TAG])
             + _address_bytes(self.pool)
+            + bytes.fromhex(self.pool_id[2:])
             + bounds
             + self.twap_window_s.to_bytes(4, "big")
         )
@@ -368,16 +371,22 @@ _UNREAD = bytes([CallStatus.UNREAD.value])
 
 
 class LensPages:
-    """Items packed into pages, each answered by one call."""
+    """Items packed into pages, each answered by one call of `caller`, which contracts see as
+    tx.origin; of no account if it is empty.
+    """
 
-    def __init__(self, items: Sequence[LensItem]) -> None:
+    def __init__(self, items: Sequence[LensItem], caller: str = "") -> None:
+        self._sender = {"from": caller} if caller else {}
         self.pages = [[items[i] for i in page] for page in split_into_pages(items)]
         self._creation_codes = [creation_code(page) for page in self.pages]
         self._items_by_code = dict(zip(self._creation_codes, self.pages, strict=True))
 
     def calls(self, block_ref: object) -> list[RpcCall]:
         """Return the JSON-RPC calls of all pages at one block."""
-        return [("eth_call", [{"data": code}, block_ref]) for code in self._creation_codes]
+        return [
+            ("eth_call", [{**self._sender, "data": code}, block_ref])
+            for code in self._creation_codes
+        ]
 
     def items_of(self, call: RpcCall) -> Sequence[LensItem]:
         """Return the items of the page that a call asks for; none for other calls."""
@@ -420,7 +429,10 @@ class LensPages:
         ]
         smaller_answers = transport.batch(
             [
-                ("eth_call", [{"data": creation_code(items)}, calls[call_index][1][1]])
+                (
+                    "eth_call",
+                    [{**self._sender, "data": creation_code(items)}, calls[call_index][1][1]],
+                )
                 for (call_index, _), items in zip(smaller_pages, smaller_items, strict=True)
             ]
         )
@@ -492,6 +504,7 @@ FEE_AMOUNT_TICK_SPACING = bytes.fromhex("22afcccb")
 GET_RESERVES = bytes.fromhex("0902f1ac")
 SLOT0 = bytes.fromhex("3850c7bd")
 FACTORY = bytes.fromhex("c45a0155")
+FACTORY_V2 = bytes.fromhex("68e0d4e1")
 FEE_TO = bytes.fromhex("017e7e58")
 TOTAL_SUPPLY = bytes.fromhex("18160ddd")
 K_LAST = bytes.fromhex("7464fc3d")
@@ -502,6 +515,7 @@ POOL_POSITIONS = bytes.fromhex("514ea4bf")
 TICKS = bytes.fromhex("f30dba93")
 FEE_GROWTH_GLOBAL_0 = bytes.fromhex("f3058399")
 FEE_GROWTH_GLOBAL_1 = bytes.fromhex("46141319")
+EXTSLOAD = bytes.fromhex("1e2eaeaf")
 PRICE_0_CUMULATIVE = bytes.fromhex("5909c0d5")
 
 

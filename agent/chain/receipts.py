@@ -9,6 +9,8 @@ from typing import TypeVar
 from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
+from agent.amm import POOL_KINDS
+from agent.amm.swap_errors import TOO_LITTLE_MESSAGE
 from agent.chain.endpoints import EndpointPool
 from agent.chain.lens import abi_decode
 from agent.chain.perpetuals import with_perp_events
@@ -28,7 +30,7 @@ from agent.chain.rpc import (
 )
 from agent.codec import json_field
 from agent.errors import ErrorCode, Retryable, TrimtabError
-from agent.model import DataFee, LiquidityAdded, Receipt, Transfer
+from agent.model import DataFee, LiquidityAdded, ManagedSwap, Receipt, Transfer
 from agent.signing.calldata import selector
 from agent.units import NATIVE
 
@@ -36,6 +38,11 @@ TRANSFER = hex_data(keccak(text="Transfer(address,address,uint256)"))
 INCREASE_LIQUIDITY = hex_data(keccak(text="IncreaseLiquidity(uint256,uint128,uint256,uint256)"))
 DEPOSIT = hex_data(keccak(text="Deposit(address,uint256)"))
 WITHDRAWAL = hex_data(keccak(text="Withdrawal(address,uint256)"))
+_GIFT_DIVISOR = 100
+"""Share of a swap's input, as a divisor, up to which others' coin in it leaves it recognised."""
+MANAGED_SWAP = hex_data(
+    keccak(text="Swap(bytes32,address,int128,int128,uint160,uint128,int24,uint24)")
+)
 
 
 def parse_receipt(
@@ -70,8 +77,9 @@ def parse_receipt(
         ),
         transfers=tuple(transfer for log in logs if (transfer := _transfer(log)) is not None),
         added=_added_liquidity(logs),
-        wrapped=tuple(wrap for log in logs if (wrap := _wrap_transfer(log)) is not None),
+        wrapped=_wrapped(logs),
         data_fee_wei=_data_fee_wei(receipt_json, gas_used, data_fee),
+        managed_swaps=tuple(swap for log in logs if (swap := _managed_swap(log)) is not None),
     )
     return with_perp_events(receipt, logs)
 
@@ -149,6 +157,40 @@ def _wrap_transfer(log: Log) -> Transfer | None:
                 return Transfer(emitter(log), NATIVE, holder, raw)
             return Transfer(emitter(log), holder, NATIVE, raw)
     return None
+
+
+def _wrapped(logs: Sequence[Log]) -> tuple[Transfer, ...]:
+    """Return Deposit and Withdrawal events in order, without those of coin that the PoolManager takes
+    in a later swap: no holder gets it. Other contracts may write events between the two, and may
+    give coin that the swap takes too.
+    """
+    wraps: list[Transfer] = []
+    swaps = [(index, swap) for index, log in enumerate(logs) if (swap := _managed_swap(log))]
+    for index, log in enumerate(logs):
+        if (wrap := _wrap_transfer(log)) is None:
+            continue
+        most_raw = wrap.raw + wrap.raw // _GIFT_DIVISOR
+        paid_swaps = [
+            (swap_index, swap)
+            for swap_index, swap in swaps
+            if swap_index > index and wrap.raw <= swap.in_raw <= most_raw
+        ]
+        if wrap.recipient != NATIVE or not paid_swaps:
+            wraps.append(wrap)
+        else:
+            swaps.remove(paid_swaps[0])
+    return tuple(wraps)
+
+
+def _managed_swap(log: Log) -> ManagedSwap | None:
+    """Return the Swap event of V4's PoolManager, whose amounts are changes of the caller's balance."""
+    topics = topics_of(log, MANAGED_SWAP, 3)
+    if topics is None or len(data := parse_bytes(log.get("data"), "log data")) != 192:
+        return None
+    changes = [int.from_bytes(data[start : start + 32], "big", signed=True) for start in (0, 32)]
+    return ManagedSwap(
+        hex_data(parse_bytes(topics[1], "log topic", 32)), -min(changes), max(changes)
+    )
 
 
 def _added_liquidity(logs: Sequence[Log]) -> tuple[LiquidityAdded, ...]:
@@ -395,54 +437,10 @@ _PREFIXES = (
     "reverted: ",
 )
 
-_TOO_LITTLE_MESSAGE = (
-    "a pool would pay less than the plan's minimum: the market moved since the snapshot"
-)
-_UNPAID_MESSAGE = (
-    "a token could not be taken from the wallet: the balance or allowance is too small, or the"
-    " token forbids it"
-)
-
 REVERT_MESSAGES = {
-    "Too little received": _TOO_LITTLE_MESSAGE,
-    "UniswapV2Router: INSUFFICIENT_OUTPUT_AMOUNT": _TOO_LITTLE_MESSAGE,
-    "Too much requested": (
-        "a pool would charge more than the plan's maximum: the market moved since the snapshot"
-    ),
-    "Transaction too old": "the deadline has passed",
-    "UniswapV2Router: EXPIRED": "the deadline has passed",
-    "STF": _UNPAID_MESSAGE,
-    "TransferHelper: TRANSFER_FROM_FAILED": _UNPAID_MESSAGE,
-    "TransferHelper::transferFrom: transferFrom failed": _UNPAID_MESSAGE,
-    "ST": "the router could not transfer a token",
-    "TF": "the pool could not transfer a token",
-    "UniswapV2: TRANSFER_FAILED": "the pool could not transfer a token",
-    "SA": "a token refused an approval",
-    "STE": "the native coin could not be transferred",
-    "AS": "the swap amount is zero",
-    "IIA": (
-        "the pool was not paid: the token takes a fee on transfer, or transfers less than the"
-        " amount"
-    ),
-    "LOK": "the pool is locked: a reentrant call, or it was never initialised",
-    "UniswapV2: LOCKED": "the pool is locked: a reentrant call",
-    "SPL": "the price limit is on the wrong side of the pool's price",
-    "L": "the pool has no liquidity to swap against",
-    "OLD": "the pool's price history does not reach back that far",
-    "I": "the pool's price history was never initialised",
-    "TLU": "the lower tick is not below the upper tick",
-    "TLM": "a tick is below the minimum",
-    "TUM": "a tick is above the maximum",
-    "UniswapV2: K": "the pool was not paid in full: the token takes a fee on transfer",
-    "UniswapV2: INSUFFICIENT_INPUT_AMOUNT": "the pool received no payment",
-    "UniswapV2: INSUFFICIENT_LIQUIDITY": "the pool has too little liquidity",
-    "UniswapV2Library: INSUFFICIENT_INPUT_AMOUNT": "the swap amount is zero",
-    "UniswapV2Library: INSUFFICIENT_LIQUIDITY": "the pool has no liquidity",
-    "UniswapV2: INSUFFICIENT_OUTPUT_AMOUNT": "the amount is too small to buy anything",
-    "Insufficient WETH9": "the router holds less wrapped native coin than the minimum",
-    "Insufficient token": "the router holds less of a token than the minimum",
+    text: message for kind in POOL_KINDS.values() for text, message in kind.revert_messages.items()
 }
-"""Descriptions of the revert reasons of Uniswap V2 and V3 contracts."""
+"""Descriptions of the revert reasons of the venues' contracts."""
 
 _TOKEN_ERRORS = {
     "ERC20InsufficientBalance(address,uint256,uint256)": "the balance of a token is too small",
@@ -465,7 +463,7 @@ _REBALANCER_ERRORS = {
     ),
     "TooMuchAsked()": "a pool requested more than its swap pays",
     "NoSuchPool(uint256)": "swap {}: the venue's factory has no such pool",
-    "TooLittleOut(uint256)": f"swap {{}}: {_TOO_LITTLE_MESSAGE}",
+    "TooLittleOut(uint256)": f"swap {{}}: {TOO_LITTLE_MESSAGE}",
     "FilledInPart(uint256)": (
         "swap {}: the pool took only part of the amount: it is short of liquidity"
     ),

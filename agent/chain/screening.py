@@ -238,7 +238,7 @@ def explain_failure(
         return _NOT_TRUE_RESULT
     wallet, label_by_address = snapshot.owner, {snapshot.owner: "the wallet"}
     for tested_move in (move, *(call.move for call in failed_calls)):
-        label_by_address[tested_move.pool.address] = f"pool {tested_move.pool.address}"
+        label_by_address[tested_move.pool.contract] = f"pool {tested_move.pool.contract}"
         label_by_address.setdefault(tested_move.payee or wallet, "the router")
         label_by_address.setdefault(tested_move.spender or wallet, "the router")
     view_calls = [CallItem(move.token, _PAUSED_SELECTOR)]
@@ -252,9 +252,9 @@ def explain_failure(
         (holding.raw for holding in snapshot.holdings if holding.token == move.token), 0
     )
     calls = [
-        transfer_call(move.token, move.pool.address, UNLISTED_ADDRESS, move.raw, block_ref),
+        transfer_call(move.token, move.pool.contract, UNLISTED_ADDRESS, move.raw, block_ref),
         transfer_call(move.token, wallet, UNLISTED_ADDRESS, min(balance_raw, move.raw), block_ref),
-        transfer_from_call(move.token, UNLISTED_ADDRESS, wallet, move.pool.address, 0, block_ref),
+        transfer_from_call(move.token, UNLISTED_ADDRESS, wallet, move.pool.contract, 0, block_ref),
     ]
     calls += pages.calls(block_ref)
     replies = pages.complete(transport, calls, transport.batch(calls))
@@ -284,7 +284,7 @@ def _not_lent_result(
     if pool_outcome is not TransferOutcome.FAILED:
         return result
     if wallet_outcome in _SUCCESS_OUTCOMES:
-        return TokenFinding.BLOCKLISTED, f"pool {move.pool.address} cannot send it"
+        return TokenFinding.BLOCKLISTED, f"pool {move.pool.contract} cannot send it"
     if wallet_outcome is None:
         return TokenFinding.PAUSED, "pools cannot send it"
     return TokenFinding.PAUSED, "neither pools nor the wallet can send it"
@@ -299,7 +299,7 @@ def _blocklist_result(
     for call in failed_calls:
         if call.outcome is None:
             return TokenFinding.UNKNOWN, "the endpoint cannot run a call from that address"
-        pool = call.move.pool.address
+        pool = call.move.pool.contract
         if call.role == "payee":
             return (
                 TokenFinding.BLOCKLISTED,
@@ -479,7 +479,7 @@ def _trial_call(move: TokenMove, block_ref: object) -> RpcCall:
     """Return a call of TokenScreen's creation code for one token. Each token gets its own call,
     since state persists within a call and a token can prevent rollback.
     """
-    addresses = bytes.fromhex(move.token[2:]) + bytes.fromhex(move.pool.address[2:])
+    addresses = bytes.fromhex(move.token[2:]) + bytes.fromhex(move.pool.contract[2:])
     loan = addresses + bytes([move.pool_flags]) + min(move.raw, 2**128 - 1).to_bytes(16, "big")
     request = bytes([1]) + loan
     argument = uint_word(32) + uint_word(len(request)) + request + bytes(-len(request) % 32)
@@ -513,7 +513,7 @@ def _single_calls(
     """Return calls from the real sender of each token, as (transfer, role, call), within the
     balance and the allowance.
     """
-    token, pool, wallet = move.token, move.pool.address, snapshot.owner
+    token, pool, wallet = move.token, move.pool.contract, snapshot.owner
     calls = []
     if move.payee is not None:
         calls.append((move, "payee", transfer_call(token, pool, move.payee, move.raw, block_ref)))

@@ -78,6 +78,9 @@ class QuotedVenue(Protocol):
     def find_call(self, leg: Leg, tier: int) -> ContractCall:
         """Return the call by which the factory names the leg's pool, of this tier."""
 
+    def is_found(self, leg: Leg, tier: int, address_int: int) -> bool:
+        """Return whether the answer to find_call confirms the leg's pool."""
+
     def quote_call(self, leg: Leg, amount_in_raw: int, tier: int) -> ContractCall:
         """Return the call of the quote. Raises NoSecondQuote if the contracts cannot quote the leg."""
 
@@ -322,7 +325,7 @@ class ContractQuoter:
         pool, words = self._ask(
             venue.find_call(leg, tier), venue.quote_call(leg, amount_in_raw, tier), block_hash
         )
-        if pool != int(leg.pool, 16):
+        if not venue.is_found(leg, tier, pool):
             raise NoSecondQuote(_OTHER_POOL_MESSAGE, code=ErrorCode.POOL)
         return venue.quoted(words)
 
@@ -333,9 +336,11 @@ class ContractQuoter:
         from agent.chain.providers.checked import open_web3  # web3 is loaded to quote only
         from agent.chain.providers.one_block import BlockProvider
 
-        w3 = open_web3(BlockProvider(self._transport, block_hash, (32, 128)))
+        calls = find_call, quote_call
+        answer_bytes = tuple(32 * len(abi["outputs"]) for _, abi, _ in calls)
+        w3 = open_web3(BlockProvider(self._transport, block_hash, answer_bytes))
         with w3.batch_requests() as batch:
-            for address, abi, arguments in (find_call, quote_call):
+            for address, abi, arguments in calls:
                 contract: Any = w3.eth.contract(w3.to_checksum_address(address), abi=[abi])
                 batch.add(contract.functions[abi["name"]](*arguments))
             answers: list[Any] = batch.execute()

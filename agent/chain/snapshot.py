@@ -76,7 +76,9 @@ def read_past_prices(
         data_fee=DataFee.PLAIN,
     )
     subject = f"the prices of the {len(heights)} blocks before block {head.number}"
-    pages = LensPages([question.item for question in snapshot_questions(narrow_scope)])
+    pages = LensPages(
+        [question.item for question in snapshot_questions(narrow_scope)], scope.caller
+    )
     provider = QuorumProvider(endpoint_pool, pages, subject)
     header_calls: list[RpcCall] = [
         (BLOCK_METHOD, [hex(height), False]) for height in (head.number, *heights)
@@ -250,7 +252,7 @@ class ChainReader:
     ) -> _BlockReading:
         """Send the second request, at the head's hash, and a third for items that did not fit."""
         questions = snapshot_questions(scope)
-        pages = LensPages([question.item for question in questions])
+        pages = LensPages([question.item for question in questions], scope.caller)
         item_names = ["wallet's nonce", "wallet's native balance"]
         item_names += [question.name for question in questions] + tokens.proxy_call_names(
             scope.proxies

@@ -292,8 +292,9 @@ class TokenMove:
 
     @property
     def pool_flags(self) -> int:
-        """Flags for TokenScreen: bit 0 if the token is token1, bit 1 if the pool is V3."""
-        return (self.token == self.pool.token1) + 2 * (self.pool.style is not SwapStyle.V2)
+        """Flags for TokenScreen: bit 0 if the token is token1, bit 1 if the pool is V3, bit 2 if V4."""
+        lender_flag = {SwapStyle.V2: 0, SwapStyle.V4: 4}.get(self.pool.style, 2)
+        return (self.token == self.pool.token1) + lender_flag
 
 
 def plan_token_moves(step: StepInput, plan: Plan) -> tuple[TokenMove, ...]:
@@ -316,9 +317,32 @@ def _leg_moves(step: StepInput, plan: Plan) -> Iterator[TokenMove]:
         payees = [wallet] if leg.sink is LegFunding.WALLET else [router]
         if step.execution.swept and swap_style(leg.venue) is SwapStyle.V3 and payees == [wallet]:
             payees.append(router)
-        yield TokenMove(leg.token_in, pool, leg.amount_in_raw, spender=spender)
+        lender, raw = _lender(step.snapshot, pool, leg.token_in, leg.amount_in_raw)
+        yield TokenMove(leg.token_in, lender, raw, spender=spender)
+        lender, raw = _lender(step.snapshot, pool, leg.token_out, leg.amount_out_raw)
         for payee in payees:
-            yield TokenMove(leg.token_out, pool, leg.amount_out_raw, payee=payee)
+            yield TokenMove(leg.token_out, lender, raw, payee=payee)
+
+
+def _lender(snapshot: Snapshot, pool: Pool, token: str, raw: int) -> tuple[Pool, int]:
+    """Return a pool that holds a token of a leg through `pool`, and what it can lend of `raw` base
+    units: the leg's own pool, or for wrapped coin that the pool has as native coin the deepest other
+    one, 0 without one.
+    """
+    if not (pool.trades_native and token == pool.token0):
+        return pool, raw
+    depth_raw, deepest = _deepest_pool(snapshot, token)
+    return deepest or pool, min(raw, depth_raw // 2)
+
+
+def _deepest_pool(snapshot: Snapshot, token: str) -> tuple[int, Pool | None]:
+    """Return the depth of the deepest pool that holds a token, base units, and the pool."""
+    depths = [
+        (pool.depth(token), pool)
+        for pool in snapshot.pools
+        if token == pool.token1 or (token == pool.token0 and not pool.trades_native)
+    ]
+    return max(depths, key=lambda depth: depth[0], default=(0, None))
 
 
 def _provided_moves(snapshot: Snapshot, plan: Plan) -> Iterator[TokenMove]:
@@ -337,12 +361,7 @@ def initial_token_moves(step: StepInput) -> tuple[TokenMove, ...]:
     balances = {holding.token: holding.raw for holding in step.snapshot.holdings}
     moves = []
     for token in (*(asset.token for asset in step.portfolio.assets), *step.portfolio.hubs):
-        depths = [
-            (pool.depth(token.address), pool)
-            for pool in step.snapshot.pools
-            if token.address in (pool.token0, pool.token1)
-        ]
-        deepest_raw, pool = max(depths, key=lambda depth: depth[0], default=(0, None))
+        deepest_raw, pool = _deepest_pool(step.snapshot, token.address)
         raw = min(balances.get(token.address, 0) or deepest_raw // 100, deepest_raw // 2)
         if pool is not None and raw > 0:
             moves.append(

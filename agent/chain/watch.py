@@ -171,7 +171,8 @@ class SnapshotScope:
     `proxies` are proxy tokens, whose implementation is read too. `supplies` are tokens whose total
     supply is read. Ticks are read for a move of a pool's marginal price by `impact_bps` in either
     direction, and at least for the pool's depth. `layers` is what is read for the layers,
-    `data_fee` the kind of fee that the chain charges beyond gas.
+    `data_fee` the kind of fee that the chain charges beyond gas. `caller` is the account whose
+    transactions swap, to which a pool may grant a discount; empty if it is not the owner.
     """
 
     owner: str
@@ -188,6 +189,7 @@ class SnapshotScope:
     supplies: tuple[str, ...] = ()
     layers: tuple[LayerScope, ...] = ()
     data_fee: DataFee = DataFee.PLAIN
+    caller: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,8 +307,8 @@ def _other_allowances(scope: SnapshotScope) -> list[tuple[str, str, str]]:
 def _first_trade_items(pool: PoolRef) -> list[CallItem]:
     """Return the items whose storage is zero until the pool's first trade."""
     return [
-        CallItem(pool.address, calldata, gas=POOL_GAS, likely_gas=6_000)
-        for calldata in pool.reader.unwritten_calldata
+        CallItem(pool.contract, calldata, gas=POOL_GAS, likely_gas=6_000)
+        for calldata in pool.reader.unwritten_calldata(pool)
     ]
 
 

@@ -60,7 +60,9 @@ def history(
     paper: OnPaper = False,
     as_json: AsJson = False,
 ) -> None:
-    """Lists past steps with decisions and transactions, or config versions without secrets."""
+    """Lists past steps with decisions and transactions. With --configs lists config versions,
+    without secrets.
+    """
     from agent import app as api
     from agent.cli import ledger
     from agent.cli.display import plan_tables

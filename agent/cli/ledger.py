@@ -49,8 +49,8 @@ def pnl(
         str | None,
         typer.Option("--benchmark", help="Held token as benchmark; default: the numeraire."),
     ] = None,
-    last: Annotated[
-        int, typer.Option("--last", min=1, max=400, help="Number of newest periods.")
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, max=400, help="Number of newest periods.")
     ] = 12,
     now: Annotated[
         bool, typer.Option("--now", help="Read the chain first and record the current value.")
@@ -59,7 +59,7 @@ def pnl(
     paper: OnPaper = False,
     as_json: AsJson = False,
 ) -> None:
-    """Shows profit and loss per period against holding and a benchmark, with costs, realised and
+    """Shows profit and loss per period against holding and a benchmark. Lists costs, realised and
     unrealised gains.
     """
     from agent import app as api
@@ -68,7 +68,7 @@ def pnl(
     if now:
         with show_spinner("Reading the chain"), api.open_agent(config_or_paper) as agent:
             api.refresh_ledger(agent)
-    document = mark_paper(api.pnl(config_or_paper, period, benchmark, last), paper)
+    document = mark_paper(api.pnl(config_or_paper, period, benchmark, limit), paper)
     emit(document, as_json, lambda: show_pnl(out, document))
 
 
@@ -169,7 +169,7 @@ def lots(
 
 @books_group.command("open")
 def open_books(
-    note: Annotated[str, typer.Option("--note", help="Reason, for the record.")] = "",
+    reason: Annotated[str, typer.Option("--reason", help="Reason, for the record.")] = "",
     config: ConfigPath = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
@@ -178,7 +178,7 @@ def open_books(
     """
     from agent import app as api
 
-    document = api.open_new_book(config, note)
+    document = api.open_new_book(config, reason)
     emit(
         document,
         as_json,

@@ -111,6 +111,12 @@ def demo(
             help="In the browser, live until stopped (needs anvil and the extra dashboard).",
         ),
     ] = False,
+    network: Annotated[
+        str | None,
+        typer.Option(
+            "--network", help="With 500 dollars on a stand-in of this network: base (needs anvil)."
+        ),
+    ] = None,
     port: Annotated[
         int,
         typer.Option("--port", min=0, max=65535, help="Port of --serve; 0 takes a free one."),
@@ -125,8 +131,17 @@ def demo(
 
     With --futures also Perpetual Protocol v2: positions are opened, the market crashes twice, and
     leverage is reduced before liquidation. With --serve the dashboard shows a portfolio whose market
-    replays recorded prices of 2021, a week every half minute, and each rebalance that follows.
+    replays recorded prices of 2021, a week every half minute, and each rebalance that follows. With
+    --network base the wallet has 500 dollars, and each transaction pays the rollup's data fee.
     """
+    if network is not None and network != "base":
+        raise ConfigError(
+            f"--network: {network[:40]!r} has no stand-in", "write --network base, or omit it"
+        )
+    if network is not None and (futures or serve):
+        raise ConfigError(
+            "--network cannot be combined with --futures or --serve", "use one of them"
+        )
     if serve:
         if futures or svg is not None:
             raise ConfigError(
@@ -145,7 +160,9 @@ def demo(
         width=columns,
         force_terminal=force_terminal,
     )
-    document = run_futures_demo(console) if futures else run_demo(console)
+    document = (
+        run_futures_demo(console) if futures else run_demo(console, on_base=network is not None)
+    )
     if svg is not None:
         _save_picture(svg, console.export_svg(title="trimtab demo", unique_id="demo"))
     emit(
@@ -170,15 +187,18 @@ def _save_picture(path: Path, svg: str) -> None:
         ) from None
 
 
-def run_demo(console: Console) -> DemoDocument:
-    """Run the demo and print it to `console`; return everything as one document."""
+def run_demo(console: Console, *, on_base: bool = False) -> DemoDocument:
+    """Run the demo, `on_base` on the stand-in of Base, and print it to `console`; return everything
+    as one document.
+    """
     from agent.app.documents import plans
     from agent.app.documents.status import status_document
 
     start_display: AbstractContextManager[object] = nullcontext()
     if not console.record:
         start_display = console.status("Starting an embedded chain with Uniswap V2 and V3")
-    with start_display, api.demo_world() as world:
+    open_world = api.base_demo_world if on_base else api.demo_world
+    with start_display, open_world() as world:
         agent = world.agent
         decimals = plans.decimals_by_label(agent.portfolio)
         status_before = status_document(agent.status())
@@ -219,13 +239,11 @@ def run_demo(console: Console) -> DemoDocument:
         console.print(
             tables.holdings_table(status_after), tables.decision_notice(plan_after), sep="\n"
         )
+    place = "on this machine" if on_base else "inside this process"
     console.print(
-        Text(
-            "All of this ran on real Uniswap contracts, on a chain inside this process.",
-            style="dim",
-        )
+        Text(f"All of this ran on real Uniswap contracts, on a chain {place}.", style="dim")
     )
-    return {
+    document: DemoDocument = {
         "before": status_before,
         "moves": moves,
         "drifted": status_after_move,
@@ -234,6 +252,10 @@ def run_demo(console: Console) -> DemoDocument:
         "after": status_after,
         "next": plan_after,
     }
+    if world.year:
+        console.print(Text(world.year, style="bold"))
+        document["year"] = world.year
+    return document
 
 
 def _print_chapter(console: Console, number: int, text: str) -> None:

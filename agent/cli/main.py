@@ -21,6 +21,7 @@ import typer
 
 from agent import cli
 from agent.cli.display import terminal
+from agent.cli.display.help import CommandLine
 from agent.cli.display.terminal import fail
 from agent.cli.options import DECLARED_COMMANDS, DeclaredCommand
 from agent.errors import ConfigError, Interrupted, OperatorNeeded, TrimtabError
@@ -46,10 +47,8 @@ def build_app(commands: Iterable[DeclaredCommand]) -> typer.Typer:
     """Build the command line of these commands."""
     typer_app = typer.Typer(
         name="trimtab",
-        help=(
-            "Keeps a wallet's tokens at their target weights, with every cost bounded. Nothing is"
-            " sent without --send."
-        ),
+        cls=CommandLine,
+        help="Keeps a wallet's tokens at their target weights, with every cost bounded.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
@@ -167,7 +166,7 @@ def _is_closed_help_pipe(error_number: int | None) -> bool:
     """Return whether a pipe was closed while help or version was printed, as by head: the reader
     has all that it wants.
     """
-    prints_help = {"--help", "-h", "--version", "-V"} & {*sys.argv}
+    prints_help = {"--help", "-h", "--version", "-V"} & {*sys.argv} or sys.argv[1:2] == ["help"]
     return error_number == errno.EPIPE and bool(prints_help)
 
 

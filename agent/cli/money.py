@@ -95,7 +95,7 @@ def invest(
     verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
-    """Finds new deposits; with --send confirms them and buys the underweight assets.
+    """Finds new deposits; with --send confirms and invests them. Buys the underweight assets.
 
     Send tokens of the portfolio to the agent's wallet, then run this.
     """

@@ -1,4 +1,4 @@
-"""Declaration of commands: headings of `trimtab --help`, and shared options."""
+"""Declaration of commands: headings of `trimtab help all`, and shared options."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class Heading(Enum):
-    """Headings of `trimtab --help`, in order."""
+    """Headings of `trimtab help all`, in order."""
 
     TRY = "Try it, without a key"
     SET_UP = "Set up"

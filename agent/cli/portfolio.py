@@ -106,12 +106,13 @@ def plan(
     verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
-    """Plans the swaps that restore the targets, with costs and the verdict of each guard. Sends
+    """Plans the swaps that restore the targets. Shows costs and the verdict of each guard, sends
     nothing.
     """
     from agent import app as api
 
     agent: Agent | None = None
+    extra_fields: dict[str, object] = {}
     if input_file is not None:
         if paper:
             raise ConfigError(
@@ -123,6 +124,7 @@ def plan(
     else:
         with show_spinner(READING_CHAIN), api.open_agent(paper_or_live(config, paper)) as agent:
             outcome = agent.plan()
+            extra_fields = agent.shown_plan_fields(outcome)
         hint = "To send it: trimtab rebalance --send"
         if paper:
             hint = "To trade it on paper: trimtab paper --once"
@@ -135,7 +137,14 @@ def plan(
                 "choose an existing writable folder",
             ) from None
     raise typer.Exit(
-        show_outcome(outcome, agent, PrintStyle(as_json, verbose), send_allowed=False, hint=hint)
+        show_outcome(
+            outcome,
+            agent,
+            PrintStyle(as_json, verbose),
+            send_allowed=False,
+            hint=hint,
+            extra_fields=extra_fields,
+        )
     )
 
 
@@ -147,9 +156,7 @@ def rebalance(
     verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
-    """Runs one step: decide, plan, and with --send sign and send the rebalance in one
-    transaction.
-    """
+    """Runs one step: decide, plan, and with --send sign and send. A rebalance is one transaction."""
     from agent import app as api
 
     if send:
@@ -309,6 +316,8 @@ def show_outcome(
                 out, document, decimals, verbose=style.verbose, details_option="--verbose"
             )
             _show_target_reasons(document)
+            for opinion in document.get("second_opinions", ()):
+                say(opinion["text"])
         if document.get("transactions"):
             plan_tables.show_sent(out, document, decimals)
         if kind in ("done", "failed", "declined"):

@@ -79,6 +79,24 @@ def templates(
                 limits_text,
             )
         out.print(table)
+        capitals = [
+            (template["name"], template["minimum_capitals"].values())
+            for template in document["templates"]
+        ]
+        gas_row = ("gas price, gwei", *document["gas_gwei"].values())
+        out.print(
+            tables.table(
+                "Minimum capital on an ordinary day, USDC",
+                ("template",),
+                tuple(document["gas_gwei"]),
+                rows=[
+                    *((name, *(amount or "none" for amount in row)) for name, row in capitals),
+                    gas_row,
+                ],
+            )
+        )
+        if document["small_money"]:
+            say(document["small_money"])
         say(f"Futures: {document['futures']}.")
         say(
             f"Past results: {api.PAST_BASIS}, with the starting weights where an allocator needs"
@@ -273,7 +291,7 @@ def edit(
     verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
-    """Changes tokens, weights and parameters: shows the transition, asks, and writes the whole
+    """Changes tokens, weights and parameters. Shows the transition, asks, and writes the whole
     config. Without options it opens $EDITOR.
 
     Nothing is sent without --send. A run uses the new config at its next cycle, or ends if a table

@@ -84,7 +84,8 @@ def run(
         ),
     ] = False,
 ) -> None:
-    """Runs until stopped. Retries transient errors; stops when an operator is needed.
+    """Runs a step every 10 minutes (--every) until stopped. Retries transient errors; stops when an
+    operator is needed.
 
     With --json each cycle prints one document on one line; with log lines and without --json,
     cycles are only logged. With --send it carries out queued controls (trimtab controls). SIGTERM

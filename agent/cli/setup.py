@@ -20,6 +20,7 @@ from agent.cli.display.terminal import (
     is_interactive,
     note,
     out,
+    require_answerable,
     safe_text,
     say,
     show_spinner,
@@ -31,11 +32,12 @@ from agent.cli.options import (
     Heading,
     PasswordDescriptor,
     PasswordEnv,
+    Send,
     Yes,
     command,
     command_group,
 )
-from agent.errors import EXIT_REFUSED, ConfigError, Interrupted
+from agent.errors import EXIT_REFUSED, OUTCOME_EXITS, ConfigError, Interrupted
 
 if TYPE_CHECKING:
     from agent.app.documents.owner import InitDocument
@@ -266,32 +268,65 @@ def _show_init(document: InitDocument) -> None:
 
 
 @command(Heading.SET_UP, 70)
-def deploy(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Shows the Rebalancer's address, the same on every chain, whether it is there, and the
-    transaction with which any account can deploy it. Sends nothing.
+def deploy(
+    config: ConfigPath = DEFAULT_CONFIG,
+    send: Send = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Shows the Rebalancer's address, the same on every chain, and whether it is there; with --send
+    the wallet deploys it.
     """
-    with show_spinner("Reading the chain"):
-        document = api.rebalancer_deployment(config)
+    if not send:
+        with show_spinner("Reading the chain"):
+            document = api.rebalancer_deployment(config)
+        emit(document, as_json, lambda: _show_deployment(document))
+        return
+    require_answerable(yes)
+    with (
+        show_spinner("Reading the chain") as spinner,
+        api.open_agent(config, undeployed_rebalancer=True) as agent,
+    ):
 
-    def show() -> None:
-        out.print(f"Rebalancer {document['address']} on chain {document['chain_id']}")
-        if document["deployed"]:
-            say(
-                "Its code is there. Write the address into execution.rebalancer, then trimtab trust."
-            )
-            return
-        say("It is not there yet. Any account can deploy it by this transaction (EIP-1014):")
+        def confirm(document: Document) -> bool:
+            with spinner.hidden():
+                if not as_json:
+                    say(
+                        f"Rebalancer {document['address']} on chain {document['chain_id']}: at most"
+                        f" {document['most_gas_native']} native coin for gas and"
+                        f" {document['most_data_fee_native']} for its data"
+                    )
+                return yes or ask("Deploy it?")
+
+        document = api.deploy_rebalancer(agent, confirm=confirm, progress=spinner.update)
+        with spinner.hidden():
+            emit(document, as_json, lambda: _show_deployment(document))
+    raise typer.Exit(OUTCOME_EXITS.get(document["outcome"], 0))
+
+
+def _show_deployment(document: Document) -> None:
+    out.print(f"Rebalancer {document['address']} on chain {document['chain_id']}")
+    for transaction in document["transactions"]:
+        say(
+            f"{transaction['kind']} {transaction['status']} in block {transaction['block']}: {transaction['hash']}"
+        )
+    if document["deployed"]:
+        say("Its code is there. Write the address into execution.rebalancer, then trimtab trust.")
+    elif document["outcome"] == "planned":
+        say(
+            "It is not there yet. trimtab deploy --send deploys it, or any account does (EIP-1014):"
+        )
         out.print(
             f"to    {document['to']}\nvalue {document['value_wei']}\ndata  {document['data']}"
         )
-
-    emit(document, as_json, show)
+    else:
+        note(f"{document['outcome']}: nothing changed")
 
 
 @command(Heading.SET_UP, 30)
 def doctor(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Checks config, endpoints, contracts, tokens, prices, key, store and clock, with a remedy for
-    each problem.
+    """Checks the whole setup, with a remedy for each problem. Reads config, endpoints, contracts,
+    tokens, prices, key, store and clock.
     """
     from agent import app as api
 

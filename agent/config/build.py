@@ -183,6 +183,8 @@ def fixed_contracts(config: Config, moves: Sequence[LpPositionChange] = ()) -> d
         names[venue.factory] = f"{venue.name} factory"
         if venue.router is not None:
             names[venue.router] = f"{venue.name} router"
+        if venue.hooks is not None:
+            names[venue.hooks] = f"{venue.name} hooks"
     manager = position_manager(config)
     if manager is not None and LpVenue.V3 in lp_venues(config, moves):
         names[manager] = f"{LpVenue.V3} position manager"

@@ -40,8 +40,8 @@ def require_futures(config: Config) -> None:
         earlier = table.markets[:number]
         if market.symbol in [market_table.symbol for market_table in earlier]:
             raise ValueError(f"{key}: given twice; list each market once")
-        if isinstance(market, FuturesMarketTable) and market.name in [
-            earlier_market.name for earlier_market in earlier
+        if isinstance(market, FuturesMarketTable) and market.venue_key in [
+            earlier_market.venue_key for earlier_market in earlier
         ]:
             raise ValueError(f"{key}.base: {market.base} is given twice; list each market once")
         if market.asset is not None and market.asset not in symbols:
@@ -177,7 +177,7 @@ def build_futures(config: Config, tokens: Mapping[str, Token]) -> FuturesPolicy 
         return None
     limits = table.limits
     return FuturesPolicy(
-        tuple(FuturesTarget(market.name, market.weight) for market in table.markets),
+        tuple(FuturesTarget(market.venue_key, market.weight) for market in table.markets),
         table.leverage,
         table.band or 0,
         FuturesLimits(
@@ -204,7 +204,7 @@ def build_futures(config: Config, tokens: Mapping[str, Token]) -> FuturesPolicy 
         tokens[table.collateral].address,
         table.account or config.wallet.address,
         leverage_band_bps=table.leverage_band or 0,
-        ask=tuple(dict.fromkeys(table.ask)),
+        manual_triggers=tuple(dict.fromkeys(table.ask)),
         vault=table.vault if isinstance(table, FuturesTable) else "",
         delegate=(table.delegate if isinstance(table, FuturesTable) else None) or "",
         funding_horizon_s=table.funding_horizon or 0,

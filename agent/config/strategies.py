@@ -176,7 +176,7 @@ def build_split(config: Config) -> CapitalSplit | None:
         return None
     policy, assets = build_policy(config), config.portfolio.assets
     addresses = {asset.symbol: asset.address for asset in assets}
-    market_names = {market.symbol: market.name for market in futures_markets(config)}
+    market_names = {market.symbol: market.venue_key for market in futures_markets(config)}
     strategies = []
     for table in config.strategies:
         strategy_policy = _strategy_policy(config, policy, table)

@@ -19,6 +19,15 @@ def position_manager(config: Config) -> str | None:
     return None if venue is None else venue.position_manager
 
 
+def foreign_position_managers(config: Config) -> dict[str, str]:
+    """Return the contracts of positions that never count, with the names of their venues."""
+    return {
+        venue.position_manager: venue.name
+        for venue in reversed(config.venues)
+        if venue.position_manager is not None and venue.name != LpVenue.V3
+    }
+
+
 def require_usable_venues(config: Config) -> None:
     """Raise ValueError naming a deployment that is given twice, or in which the router of the config
     does not trade: SwapRouter02 finds the pools of one deployment of each kind, by Uniswap's own
@@ -29,12 +38,22 @@ def require_usable_venues(config: Config) -> None:
     for number, venue in enumerate(config.venues):
         if venue.name in names[:number]:
             raise ValueError(f"venues.{venue.name}: given twice; give one of them a label")
-        if venue.factory in [earlier.factory for earlier in config.venues[:number]]:
+        kind = POOL_KINDS[venue.kind]
+        pool_sets = [
+            (earlier.factory, earlier.hooks, POOL_KINDS[earlier.kind].trades_native)
+            for earlier in config.venues[:number]
+        ]
+        if (venue.factory, venue.hooks, kind.trades_native) in pool_sets:
             raise ValueError(f"venues.{venue.name}.factory: given twice; each factory is one venue")
         is_fork = venue.label or venue.fee is not None or venue.init_code_hash is not None
-        is_reached = router in POOL_KINDS[venue.kind].gas.swap
+        is_reached = router in kind.gas.swap
         if not is_reached or (is_fork and router != "rebalancer"):
             raise ValueError(
                 f"venues.{venue.name}: execution.router {router} does not trade there; remove this"
                 " venue"
+            )
+        if kind.trades_native and any(asset.native for asset in config.portfolio.assets):
+            raise ValueError(
+                f"venues.{venue.name}: while the native coin is an asset, only its wrapped form is"
+                " traded; remove this venue"
             )

@@ -88,7 +88,7 @@ def _futures_risk(
     if futures is None or weights.method.needs is not AllocationNeeds.MARKETS:
         return None
     futures_sides = tuple(
-        FuturesSide(market.name, tokens[market.asset], market.weight > 0)
+        FuturesSide(market.venue_key, tokens[market.asset], market.weight > 0)
         for market in futures.markets
         if market.weight and market.asset is not None
     )
@@ -294,7 +294,7 @@ def _signals_by_field(config: Config) -> Iterator[tuple[str, str]]:
 def build_signals(config: Config) -> Mapping[str, SignalSettings]:
     """Build the settings of each signal by name."""
     markets = tuple(
-        SignalMarket(market.symbol, market.name, market.asset or "")
+        SignalMarket(market.symbol, market.venue_key, market.asset or "")
         for market in futures_markets(config)
     )
     return {

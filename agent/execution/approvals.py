@@ -1,9 +1,11 @@
-"""Approvals and their revocation, payouts, and the cancels of a hard pause."""
+"""Approvals and their revocation, payouts, single transactions of the owner's commands, and the
+cancels of a hard pause.
+"""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -204,6 +206,42 @@ def pay(
         step_id, "payout", prepared_tx.note, None, "done" if intent.succeeded else "failed"
     )
     return intent
+
+
+def send_by_command(  # noqa: PLR0913
+    readers: StepReaders,
+    store: Store,
+    transactor: StepTransactor,
+    step: StepInput,
+    action: str,
+    compose: Callable[[StepInput], PreparedTransaction],
+    confirm: Callable[[PreparedTransaction], bool],
+    success_text: str,
+) -> tuple[str, tuple[Intent, ...]]:
+    """Compose one transaction of the owner's command `action`, send it once confirmed, and book it.
+    Return the outcome (done, declined or failed) and the transactions; `success_text` is recorded
+    if it is done. Raises Refused and other errors like `pay`.
+    """
+    step_id = uuid.uuid4().hex[:12]
+    store.steps.begin(
+        step_id, readers.clock.now_s(), codec.dumps(step), codec.dumps(ManualAction(action))
+    )
+    intents: tuple[Intent, ...] = ()
+    try:
+        prepared = compose(step)
+        if confirm(prepared):
+            intents = (execute_prepared(transactor, step_id, prepared),)
+    except TrimtabError as error:
+        outcome = "refused" if isinstance(error, Refused) else "error"
+        store.steps.end(step_id, action, str(error), None, outcome)
+        raise
+    outcome = "declined"
+    if intents:
+        outcome = "done" if intents[0].succeeded else "failed"
+    reason = success_text if outcome == "done" else f"{outcome}: nothing changed"
+    store.steps.end(step_id, action, reason, None, outcome)
+    current_step_input(readers, store)
+    return outcome, intents
 
 
 def current_step_input(readers: StepReaders, store: Store) -> StepInput:

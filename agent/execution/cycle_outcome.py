@@ -39,8 +39,8 @@ def _trades_outcome(cycle: Cycle, last_outcome: StepOutcome, outcome_of: Outcome
 
 
 def with_actions(cycle: Cycle, outcome: StepOutcome) -> StepOutcome:
-    """Return the outcome of a step that sends nothing more: done, if the cycle has only acted in
-    layers before.
+    """Return the outcome of a step that sends nothing more, with what layers did before in the cycle:
+    done, if only layers sent transactions.
     """
     notes = [note for layer_part in cycle.layers for note in layer_part.notes()]
     is_layer_done = any(layer_part.is_done_before(outcome.plan) for layer_part in cycle.layers)
@@ -80,10 +80,10 @@ def _with_unsold_exits(cycle: Cycle, outcome: StepOutcome, outcome_of: OutcomeOf
     Raise the endpoint's error if nothing was sent and no exit was held.
     """
     is_unsent = outcome.kind in UNSENT_KINDS
-    unsent_steps = [*cycle.failed_in_layers, *cycle.held]
+    unsent_steps = [*cycle.failed_in_layers, *cycle.withheld_exits]
     if is_unsent and unsent_steps:
         outcome = outcome_of(unsent_steps[-1].step_id)
-    elif is_unsent and cycle.interrupted and not cycle.sent:
+    elif is_unsent and cycle.interrupted and not cycle.sent_kinds:
         first_interruption = cycle.interrupted[0]
         raise Retryable(
             first_interruption.message, first_interruption.remedy, code=first_interruption.code

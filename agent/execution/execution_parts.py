@@ -44,7 +44,7 @@ def record_part_begin(store: Store, outcome: StepOutcome) -> None:
         outcome.decision_result,
         outcome.step_input.history.cash_flows.purchase,
     )
-    due_part, new_purchase = decision_result.purchase.due, decision_result.purchase.begins
+    due_part, new_purchase = decision_result.purchase.due_part, decision_result.purchase.begins
     part_number = 1 if due_part is None else due_part.number
     if decision_result.order:
         execution_id = decision_result.order

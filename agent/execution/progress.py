@@ -59,7 +59,9 @@ def skip_declined_exit(cycle: Cycle, outcome: StepOutcome, why: str) -> Cycle:
     token.
     """
     blocked_exit = BlockedExit(outcome.decision_result.exit_token, why, evaluation.NO_ACTION_REMEDY)
-    return replace(cycle.after_exit(blocked_exit), held=(*cycle.held, note_of(outcome)))
+    return replace(
+        cycle.after_exit(blocked_exit), withheld_exits=(*cycle.withheld_exits, note_of(outcome))
+    )
 
 
 def skip_refused_exit(

@@ -39,8 +39,8 @@ from agent.units import NATIVE
 
 @dataclass(frozen=True, slots=True)
 class RealisedLeg:
-    """Amounts exchanged by one leg, base units, by its pool's Transfer events; None if no event
-    matches the leg.
+    """Amounts exchanged by one leg, base units, by its pool's Transfer events, or by the PoolManager's
+    Swap events; None if no event matches the leg.
     """
 
     pool: str
@@ -63,6 +63,7 @@ def realised_legs(plan: Plan, receipt: Receipt) -> tuple[RealisedLeg, ...]:
         list(receipt.transfers),
         list(receipt.wrapped),
     )
+    unused_swaps = list(receipt.managed_swaps)
 
     def take_transfer(
         unused_transfers: list[Transfer], matches: Callable[[Transfer], bool]
@@ -76,6 +77,10 @@ def realised_legs(plan: Plan, receipt: Receipt) -> tuple[RealisedLeg, ...]:
         if leg.venue == NATIVE_VENUE:
             raw = take_transfer(wrap_transfers, lambda transfer: _is_wrap_of(transfer, leg))
             return raw, raw
+        for index, swap in enumerate(unused_swaps):
+            if swap.pool == leg.pool:
+                del unused_swaps[index]
+                return swap.in_raw, swap.out_raw
         return (
             take_transfer(
                 incoming_transfers,
@@ -329,7 +334,7 @@ def _exempt_turnover(journal: IntentStore, intent: Intent) -> Fraction:
     plan = journal.grant(intent.id).plan if intent.kind is IntentKind.SWAP else None
     if plan is None or not isinstance(plan.decision, Rebalance):
         return Fraction(0)
-    return plan.decision.apart
+    return plan.decision.exempt_turnover
 
 
 def _exit_proceeds_token(journal: IntentStore, intent: Intent, portfolio: Portfolio) -> str:

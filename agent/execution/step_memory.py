@@ -44,7 +44,7 @@ def record_cash(cash: CashStore, history: History) -> None:
     memory = history.cash_flows.cash
     if memory is None or memory.is_stored:
         return
-    if not (memory.is_known and cash.record(memory.account, memory.turn)):
+    if not (memory.is_known and cash.record(memory.account, memory.record_version)):
         raise Retryable(
             "portfolio.use_cash: the wallet's cash changed while its account was recorded",
             "wait for the next cycle",

@@ -227,20 +227,21 @@ class GuardCase:
     def _purchase_allowance(self) -> Fraction:
         """Largest exempt turnover of a purchase, recomputed."""
         decision = self.plan.decision
-        if not isinstance(decision, Rebalance) or decision.apart <= 0:
+        if not isinstance(decision, Rebalance) or decision.exempt_turnover <= 0:
             return Fraction(0)
-        return min(decision.apart, purchases.turnover_allowance(self.step))
+        return min(decision.exempt_turnover, purchases.turnover_allowance(self.step))
 
     def _withdrawal_allowance(self) -> Fraction:
         """Return the largest exempt turnover of an exit for open withdrawals, recomputed. Raises
         MissingData.
         """
         decision = self.plan.decision
-        if not isinstance(decision, Rebalance) or decision.apart <= 0:
+        if not isinstance(decision, Rebalance) or decision.exempt_turnover <= 0:
             return Fraction(0)
         bought_tokens = {token for token in self.replay.tokens if self.replay.delta_raw(token) > 0}
         return min(
-            decision.apart, self._justified_sale_value(bought_tokens & self._shortfall_tokens())
+            decision.exempt_turnover,
+            self._justified_sale_value(bought_tokens & self._shortfall_tokens()),
         )
 
     def _shortfall_tokens(self) -> set[str]:

@@ -154,7 +154,7 @@ def _least_out(case: GuardCase, swap: SimulatedSwap) -> int:
         swap.amount_in_raw,
         case.price_range(swap.leg.token_in)[1],
         case.price_range(swap.leg.token_out)[0],
-        swap.snapshot_pool.fee_pips,
+        swap.pool_before.fee_for(swap.leg.token_in),
         BPS if limits.price_impact_bps is None else limits.price_impact_bps,
         BPS if limits.slippage_bps is None else limits.slippage_bps,
     )

@@ -194,9 +194,10 @@ def allowlist(case: GuardCase) -> GuardMeasurement:
             *(screened for action in actions for screened in (action.token0, action.token1)),
         )
     )
+    contract_of = {pool.address: pool.contract for pool in case.step.snapshot.pools}
     pools = dict.fromkeys(
         (
-            *(leg.pool for leg in legs),
+            *(contract_of.get(leg.pool, leg.pool) for leg in legs),
             *(contract for action in actions for contract in (action.pool, action.contract)),
         )
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from agent.config.tables.fields import ConfigTable
 from agent.layers.holding.config import TEMPLATE as HOLDING_TEMPLATE
 from agent.layers.holding.config import HoldingTable
+from agent.layers.opinions.config import TEMPLATE as OPINIONS_TEMPLATE
+from agent.layers.opinions.config import SecondOpinionsTable
 from agent.layers.tax.config import TEMPLATE as TAX_TEMPLATE
 from agent.layers.tax.config import TaxTable
 
@@ -14,7 +16,8 @@ class LayerTables(ConfigTable):
 
     tax: TaxTable | None = None
     holding: HoldingTable | None = None
+    second_opinions: SecondOpinionsTable | None = None
 
 
-TEMPLATES: tuple[str, ...] = (TAX_TEMPLATE, HOLDING_TEMPLATE)
+TEMPLATES: tuple[str, ...] = (TAX_TEMPLATE, HOLDING_TEMPLATE, OPINIONS_TEMPLATE)
 """Text of the tables in the config of `trimtab init`."""

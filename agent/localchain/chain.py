@@ -10,6 +10,7 @@ from typing import Any
 from web3.contract.contract import Contract
 
 from agent.amm.v2 import get_amount_out
+from agent.amm.venue_kinds import VenueKind
 from agent.artifacts import npm_artifact, own_artifact
 from agent.localchain.config import (
     ASSET_TEMPLATE,
@@ -42,6 +43,7 @@ from agent.localchain.world import (
     v2_input_to_reach,
 )
 from agent.units import BPS, UINT256_MAX, Token
+from agent.venues.kinds import uniswap_v2, uniswap_v3
 
 FEED_DECIMALS = 8
 TWAP_WINDOW_S = 1_800
@@ -55,11 +57,12 @@ POSITION_MANAGER = "@uniswap/v3-periphery/artifacts/contracts/NonfungiblePositio
 SWAP_ROUTER_02 = (
     "@uniswap/swap-router-contracts/artifacts/contracts/SwapRouter02.sol/SwapRouter02.json"
 )
-V2_FACTORY = "@uniswap/v2-core/build/UniswapV2Factory.json"
-V2_PAIR = "@uniswap/v2-core/build/UniswapV2Pair.json"
-V2_ROUTER = "@uniswap/v2-periphery/build/UniswapV2Router02.json"
-V3_FACTORY = "@uniswap/v3-core/artifacts/contracts/UniswapV3Factory.sol/UniswapV3Factory.json"
-V3_POOL = "@uniswap/v3-core/artifacts/contracts/UniswapV3Pool.sol/UniswapV3Pool.json"
+V2_FACTORY, V2_PAIR, V2_ROUTER = (
+    uniswap_v2.FACTORY_ARTIFACT,
+    uniswap_v2.PAIR_ARTIFACT,
+    uniswap_v2.ROUTER_ARTIFACT,
+)
+V3_FACTORY, V3_POOL = uniswap_v3.FACTORY_ARTIFACT, uniswap_v3.POOL_ARTIFACT
 
 
 class LocalChain(LocalContracts):
@@ -329,6 +332,7 @@ class LocalChain(LocalContracts):
         return CONFIG_MARKER + CONFIG_TEMPLATE.format(
             chain_id=self.chain_id,
             at=self.addresses,
+            kind=VenueKind,
             url=self.url or IN_PROCESS_URL,
             wallet=self.wallet.address,
             account=WALLET_INDEX,

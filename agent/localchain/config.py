@@ -43,11 +43,11 @@ twap_window = "30m"
 feed_max_age = "25h"
 
 [[venues]]
-kind = "uniswap_v2"
+kind = "{kind.V2}"
 factory = "{at.v2_factory}"
 router = "{at.v2_router}"
 [[venues]]
-kind = "uniswap_v3"
+kind = "{kind.V3}"
 factory = "{at.v3_factory}"
 router = "{at.swap_router_02}"
 quoter = "{at.quoter_v2}"

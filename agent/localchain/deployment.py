@@ -39,12 +39,13 @@ def deploy_world(
     world: LocalWorld,
     build_history: Callable[[LocalChain], None] | None = None,
     now_s: int | None = None,
+    open_chain: Callable[[LocalNode, LocalWorld], LocalChain] = LocalChain,
 ) -> LocalChain:
     """Deploy the world on a node whose genesis is `history_s` ago, so that pools have a history.
     Afterwards feeds are fresh, and the newest block has the current time, or `now_s`.
     `build_history` runs in the past, before the wallet is funded.
     """
-    chain = LocalChain(node, world)
+    chain = open_chain(node, world)
     with node.one_second_blocks():
         _deploy_protocol(chain)
         for token_spec in world.tokens:
@@ -130,7 +131,7 @@ def open_anvil(
     now_s: int | None = None,
     **options: str | int | bool,
 ) -> Iterator[LocalChain]:
-    """Open the world on an anvil process, chain id 31337, which ends with the context.
+    """Open the world on an anvil process, by default of chain id 31337, which ends with the context.
     `build_history` makes further deployments in the chain's past; the newest block has the time
     `now_s`, by default the present. `options` are anvil's flags with underscores: block_time=2,
     hardfork="cancun", no_cors=True. Raises ConfigError.

@@ -516,6 +516,7 @@ def run_anvil(
         600
     )
     is_fork = "--fork-url" in flags
+    chain_id = () if "--chain-id" in flags else ("--chain-id", str(CHAIN_ID))
     command = [
         str(anvil_binary()),
         "--port",
@@ -532,11 +533,7 @@ def run_anvil(
         "--prune-history",
         str(MAX_STATES),
     ]
-    command += (
-        [*flags]
-        if is_fork
-        else ["--chain-id", str(CHAIN_ID), "--timestamp", str(unique_genesis_s), *flags]
-    )
+    command += [*flags] if is_fork else [*chain_id, "--timestamp", str(unique_genesis_s), *flags]
     shell = shutil.which("sh") or "/bin/sh"
     keeper_process = subprocess.Popen(  # noqa: S603 our own program and arguments
         [shell, "-c", _KEEPER_SCRIPT, *command],

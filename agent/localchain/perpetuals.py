@@ -23,10 +23,10 @@ from agent.config.writing.futures_template import (
 from agent.localchain.contracts import FAR_FUTURE_S, LocalContracts
 from agent.localchain.world import LiquidityRange, range_ticks, sqrt_price_x96
 from agent.units import NATIVE, UINT256_MAX, Token
+from agent.venues.kinds import uniswap_v3
 
 _PERP_PATH = "@perp/curie-contract/artifacts/contracts/{0}.sol/{0}.json"
 _ORACLE_PATH = "@perp/perp-oracle-contract/artifacts/contracts/{0}.sol/{0}.json"
-_V3_PATH = "@uniswap/v3-core/artifacts/contracts/{0}.sol/{0}.json"
 _AGGREGATOR_PATH = "@chainlink/contracts/abi/v0.6/FluxAggregator.json"
 WAD = 10**18
 FEE_PIPS, FEE_PPM = 3_000, 1_000
@@ -150,11 +150,9 @@ class LocalPerps:
         """Deploy and connect the core contracts."""
         collateral_unit = self.collateral.unit
         quote_address = self._deploy_quote()
-        factory_address = self.chain.deploy(
-            npm_artifact(_V3_PATH.format("UniswapV3Factory"), PERPS)
-        )
+        factory_address = self.chain.deploy(npm_artifact(uniswap_v3.FACTORY_ARTIFACT, PERPS))
         self._factory = self.chain.contract(
-            factory_address, npm_artifact(_V3_PATH.format("UniswapV3Factory"), PERPS)
+            factory_address, npm_artifact(uniswap_v3.FACTORY_ARTIFACT, PERPS)
         )
         config = self._deploy_initialised("ClearingHouseConfig")
         market_registry = self._deploy_initialised("MarketRegistry", factory_address, quote_address)
@@ -271,7 +269,7 @@ class LocalPerps:
         pool = str(self._factory.functions.getPool(base, addresses.quote, FEE_PIPS).call())
         self.markets[symbol] = LocalPerpMarket(symbol, base, pool, aggregator, feed)
         pool_functions = self.chain.contract(
-            pool, npm_artifact(_V3_PATH.format("UniswapV3Pool"), PERPS)
+            pool, npm_artifact(uniswap_v3.POOL_ARTIFACT, PERPS)
         ).functions
         self.chain.send(pool_functions.initialize(sqrt_price_x96(price)))
         self.chain.send(pool_functions.increaseObservationCardinalityNext(OBSERVATION_COUNT))
@@ -378,7 +376,7 @@ class LocalPerps:
         return int(pool_functions.observations(pool_functions.slot0().call()[2]).call()[0])
 
     def _virtual_pool(self, symbol: str) -> Any:
-        artifact = npm_artifact(_V3_PATH.format("UniswapV3Pool"), PERPS)
+        artifact = npm_artifact(uniswap_v3.POOL_ARTIFACT, PERPS)
         return self.chain.contract(self.markets[symbol].pool, artifact)
 
     def _trade_towards(self, symbol: str, target_sqrt_x96: int, mover: str) -> None:

@@ -113,7 +113,9 @@ from agent.model.liquidity import LpV3Position as LpV3Position
 from agent.model.liquidity import Provide as Provide
 from agent.model.liquidity import Withdraw as Withdraw
 from agent.model.liquidity import lp_action as lp_action
+from agent.model.market import SPACING_SHIFT as SPACING_SHIFT
 from agent.model.market import Allowance as Allowance
+from agent.model.market import CalmFee as CalmFee
 from agent.model.market import CodeHash as CodeHash
 from agent.model.market import FeedRound as FeedRound
 from agent.model.market import Head as Head
@@ -226,6 +228,7 @@ from agent.model.transactions import IntentEvent as IntentEvent
 from agent.model.transactions import IntentKind as IntentKind
 from agent.model.transactions import IntentState as IntentState
 from agent.model.transactions import LiquidityAdded as LiquidityAdded
+from agent.model.transactions import ManagedSwap as ManagedSwap
 from agent.model.transactions import OwnerRequest as OwnerRequest
 from agent.model.transactions import PaperMargin as PaperMargin
 from agent.model.transactions import PaperPosition as PaperPosition

@@ -450,7 +450,7 @@ class FuturesPolicy:
     off), and `leverage_band_bps` for the gross notional, as a share of its target. Addresses:
     `collateral` is the portfolio's token in which margin is deposited (empty: no deposits),
     `account` the trader whose margin account is read, `vault` the contract that takes deposits,
-    `delegate` the key that the account may allow to trade (empty: none). The triggers in `ask` act
+    `delegate` the key that the account may allow to trade (empty: none). The triggers in `manual_triggers` act
     only in a step that the user started; other steps only report them. `funding_horizon_s` is the
     time over which expected funding counts as a cost and as drift (zero: it does not count).
     `hedge` has the terms of hedges that replace sales (None: no hedges), and `hedges` are the open
@@ -468,7 +468,7 @@ class FuturesPolicy:
     leverage_band_bps: int = 0
     full_leverage_bps: int = 0
     """The configured leverage if signals or strategies set `leverage_bps`; otherwise zero."""
-    ask: tuple[str, ...] = ()
+    manual_triggers: tuple[str, ...] = ()
     vault: str = ""
     delegate: str = ""
     funding_horizon_s: int = 0

@@ -157,7 +157,7 @@ class History:
     """States of the layers; a layer without one is off."""
     stopped: str = ""
     """Reason why trading is stopped on request of the owner; empty: not stopped."""
-    books: str = ""
+    ledger_mismatch: str = ""
     """Disagreement of ledger and chain; empty: none."""
     depegged: tuple[str, ...] = ()
     """Stablecoins that left their peg and have not returned."""
@@ -167,7 +167,7 @@ class History:
     """Recorded prices, oldest first, as far back as allocators and market events need them."""
     allocation: Allocation | None = None
     """Last allocation."""
-    unchosen: str = ""
+    allocation_fault: str = ""
     """Reason why no allocation is valid."""
 
     @property

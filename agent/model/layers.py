@@ -33,7 +33,7 @@ class ExecutionTerms(Protocol):
         """Chain time of its end."""
 
     @property
-    def wish(self) -> Fraction:
+    def value_to_move(self) -> Fraction:
         """Value to move."""
 
     @property
@@ -53,7 +53,7 @@ class Execution(Protocol):
         """Terms, fixed at its start."""
 
     @property
-    def done(self) -> int:
+    def parts_done(self) -> int:
         """Number of parts done."""
 
     @property
@@ -61,7 +61,7 @@ class Execution(Protocol):
         """Chain time at which the next part is due."""
 
     @property
-    def moved(self) -> Fraction:
+    def moved_value(self) -> Fraction:
         """Value moved, at the prices at its start."""
 
     @property

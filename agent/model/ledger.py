@@ -460,14 +460,14 @@ class CashState:
     not use then.
 
     `is_stored` is false if the account has to be recorded before anything is sent; `is_known` is
-    false while it cannot be opened. `turn` is the version of the stored account. `unused_raw`
+    false while it cannot be opened. `record_version` is the version of the stored account. `unused_raw`
     includes changes that are not recorded yet, unlike that of `account`.
     """
 
     account: CashAccount
     is_stored: bool
     is_known: bool
-    turn: int
+    record_version: int
     unused_raw: int = 0
 
 

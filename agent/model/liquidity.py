@@ -121,7 +121,7 @@ class LpPositionChange:
     """Effect of one mined transaction of the agent on a position: `liquidity` added, negative if
     removed.
 
-    `amounts_raw` are the base units added (zero for a removal); `held` is the position's whole
+    `amounts_raw` are the base units added (zero for a removal); `liquidity_before` is the position's whole
     liquidity before a removal. `ticks` is the range of a new V3 position, otherwise None.
     """
 
@@ -134,7 +134,7 @@ class LpPositionChange:
     fee_pips: int
     ticks: tuple[int, int] | None
     liquidity: int
-    held: int
+    liquidity_before: int
     amounts_raw: tuple[int, int]
     block_number: int
 
@@ -178,7 +178,7 @@ class Withdraw(LayerAction):
 
     `contract` is the V2 pair, or the V3 position manager with `token_id`. `amounts_raw` is the
     contracts' payout at the snapshot, `min_raw` the minimum accepted, from reference prices (T11).
-    `fees_raw` are zero for V2. `held` is the position's whole liquidity.
+    `fees_raw` are zero for V2. `position_liquidity` is the position's whole liquidity.
     """
 
     liquidity: int
@@ -187,7 +187,7 @@ class Withdraw(LayerAction):
     fees_raw: tuple[int, int]
     gas_units: int
     reason: str
-    held: int = 0
+    position_liquidity: int = 0
 
     @property
     def spends_raw(self) -> dict[str, int]:

@@ -148,21 +148,27 @@ class Allowance:
 
 class SwapStyle(Enum):
     """How a swap is paid: before it pays the output, as a V2 pair; in its callback, as a V3 pool, or
-    in that of PancakeSwap; or wrapping of the native coin. The value is the kind of a row in a
-    Rebalancer's program.
+    in that of PancakeSwap; at the end of an unlocking, to V4's PoolManager; or wrapping of the
+    native coin. The value is the kind of a row in a Rebalancer's program.
     """
 
     V2 = 0
     V3 = 1
     PANCAKE_V3 = 2
+    V4 = 3
     NATIVE = 4
+
+
+SPACING_SHIFT = 24
+"""A tier of Uniswap V4 is the fee, and the tick spacing shifted by these bits."""
 
 
 @dataclass(frozen=True, slots=True)
 class PoolMaker:
     """Creator of a venue's pools, from which their addresses follow (EIP-1014): a factory or its
     deployer, with the hash of the pools' init code, or of a clone's where pools are clones, 0x-hex.
-    For wrapping it is the wrapped native coin, with a word of zeros.
+    For Uniswap V4 it is the PoolManager, with the word of the pools' hooks, zeros without hooks; for
+    wrapping it is the wrapped native coin, with a word of zeros.
     """
 
     style: SwapStyle
@@ -172,7 +178,7 @@ class PoolMaker:
 
 @dataclass(frozen=True, slots=True)
 class VenueKeys:
-    """Keys of a deployment in the config, beside its kind, label, factory and pools: those that it
+    """Keys of a deployment in the config, beside its kind, label and factory: those that it
     needs, and those that it may have.
     """
 
@@ -184,16 +190,16 @@ class VenueKeys:
 class SwapGas:
     """Gas units of a swap in one kind of pool.
 
-    `swap` is the gas of one swap, by kind of router; `again` is the saving of each further swap in
-    the same pool. `moved` is the gas of a price observation, `tick` of each initialised tick
+    `swap` is the gas of one swap, by kind of router; `repeat_saving` is the saving of each further swap in
+    the same pool. `observation` is the gas of a price observation, `tick` of each initialised tick
     crossed, `stop` of each further stop. `first_writes` is the number of storage slots per token
     that the first trade writes.
     """
 
     swap: Mapping[str, int]
-    again: int
+    repeat_saving: int
     first_writes: int
-    moved: int = 0
+    observation: int = 0
     tick: int = 0
     stop: int = 0
 
@@ -239,6 +245,13 @@ class TickState(NamedTuple):
     spacing: int
 
 
+class CalmFee(NamedTuple):
+    """Fee that a pool will have, in millionths of the input, if nobody trades in it for so long."""
+
+    pips: int
+    after_s: int
+
+
 class Pool(Protocol):
     """State of one pool at one block, with the arithmetic and rounding of its contract, in base
     units.
@@ -249,14 +262,18 @@ class Pool(Protocol):
 
     kind: ClassVar[str]
     """Key in POOL_KINDS."""
-    forms: ClassVar[tuple[str, ...]]
+    curve_names: ClassVar[tuple[str, ...]]
     """Names of its curves in the settings of a backtest."""
     gas: ClassVar[SwapGas]
     venue_keys: ClassVar[VenueKeys]
     style: ClassVar[SwapStyle]
     """How a swap is paid."""
+    revert_messages: ClassVar[Mapping[str, str]]
+    """What the revert reasons of its contracts mean."""
     keeps_observations: ClassVar[bool]
     """True if the pool records price observations for a TWAP."""
+    trades_native: ClassVar[bool]
+    """True if the contract's pool has native coin where this state has the wrapped token."""
 
     @classmethod
     def simulated(
@@ -271,7 +288,11 @@ class Pool(Protocol):
 
     @property
     def address(self) -> str:
-        """Checksummed address."""
+        """Checksummed address; of Uniswap V4 the PoolId, 32 bytes, 0x-hex."""
+
+    @property
+    def contract(self) -> str:
+        """Checksummed address of the contract that holds its state and its tokens."""
 
     @property
     def venue(self) -> str:
@@ -279,7 +300,7 @@ class Pool(Protocol):
 
     @property
     def token0(self) -> str:
-        """The token with the lower address."""
+        """The token with the lower address; wrapped coin if `trades_native`."""
 
     @property
     def token1(self) -> str:
@@ -287,11 +308,24 @@ class Pool(Protocol):
 
     @property
     def fee_pips(self) -> int:
-        """Fee on the input, in millionths."""
+        """Fee on the input, in millionths; of Uniswap V4 without the protocol's."""
+
+    def fee_for(self, token_in: str) -> int:
+        """Return the whole fee on an input of token_in, in millionths."""
 
     @property
     def tier(self) -> int:
-        """What tells the pools of two tokens apart for a transport: the fee, or the tick spacing."""
+        """What tells the pools of two tokens apart for a transport: the fee, the tick spacing, or
+        of Uniswap V4 both (SPACING_SHIFT).
+        """
+
+    @property
+    def calm_fee(self) -> CalmFee | None:
+        """Fee to which the pool's falls while nobody trades; None if it does not."""
+
+    @property
+    def fee_gas(self) -> int:
+        """Gas units that deciding the fee adds to those of a swap in its kind."""
 
     @property
     def unwritten(self) -> tuple[bool, bool]:
@@ -363,7 +397,7 @@ class Pool(Protocol):
         """
 
     @property
-    def observed(self) -> int | None:
+    def observation_key(self) -> int | None:
         """Value whose first change within a block makes a swap write a price observation; None for
         kinds without observations.
         """
@@ -421,7 +455,7 @@ class CodeHash:
 class QuarantinedItem:
     """An unreadable item, which is reported and excluded, never treated as zero."""
 
-    item: str
+    subject: str
     address: str
     why: str
 
@@ -512,7 +546,7 @@ class Snapshot(DerivedValues):
         fee_items = (
             quarantined_item
             for quarantined_item in self.quarantined
-            if quarantined_item.item == DATA_FEE_ITEM
+            if quarantined_item.subject == DATA_FEE_ITEM
         )
         return next((item.why for item in fee_items), "")
 

@@ -91,12 +91,12 @@ class Goal:
 class Hold:
     """No trade now, with the reason and the time of the next evaluation (None: the next cycle).
 
-    `kept_by` names the setting that held back a fired trigger; empty if no trigger fired.
+    `limiting_rule` names the setting that held back a fired trigger; empty if no trigger fired.
     """
 
     reason: str
     next_s: int | None = None
-    kept_by: str = ""
+    limiting_rule: str = ""
 
 
 class HaltCode(StrEnum):
@@ -146,7 +146,7 @@ class Rebalance:
     `exit` marks an order that sells for the numeraire: neither cooldown nor turnover limits apply
     to this sale, all other limits do. `by_hand` marks a manual trade, which is reported separately
     from the strategy. `by_owner` marks an investment or a transition that the owner requested.
-    `apart` is the value moved for a purchase or a withdrawal: turnover limits are for drift and
+    `exempt_turnover` is the value moved for a purchase or a withdrawal: turnover limits are for drift and
     exclude it.
     """
 
@@ -155,7 +155,7 @@ class Rebalance:
     exit: bool = False
     by_hand: bool = False
     by_owner: bool = False
-    apart: Fraction = Fraction(0)
+    exempt_turnover: Fraction = Fraction(0)
 
     @property
     def by_trigger(self) -> bool:
@@ -243,13 +243,13 @@ class PlanCost:
 class SkippedItem:
     """A trade or token that the plan skips, and the reason, such as impact bound, dust or no route.
 
-    `kept_by` names the cost or size limit if the trade is possible but not worthwhile, and is
+    `limiting_rule` names the cost or size limit if the trade is possible but not worthwhile, and is
     "locked" if the excess is in positions or margin; empty otherwise.
     """
 
-    what: str
+    subject: str
     why: str
-    kept_by: str = ""
+    limiting_rule: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,6 +78,7 @@ class OrderTerms:
 class OrdersConfig:
     """The orders of a portfolio.
 
+    `absent` says where the weight of an asset goes that was sold or awaits its entry.
     The price must be `hysteresis_bps` away from the level of an exit when the exit is armed; a
     closed entry reopens once the price is that far below its level. An entry above the current
     price would fill at once: it is refused with `refuse_filled`, otherwise reported.
@@ -97,7 +98,7 @@ class ConditionalOrder:
     """State of one order.
 
     `basis` is the price from which `share_bps` counts, `mark` the highest confirmed price of a
-    trailing stop, `at` the price at which the order fired or closed (None: not yet), `since_s` the
+    trailing stop, `event_price` the price at which the order fired or closed (None: not yet), `since_s` the
     chain time of the last change of stage. Prices of the portfolio are its NAV per share, 1 at the
     start.
     """
@@ -109,7 +110,7 @@ class ConditionalOrder:
     since_s: int
     basis: Price | None = None
     mark: Price | None = None
-    at: Price | None = None
+    event_price: Price | None = None
 
     @property
     def key(self) -> tuple[str, OrderKind]:
@@ -229,7 +230,7 @@ class Portfolio:
     use_cash_raw: int | None = None
 
     @property
-    def provides_liquidity(self) -> bool:
+    def has_pool_positions(self) -> bool:
         """True if it has, or is to have, positions in pools."""
         return bool(self.positions or self.lp_targets)
 
@@ -274,7 +275,9 @@ class Destination(Enum):
 
 
 class TradeSide(Enum):
-    """Restriction of a rebalance to one side, purchases or sales (see agent/policy/drift.py)."""
+    """Restriction of a rebalance: only sales, only purchases, only sales of assets above their bands
+    (winners), or only purchases of those below them (agent/policy/one_sided.py).
+    """
 
     SELL = "sell"
     BUY = "buy"
@@ -344,23 +347,24 @@ class SlicingCost:
     """Cost of a rebalance in `rounds` equal slices, in numeraire base units at current reference
     prices.
 
-    `moved` is the turnover of all slices together. `gas` includes approvals. `waiting` is the cost
-    of delay, `rest` that of the part never moved.
+    `turnover` is the turnover of all slices together. `gas` includes approvals. `skew` is the cost of
+    pool prices that differ from the reference, `waiting` that of delay, `unfinished` that of the part
+    never moved.
     """
 
     rounds: int
-    moved: Fraction
+    turnover: Fraction
     fees: Fraction
     impact: Fraction
     skew: Fraction
     gas: Fraction
     waiting: Fraction
-    rest: Fraction
+    unfinished: Fraction
 
     @property
     def total(self) -> Fraction:
         """Sum of all costs."""
-        return self.fees + self.impact + self.skew + self.gas + self.waiting + self.rest
+        return self.fees + self.impact + self.skew + self.gas + self.waiting + self.unfinished
 
 
 @dataclass(frozen=True, slots=True)
@@ -422,7 +426,8 @@ class ReferenceConfig:
 class ExecutionConfig:
     """Settings for turning a plan into a transaction.
 
-    `router` is the spender's address, `router_kind` the name of its encoder. `liquidity` are the
+    `router` is the spender's address, `router_kind` the name of its encoder, `pinned` the contracts whose
+    code is compared with the hash in the store. `liquidity` are the
     (venue, contract) pairs that provide and withdraw liquidity: V2 router, V3 position manager.
     `pace` selects immediate or gradual execution. `swept` is true if SwapRouter02 collects the
     outputs of V3 legs and sweeps them to the wallet, which costs gas; steps recorded before it did

@@ -18,19 +18,19 @@ class PurchaseKind(Enum):
 class Purchase:
     """Terms of one purchase in parts, fixed at its start. Values are in numeraire base units.
 
-    `wish` is the value to move in about `parts` parts, one every `interval_s` seconds until chain
+    `value_to_move` is the value to move in about `parts` parts, one every `interval_s` seconds until chain
     time `expires_s`. `arrival` are the reference prices by token at its start; value and loss are
-    measured at these prices. `came` is the amount that a top-up invests, base units by token.
+    measured at these prices. `deposits` is the amount that a top-up invests, base units by token.
     """
 
     kind: PurchaseKind
-    wish: Fraction
+    value_to_move: Fraction
     parts: int
     interval_s: int
     arrival: tuple[tuple[str, Fraction], ...]
     began_s: int
     expires_s: int
-    came: tuple[tuple[str, int], ...] = ()
+    deposits: tuple[tuple[str, int], ...] = ()
 
     @property
     def style(self) -> str:
@@ -47,15 +47,15 @@ class Purchase:
 class PurchaseProgress:
     """Progress of a purchase, from the receipts of its transactions.
 
-    `done` counts parts. `moved` and `spent` are values at arrival prices; `spent` is value given
+    `parts_done` counts parts. `moved_value` and `spent` are values at arrival prices; `spent` is value given
     less value received, plus the gas of every mined transaction. The next part is due at chain time
     `next_s`. `sold` are the base units sold, by token.
     """
 
     id: str
     terms: Purchase
-    done: int
-    moved: Fraction
+    parts_done: int
+    moved_value: Fraction
     spent: Fraction
     next_s: int
     sold: tuple[tuple[str, int], ...] = ()
@@ -63,28 +63,28 @@ class PurchaseProgress:
 
 @dataclass(frozen=True, slots=True)
 class PurchasePart:
-    """One part: its number, the share `part` of the remaining value to trade, and that value `left`
+    """One part: its number, the share `part` of the remaining value to trade, and that value `remaining_value`
     in numeraire base units.
     """
 
     number: int
     part: Fraction
-    left: Fraction
+    remaining_value: Fraction
 
 
 @dataclass(frozen=True, slots=True)
 class PurchaseResult:
-    """What a decision means for purchases: the part that is `due`, why the active purchase `ended`,
+    """What a decision means for purchases: the part that is `due_part`, why the active purchase `ended`,
     and the purchase that starts with this decision.
     """
 
-    due: PurchasePart | None = None
+    due_part: PurchasePart | None = None
     ended: str = ""
     begins: Purchase | None = None
 
     def without_trades(self) -> PurchaseResult:
         """Return what remains of this result if the step trades nothing."""
-        return replace(self, due=None, begins=None)
+        return replace(self, due_part=None, begins=None)
 
 
 NO_PURCHASE = PurchaseResult()

@@ -25,6 +25,8 @@ class DataFee(Enum):
     ARBITRUM = "arbitrum"
 
 
+LOCAL_OP_STACK_ID = 845_331_337
+"""Id of the local stand-in of Base (agent/localchain/op_stack.py); no live chain has it."""
 OP_STACK_CHAINS = {
     10: "OP Mainnet",
     130: "Unichain",
@@ -34,6 +36,7 @@ OP_STACK_CHAINS = {
     57073: "Ink",
     84532: "Base Sepolia",
     11155420: "OP Sepolia",
+    LOCAL_OP_STACK_ID: "local stand-in of Base",
 }
 """Chains of the OP Stack with the plain GasPriceOracle and ether as coin
 (ethereum-optimism/superchain-registry)."""

@@ -175,13 +175,13 @@ class SwapAtPrice:
 
 @dataclass(frozen=True, slots=True)
 class Invest:
-    """Request to invest the new deposits `came` (token, base units) in the underweight assets.
+    """Request to invest the new deposits `deposits` (token, base units) in the underweight assets.
 
-    `before` is the id of a purchase under way, or "".
+    `purchase_id` is the id of a purchase under way, or "".
     """
 
-    came: tuple[tuple[str, int], ...]
-    before: str = ""
+    deposits: tuple[tuple[str, int], ...]
+    purchase_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,11 +212,11 @@ class SellEntireBalance:
 
 @dataclass(frozen=True, slots=True)
 class ManualAction:
-    """An action without a plan, such as a payout or a revocation; `what` is the command that runs
+    """An action without a plan, such as a payout or a revocation; `command` is the command that runs
     it.
     """
 
-    what: str
+    command: str
 
 
 PlanRequest = (

@@ -23,6 +23,8 @@ class IntentKind(Enum):
     """Increases the number of observation slots of a V3 pool."""
     PAYOUT = "payout"
     FUTURES = "futures"
+    DEPLOY = "deploy"
+    """Deploys our Rebalancer."""
 
 
 class IntentState(Enum):
@@ -173,6 +175,15 @@ class PerpFunding:
 
 
 @dataclass(frozen=True, slots=True)
+class ManagedSwap:
+    """A Swap event of Uniswap V4's PoolManager: PoolId, base units that the pool took and gave."""
+
+    pool: str
+    in_raw: int
+    out_raw: int
+
+
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """Receipt of a mined transaction. `status` is 1 for success, 0 for revert.
 
@@ -182,7 +193,8 @@ class Receipt:
     `wrapped` are Deposit and Withdrawal events (as emitted by WETH9), recorded as transfers from
     and to the zero address. `fills` are changes of futures positions, `funding` their settled
     funding payments. `data_fee_wei` is what the transaction paid beyond its gas: data fee and
-    operator fee of an OP Stack chain.
+    operator fee of an OP Stack chain. `managed_swaps` are swaps of pools that share one contract,
+    whose transfers are those of several swaps together.
     """
 
     tx_hash: str
@@ -198,6 +210,7 @@ class Receipt:
     funding: tuple[PerpFunding, ...] = ()
     data_fee_wei: int = 0
     is_open: bool = False
+    managed_swaps: tuple[ManagedSwap, ...] = ()
 
     @property
     def execution_gas_cost_wei(self) -> int:

@@ -121,8 +121,8 @@ def _route_cost(
             out_raw = pool.quote(token, hop_raw)
         except Refused:  # its ticks or reserves end before
             return
+        fees.append(value * Fraction(pool.fee_for(token), PIPS))
         token, hop_raw = amm.token_out(pool, token), out_raw
-        fees.append(value * Fraction(pool.fee_pips, PIPS))
         impact += value - hop_raw * problem.price(token) - fees[-1]
     approvals = approval_count({source: amount_raw}, problem.gas_inputs.allowances)
     leg_cost = LEG_GAS * problem.gas_unit_value + problem.leg_data_fee

@@ -242,17 +242,16 @@ class RouterGas:
     `sweep_units` is the gas of a sweep to the wallet besides the router's balance; None if outputs
     are paid to the wallet directly.
 
-    `can_pay_pools` is true if a leg may pay the next pool directly, and `direct_saving_units` is
-    the gas that this saves. `value_swap_units` is the gas of a swap paid with the value sent,
-    `wrap_units` of wrapping to the wallet, `unwrap_units` and `bought_unwrap_units` of unwrapping
-    from wallet and router, each less the refund for the router's balance.
+    `can_pay_pools` is true if a leg may pay the next pair directly. `value_swap_units` is the gas of
+    a swap paid with the value sent, `wrap_units` of wrapping to the wallet, `unwrap_units` and
+    `bought_unwrap_units` of unwrapping from wallet and router, each less the refund for the router's
+    balance.
     """
 
     name: str
     base_units: int
     units_per_checked_balance: int
     can_pay_pools: bool
-    direct_saving_units: int
     value_swap_units: int
     wrap_units: int
     unwrap_units: int
@@ -262,11 +261,9 @@ class RouterGas:
 
 ROUTER_GAS = {
     "swap_router_02": RouterGas(
-        "swap_router_02", 24_000, 0, False, 0, 7_700, 18_300, 27_200, 18_300, sweep_units=9_000
+        "swap_router_02", 24_000, 0, False, 7_700, 18_300, 27_200, 18_300, sweep_units=9_000
     ),
-    "rebalancer": RouterGas(
-        "rebalancer", 27_000, 2_500, True, 4_000, 11_500, 12_900, 21_200, 18_300
-    ),
+    "rebalancer": RouterGas("rebalancer", 25_200, 2_500, True, 11_500, 12_900, 21_200, 18_300),
 }
 """Router gas by name of execution.router."""
 
@@ -297,8 +294,9 @@ def leg_gas_units(
     stop_units = pool_gas.tick * ticks_crossed + pool_gas.stop * max(0, steps - 1 - ticks_crossed)
     return (
         pool_gas.swap[router.name]
+        + pool.fee_gas
         + stop_units
-        + (pool_gas.moved if writes_observation or ticks_crossed else 0)
+        + (pool_gas.observation if writes_observation or ticks_crossed else 0)
     )
 
 
@@ -306,14 +304,12 @@ def repeat_leg_gas_units(pool: Pool, router: RouterGas) -> int:
     """Return the gas units of another swap through the same pool in the same direction; the
     observation is written once.
     """
-    return pool.gas.swap[router.name] - pool.gas.again
+    return pool.gas.swap[router.name] - pool.gas.repeat_saving + pool.fee_gas
 
 
 def least_leg_gas_units(pool: Pool, router: RouterGas) -> int:
     """Return the least gas units that the first swap through a pool adds to a plan."""
-    return (
-        leg_gas_units(pool, 0, router=router, writes_observation=False) - router.direct_saving_units
-    )
+    return leg_gas_units(pool, 0, router=router, writes_observation=False)
 
 
 def least_base_gas_units(router: RouterGas) -> int:
@@ -361,13 +357,12 @@ def plan_gas_units(gas_inputs: GasInputs, legs: Sequence[Leg], swap_units: int) 
             for later_leg in legs[leg_index + 1 :]
             if later_leg.source is LegFunding.ROUTER and later_leg.token_in == leg.token_out
         )
-        if (
+        if not (
             router.can_pay_pools
             and spending_leg.pool in gas_inputs.pools
             and gas_inputs.pools[spending_leg.pool].style is SwapStyle.V2
+            and swap_style(leg.venue) is not SwapStyle.V4
         ):
-            units -= router.direct_saving_units
-        else:
             units, refund = units + TRANSIENT_BALANCE_UNITS, refund + TRANSIENT_BALANCE_REFUND
     if router.sweep_units is not None:
         sweep_count = len(sweeps(legs))
@@ -410,7 +405,7 @@ def _repeat_savings_gas_units(gas_inputs: GasInputs, legs: Sequence[Leg]) -> int
     saved_units = 0
     for leg in legs:
         if leg.pool in used_pools and leg.pool in gas_inputs.pools:
-            saved_units += gas_inputs.pools[leg.pool].gas.again
+            saved_units += gas_inputs.pools[leg.pool].gas.repeat_saving
         used_pools.add(leg.pool)
     return saved_units
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from agent.floats import FloatArray
 from agent.layers.questions import PLACE_NAMES
-from agent.model import Limits, Plan, Portfolio, Rebalance, SkippedItem, StepInput
+from agent.model import Leg, Limits, Plan, Portfolio, Rebalance, SkippedItem, StepInput
 from agent.planning.cost_reasons import cost_reason
 from agent.planning.gas import balance_deltas, with_payment_legs
 from agent.planning.problem import MAX_RATE, UNBOUNDED_BPS, PoolEdge, PoolGraph, Problem
@@ -122,6 +122,7 @@ def skipped_items(
         )
         for pool in graph.overpaying_pools
     ]
+    skipped += _waits(step.portfolio, problem, draft.legs)
     if fixed_point.turnover_binds and (
         unlimited_result is None
         or unlimited_result[1].draft.turnover(problem) > draft.turnover(problem)
@@ -169,8 +170,8 @@ def skipped_items(
             binding_limit_name,
             *explaining_result,
         )
-        why, kept_by = _off_target_reason(step.limits, objective, total, remainder)
-        is_costly = kept_by == PLAN_COST or (
+        why, limiting_rule = _off_target_reason(step.limits, objective, total, remainder)
+        is_costly = limiting_rule == PLAN_COST or (
             not binding_limit_name and why.startswith((UNUSED_PHRASE, TOO_COSTLY_PHRASE))
         )
         if is_costly and node.address != step.portfolio.numeraire.address:
@@ -185,8 +186,36 @@ def skipped_items(
             )
             why = cost_text or why
         message = f"{_money_text(step.portfolio, value)} off target: {why}"
-        skipped.append(SkippedItem(node.label, message, kept_by))
+        skipped.append(SkippedItem(node.label, message, limiting_rule))
     return skipped
+
+
+def _waits(portfolio: Portfolio, problem: Problem, legs: Sequence[Leg]) -> list[SkippedItem]:
+    """Return what it would save to wait in each pool in use whose fee falls while nobody trades."""
+    waits = []
+    for address in dict.fromkeys(leg.pool for leg in legs):
+        pool = problem.pools[address]
+        if pool.calm_fee is None or pool.calm_fee.pips >= pool.fee_pips:
+            continue
+        rise_pips = pool.fee_pips - pool.calm_fee.pips
+        sold = sum(
+            (
+                leg.amount_in_raw * problem.price(leg.token_in)
+                for leg in legs
+                if leg.pool == address
+            ),
+            Fraction(0),
+        )
+        fee_text, rise_text = (
+            value_text(Fraction(pips), 4, 4) for pips in (pool.fee_pips, rise_pips)
+        )
+        why = (
+            f"its fee is {fee_text} %, {rise_text} % above its base after a move of its price;"
+            f" {pool.calm_fee.after_s} s without trades in it would save"
+            f" {_money_text(portfolio, float(sold * rise_pips / PIPS))}"
+        )
+        waits.append(SkippedItem(f"waiting for pool {address}", why))
+    return waits
 
 
 def _off_target_reason(

@@ -240,7 +240,7 @@ GAS_MULTIPLE = Fraction(5, 4)
 class NothingPlanned(Refused):
     """No move is possible or worth its cost within the limits.
 
-    `kept_by` is the only obstacle: the name of a limit of cost or size, or LOCKED. The decision is
+    `limiting_rule` is the only obstacle: the name of a limit of cost or size, or LOCKED. The decision is
     then a hold instead of a refusal. It is empty for any other obstacle. `drift` is the value that
     would have to move, in numeraire base units, `off_target` the assets off target with their
     reasons.
@@ -251,12 +251,12 @@ class NothingPlanned(Refused):
         message: str,
         verdicts: Sequence[Verdict] = (),
         remedy: str = "",
-        kept_by: str = "",
+        limiting_rule: str = "",
         drift: Value = Fraction(0),
         off_target: Sequence[SkippedItem] = (),
     ) -> None:
         super().__init__(message, verdicts, remedy)
-        self.kept_by, self.drift, self.off_target = kept_by, drift, tuple(off_target)
+        self.limiting_rule, self.drift, self.off_target = limiting_rule, drift, tuple(off_target)
 
 
 def plan(
@@ -293,7 +293,9 @@ def plan(
         objective = objective_for_exit(objective, numeraire_index)
         problem = replace(problem, price_ranges={})  # floors of exits: reference.price_ranges
     max_turnover, turnover_limit_name = (
-        (None, "") if decision.exit else turnover_left(step, problem.total, decision.apart)
+        (None, "")
+        if decision.exit
+        else turnover_left(step, problem.total, decision.exempt_turnover)
     )
     # once amounts are approved, the turnover limit that sized them is not reported again
     is_limit_reportable = max_turnover is not None and not step.progress.spend_caps
@@ -331,13 +333,13 @@ def plan(
         else:
             binding_limit = None
         raise _nothing_planned(step, problem, objective.off_goal, skipped, binding_limit)
-    if decision.exit and not {skipped_item.what for skipped_item in skipped} & {
+    if decision.exit and not {skipped_item.subject for skipped_item in skipped} & {
         node.label for node in problem.assets if node.address != step.portfolio.numeraire.address
     }:
         skipped = [
             skipped_item
             for skipped_item in skipped
-            if skipped_item.what != step.portfolio.numeraire.label
+            if skipped_item.subject != step.portfolio.numeraire.label
         ]  # the numeraire is off target only by the exit's cost
     planned = assemble_plan(
         step,
@@ -530,7 +532,7 @@ def _nothing_planned(
             Verdict("plan_cost", "no cheaper route", f"{problem.plan_cost_bps} bps", False)
         )
     reasons = (
-        "; ".join(f"{skipped_item.what}: {skipped_item.why}" for skipped_item in skipped)
+        "; ".join(f"{skipped_item.subject}: {skipped_item.why}" for skipped_item in skipped)
         or "holdings are on target"
     )
     if binding_limit is not None:
@@ -560,7 +562,7 @@ def _nothing_planned(
         [
             skipped_item
             for skipped_item in skipped
-            if skipped_item.what in {node.label for node in problem.assets} - {numeraire.label}
+            if skipped_item.subject in {node.label for node in problem.assets} - {numeraire.label}
         ],
     )
 
@@ -569,7 +571,7 @@ def _holding_cause(problem: Problem, skipped: Sequence[SkippedItem], drift: floa
     """Return the limit of cost or size that alone blocks every asset off target, or LOCKED if there
     is no other excess to sell; empty if anything else does.
     """
-    limit_by_label = {skipped_item.what: skipped_item.kept_by for skipped_item in skipped}
+    limit_by_label = {skipped_item.subject: skipped_item.limiting_rule for skipped_item in skipped}
     limit_by_node = {
         node: limit_by_label[node.label] for node in problem.assets if node.label in limit_by_label
     }

@@ -157,7 +157,7 @@ def build_trade_curves(
         np.array(pool_curve.roots) * root_scale,
         np.array(pool_curve.depths) * depth_scale,
     )
-    fee_factor = 1 - pool.fee_pips / PIPS
+    fee_factor = 1 - pool.fee_for(token_in) / PIPS
     real = (
         _sum_up(
             fee_factor, np.maximum(fee_factor * roots * roots - 1, float(least_rate - 1)), depths

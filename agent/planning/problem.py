@@ -217,7 +217,9 @@ class Problem:
         """
         token_out = amm.token_out(pool, token_in)
         highest_price_in, lowest_price_out = self.floor_prices(token_in, token_out)
-        nominal_rate = least_rate(pool.fee_pips, self.floor_impact_bps, self.slippage_bps or 0)
+        nominal_rate = least_rate(
+            pool.fee_for(token_in), self.floor_impact_bps, self.slippage_bps or 0
+        )
         return (
             nominal_rate
             * (highest_price_in / self.price(token_in))

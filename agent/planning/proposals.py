@@ -223,7 +223,7 @@ def _or_layers_beside_spot(
     hold = spot_proposal.decision_result.decision
     if not acts_beside_spot(step) or step.progress.spot_held or not decision.by_trigger:
         return spot_proposal
-    if not isinstance(hold, Hold) or hold.kept_by not in HOLDING_CAUSES:
+    if not isinstance(hold, Hold) or hold.limiting_rule not in HOLDING_CAUSES:
         return spot_proposal
     why = hold.reason.removeprefix(f"{decision.reason}; ")
     step_input = replace(step, progress=replace(step.progress, spot_held=f"spot: {why}"))
@@ -316,12 +316,12 @@ def _plan_exit_between(
         cost_reasons = (
             skipped_item.why
             for skipped_item in no_plan.off_target
-            if skipped_item.what == label and ALLOWED_PHRASE in skipped_item.why
+            if skipped_item.subject == label and ALLOWED_PHRASE in skipped_item.why
         )
         return BlockedExit(token, next(cost_reasons, no_plan.message), blocked_exits.REMEDY)
     if token in _sold_tokens(step.portfolio, plan):
         return plan
-    reasons = {skipped_item.what: skipped_item.why for skipped_item in plan.skipped}
+    reasons = {skipped_item.subject: skipped_item.why for skipped_item in plan.skipped}
     why = reasons.get(
         step.portfolio.token(token).label, "the market absorbs none of it within the limits"
     )
@@ -357,7 +357,7 @@ def decision_at(step_input: StepInput) -> DecisionResult:
         return decided
     is_held = (
         isinstance(decision_result.decision, Hold)
-        and decision_result.decision.kept_by in HOLDING_CAUSES
+        and decision_result.decision.limiting_rule in HOLDING_CAUSES
     )
     return decision_result if is_held or needs_plan else decided
 
@@ -371,7 +371,7 @@ def _hold_unless_worth_it(step: StepInput, decision_result: DecisionResult) -> D
         try:
             sales.plan_sales(step, decision)
         except planner.NothingPlanned as no_plan:
-            if not no_plan.kept_by:
+            if not no_plan.limiting_rule:
                 raise
             return _hold_not_worth_it(step, decision_result, decision, no_plan).decision_result
     return decision_result
@@ -385,17 +385,17 @@ def _plan_rebalance(
     """
     zone = decision_result.zone
     try:
-        if decision.apart and zone is None:
+        if decision.exempt_turnover and zone is None:
             return Proposal(
                 *plan_purchase(step_input, decision_result, decision, PurchaseKind.FIRST)
             )
         plan = partial_plans.plan_within_daily_loss(step_input, decision)
     except planner.NothingPlanned as no_plan:
         if zone is None:
-            if not no_plan.kept_by:
+            if not no_plan.limiting_rule:
                 raise
             active_purchase = step_input.history.cash_flows.purchase
-            if active_purchase is not None and decision_result.purchase.due is not None:
+            if active_purchase is not None and decision_result.purchase.due_part is not None:
                 return _propose_rest_as_drift(step_input, active_purchase, decision_result, no_plan)
             return _hold_not_worth_it(step_input, decision_result, decision, no_plan)
         return _propose_layers_or_hold(
@@ -450,7 +450,7 @@ def _hold_not_worth_it(
     hold = Hold(
         f"{decision.reason}; {why}{review_text}",
         decision_result.next_s,
-        no_plan.kept_by,
+        no_plan.limiting_rule,
     )
     return Proposal(
         decision_result.without_trades(
@@ -482,15 +482,15 @@ def _not_worth_reason(
     decision_result: DecisionResult,
     no_plan: planner.NothingPlanned,
 ) -> str:
-    if no_plan.kept_by == LOCKED:
+    if no_plan.limiting_rule == LOCKED:
         return no_plan.message
     cost_items = [
         skipped_item for skipped_item in no_plan.off_target if ALLOWED_PHRASE in skipped_item.why
     ]
     if cost_items:
-        why = "; ".join(f"{skipped_item.what} {skipped_item.why}" for skipped_item in cost_items)
+        why = "; ".join(f"{skipped_item.subject} {skipped_item.why}" for skipped_item in cost_items)
         return f"not worth its cost (limits.plan_cost {limits.plan_cost_bps} bps): {why}"
-    if no_plan.kept_by == MIN_TRADE:
+    if no_plan.limiting_rule == MIN_TRADE:
         return minimum.too_small_to_trade_reason(portfolio, limits, no_plan.drift)
     return minimum.not_worth_reason(
         snapshot, portfolio, limits, decision_result.references, no_plan.drift

@@ -44,12 +44,12 @@ def plan_purchase(
                 purchases.format_cancel(active_purchase),
             )
             reason = f"{decision.reason}; {wait_reason}; {cancel_text}"
-            hold = Hold(reason, kept_by=DAILY_LOSS)
+            hold = Hold(reason, limiting_rule=DAILY_LOSS)
             return decision_result.without_trades(hold), None
         reason = f"{decision.reason}{daily_loss_reason(step, decision, whole_plan)}"
         decision = replace(decision, reason=reason)
-        due_part = PurchasePart(active_purchase.done + 1, fraction, intended_value)
-        purchase = replace(decision_result.purchase, due=due_part)
+        due_part = PurchasePart(active_purchase.parts_done + 1, fraction, intended_value)
+        purchase = replace(decision_result.purchase, due_part=due_part)
         decision_result = replace(decision_result, decision=decision, purchase=purchase)
         return decision_result, replace(plan, decision=decision)
     if fraction == 1 and kind is PurchaseKind.FIRST:
@@ -80,7 +80,7 @@ def _purchase_terms(
         deposits = tuple(sorted(purchases.uninvested_deposits(step.history).items()))
     return Purchase(
         kind=kind,
-        wish=purchases.turnover_allowance(step)
+        value_to_move=purchases.turnover_allowance(step)
         if step.history.cash_flows.invested
         else intended_value,
         parts=part_count,
@@ -88,5 +88,5 @@ def _purchase_terms(
         arrival=tuple(sorted((token, reference.price) for token, reference in prices.items())),
         began_s=now_s,
         expires_s=now_s + max(purchases.MAX_DURATION_S, (part_count + 1) * DAY_S),
-        came=deposits,
+        deposits=deposits,
     )

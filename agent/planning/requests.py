@@ -82,7 +82,7 @@ def raise_money(token: str) -> Proposer:
             f"raise {label} for a withdrawal",
             goal,
             exit=True,
-            apart=transfers.gross_sale_value(step, token),
+            exempt_turnover=transfers.gross_sale_value(step, token),
         )
         plan = planner.plan(step, decision)
         parts_done = transfers.parts_done(step, token)
@@ -165,7 +165,7 @@ def invest(deposits: Mapping[str, int], included_purchase_id: str = "") -> Propo
             message,
             purchases.purchase_goal(step, decision_result.drifts),
             by_owner=True,
-            apart=purchases.turnover_allowance(step),
+            exempt_turnover=purchases.turnover_allowance(step),
         )
         decision_result = replace(decision_result, decision=decision)
         try:
@@ -367,7 +367,9 @@ def _require_raised(
     if (short_raw := shortfall_raw(snapshot, portfolio, limits, plan, token)) > 0:
         amount_text = f"{decimal_text(short_raw, asset.token.decimals)} {asset.token.label}"
         reasons = (
-            "; ".join(f"{skipped_item.what}: {skipped_item.why}" for skipped_item in plan.skipped)
+            "; ".join(
+                f"{skipped_item.subject}: {skipped_item.why}" for skipped_item in plan.skipped
+            )
             or "the limits allow no more"
         )
         raise Refused(
@@ -396,7 +398,7 @@ def proposer(request: PlanRequest) -> Proposer:
         case SwapAtPrice():
             return single_order(request.order)
         case Invest():
-            return invest(dict(request.came), request.before)
+            return invest(dict(request.deposits), request.purchase_id)
         case RaiseForWithdrawal():
             return raise_money(request.token)
         case Unwrap():
@@ -415,7 +417,7 @@ def requester_name(request: StepRequest) -> str:
         case AgentCycle():
             return OWN_STRATEGY
         case ManualAction():
-            return request.what
+            return request.command
         case Swap():
             return "swap"
         case SwapAtPrice():

@@ -484,10 +484,11 @@ class RouteSimulator:
 
     def _leg(self, simulated_leg: _SimulatedLeg) -> Leg:
         problem, swap_result = self.problem, simulated_leg.swap_result
+        fee_pips = simulated_leg.pool_before.fee_for(simulated_leg.token_in)
         floor_raw = fair_floor(
             swap_result.amount_in_raw,
             *problem.floor_prices(simulated_leg.token_in, simulated_leg.token_out),
-            simulated_leg.pool_before.fee_pips,
+            fee_pips,
             problem.floor_impact_bps,
             problem.slippage_bps or 0,
         )
@@ -496,7 +497,7 @@ class RouteSimulator:
             venue=simulated_leg.pool_before.venue,
             token_in=simulated_leg.token_in,
             token_out=simulated_leg.token_out,
-            fee_pips=simulated_leg.pool_before.fee_pips,
+            fee_pips=fee_pips,
             amount_in_raw=swap_result.amount_in_raw,
             amount_out_raw=swap_result.amount_out_raw,
             min_out_raw=max(
@@ -527,11 +528,11 @@ class RouteSimulator:
         draft.skew += amount_after_fee_raw * price_in - value_at_spot
         draft.gross_volume += leg.amount_in_raw * price_in
         observed_before, observed_at_start = (
-            simulated_leg.pool_before.observed,
-            problem.pools[leg.pool].observed,
+            simulated_leg.pool_before.observation_key,
+            problem.pools[leg.pool].observation_key,
         )
         writes_observation = (
-            simulated_leg.swap_result.after.observed != observed_before == observed_at_start
+            simulated_leg.swap_result.after.observation_key != observed_before == observed_at_start
         )  # a pool writes one observation per block
         draft.leg_gas.append(
             leg_gas_units(

@@ -431,7 +431,7 @@ def _single_leg(step: StepInput, pool: Pool, token_in: str, amount_in_raw: int) 
         venue=pool.venue,
         token_in=token_in,
         token_out=pools.token_out(pool, token_in),
-        fee_pips=pool.fee_pips,
+        fee_pips=pool.fee_for(token_in),
         amount_in_raw=swap_result.amount_in_raw,
         amount_out_raw=swap_result.amount_out_raw,
         min_out_raw=min_out(swap_result.amount_out_raw, 1, slippage_bps),

@@ -136,7 +136,7 @@ class DecisionContext:
         step = self.step
         return first_fault(
             (HaltCode.STOPPED, step.history.stopped),
-            (HaltCode.LEDGER, step.history.books),
+            (HaltCode.LEDGER, step.history.ledger_mismatch),
             *((code, reason(step)) for code, reason in STOP_REASONS),
         )
 

@@ -52,7 +52,7 @@ def rebalance_or_hold(
             f"{trigger_result.reason}; {cooldown[0]}", cooldown[1], "policy.cooldown"
         ), False
     if gas_reason := minimum.gas_too_high_reason(step, drifts, references):
-        return Hold(f"{trigger_result.reason}; {gas_reason}", kept_by="gas"), False
+        return Hold(f"{trigger_result.reason}; {gas_reason}", limiting_rule="gas"), False
     is_first_purchase = purchases.is_first_purchase(step.limits, step.history)
     if combined_goal is not None:
         goal = combined_goal
@@ -69,7 +69,7 @@ def rebalance_or_hold(
         rebalance_name = purchases.first_rebalance_name(step.portfolio, step.limits, drifts, goal)
         allowance = purchases.turnover_allowance(step)
         return Rebalance(
-            f"{rebalance_name}; {trigger_result.reason}", goal, apart=allowance
+            f"{rebalance_name}; {trigger_result.reason}", goal, exempt_turnover=allowance
         ), trigger_result.is_review_due
     return Rebalance(trigger_result.reason, goal), trigger_result.is_review_due
 
@@ -84,18 +84,19 @@ def _too_small_hold(
     """Return the hold of a fired trigger whose largest correction is too small, or on the side that
     policy.only excludes.
     """
-    message, kept_by = f"{trigger_result.reason}; nothing to do", ""
+    message, limiting_rule = f"{trigger_result.reason}; nothing to do", ""
     if policy.only is not None:
         message += f" under policy.only = {policy.only.value}"
-        kept_by = "policy.only"
+        limiting_rule = "policy.only"
     if largest_value:
         message += (
             f": the largest correction is {format_money(portfolio, largest_value)}, min_trade"
             f" {format_money(portfolio, limits.min_trade)}"
         )
-        kept_by = "limits.min_trade"
+        limiting_rule = "limits.min_trade"
     return replace(
-        review_hold(TriggerResult(False, message, trigger_result.next_s)), kept_by=kept_by
+        review_hold(TriggerResult(False, message, trigger_result.next_s)),
+        limiting_rule=limiting_rule,
     )
 
 
@@ -174,7 +175,7 @@ def unconfirmed_hold(reason: str, unconfirmed_why: str) -> Hold:
     """Return the hold of what the preceding blocks do not confirm yet."""
     return Hold(
         f"{reason}; but {unconfirmed_why}; checked again in the next cycle",
-        kept_by="policy.confirm_blocks",
+        limiting_rule="policy.confirm_blocks",
     )
 
 

@@ -51,7 +51,9 @@ def unknown_balances(snapshot: Snapshot, assets: Sequence[Asset]) -> list[Fault]
         label, address = asset.token.label, asset.token.address
         balances = {holding.raw for holding in snapshot.holdings if holding.token == address}
         quarantine_texts = [
-            f"{item.item}: {item.why}" for item in snapshot.quarantined if item.address == address
+            f"{item.subject}: {item.why}"
+            for item in snapshot.quarantined
+            if item.address == address
         ]
         if quarantine_texts:
             message = f"{label} is quarantined ({'; '.join(quarantine_texts)})"

@@ -137,7 +137,7 @@ def reconcile_ledger(
         f"ledger and chain disagree at block {step.snapshot.head.number}: {'; '.join(disagreements)};"
         f" {REMEDY}"
     )
-    return replace(step, history=replace(step.history, books=message))
+    return replace(step, history=replace(step.history, ledger_mismatch=message))
 
 
 def _amount_text(portfolio: Portfolio, token: str, raw: int) -> str:

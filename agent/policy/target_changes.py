@@ -51,7 +51,7 @@ def apply_allocation(step: StepInput) -> StepInput:
 
     A due allocation is chosen here from the step alone, so that equal steps give equal choices; the
     engine stores it. If the choice fails, the last one stays valid for `keep_s`; before the first,
-    `until_chosen` applies. Otherwise `history.unchosen` has the reason, and decide halts.
+    `until_chosen` applies. Otherwise `history.allocation_fault` has the reason, and decide halts.
     """
     allocator = step.portfolio.weights
     if allocator is None or allocator.method is AllocationMethod.FIXED:
@@ -114,13 +114,13 @@ def trusted_time_s(snapshot: Snapshot) -> int:
 
 def missing_weights_reason(history: History) -> str:
     """Return why missing weights block trading; empty if there are weights."""
-    if history.unchosen:
-        return f"no target weights: {history.unchosen}"
+    if history.allocation_fault:
+        return f"no target weights: {history.allocation_fault}"
     return ""
 
 
 def _with_allocation(step: StepInput, allocation: Allocation, why: str) -> StepInput:
-    history = replace(step.history, allocation=allocation, unchosen="")
+    history = replace(step.history, allocation=allocation, allocation_fault="")
     return with_targets(replace(step, history=history), dict(allocation.weights_bps), why)
 
 
@@ -157,6 +157,6 @@ def _with_last_allocation(
         history=replace(
             step.history,
             allocation=None,
-            unchosen=f"{allocator.method.value}: {choice_fault}{expired_text}",
+            allocation_fault=f"{allocator.method.value}: {choice_fault}{expired_text}",
         ),
     )

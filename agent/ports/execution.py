@@ -33,10 +33,10 @@ class Grant:
     token, numeraire base units per base unit. `value_floor_raw` is the minimum change of the
     wallet's value in numeraire base units; the Rebalancer contract enforces it at these prices. For
     an intent of kind LIQUIDITY, `action` is set and `floors_raw` are its minimum amounts of
-    (token0, token1). `oracle` is (pool, number of observations). `payout` belongs to an intent of
-    kind PAYOUT, `layer` to one in a layer, to the approval that it needs, and to the cancel of an
-    emergency. `data_fee_wei` is the most that the transaction may pay beyond its gas on a
-    rollup (None: not bounded).
+    (token0, token1). `oracle` is (pool, number of observations), `init_code_hash` that of
+    the creation code that is deployed. `payout` belongs to an intent of kind PAYOUT, `layer` to one
+    in a layer, to the approval that it needs, and to the cancel of an emergency. `data_fee_wei` is
+    the most that the transaction may pay beyond its gas on a rollup (None: not bounded).
     """
 
     kind: IntentKind
@@ -53,6 +53,7 @@ class Grant:
     payout: Payout | None = None
     layer: LayerGrant | None = None
     data_fee_wei: int | None = None
+    init_code_hash: str | None = None
 
     def as_cancel_of(self, cancelled_grant: Grant) -> Grant:
         """Return this grant of a cancel with what lets it outbid an emergency."""
@@ -112,6 +113,9 @@ class Composer(Protocol):
 
     def oracle(self, step: StepInput, pool: str, observation_count: int) -> PreparedTransaction:
         """Return a transaction that increases the number of observation slots of a V3 pool."""
+
+    def deployment(self, step: StepInput) -> PreparedTransaction:
+        """Return the transaction that deploys our Rebalancer."""
 
     def payout(self, step: StepInput, payout: Payout) -> PreparedTransaction:
         """Return a payment to a confirmed payout address."""

@@ -31,6 +31,8 @@ def twap_rejection(snapshot: Snapshot, reference: ReferenceConfig, pool: Pool) -
     """Return the reason why the TWAP of a pool does not count, with the remedy; empty if it counts:
     the pool is pinned, and its observations cover the whole window.
     """
+    if not pool.keeps_observations:
+        return "it records no observations: give the token a price feed"
     pin_problem = pin_rejection(snapshot, reference, pool)
     if pin_problem:
         return pin_problem
@@ -384,21 +386,21 @@ def _twap_price(inputs: PriceInputs, pool: Pool, token: str) -> _PoolPrice | Non
 
     Liquidity added for a few blocks hardly changes this depth.
     """
-    if not pool.keeps_observations or twap_rejection(inputs.snapshot, inputs.reference, pool):
+    if twap_rejection(inputs.snapshot, inputs.reference, pool):
         return None
     return _PoolPrice(pool.mean_price(token), pool.mean_depth(token), 1)
 
 
 def _rejected_pools(inputs: PriceInputs, address: str) -> str:
-    """Return why the V3 pools that pair a token with the numeraire or a hub have no valid TWAP,
-    each with the remedy.
+    """Return why the pools in ranges that pair a token with the numeraire or a hub have no valid
+    TWAP, each with the remedy.
     """
     hubs = {inputs.portfolio.numeraire.address, *(hub.address for hub in inputs.portfolio.hubs)}
     hubs -= {address}
     candidates = [
         pool
         for pool in inputs.snapshot.pools
-        if pool.keeps_observations and {pool.token0, pool.token1} - hubs == {address}
+        if pool.tick_state is not None and {pool.token0, pool.token1} - hubs == {address}
     ]
     return "".join(
         f"; pool {pool.address}: {why}"

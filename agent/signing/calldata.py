@@ -18,7 +18,7 @@ from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
 from agent.errors import Refused
-from agent.model import PoolMaker, SwapStyle
+from agent.model import SPACING_SHIFT, PoolMaker, SwapStyle
 
 WORD_BYTES = 32
 
@@ -125,7 +125,8 @@ class WatchedBalance:
 class ProgramLeg:
     """One swap, amounts in base units.
 
-    The pool is derived from `maker`, both tokens and `tier`, never from an address in the plan.
+    The pool is derived from `maker`, both tokens and `tier`, never from an address in the plan; a
+    tier of V4 is fee and tick spacing (SPACING_SHIFT).
     `amount_raw` is 0 unless the wallet pays; `pair_with` and `pair_maker` are set if the recipient
     is a pair.
     """
@@ -247,8 +248,11 @@ def _read_leg(
         raise ValueError("a leg pays ahead to a pool that is not a pair")
     if amount_raw and paid_from is not FundsLocation.WALLET:
         raise ValueError("a leg names an amount that the wallet does not pay")
-    if spacing or (tier and makers[row].style is SwapStyle.NATIVE):
+    style = makers[row].style
+    if (spacing and style is not SwapStyle.V4) or (tier and style is SwapStyle.NATIVE):
         raise ValueError("a leg names a tier or a spacing that it does not use")
+    if pays_pair and style is SwapStyle.V4:
+        raise ValueError("a leg of V4 pays ahead to a pair")
     return ProgramLeg(
         makers[row],
         paid_from,
@@ -257,7 +261,7 @@ def _read_leg(
         tokens[index_out],
         tokens[index_next] if pays_pair else None,
         makers[next_row] if pays_pair else None,
-        tier,
+        spacing << SPACING_SHIFT | tier,
         amount_raw,
         least_raw,
     )

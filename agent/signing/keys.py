@@ -19,6 +19,7 @@ from typing import Any
 
 from agent.errors import ConfigError, ErrorCode
 from agent.files import sync_folder
+from agent.model.rollups import LOCAL_OP_STACK_ID
 from agent.ports import SigningKey
 from agent.signing.secret import KEY_PATH, PrivateKey, Secret, disable_core_dumps, parse_private_key
 
@@ -393,8 +394,8 @@ def _entry_text(entry: tuple[str, str]) -> str:
     return "/".join(entry)
 
 
-LOCAL_CHAIN_IDS = (31337, 131277322940537)
-"""Chain ids of anvil and eth-tester."""
+LOCAL_CHAIN_IDS = (31337, 131277322940537, LOCAL_OP_STACK_ID)
+"""Chain ids of anvil, eth-tester and the stand-in of Base."""
 TEST_MNEMONIC = "test test test test test test test test test test test junk"
 """Published mnemonic of anvil and hardhat: money sent to its accounts is stolen within seconds."""
 TEST_ACCOUNT_COUNT = 20

@@ -18,7 +18,7 @@ from agent.errors import ConfigError
 from agent.model import IntentKind, Leg, LegFunding, SignedTx, UnsignedTx
 from agent.ports import Grant, SigningKey
 from agent.ports.perpetuals import futures_grant
-from agent.signing import calldata, oracle_rules, payout_rules, swap_rules
+from agent.signing import calldata, deployment_rules, oracle_rules, payout_rules, swap_rules
 from agent.signing import futures as futures_rules
 from agent.signing import liquidity as liquidity_rules
 from agent.signing.calldata import (
@@ -30,11 +30,11 @@ from agent.signing.calldata import (
     WithdrawWeth9,
 )
 from agent.signing.terms import (
-    PRIORITY_CAP_WEI,
     SignableNonces,
     SigningRules,
     refuse,
     replacement_fee_wei,
+    tip_range_wei,
 )
 from agent.units import NATIVE, UINT256_MAX
 
@@ -107,7 +107,7 @@ def _require_fees(
                     f"priority fee {priority_fee_wei} wei",
                     f"0 to the max fee of {max_fee_wei} wei",
                 )
-            max_tip_wei = PRIORITY_CAP_WEI
+            _, max_tip_wei = tip_range_wei(rules.chain_id)
             if highest_tip_wei is not None:
                 max_tip_wei = max(max_tip_wei, replacement_fee_wei(highest_tip_wei))
             if priority_fee_wei > max_tip_wei:
@@ -247,6 +247,7 @@ SIGNING_TABLE: dict[bytes, SigningRule] = {
     calldata.WITHDRAW: SigningRule(IntentKind.UNWRAP, _judge_unwrap),
     oracle_rules.INCREASE_OBSERVATIONS: SigningRule(IntentKind.ORACLE, oracle_rules.judge_oracle),
     payout_rules.TRANSFER: SigningRule(IntentKind.PAYOUT, payout_rules.judge_payout),
+    deployment_rules.SALT[:4]: SigningRule(IntentKind.DEPLOY, deployment_rules.judge_deployment),
     **{
         selector: SigningRule(IntentKind.LIQUIDITY, liquidity_rules.judge)
         for selector in sorted(liquidity_rules.SELECTORS)

@@ -4,10 +4,12 @@ wallet, without remainder.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
+from itertools import islice
 
-from agent.amm import swap_style
+from agent.amm import pool_kind, swap_style
 from agent.amm.v2_pool import V2Pool
 from agent.amm.v3.pool import V3Pool
 from agent.model import NATIVE_VENUE, Leg, LegFunding, PoolMaker, SwapStyle, UnsignedTx
@@ -360,6 +362,7 @@ def judge_rebalance(tx: UnsignedTx, call: RebalanceCall, grant: Grant, rules: Si
         refuse("plan", "a rebalance", "none: the grant holds no plan")
     require_deadline(call.deadline_s, grant, rules)
     legs = grant.plan.legs
+    call = replace(call, legs=tuple(_without_conversions(call.legs, legs, rules)))
     if not legs or len(call.legs) != len(legs):
         refuse("legs", f"{len(call.legs)} swaps", f"the {len(legs)} of the plan, at least one")
     if len(grant.floors_raw) != len(legs):
@@ -373,6 +376,63 @@ def judge_rebalance(tx: UnsignedTx, call: RebalanceCall, grant: Grant, rules: Si
         refuse("value", f"{tx.value_wei} wei", f"the {wrapped_wei} wei that the plan wraps")
     _require_nothing_left(call)
     _require_conditions(call, legs, grant)
+
+
+def _without_conversions(
+    program_legs: Sequence[ProgramLeg], legs: Sequence[Leg], rules: SigningRules
+) -> Iterator[ProgramLeg]:
+    """Yield the legs of the program, each swap of native coin with the conversion beside it as one
+    swap of wrapped coin. Refuse a conversion of anything but that swap's whole amount.
+    """
+    wrapped, remaining_legs = rules.wrapped_native or NATIVE, iter(program_legs)
+    if any(map(_trades_native, legs)) and any(leg.token_in == NATIVE for leg in legs):
+        refuse("native", "the wallet's native coin beside a pool of native coin", "one of them")
+    for number, leg in enumerate(legs, 1):
+        if not _trades_native(leg):
+            yield from islice(remaining_legs, 1)
+            continue
+        parts = list(islice(remaining_legs, 2))
+        if len(parts) < 2:
+            refuse(
+                "legs", f"{len(program_legs)} swaps", f"those of leg {number}, with a conversion"
+            )
+        sells = leg.token_in == wrapped
+        conversion, swap = parts if sells else parts[::-1]
+        ends = (wrapped, NATIVE) if sells else (NATIVE, wrapped)
+        expected = replace(
+            conversion,
+            maker=PoolMaker(SwapStyle.NATIVE, wrapped),
+            token_in=ends[0],
+            token_out=ends[1],
+            tier=0,
+            least_raw=1,
+        )
+        between = (parts[0].sink, parts[0].token_out, parts[1].source, parts[1].token_in)
+        if conversion != expected or between != (
+            FundsLocation.HERE,
+            NATIVE,
+            FundsLocation.HERE,
+            NATIVE,
+        ):
+            refuse("native", f"leg {number}: {conversion}", "a conversion of what the pool trades")
+        if sells:
+            yield replace(
+                swap, token_in=wrapped, source=conversion.source, amount_raw=conversion.amount_raw
+            )
+        else:
+            yield replace(
+                swap,
+                token_out=wrapped,
+                sink=conversion.sink,
+                pair_with=conversion.pair_with,
+                pair_maker=conversion.pair_maker,
+            )
+    yield from remaining_legs
+
+
+def _trades_native(leg: Leg) -> bool:
+    kind = pool_kind(leg.venue)
+    return kind is not None and kind.trades_native
 
 
 def _require_pool(leg_label: str, program_leg: ProgramLeg, leg: Leg, rules: SigningRules) -> None:
@@ -411,7 +471,11 @@ def _require_pool(leg_label: str, program_leg: ProgramLeg, leg: Leg, rules: Sign
             f"{leg_label}{program_leg.token_in} to {program_leg.token_out}",
             "two different pinned tokens",
         )
-    pool = pool_address(maker, program_leg.token_in, program_leg.token_out, program_leg.tier)
+    currency_in, currency_out = (
+        NATIVE if _trades_native(leg) and token == rules.wrapped_native else token
+        for token in (program_leg.token_in, program_leg.token_out)
+    )
+    pool = pool_address(maker, currency_in, currency_out, program_leg.tier)
     if pool != leg.pool:
         refuse("pool", f"{leg_label}{pool}", leg.pool)
     if maker.style is SwapStyle.V2 and program_leg.tier != leg.fee_pips:

@@ -16,6 +16,15 @@ PRIORITY_CAP_WEI = 5 * 10**9
 """Cap on the tip that an endpoint suggests, and on the tip of a transaction that is not a
 replacement.
 """
+TIP_RANGES_WEI = {137: (25 * 10**9, 300 * 10**9), 80002: (25 * 10**9, 300 * 10**9)}
+"""Least tip and its cap by chain id, where they differ. Nodes of Polygon refuse less than 25 gwei
+(bor, txpool.pricelimit).
+"""
+
+
+def tip_range_wei(chain_id: int) -> tuple[int, int]:
+    """Return the least tip that nodes of a chain accept, and its cap, wei per unit of gas."""
+    return TIP_RANGES_WEI.get(chain_id, (0, PRIORITY_CAP_WEI))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +66,8 @@ class SigningRules:
     `routers` (SwapRouter02), `rebalancers` and `tokens` are contracts whose address and code hash
     are pinned in the store and were compared with the chain in this step. `managers` (V3 position
     managers), `v2_routers` and `pairs` (V2) are pinned in the same way, and only for liquidity.
-    `oracles` are V3 pools whose number of price observations may be increased. Payouts go only to
+    `oracles` are V3 pools whose number of price observations may be increased, `init_code_hash` is
+    that of the only creation code that may be deployed (None: none is). Payouts go only to
     `payout_addresses`, addresses in the config that the owner confirmed. `max_deadline_s` is the
     longest validity of a swap, in seconds from the grant's chain time. `max_fee_wei` is
     limits.gas_price, the largest price of one unit of gas (None: off). `wrapped_native` is the
@@ -81,6 +91,7 @@ class SigningRules:
     oracles: tuple[str, ...] = ()
     payout_addresses: tuple[str, ...] = ()
     futures: FuturesRules | None = None
+    init_code_hash: str | None = None
 
 
 SignableNonces = Mapping[int, int | None]

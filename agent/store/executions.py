@@ -192,8 +192,8 @@ def _purchase_from_row(
     return PurchaseProgress(
         id=row.id,
         terms=terms,
-        done=len(parts.trading_attempts),
-        moved=parts.moved_value(wallet, prices),
+        parts_done=len(parts.trading_attempts),
+        moved_value=parts.moved_value(wallet, prices),
         spent=parts.lost_value(wallet, wrapped_native, prices),
         next_s=terms.began_s if parts.newest is None else parts.newest.at_s + terms.interval_s,
         sold=parts.sold_raw(wallet, wrapped_native),

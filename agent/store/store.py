@@ -370,7 +370,7 @@ class PaperStore:
                 raise ConfigError(
                     "paper trading has already started",
                     "omit --value and --start; to start over, remove the paper store",
-                    code=ErrorCode.STARTED,
+                    code=ErrorCode.PAPER_STARTED,
                 )
             database.write_facts(db, {PAPER_WALLET: codec.dumps(wallet)})
 

@@ -516,7 +516,7 @@ class NavPointRow(Base):
     name: Mapped[str] = mapped_column(String(60), primary_key=True)
     hour: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     at_s: Mapped[int] = mapped_column(BigInteger)
-    unit: Mapped[str] = mapped_column(Text)
+    unit_nav: Mapped[str] = mapped_column(Text)
     health_index: Mapped[str] = mapped_column(Text)
 
 

@@ -14,7 +14,15 @@ from agent.artifacts import own_artifact
 from agent.chain.lens import abi_encode
 from agent.chain.rpc import Transport
 from agent.errors import ConfigError, ErrorCode, Refused
-from agent.model import NATIVE_VENUE, Leg, LegFunding, Plan, PoolMaker, SwapStyle
+from agent.model import (
+    NATIVE_VENUE,
+    SPACING_SHIFT,
+    Leg,
+    LegFunding,
+    Plan,
+    PoolMaker,
+    SwapStyle,
+)
 from agent.planning.gas import balance_deltas, sweeps
 from agent.signing.calldata import (
     EXACT_INPUT_SINGLE,
@@ -85,10 +93,11 @@ def encode_rebalance(
             remedy="set execution.deadline",
             code=ErrorCode.DEADLINE,
         )
-    flows = _leg_flows(plan.legs, makers)
-    rows = list(dict.fromkeys(makers[leg.venue] for leg in plan.legs))
+    legs = [part for leg in plan.legs for part in _with_conversion(leg, makers)]
+    flows = _leg_flows(legs, makers)
+    rows = list(dict.fromkeys(makers[leg.venue] for leg in legs))
     min_changes = min_balance_changes(plan.legs)
-    traded_tokens = [token for leg in plan.legs for token in (leg.token_in, leg.token_out)]
+    traded_tokens = [token for leg in legs for token in (leg.token_in, leg.token_out)]
     tokens = list(dict.fromkeys([*min_changes, *traded_tokens]))
     if len(tokens) > _MAX_TOKENS:
         raise Refused(
@@ -105,13 +114,33 @@ def encode_rebalance(
         for token, raw in min_changes.items()
     ]
     encoded_legs = [
-        _leg_bytes(plan.legs, leg_index, flow, tokens, (makers, rows), tiers)
+        _leg_bytes(legs, leg_index, flow, tokens, (makers, rows), tiers)
         for leg_index, flow in enumerate(flows)
     ]
     program = b"".join(
         [header, *map(_address_bytes, tokens), *conditions, *map(_row_bytes, rows), *encoded_legs]
     )
     return "0x" + (REBALANCE + abi_encode(["bytes"], [program])).hex()
+
+
+def _with_conversion(leg: Leg, makers: Mapping[str, PoolMaker]) -> list[Leg]:
+    """Return the legs of a program for a leg: itself, or with an unwrapping before it or a wrapping
+    after it in a pool of the native coin. The swap's own minimum binds, not the conversion's.
+    """
+    kind = pool_kind(leg.venue)
+    if kind is None or not kind.trades_native:
+        return [leg]
+    wrapped = makers[NATIVE_VENUE].address
+    conversion = replace(leg, pool=wrapped, venue=NATIVE_VENUE, min_out_raw=1)
+    if leg.token_in == wrapped:
+        return [
+            replace(conversion, token_out=NATIVE, sink=LegFunding.ROUTER),
+            replace(leg, token_in=NATIVE, source=LegFunding.ROUTER),
+        ]
+    return [
+        replace(leg, token_out=NATIVE, sink=LegFunding.ROUTER),
+        replace(conversion, token_in=NATIVE, source=LegFunding.ROUTER),
+    ]
 
 
 def _row_bytes(maker: PoolMaker) -> bytes:
@@ -191,11 +220,11 @@ def _leg_bytes(
         0 if next_leg is None else tokens.index(next_leg.token_out),
         0 if next_leg is None else rows.index(makers[next_leg.venue]),
     ]
-    spacing = bytes(3)  # of V4 alone
+    spacing, number = divmod(tier, 1 << SPACING_SHIFT)
     return (
         bytes(head)
-        + tier.to_bytes(3, "big")
-        + spacing
+        + number.to_bytes(3, "big")
+        + spacing.to_bytes(3, "big")
         + amount_raw.to_bytes(16, "big")
         + leg.min_out_raw.to_bytes(16, "big")
     )
@@ -205,7 +234,8 @@ def _leg_flows(legs: Sequence[Leg], makers: Mapping[str, PoolMaker]) -> list[_Le
     """Return payer and recipient of each leg.
 
     An output for a later V2 leg goes directly into that leg's pair. If another leg uses the pair in
-    between, the output goes through the contract instead, because the pair would absorb it.
+    between, the output goes through the contract instead, because the pair would absorb it; so does
+    that of a V4 leg, which is settled at the end of its unlocking.
     """
     spender_by_feeder: dict[int, int] = {}
     router_outputs: dict[str, list[int]] = {}
@@ -264,8 +294,10 @@ def _leg_flows(legs: Sequence[Leg], makers: Mapping[str, PoolMaker]) -> list[_Le
 
 def _pays_into_pair(legs: Sequence[Leg], spender: int, feeders: Sequence[int]) -> bool:
     pair = legs[spender].pool
-    return swap_style(legs[spender].venue) is SwapStyle.V2 and all(
-        leg.pool != pair for leg in legs[min(feeders) : spender]
+    return (
+        swap_style(legs[spender].venue) is SwapStyle.V2
+        and all(leg.pool != pair for leg in legs[min(feeders) : spender])
+        and all(swap_style(legs[feeder].venue) is not SwapStyle.V4 for feeder in feeders)
     )
 
 

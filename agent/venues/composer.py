@@ -33,9 +33,10 @@ from agent.policy.native_coin import data_fee_cap_wei
 from agent.ports import Approval, Clock, Grant, PreparedTransaction, Sender
 from agent.reference import ReferencePrices, price_ranges, reference_prices
 from agent.signing.calldata import WITHDRAW
+from agent.signing.deployment_rules import CREATE2_DEPLOYER, encode_deployment
 from agent.signing.oracle_rules import encode_observations
 from agent.signing.payout_rules import encode_payout
-from agent.signing.terms import PRIORITY_CAP_WEI
+from agent.signing.terms import tip_range_wei
 from agent.units import BPS, NATIVE, decimal_text, floor_int
 from agent.venues import calldata
 from agent.venues.allowances import (
@@ -44,6 +45,7 @@ from agent.venues.allowances import (
     revocations,
 )
 from agent.venues.calldata import RebalancerTerms, min_balance_changes
+from agent.venues.deployment import init_code, init_code_hash, rebalancer_address
 from agent.venues.drafts import LayerComposer, TxDraft
 from agent.venues.gas_fees import gas_fees
 
@@ -181,6 +183,19 @@ class RouterComposer:
             ),
         )
 
+    def deployment(self, step: StepInput) -> PreparedTransaction:
+        """Compose the deployment of our Rebalancer. Raises Refused if the simulation fails."""
+        return self._prepare(
+            step,
+            TxDraft(
+                CREATE2_DEPLOYER,
+                encode_deployment(init_code()),
+                IntentKind.DEPLOY,
+                f"deploy the Rebalancer at {rebalancer_address()}",
+                init_code_hash=init_code_hash(),
+            ),
+        )
+
     def payout(self, step: StepInput, payout: Payout) -> PreparedTransaction:
         """Compose a payout, bounded by the remainder of limits.payout_per_day. Raises Refused if
         the simulation fails.
@@ -286,17 +301,18 @@ class RouterComposer:
                 "plan again from a new snapshot",
             )
         head = self._head(step)
+        chain_id = step.snapshot.head.chain_id
+        least_tip_wei, max_tip_wei = tip_range_wei(chain_id)
         # Use the quorum's header, because one endpoint must not decide the fees (T2).
         fees = gas_fees(
             step.snapshot.head,
-            step.snapshot.priority_fee_wei,
+            max(least_tip_wei, step.snapshot.priority_fee_wei),
             step.snapshot.gas_price_wei,
             limit_wei=step.limits.gas_price_wei
             if emergency_limits is None
             else emergency_limits.price_wei,
-            priority_cap_wei=PRIORITY_CAP_WEI,
+            priority_cap_wei=max_tip_wei,
         )
-        chain_id = step.snapshot.head.chain_id
         fee_fields = fees.max_fee_wei, fees.max_priority_fee_wei, fees.gas_price_wei
         tx = UnsignedTx(chain_id, next_nonce, draft.to, draft.value_wei, draft.data, 0, *fee_fields)
         simulation = self._sender.simulate(tx, self._wallet)
@@ -357,6 +373,7 @@ class RouterComposer:
             payout=draft.payout,
             layer=draft.layer,
             data_fee_wei=data_fee_wei,
+            init_code_hash=draft.init_code_hash,
         )
         return PreparedTransaction(tx, grant, note)
 

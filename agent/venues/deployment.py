@@ -1,8 +1,8 @@
 """Deployment of Rebalancer: its code, and the one address that it has on every chain.
 
-The CREATE2 deployer of most chains (Arachnid's deterministic-deployment-proxy) takes a salt and
-creation code. The contract has neither constructor arguments nor immutable values, so its address
-and its code are the same everywhere, and depend on nobody's wallet.
+The CREATE2 deployer of most chains takes a salt and creation code. The contract has neither
+constructor arguments nor immutable values, so its address and its code are the same everywhere,
+and depend on nobody's wallet.
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ from eth_utils.address import to_checksum_address
 from eth_utils.crypto import keccak
 
 from agent.artifacts import own_artifact
-
-CREATE2_DEPLOYER = "0x4e59b44847b379578588920cA78FbF26c0B4956C"
-SALT = bytes(32)
+from agent.signing.deployment_rules import CREATE2_DEPLOYER, SALT
 
 
 def init_code() -> bytes:
@@ -21,9 +19,9 @@ def init_code() -> bytes:
     return bytes.fromhex(own_artifact("Rebalancer").bytecode[2:])
 
 
-def deployment_data() -> str:
-    """Return 0x-hex data of the transaction to CREATE2_DEPLOYER that deploys Rebalancer."""
-    return "0x" + (SALT + init_code()).hex()
+def init_code_hash() -> str:
+    """Return the 0x-hex keccak256 of Rebalancer's creation code."""
+    return "0x" + keccak(init_code()).hex()
 
 
 def rebalancer_address() -> str:

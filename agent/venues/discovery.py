@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 
-from agent.chain.lens import CallItem, LensAnswer, query_lens
+from agent.chain.lens import (
+    CallItem,
+    CallStatus,
+    LensAnswer,
+    LensItem,
+    answer_uint,
+    query_lens,
+)
 from agent.chain.pools.reading import PoolRef
 from agent.chain.rpc import Transport
 from agent.errors import ConfigError
+from agent.signing.calldata import address_from_word
 from agent.units import Token
 from agent.venues.kinds.venue import AmmVenue
 
@@ -49,6 +57,22 @@ def discover_pools(
     pools = tuple(_with_price(transport, candidates))
     _require_pools(pools, list(tokens))
     return pools
+
+
+def require_router_factories(transport: Transport, router: str, venues: Sequence[AmmVenue]) -> None:
+    """Raise ConfigError unless SwapRouter02 at `router` trades in the pools of each venue's factory:
+    on some chains it is older than Uniswap V2 there, and has no factory for pairs.
+    """
+    calls: list[LensItem] = [CallItem(router, venue.router_factory) for venue in venues]
+    for venue, answer in zip(venues, query_lens(transport, calls), strict=True):
+        factory_int = answer_uint(answer, 160)
+        traded = None if isinstance(factory_int, CallStatus) else address_from_word(factory_int)
+        if traded != venue.factory:
+            raise ConfigError(
+                f"venues.{venue.name}.factory: {venue.factory} is not the factory of SwapRouter02"
+                f" at {router}, which names {traded or 'none'}",
+                'remove this venue, correct the addresses, or use router = "rebalancer"',
+            )
 
 
 def _with_price(

@@ -47,6 +47,7 @@ class TxDraft:
     layer: LayerGrant | None = None
     gas_units: int = 0
     emergency: EmergencyLimits | None = None
+    init_code_hash: str | None = None
     explain: Callable[[str], str] = str
 
 

@@ -81,10 +81,10 @@ from agent.store.files.recorder import RecorderLimits, StepRecorder
 from agent.store.opening import open_store
 from agent.store.store import Store
 from agent.venues.calldata import require_own_rebalancer
-from agent.venues.discovery import discover_pools
+from agent.venues.discovery import discover_pools, require_router_factories
 from agent.venues.hyperliquid.venue import HyperliquidPerps
 from agent.venues.kinds import VENUE_KINDS
-from agent.venues.kinds.venue import AmmVenue
+from agent.venues.kinds.venue import NO_HOOKS, AmmVenue
 from agent.wiring.futures import (
     PAPER_FOLDER,
     VenueReader,
@@ -185,9 +185,9 @@ class AgentContext:
         """The context of a step started by the user, in which no futures trigger waits for
         confirmation.
         """
-        if self.futures is None or not self.futures.ask:
+        if self.futures is None or not self.futures.manual_triggers:
             return self
-        return replace(self, futures=replace(self.futures, ask=()))
+        return replace(self, futures=replace(self.futures, manual_triggers=()))
 
     @property
     def portfolio_with_positions(self) -> Portfolio:
@@ -334,6 +334,9 @@ def amm_venues(config: Config) -> list[AmmVenue]:
             fee_pips=table.fee_pips,
             fee_tiers=tuple(table.fee_tiers or ()),
             tick_spacings=tuple(table.tick_spacings or ()),
+            tiers=tuple(table.tiers or ()),
+            hooks=table.hooks or NO_HOOKS,
+            wrapped_native=config.chain.wrapped_native,
             pools=None if table.pools is None else tuple(table.pools),
         )
         for table in config.venues
@@ -413,8 +416,10 @@ def open_context(
     clock: Clock | None = None,
     untrusted_pools: bool = False,
     record: Path | None = None,
+    undeployed_rebalancer: bool = False,
 ) -> Iterator[AgentContext]:
-    """Connect to the chain and the store; read tokens, discover pools.
+    """Connect to the chain and the store; read tokens, discover pools. With `undeployed_rebalancer`
+    the config may name a Rebalancer that is not on the chain yet.
 
     Once pools are pinned, unpinned pools are excluded, so that a pool created after `trimtab trust`
     needs the owner's confirmation; `untrusted_pools` includes them for display. With `record`, or
@@ -438,6 +443,7 @@ def open_context(
             switch,
             clock,
             untrusted_pools=untrusted_pools,
+            undeployed_rebalancer=undeployed_rebalancer,
         )
         yield replace(context, recorder=recorder, confirmed_hash=confirmed_hash)
 
@@ -490,6 +496,16 @@ def _target_portfolio(
     return portfolio, build_layer_settings(loaded, portfolio)
 
 
+def _require_fixed_hooks(transport: Transport, venues: Sequence[AmmVenue]) -> None:
+    """Raise ConfigError for hooks that are proxies: their code could stay while what they do changes."""
+    hooks = {venue.hooks: venue.name for venue in venues if venue.hooks != NO_HOOKS}
+    for proxy in find_proxies(transport, tuple(hooks)) if hooks else ():
+        raise ConfigError(
+            f"venues.{hooks[proxy.token]}.hooks: {proxy.token} is a proxy, whose implementation may change",
+            "remove the venue, or name hooks whose code cannot change",
+        )
+
+
 def _build_context(  # noqa: PLR0913
     loaded: LoadedConfig,
     portfolio: Portfolio,
@@ -500,6 +516,7 @@ def _build_context(  # noqa: PLR0913
     clock: Clock,
     *,
     untrusted_pools: bool,
+    undeployed_rebalancer: bool = False,
 ) -> AgentContext:
     """Discover the pools of the portfolio's tokens and build the context."""
     from agent.chain.providers.quorum import QuorumProvider  # web3 is loaded to connect only
@@ -518,7 +535,7 @@ def _build_context(  # noqa: PLR0913
         config, [(pool.address, pins[pool.address]) for pool in pools if pool.address in pins]
     )
     if not untrusted_pools:
-        pools = tuple(pool for pool in pools if pool.address in pins) or pools
+        pools = tuple(pool for pool in pools if pool.contract in pins) or pools
     pinned_addresses = tuple(
         dict.fromkeys((*fixed_contracts(config, store.positions.changes()), *addresses))
     )
@@ -527,11 +544,15 @@ def _build_context(  # noqa: PLR0913
         liquidity=liquidity_contracts(config, store.positions.changes()),
     )
     if execution.router_kind == "rebalancer":
-        require_own_rebalancer(transport, execution.router)
+        if not undeployed_rebalancer:
+            require_own_rebalancer(transport, execution.router)
         venue_by_name = {venue.name: venue for venue in venues}
         for pool in pools:
             venue_by_name[pool.venue].require_derived(pool)
+    elif untrusted_pools:  # what is pinned was compared before
+        require_router_factories(transport, execution.router, venues)
     venue_contracts = () if config.futures is None else tuple(config.futures.contracts)
+    _require_fixed_hooks(transport, venues)
     proxies = find_proxies(transport, (*addresses, *venue_contracts))
     scope = SnapshotScope(
         owner=config.wallet.address,
@@ -545,7 +566,7 @@ def _build_context(  # noqa: PLR0913
             dict.fromkeys(
                 (
                     *pinned_addresses,
-                    *(pool.address for pool in pools),
+                    *(pool.contract for pool in pools),
                     *(proxy.first_implementation for proxy in proxies),
                 )
             )
@@ -557,6 +578,7 @@ def _build_context(  # noqa: PLR0913
         pair_spender=dict(execution.liquidity).get(LpVenue.V2),
         layers=() if (perps := perp_scope(config, portfolio)) is None else (perps,),
         data_fee=endpoint_pool.data_fee,
+        caller="" if config.wallet.safe else config.wallet.address,
     )
     chain_reader = ChainReader(
         endpoint_pool, config.chain.chain_id, scope, clock, min_operators=config.chain.min_operators

@@ -169,7 +169,7 @@ def futures_rules(
         policy.collateral,
         table.account or config.wallet.address,
         table.delegate if isinstance(table, FuturesTable) else None,
-        tuple(market.name for market in table.markets),
+        tuple(market.venue_key for market in table.markets),
         limits.max_leverage_bps,
         limits.slippage_bps,
         limits.emergency_slippage_bps,

@@ -43,6 +43,7 @@ from agent.signing.rules import LocalSigner, SigningRules
 from agent.store.files.locks import lock_path, service_lock, store_lock_path, wait_for_lock
 from agent.store.files.recorder import FileOutbox
 from agent.venues.composer import RouterComposer
+from agent.venues.deployment import init_code_hash
 from agent.venues.hyperliquid.client import HyperliquidClient, NamedAgent, VenueConnection
 from agent.venues.hyperliquid.venue import (
     AgentSigner,
@@ -71,7 +72,8 @@ def signing_rules(
     payout_addresses: tuple[str, ...] = (),
 ) -> SigningRules:
     """Return the signing rules, which permit only the configured router (under its kind), the
-    liquidity contracts, the pools' observations, the payout addresses, and the futures terms.
+    liquidity contracts, the pools' observations, the payout addresses, the futures terms, and the
+    deployment of our Rebalancer.
     """
     is_own_rebalancer = execution.router_kind == "rebalancer"
     rules = SigningRules(
@@ -94,9 +96,10 @@ def signing_rules(
         rules,
         managers=position_managers,
         v2_routers=v2_routers,
-        oracles=tuple(pool.address for pool in pools if pool.has_ticks),
+        oracles=tuple(pool.address for pool in pools if pool.keeps_observations),
         payout_addresses=payout_addresses,
         pairs=pairs if v2_routers else (),
+        init_code_hash=init_code_hash(),
     )
 
 

@@ -9,6 +9,7 @@ pragma solidity 0.8.30;
 ///   CALL  target (20) gas (3) longest answer (2) calldata length (2) calldata
 ///   CODE  target (20)
 ///   V3    pool (20) tick spacing (3) window in ticks (3) most ticks (2) seconds of TWAP (4)
+///   V4    PoolManager (20) pool id (32), then as V3 from its tick spacing on; seconds of TWAP 0
 ///   VIA   where the target's address is asked (20), by which function (4), then as CALL without its target
 /// The answer is: format (1 byte), then per item a status (1 byte) and, when that is OK,
 ///   CALL  length (2) data
@@ -18,6 +19,7 @@ pragma solidity 0.8.30;
 ///         known from (3) known to (3) whether TWAP (1)
 ///         difference of tickCumulative (7) and of secondsPerLiquidityCumulativeX128 (20)
 ///         number of ticks (2), then per tick its index (3) and liquidityNet (16)
+///   V4    as V3, without observations
 contract PortfolioLens {
     // The first byte of what is returned must not be 0xEF (EIP-3541).
     uint256 private constant FORMAT = 1;
@@ -34,12 +36,14 @@ contract PortfolioLens {
     uint256 private constant CODE = 2;
     uint256 private constant V3 = 3;
     uint256 private constant VIA = 4;
+    uint256 private constant V4 = 5;
 
     uint256 private constant V3_HEAD_BYTES = 80;
     uint256 private constant V3_TICK_BYTES = 19;
     uint256 private constant V3_GAS = 100_000;
     uint256 private constant OBSERVE_GAS = 600_000;
     int256 private constant MAX_TICK = 887_272;
+    uint256 private constant EXTSLOAD = 0x1e2eaeaf;
 
     /// Where the request is read, where the answer is written, and buffers of calls.
     struct Run {
@@ -51,9 +55,10 @@ contract PortfolioLens {
         uint256 answer;
     }
 
-    /// One V3 pool while it is read; `dry` says that gas ran short.
+    /// One V3 pool while it is read; `dry` says that gas ran short. `slot` is that of a V4 pool's state, 0 for V3.
     struct Pool {
         uint256 target;
+        uint256 slot;
         int256 spacing;
         int256 tick;
         int256 from;
@@ -94,7 +99,7 @@ contract PortfolioLens {
             if (kind == CALL) _call(run, _take(run, 20));
             else if (kind == VIA) _via(run);
             else if (kind == CODE) _code(run);
-            else if (kind == V3) _v3(run);
+            else if (kind == V3 || kind == V4) _pool(run, kind == V4);
             else revert UnknownKind(kind);
         }
         uint256 end = run.to;
@@ -161,9 +166,11 @@ contract PortfolioLens {
         _put(run, size == 0 ? 0 : hash, 32);
     }
 
-    function _v3(Run memory run) private view {
+    /// A V4 pool's state is StateLibrary's: a mapping in slot 6 of the PoolManager, read by extsload.
+    function _pool(Run memory run, bool isV4) private view {
         Pool memory pool;
         pool.target = _take(run, 20);
+        if (isV4) pool.slot = _hash(_take(run, 32), 6);
         pool.spacing = int256(_take(run, 3));
         int256 window = int256(_take(run, 3));
         pool.half = _take(run, 2) / 2;
@@ -171,14 +178,14 @@ contract PortfolioLens {
         if (_room(run) < 1 + V3_HEAD_BYTES + 2 * pool.half * V3_TICK_BYTES) return _put(run, UNREAD, 1);
 
         uint256 item = run.to;
-        uint256 status = _ask(run, pool.target, 0x3850c7bd, 0, 4, 160); // slot0()
+        uint256 status = isV4 ? _load(run, pool, 0) : _ask(run, pool.target, 0x3850c7bd, 0, 4, 160); // slot0()
         if (status != OK) return _put(run, status, 1);
-        uint256 price = _word(run, 0);
+        uint256 price = _word(run, 0) & type(uint160).max;
         if (price == 0) return _put(run, NOT_INITIALISED, 1);
-        pool.tick = int256(_word(run, 1));
+        pool.tick = isV4 ? int256(int24(int256(_word(run, 0) >> 160))) : int256(_word(run, 1));
         if (pool.tick > MAX_TICK || pool.tick < -MAX_TICK - 1) return _put(run, FAILED, 1); // no V3 pool; the sums below stay small
-        uint256 observations = (_word(run, 3) & 0xffff) << 16 | (_word(run, 4) & 0xffff);
-        status = _ask(run, pool.target, 0x1a686502, 0, 4, 32); // liquidity()
+        uint256 observations = isV4 ? 0 : (_word(run, 3) & 0xffff) << 16 | (_word(run, 4) & 0xffff);
+        status = isV4 ? _load(run, pool, 3) : _ask(run, pool.target, 0x1a686502, 0, 4, 32); // liquidity()
         if (status != OK) return _put(run, status, 1);
 
         _put(run, OK, 1);
@@ -280,7 +287,10 @@ contract PortfolioLens {
     }
 
     function _bitmap(Run memory run, Pool memory pool, int256 word) private view returns (uint256) {
-        if (_ask(run, pool.target, 0x5339c296, uint256(word), 36, 32) == OK) return _word(run, 0); // tickBitmap(int16)
+        uint256 status = pool.slot == 0
+            ? _ask(run, pool.target, 0x5339c296, uint256(word), 36, 32) // tickBitmap(int16)
+            : _ask(run, pool.target, EXTSLOAD, _hash(uint256(word), pool.slot + 5), 36, 32);
+        if (status == OK) return _word(run, 0);
         pool.dry = true;
         return 0;
     }
@@ -288,15 +298,31 @@ contract PortfolioLens {
     /// Writes one tick; false when it may not or cannot be read, so that the known window ends before it.
     function _tick(Run memory run, Pool memory pool, int256 tick) private view returns (bool) {
         if (pool.count == pool.half) return false;
-        if (_ask(run, pool.target, 0xf30dba93, uint256(tick), 36, 64) != OK) {
-            // ticks(int24)
+        uint256 status = pool.slot == 0
+            ? _ask(run, pool.target, 0xf30dba93, uint256(tick), 36, 64) // ticks(int24)
+            : _ask(run, pool.target, EXTSLOAD, _hash(uint256(tick), pool.slot + 4), 36, 32);
+        if (status != OK) {
             pool.dry = true;
             return false;
         }
         pool.count += 1;
         _put(run, uint256(tick), 3);
-        _put(run, _word(run, 1), 16);
+        _put(run, pool.slot == 0 ? _word(run, 1) : _word(run, 0) >> 128, 16);
         return true;
+    }
+
+    /// A word of a V4 pool's state.
+    function _load(Run memory run, Pool memory pool, uint256 offset) private view returns (uint256) {
+        return _ask(run, pool.target, EXTSLOAD, pool.slot + offset, 36, 32);
+    }
+
+    /// The slot of a mapping's value.
+    function _hash(uint256 key, uint256 slot) private pure returns (uint256 hash) {
+        assembly {
+            mstore(0, key)
+            mstore(32, slot)
+            hash := keccak256(0, 64)
+        }
     }
 
     /// One view call of a V3 pool with at most one argument; the first `size` bytes of the answer go to run.answer.

@@ -9,6 +9,11 @@ interface IPoolToBorrowFrom {
     function flash(address to, uint256 amount0, uint256 amount1, bytes calldata data) external;
 }
 
+interface IManagerToBorrowFrom {
+    function unlock(bytes calldata data) external returns (bytes memory);
+    function take(address currency, address to, uint256 amount) external;
+}
+
 /// @title Holds a token for the length of one call and says what became of it
 /// @notice One of two hands that TokenScreen makes inside an eth_call: nothing of this is ever on a chain. The first borrows
 /// from a pool, as a swap would pay it, gives what came to the second, and takes it from there back into the pool, as a
@@ -71,6 +76,7 @@ contract ScreenHand {
 
     function _ask(uint256 kind, uint256 raw) private view returns (bytes memory) {
         (uint256 raw0, uint256 raw1) = kind & 1 == 1 ? (uint256(0), raw) : (raw, uint256(0));
+        if (kind & 4 == 4) return abi.encodeCall(IManagerToBorrowFrom.unlock, (abi.encode(raw)));
         return
             kind & 2 == 2
                 ? abi.encodeCall(IPoolToBorrowFrom.flash, (address(this), raw0, raw1, hex"01"))
@@ -99,6 +105,13 @@ contract ScreenHand {
 
     function pancakeV3FlashCallback(uint256, uint256, bytes calldata) external {
         _try();
+    }
+
+    /// @notice Borrows from Uniswap V4's PoolManager, which was unlocked.
+    function unlockCallback(bytes calldata data) external returns (bytes memory) {
+        if (msg.sender == pool) IManagerToBorrowFrom(pool).take(token, address(this), abi.decode(data, (uint256)));
+        _try();
+        return "";
     }
 
     /// @notice Lets the first hand take what this one holds.

@@ -7,7 +7,8 @@ import {ScreenHand} from "ScreenHand.sol";
 /// @notice Never deployed: the creation code is called without a recipient, and what it returns in place of code is the
 /// answer. Each token is borrowed from a pool, moved twice and brought back (ScreenHand), with gas of its own.
 /// The request is: number of tries (1 byte), then per try
-///   token (20) pool (20) kind (1: bit 0 the token is the pool's token1, bit 1 the pool is V3) amount (16)
+///   token (20) pool (20) kind (1: bit 0 the token is the pool's token1, bit 1 the pool is V3, bit 2 it is
+///   V4's PoolManager) amount (16)
 /// The answer is: format (1 byte), then per try a status (1: 0 tried, 1 the pool did not lend, 2 the pool has none,
 /// 3 its balance cannot be read, 4 too little gas) and twelve words: amount, the pool's balance, what came, the pool's
 /// balance then, how transfer ended, what the second hand got, what the first kept, how approve ended, how transferFrom

@@ -134,7 +134,7 @@ def test_every_figure_is_the_commands_and_follows_the_agent(desk: Desk, chromium
         told = {
             "status": desk.ask("status"),
             "history": desk.ask("history", "--limit", "100"),
-            "pnl": {period: desk.ask("pnl", "--period", period, "--last", "1") for period in PERIODS},
+            "pnl": {period: desk.ask("pnl", "--period", period, "--limit", "1") for period in PERIODS},
             "lots": desk.ask("books", "lots"),
             "orders": desk.ask("orders"),
             "alerts": desk.ask("alerts"),

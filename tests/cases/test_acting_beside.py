@@ -137,7 +137,7 @@ def test_a_look_of_a_run_that_cannot_have_the_wallet_is_told_and_the_next_one_tr
             with raises_code(LockHeld, "lock", f"process {os.getpid()}"):
                 next(agent.run(send=True, confirm=yes, once=True))
         assert not isinstance(next(looks), Exception)
-        with raises_code(LockHeld, "served", f"process {os.getpid()}"):
+        with raises_code(LockHeld, "wallet_served", f"process {os.getpid()}"):
             next(other.run(send=True, confirm=yes))
         assert not isinstance(next(other.run(send=True, confirm=yes, once=True)), Exception), "a single look serves nobody"
         looks.close()

@@ -112,7 +112,7 @@ def require_kept_limits(chain: LocalChain, agent: Agent, outcome: StepOutcome, b
 
 def require_near_or_named(chain: LocalChain, outcome: StepOutcome, targets: dict[str, str]) -> None:
     assert outcome.plan is not None
-    named = {item.what for item in outcome.plan.skipped}
+    named = {item.subject for item in outcome.plan.skipped}
     for symbol, off in off_target(chain, targets).items():
         if off > NEAR_BPS:
             assert symbol in named or any("drift" in one for one in named), (

@@ -58,7 +58,7 @@ def test_ten_thousand_dollars_are_the_whole_portfolio_after_one_transaction(anvi
         fund(chain, {"WETH": 6_500, "WBTC": 1_500, "USDC": 2_000})
         explained(agent)
         drift, _, _ = swap_of(agent.rebalance(send=True, confirm=yes))
-        assert not drift.decision.apart
+        assert not drift.decision.exempt_turnover
         assert drift.turnover <= 3_000 * USD
 
 
@@ -77,7 +77,7 @@ def test_a_purchase_beyond_the_pools_goes_in_equal_parts_and_survives_a_restart(
     with again(chain, loaded) as agent:  # another process: what is left is in the store
         under = agent.step_input().history.cash_flows.purchase
         assert under is not None
-        assert under.done == 1
+        assert under.parts_done == 1
         assert under.terms.kind is PurchaseKind.FIRST
         waits = agent.plan()
         assert waits.kind is OutcomeKind.HOLD
@@ -119,7 +119,7 @@ def test_a_purchase_beyond_daily_loss_completes_in_three_days(anvil_chain: Local
                 )
                 assert parts > 1 or ("part 1 of " in outcome.reason and 'limits.daily_loss = "' in outcome.reason), outcome.reason
             decision = outcome.decision_result.decision
-            waited += isinstance(decision, Hold) and decision.kept_by == DAILY_LOSS
+            waited += isinstance(decision, Hold) and decision.limiting_rule == DAILY_LOSS
             assert outcome.kind in (OutcomeKind.DONE, OutcomeKind.HOLD), outcome.reason
             if why := ended_why(agent):
                 break
@@ -163,14 +163,14 @@ def test_a_top_up_beyond_the_pools_says_which_part_is_done_and_goes_on(anvil_cha
         part = transfers.invest(agent, send=True, confirm=sure)
         assert part.is_recorded, part.outcome
         assert part.open_top_up is not None, part.outcome
-        assert part.open_top_up.done == 1, part.outcome
+        assert part.open_top_up.parts_done == 1, part.outcome
         assert part.open_top_up.terms.parts > 1, part.outcome
         assert part.open_top_up.terms.kind is PurchaseKind.TOP_UP
     with again(chain, loaded) as agent:
         chain.set_balance("USDC", purse(chain).raw["USDC"] + 1_000 * USD)
         more = transfers.invest(agent, send=True, confirm=sure)
         assert more.open_top_up is not None
-        assert dict(more.open_top_up.terms.came)[chain.tokens["USDC"].address] > 1_000 * USD
+        assert dict(more.open_top_up.terms.deposits)[chain.tokens["USDC"].address] > 1_000 * USD
         for _ in range(more.open_top_up.terms.parts + 3):
             chain.move_market(dict(chain.deployed.prices_usd))
             chain.warp(601)

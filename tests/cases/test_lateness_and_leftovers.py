@@ -73,7 +73,7 @@ def test_moves_below_min_trade_are_left_and_named(anvil_chain: LocalChain, tmp_p
     with agent_on(chain, tmp_path, ROOMY | {"limits.min_trade": "600"}) as agent:
         outcome = agent.rebalance(send=True, confirm=yes)
         plan, _, receipt = swap_of(outcome)
-        assert "limits.min_trade" in next(item.why for item in plan.skipped if item.what == "USDT")
+        assert "limits.min_trade" in next(item.why for item in plan.skipped if item.subject == "USDT")
         net = receipt.net_transfers(chain.wallet.address)
         for symbol in ("USDC", "USDT", "LINK"):
             assert net.get(chain.tokens[symbol].address, 0) == 0

@@ -141,7 +141,7 @@ def test_what_a_reorganisation_takes_leaves_the_ledger_and_comes_back_with_it(li
         reconcile(agent)
         assert "trade" not in kinds(agent.context.store.ledger.entries())
         step = agent.step_input()
-        assert step.history.books == ""
+        assert step.history.ledger_mismatch == ""
     back = life.step(lambda agent: agent.rebalance(send=True, confirm=yes))
     assert kinds(back)[-1] == "trade"
     assert len(kinds(back)) == 2

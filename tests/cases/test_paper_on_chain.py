@@ -125,4 +125,4 @@ def test_a_killed_paper_process_fills_what_it_sent_once(anvil_chain: LocalChain,
         swaps = [intent for intent in paper.context.store.journal.intents() if intent.kind is IntentKind.SWAP]
         assert [intent.state for intent in swaps] == [IntentState.FINAL]
         assert {drift: abs(bps) <= 10 for drift, bps in paper.drifts(paper.step_input()).items()} == dict.fromkeys(halves, True)
-        assert paper.step_input().history.books == "", "ledger and paper wallet agree"
+        assert paper.step_input().history.ledger_mismatch == "", "ledger and paper wallet agree"

@@ -58,7 +58,7 @@ def test_the_part_of_a_drift_that_costs_more_than_the_limit_at_the_margin_stays_
         away = {symbol for symbol, bps in off.items() if bps > NEAR_BPS}
         assert away == {"USDT", "LINK"}
         assert max(off.values()) < 80
-        reasons = {item.what: item.why for item in plan.skipped}
+        reasons = {item.subject: item.why for item in plan.skipped}
         assert all("approved more" in reasons[symbol] for symbol in away), said(plan.skipped)
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.HOLD
 

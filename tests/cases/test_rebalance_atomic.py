@@ -6,7 +6,7 @@ from pathlib import Path
 
 from eth_utils.crypto import keccak
 
-from agent.app.start.deployment import rebalancer_deployment
+from agent.app.money.deployment import rebalancer_deployment
 from agent.artifacts import npm_artifact
 from agent.config.load import parse_config
 from agent.execution.step_context import OutcomeKind
@@ -123,7 +123,7 @@ def test_what_deploy_shows_puts_the_rebalancer_where_it_is_on_every_chain(anvil_
     assert (shown["chain_id"], shown["deployed"], shown["value_wei"]) == (chain.chain_id, False, "0")
     sent = chain.w3.eth.send_transaction({"from": chain.whale.address, "to": shown["to"], "data": shown["data"]})
     assert chain.w3.eth.wait_for_transaction_receipt(sent)["status"] == 1
-    assert rebalancer_deployment(loaded) == {**shown, "deployed": True}
+    assert rebalancer_deployment(loaded) == {**shown, "deployed": True, "outcome": "hold"}
     trusted(chain, tmp_path, ATOMIC | {"execution.rebalancer": shown["address"]})
 
 

@@ -43,6 +43,28 @@ def test_an_aggregator_that_stands_at_its_bound_stops_everything_by_name(anvil_c
     assert purse(chain) == before
 
 
+def test_a_missing_feed_and_one_of_another_asset_stop_everything_by_name(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, OFF_TARGET)
+    before = purse(chain)
+
+    def outcome(feed: str, *kinds: str) -> StepOutcome:
+        changes = {**ROOMY, "portfolio.assets.0.feed": feed, "reference.kind": list(kinds)}
+        with agent_on(chain, tmp_path / f"{feed} {len(kinds)}", changes, TWO) as agent:
+            return agent.rebalance(send=True, confirm=yes)
+
+    missing = outcome(chain.wallet.address, "feed")
+    assert missing.kind is OutcomeKind.HALT
+    assert mentions(missing.reason, "WETH", "no contract at this address")
+    other = outcome(chain.feeds["LINK"], "feed")
+    assert other.kind is OutcomeKind.REFUSED
+    assert mentions(other.reason, chain.pools["v3 WETH/USDC 500"], "times the reference price")
+    beside_a_mean = outcome(chain.feeds["LINK"], "feed", "twap")
+    assert beside_a_mean.kind is OutcomeKind.HALT
+    assert mentions(beside_a_mean.reason, "WETH", "off its feed")
+    assert purse(chain) == before
+
+
 def test_a_sequencer_that_was_down_is_waited_for_until_its_grace_is_over(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     uptime = chain.deploy(own_artifact("PriceFeed"), "L2 Sequencer Uptime Status Feed", 0)

@@ -59,7 +59,7 @@ def test_rounds_on_pools_that_come_back_lose_less_than_all_at_once(anvil_chain: 
     (campaign,) = campaigns
     sizes = [sold(one, chain) for one in swaps(outcome)]
     assert mentions(campaign.why, f"done in {len(sizes)}")
-    assert campaign.progress.done == len(sizes) > 2
+    assert campaign.progress.parts_done == len(sizes) > 2
     assert len(set(sizes)) == len(sizes), "no two rounds alike"
     fair = sum(sizes) / campaign.progress.execution.rounds
     assert all(0.68 * fair <= size <= 1.32 * fair for size in sizes[:-1])
@@ -99,7 +99,7 @@ def test_rounds_killed_in_the_middle_are_neither_lost_nor_repeated(anvil_chain: 
         (before,) = agent.context.store.layer(GradualExecutionStore).newest()
         shown = status_document(agent.status())["gradual_execution"]
     assert before.state == "open"
-    assert (shown["id"], shown["rounds_done"]) == (before.progress.id, before.progress.done)
+    assert (shown["id"], shown["rounds_done"]) == (before.progress.id, before.progress.parts_done)
     assert in_child(lambda: one_process(chain, loaded, None)) == 0
     with again(chain, loaded) as agent:
         store = agent.context.store
@@ -113,8 +113,8 @@ def test_rounds_killed_in_the_middle_are_neither_lost_nor_repeated(anvil_chain: 
     assert mentions(campaign.why, f"done in {len(done)}")
     assert max(off_target(chain, TARGETS).values()) <= 10
     if moment == "":
-        assert before.progress.done == 2
-        assert campaign.progress.done > 2
+        assert before.progress.parts_done == 2
+        assert campaign.progress.parts_done > 2
 
 
 def test_a_run_does_one_round_per_look_when_it_is_due(anvil_chain: LocalChain, tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_run_does_one_round_per_look_when_it_is_due(anvil_chain: LocalChain, t
         standing = agent.status()
     traded = [one for one in found if swaps(one)]
     assert all(len(swaps(one)) == 1 for one in traded)
-    assert len(traded) == campaign.progress.done >= 3
+    assert len(traded) == campaign.progress.parts_done >= 3
     assert any("due" in one.reason for one in found if one.kind is OutcomeKind.HOLD)
     times = [one.step_input.snapshot.head.timestamp_s for one in traded]
     rounds = [one.step_input.layer(GradualState).progress for one in traded[1:]]
@@ -168,7 +168,7 @@ def test_a_budget_against_the_prices_of_the_start_ends_it_by_name(anvil_chain: L
     under = campaign.progress
     assert campaign.state == "ended"
     assert "budget" in campaign.why
-    assert 0 < under.done < under.execution.rounds
+    assert 0 < under.parts_done < under.execution.rounds
     assert under.execution.budget is not None
     assert 0 < under.spent <= under.execution.budget
     assert swaps(outcome)

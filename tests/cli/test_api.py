@@ -114,7 +114,7 @@ def without_latency(document: Any) -> Any:
 def test_each_document_is_that_of_its_command_and_of_the_openapi_document(desk: Desk, server: Client) -> None:
     commands: dict[str, tuple[str, ...]] = {
         "/status": ("status",), "/plan": ("plan",), "/history?limit=2": ("history", "--limit", "2"), "/explain": ("explain",),
-        "/pnl?period=day&benchmark=WETH&last=3": ("pnl", "--period", "day", "--benchmark", "WETH", "--last", "3"),
+        "/pnl?period=day&benchmark=WETH&last=3": ("pnl", "--period", "day", "--benchmark", "WETH", "--limit", "3"),
         "/orders": ("orders",), "/alerts": ("alerts",),
     }  # fmt: skip
     found = {path: server.ask(API_PREFIX + path) for path in commands}

@@ -197,7 +197,7 @@ def test_history_is_cut_at_its_limit(desk: Desk) -> None:
 
 def test_version_and_help_need_nothing(bare: Callable[..., Said]) -> None:
     assert bare("--version") == Said(0, f"trimtab {version('trimtab')}\n", "")
-    said = bare("--help")
+    said = bare("help", "all")
     assert said.code == 0
     for name in (*COMMANDS, "localchain", "demo"):
         assert name in said.out

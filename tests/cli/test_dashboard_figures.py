@@ -26,6 +26,7 @@ from tests.support.dashboards import PATIENCE_S, HereBoard, Served
 
 PERIODS = ("day", "week", "month", "year", "all")
 TAX = '\n[tax]\nmethod = "fifo"\nyear_limit = "off"\n'
+OPINIONS = '\n[second_opinions]\nservices = ["cow"]\n'
 
 
 def below(told: Any, path: str, *keys: str) -> set[str]:
@@ -56,12 +57,14 @@ def compared(desk: Desk, page: str, told: dict[str, Any]) -> tuple[set[str], str
 
 
 def test_a_plan_with_trades_its_worst_case_its_tax_and_its_verdicts(desk: Desk) -> None:
-    desk.config.write_text(desk.config.read_text() + TAX)
+    desk.config.write_text(desk.config.read_text() + TAX + OPINIONS)
     desk.ask("run", "--once")
     stand_still(desk)
     plan = desk.ask("plan")
     told = {"plan": plan}
-    shown, _ = compared(desk, "/plan", told)
+    shown, text = compared(desk, "/plan", told)
+    assert plan["second_opinions"]
+    assert all("does not know chain 31337 (CoW)" in one["text"] and one["text"] in text for one in plan["second_opinions"])
     wanted = below(told, "plan.legs", "token_in", "token_out", "venue", "amount_in_raw", "amount_out_raw", "min_out_raw", "impact_bps")
     wanted |= below(told, "plan.verdicts", "guard", "measured", "limit")
     wanted |= {f"plan.cost.{name}" for name in ("fees", "impact", "skew", "gas", "approvals", "total")}
@@ -84,7 +87,7 @@ def test_pages_of_a_portfolio_that_traded_and_was_steered_with_their_charts(desk
     stand_still(desk)
     told = {
         "status": desk.ask("status"), "history": desk.ask("history", "--limit", "100"), "lots": desk.ask("books", "lots"),
-        "pnl": {period: desk.ask("pnl", "--period", period, "--last", "1") for period in PERIODS}, "run": desk.ask("health", want=15),
+        "pnl": {period: desk.ask("pnl", "--period", period, "--limit", "1") for period in PERIODS}, "run": desk.ask("health", want=15),
         "orders": desk.ask("orders"), "alerts": desk.ask("alerts"), "controls": desk.ask("controls"),
     }  # fmt: skip
     pages = {

@@ -22,8 +22,10 @@ from rich.console import Console
 
 from agent.app import local
 from agent.app.local import CONFIG_MARKER, DEMO_BANNER, SMALL_WORLD, publish_config, recorded_days
+from agent.app.start.past_results import SMALL_MONEY_FILE
 from agent.cli import history, ledger
 from agent.cli.display import tables
+from agent.config.networks import BASE
 from agent.errors import ConfigError
 from agent.localchain.nodes import free_port
 from tests.cli.documents import require_declared
@@ -240,6 +242,35 @@ def test_a_long_reason_is_cut_at_a_terminal_and_whole_in_a_pipe(terminal: bool, 
     assert max(len(line) for line in lines) <= 80
 
 
+def test_the_demo_on_base_pays_the_data_fee_and_tells_the_cost_of_a_year(
+    bare: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """500 dollars on the real GasPriceOracle; the year is the stored measurement of scripts/past_results.py."""
+    said = bare("demo", "--network", "base", "--json")
+    assert said.code == 0, said.why
+    told = said.json
+    require_declared(("demo",), told)
+    assert told["before"]["total_value"] == "500"
+    assert {item["symbol"] for item in told["before"]["holdings"]} == {"WETH", "cbBTC", "USDC"}
+    assert told["rebalance"]["outcome"] == "done", told["rebalance"]["reason"]
+    assert all(item["planned_raw"] == item["realised_raw"] for item in told["rebalance"]["realised"])
+    cost, sent = told["plan"]["cost"], told["rebalance"]["transactions"]
+    assert 0 < float(cost["data_fee"]) < float(cost["gas"]) + float(cost["approvals"]) < float(cost["total"]) < 0.1
+    swap = next(one for one in sent if one["kind"] == "swap")
+    assert 0.5 < int(swap["data_fee_wei"]) / BASE.fees.data_fee_wei < 2
+    assert all(int(one["data_fee_wei"]) > 0 for one in sent)
+    assert told["next"]["decision"]["kind"] == "hold", told["next"]["reason"]
+    stored = json.loads(SMALL_MONEY_FILE.read_text())["base"]
+    assert mentions(told["year"], f"{stored['rebalances']} trades", f"{stored['costs']} USDC", "500 USDC", "base")
+    assert told["year"].split(" (")[0] in (Path(__file__).parents[2] / "README.md").read_text()
+    for options in (("--network", "polygon"), ("--network", "base", "--serve"), ("--network", "base", "--futures")):
+        refused = bare("demo", *options, "--json")
+        assert (refused.code, "--network" in refused.error["message"]) == (2, True)
+    monkeypatch.setattr("agent.artifacts.platform.system", lambda: "Plan 9")
+    without_anvil = bare("demo", "--network", "base", "--json")
+    assert (without_anvil.code, "needs no anvil" in without_anvil.error["remedy"]) == (2, True)
+
+
 def test_the_futures_demo_reduces_ahead_of_liquidation_twice(bare: Callable[..., Said]) -> None:
     """W3's book on the real contracts: what the agent keeps is below its limit, what is left alone is liquidated."""
     said = bare("demo", "--futures", "--json")
@@ -281,7 +312,7 @@ def test_the_demo_in_the_browser_names_what_it_lacks_before_it_starts(bare: Call
     said = bare("demo", "--serve", "--port", "0", "--json")
     assert said.code == 2
     assert "anvil" in said.error["message"]
-    assert "without --serve" in said.error["remedy"]
+    assert "needs no anvil" in said.error["remedy"]
     monkeypatch.setattr("agent.web.server.find_spec", lambda _: None)
     said = bare("demo", "--serve", "--port", "0", "--json")
     assert said.code == 2

@@ -168,7 +168,7 @@ def test_steps_of_paper_lie_in_a_folder_of_their_own(desk: Desk, tmp_path: Path)
     desk.config.write_text(desk.config.read_text() + '\n[record]\ndir = "steps"\n')
     desk.ask("paper", "--once", "--value", "5000")
     desk.ask("run", "--once")
-    found = [json.loads(path.read_text())["books"] for path in sorted((tmp_path / "steps").rglob("step-*.json"))]
+    found = [json.loads(path.read_text())["store_kind"] for path in sorted((tmp_path / "steps").rglob("step-*.json"))]
     assert sorted(found) == ["live", "paper"]
     assert {path.parent.name for path in (tmp_path / "steps").rglob("step-*.json")} == {"steps", "paper"}
     said = desk.run("replay", str(tmp_path / "steps"))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
+from agent.app.start.checks import doctor
 from agent.artifacts import npm_artifact, own_artifact
 from agent.chain.providers.endpoint import EndpointProvider
 from agent.chain.tokens import read_tokens
@@ -11,11 +15,12 @@ from agent.errors import ConfigError
 from agent.localchain import LocalChain
 from agent.model import SwapStyle
 from agent.units import Token
-from agent.venues.discovery import discover_pools
+from agent.venues.discovery import discover_pools, require_router_factories
 from agent.venues.kinds.uniswap_v2 import UniswapV2
 from agent.venues.kinds.uniswap_v3 import UniswapV3
+from tests.support.agents import agent_config
 from tests.support.endpoints import pools, tokens, venues
-from tests.support.text import raises_field
+from tests.support.text import mentions, raises_field
 
 V3_FACTORY = "@uniswap/v3-core/artifacts/contracts/UniswapV3Factory.sol/UniswapV3Factory.json"
 V2_FACTORY = "@uniswap/v2-core/build/UniswapV2Factory.json"
@@ -101,6 +106,22 @@ def test_a_factory_that_is_none_is_refused(anvil_chain: LocalChain) -> None:
     for wrong in (anvil_chain.wallet.address, anvil_chain.tokens["USDC"].address):
         with raises_field("venues.uniswap_v2.factory", "uniswap_v2.factory"):
             discover_pools(anvil_chain.transport, (UniswapV2("uniswap_v2", wrong),), tokens(anvil_chain), ())
+
+
+def test_a_factory_that_is_not_the_routers_is_named_before_it_is_pinned(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    require_router_factories(chain.transport, chain.addresses.swap_router_02, venues(chain))
+    others = {
+        "uniswap_v2": (chain.deploy(npm_artifact(V2_FACTORY), chain.whale.address), chain.addresses.v2_factory),
+        "uniswap_v3": (chain.deploy(npm_artifact(V3_FACTORY)), chain.addresses.v3_factory),
+    }
+    for name, (other, routers_own) in others.items():
+        (venue,) = [replace(venue, factory=other) for venue in venues(chain) if venue.name == name]
+        with raises_field(f"venues.{name}.factory", other, routers_own):
+            require_router_factories(chain.transport, chain.addresses.swap_router_02, [venue])
+    loaded = agent_config(chain, tmp_path, {"venues.uniswap_v2.factory": others["uniswap_v2"][0]})
+    (row,) = [row for row in doctor(loaded, [chain.transport])["checks"] if row["state"] == "fail"]
+    assert mentions(row["finding"], "venues.uniswap_v2.factory", chain.addresses.v2_factory)
 
 
 def test_a_found_pool_without_price_is_left_out_and_a_named_one_is_refused(anvil_chain: LocalChain) -> None:

@@ -83,7 +83,7 @@ def test_a_lie_when_the_agent_starts_is_found_out_by_the_first_snapshot(anvil_ch
     seen = lp.look(chain, refs)
     assert seen.positions == ()
     (bad,) = seen.quarantined
-    assert bad.item == f"position {own.name}"
+    assert bad.subject == f"position {own.name}"
     assert "since the agent started" in bad.why
 
 

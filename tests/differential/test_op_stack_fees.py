@@ -10,8 +10,10 @@ from random import Random
 from statistics import median
 
 import pytest
+from eth_utils.crypto import keccak
 
-from agent.app.documents.status import ASSUMED_DATA_FEE_WEI
+from agent.artifacts import own_artifact
+from agent.config.networks import BASE
 from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model.rollups import MAX_FEE_RISE, quote_of_swap
@@ -19,6 +21,7 @@ from agent.planning.approval_gas import legs_bytes
 from agent.policy.minimum import APPROVAL_BYTES, LEG_BYTES
 from tests.support.agents import ROOMY, agent_on, fund, meanwhile, purse, require_exact, yes
 from tests.support.op_stack import (
+    CONTRACTS,
     OPERATOR_FEE_CONSTANT,
     PRICES,
     any_transaction,
@@ -90,7 +93,7 @@ def test_a_quote_from_one_fee_has_the_proportions_of_the_contract(anvil_chain: L
     assert (read.operator_wei, read.operator_full_wei) == (OPERATOR_FEE_CONSTANT, OPERATOR_FEE_CONSTANT)
     for name in ("empty_wei", "one_swap_wei", "four_swaps_wei", "full_wei"):
         assert getattr(assumed, name) == pytest.approx(getattr(read, name), rel=1e-4)
-    assert pytest.approx(read.one_swap_wei, rel=0.05) == ASSUMED_DATA_FEE_WEI
+    assert pytest.approx(read.one_swap_wei, rel=0.05) == BASE.fees.data_fee_wei
 
 
 @pytest.mark.parametrize("router", ROUTERS)
@@ -128,3 +131,9 @@ def test_a_fee_100_times_higher_at_sending_is_refused_by_name(
         assert purse(chain) == before
         assert not node.paid
         require_exact(chain, agent.rebalance(send=True, confirm=yes), before)  # the new price is part of the new plan
+
+
+def test_the_contracts_of_the_op_stack_are_those_of_the_package() -> None:
+    """Runtime code of @eth-optimism/contracts-bedrock 0.17.3 (MIT), forge-artifacts."""
+    hashes = [keccak(hexstr=own_artifact(name).runtime_code).hex()[:16] for name in CONTRACTS]
+    assert hashes == ["a88fa50a2745b15e", "3f5ec6b10ec3d60b"]

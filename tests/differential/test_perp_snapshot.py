@@ -149,5 +149,5 @@ def test_a_lie_about_any_margin_figure_is_refused_and_named(perps: LocalPerps, f
     seen = reader(chain, liar, alpha, beta, min_operators=2, layers=(scope,)).snapshot()
     assert seen.operators == ("alpha", "beta")
     assert margin_account(seen) is not None
-    assert [(one.item, one.address) for one in seen.quarantined] == [("endpoint", "liar")]
+    assert [(one.subject, one.address) for one in seen.quarantined] == [("endpoint", "liar")]
     assert f"futures: {figure}" in seen.quarantined[0].why

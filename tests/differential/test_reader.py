@@ -92,7 +92,7 @@ def test_an_endpoint_on_another_chain_needs_the_operator_unless_a_majority_outvo
             reader(anvil_chain, local(anvil_chain, "alpha"), stray, min_operators=minimum).snapshot()
     seen = reader(anvil_chain, local(anvil_chain, "alpha"), local(anvil_chain, "beta"), stray, min_operators=2).snapshot()
     assert seen.operators == ("alpha", "beta")
-    assert [(q.item, q.address, "chain 1," in q.why) for q in seen.quarantined] == [("endpoint", "stray", True)]
+    assert [(q.subject, q.address, "chain 1," in q.why) for q in seen.quarantined] == [("endpoint", "stray", True)]
 
 
 @ANVIL_OFTEN
@@ -163,7 +163,7 @@ def test_an_endpoint_that_is_down_is_named_and_the_others_go_on_if_they_are_enou
     down = EndpointProvider(f"http://127.0.0.1:{free_port()}", "gamma", 1, attempts=1)
     seen = reader(anvil_chain, alpha, down, beta, min_operators=2).snapshot()
     assert seen.operators == ("alpha", "beta")
-    assert [(q.item, q.address) for q in seen.quarantined] == [("endpoint", "gamma")]
+    assert [(q.subject, q.address) for q in seen.quarantined] == [("endpoint", "gamma")]
     with raises_code(Retryable, "operators", "gamma"):
         reader(anvil_chain, alpha, down, min_operators=2).snapshot()
 

@@ -75,7 +75,7 @@ def test_a_liar_among_three_is_outvoted_and_named(anvil_chain: LocalChain, lie: 
     truth = reader(anvil_chain, alpha, beta, min_operators=2).snapshot()
     seen = reader(anvil_chain, Through(honest(anvil_chain, "liar"), "liar", change=lie), alpha, beta, min_operators=2).snapshot()
     assert seen.operators == ("alpha", "beta")
-    assert [(q.item, q.address) for q in seen.quarantined] == [("endpoint", "liar")]
+    assert [(q.subject, q.address) for q in seen.quarantined] == [("endpoint", "liar")]
     for field in ("head", "native_wei", "nonce_latest", "holdings", "allowances", "pools", "feeds", "code_hashes"):
         assert getattr(seen, field) == getattr(truth, field)
 
@@ -132,7 +132,7 @@ def test_one_endpoint_far_behind_does_not_hold_back_two_others(anvil_chain: Loca
     lines = (honest(anvil_chain, "alpha"), Through(line, "stuck", ask=late), honest(anvil_chain, "beta"))
     seen = reader(anvil_chain, *lines, min_operators=2).snapshot()
     assert seen.head.number == head
-    assert [(q.item, q.address, "behind" in q.why) for q in seen.quarantined] == [("endpoint", "stuck", True)]
+    assert [(q.subject, q.address, "behind" in q.why) for q in seen.quarantined] == [("endpoint", "stuck", True)]
 
 
 def test_pending_transactions_that_any_endpoint_knows_count_and_the_lowest_fees_do(anvil_chain: LocalChain) -> None:

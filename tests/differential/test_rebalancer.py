@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise, product
 
 import pytest
 from eth_utils.crypto import keccak
 
 from agent.artifacts import npm_artifact, own_artifact
+from agent.signing.deployment_rules import encode_deployment
 from agent.units import NATIVE
 from agent.venues import deployment
 from tests.support.programs import Flow, Program, Row, RowKind
 from tests.support.rebalancer import Stall
+from tests.support.samples import slow
 from tests.support.venues import CONCENTRATED, POOL_MANAGER, V4_QUOTER, Venue, VenuePool, Venues
 
 HERE, PAIR = Flow.HERE, Flow.PAIR
+SOME_PAIRS = [(Venue.V4, Venue.V4), *pairwise((*Venue, next(iter(Venue))))]
+"""Each kind as the first and as the second of two; a manager of V4 is unlocked once for both."""
 ETHER = 10**18
 
 
@@ -23,7 +28,7 @@ def test_the_deployer_gives_the_predicted_address_and_code(venues: Venues) -> No
     code = eth.get_code(stall.rebalancer)
     assert "0x" + keccak(code).hex() == deployment.code_hash()
     assert 0 < len(code) < 24_576
-    assert deployment.deployment_data() == "0x" + bytes(32).hex() + own_artifact("Rebalancer").bytecode[2:]
+    assert encode_deployment(deployment.init_code()) == "0x" + bytes(32).hex() + own_artifact("Rebalancer").bytecode[2:]
 
 
 def test_it_has_no_owner_no_views_and_no_storage(venues: Venues) -> None:
@@ -68,8 +73,7 @@ def hub(stall: Stall, first: VenuePool, second: VenuePool, **changes: Flow) -> t
     return stall.program(leg, follows), leg.amount_raw, out
 
 
-@pytest.mark.parametrize("second", list(Venue))
-@pytest.mark.parametrize("first", list(Venue))
+@pytest.mark.parametrize(("first", "second"), [*SOME_PAIRS, *slow(pair for pair in product(Venue, repeat=2) if pair not in SOME_PAIRS)])
 def test_a_hub_token_goes_from_any_kind_to_any_kind(venues: Venues, first: Venue, second: Venue) -> None:
     stall = Stall(venues)
     program, sold, bought = hub(stall, stall.pool(first, "WETH", "USDC"), stall.pool(second, "USDC", "LINK"))

@@ -1,9 +1,10 @@
-"""PancakeSwap V3 and Slipstream on their own contracts: found by their factories, quoted to the base unit, traded beside Uniswap in one
-transaction as planned.
+"""PancakeSwap V3 and Slipstream on their own contracts: found by their factories, quoted to the base unit; and both with Uniswap V2, V3
+and V4 in one transaction as planned.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -17,21 +18,28 @@ from agent.chain.snapshot import ChainReader
 from agent.chain.watch import SnapshotScope
 from agent.config.tables.venues import VenueTable
 from agent.errors import ConfigError
+from agent.execution.step_context import OutcomeKind
 from agent.localchain import LocalChain
 from agent.model import Leg, LegFunding, Pool
 from agent.venues.discovery import discover_pools
 from agent.venues.kinds import VENUE_KINDS
 from agent.venues.kinds.pancake_v3 import PancakeV3
 from agent.venues.kinds.slipstream import Slipstream
+from agent.venues.kinds.uniswap_v4 import UniswapV4
 from agent.venues.kinds.venue import AmmVenue
 from tests.support.agents import FIVE, ROOMY, agent_on, fund, off_target, purse, require_exact, said, swap_of, yes
 from tests.support.endpoints import tokens
+from tests.support.rebalancer import Stall
 from tests.support.slipstream import slipstream_artifacts
 from tests.support.text import raises_field
-from tests.support.venues import Venue, VenuePool, Venues, liquidity_for, sqrt_x96
+from tests.support.venues import CONCENTRATED, Venue, VenuePool, Venues, liquidity_for, sqrt_x96
 
 KINDS = [Venue.PANCAKE, Venue.SLIPSTREAM]
-TIERS = {Venue.PANCAKE: [(100, 1), (500, 10), (2_500, 50)], Venue.SLIPSTREAM: [(1, 1), (50, 50), (200, 200)]}
+TIERS = {
+    Venue.PANCAKE: [(100, 1), (500, 10), (2_500, 50)],
+    Venue.SLIPSTREAM: [(1, 1), (50, 50), (200, 200)],
+    Venue.V4: [(100, 1), (500, 10), (3_000, 60)],
+}
 NO_QUOTER = "0x00000000000000000000000000000000000000aa"
 """PancakeSwap's QuoterV2 is in no package with bytecode."""
 
@@ -58,6 +66,9 @@ def deployment(venues: Venues, venue: Venue, **changes: Any) -> AmmVenue:
         row = venues.rows[venue]
         keys = {"deployer": row.maker, "quoter": NO_QUOTER, "fee_tiers": tuple(tier for tier, _ in TIERS[venue])}
         return PancakeV3(name=venue, factory=venues.factories[venue], **keys | changes)
+    if venue is Venue.V4:
+        keys = {"factory": venues.manager.address, "quoter": venues.quoter.address, "tiers": tuple(TIERS[venue])}
+        return UniswapV4(name=venue, **keys | changes)
     chain, factory = venues.chain, venues.factories[venue]
     implementation = venues.contract(factory, venue, factory=True).functions.poolImplementation().call()
     quoter = chain.deploy(slipstream_artifacts()["QuoterV2"], factory, chain.addresses.weth)
@@ -173,13 +184,13 @@ def table_of(kind: AmmVenue) -> Mapping[str, Any]:
     }
 
 
-def test_a_rebalance_over_four_kinds_is_one_transaction_as_planned(venues: Venues, tmp_path: Path) -> None:
-    chain = venues.chain
-    for venue in KINDS:
+def test_a_rebalance_over_five_kinds_is_one_transaction_as_planned(venues: Venues, tmp_path: Path) -> None:
+    chain, kinds = venues.chain, [*KINDS, Venue.V4]
+    for venue in kinds:
         for symbols in (("WETH", "USDC"), ("WBTC", "USDC"), ("LINK", "WETH")):
-            add_pool(venues, venue, symbols, 2_000_000, TIERS[venue][1])
-    only = {Venue.PANCAKE: {"fee_tiers": (500,)}, Venue.SLIPSTREAM: {"tick_spacings": (50,)}}
-    tables = [table_of(deployment(venues, venue, **only[venue])) for venue in KINDS]
+            add_pool(venues, venue, symbols, 1_500_000, TIERS[venue][1])
+    only = {Venue.PANCAKE: {"fee_tiers": (500,)}, Venue.SLIPSTREAM: {"tick_spacings": (50,)}, Venue.V4: {"tiers": ((500, 10),)}}
+    tables = [table_of(deployment(venues, venue, **only[venue])) for venue in kinds]
     for table in tables:
         VenueTable.model_validate(table)
     fund(chain, {"WETH": 51_234, "WBTC": 333, "USDC": 0, "USDT": 21_000, "LINK": 17_433})
@@ -187,6 +198,7 @@ def test_a_rebalance_over_four_kinds_is_one_transaction_as_planned(venues: Venue
         "execution.router": "rebalancer",
         "limits.second_quote_deviation": "off",
         "limits.pool_min_value": "off",
+        "venues.uniswap_v3.fee_tiers": [100, 500, 10_000],
         "venues.+": tables,
     }
     with agent_on(chain, tmp_path, changes) as agent:
@@ -194,6 +206,46 @@ def test_a_rebalance_over_four_kinds_is_one_transaction_as_planned(venues: Venue
         outcome = agent.rebalance(send=True, confirm=yes)
         plan, swap, _ = swap_of(outcome)
         require_exact(chain, outcome, before)
-        assert {leg.venue for leg in plan.legs} >= {"pancake_v3", "slipstream", "uniswap_v3"}, said(plan.skipped)
+        assert {leg.venue for leg in plan.legs} == {venue.value for venue in Venue}, said(plan.skipped)
         assert max(off_target(chain, FIVE).values()) < 60
         assert swap.tx.to == chain.addresses.rebalancer
+
+
+@pytest.mark.slow
+def test_random_rebalances_over_all_kinds_are_exact_or_refused_by_name(venues: Venues, tmp_path: Path) -> None:
+    """With pools of V4's native coin too, each of a random depth; what is sent does what its plan says, to the wei."""
+    random, chain, used = Random(3), venues.chain, Counter[str]()
+    stall, pairs = Stall(venues), (("WETH", "USDC"), ("WBTC", "USDC"), ("LINK", "WETH"), ("LINK", "USDC"), ("WETH", "USDT"))
+    kinds = [*KINDS, Venue.V4]
+    only = {Venue.PANCAKE: {"fee_tiers": (500,)}, Venue.SLIPSTREAM: {"tick_spacings": (50,)}, Venue.V4: {"tiers": ((500, 10),)}}
+    tables = [table_of(deployment(venues, venue, **only[venue])) for venue in kinds]
+    tables.append({**tables[-1], "kind": "uniswap_v4_native"})
+    changes = ROOMY | {
+        "execution.router": "rebalancer",
+        "limits.second_quote_deviation": "off",
+        "limits.pool_min_value": "off",
+        "portfolio.max_live_value": 1_000_000,
+        "venues.+": tables,
+    }
+    for number in range(40):
+        mark = chain.snapshot()
+        for venue in kinds:
+            for symbols in pairs:
+                if random.random() < 0.5:
+                    add_pool(venues, venue, symbols, random.randrange(500_000, 20_000_000), TIERS[venue][1])
+        for symbol in ("USDC", "LINK", "WBTC"):
+            if random.random() < 0.7:
+                stall.pool(Venue.V4, "ETH", symbol, random.randrange(500_000, 20_000_000), TIERS[Venue.V4][1])
+        fund(chain, {symbol: random.choice((0, random.randrange(1_000, 100_000))) for symbol in FIVE})
+        with agent_on(chain, tmp_path / str(number), changes) as agent:
+            before = purse(chain)
+            outcome = agent.rebalance(send=True, confirm=yes)
+            if outcome.kind is OutcomeKind.DONE:
+                require_exact(chain, outcome, before)
+                used.update({leg.venue for leg in swap_of(outcome)[0].legs})
+            else:
+                used[outcome.reason[:90]] += 1
+                assert "simulation" not in outcome.reason
+        chain.revert(mark)
+    print(used)
+    assert min(used[kind] for kind in (*CONCENTRATED, "uniswap_v4_native")) >= 5, used

@@ -315,7 +315,7 @@ from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, comma
 
 @command(Heading.LOOK, 55)
 def age(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Shows the time since the newest step."""
+    """Shows the time since the newest step"""
     from agent.app.records import step_age
 
     age_s = step_age.step_age_s(config)
@@ -428,7 +428,7 @@ def check_allocator() -> None:
     assert codec.loads(StepInput, codec.dumps(step)) == step
     found = apply_allocation(step)
     assert found.history.allocation is not None
-    assert (found.history.allocation.method, found.history.unchosen) == (method, "")
+    assert (found.history.allocation.method, found.history.allocation_fault) == (method, "")
     assert sum(asset.target_bps for asset in found.effective_assets) == 10_000
 
 
@@ -465,8 +465,8 @@ def check_command() -> None:
     config.write_text(text(), encoding="utf-8")
     config.chmod(0o600)
     runner = CliRunner()
-    listed = runner.invoke(app, ["--help"]).stdout
-    assert listed.index(" explain ") < listed.index("Shows the time since the newest step.") < listed.index(" pnl ")
+    listed = runner.invoke(app, ["help", "all"]).stdout
+    assert listed.index(" explain ") < listed.index("Shows the time since the newest step") < listed.index(" pnl ")
     assert json.loads(runner.invoke(app, ["age", "--json"]).stdout) == {"age_s": None}
 
 

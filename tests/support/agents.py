@@ -358,4 +358,4 @@ def legs_of(outcome: StepOutcome) -> tuple[Leg, ...]:
 
 def said(skipped: Sequence[SkippedItem]) -> str:
     """Return all skipped items of a plan as one text."""
-    return "; ".join(f"{item.what}: {item.why}" for item in skipped)
+    return "; ".join(f"{item.subject}: {item.why}" for item in skipped)

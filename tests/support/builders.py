@@ -443,7 +443,7 @@ def books_of(step: StepInput) -> StrategyBooks:
 
 def written(ledger: StrategyLedger, step: StepInput) -> StrategyLedger:
     """Return the ledger after the step's bookings are written."""
-    return replace(ledger, bookings=(*ledger.bookings, *books_of(step).pending), turn=ledger.turn + 1)
+    return replace(ledger, bookings=(*ledger.bookings, *books_of(step).pending), record_version=ledger.record_version + 1)
 
 
 def opening(holdings: Mapping[str, Mapping[str, Fraction | int | str]], block: int = 1) -> StrategyLedger:

@@ -182,8 +182,8 @@ def run(step: StepInput, dice: random.Random, moves: Callable[[StepInput, int], 
         done.spent += lost
         following = draw()
         next_s = step.snapshot.head.timestamp_s + slice_wait_s(campaign, following)
-        under = ExecutionProgress("test", campaign, under.done + 1, under.moved + plan.turnover, done.spent, next_s, following)
-        step = moves(carried(step, plan, 1), under.done)
+        under = ExecutionProgress("test", campaign, under.parts_done + 1, under.moved_value + plan.turnover, done.spent, next_s, following)
+        step = moves(carried(step, plan, 1), under.parts_done)
     raise AssertionError("a campaign that does not end")
 
 

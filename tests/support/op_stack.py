@@ -13,11 +13,12 @@ import pytest
 import rlp
 from eth_utils.address import to_checksum_address
 
-from agent.artifacts import npm_artifact
+from agent.artifacts import own_artifact
 from agent.chain.data_fees import GAS_PRICE_ORACLE, fee_items, node_quote
 from agent.chain.lens import abi_encode, uint_word
 from agent.chain.rpc import Transport, hex_data
 from agent.localchain import LocalChain
+from agent.localchain.op_stack import BASE_FEE_SCALAR, BLOB_FEE_SCALAR, L1_BLOCK, ORACLE_IMPLEMENTATION, oracle_proxy_code
 from agent.model import DataFee, DataFeeQuote, Leg, LegFunding, UnsignedTx
 from agent.model.rollups import OP_STACK_CHAINS
 from agent.signing.calldata import APPROVE, selector
@@ -25,34 +26,20 @@ from agent.venues.calldata import RebalancerTerms, encode_multicall, encode_reba
 from tests.support.rollups import RollupNode
 from tests.support.signing import MAKERS, plan_of
 
-L1_BLOCK = "0x4200000000000000000000000000000000000015"
-IMPLEMENTATION = "0xc0d3C0d3C0d3C0D3c0d3C0d3c0D3C0d3c0d3000F"
 DEPOSITOR = "0xDeaDDEaDDeAdDeAdDEAdDEaddeAddEAdDEAd0001"
-ARTIFACTS = "@eth-optimism/contracts-bedrock/forge-artifacts"
+CONTRACTS = ("op_stack/GasPriceOracle", "op_stack/L1Block")
 GWEI = 10**9
 PRICES = ((GWEI, 1), (10 * GWEI, GWEI), (50 * GWEI, 30 * GWEI), (GWEI // 10, GWEI // 100))
 """Base fee and blob base fee of the base chain, in wei: quiet, busy, a spike, very quiet."""
 OPERATOR_FEE_CONSTANT = 7_000
 
 
-def _proxy_code() -> str:
-    """Return a proxy of IMPLEMENTATION that also answers getOperatorFee(gas), which Isthmus added, with OPERATOR_FEE_CONSTANT."""
-    forward = "36600060003760006000366000" + "73" + IMPLEMENTATION[2:] + "5af4" + "3d600060003e"
-    head = "60003560e01c63" + selector("getOperatorFee(uint256)").hex() + "14"
-    forward_at = len(head) // 2 + 4
-    succeeds_at = forward_at + len(forward) // 2 + 3 + 4
-    fails, succeeds = "3d6000fd", "5b3d6000f3"
-    fee_at = succeeds_at + 5
-    fee = f"5b61{OPERATOR_FEE_CONSTANT:04x}60005260206000f3"
-    return "0x" + head + f"61{fee_at:04x}57" + forward + f"60{succeeds_at:02x}57" + fails + succeeds + fee
-
-
 def install(line: Transport) -> None:
     """Put the contracts at their predeploys, with Fjord active."""
-    oracle, block = (npm_artifact(f"{ARTIFACTS}/{name}.sol/{name}.json").runtime_code for name in ("GasPriceOracle", "L1Block"))
+    oracle, block = (own_artifact(name).runtime_code for name in CONTRACTS)
     for address, code in (
-        (IMPLEMENTATION, oracle),
-        (GAS_PRICE_ORACLE, _proxy_code()),
+        (ORACLE_IMPLEMENTATION, oracle),
+        (GAS_PRICE_ORACLE, oracle_proxy_code(OPERATOR_FEE_CONSTANT)),
         (L1_BLOCK, block),
     ):
         line.call("anvil_setCode", [address, code])
@@ -63,7 +50,7 @@ def install(line: Transport) -> None:
 
 def set_prices(line: Transport, base_fee_wei: int, blob_fee_wei: int) -> None:
     """Tell the chain these prices of the base chain, under Base's scalars of Fjord (L1Block.setL1BlockValuesEcotone)."""
-    data = selector("setL1BlockValuesEcotone()") + (2_269).to_bytes(4, "big") + (1_055_762).to_bytes(4, "big")
+    data = selector("setL1BlockValuesEcotone()") + BASE_FEE_SCALAR.to_bytes(4, "big") + BLOB_FEE_SCALAR.to_bytes(4, "big")
     data += bytes(7) + b"\1" + (1_700_000_000).to_bytes(8, "big") + (20_000_000).to_bytes(8, "big")
     data += uint_word(base_fee_wei) + uint_word(blob_fee_wei) + b"\1" * 32 + bytes(32)
     _run(line, L1_BLOCK, data)

@@ -301,7 +301,7 @@ def execute(chain: LocalChain, seed: int) -> Outcome:
     receipt = desk.swap(found)
     after = {at: chain.balance(symbol) for at, symbol in symbols.items()}
     exact = receipt.status == 1 and after == dict(found.holdings_after)
-    reasons = tuple(f"{item.what}: {item.why}" for item in found.skipped)
+    reasons = tuple(f"{item.subject}: {item.why}" for item in found.skipped)
     return Outcome(seed, found, exact, off(step, decision.goal, after), reasons, receipt.gas_used)
 
 

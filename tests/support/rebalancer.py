@@ -11,8 +11,9 @@ from eth_utils.address import to_checksum_address
 
 from agent.artifacts import own_artifact
 from agent.signing.calldata import selector
+from agent.signing.deployment_rules import CREATE2_DEPLOYER, encode_deployment
 from agent.units import NATIVE
-from agent.venues.deployment import CREATE2_DEPLOYER, deployment_data, rebalancer_address
+from agent.venues.deployment import init_code, rebalancer_address
 from tests.support.attacks import THIEF, add_foreign, attack
 from tests.support.programs import Condition, Program, ProgramLeg, Row, RowKind
 from tests.support.venues import TIERS, Venue, VenuePool, Venues, liquidity_for, sqrt_x96
@@ -196,7 +197,9 @@ class Stall:
 def deploy_rebalancer(venues: Venues) -> str:
     """Deploy Rebalancer as anyone does on any chain; return its address."""
     eth = venues.chain.w3.eth
-    sent = eth.send_transaction({"from": venues.chain.whale.address, "to": CREATE2_DEPLOYER, "data": deployment_data(), "gas": TX_GAS})
+    sent = eth.send_transaction(
+        {"from": venues.chain.whale.address, "to": CREATE2_DEPLOYER, "data": encode_deployment(init_code()), "gas": TX_GAS}
+    )
     assert eth.wait_for_transaction_receipt(sent, poll_latency=0.01)["status"] == 1
     return rebalancer_address()
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from eth_utils.crypto import keccak
+
 from agent.errors import Refused
 from agent.model import IntentKind, Payout, UnsignedTx
 from agent.planning.gas import unwrap
 from agent.ports import Grant, Signer
-from agent.signing import oracle_rules, payout_rules
+from agent.signing import deployment_rules, oracle_rules, payout_rules
 from agent.signing.rules import SigningRules
 from agent.units import NATIVE
 from agent.venues.calldata import encode_multicall, native_wei
@@ -21,6 +23,9 @@ from tests.support.signing import DEADLINE_S, MAX_GAS_WEI, NOW_S, ROUTER, RULES,
 from tests.unit.test_signer_native import ONLY, PLANS
 
 POOL, HOME = address("v3 pool"), address("home")
+INIT_CODE = bytes.fromhex("600a600c600039600a6000f3602a60005260206000f3")
+"""Creation code of a contract that returns 42."""
+INIT_CODE_HASH = "0x" + keccak(INIT_CODE).hex()
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,11 @@ SIGNABLES: dict[str, Signable] = {
         tx(POOL, oracle_rules.encode_observations(120)),
         Grant(IntentKind.ORACLE, NOW_S, NOW_S + 90, MAX_GAS_WEI, oracle=(POOL, 120)),
         replace(RULES, oracles=(POOL,)),
+    ),
+    "deployment": Signable(
+        tx(deployment_rules.CREATE2_DEPLOYER, deployment_rules.encode_deployment(INIT_CODE)),
+        Grant(IntentKind.DEPLOY, NOW_S, NOW_S + 90, MAX_GAS_WEI, init_code_hash=INIT_CODE_HASH),
+        replace(RULES, init_code_hash=INIT_CODE_HASH),
     ),
     "payout": Signable(
         tx(WETH, payout_rules.encode_payout(HOME, 10**18)),

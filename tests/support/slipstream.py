@@ -21,6 +21,7 @@ SOURCES = {
     "CLFactory": "contracts/core/CLFactory.sol",
     "QuoterV2": "contracts/periphery/lens/QuoterV2.sol",
     "DynamicSwapFeeModule": "contracts/core/fees/DynamicSwapFeeModule.sol",
+    "CustomSwapFeeModule": "contracts/core/fees/CustomSwapFeeModule.sol",
 }
 DRIVER = """
 const fs = require('fs'), path = require('path');

@@ -115,7 +115,9 @@ class Bot:
     def rearm(self, symbol: str) -> None:
         """Re-arm the orders of a symbol as the owner's command does in the store."""
         at = "portfolio" if symbol == "" else token(symbol).address
-        waiting = tuple(replace(one, stage=OrderStage.WAITING, at=None) if one.token == at else one for one in self.memory.orders.states)
+        waiting = tuple(
+            replace(one, stage=OrderStage.WAITING, event_price=None) if one.token == at else one for one in self.memory.orders.states
+        )
         self.memory = history(self.memory, states=waiting)
 
     def targets(self) -> dict[str, int]:

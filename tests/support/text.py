@@ -23,8 +23,8 @@ def causes(found: Any) -> tuple[str, ...]:
     """Return the codes of an outcome: guards that refused, causes of a halt, or the setting that held back a trigger."""
     verdicts = getattr(found, "verdicts", ()) or getattr(getattr(found, "plan", None), "verdicts", ())
     refused = tuple(one.guard for one in verdicts if not one.passed)
-    kept_by = getattr(found.decision, "kept_by", "")
-    return refused or getattr(found.decision, "codes", ()) or ((kept_by,) if kept_by else ())
+    limiting_rule = getattr(found.decision, "limiting_rule", "")
+    return refused or getattr(found.decision, "codes", ()) or ((limiting_rule,) if limiting_rule else ())
 
 
 def blocked(found: Any) -> list[str]:

@@ -228,12 +228,17 @@ class Origin:
 
     world: LocalChain
     state: str
+    end_s: int = 0
+    """Time of the state, if it is later than the world's."""
 
     @classmethod
     def of(cls, world: LocalChain) -> Origin:
         """Return the origin without blocks and transactions, which a fork requests from the world."""
-        dumped = json.loads(gzip.decompress(bytes.fromhex(_rpc(world, "anvil_dumpState")[2:])))
-        return cls(world, "0x" + gzip.compress(json.dumps(dumped | {"blocks": [], "transactions": []}).encode(), 1).hex())
+        return cls(world, _packed(_dumped(world) | {"blocks": [], "transactions": []}))
+
+    def furnished(self, fork: LocalChain) -> Origin:
+        """Return the origin whose forks begin with all that was added to this fork, at the block where the world ends."""
+        return Origin(self.world, _packed(_unpacked(self.state) | {"accounts": _dumped(fork)["accounts"]}), fork.now_s())
 
     @contextmanager
     def forked(self) -> Iterator[LocalChain]:
@@ -249,11 +254,33 @@ class Origin:
             if chain.w3.eth.get_block("latest")["hash"] != head["hash"]:
                 raise RuntimeError(f"another chain answers on {url}")
             _FORKS[url] = threading.Lock()
-            _rpc(chain, "anvil_loadState", self.state)  # otherwise the fork requests slot by slot
             chain.deployed, chain.addresses = self.world.deployed, self.world.addresses
-            if (late_s := int(time.time()) - chain.now_s()) > 0:
-                chain.warp(late_s)
+            self._begin(chain)
             yield chain
+
+    def begin_again(self, fork: LocalChain) -> None:
+        """Take a fork back to its beginning, now at the present time; anvil forgets all of its blocks."""
+        head = self.world.w3.eth.block_number
+        _rpc(fork, "anvil_reset", {"forking": {"jsonRpcUrl": self.world.url, "blockNumber": head}})
+        self._begin(fork)
+
+    def _begin(self, fork: LocalChain) -> None:
+        _rpc(fork, "anvil_loadState", self.state)  # otherwise the fork requests slot by slot
+        if (late_s := max(int(time.time()), self.end_s) - fork.now_s()) > 0:
+            fork.warp(late_s)
+
+
+def _dumped(chain: LocalChain) -> dict[str, Any]:
+    return _unpacked(_rpc(chain, "anvil_dumpState"))
+
+
+def _unpacked(state: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(gzip.decompress(bytes.fromhex(state[2:])))
+    return found
+
+
+def _packed(state: dict[str, Any]) -> str:
+    return "0x" + gzip.compress(json.dumps(state).encode(), 1).hex()
 
 
 @contextmanager

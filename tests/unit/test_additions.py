@@ -28,15 +28,14 @@ EXAMPLES: dict[str, tuple[additions.Addition, Callable[[], None]]] = {
 }
 
 
-def test_an_example_layer_changes_its_folder_and_the_registries(tmp_path: Path) -> None:
+def test_an_example_layer_changes_its_folder_and_the_registries() -> None:
     """One that no layer of the package resembles: amounts that no swap may spend, exits included."""
     others = {name for name in additions.LAYER if not name.startswith("layers/lockup/")}
     assert {Path(name).parent.as_posix() for name in others} == {"layers"}
-    check_copy([additions.LAYER], [additions.check_layer], tmp_path)
 
 
 @pytest.mark.parametrize(
-    "layer", ["holding", *slow((layer,) for layer in ("futures", "gradual", "liquidity", "signals", "strategies", "tax"))]
+    "layer", ["holding", *slow((layer,) for layer in ("futures", "gradual", "liquidity", "opinions", "signals", "strategies", "tax"))]
 )
 def test_a_layer_is_deleted_with_its_folder_and_its_registry_lines(layer: str, tmp_path: Path) -> None:
     """The core then imports and decides what does not use it as before."""
@@ -46,11 +45,11 @@ def test_a_layer_is_deleted_with_its_folder_and_its_registry_lines(layer: str, t
     run_in_copy(f"from tests.support import deletions; deletions.check_recorded_steps({str(steps)!r})", tmp_path)
 
 
-@pytest.mark.parametrize("names", [tuple(EXAMPLES), *slow(((name,),) for name in EXAMPLES)], ids=" and ".join)
+@pytest.mark.parametrize("names", [("layer", *EXAMPLES), *slow(((name,),) for name in ("layer", *EXAMPLES))], ids=" and ".join)
 def test_an_example_addition_of_two_files_works(names: tuple[str, ...], tmp_path: Path) -> None:
-    """Each beside the others, and alone."""
-    examples = [EXAMPLES[name] for name in names]
-    assert all(len(addition) <= 2 for addition, _ in examples)
+    """Each beside the others and the layer, and alone."""
+    assert all(len(addition) <= 2 for addition, _ in EXAMPLES.values())
+    examples = [(EXAMPLES | {"layer": (additions.LAYER, additions.check_layer)})[name] for name in names]
     check_copy([addition for addition, _ in examples], [check for _, check in examples], tmp_path)
 
 

@@ -205,7 +205,7 @@ def test_an_order_is_told_from_when_it_fired_until_it_is_armed_anew(stage: Order
     step = step_input()
     weth = token("WETH")
     terms = OrderTerms(weth.address, OrderKind.STOP_LOSS, share_bps=1_000)
-    order = ConditionalOrder(weth.address, OrderKind.STOP_LOSS, stage, terms, 5, at=unit_price(weth, 1_500, token("USDC")))
+    order = ConditionalOrder(weth.address, OrderKind.STOP_LOSS, stage, terms, 5, event_price=unit_price(weth, 1_500, token("USDC")))
     found = told(outcome(with_history(step, states=(order,))))
     if stage not in (OrderStage.FIRED, OrderStage.DONE):
         assert AlertKind.ORDER not in found

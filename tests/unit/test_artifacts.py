@@ -123,9 +123,17 @@ def test_node_of_the_wheel_works_like_the_machines(monkeypatch: pytest.MonkeyPat
     assert artifacts.run_node(["-e", "process.stdin.pipe(process.stdout)"], REPO, stdin="hello") == "hello"
 
 
-def test_anvil_on_a_platform_it_is_not_built_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(artifacts.platform, "system", lambda: "Plan9")
-    with raises_field("anvil", "Plan9"):
+@pytest.mark.parametrize(
+    ("system", "machine", "named"),
+    [("Plan9", "x86_64", "Plan9 x86_64"), ("Linux", "armv7l", "Linux armv7l"), ("Linux", "aarch64", "@foundry-rs/anvil-linux-arm64")],
+)
+def test_anvil_where_it_is_not_built_or_not_installed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, system: str, machine: str, named: str
+) -> None:
+    monkeypatch.setattr(artifacts.platform, "system", lambda: system)
+    monkeypatch.setattr(artifacts.platform, "machine", lambda: machine)
+    monkeypatch.setattr(artifacts, "npm_root", lambda: tmp_path)
+    with raises_field("anvil", named, "trimtab demo without options needs no anvil"):
         artifacts.anvil_binary()
 
 

@@ -33,7 +33,7 @@ def printed_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
 def test_the_benchmark_prints_one_json_document_and_says_which_solver_is_missing_without_a_network(monkeypatch, capsys, with_solvers):
     printed = json.loads(run("--json", "--peers", PIP_NO_INDEX="1") if with_solvers else printed_here(monkeypatch, capsys, "--json"))
     assert set(printed) == {"machine", "ours", "peers", "ratios"}
-    gaps, times = {"gap_bps", "gap_with_gas_bps", "gap_coarse_units_bps"}, {"continuous_ms", "plan_ms"}
+    gaps, times = {"gap_bps", "gap_with_gas_bps", "gap_coarse_units_bps"}, {"continuous_ms", "plan_ms", "mixed_plan_ms"}
     assert set(printed["ours"]) == {"problems", "not_worth_a_trade", "large_plan_ms", *gaps, *times}
     assert all(set(printed["ours"][name]) == SPREAD for name in times)
     assert all(set(printed["ours"][name]) == {*SPREAD, "above_3_bps"} for name in gaps)
@@ -53,7 +53,8 @@ def test_the_benchmark_prints_one_json_document_and_says_which_solver_is_missing
 def test_the_benchmark_prints_a_line_per_figure_for_people(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     shown = printed_here(monkeypatch, capsys).splitlines()
     assert [line.split()[0] for line in shown] == [
-        "2", "gap_bps", "gap_with_gas_bps", "gap_coarse_units_bps", "continuous_ms", "plan_ms", "20", "40", "sequential", "grid",
+        "2", "gap_bps", "gap_with_gas_bps", "gap_coarse_units_bps", "continuous_ms", "plan_ms", "mixed_plan_ms",
+        "20", "40", "sequential", "grid",
     ]  # fmt: skip
 
 

@@ -132,7 +132,7 @@ def test_what_is_stuck_keeps_what_it_has_and_counts_neither_in_the_total_nor_in_
     wanted_bps = {WETH.address: 3_750, WBTC.address: 3_750, USDC.address: 2_500}
     assert all(abs(after[one] - bps) < 10 for one, bps in wanted_bps.items()), "of the 80 that are left: no cash is raised for it"
     assert after[LINK.address] == 0
-    assert [item.why for item in found.plan.skipped if item.what == "token LINK"] != []
+    assert [item.why for item in found.plan.skipped if item.subject == "token LINK"] != []
 
 
 def test_an_exit_without_a_market_leaves_its_turn_to_the_next() -> None:

@@ -7,9 +7,12 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from eth_abi import encode
 
 from agent import wiring
+from agent.app.start import checks
 from agent.app.start.checks import FAIL, OK, UNBOUNDED_ANSWER, WARN, format_answer_bounds, price_checks
+from agent.config.networks import NETWORKS, Network
 from agent.model import Cron, DataFeeQuote, Every, FeedRound, HybridTrigger, PriceSource, QuarantinedItem, StepInput, Threshold, Trigger
 from agent.model.rollups import DATA_FEE_ITEM
 from tests.support.builders import NOW_S, address, step_input, token, v3_pool, with_snapshot
@@ -72,6 +75,29 @@ def test_the_bounds_of_a_feed_are_told_and_a_bound_that_bounds_nothing_is_none()
     assert format_answer_bounds(replace(told, min_answer=10**6, max_answer=10**11)) == "from 0.01 to 1000"
     assert mentions(format_answer_bounds(replace(told, min_answer=1, max_answer=UNBOUNDED_ANSWER)), "0.00000001")
     assert format_answer_bounds(replace(told, min_answer=1, max_answer=UNBOUNDED_ANSWER - 1)).startswith("from 0.00000001 to 39614081")
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.name)
+def test_the_feeds_of_a_network_are_known_by_the_names_that_they_have(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """WPOL has MATIC / USD, BTCB BTC / USD, USDT0 USDT / USD; a feed of another coin, or not in dollars, is warned of."""
+    tokens = {one.address: one for one in network.tokens if one.priced_as is not None}
+    assets = [SimpleNamespace(token=SimpleNamespace(address=one.address, label=one.symbol)) for one in tokens.values()]
+    feeds = {at: network.feed_of(one) for at, one in tokens.items()}
+    step = step_of(BAND)
+    step = with_snapshot(step, feeds=tuple(FeedRound(str(feed), 8, 1, 10**8, NOW_S, NOW_S, 1) for feed in feeds.values()))
+    portfolio: Any = SimpleNamespace(assets=assets, hubs=(), feed=feeds.get)
+    chain = SimpleNamespace(local=True, chain_id=network.chain_id)
+    desk = SimpleNamespace(portfolio=portfolio, transport=None, config=SimpleNamespace(chain=chain))
+
+    def states(names: list[str]) -> set[str]:
+        monkeypatch.setattr(checks, "query_lens", lambda *_: [encode(["string"], [name]) for name in names])
+        told = price_checks(cast("wiring.Desk", desk), step.snapshot, step.policy, step.reference)
+        return {state for check, state, *_ in told if check.startswith("feed ")}
+
+    priced = [one.priced_as for one in tokens.values()]
+    assert states([f"{name} / USD" for name in priced]) <= {OK}
+    if priced:
+        assert states([f"{name} / ETH" for name in priced]) == states(["GOLD / USD" for _ in priced]) == {WARN}
 
 
 def test_means_that_do_not_count_are_told_with_a_reason() -> None:

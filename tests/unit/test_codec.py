@@ -119,7 +119,7 @@ def test_canonical_text_has_sorted_keys_exact_fractions_and_strings_for_integers
     )
     assert codec.dumps(GoalWeight("t", Fraction(3), Fraction(-1, 7))) == '{"high":"-1/7","low":"3/1","token":"t"}'
     assert codec.dumps(Destination.BAND) == '"band"'
-    assert codec.dumps(Hold("a")) == '{"kept_by":"","next_s":null,"reason":"a","type":"Hold"}'
+    assert codec.dumps(Hold("a")) == '{"limiting_rule":"","next_s":null,"reason":"a","type":"Hold"}'
 
 
 def test_a_rebalance_written_before_exits_were_known_is_none() -> None:
@@ -150,8 +150,12 @@ def _changed(path: str, value: object) -> Any:
         ("snapshot.pools.0.reserve0", True, "True is not an integer"),
         ("snapshot.pools.0.reserve0", "1e6", "'1e6' is not an integer"),
         ("snapshot.pools.0.reserve0", "9" * 5_000, "is not an integer"),
-        ("snapshot.pools.0.type", "V9Pool", "'V9Pool' is none of PancakeV3Pool, SlipstreamPool, V2Pool, V3Pool @ $.snapshot.pools[0]"),
-        ("snapshot.pools.0", 7, "7 is none of PancakeV3Pool, SlipstreamPool, V2Pool, V3Pool"),
+        (
+            "snapshot.pools.0.type",
+            "V9Pool",
+            "'V9Pool' is none of PancakeV3Pool, SlipstreamPool, V2Pool, V3Pool, V4NativePool, V4Pool @ $.snapshot.pools[0]",
+        ),
+        ("snapshot.pools.0", 7, "7 is none of PancakeV3Pool, SlipstreamPool, V2Pool, V3Pool, V4NativePool, V4Pool"),
         ("snapshot.owner", 7, "7 is not text @ $.snapshot.owner"),
         ("snapshot.head", [], "[] is not an object @ $.snapshot.head"),
         ("snapshot.holdings", "0xabc", "'0xabc' is not a list @ $.snapshot.holdings"),

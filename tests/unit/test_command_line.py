@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import sys
+from itertools import chain
 
 import pytest
+from click.testing import Result
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from agent.cli import history, options
+from agent.cli.display import help
 from agent.cli.display.terminal import format_stage
 from agent.cli.ledger import figures_table
-from agent.cli.main import app, main
+from agent.cli.main import app, declared_commands, main
 from agent.cli.options import Heading
 from tests.cli.widths import cut, drawn
 from tests.support.text import mentions
@@ -23,6 +27,52 @@ def test_commands_stand_below_headings_in_order() -> None:
     commands = get_command(app).commands.values()  # type: ignore[attr-defined]  # click's Group, which Typer makes of several commands
     assert list(dict.fromkeys(command.rich_help_panel for command in commands)) == [heading.value for heading in Heading]
     assert len(commands) == len(options.DECLARED_COMMANDS)
+
+
+def printed(*words: str) -> Result:
+    """What the command line prints of these words in a terminal of 80 columns."""
+    return CliRunner().invoke(app, words, prog_name="trimtab", env={"COLUMNS": "80"})
+
+
+@pytest.mark.parametrize("words", [("--help",), ("help",), ("-h",), ()])
+def test_the_fifteen_commands_of_daily_use_fit_a_screen(words: tuple[str, ...]) -> None:
+    said = printed(*words)
+    assert said.exit_code == (0 if words else 2)
+    lines = said.stdout.rstrip().splitlines()
+    assert len(lines) < 24  # the prompt stands below
+    assert max(map(len, lines)) <= 80
+    listed = [line.split()[0] for line in lines if line.startswith("  ")]
+    assert listed == list(chain(*help.DAILY_COMMANDS.values()))
+    assert len(set(listed)) == 15
+    assert mentions(lines[-1], "trimtab help all")
+
+
+def test_help_all_lists_every_command_once_below_its_heading() -> None:
+    lines = printed("help", "all").stdout.splitlines()
+    assert [line for line in lines[3:-2] if not line.startswith(" ")] == [*(heading.value for heading in Heading), "Options"]
+    headings, heading = {}, ""
+    for line in lines[3:-2]:
+        if not line.startswith(" "):
+            heading = line
+        elif line[2] not in " -":
+            headings[line.split()[0]] = heading
+    assert headings == {declared.name: declared.heading.value for declared in declared_commands()}
+
+
+@pytest.mark.parametrize("words", [("whatif",), ("orders", "set"), ("alerts",)])
+def test_help_of_a_command_is_its_own(words: tuple[str, ...]) -> None:
+    assert printed("help", *words).stdout == printed(*words, "--help").stdout != printed("help").stdout
+
+
+@pytest.mark.parametrize(("command", "old_name"), help.RENAMED_OPTIONS)
+def test_an_old_name_of_an_option_is_read_as_the_present_one(command: str, old_name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    name, words = help.RENAMED_OPTIONS[command, old_name], command.split()
+    assert name in printed(*words, "--help").stdout
+    assert old_name not in printed(*words, "--help").stdout
+    assert help.with_present_names([*words, old_name, "1", f"{old_name}=2"]) == [*words, name, "1", f"{name}=2"]
+    assert capsys.readouterr().err.splitlines()[0] == f"{old_name} is now {name}"
+    assert help.with_present_names(["swap", old_name]) == ["swap", old_name]
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def test_a_threshold_finer_than_the_smallest_unit_is_refused_by_name() -> None:
 def test_a_venue_that_the_agent_has_liquidity_in_stays_in_the_config() -> None:
     whole, without = parse_config(wanting(V2)), parse_config(without_v3(wanting(V2)))
     mint = LpPositionChange("uniswap_v3", ETHEREUM.venues[1]["position_manager"], 7, POOL, *TWO, 3_000, (-60, 60), 100, 0, (1, 1), 5)
-    gone = replace(mint, ticks=None, liquidity=-100, held=100)
+    gone = replace(mint, ticks=None, liquidity=-100, liquidity_before=100)
     assert [one.token_id for one in known_positions(whole, build_portfolio(whole, tokens()), (mint,))] == [7]
     portfolio = build_portfolio(without, tokens())
     assert known_positions(without, portfolio, (mint, gone)) == ()

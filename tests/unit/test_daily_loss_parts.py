@@ -106,12 +106,12 @@ def test_a_part_that_follows_waits_where_the_day_has_too_little_left() -> None:
     outcome = look(step)
     assert outcome.kind is OutcomeKind.HOLD, outcome.reason
     assert isinstance(outcome.decision, Hold)
-    assert outcome.decision.kept_by == "limits.daily_loss"
+    assert outcome.decision.limiting_rule == "limits.daily_loss"
     assert "12 of 14 USDC" in outcome.reason
     nearly = look(with_history(step, loss_24h=Fraction(9 * MILLION)))
     assert nearly.kind is OutcomeKind.PLANNED
-    assert nearly.decision_result.purchase.due is not None
-    assert nearly.decision_result.purchase.due.number == 2
+    assert nearly.decision_result.purchase.due_part is not None
+    assert nearly.decision_result.purchase.due_part.number == 2
 
 
 def test_with_nothing_left_it_is_refused_as_ever_with_the_remedy() -> None:

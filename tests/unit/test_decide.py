@@ -45,7 +45,7 @@ def _reason(step: StepInput, kind: type, *codes: str) -> str:
     """Return the reason of a decision of that kind, with exactly these codes of a halt or setting that holds back a trigger."""
     decision = decide(step).decision
     assert isinstance(decision, kind)
-    found = decision.codes if isinstance(decision, Halt) else tuple(filter(None, [getattr(decision, "kept_by", "")]))
+    found = decision.codes if isinstance(decision, Halt) else tuple(filter(None, [getattr(decision, "limiting_rule", "")]))
     assert found == codes
     return decision.reason
 
@@ -208,7 +208,7 @@ def test_while_gas_is_too_dear_for_the_smallest_leg_it_holds_and_the_review_stay
     dear = with_snapshot(step, head=replace(step.snapshot.head, base_fee_wei=100 * GWEI), priority_fee_wei=0)
     decided = decide(dear)
     assert isinstance(decided.decision, Hold)
-    assert decided.decision.kept_by == "gas"
+    assert decided.decision.limiting_rule == "gas"
     assert mentions(decided.decision.reason, "20 times", "600 USDC", "1200 USDC")
     assert not decided.reviewed
     assert isinstance(decide(with_limits(dear, min_trade=None)).decision, Rebalance)
@@ -233,7 +233,7 @@ def test_the_cooldown_since_the_last_rebalance_holds_until_it_has_wholly_passed(
     if isinstance(decided.decision, Hold):
         assert decided.decision.next_s == NOW_S - ago_s + 3_600
         assert mentions(decided.decision.reason, "WETH", "60 %", "5 points")
-        assert decided.decision.kept_by == "policy.cooldown"
+        assert decided.decision.limiting_rule == "policy.cooldown"
 
 
 def test_a_review_does_not_start_a_cooldown_but_a_cooldown_leaves_the_review_due() -> None:
@@ -257,7 +257,7 @@ def test_corrections_below_the_smallest_trade_are_left_and_the_review_counts_as_
     decided = decide(step)
     assert isinstance(decided.decision, Hold)
     assert mentions(decided.decision.reason, "9.98 USDC", "min_trade 10 USDC")
-    assert decided.decision.kept_by == "limits.min_trade"
+    assert decided.decision.limiting_rule == "limits.min_trade"
     assert decided.reviewed
     for acts in (with_limits(step, min_trade=None), step_input(values={"WETH": 5_010, "USDC": 4_990}, trigger=Every(DAY_S))):
         assert isinstance(decide(acts).decision, Rebalance)

@@ -70,7 +70,7 @@ def test_a_yes_to_a_question_that_an_edit_overtook_confirms_neither_version(desk
 
 def test_rounds_that_go_on_in_a_command_end_with_an_edit_and_tell_what_was_sent(desk: Any) -> None:
     sent: Any = SimpleNamespace(kind="swap")
-    execution = SimpleNamespace(done=1, next_s=1_060, terms=SimpleNamespace(parts=3, style="rounds"))
+    execution = SimpleNamespace(parts_done=1, next_s=1_060, terms=SimpleNamespace(parts=3, style="rounds"))
     desk.store.budgets = SimpleNamespace(execution=lambda _: execution)
     desk.readers = None  # a round that began would fail here
     desk.switch = SimpleNamespace(read=lambda: SimpleNamespace(paused=False))

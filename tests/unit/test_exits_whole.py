@@ -50,7 +50,7 @@ def test_every_base_unit_of_what_leaves_is_sold(seed: int, tokens: int, skew: fl
     for token, raw in found.holdings_after:
         asset = next(one for one in step.portfolio.assets if one.token.address == token)
         if asset.target_bps == 0 and raw and token in {leg.token_in for leg in found.legs}:
-            assert any(one.what == asset.token.label for one in found.skipped), (asset.token.symbol, raw)
+            assert any(one.subject == asset.token.label for one in found.skipped), (asset.token.symbol, raw)
 
 
 @pytest.mark.parametrize("pools", [MARKET, (*MARKET, v2_pool(WETH, WBTC, Fraction(1, 30), 20_000))])

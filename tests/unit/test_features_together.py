@@ -86,7 +86,7 @@ def due_round() -> StepInput:
     assert begins is not None
     under = ExecutionProgress("c1", begins, 1, Fraction(0), Fraction(0), begins.began_s, SliceDraw(500_000, 0))
     step = later(step.with_layer(replace(step.layer(GradualState), progress=under)), 1_000)
-    assert decide(step).layer(GradualResult).due is not None
+    assert decide(step).layer(GradualResult).due_slice is not None
     return step
 
 
@@ -100,7 +100,7 @@ def test_what_the_owner_does_by_hand_is_no_round_of_a_correction_that_is_due() -
     ):
         assert found.plan is not None
         assert (
-            found.decision_result.layer(GradualResult).due,
+            found.decision_result.layer(GradualResult).due_slice,
             found.decision_result.layer(GradualResult).ended,
             found.decision_result.order,
         ) == (None, "", "")

@@ -12,10 +12,12 @@ from agent.chain.sender import QuorumSender
 from agent.config.load import parse_config
 from agent.config.tables.chain import ChainTable
 from agent.errors import ConfigError, OperatorNeeded, Retryable
+from agent.execution.submitter import REORG_WATCH_BLOCKS
 from agent.model import IntentState
 from agent.wiring.transactor import submission_settings
 from tests.support.builders import OWNER, step_input
 from tests.support.endpoints import HEAD_JSON, Script
+from tests.support.text import raises_code
 from tests.support.transactions import Bench, bench
 from tests.unit.test_config import text
 
@@ -79,6 +81,32 @@ def test_a_reorg_deeper_than_the_confirmations_is_followed_before_finality(tmp_p
     assert (len(made.chain.sent), len(set(made.chain.sent))) == (2, 1), "the same bytes"
 
 
+@pytest.mark.parametrize("tag", ["safe", "finalized"])
+def test_a_reorg_below_the_safe_head_takes_back_what_was_final(tmp_path: Path, tag: str) -> None:
+    made = bench(tmp_path, confirmations=1)
+    made.settings = replace(made.settings, finality_tag=tag)
+    made.chain.tagged[tag] = 1
+    assert made.run().state is S.FINAL
+    made.chain.reorg(1)  # a base chain that reorganised, or a node that lied
+    (moved,) = made.executor().reconcile()
+    assert (moved.state, moved.receipt.block_number) == (S.MINED, 2)
+    assert (len(made.chain.sent), len(set(made.chain.sent))) == (2, 1), "the same bytes"
+    made.chain.tagged[tag] = 2
+    assert [done.state for done in made.executor().reconcile()] == [S.FINAL]
+
+
+def test_below_the_safe_head_and_deeper_than_is_watched_the_operator_is_asked(tmp_path: Path) -> None:
+    made = waiting_for(tmp_path)
+    made.chain.tagged["finalized"] = 1
+    assert made.run().state is S.FINAL
+    for _ in range(REORG_WATCH_BLOCKS):
+        made.chain.mine()
+    made.chain.reorg(REORG_WATCH_BLOCKS + 1)
+    with raises_code(OperatorNeeded, "deep_reorg"):
+        made.executor().reconcile()
+    assert len(made.chain.sent) == 1
+
+
 def height(*heights: tuple[str, int], minimum: int = 2) -> int:
     """Return what operators at these finalized blocks say together."""
     nodes = [Script(name, eth_getBlockByNumber={**HEAD_JSON, "number": hex(number)}) for name, number in heights]
@@ -131,11 +159,11 @@ def test_rollups_wait_for_the_base_chain_unless_the_config_says_otherwise(values
 
 
 def test_the_tag_of_the_config_is_that_of_settlement() -> None:
-    config = parse_config(text(("confirmations = 2", 'confirmations = 2\nfinality = "safe"')))
+    config = parse_config(text(('finality = "finalized"', 'finality = "safe"')))
     settings = submission_settings(config, step_input().limits)
     assert (settings.finality_tag, settings.confirmations) == ("safe", 2)
 
 
 def test_another_word_for_finality_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"chain\.finality"):
-        parse_config(text(("confirmations = 2", 'confirmations = 2\nfinality = "soon"')))
+        parse_config(text(('finality = "finalized"', 'finality = "soon"')))

@@ -269,7 +269,7 @@ def test_the_owners_word_must_fit_what_happened(store: Store) -> None:
         with raises_code(ConfigError, "unknown"):
             store.balances.classify(number, None, 5)
     assert {flow.kind for flow in store.balances.classify(None, None, 5)} == {ExternalTransferKind.WITHDRAWAL, ExternalTransferKind.DEPOSIT}
-    with raises_code(ConfigError, "confirmed"):
+    with raises_code(ConfigError, "flow_confirmed"):
         store.balances.classify(rose.id, None, 5)
 
 

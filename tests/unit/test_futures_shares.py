@@ -161,7 +161,7 @@ def test_leverage_drift__target_is_lower_by_the_funding_of_its_horizon(lots: int
 
 
 def test_triggers__that_wait_for_the_user_are_not_due() -> None:
-    policy = replace(LONGS, ask=("drift",))
+    policy = replace(LONGS, manual_triggers=("drift",))
     assert FuturesTrigger.DRIFT in fired_triggers(book(10_000, 10 * E18), policy, RICH)
     assert FuturesTrigger.DRIFT not in due_triggers(book(10_000, 10 * E18), policy, RICH)
 

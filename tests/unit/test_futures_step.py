@@ -135,7 +135,7 @@ def test_an_opening_not_worth_its_cost_holds_and_a_reduction_does_not() -> None:
 def test_the_margin_document_names_why_its_orders_are_not_sent() -> None:
     dear = step_of(EMPTY)
     dear = replace(dear, limits=replace(dear.limits, plan_cost_bps=5))
-    stopped = step_of(OVER).with_progress(FuturesProgress(held="futures: no order, the key may not trade"))
+    stopped = step_of(OVER).with_progress(FuturesProgress(hold_reason="futures: no order, the key may not trade"))
     free = step_of(OVER)
     for step, why in ((dear, "above limits.plan_cost of 5 bps"), (stopped, "the key may not trade"), (free, "")):
         document = margin_document(build_futures_report(step, POLICY, current_drifts(step)))

@@ -78,17 +78,17 @@ def test_a_leverage_of_zero_closes_every_position() -> None:
 
 
 def test_a_trigger_that_waits_for_a_person_orders_nothing_and_says_so() -> None:
-    asked = replace(WETH_POLICY, ask=("leverage",))
+    asked = replace(WETH_POLICY, manual_triggers=("leverage",))
     decision = decide(step_of(OVER, asked)).decision
     assert isinstance(decision, Hold)
     assert "futures: leverage is above its limit; futures.ask requires a confirmation: trimtab rebalance --send" in decision.reason
     assert isinstance(decide(step_of(OVER)).decision, AdjustFutures)
     assert isinstance(decide(step_of(EMPTY, asked)).decision, AdjustFutures)
-    assert isinstance(decide(step_of(EMPTY, replace(asked, ask=("drift",)))).decision, Hold)
+    assert isinstance(decide(step_of(EMPTY, replace(asked, manual_triggers=("drift",)))).decision, Hold)
 
 
 def test_an_alert_carries_the_orders_that_wait_for_a_person() -> None:
-    step = step_of(OVER, replace(WETH_POLICY, ask=("leverage",)))
+    step = step_of(OVER, replace(WETH_POLICY, manual_triggers=("leverage",)))
     outcome = StepOutcome("step", OutcomeKind.HOLD, "a reason", step, decide(step), None)
     texts = [one.text for one in cycle_alerts(outcome, RunFacts(False, "", None)) if one.key.startswith("futures:")]
     assert len(texts) == 1
@@ -97,7 +97,7 @@ def test_an_alert_carries_the_orders_that_wait_for_a_person() -> None:
 
 
 def test_a_liquidation_in_sight_waits_for_nobody() -> None:
-    policy = replace(POLICY, ask=("leverage", "utilisation", "spot_multiple", "drift", "leverage_drift"))
+    policy = replace(POLICY, manual_triggers=("leverage", "utilisation", "spot_multiple", "drift", "leverage_drift"))
     plan = plan_futures(margin.with_moved_marks(book(1_300, eth=10 * E18), {"ETH": Fraction(0)}), policy, RICH, NOW_S)
     assert plan.is_emergency
     assert plan.orders
@@ -105,7 +105,7 @@ def test_a_liquidation_in_sight_waits_for_nobody() -> None:
 
 def test_a_policy_is_read_back_with_and_without_its_optional_keys() -> None:
     plain = codec.dumps(FuturesPolicy(HALVES, 20_000, 500, ROUGH))
-    full = FuturesPolicy(HALVES, 20_000, 500, ROUGH, leverage_band_bps=2_000, ask=("drift",))
+    full = FuturesPolicy(HALVES, 20_000, 500, ROUGH, leverage_band_bps=2_000, manual_triggers=("drift",))
     assert codec.loads(FuturesPolicy, codec.dumps(full)) == full
     assert codec.loads(FuturesPolicy, plain) == FuturesPolicy(HALVES, 20_000, 500, ROUGH)
 
@@ -114,7 +114,7 @@ def test_the_config_names_band_of_the_total_and_triggers_that_ask() -> None:
     config = parse_config(with_futures(('band = "5%"', 'band = "5%"\nleverage_band = "20%"\nask = ["leverage", "drift"]')))
     policy = build_futures(config, {asset.symbol: _token(asset.symbol) for asset in config.portfolio.assets})
     assert policy is not None
-    assert (policy.leverage_band_bps, policy.ask) == (2_000, ("leverage", "drift"))
+    assert (policy.leverage_band_bps, policy.manual_triggers) == (2_000, ("leverage", "drift"))
     assert "futures.ask" in error(('band = "5%"', 'band = "5%"\nask = ["whim"]'))
 
 

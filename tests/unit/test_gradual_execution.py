@@ -86,7 +86,7 @@ def moved_to(step: StepInput, price: int) -> StepInput:
 
 def ended(step: StepInput) -> str:
     found = decide(step)
-    assert found.layer(GradualResult).due is None
+    assert found.layer(GradualResult).due_slice is None
     return found.layer(GradualResult).ended
 
 
@@ -110,23 +110,23 @@ def test_the_first_round_is_shown_as_it_will_be_decided_once_the_campaign_is_wri
     assert again.plan is not None
     assert shown.plan is not None
     assert again.plan.legs == shown.plan.legs
-    assert again.decision_result.layer(GradualResult).due == shown.decision_result.layer(GradualResult).due
+    assert again.decision_result.layer(GradualResult).due_slice == shown.decision_result.layer(GradualResult).due_slice
 
 
 def test_a_campaign_waits_for_its_time_and_is_due_from_it_on_whatever_the_cooldown_and_the_band_say() -> None:
-    step = with_progress(begun(drifted()), done=1, next_s=drifted().snapshot.head.timestamp_s + 300)
+    step = with_progress(begun(drifted()), parts_done=1, next_s=drifted().snapshot.head.timestamp_s + 300)
     waits = decide(step)
     assert isinstance(waits.decision, Hold)
     assert waits.decision.next_s == step.snapshot.head.timestamp_s + 300
     assert "2 of about" in waits.decision.reason
     due = decide(later(step, 300))
     assert isinstance(due.decision, Rebalance)
-    assert due.layer(GradualResult).due is not None
-    assert due.layer(GradualResult).due.number == 2
+    assert due.layer(GradualResult).due_slice is not None
+    assert due.layer(GradualResult).due_slice.number == 2
 
 
 def test_a_stored_step_with_a_campaign_decides_the_same_after_it_was_read_back() -> None:
-    step = later(with_progress(begun(drifted()), done=2), 1_000)
+    step = later(with_progress(begun(drifted()), parts_done=2), 1_000)
     back = codec.loads(StepInput, codec.dumps(step))
     assert back == step
     assert proposals.rebalance(back).plan == proposals.rebalance(step).plan
@@ -184,16 +184,16 @@ def test_prices_of_one_block_fire_no_round() -> None:
     unknown = decide(step)
     assert mentions(unknown.decision.reason, "2 preceding", "missing")
     same = tuple(PastPrices(replace(head, number=head.number - back), step.snapshot.feeds, step.snapshot.pools) for back in (1, 2))
-    assert decide(with_snapshot(step, past=same)).layer(GradualResult).due is not None
+    assert decide(with_snapshot(step, past=same)).layer(GradualResult).due_slice is not None
     turned = replace(same[1], feeds=moved_to(step, 600).snapshot.feeds)
     pushed = decide(with_snapshot(step, past=(same[0], turned)))
-    assert pushed.layer(GradualResult).due is None
-    assert pushed.decision.kept_by == "policy.confirm_blocks"
+    assert pushed.layer(GradualResult).due_slice is None
+    assert pushed.decision.limiting_rule == "policy.confirm_blocks"
 
 
 def test_a_drift_that_is_gone_ends_it() -> None:
     assert mentions(ended(moved_to(begun(drifted()), 857)), "drift is")
-    assert mentions(ended(moved_to(with_progress(begun(drifted()), done=2), 857)), "done in 2")
+    assert mentions(ended(moved_to(with_progress(begun(drifted()), parts_done=2), 857)), "done in 2")
 
 
 def test_prices_that_turned_end_it() -> None:
@@ -215,7 +215,7 @@ def test_a_budget_that_is_spent_ends_it_and_so_does_a_round_that_would_exceed_it
     assert step.layer(GradualState).progress is not None
     budget = step.layer(GradualState).progress.execution.budget
     assert budget == 1_000 * USD
-    assert "its budget" in ended(with_progress(step, done=1, spent=budget))
+    assert "its budget" in ended(with_progress(step, parts_done=1, spent=budget))
     found = proposals.rebalance(step)
     assert found.plan is not None
     worst = worst_case_loss(step, found.plan, dict(step.layer(GradualState).progress.execution.arrival))
@@ -253,7 +253,7 @@ def check(done: Run, least: Fraction, loose: bool = False) -> None:
         assert fair * (1 - jitter) * Fraction(98, 100) <= size <= fair * (1 + jitter) * Fraction(102, 100)
     assert done.sizes[-1] <= fair * (1 + jitter) * Fraction(103, 100) or loose
     cost = sum((plan.cost.total for plan in done.plans), Fraction(0))
-    assert campaign.wish - least - 1 <= sum(done.sizes) <= campaign.wish + cost + least
+    assert campaign.value_to_move - least - 1 <= sum(done.sizes) <= campaign.value_to_move + cost + least
     assert mentions(done.ended, f"done in {len(done.sizes)}") if len(done.sizes) != 1 else mentions(done.ended, "done in 1")
 
 
@@ -291,7 +291,7 @@ def test_what_is_lost_against_the_prices_of_the_start_is_never_above_the_budget(
 def test_a_falling_price_ends_it_by_its_budget_before_it_is_done() -> None:
     done = run(drifted(budget_bps=60), random.Random(1), lambda step, number: market(step, Fraction(2_000) * (1 - Fraction(number, 400))))
     assert "budget" in done.ended
-    assert 0 < sum(done.sizes) < done.execution.wish
+    assert 0 < sum(done.sizes) < done.execution.value_to_move
     assert done.execution.budget is not None
     assert done.spent <= done.execution.budget
 
@@ -353,7 +353,7 @@ def test_without_a_limit_of_cost_what_no_count_moves_costs_what_the_dearest_pays
     plan = proposals.rebalance(capped).plan
     assert plan is not None
     assert plan.pacing is not None
-    dearest = max((one.fees + one.impact + one.skew + one.gas + one.waiting) / one.moved for one in plan.pacing.options)
+    dearest = max((one.fees + one.impact + one.skew + one.gas + one.waiting) / one.turnover for one in plan.pacing.options)
     assert _unmoved_unit_cost(capped.limits, list(plan.pacing.options)) == dearest > 0
     assert _unmoved_unit_cost(step.limits, list(plan.pacing.options)) == Fraction(step.limits.plan_cost_bps or 0, 10_000)
 

@@ -96,7 +96,7 @@ def test_more_than_a_position_has_is_not_taken_out() -> None:
     step, plan = a_plan(WITHDRAW)
     action = plan.actions[0]
     assert isinstance(action, Withdraw)
-    assert "of liquidity" in verdict("prediction", step, with_action(plan, liquidity=action.held + 1)).measured
+    assert "of liquidity" in verdict("prediction", step, with_action(plan, liquidity=action.position_liquidity + 1)).measured
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_collecting_lowers_the_weight_and_excuses_no_expected_loss() -> None:
     assert "impermanent_loss" in refusing(with_limits(step, impermanent_loss_bps=1), alone)
 
 
-def test_what_provides_liquidity_above_a_limit_is_refused_though_it_takes_out_more() -> None:
+def test_what_has_pool_positions_above_a_limit_is_refused_though_it_takes_out_more() -> None:
     step, leaving = a_plan(WITHDRAW)
     adding = planned(world([ranged(500, 1_800, 2_200)], [wanted(900)]))
     assert isinstance(adding.actions[0], Provide)

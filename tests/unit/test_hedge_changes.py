@@ -209,7 +209,7 @@ def test_closing__hedge_that_is_not_due_stays() -> None:
 
 
 def test_closing__layer_that_sends_nothing_closes_nothing() -> None:
-    step = later(TERMS.horizon_s).with_progress(FuturesProgress(held="a guard refused"))
+    step = later(TERMS.horizon_s).with_progress(FuturesProgress(hold_reason="a guard refused"))
     assert hedge_closing_decision(step, current_drifts(step)) is None
 
 

@@ -116,7 +116,7 @@ def test_an_asset_that_was_just_bought_is_not_sold_and_the_hold_says_until_when(
     assert isinstance(hold, Hold)
     assert mentions(hold.reason, f"WETH, bought {format_time(NOW_S - 3_600)}, is kept until {format_time(NOW_S + 82_800)} (holding.hours)")
     assert hold.reason.count("bought") == 1
-    assert hold.kept_by == "locked"
+    assert hold.limiting_rule == "locked"
     assert decision_at(overweight(3_600)).decision == hold
 
 
@@ -138,7 +138,7 @@ def test_the_other_assets_are_sold_and_the_plan_names_the_one_that_is_kept() -> 
     plan = rebalance(three_assets(3_600)).plan
     assert plan is not None
     assert set(plan.wallet_changes()) == {WBTC, USDC}
-    assert [item.what for item in plan.skipped if "holding.hours" in item.why] == ["WETH"]
+    assert [item.subject for item in plan.skipped if "holding.hours" in item.why] == ["WETH"]
     assert verdict("holding", three_assets(3_600), plan).passed
 
 

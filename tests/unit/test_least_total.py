@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from agent.app.documents.status import ASSUMED_DATA_FEE_WEI, GAS_PRICES_WEI, current_minimum_total, minimum_totals_of_config
+from agent.app.documents.status import current_minimum_total, minimum_totals_of_config
 from agent.config.load import parse_config
+from agent.config.networks import NETWORKS
 from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind
 from agent.model import Threshold
@@ -70,14 +71,16 @@ def test_the_data_fee_of_a_rollup_counts_for_each_swap() -> None:
     assert found.total == 27_300
 
 
-def test_the_minimum_that_init_shows_contains_a_data_fee_on_rollups() -> None:
-    """One swap and an approval are 196,000 units, and 340 gwei of data, at the three gas prices."""
+def test_the_minimum_that_init_shows_is_of_the_fees_of_its_network() -> None:
+    """One swap and an approval are 196,000 units of gas and one data fee, in native coin at the network's price; no trade is below 10
+    dollars, and a correction moves 5 % of 50 %."""
     config = parse_config(text())
-    on_base = config.model_copy(update={"chain": config.chain.model_copy(update={"chain_id": 8453})})
-    plain, rollup = (minimum_totals_of_config(chosen, Fraction(1)) for chosen in (config, on_base))
-    for gas_price_wei, without, with_fee in zip(GAS_PRICES_WEI, plain, rollup, strict=True):
-        ratio = Fraction(with_fee["total"] or 0) / Fraction(without["total"] or 0)
-        assert ratio == pytest.approx(1 + ASSUMED_DATA_FEE_WEI / (196_000 * gas_price_wei), rel=1e-3)
+    for network in NETWORKS:
+        there = config.model_copy(update={"chain": config.chain.model_copy(update={"chain_id": network.chain_id})})
+        for gas_price_wei, found in zip(network.fees.gas_prices_wei, minimum_totals_of_config(there, Fraction(1)), strict=True):
+            dollars = (196_000 * gas_price_wei + network.fees.data_fee_wei) * network.fees.native_usd / 10**18
+            of_gas, of_trade = dollars / (Fraction(5, 100) * Fraction(2, 1000)), Fraction(10) / Fraction(5, 100)
+            assert Fraction(found["total"] or 0) == pytest.approx(max(of_gas, of_trade), rel=1e-5)
 
 
 def test_a_purchase_that_is_done_is_not_spoken_of() -> None:

@@ -143,7 +143,7 @@ def test_it_waits_else_and_trades_once_the_market_came_to_it() -> None:
     arrival = dict(begun.arrival)
     given = sum(leg.amount_in_raw * arrival[leg.token_in] for leg in fires.plan.legs)
     assert sum(leg.min_out_raw * arrival[leg.token_out] for leg in fires.plan.legs) >= given * Fraction(9_980, 10_000)
-    done = risen.with_layer(replace(risen.layer(GradualState), progress=replace(under, done=1)))
+    done = risen.with_layer(replace(risen.layer(GradualState), progress=replace(under, parts_done=1)))
     assert mentions(proposals.rebalance(done).decision_result.layer(GradualResult).ended, "done at")
 
 

@@ -44,7 +44,7 @@ def test_where_turnover_leaves_too_little_for_a_trade_it_is_named(
         nothing = planned(bounded(seed, turnover_bps, min_trade))
         if isinstance(nothing, NothingPlanned) and isinstance(unbounded(seed, min_trade), Plan):
             told += 1
-            assert nothing.kept_by == "", "it is worth its cost: the limit of turnover keeps it back"
+            assert nothing.limiting_rule == "", "it is worth its cost: the limit of turnover keeps it back"
             assert ": limits.turnover leaves " in nothing.message
             assert nothing.remedy.startswith("raise limits.turnover")
             assert [one.guard for one in nothing.verdicts] == ["turnover"]
@@ -62,9 +62,9 @@ def test_a_token_is_said_to_wait_for_turnover_only_where_that_would_move_it(prob
         targets = {asset.token.label: asset.target_bps for asset in step.effective_assets}
         now, then = weights_bps(step, found), weights_bps(step, free)
         for item in found.skipped:
-            if item.what not in targets or abs(now[item.what] - targets[item.what]) <= 2:
+            if item.subject not in targets or abs(now[item.subject] - targets[item.subject]) <= 2:
                 continue
-            closer = abs(now[item.what] - targets[item.what]) - abs(then[item.what] - targets[item.what])
+            closer = abs(now[item.subject] - targets[item.subject]) - abs(then[item.subject] - targets[item.subject])
             if "turnover" in item.why:
                 said += 1
                 assert closer > -1, (seed, item, closer)

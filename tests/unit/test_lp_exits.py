@@ -28,7 +28,7 @@ def taken(step: StepInput) -> list[tuple[str, Fraction]]:
     found = []
     for action in planned(step).actions:
         assert isinstance(action, Withdraw)
-        found.append((action.name, Fraction(action.liquidity, action.held)))
+        found.append((action.name, Fraction(action.liquidity, action.position_liquidity)))
     return found
 
 
@@ -193,7 +193,7 @@ def test_what_stands_elsewhere_is_taken_out_while_one_pool_is_off() -> None:
     step = with_snapshot(step, pools=(*step.snapshot.pools[:-1], v3_at(Fraction(11, 10))))
     plan = planned(step)
     assert [action.name for action in plan.actions] == [f"uniswap_v2 {paired(1).pair}"]
-    assert "uniswap_v3 #1" in {item.what for item in plan.skipped}
+    assert "uniswap_v3 #1" in {item.subject for item in plan.skipped}
 
 
 def test_a_push_within_the_limit_changes_what_goes_out_by_nothing_worth_telling() -> None:

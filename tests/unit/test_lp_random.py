@@ -104,8 +104,10 @@ def test_after_a_plan_all_limits_hold_or_whatever_could_go_has_gone(found: Any) 
             assert after.loss <= limits.loss * EXIT_TARGET_SHARE * after.total + 1
     else:
         assert all(isinstance(action, Withdraw) for action in found.plan.actions)
-        out = {action.name for action in found.plan.actions if isinstance(action, Withdraw) and action.liquidity == action.held}
-        stuck = {item.what for item in found.plan.skipped}
+        out = {
+            action.name for action in found.plan.actions if isinstance(action, Withdraw) and action.liquidity == action.position_liquidity
+        }
+        stuck = {item.subject for item in found.plan.skipped}
         assert (
             after.within(limits.scaled(EXIT_TARGET_SHARE))
             or {one.name for one, p in book(found.step).position_states if getattr(p, "liquidity", 0)} <= out | stuck
@@ -117,7 +119,7 @@ def test_all_but_the_last_position_of_an_exit_go_whole(found: Any) -> None:
     if found.plan is None or book(found.step).exposure().within(liquidity_limits(found.step.limits)):
         return
     actions = [action for action in found.plan.actions if isinstance(action, Withdraw)]
-    assert all(action.liquidity == action.held for action in actions[:-1])
+    assert all(action.liquidity == action.position_liquidity for action in actions[:-1])
 
 
 @given(anything())
@@ -160,7 +162,7 @@ def acted_once(step: StepInput, plan: Plan, number: int) -> StepInput:
     return replace(
         later,
         portfolio=replace(step.portfolio, positions=tuple(one for one, _ in pairs)),
-        progress=replace(later.progress, layers=(LiquidityProgress(acted=True),)),
+        progress=replace(later.progress, layers=(LiquidityProgress(has_moved=True),)),
     )
 
 
@@ -173,5 +175,5 @@ def test_actions_one_by_one_come_to_an_end_that_asks_for_nothing_more(found: Any
         assert count <= 12, "it goes round in circles"
         step = acted_once(step, plan, 1_000 + count)
         plan = planned_or_none(step)
-    later = step.with_progress(LiquidityProgress(acted=False))
+    later = step.with_progress(LiquidityProgress(has_moved=False))
     assert planned_or_none(later) is None

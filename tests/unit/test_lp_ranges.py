@@ -88,7 +88,7 @@ def test_what_is_above_its_share_is_taken_out_down_to_it() -> None:
 def test_a_share_of_nothing_takes_everything_out() -> None:
     step = world([ranged(500, 1_800, 2_200, 1), ranged(300, 1_000, 3_000, 2)], [wanted(0)])
     actions = planned(step).actions
-    assert all(isinstance(action, Withdraw) and action.liquidity == action.held for action in actions)
+    assert all(isinstance(action, Withdraw) and action.liquidity == action.position_liquidity for action in actions)
     assert len(actions) == 2
     assert passes(step)
     held(world([ranged(5, 1_800, 2_200)], [wanted(0)]), "5 USDC to move, limits.min_trade is 10")

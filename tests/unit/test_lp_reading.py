@@ -152,7 +152,7 @@ def test_an_unreadable_position_is_quarantined_by_name_and_the_others_stay() -> 
     seen = snapshot_parts(watch, answers)
     assert [position.name for position in seen.positions] == [f"uniswap_v2 {lp.PAIR}"]
     [bad] = seen.quarantined
-    assert (bad.item, bad.address, bad.why) == ("position uniswap_v3 #42", lp.MANAGER, f"price: {CallStatus.UNREAD.why}")
+    assert (bad.subject, bad.address, bad.why) == ("position uniswap_v3 #42", lp.MANAGER, f"price: {CallStatus.UNREAD.why}")
 
 
 def test_the_pools_account_is_found_under_the_managers_key() -> None:

@@ -94,7 +94,7 @@ def test_a_difference_within_the_band_around_a_share_is_left() -> None:
 def test_what_a_step_has_begun_it_ends_within_the_band_too() -> None:
     step = world([ranged(1_500, 1_800, 2_200)], [wanted(1_700)], bounds=roomy(plan_cost_bps=100))
     held(step)
-    assert kinds(step.with_progress(LiquidityProgress(acted=True))) == [Provide]
+    assert kinds(step.with_progress(LiquidityProgress(has_moved=True))) == [Provide]
 
 
 @pytest.mark.parametrize(("has", "more"), [(1_590, True), (1_599, False)])
@@ -102,7 +102,7 @@ def test_what_rounding_leaves_of_a_share_is_not_provided_though_every_limit_of_s
     own, rest = ranged(has, 1_900, 2_100), Fraction(8_000 - has, 2)
     off = roomy(min_trade=None, plan_cost_bps=None)
     step = world([own], [wanted(2_000)], values={"WETH": rest, "USDC": rest}, bounds=off)
-    assert isinstance(decide(step.with_progress(LiquidityProgress(acted=True))).decision, AdjustLiquidity if more else Hold)
+    assert isinstance(decide(step.with_progress(LiquidityProgress(has_moved=True))).decision, AdjustLiquidity if more else Hold)
 
 
 def test_reserves_stay_in_the_wallet() -> None:

@@ -52,9 +52,12 @@ def here() -> list[str]:
 def test_plans_replays_and_orders_are_the_same_on_every_machine(tmp_path: Path, whole: bool) -> None:
     """One process a machine: it plans, decides, runs the orders' tests; the first records its steps, which the others replay.
 
-    A machine with the kernel of this process leaves the orders' tests to the suite, which runs them under it.
+    A machine with the kernel of this process leaves the orders' tests to the suite, which runs them under it. Where there is no time
+    for all, it and the last one answer.
     """
-    machines = here()
+    machines = sorted(here(), key=lambda machine: not suite_runs(machine))
+    if not whole:
+        machines = [machines[0], machines[-1]]
     problems = [any_problem(number, *(() if whole or number < LARGE else SMALL)) for number in range(PLANS if whole else SAMPLE)]
     paths = written(tmp_path / "plans", problems), written(tmp_path / "whole", steps(whole)), tmp_path
     orders = [UNIT / f"{name}.py" for name in (BROKE if whole else BROKE[:1])]

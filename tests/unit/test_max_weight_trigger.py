@@ -107,13 +107,13 @@ def test_the_blocks_before_have_to_ask_for_it_too() -> None:
     assert trigger_signals(step, prices) == {("above limits.max_weight", WETH)}
     waits = decide(replace(step, policy=replace(step.policy, confirm_blocks=2)))
     assert isinstance(waits.decision, Hold)
-    assert waits.decision.kept_by == "policy.confirm_blocks"
+    assert waits.decision.limiting_rule == "policy.confirm_blocks"
 
 
-@pytest.mark.parametrize("kept_by", ["limits.plan_cost", "policy.cooldown", "limits.min_trade"])
-def test_what_cost_or_cooldown_forbids_is_a_hold_with_an_alert(kept_by: str) -> None:
+@pytest.mark.parametrize("limiting_rule", ["limits.plan_cost", "policy.cooldown", "limits.min_trade"])
+def test_what_cost_or_cooldown_forbids_is_a_hold_with_an_alert(limiting_rule: str) -> None:
     step = undue(Every(28 * DAY_S))
-    match kept_by:
+    match limiting_rule:
         case "limits.plan_cost":
             step = with_limits(step, plan_cost_bps=1)
         case "limits.min_trade":
@@ -122,7 +122,7 @@ def test_what_cost_or_cooldown_forbids_is_a_hold_with_an_alert(kept_by: str) -> 
             step = replace(step, policy=replace(step.policy, cooldown_s=DAY_S))
     found = proposals.rebalance(step).decision_result
     assert isinstance(found.decision, Hold), found.decision
-    assert found.decision.kept_by == kept_by, found.decision
+    assert found.decision.limiting_rule == limiting_rule, found.decision
     outcome = StepOutcome("1", OutcomeKind.HOLD, found.decision.reason, step, found, None)
     (alert,) = drift_alerts(outcome)
     assert alert.kind is AlertKind.PRICE

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from eth_utils import to_checksum_address
 
-from agent.config.networks import NETWORKS, PUBLIC_MEMPOOL, SEQUENCER_ORDERS, Network
+from agent.config.networks import NETWORKS, ORDERED_BY_SEQUENCER, PUBLIC_MEMPOOL, Network
 from agent.config.networks.presets import PRESETS
 from agent.config.tables.venues import VenueTable
 from agent.model.rollups import ARBITRUM_CHAINS, OP_STACK_CHAINS, PLAIN_CHAINS, DataFee
@@ -27,6 +27,8 @@ CHOICES = {
     "gas_per_day": "a limit of a new config, for some hundred swaps",
     "native_floor": "as gas_per_day",
     "native_top_up": "as gas_per_day",
+    "fees": "estimates; docs/networks.md has the source and date of each, or says that it is assumed",
+    "venues.uniswap_v2.needs_rebalancer": "SwapRouter02 there is of 2021 to 2023, Uniswap V2 of 2024 (Uniswap/universal-router #334)",
     "submission": "no package names endpoints that relay a transaction unseen",
 }
 """Values that no package publishes, with the reason. Of tokens, is_hub and priced_as are choices too: which tokens routes pass
@@ -139,6 +141,15 @@ def test_the_page_has_a_row_for_each_network_and_every_disputed_value(network: N
     assert not [key for name, key in DISPUTED if name == network.name and f"`{values[key]}`" not in text]
 
 
+def test_the_page_states_the_typical_fees_of_each_network() -> None:
+    text = PAGE.read_text(encoding="utf-8").partition("## Typical fees")[2]
+    for network in NETWORKS:
+        quiet, ordinary, busy = (f"{wei / 10**9:g}" for wei in network.fees.gas_prices_wei)
+        data_fee, dollars = (f"{number:,}" for number in (network.fees.data_fee_wei // 10**9, float(network.fees.native_usd)))
+        row = f"| {network.name} | {quiet} / {ordinary} / {busy} | {network.fees.priority_fee_wei / 10**9:g} | {data_fee} |"
+        assert f"{row} {dollars.removesuffix('.0')} |" in text
+
+
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.name)
 def test_addresses_have_their_checksum(network: Network) -> None:
     addresses = [value for value in values_of(network).values() if value.startswith("0x") and len(value) == 42]
@@ -154,8 +165,8 @@ def test_a_network_holds_together(network: Network) -> None:
     assert network.tokens[0].is_hub
     assert {token.priced_as for token in network.tokens} - {None} == set(network.feeds)
     assert {token.decimals for token in network.tokens} <= {6, 8, 18}
-    assert network.submission.startswith("https://") or network.submission in {SEQUENCER_ORDERS, PUBLIC_MEMPOOL}
-    assert (network.submission == SEQUENCER_ORDERS) == (network.data_fee is not DataFee.PLAIN)
+    assert network.submission.startswith("https://") or network.submission in {ORDERED_BY_SEQUENCER, PUBLIC_MEMPOOL}
+    assert (network.submission == ORDERED_BY_SEQUENCER) == (network.data_fee is not DataFee.PLAIN)
     assert {**OP_STACK_CHAINS, **ARBITRUM_CHAINS, **PLAIN_CHAINS}[network.chain_id].startswith(network.title)
     assert len({venue.kind for venue in network.venues}) == len(network.venues)
 
@@ -169,9 +180,13 @@ def test_a_preset_has_the_venues_that_can_be_traded_and_those_that_need_our_cont
         name: tuple([venue["kind"] for venue in venues] for venues in (preset.venues, preset.other_venues))
         for name, preset in PRESETS.items()
     }
-    uniswap = ["uniswap_v2", "uniswap_v3"]
-    pancake = ["pancake_v3"]
-    assert kinds == {name: (uniswap, pancake if name == "bnb" else []) for name in BY_NAME}
+    with_pairs, native = {"ethereum", "unichain"}, ["uniswap_v4", "uniswap_v4_native"]
+    assert kinds == {
+        name: (["uniswap_v2", "uniswap_v3"], native)
+        if name in with_pairs
+        else (["uniswap_v3"], ["uniswap_v2", *native, *(["pancake_v3"] if name == "bnb" else [])])
+        for name in BY_NAME
+    }
     for preset in PRESETS.values():
         for venue in (*preset.venues, *preset.other_venues):
             VenueTable.model_validate(venue)

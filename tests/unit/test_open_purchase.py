@@ -52,13 +52,13 @@ def with_top_up(step: StepInput, came_usd: int, sold_usd: int, due_s: int = 0) -
     home = token("USDC").address
     terms = Purchase(
         PurchaseKind.TOP_UP,
-        wish=Fraction(came_usd * MILLION),
+        value_to_move=Fraction(came_usd * MILLION),
         parts=2,
         interval_s=600,
         arrival=(),
         began_s=NOW_S - 600,
         expires_s=NOW_S + 7 * 86_400,
-        came=((home, came_usd * MILLION),),
+        deposits=((home, came_usd * MILLION),),
     )
     moved, sold = Fraction(sold_usd * MILLION), ((home, sold_usd * MILLION),)
     active = PurchaseProgress("7a", terms, 1, moved, Fraction(0), NOW_S + due_s, sold)
@@ -90,7 +90,7 @@ def test_a_part_that_waits_for_the_losses_of_the_day_says_how_to_end_it() -> Non
 def test_a_rest_that_is_not_worth_its_cost_ends_the_purchase() -> None:
     outcome = look(topped_up(BALANCED, 400, 340, plan_cost_bps=10))
     assert outcome.kind is OutcomeKind.HOLD
-    assert outcome.decision_result.purchase.due is None
+    assert outcome.decision_result.purchase.due_part is None
     assert "is over: the rest is not worth its cost" in outcome.reason
     assert outcome.decision_result.purchase.ended
     assert outcome.step_input.history.cash_flows.purchase is not None, "the cycle records the end of this one"
@@ -116,7 +116,7 @@ def test_a_trigger_acts_while_the_next_part_waits_if_the_part_would_not_do(value
     assert outcome.decision_result.purchase.ended
     assert outcome.plan.turnover > 900 * MILLION
     assert isinstance(outcome.decision_result.decision, Rebalance)
-    assert not outcome.decision_result.decision.apart, "drift, within the limits of turnover"
+    assert not outcome.decision_result.decision.exempt_turnover, "drift, within the limits of turnover"
 
 
 @pytest.mark.parametrize("values", [BALANCED, CRASHED])
@@ -176,7 +176,7 @@ def test_a_slice_that_is_not_worth_its_cost_ends_its_execution() -> None:
         goal=wanted,
         arrival=(),
         sides=sides,
-        wish=active.terms.wish,
+        value_to_move=active.terms.value_to_move,
         rounds=2,
         budget=None,
         began_s=NOW_S - 600,
@@ -184,7 +184,7 @@ def test_a_slice_that_is_not_worth_its_cost_ends_its_execution() -> None:
         expires_s=NOW_S + 86_400,
         first=NO_JITTER,
     )
-    progress = ExecutionProgress("7a", execution, 1, active.moved, active.spent, NOW_S, NO_JITTER)
+    progress = ExecutionProgress("7a", execution, 1, active.moved_value, active.spent, NOW_S, NO_JITTER)
     outcome = look(purchases.with_purchase(step, None).with_layer(GradualState(progress)))
     assert outcome.kind is OutcomeKind.HOLD
     ended = outcome.decision_result.layer(GradualResult).ended
@@ -201,7 +201,7 @@ def held(now_s: int) -> Any:
 def test_a_command_leaves_after_one_hold_of_a_slice_that_is_due(
     monkeypatch: pytest.MonkeyPatch, times_s: tuple[int, ...], cycles: int
 ) -> None:
-    execution = SimpleNamespace(done=1, next_s=1_060, terms=SimpleNamespace(parts=3, style="rounds"))
+    execution = SimpleNamespace(parts_done=1, next_s=1_060, terms=SimpleNamespace(parts=3, style="rounds"))
     store = SimpleNamespace(budgets=SimpleNamespace(execution=lambda _: execution))
     switch = SimpleNamespace(read=lambda: SimpleNamespace(paused=False))
     context: Any = SimpleNamespace(store=store, readers=None, clock=SimpleNamespace(sleep=lambda _: None), switch=switch)
@@ -214,7 +214,7 @@ def test_a_command_leaves_after_one_hold_of_a_slice_that_is_due(
 
 @pytest.mark.parametrize("paused", [True, None])
 def test_a_command_waits_for_no_slice_while_sending_is_paused(paused: bool | None) -> None:
-    execution = SimpleNamespace(done=1, next_s=1_060, terms=SimpleNamespace(parts=3, style="rounds"))
+    execution = SimpleNamespace(parts_done=1, next_s=1_060, terms=SimpleNamespace(parts=3, style="rounds"))
     store = SimpleNamespace(budgets=SimpleNamespace(execution=lambda _: execution))
     context: Any = SimpleNamespace(store=store, switch=SimpleNamespace(read=lambda: SimpleNamespace(paused=paused)))
     assert continue_execution(cast(Any, SimpleNamespace(context=context)), held(1_000)).kind is OutcomeKind.HOLD
@@ -222,7 +222,7 @@ def test_a_command_waits_for_no_slice_while_sending_is_paused(paused: bool | Non
 
 def test_a_swap_by_hand_is_no_part_of_a_purchase_that_is_due() -> None:
     step = topped_up({"WETH": 4_000, "WBTC": 2_000, "USDC": 4_000}, 2_000, 400)
-    assert look(step).decision_result.purchase.due is not None
+    assert look(step).decision_result.purchase.due_part is not None
     usdc, weth = token("USDC").address, token("WETH").address
     by_hand = proposals.manual_swap(usdc, weth, 50 * MILLION)(step)
     waiting = proposals.single_order(LimitOrder("1", usdc, weth, 50 * MILLION, Fraction(10**30), NOW_S + 60, NOW_S))(step)

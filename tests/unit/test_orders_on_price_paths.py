@@ -45,7 +45,7 @@ def test_nothing_is_held_after_an_exit_fired_and_its_step_was_done(
         assert not fired or (bot.refused == "" and bot.coins["WETH"] * price < 10), "less than the smallest trade"
         if isinstance(decision, Rebalance) and decision.exit:
             assert at.stage is OrderStage.FIRED
-            assert at.at == price_of("WETH", price)
+            assert at.event_price == price_of("WETH", price)
 
 
 @FEW

@@ -120,7 +120,7 @@ def test_a_store_is_live_or_paper_for_good(tmp_path: Path) -> None:
     again = open_store(other, 31_337, builders.OWNER, book_kind="paper")
     begun = PaperWallet((Holding(TOKEN, 5),), (), 10**18, 7, 1_000)
     again.paper.begin(begun)
-    with raises_code(ConfigError, "started"):
+    with raises_code(ConfigError, "paper_started"):
         again.paper.begin(begun)
     again.close()
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
 import pytest
 
-from agent.app.research.past_results import computed_template_result, past_result_or_reason
-from agent.app.start.past_results import template_result
+from agent.app.research.past_results import computed_small_result, computed_template_result, past_result_or_reason
+from agent.app.start.past_results import SMALL_MONEY_FILE, template_result
 from agent.config.load import load_config
+from agent.config.networks import BASE
 from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES
 from tests.support.agents import config
 from tests.support.text import mentions
@@ -38,3 +40,8 @@ def test_a_basket_without_packaged_prices_says_which_are_missing(tmp_path: Path)
 @pytest.mark.parametrize("name", PORTFOLIO_TEMPLATES)
 def test_the_stored_results_are_those_of_this_version(name: str) -> None:
     assert computed_template_result(PORTFOLIO_TEMPLATES[name]) == template_result(name)
+
+
+@pytest.mark.slow
+def test_the_stored_year_of_small_money_on_base_is_that_of_this_version() -> None:
+    assert computed_small_result(BASE) == json.loads(SMALL_MONEY_FILE.read_text(encoding="utf-8"))["base"]

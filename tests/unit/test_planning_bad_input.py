@@ -28,7 +28,7 @@ def made(step: StepInput) -> Plan:
 
 
 def reasons(found: Plan) -> dict[str, str]:
-    return {item.what: item.why for item in found.skipped}
+    return {item.subject: item.why for item in found.skipped}
 
 
 def with_ticks(pool: V3Pool, net: Sequence[tuple[int, int]], known: tuple[int, int] | None = None) -> V3Pool:

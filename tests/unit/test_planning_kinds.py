@@ -130,8 +130,8 @@ def test_a_limit_of_turnover_that_bounds_moves_within_bands_is_named(seed: int) 
         plan(step, rebalance_to_targets(step, bands)),
         plan(with_limits(step, turnover_bps=None), rebalance_to_targets(step, bands)),
     )
-    assert any("drift" in item.what for item in found.skipped)
-    named = {item.what for item in found.skipped if item.what in shares and "turnover" in item.why}
-    others = {item.what for item in found.skipped if item.what in shares} - named
+    assert any("drift" in item.subject for item in found.skipped)
+    named = {item.subject for item in found.skipped if item.subject in shares and "turnover" in item.why}
+    others = {item.subject for item in found.skipped if item.subject in shares} - named
     assert named
-    assert others <= {item.what for item in free.skipped}, "what stays off without the limit waits for something else"
+    assert others <= {item.subject for item in free.skipped}, "what stays off without the limit waits for something else"

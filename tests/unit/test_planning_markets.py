@@ -87,7 +87,7 @@ def test_a_token_without_a_pool_stays_and_says_so() -> None:
                       pools=[v3_pool(WETH, USDC, 2_000, DEEP)])  # fmt: skip
     found = plan(step, rebalance_to_targets(step))
     check_legs(step, found)
-    assert mentions({item.what: item.why for item in found.skipped}["LINK"], "usable pool")
+    assert mentions({item.subject: item.why for item in found.skipped}["LINK"], "usable pool")
 
 
 def test_tokens_that_no_route_joins_refuse() -> None:
@@ -138,7 +138,7 @@ def test_a_pool_that_is_quarantined_shallow_or_empty_is_ignored_and_named() -> N
     )
     found = plan(step, rebalance_to_targets(step))
     assert {leg.pool for leg in found.legs} == {sound.address}
-    reasons = {item.what: item.why for item in found.skipped}
+    reasons = {item.subject: item.why for item in found.skipped}
     assert "its gas" in reasons[f"pool {sick.address}"]
     assert "pool_min_value" in reasons[f"pool {shallow.address}"]
     assert reasons[f"pool {dry.address}"] == "no liquidity"
@@ -179,7 +179,7 @@ def test_gas_without_a_price_refuses_while_plan_cost_is_on_and_is_noted_when_off
     off = with_limits(step, plan_cost_bps=None)
     found = plan(off, rebalance_to_targets(off))
     assert found.cost.gas == 0
-    assert any(item.what == "gas" for item in found.skipped)
+    assert any(item.subject == "gas" for item in found.skipped)
 
 
 def test_an_empty_wallet_and_a_foreign_goal_refuse() -> None:

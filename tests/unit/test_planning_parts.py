@@ -56,8 +56,8 @@ def test_gas_counts_ticks_and_words_of_v3_and_nothing_more_of_v2() -> None:
         pair, ranged = v2.gas, v3.gas
         assert gas.leg_gas_units(v2, 0, router=router) == pair.swap[name]
         assert gas.leg_gas_units(v3, 0, router=router, writes_observation=False) == ranged.swap[name]
-        assert gas.leg_gas_units(v3, 0, router=router) == ranged.swap[name] + ranged.moved
-        assert gas.leg_gas_units(v3, 2, 5, router) == ranged.swap[name] + ranged.moved + 2 * ranged.tick + 2 * ranged.stop
+        assert gas.leg_gas_units(v3, 0, router=router) == ranged.swap[name] + ranged.observation
+        assert gas.leg_gas_units(v3, 2, 5, router) == ranged.swap[name] + ranged.observation + 2 * ranged.tick + 2 * ranged.stop
 
 
 def test_gas_price_is_base_and_tip_or_the_legacy_price() -> None:

@@ -101,7 +101,7 @@ def test_the_bound_of_each_pool_is_kept_and_the_rest_explained() -> None:
     found = plan(step, rebalance_to_targets(step))
     check_legs(step, found)
     assert found.legs[0].impact_bps == 100
-    left = {item.what: item.why for item in found.skipped}
+    left = {item.subject: item.why for item in found.skipped}
     assert "price_impact" in left["WETH"]
     assert found.legs[0].pool in left["WETH"]
     assert weights_bps(step, found)["WETH"] > 8_400
@@ -146,7 +146,7 @@ def test_where_the_market_asks_more_than_plan_cost_the_drift_stays() -> None:
     found = plan(step, rebalance_to_targets(step))
     check_legs(step, found)
     assert {leg.pool for leg in found.legs} == {pools[0].address}
-    assert mentions({item.what: item.why for item in found.skipped}["LINK"], "plan_cost allows", "fees")
+    assert mentions({item.subject: item.why for item in found.skipped}["LINK"], "plan_cost allows", "fees")
     dear = with_limits(step, plan_cost_bps=4)
     with raises_code(Refused, "plan_cost", "4 bps"):
         plan(dear, rebalance_to_targets(dear))
@@ -184,7 +184,7 @@ def test_dust_is_dropped_and_said_while_the_rest_is_traded() -> None:
     found = plan(step, rebalance_to_targets(step))
     check_legs(step, found)
     assert {leg.token_out for leg in found.legs} == {USDC.address}
-    assert any(item.what == "DAI" and "min_trade" in item.why for item in found.skipped)
+    assert any(item.subject == "DAI" and "min_trade" in item.why for item in found.skipped)
 
 
 def test_a_small_trade_that_several_pools_would_share_is_made_in_one() -> None:
@@ -283,7 +283,7 @@ def test_what_is_left_because_another_token_stays_still_names_that_token() -> No
     step = wide(step_input(targets, values, PRICES, pools=pools), min_trade=Fraction(400 * 10**6))
     found = plan(step, rebalance_to_targets(step))
     check_legs(step, found)
-    left = {item.what: item.why for item in found.skipped}
+    left = {item.subject: item.why for item in found.skipped}
     assert "limits.min_trade" in left["USDC"]
     assert left["WETH"].startswith("349")
     assert mentions(left["WETH"], ": USDC")

@@ -133,7 +133,7 @@ def test_a_spend_cap_of_the_step_bounds_the_legs_and_the_rest_stays() -> None:
     found = plan(step, rebalance_to_targets(step))
     check_legs(step, found)
     assert sum(leg.amount_in_raw for leg in found.legs) == ONE // 5
-    left = {item.what: item.why for item in found.skipped}
+    left = {item.subject: item.why for item in found.skipped}
     assert "approved more" in left["WETH"]
     assert "approved more" in left["USDC"]
 

@@ -44,7 +44,7 @@ def counted(step: StepInput, apart: Fraction) -> Fraction:
     free = with_limits(step, turnover_bps=None, daily_turnover_bps=None)
     found: Plan = planner.plan(free, rebalance_to_targets(step))
     assert isinstance(found.decision, Rebalance)
-    plan = replace(found, decision=replace(found.decision, apart=apart))
+    plan = replace(found, decision=replace(found.decision, exempt_turnover=apart))
     return build_guard_case(step, plan, evidence(step, plan)).counted_turnover() / MILLION
 
 
@@ -90,8 +90,8 @@ def test_the_asset_whose_market_takes_least_sets_the_part_of_all(daily_loss_bps:
         None,
     )
     assert outcome.plan is not None, outcome.reason
-    assert outcome.decision_result.purchase.due is not None, outcome.reason
-    part = outcome.decision_result.purchase.due.part
+    assert outcome.decision_result.purchase.due_part is not None, outcome.reason
+    part = outcome.decision_result.purchase.due_part.part
     after = dict(outcome.plan.holdings_after)
     got = {"WETH": after[weth.address] * Fraction(2_000, 10**18), "WBTC": after[wbtc.address] * Fraction(30_000, 10**8)}
     assert part < Fraction(1, 10)
@@ -132,7 +132,7 @@ def test_a_sale_for_a_withdrawal_is_counted_beyond_what_it_lacks() -> None:
     found = planner.plan(free, rebalance_to_targets(money()))
     assert isinstance(found.decision, Rebalance)
     for lacks_usd, least, most in ((0, 4_900, 5_100), (2_000, 2_900, 3_100), (6_000, 0, 0)):
-        plan = replace(found, decision=replace(found.decision, exit=True, apart=Fraction(10**18)))
+        plan = replace(found, decision=replace(found.decision, exit=True, exempt_turnover=Fraction(10**18)))
         step = raised(money(), lacks_usd) if lacks_usd else money()
         assert least <= build_guard_case(step, plan, evidence(step, plan)).counted_turnover() / MILLION <= most
 
@@ -141,7 +141,7 @@ def test_what_a_withdrawal_lacks_is_unknown_while_a_balance_is() -> None:
     free = with_limits(money(), turnover_bps=None, daily_turnover_bps=None)
     found = planner.plan(free, rebalance_to_targets(money()))
     assert isinstance(found.decision, Rebalance)
-    plan = replace(found, decision=replace(found.decision, exit=True, apart=Fraction(1)))
+    plan = replace(found, decision=replace(found.decision, exit=True, exempt_turnover=Fraction(1)))
     step = raised(money(), 2_000)
     unread = replace(step, snapshot=replace(step.snapshot, holdings=step.snapshot.holdings[:1]))
     with pytest.raises(MissingData):

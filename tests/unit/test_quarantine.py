@@ -74,7 +74,7 @@ def test_what_is_held_of_it_does_not_count_and_every_decision_names_it() -> None
     plan = proposals.rebalance(step).plan
     assert plan is not None
     assert WETH not in moved_tokens(plan)
-    assert ("token WETH", f"in quarantine: {PAUSED.why}; {PAUSED.finding.remedy}") in [(item.what, item.why) for item in plan.skipped]
+    assert ("token WETH", f"in quarantine: {PAUSED.why}; {PAUSED.finding.remedy}") in [(item.subject, item.why) for item in plan.skipped]
 
 
 def test_fewer_than_two_tokens_left_halt() -> None:

@@ -201,7 +201,7 @@ def test_the_plain_program_of_these_tests_is_understood() -> None:
         (raw_program() + b"\x00", "not whole"),
         (raw_program(watched=3, count=2), "watches more tokens"),
         (raw_program(count=3), "does not trade it"),
-        (raw_program(rows=(b"\x03" + V3_ROW[1:],)), "3 is not known"),
+        (raw_program(rows=(b"\x03" + V3_ROW[1:], V2_ROW), flow=2 << 2, numbers=b"\x00\x00\x01\x00\x01"), "V4 pays ahead"),
         (raw_program(rows=(b"\x05" + V3_ROW[1:],)), "5 is not known"),
         (raw_program(rows=(WRAPPED_ROW[:-1] + b"\x01",)), "does not use"),
         (raw_program(rows=(WRAPPED_ROW,), tiers=b"\x00\x00\x01\x00\x00\x00"), "does not use"),

@@ -27,7 +27,7 @@ def test_each_step_is_one_canonical_file_of_its_owners_alone(tmp_path: Path) -> 
         document = json.loads(path.read_text())
         assert path.read_text() == json.dumps(document, sort_keys=True, separators=(",", ":")) + "\n"
         assert path.stat().st_mode & 0o777 == 0o600
-        assert (document["format"], document["config"], document["books"]) == ("trimtab step", DIGEST, "live")
+        assert (document["format"], document["config"], document["store_kind"]) == ("trimtab step", DIGEST, "live")
     assert [json.loads(path.read_text())["decision"] for path in found] == ["hold", "rebalance", "halt"]
     assert [json.loads(path.read_text())["plan"] is None for path in found] == [True, False, True]
     assert not [path for path in found[0].parent.iterdir() if path not in found], "a draft stayed"
@@ -192,7 +192,7 @@ def spoil(folder: Path) -> dict[str, str]:
         "foreign.json": ('{"hello": "world"}', "field"),
         "newer.json": (whole.replace('"format"', '"from_the_future":1,"format"', 1), "from_the_future"),
         "other.json": (whole.replace("trimtab step", "something else", 1), "not a recorded step"),
-        "twice.json": (whole.replace('"format"', '"books":"live","format"', 1), "twice"),
+        "twice.json": (whole.replace('"format"', '"store_kind":"live","format"', 1), "twice"),
         "huge.json": (whole.replace('"now_s":', '"now_s":' + "9" * 4_000 + ",", 1), ""),
         "far.json": (json.dumps({**json.loads(whole), "now_s": "9" * 30}), "time"),
         "decimals.json": (whole.replace('"decimals":18', '"decimals":999999999'), "decimals"),

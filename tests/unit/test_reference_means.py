@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
 from agent.amm.v3.pool import V3Pool
+from agent.amm.v3.uniswap_v4 import V4Pool
 from agent.model import CodeHash, PriceSource, StepInput
 from agent.reference import prices, reference_prices
 from tests.support.builders import step_input, token, v3_pool
@@ -73,3 +74,9 @@ def test_on_a_chain_of_slow_blocks_fewer_observations_are_enough() -> None:
     step = by_means(short)
     mainnet = replace(step, snapshot=replace(step.snapshot, head=replace(step.snapshot.head, chain_id=1)))
     assert "--to 151" in prices.twap_rejection(mainnet.snapshot, mainnet.reference, short)
+
+
+def test_a_pool_of_v4_has_no_mean_and_names_the_feed_that_is_needed() -> None:
+    v4 = V4Pool(**{field.name: getattr(TRUE, field.name) for field in fields(TRUE)})
+    (gap,) = [gap for gap in reference_prices(by_means(v4)).unpriced if gap.token == WETH.address]
+    assert mentions(gap.why, v4.address, "records no observations", "give the token a price feed")

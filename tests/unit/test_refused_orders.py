@@ -145,7 +145,7 @@ def test_an_off_chain_venue_fills_parts_itself(ports: StepPorts) -> None:
 def test_a_key_that_may_not_trade_holds_all_futures_of_the_cycle_once(ports: StepPorts) -> None:
     outcome = planned(ports)
     cycle, own = refused(ports, BEGUN, outcome, NO_KEY)
-    assert (own.held, len(own.refused_orders), own.refused_markets) == (f"futures: {NO_KEY}", 1, ())
+    assert (own.hold_reason, len(own.refused_orders), own.refused_markets) == (f"futures: {NO_KEY}", 1, ())
     again = ended(ports, cycle, outcome, NO_KEY).outcome
     assert again is not None
     assert again.kind is OutcomeKind.REFUSED
@@ -195,7 +195,7 @@ def test_only_a_refused_reduction_or_hedge_is_left_out_of_the_plan_once() -> Non
     assert decision.is_reducing
     without = without_refused_plan(step, decision, None, "no")
     assert without is not None
-    assert futures_progress(without).held == "futures: no"
+    assert futures_progress(without).hold_reason == "futures: no"
     assert without_refused_plan(without, decision, None, "no") is None, "it would be refused for ever"
     assert without_refused_plan(step, replace(decision, by_owner=True), None, "no") is None
     assert without_refused_plan(step, replace(decision, is_reducing=False), None, "no") is None, "openings come last anyway"

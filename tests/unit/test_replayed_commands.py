@@ -105,7 +105,7 @@ def test_each_command_replays_as_it_was_and_a_change_shows(tmp_path: Path, name:
         changed(file, plan__legs=[{**recorded["plan"]["legs"][0], "amount_in_raw": 7}])
     altered = replay(place)
     assert (altered["different"], altered["exit"]) == (1, 14)
-    changed(file, asked={"type": "ManualAction", "what": "payout"})
+    changed(file, request={"type": "ManualAction", "command": "payout"})
     assert [(one["result"], one["requested_by"]) for one in replay(place)["steps"]] == [("manual", "payout")]
 
 
@@ -115,8 +115,8 @@ def test_a_record_that_does_not_say_is_judged_as_before(tmp_path: Path) -> None:
     place = kept(tmp_path, [(own, None), (swap, None)])
     assert [(one["result"], one["requested_by"]) for one in replay(place)["steps"]] == [("same", None), ("manual", None)]
     for file in files(place):
-        assert json.loads(file.read_text())["asked"] is None
-        changed(file, asked=None)  # no such key, as in a file of before
+        assert json.loads(file.read_text())["request"] is None
+        changed(file, request=None)  # no such key, as in a file of before
     assert (replay(place)["same"], replay(place)["manual"], replay(place)["exit"]) == (1, 1, 0)
 
 

@@ -162,7 +162,7 @@ def test_limits_of_turnover_are_freed_for_what_came_only_where_purchases_have_li
         found = requests.invest({USDC.address: raw(900, USDC)})(with_limits(step, first_purchase_s=first_purchase_s))
         assert isinstance(found.decision_result.decision, Rebalance)
         assert found.plan is not None
-        assert found.decision_result.decision.apart == freed
+        assert found.decision_result.decision.exempt_turnover == freed
         assert found.decision_result.decision.by_owner
 
 
@@ -174,7 +174,7 @@ def test_at_the_end_no_liquidity_is_wanted_whatever_its_targets_say() -> None:
     assert found.plan is not None
     (action,) = found.plan.actions
     assert isinstance(action, Withdraw)
-    assert action.liquidity == action.held
+    assert action.liquidity == action.position_liquidity
 
 
 def test_a_withdrawal_leaves_alone_what_came_unexplained() -> None:

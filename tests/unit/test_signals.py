@@ -180,7 +180,7 @@ def test_a_failed_signal_keeps_the_last_weights_and_then_halts() -> None:
         late = apply_effective_targets(with_answer(replace(step, history=replace(step.history, allocation=old)), failed))
         assert (bps_of(late)["WETH"] == 4_000) is stands
         assert isinstance(decide(late).decision, Halt) is not stands
-        assert any("signal mine: it raised ValueError: no" in text for text in (*late.targets.reasons, late.history.unchosen))
+        assert any("signal mine: it raised ValueError: no" in text for text in (*late.targets.reasons, late.history.allocation_fault))
 
 
 def test_a_signal_that_never_answered_trades_nothing() -> None:

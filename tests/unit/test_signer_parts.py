@@ -36,7 +36,7 @@ def error(text: str) -> str:
     ("fault", "words"),
     [
         (RpcFault(3, "execution reverted: STF", error("STF")), "balance or allowance is too small, or the token forbids it (STF)"),
-        (RpcFault(3, "execution reverted: Too little received"), "the market moved since the snapshot (Too little received)"),
+        (RpcFault(3, "execution reverted: Too little received"), "its fee rose since the snapshot (Too little received)"),
         (RpcFault(-32000, "VM Exception while processing transaction: revert Transaction too old"), "the deadline has passed"),
         (RpcFault(3, "execution reverted", "0x" + selector("Panic(uint256)").hex() + f"{0x11:064x}"), "arithmetic overflow (Panic 0x11)"),
         (RpcFault(3, "execution reverted", "0x" + selector("Panic(uint256)").hex() + f"{0x77:064x}"), "panic (Panic 0x77)"),

@@ -11,11 +11,13 @@ from eth_account import Account
 
 from agent.chain.tokens import encode_approve
 from agent.errors import Refused
-from agent.model import Leg, LegFunding, Plan, UnsignedTx
+from agent.model import Leg, LegFunding, Plan, PoolMaker, UnsignedTx
 from agent.ports import Grant
 from agent.signing.calldata import REBALANCE, FundsLocation, RebalanceCall, decode
+from agent.signing.pool_makers import pool_address
 from agent.units import NATIVE, UINT256_MAX
-from agent.venues.calldata import RebalancerTerms
+from agent.venues.calldata import RebalancerTerms, encode_rebalance
+from agent.venues.kinds.uniswap_v4 import UniswapV4
 from tests.support.signing import (
     APPROVE_GRANT,
     CANCEL,
@@ -131,6 +133,73 @@ def test_a_leg_that_keeps_what_the_wallet_should_get_is_refused_and_one_that_spe
     paid = plan_of(first, replace(hub, sink=W), replace(last, source=W))
     refused(_encoded_own(paid), grant, "recipient")
     refused(_encoded_own(found), grant_of(paid), "recipient")
+
+
+V4_TIER = 60 << 24 | 3_000
+V4 = UniswapV4("uniswap_v4", "0x000000000004444c5dc75cB358380D2e3dE08A90").maker
+V4_PLAN = plan_of(leg(WETH, USDC, 10**18, 3 * 10**9, venue="uniswap_v4", pool=pool_address(V4, WETH, USDC, V4_TIER)))
+V4_SIGNER = signer(replace(REBALANCER_RULES, makers=(*MAKERS.items(), ("uniswap_v4", V4))))
+
+
+def _v4_refused(rule: str, plan: Plan = V4_PLAN, maker: PoolMaker = V4, tier: int = V4_TIER) -> None:
+    data = encode_rebalance(plan, DEADLINE_S, conditions(plan), {"uniswap_v4": maker}, {plan.legs[0].pool: tier})
+    with raises_code(Refused, f"signer.{rule}"):
+        V4_SIGNER.sign(tx(REBALANCER, data), grant_of(V4_PLAN))
+
+
+def test_a_leg_of_v4_is_signed_for_the_granted_pool_alone() -> None:
+    data = encode_rebalance(V4_PLAN, DEADLINE_S, conditions(V4_PLAN), {"uniswap_v4": V4}, {V4_PLAN.legs[0].pool: V4_TIER})
+    assert V4_SIGNER.sign(tx(REBALANCER, data), grant_of(V4_PLAN)).raw
+    _v4_refused("pool", tier=60 << 24 | 500)
+    _v4_refused("pool", tier=10 << 24 | 3_000)
+    _v4_refused("venue", maker=replace(V4, init_code_hash="0x" + STRANGER[2:].lower().rjust(64, "0")))
+    _v4_refused("venue", maker=replace(V4, address=STRANGER))
+    _v4_refused("tokens", plan=plan_of(replace(V4_PLAN.legs[0], token_out=USDT)))
+
+
+def test_what_a_leg_of_v4_gives_goes_to_a_pair_through_the_contract() -> None:
+    first = leg(WBTC, USDC, 800_000, 479_000_000, venue="uniswap_v4", pool=pool_address(V4, WBTC, USDC, V4_TIER), sink=R)
+    plan = plan_of(first, leg(USDC, WETH, 479_000_000, 159 * 10**15, venue="uniswap_v2", source=R))
+    data = encode_rebalance(plan, DEADLINE_S, conditions(plan), {**MAKERS, "uniswap_v4": V4}, {first.pool: V4_TIER})
+    assert V4_SIGNER.sign(tx(REBALANCER, data), grant_of(plan)).raw
+    program = decode(data)
+    assert isinstance(program, RebalanceCall)
+    assert program.legs[0].sink is program.legs[1].source is FundsLocation.HERE
+
+
+NATIVE_POOL = pool_address(V4, NATIVE, USDC, V4_TIER)
+NATIVE_MAKERS = {"uniswap_v4_native": V4, "uniswap_v4": V4, "wrapped_native": MAKERS["wrapped_native"]}
+NATIVE_SIGNER = signer(replace(REBALANCER_RULES, makers=tuple(NATIVE_MAKERS.items())))
+SALE = plan_of(leg(WETH, USDC, 10**18, 3 * 10**9, venue="uniswap_v4_native", pool=NATIVE_POOL))
+PURCHASE = plan_of(leg(USDC, WETH, 3 * 10**9, 10**18, venue="uniswap_v4_native", pool=NATIVE_POOL))
+
+
+def _native_tx(plan: Plan, granted: Plan) -> UnsignedTx:
+    tiers = dict.fromkeys((NATIVE_POOL, V4_PLAN.legs[0].pool), V4_TIER)
+    terms = RebalancerTerms(PRICES, conditions(granted).floor_raw)
+    return tx(REBALANCER, encode_rebalance(plan, DEADLINE_S, terms, NATIVE_MAKERS, tiers))
+
+
+@pytest.mark.parametrize("plan", [SALE, PURCHASE])
+def test_a_leg_through_native_coin_is_signed_with_the_conversion_of_its_own_amount_alone(plan: Plan) -> None:
+    assert NATIVE_SIGNER.sign(_native_tx(plan, plan), grant_of(plan)).raw
+    (only,) = plan.legs
+    coin = native_leg(*((WETH, NATIVE) if only.token_in == WETH else (NATIVE, WETH)), 10**18)
+    swap = replace(only, venue="uniswap_v4")
+    others = {
+        "legs": plan_of(swap),
+        "native": plan_of(*((coin, swap) if only.token_in == WETH else (swap, coin))),
+        "pool": plan_of(replace(only, pool="0x" + "00" * 32)),
+    }
+    for rule, other in others.items():
+        with raises_code(Refused, f"signer.{rule}"):
+            NATIVE_SIGNER.sign(_native_tx(other, plan), grant_of(plan))
+
+
+def test_the_wallets_native_coin_is_not_sent_beside_a_pool_of_native_coin() -> None:
+    both = plan_of(native_leg(NATIVE, WETH, 10**18), *SALE.legs)
+    with raises_code(Refused, "signer.native"):
+        NATIVE_SIGNER.sign(replace(_native_tx(both, both), value_wei=10**18), grant_of(both))
 
 
 def _encoded_own(plan: Plan) -> UnsignedTx:

@@ -62,7 +62,7 @@ def wander(step: StepInput, dice: random.Random, moves: Moves, looks: int = 60) 
         if found.decision_result.layer(GradualResult).ended and under is not None:
             under, spent = None, carried_budget(under, found.decision_result.layer(GradualResult).ended)
         if found.plan is not None:
-            assert found.decision_result.layer(GradualResult).due is not None, "nothing goes around the budget"
+            assert found.decision_result.layer(GradualResult).due_slice is not None, "nothing goes around the budget"
             if (begins := found.decision_result.layer(GradualResult).begins) is not None:
                 done.begun.append(begins)
                 until_s = until_s or begins.expires_s
@@ -71,7 +71,9 @@ def wander(step: StepInput, dice: random.Random, moves: Moves, looks: int = 60) 
             own = _lost(step, found.plan.holdings_after, dict(under.execution.arrival)) + found.plan.cost.gas
             done.lost += own
             done.rounds += 1
-            under = replace(under, done=under.done + 1, moved=under.moved + found.plan.turnover, spent=under.spent + own)
+            under = replace(
+                under, parts_done=under.parts_done + 1, moved_value=under.moved_value + found.plan.turnover, spent=under.spent + own
+            )
             under = replace(under, next_s=now_s + slice_wait_s(under.execution, draw), draw=draw)
             step = carried(step, found.plan, 600)
         else:
@@ -86,7 +88,7 @@ def _lost(step: StepInput, after: tuple[tuple[str, int], ...], prices: dict[str,
 
 def largest(done: Wander) -> Fraction:
     """The budget of the largest of them."""
-    return max(one.wish for one in done.begun) * Fraction(TWAP.budget_bps or 0, 10_000)
+    return max(one.value_to_move for one in done.begun) * Fraction(TWAP.budget_bps or 0, 10_000)
 
 
 @given(seed=st.integers(0, 10**6), far=st.integers(30, 900), fall=st.integers(0, 30))
@@ -110,10 +112,10 @@ def test_a_falling_market_stops_a_correction_that_is_re_aimed_at_every_look_too(
 
     done = wander(drifted(), random.Random(3), moves)
     assert len(done.begun) > 1, "it is begun anew with every other target"
-    assert [one.before is None for one in done.begun] == [True] + [False] * (len(done.begun) - 1)
-    re_aimed = [one for one in done.begun if one.before is not None and one.before.arrival]
+    assert [one.carryover is None for one in done.begun] == [True] + [False] * (len(done.begun) - 1)
+    re_aimed = [one for one in done.begun if one.carryover is not None and one.carryover.arrival]
     assert re_aimed
-    assert all(one.arrival == one.before.arrival for one in re_aimed if one.before is not None)
+    assert all(one.arrival == one.carryover.arrival for one in re_aimed if one.carryover is not None)
     assert re_aimed[0].arrival == done.begun[0].arrival, "it goes on counting from the first prices"
     assert 0 < done.lost <= largest(done)
     assert any("shared until" in said for said in done.said), "it is said"
@@ -143,9 +145,11 @@ def test_gains_make_no_room_and_the_time_is_that_of_the_first() -> None:
     gained = ExecutionProgress("c", first, 2, Fraction(10), Fraction(-500), 0, first.first)
     left = carried_budget(gained, TARGETS_CHANGED_REASON)
     assert (left.spent, left.until_s, left.arrival) == (0, first.expires_s, first.arrival)
-    second = replace(first, before=replace(left, spent=Fraction(7)), expires_s=first.expires_s + 10**6, wish=first.wish * 2)
+    second = replace(
+        first, carryover=replace(left, spent=Fraction(7)), expires_s=first.expires_s + 10**6, value_to_move=first.value_to_move * 2
+    )
     after = carried_budget(replace(gained, execution=second, spent=Fraction(5)), "done in 2 rounds")
-    assert (after.spent, after.until_s, after.wish, after.arrival) == (12, first.expires_s, first.wish * 2, ())
+    assert (after.spent, after.until_s, after.value_to_move, after.arrival) == (12, first.expires_s, first.value_to_move * 2, ())
 
 
 def test_once_the_time_of_the_first_is_over_the_next_has_a_budget_of_its_own() -> None:
@@ -162,7 +166,7 @@ def test_once_the_time_of_the_first_is_over_the_next_has_a_budget_of_its_own() -
 def test_what_would_be_done_at_once_is_a_round_of_the_same_budget(style: ExecutionStyle) -> None:
     step = drifted(replace(PACE, style=style, over_s=3_600, budget_bps=60, recovery_s=10**6, max_rounds=2))
     least = replace(step, limits=replace(step.limits, min_trade=Fraction(150_000 * USD)))
-    assert proposals.rebalance(least).decision_result.layer(GradualResult).due is None, "one round, without a budget"
+    assert proposals.rebalance(least).decision_result.layer(GradualResult).due_slice is None, "one round, without a budget"
     spent = BudgetCarryover(2 * 10**9, Fraction(200_000 * USD), Fraction(1_199 * USD))
     shared = least.with_layer(replace(least.layer(GradualState), carried=spent))
     found = proposals.rebalance(shared)
@@ -212,5 +216,5 @@ def test_an_execution_without_one_before_it_is_read_without_that_field() -> None
     step = drifted()
     begun = proposals.rebalance(step).decision_result.layer(GradualResult).begins
     written = codec.to_jsonable(begun)
-    del written["before"]
+    del written["carryover"]
     assert codec.from_jsonable(GradualExecution, written) == begun

@@ -110,7 +110,7 @@ def test_budget__none_is_without_a_limit() -> None:
 def test_carryover__losses_add_up_and_gains_win_nothing_back(
     spent: int, why: str, before: BudgetCarryover | None, carried: BudgetCarryover
 ) -> None:
-    progress = ExecutionProgress("c", execution(arrival=(("A", Fraction(3)),), before=before), 1, Fraction(0), Fraction(spent), 0, MEAN)
+    progress = ExecutionProgress("c", execution(arrival=(("A", Fraction(3)),), carryover=before), 1, Fraction(0), Fraction(spent), 0, MEAN)
     assert carried_budget(progress, why) == carried
 
 

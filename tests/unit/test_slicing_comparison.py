@@ -124,14 +124,14 @@ def test_what_no_round_moves_costs_its_share_and_waits_for_none(plan_cost_bps: i
     step = large(max_rounds=3, waiting_bps_hour=Fraction(100))
     found = pacing(roomy(step, price_impact_bps=50, max_live_value=None, plan_cost_bps=plan_cost_bps))
     one, *more = found.options
-    assert one.rest > 0
+    assert one.unfinished > 0
     assert one.waiting == 0
     assert more
     assert all(option.waiting > 0 for option in more)
-    paid = [(option.total - option.rest) / option.moved for option in found.options]
+    paid = [(option.total - option.unfinished) / option.turnover for option in found.options]
     share = max(paid) if plan_cost_bps is None else Fraction(plan_cost_bps, 10_000)
-    unmoved = one.rest / share
-    assert abs(unmoved + one.moved - 300_000 * USD) < 1_000 * USD
+    unmoved = one.unfinished / share
+    assert abs(unmoved + one.turnover - 300_000 * USD) < 1_000 * USD
 
 
 def test_one_round_is_the_plan_itself_and_the_chosen_one_costs_least() -> None:

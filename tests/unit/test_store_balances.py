@@ -208,7 +208,7 @@ def test_a_kind_of_the_other_direction_is_refused_and_nothing_written(store: Sto
 def test_a_transfer_is_classified_once_and_must_exist(store: Store) -> None:
     recorded(store, transfer(1))
     store.balances.classify(1, ExternalTransferKind.GIFT, 5)
-    with raises_code(ConfigError, "confirmed"):
+    with raises_code(ConfigError, "flow_confirmed"):
         store.balances.classify(1, ExternalTransferKind.DEPOSIT, 5)
     for flow_id in (2, 2**63 - 1, 2**80):
         with raises_code(ConfigError, "unknown"):

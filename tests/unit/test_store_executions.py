@@ -49,8 +49,8 @@ def test_a_part_counts_what_it_moved_and_lost_at_arrival_prices_with_its_gas(sto
     store.executions.begin_attempt(execution_id, 1, "s1", 1_100)
     swap(store, "s1", 0, COIN, 1_990 * DOLLAR)
     first = progress(store)
-    assert (first.done, first.next_s) == (1, 1_700)
-    assert first.moved == 1_995 * DOLLAR
+    assert (first.parts_done, first.next_s) == (1, 1_700)
+    assert first.moved_value == 1_995 * DOLLAR
     assert first.spent == 10 * DOLLAR + DOLLAR // 5
     assert first.sold == ((WETH, COIN + GAS_WEI),)
 
@@ -60,7 +60,7 @@ def test_a_reverted_attempt_costs_its_gas_and_is_no_part(store: Store) -> None:
     store.executions.begin_attempt(execution_id, 1, "s1", 1_100)
     swap(store, "s1", 0, COIN, 1_990 * DOLLAR, status=0)
     failed = progress(store)
-    assert (failed.done, failed.next_s, failed.moved, failed.sold) == (0, 1_000, 0, ())
+    assert (failed.parts_done, failed.next_s, failed.moved_value, failed.sold) == (0, 1_000, 0, ())
     assert failed.spent == DOLLAR // 5
 
 
@@ -69,8 +69,8 @@ def test_the_next_part_waits_since_the_last_that_traded(store: Store) -> None:
     for number, (step_id, at_s, status) in enumerate((("s1", 1_100, 1), ("s2", 1_800, 1), ("s3", 2_500, 0))):
         store.executions.begin_attempt(execution_id, number + 1, step_id, at_s)
         swap(store, step_id, number, COIN, 2_000 * DOLLAR, status=status)
-    assert (progress(store).done, progress(store).next_s) == (2, 2_400)
-    assert progress(store).moved == 4_000 * DOLLAR
+    assert (progress(store).parts_done, progress(store).next_s) == (2, 2_400)
+    assert progress(store).moved_value == 4_000 * DOLLAR
     assert progress(store).sold == ((WETH, 2 * COIN + 2 * GAS_WEI),)
 
 
@@ -85,7 +85,7 @@ def test_a_reorganisation_takes_a_part_back(store: Store) -> None:
 def test_a_swap_of_another_step_is_no_part(store: Store) -> None:
     store.executions.begin_purchase(TERMS)
     swap(store, "s1", 0, COIN, 1_990 * DOLLAR)
-    assert (progress(store).done, progress(store).spent) == (0, 0)
+    assert (progress(store).parts_done, progress(store).spent) == (0, 0)
 
 
 def test_a_purchase_ends_the_one_before_it_and_no_limit_order(store: Store) -> None:

@@ -33,7 +33,7 @@ CAMPAIGN = GradualExecution(
     goal=Goal((GoalWeight(WETH, Fraction(1, 2), Fraction(1, 2)), GoalWeight(USDC, Fraction(1, 2), Fraction(1, 2)))),
     arrival=((USDC, Fraction(1)), (WETH, PRICE)),
     sides=((WETH, -1), (USDC, 1)),
-    wish=Fraction(3_000 * 10**6),
+    value_to_move=Fraction(3_000 * 10**6),
     rounds=3,
     budget=Fraction(30 * 10**6),
     began_s=1_000,
@@ -98,13 +98,13 @@ def test_the_first_draw_is_kept_until_a_campaign_uses_it_and_never_drawn_twice(s
 def test_a_round_counts_once_its_swap_is_in_a_block_with_what_it_lost_at_the_prices_of_the_start(store: Store) -> None:
     made = store.layer(GradualExecutionStore).begin(CAMPAIGN)
     store.layer(GradualExecutionStore).begin_slice(made, 1, "s1", 1_100, SliceDraw(500_000, 250_000))
-    assert under(store).done == 0
+    assert under(store).parts_done == 0
     swap(store, "s1", 0, 5 * 10**17, 996 * 10**6)
     now = under(store)
     gas = Fraction(100_000 * 10**9) * PRICE
-    assert (now.done, now.draw) == (1, SliceDraw(500_000, 250_000))
+    assert (now.parts_done, now.draw) == (1, SliceDraw(500_000, 250_000))
     assert now.spent == 4 * 10**6 + gas
-    assert now.moved == Fraction(1_000 + 996, 2) * 10**6
+    assert now.moved_value == Fraction(1_000 + 996, 2) * 10**6
     assert now.next_s == 1_100 + slice_wait_s(CAMPAIGN, now.draw)
 
 
@@ -112,11 +112,11 @@ def test_a_try_that_reverted_is_no_round_its_gas_counts_and_the_next_try_keeps_t
     made = store.layer(GradualExecutionStore).begin(CAMPAIGN)
     store.layer(GradualExecutionStore).begin_slice(made, 1, "s1", 1_100, SliceDraw(1_000, 2_000))
     swap(store, "s1", 0, 0, 0, status=0)
-    assert (under(store).done, under(store).draw) == (0, SliceDraw(1, 2))
+    assert (under(store).parts_done, under(store).draw) == (0, SliceDraw(1, 2))
     assert under(store).spent == Fraction(100_000 * 10**9) * PRICE
     store.layer(GradualExecutionStore).begin_slice(made, 1, "s2", 1_200, SliceDraw(9_000, 9_000))
     swap(store, "s2", 1, 10**17, 200 * 10**6)
-    assert (under(store).done, under(store).draw) == (1, SliceDraw(1_000, 2_000))
+    assert (under(store).parts_done, under(store).draw) == (1, SliceDraw(1_000, 2_000))
     assert part_of_step(store, "s2") == (made, 1)
 
 
@@ -124,9 +124,9 @@ def test_a_reorganisation_takes_the_round_back(store: Store) -> None:
     made = store.layer(GradualExecutionStore).begin(CAMPAIGN)
     store.layer(GradualExecutionStore).begin_slice(made, 1, "s1", 1_100, SliceDraw(1_000, 2_000))
     intent = swap(store, "s1", 0, 10**17, 200 * 10**6)
-    assert under(store).done == 1
+    assert under(store).parts_done == 1
     store.journal.advance(intent, IntentState.BROADCAST, 1_010)
-    assert (under(store).done, under(store).spent, under(store).next_s) == (0, 0, 1_000)
+    assert (under(store).parts_done, under(store).spent, under(store).next_s) == (0, 0, 1_000)
 
 
 @pytest.mark.parametrize("store_kind", ["file"])
@@ -171,14 +171,20 @@ def test_what_the_last_one_lost_is_told_to_the_next_by_receipts_for_as_long_as_t
     assert lost > 10 * 10**6
     assert store.budgets.history(2_000).layer(GradualState).carried is None, "while it is under way it counts itself"
     store.executions.end(made, "ended", TARGETS_CHANGED_REASON, 3_000)
-    assert store.budgets.history(3_000).layer(GradualState).carried == BudgetCarryover(5_600, CAMPAIGN.wish, lost, CAMPAIGN.arrival)
+    assert store.budgets.history(3_000).layer(GradualState).carried == BudgetCarryover(
+        5_600, CAMPAIGN.value_to_move, lost, CAMPAIGN.arrival
+    )
     assert store.budgets.history(5_600).layer(GradualState).carried is None
     second = replace(
-        CAMPAIGN, began_s=3_100, expires_s=9_000, wish=CAMPAIGN.wish * 2, before=store.budgets.history(3_000).layer(GradualState).carried
+        CAMPAIGN,
+        began_s=3_100,
+        expires_s=9_000,
+        value_to_move=CAMPAIGN.value_to_move * 2,
+        carryover=store.budgets.history(3_000).layer(GradualState).carried,
     )
     other = store.layer(GradualExecutionStore).begin(second)
     store.executions.end(other, "cancelled", "by its owner", 3_200)
-    assert store.budgets.history(3_300).layer(GradualState).carried == BudgetCarryover(5_600, CAMPAIGN.wish * 2, lost, ()), (
+    assert store.budgets.history(3_300).layer(GradualState).carried == BudgetCarryover(5_600, CAMPAIGN.value_to_move * 2, lost, ()), (
         "the sum goes on, the prices do not"
     )
     assert store.budgets.history(5_600).layer(GradualState).carried is None

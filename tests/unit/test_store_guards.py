@@ -112,7 +112,7 @@ def test_a_wallet_has_one_run_beside_whom_others_act(tmp_path: Path) -> None:
     with service_lock(path, 1, WALLET):
         with wallet_lock(path, 1, WALLET):
             assert (tmp_path / "x.service.pid").read_text() == (tmp_path / "x.pid").read_text() == f"{os.getpid()}\n"
-        with raises_code(LockHeld, "served", f"process {os.getpid()}"), service_lock(path, 1, WALLET):
+        with raises_code(LockHeld, "wallet_served", f"process {os.getpid()}"), service_lock(path, 1, WALLET):
             raise AssertionError("two served")
     assert not (tmp_path / "x.service.pid").exists()
     with service_lock(path, 1, WALLET):
@@ -130,7 +130,7 @@ def test_processes_with_other_state_folders_meet_at_the_lock_beside_the_store(tm
         with wallet_lock(shell, 1, WALLET, tmp_path / "other.db.lock"):
             pass  # what was taken before the lock that was missing is let go of
     with service_lock(service, 1, WALLET, beside):
-        with raises_code(LockHeld, "served"), service_lock(shell, 1, WALLET, beside):
+        with raises_code(LockHeld, "wallet_served"), service_lock(shell, 1, WALLET, beside):
             raise AssertionError("two served")
         with wallet_lock(shell, 1, WALLET, beside):
             pass

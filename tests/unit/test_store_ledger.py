@@ -33,7 +33,7 @@ def store(store_kind: str, tmp_path: Path) -> Iterator[Store]:
 
 def looked(store: Store, step: StepInput) -> str:
     """One look; what ledger and chain disagree in."""
-    told = reconcile_ledger(step, store.balances.expected(), store.ledger.balances(step.snapshot.head.number)).history.books
+    told = reconcile_ledger(step, store.balances.expected(), store.ledger.balances(step.snapshot.head.number)).history.ledger_mismatch
     update_ledger(store, step, settlement.settle_mined(store, step.snapshot, lambda: step))
     return told
 

@@ -153,7 +153,7 @@ def moves(*pairs: tuple[LpAction, Receipt]) -> tuple[LpPositionChange, ...]:
 
 
 CONFIRMED = ConfirmedPosition("uniswap_v3", MANAGER, 42, *TOKENS, (1_000, 2_000), None, 5_000, MONTH_S)
-WITHDRAWN = replace(WITHDRAW_V3, liquidity=10**19, held=4 * 10**19)
+WITHDRAWN = replace(WITHDRAW_V3, liquidity=10**19, position_liquidity=4 * 10**19)
 
 
 def known(
@@ -174,10 +174,10 @@ def test_what_was_taken_out_leaves_its_part_of_the_entry() -> None:
 
 
 def test_a_position_that_the_agent_opened_and_took_out_wholly_counts_no_more() -> None:
-    closed = replace(WITHDRAW_V3, liquidity=10**20, held=10**20)
+    closed = replace(WITHDRAW_V3, liquidity=10**20, position_liquidity=10**20)
     assert known((), moves((MINT, told(MINTED)), (closed, told()))) == ()
     bought = Transfer(PAIR, OTHER, WALLET, 10**20)
-    sold = replace(WITHDRAW_V2, held=10**20)
+    sold = replace(WITHDRAW_V2, position_liquidity=10**20)
     assert len(known((), moves((ADD, told(transfers=(bought,)))))) == 1
     assert known((), moves((ADD, told(transfers=(bought,))), (sold, told()))) == ()
 
@@ -186,10 +186,13 @@ def test_what_somebody_else_added_to_a_position_counts_until_all_of_it_is_taken_
     """Anybody may add to a position of the manager, and send LP tokens: then less is put in than is taken out, and some stays."""
     grown = 3 * 10**20
     for opening, part in (
-        ((MINT, told(MINTED)), replace(WITHDRAW_V3, liquidity=2 * 10**20, held=grown)),
-        ((ADD, told(transfers=(Transfer(PAIR, OTHER, WALLET, 10**20),))), replace(WITHDRAW_V2, liquidity=2 * 10**20, held=grown)),
+        ((MINT, told(MINTED)), replace(WITHDRAW_V3, liquidity=2 * 10**20, position_liquidity=grown)),
+        (
+            (ADD, told(transfers=(Transfer(PAIR, OTHER, WALLET, 10**20),))),
+            replace(WITHDRAW_V2, liquidity=2 * 10**20, position_liquidity=grown),
+        ),
     ):
-        rest = replace(part, liquidity=10**20, held=10**20)
+        rest = replace(part, liquidity=10**20, position_liquidity=10**20)
         assert len(known((), moves(opening, (part, told())))) == 1
         assert known((), moves(opening, (part, told()), (rest, told()))) == ()
 

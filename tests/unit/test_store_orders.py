@@ -37,7 +37,7 @@ def test_a_restart_finds_every_order_as_it_stood(tmp_path: Path) -> None:
     again = opened(tmp_path)
     found = again.budgets.history(0)
     assert (found.orders.states, found.orders.version, found.orders.nav_per_share) == ((STOP, TRAIL), 1, UNIT)
-    fired = replace(STOP, stage=OrderStage.FIRED, at=price_of("WETH", 1_400))
+    fired = replace(STOP, stage=OrderStage.FIRED, event_price=price_of("WETH", 1_400))
     assert again.orders.update((fired,), UNIT, 1)
     assert again.budgets.history(0).orders.states == (fired,), "what is not handed in is forgotten"
     again.close()

@@ -59,7 +59,7 @@ def test_wishes_that_cancel_are_never_traded_and_are_exchanged_inside() -> None:
     assert "never in" in found.decision.reason
     booking = accounting.netting_booking(step, "s1", netting.strategy_adjustments)
     assert booking is not None
-    assert set(booking.acted) == {"up", "down"}
+    assert set(booking.requesters) == {"up", "down"}
     after = brought_up(step, replace(StrategyLedger(), bookings=(*books_of(step).pending, booking)))
     assert (of(after, "up", "WETH"), of(after, "up", "USDC")) == (2, 1_000)
     assert (of(after, "down", "WETH"), of(after, "down", "USDC")) == (Fraction(1, 2), 4_000)

@@ -92,7 +92,7 @@ def state_after(days: list[Fraction], one: Strategy, part: Fraction) -> tuple[St
         growth = MarketGrowth({"ETH": price}, {}, Fraction(2), part)
         now_s = START_S + day * DAY_S + DAY_S - 60
         state = updated(state, one, {USDC: Fraction(1)}, now_s, growth)
-        points.append(NavPoint(now_s, state.unit, state.index))
+        points.append(NavPoint(now_s, state.unit_nav, state.index))
         sharpe = health.sharpe_milli(points, RULE.window_s, now_s)
         state = health.update_health(state, RULE, sharpe, now_s)
     return state, points

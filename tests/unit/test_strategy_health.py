@@ -101,9 +101,9 @@ def test_a_strategy_that_was_worth_nothing_once_has_no_ratio() -> None:
 def test_the_index_of_a_strategy_is_rounded_down() -> None:
     usdc = token("USDC").address
     trend = strategy("trend", 5_000, {"USDC": 10_000})
-    state = replace(ACTIVE, index=10, unit=3)
+    state = replace(ACTIVE, index=10, unit_nav=3)
     assert health.update_unit_index(state, trend, 5, {usdc: Fraction(1)}, START_S).index == 16
-    assert health.update_unit_index(replace(state, unit=0), trend, 5, {usdc: Fraction(1)}, START_S).index == 10
+    assert health.update_unit_index(replace(state, unit_nav=0), trend, 5, {usdc: Fraction(1)}, START_S).index == 10
     paused = replace(state, health=StrategyHealth.PAUSED, marks=((usdc, Fraction(3)),))
     assert health.update_unit_index(paused, trend, None, {usdc: Fraction(5)}, START_S).index == 16
 
@@ -111,7 +111,7 @@ def test_the_index_of_a_strategy_is_rounded_down() -> None:
 def test_a_new_strategy_begins_with_a_unit_and_an_index_of_one() -> None:
     trend, usdc = strategy("trend", 5_000, {"USDC": 10_000}), token("USDC").address
     first = health.update_unit_index(ACTIVE, trend, ONE, {usdc: Fraction(1)}, START_S)
-    assert (first.unit, first.index) == (ONE, ONE)
+    assert (first.unit_nav, first.index) == (ONE, ONE)
     assert health.update_unit_index(first, trend, 2 * ONE, {usdc: Fraction(1)}, START_S).index == 2 * ONE
 
 
@@ -179,7 +179,7 @@ def test_while_paused_it_is_judged_by_what_its_weights_would_have_made() -> None
     first = health.update_unit_index(replace(ACTIVE, health=StrategyHealth.PAUSED), trend, ONE, prices, START_S)
     assert first.index == ONE, "nothing to compare with yet"
     later = health.update_unit_index(first, trend, ONE, prices | {weth: Fraction(2_200)}, START_S + 3_600)
-    assert later.unit == ONE
+    assert later.unit_nav == ONE
     assert later.index == ONE * 106 // 100
     back = health.update_unit_index(replace(later, health=StrategyHealth.ACTIVE), trend, ONE * 11 // 10, prices, START_S + 7_200)
     assert back.index == later.index * 11 // 10, "working again it follows its own unit value"

@@ -258,7 +258,7 @@ def test_the_store_gives_back_what_it_was_given_and_lets_nobody_write_over_anoth
     assert store.layer(StrategyStore).record_bookings(pending, 0)
     assert not store.layer(StrategyStore).record_bookings((replace(pending[0], source="other"),), 0), "the books were turned since"
     found = store.layer(StrategyStore).ledger()
-    assert (found.bookings, found.turn) == (pending, 1)
+    assert (found.bookings, found.record_version) == (pending, 1)
     state = StrategyState("up", StrategyHealth.PAUSED, 5, "why", 4, -300, 6, 7, 8, ((WETH.address, Fraction(1, 3)),))
     store.layer(StrategyStore).record_states([state], {"up": NavPoint(7_200, 10, 11)})
     store.layer(StrategyStore).record_states([state], {"up": NavPoint(7_300, 12, 13)})

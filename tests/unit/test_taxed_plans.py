@@ -68,7 +68,7 @@ def test_the_years_limit_trims_what_gains_and_says_so() -> None:
     plan, free = planned(step), planned(overweight(None))
     assert 290 < gain(step, plan) <= 300
     assert -plan.wallet_changes()[WETH] < -free.wallet_changes()[WETH]
-    assert any(item.what == "WETH" and mentions(item.why, "tax.year_limit", "300 USDC") for item in plan.skipped)
+    assert any(item.subject == "WETH" and mentions(item.why, "tax.year_limit", "300 USDC") for item in plan.skipped)
     assert plan.decision == free.decision
 
 
@@ -213,7 +213,7 @@ def test_the_standing_is_part_of_the_step_and_gives_the_same_plan_again() -> Non
 
 def test_a_ledger_that_disagrees_with_the_chain_halts_by_name() -> None:
     step = overweight(None)
-    told = replace(step, history=replace(step.history, books="ledger and chain disagree at block 1: WETH"))
+    told = replace(step, history=replace(step.history, ledger_mismatch="ledger and chain disagree at block 1: WETH"))
     found = decide(told).decision
     assert isinstance(found, Halt)
     assert mentions(found.reason, "ledger", "chain")

@@ -141,7 +141,7 @@ def test_service_lock__one_beside_the_store_alone_keeps_a_second_run_out(path: P
     beside = tmp_path / "t.db.lock"
     with service_lock(beside, 1, WALLET), pytest.raises(LockHeld) as refusal, service_lock(path, 1, WALLET, beside):
         raise AssertionError("two runs served")
-    assert refusal.value.code is ErrorCode.SERVED
+    assert refusal.value.code is ErrorCode.WALLET_SERVED
     assert str(tmp_path / "t.db.service.pid") in refusal.value.message
 
 

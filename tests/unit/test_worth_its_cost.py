@@ -38,7 +38,7 @@ def test_a_small_drift_under_a_schedule_is_a_hold_and_reviewed() -> None:
     outcome = evaluation.evaluate_input(small(min_trade=None), proposals.rebalance, None)
     assert outcome.kind is OutcomeKind.HOLD, outcome.reason
     assert isinstance(outcome.decision, Hold)
-    assert outcome.decision.kept_by == "limits.plan_cost"
+    assert outcome.decision.limiting_rule == "limits.plan_cost"
     assert "limits.plan_cost 50 bps): WETH 30 USDC off target: plan_cost allows 0.15; " in outcome.reason
     assert outcome.decision_result.reviewed
     assert outcome.decision_result.due_schedules
@@ -123,7 +123,7 @@ def test_a_fee_of_plan_cost_is_not_worth_it_and_a_pool_that_is_off_stays_a_refus
     step = without_gas(with_limits(two(6_500, 3_500, [v3_pool(WETH, USDC, 1_990, DEEP, fee_pips=500)]), plan_cost_bps=plan_cost_bps))
     with pytest.raises(planner.NothingPlanned) as nothing:
         planner.plan(step, rebalance_to_targets(step))
-    assert nothing.value.kept_by == ("limits.plan_cost" if fee_alone else "")
+    assert nothing.value.limiting_rule == ("limits.plan_cost" if fee_alone else "")
 
 
 def test_an_asset_that_a_rebalance_leaves_off_target_is_named_once_with_its_reason(capsys: pytest.CaptureFixture[str]) -> None:

@@ -145,7 +145,7 @@ def test_gains_of_a_pool_are_no_reason_to_trade_and_make_an_exchange_free_at_mos
 def test_what_stays_is_told_in_the_words_of_a_zone() -> None:
     plan = rebalance(deep("3/5")).plan
     assert plan is not None
-    assert {item.what for item in plan.skipped} == {"WETH", "USDC"}
+    assert {item.subject for item in plan.skipped} == {"WETH", "USDC"}
     assert all("next unit" in item.why for item in plan.skipped)
 
 

@@ -34,7 +34,7 @@ def position_change(action: LpAction, receipt: Receipt, wallet: str) -> LpPositi
     if isinstance(action, Withdraw):
         return LpPositionChange(
             action.venue, action.contract, action.token_id, action.pool, action.token0, action.token1,
-            0, None, -action.liquidity, action.held, (0, 0), receipt.block_number,
+            0, None, -action.liquidity, action.position_liquidity, (0, 0), receipt.block_number,
         )  # fmt: skip
     return (
         _v2_provision(action, receipt, wallet)
@@ -122,7 +122,7 @@ def is_position_open(changes: Sequence[LpPositionChange], name: str) -> bool:
     position.
     """
     liquidity_after = [
-        change.held + change.liquidity if change.liquidity < 0 else change.liquidity
+        change.liquidity_before + change.liquidity if change.liquidity < 0 else change.liquidity
         for change in changes
         if change.name == name
     ]
@@ -195,8 +195,8 @@ def _after(position: ConfirmedPosition, change: LpPositionChange) -> ConfirmedPo
             ),
         )
     remaining_share = (
-        Fraction(max(0, change.held + change.liquidity), change.held)
-        if change.held > 0
+        Fraction(max(0, change.liquidity_before + change.liquidity), change.liquidity_before)
+        if change.liquidity_before > 0
         else Fraction(1)
     )
     return replace(

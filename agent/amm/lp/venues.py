@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Literal
 
 from agent.amm.v2_pool import V2Pool
 from agent.amm.v3.pool import V3Pool
@@ -15,3 +16,8 @@ class LpVenue(StrEnum):
 
     V2 = V2Pool.kind
     V3 = V3Pool.kind
+
+
+PairKind = Literal["uniswap_v2"]
+RangeKind = Literal["uniswap_v3"]
+"""Kinds of tables in the config: liquidity in a pair, and in a range of prices."""

@@ -16,16 +16,17 @@ class PancakeV3Pool(V3Pool):
     """See V3Pool."""
 
     kind: ClassVar[str] = "pancake_v3"
-    forms: ClassVar[tuple[str, ...]] = ()
+    curve_names: ClassVar[tuple[str, ...]] = ()
     venue_keys: ClassVar[VenueKeys] = VenueKeys(
-        ("deployer", "quoter", "fee_tiers"), ("router", "position_manager", "init_code_hash")
+        ("deployer", "quoter", "fee_tiers"),
+        ("router", "position_manager", "init_code_hash", "pools"),
     )
     style: ClassVar[SwapStyle] = SwapStyle.PANCAKE_V3
     gas: ClassVar[SwapGas] = SwapGas(
-        {"rebalancer": V3Pool.gas.swap["rebalancer"]},
-        again=V3Pool.gas.again,
+        {"rebalancer": 68_000},
+        repeat_saving=V3Pool.gas.repeat_saving,
         first_writes=V3Pool.gas.first_writes,
-        moved=V3Pool.gas.moved,
+        observation=V3Pool.gas.observation,
         tick=V3Pool.gas.tick,
         stop=V3Pool.gas.stop,
     )

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
@@ -35,10 +35,11 @@ from agent.amm.v3.pool_swap import (
     quoter,
     swap,
 )
+from agent.amm.v3.reverts import V3_REVERT_MESSAGES
 from agent.amm.v3.state import V3State
 from agent.amm.v3.tick_bitmap import TickLiquidity
 from agent.floats import log
-from agent.model import PriceCurve, SwapGas, SwapResult, SwapStyle, TickState, VenueKeys
+from agent.model import CalmFee, PriceCurve, SwapGas, SwapResult, SwapStyle, TickState, VenueKeys
 from agent.units import BPS, PIPS, Token, floor_int, mul_div_up
 
 Q192 = Q96 * Q96
@@ -61,13 +62,13 @@ class V3Pool(V3State):
     """See Pool."""
 
     kind: ClassVar[str] = "uniswap_v3"
-    forms: ClassVar[tuple[str, ...]] = ("v3",)
+    curve_names: ClassVar[tuple[str, ...]] = ("v3",)
     gas: ClassVar[SwapGas] = SwapGas(
-        {"swap_router_02": 65_600, "rebalancer": 56_600},
-        again=25_400,
+        {"swap_router_02": 65_600, "rebalancer": 60_500},
+        repeat_saving=25_400,
         first_writes=1,
-        moved=8_800,
-        tick=44_000,
+        observation=8_800,
+        tick=65_400,
         stop=7_400,
     )
     """A changed tick writes an observation (UniswapV3Pool.swap). The first crossing of a tick
@@ -75,11 +76,14 @@ class V3Pool(V3State):
     a cold read and one more swap step (TickBitmap.sol).
     """
     venue_keys: ClassVar[VenueKeys] = VenueKeys(
-        ("router", "quoter", "fee_tiers"), ("quoter_v1", "position_manager", "init_code_hash")
+        ("router", "quoter", "fee_tiers"),
+        ("quoter_v1", "position_manager", "init_code_hash", "pools"),
     )
     style: ClassVar[SwapStyle] = SwapStyle.V3
     label: ClassVar[str] = ""
+    revert_messages: ClassVar[Mapping[str, str]] = V3_REVERT_MESSAGES
     keeps_observations: ClassVar[bool] = True
+    trades_native: ClassVar[bool] = False
 
     @classmethod
     def simulated(
@@ -125,6 +129,25 @@ class V3Pool(V3State):
         return self.fee_pips
 
     @property
+    def contract(self) -> str:
+        """See Pool."""
+        return self.address
+
+    def fee_for(self, token_in: str) -> int:
+        """See Pool."""
+        return self.fee_toward(is_zero_for_one(self, token_in))
+
+    @property
+    def calm_fee(self) -> CalmFee | None:
+        """See Pool."""
+        return None
+
+    @property
+    def fee_gas(self) -> int:
+        """See Pool."""
+        return 0
+
+    @property
     def is_empty(self) -> bool:
         """True if the pool has no price, or no liquidity in range and no known initialised tick."""
         return self.sqrt_price_x96 <= 0 or (self.liquidity == 0 and not self.ticks)
@@ -135,7 +158,7 @@ class V3Pool(V3State):
         return self.sqrt_price_x96 > 0
 
     @property
-    def observed(self) -> int:
+    def observation_key(self) -> int:
         """See Pool: the tick."""
         return self.tick
 
@@ -236,7 +259,7 @@ class V3Pool(V3State):
         if price <= 0:
             return self.max_in(token_in, impact_bps)
         zero_for_one = is_zero_for_one(self, token_in)
-        p, q, kept_pips = price.numerator, price.denominator, PIPS - self.fee_pips
+        p, q, kept_pips = price.numerator, price.denominator, PIPS - self.fee_toward(zero_for_one)
         bound_x96 = self._impact_bound(zero_for_one, impact_bps)
         if zero_for_one:
             bound_x96 = max(bound_x96, price_floor(p * PIPS, q * kept_pips))

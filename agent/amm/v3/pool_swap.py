@@ -142,12 +142,12 @@ def swap(
     )
     if not is_limit_valid or not remaining_raw or not -INT256_MAX <= remaining_raw <= INT256_MAX:
         raise _refusal(remaining_raw)
-    nearer_of = max if zero_for_one else min
+    nearer_of, fee_pips = max if zero_for_one else min, pool.fee_toward(zero_for_one)
     calculated_raw = fees = ticks_crossed = stops = 0
     left_known_ticks = False
     for step in ranges(pool, zero_for_one):
         reached_x96, amount_in, amount_out, fee = compute_swap_step(
-            price_x96, nearer_of(step.end_x96, limit_x96), liquidity, remaining_raw, pool.fee_pips
+            price_x96, nearer_of(step.end_x96, limit_x96), liquidity, remaining_raw, fee_pips
         )
         is_passed = reached_x96 == step.end_x96
         if is_passed and step.end is not None:
@@ -212,11 +212,11 @@ def _with_totals(pool: V3State, zero_for_one: bool) -> Iterator[tuple[int, int, 
     """Yield the input (with fee) and the output of all whole ranges before a range, and the
     range.
     """
-    total_in = total_out = 0
+    total_in, total_out, fee_pips = 0, 0, pool.fee_toward(zero_for_one)
     for step in ranges(pool, zero_for_one):
         yield total_in, total_out, step
         amount_in, amount_out, fee = whole_step(
-            step.start_x96, step.end_x96, step.liquidity, pool.fee_pips
+            step.start_x96, step.end_x96, step.liquidity, fee_pips
         )
         total_in, total_out = total_in + amount_in + fee, total_out + amount_out
 
@@ -242,9 +242,10 @@ def largest_in(pool: V3State, zero_for_one: bool, bound_x96: int) -> int:
     if pool.sqrt_price_x96 < bound if zero_for_one else pool.sqrt_price_x96 > bound:
         return 0
     total_in, _, step = range_at(pool, zero_for_one, bound)
+    fee_pips = pool.fee_toward(zero_for_one)
     start, end_x96, liquidity, end = step.start_x96, step.end_x96, step.liquidity, step.end
     if end is End.PRICES and bound == end_x96:  # the swap stops there and takes no more than needed
-        amount_in, _, fee = whole_step(start, end_x96, liquidity, pool.fee_pips)
+        amount_in, _, fee = whole_step(start, end_x96, liquidity, fee_pips)
         return min(total_in + amount_in + fee, INT256_MAX)
     if end in (
         End.KNOWLEDGE,
@@ -257,7 +258,7 @@ def largest_in(pool: V3State, zero_for_one: bool, bound_x96: int) -> int:
             if zero_for_one
             else _largest_up(start, bound, liquidity)
         )
-        total_in += mul_div_up(net_in + 1, PIPS, PIPS - pool.fee_pips) - 1
+        total_in += mul_div_up(net_in + 1, PIPS, PIPS - fee_pips) - 1
     return min(total_in, INT256_MAX)
 
 
@@ -267,13 +268,14 @@ def largest_out(pool: V3State, zero_for_one: bool) -> int:
     """
     _, total_out, step = range_at(pool, zero_for_one, price_limit(zero_for_one))
     start, end_x96, liquidity = step.start_x96, step.end_x96, step.liquidity
-    _, too_large, _ = whole_step(start, end_x96, liquidity, pool.fee_pips)
+    fee_pips = pool.fee_toward(zero_for_one)
+    _, too_large, _ = whole_step(start, end_x96, liquidity, fee_pips)
     amount = 0
     while (
         too_large - amount > 1
     ):  # rounding may let the price reach the end of the last range early
         middle = (amount + too_large) // 2
-        if compute_swap_step(start, end_x96, liquidity, -middle, pool.fee_pips)[0] == end_x96:
+        if compute_swap_step(start, end_x96, liquidity, -middle, fee_pips)[0] == end_x96:
             too_large = middle
         else:
             amount = middle
@@ -345,7 +347,7 @@ def quoter(pool: V3State, zero_for_one: bool, fallback: Quote) -> Quote:
         return fallback
     remaining_ranges = _with_totals(pool, zero_for_one)
     totals_so_far = [next(remaining_ranges)]
-    total_inputs = [0]
+    total_inputs, fee_pips = [0], pool.fee_toward(zero_for_one)
 
     def quote(amount: int) -> int:
         while total_inputs[-1] <= amount and (totals := next(remaining_ranges, None)) is not None:
@@ -353,7 +355,7 @@ def quoter(pool: V3State, zero_for_one: bool, fallback: Quote) -> Quote:
             total_inputs.append(totals[0])
         total_in, total_out, step = totals_so_far[bisect_right(total_inputs, amount) - 1]
         reached_x96, _, amount_out, _ = compute_swap_step(
-            step.start_x96, step.end_x96, step.liquidity, amount - total_in, pool.fee_pips
+            step.start_x96, step.end_x96, step.liquidity, amount - total_in, fee_pips
         )
         if amount <= 0 or (step.end is not None and reached_x96 == step.end_x96):
             return fallback(amount)

@@ -1,41 +1,95 @@
 """Pools of Slipstream (Aerodrome, Velodrome): the arithmetic of Uniswap V3 (CLPool.swap), with one pool
-for two tokens and a tick spacing, and a fee that the factory's fee module may change at any time. The
-state has the fee at its block; a minimum has to bear what changes until the swap.
+for two tokens and a tick spacing, and a fee that the factory's fee module decides at each swap.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
 
 from agent.amm.v3.pool import V3Pool
-from agent.model import SwapGas, VenueKeys
+from agent.amm.v3.pool_swap import SwapState
+from agent.model import CalmFee, SwapGas, SwapResult, VenueKeys
 
-FEE_MODULE_GAS = 14_000
-"""Gas of CLFactory.getSwapFee beyond a pool with a fee of its own: cold reads of factory, module and
-its settings (EIP-2929).
+DYNAMIC_FEE_GAS, OBSERVATION_GAS = 6_000, 4_600
+"""Gas of DynamicSwapFeeModule.getFee beyond a module with fixed fees, and of each step of its search for
+an observation.
 """
+FEE_WINDOW_S = 600
+"""DynamicSwapFeeModule.secondsAgo as deployed."""
+SCALING_PRECISION = 10**6
+"""DynamicSwapFeeModule.SCALING_PRECISION."""
+
+
+@dataclass(frozen=True, slots=True)
+class DynamicFee:
+    """Fee of a pool by DynamicSwapFeeModule.getFee, without a discount: `base_pips`, and `scaling`
+    millionths of a pip for each tick between the pool's tick and its mean, at most `cap_pips`.
+
+    `mean_tick` is that of the module's window at the time of the swap, None if the pool's
+    observations do not cover it, which the module takes for no distance.
+    """
+
+    base_pips: int
+    cap_pips: int
+    scaling: int
+    mean_tick: int | None
+
+    def pips(self, tick: int) -> int:
+        """Return the fee of a swap that starts at this tick, in millionths of the input."""
+        ticks_away = 0 if self.mean_tick is None else abs(tick - self.mean_tick)
+        return min(self.base_pips + ticks_away * self.scaling // SCALING_PRECISION, self.cap_pips)
 
 
 @dataclass(frozen=True, slots=True)
 class SlipstreamPool(V3Pool):
-    """See V3Pool."""
+    """See V3Pool. `fee_pips` is the fee of the next swap. A `dynamic_fee` gives that of each later
+    one in the same block; None for a fee that does not depend on the tick, or by a rule that is not
+    known. Minimums bear what else changes until the swap, as they bear its price.
+    """
+
+    dynamic_fee: DynamicFee | None = None
 
     kind: ClassVar[str] = "slipstream"
-    forms: ClassVar[tuple[str, ...]] = ()
+    curve_names: ClassVar[tuple[str, ...]] = ()
     venue_keys: ClassVar[VenueKeys] = VenueKeys(
-        ("quoter", "tick_spacings", "pool_implementation"), ("router", "position_manager")
+        ("quoter", "tick_spacings", "pool_implementation"), ("router", "position_manager", "pools")
     )
     gas: ClassVar[SwapGas] = SwapGas(
-        {"rebalancer": V3Pool.gas.swap["rebalancer"] + FEE_MODULE_GAS},
-        again=V3Pool.gas.again,
+        {"rebalancer": 100_000},
+        repeat_saving=53_000,
         first_writes=V3Pool.gas.first_writes,
-        moved=V3Pool.gas.moved,
-        tick=V3Pool.gas.tick,
-        stop=V3Pool.gas.stop,
+        observation=V3Pool.gas.observation,
+        tick=80_000,
+        stop=20_500,
     )
+    """Each step asks the voter and a second module for the gauge's share (CLPool.calculateFees)."""
 
     @property
     def tier(self) -> int:
         """See Pool: the tick spacing."""
         return self.tick_spacing
+
+    @property
+    def calm_fee(self) -> CalmFee | None:
+        """See Pool: the mean tick reaches the pool's after one window."""
+        if self.dynamic_fee is None:
+            return None
+        calm = replace(self.dynamic_fee, mean_tick=self.tick)
+        return CalmFee(calm.pips(self.tick), FEE_WINDOW_S)
+
+    @property
+    def fee_gas(self) -> int:
+        """See Pool."""
+        if self.dynamic_fee is None or self.observations is None:
+            return 0
+        return DYNAMIC_FEE_GAS + OBSERVATION_GAS * self.observations[0].bit_length()
+
+    def _swap_result(
+        self, end_state: SwapState, amount_in: int, amount_out: int
+    ) -> SwapResult[Self]:
+        swapped = V3Pool._swap_result(self, end_state, amount_in, amount_out)
+        if self.dynamic_fee is None:
+            return swapped
+        next_fee_pips = self.dynamic_fee.pips(end_state.tick)
+        return replace(swapped, after=replace(swapped.after, fee_pips=next_fee_pips))

@@ -37,3 +37,7 @@ class V3State:
     twap_window_s: int | None = None
     observations: tuple[int, int] | None = field(default=None, compare=False)
     unwritten: tuple[bool, bool] = field(default=(False, False), compare=False)
+
+    def fee_toward(self, zero_for_one: bool) -> int:
+        """Return the fee of a swap in this direction, in millionths."""
+        return self.fee_pips

@@ -138,6 +138,8 @@ Time = Annotated[str, ConvertedBy(lambda seconds, _: utc_text(seconds))]
 Symbol = Annotated[str, ConvertedBy(lambda token, portfolio: portfolio.token(token).label)]
 """Display name of a token, from its address."""
 Address = Annotated[str, Field(pattern=r"^0x[0-9a-fA-F]{40}$")]
+PoolAddress = Annotated[str, Field(pattern=r"^0x([0-9a-fA-F]{40}|[0-9a-fA-F]{64})$")]
+"""A pool's contract, or its PoolId in Uniswap V4."""
 TokenSymbol = Annotated[Symbol, FromAttributes("token")]
 TokenAddress = Annotated[
     str, Field(pattern=r"^(native|0x[0-9a-fA-F]{40})$"), FromAttributes("token")

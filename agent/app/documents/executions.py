@@ -29,11 +29,11 @@ class ProgressDocument(TypedDict):
     purchase: str | None
     began: Annotated[Time, FromAttributes("terms.began_s")]
     expires: Annotated[Time, FromAttributes("terms.expires_s")]
-    rounds_done: Annotated[int, FromAttributes("done")]
+    rounds_done: Annotated[int, FromAttributes("parts_done")]
     rounds_about: Annotated[int, FromAttributes("terms.parts")]
     next: Annotated[Time, FromAttributes("next_s")]
-    wish: Annotated[Money, FromAttributes("terms.wish")]
-    moved: Money
+    to_move: Annotated[Money, FromAttributes("terms.value_to_move")]
+    moved: Annotated[Money, FromAttributes("moved_value")]
     spent: Money
     budget: Annotated[Money | None, FromAttributes("terms.budget")]
 
@@ -47,11 +47,11 @@ class GradualExecutionDocument(TypedDict):
     why: str
     began: Annotated[Time, FromAttributes("progress.terms.began_s")]
     expires: Annotated[Time, FromAttributes("progress.terms.expires_s")]
-    rounds_done: Annotated[int, FromAttributes("progress.done")]
+    rounds_done: Annotated[int, FromAttributes("progress.parts_done")]
     rounds_about: Annotated[int, FromAttributes("progress.terms.parts")]
     next: str | None
-    wish_raw: Annotated[RoundedRaw, FromAttributes("progress.terms.wish")]
-    moved_raw: Annotated[RoundedRaw, FromAttributes("progress.moved")]
+    to_move_raw: Annotated[RoundedRaw, FromAttributes("progress.terms.value_to_move")]
+    moved_raw: Annotated[RoundedRaw, FromAttributes("progress.moved_value")]
     spent_raw: Annotated[RoundedRaw, FromAttributes("progress.spent")]
     budget_raw: Annotated[RoundedRaw | None, FromAttributes("progress.terms.budget")]
 

@@ -41,6 +41,7 @@ from agent.app.documents.plans import (
     PlanDocument,
     RebalanceDocument,
     SentTransactionDocument,
+    TransactionDocument,
     TransferDocument,
     VerdictDocument,
     plan_document,
@@ -120,7 +121,8 @@ RevocationDocument = TypedDict("RevocationDocument", {
 
 class DeploymentDocument(TypedDict):
     """Address of the Rebalancer on every chain, whether its code is there, and the transaction that
-    any account can send to deploy it.
+    any account can send to deploy it. `most_gas_native` and `most_data_fee_native` are the most
+    that it costs the wallet, known once it is composed.
     """
 
     chain_id: int
@@ -129,6 +131,10 @@ class DeploymentDocument(TypedDict):
     to: str
     value_wei: str
     data: str
+    most_gas_native: Decimal | None
+    most_data_fee_native: Decimal | None
+    outcome: Annotated[str, one_of("planned", "hold", "done", "declined", "failed")]
+    transactions: list[TransactionDocument]
 
 
 class CancelAndRevokeDocument(TypedDict):
@@ -273,12 +279,17 @@ TemplateDocument = TypedDict("TemplateDocument", {
     "name": str, "about": str, "shares_bps": dict[str, int],
     "tokens": list[TemplateTokenDocument], "policy": dict[str, Any], "limits": dict[str, Any],
     "weights": dict[str, Any] | None, "todo": str, "futures_notional": str | None,
-    "past": PastResultDocument | None,
+    "past": PastResultDocument | None, "minimum_capitals": dict[str, str],
 })  # fmt: skip
-"""A portfolio template; policy, limits and weights are config tables."""
+"""A portfolio template; policy, limits and weights are config tables. `minimum_capitals` are in the
+numeraire by network, on an ordinary day, empty if no total works.
+"""
 TemplatesDocument = TypedDict("TemplatesDocument", {
     "network": str, "chain_id": int, "templates": list[TemplateDocument], "futures": str,
+    "gas_gwei": dict[str, str], "small_money": str,
 })  # fmt: skip
+"""`gas_gwei` is the gas price of an ordinary day by network; `small_money` the measured year of the
+template for small money, empty on a network without one."""
 ExportedProfileDocument = TypedDict("ExportedProfileDocument", {
     "profile": str, "sha256": str, "chain_id": int, "skipped": list[str],
 })  # fmt: skip
@@ -426,8 +437,9 @@ UserLogDocument = TypedDict("UserLogDocument", {"events": list[UserEventDocument
 DemoDocument = TypedDict("DemoDocument", {
     "before": StatusDocument, "moves": dict[str, str], "drifted": StatusDocument,
     "plan": PlanDocument, "rebalance": RebalanceDocument, "after": StatusDocument,
-    "next": PlanDocument,
+    "next": PlanDocument, "year": NotRequired[str],
 })  # fmt: skip
+"""`year` is the measured cost of a year, with --network."""
 UnreducedPositionsDocument = TypedDict("UnreducedPositionsDocument", {
     "leverage": Decimal | None, "is_liquidated": bool,
 })  # fmt: skip

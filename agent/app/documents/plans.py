@@ -19,6 +19,7 @@ from agent.app.documents import (
     FromAttributes,
     Money,
     Number,
+    PoolAddress,
     Raw,
     Symbol,
     Time,
@@ -274,8 +275,8 @@ def decision_document(decision_result: DecisionResult) -> DecisionDocument:
     match decision:
         case Halt(codes=codes) if codes:
             document["codes"] = list(codes)
-        case Hold(kept_by=kept_by) if kept_by:
-            document["codes"] = [kept_by]
+        case Hold(limiting_rule=limiting_rule) if limiting_rule:
+            document["codes"] = [limiting_rule]
     return document
 
 
@@ -319,15 +320,13 @@ LegEnd = Annotated[str, one_of("wallet", "router")]
 VerdictDocument = TypedDict(
     "VerdictDocument", {"guard": str, "measured": str, "limit": str, "passed": bool}
 )
-SkippedItemDocument = TypedDict(
-    "SkippedItemDocument", {"subject": Annotated[str, FromAttributes("what")], "why": str}
-)
+SkippedItemDocument = TypedDict("SkippedItemDocument", {"subject": str, "why": str})
 RealisedChangeDocument = TypedDict(
     "RealisedChangeDocument", {"symbol": str, "planned_raw": Raw, "realised_raw": Raw}
 )
 _TO_DECIMALS = ConvertedBy(lambda token, portfolio: portfolio.token(token).decimals)
 LegDocument = TypedDict("LegDocument", {
-    "pool": Address, "venue": str, "token_in": Symbol, "token_out": Symbol,
+    "pool": PoolAddress, "venue": str, "token_in": Symbol, "token_out": Symbol,
     "decimals_in": Annotated[int, _TO_DECIMALS, FromAttributes("token_in")],
     "decimals_out": Annotated[int, _TO_DECIMALS, FromAttributes("token_out")], "fee_pips": int,
     "amount_in_raw": Raw, "amount_out_raw": Raw, "min_out_raw": Raw, "fee_raw": Raw,
@@ -545,7 +544,7 @@ class RebalanceDocument(PlanDocument):
     fills: NotRequired[list[FuturesFillDocument]]
 
 
-class LivePlanDocument(PlanDocument):
+class LivePlanDocument(PlanDocument, layer_documents.LayerLivePlanKeys):
     """A plan from a live or paper step, with its transactions if sending was allowed. `book_kind`
     is set for paper trading.
     """

@@ -18,6 +18,7 @@ from agent.app.documents import (
     FromAttributes,
     Hash,
     Money,
+    PoolAddress,
     Raw,
     Time,
     TxHash,
@@ -76,6 +77,8 @@ LimitedSumDocument = TypedDict("LimitedSumDocument", {
 
 
 class LossForecastDocument(TypedDict):
+    """Impermanent loss if the price of the token `moving` changes by `move_bps`."""
+
     move_bps: int
     moving: str
     loss_bps: Annotated[BpsText, FromAttributes("loss")]
@@ -83,7 +86,9 @@ class LossForecastDocument(TypedDict):
 
 
 class PositionDocument(TypedDict):
-    """A liquidity position compared with holding its tokens; amounts by symbol."""
+    """A liquidity position compared with holding its tokens; amounts by symbol. `counted_raw` is what
+    weights count.
+    """
 
     position: Annotated[str, FromAttributes("confirmed.name")]
     venue: Annotated[Venue, FromAttributes("confirmed.venue")]
@@ -151,12 +156,14 @@ AdoptedPositionDocument = TypedDict(
     "AdoptedPositionDocument",
     {"position": str, "taken": bool, "amounts_raw": NotRequired[list[Raw]]},
 )
+"""`taken` is true for a position that counts from now on, false for one that no longer does."""
 
 
 class ConditionalOrderDocument(NamedOrderDocument):
     """A stored order; `since` is null if no cycle has stored it yet. `level_now` is the level that
     a waiting order would have if it were armed now, `next_stage` the stage that a cycle would store
-    now, `unconfirmed` the stage once the price is confirmed.
+    now, `unconfirmed` the stage once the price is confirmed, `basis` the price from which a
+    level in percent counts.
     """
 
     terms: str
@@ -189,6 +196,8 @@ OrdersDocument = TypedDict("OrdersDocument", {
     "contradictions": list[str], "orders": list[ConditionalOrderDocument], "target_reasons": list[str],
     "blocked_exits": list[str], "limit_orders": NotRequired[list[OpenLimitOrderDocument]],
 })  # fmt: skip
+"""Orders: `absent` says where the weight of an asset goes that was sold or awaits its entry,
+`unit_worth` is the portfolio's NAV per share."""
 StrategyHoldingDocument = TypedDict("StrategyHoldingDocument", {
     "symbol": str, "raw": Raw, "amount": Decimal, "value": Money, "weight_bps": int,
     "target_bps": int,
@@ -346,7 +355,7 @@ PastTransactionDocument = TypedDict("PastTransactionDocument", {
 })  # fmt: skip
 """A transaction of a past step; `block` is None without a receipt."""
 LegExecutionDocument = TypedDict("LegExecutionDocument", {
-    "pool": Address, "pool_name": str, "state": str, "token_in": str, "token_out": str,
+    "pool": PoolAddress, "pool_name": str, "state": str, "token_in": str, "token_out": str,
     "planned_in": Decimal, "planned_out": Decimal, "floor": Decimal, "realised_in": Decimal | None,
     "realised_out": Decimal | None, "difference_bps": float | None,
 })  # fmt: skip
@@ -507,6 +516,8 @@ LedgerCheckDocument = TypedDict("LedgerCheckDocument", {
     "misstated": list[str], "rebuilt": bool, "missing_lots": dict[str, Raw], "sound": bool,
     "chain": NotRequired[LedgerChainDocument | None],
 })  # fmt: skip
+"""Check of a ledger: ids of entries that do not balance, ids of transactions whose entries differ
+from their receipts, and stored sums that are not those of the entries (`misstated`)."""
 
 
 class PostingDocument(TypedDict):
@@ -539,6 +550,7 @@ ExportDocument = TypedDict("ExportDocument", {
 })  # fmt: skip
 BackupDocument = TypedDict("BackupDocument", {"backup": str, "bytes": int})
 RestoreDocument = TypedDict("RestoreDocument", {"store": str, "kept": str | None, "next": str})
+"""`kept` is the file to which the replaced store was moved; None if there was none."""
 StoreCheckDocument = TypedDict("StoreCheckDocument", {
     "store": str, "bytes": int, "version": str, "present_version": str, "wallet": str,
     "chain_id": str, "copy": str | None,

@@ -41,10 +41,11 @@ from agent.app.documents.plans import (
     decision_document,
 )
 from agent.config.build import build_policy
+from agent.config.networks import ETHEREUM, TypicalFees, typical_fees
 from agent.config.schema import Config
 from agent.layers.futures.policy.plans import MARGIN
 from agent.layers.liquidity.policy.pools import POSITIONS
-from agent.model import DataFee, StepInput, data_fee_of, review_interval_s
+from agent.model import StepInput, review_interval_s
 from agent.policy import native_coin
 from agent.policy.decision import DecisionResult
 from agent.policy.drift import band, investable_total, portfolio_total
@@ -68,7 +69,10 @@ from agent.units import PIPS, Value, format_time, price_text, value_text
 if TYPE_CHECKING:
     from agent.model import AssetDrift
 
-UnreadItemDocument = TypedDict("UnreadItemDocument", {"item": str, "address": str, "why": str})
+UnreadItemDocument = TypedDict(
+    "UnreadItemDocument",
+    {"item": Annotated[str, FromAttributes("subject")], "address": str, "why": str},
+)
 
 
 class ReservedPaymentDocument(TypedDict):
@@ -227,15 +231,9 @@ def _holding_document(drift: AssetDrift, portfolio_status: PortfolioStatus) -> H
     )
 
 
-GAS_PRICES_WEI = (GWEI // 20, GWEI, 30 * GWEI)
-"""Gas prices of estimates without a chain: 0.05, 1 and 30 gwei."""
-ASSUMED_DATA_FEE_WEI = 340 * GWEI
-"""Data fee of a swap of one leg in estimates without a chain, on rollups: that of Base while a unit
-of gas costs 10 gwei on Ethereum, and of blob gas 1 gwei (tests/differential/test_op_stack_fees.py).
-"""
+ORDINARY_DAY = 1
+"""Position of an ordinary day among the gas prices of estimates."""
 DAY_S = 86_400
-NATIVE_USD = 3_000
-"""Dollars per native coin in estimates without a chain."""
 MIN_HEADROOM, SUGGESTED_HEADROOM = Fraction(6, 5), Fraction(3, 2)
 """Ceiling as a multiple of the amount to use: the least without a warning, and the one that init
 suggests."""
@@ -299,8 +297,9 @@ def minimum_total_document(
 def minimum_totals_of_config(
     config: Config, numeraire_usd: Fraction, total: Value | None = None
 ) -> list[MinimumTotalDocument]:
-    """Return the minimum totals of a new config at three gas prices; empty if plan_cost is off.
-    `numeraire_usd` is the price of the numeraire, `total` the amount to invest in whole coins.
+    """Return the minimum totals of a new config at its network's gas prices on quiet, ordinary and
+    busy days; empty if plan_cost is off. `numeraire_usd` is the price of the numeraire, `total` the
+    amount to invest in whole coins.
     """
     portfolio_table, trigger = config.portfolio, build_policy(config).trigger
     if config.limits.plan_cost is None:
@@ -314,18 +313,19 @@ def minimum_totals_of_config(
         for asset in portfolio_table.assets
     ]
     min_trade = Fraction(config.limits.min_trade or "0")
-    wei_value = Fraction(NATIVE_USD) / numeraire_usd / 10**18
+    fees = typical_fees(config.chain.chain_id)
+    wei_value = fees.native_usd / numeraire_usd / 10**18
     inputs_by_gas_price = _inputs_at_gas_prices(
-        target_drifts, portfolio_table.numeraire, config.limits.plan_cost, min_trade, wei_value
+        target_drifts,
+        portfolio_table.numeraire,
+        config.limits.plan_cost,
+        min_trade,
+        wei_value,
+        fees,
     )
     interval_s = review_interval_s(trigger)
-    is_plain = data_fee_of(config.chain.chain_id, is_copy=config.chain.fork) is DataFee.PLAIN
-    data_fee_wei = 0 if is_plain else ASSUMED_DATA_FEE_WEI
     return _minimum_total_documents(
-        [
-            replace(inputs, interval_s=interval_s, data_fee_wei=data_fee_wei)
-            for inputs in inputs_by_gas_price
-        ],
+        [replace(inputs, interval_s=interval_s) for inputs in inputs_by_gas_price],
         portfolio_table.numeraire,
         total,
     )
@@ -374,22 +374,14 @@ def ceiling_warnings(config: Config, numeraire_usd: Fraction, total: Value | Non
     ]
 
 
-def year_cost_lines(
-    minimum_totals: Sequence[MinimumTotalDocument], gas_gwei: str, total: Value
-) -> list[str]:
-    """Return two lines: the trades and cost of a year with `total`, in whole coins, at one gas price
-    and at the others, or that it is not worth it; before them the settings that would change that.
+def year_cost_lines(minimum_totals: Sequence[MinimumTotalDocument], total: Value) -> list[str]:
+    """Return two lines: the trades and cost of a year with `total`, in whole coins, at the gas price
+    of an ordinary day and at the others, or that it is not worth it; before them the settings that
+    would change that.
     """
-    shown_minimum = next(
-        (
-            minimum_total
-            for minimum_total in minimum_totals
-            if minimum_total["gas_gwei"] == gas_gwei
-        ),
-        None,
-    )
-    if shown_minimum is None:
+    if not minimum_totals:
         return []
+    shown_minimum = minimum_totals[ORDINARY_DAY]
     other_years = "; ".join(
         minimum_total["year"]
         for minimum_total in minimum_totals
@@ -422,7 +414,12 @@ def minimum_totals_of_values(
     value; `target_drifts` are (symbol, target in bps, drift at a correction).
     """
     inputs_by_gas_price = _inputs_at_gas_prices(
-        target_drifts, numeraire, plan_cost_bps, min_trade, native_price / 10**18
+        target_drifts,
+        numeraire,
+        plan_cost_bps,
+        min_trade,
+        native_price / 10**18,
+        ETHEREUM.fees,
     )
     return _minimum_total_documents(
         [replace(inputs, has_band=banded) for inputs in inputs_by_gas_price], numeraire, total
@@ -435,6 +432,7 @@ def _inputs_at_gas_prices(
     plan_cost_bps: int,
     min_trade: Value,
     wei_value: Fraction,
+    fees: TypicalFees,
 ) -> list[MinimumTotalInputs]:
     assets = tuple(
         AssetThreshold(name, bps, drift) for name, bps, drift in target_drifts if name != numeraire
@@ -450,8 +448,9 @@ def _inputs_at_gas_prices(
             ASSUMED_FEE_PIPS,
             gas_price_wei,
             wei_value * unit_raw,
+            data_fee_wei=fees.data_fee_wei,
         )
-        for gas_price_wei in GAS_PRICES_WEI
+        for gas_price_wei in fees.gas_prices_wei
     ]
 
 

@@ -69,7 +69,7 @@ def futures_alerts(outcome: StepOutcome) -> Iterator[Alert]:
         spot_value, now_s = spot_value_in_quote(step, drifts), step.snapshot.head.timestamp_s
         plan = plan_futures(
             account,
-            replace(policy, ask=()),
+            replace(policy, manual_triggers=()),
             spot_value,
             now_s,
             opens_from_s=reopening_s(futures_policy(step), futures_state(step)),

@@ -20,12 +20,16 @@ from agent.app.agent import Agent
 from agent.app.documents import fill
 from agent.app.documents.plans import bps_text, netting_document
 from agent.app.documents.records import LiquidityDocument, PositionDocument, strategy_document
-from agent.chain.pools.own_positions import UnsolicitedPositions, find_unsolicited_positions
+from agent.chain.pools.own_positions import (
+    UnsolicitedPositions,
+    find_unsolicited_positions,
+    foreign_position_texts,
+)
 from agent.chain.pools.positions import resolve_positions
 from agent.config.build import factories
 from agent.config.load import load_config
 from agent.config.tables.fields import parse_address
-from agent.config.venues import position_manager
+from agent.config.venues import foreign_position_managers, position_manager
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused
 from agent.execution.settlement import settle_mined
 from agent.execution.step_memory import read_memory
@@ -100,6 +104,12 @@ def liquidity(agent: Agent) -> LiquidityReport:
         step.portfolio.positions,
         block_ref,
     )
+    foreign_texts = foreign_position_texts(
+        agent.context.transport,
+        step.snapshot.owner,
+        foreign_position_managers(agent.context.config),
+        block_ref,
+    )
     try:
         portfolio_value: Value | None = portfolio_total(step, compute_drifts(step, prices))
         expected_loss: Value | None = valuation.expected_loss(step.snapshot, step.portfolio, prices)
@@ -112,7 +122,7 @@ def liquidity(agent: Agent) -> LiquidityReport:
         step_input=step,
         position_reports=valuation.position_reports(step.snapshot, step.portfolio, prices),
         unreadable=valuation.faults(step),
-        warnings=valuation.position_warnings(step.snapshot, step.portfolio),
+        warnings=(*valuation.position_warnings(step.snapshot, step.portfolio), *foreign_texts),
         ignored=unsolicited,
         portfolio_value=portfolio_value,
         expected_loss=_limited_sum(expected_loss, portfolio_value, limits.impermanent_loss_bps),
@@ -285,7 +295,7 @@ def reconcile_strategies(
     if not confirm(document):
         return document
     strategy_store = context.store.layer(StrategyStore)
-    if not strategy_store.record_bookings(books.pending, books.turn):
+    if not strategy_store.record_bookings(books.pending, books.record_version):
         raise OperatorNeeded(
             "another process changed the books in the meantime", "run the command again"
         )

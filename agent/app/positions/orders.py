@@ -417,7 +417,7 @@ def _order_document(
         "distance_bps": None if distance is None else round(distance * BPS),
         "basis": _coin_price_text(step.portfolio, order.token, shown_order.basis),
         "highest": _coin_price_text(step.portfolio, order.token, highest_price),
-        "fired_at": _coin_price_text(step.portfolio, order.token, shown_order.at),
+        "fired_at": _coin_price_text(step.portfolio, order.token, shown_order.event_price),
         "since_s": since_s,
         "since": since_text,
         "next_stage": None if order.stage is shown_order.stage else order.stage.value,

@@ -333,7 +333,7 @@ def compare_with_chain(agent: Agent) -> LedgerChainDocument:
     return {
         "block": step.snapshot.head.number,
         "balances": balance_documents,
-        "disagreement": step.history.books,
+        "disagreement": step.history.ledger_mismatch,
         "unwritten_flows": len(unrecorded_transfers),
     }
 

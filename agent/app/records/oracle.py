@@ -5,22 +5,21 @@ now, with the data used, and its last choice.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from agent import codec, wiring
+from agent import wiring
 from agent.app.agent import Agent
 from agent.app.cycles import Progress, ignore_progress, never_confirm
 from agent.app.documents import fill
 from agent.app.documents.plans import transaction_document
 from agent.app.documents.records import AllocationDocument, WeightedAssetDocument, WeightsDocument
 from agent.config.tables.fields import parse_address
-from agent.errors import ConfigError, Refused, TrimtabError
-from agent.execution.settlement import settle_mined
+from agent.errors import ConfigError, Refused
+from agent.execution.approvals import send_by_command
 from agent.execution.step_context import StepTransactor
 from agent.layers.signals.policy import signal_requests
 from agent.layers.signals.state import SignalState
@@ -29,8 +28,6 @@ from agent.model import (
     AllocationMethod,
     AllocationNeeds,
     AllocatorConfig,
-    Intent,
-    ManualAction,
     Pool,
     Portfolio,
     ReferenceConfig,
@@ -39,6 +36,7 @@ from agent.model import (
     Verdict,
 )
 from agent.policy import target_changes, targets
+from agent.ports import PreparedTransaction
 from agent.reference import prices, reference_prices
 from agent.units import decimal_text, value_text
 from agent.weights.allocators import WeightBounds
@@ -128,54 +126,25 @@ def _send_increase(
     confirm: Callable[[], bool],
 ) -> None:
     """Send the transaction through journal, signer and executor, like any other."""
-    store, readers, step_id = agent.context.store, agent.context.readers, uuid.uuid4().hex[:12]
     if document["increase"] == 0:
         return
-    store.steps.begin(
-        step_id, readers.clock.now_s(), codec.dumps(step), codec.dumps(ManualAction("oracle"))
-    )
-    success_text, outcome = (
+
+    def confirm_cost(prepared: PreparedTransaction) -> bool:
+        document["most_native"] = decimal_text(prepared.tx.max_gas_cost_wei, 18)
+        return confirm()
+
+    outcome, intents = send_by_command(
+        agent.context.readers,
+        agent.context.store,
+        transactor,
+        step,
+        ORACLE_DECISION,
+        lambda step: transactor.composer.oracle(step, document["pool"], document["to"]),
+        confirm_cost,
         f"{document['pool']} keeps {document['to']} price observations",
-        "declined",
     )
-    intents: list[Intent] = []
-    try:
-        prepared_tx = transactor.composer.oracle(step, document["pool"], document["to"])
-        gas_price_wei = prepared_tx.tx.max_fee_wei or prepared_tx.tx.gas_price_wei or 0
-        document["most_native"] = decimal_text(prepared_tx.tx.gas * gas_price_wei, 18)
-        if confirm():
-            intents.append(
-                transactor.executor.run(
-                    step_id,
-                    prepared_tx.grant.kind,
-                    prepared_tx.tx,
-                    prepared_tx.grant,
-                    prepared_tx.note,
-                )
-            )
-            outcome = "done" if intents[0].succeeded else "failed"
-        store.steps.end(
-            step_id,
-            ORACLE_DECISION,
-            success_text if outcome == "done" else f"{outcome}: nothing changed",
-            None,
-            outcome,
-        )
-    except TrimtabError as error:
-        store.steps.end(
-            step_id,
-            ORACLE_DECISION,
-            str(error),
-            None,
-            "refused" if isinstance(error, Refused) else "error",
-        )
-        raise
-    snapshot_after = readers.reader.snapshot()
-    settle_mined(store, snapshot_after, lambda: readers.step_input_at(snapshot_after))
-    document["outcome"], document["transactions"] = (
-        outcome,
-        [transaction_document(intent) for intent in intents],
-    )
+    document["outcome"] = outcome
+    document["transactions"] = [transaction_document(intent) for intent in intents]
 
 
 def _increase_document(

@@ -145,10 +145,10 @@ def execution_sentences(step: StepInput, plan: Plan | None) -> list[str]:
         terms, decimals = purchase.terms, step.portfolio.numeraire.decimals
         moved_text, intended_text, spent_text = (
             f"{value_text(value, decimals, 2)} {step.portfolio.numeraire.label}"
-            for value in (purchase.moved, terms.wish, purchase.spent)
+            for value in (purchase.moved_value, terms.value_to_move, purchase.spent)
         )
         sentences.append(
-            f"A {terms.kind.value} has run since {utc_text(terms.began_s)}: {purchase.done} of about"
+            f"A {terms.kind.value} has run since {utc_text(terms.began_s)}: {purchase.parts_done} of about"
             f" {terms.parts} parts done, {moved_text} of {intended_text} moved, {spent_text} lost."
         )
     for describe_layer in layer_documents.SENTENCES:
@@ -221,10 +221,10 @@ def history(
             (summary, store.journal.intents(summary.id))
             for summary in store.steps.newest(limit, before_step_id)
         ]
-        corrections: list[GradualExecutionDocument] = []
+        executions: list[GradualExecutionDocument] = []
         valuations: list[ValuationDocument] = []
         if not before_step_id:
-            corrections = newest_executions(store, limit)
+            executions = newest_executions(store, limit)
             valuations = ledger_records.valuations(limit)
         return {
             "steps": [
@@ -241,7 +241,7 @@ def history(
                 )
                 for summary, intents in past_steps
             ],
-            "gradual_executions": corrections,
+            "gradual_executions": executions,
             "values": valuations,
         }
 
@@ -474,7 +474,7 @@ def _skipped_lines(plan: Plan, pool_labels: dict[str, str]) -> list[str]:
         if not verdict.passed
     ]
     return refusal_lines + [
-        f"Skipped {replace_pool_addresses(skipped_item.what, pool_labels, addresses=True)}:"
+        f"Skipped {replace_pool_addresses(skipped_item.subject, pool_labels, addresses=True)}:"
         f" {replace_pool_addresses(skipped_item.why, pool_labels)}"
         for skipped_item in plan.skipped
     ]

@@ -208,7 +208,7 @@ def _config_policy(config: Path, bound_bps: int, index_age_s: int) -> FuturesPol
     """
     loaded, asset_by_market = (
         load_config(config),
-        {market.name: market.asset or "" for market in _asset_markets(config)},
+        {market.venue_key: market.asset or "" for market in _asset_markets(config)},
     )
     tokens = {
         asset.symbol: Token(asset.address, asset.symbol, DECIMALS)
@@ -228,7 +228,7 @@ def _config_policy(config: Path, bound_bps: int, index_age_s: int) -> FuturesPol
             emergency_slippage_bps=2 * bound_bps,
             index_age_s=index_age_s,
         ),
-        ask=(),
+        manual_triggers=(),
     )
 
 
@@ -350,8 +350,8 @@ def _futures_setup(
         config_tables.tax is None and live_policy.hedge is not None
     ):  # gains are unknown, as in live steps
         live_policy = replace(live_policy, hedge=replace(live_policy.hedge, tax_rate_bps=0))
-    asset_by_market = {table.name: table.asset or "" for table in _asset_markets(config)}
-    policy = replace(simulated_policy(live_policy, asset_by_market), ask=())
+    asset_by_market = {table.venue_key: table.asset or "" for table in _asset_markets(config)}
+    policy = replace(simulated_policy(live_policy, asset_by_market), manual_triggers=())
     if market_options.latency or "bound" in options.venue:
         option_limits = settings.policy.limits
         limits = replace(

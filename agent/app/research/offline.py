@@ -182,12 +182,12 @@ def _step_fields(step: RecordedStep) -> Document:
         "block": head.number,
         "chain_id": head.chain_id,
         "version": step.version,
-        "book_kind": step.books,
+        "book_kind": step.store_kind,
         "config": step.config,
         "decision": step.decision,
         "reason": step.reason,
         "outcome": step.outcome,
-        "requested_by": None if step.asked is None else requests.requester_name(step.asked),
+        "requested_by": None if step.request is None else requests.requester_name(step.request),
     }
 
 
@@ -227,9 +227,9 @@ def _is_wording(difference: Document) -> bool:
 
 def _proposer(step: RecordedStep) -> Proposer | None:
     """Return the step's proposer; None if the owner acted and nothing was proposed."""
-    if step.asked is None:
+    if step.request is None:
         return None if _is_manual(step) else proposals.rebalance
-    return None if isinstance(step.asked, ManualAction) else requests.proposer(step.asked)
+    return None if isinstance(step.request, ManualAction) else requests.proposer(step.request)
 
 
 def _is_manual(step: RecordedStep) -> bool:

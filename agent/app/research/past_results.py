@@ -8,19 +8,21 @@ from dataclasses import replace
 from pathlib import Path
 
 from agent.app.documents.owner import PastResultDocument
+from agent.app.documents.status import ORDINARY_DAY
 from agent.app.research.backtests import (
     MarketOptions,
     rename_symbols,
     sample_files,
     spec_from_config,
 )
-from agent.app.start.past_results import PAST_BASIS
+from agent.app.start.past_results import PAST_BASIS, SMALL_MONEY_BASIS, SMALL_MONEY_USD
 from agent.backtest.data import read_table
 from agent.backtest.report.series import backtest_document
 from agent.backtest.simulate import simulate
 from agent.config.load import load_config_text
 from agent.config.loaded import LoadedConfig
-from agent.config.networks.presets import ETHEREUM, TemplateAsset
+from agent.config.networks import Network
+from agent.config.networks.presets import ETHEREUM, PRESETS, Preset, TemplateAsset
 from agent.config.writing import portfolio_templates
 from agent.config.writing.portfolio_templates import PortfolioTemplate
 from agent.config.writing.template import render
@@ -35,14 +37,31 @@ UNTESTABLE_METHODS = (AllocationMethod.MARKET_CAP, AllocationMethod.SIGNAL)
 """Allocators that need data which the sample lacks; their starting weights are tested."""
 
 
-def computed_template_result(template: PortfolioTemplate) -> PastResultDocument:
+def computed_small_result(network: Network) -> PastResultDocument:
+    """Return the result of SMALL_MONEY_USD in the template for small money at a network's typical
+    fees. Raises ConfigError.
+    """
+    fees = network.fees
+    market = replace(
+        ASSUMED_MARKET,
+        value=str(SMALL_MONEY_USD),
+        gas=f"{fees.gas_prices_wei[ORDINARY_DAY]} wei",
+        data_fee=f"{fees.data_fee_wei} wei",
+    )
+    template = portfolio_templates.find_template(portfolio_templates.SMALL_MONEY)
+    return computed_template_result(template, PRESETS[network.name], market)
+
+
+def computed_template_result(
+    template: PortfolioTemplate, preset: Preset = ETHEREUM, market: MarketOptions = ASSUMED_MARKET
+) -> PastResultDocument:
     """Return the result of a template as `trimtab init` writes it. Raises ConfigError."""
-    tokens = {token.symbol: token for token in ETHEREUM.tokens}
+    tokens = {token.symbol: token for token in preset.tokens}
     assets = [
         TemplateAsset(symbol, tokens[symbol].address, share, tokens[symbol].feed)
-        for symbol, share in portfolio_templates.template_targets(template, ETHEREUM)
+        for symbol, share in portfolio_templates.template_targets(template, preset)
     ]
-    config_text = render(ETHEREUM, "0x" + "0" * 39 + "1", assets, (), "USDC", (("RPC", "any"),))
+    config_text = render(preset, "0x" + "0" * 39 + "1", assets, (), "USDC", (("RPC", "any"),))
     kind = template.weights.get("kind")
     is_untestable = kind in [method.value for method in UNTESTABLE_METHODS]
     tested_template = replace(template, weights={}) if is_untestable else template
@@ -51,10 +70,10 @@ def computed_template_result(template: PortfolioTemplate) -> PastResultDocument:
         Path("trimtab.toml"),
         "template",
     )
-    return past_result(loaded)
+    return past_result(loaded, market)
 
 
-def past_result(loaded: LoadedConfig) -> PastResultDocument:
+def past_result(loaded: LoadedConfig, market: MarketOptions = ASSUMED_MARKET) -> PastResultDocument:
     """Return the past result of a config. Raises ConfigError if the sample lacks an asset."""
     symbols = [asset.symbol for asset in loaded.config.portfolio.assets]
     listed_symbols = {token.symbol for token in loaded.config.portfolio.listed}
@@ -72,7 +91,7 @@ def past_result(loaded: LoadedConfig) -> PastResultDocument:
     if weights is not None and weights.method in UNTESTABLE_METHODS:
         spec = replace(spec, portfolio=replace(spec.portfolio, weights=None))
     spec = replace(spec, limits=replace(spec.limits, max_live_value=None))
-    settings = ASSUMED_MARKET.settings_for_table(ASSUMED_MARKET.settings(), spec, table)
+    settings = market.settings_for_table(market.settings(), spec, table)
     document = backtest_document(simulate(spec, table, settings))
     rebalanced, buy_and_hold = document["figures"]["rebalanced"], document["figures"]["held"]
     return {
@@ -84,7 +103,7 @@ def past_result(loaded: LoadedConfig) -> PastResultDocument:
         "max_drawdown_of_holding": buy_and_hold["max_drawdown"][:-2],
         "rebalances": document["rebalances"],
         "costs": f"{float(document['costs']['total']):.2f}",
-        "basis": PAST_BASIS,
+        "basis": PAST_BASIS if market is ASSUMED_MARKET else SMALL_MONEY_BASIS,
     }
 
 

@@ -75,7 +75,7 @@ def inspect_new_tokens(
         implementation for implementation in implementations if implementation[0] in added_tokens
     ]
     added_addresses = (
-        {pool.address for pool in pools}
+        {pool.contract for pool in pools}
         | {address for _, address, _ in implementations}
         | set(added_tokens)
     )

@@ -330,7 +330,7 @@ def _plan_edit(
             remedy += "; --in-slices does it in slices"
         raise Refused(f"the transition breaks a limit: {message}", broken_limits, remedy)
     pinned_addresses = {pin.address for pin in context.store.trust.pins()}
-    contracts = (*context.execution.pinned, *(pool.address for pool in context.pools))
+    contracts = (*context.execution.pinned, *(pool.contract for pool in context.pools))
     unpinned_addresses = [address for address in contracts if address not in pinned_addresses]
     confirmed_addresses = set(context.store.requests.payout_addresses())
     next_steps: tuple[str, ...] = ()
@@ -417,7 +417,8 @@ def _transition_notes(
     ]
     if transition.plan is not None:
         notes += [
-            f"{skipped_item.what}: {skipped_item.why}" for skipped_item in transition.plan.skipped
+            f"{skipped_item.subject}: {skipped_item.why}"
+            for skipped_item in transition.plan.skipped
         ]
     elif transition.kind is OutcomeKind.REFUSED:
         notes.append(f"no plan leads to these targets now: {transition.reason}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent import codec, wiring
-from agent.app.describe import PRIVATE, submission, submission_text
+from agent.app.describe import HIDDEN, submission, submission_text
 from agent.app.documents import fill
 from agent.app.documents.owner import FAIL, OK, WARN, CheckDocument, CheckLine
 from agent.app.documents.status import current_minimum_total
@@ -28,6 +28,7 @@ from agent.chain.rpc import Transport
 from agent.chain.tokens import initial_token_moves, symbol_text
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
+from agent.config.networks import feed_name
 from agent.config.schema import Config
 from agent.config.secrets.key_sources import key_source, keyring_backend
 from agent.config.tables.limits import LimitsTable, accepted_limits, needless_acceptances
@@ -115,18 +116,18 @@ def _feed_checks(
         token.address: token.label
         for token in (*(asset.token for asset in context.portfolio.assets), *context.portfolio.hubs)
     }
-    feeds_by_label = {
-        label: feed
-        for address, label in tokens.items()
+    feeds = [
+        (address, feed)
+        for address in tokens
         if (feed := context.portfolio.feed(address)) is not None
-    }
-    description_calls: list[LensItem] = [
-        CallItem(feed, DESCRIPTION, max_answer_bytes=_MAX_DESCRIPTION_BYTES)
-        for feed in feeds_by_label.values()
     ]
-    for (label, feed), answer in zip(
-        feeds_by_label.items(), query_lens(context.transport, description_calls), strict=True
+    description_calls: list[LensItem] = [
+        CallItem(feed, DESCRIPTION, max_answer_bytes=_MAX_DESCRIPTION_BYTES) for _, feed in feeds
+    ]
+    for (address, feed), answer in zip(
+        feeds, query_lens(context.transport, description_calls), strict=True
     ):
+        label = tokens[address]
         latest_round = next(
             (feed_round for feed_round in snapshot.feeds if feed_round.feed == feed), None
         )
@@ -140,7 +141,9 @@ def _feed_checks(
         )
         if fault:
             yield check_name, FAIL, f"it {fault}", "wait for its next round, or correct the feed"
-        elif quote != _DOLLAR_SYMBOL or not _is_base_of(base, label):
+        elif quote != _DOLLAR_SYMBOL or not (
+            base == feed_name(context.config.chain.chain_id, address) or _is_base_of(base, label)
+        ):
             yield (
                 check_name,
                 WARN,
@@ -478,7 +481,7 @@ def _submission_check(config: Config) -> CheckResult:
     """Check whether transactions are public before they are mined, and state the possible loss (T1,
     T15).
     """
-    if config.chain.local or submission(config) == PRIVATE:
+    if config.chain.local or submission(config) in HIDDEN:
         return CheckResult("submission", OK, submission_text(config))
     return CheckResult(
         "submission",
@@ -490,7 +493,9 @@ def _submission_check(config: Config) -> CheckResult:
 
 def _contract_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[CheckResult]:
     code_hashes = {code.address: code.hash for code in snapshot.code_hashes}
-    contracts = (*context.execution.pinned, *(pool.address for pool in context.pools))
+    contracts = dict.fromkeys(
+        (*context.execution.pinned, *(pool.contract for pool in context.pools))
+    )
     without_code = [
         address
         for address in contracts
@@ -535,9 +540,9 @@ def _contract_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterat
         )
     else:
         yield CheckResult("pools", OK, f"{len(context.pools)} found")
-    for unread in (unread for unread in snapshot.quarantined if unread.item != "endpoint"):
+    for unread in (unread for unread in snapshot.quarantined if unread.subject != "endpoint"):
         yield CheckResult(
-            unread.item,
+            unread.subject,
             FAIL,
             f"{unread.address}: {unread.why}",
             "trading is halted until it is corrected or removed",
@@ -548,6 +553,10 @@ def _holding_checks(context: wiring.AgentContext, step: StepInput) -> Iterator[C
     balances = native_coin.held_balances(step)
     references = reference_prices(step)
     decimals = context.portfolio.numeraire.decimals
+    pools, pinned = (
+        {contract.address for contract in contracts}
+        for contracts in (context.pools, context.store.trust.pins())
+    )
     for asset in context.portfolio.assets:
         token = asset.token
         if token.address not in balances:
@@ -562,12 +571,12 @@ def _holding_checks(context: wiring.AgentContext, step: StepInput) -> Iterator[C
                 ),
                 "no reference price",
             )
-            yield CheckResult(
-                f"token {token.label}",
-                FAIL,
-                why,
-                "add a feed, or a V3 pool with enough observations",
-            )
+            if pools <= pinned:
+                remedy = "add a feed, or a V3 pool with enough observations"
+                yield CheckResult(f"token {token.label}", FAIL, why, remedy)
+            else:
+                remedy = "trimtab trust, then trimtab doctor again"
+                yield CheckResult(f"token {token.label}", WARN, why, remedy)
             continue
         unit_price = price_text(reference_price.price, token.decimals, decimals, 8)
         holding_text = (

@@ -85,7 +85,9 @@ def probed_endpoint_documents(probes: Sequence[EndpointProbe]) -> list[ProbedEnd
 def outvoted_endpoints(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
     """Yield each endpoint that the quorum excluded from a snapshot: its operator, and why."""
     yield from (
-        (unread.address, unread.why) for unread in snapshot.quarantined if unread.item == "endpoint"
+        (unread.address, unread.why)
+        for unread in snapshot.quarantined
+        if unread.subject == "endpoint"
     )
 
 

@@ -9,7 +9,7 @@ import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from decimal import ROUND_CEILING, Decimal
+from decimal import Decimal
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -19,34 +19,36 @@ from agent.app.documents.status import (
     minimum_totals_of_config,
     year_cost_lines,
 )
-from agent.app.start.amounts import DEFAULT_CEILING_USD, ceiling_of, require_ceiling, with_amounts
-from agent.app.start.past_results import PAST_BASIS, template_result
-from agent.app.start.setup import SHOWN_GAS_GWEI, find_preset, initialise
-from agent.config.load import load_config, parse_config
-from agent.config.networks.presets import PRESETS, Preset, TemplateAsset
+from agent.app.start.amounts import DEFAULT_CEILING_USD, ceiling_of, require_ceiling
+from agent.app.start.capital import (
+    NUMERAIRE,
+    draft_config,
+    minimum_capital,
+    minimum_capitals,
+)
+from agent.app.start.past_results import PAST_BASIS, small_money_lines, template_result
+from agent.app.start.setup import find_preset, initialise
+from agent.config.load import load_config
+from agent.config.networks.presets import PRESETS
 from agent.config.tables.fields import parse_address, parse_variable
 from agent.config.writing import portfolio_templates
-from agent.config.writing.template import render
 from agent.errors import ConfigError
 from agent.units import BPS, parse_bps, safe_label
 
 if TYPE_CHECKING:
     from agent.app.documents.owner import InitDocument, PastResultDocument
-    from agent.config.schema import Config
 
-NUMERAIRE = "USDC"
 LOCAL_RPC = (("TRIMTAB_LOCAL_RPC", "local"),)
 MIN_OPERATORS = 2
 ESTIMATE_NOTE = "An estimate; trimtab doctor computes it with the pools found and current prices"
 NO_ALERT_ANSWERS = ("", "none", "no", "off")
 ALL_CASH_ANSWERS = ("", "all")
-PLACEHOLDER_WALLET = "0x" + "0" * 39 + "1"
 
 
 @dataclass(frozen=True, slots=True)
 class Basket:
     """A portfolio template on a network, with its past result and its minimum capital in the
-    numeraire at SHOWN_GAS_GWEI.
+    numeraire on an ordinary day, here and by network.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Basket:
     targets: tuple[tuple[str, str], ...]
     past: PastResultDocument | None
     minimum_capital: str
+    minimum_capitals: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,13 +184,14 @@ class InitAnswers:
         targets = self.targets
         if template is not None:
             targets = tuple(portfolio_templates.template_targets(template, preset))
-        config = _draft_config(template, preset, targets, self.use_cash, self.ceiling)
+        config = draft_config(template, preset, targets, self.use_cash, self.ceiling)
         total = Fraction(self.use_cash or self.ceiling)
         minimum_totals = minimum_totals_of_config(config, Fraction(1), total)
         ceiling_note = "" if self.use_cash else f" {self.ceiling} is the ceiling."
         return [
             f"Is it worth it? {ESTIMATE_NOTE}.{ceiling_note}",
-            *year_cost_lines(minimum_totals, SHOWN_GAS_GWEI, total),
+            *year_cost_lines(minimum_totals, total),
+            *small_money_lines(self.template, self.network),
         ]
 
     def with_alert(self, text: str) -> InitAnswers:
@@ -235,51 +239,11 @@ def baskets(network: str) -> list[Basket]:
                 template.about,
                 targets,
                 past,
-                _minimum_capital_text(template, preset, targets),
+                minimum_capital(template, preset),
+                minimum_capitals(template),
             )
         )
     return offered_baskets
-
-
-def _minimum_capital_text(
-    template: portfolio_templates.PortfolioTemplate,
-    preset: Preset,
-    targets: Sequence[tuple[str, str]],
-) -> str:
-    minimum_totals = minimum_totals_of_config(_draft_config(template, preset, targets), Fraction(1))
-    totals = (
-        Decimal(minimum_total["total"] or 0)
-        for minimum_total in minimum_totals
-        if minimum_total["gas_gwei"] == SHOWN_GAS_GWEI
-    )
-    return next((f"{total.to_integral_value(ROUND_CEILING):,}" for total in totals), "")
-
-
-def _draft_config(
-    template: portfolio_templates.PortfolioTemplate | None,
-    preset: Preset,
-    targets: Sequence[tuple[str, str]],
-    use_cash: str = "",
-    max_live_value: str = "",
-) -> Config:
-    """Return a config with these targets and amounts, without the owner's wallet and endpoints."""
-    preset_tokens: Mapping[str, tuple[str, str | None]] = {
-        token.symbol: (token.address, token.feed) for token in preset.tokens
-    }
-    if unknown_symbols := [symbol for symbol, _ in targets if symbol not in preset_tokens]:
-        raise ConfigError(
-            f"basket: {unknown_symbols[0]} is not a token of this network",
-            f"choose from {', '.join(preset_tokens)}",
-        )
-    assets = [
-        TemplateAsset(symbol, preset_tokens[symbol][0], share, None) for symbol, share in targets
-    ]
-    text = render(preset, PLACEHOLDER_WALLET, assets, (), NUMERAIRE, (("RPC", "any"),))
-    if template is not None:
-        text = portfolio_templates.apply_template(text, template)
-    return parse_config(
-        with_amounts(text, use_cash or None, max_live_value or None), "the new config"
-    )
 
 
 def _parse_amount(text: str, name: str, remedy: str) -> str:
@@ -451,6 +415,7 @@ def _basket_document(basket: Basket) -> dict[str, Any]:
         "about": basket.about,
         "targets": targets_text,
         "minimum_capital": basket.minimum_capital,
+        "minimum_capitals": basket.minimum_capitals,
         "past": basket.past,
     }
 

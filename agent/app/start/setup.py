@@ -18,7 +18,7 @@ from agent.app import config_versions
 from agent.app.documents import fill
 from agent.app.documents.owner import NewAssetDocument
 from agent.app.documents.status import ceiling_warnings, minimum_totals_of_config, year_cost_lines
-from agent.app.start import past_results
+from agent.app.start import capital, past_results
 from agent.app.start.amounts import ceiling_of, with_amounts
 from agent.app.start.venue import list_markets, pin_markets, pin_state
 from agent.chain import watch
@@ -28,6 +28,7 @@ from agent.config.build import fixed_contracts
 from agent.config.load import load_config, parse_config
 from agent.config.loaded import LoadedConfig
 from agent.config.networks.presets import PRESETS, Preset, PresetToken, TemplateAsset
+from agent.config.schema import Config
 from agent.config.secrets.env_file import load_env_file
 from agent.config.tables.chain import RpcTable
 from agent.config.tables.fields import parse_address, parse_variable
@@ -64,8 +65,6 @@ MAX_ROUND_AGE_S = 90_000
 """Maximum age of a round: the slowest feed heartbeat, a day, plus an hour of tolerance."""
 MAX_ENDPOINT_PRICE_RATIO = Fraction(101, 100)
 """Largest ratio between the prices that two endpoints report."""
-SHOWN_GAS_GWEI = "1"
-"""Gas price, in gwei, at which the minimum capital of a basket is shown."""
 _PRICE_PATTERN = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
 
@@ -261,13 +260,28 @@ def initialise(  # noqa: PLR0913
         "warnings": [
             *minimum.asset_count_warnings(len(assets)),
             *ceiling_warnings(config, numeraire_usd, cash_amount),
+            *_depeg_warnings(config),
             *_store_warnings(path, config.store.url),
         ],
         "next": next_steps,
         "year_costs": []
         if assumed_capital is None
-        else year_cost_lines(minimum_totals, SHOWN_GAS_GWEI, assumed_capital),
+        else [
+            *year_cost_lines(minimum_totals, assumed_capital),
+            *past_results.small_money_lines(template, network),
+        ],
     }
+
+
+def _depeg_warnings(config: Config) -> list[str]:
+    """Return a warning if limits.depeg is off, as it is where the numeraire has no feed."""
+    if config.limits.depeg is not None:
+        return []
+    numeraire = config.portfolio.numeraire
+    return [
+        f"limits.depeg is off, because {numeraire} has no price feed here: a {numeraire} that leaves"
+        " its peg is not noticed"
+    ]
 
 
 def _store_warnings(config: Path, url: str) -> list[str]:
@@ -417,7 +431,9 @@ def list_contracts(
     pinned_hashes = {pin.address: pin.code_hash for pin in context.store.trust.pins()}
     contracts: list[ContractDocument] = []
     no_code_verdicts = []
-    for address in (*context.execution.pinned, *(pool.address for pool in context.pools)):
+    for address in dict.fromkeys(
+        (*context.execution.pinned, *(pool.contract for pool in context.pools))
+    ):
         code_hash = code_hashes.get(address, NO_CODE)
         if code_hash in (NO_CODE, EMPTY_CODE):
             no_code_verdicts.append(
@@ -615,6 +631,7 @@ def templates(network: str = "ethereum") -> TemplatesDocument:
                 "todo": template.todo,
                 "futures_notional": None if template.futures is None else f"{template.futures}x",
                 "past": past_results.template_result(template.name),
+                "minimum_capitals": capital.minimum_capitals(template),
             }
         )
     return {
@@ -622,4 +639,6 @@ def templates(network: str = "ethereum") -> TemplatesDocument:
         "chain_id": preset.chain_id,
         "templates": documents,
         "futures": FUTURES_NOTIONAL_NOTE,
+        "gas_gwei": capital.ordinary_gas_gwei(),
+        "small_money": past_results.small_money_year(network),
     }

@@ -122,7 +122,7 @@ def list_markets(
         return [], {}
     market_numbers = wiring.listed_numbers(table)
     pinned_numbers = context.store.trust.market_numbers(table.network)
-    configured_names = [market.name for market in table.markets]
+    configured_names = [market.venue_key for market in table.markets]
     for name in configured_names:
         if name not in market_numbers:
             raise Refused(

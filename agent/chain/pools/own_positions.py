@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -157,6 +157,21 @@ def find_unsolicited_positions(
     return UnsolicitedPositions(
         tuple(position for position in unsolicited if position.name not in confirmed_names),
         max(0, token_count - MAX_CHECKED_TOKENS),
+    )
+
+
+def foreign_position_texts(
+    transport: Transport, owner: str, managers: Mapping[str, str], block_ref: object
+) -> tuple[str, ...]:
+    """Return a text for each contract of positions of other kinds, with the name of its venue, of
+    which `owner` holds tokens at one block. Raises Retryable from the endpoint.
+    """
+    items = [CallItem(manager, address_call(BALANCE_OF, owner)) for manager in managers]
+    counts = map(answer_uint, query_lens(transport, items, block_ref))
+    return tuple(
+        f"{count} position(s) of {venue} at {manager} do not count and are left alone"
+        for (manager, venue), count in zip(managers.items(), counts, strict=True)
+        if not isinstance(count, CallStatus) and count > 0
     )
 
 

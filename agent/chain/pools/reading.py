@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 from agent.amm.v2_pool import V2Pool
 from agent.amm.v3.pool import V3Pool
@@ -35,8 +35,8 @@ _UINT160_MAX = 2**160 - 1
 
 @dataclass(frozen=True, slots=True)
 class PoolRef:
-    """A discovered pool. `venue` is the name in the config; `tick_spacing` is 0 for V2; token0
-    sorts below token1.
+    """A discovered pool. `address` is that of its state (Pool), `venue` the name in the config;
+    `tick_spacing` is 0 for V2; token0 sorts below token1.
     """
 
     address: str
@@ -58,9 +58,24 @@ class PoolRef:
         return self.reader.tier(self)
 
     @property
+    def contract(self) -> str:
+        """See Pool."""
+        return self.reader.manager or self.address
+
+    @property
+    def id(self) -> str:
+        """Id within its contract; empty for a contract of its own."""
+        return self.address if self.reader.manager else ""
+
+    @property
     def has_ticks(self) -> bool:
-        """True if its liquidity is in ranges, and it records price observations."""
+        """True if its liquidity is in ranges."""
         return isinstance(self.reader, V3Reader)
+
+    @property
+    def keeps_observations(self) -> bool:
+        """See Pool."""
+        return isinstance(self.reader, V3Reader) and self.reader.pool_class.keeps_observations
 
 
 class PoolReader(Protocol):
@@ -74,8 +89,13 @@ class PoolReader(Protocol):
         """Return what tells the pools of two tokens apart; see Pool."""
 
     @property
-    def unwritten_calldata(self) -> Sequence[bytes]:
-        """Calls of what is zero until the pool's first trade: for token0 and token1, or for both."""
+    def manager(self) -> str:
+        """The contract that holds all these pools; empty if each has its own."""
+
+    def unwritten_calldata(self, pool: PoolRef) -> Sequence[bytes]:
+        """Return calls of what is zero until the pool's first trade: for token0 and token1, or for
+        both.
+        """
 
     def items(self, pool: PoolRef, tick_window: int, twap_window_s: int) -> list[LensItem]:
         """Return the items that read the pool's state, as many for each pool."""
@@ -89,12 +109,15 @@ class PoolReader(Protocol):
 class V2Reader:
     """Reads pairs: UniswapV2Pair.getReserves, (uint112, uint112, uint32)."""
 
-    style = SwapStyle.V2
-    unwritten_calldata = (PRICE_0_CUMULATIVE,)
+    style, manager = SwapStyle.V2, ""
 
     def tier(self, pool: PoolRef) -> int:
         """See PoolReader."""
         return pool.fee_pips
+
+    def unwritten_calldata(self, pool: PoolRef) -> Sequence[bytes]:
+        """See PoolReader."""
+        return (PRICE_0_CUMULATIVE,)
 
     def items(self, pool: PoolRef, tick_window: int, twap_window_s: int) -> list[LensItem]:
         """See PoolReader."""
@@ -120,6 +143,7 @@ class V3Reader:
     """Reads pools with liquidity in ranges, by the lens's own item for them."""
 
     pool_class: type[V3Pool] = V3Pool
+    manager: str = ""
 
     @property
     def style(self) -> SwapStyle:
@@ -130,13 +154,14 @@ class V3Reader:
         """See PoolReader."""
         return pool.fee_pips
 
-    unwritten_calldata: ClassVar = (FEE_GROWTH_GLOBAL_0, FEE_GROWTH_GLOBAL_1)
+    def unwritten_calldata(self, pool: PoolRef) -> Sequence[bytes]:
+        """See PoolReader."""
+        return FEE_GROWTH_GLOBAL_0, FEE_GROWTH_GLOBAL_1
 
     def items(self, pool: PoolRef, tick_window: int, twap_window_s: int) -> list[LensItem]:
         """See PoolReader."""
-        return [
-            V3Item(pool.address, pool.tick_spacing, tick_window, MAX_TICKS_PER_POOL, twap_window_s)
-        ]
+        bounds = tick_window, MAX_TICKS_PER_POOL, twap_window_s
+        return [V3Item(pool.contract, pool.tick_spacing, *bounds, pool.id)]
 
     def state(
         self, pool: PoolRef, answers: Sequence[LensAnswer], twap_window_s: int
@@ -145,6 +170,8 @@ class V3Reader:
         answer = answers[0]
         if not isinstance(answer, V3Answer):
             return answer if isinstance(answer, CallStatus) else CallStatus.MALFORMED
+        if answer.twap is not None and not twap_window_s:
+            return CallStatus.MALFORMED
         twap_tick = twap_liquidity = None
         if answer.twap is not None and answer.twap[1] > 0:
             # OracleLibrary.consult: mean tick rounds towards minus infinity, liquidity is the
@@ -183,11 +210,12 @@ def deep_pool_item(pool: PoolRef) -> V3Item:
     its window covers all ticks, unless the tick spacing is 1.
     """
     return V3Item(
-        pool.address,
+        pool.contract,
         pool.tick_spacing,
         min(2 * MAX_TICK, DEEP_WORDS * 128 * pool.tick_spacing),
         DEEP_TICKS,
         0,
+        pool.id,
     )
 
 

@@ -187,6 +187,8 @@ class EthTesterTransport(CheckedProvider):
         if isinstance(param, Mapping) and method in ("eth_call", "eth_estimateGas"):
             tx = {key: value for key, value in param.items() if key not in _UNKNOWN_TO_TESTER}
             # eth-tester charges the caller; use its last account, because tests may empty the first
+            if "to" not in tx:
+                tx["from"] = self._caller
             tx.setdefault("from", self._caller)
             if "input" in tx:
                 tx["data"] = tx.pop("input")

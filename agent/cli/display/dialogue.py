@@ -100,6 +100,7 @@ def _ask(question: Question, answers: InitAnswers) -> InitAnswers:
 def _questions() -> tuple[Question, ...]:
     from agent import app as api
     from agent.app.start.guide import variable_state
+    from agent.config.networks.presets import PRESETS
 
     def basket_text(answers: InitAnswers) -> str:
         lines = [
@@ -115,7 +116,19 @@ def _questions() -> tuple[Question, ...]:
                 lines.append(f"  {past_text(basket.past, short=True)}")
         has_past = any(basket.past is not None for basket in baskets)
         basis_text = f"Past: {api.PAST_BASIS}; not a forecast. " if has_past else ""
-        lines.append(f"{basis_text}From: minimum capital at 1 gwei.")
+        lines.append(f"{basis_text}From: minimum capital on an ordinary day.")
+        return "\n".join(lines)
+
+    def network_text(answers: InitAnswers) -> str:
+        lines = [
+            "A name of this list, or the config file of a running trimtab localchain. Minimum capital"
+            " of the baskets there, in USDC on an ordinary day:"
+        ]
+        for network in PRESETS:
+            amounts = [
+                f"{one.name} {one.minimum_capitals[network]}" for one in api.baskets("ethereum")
+            ]
+            lines.append(f"{network}: {', '.join(amounts)}")
         return "\n".join(lines)
 
     def alerts_text(answers: InitAnswers) -> str:
@@ -127,7 +140,7 @@ def _questions() -> tuple[Question, ...]:
     return (
         Question(
             "Network",
-            lambda _: "Ethereum, or the config file of a running trimtab localchain.",
+            network_text,
             lambda answers: answers.network,
             lambda answers, text: answers.with_network(text),
             lambda answers: answers.network,

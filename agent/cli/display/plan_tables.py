@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 
 from rich.console import Console
 
@@ -25,6 +26,7 @@ from agent.cli.display.tables import (
     zone_table,
 )
 from agent.cli.display.terminal import Document, safe_text, say
+from agent.units import value_text
 
 ACTION_AMOUNT_KEYS = ("amounts_raw", "min_raw", "fees_raw")
 SLICE_COST_KEYS = ("moved", "fees", "impact", "skew", "gas", "waiting", "rest", "total")
@@ -85,6 +87,10 @@ def show_plan(
 def show_sent(console: Console, document: Document, decimals: dict[str, int]) -> None:
     """Print the transactions of a step, and their changes to wallet and futures."""
     console.print(transactions_table(document))
+    data_fee_wei = sum(int(sent.get("data_fee_wei", 0)) for sent in document["transactions"])
+    if data_fee_wei:
+        fee_text = value_text(Fraction(data_fee_wei), 18)
+        console.print(safe_text(f"Data fee of the rollup, beside gas: {fee_text} native coin"))
     filled_notes = {fill["note"] for fill in document.get("fills") or ()}
     for transaction in document["transactions"]:  # margin moves and delegates
         if transaction["kind"] == "futures" and transaction["note"] not in filled_notes:
@@ -411,7 +417,7 @@ def _estimated_rounds(execution: Document) -> int:
 def format_execution(execution: Document, numeraire: str) -> str:
     """Describe the progress of a gradual execution in one sentence."""
     if execution["purchase"] is not None:
-        traded_text, total_text = money(execution["moved"]), money(execution["wish"])
+        traded_text, total_text = money(execution["moved"]), money(execution["to_move"])
         # A part of a deposit stays in the numeraire by its target; a first purchase trades all of it.
         amounts_text = (
             f"{traded_text} {numeraire} traded of a deposit of {total_text} {numeraire}"
@@ -425,7 +431,7 @@ def format_execution(execution: Document, numeraire: str) -> str:
     budget_text = "no budget" if execution["budget"] is None else f"budget {execution['budget']}"
     return (
         f"Under way since {execution['began']}: {execution['style']}, {execution['rounds_done']} of about"
-        f" {execution['rounds_about']} slices done, {execution['moved']} of {execution['wish']} {numeraire}"
+        f" {execution['rounds_about']} slices done, {execution['moved']} of {execution['to_move']} {numeraire}"
         f" moved, {execution['spent']} lost against arrival prices ({budget_text}); next {execution['next']},"
         f" expires {execution['expires']}"
     )

@@ -1,9 +1,13 @@
 """Arbitrum One. Chainlink has no feed for cbBTC here, which is priced as BTC."""
 
+from fractions import Fraction
+
+from agent.amm.venue_kinds import VenueKind
 from agent.config.networks.network import (
-    SEQUENCER_ORDERS,
+    ORDERED_BY_SEQUENCER,
     Network,
     NetworkToken,
+    TypicalFees,
     VenueDeployment,
 )
 
@@ -19,7 +23,14 @@ ARBITRUM = Network(
     gas_per_day="0.002",
     native_floor="0.002",
     native_top_up="0.004",
-    submission=SEQUENCER_ORDERS,
+    # Floor of the base fee 0.02 gwei since January 2026, the rest assumed.
+    fees=TypicalFees(
+        gas_prices_wei=(20_000_000, 30_000_000, 500_000_000),
+        priority_fee_wei=0,
+        data_fee_wei=1_500_000_000_000,
+        native_usd=Fraction(3_000),
+    ),
+    submission=ORDERED_BY_SEQUENCER,
     explorer="https://arbiscan.io",
     sequencer_feed="0xFdB631F5EE196F0ed6FAa767959853A9F217697D",
     feeds={
@@ -46,15 +57,16 @@ ARBITRUM = Network(
     ),
     venues=(
         VenueDeployment(
-            kind="uniswap_v2",
+            kind=VenueKind.V2,
             name="Uniswap V2",
             factory="0xf1D7CC64Fb4452F05c498126312eBE29f30Fbcf9",
             router="0x4752ba5DBc23f44D87826276BF6Fd6b1C372aD24",
             init_code_hash="0x96e8ac4277198ff8b6f785478aa9a39f403cb768dd02cbee326c3e7da348845f",
             fee_pips=3000,
+            needs_rebalancer=True,
         ),
         VenueDeployment(
-            kind="uniswap_v3",
+            kind=VenueKind.V3,
             name="Uniswap V3",
             factory="0x1F98431c8aD98523631AE4a59f267346ea31F984",
             router="0x68b3465833fb72A70ecDF485E0e4C7bD8665Fc45",
@@ -65,7 +77,7 @@ ARBITRUM = Network(
             fee_tiers=(100, 500, 3000, 10_000),
         ),
         VenueDeployment(
-            kind="uniswap_v4",
+            kind=VenueKind.V4,
             name="Uniswap V4",
             pool_manager="0x360E68faCcca8cA495c1B759Fd9EEe466db9FB32",
             state_view="0x76Fd297e2D437cd7f76d50F01AfE6160f86e9990",

@@ -3,10 +3,14 @@ quoters. Its router is that of the contracts' own repository, aerodrome-finance/
 @paraswap/dex-lib has another.
 """
 
+from fractions import Fraction
+
+from agent.amm.venue_kinds import VenueKind
 from agent.config.networks.network import (
-    SEQUENCER_ORDERS,
+    ORDERED_BY_SEQUENCER,
     Network,
     NetworkToken,
+    TypicalFees,
     VenueDeployment,
 )
 
@@ -22,7 +26,15 @@ BASE = Network(
     gas_per_day="0.002",
     native_floor="0.002",
     native_top_up="0.004",
-    submission=SEQUENCER_ORDERS,
+    # Floor of the base fee 0.005 gwei (2026), an ordinary day assumed at twice that.
+    # Data fee at 10 gwei on Ethereum and 1 gwei of blob gas (tests/differential/test_op_stack_fees.py).
+    fees=TypicalFees(
+        gas_prices_wei=(6_000_000, 11_000_000, 300_000_000),
+        priority_fee_wei=1_000_000,
+        data_fee_wei=340_000_000_000,
+        native_usd=Fraction(3_000),
+    ),
+    submission=ORDERED_BY_SEQUENCER,
     explorer="https://basescan.org",
     sequencer_feed="0xBCF85224fc0756B9Fa45aA7892530B47e10b6433",
     feeds={
@@ -47,15 +59,16 @@ BASE = Network(
     ),
     venues=(
         VenueDeployment(
-            kind="uniswap_v2",
+            kind=VenueKind.V2,
             name="Uniswap V2",
             factory="0x8909Dc15e40173Ff4699343b6eB8132c65e18eC6",
             router="0x4752ba5DBc23f44D87826276BF6Fd6b1C372aD24",
             init_code_hash="0x96e8ac4277198ff8b6f785478aa9a39f403cb768dd02cbee326c3e7da348845f",
             fee_pips=3000,
+            needs_rebalancer=True,
         ),
         VenueDeployment(
-            kind="uniswap_v3",
+            kind=VenueKind.V3,
             name="Uniswap V3",
             factory="0x33128a8fC17869897dcE68Ed026d694621f6FDfD",
             router="0x2626664c2603336E57B271c5C0b26F421741e481",
@@ -65,7 +78,7 @@ BASE = Network(
             fee_tiers=(100, 500, 3000, 10_000),
         ),
         VenueDeployment(
-            kind="uniswap_v4",
+            kind=VenueKind.V4,
             name="Uniswap V4",
             pool_manager="0x498581fF718922c3f8e6A244956aF099B2652b2b",
             state_view="0xA3c0c9b65baD0b08107Aa264b0f3dB444b867A71",
@@ -75,7 +88,7 @@ BASE = Network(
             permit2="0x000000000022D473030F116dDEE9F6B43aC78BA3",
         ),
         VenueDeployment(
-            kind="slipstream",
+            kind=VenueKind.SLIPSTREAM,
             name="Aerodrome Slipstream",
             factory="0x5e7BB104d84c7CB9B682AaC2F3d509f5F406809A",
             router="0xBE6D8f0d05cC4be24d5167a3eF062215bE6D18a5",

@@ -2,9 +2,13 @@
 factory. Stablecoins have 18 decimals here.
 """
 
+from fractions import Fraction
+
+from agent.amm.venue_kinds import VenueKind
 from agent.config.networks.network import (
     Network,
     NetworkToken,
+    TypicalFees,
     VenueDeployment,
 )
 
@@ -20,6 +24,12 @@ BNB = Network(
     gas_per_day="0.01",
     native_floor="0.005",
     native_top_up="0.01",
+    # Floor of validators 0.05 gwei since October 2025, the rest assumed.
+    fees=TypicalFees(
+        gas_prices_wei=(50_000_000, 100_000_000, 3_000_000_000),
+        priority_fee_wei=50_000_000,
+        native_usd=Fraction(1_000),
+    ),
     submission="https://bscrpc.pancakeswap.finance",
     explorer="https://bscscan.com",
     feeds={
@@ -42,15 +52,16 @@ BNB = Network(
     ),
     venues=(
         VenueDeployment(
-            kind="uniswap_v2",
+            kind=VenueKind.V2,
             name="Uniswap V2",
             factory="0x8909Dc15e40173Ff4699343b6eB8132c65e18eC6",
             router="0x4752ba5DBc23f44D87826276BF6Fd6b1C372aD24",
             init_code_hash="0x96e8ac4277198ff8b6f785478aa9a39f403cb768dd02cbee326c3e7da348845f",
             fee_pips=3000,
+            needs_rebalancer=True,
         ),
         VenueDeployment(
-            kind="uniswap_v3",
+            kind=VenueKind.V3,
             name="Uniswap V3",
             factory="0xdB1d10011AD0Ff90774D0C6Bb92e5C5c8b4461F7",
             router="0xB971eF87ede563556b2ED4b1C0b0019111Dd85d2",
@@ -60,7 +71,7 @@ BNB = Network(
             fee_tiers=(100, 500, 3000, 10_000),
         ),
         VenueDeployment(
-            kind="uniswap_v4",
+            kind=VenueKind.V4,
             name="Uniswap V4",
             pool_manager="0x28e2Ea090877bF75740558f6BFB36A5ffeE9e9dF",
             state_view="0xd13Dd3D6E93f276FAfc9Db9E6BB47C1180aeE0c4",
@@ -70,14 +81,14 @@ BNB = Network(
             permit2="0x000000000022D473030F116dDEE9F6B43aC78BA3",
         ),
         VenueDeployment(
-            kind="pancake_v2",
+            kind=VenueKind.PANCAKE_V2,
             name="PancakeSwap V2",
             factory="0xcA143Ce32Fe78f1f7019d7d551a6402fC5350c73",
             router="0x10ED43C718714eb63d5aA57B78B54704E256024E",
             fee_pips=2500,
         ),
         VenueDeployment(
-            kind="pancake_v3",
+            kind=VenueKind.PANCAKE_V3,
             name="PancakeSwap V3",
             factory="0x0BFbCF9fa4f9C56B0F40a671Ad40E0805A091865",
             deployer="0x41ff9AA7e16B8B1a8a8dc4f0eFacd93D02d071c9",

@@ -1,8 +1,12 @@
 """Ethereum mainnet."""
 
+from fractions import Fraction
+
+from agent.amm.venue_kinds import VenueKind
 from agent.config.networks.network import (
     Network,
     NetworkToken,
+    TypicalFees,
     VenueDeployment,
 )
 
@@ -18,6 +22,12 @@ ETHEREUM = Network(
     gas_per_day="0.05",
     native_floor="0.05",
     native_top_up="0.1",
+    # Median of the daily means from June 2025 to June 2026: 1.08 gwei; least 0.36, most 18.2.
+    fees=TypicalFees(
+        gas_prices_wei=(50_000_000, 1_000_000_000, 30_000_000_000),
+        priority_fee_wei=50_000_000,
+        native_usd=Fraction(3_000),
+    ),
     submission="https://rpc.flashbots.net/fast",
     explorer="https://etherscan.io",
     feeds={
@@ -44,7 +54,7 @@ ETHEREUM = Network(
     ),
     venues=(
         VenueDeployment(
-            kind="uniswap_v2",
+            kind=VenueKind.V2,
             name="Uniswap V2",
             factory="0x5C69bEe701ef814a2B6a3EDD4B1652CB9cc5aA6f",
             router="0x7a250d5630B4cF539739dF2C5dAcb4c659F2488D",
@@ -52,7 +62,7 @@ ETHEREUM = Network(
             fee_pips=3000,
         ),
         VenueDeployment(
-            kind="uniswap_v3",
+            kind=VenueKind.V3,
             name="Uniswap V3",
             factory="0x1F98431c8aD98523631AE4a59f267346ea31F984",
             router="0x68b3465833fb72A70ecDF485E0e4C7bD8665Fc45",
@@ -63,7 +73,7 @@ ETHEREUM = Network(
             fee_tiers=(100, 500, 3000, 10_000),
         ),
         VenueDeployment(
-            kind="uniswap_v4",
+            kind=VenueKind.V4,
             name="Uniswap V4",
             pool_manager="0x000000000004444c5dc75cB358380D2e3dE08A90",
             state_view="0x7fFE42C4a5DEeA5b0feC41C94C136Cf115597227",

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal
 
+from agent.amm.venue_kinds import VenueKind
 from agent.model.rollups import DataFee, data_fee_of
 
-SEQUENCER_ORDERS = "the sequencer orders; there is no public mempool"
+ORDERED_BY_SEQUENCER = "the sequencer orders; there is no public mempool"
 """Submission on a chain whose transactions only its sequencer sees before their block."""
 PUBLIC_MEMPOOL = "public mempool; no free private endpoint is known"
-
-VenueKind = Literal[
-    "uniswap_v2", "uniswap_v3", "uniswap_v4", "pancake_v2", "pancake_v3", "slipstream"
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +37,7 @@ class VenueDeployment:
     `fee_pips` is the fee of all pools, `fee_tiers` those of pools, in millionths; Slipstream's
     pools differ by `tick_spacings`, and their fees change. Pool addresses derive from `deployer`,
     None if that is the factory, and `init_code_hash`, the keccak of a pool's creation code.
+    `needs_rebalancer` is True if SwapRouter02 of the chain is older than the venue.
     """
 
     kind: VenueKind
@@ -56,6 +55,20 @@ class VenueDeployment:
     fee_pips: int | None = None
     fee_tiers: tuple[int, ...] = ()
     tick_spacings: tuple[int, ...] = ()
+    needs_rebalancer: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TypicalFees:
+    """Fees for estimates without the chain: `gas_prices_wei` of a unit of gas on quiet, ordinary and
+    busy days, the usual `priority_fee_wei` included; `data_fee_wei` of a swap of one leg;
+    `native_usd`, dollars per native coin. docs/networks.md has sources and dates.
+    """
+
+    gas_prices_wei: tuple[int, int, int]
+    priority_fee_wei: int
+    data_fee_wei: int = 0
+    native_usd: Fraction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +77,9 @@ class Network:
 
     `block_ms` is the time between blocks, in milliseconds. A transaction is final once its block is
     at or below the block of tag `finality`. `gas_per_day`, `native_floor` and `native_top_up` are
-    the limits of a new config in native coin, for some hundred swaps. `submission` is the URL of a private endpoint, or why
-    there is none. `feeds` are Chainlink's USD proxies by coin; `sequencer_feed` is its uptime feed.
+    the limits of a new config in native coin, for some hundred swaps. `fees` are estimates.
+    `submission` is the URL of a private endpoint, or why there is none. `feeds` are Chainlink's USD
+    proxies by coin; `sequencer_feed` is its uptime feed.
     """
 
     name: str
@@ -79,6 +93,7 @@ class Network:
     gas_per_day: str
     native_floor: str
     native_top_up: str
+    fees: TypicalFees
     submission: str
     explorer: str
     sequencer_feed: str | None = None

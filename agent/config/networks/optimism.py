@@ -2,10 +2,14 @@
 velodrome-finance/slipstream; @paraswap/dex-lib has another.
 """
 
+from fractions import Fraction
+
+from agent.amm.venue_kinds import VenueKind
 from agent.config.networks.network import (
-    SEQUENCER_ORDERS,
+    ORDERED_BY_SEQUENCER,
     Network,
     NetworkToken,
+    TypicalFees,
     VenueDeployment,
 )
 
@@ -21,7 +25,14 @@ OPTIMISM = Network(
     gas_per_day="0.002",
     native_floor="0.002",
     native_top_up="0.004",
-    submission=SEQUENCER_ORDERS,
+    # Assumed, November 2026: no floor of the base fee is known.
+    fees=TypicalFees(
+        gas_prices_wei=(1_000_000, 6_000_000, 300_000_000),
+        priority_fee_wei=1_000_000,
+        data_fee_wei=500_000_000_000,
+        native_usd=Fraction(3_000),
+    ),
+    submission=ORDERED_BY_SEQUENCER,
     explorer="https://optimistic.etherscan.io",
     sequencer_feed="0x371EAD81c9102C9BF4874A9075FFFf170F2Ee389",
     feeds={
@@ -46,15 +57,16 @@ OPTIMISM = Network(
     ),
     venues=(
         VenueDeployment(
-            kind="uniswap_v2",
+            kind=VenueKind.V2,
             name="Uniswap V2",
             factory="0x0c3c1c532F1e39EdF36BE9Fe0bE1410313E074Bf",
             router="0x4A7b5Da61326A6379179b40d00F57E5bbDC962c2",
             init_code_hash="0x96e8ac4277198ff8b6f785478aa9a39f403cb768dd02cbee326c3e7da348845f",
             fee_pips=3000,
+            needs_rebalancer=True,
         ),
         VenueDeployment(
-            kind="uniswap_v3",
+            kind=VenueKind.V3,
             name="Uniswap V3",
             factory="0x1F98431c8aD98523631AE4a59f267346ea31F984",
             router="0x68b3465833fb72A70ecDF485E0e4C7bD8665Fc45",
@@ -65,7 +77,7 @@ OPTIMISM = Network(
             fee_tiers=(100, 500, 3000, 10_000),
         ),
         VenueDeployment(
-            kind="uniswap_v4",
+            kind=VenueKind.V4,
             name="Uniswap V4",
             pool_manager="0x9a13F98Cb987694C9F086b1F5eB990EeA8264Ec3",
             state_view="0xc18a3169788F4F75A170290584ECA6395C75Ecdb",
@@ -75,7 +87,7 @@ OPTIMISM = Network(
             permit2="0x000000000022D473030F116dDEE9F6B43aC78BA3",
         ),
         VenueDeployment(
-            kind="slipstream",
+            kind=VenueKind.SLIPSTREAM,
             name="Velodrome Slipstream",
             factory="0xCc0bDDB707055e04e497aB22a59c2aF4391cd12F",
             router="0x0792a633F0c19c351081CF4B211F68F79bCc9676",

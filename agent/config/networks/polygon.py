@@ -2,10 +2,14 @@
 one. No free private endpoint is known.
 """
 
+from fractions import Fraction
+
+from agent.amm.venue_kinds import VenueKind
 from agent.config.networks.network import (
     PUBLIC_MEMPOOL,
     Network,
     NetworkToken,
+    TypicalFees,
     VenueDeployment,
 )
 
@@ -21,6 +25,12 @@ POLYGON = Network(
     gas_per_day="20",
     native_floor="5",
     native_top_up="10",
+    # Least priority fee 25 to 30 gwei; the rest assumed, November 2026.
+    fees=TypicalFees(
+        gas_prices_wei=(55_000_000_000, 150_000_000_000, 1_000_000_000_000),
+        priority_fee_wei=30_000_000_000,
+        native_usd=Fraction(1, 4),
+    ),
     submission=PUBLIC_MEMPOOL,
     explorer="https://polygonscan.com",
     feeds={
@@ -47,15 +57,16 @@ POLYGON = Network(
     ),
     venues=(
         VenueDeployment(
-            kind="uniswap_v2",
+            kind=VenueKind.V2,
             name="Uniswap V2",
             factory="0x9e5A52f57b3038F1B8EeE45F28b3C1967e22799C",
             router="0xedf6066a2b290C185783862C7F4776A2C8077AD1",
             init_code_hash="0x96e8ac4277198ff8b6f785478aa9a39f403cb768dd02cbee326c3e7da348845f",
             fee_pips=3000,
+            needs_rebalancer=True,
         ),
         VenueDeployment(
-            kind="uniswap_v3",
+            kind=VenueKind.V3,
             name="Uniswap V3",
             factory="0x1F98431c8aD98523631AE4a59f267346ea31F984",
             router="0x68b3465833fb72A70ecDF485E0e4C7bD8665Fc45",
@@ -66,7 +77,7 @@ POLYGON = Network(
             fee_tiers=(100, 500, 3000, 10_000),
         ),
         VenueDeployment(
-            kind="uniswap_v4",
+            kind=VenueKind.V4,
             name="Uniswap V4",
             pool_manager="0x67366782805870060151383F4BbFF9daB53e5cD6",
             state_view="0x5eA1bD7974c8A611cBAB0bDCAFcB1D9CC9b3BA5a",

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent.amm import POOL_KINDS
-from agent.config.networks import NETWORKS, Network, VenueDeployment
+from agent.config.networks import NETWORKS, ORDERED_BY_SEQUENCER, Network, VenueDeployment
 from agent.model.rollups import UNSUPPORTED_CHAINS, unsupported_chain_reason
 
 SWAP_ROUTER_02 = "swap_router_02"
 """Router of a new config."""
+V4_TIERS = [[100, 1], [500, 10], [3_000, 60], [10_000, 200]]
+"""Fees and tick spacings of Uniswap V4 that its interface offers; any other is allowed too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,46 +43,54 @@ class Preset:
 
 
 def _preset(network: Network) -> Preset:
-    tables = [table for venue in network.venues if (table := _venue_table(venue))]
-    is_reached = [SWAP_ROUTER_02 in POOL_KINDS[table["kind"]].gas.swap for table in tables]
+    tables = [(venue, table) for venue in network.venues for table in _venue_tables(venue)]
     return Preset(
         network.chain_id,
         network.wrapped_native,
-        tuple(table for table, reached in zip(tables, is_reached, strict=True) if reached),
+        tuple(table for venue, table in tables if _is_reached(venue, table)),
         tuple(
             PresetToken(token.symbol, token.address, token.decimals, network.feed_of(token))
             for token in network.tokens
         ),
-        tuple(table for table, reached in zip(tables, is_reached, strict=True) if not reached),
+        tuple(table for venue, table in tables if not _is_reached(venue, table)),
         network,
     )
 
 
-def _venue_table(venue: VenueDeployment) -> dict[str, Any]:
-    """Return the config's table of a deployment; empty if its kind is not traded, or a key that it
-    needs is not published.
+def _is_reached(venue: VenueDeployment, table: Mapping[str, Any]) -> bool:
+    """Return whether the router of a new config trades in a table's pools."""
+    return not venue.needs_rebalancer and SWAP_ROUTER_02 in POOL_KINDS[table["kind"]].gas.swap
+
+
+def _venue_tables(venue: VenueDeployment) -> list[dict[str, Any]]:
+    """Return the config's tables of a deployment, with one for its pools of the native coin where
+    they are a kind of their own; none if its kind is not traded, or a key that it needs is not
+    published.
     """
     if venue.kind not in POOL_KINDS:
-        return {}
-    keys = POOL_KINDS[venue.kind].venue_keys
+        return []
+    keys, factory = POOL_KINDS[venue.kind].venue_keys, venue.factory or venue.pool_manager
     values: dict[str, Any] = {
         "router": venue.router,
-        "quoter": venue.quoter_v2,
+        "quoter": venue.quoter_v2 if venue.pool_manager is None else venue.quoter,
         "quoter_v1": venue.quoter,
         "position_manager": venue.position_manager,
         "deployer": venue.deployer,
         "pool_implementation": None,
         "fee_tiers": list(venue.fee_tiers) or None,
         "tick_spacings": list(venue.tick_spacings) or None,
+        "tiers": V4_TIERS,
+        "hooks": None,
     }
-    if venue.factory is None or any(values[key] is None for key in keys.required):
-        return {}
+    if factory is None or any(values[key] is None for key in keys.required):
+        return []
     known_keys = {
         key: value
         for key, value in values.items()
         if value is not None and key in (*keys.required, *keys.optional)
     }
-    return {"kind": venue.kind, "factory": venue.factory} | known_keys
+    kinds = [kind for kind in (venue.kind, f"{venue.kind}_native") if kind in POOL_KINDS]
+    return [{"kind": kind, "factory": factory} | known_keys for kind in kinds]
 
 
 PRESETS = {network.name: _preset(network) for network in NETWORKS}
@@ -130,6 +140,10 @@ def starting_deviation_bps(feeds: Iterable[str | None], numeraire: str | None) -
     return max(thresholds, default=0) + numeraire_threshold + DEVIATION_MARGIN_BPS
 
 
+SEQUENCED_CHAINS = {
+    network.chain_id for network in NETWORKS if network.submission == ORDERED_BY_SEQUENCER
+}
+"""Ids of chains whose transactions only the sequencer sees before their block."""
 SEQUENCER_FEEDS = {
     network.chain_id: network.sequencer_feed
     for network in NETWORKS

@@ -3,10 +3,14 @@ contract than QuoterV2. The router of Velodrome's Slipstream has no certain sour
 read, not traded.
 """
 
+from fractions import Fraction
+
+from agent.amm.venue_kinds import VenueKind
 from agent.config.networks.network import (
-    SEQUENCER_ORDERS,
+    ORDERED_BY_SEQUENCER,
     Network,
     NetworkToken,
+    TypicalFees,
     VenueDeployment,
 )
 
@@ -22,7 +26,14 @@ UNICHAIN = Network(
     gas_per_day="0.002",
     native_floor="0.002",
     native_top_up="0.004",
-    submission=SEQUENCER_ORDERS,
+    # Assumed, November 2026: no floor of the base fee is known.
+    fees=TypicalFees(
+        gas_prices_wei=(1_000_000, 6_000_000, 300_000_000),
+        priority_fee_wei=1_000_000,
+        data_fee_wei=500_000_000_000,
+        native_usd=Fraction(3_000),
+    ),
+    submission=ORDERED_BY_SEQUENCER,
     explorer="https://uniscan.xyz",
     feeds={},
     tokens=(
@@ -34,7 +45,7 @@ UNICHAIN = Network(
     ),
     venues=(
         VenueDeployment(
-            kind="uniswap_v2",
+            kind=VenueKind.V2,
             name="Uniswap V2",
             factory="0x1F98400000000000000000000000000000000002",
             router="0x284F11109359a7e1306C3e447ef14D38400063FF",
@@ -42,7 +53,7 @@ UNICHAIN = Network(
             fee_pips=3000,
         ),
         VenueDeployment(
-            kind="uniswap_v3",
+            kind=VenueKind.V3,
             name="Uniswap V3",
             factory="0x1F98400000000000000000000000000000000003",
             router="0x73855d06DE49d0fe4A9c42636Ba96c62da12FF9C",
@@ -52,7 +63,7 @@ UNICHAIN = Network(
             fee_tiers=(100, 500, 3000, 10_000),
         ),
         VenueDeployment(
-            kind="uniswap_v4",
+            kind=VenueKind.V4,
             name="Uniswap V4",
             pool_manager="0x1F98400000000000000000000000000000000004",
             state_view="0x86e8631A016F9068C3f085fAF484Ee3F5fDee8f2",
@@ -62,7 +73,7 @@ UNICHAIN = Network(
             permit2="0x000000000022D473030F116dDEE9F6B43aC78BA3",
         ),
         VenueDeployment(
-            kind="slipstream",
+            kind=VenueKind.SLIPSTREAM,
             name="Velodrome Slipstream",
             factory="0x04625B046C69577EfC40e6c0Bb83CDBAfab5a55F",
             quoter_v2="0x3FA596fAC2D6f7d16E01984897Ac04200Cb9cA05",

@@ -70,8 +70,8 @@ class MarketTable(ConfigTable):
     weight: SignedShare
 
     @property
-    def name(self) -> str:
-        """Name of the market at the venue."""
+    def venue_key(self) -> str:
+        """By which the venue knows the market: its symbol."""
         return self.symbol
 
 
@@ -82,8 +82,8 @@ class FuturesMarketTable(MarketTable):
     aggregator: Address
 
     @property
-    def name(self) -> str:
-        """Address of the base token."""
+    def venue_key(self) -> str:
+        """By which the venue knows the market: the address of the base token."""
         return self.base
 
 

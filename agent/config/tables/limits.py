@@ -60,6 +60,7 @@ if TYPE_CHECKING:
         turnover: int | None
         daily_turnover: int | None
         oracle_deviation: int | None
+        depeg: int | None
         native_floor: str | None
         native_top_up: str | None
         min_trade: str | None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, field_validator
 
+from agent.amm.lp.venues import PairKind, RangeKind
 from agent.config.tables.fields import (
     Address,
     ConfigTable,
@@ -55,7 +56,7 @@ class _LpTargetTable(ConfigTable):
 class V2TargetTable(_LpTargetTable):
     """Liquidity in a Uniswap V2 pair, where fees compound automatically."""
 
-    kind: Literal["uniswap_v2"]
+    kind: PairKind
     pair: Address
 
     @property
@@ -69,7 +70,7 @@ class V3TargetTable(_LpTargetTable):
     width).
     """
 
-    kind: Literal["uniswap_v3"]
+    kind: RangeKind
     pool: Address
     width: Share
     compound_above: DecimalOrOff
@@ -141,7 +142,7 @@ class _LpPositionTable(ConfigTable):
 class V2PositionTable(_LpPositionTable):
     """LP tokens in a Uniswap V2 pair."""
 
-    kind: Literal["uniswap_v2"]
+    kind: PairKind
     pair: Address
 
     @property
@@ -153,7 +154,7 @@ class V2PositionTable(_LpPositionTable):
 class V3PositionTable(_LpPositionTable):
     """A token of the Uniswap V3 position manager."""
 
-    kind: Literal["uniswap_v3"]
+    kind: RangeKind
     token_id: int = Field(ge=0, lt=2**256)
 
     @property

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from agent.amm import POOL_KINDS
+from agent.amm.v3.pool import WIDEST_SPACING
 from agent.config.tables.fields import Address, ConfigTable, Share
 from agent.units import BPS, PIPS
+
+DYNAMIC_FEE = 0x800000
+"""LPFeeLibrary.DYNAMIC_FEE_FLAG."""
+MAX_FEE_PIPS = 100_000
+RETURNS_DELTA = 1 << 3 | 1 << 2
+"""Hooks.BEFORE_SWAP_RETURNS_DELTA_FLAG and AFTER_SWAP_RETURNS_DELTA_FLAG, bits of a hook's address."""
 
 
 class VenueTable(ConfigTable):
@@ -15,7 +22,11 @@ class VenueTable(ConfigTable):
     `router` is the kind's own router (for "uniswap_v3" SwapRouter02), `quoter` QuoterV2,
     `quoter_v1` the Quoter for uniswap-python, if installed. `fee` is that of all pairs of a V2
     fork. `deployer` makes the pools if not the factory, `init_code_hash` is that of their init
-    code if it is a fork's, `pool_implementation` what Slipstream's pools are clones of. `pools` replaces discovery by an explicit list.
+    code if it is a fork's, `pool_implementation` what Slipstream's pools are clones of. `pools`
+    replaces discovery by an explicit list.
+
+    Of Uniswap V4 `factory` is the PoolManager, `quoter` V4Quoter, `tiers` are fees (millionths) with
+    tick spacings, and `hooks` is the contract that the pools of this entry have as their hooks.
     """
 
     kind: str
@@ -31,6 +42,8 @@ class VenueTable(ConfigTable):
     fee: Share | None = None
     fee_tiers: list[int] | None = Field(default=None, min_length=1)
     tick_spacings: list[int] | None = Field(default=None, min_length=1)
+    tiers: list[tuple[int, int]] | None = Field(default=None, min_length=1)
+    hooks: Address | None = None
     pools: list[Address] | None = None
 
     @property
@@ -43,6 +56,35 @@ class VenueTable(ConfigTable):
         """Fee of its pairs in millionths; 0 if the config names none."""
         return 0 if self.fee is None else self.fee * (PIPS // BPS)
 
+    @field_validator("tiers")
+    @classmethod
+    def _require_static_fees(
+        cls, tiers: list[tuple[int, int]] | None
+    ) -> list[tuple[int, int]] | None:
+        for fee_pips, spacing in tiers or ():
+            if fee_pips == DYNAMIC_FEE:
+                raise ValueError(
+                    f"[{fee_pips}, {spacing}] has the flag of a dynamic fee, which the pool's hooks may"
+                    " change within a swap; remove it"
+                )
+            if not (0 <= fee_pips <= MAX_FEE_PIPS and 0 < spacing <= WIDEST_SPACING):
+                raise ValueError(
+                    f"[{fee_pips}, {spacing}] is not a fee of 0 to {MAX_FEE_PIPS} millionths with a tick"
+                    f" spacing of 1 to {WIDEST_SPACING}"
+                )
+        return tiers
+
+    @field_validator("hooks")
+    @classmethod
+    def _require_neutral_hooks(cls, hooks: str | None) -> str | None:
+        if hooks is not None and int(hooks, 16) == 0:
+            raise ValueError("is the zero address; remove it for pools without hooks")
+        if hooks is not None and int(hooks, 16) & RETURNS_DELTA:
+            raise ValueError(
+                f"{hooks} may take part of a swap's amounts (its address says so); use other pools"
+            )
+        return hooks
+
     @model_validator(mode="after")
     def _require_keys_of_kind(self) -> VenueTable:
         if self.kind not in POOL_KINDS:
@@ -50,7 +92,7 @@ class VenueTable(ConfigTable):
         if self.fee == 0:
             raise ValueError("fee is 0; write that of the pairs, such as 0.25%, or remove it")
         keys = POOL_KINDS[self.kind].venue_keys
-        common_keys = {"kind", "label", "factory", "pools"}
+        common_keys = {"kind", "label", "factory"}
         foreign_keys = self.model_fields_set - common_keys - {*keys.required, *keys.optional}
         if foreign_keys:
             raise ValueError(f"{sorted(foreign_keys)[0]} is not a key of {self.kind}; remove it")

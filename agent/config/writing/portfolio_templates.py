@@ -28,6 +28,8 @@ CLASSES: Mapping[str, tuple[tuple[str, ...], ...]] = {
 """Tokens by class, each with the symbols that stand for it on other networks. Those that a network's
 preset lacks are left out.
 """
+SMALL_MONEY = "small"
+"""Template of a small portfolio; scripts/past_results.py measures its year on rollups."""
 SUPPLIES = "supplies.csv"
 ALLOCATOR_ANCHOR = "[reference]\n"
 """Header of the table that follows those of the portfolio."""
@@ -157,6 +159,14 @@ PORTFOLIO_TEMPLATES = {
             {"trigger": _threshold(absolute="5%"), "destination": "target", "cooldown": "6h"},
             {"turnover": "30%", "daily_turnover": "60%"},
             adjustable=True,
+        ),
+        PortfolioTemplate(
+            SMALL_MONEY,
+            "60 % large coins, 40 % stable, for some hundred dollars on a rollup: a wide band, few"
+            " trades",
+            {CORE: 6_000, STABLE: 4_000},
+            {"trigger": _threshold(relative="25%"), "destination": "target", "cooldown": "1d"},
+            {"plan_cost": "0.5%", "turnover": "30%", "daily_turnover": "30%"},
         ),
     )
 }

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from fractions import Fraction
 
-from agent.config.networks import Network
+from agent.amm.lp.venues import LpVenue
+from agent.config.networks import ORDERED_BY_SEQUENCER, Network
 from agent.config.networks.presets import (
     ETHEREUM,
     HOURLY_FEED_MAX_AGE,
@@ -85,7 +86,7 @@ def render(
 [chain]
 chain_id = {preset.chain_id}
 confirmations = 2                  # blocks until a transaction counts as final
-wrapped_native = "{preset.wrapped_native}"
+{_finality(preset)}wrapped_native = "{preset.wrapped_native}"
 # Money moves only when two endpoints of different operators agree. To trust a single operator, name it:
 # single_operator = "{rpc_envs[0][1]}"
 # To require more than two: quorum = 3
@@ -148,7 +149,7 @@ jitter = "10%"                     # random delay of a schedule, as a share of i
 [execution]
 router = "swap_router_02"          # or "rebalancer", trimtab's own contract, at the address rebalancer = "0x…"
 deadline = "90s"
-submit_url = ""                    # private submission endpoint; empty: public mempool
+submit_url = ""                    # private submission endpoint{_submission(preset)}
 submit_public_fallback = false     # true: use the public mempool if the private endpoint fails
 style = "market"                   # one trade; or gradual execution, with every key of its style (docs/gradual-execution.md):
 # style = "rounds"                 # slices of random size at random times, if they cost less than the impact that they save
@@ -169,12 +170,12 @@ volatility = "60%"                 # annual, of a pair's price; a position may o
 horizon = "30d"                    # horizon of the expected loss
 # Only positions confirmed here are counted, with the amounts deposited:
 # [[portfolio.positions]]
-# kind = "uniswap_v3"              # or "uniswap_v2" with pair = "0x…"
+# kind = "{LpVenue.V3}"              # or "{LpVenue.V2}" with pair = "0x…"
 # token_id = 123456
 # entry = {{ WETH = "1.5", USDC = "4500" }}
 # Liquidity targets, provided and moved within the limits above (docs/liquidity.md):
 # [[lp.targets]]
-# kind = "uniswap_v3"              # or "uniswap_v2" with pair = "0x…" and share alone
+# kind = "{LpVenue.V3}"              # or "{LpVenue.V2}" with pair = "0x…" and share alone
 # pool = "0x…"
 # share = "10%"                    # of the portfolio; "0%" withdraws everything
 # width = "20%"                    # from reference price / 1.2 to reference price * 1.2
@@ -300,6 +301,22 @@ def _max_lag_blocks(preset: Preset) -> int:
     return min(64, max(3, -(-LAG_MS // preset.network.block_ms)))
 
 
+def _finality(preset: Preset) -> str:
+    """Return the line of a network's finality tag; empty for a local chain."""
+    if preset.network is None:
+        return ""
+    comment = '# and its block has this tag; "blocks": the confirmations alone'
+    return f'finality = "{preset.network.finality}"'.ljust(35) + f"{comment}\n"
+
+
+def _submission(preset: Preset) -> str:
+    """Return the comment on where transactions go: a known private endpoint, and what empty means."""
+    way = "" if preset.network is None else preset.network.submission
+    if way.startswith("https://"):
+        return f', such as "{way}"; empty: public mempool'
+    return f"; empty: {ORDERED_BY_SEQUENCER if way == ORDERED_BY_SEQUENCER else 'public mempool'}"
+
+
 def _sequencer(preset: Preset) -> str:
     """Return the sequencer feed of a rollup; empty otherwise."""
     feed = SEQUENCER_FEEDS.get(preset.chain_id)
@@ -322,6 +339,10 @@ def _limits(
     deviation_bps = starting_deviation_bps(asset_feeds, numeraire_feed)
     network_limits = {} if preset.network is None else _network_limits(preset.network)
     has_native = any(asset.address in ("native", preset.wrapped_native) for asset in assets)
+    has_unfed_numeraire = preset.network is not None and numeraire in {
+        *(token.symbol for token in preset.tokens if token.feed is None),
+        *(asset.symbol for asset in assets if asset.feed is None),
+    }
     lines = []
     for spec in LIMITS_IN_CONFIG_ORDER:
         if spec.unit is LimitUnit.COINS:
@@ -333,6 +354,8 @@ def _limits(
             value = spec.initial_value if has_native or spec.key != "native_top_up" else "off"
             if spec.key == "oracle_deviation" and deviation_bps is not None:
                 value = f"{deviation_bps / 100:g}%"
+            if spec.key == "depeg" and has_unfed_numeraire:
+                value = "off"
             if value != "off":
                 value = network_limits.get(spec.key, value)
             line = f'{spec.key} = "{value}"'

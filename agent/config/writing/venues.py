@@ -10,6 +10,11 @@ _COMMENTS = {
     "quoter": "QuoterV2, for the second quote",
     "quoter_v1": "Quoter, for uniswap-python if installed",
 }
+_COMMENTS_WITH_TIERS = {
+    "factory": "PoolManager",
+    "quoter": "V4Quoter, for the second quote",
+    "tiers": "fee in millionths, tick spacing; without hooks",
+}
 _OTHER_VENUES = (
     '# Traded with router = "rebalancer" alone, once trimtab deploy shows that it is on this chain:'
 )
@@ -29,9 +34,9 @@ def venues_text(
 
 
 def _table_lines(venue: Mapping[str, Any]) -> list[str]:
-    return ["[[venues]]", *(_line(key, value) for key, value in venue.items())]
+    comments = _COMMENTS_WITH_TIERS if "tiers" in venue else _COMMENTS
+    return ["[[venues]]", *(_line(key, value, comments.get(key)) for key, value in venue.items())]
 
 
-def _line(key: str, value: Any) -> str:
-    comment = f"   # {_COMMENTS[key]}" if key in _COMMENTS else ""
-    return f"{key} = {json.dumps(value)}{comment}"
+def _line(key: str, value: Any, comment: str | None) -> str:
+    return f"{key} = {json.dumps(value)}" + (f"   # {comment}" if comment else "")

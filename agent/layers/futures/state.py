@@ -67,7 +67,7 @@ class FuturesProgress(LayerProgress):
     """Final sizes, by market, of this cycle's reduction; empty if none is in progress."""
     order_parts: tuple[tuple[str, int], ...] = ()
     """Divisors, by market, of reductions whose simulation reverted in this cycle."""
-    held: str = ""
+    hold_reason: str = ""
     """Reason why the layer sends nothing in this proposal: no order is possible, or guards refused
     its plan. Empty: it may send.
     """
@@ -110,7 +110,7 @@ class FuturesCycle(LayerCycle):
     """Notes on the steps whose orders, hedges or deposits were refused or reverted."""
     ended_orders: tuple[tuple[str, str], ...] = ()
     """Note on each resting order that this cycle cancelled, or tried to, by client order id."""
-    held: str = ""
+    hold_reason: str = ""
     """Reason why the rest of the cycle sends no action, if the agent's key may not trade."""
 
     @property
@@ -120,7 +120,7 @@ class FuturesCycle(LayerCycle):
 
     def with_progress(self, step: StepInput) -> StepInput:
         """Return the step with what was reduced and refused."""
-        hold_reason = self.held or futures_progress(step).held
+        hold_reason = self.hold_reason or futures_progress(step).hold_reason
         return step.with_progress(
             FuturesProgress(
                 self.reduced_markets,
@@ -187,4 +187,4 @@ def futures_progress(step: StepInput) -> FuturesProgress:
 
 def hold_futures(step: StepInput, why: str) -> StepInput:
     """Return the step in which the layer sends nothing in this proposal, for this reason."""
-    return step.with_progress(replace(futures_progress(step), held=why))
+    return step.with_progress(replace(futures_progress(step), hold_reason=why))

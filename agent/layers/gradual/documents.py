@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NotRequired
+from typing import Annotated, NotRequired
 
 from typing_extensions import TypedDict
 
-from agent.app.documents import Money, fill, utc_text
+from agent.app.documents import FromAttributes, Money, fill, utc_text
 from agent.layers.gradual.state import ExecutionProgress, GradualState
 from agent.layers.gradual.store import GradualExecutionStore
 from agent.model import Plan, Portfolio, StepInput
@@ -17,18 +17,18 @@ from agent.units import Value, value_text
 
 
 class SliceDocument(TypedDict):
-    """Cost of a rebalance in `rounds` slices, in the numeraire; `rest` is the cost of the value
-    that is never moved.
+    """Cost of a rebalance in `rounds` slices, in the numeraire; `skew` is the cost of
+    pool prices that differ from the reference, `rest` that of the value that is never moved.
     """
 
     rounds: int
-    moved: Money
+    moved: Annotated[Money, FromAttributes("turnover")]
     fees: Money
     impact: Money
     skew: Money
     gas: Money
     waiting: Money
-    rest: Money
+    rest: Annotated[Money, FromAttributes("unfinished")]
     total: Money  # fmt: skip
 
 
@@ -71,8 +71,8 @@ def sentences(step: StepInput, plan: Plan | None) -> list[str]:
         if execution.budget is not None:
             budget_text = f"of a budget of {money(execution.budget)}"
         texts.append(
-            f"A gradual execution has run since {utc_text(execution.began_s)}: {progress.done} of about"
-            f" {execution.rounds} slices done, {money(progress.moved)} of {money(execution.wish)}"
+            f"A gradual execution has run since {utc_text(execution.began_s)}: {progress.parts_done} of about"
+            f" {execution.rounds} slices done, {money(progress.moved_value)} of {money(execution.value_to_move)}"
             f" moved, {money(progress.spent)} lost {budget_text}."
         )
     if plan is not None and plan.pacing is not None:
@@ -80,7 +80,7 @@ def sentences(step: StepInput, plan: Plan | None) -> list[str]:
         texts += [
             f"  {option.rounds}: {money(option.total)} in total: fees {money(option.fees)}, impact"
             f" {money(option.impact + option.skew)}, gas {money(option.gas)}, waiting"
-            f" {money(option.waiting)}, not executed {money(option.rest)}."
+            f" {money(option.waiting)}, not executed {money(option.unfinished)}."
             for option in plan.pacing.options
         ]
     return texts

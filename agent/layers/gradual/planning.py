@@ -93,7 +93,8 @@ def compare_slice_counts(
         for simulation in simulations
     ]
     options = tuple(
-        replace(cost, rest=cost.rest * _unmoved_unit_cost(step.limits, costs)) for cost in costs
+        replace(cost, unfinished=cost.unfinished * _unmoved_unit_cost(step.limits, costs))
+        for cost in costs
     )
     cheapest = min(options, key=lambda option: (option.total, option.rounds))
     return SlicingComparison(
@@ -267,7 +268,7 @@ def _unmoved_unit_cost(limits: Limits, costs: list[SlicingCost]) -> Fraction:
     if limits.plan_cost_bps is not None:
         return Fraction(limits.plan_cost_bps, BPS)
     return max(
-        (_cost_without_rest(cost) / cost.moved for cost in costs if cost.moved > 0),
+        (_cost_without_rest(cost) / cost.turnover for cost in costs if cost.turnover > 0),
         default=Fraction(0),
     )
 
@@ -295,9 +296,9 @@ def _comparison_text(
             f"one trade costs {money(single_cost.total)}, and {best_sliced.rounds} "
             f"slices would cost {money(best_sliced.total)}"
         )
-    pool_savings = (single_cost.fees + single_cost.impact + single_cost.skew + single_cost.rest) - (
-        cheapest.fees + cheapest.impact + cheapest.skew + cheapest.rest
-    )
+    pool_savings = (
+        single_cost.fees + single_cost.impact + single_cost.skew + single_cost.unfinished
+    ) - (cheapest.fees + cheapest.impact + cheapest.skew + cheapest.unfinished)
     added_costs = (cheapest.gas + cheapest.waiting) - (single_cost.gas + single_cost.waiting)
     return (
         f"{cheapest.rounds} slices cost {money(cheapest.total)}, one trade {money(single_cost.total)}:"
@@ -317,7 +318,7 @@ def schedule_plan(
     amounts still keep the limit price and the shared budget.
     """
     pace = step.execution.pace
-    if decision_result.layer(GradualResult).due is not None:
+    if decision_result.layer(GradualResult).due_slice is not None:
         return _plan_slice(step, decision_result, single_plan)
     if (
         pace.style is ExecutionStyle.MARKET
@@ -417,7 +418,7 @@ def _plan_slice(step: StepInput, decision_result: DecisionResult, plan: Plan) ->
     if execution.budget is None or progress.spent + worst_loss <= execution.budget:
         return decision_result, plan
     why = (
-        f"slice {progress.done + 1} may cost {_money(step.portfolio, worst_loss)} at worst;"
+        f"slice {progress.parts_done + 1} may cost {_money(step.portfolio, worst_loss)} at worst;"
         f" {_money(step.portfolio, progress.spent)} of its budget of {format_budget(step.portfolio, execution)} is spent"
     )
     return (
@@ -444,7 +445,7 @@ def _plan_at_price(
         f" {_money(portfolio, output_value(plan, prices))} and needs {_money(portfolio, min_output)}, at the prices of"
         f" {format_time(execution.began_s)}, until {format_time(execution.expires_s)}"
     )
-    gradual_result = replace(decision_result.layer(GradualResult), due=None)
+    gradual_result = replace(decision_result.layer(GradualResult), due_slice=None)
     return replace(decision_result, decision=Hold(why)).with_layer(gradual_result), None
 
 
@@ -471,7 +472,7 @@ def _new_gradual_execution(
         sides=tuple(
             (token, sign_of(missing)) for token, missing in missing_values.items() if missing
         ),
-        wish=intended_value,
+        value_to_move=intended_value,
         rounds=count,
         budget=budget_left(pace, intended_value, prior_use),
         began_s=now_s,
@@ -479,7 +480,7 @@ def _new_gradual_execution(
         expires_s=expires_s,
         first=step.layer(GradualState).draw or NO_JITTER,
         only=step.policy.only,
-        before=prior_use,
+        carryover=prior_use,
     )
 
 

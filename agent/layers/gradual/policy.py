@@ -54,7 +54,7 @@ def jitter_factor(ppm: int, jitter_bps: int) -> Fraction:
 
 def mean_slice_value(execution: GradualExecution) -> Value:
     """Return the mean value of a slice, numeraire base units."""
-    return execution.wish / execution.rounds
+    return execution.value_to_move / execution.rounds
 
 
 def slice_value(execution: GradualExecution, draw: SliceDraw) -> Value:
@@ -191,7 +191,7 @@ def decide_slice(
         _money(step.portfolio, remaining_value),
     )
     if execution.pace.style is not ExecutionStyle.LIMIT:
-        message = f"slice {progress.done + 1} of about {execution.rounds} from {began_text}, {remaining_text} to move"
+        message = f"slice {progress.parts_done + 1} of about {execution.rounds} from {began_text}, {remaining_text} to move"
     else:
         message = (
             f"the limit-price correction started {began_text}, {remaining_text} still to trade"
@@ -203,13 +203,13 @@ def decide_slice(
             )
         )
     execution_slice = ExecutionSlice(
-        progress.done + 1, _fraction_now(progress, remaining_value, now_s), remaining_value
+        progress.parts_done + 1, _fraction_now(progress, remaining_value, now_s), remaining_value
     )
     if wait_reason := price_confirmation.unconfirmed_reason(step, prices, execution_signals):
         return SliceDecision(
             Hold(
                 f"{message}; but {wait_reason}; checked again in the next cycle",
-                kept_by="policy.confirm_blocks",
+                limiting_rule="policy.confirm_blocks",
             )
         )
     return SliceDecision(
@@ -259,11 +259,13 @@ def carried_budget(progress: ExecutionProgress, why: str) -> BudgetCarryover:
     the budget.
     """
     execution = progress.execution
-    prior_use = execution.before or BudgetCarryover(execution.expires_s, Fraction(0), Fraction(0))
+    prior_use = execution.carryover or BudgetCarryover(
+        execution.expires_s, Fraction(0), Fraction(0)
+    )
     loss = prior_use.spent + max(Fraction(0), progress.spent)
     return BudgetCarryover(
         prior_use.until_s,
-        max(prior_use.wish, execution.wish),
+        max(prior_use.value_to_move, execution.value_to_move),
         loss,
         execution.arrival if why == TARGETS_CHANGED_REASON else (),
     )
@@ -284,18 +286,19 @@ def budget_left(
         return own_budget
     return max(
         Fraction(0),
-        min(own_budget, max(intended_value, prior_use.wish) * budget_share - prior_use.spent),
+        min(
+            own_budget,
+            max(intended_value, prior_use.value_to_move) * budget_share - prior_use.spent,
+        ),
     )
 
 
 def format_budget(portfolio: Portfolio, execution: GradualExecution) -> str:
     """Format an execution's budget, and mark the remainder of a shared one."""
     budget = _money(portfolio, execution.budget or Fraction(0))
-    if execution.before is None:
+    if execution.carryover is None:
         return budget
-    return (
-        f"{budget}, the remainder of a budget shared until {format_time(execution.before.until_s)}"
-    )
+    return f"{budget}, the remainder of a budget shared until {format_time(execution.carryover.until_s)}"
 
 
 def _fraction_now(progress: ExecutionProgress, remaining_value: Value, now_s: int) -> Fraction:
@@ -321,15 +324,15 @@ def _end_reason(
 ) -> str:
     """Return why there will be no further slice; empty while there may be one."""
     execution, min_value = progress.execution, limits.min_trade or Fraction(0)
-    slices_text = "1 slice" if progress.done == 1 else f"{progress.done} slices"
-    if execution.pace.style is ExecutionStyle.LIMIT and progress.done:
+    slices_text = "1 slice" if progress.parts_done == 1 else f"{progress.parts_done} slices"
+    if execution.pace.style is ExecutionStyle.LIMIT and progress.parts_done:
         return "done at its price"
     if reversal := _reversal_text(
         drifts, execution, max(min_value, mean_slice_value(execution) / REVERSAL_DIVISOR)
     ):
         return f"prices reversed after {slices_text}: {reversal}"
     if remaining_value == 0 or remaining_value < min_value:
-        if progress.done:
+        if progress.parts_done:
             return f"done in {slices_text}"
         return "the drift is gone"
     if now_s >= execution.expires_s:
@@ -394,7 +397,9 @@ def continue_execution(context: DecisionContext) -> DecisionResult | None:
         return None
     gradual_result = GradualResult(slice_decision.due_slice, slice_decision.ended)
     result = context.result(slice_decision.decision).with_layer(gradual_result)
-    if gradual_result.due is not None and (top_up := native_coin.top_up(step, result.decision)):
+    if gradual_result.due_slice is not None and (
+        top_up := native_coin.top_up(step, result.decision)
+    ):
         return result.without_trades(top_up)
     return result
 

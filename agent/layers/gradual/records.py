@@ -53,7 +53,7 @@ def before_swap(readers: StepReaders, store: Store, outcome: StepOutcome) -> Non
         step.layer(GradualState).progress,
         store.layer(GradualExecutionStore),
     )
-    if result.due is None:
+    if result.due_slice is None:
         return
     if result.begins is not None:
         execution_id = execution_store.begin(result.begins)
@@ -62,7 +62,7 @@ def before_swap(readers: StepReaders, store: Store, outcome: StepOutcome) -> Non
     else:
         return
     at_s = step.snapshot.head.timestamp_s
-    number, draw = result.due.number, _draw(readers)
+    number, draw = result.due_slice.number, _draw(readers)
     execution_store.begin_slice(execution_id, number, outcome.step_id, at_s, draw)
 
 

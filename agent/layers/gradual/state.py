@@ -30,13 +30,13 @@ class SliceDraw:
 class BudgetCarryover:
     """Used part of a budget that successive gradual executions share.
 
-    The budget ends at chain time `until_s`, set by the first execution. `wish` is the largest value
+    The budget ends at chain time `until_s`, set by the first execution. `value_to_move` is the largest value
     that any execution was to move and `spent` the total loss, in numeraire base units. `arrival`
     are the prices against which the next execution is also measured (empty: its own start prices).
     """
 
     until_s: int
-    wish: Fraction
+    value_to_move: Fraction
     spent: Fraction
     arrival: tuple[tuple[str, Fraction], ...] = ()
 
@@ -47,10 +47,10 @@ class GradualExecution:
 
     It trades towards `goal` while the config's `targets_bps`, `destination`, `only` and `pace` stay
     unchanged. `arrival` are the reference prices by token at its start; value and loss are measured
-    at these prices. `wish` is the value to move, on the `sides` (token, +1 to buy or -1 to sell),
+    at these prices. `value_to_move` is the value to move, on the `sides` (token, +1 to buy or -1 to sell),
     in `rounds` equal slices. `budget` is the largest loss, gas included (None: off). No slice
     begins after `ends_s`, and the execution expires at `expires_s`. `first` decides the size of the
-    first slice. `before` is the used part of a shared budget.
+    first slice. `carryover` is the used part of a shared budget.
     """
 
     pace: ExecutionPace
@@ -59,7 +59,7 @@ class GradualExecution:
     goal: Goal
     arrival: tuple[tuple[str, Fraction], ...]
     sides: tuple[tuple[str, int], ...]
-    wish: Fraction
+    value_to_move: Fraction
     rounds: int
     budget: Fraction | None
     began_s: int
@@ -67,7 +67,7 @@ class GradualExecution:
     expires_s: int
     first: SliceDraw
     only: TradeSide | None = None
-    before: BudgetCarryover | None = None
+    carryover: BudgetCarryover | None = None
 
     @property
     def style(self) -> str:
@@ -84,15 +84,15 @@ class GradualExecution:
 class ExecutionProgress:
     """Progress of the gradual execution `execution`, from the receipts of its transactions.
 
-    `done` counts slices. `moved` and `spent` are values at arrival prices; `spent` is value given
+    `parts_done` counts slices. `moved_value` and `spent` are values at arrival prices; `spent` is value given
     less value received, plus the gas of every mined transaction. The next slice is due at chain
     time `next_s`; `draw` decides its size and is stored before the previous slice is sent.
     """
 
     id: str
     execution: GradualExecution
-    done: int
-    moved: Fraction
+    parts_done: int
+    moved_value: Fraction
     spent: Fraction
     next_s: int
     draw: SliceDraw
@@ -106,12 +106,12 @@ class ExecutionProgress:
 @dataclass(frozen=True, slots=True)
 class ExecutionSlice:
     """One slice: its number, the share `part` of the remaining value to trade, and that value
-    `left` in numeraire base units.
+    `remaining_value` in numeraire base units.
     """
 
     number: int
     part: Fraction
-    left: Fraction
+    remaining_value: Fraction
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +146,11 @@ class GradualState(LayerState):
 
 @dataclass(frozen=True, slots=True)
 class GradualResult(LayerResult):
-    """Part of a decision: the slice that is `due` (None: none), why the execution `ended` (empty:
+    """Part of a decision: the slice that is `due_slice` (None: none), why the execution `ended` (empty:
     it did not), and the execution that `begins` with this decision (None: none).
     """
 
-    due: ExecutionSlice | None = None
+    due_slice: ExecutionSlice | None = None
     ended: str = ""
     begins: GradualExecution | None = None
 
@@ -161,6 +161,6 @@ class GradualResult(LayerResult):
 
     def without_trades(self, not_worth_reason: str = "") -> LayerResult:
         """See LayerResult."""
-        if not_worth_reason and self.due is not None and self.begins is None:
+        if not_worth_reason and self.due_slice is not None and self.begins is None:
             return GradualResult(ended=f"its next slice is {not_worth_reason}")
         return GradualResult(ended=self.ended)

@@ -128,7 +128,7 @@ def _budget_carryover(
     has expired.
     """
     execution = load_terms(GradualExecution, row)
-    until_s = execution.expires_s if execution.before is None else execution.before.until_s
+    until_s = execution.expires_s if execution.carryover is None else execution.carryover.until_s
     if chain_now_s >= until_s:
         return None
     return carried_budget(_progress(db, row, wallet, wrapped_native), row.why)
@@ -148,8 +148,8 @@ def _progress(
     return ExecutionProgress(
         id=row.id,
         execution=execution,
-        done=len(executed_slices.trading_attempts),
-        moved=executed_slices.moved_value(wallet, prices),
+        parts_done=len(executed_slices.trading_attempts),
+        moved_value=executed_slices.moved_value(wallet, prices),
         spent=executed_slices.lost_value(wallet, wrapped_native, prices),
         next_s=next_s,
         draw=draw,

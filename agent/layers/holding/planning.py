@@ -42,6 +42,8 @@ def without_held_sales(
             error.off_target,
         ) from None
     texts = {step.portfolio.token(token).label: held_text(step, token) for token in sold_tokens}
-    other_items = [skipped_item for skipped_item in plan.skipped if skipped_item.what not in texts]
+    other_items = [
+        skipped_item for skipped_item in plan.skipped if skipped_item.subject not in texts
+    ]
     held_items = [SkippedItem(label, text, LOCKED) for label, text in texts.items()]
     return replace(plan, skipped=(*other_items, *held_items))

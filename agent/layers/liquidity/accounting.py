@@ -36,7 +36,11 @@ def settled_entry(
                 dict(transaction.moved_raw),
             )
         case Withdraw() as action:
-            share = Fraction(action.liquidity, action.held) if action.held > 0 else Fraction(1)
+            share = (
+                Fraction(action.liquidity, action.position_liquidity)
+                if action.position_liquidity > 0
+                else Fraction(1)
+            )
             fees = dict(zip((action.token0, action.token1), action.fees_raw, strict=True))
             provided = provided_by_name(action.name)
             return entries.withdrawal_entry(

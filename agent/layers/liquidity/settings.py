@@ -11,7 +11,7 @@ from agent.units import format_duration
 
 def parameters(config: Config, portfolio: Portfolio) -> Mapping[str, str]:
     """Return the settings of valued positions; none without positions."""
-    if config.lp is None or not portfolio.provides_liquidity:
+    if config.lp is None or not portfolio.has_pool_positions:
         return {}
     return {
         "lp": (

@@ -24,7 +24,7 @@ class LiquidityState(LayerState):
 class LiquidityProgress(LayerProgress):
     """What this cycle has done with liquidity before this step, and what it found impossible."""
 
-    acted: bool = False
+    has_moved: bool = False
     """True once this cycle has moved liquidity; share bands then no longer block the remaining
     actions.
     """
@@ -38,7 +38,7 @@ class LiquidityCycle(LayerCycle):
 
     actions: int = 0
     """Actions sent."""
-    acted: bool = False
+    has_moved: bool = False
     """True once an action was sent, successful or not."""
     last_rebalance_s: int | None = None
     last_action_s: int | None = None
@@ -52,8 +52,8 @@ class LiquidityCycle(LayerCycle):
 
     def with_progress(self, step: StepInput) -> StepInput:
         """Return the step with the left pools, and without a cooldown after its own actions."""
-        step = step.with_progress(LiquidityProgress(self.acted, self.left_pools))
-        if not self.acted:
+        step = step.with_progress(LiquidityProgress(self.has_moved, self.left_pools))
+        if not self.has_moved:
             return step
         reviews = replace(step.history.reviews, last_rebalance_s=self.last_rebalance_s)
         step = replace(step, history=replace(step.history, reviews=reviews))

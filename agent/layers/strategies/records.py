@@ -47,7 +47,7 @@ def after_input(store: Store, step: StepInput) -> None:
         for booking in books.pending
     ):
         return
-    if books.pending and not strategy_store.record_bookings(books.pending, books.turn):
+    if books.pending and not strategy_store.record_bookings(books.pending, books.record_version):
         return
     for name, allocation in books.choices:
         if allocation != store.allocations.newest(name):
@@ -68,7 +68,7 @@ def after_cycle(store: Store, outcome: StepOutcome) -> None:
     if booking is not None:
         # Only onto this version of the accounts: if another process wrote since, the next cycle
         # books it.
-        version = books.turn + bool(books.pending)
+        version = books.record_version + bool(books.pending)
         store.layer(StrategyStore).record_bookings((booking,), version)
 
 
@@ -89,7 +89,7 @@ def _record_strategy_states(
         strategy = strategies[book.name]
         updated_state = health.update_unit_index(book.state, strategy, nav_per_unit, prices, now_s)
         updated_state = with_market_growth(updated_state, book.state, strategy, growth_inputs)
-        point = NavPoint(now_s, updated_state.unit, updated_state.index)
+        point = NavPoint(now_s, updated_state.unit_nav, updated_state.index)
         states.append(
             _with_health(updated_state, strategies[book.name], point, strategy_store.nav_points)
         )

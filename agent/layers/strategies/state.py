@@ -111,7 +111,7 @@ class StrategyBooking:
     """One change in the holdings of strategies: (strategy, token or STRATEGY_UNITS, signed base
     units).
 
-    `source` is its unique id. `acted` are the strategies that requested the trade, `costs` their
+    `source` is its unique id. `requesters` are the strategies that requested the trade, `costs` their
     trade costs in numeraire base units.
     """
 
@@ -120,7 +120,7 @@ class StrategyBooking:
     block: int
     at_s: int
     changes: tuple[tuple[str, str, int], ...]
-    acted: tuple[str, ...] = ()
+    requesters: tuple[str, ...] = ()
     costs: tuple[tuple[str, Fraction], ...] = ()
 
 
@@ -129,7 +129,7 @@ class StrategyState:
     """State of a strategy beyond its holdings.
 
     `since_s` is the start of the current `health`, `turning_s` the time since which the Sharpe
-    ratio calls for the opposite state. `unit` is the NAV per unit at `noted_s`. The health rule
+    ratio calls for the opposite state. `unit_nav` is the NAV per unit at `noted_s`. The health rule
     measures `index`: it grows with the NAV per unit; while the strategy is paused, it grows as the
     strategy's weights would have, from the prices in `marks`. Both are in 10^-12.
     """
@@ -141,7 +141,7 @@ class StrategyState:
     turning_s: int | None = None
     sharpe_milli: int | None = None
     noted_s: int | None = None
-    unit: int = 10**12
+    unit_nav: int = 10**12
     index: int = 10**12
     marks: tuple[tuple[str, Fraction], ...] = ()
 
@@ -169,16 +169,16 @@ class StrategyBooks:
     """All strategies at one block.
 
     `fault` is the reason why holdings are unknown (empty: known), `pending` are bookings not stored
-    yet. `turn` is the version of the stored accounts, which each write raises. `choices` are the
-    last allocations by strategy; `unchosen` has the strategies without weights, with the reason.
+    yet. `record_version` is the version of the stored accounts, which each write raises. `choices` are the
+    last allocations by strategy; `allocation_fault` has the strategies without weights, with the reason.
     """
 
     strategies: tuple[StrategyBook, ...]
     fault: str = ""
     pending: tuple[StrategyBooking, ...] = ()
-    turn: int = 0
+    record_version: int = 0
     choices: tuple[tuple[str, Allocation], ...] = ()
-    unchosen: str = ""
+    allocation_fault: str = ""
 
     @property
     def by_name(self) -> dict[str, StrategyBook]:
@@ -198,7 +198,7 @@ class NavPoint:
     """NAV per unit and health index of a strategy at one time, in 10^-12."""
 
     at_s: int
-    unit: int
+    unit_nav: int
     index: int
 
 
@@ -207,15 +207,15 @@ class StrategyLedger:
     """Stored records of strategies: bookings (oldest first), states, and wallet changes not booked
     yet.
 
-    `earlier` are wallet transactions that are not in the journal, as (transaction, block, balance
+    `unjournalled` are wallet transactions that are not in the journal, as (transaction, block, balance
     changes). `flows_to` is the strategy that gets deposits and withdrawals (None: all, in
-    proportion to capital), `turn` the version of the records, which each write raises.
+    proportion to capital), `record_version` the version of the records, which each write raises.
     """
 
     bookings: tuple[StrategyBooking, ...] = ()
     states: tuple[StrategyState, ...] = ()
     intents: tuple[Intent, ...] = ()
     flows: tuple[ExternalTransfer, ...] = ()
-    earlier: tuple[tuple[str, int, tuple[tuple[str, int], ...]], ...] = ()
+    unjournalled: tuple[tuple[str, int, tuple[tuple[str, int], ...]], ...] = ()
     flows_to: str | None = None
-    turn: int = 0
+    record_version: int = 0

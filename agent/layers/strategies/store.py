@@ -86,9 +86,9 @@ class StrategyStore:
                 states=states,
                 intents=_unbooked_intents(db, bookings, int(facts.get(BOOKED_TO_INTENT) or 0)),
                 flows=_unbooked_transfers(db, bookings, int(facts.get(BOOKED_TO_TRANSFER) or 0)),
-                earlier=_unbooked_external(db, bookings),
+                unjournalled=_unbooked_external(db, bookings),
                 flows_to=facts.get(TRANSFERS_STRATEGY) or None,
-                turn=int(facts.get(STRATEGIES_VERSION) or 0),
+                record_version=int(facts.get(STRATEGIES_VERSION) or 0),
             )
 
     def record_bookings(self, bookings: Sequence[StrategyBooking], at_version: int) -> bool:
@@ -128,7 +128,7 @@ class StrategyStore:
                     "name": name,
                     "hour": point.at_s // HOUR_S,
                     "at_s": point.at_s,
-                    "unit": str(point.unit),
+                    "unit_nav": str(point.unit_nav),
                     "health_index": str(point.index),
                 }
                 for name, point in points.items()
@@ -140,7 +140,7 @@ class StrategyStore:
         with self.db.read("read the unit values of strategies") as db:
             rows = all_rows(db, _select_points(), NavPointRow, name=name, hour=since_s // HOUR_S)
             return tuple(
-                NavPoint(row.at_s, _nav_number(row.unit), _nav_number(row.health_index))
+                NavPoint(row.at_s, _nav_number(row.unit_nav), _nav_number(row.health_index))
                 for row in rows
                 if row.at_s >= since_s
             )

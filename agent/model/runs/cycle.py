@@ -114,12 +114,12 @@ class Cycle:
     """What the steps of a cycle have confirmed, sent and skipped.
 
     `spend_caps` (base units by token), `spent_gas_wei` and `attempts` (approvals sent by token)
-    concern the current plan. `sent` are the kinds of all transactions, `approved` the number of
+    concern the current plan. `sent_kinds` are the kinds of all transactions, `approved` the number of
     successful approvals by token.
 
     `exits` are the sent exits, `skipped` those that the rest of the cycle ignores. `doubtful` are
     the exits that simulation or signer refused, each with the refusal that was stored before (None:
-    none). `interrupted` are exits that an endpoint's failure kept from being sent. `held` are exits that the owner declined or
+    none). `interrupted` are exits that an endpoint's failure kept from being sent. `withheld_exits` are exits that the owner declined or
     whose gas was refused. After an interrupted, held or failed exit only plans that reduce risk are
     sent. `direct` are tokens whose exits failed on a route through another token and are planned
     again without it. `swapped` is the id of the step of the rebalance's swap, `sending` that of the
@@ -132,7 +132,7 @@ class Cycle:
     ended: CycleEnd = CycleEnd.OPEN
     restarts: int = 0
     sending: str = ""
-    sent: tuple[IntentKind, ...] = ()
+    sent_kinds: tuple[IntentKind, ...] = ()
     spend_caps: tuple[tuple[str, int], ...] = ()
     spent_gas_wei: int = 0
     attempts: tuple[tuple[str, int], ...] = ()
@@ -144,7 +144,7 @@ class Cycle:
     skipped: tuple[BlockedExit, ...] = ()
     doubtful: tuple[tuple[str, SubmissionRefusal | None], ...] = ()
     interrupted: tuple[InterruptedExit, ...] = ()
-    held: tuple[StepNote, ...] = ()
+    withheld_exits: tuple[StepNote, ...] = ()
     direct: tuple[str, ...] = ()
 
     def layer(self, kind: type[C]) -> C:
@@ -180,7 +180,7 @@ class Cycle:
     def is_risk_reducing_only(self) -> bool:
         """True after an unsold exit: purchases wait for the next cycle."""
         failed_exits = self.failed_exits or self.failed_in_layers
-        return bool(failed_exits or self.interrupted or self.held)
+        return bool(failed_exits or self.interrupted or self.withheld_exits)
 
     def end(self, reason: CycleEnd) -> Cycle:
         """Return the cycle without further steps."""
@@ -199,7 +199,7 @@ class Cycle:
         return replace(
             self,
             sending="",
-            sent=(*self.sent, intent.kind),
+            sent_kinds=(*self.sent_kinds, intent.kind),
             spent_gas_wei=self.spent_gas_wei + gas_wei,
             approved=approval_counts,
         )

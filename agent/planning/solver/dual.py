@@ -87,7 +87,7 @@ class Program:
     def gram(
         self, stack: CurveStack, target_weight: FloatArray, steepness: FloatArray
     ) -> FloatArray:
-        """Return the sum of steep · r·rᵀ over the rows of a stack, where r is the change of a
+        """Return the sum of steepness · r·rᵀ over the rows of a stack, where r is the change of a
         pool's price, source less `target_weight` times target, by each multiplier. Summed by token
         first, because there are more pools than tokens, and most multipliers concern one token.
         """
@@ -126,12 +126,12 @@ class Program:
         )
         if self.last_rises is not None:
             rise = self.last_rises[source] - target_weight * self.last_rises[target]
-            last_common_terms = np.bincount(source, steepness * rise, token_count) - np.bincount(
+            last_rise_terms = np.bincount(source, steepness * rise, token_count) - np.bincount(
                 target, weighted_steepness * rise, token_count
             )
             last_row = (
                 self.common_rise * fsum_array(steepness * rise * common_share)
-                + self.token_rise * last_common_terms[self.token]
+                + self.token_rise * last_rise_terms[self.token]
             )
             last_row[-1] = fsum_array(steepness * rise * rise)
             matrix[-1], matrix[:, -1] = last_row, last_row

@@ -83,7 +83,7 @@ def uninvested_deposits(history: History) -> dict[str, int]:
     active_purchase = history.cash_flows.purchase
     if active_purchase is not None and active_purchase.terms.kind is PurchaseKind.TOP_UP:
         sold = dict(active_purchase.sold)
-        for token, raw in active_purchase.terms.came:
+        for token, raw in active_purchase.terms.deposits:
             uninvested_raw[token] = uninvested_raw.get(token, 0) + max(0, raw - sold.get(token, 0))
     return {token: raw for token, raw in uninvested_raw.items() if raw > 0}
 
@@ -108,7 +108,7 @@ def turnover_allowance(step: StepInput) -> Value:
     )
     active_purchase = step.history.cash_flows.purchase
     if active_purchase is not None and active_purchase.terms.kind is PurchaseKind.FIRST:
-        value += max(ZERO, active_purchase.terms.wish - active_purchase.moved)
+        value += max(ZERO, active_purchase.terms.value_to_move - active_purchase.moved_value)
     return value
 
 
@@ -164,9 +164,11 @@ def decide_part(
     values = corrections(drifts, goal).values()
     allowance = turnover_allowance(step)
     left_value = sum((value for value in values if value > 0), ZERO)
-    parts_text = "1 part" if active_purchase.done == 1 else f"{active_purchase.done} parts"
+    parts_text = (
+        "1 part" if active_purchase.parts_done == 1 else f"{active_purchase.parts_done} parts"
+    )
     min_value = max(Fraction(1), step.limits.min_trade or ZERO)
-    message = f"{format_progress(terms, active_purchase.done)}: {_format_value(step.portfolio, left_value)} to buy"
+    message = f"{format_progress(terms, active_purchase.parts_done)}: {_format_value(step.portfolio, left_value)} to buy"
     if min(left_value, allowance) < min_value or max(abs(value) for value in values) < min_value:
         end_reason = f"done in {parts_text}"
     elif now_s >= terms.expires_s:
@@ -181,10 +183,10 @@ def decide_part(
         return Hold(message, active_purchase.next_s, "limits.first_purchase"), PurchaseResult()
     else:
         by_owner = terms.kind is PurchaseKind.TOP_UP
-        next_part = PurchasePart(active_purchase.done + 1, Fraction(1), left_value)
-        return Rebalance(message, goal, by_owner=by_owner, apart=allowance), PurchaseResult(
-            next_part
-        )
+        next_part = PurchasePart(active_purchase.parts_done + 1, Fraction(1), left_value)
+        return Rebalance(
+            message, goal, by_owner=by_owner, exempt_turnover=allowance
+        ), PurchaseResult(next_part)
     return Hold(end_text(terms, end_reason)), PurchaseResult(ended=end_reason)
 
 

@@ -35,6 +35,6 @@ def continue_purchase(context: DecisionContext) -> DecisionResult | None:
     result = replace(context.result(decision), purchase=purchase_result)
     for layer_part_of in layers.BESIDE_PURCHASES:
         result = result.with_layer(layer_part_of(context))
-    if purchase_result.due is not None and (refill := native_coin.top_up(step, decision)):
+    if purchase_result.due_part is not None and (refill := native_coin.top_up(step, decision)):
         return result.without_trades(refill)
     return result

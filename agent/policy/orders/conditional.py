@@ -93,7 +93,9 @@ def arm_order(
     else:
         basis = trigger_price(entry) or price
     return require_valid_level(
-        replace(order, stage=OrderStage.ARMED, basis=basis, mark=price, at=None, since_s=now_s),
+        replace(
+            order, stage=OrderStage.ARMED, basis=basis, mark=price, event_price=None, since_s=now_s
+        ),
         price,
         order_settings,
     )
@@ -146,7 +148,7 @@ def waits_for_entry(kind: OrderKind, entry: ConditionalOrder | None) -> bool:
     """
     if entry is None or kind in (OrderKind.ENTRY, OrderKind.STOP_LOSS):
         return False
-    return entry.stage is not OrderStage.FIRED and entry.at is None
+    return entry.stage is not OrderStage.FIRED and entry.event_price is None
 
 
 def was_filled_when_armed(order: ConditionalOrder) -> bool:
@@ -563,7 +565,7 @@ def _advanced_order(
     if order.stage is OrderStage.FIRED and _is_above_entry(
         order, price
     ):  # closing an entry needs no confirmation
-        order = replace(order, stage=OrderStage.ARMED, at=price, since_s=now_s)
+        order = replace(order, stage=OrderStage.ARMED, event_price=price, since_s=now_s)
     if order.stage in (OrderStage.WAITING, OrderStage.OFF):
         order = replace(order, terms=terms)
     is_steady = (
@@ -605,11 +607,11 @@ def _order_after_prices(
     level = trigger_price(order)
     if level is None:
         return order
-    fired_order = replace(order, stage=OrderStage.FIRED, at=price, since_s=now_s)
+    fired_order = replace(order, stage=OrderStage.FIRED, event_price=price, since_s=now_s)
     match order.kind:
         case OrderKind.ENTRY:
             opening_level = (
-                level if order.at is None else level * (1 - Fraction(hysteresis_bps, BPS))
+                level if order.event_price is None else level * (1 - Fraction(hysteresis_bps, BPS))
             )
             return fired_order if highest <= opening_level else order
         case OrderKind.STOP_LOSS:

@@ -384,7 +384,7 @@ def _fired_text(portfolio: Portfolio, order: ConditionalOrder) -> str:
         arm_argument = "portfolio"
     else:
         arm_argument = order_subject(portfolio, order.token)
-    fired_price_text = format_order_price(portfolio, order.token, order.at)
+    fired_price_text = format_order_price(portfolio, order.token, order.event_price)
     trigger_price_text = format_order_price(portfolio, order.token, trigger_price(order))
     message = f"{order_name(portfolio, order)} at {trigger_price_text} fired at {fired_price_text} ({format_time(order.since_s)})"
     return (

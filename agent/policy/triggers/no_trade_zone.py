@@ -361,7 +361,7 @@ def _rate(pool: Pool, token_in: str, price_in: Price, price_out: Price) -> int:
     above the reference do not count.
     """
     fair_rate = min(Fraction(1), pools.marginal_price(pool, token_in) * price_out / price_in)
-    return ceil_int(fair_rate * RATE_UNIT * (PIPS - pool.fee_pips) / PIPS)
+    return ceil_int(fair_rate * RATE_UNIT * (PIPS - pool.fee_for(token_in)) / PIPS)
 
 
 def _is_usable(

@@ -573,7 +573,7 @@ class BalanceStore:
                     raise ConfigError(
                         f"flow {transfer_id} is already confirmed as {row.kind}",
                         "see trimtab flows --all",
-                        code=ErrorCode.CONFIRMED,
+                        code=ErrorCode.FLOW_CONFIRMED,
                     )
                 allowed_kinds = INCREASE_KINDS if int(row.delta_raw) > 0 else DECREASE_KINDS
                 if kind is not None and kind not in allowed_kinds:

@@ -27,14 +27,14 @@ _COMPANION_SUFFIXES = ("-wal", "-shm", "-journal")
 @dataclass(frozen=True, slots=True)
 class StoreFileInfo:
     """Metadata of a store's file. `copy` has the source and time of a copy that is not adopted yet
-    (else None); `books` is "live" or "paper".
+    (else None); `store_kind` is "live" or "paper".
     """
 
     version: str
     wallet: str
     chain_id: str
     copy: str | None
-    books: str = "live"
+    store_kind: str = "live"
 
 
 def backup(source: Path, target: Path, force: bool = False) -> int:
@@ -95,9 +95,9 @@ def restore(
             "use a backup of this wallet and chain",
             code=ErrorCode.STORE_OWNER,
         )
-    if info.books != "live":
+    if info.store_kind != "live":
         raise OperatorNeeded(
-            f"backup {source}: holds {info.books} data, which cannot become live data",
+            f"backup {source}: holds {info.store_kind} data, which cannot become live data",
             "use a backup of the live store",
             code=ErrorCode.PAPER,
         )

@@ -122,7 +122,7 @@ def service_lock(
             f" {chain_id}; see {pid_file}",
             "stop that run first: its service manager, or its process; other commands can run"
             " beside it",
-            code=ErrorCode.SERVED,
+            code=ErrorCode.WALLET_SERVED,
         )
 
     with _both_locks(

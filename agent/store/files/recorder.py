@@ -31,15 +31,15 @@ _STALE_S = 3_600
 class RecordedStep:
     """A recorded step: its input and its result.
 
-    `version` is trimtab's version, `config` the SHA-256 of the config file, `books` the kind of
+    `version` is trimtab's version, `config` the SHA-256 of the config file, `store_kind` the kind of
     store (live or paper), `step` the id in the store, `now_s` the start. `decision`, `reason` and
-    `outcome` are as in the store. `asked` is the request (None in files of earlier versions).
+    `outcome` are as in the store. `request` is the request (None in files of earlier versions).
     """
 
     format: str
     version: str
     config: str
-    books: str
+    store_kind: str
     step: str
     now_s: int
     decision: str | None
@@ -47,7 +47,7 @@ class RecordedStep:
     outcome: str | None
     input: StepInput
     plan: Plan | None = None
-    asked: StepRequest | None = None
+    request: StepRequest | None = None
 
 
 def load_recorded_step(text: str) -> RecordedStep:
@@ -110,7 +110,7 @@ class StepRecorder:
             format=FORMAT,
             version=version("trimtab"),
             config=self.config,
-            books=self._book_kind,
+            store_kind=self._book_kind,
             step=summary.id,
             now_s=summary.now_s,
             decision=summary.decision,
@@ -118,7 +118,9 @@ class StepRecorder:
             outcome=summary.outcome,
             input=codec.loads(StepInput, record.input_json),
             plan=codec.loads_optional(Plan, record.plan_json),
-            asked=None if (text := record.request_json) is None else codec.loads(StepRequest, text),
+            request=None
+            if (text := record.request_json) is None
+            else codec.loads(StepRequest, text),
         )
 
     def _step_files(self) -> list[tuple[int, str, int]]:

@@ -5,13 +5,12 @@ tier, and their fee is read with their state.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import ClassVar
+from dataclasses import dataclass, replace
 
 from eth_utils.crypto import keccak
 
 from agent.amm.v3.pool import V3Pool
-from agent.amm.v3.slipstream import SlipstreamPool
+from agent.amm.v3.slipstream import FEE_WINDOW_S, DynamicFee, SlipstreamPool
 from agent.chain.lens import (
     FEE,
     SLOT0,
@@ -21,9 +20,11 @@ from agent.chain.lens import (
     CallStatus,
     LensAnswer,
     LensItem,
+    ViaItem,
     address_call,
     answer_uint,
     answer_words,
+    to_signed,
     uint_word,
 )
 from agent.chain.pools.reading import POOL_GAS, PoolRef, V3Reader
@@ -39,6 +40,19 @@ FEE_GAS = 300_000
 """Gas of CLPool.fee: its module may take 200,000 (CLFactory.getSwapFee)."""
 MAX_FEE_PIPS = 100_000
 """CLFactory.getSwapFee ignores a larger fee of a module."""
+SWAP_FEE_MODULE = bytes.fromhex("23c43a51")
+TICK_SPACING_TO_FEE = bytes.fromhex("380dc1c2")
+DYNAMIC_FEE_CONFIG = bytes.fromhex("5bb525ff")
+DEFAULT_SCALING_FACTOR = bytes.fromhex("ba743e38")
+DEFAULT_FEE_CAP = bytes.fromhex("dcf4eb27")
+SECONDS_AGO = bytes.fromhex("633dd145")
+OBSERVE = bytes.fromhex("883bdbfd")
+OBSERVE_GAS = 400_000
+"""Three binary searches over at most 65,535 observations, two cold reads a step."""
+SECONDS_PER_OBSERVATION, ZERO_FEE_INDICATOR = 2, 420
+"""DynamicSwapFeeModule.MIN_SECONDS_AGO, and the base fee that stands for 0."""
+INCLUSION_S = 4
+"""Expected time from the block that was read to the block of the swap: two of OP Stack's."""
 _CLONE_PREFIX, _CLONE_SUFFIX = (
     "3d602d80600a3d3981f3363d3d373d3d3d363d73",
     "5af43d82803e903d91602b57fd5bf3",
@@ -51,8 +65,16 @@ _QUOTE_ABI = view_abi(
 )
 
 
+@dataclass(frozen=True, slots=True)
 class SlipstreamReader(V3Reader):
-    """Reads a pool's ranges, and its fee at the block."""
+    """Reads a pool's ranges and the fee that its next swap pays: under DynamicSwapFeeModule that of
+    a swap `inclusion_s` seconds after the block, else the fee at the block. `factory` names the
+    module.
+    """
+
+    pool_class: type[V3Pool] = SlipstreamPool
+    factory: str = ""
+    inclusion_s: int = INCLUSION_S
 
     def tier(self, pool: PoolRef) -> int:
         """See PoolReader."""
@@ -60,29 +82,98 @@ class SlipstreamReader(V3Reader):
 
     def items(self, pool: PoolRef, tick_window: int, twap_window_s: int) -> list[LensItem]:
         """See PoolReader."""
-        fee_item = CallItem(pool.address, FEE, gas=FEE_GAS, likely_gas=40_000)
-        return [*super().items(pool, tick_window, twap_window_s), fee_item]
+        ages_s = (FEE_WINDOW_S, FEE_WINDOW_S - self.inclusion_s, 0)
+        observe_data = OBSERVE + b"".join(uint_word(word) for word in (32, len(ages_s), *ages_s))
+        spacing_data = TICK_SPACING_TO_FEE + uint_word(pool.tick_spacing)
+        return [
+            *V3Reader.items(self, pool, tick_window, twap_window_s),
+            CallItem(pool.address, FEE, gas=FEE_GAS, likely_gas=40_000),
+            CallItem(pool.address, observe_data, 320, gas=OBSERVE_GAS, likely_gas=60_000),
+            CallItem(self.factory, spacing_data, likely_gas=6_000),
+            self._module_item(address_call(DYNAMIC_FEE_CONFIG, pool.address), 96),
+            *(
+                self._module_item(setting)
+                for setting in (DEFAULT_SCALING_FACTOR, DEFAULT_FEE_CAP, SECONDS_AGO)
+            ),
+        ]
+
+    def _module_item(self, calldata: bytes, answer_bytes: int = 32) -> ViaItem:
+        call = CallItem(self.factory, calldata, answer_bytes)
+        return ViaItem(self.factory, SWAP_FEE_MODULE, call, likely_gas=15_000)
 
     def state(
         self, pool: PoolRef, answers: Sequence[LensAnswer], twap_window_s: int
     ) -> V3Pool | CallStatus:
         """See PoolReader."""
         read_pool, fee_pips = (
-            super().state(pool, answers, twap_window_s),
+            V3Reader.state(self, pool, answers, twap_window_s),
             answer_uint(answers[1], 24),
         )
         if isinstance(fee_pips, CallStatus):
             return fee_pips
-        if isinstance(read_pool, CallStatus) or fee_pips > MAX_FEE_PIPS:
-            return read_pool if isinstance(read_pool, CallStatus) else CallStatus.MALFORMED
-        return replace(read_pool, fee_pips=fee_pips)
+        if not isinstance(read_pool, SlipstreamPool):
+            return read_pool
+        if fee_pips > MAX_FEE_PIPS:
+            return CallStatus.MALFORMED
+        fee_now, fee_then = (
+            _dynamic_fee(read_pool, answers[2:], later_s) for later_s in (0, self.inclusion_s)
+        )
+        if fee_now is None or fee_then is None or fee_now.pips(read_pool.tick) != fee_pips:
+            return replace(read_pool, fee_pips=fee_pips)
+        return replace(read_pool, fee_pips=fee_then.pips(read_pool.tick), dynamic_fee=fee_then)
+
+
+def _dynamic_fee(
+    pool: SlipstreamPool, answers: Sequence[LensAnswer], later_s: int
+) -> DynamicFee | None:
+    """Return the fee by DynamicSwapFeeModule.getFee, 0 or inclusion_s seconds after the block if
+    nobody trades until then; None if the module is another, has another window, or its fee for the
+    pool is fixed at zero.
+    """
+    settings = [
+        answer_words(answer, count)
+        for answer, count in zip(answers[1:], (1, 3, 1, 1, 1), strict=True)
+    ]
+    known_words = [
+        word for words in settings if not isinstance(words, CallStatus) for word in words
+    ]
+    if len(known_words) < 7:
+        return None
+    tier_pips, base_pips, cap_pips, scaling, default_scaling, default_cap_pips, window_s = (
+        known_words
+    )
+    if scaling == 0:
+        scaling, cap_pips = default_scaling, default_cap_pips
+    if window_s != FEE_WINDOW_S or cap_pips > MAX_FEE_PIPS or base_pips == ZERO_FEE_INDICATOR:
+        return None
+    return DynamicFee(
+        base_pips or tier_pips, cap_pips, scaling, _mean_tick(pool, answers[0], later_s)
+    )
+
+
+def _mean_tick(pool: SlipstreamPool, answer: LensAnswer, later_s: int) -> int | None:
+    """Return the mean tick of FEE_WINDOW_S as the module rounds it, towards zero; None where it
+    counts none. `answer` is CLPool.observe at the two starts of the window, and now.
+    """
+    words = answer_words(answer, 6)
+    if isinstance(words, CallStatus) or pool.observations is None:
+        return None
+    if pool.observations[0] < FEE_WINDOW_S // SECONDS_PER_OBSERVATION:
+        return None
+    start, later_start, now = (to_signed(word) for word in words[3:])
+    ticks = now + pool.tick * later_s - (later_start if later_s else start)
+    return ticks // FEE_WINDOW_S if ticks >= 0 else -(-ticks // FEE_WINDOW_S)
 
 
 class Slipstream(AmmVenue):
     """See AmmVenue. Pools are searched over `tick_spacings`."""
 
     pool_class = SlipstreamPool
-    reader: ClassVar[V3Reader] = SlipstreamReader(SlipstreamPool)
+
+    @property
+    def reader(self) -> SlipstreamReader:
+        """Reader of its pools."""
+        return SlipstreamReader(factory=self.factory)
 
     @property
     def default_init_code_hash(self) -> str:

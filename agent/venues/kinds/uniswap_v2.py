@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from agent.amm.v2_pool import V2Pool
 from agent.chain.lens import (
+    FACTORY_V2,
     GET_PAIR,
     GET_RESERVES,
     TOKEN0,
@@ -27,6 +28,10 @@ FEE_PIPS = 3000
 """Fee of 0.3 %, fixed in UniswapV2Pair.swap and in UniswapV2Library, which Router02 quotes by."""
 INIT_CODE_HASH = "0x96e8ac4277198ff8b6f785478aa9a39f403cb768dd02cbee326c3e7da348845f"
 """keccak256 of UniswapV2Pair's creation code; UniswapV2Library.pairFor."""
+FACTORY_ARTIFACT = "@uniswap/v2-core/build/UniswapV2Factory.json"
+PAIR_ARTIFACT = "@uniswap/v2-core/build/UniswapV2Pair.json"
+ROUTER_ARTIFACT = "@uniswap/v2-periphery/build/UniswapV2Router02.json"
+"""Contracts in npm packages."""
 _READER = V2Reader()
 _GET_PAIR_ABI = view_abi("getPair", input_abis("address", "address"), 1)
 _GET_AMOUNTS_ABI = view_abi("getAmountsOut", input_abis("uint256", "address[]"), 4)
@@ -38,6 +43,7 @@ class UniswapV2(AmmVenue):
     """See AmmVenue. `fee_pips` is the fee of its pairs, 0 for that of Uniswap."""
 
     pool_class = V2Pool
+    router_factory: ClassVar[bytes] = FACTORY_V2
     library_version: ClassVar[int | None] = 2
 
     @property

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from agent.amm.v3.pool import V3Pool
 from agent.chain.lens import (
+    FACTORY,
     FEE,
     FEE_AMOUNT_TICK_SPACING,
     GET_POOL,
@@ -30,6 +31,9 @@ from agent.venues.kinds.venue import AmmVenue
 
 INIT_CODE_HASH = "0xe34f199b19b2b4f47f68442619d555527d244f78a3297ea89325f843f87b8b54"
 """keccak256 of UniswapV3Pool's creation code; PoolAddress.POOL_INIT_CODE_HASH."""
+FACTORY_ARTIFACT = "@uniswap/v3-core/artifacts/contracts/UniswapV3Factory.sol/UniswapV3Factory.json"
+POOL_ARTIFACT = "@uniswap/v3-core/artifacts/contracts/UniswapV3Pool.sol/UniswapV3Pool.json"
+"""Contracts in npm packages."""
 _SPACING_BOUND = 16_384
 """UniswapV3Factory.enableFeeAmount requires a smaller tick spacing."""
 _GET_POOL_ABI = view_abi("getPool", input_abis("address", "address", "uint24"), 1)
@@ -44,6 +48,7 @@ class UniswapV3(AmmVenue):
 
     pool_class = V3Pool
     reader = V3Reader()
+    router_factory: ClassVar[bytes] = FACTORY
     library_version: ClassVar[int | None] = 3
 
     @property

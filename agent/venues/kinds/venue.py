@@ -15,6 +15,8 @@ from agent.model import Leg, Pool, PoolMaker
 from agent.signing.calldata import address_from_word
 from agent.signing.pool_makers import pool_address
 
+NO_HOOKS = "0x"
+
 
 @dataclass(frozen=True, slots=True)
 class AmmVenue(ABC):
@@ -24,7 +26,8 @@ class AmmVenue(ABC):
     `name` is that of its pools and legs. `router` is the kind's own router, `quoter` the QuoterV2,
     `quoter_v1` the Quoter for uniswap-python. `deployer` makes the pools if not the factory,
     as clones of `pool_implementation` where they are clones,
-    `init_code_hash` is that of their init code. `pools` is the config's list, None to search.
+    `init_code_hash` is that of their init code. `tiers` are fees and tick spacings of pools with
+    `hooks`, `wrapped_native` is the chain's. `pools` is the config's list, None to search.
     """
 
     name: str
@@ -38,10 +41,15 @@ class AmmVenue(ABC):
     fee_pips: int = 0
     fee_tiers: Sequence[int] = ()
     tick_spacings: Sequence[int] = ()
+    tiers: Sequence[tuple[int, int]] = ()
+    hooks: str = NO_HOOKS
+    wrapped_native: str = ""
     pools: Sequence[str] | None = None
 
     pool_class: ClassVar[type[Pool]]
     """State of its pools."""
+    router_factory: ClassVar[bytes] = b""
+    """Selector of SwapRouter02's getter of the factory in whose pools it trades; empty if in none."""
     library_version: ClassVar[int | None] = None
     """Version of Uniswap by which uniswap-python quotes its pools; None if it cannot."""
 
@@ -103,6 +111,10 @@ class AmmVenue(ABC):
     @abstractmethod
     def find_call(self, leg: Leg, tier: int) -> ContractCall:
         """Return the call by which the factory names the leg's pool, of this tier."""
+
+    def is_found(self, leg: Leg, tier: int, address_int: int) -> bool:
+        """Return whether the answer to find_call confirms the leg's pool."""
+        return address_int == int(leg.pool, 16)
 
     @abstractmethod
     def quote_call(self, leg: Leg, amount_in_raw: int, tier: int) -> ContractCall:

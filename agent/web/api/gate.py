@@ -28,7 +28,7 @@ from agent.web.api.tokens import TOKEN_IN_URL_PATTERN, TokenFile, TokenScope
 
 API_PREFIX = "/api/v1"
 PROBE_PATHS = ("/health", "/ready", "/metrics")
-"""Paths for machines that watch a run, outside of PREFIX."""
+"""Paths for machines that watch a run, outside of API_PREFIX."""
 SPECIFICATION_PATH = "/openapi.json"
 """The one path that needs no token."""
 CALLS_PER_MINUTE, BURST = 120, 60
@@ -190,7 +190,7 @@ def _rate_limit_error(wait_s: int) -> ApiError:
 
 async def _buffer_body(receive: Receive) -> Receive:
     """Return a `receive` of the whole body, read in advance. Raises ApiError if the body is longer
-    than MAX_BODY or incomplete after BODY_S.
+    than MAX_BODY_BYTES or incomplete after BODY_TIMEOUT_S.
     """
     body, is_incomplete = bytearray(), True
     try:

@@ -160,7 +160,7 @@ LIVE_DOCUMENTS = {
 
 
 def build_api(cache: DocumentCache, tokens: TokenFile, prefix: str = "") -> Gate:
-    """Return the application that is mounted at PREFIX; clients see `prefix` before PREFIX."""
+    """Return the application that is mounted at API_PREFIX; clients see `prefix` before it."""
     app = FastAPI(
         title="trimtab",
         version="1",

@@ -110,9 +110,9 @@ def skip_refused_action(cycle: Cycle, outcome: StepOutcome, refusal: Refused) ->
     if plan is None or (futures := planned_futures(plan)) is None:
         return None
     by_owner = isinstance(decision, AdjustFutures) and decision.by_owner
-    if refusal.code is ErrorCode.AGENT_KEY and not by_owner and not futures_cycle.held:
+    if refusal.code is ErrorCode.AGENT_KEY and not by_owner and not futures_cycle.hold_reason:
         return _refuse_order(
-            cycle, replace(futures_cycle, held=f"futures: {refusal}"), outcome, refusal
+            cycle, replace(futures_cycle, hold_reason=f"futures: {refusal}"), outcome, refusal
         )
     failure_key = failures.exit_name(plan)
     if futures.trigger == HEDGE_MARGIN:

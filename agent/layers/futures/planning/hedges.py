@@ -84,13 +84,13 @@ def hedge_instead(
     if (
         policy is None
         or policy.hedge is None
-        or futures_progress(step).held
+        or futures_progress(step).hold_reason
         or not decision.by_trigger
     ):
         return decision_result, sale_plan
     if (
         futures_fault(step.snapshot, policy)
-        or decision.apart
+        or decision.exempt_turnover
         or decision_result.zone
         or step.divides_wallet
         or step.history.execution is not None
@@ -463,7 +463,7 @@ def open_by_owner(
             f"{label} cannot be hedged: [futures.hedge] is missing",
             remedy="add [futures.hedge] with its horizon, min_saving, tax_rate and capital_cost",
         )
-    if fault := futures_progress(step).held or futures_fault(step.snapshot, policy):
+    if fault := futures_progress(step).hold_reason or futures_fault(step.snapshot, policy):
         raise Refused(f"{label} cannot be hedged: {fault}", remedy="see trimtab margin")
     drift = next(asset_drift for asset_drift in drifts if asset_drift.token == token)
     unhedged_bps = dict(step.config(FuturesConfig).unhedged_bps).get(token, drift.target_bps)
@@ -501,7 +501,7 @@ def close_by_owner(step: StepInput, decision_result: DecisionResult, token: str)
     )
     if account is None or hedge is None:
         raise ValueError(f"{label} has no open hedge")
-    if fault := futures_progress(step).held or stale_markets(step.snapshot, policy).get(
+    if fault := futures_progress(step).hold_reason or stale_markets(step.snapshot, policy).get(
         hedge.market
     ):
         raise Refused(

@@ -117,7 +117,11 @@ def without_refused_plan(
     """Return the step in which the layer does nothing, because the guards refused its plan; None
     for the owner's requests and for positions that would be opened, which come last anyway.
     """
-    if not isinstance(decision, AdjustFutures) or decision.by_owner or futures_progress(step).held:
+    if (
+        not isinstance(decision, AdjustFutures)
+        or decision.by_owner
+        or futures_progress(step).hold_reason
+    ):
         return None
     if not (decision.is_reducing or decision.closes or _opens_hedge(plan)):
         return None
@@ -255,7 +259,7 @@ def plan_now(
         return None
     plan = plan_futures(
         planning_account,
-        replace(policy, ask=()),
+        replace(policy, manual_triggers=()),
         spot_value,
         now_s,
         depositable_raw(step, drifts),
@@ -278,8 +282,8 @@ def plan_and_hold_reason(
     plan = plan_now(step, policy, drifts, spot_value)
     if plan is None or not plan.actions:
         return plan, ""
-    if futures_progress(step).held:
-        return plan, futures_progress(step).held
+    if futures_progress(step).hold_reason:
+        return plan, futures_progress(step).hold_reason
     if (need := futures_need(step, drifts)) is None:
         return plan, ""
     plan_or_reason = plan_adjustment(step, need, drifts)

@@ -114,9 +114,10 @@ def deleverage(request: Deleverage) -> Proposer:
         account = require_account(step.snapshot, futures_policy(step))
         if (policy := futures_policy(step)) is None:
             raise Refused("nothing is reduced: the config has no [futures]")
-        if futures_progress(step).held:
+        if futures_progress(step).hold_reason:
             raise Refused(
-                f"nothing is reduced: {futures_progress(step).held}", remedy="see trimtab doctor"
+                f"nothing is reduced: {futures_progress(step).hold_reason}",
+                remedy="see trimtab doctor",
             )
         sizes, stale_reasons = (
             _remaining_sizes(futures_progress(step), policy, account, leverage_bps, symbol),

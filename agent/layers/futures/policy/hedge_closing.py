@@ -87,7 +87,7 @@ def hedge_closing_decision(step: StepInput, drifts: Sequence[AssetDrift]) -> Adj
     index; None without one, if the account is unknown, or while the layer sends nothing.
     """
     account, policy = margin_account(step.snapshot), futures_policy(step)
-    if account is None or policy is None or futures_progress(step).held:
+    if account is None or policy is None or futures_progress(step).hold_reason:
         return None
     stale_reasons = stale_markets(step.snapshot, policy)
     for hedge in policy.hedges:

@@ -80,7 +80,7 @@ def futures_need(step: StepInput, drifts: Sequence[AssetDrift]) -> AdjustFutures
     or balances are unknown, which blocks only the actions that depend on them.
     """
     account, policy = margin_account(step.snapshot), futures_policy(step)
-    if account is None or policy is None or futures_progress(step).held:
+    if account is None or policy is None or futures_progress(step).hold_reason:
         return None
     stale_reasons = stale_markets(step.snapshot, policy)
     if stale_reasons and stale_reasons.keys() >= {
@@ -237,8 +237,8 @@ def futures_note(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
         reopening_s(policy, futures_state(step)), step.snapshot.head.timestamp_s
     ):
         notes.append(f"futures: {cooldown}")
-    if futures_progress(step).held:
-        notes.append(futures_progress(step).held)
+    if futures_progress(step).hold_reason:
+        notes.append(futures_progress(step).hold_reason)
     if account is not None and (why := uncertain_profit_reason(account)):
         notes.append(f"futures: {why}")
     if policy is not None and trades_for_another(step.snapshot, policy):
@@ -263,10 +263,10 @@ def waiting_triggers(step: StepInput, drifts: Sequence[AssetDrift]) -> tuple[Fut
     account, policy = margin_account(step.snapshot), futures_policy(step)
     if step.snapshot.layer(FuturesReading).blocked or futures_fault(step.snapshot, policy):
         return ()
-    if account is None or policy is None or not policy.ask or not drifts:
+    if account is None or policy is None or not policy.manual_triggers or not drifts:
         return ()
     triggers = fired_triggers(account, policy, spot_value_in_quote(step, drifts))
-    return tuple(trigger for trigger in triggers if trigger.value in policy.ask)
+    return tuple(trigger for trigger in triggers if trigger.value in policy.manual_triggers)
 
 
 def spot_value_in_quote(step: StepInput, drifts: Sequence[AssetDrift]) -> Value | None:
@@ -403,7 +403,7 @@ def emergency_need(
     none, while the account is unknown, and if no market of its orders has a fresh index.
     """
     account = margin_account(snapshot)
-    if account is None or policy is None or progress.held:
+    if account is None or policy is None or progress.hold_reason:
         return None
     if not emergency_sizes(account, policy).keys() - stale_markets(snapshot, policy).keys():
         return None

@@ -159,7 +159,7 @@ def due_triggers(
     that wait for the user (`policy.ask`) are excluded.
     """
     fired = fired_triggers(account, policy, spot_value)
-    return tuple(trigger for trigger in fired if trigger.value not in policy.ask)
+    return tuple(trigger for trigger in fired if trigger.value not in policy.manual_triggers)
 
 
 def fired_triggers(

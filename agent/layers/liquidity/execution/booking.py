@@ -143,7 +143,7 @@ def _loss_by_snapshots(
     counted_names = {*old_positions, position_name}
     if (
         isinstance(action, Withdraw)
-        and action.liquidity == action.held
+        and action.liquidity == action.position_liquidity
         and position_name not in new_positions
     ):
         counted_names.discard(position_name)  # empty positions are not read

@@ -24,10 +24,10 @@ def _draft(composer: Composer, outcome: StepOutcome, plan: Plan) -> Draft:
 def _after_sent(cycle: Cycle, outcome: StepOutcome, plan: Plan, _: Intent) -> Cycle:
     """Return the cycle after the plan's first action, successful or not."""
     liquidity_cycle, history = cycle.layer(LiquidityCycle), outcome.step_input.history
-    if not liquidity_cycle.acted:
+    if not liquidity_cycle.has_moved:
         liquidity_cycle = replace(
             liquidity_cycle,
-            acted=True,
+            has_moved=True,
             last_rebalance_s=history.reviews.last_rebalance_s,
             last_action_s=history.layer(LiquidityState).last_action_s,
         )

@@ -71,7 +71,7 @@ def plan_liquidity(step: StepInput, decision: AdjustLiquidity) -> Plan:
     if not actions:
         why = (
             "; ".join(
-                f"{skipped_item.what}: {skipped_item.why}" for skipped_item in adjustment.skipped
+                f"{skipped_item.subject}: {skipped_item.why}" for skipped_item in adjustment.skipped
             )
             or "liquidity is on target"
         )
@@ -137,7 +137,7 @@ def _withdraw(book: PositionBook, move: WithdrawMove) -> Withdraw:
         fees_raw=positions.uncollected_fees(position),
         gas_units=action_gas.V2_REMOVE_UNITS if is_pair else action_gas.V3_WITHDRAW_UNITS,
         reason=move.reason,
-        held=position.liquidity,
+        position_liquidity=position.liquidity,
     )
 
 

@@ -125,7 +125,7 @@ def liquidity_or_hold(
     except Refused as refusal:
         return replace(hold, reason=f"{hold.reason}; liquidity is unchanged: {refusal.message}")
     skipped_text = "".join(
-        f"; {skipped_item.what}: {skipped_item.why}" for skipped_item in adjustment.skipped
+        f"; {skipped_item.subject}: {skipped_item.why}" for skipped_item in adjustment.skipped
     )
     if not adjustment.moves:
         return replace(hold, reason=hold.reason + skipped_text)

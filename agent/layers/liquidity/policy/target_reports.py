@@ -90,7 +90,8 @@ def target_reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[Target
         skipped_reasons = [
             skipped_item.why
             for skipped_item in adjustment.skipped
-            if skipped_item.what == target_label(target) or skipped_item.what in position_names
+            if skipped_item.subject == target_label(target)
+            or skipped_item.subject in position_names
         ]
         reports.append(
             TargetReport(

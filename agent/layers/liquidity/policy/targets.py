@@ -126,7 +126,7 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
             builder, target, in_range_positions, -missing_value, f"{target.pool} has {share_text}"
         )
     elif missing_value > (
-        ACTED_TOLERANCE if liquidity_progress(book.step).acted else SHARE_TOLERANCE
+        ACTED_TOLERANCE if liquidity_progress(book.step).has_moved else SHARE_TOLERANCE
     ) * target_value and add_liquidity(
         builder, target, pool, in_range_positions, missing_value, f"{target.pool} has {share_text}"
     ):

@@ -86,7 +86,7 @@ def position_faults(snapshot: Snapshot, portfolio: Portfolio) -> tuple[str, ...]
     not an asset. Unknown is never zero.
     """
     read_names = {position.name for position in snapshot.positions}
-    reason_by_item = {quarantined.item: quarantined.why for quarantined in snapshot.quarantined}
+    reason_by_item = {quarantined.subject: quarantined.why for quarantined in snapshot.quarantined}
     assets = {asset.token.address for asset in portfolio.assets}
     reasons = []
     for confirmed_position in portfolio.positions:

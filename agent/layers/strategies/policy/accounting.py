@@ -232,7 +232,9 @@ def update_books(
     update = open_books(step, split, ledger)
     if balances is None or update is None:
         return StrategyBooks(
-            (), "some balances or prices of the assets are unknown", turn=ledger.turn
+            (),
+            "some balances or prices of the assets are unknown",
+            record_version=ledger.record_version,
         )
     reserves = reserved_balances(step.portfolio, step.limits, balances)
     if not ledger.bookings:
@@ -260,7 +262,7 @@ def update_books(
             )
     fault = _balance_mismatch_text(update, balances) or _name_mismatch_text(update, split)
     if not fault:
-        _fill_reserves(update, reserves, ledger.turn)
+        _fill_reserves(update, reserves, ledger.record_version)
     return _updated_books(update, split, ledger, fault)
 
 
@@ -305,7 +307,7 @@ def apply_configured_split(
         token: reserves[token] - update.reserves.get(token, 0) for token in update.tokens
     }
     update.book(
-        f"change {step.snapshot.head.number} {ledger.turn}",
+        f"change {step.snapshot.head.number} {ledger.record_version}",
         StrategyBookingKind.RESPLIT,
         holdings_after,
         reserve_changes,
@@ -412,7 +414,7 @@ def _events(
             events.append(
                 (intent.receipt.block_number, intent.id, StrategyBookingKind.TRADE, changes, intent)
             )
-    for tx_hash, block, tx_changes in ledger.earlier:
+    for tx_hash, block, tx_changes in ledger.unjournalled:
         if block <= head:
             events.append(
                 (block, tx_hash, StrategyBookingKind.FLOW, asset_changes(tx_changes), None)
@@ -569,7 +571,7 @@ def _updated_books(
         rebalance_times_s = [
             booking.at_s
             for booking in bookings
-            if booking.kind in _REBALANCE_KINDS and name in booking.acted
+            if booking.kind in _REBALANCE_KINDS and name in booking.requesters
         ]
         costs = sum(
             (
@@ -592,7 +594,9 @@ def _updated_books(
                 costs,
             )
         )
-    return StrategyBooks(tuple(strategy_books), fault, tuple(update.bookings), ledger.turn)
+    return StrategyBooks(
+        tuple(strategy_books), fault, tuple(update.bookings), ledger.record_version
+    )
 
 
 def paused_strategies(

@@ -12,9 +12,9 @@ def strategies_fault(step: StepInput) -> str:
     """
     if not step.config(CapitalSplit).strategies:
         return ""
-    if step.portfolio.provides_liquidity:
+    if step.portfolio.has_pool_positions:
         return "strategies cannot be combined with positions in pools; remove one of them"
     books = step.layer(StrategiesState).books
     if books is None:
         return "the books of the strategies are missing"
-    return books.fault or books.unchosen
+    return books.fault or books.allocation_fault

@@ -129,15 +129,15 @@ def update_unit_index(
     reference prices, without costs.
     """
     if nav_per_unit is None:
-        nav_per_unit = state.unit
+        nav_per_unit = state.unit_nav
     current_prices = tuple(
         (token, prices[token]) for token, _ in strategy.weights_bps if token in prices
     )
     last_prices = dict(state.marks)
     index = state.index
     if state.health is StrategyHealth.ACTIVE:
-        if state.unit > 0:
-            index = state.index * nav_per_unit // state.unit
+        if state.unit_nav > 0:
+            index = state.index * nav_per_unit // state.unit_nav
     elif all(last_prices.get(token, 0) > 0 for token, bps in strategy.weights_bps if bps):
         growth = sum(
             (
@@ -149,5 +149,5 @@ def update_unit_index(
         )
         index = floor_int(state.index * growth)
     return replace(
-        state, noted_s=now_s, unit=nav_per_unit, index=max(0, index), marks=current_prices
+        state, noted_s=now_s, unit_nav=nav_per_unit, index=max(0, index), marks=current_prices
     )

@@ -71,16 +71,19 @@ def choose_weights(step: StepInput) -> StepInput:
         portfolio = replace(step.portfolio, assets=assets, weights=strategy.allocator)
         states = tuple(state.for_part(strategy.name) for state in step.history.layers)
         history = replace(
-            step.history, allocation=last_choices.get(strategy.name), unchosen="", layers=states
+            step.history,
+            allocation=last_choices.get(strategy.name),
+            allocation_fault="",
+            layers=states,
         )
         targets = replace(step.targets, effective_bps=())
         strategy_step = apply_allocation(
             replace(step, portfolio=portfolio, targets=targets, history=history)
         )
         allocation = strategy_step.history.allocation
-        if strategy_step.history.unchosen:
+        if strategy_step.history.allocation_fault:
             missing_notes.append(
-                f"strategy {strategy.name} has no weights: {strategy_step.history.unchosen}"
+                f"strategy {strategy.name} has no weights: {strategy_step.history.allocation_fault}"
             )
         if allocation is not None:
             last_choices[strategy.name] = allocation
@@ -94,7 +97,9 @@ def choose_weights(step: StepInput) -> StepInput:
                 market_bps=_market_weights(allocation) or strategy.market_bps,
             )
         )
-    books = replace(books, choices=tuple(last_choices.items()), unchosen="; ".join(missing_notes))
+    books = replace(
+        books, choices=tuple(last_choices.items()), allocation_fault="; ".join(missing_notes)
+    )
     split = replace(split, strategies=tuple(strategies))
     return step.with_config(split).with_layer(StrategiesState(books))
 

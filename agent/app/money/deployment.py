@@ -1,0 +1,115 @@
+"""`trimtab deploy`: where the Rebalancer is, and its deployment by the wallet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from eth_utils.crypto import keccak
+
+from agent import wiring
+from agent.app.agent import Agent
+from agent.app.cycles import Progress, ignore_progress, never_confirm
+from agent.app.documents.owner import DeploymentDocument
+from agent.app.documents.plans import transaction_document
+from agent.chain.providers.quorum import QuorumProvider
+from agent.chain.rpc import Transport, parse_bytes
+from agent.config.load import load_config
+from agent.config.loaded import LoadedConfig
+from agent.errors import ConfigError, OperatorNeeded, Retryable
+from agent.execution.approvals import current_step_input, send_by_command
+from agent.ports import PreparedTransaction
+from agent.signing.deployment_rules import CREATE2_DEPLOYER, encode_deployment
+from agent.units import decimal_text
+from agent.venues.deployment import code_hash, init_code, rebalancer_address
+
+_DEPLOYER_CODE_HASH = "0x2fa86add0aed31f33a762c9d88e807c475bd51d0f52bd0955754b2608f7e4989"
+"""keccak256 of the code of the deterministic-deployment-proxy, the same on every chain."""
+_NO_CODE_HASH = "0x" + keccak(b"").hex()
+
+
+def rebalancer_deployment(config: Path | str | LoadedConfig) -> DeploymentDocument:
+    """Return the deployment, as the operators of the config agree on it. Raises ConfigError if the
+    chain has no CREATE2 deployer, OperatorNeeded for other code at the address.
+    """
+    loaded = load_config(config)
+    pool = wiring.open_endpoint_pool(loaded.config, None, wiring.SystemClock())
+    return _read_deployment(QuorumProvider(pool), loaded.config.chain.chain_id)
+
+
+def deploy_rebalancer(
+    agent: Agent,
+    *,
+    confirm: Callable[[DeploymentDocument], bool],
+    progress: Progress = ignore_progress,
+) -> DeploymentDocument:
+    """Deploy the Rebalancer by the agent's wallet once confirmed, unless it is there, and compare
+    the hash of its code. Raises as `rebalancer_deployment`, and Refused by gas limits, kill switch
+    and signer like every transaction.
+    """
+    context = agent.context
+    with wiring.open_transactor(context, never_confirm, progress) as transactor:
+        transactor.executor.reconcile()
+        step = current_step_input(context.readers, context.store)
+        document = _read_deployment(context.transport, context.config.chain.chain_id)
+        if document["deployed"]:
+            return document
+
+        def confirm_cost(prepared: PreparedTransaction) -> bool:
+            document["most_gas_native"] = decimal_text(prepared.tx.max_gas_cost_wei, 18)
+            document["most_data_fee_native"] = decimal_text(prepared.grant.data_fee_wei or 0, 18)
+            return confirm(document)
+
+        outcome, intents = send_by_command(
+            context.readers,
+            context.store,
+            transactor,
+            step,
+            "deploy",
+            transactor.composer.deployment,
+            confirm_cost,
+            f"the Rebalancer is at {document['address']}",
+        )
+        after = _read_deployment(context.transport, document["chain_id"])
+        document["deployed"] = after["deployed"]
+        if outcome == "done" and not after["deployed"]:
+            raise Retryable(
+                f"the deployment was mined, but the endpoints show no code at {after['address']}",
+                "trimtab deploy looks again",
+            )
+    document["outcome"] = outcome
+    document["transactions"] = [transaction_document(intent) for intent in intents]
+    return document
+
+
+def _read_deployment(transport: Transport, chain_id: int) -> DeploymentDocument:
+    address = rebalancer_address()
+    deployed_hash, deployer_hash = (
+        "0x"
+        + keccak(parse_bytes(transport.call("eth_getCode", [contract, "latest"]), "code")).hex()
+        for contract in (address, CREATE2_DEPLOYER)
+    )
+    is_deployed = deployed_hash == code_hash()
+    if not is_deployed and deployed_hash != _NO_CODE_HASH:
+        raise OperatorNeeded(
+            f"the code at {address} has the hash {deployed_hash}, the Rebalancer {code_hash()}",
+            "do not use this address; check the endpoints of [[chain.rpc]]",
+        )
+    if not is_deployed and deployer_hash != _DEPLOYER_CODE_HASH:
+        raise ConfigError(
+            f"chain.chain_id {chain_id}: there is no CREATE2 deployer at {CREATE2_DEPLOYER}",
+            "deploy it as its authors describe (deterministic-deployment-proxy), or use"
+            " swap_router_02",
+        )
+    return {
+        "chain_id": chain_id,
+        "address": address,
+        "deployed": is_deployed,
+        "to": CREATE2_DEPLOYER,
+        "value_wei": "0",
+        "data": encode_deployment(init_code()),
+        "most_gas_native": None,
+        "most_data_fee_native": None,
+        "outcome": "hold" if is_deployed else "planned",
+        "transactions": [],
+    }

@@ -1,0 +1,95 @@
+"""Minimum capital of portfolio templates, by network, from each network's typical fees."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import ROUND_CEILING, Decimal
+from fractions import Fraction
+from functools import cache
+from typing import TYPE_CHECKING
+
+from agent.app.documents.status import ORDINARY_DAY, minimum_totals_of_config
+from agent.app.start.amounts import with_amounts
+from agent.config.load import parse_config
+from agent.config.networks import NETWORKS
+from agent.config.networks.presets import ETHEREUM, PRESETS, Preset, TemplateAsset
+from agent.config.writing.portfolio_templates import (
+    PORTFOLIO_TEMPLATES,
+    PortfolioTemplate,
+    apply_template,
+    template_targets,
+)
+from agent.config.writing.template import render
+from agent.errors import ConfigError
+from agent.units import parse_bps, value_text
+
+if TYPE_CHECKING:
+    from agent.config.schema import Config
+
+NUMERAIRE = "USDC"
+PLACEHOLDER_WALLET = "0x" + "0" * 39 + "1"
+
+
+def minimum_capital(template: PortfolioTemplate, preset: Preset) -> str:
+    """Return the minimum total on an ordinary day, in whole coins of the numeraire, rounded up; empty
+    if no total works. Raises ConfigError if the network lacks tokens of the template.
+    """
+    config = _config_on_ethereum(template.name)
+    (asset, *_) = config.portfolio.assets
+    assets = [
+        asset.model_copy(update={"symbol": symbol, "target": parse_bps(share, symbol)})
+        for symbol, share in template_targets(template, preset)
+    ]
+    tables = {
+        "chain": config.chain.model_copy(update={"chain_id": preset.chain_id}),
+        "portfolio": config.portfolio.model_copy(update={"assets": assets}),
+    }
+    minimum_totals = minimum_totals_of_config(config.model_copy(update=tables), Fraction(1))
+    total = minimum_totals[ORDINARY_DAY]["total"] if minimum_totals else None
+    return f"{Decimal(total).to_integral_value(ROUND_CEILING):,}" if total else ""
+
+
+def minimum_capitals(template: PortfolioTemplate) -> dict[str, str]:
+    """Return the minimum capital of a template by network."""
+    return {name: minimum_capital(template, preset) for name, preset in PRESETS.items()}
+
+
+def ordinary_gas_gwei() -> dict[str, str]:
+    """Return the gas price of an ordinary day by network."""
+    return {
+        network.name: value_text(Fraction(network.fees.gas_prices_wei[ORDINARY_DAY]), 9, 4)
+        for network in NETWORKS
+    }
+
+
+@cache
+def _config_on_ethereum(template_name: str) -> Config:
+    template = PORTFOLIO_TEMPLATES[template_name]
+    return draft_config(template, ETHEREUM, template_targets(template, ETHEREUM))
+
+
+def draft_config(
+    template: PortfolioTemplate | None,
+    preset: Preset,
+    targets: Sequence[tuple[str, str]],
+    use_cash: str = "",
+    max_live_value: str = "",
+) -> Config:
+    """Return a config with these targets and amounts, without the owner's wallet and endpoints."""
+    preset_tokens: Mapping[str, tuple[str, str | None]] = {
+        token.symbol: (token.address, token.feed) for token in preset.tokens
+    }
+    if unknown_symbols := [symbol for symbol, _ in targets if symbol not in preset_tokens]:
+        raise ConfigError(
+            f"basket: {unknown_symbols[0]} is not a token of this network",
+            f"choose from {', '.join(preset_tokens)}",
+        )
+    assets = [
+        TemplateAsset(symbol, preset_tokens[symbol][0], share, None) for symbol, share in targets
+    ]
+    text = render(preset, PLACEHOLDER_WALLET, assets, (), NUMERAIRE, (("RPC", "any"),))
+    if template is not None:
+        text = apply_template(text, template)
+    return parse_config(
+        with_amounts(text, use_cash or None, max_live_value or None), "the new config"
+    )

@@ -1,0 +1,89 @@
+"""`trimtab help`: the commands of daily use on one screen, all with `trimtab help all`. Options that
+were renamed are still read under their old names.
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+
+import click
+from rich.padding import Padding
+from rich.table import Table
+from typer.core import TyperGroup
+
+from agent.cli.display.terminal import note, out, safe_text, say
+
+DAILY_COMMANDS = {
+    "Start": ("demo", "init", "doctor"),
+    "Look": ("status", "plan", "pnl", "history", "serve"),
+    "Act: nothing is sent without --send": (
+        "rebalance",
+        "run",
+        "edit",
+        "invest",
+        "withdraw",
+        "pause",
+        "resume",
+    ),
+}
+RENAMED_OPTIONS = {
+    ("pnl", "--last"): "--limit",
+    ("books open", "--note"): "--reason",
+}
+"""Present name of an option, by its command and its old name; the next version drops the old ones."""
+SUMMARY_LENGTH = 1_000
+"""Longest first sentence of a command's help: none is cut."""
+_SHOWS_ALL = f"{__name__}.shows_all"
+
+
+class CommandLine(TyperGroup):
+    """All commands. `trimtab help COMMAND` is `trimtab COMMAND --help`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the options before the command, and rewrite the words of help and of renamed options."""
+        if args[:1] == ["help"]:
+            ctx.meta[_SHOWS_ALL] = args[1:2] == ["all"]
+            args = ["--help"] if ctx.meta[_SHOWS_ALL] else [*args[1:], "--help"]
+        return super().parse_args(ctx, with_present_names(args))
+
+    def format_help(self, ctx: click.Context, _formatter: click.HelpFormatter) -> None:
+        """Print the commands below their headings, one line each where the terminal is wide enough."""
+        headings: dict[str, list[tuple[str, str]]] = {}
+        shows_all = ctx.meta.get(_SHOWS_ALL, False)
+        if shows_all:
+            for name, command in self.commands.items():
+                heading = getattr(command, "rich_help_panel", "")
+                headings.setdefault(heading, []).append((name, _summary(command)))
+            records = (parameter.get_help_record(ctx) for parameter in self.get_params(ctx))
+            headings["Options"] = [record for record in records if record is not None]
+        else:
+            for heading, names in DAILY_COMMANDS.items():
+                headings[heading] = [(name, _summary(self.commands[name])) for name in names]
+        say(f"Usage: {ctx.command_path} COMMAND [OPTIONS]")
+        say(f"{self.help}\n")
+        for heading, rows in headings.items():
+            out.print(safe_text(heading, "bold"))
+            table = Table.grid("", "", padding=(0, 2, 0, 0))
+            table.columns[0].min_width = max(map(len, chain(*DAILY_COMMANDS.values())))
+            for row in rows:
+                table.add_row(*row)
+            out.print(Padding.indent(table, 2))
+        say("All commands: trimtab help all. One of them: trimtab help COMMAND")
+
+
+def _summary(command: click.Command) -> str:
+    """Return the first sentence of a command's help."""
+    return command.get_short_help_str(SUMMARY_LENGTH).removesuffix(".")
+
+
+def with_present_names(args: list[str]) -> list[str]:
+    """Return a command's words with options by their present names; an old name is noted on stderr."""
+    present_args = list(args)
+    for (command, old_name), name in RENAMED_OPTIONS.items():
+        words = command.split()
+        for index in range(len(words), len(args)) if args[: len(words)] == words else ():
+            option, equals, value = args[index].partition("=")
+            if option == old_name:
+                note(f"{old_name} is now {name}")
+                present_args[index] = f"{name}{equals}{value}"
+    return present_args

@@ -1,0 +1,239 @@
+"""Aggregators and their HTTP interfaces: what each would pay for a sale. They learn tokens and
+amounts, and no wallet. An answer is untrusted: its tokens and amount must be those of the question.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+import requests
+
+from agent.chain.providers.sessions import open_session, read_body
+from agent.codec import json_field, read_json
+from agent.units import mul_div_down
+
+TIMEOUT_S = 4.0
+"""Longest wait for all answers together."""
+MAX_ANSWER_BYTES = 2**20
+NO_WALLET = "0x" + "0" * 40
+"""Stands for the trader where a service requires one; CoW then simulates with a random address."""
+Request = tuple[str, object, Mapping[str, str]]
+"""Path with query, body (None: GET), and headers beside those of every request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sale:
+    """A question: `raw` base units of the token `sold`, for the token `bought`."""
+
+    sold: str
+    bought: str
+    raw: int
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """An answer: base units `paid` of the token `bought` for `raw` base units of `sold`, before
+    gas.
+    """
+
+    sold: object
+    bought: object
+    raw: int
+    paid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregator:
+    """An aggregator: its name, its published address, its names of chains by chain id, the request
+    about a sale (from the chain's name and the key), and the reading of an answer, which raises
+    ValueError.
+    """
+
+    label: str
+    url: str
+    chains: Mapping[int, str]
+    request: Callable[[str, Sale, str], Request]
+    read: Callable[[object], Offer]
+    needs_key: bool = False
+
+
+def _raw(fields: object, name: str) -> int:
+    """Return an amount of base units, which all services write as text."""
+    text = json_field(fields, name)
+    if not isinstance(text, str) or not re.fullmatch("[0-9]{1,78}", text):
+        raise ValueError(f"{name} is not a whole number of base units")
+    return int(text)
+
+
+def _ask_zero_x(chain: str, sale: Sale, api_key: str) -> Request:
+    """Indicative price of Swap API v2 (0x.org/docs/api)."""
+    query = {
+        "chainId": chain,
+        "sellToken": sale.sold,
+        "buyToken": sale.bought,
+        "sellAmount": sale.raw,
+    }
+    headers = {"0x-api-key": api_key, "0x-version": "v2"}
+    return f"/swap/allowance-holder/price?{urlencode(query)}", None, headers
+
+
+def _read_zero_x(answer: object) -> Offer:
+    if isinstance(answer, dict) and "buyAmount" not in answer:
+        raise ValueError("it has no route")
+    sold, bought = json_field(answer, "sellToken"), json_field(answer, "buyToken")
+    return Offer(sold, bought, _raw(answer, "sellAmount"), _raw(answer, "buyAmount"))
+
+
+def _ask_kyberswap(chain: str, sale: Sale, _: str) -> Request:
+    """Route of Aggregator API v1 (docs.kyberswap.com)."""
+    query = {"tokenIn": sale.sold, "tokenOut": sale.bought, "amountIn": sale.raw}
+    return f"/{chain}/api/v1/routes?{urlencode(query)}", None, {"x-client-id": "trimtab"}
+
+
+def _read_kyberswap(answer: object) -> Offer:
+    route = json_field(json_field(answer, "data"), "routeSummary")
+    sold, bought = json_field(route, "tokenIn"), json_field(route, "tokenOut")
+    return Offer(sold, bought, _raw(route, "amountIn"), _raw(route, "amountOut"))
+
+
+def _ask_cow(chain: str, sale: Sale, _: str) -> Request:
+    """Quote of the order book (docs.cow.fi, @cowprotocol/sdk-order-book)."""
+    body = {
+        "sellToken": sale.sold,
+        "buyToken": sale.bought,
+        "from": NO_WALLET,
+        "kind": "sell",
+        "sellAmountBeforeFee": str(sale.raw),
+    }
+    return f"/{chain}/api/v1/quote", body, {}
+
+
+def _read_cow(answer: object) -> Offer:
+    """Read a quote. `feeAmount` is gas, taken from the sale; without it the rest would pay in
+    proportion.
+    """
+    quote = json_field(answer, "quote")
+    sold, bought = json_field(quote, "sellToken"), json_field(quote, "buyToken")
+    traded, paid = _raw(quote, "sellAmount"), _raw(quote, "buyAmount")
+    raw = traded + _raw(quote, "feeAmount")
+    return Offer(sold, bought, raw, mul_div_down(paid, raw, traded) if traded else 0)
+
+
+SERVICES = {
+    "0x": Aggregator(
+        "0x",
+        "https://api.0x.org",
+        {chain_id: str(chain_id) for chain_id in (1, 10, 56, 130, 137, 8453, 42161)},
+        _ask_zero_x,
+        _read_zero_x,
+        needs_key=True,
+    ),
+    "kyberswap": Aggregator(
+        "KyberSwap",
+        "https://aggregator-api.kyberswap.com",
+        {
+            1: "ethereum",
+            10: "optimism",
+            56: "bsc",
+            130: "unichain",
+            137: "polygon",
+            8453: "base",
+            42161: "arbitrum",
+        },
+        _ask_kyberswap,
+        _read_kyberswap,
+    ),
+    "cow": Aggregator(
+        "CoW",
+        "https://api.cow.fi",
+        {1: "mainnet", 56: "bnb", 137: "polygon", 8453: "base", 42161: "arbitrum_one"},
+        _ask_cow,
+        _read_cow,
+    ),
+}
+"""Aggregators by their names in the config, with the chains that trimtab has data of."""
+
+
+def ask(
+    names: Sequence[str], api_key: str, chain_id: int, sales: Sequence[Sale]
+) -> list[dict[str, int | str]]:
+    """Return for each sale the base units that each service, by name, would pay before gas, or why
+    that is unknown. Returns within TIMEOUT_S.
+    """
+    deadline = time.monotonic() + TIMEOUT_S
+    answers: list[dict[str, int | str]] = [
+        dict.fromkeys(names, f"no answer within {TIMEOUT_S:g} s") for _ in sales
+    ]
+
+    def ask_aggregator(name: str) -> None:
+        for sale, answers_of_sale in zip(sales, answers, strict=True):
+            if time.monotonic() < deadline:
+                answers_of_sale[name] = _answer(SERVICES[name], api_key, chain_id, sale, deadline)
+
+    # A server may send single bytes for as long as it likes; a daemon delays neither us nor an exit.
+    threads = [threading.Thread(target=ask_aggregator, args=(name,), daemon=True) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return [dict(answers_of_sale) for answers_of_sale in answers]
+
+
+def _open_session(url: str) -> requests.Session:
+    """Return a session without credentials of the environment: only a key in the config is sent."""
+    session = open_session(url)
+    session.auth = None
+    return session
+
+
+def _answer(
+    aggregator: Aggregator, api_key: str, chain_id: int, sale: Sale, deadline: float
+) -> int | str:
+    """Return the base units paid, or why they are unknown, in our words: neither the server's text
+    nor the key is repeated.
+    """
+    if (chain := aggregator.chains.get(chain_id)) is None:
+        return f"does not know chain {chain_id}"
+    if aggregator.needs_key and not api_key:
+        return "its key is not set"
+    path, body, headers = aggregator.request(chain, sale, api_key)
+    try:
+        with (
+            _open_session(aggregator.url) as session,
+            session.request(
+                "GET" if body is None else "POST",
+                aggregator.url + path,
+                data=None if body is None else json.dumps(body),
+                headers=headers,
+                timeout=TIMEOUT_S,
+                allow_redirects=False,
+                stream=True,
+            ) as response,
+        ):
+            if response.status_code != requests.codes.ok:
+                return f"HTTP {response.status_code}"
+            content = read_body(response, MAX_ANSWER_BYTES, deadline)
+    except Exception as error:  # also those of urllib3, idna and the encoding of headers
+        return type(error).__name__
+    if content is None:
+        return "its answer is too long or too slow"
+    try:
+        answer = read_json(content.decode())
+    except ValueError:
+        return "odd answer: no JSON"
+    try:
+        offer = aggregator.read(answer)
+    except ValueError as error:
+        return f"odd answer: {error}"
+    tokens = [str(token).lower() for token in (offer.sold, offer.bought)]
+    if tokens != [sale.sold.lower(), sale.bought.lower()]:
+        return "odd answer: other tokens"
+    if offer.raw != sale.raw:
+        return "odd answer: another amount"
+    return offer.paid or "odd answer: it pays nothing"

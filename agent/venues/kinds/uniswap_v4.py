@@ -1,0 +1,192 @@
+"""Uniswap V4: pools of one PoolManager, each a PoolId derived from two currencies, fee, tick spacing
+and hooks. What hooks do is unknown, so that pools with hooks are those of a venue of their own, which
+the config names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from eth_utils.address import to_checksum_address
+from eth_utils.crypto import keccak
+
+from agent.amm.v3.pool import V3Pool
+from agent.amm.v3.uniswap_v4 import MAX_PROTOCOL_FEE, V4NativePool, V4Pool, protocol_fees
+from agent.chain.lens import EXTSLOAD, CallItem, CallStatus, LensAnswer, LensItem, answer_uint
+from agent.chain.pools.reading import POOL_GAS, PoolRef, V3Reader
+from agent.chain.second_quote import ContractCall, input_abis, view_abi
+from agent.errors import ConfigError
+from agent.model import SPACING_SHIFT, Leg
+from agent.signing.pool_makers import pool_address
+from agent.units import NATIVE
+from agent.venues.kinds.venue import AmmVenue
+
+POOLS_SLOT = 6
+"""StateLibrary.POOLS_SLOT: the mapping of pools in the PoolManager."""
+_FEE_GROWTH_OFFSETS = (1, 2)
+"""StateLibrary.FEE_GROWTH_GLOBAL0_OFFSET, and that of the other token."""
+_POOL_MANAGER_ABI = view_abi("poolManager", [], 1)
+_KEY = {
+    "name": "",
+    "type": "tuple",
+    "components": input_abis("address", "address", "uint24", "int24", "address"),
+}
+_QUOTE_PARAMS = [_KEY, *input_abis("bool", "uint128", "bytes")]
+_QUOTE_ABI = view_abi(
+    "quoteExactInputSingle", [{"name": "", "type": "tuple", "components": _QUOTE_PARAMS}], 2
+)
+
+
+def _slot_call(pool_id: str, offset: int = 0) -> bytes:
+    """Return the call of a word of the pool's state (Pool.State)."""
+    state_slot = int.from_bytes(keccak(bytes.fromhex(pool_id[2:]) + POOLS_SLOT.to_bytes(32, "big")))
+    return EXTSLOAD + (state_slot + offset).to_bytes(32, "big")
+
+
+@dataclass(frozen=True, slots=True)
+class V4Reader(V3Reader):
+    """Reads a pool's ranges, and its fees from its first word, by PoolManager.extsload."""
+
+    def tier(self, pool: PoolRef) -> int:
+        """See PoolReader."""
+        return pool.tick_spacing << SPACING_SHIFT | pool.fee_pips
+
+    def unwritten_calldata(self, pool: PoolRef) -> Sequence[bytes]:
+        """See PoolReader."""
+        return [_slot_call(pool.address, offset) for offset in _FEE_GROWTH_OFFSETS]
+
+    def items(self, pool: PoolRef, tick_window: int, twap_window_s: int) -> list[LensItem]:
+        """See PoolReader: without a TWAP, which V4 does not keep."""
+        slot0_item = CallItem(
+            pool.contract, _slot_call(pool.address), gas=POOL_GAS, likely_gas=6_000
+        )
+        return [*V3Reader.items(self, pool, tick_window, 0), slot0_item]
+
+    def state(
+        self, pool: PoolRef, answers: Sequence[LensAnswer], twap_window_s: int
+    ) -> V3Pool | CallStatus:
+        """See PoolReader. MALFORMED if the pool's fee is not that of its key, or if the protocol's is
+        larger than the PoolManager allows.
+        """
+        read_pool, slot0 = V3Reader.state(self, pool, answers, 0), answer_uint(answers[1])
+        if not isinstance(read_pool, V4Pool):
+            return read_pool
+        if isinstance(slot0, CallStatus):
+            return slot0
+        protocol_fee, fee_pips = slot0 >> 184 & 0xFFFFFF, slot0 >> 208 & 0xFFFFFF
+        if fee_pips != pool.fee_pips or max(protocol_fees(protocol_fee)) > MAX_PROTOCOL_FEE:
+            return CallStatus.MALFORMED
+        return replace(read_pool, manager=self.manager, protocol_fee=protocol_fee)
+
+
+@dataclass(frozen=True, slots=True)
+class UniswapV4(AmmVenue):
+    """See AmmVenue. `factory` is the PoolManager; pools are searched over `tiers`, each a fee (pips)
+    and a tick spacing, with the hooks of the venue.
+    """
+
+    pool_class: ClassVar[type[V4Pool]] = V4Pool
+
+    def currency(self, token: str) -> str:
+        """Return what the contract's pools have for a token."""
+        return token
+
+    def _pool_id(self, token_a: str, token_b: str, tier: int) -> str:
+        return pool_address(self.maker, self.currency(token_a), self.currency(token_b), tier)
+
+    def require_derived(self, pool: PoolRef) -> None:
+        """See AmmVenue: every PoolId is derived here."""
+
+    @property
+    def default_init_code_hash(self) -> str:
+        """See AmmVenue: the word of the hooks, zeros without."""
+        return "0x" + self.hooks[2:].rjust(64, "0").lower()
+
+    def search_calls(self, pairs: Sequence[tuple[str, str]]) -> list[CallItem]:
+        """See AmmVenue: the first word of each pool that there could be."""
+        return [self._slot0_item(pool) for pool in self._refs(pairs)]
+
+    def candidates(
+        self, pairs: Sequence[tuple[str, str]], answers: Sequence[LensAnswer]
+    ) -> list[PoolRef]:
+        """See AmmVenue: those with a price."""
+        return [
+            pool
+            for pool, answer in zip(self._refs(pairs), answers, strict=True)
+            if self._word(answer)
+        ]
+
+    def check_calls(self, pool: PoolRef) -> list[CallItem]:
+        """See AmmVenue: nothing, as a PoolId is a hash of all that makes the pool."""
+        return []
+
+    def checked(self, pool: PoolRef, answers: Sequence[LensAnswer]) -> PoolRef | None:
+        """See AmmVenue."""
+        return pool
+
+    def find_call(self, leg: Leg, tier: int) -> ContractCall:
+        """See AmmVenue: the PoolManager whose pools the quoter quotes."""
+        return self.quoter, _POOL_MANAGER_ABI, ()
+
+    def is_found(self, leg: Leg, tier: int, address_int: int) -> bool:
+        """See AmmVenue."""
+        pool_id = self._pool_id(leg.token_in, leg.token_out, tier)
+        return pool_id == leg.pool and address_int == int(self.factory, 16)
+
+    def quote_call(self, leg: Leg, amount_in_raw: int, tier: int) -> ContractCall:
+        """See AmmVenue: V4Quoter.quoteExactInputSingle."""
+        spacing, fee_pips = divmod(tier, 1 << SPACING_SHIFT)
+        sold, bought = self.currency(leg.token_in), self.currency(leg.token_out)
+        currencies = sorted((sold, bought), key=lambda currency: int(currency, 16))
+        hooks = to_checksum_address(self.maker.init_code_hash[-40:])
+        key = (*currencies, fee_pips, spacing, hooks)
+        zero_for_one = sold == currencies[0]
+        return self.quoter, _QUOTE_ABI, ((key, zero_for_one, amount_in_raw, b""),)
+
+    def quoted(self, words: Sequence[int]) -> int:
+        """See AmmVenue: the output; the second word is gas."""
+        return words[0]
+
+    def _refs(self, pairs: Sequence[tuple[str, str]]) -> list[PoolRef]:
+        reader = V4Reader(self.pool_class, self.factory)
+        refs = [
+            PoolRef("", self.name, reader, *pair, *tier)
+            for pair in self._pairs(pairs)
+            for tier in self.tiers
+        ]
+        return [
+            replace(ref, address=self._pool_id(ref.token0, ref.token1, ref.tier)) for ref in refs
+        ]
+
+    def _pairs(self, pairs: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
+        return pairs
+
+    def _slot0_item(self, pool: PoolRef) -> CallItem:
+        return CallItem(self.factory, _slot_call(pool.address), likely_gas=6_000)
+
+    def _word(self, answer: LensAnswer) -> int:
+        word = answer_uint(answer)
+        if isinstance(word, CallStatus):
+            raise ConfigError(
+                f"venues.{self.name}.factory {self.factory}: {word.why}",
+                "write the address of V4's PoolManager on this chain",
+            )
+        return word
+
+
+@dataclass(frozen=True, slots=True)
+class UniswapV4Native(UniswapV4):
+    """See UniswapV4: pools of the native coin, which trade its wrapped form by conversion."""
+
+    pool_class: ClassVar[type[V4Pool]] = V4NativePool
+
+    def currency(self, token: str) -> str:
+        """See UniswapV4: the native coin for its wrapped form."""
+        return NATIVE if token == self.wrapped_native else token
+
+    def _pairs(self, pairs: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
+        """Return the pairs with wrapped coin, which comes first, as the zero address does."""
+        wrapped = self.wrapped_native
+        return [pair if pair[0] == wrapped else pair[::-1] for pair in pairs if wrapped in pair]

@@ -1,0 +1,100 @@
+"""From `trimtab init --network` over doctor and trust to a plan, on a stand-in of each network, and what doctor says of a wrong one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agent.config.load import load_config
+from agent.config.networks import NETWORKS, ORDERED_BY_SEQUENCER, Network
+from agent.model import DataFee
+from agent.signing.terms import tip_range_wei
+from tests.cli.tools import Said, blocks
+from tests.support.networks import OWNER, stand_in
+
+USD = {"ethereum": 20_000}
+"""Dollars in the wallet where 500 are too few."""
+OFTEN = ("base",)
+Bare = Callable[..., Said]
+
+
+def init(network: Network, usd: int) -> list[str]:
+    """The command that writes a config of two endpoints for the stand-in's wallet."""
+    return [
+        *("init", "--network", network.name, "--rpc", "RPC_A=one", "--rpc", "RPC_B=two"),
+        *("--template", "60/40", "--ceiling", str(2 * usd), "--wallet", OWNER.address),
+    ]
+
+
+def states(said: Said) -> dict[str, str]:
+    """What doctor found, by check."""
+    return {row["check"]: row["state"] for row in said.json["checks"]}
+
+
+@pytest.mark.parametrize(
+    "network",
+    [pytest.param(one, id=one.name, marks=() if one.name in OFTEN else pytest.mark.slow) for one in NETWORKS],
+)
+def test_a_new_config_of_a_network_plans_a_trade(bare: Bare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: Network) -> None:
+    usd = USD.get(network.name, 500)
+    with stand_in(network, usd) as chain:
+        for variable in ("RPC_A", "RPC_B"):
+            monkeypatch.setenv(variable, str(chain.url))
+        config = tmp_path / "trimtab.toml"
+
+        def run(*command: str) -> Said:
+            return bare(*command, "--config", str(config), "--json")
+
+        said = run(*init(network, usd))
+        assert (said.code, said.json["chain_id"]) == (0, network.chain_id), said.err
+        assert any("depeg" in warning for warning in said.json["warnings"]) == (not network.feeds)
+        written = load_config(config).config
+        assert (written.chain.finality_tag, written.limits.depeg is None) == (network.finality, not network.feeds)
+        assert network.submission in config.read_text() or not network.submission.startswith("https://")
+        assert run("doctor").code == 0
+        assert run("trust", "--yes").code == 0
+        checked = run("doctor")
+        assert (checked.code, set(states(checked).values()) <= {"ok", "warn"}) == (0, True), checked.out
+        assert states(checked)["submission"] == ("ok" if network.submission == ORDERED_BY_SEQUENCER else "warn")
+        planned = run("plan")
+        assert (planned.code, planned.json["outcome"]) == (0, "planned"), planned.why
+        assert len(planned.json["legs"]) > 1
+        assert (float(planned.json["cost"].get("data_fee", 0)) > 0) == (network.data_fee is not DataFee.PLAIN)
+        chain.rpc("anvil_setChainId", 31_337)
+        wrong = run("doctor")
+        assert wrong.code == 12
+        assert all(
+            f"chain 31337, but chain.chain_id is {network.chain_id}" in row["finding"]
+            for row in wrong.json["checks"]
+            if row["check"].startswith("endpoint")
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["polygon", "bnb", "optimism", "unichain"])
+def test_a_rebalance_is_sent_and_mined(bare: Bare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    (network,) = [one for one in NETWORKS if one.name == name]
+    with stand_in(network, 500) as chain, blocks(str(chain.url)):
+        for variable, value in (("RPC_A", chain.url), ("RPC_B", chain.url), ("TRIMTAB_KEY", OWNER.key)):
+            monkeypatch.setenv(variable, str(value))
+        config = tmp_path / "trimtab.toml"
+
+        def run(*command: str) -> Said:
+            said = bare(*command, "--config", str(config), "--json")
+            assert said.code == 0, said.why
+            return said
+
+        run(*init(network, 500))
+        config.write_text(config.read_text().replace('keystore = "wallet.json"', 'key_env = "TRIMTAB_KEY"'))
+        run("trust", "--yes")
+        done = run("rebalance", "--send", "--yes")
+        assert done.json["outcome"] == "done"
+        for transaction in done.json["transactions"]:
+            sent = chain.rpc("eth_getTransactionByHash", transaction["hash"])
+            least_wei, most_wei = tip_range_wei(network.chain_id)
+            assert least_wei <= int(sent["maxPriorityFeePerGas"], 16) <= most_wei
+        deployed = run("deploy", "--send", "--yes")
+        assert (deployed.json["outcome"], deployed.json["deployed"]) == ("done", True)
+        assert (float(deployed.json["most_data_fee_native"]) > 0) == (network.data_fee is not DataFee.PLAIN)
