@@ -294,6 +294,7 @@ def one_case(chain: LocalChain) -> Iterator[None]:
     finally:
         _rpc(chain, "anvil_dropAllTransactions")  # pending transactions survive a revert to a snapshot
         _rpc(chain, "evm_setAutomine", True)
+        _rpc(chain, "anvil_removeBlockTimestampInterval")  # nor does a revert end it, and it hides evm_increaseTime
         chain.revert(mark)
         chain.perps = perps
 

@@ -8,9 +8,9 @@ from itertools import chain
 
 import click
 from rich.padding import Padding
-from rich.table import Table
 from typer.core import TyperGroup
 
+from agent.cli.display.tables import word_grid
 from agent.cli.display.terminal import note, out, safe_text, say
 
 DAILY_COMMANDS = {
@@ -63,11 +63,8 @@ class CommandLine(TyperGroup):
         say(f"{self.help}\n")
         for heading, rows in headings.items():
             out.print(safe_text(heading, "bold"))
-            table = Table.grid("", "", padding=(0, 2, 0, 0))
-            table.columns[0].min_width = max(map(len, chain(*DAILY_COMMANDS.values())))
-            for row in rows:
-                table.add_row(*row)
-            out.print(Padding.indent(table, 2))
+            width = max(map(len, chain(*DAILY_COMMANDS.values())))
+            out.print(Padding.indent(word_grid(rows, width), 2))
         say("All commands: trimtab help all. One of them: trimtab help COMMAND")
 
 

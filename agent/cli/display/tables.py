@@ -242,6 +242,15 @@ class Notice:
         )
 
 
+def word_grid(rows: Iterable[tuple[str, str]], min_width: int) -> Table:
+    """Return names with their meanings beside them, without lines; names are min_width wide at least."""
+    grid = Table.grid("", "", padding=(0, 2, 0, 0))
+    grid.columns[0].min_width = min_width
+    for row in rows:
+        grid.add_row(*row)
+    return grid
+
+
 def percent_text(value: int) -> str:
     """Format basis points as percent: 4250 as 42.50 %."""
     return f"{value / 100:.2f} %"
