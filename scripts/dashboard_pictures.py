@@ -129,7 +129,7 @@ def screenshot(
         for selector in (
             "text=healthy",
             "[data-of='status.total_value']",
-            ".chart canvas >> nth=1",
+            ".chart canvas",
         ):
             page.wait_for_selector(selector, timeout=PATIENCE_MS)
     page.wait_for_selector("#connection:has-text('Live')")

@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
 from itertools import pairwise
+from typing import NamedTuple
 
 from agent.accounting import entries as accounts
 from agent.accounting.entries import GAS, exact_sum, quantize
@@ -214,12 +215,25 @@ class OpeningCash:
         return raw_by_token
 
 
-def buy_and_hold(
+class HoldPoint(NamedTuple):
+    """Buy and hold at a valuation, before and after the deposit of its block, negative for a
+    withdrawal.
+    """
+
+    valuation: Valuation
+    before: Value
+    deposited: Value
+    after: Value
+
+
+def hold_points(
     valuations: Sequence[Valuation],
     cash_flows: Iterable[ExternalCashFlow],
     opening: OpeningCash | None = None,
-) -> tuple[Value, Fraction | None]:
-    """Return (profit, time-weighted return) of buy and hold from the first valuation.
+    shown_blocks: Collection[int] = (),
+) -> Iterator[HoldPoint]:
+    """Yield buy and hold from the first valuation: at each deposit and withdrawal, at the shown
+    blocks, and at the last valuation.
 
     With `opening` its cash buys the basket at the first valuation. Each deposit buys at the targets
     and reference prices of its block, without cost; each withdrawal takes the same share of every
@@ -233,19 +247,15 @@ def buy_and_hold(
     else:
         raw_by_token = opening.basket(first_valuation)
     prices = {holding.token: holding.price for holding in first_valuation.held}
-    start_value = previous_value = first_valuation.managed
-    growth, inflow, has_return = Fraction(1), Fraction(0), start_value > 0
     for period in return_periods(valuations, (flow for flow in cash_flows if not flow.by_hand)):
         prices |= {
             holding.token: holding.price for holding in period.end.held
         }  # former tokens: last price
         deposited_value = period.net_inflow - period.from_gas_money
-        if not deposited_value and period.end is not valuations[-1]:
+        is_shown = period.end is valuations[-1] or period.end.block in shown_blocks
+        if not deposited_value and not is_shown:
             continue
         value = _basket_value(raw_by_token, prices)
-        if previous_value > 0:
-            growth, has_return = quantize(growth * value / previous_value), True
-        inflow += deposited_value
         if deposited_value > 0:
             targets = {holding.token: holding.target_bps for holding in period.end.held}
             for token, bought_raw in buy_at_targets(deposited_value, targets, prices).items():
@@ -255,8 +265,46 @@ def buy_and_hold(
             raw_by_token = {
                 token: quantize(raw * share_left) for token, raw in raw_by_token.items()
             }
-        previous_value = _basket_value(raw_by_token, prices)
+        after = _basket_value(raw_by_token, prices)
+        yield HoldPoint(period.end, value, deposited_value, after)
+
+
+def buy_and_hold(
+    valuations: Sequence[Valuation],
+    cash_flows: Iterable[ExternalCashFlow],
+    opening: OpeningCash | None = None,
+) -> tuple[Value, Fraction | None]:
+    """Return (profit, time-weighted return) of buy and hold from the first valuation; see
+    `hold_points`.
+    """
+    start_value = previous_value = valuations[0].managed
+    growth, inflow, has_return = Fraction(1), Fraction(0), start_value > 0
+    for point in hold_points(valuations, cash_flows, opening):
+        if previous_value > 0:
+            growth, has_return = quantize(growth * point.before / previous_value), True
+        inflow += point.deposited
+        previous_value = point.after
     return previous_value - start_value - inflow, growth - 1 if has_return else None
+
+
+def hold_values(
+    entries: Sequence[Entry],
+    valuations: Sequence[Valuation],
+    opening: OpeningCash,
+    shown_blocks: Collection[int],
+) -> dict[int, Value]:
+    """Return the value of buy and hold from the first valuation, as in `performance`, at the shown
+    blocks.
+    """
+    start = valuations[0]
+    changes = futures_changes(
+        entries[bisect_left(entries, start.block, key=_block_of) :], valuations
+    )
+    later_entries = entries[bisect_right(entries, start.block, key=_block_of) :]
+    cash_flows = (*external_cash_flows(later_entries), *_margin_transfers(changes))
+    has_traded = any(map(_is_trade, entries[: len(entries) - len(later_entries)]))
+    points = hold_points(valuations, cash_flows, None if has_traded else opening, shown_blocks)
+    return {start.block: start.managed} | {point.valuation.block: point.after for point in points}
 
 
 def _basket_value(raw_by_token: dict[str, Fraction], prices: dict[str, Fraction]) -> Value:

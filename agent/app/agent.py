@@ -62,13 +62,14 @@ from agent.policy.decide import current_drifts
 from agent.policy.drift import overweight_messages
 from agent.ports import Clock, SigningKey
 from agent.signing.keys import SuppliedKey
-from agent.units import NATIVE, Token, parse_raw
+from agent.units import NATIVE, Price, Token, parse_raw
 
 if TYPE_CHECKING:
     from agent.app.documents.plans import EndpointDocument, LivePlanDocument, RealisedChangeDocument
 
 
 MIN_INTERVAL_S = 1
+DAY_S = 86_400
 
 
 class Agent:
@@ -120,6 +121,14 @@ class Agent:
             warnings,
             self.endpoints(),
             switch_state.hard,
+            self._day_old_prices(step_input.snapshot.head.timestamp_s),
+        )
+
+    def _day_old_prices(self, now_s: int) -> Mapping[str, Price]:
+        """Return the prices by token of the newest valuation that is 24 to 27 h old."""
+        valuations = self.context.store.valuations.between(now_s - DAY_S * 9 // 8, now_s - DAY_S)
+        return (
+            {holding.token: holding.price for holding in valuations[-1].held} if valuations else {}
         )
 
     def quote(

@@ -14,7 +14,7 @@ from agent.app.documents.status import status_document
 from agent.app.positions.futures import futures_funding
 from agent.app.positions.holdings import liquidity, liquidity_document
 from agent.app.positions.orders import standing_orders
-from agent.app.records.ledger import lots_document, newest_pnl, open_ledger_data
+from agent.app.records.ledger import lots_document, newest_pnl, open_ledger_data, value_series
 from agent.app.records.step_history import explain, history
 from agent.app.settings.shown import settings_document
 from agent.config.load import load_config
@@ -61,8 +61,8 @@ def newest_step(config: ConfigSource) -> str:
 
 
 def stored_documents(config: ConfigSource) -> Documents:
-    """Return `history`, `pnl` (the newest of each period), `lots` and `settings`, from store and
-    config.
+    """Return `history`, `pnl` (the newest of each period), `series`, `lots` and `settings`, from store
+    and config.
     """
     loaded = load_config(config)
     documents: Documents = {
@@ -74,11 +74,12 @@ def stored_documents(config: ConfigSource) -> Documents:
             pnl = _document_or_error(lambda: newest_pnl(ledger, PNL_PERIODS))
             return documents | {
                 "pnl": pnl,
+                "series": _document_or_error(lambda: value_series(ledger)),
                 "lots": _document_or_error(lambda: lots_document(ledger)),
             }
     except ConfigError as error:  # an empty ledger
         error_document = {"error": str(error), "raised": error}
-        return documents | {"pnl": error_document, "lots": error_document}
+        return documents | dict.fromkeys(("pnl", "series", "lots"), error_document)
 
 
 def live_documents(config: ConfigSource, document_names: Collection[str] = ()) -> Documents:

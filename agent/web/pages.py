@@ -115,12 +115,15 @@ MAX_CHART_POINTS = 400
 
 
 class Page(NamedTuple):
-    """A page: its path, title, template, and the reads that it needs."""
+    """A page: its path, title, template, and the reads that it needs. It is in the menu only if
+    `document` is empty or has been read, which needs the feature in the config.
+    """
 
     path: str
     title: str
     template: str
     reads: tuple[str, ...]
+    document: str = ""
 
 
 STORED, LIVE, PLAN = "stored_documents", "live_documents", "plan_document"
@@ -131,9 +134,9 @@ PAGES = (
     Page("/", "Overview", "overview.html", (LIVE, STORED)),
     Page("/history", "History", "history.html", (STORED,)),
     Page("/assets", "Assets", "assets.html", (LIVE, STORED)),
-    Page("/liquidity", "Liquidity", "liquidity.html", (LIVE,)),
+    Page("/liquidity", "Liquidity", "liquidity.html", (LIVE,), "lp"),
     Page("/alerts", "Alerts", "alerts.html", (LIVE,)),
-    Page("/futures", "Futures", "futures.html", (LIVE,)),
+    Page("/futures", "Futures", "futures.html", (LIVE,), "margin"),
     Page("/plan", "Plan now", "plan.html", (PLAN,)),
     Page("/settings", "Settings", "settings.html", (STORED,)),
     REPORT_PAGE,
@@ -197,14 +200,21 @@ class Renderer:
             may_control=session is not None and not session.read_only,
             review=review,
             version=version,
-            pages=PAGES if session is None else (*PAGES, CONTROL_PAGE),
+            pages=[
+                listed_page
+                for listed_page in (*PAGES, *([] if session is None else [CONTROL_PAGE]))
+                if not listed_page.document or listed_page.document in documents
+            ],
             title=page.title,
             documents=documents,
             status=status,
             figure=partial(figure, documents),
             coins=coin_format,
             failed=[str(read_errors[read]) for read in page.reads if read in read_errors],
-            charts=charts,
+            value_charts=value_charts,
+            weight_charts=weight_charts,
+            steps=documents.get("history", {}).get("steps", []),
+            alert_path=alert_path,
             bar=weight_bar,
             periods=newest_periods,
             steps_of=step_indices_by_kind,
@@ -270,16 +280,15 @@ def step_indices_by_kind(history: Mapping[str, Any]) -> dict[str, list[int]]:
     return indices
 
 
-def last_swap(history: Mapping[str, Any]) -> int | None:
+def last_swap(steps: Sequence[Mapping[str, Any]]) -> int | None:
     """Return the index of the newest step that swapped; None without one."""
-    steps = enumerate(history.get("steps", ()))
-    return next((index for index, step in steps if step["execution"]), None)
+    return next((index for index, step in enumerate(steps) if step["execution"]), None)
 
 
-def approvals_before(history: Mapping[str, Any], step_index: int) -> list[int]:
+def approvals_before(steps: Sequence[Mapping[str, Any]], step_index: int) -> list[int]:
     """Return the indices of the steps directly before a step that sent its approvals."""
     indices = []
-    for index, step in enumerate(history["steps"][step_index + 1 :], step_index + 1):
+    for index, step in enumerate(steps[step_index + 1 :], step_index + 1):
         if step["outcome"] != APPROVED_OUTCOME or step["cost"] is None:
             break
         indices.append(index)
@@ -305,11 +314,41 @@ def nearest_alert(documents: Documents) -> tuple[str, str] | None:
     return min(distances)[1:] if distances else None
 
 
-def charts(
-    history: Mapping[str, Any], unit: str, holdings: Sequence[Mapping[str, Any]] = ()
+def alert_path(documents: Documents, holding_index: int) -> str:
+    """Return the path of the alert prices of a holding; empty if they are not read."""
+    alerts = documents.get("alerts", {}).get("assets", ())[holding_index : holding_index + 1]
+    symbol = documents["status"]["holdings"][holding_index]["symbol"]
+    is_read = bool(alerts) and alerts[0]["symbol"] == symbol
+    return f"alerts.assets.{holding_index}" if is_read else ""
+
+
+def value_charts(documents: Documents) -> list[dict[str, str]]:
+    """Return the chart of the value and of holding; empty for fewer than two valuations."""
+    series = documents.get("series", {})
+    if len(series.get("times_s", ())) < 2:
+        return []
+    unit = documents["pnl"]["all"]["numeraire"]
+    first, last, hold = series["values"][0], series["values"][-1], series["hold_values"][-1]
+    label = f"Value from {format_figure(first, 'money')} to {format_figure(last, 'money')} {unit};"
+    label += (
+        f" holding reached {format_figure(hold, 'money')}. Rebalances: {len(series['rebalances'])}"
+    )
+    chart_data = {
+        "times_s": series["times_s"],
+        "line": series["values"],
+        "hold": series["hold_values"],
+        "marks": series["rebalances"],
+    }
+    # escaped here: the templates shorten a long text
+    data = escape(json.dumps(chart_data, separators=(",", ":")))
+    return [{"label": label, "unit": unit, "data": data}]
+
+
+def weight_charts(
+    history: Mapping[str, Any], holdings: Sequence[Mapping[str, Any]] = ()
 ) -> list[dict[str, str]]:
-    """Return the value over time, and the weight of each asset with its present band and target, as
-    JSON for the charts' elements, oldest first; empty for fewer than two valuations.
+    """Return the weight of each asset over time with its present band and target, as JSON for the
+    charts' elements, oldest first; empty for fewer than two valuations.
     """
     valuations = list(reversed(history.get("values", ())))
     if len(valuations) < 2:
@@ -326,17 +365,14 @@ def charts(
         symbols - bands.keys()
     )
     return [
-        _chart("Value", unit, times, [float(valuation["value"]) for valuation in shown_values]),
-        *(
-            _chart(
-                printable_text(symbol),
-                "%",
-                times,
-                [valuation["weights_bps"].get(symbol, 0) / 100 for valuation in shown_values],
-                bands.get(symbol),
-            )
-            for symbol in ordered_symbols
-        ),
+        _chart(
+            printable_text(symbol),
+            "%",
+            times,
+            [valuation["weights_bps"].get(symbol, 0) / 100 for valuation in shown_values],
+            bands.get(symbol),
+        )
+        for symbol in ordered_symbols
     ]
 
 

@@ -64,12 +64,18 @@ def fill(page: Any, selector: str, text: str) -> None:
     page.keyboard.type(text)
 
 
-def push(page: Any, text: str) -> None:
+def push(page: Any, selector: str) -> None:
     """Push a button that is reached by Tab, and wait for the page that follows."""
-    page.evaluate("document.querySelectorAll('button').forEach(one => one.dataset.says = one.textContent)")
-    tab_to(page, f'button[data-says="{text}"]')
+    tab_to(page, selector)
     with page.expect_navigation():
         page.keyboard.press("Enter")
+
+
+def unfold(page: Any, name: str) -> None:
+    """Open the sheet of a control by its button, which is reached by Tab."""
+    tab_to(page, f"#b-{name}")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(f"#{name}:popover-open")
 
 
 def newest(desk: Desk) -> dict[str, Any]:  # noqa: F811
@@ -122,16 +128,17 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
         fill(page, "#code", pyotp.parse_uri(made["otpauth"]).now())
         page.keyboard.press("Enter")
         page.wait_for_url(address)
-        tab_to(page, 'nav a[href="/controls"]')
-        page.keyboard.press("Enter")
-        page.wait_for_url(f"{address}controls")
         page.wait_for_selector("#connection:has-text('Live')")
+        page.wait_for_selector("[data-of='status.block']")
 
+        unfold(page, "pause")
         fill(page, "#f-reason", "smoke")
-        push(page, "Pause")
+        push(page, "#pause button")
+        page.wait_for_url(f"{address}controls")
         wait_for(page, "document.querySelector('[data-control]')?.textContent === 'done'")
         assert desk.ask("status")["paused"] is True
-        push(page, "Resume")
+        page.wait_for_selector("#b-resume:not(.quiet)")
+        push(page, "#b-resume")
         wait_for(page, "document.querySelectorAll('[data-control]').length === 2")
         assert settled(page, desk) == "done"
         assert desk.ask("status")["paused"] is False
@@ -143,14 +150,15 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
         watching.evaluate("window.opened = 'once'")
         assert "No transaction" in watching.inner_text("main")
 
-        push(page, "Review the waiting plan")
+        page.wait_for_selector("#b-confirm")
+        push(page, "#b-confirm")
         page.wait_for_url(re.compile("/controls/review/"))
         page.wait_for_selector("button:has-text('Confirm this plan')")
         waiting = desk.ask("controls")["waiting"]
         for of, exact in (("cost.total", waiting["document"]["cost"]["total"]), ("worst_case", waiting["document"]["worst_case"])):
             assert page.get_attribute(f'[data-of="review.document.{of}"]', "value") == exact
         assert waiting["plan_hash"][:16] in page.inner_text("main")
-        push(page, "Confirm this plan")
+        push(page, "main form button")
         page.wait_for_url(f"{address}controls")
         assert settled(page, desk) == "done"
         assert newest(desk)["requested_by"] == "ann"
@@ -159,12 +167,13 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
         assert watching.evaluate("window.opened") == "once", "the open page followed without being loaded again"
         watching.close()
 
-        page.goto(f"{address}settings")
+        page.goto(address)
         wait_for(page, "document.querySelector('[name=\"target:WETH\"]')")
+        unfold(page, "weights")
         targets = {one["symbol"]: one["target_bps"] for one in desk.ask("status")["holdings"]}
         for symbol, change in (("WETH", -300), ("USDC", 300)):
             fill(page, f'[name="target:{symbol}"]', f"{(targets[symbol] + change) / 100:.2f}")
-        push(page, "Review the transition")
+        push(page, "#weights button")
         page.wait_for_selector("button:has-text('Write these settings')")
         assert page.query_selector_all('[data-of^="review.document.transition.legs"]')
         tried = "[data-of='backtest.present.return']"  # by a process of its own, while the plan can be confirmed
@@ -172,7 +181,7 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
         assert "prices of [data]" in page.inner_text("#backtest")
         assert "Chance of over-fitting" in page.inner_text("#backtest")
         edit = page.url
-        push(page, "Write these settings")
+        push(page, "main form button")
         page.wait_for_url(f"{address}controls")
         assert settled(page, desk) == "done"
         after = {one["symbol"]: one["target_bps"] for one in desk.ask("status")["holdings"]}
@@ -188,12 +197,13 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
 
         # No violation and no wider than a phone, in both colours.
         page.goto(f"{address}controls")
-        push(page, "Review the stop")
+        unfold(page, "stop")
+        push(page, "#stop button")
         page.wait_for_selector("#yes")
         review = page.url
         seen = patient_context(chromium, viewport={"width": PHONE[0], "height": PHONE[1]}, bypass_csp=True)
         looked = seen.new_page()
-        for place in (f"{address}login", f"{address}controls", f"{address}settings", edit, review, f"{address}plan"):
+        for place in (f"{address}login", address, f"{address}controls", f"{address}settings", edit, review, f"{address}plan"):
             for scheme in ("light", "dark"):
                 looked.emulate_media(color_scheme=scheme)
                 looked.goto(place)
@@ -205,7 +215,7 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
         seen.close()
 
         assert complaints == []
-        push(page, "Log out")
+        push(page, ".logout button")
         page.wait_for_url(f"{address}login")
         page.goto(f"{address}controls")
         assert page.url == f"{address}login?to=/controls"

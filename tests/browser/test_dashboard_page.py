@@ -99,7 +99,7 @@ def test_every_figure_is_the_commands_and_follows_the_agent(desk: Desk, chromium
         page.goto(address)
         wait_for(page, "document.querySelector('[data-of=\"pnl.all.value\"]') && document.querySelector('[data-of^=\"pnl.all\"]')")
         shown = {"/": figures(page)}
-        wait_for(page, "document.querySelectorAll('.chart canvas').length === 6")
+        wait_for(page, "document.querySelectorAll('.chart canvas').length === 1")
         mark = desk.node.rpc("eth_blockNumber")
         for number, one in enumerate(PAGES):  # by turns in both colours and sizes
             if number:
@@ -111,6 +111,7 @@ def test_every_figure_is_the_commands_and_follows_the_agent(desk: Desk, chromium
             assert violations(page) == [], one.path
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         page.goto(f"{address}assets")
+        wait_for(page, "document.querySelectorAll('.chart canvas').length === 5")
         for kind in ("csv", "rotki"):
             with page.expect_download() as begun:
                 page.click(f"a[href$='/{kind}.zip']")
@@ -252,6 +253,42 @@ def test_a_change_during_a_read_of_the_page_is_shown_too(chromium: Any) -> None:
         held[0].fulfill(response=answer)
         page.wait_for_selector("main:has-text('second')")
         page.context.close()
+
+
+def test_a_pause_takes_two_clicks_and_what_was_chosen_outlives_an_update(chromium: Any, tmp_path: Path) -> None:
+    from tests.support.sites import Site
+
+    context = patient_context(chromium, viewport={"width": PHONE[0], "height": PHONE[1]})
+    with Site(tmp_path / "trimtab.db.users") as site:
+        name, _, session = site.enter().partition("=")
+        context.add_cookies([{"name": name, "value": session, "url": f"http://localhost:{site.port}"}])
+        page, complaints, posted = context.new_page(), list[str](), list[str]()
+        page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+        page.route("**/controls/pause", lambda route: (posted.append(route.request.post_data), route.fulfill(status=204)))
+        liquidity = site.board.documents.pop("lp")
+        page.goto(f"http://localhost:{site.port}/")
+        page.wait_for_selector("#connection:has-text('Live')")
+        assert not page.query_selector("nav a:has-text('Liquidity')")
+        page.click("[data-range='1M']")
+        read = page.inner_text("#readout")
+        page.click("#d-decision summary")
+        page.focus("nav a:has-text('History')")
+        site.board.documents["status"]["decision"]["reason"] = "meanwhile"
+        site.board.documents["lp"] = liquidity
+        site.loop.call_soon_threadsafe(site.board.announce)
+        page.wait_for_selector("main:has-text('meanwhile')")
+        page.wait_for_selector("#d-decision[open]")
+        assert page.query_selector("nav a:has-text('Liquidity')")
+        assert page.query_selector("nav a:focus:has-text('History')")
+        assert page.get_attribute("[data-range='1M']", "aria-pressed") == "true"
+        last = site.board.documents["series"]["values"][-1]
+        assert page.inner_text("#readout") == read
+        assert f"value {format_figure(last, 'money')}" in read
+        page.click("button:has-text('Pause')")
+        page.click("#pause button")
+        assert len(posted) == 1
+        assert complaints == []
+        context.close()
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from agent.app.agent import Agent
+from agent.app.documents.status import status_document
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.guards.case import build_guard_case
 from agent.localchain import LocalChain
@@ -115,8 +116,19 @@ def test_a_schedule_reviews_when_it_is_due_and_not_before(anvil_chain: LocalChai
         swap_of(step(chain, agent, UP))
         waits = step(chain, agent, DOWN)
         assert waits.kind is OutcomeKind.HOLD
+        assert changes_of_a_day(agent) == {"WETH": None, "USDC": None}
         chain.warp(DAY_S)
         swap_of(agent.rebalance(send=True, confirm=yes))
+        chain.move_market({"WETH": chain.deployed.prices_usd["WETH"] * Fraction(11, 10)})
+        assert changes_of_a_day(agent) == {"WETH": 1_000, "USDC": 0}
+        chain.warp(DAY_S)
+        chain.warp(DAY_S)
+        assert changes_of_a_day(agent) == {"WETH": None, "USDC": None}, "no valuation of 24 h ago"
+
+
+def changes_of_a_day(agent: Agent) -> dict[str, int | None]:
+    """The change of each price in 24 h, in bps, as the status states it."""
+    return {held["symbol"]: held["day_bps"] for held in status_document(agent.status())["holdings"]}
 
 
 def test_a_hybrid_trigger_looks_on_schedule_and_acts_only_beyond_the_band(anvil_chain: LocalChain, tmp_path: Path) -> None:

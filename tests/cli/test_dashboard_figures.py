@@ -6,6 +6,7 @@ import json
 import os
 import re
 import time
+from fractions import Fraction
 from html import unescape
 from importlib.util import find_spec
 from typing import Any
@@ -99,21 +100,22 @@ def test_pages_of_a_portfolio_that_traded_and_was_steered_with_their_charts(desk
     overview, text = found["/"]
     periods = ("profit", "twr_bps", "hold_return_bps", "benchmark_return_bps", "rebalancing_effect", "costs.total", "rebalances")
     assert overview >= {f"pnl.{period}.periods.0.{key}" for period in PERIODS for key in periods}
-    assert overview >= below(told, "status.holdings", "symbol", "weight_bps", "target_bps", "band_bps.0", "band_bps.1", "value")
+    columns = ("symbol", "amount", "price", "day_bps", "weight_bps", "target_bps", "band_bps.0", "band_bps.1", "value")
+    assert overview >= below(told, "status.holdings", *columns)
+    moved = told["history"]["steps"][1]["execution"]["amounts"]
+    assert overview >= {f"history.steps.1.execution.amounts.{symbol}" for symbol in moved}
+    assert {symbol: amount for symbol, amount in moved.items() if not amount.startswith("-")}.keys() == {
+        leg["token_out"] for leg in desk.ask("explain", told["history"]["steps"][1]["step"])["legs"]
+    }
     assert overview >= {f"history.steps.1.cost.{name}" for name in ("total", "fees", "impact", "gas")}
     assert told["history"]["steps"][2]["outcome"] == "approved"
     assert "history.steps.2.cost.total" in overview
-    words = r"Last rebalance, .* It cost .* Its approvals cost another .* Realised less planned amounts: .* compared with holding\."
-    assert re.search(words, " ".join(text.split()))
-    distances = {
-        abs(one[f"to_{side}_bps"]): f"alerts.assets.{number}.to_{side}_bps"
-        for number, one in enumerate(told["alerts"]["assets"])
-        for side in ("low", "high")
-        if one["symbol"] != "USDC"
-    }
-    assert distances[min(distances)] in overview, "the next trigger"
-    require_charts(text, told["history"]["values"], told["status"])
-    assets, _ = found["/assets"]
+    assert re.search(r"Last rebalance, .*Bought.*Sold.*Cost.*Approvals.*Against plan.*Outcome", " ".join(text.split()))
+    for number, one in enumerate(told["alerts"]["assets"]):
+        if one["symbol"] != "USDC":
+            assert overview >= {f"alerts.assets.{number}.{key}" for key in ("alert_low", "to_low_bps", "alert_high", "to_high_bps")}
+    assets, weights = found["/assets"]
+    require_charts(text, weights, told)
     assert {one["kind"] for one in told["orders"]["orders"]} == {"entry", "stop_loss", "take_profit"}
     assert assets >= below(told, "orders.orders", "subject", "kind", "stage", "level", "price", "distance_bps", "terms")
     assert assets >= below(told, "lots.assets", "amount", "entry_price", "price", "cost", "value", "unrealised", "realised")
@@ -124,19 +126,21 @@ def test_pages_of_a_portfolio_that_traded_and_was_steered_with_their_charts(desk
     assert "controls.controls.1.arguments.0.value" in controls
 
 
-def require_charts(text: str, values: list[dict[str, Any]], status: dict[str, Any]) -> None:
-    """Compare value and weights over time, with bands and targets, with the documents of the commands."""
-    value, *weights = [json.loads(one) for one in re.findall(r'data-chart="(\{.*?\})"', text)]
-    past = values[::-1]
+def require_charts(overview: str, assets: str, told: dict[str, Any]) -> None:
+    """Compare value and holding over time, and weights with bands and targets, with the documents of the commands."""
+    (value,) = (json.loads(one) for one in re.findall(r'data-value-chart="(\{.*?\})"', overview))
+    weights = [json.loads(one) for one in re.findall(r'data-chart="(\{.*?\})"', assets)]
+    past, whole = told["history"]["values"][::-1], told["pnl"]["all"]["periods"][0]
     assert len(past) > 1
-    assert value["times"] == [one["time"] for one in past]
-    assert (value["line"], value["band"]) == ([float(one["value"]) for one in past], None)
+    assert [Fraction(one) for one in value["line"]] == [Fraction(one["value"]) for one in past]
+    assert Fraction(value["hold"][-1]) == Fraction(whole["start_value"]) + Fraction(whole["hold_profit"])
+    assert len(value["marks"]) == whole["rebalances"]
     assert {one["name"]: (one["line"], one["band"]) for one in weights} == {
         held["symbol"]: (
             [one["weights_bps"].get(held["symbol"], 0) / 100 for one in past],
             [bps / 100 for bps in (*held["band_bps"], held["target_bps"])],
         )
-        for held in status["holdings"]
+        for held in told["status"]["holdings"]
     }
 
 

@@ -54,6 +54,7 @@ def documents() -> dict[str, Any]:
         "status": status,
         "history": history,
         "pnl": dict.fromkeys(("day", "week", "month", "year", "all"), profit),
+        "series": SERIES,
         "lots": LOTS,
         "alerts": alerts,
         "orders": golden("15-orders"),
@@ -65,6 +66,13 @@ def documents() -> dict[str, Any]:
     }
 
 
+SERIES: dict[str, Any] = {
+    "times_s": [1_700_000_000 + 86_400 * number for number in range(400)],
+    "values": [f"{10_000 + number * 31.234567:.6f}" for number in range(400)],
+    "hold_values": [f"{10_000 + number * 29.876543:.6f}" for number in range(400)],
+    "rebalances": [7, 300],
+}
+"""As many points as a series has at most."""
 ADDRESS = f"0x{7:040x}"
 LOT = {"acquired": "2026-01-01T00:00:00Z", "amount": "2", "cost": "3", "entry_price": "1.5", "value": "1", "unrealised": "-2"}
 LOTS: dict[str, Any] = {

@@ -30,7 +30,7 @@ if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.env
 from agent.web import document_cache
 from agent.web.access import SECURITY_HEADERS
 from agent.web.document_cache import MAX_READS, MAX_STREAMS, DocumentCache
-from agent.web.pages import CONTROLS, PAGES, Renderer, charts
+from agent.web.pages import CONTROLS, PAGES, Renderer, weight_charts
 from agent.web.server import serve_dashboard
 from tests.cli.documents import DOCUMENTS, misfits
 from tests.support.dashboards import HOSTILE, MARKUP, Served, StillBoard, figures, golden
@@ -363,9 +363,8 @@ def test_each_weight_over_time_is_drawn_against_its_present_band() -> None:
         {"time": f"2026-01-0{day}T00:00:00Z", "value": "10", "weights_bps": {"OLD": 10_000 - bps, "B": bps}}
         for day, bps in ((3, 4_000), (2, 3_000))
     ]
-    _, *drawn = charts(
+    drawn = weight_charts(
         {"values": values},
-        "USDC",
         [{"symbol": "B", "band_bps": [2_000, 3_500], "target_bps": 2_750}, {"symbol": "NEW", "band_bps": [0, 0], "target_bps": 0}],
     )
     told = [json.loads(one["data"]) for one in drawn]
@@ -378,7 +377,7 @@ def test_each_weight_over_time_is_drawn_against_its_present_band() -> None:
 
 def test_the_next_trigger_is_now_or_a_time_or_the_nearest_price_or_any_cycle(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     def shown() -> str:
-        text = served.ask("/")[2].decode().split("<dt>Next trigger</dt>")[1].split("</dd>")[0]
+        text = served.ask("/")[2].decode().split("<p>Next trigger: ")[1].split("</p>")[0]
         return " ".join(re.sub("<[^>]*>", "", text).split())
 
     status, alerts = served.board.documents["status"], served.board.documents["alerts"]
@@ -402,6 +401,39 @@ def test_the_next_trigger_is_now_or_a_time_or_the_nearest_price_or_any_cycle(ser
         assert shown() == "any cycle"
     monkeypatch.setitem(served.board.documents, "alerts", {"error": "not read"})
     assert shown() == "any cycle"
+
+
+def test_pages_of_features_that_the_config_lacks_are_not_in_the_menu(served: Served) -> None:
+    documents = dict(served.board.documents)
+
+    def menu(*missing: str) -> list[str]:
+        served.board.documents = {name: document for name, document in documents.items() if name not in missing}
+        return re.findall(r">([^<]+)</a></li>", served.ask("/")[2].decode())
+
+    whole = [page.title for page in PAGES]
+    assert menu() == whole
+    assert menu("lp") == [title for title in whole if title != "Liquidity"]
+    assert menu("positions", "margin", "funding") == [title for title in whole if title != "Futures"]
+    served.board.documents = documents
+
+
+def test_an_asset_outside_its_band_says_why_it_is_not_traded(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    status, step = served.board.documents["status"], served.board.documents["history"]["steps"][0]
+
+    def reasons() -> list[str]:
+        return [re.sub("<[^>]*>", "", row) for row in re.findall('<tr class="why">(.*?)</tr>', served.ask("/")[2].decode())]
+
+    assert reasons() == []
+    monkeypatch.setitem(status["holdings"][1], "weight_bps", status["holdings"][1]["band_bps"][1] + 1)
+    monkeypatch.setitem(status, "decision", {"kind": "hold", "reason": "it costs too much"})
+    assert reasons() == ["Not traded: it costs too much"]
+    monkeypatch.setitem(status, "decision", {"kind": "rebalance", "reason": "outside"})
+    monkeypatch.setitem(step, "execution", None)
+    monkeypatch.setitem(step, "reason", "a guard refused")
+    assert reasons() == [f"Not traded in the last cycle, {step['time']} UTC: a guard refused"]
+    monkeypatch.setitem(step, "execution", {"amounts": None, "unknown": 1, "legs": 1, "difference": None})
+    assert reasons() == ["Traded in the next cycle."]
+    assert "unknown for" in served.ask("/")[2].decode()
 
 
 def test_only_steps_with_a_swap_are_listed_as_rebalances(served: Served) -> None:

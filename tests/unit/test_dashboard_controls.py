@@ -126,8 +126,9 @@ def test_every_page_says_that_a_plan_waits_and_leads_to_it(site: Site) -> None:
 @pytest.mark.parametrize("kind", FIELDS_BY_KIND)
 def test_a_stolen_read_only_session_shows_and_controls_nothing(site: Site, config: Path, kind: str) -> None:
     cookie, before = site.enter(READ_ONLY), queued(config)
-    for page in ("/controls", "/plan", "/settings"):
+    for page in ("/", "/controls", "/plan", "/settings"):
         assert b'action="/controls' not in site.ask(page, Cookie=cookie)[2], page
+    assert b"eve is read-only. Log in as another user" in site.ask("/", Cookie=cookie)[2]
     assert site.post(f"/controls/{kind}", {"csrf": site.token(cookie)}, cookie)[0] == 403
     assert last_event(site) == ("control_refused", "eve", f"/controls/{kind} read-only")
     path = review(site, cookie, kind, {"plan_hash": "ab", "reason": "", "moves": [], "document": {}})
@@ -389,11 +390,19 @@ def test_without_users_there_are_no_controls() -> None:
         assert served.ask("/controls")[0] == served.ask("/controls/review/x")[0] == 404
         assert served.ask("/controls/pause", "POST", "")[0] == 405
         assert b"/controls" not in served.ask("/plan")[2]
+        overview = served.ask("/")[2].decode()
+    assert "/controls" not in overview
+    assert re.findall(r"<button [^>]*disabled>([^<]*)<", overview) == [
+        "Rebalance now", "Pause", "Edit weights", "Invest", "Withdraw", "Stop…",
+    ]  # fmt: skip
+    assert "<code>trimtab user add NAME</code>" in overview
 
 
 def test_each_form_has_the_fields_that_are_read_from_it(site: Site) -> None:
     cookie, forms = site.enter(), dict[str, set[str]]()
-    for page in ("/controls", "/settings", "/plan"):
+    site.board.documents["controls"] = {"controls": [], "served": True, "waiting": {"moves": []}}
+    for page, is_paused in (("/", False), ("/controls", False), ("/controls", True)):
+        site.board.documents["status"]["paused"] = is_paused
         text = site.ask(page, Cookie=cookie)[2].decode()
         for kind, form in re.findall(r'<form [^>]*action="/controls/([a-z]+)">(.*?)</form>', text, re.S):
             forms.setdefault(kind, set()).update(map(unescape, re.findall(r'<(?:input|select) [^>]*?name="([^"]+)"', form)))

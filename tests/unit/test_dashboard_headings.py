@@ -69,10 +69,14 @@ class Headings(HTMLParser):
 
 HEADINGS: dict[str, dict[str, str]] = {
     "/": {
-        "Value": "pnl.until pnl.value status.holdings.value", "Profit today (UTC)": "pnl.periods.profit pnl.periods.twr_bps",
-        "Profit since the start": "pnl.periods.profit pnl.periods.twr_bps", "Asset": "status.holdings.symbol",
-        "Weight": "status.holdings.weight_bps", "Band": "status.holdings.band_bps.0 status.holdings.band_bps.1",
-        "Target": "status.holdings.target_bps", "Profit": "pnl.periods.profit", "Return": "pnl.periods.twr_bps",
+        "Profit since the start": "pnl.periods.profit pnl.periods.twr_bps", "Today (UTC)": "pnl.periods.profit pnl.periods.twr_bps",
+        "Against holding": "pnl.periods.hold_return_bps pnl.periods.rebalancing_effect",
+        "Costs so far": "pnl.periods.costs.total pnl.periods.rebalances", "Asset": "status.holdings.amount status.holdings.symbol",
+        "Value": "status.holdings.value", "Price, 24 h": "status.holdings.day_bps status.holdings.price",
+        "Weight, target (band)":
+            "status.holdings.band_bps.0 status.holdings.band_bps.1 status.holdings.target_bps status.holdings.weight_bps",
+        "Leaves its band": "alerts.assets.alert_high alerts.assets.alert_low alerts.assets.to_high_bps alerts.assets.to_low_bps",
+        "Profit": "pnl.periods.profit", "Return": "pnl.periods.twr_bps",
         "Holding": "pnl.periods.hold_return_bps", "Benchmark": "pnl.periods.benchmark_return_bps",
         "Rebalancing effect": "pnl.periods.rebalancing_effect", "Costs": "pnl.periods.costs.total",
         "Rebalances": "pnl.periods.rebalances",
@@ -164,7 +168,7 @@ def test_each_period_is_in_its_own_row(served: Served) -> None:
     reader = Headings()
     reader.feed(served.ask("/")[2].decode())
     assert reader.rows == {
-        ("Profit today (UTC)", "day"), ("Profit since the start", "all"),
+        ("Today (UTC)", "day"), ("Profit since the start", "all"), ("Against holding", "all"), ("Costs so far", "all"),
         ("Today", "day"), ("This week", "week"), ("This month", "month"), ("This year", "year"), ("Since the start", "all"),
     }  # fmt: skip
 

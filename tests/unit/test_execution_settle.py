@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.accounting.export import TokenNames
 from agent.app.records import executions
 from agent.errors import OperatorNeeded
 from agent.execution import settlement
@@ -28,7 +29,7 @@ from agent.model import (
     Transfer,
     UnsignedTx,
 )
-from agent.units import NATIVE
+from agent.units import NATIVE, Token
 from tests.support.builders import step_input
 from tests.support.text import raises_code
 from tests.support.transactions import OTHER, START_S, WALLET, bench, receipt
@@ -107,18 +108,21 @@ def test_what_a_receipt_cannot_tell_is_unknown_and_not_in_the_sum() -> None:
     entry = Entry(
         "e", EntryKind.TRADE, 1, 1, "", "", (Posting("trading", DAI, -7_900, Fraction(-7_900)), Posting("trading", USDC, 1, Fraction(2)))
     )
-    assert executions.execution_document([(made, done)], [entry], 0) == {
+    names = TokenNames({}, Token(USDC, "USDC", 0))
+    assert executions.execution_document([(made, done)], [entry], names) == {
         "legs": 3,
         "unknown": 0,
+        "amounts": {WETH: "-16", USDC: "21700", DAI: "7900"},
         "difference": "-2100",
         "difference_bps": -684.04,
     }
     for entries, unknown in (([], 0), ([entry], 2)):
         intent = done if not unknown else swap(IntentState.FINAL, *sold, *bought[:1], *bought[2:])
-        assert executions.execution_document([(made, intent)], entries, 0) == {
-            "legs": 3, "unknown": unknown, "difference": None, "difference_bps": None,
+        assert executions.execution_document([(made, intent)], entries, names) == {
+            "legs": 3, "unknown": unknown, "amounts": None if unknown else {WETH: "-16", USDC: "21700", DAI: "7900"},
+            "difference": None, "difference_bps": None,
         }  # fmt: skip
-    assert executions.execution_document([(made, swap(IntentState.BROADCAST, *sold, *bought))], [entry], 0) is None
+    assert executions.execution_document([(made, swap(IntentState.BROADCAST, *sold, *bought))], [entry], names) is None
 
 
 def test_loss_counts_all_that_went_at_the_prices_before() -> None:

@@ -169,6 +169,18 @@ def test_from_a_start_in_cash_rebalancing_makes_what_it_cost_and_holding_the_mar
     found = _ledger((_in_cash(200), bought), (_worth(1, _at(1, 1), 0, 200, 100), _worth(2, _at(1, 31), 1, 99, 150)))
     (whole,) = ledger.newest_pnl(found, ("all",))["all"]["periods"]
     assert (whole["profit"], whole["hold_profit"], whole["rebalancing_effect"]) == ("49", "50", "-1")
+    assert ledger.value_series(found) == {
+        "times_s": [_at(1, 1), _at(1, 31)], "values": ["200", "249"], "hold_values": ["200", "250"], "rebalances": [1],
+    }  # fmt: skip
+
+
+def test_a_series_is_short_and_has_each_hour_of_the_last_day() -> None:
+    hours = [_worth(number, number * 3_600, 1, 100, 100 + number % 7) for number in range(3_000)]
+    series = ledger.value_series(_ledger((_in_cash(200),), tuple(hours)))
+    assert len(series["times_s"]) == len(set(series["times_s"])) <= 400
+    assert series["times_s"] == sorted(series["times_s"])
+    assert (series["times_s"][0], series["times_s"][-25:]) == (0, [number * 3_600 for number in range(2_975, 3_000)])
+    assert series["values"] == [str(200 + at_s // 3_600 % 7) for at_s in series["times_s"]]
 
 
 def _worth(block: int, at_s: int, weth: int, usdc: int, price: int) -> Valuation:

@@ -20,6 +20,7 @@ from agent.accounting.performance import (
     buy_and_hold,
     calendar_periods,
     external_cash_flows,
+    hold_values,
     money_weighted_return,
     performance,
     performance_costs,
@@ -142,6 +143,7 @@ def test_holding_keeps_units_and_buys_deposits_at_the_targets() -> None:
     profit, twr = buy_and_hold(valuations, external_cash_flows([flow(2, 60)]))
     assert profit == Fraction(115 + 130) - 200 - 60
     assert twr == pytest.approx(Fraction(300, 200) * Fraction(245, 360) - 1)
+    assert hold_values([flow(2, 60)], valuations, OPENING, {1, 2, 3}) == {1: 200, 2: 360, 3: 245}
 
 
 def test_opening_cash_buys_the_basket_so_that_the_first_purchase_gains_only_its_cost() -> None:

@@ -363,10 +363,12 @@ LegExecutionDocument = TypedDict("LegExecutionDocument", {
 Realised amounts are None without a receipt, or if it does not show them; `difference_bps`
 compares the output per unit of input with the plan, negative for a worse price."""
 ExecutionDocument = TypedDict("ExecutionDocument", {
-    "legs": int, "unknown": int, "difference": Money | None, "difference_bps": float | None,
+    "legs": int, "unknown": int, "amounts": dict[str, Decimal] | None, "difference": Money | None,
+    "difference_bps": float | None,
 })  # fmt: skip
-"""The mined swaps of a step: value of realised less planned amounts in the numeraire, and in bps of
-the turnover. Both are None until the swaps are final, with `unknown` legs, or without a price."""
+"""The mined swaps of a step: what they bought, and sold (negative), by symbol, None with `unknown`
+legs; value of realised less planned amounts in the numeraire, and in bps of the turnover, both None
+until the swaps are final, with `unknown` legs, or without a price."""
 PastStepDocument = TypedDict("PastStepDocument", {
     "step": Annotated[str, FromAttributes("id")], "time": Annotated[Time, FromAttributes("now_s")], "decision": str,
     "outcome": str, "reason": str, "transactions": list[PastTransactionDocument],
@@ -383,6 +385,11 @@ HistoryDocument = TypedDict("HistoryDocument", {
     "values": list[ValuationDocument], "book_kind": NotRequired[str],
 })  # fmt: skip
 """The newest steps, newest first. `book_kind` is set for paper trading."""
+ValueSeriesDocument = TypedDict("ValueSeriesDocument", {
+    "times_s": list[int], "values": list[Money], "hold_values": list[Money], "rebalances": list[int],
+})  # fmt: skip
+"""Managed value over time and that of buy and hold, oldest first; `rebalances` are the indices of
+the first points after a rebalance."""
 WaitingOrdersDocument = TypedDict("WaitingOrdersDocument", {
     "orders": list[LimitOrderDocument], "gradual_executions": list[GradualExecutionDocument],
 })  # fmt: skip

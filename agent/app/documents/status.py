@@ -4,8 +4,8 @@ work.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, NotRequired
 
@@ -64,7 +64,7 @@ from agent.policy.minimum import (
 )
 from agent.policy.triggers import bands, trigger_text
 from agent.reference import reference_prices
-from agent.units import PIPS, Value, format_time, price_text, value_text
+from agent.units import BPS, PIPS, Price, Value, format_time, price_text, value_text
 
 if TYPE_CHECKING:
     from agent.model import AssetDrift
@@ -84,8 +84,10 @@ class ReservedPaymentDocument(TypedDict):
 HoldingDocument = TypedDict("HoldingDocument", {
     "symbol": str, "address": str, "decimals": int, "raw": Raw, "lp_raw": Raw, "amount": Decimal,
     "price": Decimal, "value": Money, "weight_bps": int, "target_bps": int, "drift_bps": int,
-    "band_bps": list[int], "price_source": str | None, "margin_raw": NotRequired[Raw],
+    "band_bps": list[int], "price_source": str | None, "day_bps": int | None,
+    "margin_raw": NotRequired[Raw],
 })  # fmt: skip
+"""`day_bps` is the change of the price in 24 h, None without a valuation of that time."""
 NativeCoinDocument = TypedDict("NativeCoinDocument", {
     "symbol": str | None, "counts_as_asset": Annotated[bool, FromAttributes("counts")], "native_wei": Raw, "wrapped_raw": Raw | None,
     "kept_wei": Raw, "top_up_wei": Raw | None,
@@ -152,6 +154,7 @@ class PortfolioStatus:
     """Status of a portfolio. `paused` is the state of the kill switch, `hard` that of its hard
     level, which also cancels and revokes. `warnings` concern the number of assets, overweight,
     liquidity positions, paused strategies, portfolio.max_live_value and accepted limits.
+    `day_old_prices` are those of the valuation of 24 h ago, by token.
     """
 
     step_input: StepInput
@@ -161,6 +164,7 @@ class PortfolioStatus:
     warnings: tuple[str, ...]
     endpoints: tuple[EndpointDocument, ...] = ()
     hard: bool = False
+    day_old_prices: Mapping[str, Price] = field(default_factory=dict)
 
     @property
     def native(self) -> native_coin.NativeView:
@@ -214,7 +218,10 @@ def _holding_document(drift: AssetDrift, portfolio_status: PortfolioStatus) -> H
         portfolio_status.step_input.portfolio,
         portfolio_status.decision_result.references.prices.get(drift.token),
     )
-    token = portfolio.token(drift.token)
+    token, old_price = (
+        portfolio.token(drift.token),
+        portfolio_status.day_old_prices.get(drift.token),
+    )
     return fill(
         HoldingDocument,
         drift,
@@ -226,6 +233,7 @@ def _holding_document(drift: AssetDrift, portfolio_status: PortfolioStatus) -> H
         price=price_text(drift.price, token.decimals, portfolio.numeraire.decimals),
         band_bps=[round(drift.band_low_bps), round(drift.band_high_bps)],
         price_source=None if reference is None else reference.source.value,
+        day_bps=round((drift.price / old_price - 1) * BPS) if old_price else None,
         lp_raw=str(drift.raw_at(POSITIONS)),
         **({"margin_raw": str(margin_raw)} if (margin_raw := drift.raw_at(MARGIN)) else {}),
     )

@@ -13,6 +13,7 @@ from agent.model import NATIVE_VENUE, Entry, Intent, IntentKind, IntentState, Le
 from agent.units import BPS, Value, decimal_text, value_text
 
 if TYPE_CHECKING:
+    from agent.accounting.export import TokenNames
     from agent.app.documents.records import ExecutionDocument, LegExecutionDocument
     from agent.model import Portfolio
     from agent.store.store import Store
@@ -130,11 +131,11 @@ def leg_sentences(legs: Sequence[LegExecutionDocument]) -> Iterator[str]:
 
 
 def execution_document(
-    plans_and_intents: Sequence[tuple[Plan, Intent]], entries: Iterable[Entry], decimals: int
+    plans_and_intents: Sequence[tuple[Plan, Intent]], entries: Iterable[Entry], names: TokenNames
 ) -> ExecutionDocument | None:
-    """Return the number of legs in a step's mined swaps, and their total difference from the plan
-    at the reference prices of the `entries`, in whole coins of the numeraire (`decimals`); None if no
-    swap was mined.
+    """Return the number of legs in a step's mined swaps, what they bought and sold in all, and their
+    total difference from the plan at the reference prices of the `entries`, in whole coins of the
+    numeraire; None if no swap was mined.
     """
     mined_swaps = [(plan, intent) for plan, intent in plans_and_intents if intent.succeeded]
     if not mined_swaps:
@@ -144,10 +145,24 @@ def execution_document(
     ]
     difference = _value_difference(executions, entries)
     turnover = sum((plan.turnover for plan, _ in mined_swaps), Value(0))
+    unknown_legs = sum(not leg.is_known for leg in executions)
+    amounts_raw: Counter[str] = Counter()
+    for execution in executions:
+        amounts_raw[execution.leg.token_in] -= execution.in_raw or 0
+        amounts_raw[execution.leg.token_out] += execution.out_raw or 0
     return {
         "legs": len(executions),
-        "unknown": sum(not leg.is_known for leg in executions),
-        "difference": None if difference is None else value_text(difference, decimals),
+        "unknown": unknown_legs,
+        "amounts": None
+        if unknown_legs
+        else {
+            names.label(token): decimal_text(raw, names.decimals(token))
+            for token, raw in amounts_raw.items()
+            if raw
+        },
+        "difference": None
+        if difference is None
+        else value_text(difference, names.numeraire.decimals),
         "difference_bps": (
             round(float(difference / turnover * BPS), 2)
             if difference is not None and turnover

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,7 @@ from agent.accounting.performance import (
     ReturnPeriod,
     annualize,
     calendar_periods,
+    hold_values,
     performance,
 )
 from agent.accounting.tax_lots import Disposal, TaxLotRun, net_gain, run_tax_lots
@@ -47,7 +49,7 @@ from agent.execution.settlement import settle_mined
 from agent.layers.futures.policy.targets import uncertain_profit_reason
 from agent.layers.futures.state import margin_account
 from agent.layers.tax.settings import read_rates
-from agent.model import Entry, LotMethod, OpenLot, Receipt, StepInput, Valuation
+from agent.model import Entry, EntryKind, LotMethod, OpenLot, Receipt, StepInput, Valuation
 from agent.units import (
     BPS,
     NATIVE,
@@ -72,6 +74,7 @@ if TYPE_CHECKING:
         ProfitDocument,
         StatisticsDocument,
         TaxYearsDocument,
+        ValueSeriesDocument,
     )
     from agent.store.store import Store
 
@@ -218,15 +221,56 @@ def newest_pnl(ledger: LedgerData, period_kinds: Sequence[str]) -> dict[str, Pro
     return {period_kind: _profit(ledger, period_kind, None, 1) for period_kind in period_kinds}
 
 
+SERIES_DAYS = (1, 7, 30, 365)
+"""Days before the newest valuation of which a series shows more than of the time before them."""
+SERIES_POINTS = 80
+"""Most points of a series in each of these spans, and of the whole time."""
+
+
+def value_series(ledger: LedgerData) -> ValueSeriesDocument:
+    """Return value, and that of buy and hold, over time. Raises ConfigError without valuations."""
+    if not (valuations := ledger.valuations):
+        raise _no_valuations()
+    indices = {0, len(valuations) - 1}
+    for span_s in (*(days * DAY_S for days in SERIES_DAYS), valuations[-1].chain_s):
+        first = bisect_left(
+            valuations, valuations[-1].chain_s - span_s, key=lambda one: one.chain_s
+        )
+        indices |= set(
+            range(first, len(valuations), -(-(len(valuations) - first) // SERIES_POINTS))
+        )
+    shown = [valuations[index] for index in sorted(indices)]
+    opening_cash = OpeningCash(ledger.numeraire.address, ledger.wrapped_native)
+    shown_blocks = [valuation.block for valuation in shown]
+    held = hold_values(ledger.entries, valuations, opening_cash, frozenset(shown_blocks))
+    rebalance_blocks = {
+        entry.block
+        for entry in ledger.entries
+        if entry.kind is EntryKind.TRADE and not entry.by_hand
+    }
+    return {
+        "times_s": [valuation.chain_s for valuation in shown],
+        "values": [_money_text(ledger, valuation.managed) for valuation in shown],
+        "hold_values": [_money_text(ledger, held[block]) for block in shown_blocks],
+        "rebalances": sorted(
+            {min(bisect_left(shown_blocks, block), len(shown) - 1) for block in rebalance_blocks}
+        ),
+    }
+
+
+def _no_valuations() -> ConfigError:
+    return ConfigError(
+        "the ledger has no valuations yet",
+        "run trimtab pnl --now, or trimtab run",
+        code=ErrorCode.EMPTY,
+    )
+
+
 def _profit(
     ledger: LedgerData, period_kind: str, benchmark: str | None, period_count: int
 ) -> ProfitDocument:
     if not ledger.valuations:
-        raise ConfigError(
-            "the ledger has no valuations yet",
-            "run trimtab pnl --now, or trimtab run",
-            code=ErrorCode.EMPTY,
-        )
+        raise _no_valuations()
     benchmark_token = ledger.numeraire.address
     if benchmark is not None:
         benchmark_token = _token_address(ledger, benchmark)

@@ -110,7 +110,7 @@ class LedgerRecords:
             return None
         swaps = executed_swaps(self._store, intents)
         entries = self._store.ledger.entries_of(intent.id for _, intent in swaps)
-        return execution_document(swaps, entries, self._names.numeraire.decimals)
+        return execution_document(swaps, entries, self._names)
 
     def valuations(self, limit: int) -> list[ValuationDocument]:
         """Return the newest valuations, newest first, that of the newest step included: managed

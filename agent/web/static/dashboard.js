@@ -13,28 +13,78 @@
   ];
   const colour = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-  function draw(element) {
-    const found = JSON.parse(element.dataset.chart);
+  const spans = { "1D": 1, "1W": 7, "1M": 30, "1Y": 365, All: Infinity };
+  let range = "All";
+
+  // What all charts share.
+  function plot(element, series, data, more) {
     const axis = { stroke: colour("--soft"), grid: { stroke: colour("--grid"), width: 1 }, ticks: { stroke: colour("--grid"), width: 1 } };
-    const edge = label => ({ label, stroke: "transparent", points: { show: false } });
-    const target = { label: "Target", stroke: colour("--ink"), width: 1, dash: [4, 4], points: { show: false } };
     const options = {
       width: element.clientWidth, height: element.clientHeight, tzDate: time => uPlot.tzDate(new Date(time * 1000), "Etc/UTC"),
-      series: [{ label: "UTC", value: "{YYYY}-{MM}-{DD} {HH}:{mm}" }, ...(found.band ? [edge("Low"), edge("High"), target] : []), { label: found.name, stroke: colour("--c1"), width: 2 }],
-      bands: found.band ? [{ series: [2, 1], fill: colour("--band") }] : [],
+      series: [{ label: "UTC", value: "{YYYY}-{MM}-{DD} {HH}:{mm}" }, ...series],
       axes: [{ ...axis, values: ticks }, { ...axis, size: 70, values: (_, splits) => splits.map(one => one.toLocaleString("en")) }],
-      legend: { show: false },
+      legend: { show: false }, ...more,
     };
     element.replaceChildren();
+    drawn.push([element, new uPlot(options, data, element)]);
+  }
+
+  function drawWeight(element) {
+    const found = JSON.parse(element.dataset.chart);
+    const edge = label => ({ label, stroke: "transparent", points: { show: false } });
+    const target = { label: "Target", stroke: colour("--ink"), width: 1, dash: [4, 4], points: { show: false } };
     const times = found.times.map(one => Date.parse(one.replace(" ", "T").replace(/Z?$/, "Z")) / 1000);
     const flat = (found.band || []).map(one => times.map(() => one));
-    drawn.push([element, new uPlot(options, [times, ...flat, found.line], element)]);
+    const series = [...(found.band ? [edge("Low"), edge("High"), target] : []), { label: found.name, stroke: colour("--c1"), width: 2 }];
+    plot(element, series, [times, ...flat, found.line], { bands: found.band ? [{ series: [2, 1], fill: colour("--band") }] : [] });
+  }
+
+  // Value, holding and rebalances in the chosen range, and below its title the figures at the cursor, or else the newest.
+  function drawValue(element) {
+    const { times_s: times, line, hold, marks } = JSON.parse(element.dataset.valueChart);
+    const count = name => times.filter(time => time >= times.at(-1) - spans[name] * 86400).length;
+    for (const one of document.querySelectorAll("[data-range]")) {
+      one.disabled = count(one.dataset.range) < 2;
+      one.setAttribute("aria-pressed", one.dataset.range === range);
+    }
+    const marked = line.map((value, index) => (marks.includes(index) ? value : null));
+    const [past, values, holding, rebalances] = [times, line, hold, marked].map(one => one.slice(-count(range)));
+    const money = text => Number(text.split(".")[0]).toLocaleString("en") + "." + (text.split(".")[1] ?? "").slice(0, 2).padEnd(2, "0");
+    const read = chart => {
+      const at = chart.cursor.idx ?? past.length - 1;
+      const time = new Date(past[at] * 1000).toISOString().slice(0, 16).replace("T", " ");
+      document.getElementById("readout").textContent = `${time} UTC: value ${money(values[at])}, holding ${money(holding[at])}.`;
+    };
+    const series = [
+      { label: "Value", stroke: colour("--c1"), width: 2, fill: colour("--tint"), points: { show: false } },
+      { label: "Holding", stroke: colour("--soft"), width: 1.5, dash: [5, 4], points: { show: false } },
+      { label: "Rebalances", stroke: colour("--c1"), paths: () => null, points: { show: true, size: 9, width: 2, fill: colour("--paper") } },
+    ];
+    plot(element, series, [past, ...[values, holding, rebalances].map(one => one.map(text => text && Number(text)))], { hooks: { ready: [read], setCursor: [read] } });
   }
 
   function drawAll() {
     for (const [, chart] of drawn) chart.destroy();
     drawn = [];
-    document.querySelectorAll("[data-chart]").forEach(draw);
+    document.querySelectorAll("[data-chart]").forEach(drawWeight);
+    document.querySelectorAll("[data-value-chart]").forEach(drawValue);
+  }
+
+  document.addEventListener("click", event => {
+    if (event.target.dataset.range) {
+      range = event.target.dataset.range;
+      drawAll();
+    }
+  });
+
+  // A live update replaces what is unfolded: unfold it again.
+  const unfolded = new Set();
+  document.addEventListener("toggle", event => {
+    if (event.target.open) unfolded.add(event.target.id);
+    else if (event.target.tagName === "DETAILS") unfolded.delete(event.target.id);
+  }, true);
+  function unfold() {
+    for (const one of document.querySelectorAll("details")) if (unfolded.has(one.id)) one.open = true;
   }
 
   function say(text) {
@@ -50,7 +100,7 @@
   }
 
   document.addEventListener("DOMContentLoaded", drawAll);
-  document.addEventListener("htmx:afterSettle", () => { drawAll(); catchUp(); });
+  document.addEventListener("htmx:afterSettle", () => { drawAll(); unfold(); catchUp(); });
   // A browser keeps at most six connections to a server: the streams of hidden pages would block forms and further pages.
   let stream = null;
   let retried = false;
