@@ -164,8 +164,8 @@ $(READY): requirements.lock $(BUILD) contracts/package-lock.json contracts/perps
 installs: $(READY)
 	$(BIN)/python scripts/check_install.py
 
-# The wheel, built once, plays demo, backtest, serve and mcp on each Python from 3.11 to 3.14 that is here; the others are named.
-wheel: $(READY)
+# The wheel with the site, built once, plays demo, backtest, serve and mcp on each Python from 3.11 to 3.14 that is here; the others are named.
+wheel: docs
 	$(BIN)/pytest -rs --timeout 1800 -m slow tests/cli/test_wheel.py
 
 # Pins and hashes without index addresses. Newer versions: .venv/bin/python scripts/lock.py --upgrade NAME

@@ -102,6 +102,16 @@ def documentation_pages() -> list[Path]:
     return sorted((bundled_docs if bundled_docs.is_dir() else _REPO / "docs").glob("*.md"))
 
 
+def documentation_site() -> Path:
+    """Return the folder of the documentation as a site. Raises ConfigError if it was not built."""
+    folder = _data_dir("build/site", "site")
+    if not (folder / "index.html").is_file():
+        raise ConfigError(
+            "docs: the site is not built", "run make docs in a checkout, or install a wheel with it"
+        )
+    return folder
+
+
 def _data_dir(in_repo: str, in_wheel: str) -> Path:
     """Return a data folder of the checkout, or its copy inside the wheel (build mapping of
     pyproject.toml).

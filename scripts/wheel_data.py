@@ -1,5 +1,6 @@
-"""Build hook of the wheel: includes the pages of docs/, which `trimtab mcp` serves, and Plotly's bundle
-if contracts/node_modules has it, so that reports need no npm at run time.
+"""Build hook of the wheel: includes the pages of docs/, which `trimtab mcp` serves, their site if `make
+docs` has built it, which `trimtab docs` serves, and Plotly's bundle if contracts/node_modules has it, so
+that reports need no npm at run time.
 """
 
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
+SITE = "build/site"
 BUNDLE = "contracts/node_modules/plotly.js-basic-dist-min/plotly-basic.min.js"
 
 
@@ -22,5 +24,7 @@ class WheelData(BuildHookInterface):  # type: ignore[type-arg]  # hatchling's co
         root, included_files = Path(self.root), build_data["force_include"]
         for page in root.glob("docs/*.md"):
             included_files[str(page)] = f"agent/_data/docs/{page.name}"
+        if (root / SITE / "index.html").is_file():
+            included_files[str(root / SITE)] = "agent/_data/site"
         if (root / BUNDLE).is_file():
             included_files[str(root / BUNDLE)] = "agent/_data/plotly-basic.min.js"

@@ -141,6 +141,31 @@ def telegram(config: ConfigPath = DEFAULT_CONFIG) -> None:
     api.serve_telegram(config, lambda: note("Telegram bot started. Stop with Ctrl-C."))
 
 
+@command(Heading.LOOK, 17)
+@interruptible
+def docs(
+    code: Annotated[
+        str | None, typer.Argument(help="Code of an error or name of a guard, to open at.")
+    ] = None,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+    ] = 0,
+) -> None:
+    """Serves the documentation to a browser of this machine until stopped. CODE, of an error or a
+    guard, opens its entry.
+    """
+    from agent.artifacts import documentation_site
+    from agent.web.documentation import serve_documentation
+
+    drop_key_variables([])
+    place = f"refusals.html#{code}" if code else ""
+    serve_documentation(
+        documentation_site(),
+        port,
+        lambda address: say_whole(f"Documentation: {address}{place} (stop with Ctrl-C)"),
+    )
+
+
 UserName = Annotated[str, typer.Argument(help="The user's name.")]
 user_group = command_group(
     Heading.LOOK,

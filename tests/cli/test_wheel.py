@@ -86,7 +86,9 @@ def test_the_wheel_holds_templates_styles_and_scripts(wheel: Path) -> None:
     web = {str(path.relative_to(ROOT)) for path in (ROOT / "agent" / "web").rglob("*") if path.is_file() and path.suffix != ".pyc"}
     assert {"agent/web/templates/base.html", "agent/web/templates/report.html", "agent/web/static/report.css"} <= web
     pages = {f"agent/_data/docs/{page.name}" for page in (ROOT / "docs").glob("*.md")}
-    assert web | pages <= set(zipfile.ZipFile(wheel).namelist())
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert web | pages <= names
+    assert ("agent/_data/site/refusals.html" in names) == (ROOT / "build" / "site" / "index.html").is_file()
 
 
 @pytest.mark.parametrize(

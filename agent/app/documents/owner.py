@@ -247,12 +247,12 @@ QuietHoursDocument = TypedDict(
     "QuietHoursDocument", {"hours": str, "timezone": str | None, "urgent": list[str]}
 )
 FailureDocument = TypedDict("FailureDocument", {
-    "kind": str, "message": str, "remedy": str, "exit": int,
+    "kind": str, "message": str, "remedy": str, "exit": int, "docs": str,
     "code": NotRequired[str], "verdicts": NotRequired[list[VerdictDocument]],
     "proposal": NotRequired[dict[str, Any]],
 })  # fmt: skip
-"""An error: kind, message, remedy, exit code, and the code of its cause if it has one. A proposal
-that awaits its signer adds its file.
+"""An error: kind, message, remedy, exit code, its place in the site of `trimtab docs`, and the code of
+its cause if it has one. A proposal that awaits its signer adds its file.
 """
 NewAssetDocument = TypedDict("NewAssetDocument", {
     "symbol": str, "address": str, "target": str, "feed": Address | None,

@@ -129,6 +129,7 @@ def error_document(error: TrimtabError) -> dict[str, Any]:
         "message": error.message,
         "remedy": error.remedy,
         "exit": error.exit_code,
+        "docs": f"refusals.html#{error.code or f'exit-{error.exit_code}'}",
     }
     if error.code:
         error_fields["code"] = error.code
@@ -157,6 +158,8 @@ def fail(error: TrimtabError, as_json: bool, one_line: bool = False) -> int:
     err.print(f"[bold red]{title}[/]:", safe_text(error.message.removeprefix(f"{title.lower()}: ")))
     if error.remedy:
         note(f"  What to do: {error.remedy}")
+    if error.code:
+        note(f"  More: trimtab docs {error.code}")
     return error.exit_code
 
 

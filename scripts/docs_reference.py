@@ -1,0 +1,307 @@
+"""Hook of mkdocs: pages that are made of the code when the site is built. Every key of trimtab.toml, every
+command with its options, every call of the API, and a catalogue of refusals, exit codes and alerts with
+the anchors that error messages name.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import click
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from typer.main import get_command
+
+from agent import errors
+from agent.cli.main import app
+from agent.config.schema import Config
+from agent.config.tables import fields
+from agent.config.tables.fields import ConfigTable
+from agent.guards.table import PAYOUT_REMEDIES, REMEDIES
+from agent.model import LIMITS
+from agent.model.alerts import AlertKind
+
+ROOT = Path(__file__).parent.parent
+OPENAPI = ROOT / "agent" / "web" / "api" / "openapi.json"
+UNITS = {
+    "address": (fields.Address, fields.AddressOrOff),
+    "weight": (fields.Weight,),
+    "share": (fields.Share, fields.ShareOrOff),
+    "duration": (fields.Duration, fields.DurationOrOff),
+    "gas price": (fields.GasPrice, fields.GasPriceOrOff),
+    "decimal in quotes": (fields.PlainDecimal, fields.DecimalOrOff),
+    '"on" or "off"': (fields.Switch,),
+    "environment variable": (fields.Variable,),
+    "service/name": (fields.KeyringName,),
+    "https address": (fields.PageAddress,),
+}
+SIZES = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+BOUNDS = {
+    "ge": "≥ ",
+    "gt": "> ",
+    "le": "≤ ",
+    "lt": "< ",
+    "min_length": "at least ",
+    "max_length": "at most ",
+}
+
+
+def plain(text: object) -> str:
+    """Return the text on one line, without its meaning in Markdown."""
+    return re.sub(r"([<>*_`|\[\]])", r"\\\1", " ".join(str(text).split()))
+
+
+def parts_of(annotation: Any) -> Iterator[Any]:
+    """Yield the annotation and everything in it."""
+    yield annotation
+    for part in (*get_args(annotation), *getattr(annotation, "__metadata__", ())):
+        yield from parts_of(part)
+
+
+def unit_of(parts: list[Any]) -> str:
+    """Return in what a value is written: the unit of the parser, the choices, or the type."""
+    for name, aliases in UNITS.items():
+        if any(mark in parts for alias in aliases for mark in alias.__metadata__):
+            return name
+    if choices := [
+        choice for part in parts if get_origin(part) is Literal for choice in get_args(part)
+    ]:
+        return ", ".join(map(str, choices))
+    names = {bool: "true or false", int: "number", str: "text", float: "number"}
+    return next((names[part] for part in parts if part in names), "table")
+
+
+def written(value: Any, unit: str) -> str:
+    """Return a value of the model as the config has it."""
+    if isinstance(value, ConfigTable):
+        return "its own"
+    if isinstance(value, bool) or not isinstance(value, int):
+        return "" if value is None else str(value)
+    shown = {
+        "share": f"{value / 100:g}%",
+        "weight": f"{value / 100:g}%",
+        "gas price": f"{value / 10**9:g} gwei",
+    }
+    if unit == "duration":
+        return next(
+            f"{value // size}{letter}" for letter, size in SIZES.items() if value % size == 0
+        )
+    return shown.get(unit, str(value))
+
+
+def tables(model: type[ConfigTable], name: str) -> Iterator[tuple[str, type[ConfigTable]]]:
+    """Yield each table of the config with its name, in the order of the file."""
+    yield name, model
+    for key, field in model.model_fields.items():
+        for part in dict.fromkeys(parts_of(field.annotation)):
+            if isinstance(part, type) and issubclass(part, ConfigTable):
+                yield from tables(part, f"{name}.{key}" if name else key)
+
+
+def table(page: str, width: int) -> list[list[str]]:
+    """Return the rows of the tables of a page that have so many parts between and around the bars."""
+    rows = [
+        [part.strip() for part in line.split("|")]
+        for line in (ROOT / "docs" / page).read_text(encoding="utf-8").splitlines()
+    ]
+    return [row for row in rows if len(row) == width]
+
+
+def guards_of_keys() -> dict[str, str]:
+    """Return the guard of each key that has one, from the table in docs/limits.md."""
+    pairs = [
+        (key.strip(), row[1])
+        for row in table("limits.md", 7)
+        if row[1] in REMEDIES
+        for key in row[2].replace(" and ", ",").split(",")
+    ]
+    return {key if "." in key else f"limits.{key}": guard for key, guard in reversed(pairs)}
+
+
+def page_of(name: str, model: type[ConfigTable]) -> str:
+    """Return the link to the page that names the table and most of its keys; empty if none does."""
+    texts = {
+        path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))
+    }
+    counts = {
+        page: sum(bool(re.search(rf"\b{key}\b", text)) for key in model.model_fields)
+        for page, text in texts.items()
+        if f"[{name}]" in text
+    }
+    best = max(counts, key=lambda page: counts[page], default="")
+    return f"Rules: [{best.removesuffix('.md')}]({best})." if best else ""
+
+
+def config_page() -> str:
+    """Return the page of all keys: unit, default, bounds, ceiling and guard."""
+    guards = guards_of_keys()
+    lines = ["# Every key of trimtab.toml", "", "A key without a default is required in its table."]
+    for name, model in dict.fromkeys(tables(Config, "")):
+        about = " ".join((model.__doc__ or "").split())
+        lines += [
+            "",
+            f"## {f'[{name}] ({model.__name__})' if name else 'Tables'}",
+            "",
+            f"{about} {page_of(name, model)}",
+            "",
+        ]
+        lines += [
+            "| key | written as | default | bounds | guard, ceiling |",
+            "|---|---|---|---|---|",
+        ]
+        for key, field in model.model_fields.items():
+            parts = [*parts_of(field.annotation), *field.metadata]
+            unit = unit_of(parts)
+            bounds = [
+                f"{sign}{written(getattr(part, bound), unit)}"
+                for part in parts
+                for bound, sign in BOUNDS.items()
+                if not isinstance(part, type) and getattr(part, bound, None) is not None
+            ]
+            spec = LIMITS.get(key) if name == "limits" else None
+            default = (
+                ""
+                if field.is_required()
+                else written(field.get_default(call_default_factory=True), unit) or "none"
+            )
+            guard = guards.get(f"{name}.{key}", "")
+            guard = guard and f"[{guard}](refusals.md#{guard})"
+            if spec and spec.ceiling_bps:
+                guard += f", ceiling {spec.ceiling_bps / 100:g}%"
+            lines.append(
+                f"| `{key}` | {plain(unit)} | {plain(default)} | {plain(', '.join(bounds))} | {guard} |"
+            )
+    return "\n".join(lines)
+
+
+def commands_page() -> str:
+    """Return the page of all commands with their options."""
+    lines = ["# Every command"]
+
+    def add(command: click.Command, words: tuple[str, ...]) -> None:
+        if words:
+            usage = " ".join(
+                param.make_metavar(click.Context(command))
+                for param in command.params
+                if isinstance(param, click.Argument)
+            )
+            lines.extend(
+                [
+                    "",
+                    f"## trimtab {' '.join(words)} {usage}".rstrip(),
+                    "",
+                    " ".join((command.help or "").split()),
+                    "",
+                ]
+            )
+            options = [
+                (", ".join(param.opts), param.help)
+                for param in command.params
+                if isinstance(param, click.Option)
+            ]
+            if options:
+                lines.extend(
+                    [
+                        "| option | meaning |",
+                        "|---|---|",
+                        *(f"| `{names}` | {plain(about)} |" for names, about in options),
+                    ]
+                )
+        for name, below in getattr(command, "commands", {}).items():
+            add(below, (*words, name))
+
+    add(get_command(app), ())
+    return "\n".join(lines)
+
+
+def api_page() -> str:
+    """Return the page of all calls of the API."""
+    lines = ["# Every call of the API", "", "| call | parameters | answer |", "|---|---|---|"]
+    for path, methods in json.loads(OPENAPI.read_text(encoding="utf-8"))["paths"].items():
+        for method, call in methods.items():
+            named = ", ".join(
+                f"`{parameter['name']}`"
+                for parameter in call.get("parameters", ())
+                if parameter["in"] != "header"
+            )
+            about = plain(
+                f"{call.get('summary', '')}. {call.get('description', '')}".replace("`", "")
+            )
+            lines.append(f"| {method.upper()} `{path}` | {named} | {about} |")
+    return "\n".join(lines)
+
+
+def text_of(node: ast.expr | None) -> str:
+    """Return a text of the program, with … in the place of what it fills in."""
+    if isinstance(node, ast.JoinedStr):
+        return "".join(
+            part.value if isinstance(part, ast.Constant) else "…" for part in node.values
+        )
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
+def causes() -> Mapping[str, list[str]]:
+    """Return the messages and remedies of each code, as the program's errors have them."""
+    found: dict[str, list[str]] = {code.value: [] for code in errors.ErrorCode}
+    texts = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "agent").rglob("*.py"))]
+    for text in (
+        text for text in texts if "code=ErrorCode." in text or "code=errors.ErrorCode." in text
+    ):
+        for node in ast.walk(ast.parse(text)):
+            if not isinstance(node, ast.Call):
+                continue
+            named = {keyword.arg: keyword.value for keyword in node.keywords}
+            code = named.get("code")
+            if isinstance(code, ast.Attribute) and ast.unparse(code.value).endswith("ErrorCode"):
+                message = text_of(node.args[0] if node.args else None)
+                remedy = text_of(named.get("remedy", node.args[1] if len(node.args) > 1 else None))
+                if message or remedy:
+                    found[errors.ErrorCode[code.attr].value].append(
+                        " → ".join(filter(None, (message, remedy)))
+                    )
+    return found
+
+
+def refusals_page() -> str:
+    """Return the catalogue, with an anchor for each code, guard, exit code and kind of alert."""
+    remedies, cases = {**PAYOUT_REMEDIES, **REMEDIES}, causes()
+    lines = [
+        "# Refusals, exit codes, alerts",
+        "",
+        "A message names its anchor here; what it did and what to do is in the message.",
+        "",
+    ]
+    lines += [
+        "## Guards and codes",
+        "",
+        "Guards refuse a plan, with the measured value and the limit ([limits](limits.md)).",
+    ]
+    for name in sorted({*remedies, *cases}):
+        lines += ["", f"### {name}", ""]
+        lines += [f"Guard. What to do: {remedies[name]}."] if name in remedies else []
+        lines += [f"- {plain(text)}" for text in dict.fromkeys(cases.get(name, ()))]
+        lines += ["The message has the cause."] if not lines[-1] else []
+    lines += ["", "## Exit codes"]
+    for row in table("service.md", 5):
+        lines += ["", f"### exit-{row[1]}", "", f"{row[2]}."] if row[1].isdecimal() else []
+    lines += ["", "## Alerts", "", "Which are sent where: [alerts](alerts.md)."]
+    for kind in AlertKind:
+        lines += ["", f"### alert-{kind.value}", "", f"{kind.title[0].upper()}{kind.title[1:]}."]
+    return "\n".join(lines)
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages; mkdocs calls this once it knows the written ones."""
+    for name, page in (
+        ("keys-of-the-config", config_page),
+        ("commands", commands_page),
+        ("calls", api_page),
+        ("refusals", refusals_page),
+    ):
+        files.append(File.generated(config, f"{name}.md", content=page()))
+    return files

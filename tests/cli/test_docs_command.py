@@ -1,0 +1,76 @@
+"""`trimtab docs` and the pages that the site gets from the code: each error names an anchor that is there."""
+
+from __future__ import annotations
+
+import re
+import socket
+import threading
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+
+from agent import artifacts
+from agent.artifacts import documentation_site
+from agent.cli.display.terminal import error_document
+from agent.config.schema import Config
+from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, Verdict
+from agent.guards.table import REMEDIES
+from agent.model.alerts import AlertKind
+from agent.web.documentation import serve_documentation
+
+reference = pytest.importorskip("scripts.docs_reference", reason="mkdocs is not installed")
+
+
+def test_the_site_is_served_on_this_machine_alone_and_nothing_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "index.html").write_text("the site")
+    (tmp_path / "secret").write_text("beside it")
+    ready, addresses = threading.Event(), list[str]()
+
+    def take(address: str) -> None:
+        addresses.append(address)
+        ready.set()
+
+    threading.Thread(target=serve_documentation, args=(tmp_path / "site", 0, take), daemon=True).start()
+    assert ready.wait(10)
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", addresses[0])
+    assert urlopen(addresses[0]).read() == b"the site"
+    for outside in ("../secret", "%2e%2e/secret"):
+        with pytest.raises(HTTPError, match="404"):
+            urlopen(addresses[0] + outside)
+
+
+def test_a_port_in_use_and_a_site_that_was_not_built_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ConfigError, match=r"--port \d+: .*0 takes a free one"):
+        serve_documentation(tmp_path, taken.getsockname()[1], pytest.fail)
+    monkeypatch.setattr(artifacts, "_REPO", tmp_path)
+    with pytest.raises(ConfigError, match="make docs"):
+        documentation_site()
+
+
+def test_the_catalogue_has_the_anchor_of_every_error_guard_and_alert() -> None:
+    anchors = set(re.findall(r"^### (\S+)$", reference.refusals_page(), re.MULTILINE))
+    wanted = [
+        OperatorNeeded("a"),
+        ConfigError("a: b"),
+        *(Refused("a", code=code) for code in ErrorCode),
+        *(Refused("a", [Verdict(guard, "1", "2", False)]) for guard in REMEDIES),
+    ]
+    named = {error_document(error)["error"]["docs"].partition("refusals.html#")[2] for error in wanted}
+    assert not named - anchors
+    assert {f"alert-{kind.value}" for kind in AlertKind} <= anchors
+
+
+def test_the_reference_has_every_key_with_its_default_bounds_guard_and_ceiling() -> None:
+    page = reference.config_page()
+    for name in Config.model_fields:
+        assert f"| `{name}` |" in page
+    for row in (
+        "| `slippage` | share |  |  | [slippage](refusals.md#slippage), ceiling 5% |",
+        "| `wallet_wait` | duration | 2m |  |  |",
+        "| `confirm_blocks` | number | none | ≥ 0, ≤ 32 |  |",
+        "| `feed_max_age` | duration |  |  | [feed_health](refusals.md#feed_health) |",
+    ):
+        assert row in page, [line for line in page.splitlines() if line.startswith(row[:12])]
