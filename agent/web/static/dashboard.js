@@ -70,6 +70,14 @@
     document.querySelectorAll("[data-value-chart]").forEach(drawValue);
   }
 
+  // On a phone each row is a card, whose cells have the names of their columns.
+  function label() {
+    for (const table of document.querySelectorAll(".scroll table")) {
+      const names = [...table.querySelectorAll("thead th")].map(one => one.textContent);
+      for (const cell of table.querySelectorAll("tbody td:not([colspan])")) cell.dataset.label = names[cell.cellIndex];
+    }
+  }
+
   document.addEventListener("click", event => {
     if (event.target.dataset.range) {
       range = event.target.dataset.range;
@@ -80,11 +88,12 @@
   // A live update replaces what is unfolded: unfold it again.
   const unfolded = new Set();
   document.addEventListener("toggle", event => {
-    if (event.target.open) unfolded.add(event.target.id);
-    else if (event.target.tagName === "DETAILS") unfolded.delete(event.target.id);
+    if (event.newState === "open") unfolded.add(event.target.id);
+    else unfolded.delete(event.target.id);
   }, true);
   function unfold() {
     for (const one of document.querySelectorAll("details")) if (unfolded.has(one.id)) one.open = true;
+    if (unfolded.has("more")) document.querySelector("#more:not(:popover-open)")?.showPopover();
   }
 
   function say(text) {
@@ -99,8 +108,8 @@
     for (const one of document.querySelectorAll("[data-version][hx-trigger]")) if (Number(one.dataset.version) < newest) htmx.trigger(one, "sse:changed");
   }
 
-  document.addEventListener("DOMContentLoaded", drawAll);
-  document.addEventListener("htmx:afterSettle", () => { drawAll(); unfold(); catchUp(); });
+  document.addEventListener("DOMContentLoaded", () => { label(); drawAll(); });
+  document.addEventListener("htmx:afterSettle", () => { label(); drawAll(); unfold(); catchUp(); });
   // A browser keeps at most six connections to a server: the streams of hidden pages would block forms and further pages.
   let stream = null;
   let retried = false;
