@@ -147,11 +147,11 @@ REVIEW_PAGE = Page("/controls/review/{review}", "", "review.html", ())
 STEP_PAGE = Page("/history/{step}", "Step", "step.html", ())
 ASSETS = (
     "vendor/htmx-2.0.11.min.js",
-    "vendor/htmx-ext-sse-2.2.4.min.js",
     "vendor/uplot-1.6.32.min.js",
     "vendor/uplot-1.6.32.min.css",
     "dashboard.css",
     "dashboard.js",
+    "stream.js",
     "icon.svg",
 )
 """The files that are served, and no others."""

@@ -241,7 +241,7 @@ def test_a_change_during_a_read_of_the_page_is_shown_too(chromium: Any) -> None:
 
         page.goto(f"http://localhost:{shown.port}/liquidity")
         page.wait_for_selector("#connection:has-text('Live')")
-        page.evaluate("let told = 0; document.addEventListener('htmx:sseMessage', () => { document.body.dataset.told = ++told })")
+        page.evaluate("let told = 0; document.addEventListener('sse:changed', () => { document.body.dataset.told = ++told })")
         held: list[Any] = []
         page.route("**/liquidity", lambda route: route.continue_() if held else held.append(route))
         change("first")
@@ -292,10 +292,13 @@ def test_a_pause_takes_two_clicks_and_what_was_chosen_outlives_an_update(chromiu
 
 
 @pytest.mark.slow
-def test_hidden_pages_leave_the_connections_to_the_one_in_use(chromium: Any) -> None:
-    from tests.support.dashboards import Served
+@pytest.mark.parametrize("workers", ["shared", "of a tab"])
+def test_many_tabs_leave_connections_to_the_one_in_use(chromium: Any, workers: str) -> None:
+    from tests.support.dashboards import Served, until
 
     context = patient_context(chromium, bypass_csp=True)
+    if workers != "shared":  # as Chrome on Android: only hidden tabs have no stream
+        context.add_init_script("delete window.SharedWorker")
     turn = "hidden => { Object.defineProperty(document, 'hidden', { value: hidden, configurable: true }); "
     turn += "document.dispatchEvent(new Event('visibilitychange')) }"
     with Served() as shown:
@@ -303,13 +306,23 @@ def test_hidden_pages_leave_the_connections_to_the_one_in_use(chromium: Any) -> 
         for page in pages:
             page.goto(f"http://localhost:{shown.port}/liquidity")
             page.wait_for_selector("#connection:has-text('Live')")
-            page.evaluate(turn, True)
+            if workers != "shared":
+                page.evaluate(turn, True)
+        if workers == "shared":
+            assert shown.board.streams.total() == 1
         documents = shown.board.documents
         shown.board.documents = {**documents, "lp": {**documents["lp"], "warnings": ["meanwhile"]}}
         shown.loop.call_soon_threadsafe(shown.board.announce)
-        assert "meanwhile" not in pages[0].inner_text("main")
+        if workers == "shared":
+            for page in pages:
+                page.wait_for_selector("main:has-text('meanwhile')")
+                page.evaluate(turn, True)
+        until(lambda: shown.board.streams.total() == 0)
+        shown.board.documents = {**documents, "lp": {**documents["lp"], "warnings": ["at last"]}}
+        shown.loop.call_soon_threadsafe(shown.board.announce)
+        assert "at last" not in pages[0].inner_text("main")
         pages[0].evaluate(turn, False)
-        pages[0].wait_for_selector("main:has-text('meanwhile')")
+        pages[0].wait_for_selector("main:has-text('at last')")
         assert "Live" in pages[0].inner_text("#connection")
         context.close()
 

@@ -103,50 +103,29 @@
 
   // A change that is announced while an element is read again is lost with the element, which is replaced: compare versions then.
   let newest = 0;
-  const noted = event => { newest = Number(event.data); };
   function catchUp() {
     for (const one of document.querySelectorAll("[data-version][hx-trigger]")) if (Number(one.dataset.version) < newest) htmx.trigger(one, "sse:changed");
   }
 
   document.addEventListener("DOMContentLoaded", () => { label(); drawAll(); });
   document.addEventListener("htmx:afterSettle", () => { label(); drawAll(); unfold(); catchUp(); });
-  // A browser keeps at most six connections to a server: the streams of hidden pages would block forms and further pages.
-  let stream = null;
-  let retried = false;
-  let waking = false;
-  function followVisibility() {
-    if (document.hidden) stream?.close();
-    else if (stream?.readyState === EventSource.CLOSED && !retried) {
-      waking = true;
-      stream.onerror(); // of a closed stream: the extension opens another
-      waking = false;
-    }
-  }
 
-  // A stream that was answered and refused is closed; one without an answer is retried by the browser.
-  async function explain(source) {
-    const answer = source.readyState === EventSource.CLOSED && await fetch(source.url, { headers: { "HX-Request": "true" } }).catch(() => null);
-    if (answer) answer.body?.cancel();
-    if (!answer || answer.status !== 401) return say("No live updates: the dashboard does not respond. Figures may be old.");
+  // All tabs share one event stream, without shared workers each tab has its own; no stream is open for hidden tabs alone.
+  const stream = window.SharedWorker ? new SharedWorker("/static/stream.js").port : new Worker("/static/stream.js");
+  stream.onmessage = ({ data: { version, state } }) => {
+    newest = Math.max(newest, version);
+    catchUp();
+    if (state === "live") return say("Live: this page follows the agent.");
+    if (state === "silent") return say("No live updates: the dashboard does not respond. Figures may be old.");
     say("Your session has ended. Figures may be old. ");
     const link = document.createElement("a");
     link.href = location.href;
     link.textContent = "Log in";
     document.getElementById("connection").append(link);
-  }
-
-  document.addEventListener("htmx:sseOpen", event => {
-    stream = event.detail.source;
-    retried = false;
-    stream.addEventListener("changed", noted);
-    say("Live: this page follows the agent.");
-    followVisibility();
-  });
-  document.addEventListener("htmx:sseError", event => {
-    retried = true;
-    if (!waking) explain(event.detail.source);
-  });
-  document.addEventListener("visibilitychange", followVisibility);
+  };
+  const follow = () => stream.postMessage(document.hidden ? null : document.getElementById("shown").dataset.events);
+  follow();
+  document.addEventListener("visibilitychange", follow);
   dark.addEventListener("change", drawAll);
   addEventListener("resize", () => { for (const [element, chart] of drawn) chart.setSize({ width: element.clientWidth, height: element.clientHeight }); });
 })();
