@@ -67,7 +67,13 @@ VERSION_PATTERN = re.compile(rb"[0-9]{1,15}")
 STEP_ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 NONCE_PATTERN = re.compile(r"[A-Za-z0-9_-]{22}")
 PLAN_HASH_PATTERN, UNIX_TIME_PATTERN = re.compile(r"[0-9a-f]{16}"), re.compile(r"[0-9]{1,12}")
-MEDIA_TYPES = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
+MEDIA_TYPES = {
+    "js": "text/javascript",
+    "css": "text/css",
+    "svg": "image/svg+xml",
+    "png": "image/png",
+    "webmanifest": "application/manifest+json",
+}
 MIN_GZIP_BYTES = 500
 STOP_POLL_S = 0.2
 FORM_NOT_SENT = (
@@ -124,9 +130,11 @@ class StaticFiles:
         media_type = MEDIA_TYPES[file_name.rpartition(".")[2]]
         # names of vendored files carry their version
         max_age_s = 31_536_000 if file_name.startswith("vendor/") else 60
-        return Response(
-            self._files[file_name], 200, {"Cache-Control": f"max-age={max_age_s}"}, media_type
-        )
+        headers = {
+            "Cache-Control": f"max-age={max_age_s}",
+            "Service-Worker-Allowed": "/",  # offline.js is for all pages
+        }
+        return Response(self._files[file_name], 200, headers, media_type)
 
 
 class LoginPages:
@@ -194,7 +202,8 @@ class LoginPages:
             return PlainTextResponse("403: the form is not from this session\n", 403)
         self._access.end_session(cookie_value(request, self._access.reach.cookie_name))
         self._on_logout()
-        response = RedirectResponse(LOGIN_PATH, 303)
+        # with the times that the page without a connection shows
+        response = RedirectResponse(LOGIN_PATH, 303, {"Clear-Site-Data": '"storage"'})
         self._set_cookie(response, self._access.reach.cookie_name, "", 0)
         with suppress(TrimtabError):
             await self._access.record_event("logout", session.name, request.scope["address"])

@@ -152,7 +152,10 @@ ASSETS = (
     "dashboard.css",
     "dashboard.js",
     "stream.js",
+    "offline.js",
+    "manifest.webmanifest",
     "icon.svg",
+    "icon.png",
 )
 """The files that are served, and no others."""
 EXPORTS = ("csv.zip", "rotki.zip")

@@ -11,6 +11,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -342,6 +343,35 @@ def test_a_page_whose_session_has_ended_says_so_and_leads_to_the_login(chromium:
         page.click("#connection a:has-text('Log in')")
         page.wait_for_url("**/login?to=/alerts")
         context.close()
+
+
+def test_without_the_dashboard_a_page_says_how_old_the_figures_are_until_the_logout(chromium: Any, tmp_path: Path) -> None:
+    from tests.support.dashboards import until
+    from tests.support.sites import Site
+
+    context = patient_context(chromium, viewport={"width": PHONE[0], "height": PHONE[1]})
+    kept = "caches.open('figures').then(async all => Promise.all((await all.keys()).map(async one => (await all.match(one)).text())))"
+    workers = "navigator.serviceWorker.getRegistrations().then(all => all.length)"
+    page = context.new_page()
+    with Site(tmp_path / "trimtab.db.users") as site:
+        read = datetime.now(UTC) - timedelta(hours=3, minutes=20, seconds=10)
+        site.board.documents["pnl"]["all"]["until"] = f"{read:%Y-%m-%dT%H:%M:%SZ}"
+        address = f"http://localhost:{site.port}/"
+        for is_logged_out in (True, False):
+            name, _, session = site.enter().partition("=")
+            context.add_cookies([{"name": name, "value": session, "url": address}])
+            page.goto(address)
+            page.evaluate("navigator.serviceWorker.ready.then(() => '')")
+            until(lambda: page.evaluate(kept) == [f"{read:%Y-%m-%dT%H:%M:%SZ}"])
+            if is_logged_out:
+                page.click(".logout button")
+                page.wait_for_selector("#password")
+                assert (page.evaluate(kept), page.evaluate(workers)) == ([], 0)
+    page.goto(f"{address}assets")
+    said = page.inner_text("main")
+    assert f"of {read:%Y-%m-%d %H:%M:%S} UTC, 3 h 20 min ago" in said
+    assert "USDC" not in said
+    context.close()
 
 
 def test_a_missing_store_ends_with_the_remedy(desk: Desk) -> None:  # noqa: F811

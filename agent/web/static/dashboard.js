@@ -107,8 +107,15 @@
     for (const one of document.querySelectorAll("[data-version][hx-trigger]")) if (Number(one.dataset.version) < newest) htmx.trigger(one, "sse:changed");
   }
 
-  document.addEventListener("DOMContentLoaded", () => { label(); drawAll(); });
-  document.addEventListener("htmx:afterSettle", () => { label(); drawAll(); unfold(); catchUp(); });
+  // For the page that is shown without a connection: the time of these figures, and nothing else of them.
+  async function noteTime() {
+    const { events, until } = document.getElementById("shown").dataset;
+    if (until && window.caches) (await caches.open("figures")).put(events.replace(/events.*/, "figures"), new Response(until));
+  }
+  navigator.serviceWorker?.register("/static/offline.js", { scope: "/" }).catch(() => {}); // not with a certificate that the browser does not trust
+
+  document.addEventListener("DOMContentLoaded", () => { label(); drawAll(); noteTime(); });
+  document.addEventListener("htmx:afterSettle", () => { label(); drawAll(); noteTime(); unfold(); catchUp(); });
 
   // All tabs share one event stream, without shared workers each tab has its own; no stream is open for hidden tabs alone.
   const stream = window.SharedWorker ? new SharedWorker("/static/stream.js").port : new Worker("/static/stream.js");
