@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import re
 import secrets
 import time
@@ -259,6 +260,16 @@ def _return_path(request: Request) -> str:
     return path if path in RETURN_PATHS else "/"
 
 
+async def show_phone_code(prefix: str, request: Request) -> Response:
+    """Answer with the QR code of this dashboard's address, without any secret."""
+    import segno
+
+    picture = io.BytesIO()
+    address = f"https://{request.headers['host']}{prefix}/"
+    segno.make(address, micro=False).save(picture, "svg", scale=5, light="white")
+    return Response(picture.getvalue(), 200, media_type=MEDIA_TYPES["svg"])
+
+
 async def export_archive(cache: DocumentCache, request: Request) -> Response:
     """Answer with the export archive of this name."""
     file_name = request.path_params["name"]
@@ -289,7 +300,7 @@ def build_pages(cache: DocumentCache, is_stopping: Callable[[], bool], access: A
     end once `is_stopping` returns True, so that they do not delay the shutdown. Raises ConfigError if
     Jinja2 is missing.
     """
-    renderer = Renderer(access.reach.prefix, access.reach.portfolio, access.reach.banner)
+    renderer = Renderer(access.reach)
     tokens = TokenFile(cache.store_path)
     api = build_api(cache, tokens, access.reach.prefix)
     logins = LoginPages(access, renderer, cache.announce)
@@ -348,6 +359,7 @@ def build_pages(cache: DocumentCache, is_stopping: Callable[[], bool], access: A
         app.add_route(page.path, partial(show_page, page), ["GET"])
     app.add_route(STEP_PAGE.path, show_step, ["GET"])
     app.add_route("/export/{name}", partial(export_archive, cache), ["GET"])
+    app.add_route("/phone.svg", partial(show_phone_code, access.reach.prefix), ["GET"])
     app.add_route(CONTROL_PAGE.path, controls.show_controls, ["GET"])
     app.add_route(REVIEW_PAGE.path, controls.show_review, ["GET"])
     app.add_route(REVIEW_PAGE.path, controls.confirm, ["POST"])

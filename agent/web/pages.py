@@ -17,6 +17,7 @@ from markupsafe import Markup, escape
 from agent import artifacts
 from agent.errors import printable_text
 from agent.units import decimal_text, gain_text, spell_durations
+from agent.web.reach import Reach
 from agent.web.reading import Documents
 
 if TYPE_CHECKING:
@@ -163,13 +164,13 @@ EXPORTS = ("csv.zip", "rotki.zip")
 
 
 class Renderer:
-    """Renders pages; their links begin with `prefix`. `portfolio` is the portfolio's name if there
-    are several, `banner` a line on each page. Raises ConfigError if Jinja2 is missing.
-    """
+    """Renders the pages of a dashboard with this reach. Raises ConfigError if Jinja2 is missing."""
 
-    def __init__(self, prefix: str = "", portfolio: str = "", banner: str = "") -> None:
+    def __init__(self, reach: Reach) -> None:
         self._templates = artifacts.template_environment(PACKAGE_EXTRA)
-        self._templates.globals |= {"prefix": prefix, "portfolio": portfolio, "banner": banner}
+        self._templates.globals |= {
+            name: getattr(reach, name) for name in ("prefix", "portfolio", "banner", "uses_tls")
+        }
         self._templates.filters["short_move"] = format_move
 
     def login(self, csrf: str, message: str, return_path: str, plan_hash: str = "") -> str:

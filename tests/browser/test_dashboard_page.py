@@ -217,12 +217,22 @@ def test_no_page_has_a_violation_runs_a_foreign_text_or_is_wider_than_a_phone(
         context = patient_context(chromium, viewport={"width": PHONE[0], "height": PHONE[1]}, bypass_csp=True)
         page, ran = context.new_page(), list[str]()
         page.on("dialog", lambda said: (ran.append(page.url), said.dismiss()))
+        page.on("console", lambda said: ran.append(said.text) if said.type in ("error", "warning") else None)
+        targets = "[...document.querySelectorAll('a, button, summary, select, textarea, input:not([type=hidden])')]"
+        targets += (
+            ".filter(one => one.checkVisibility() && !one.matches('.skip')).map(one => one.type === 'checkbox' ? one.labels[0] : one)"
+        )
+        small = f"{targets}.filter(one => Math.min(one.getBoundingClientRect().width, one.getBoundingClientRect().height) < 44)"
+        small += ".map(one => one.outerHTML)"
         for number, (path, full) in enumerate({"/login": "#code", **pages}.items()):
             page.emulate_media(color_scheme=("light", "dark")[number % 2])  # each in the colour that the test above omits
             page.goto(f"http://localhost:{site.port}{path}")
             assert page.locator(full).count(), path
             assert violations(page) == [], path
+            page.emulate_media(color_scheme=("dark", "light")[number % 2])
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+            assert page.evaluate("[...document.querySelectorAll('.scroll')].every(one => one.scrollWidth <= one.clientWidth)"), path
+            assert page.evaluate(small) == [], path
             if path == "/login":
                 name, _, value = cookie.partition("=")
                 context.add_cookies([{"name": name, "value": value, "url": f"http://localhost:{site.port}"}])
@@ -270,6 +280,9 @@ def test_a_pause_takes_two_clicks_and_what_was_chosen_outlives_an_update(chromiu
         page.goto(f"http://localhost:{site.port}/")
         page.wait_for_selector("#connection:has-text('Live')")
         assert not page.query_selector("nav a:has-text('Liquidity')")
+        draw = "for (let i = 0; i < 5; i++) { const begin = performance.now(); document.querySelector('#r-All').click(); "
+        draw += "await new Promise(setTimeout); times.push(performance.now() - begin) } return Math.min(...times)"
+        assert page.evaluate(f"(async () => {{ const times = []; {draw} }})()") <= 100
         page.click("[data-range='1M']")
         read = page.inner_text("#readout")
         page.click("#d-decision summary")
@@ -285,6 +298,14 @@ def test_a_pause_takes_two_clicks_and_what_was_chosen_outlives_an_update(chromiu
         last = site.board.documents["series"]["values"][-1]
         assert page.inner_text("#readout") == read
         assert f"value {format_figure(last, 'money')}" in read
+        bar = page.locator("#menu > ul > li > :is(a, button):visible")
+        assert bar.all_inner_texts() == ["Overview", "History", "Assets", "More"]
+        page.focus("nav a:has-text('Assets')")
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.textContent") == "Liquidity"
+        page.keyboard.press("Escape")
         page.click("button:has-text('Pause')")
         page.click("#pause button")
         assert len(posted) == 1

@@ -31,6 +31,7 @@ from agent.web import document_cache
 from agent.web.access import SECURITY_HEADERS
 from agent.web.document_cache import MAX_READS, MAX_STREAMS, DocumentCache
 from agent.web.pages import CONTROLS, PAGES, Renderer, weight_charts
+from agent.web.reach import Reach
 from agent.web.server import serve_dashboard
 from tests.cli.documents import DOCUMENTS, misfits
 from tests.support.dashboards import HOSTILE, MARKUP, Served, StillBoard, figures, golden
@@ -94,7 +95,7 @@ def test_the_given_documents_are_those_of_their_commands(served: Served, command
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.title)
 def test_the_banner_of_a_demo_is_on_each_page_and_nowhere_else(served: Served, page: Any) -> None:
     documents = served.board.documents
-    shown = [Renderer("", "", banner).page(page, documents, {}, 1) for banner in ("Demo: replayed & no money", "")]
+    shown = [Renderer(Reach(banner=banner)).page(page, documents, {}, 1) for banner in ("Demo: replayed & no money", "")]
     assert ["Demo: replayed &amp; no money" in text for text in shown] == [True, False]
 
 
