@@ -110,8 +110,14 @@ def serve(
     public_options = PublicOptions(tls_cert, tls_key, proxy, name, proxy_secret)
 
     def show_dashboard(address: str, extra_fields: Mapping[str, Any]) -> None:
-        text = f"Dashboard: {address}. Stop with Ctrl-C."
-        emit({"url": address, **extra_fields}, as_json, lambda: say(text))
+        def show() -> None:
+            say(f"Dashboard: {address}. Stop with Ctrl-C.")
+            if out.is_terminal and address.startswith("https:"):
+                say("On a phone, open it by this code, which holds the address only:")
+                for line in _qr_code(address):
+                    say_whole(line)
+
+        emit({"url": address, **extra_fields}, as_json, show)
 
     def show_portfolios(address: str, portfolios: list[dict[str, str]]) -> None:
         show_dashboard(address, {"portfolios": portfolios})

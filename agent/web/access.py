@@ -70,8 +70,8 @@ without one browsers omit the origin of a form too.
 def content_policy(*, forms: bool) -> str:
     """Return the content security policy: the dashboard's own files, no inline script or style."""
     return (
-        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self';"
-        f" img-src 'self'; base-uri 'none'; form-action {chr(39)}{'self' if forms else 'none'}"
+        "default-src 'none'; script-src 'self'; worker-src 'self'; style-src 'self';"
+        f" connect-src 'self'; img-src 'self'; manifest-src 'self'; base-uri 'none'; form-action {chr(39)}{'self' if forms else 'none'}"
         f"{chr(39)}; frame-ancestors 'none'"
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import re
 import secrets
 import time
@@ -67,7 +68,13 @@ VERSION_PATTERN = re.compile(rb"[0-9]{1,15}")
 STEP_ID_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 NONCE_PATTERN = re.compile(r"[A-Za-z0-9_-]{22}")
 PLAN_HASH_PATTERN, UNIX_TIME_PATTERN = re.compile(r"[0-9a-f]{16}"), re.compile(r"[0-9]{1,12}")
-MEDIA_TYPES = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
+MEDIA_TYPES = {
+    "js": "text/javascript",
+    "css": "text/css",
+    "svg": "image/svg+xml",
+    "png": "image/png",
+    "webmanifest": "application/manifest+json",
+}
 MIN_GZIP_BYTES = 500
 STOP_POLL_S = 0.2
 FORM_NOT_SENT = (
@@ -124,9 +131,11 @@ class StaticFiles:
         media_type = MEDIA_TYPES[file_name.rpartition(".")[2]]
         # names of vendored files carry their version
         max_age_s = 31_536_000 if file_name.startswith("vendor/") else 60
-        return Response(
-            self._files[file_name], 200, {"Cache-Control": f"max-age={max_age_s}"}, media_type
-        )
+        headers = {
+            "Cache-Control": f"max-age={max_age_s}",
+            "Service-Worker-Allowed": "/",  # offline.js is for all pages
+        }
+        return Response(self._files[file_name], 200, headers, media_type)
 
 
 class LoginPages:
@@ -194,7 +203,8 @@ class LoginPages:
             return PlainTextResponse("403: the form is not from this session\n", 403)
         self._access.end_session(cookie_value(request, self._access.reach.cookie_name))
         self._on_logout()
-        response = RedirectResponse(LOGIN_PATH, 303)
+        # with the times that the page without a connection shows
+        response = RedirectResponse(LOGIN_PATH, 303, {"Clear-Site-Data": '"storage"'})
         self._set_cookie(response, self._access.reach.cookie_name, "", 0)
         with suppress(TrimtabError):
             await self._access.record_event("logout", session.name, request.scope["address"])
@@ -250,6 +260,16 @@ def _return_path(request: Request) -> str:
     return path if path in RETURN_PATHS else "/"
 
 
+async def show_phone_code(prefix: str, request: Request) -> Response:
+    """Answer with the QR code of this dashboard's address, without any secret."""
+    import segno
+
+    picture = io.BytesIO()
+    address = f"https://{request.headers['host']}{prefix}/"
+    segno.make(address, micro=False).save(picture, "svg", scale=5, light="white")
+    return Response(picture.getvalue(), 200, media_type=MEDIA_TYPES["svg"])
+
+
 async def export_archive(cache: DocumentCache, request: Request) -> Response:
     """Answer with the export archive of this name."""
     file_name = request.path_params["name"]
@@ -280,7 +300,7 @@ def build_pages(cache: DocumentCache, is_stopping: Callable[[], bool], access: A
     end once `is_stopping` returns True, so that they do not delay the shutdown. Raises ConfigError if
     Jinja2 is missing.
     """
-    renderer = Renderer(access.reach.prefix, access.reach.portfolio, access.reach.banner)
+    renderer = Renderer(access.reach)
     tokens = TokenFile(cache.store_path)
     api = build_api(cache, tokens, access.reach.prefix)
     logins = LoginPages(access, renderer, cache.announce)
@@ -339,6 +359,7 @@ def build_pages(cache: DocumentCache, is_stopping: Callable[[], bool], access: A
         app.add_route(page.path, partial(show_page, page), ["GET"])
     app.add_route(STEP_PAGE.path, show_step, ["GET"])
     app.add_route("/export/{name}", partial(export_archive, cache), ["GET"])
+    app.add_route("/phone.svg", partial(show_phone_code, access.reach.prefix), ["GET"])
     app.add_route(CONTROL_PAGE.path, controls.show_controls, ["GET"])
     app.add_route(REVIEW_PAGE.path, controls.show_review, ["GET"])
     app.add_route(REVIEW_PAGE.path, controls.confirm, ["POST"])

@@ -17,6 +17,7 @@ from markupsafe import Markup, escape
 from agent import artifacts
 from agent.errors import printable_text
 from agent.units import decimal_text, gain_text, spell_durations
+from agent.web.reach import Reach
 from agent.web.reading import Documents
 
 if TYPE_CHECKING:
@@ -147,12 +148,15 @@ REVIEW_PAGE = Page("/controls/review/{review}", "", "review.html", ())
 STEP_PAGE = Page("/history/{step}", "Step", "step.html", ())
 ASSETS = (
     "vendor/htmx-2.0.11.min.js",
-    "vendor/htmx-ext-sse-2.2.4.min.js",
     "vendor/uplot-1.6.32.min.js",
     "vendor/uplot-1.6.32.min.css",
     "dashboard.css",
     "dashboard.js",
+    "stream.js",
+    "offline.js",
+    "manifest.webmanifest",
     "icon.svg",
+    "icon.png",
 )
 """The files that are served, and no others."""
 EXPORTS = ("csv.zip", "rotki.zip")
@@ -160,13 +164,13 @@ EXPORTS = ("csv.zip", "rotki.zip")
 
 
 class Renderer:
-    """Renders pages; their links begin with `prefix`. `portfolio` is the portfolio's name if there
-    are several, `banner` a line on each page. Raises ConfigError if Jinja2 is missing.
-    """
+    """Renders the pages of a dashboard with this reach. Raises ConfigError if Jinja2 is missing."""
 
-    def __init__(self, prefix: str = "", portfolio: str = "", banner: str = "") -> None:
+    def __init__(self, reach: Reach) -> None:
         self._templates = artifacts.template_environment(PACKAGE_EXTRA)
-        self._templates.globals |= {"prefix": prefix, "portfolio": portfolio, "banner": banner}
+        self._templates.globals |= {
+            name: getattr(reach, name) for name in ("prefix", "portfolio", "banner", "uses_tls")
+        }
         self._templates.filters["short_move"] = format_move
 
     def login(self, csrf: str, message: str, return_path: str, plan_hash: str = "") -> str:

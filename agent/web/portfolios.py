@@ -222,7 +222,7 @@ class Portfolios:
         self._portfolios = portfolios
         self._shared_settings = shared_settings
         self._salt = secrets.token_hex(8)
-        self._renderer = Renderer()
+        self._renderer = Renderer(reach)
         app = FastAPI(
             docs_url=None,
             redoc_url=None,

@@ -11,6 +11,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -216,12 +217,22 @@ def test_no_page_has_a_violation_runs_a_foreign_text_or_is_wider_than_a_phone(
         context = patient_context(chromium, viewport={"width": PHONE[0], "height": PHONE[1]}, bypass_csp=True)
         page, ran = context.new_page(), list[str]()
         page.on("dialog", lambda said: (ran.append(page.url), said.dismiss()))
+        page.on("console", lambda said: ran.append(said.text) if said.type in ("error", "warning") else None)
+        targets = "[...document.querySelectorAll('a, button, summary, select, textarea, input:not([type=hidden])')]"
+        targets += (
+            ".filter(one => one.checkVisibility() && !one.matches('.skip')).map(one => one.type === 'checkbox' ? one.labels[0] : one)"
+        )
+        small = f"{targets}.filter(one => Math.min(one.getBoundingClientRect().width, one.getBoundingClientRect().height) < 44)"
+        small += ".map(one => one.outerHTML)"
         for number, (path, full) in enumerate({"/login": "#code", **pages}.items()):
             page.emulate_media(color_scheme=("light", "dark")[number % 2])  # each in the colour that the test above omits
             page.goto(f"http://localhost:{site.port}{path}")
             assert page.locator(full).count(), path
             assert violations(page) == [], path
+            page.emulate_media(color_scheme=("dark", "light")[number % 2])
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+            assert page.evaluate("[...document.querySelectorAll('.scroll')].every(one => one.scrollWidth <= one.clientWidth)"), path
+            assert page.evaluate(small) == [], path
             if path == "/login":
                 name, _, value = cookie.partition("=")
                 context.add_cookies([{"name": name, "value": value, "url": f"http://localhost:{site.port}"}])
@@ -241,7 +252,7 @@ def test_a_change_during_a_read_of_the_page_is_shown_too(chromium: Any) -> None:
 
         page.goto(f"http://localhost:{shown.port}/liquidity")
         page.wait_for_selector("#connection:has-text('Live')")
-        page.evaluate("let told = 0; document.addEventListener('htmx:sseMessage', () => { document.body.dataset.told = ++told })")
+        page.evaluate("let told = 0; document.addEventListener('sse:changed', () => { document.body.dataset.told = ++told })")
         held: list[Any] = []
         page.route("**/liquidity", lambda route: route.continue_() if held else held.append(route))
         change("first")
@@ -269,6 +280,9 @@ def test_a_pause_takes_two_clicks_and_what_was_chosen_outlives_an_update(chromiu
         page.goto(f"http://localhost:{site.port}/")
         page.wait_for_selector("#connection:has-text('Live')")
         assert not page.query_selector("nav a:has-text('Liquidity')")
+        draw = "for (let i = 0; i < 5; i++) { const begin = performance.now(); document.querySelector('#r-All').click(); "
+        draw += "await new Promise(setTimeout); times.push(performance.now() - begin) } return Math.min(...times)"
+        assert page.evaluate(f"(async () => {{ const times = []; {draw} }})()") <= 100
         page.click("[data-range='1M']")
         read = page.inner_text("#readout")
         page.click("#d-decision summary")
@@ -284,6 +298,14 @@ def test_a_pause_takes_two_clicks_and_what_was_chosen_outlives_an_update(chromiu
         last = site.board.documents["series"]["values"][-1]
         assert page.inner_text("#readout") == read
         assert f"value {format_figure(last, 'money')}" in read
+        bar = page.locator("#menu > ul > li > :is(a, button):visible")
+        assert bar.all_inner_texts() == ["Overview", "History", "Assets", "More"]
+        page.focus("nav a:has-text('Assets')")
+        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.textContent") == "Liquidity"
+        page.keyboard.press("Escape")
         page.click("button:has-text('Pause')")
         page.click("#pause button")
         assert len(posted) == 1
@@ -292,10 +314,13 @@ def test_a_pause_takes_two_clicks_and_what_was_chosen_outlives_an_update(chromiu
 
 
 @pytest.mark.slow
-def test_hidden_pages_leave_the_connections_to_the_one_in_use(chromium: Any) -> None:
-    from tests.support.dashboards import Served
+@pytest.mark.parametrize("workers", ["shared", "of a tab"])
+def test_many_tabs_leave_connections_to_the_one_in_use(chromium: Any, workers: str) -> None:
+    from tests.support.dashboards import Served, until
 
     context = patient_context(chromium, bypass_csp=True)
+    if workers != "shared":  # as Chrome on Android: only hidden tabs have no stream
+        context.add_init_script("delete window.SharedWorker")
     turn = "hidden => { Object.defineProperty(document, 'hidden', { value: hidden, configurable: true }); "
     turn += "document.dispatchEvent(new Event('visibilitychange')) }"
     with Served() as shown:
@@ -303,13 +328,23 @@ def test_hidden_pages_leave_the_connections_to_the_one_in_use(chromium: Any) -> 
         for page in pages:
             page.goto(f"http://localhost:{shown.port}/liquidity")
             page.wait_for_selector("#connection:has-text('Live')")
-            page.evaluate(turn, True)
+            if workers != "shared":
+                page.evaluate(turn, True)
+        if workers == "shared":
+            assert shown.board.streams.total() == 1
         documents = shown.board.documents
         shown.board.documents = {**documents, "lp": {**documents["lp"], "warnings": ["meanwhile"]}}
         shown.loop.call_soon_threadsafe(shown.board.announce)
-        assert "meanwhile" not in pages[0].inner_text("main")
+        if workers == "shared":
+            for page in pages:
+                page.wait_for_selector("main:has-text('meanwhile')")
+                page.evaluate(turn, True)
+        until(lambda: shown.board.streams.total() == 0)
+        shown.board.documents = {**documents, "lp": {**documents["lp"], "warnings": ["at last"]}}
+        shown.loop.call_soon_threadsafe(shown.board.announce)
+        assert "at last" not in pages[0].inner_text("main")
         pages[0].evaluate(turn, False)
-        pages[0].wait_for_selector("main:has-text('meanwhile')")
+        pages[0].wait_for_selector("main:has-text('at last')")
         assert "Live" in pages[0].inner_text("#connection")
         context.close()
 
@@ -329,6 +364,35 @@ def test_a_page_whose_session_has_ended_says_so_and_leads_to_the_login(chromium:
         page.click("#connection a:has-text('Log in')")
         page.wait_for_url("**/login?to=/alerts")
         context.close()
+
+
+def test_without_the_dashboard_a_page_says_how_old_the_figures_are_until_the_logout(chromium: Any, tmp_path: Path) -> None:
+    from tests.support.dashboards import until
+    from tests.support.sites import Site
+
+    context = patient_context(chromium, viewport={"width": PHONE[0], "height": PHONE[1]})
+    kept = "caches.open('figures').then(async all => Promise.all((await all.keys()).map(async one => (await all.match(one)).text())))"
+    workers = "navigator.serviceWorker.getRegistrations().then(all => all.length)"
+    page = context.new_page()
+    with Site(tmp_path / "trimtab.db.users") as site:
+        read = datetime.now(UTC) - timedelta(hours=3, minutes=20, seconds=10)
+        site.board.documents["pnl"]["all"]["until"] = f"{read:%Y-%m-%dT%H:%M:%SZ}"
+        address = f"http://localhost:{site.port}/"
+        for is_logged_out in (True, False):
+            name, _, session = site.enter().partition("=")
+            context.add_cookies([{"name": name, "value": session, "url": address}])
+            page.goto(address)
+            page.evaluate("navigator.serviceWorker.ready.then(() => '')")
+            until(lambda: page.evaluate(kept) == [f"{read:%Y-%m-%dT%H:%M:%SZ}"])
+            if is_logged_out:
+                page.click(".logout button")
+                page.wait_for_selector("#password")
+                assert (page.evaluate(kept), page.evaluate(workers)) == ([], 0)
+    page.goto(f"{address}assets")
+    said = page.inner_text("main")
+    assert f"of {read:%Y-%m-%d %H:%M:%S} UTC, 3 h 20 min ago" in said
+    assert "USDC" not in said
+    context.close()
 
 
 def test_a_missing_store_ends_with_the_remedy(desk: Desk) -> None:  # noqa: F811

@@ -31,6 +31,7 @@ from agent.web import document_cache
 from agent.web.access import SECURITY_HEADERS
 from agent.web.document_cache import MAX_READS, MAX_STREAMS, DocumentCache
 from agent.web.pages import CONTROLS, PAGES, Renderer, weight_charts
+from agent.web.reach import Reach
 from agent.web.server import serve_dashboard
 from tests.cli.documents import DOCUMENTS, misfits
 from tests.support.dashboards import HOSTILE, MARKUP, Served, StillBoard, figures, golden
@@ -94,7 +95,7 @@ def test_the_given_documents_are_those_of_their_commands(served: Served, command
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.title)
 def test_the_banner_of_a_demo_is_on_each_page_and_nowhere_else(served: Served, page: Any) -> None:
     documents = served.board.documents
-    shown = [Renderer("", "", banner).page(page, documents, {}, 1) for banner in ("Demo: replayed & no money", "")]
+    shown = [Renderer(Reach(banner=banner)).page(page, documents, {}, 1) for banner in ("Demo: replayed & no money", "")]
     assert ["Demo: replayed &amp; no money" in text for text in shown] == [True, False]
 
 
@@ -179,7 +180,7 @@ def test_clients_that_read_nothing_hold_up_no_page_and_no_other_stream(served: S
 
 def test_a_page_that_missed_a_change_before_it_connected_is_told_of_it(served: Served) -> None:
     page = served.ask("/alerts")[2].decode()
-    place = page.split('sse-connect="')[1].split('"')[0]
+    place = page.split('data-events="')[1].split('"')[0]
     served.loop.call_soon_threadsafe(served.board.announce)
     link = served.stream(place)
     seen = b""
@@ -492,11 +493,10 @@ def test_the_first_page_with_its_files_is_below_100_kb(served: Served) -> None:
 
 PUBLISHED = {
     "htmx-2.0.11.min.js": "d6fdc75f204e6bdefa99b69bf1e6d4ac69b8a364f77929f45c13476b4000f717",
-    "htmx-ext-sse-2.2.4.min.js": "98a46496de0c3605fbffdce9167ba427bdd9553184f83f149c261891a92c0136",
     "uplot-1.6.32.min.js": "19c8d4c6ad88929a79f4ae49d6f7161566dfd0ba3d15cc495e974f787eb78f1f",
     "uplot-1.6.32.min.css": "df630c6a8d6f8eeaff264b50f73ce5b114f646ffd9a0bb74f049b0a00135fa04",
 }
-"""SHA-256 of dist/htmx.min.js, sse.min.js, uPlot.iife.min.js and uPlot.min.css in the packages on npm."""
+"""SHA-256 of dist/htmx.min.js, uPlot.iife.min.js and uPlot.min.css in the packages on npm."""
 
 
 def test_the_served_libraries_are_those_published(served: Served) -> None:

@@ -31,6 +31,7 @@ from agent.store.files.users import UserStore
 from agent.web import controls as web_controls
 from agent.web.controls import BACKTEST_NICENESS, FIELDS_BY_KIND, MAX_BACKTESTS, MAX_REVIEWS, ControlPages, form_arguments
 from agent.web.pages import Renderer
+from agent.web.reach import Reach
 from agent.web.reading import ReadingProcess
 from agent.web.sessions import REVIEW_S, Review
 from tests.cli.documents import misfits
@@ -346,7 +347,7 @@ def test_a_back_test_that_takes_too_long_is_ended_and_one_too_many_refused(
     config: Path, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scene() -> list[str]:
-        pages = ControlPages(site.access, StillBoard(str(config), config), Renderer())
+        pages = ControlPages(site.access, StillBoard(str(config), config), Renderer(Reach()))
         reviews = [Review("edit", (("target", "NONE=1%"),)) for _ in range(MAX_BACKTESTS + 1)]
         monkeypatch.setattr(web_controls, "BACKTEST_S", 0.05)
         await pages._backtest(reviews[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import re
 import socket
@@ -21,10 +22,11 @@ import pytest
 
 from agent.units import format_duration
 
-if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os.environ.get("CI"):
+if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp", "segno"))) and not os.environ.get("CI"):
     pytest.skip("the dashboard needs its extra", allow_module_level=True)
 
 import pyotp
+import segno
 
 from agent.app.settings.users import _network
 from agent.errors import ConfigError, TrimtabError
@@ -69,7 +71,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield found
 
 
-@pytest.mark.parametrize("path", [*(page.path for page in PAGES), "/controls", "/history/abc", "/export/csv.zip", "/events", "/nothing"])
+@pytest.mark.parametrize(
+    "path", [*(page.path for page in PAGES), "/controls", "/history/abc", "/export/csv.zip", "/events", "/phone.svg", "/nothing"]
+)
 def test_without_a_session_nothing_is_shown(site: Site, path: str) -> None:
     code, headers, body = site.ask(path)
     assert code in (303, 401)
@@ -99,11 +103,24 @@ def test_login_with_a_code_opens_the_pages_and_logout_ends_it_on_the_server(site
     code, headers, _ = site.post("/logout", {"csrf": site.token(cookie)}, cookie)
     assert code == 303
     assert "Max-Age=0" in headers["set-cookie"]
+    assert headers["clear-site-data"] == '"storage"'
     assert site.ask("/", Cookie=cookie)[0] == 303  # a kept cookie is worth nothing
     until_end(lazy)
     lazy.close()
     kinds = [event.kind.value for event in UserStore(site.file).events(2)]
     assert kinds == ["logout", "login"]
+
+
+def test_the_code_for_a_phone_holds_the_address_and_nothing_else(site: Site, tmp_path: Path) -> None:
+    address, written = "https://dash.example.org:8443/p/core/", io.BytesIO()
+    segno.make(address, micro=False).save(written, "svg", scale=5, light="white")
+    with Site(tmp_path / "a.users", Reach(frozenset({"dash.example.org"}), True, port=1, prefix="/p/core")) as beyond:
+        cookie = beyond.enter().replace("trimtab-1", beyond.access.reach.cookie_name)
+        sent = {"Host": "dash.example.org:8443", "Cookie": cookie}
+        assert 'src="/p/core/phone.svg"' in beyond.ask("/alerts", **sent)[2].decode()
+        code, headers, body = beyond.ask("/phone.svg", **sent)
+        assert (code, headers["content-type"], body) == (200, "image/svg+xml", written.getvalue())
+    assert b"phone.svg" not in site.ask("/alerts", Cookie=site.enter())[2]  # no phone reaches it
 
 
 def test_a_login_leads_back_to_a_page_of_ours_and_to_no_other_address(site: Site) -> None:

@@ -229,7 +229,7 @@ def test_each_page_links_below_its_prefix_and_back_to_the_list(shelf: Shelf) -> 
     cookie = shelf.enter(1)
     for path in (*(page.path for page in PAGES), "/controls"):
         text = shelf.ask(B + path, Cookie=cookie)[2].decode()
-        places = set(re.findall(r'(?:href|action|hx-get|sse-connect)="(/[^"]*)"', text)) - {"/"}
+        places = set(re.findall(r'(?:href|action|hx-get|data-events)="(/[^"]*)"', text)) - {"/"}
         assert all(place.startswith((f"{B}/", "/static/")) for place in places)
         assert 'href="/"' in text
         assert HOSTILE not in text
@@ -241,7 +241,7 @@ def test_each_page_links_below_its_prefix_and_back_to_the_list(shelf: Shelf) -> 
 
 def test_every_link_of_a_template_begins_with_the_prefix() -> None:
     for path in (artifacts.WEB_FOLDER / "templates").glob("*.html"):
-        places = re.findall(r'(?:href|action|hx-get|sse-connect)="(/[^"]*)"', path.read_text(encoding="utf-8"))
+        places = re.findall(r'(?:href|action|hx-get|data-events)="(/[^"]*)"', path.read_text(encoding="utf-8"))
         loose = [place for place in places if not place.startswith("/static/") and place != "/" and "/?seen=" not in place]
         assert loose == [], (path.name, "write {{ prefix }}/…")
 

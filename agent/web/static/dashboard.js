@@ -70,6 +70,14 @@
     document.querySelectorAll("[data-value-chart]").forEach(drawValue);
   }
 
+  // On a phone each row is a card, whose cells have the names of their columns.
+  function label() {
+    for (const table of document.querySelectorAll(".scroll table")) {
+      const names = [...table.querySelectorAll("thead th")].map(one => one.textContent);
+      for (const cell of table.querySelectorAll("tbody td:not([colspan])")) cell.dataset.label = names[cell.cellIndex];
+    }
+  }
+
   document.addEventListener("click", event => {
     if (event.target.dataset.range) {
       range = event.target.dataset.range;
@@ -80,11 +88,12 @@
   // A live update replaces what is unfolded: unfold it again.
   const unfolded = new Set();
   document.addEventListener("toggle", event => {
-    if (event.target.open) unfolded.add(event.target.id);
-    else if (event.target.tagName === "DETAILS") unfolded.delete(event.target.id);
+    if (event.newState === "open") unfolded.add(event.target.id);
+    else unfolded.delete(event.target.id);
   }, true);
   function unfold() {
     for (const one of document.querySelectorAll("details")) if (unfolded.has(one.id)) one.open = true;
+    if (unfolded.has("more")) document.querySelector("#more:not(:popover-open)")?.showPopover();
   }
 
   function say(text) {
@@ -94,50 +103,36 @@
 
   // A change that is announced while an element is read again is lost with the element, which is replaced: compare versions then.
   let newest = 0;
-  const noted = event => { newest = Number(event.data); };
   function catchUp() {
     for (const one of document.querySelectorAll("[data-version][hx-trigger]")) if (Number(one.dataset.version) < newest) htmx.trigger(one, "sse:changed");
   }
 
-  document.addEventListener("DOMContentLoaded", drawAll);
-  document.addEventListener("htmx:afterSettle", () => { drawAll(); unfold(); catchUp(); });
-  // A browser keeps at most six connections to a server: the streams of hidden pages would block forms and further pages.
-  let stream = null;
-  let retried = false;
-  let waking = false;
-  function followVisibility() {
-    if (document.hidden) stream?.close();
-    else if (stream?.readyState === EventSource.CLOSED && !retried) {
-      waking = true;
-      stream.onerror(); // of a closed stream: the extension opens another
-      waking = false;
-    }
+  // For the page that is shown without a connection: the time of these figures, and nothing else of them.
+  async function noteTime() {
+    const { events, until } = document.getElementById("shown").dataset;
+    if (until && window.caches) (await caches.open("figures")).put(events.replace(/events.*/, "figures"), new Response(until));
   }
+  navigator.serviceWorker?.register("/static/offline.js", { scope: "/" }).catch(() => {}); // not with a certificate that the browser does not trust
 
-  // A stream that was answered and refused is closed; one without an answer is retried by the browser.
-  async function explain(source) {
-    const answer = source.readyState === EventSource.CLOSED && await fetch(source.url, { headers: { "HX-Request": "true" } }).catch(() => null);
-    if (answer) answer.body?.cancel();
-    if (!answer || answer.status !== 401) return say("No live updates: the dashboard does not respond. Figures may be old.");
+  document.addEventListener("DOMContentLoaded", () => { label(); drawAll(); noteTime(); });
+  document.addEventListener("htmx:afterSettle", () => { label(); drawAll(); noteTime(); unfold(); catchUp(); });
+
+  // All tabs share one event stream, without shared workers each tab has its own; no stream is open for hidden tabs alone.
+  const stream = window.SharedWorker ? new SharedWorker("/static/stream.js").port : new Worker("/static/stream.js");
+  stream.onmessage = ({ data: { version, state } }) => {
+    newest = Math.max(newest, version);
+    catchUp();
+    if (state === "live") return say("Live: this page follows the agent.");
+    if (state === "silent") return say("No live updates: the dashboard does not respond. Figures may be old.");
     say("Your session has ended. Figures may be old. ");
     const link = document.createElement("a");
     link.href = location.href;
     link.textContent = "Log in";
     document.getElementById("connection").append(link);
-  }
-
-  document.addEventListener("htmx:sseOpen", event => {
-    stream = event.detail.source;
-    retried = false;
-    stream.addEventListener("changed", noted);
-    say("Live: this page follows the agent.");
-    followVisibility();
-  });
-  document.addEventListener("htmx:sseError", event => {
-    retried = true;
-    if (!waking) explain(event.detail.source);
-  });
-  document.addEventListener("visibilitychange", followVisibility);
+  };
+  const follow = () => stream.postMessage(document.hidden ? null : document.getElementById("shown").dataset.events);
+  follow();
+  document.addEventListener("visibilitychange", follow);
   dark.addEventListener("change", drawAll);
   addEventListener("resize", () => { for (const [element, chart] of drawn) chart.setSize({ width: element.clientWidth, height: element.clientHeight }); });
 })();
