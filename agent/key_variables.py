@@ -30,17 +30,17 @@ def holds_key(name: str, key_variables: Sequence[str]) -> bool:
     return name in key_variables or _PASSWORD.fullmatch(name) is not None
 
 
-def named_key_variables(table: Any) -> Iterator[str]:
-    """Yield the variables that a config names for keys: the values of keys ending in "key_env"."""
+def named_key_variables(table: Any, ending: str = "key_env") -> Iterator[str]:
+    """Yield the variables that a config names for keys: the texts of its keys with that ending."""
     if isinstance(table, dict):
         for key, value in table.items():
-            if key.endswith("key_env") and isinstance(value, str):
+            if key.endswith(ending) and isinstance(value, str):
                 yield value
             else:
-                yield from named_key_variables(value)
+                yield from named_key_variables(value, ending)
     elif isinstance(table, list):
         for member in table:
-            yield from named_key_variables(member)
+            yield from named_key_variables(member, ending)
 
 
 def drop_key_variables(configs: Sequence[Path]) -> None:

@@ -159,6 +159,9 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.start.setup import initialise as initialise
     from agent.app.start.setup import templates as templates
     from agent.app.start.setup import trust as trust
+    from agent.app.start.units import UnitOptions as UnitOptions
+    from agent.app.start.units import install_units as install_units
+    from agent.app.start.units import remove_units as remove_units
     from agent.app.start.wallet import PasswordSource as PasswordSource
     from agent.app.start.wallet import change_password as change_password
     from agent.app.start.wallet import create_wallet as create_wallet

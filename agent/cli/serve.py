@@ -1,5 +1,5 @@
-"""Commands that run a server: dashboard and API, Telegram bot, assistants; users of the dashboard, and
-tokens of the API.
+"""Commands that run a server: dashboard and API, Telegram bot, assistants; the units that run them;
+users of the dashboard, and tokens of the API.
 """
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -170,6 +171,91 @@ def docs(
         port,
         lambda address: say_whole(f"Documentation: {address}{place} (stop with Ctrl-C)"),
     )
+
+
+class UnitService(StrEnum):
+    """Commands that a unit runs."""
+
+    RUN = "run"
+    SERVE = "serve"
+    TELEGRAM = "telegram"
+
+
+@command(Heading.SET_UP, 60)
+def install(
+    services: Annotated[
+        list[UnitService] | None,
+        typer.Argument(
+            help="Commands to run; default: run, serve if its extra is installed, telegram if the"
+            " config has it.",
+            show_default=False,
+        ),
+    ] = None,
+    config: ConfigPath = DEFAULT_CONFIG,
+    every: Annotated[
+        str, typer.Option("--every", help="Interval between cycles, such as 10m.")
+    ] = "10m",
+    send: Annotated[
+        bool, typer.Option("--send", help="The run signs and sends; needs --yes or --offer.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="The run does not ask.")] = False,
+    offer: Annotated[
+        bool, typer.Option("--offer", help="The run offers each plan, as trimtab run --offer.")
+    ] = False,
+    name: Annotated[
+        str, typer.Option("--name", help="Name of the units, one for each config.")
+    ] = "trimtab",
+    system: Annotated[
+        bool,
+        typer.Option(
+            "--system", help="Units of the system, as the owner of the config; needs root."
+        ),
+    ] = False,
+    env_file: Annotated[
+        Path | None,
+        typer.Option("--env-file", help="File of variables (mode 0600) that systemd reads."),
+    ] = None,
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Stop and remove the units of this config.")
+    ] = False,
+    write: Annotated[
+        bool, typer.Option("--write", help="Do it. Without it the files are only shown.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Installs and starts systemd units for run, serve and telegram. Shows them first; nothing
+    changes without --write.
+
+    Units of the user by default. They are hardened, and start again after every failure that a start
+    can mend. With --send the run trades unattended.
+    """
+    from agent import app as api
+
+    if send != (yes != offer) or (yes and offer):
+        raise ConfigError(
+            "--send: a service cannot ask before it sends, so it needs --yes or --offer",
+            "give --send --yes, --send --offer, or none of them for a dry run",
+        )
+    flags = {"--send": send, "--yes": yes, "--offer": offer}
+    run_options = tuple(flag for flag, is_set in flags.items() if is_set)
+    options = api.UnitOptions(name, run_options, system, env_file)
+    if remove:
+        document = api.remove_units(config, options, write=write)
+    else:
+        chosen = [service.value for service in services or ()]
+        document = api.install_units(config, chosen, every, options, write=write)
+
+    def show() -> None:
+        for unit in document["units"]:
+            out.print(safe_text(unit["path"], "bold"))
+            if not write and not remove:
+                typer.echo(unit["text"])
+        for line in document["commands"]:
+            say_whole(f"{'Done' if write else 'Would run'}: {line}")
+
+    emit(document, as_json, show)
+    if not write:
+        note("Nothing was changed: add --write.")
 
 
 UserName = Annotated[str, typer.Argument(help="The user's name.")]

@@ -73,6 +73,7 @@ DOCUMENTS: dict[str, Any] = {
     "deploy": owner.DeploymentDocument,
     "doctor": owner.DoctorDocument,
     "trust": owner.TrustDocument,
+    "install": owner.UnitsDocument,
     "localchain": owner.LocalChainDocument,
     "serve": owner.DashboardDocument,
     "token add": owner.NewTokenDocument,

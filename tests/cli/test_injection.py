@@ -106,6 +106,7 @@ ROWS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("resume",): (),
     ("controls",): (),
     ("telegram",): (),
+    ("install",): (),
     ("request",): ("rebalance",),
 }
 """What each command is run with; where that is too little it says so, and nothing else."""

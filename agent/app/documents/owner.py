@@ -406,6 +406,13 @@ DashboardDocument = TypedDict("DashboardDocument", {
 """Address at which the dashboard answers; with several portfolios also the address of each, and in
 `error` why it cannot be read (empty if it can).
 """
+UnitDocument = TypedDict("UnitDocument", {"path": str, "text": str})
+UnitsDocument = TypedDict(
+    "UnitsDocument", {"units": list[UnitDocument], "commands": list[str], "done": bool}
+)
+"""Units of systemd that are installed or removed, with the commands for it; `done` is False if they
+were only shown.
+"""
 LiveDemoDocument = TypedDict("LiveDemoDocument", {"url": str, "config": str})
 """Address of the dashboard of `trimtab demo --serve`, and the config for other commands."""
 TokenDocument = TypedDict("TokenDocument", {
