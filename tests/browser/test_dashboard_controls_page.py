@@ -210,6 +210,7 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
             page.keyboard.press("Enter")
             page.wait_for_selector("button:has-text('Write these settings')")
             assert f'+ portfolio.assets.{symbol}.stop_loss = "{level}"' in page.inner_text(".confirm")
+            assert f"stop_loss of {symbol}: at " in page.inner_text(".confirm")
             reviews.append(page.url)
             push(page, ".confirm form button")
             assert page.evaluate("Number(sessionStorage.clicks)") <= 4
@@ -218,6 +219,12 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
             page.goto(address)
             page.wait_for_selector(f"tr:has(#b-orders{symbol}) >> text=stop loss")
             assert order["kind"] == "stop_loss"
+
+        unfold(page, "orders", "LINK")
+        fill(page, "#f-stop_loss", "999999")  # above the price: it would fire at once
+        page.keyboard.press("Enter")
+        page.wait_for_selector("[role=alert]:has-text('not below the price')")
+        assert not page.query_selector("input[name=plan_hash]")
 
         page.goto(f"{address}assets")
         page.wait_for_selector("h3:has-text('Tax export')", timeout=PATIENCE_MS)

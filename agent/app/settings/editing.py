@@ -352,9 +352,7 @@ def _plan_edit(
         for key, note in price_level_notes(loaded.config.portfolio).items()
         if old_notes.get(key) != note
     )
-    warnings += _order_notes(
-        transition.step_input, context.store.orders.orders_and_version()[0]
-    )
+    warnings += _order_notes(transition.step_input, context.store.orders.orders_and_version()[0])
     pool_labels = pool_names(transition.step_input.snapshot, transition.step_input.portfolio)
     warnings += tuple(
         replace_pool_addresses(note, pool_labels)
