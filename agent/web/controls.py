@@ -28,6 +28,8 @@ MAX_REVIEWS = 8
 """Reviews kept per session; a further one drops the oldest."""
 IMMEDIATE_KINDS = frozenset({"pause", "resume"})
 """Kinds that take effect without a plan to confirm."""
+ASSET_FIELDS = ("stop_loss", "take_profit", "trailing_stop", "entry", "band")
+"""Keys of an asset that the form of its orders sets."""
 FIELDS_BY_KIND: Mapping[str, Sequence[str]] = {
     "pause": ("reason", "hard"),
     "resume": (),
@@ -35,10 +37,12 @@ FIELDS_BY_KIND: Mapping[str, Sequence[str]] = {
     "confirm": (),
     "invest": (),
     "withdraw": ("amount", "in", "pro-rata", "to"),
-    "edit": ("in-slices", "set"),
+    "edit": ("in-slices", "set", "asset", *ASSET_FIELDS),
     "stop": ("to-stable", "send-to"),
 }
-"""Fields of the form of each kind, named like the arguments of the control."""
+"""Fields of the forms of each kind, named like the arguments of the control; `asset` is the symbol
+to which ASSET_FIELDS belong.
+"""
 TARGET_PREFIX = "target:"
 OLD_TARGET_PREFIX = "was:"
 
@@ -254,11 +258,18 @@ TITLE_BY_KIND = {
 
 def form_arguments(kind: str, fields: Mapping[str, Sequence[str]]) -> tuple[tuple[str, str], ...]:
     """Return the arguments of a form: fields that are filled in, and targets that were changed."""
-    arguments = [
-        (name, value.strip())
+    filled_in = {
+        name: value.strip()
         for name in FIELDS_BY_KIND[kind]
         for value in fields.get(name, ())[:1]
         if value.strip()
+    }
+    symbol = filled_in.pop("asset", "")
+    arguments = [
+        ("set", f'portfolio.assets.{symbol}.{name}="{value}"')
+        if name in ASSET_FIELDS
+        else (name, value)
+        for name, value in filled_in.items()
     ]
     if kind == "edit":
         for name, values in fields.items():

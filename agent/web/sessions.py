@@ -55,6 +55,11 @@ class Review:
     is_dropped: bool = False
 
     @property
+    def targets(self) -> dict[str, str]:
+        """Return the requested targets by symbol, such as {"WETH": "30%"}."""
+        return dict(value.split("=", 1) for name, value in self.arguments if name == "target")
+
+    @property
     def is_confirmable(self) -> bool:
         """Return whether the plan can be confirmed."""
         return (

@@ -1,4 +1,5 @@
-"""The owner at the dashboard by keyboard on a phone: log in with a one-time code, pause, confirm a plan, watch it, edit weights, export."""
+"""The owner at the dashboard by keyboard, on a phone and a wide screen: log in with a one-time code, pause, confirm a plan, watch it,
+edit weights, set a stop loss, export."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ from agent.config.load import load_config
 from agent.store import open_store
 from agent.store.files.users import UserStore
 from agent.web.reach import PublicOptions
-from tests.browser.chromium import AXE, PATIENCE_MS, PHONE, patient_context, violations
+from tests.browser.chromium import AXE, PATIENCE_MS, PHONE, WIDE, patient_context, violations
 from tests.browser.test_dashboard_page import dashboard
 from tests.cli.conftest import desk, served  # noqa: F401  the local chain of the commands
 from tests.cli.test_controls_command import until
@@ -36,6 +37,8 @@ from tests.unit.test_dashboard_login import certificate  # noqa: F401
 pytestmark = pytest.mark.slow
 PASSWORD = "correct horse battery"
 MOST_TABS = 80
+COUNT_CLICKS = "addEventListener('click', () => { sessionStorage.clicks = 1 + Number(sessionStorage.clicks || 0) }, true)"
+"""Counts the clicks of a tab, those that Enter makes of a button too."""
 
 
 def wait_for(page: Any, condition: str) -> None:
@@ -48,8 +51,9 @@ def wait_for(page: Any, condition: str) -> None:
 
 def tab_to(page: Any, selector: str) -> None:
     """Press Tab until an element has the focus, which then can be seen."""
-    for _ in range(MOST_TABS):
-        page.keyboard.press("Tab")
+    for number in range(MOST_TABS):
+        if number:
+            page.keyboard.press("Tab")
         if page.evaluate("selector => document.activeElement.matches(selector)", selector):
             style = "(() => { const it = getComputedStyle(document.activeElement); return it.outlineStyle })()"
             assert page.evaluate(style) != "none", f"{selector} shows no focus"
@@ -71,9 +75,9 @@ def push(page: Any, selector: str) -> None:
         page.keyboard.press("Enter")
 
 
-def unfold(page: Any, name: str) -> None:
+def unfold(page: Any, name: str, of: str = "") -> None:
     """Open the sheet of a control by its button, which is reached by Tab."""
-    tab_to(page, f"#b-{name}")
+    tab_to(page, f"#b-{name}{of}")
     page.keyboard.press("Enter")
     page.wait_for_selector(f"#{name}:popover-open")
 
@@ -116,6 +120,7 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
     with dashboard(desk) as address:
         context = patient_context(chromium, viewport={"width": PHONE[0], "height": PHONE[1]})
         page = context.new_page()
+        page.add_init_script(COUNT_CLICKS)
         complaints: list[str] = []
         page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -137,6 +142,8 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
         page.wait_for_url(f"{address}controls")
         wait_for(page, "document.querySelector('[data-control]')?.textContent === 'done'")
         assert desk.ask("status")["paused"] is True
+        page.goto(address)
+        page.wait_for_selector("tr.why:has-text('Not traded: paused')")  # without a click
         page.wait_for_selector("#b-resume:not(.quiet)")
         push(page, "#b-resume")
         wait_for(page, "document.querySelectorAll('[data-control]').length === 2")
@@ -167,25 +174,57 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
         assert watching.evaluate("window.opened") == "once", "the open page followed without being loaded again"
         watching.close()
 
-        page.goto(address)
-        wait_for(page, "document.querySelector('[name=\"target:WETH\"]')")
-        unfold(page, "weights")
-        targets = {one["symbol"]: one["target_bps"] for one in desk.ask("status")["holdings"]}
-        for symbol, change in (("WETH", -300), ("USDC", 300)):
-            fill(page, f'[name="target:{symbol}"]', f"{(targets[symbol] + change) / 100:.2f}")
-        push(page, "#weights button")
-        page.wait_for_selector("button:has-text('Write these settings')")
-        assert page.query_selector_all('[data-of^="review.document.transition.legs"]')
-        tried = "[data-of='backtest.present.return']"  # by a process of its own, while the plan can be confirmed
-        page.wait_for_selector(tried, timeout=PATIENCE_MS)
-        assert "prices of [data]" in page.inner_text("#backtest")
-        assert "Chance of over-fitting" in page.inner_text("#backtest")
-        edit = page.url
-        push(page, "main form button")
-        page.wait_for_url(f"{address}controls")
-        assert settled(page, desk) == "done"
-        after = {one["symbol"]: one["target_bps"] for one in desk.ask("status")["holdings"]}
-        assert (after["WETH"], after["USDC"]) == (targets["WETH"] - 300, targets["USDC"] + 300)
+        reviews = []
+        for size, button, symbol, level in ((PHONE, "weights", "WBTC", "20%"), (WIDE, "weights-seen", "WETH", "1")):
+            page.set_viewport_size({"width": size[0], "height": size[1]})
+            targets = {one["symbol"]: one["target_bps"] for one in desk.ask("status")["holdings"]}
+            page.goto(address)
+            page.evaluate("sessionStorage.clicks = 0")
+            page.wait_for_selector('[name="target:WETH"]', state="attached")
+            tab_to(page, f"#b-{button}")
+            page.keyboard.press("Enter")
+            for one, change in (("WETH", -300), ("USDC", 300)):
+                fill(page, f'[name="target:{one}"]', f"{(targets[one] + change) / 100:.2f}")
+            assert page.inner_text("#sum") == "100.00 %"
+            push(page, "#weights button")
+            page.wait_for_selector("button:has-text('Write these settings')")
+            assert page.query_selector_all('[data-of^="review.document.transition.legs"]')
+            if size == PHONE:  # by a process of its own, while the plan can be confirmed
+                page.wait_for_selector("[data-of='backtest.over_present.mean']", timeout=PATIENCE_MS)
+                assert "Out of sample, over holding:" in page.inner_text("#backtest")
+                for one in ("prices of [data]", "Chance of over-fitting"):
+                    assert one in (page.text_content("#backtest") or "")
+            reviews.append(page.url)
+            push(page, ".confirm form button")
+            assert page.evaluate("Number(sessionStorage.clicks)") == 3
+            assert settled(page, desk) == "done"
+            after = {one["symbol"]: one["target_bps"] for one in desk.ask("status")["holdings"]}
+            assert (after["WETH"], after["USDC"]) == (targets["WETH"] - 300, targets["USDC"] + 300)
+
+            page.goto(address)
+            page.evaluate("sessionStorage.clicks = 0")
+            page.wait_for_selector(f"#b-orders{symbol}")
+            unfold(page, "orders", symbol)
+            assert page.input_value("#f-asset") == symbol
+            fill(page, "#f-stop_loss", level)
+            page.keyboard.press("Enter")
+            page.wait_for_selector("button:has-text('Write these settings')")
+            assert f'+ portfolio.assets.{symbol}.stop_loss = "{level}"' in page.inner_text(".confirm")
+            assert f"stop_loss of {symbol}: at " in page.inner_text(".confirm")
+            reviews.append(page.url)
+            push(page, ".confirm form button")
+            assert page.evaluate("Number(sessionStorage.clicks)") <= 4
+            assert settled(page, desk) == "done"
+            (order,) = (one for one in desk.ask("orders")["orders"] if one["subject"] == symbol)
+            page.goto(address)
+            page.wait_for_selector(f"tr:has(#b-orders{symbol}) >> text=stop loss")
+            assert order["kind"] == "stop_loss"
+
+        unfold(page, "orders", "LINK")
+        fill(page, "#f-stop_loss", "999999")  # above the price: it would fire at once
+        page.keyboard.press("Enter")
+        page.wait_for_selector("[role=alert]:has-text('not below the price')")
+        assert not page.query_selector("input[name=plan_hash]")
 
         page.goto(f"{address}assets")
         page.wait_for_selector("h3:has-text('Tax export')", timeout=PATIENCE_MS)
@@ -203,7 +242,7 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
         review = page.url
         seen = patient_context(chromium, viewport={"width": PHONE[0], "height": PHONE[1]}, bypass_csp=True)
         looked = seen.new_page()
-        for place in (f"{address}login", address, f"{address}controls", f"{address}settings", edit, review, f"{address}plan"):
+        for place in (f"{address}login", address, f"{address}controls", f"{address}settings", *reviews, review, f"{address}plan"):
             for scheme in ("light", "dark"):
                 looked.emulate_media(color_scheme=scheme)
                 looked.goto(place)
@@ -221,7 +260,7 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
         assert page.url == f"{address}login?to=/controls"
         context.close()
     kinds = [event["event"] for event in desk.ask("user", "log")["events"]]
-    assert kinds[::-1] == ["user_added", "login", "control", "control", "control", "control", "logout"]
+    assert kinds[::-1] == ["user_added", "login", *["control"] * 7, "logout"]
 
     # A dashboard that dies: the agent does not notice, and takes what was requested before.
     process = start("serve", "--port", "0", "--json", "--config", str(desk.config))

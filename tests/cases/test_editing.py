@@ -106,6 +106,10 @@ def test_what_would_halt_or_be_left_behind_or_belongs_to_other_books_is_refused(
         "halt"
         in bot.refused(ConfigChanges(sets=(("portfolio.assets.WBTC.feed", "0x" + "13" * 20), ("reference.kind", '["feed"]')))).message
     )
+    stop = "portfolio.assets.WETH.stop_loss"
+    assert "halt: stop_loss of WETH contradicts the price" in bot.refused(ConfigChanges(sets=((stop, '"999999"'),))).message
+    shown = bot.edit(ConfigChanges(sets=((stop, '"20%"'),)), answer=False)
+    assert [one.split(", ")[1] for one in shown.warnings if one.startswith("stop_loss of WETH: at ")] == ["20 % below the present price"]
     with raises_field("wallet.address", "old value"):
         bot.edit(ConfigChanges(sets=(("wallet.address", "0x" + "12" * 20), ("wallet.test_account", "1"))))
     with raises_field("portfolio.assets", "sum to 110%"):

@@ -251,7 +251,7 @@ def test_xss_what_a_review_shows_is_text(site: Site) -> None:
     text = site.ask(path, Cookie=cookie)[2].decode()
     assert HOSTILE not in text
     assert MARKUP not in text
-    assert text.count("&lt;img src=x") == 4
+    assert text.count("&lt;img src=x") == 5
     assert text.count("&lt;script&gt;") == 3
 
 
@@ -261,10 +261,27 @@ def test_each_figure_of_a_review_is_that_of_its_plan(site: Site, name: str) -> N
     document = {name: plan} if name else plan
     path = review(site, cookie, "rebalance", {"plan_hash": "ab" * 32, "reason": "", "moves": [], "document": document})
     base = f"review.document{'.' if name else ''}{name}"
-    shown = site.compared(path, {"review": {"document": document}}, Cookie=cookie)
+    shown = site.compared(path, {**site.board.documents, "review": {"document": document}}, Cookie=cookie)
     lists = {"legs": ("amount_in_raw", "amount_out_raw", "min_out_raw", "impact_bps"), "verdicts": ("guard", "measured", "limit")}
     wanted = {f"{base}.{of}.{number}.{key}" for of, keys in lists.items() for number in range(len(plan[of])) for key in keys}
     assert shown >= wanted | {f"{base}.{key}" for key in ("turnover", "worst_case", "cost.total", "cost.gas", "weights_after_bps.WETH")}
+
+
+def test_guards_are_folded_unless_one_refuses_which_then_comes_first(site: Site) -> None:
+    cookie, plan = site.enter(), golden("04-plan")
+    count, last = len(plan["verdicts"]), plan["verdicts"][-1]
+    for failed, summary, first in (
+        (0, f'<details id="d-guards"><summary>{count} of {count} guards passed', plan["verdicts"][0]["guard"]),
+        (1, f'<details id="d-guards" open><summary>{count - 1} of {count} guards passed', last["guard"]),
+    ):
+        verdicts = [*plan["verdicts"][:-1], {**last, "passed": not failed}]
+        document = {"plan_hash": "ab" * 32, "reason": "", "moves": ["-1.123456789 WETH"], "document": {**plan, "verdicts": verdicts}}
+        text = site.ask(review(site, cookie, "rebalance", document), Cookie=cookie)[2].decode()
+        before, _, guards = text.partition(summary)
+        assert figures(guards)[0][3] == first
+        order = ("What moves", "−1.12345 WETH", "Expected cost", "Worst case", "Weights after", ">Rebalance</button>", 'id="d-legs"')
+        places = [before.index(mark) for mark in order]
+        assert places == sorted(places)
 
 
 def test_skipped_pools_are_named_and_no_address_is_shown_instead(site: Site) -> None:
@@ -295,7 +312,7 @@ def test_every_sale_of_a_stop_is_shown_with_its_cost(site: Site) -> None:
     dear = {**plan, "turnover": "77.5", "cost": {**plan["cost"], "total": "9.25"}}
     document = {"sale": plan, "sales": [plan, dear]}
     path = review(site, cookie, "stop", {"plan_hash": "ab" * 32, "reason": "", "moves": [], "document": document})
-    shown = site.compared(path, {"review": {"document": document}}, Cookie=cookie)
+    shown = site.compared(path, {**site.board.documents, "review": {"document": document}}, Cookie=cookie)
     assert shown >= {f"review.document.sales.{number}.{key}" for number in (0, 1) for key in ("turnover", "cost.total", "worst_case")}
     assert "9.25" in site.ask(path, Cookie=cookie)[2].decode()
 
@@ -394,7 +411,7 @@ def test_without_users_there_are_no_controls() -> None:
         overview = served.ask("/")[2].decode()
     assert "/controls" not in overview
     assert re.findall(r"<button [^>]*disabled>([^<]*)<", overview) == [
-        "Rebalance now", "Pause", "Edit weights", "Invest", "Withdraw", "Stop…",
+        "Rebalance now", "Pause", "Edit weights", "Invest", "Withdraw", "Stop…", "Edit weights", *["Set…"] * 4,
     ]  # fmt: skip
     assert "<code>trimtab user add NAME</code>" in overview
 
@@ -423,3 +440,7 @@ def test_a_form_gives_what_is_filled_in_and_targets_that_were_changed() -> None:
     assert form_arguments("withdraw", {"amount": ["5"], "in": [""], "to": [" "]}) == (("amount", "5"),)
     fields = {"target:WETH": ["35 %"], "was:WETH": ["40.00"], "target:USDC": ["60.00"], "was:USDC": ["60.00"], "in-slices": ["yes"]}
     assert form_arguments("edit", fields) == (("in-slices", "yes"), ("target", "WETH=35%"))
+    order = {"asset": ["WETH"], "stop_loss": [" 20% "], "entry": ["1500"], "band": [""]}
+    levels = (("set", 'portfolio.assets.WETH.stop_loss="20%"'), ("set", 'portfolio.assets.WETH.entry="1500"'))
+    assert form_arguments("edit", order) == levels
+    assert form_arguments("edit", {"asset": ["WETH"]}) == ()

@@ -41,6 +41,7 @@ from agent.execution import evaluation
 from agent.execution.step_context import OutcomeKind, StepOutcome, StepReaders
 from agent.model import (
     LIMITS,
+    ConditionalOrder,
     ExternalTransferKind,
     Halt,
     History,
@@ -53,11 +54,12 @@ from agent.model import (
 )
 from agent.planning import requests
 from agent.policy.drift import investable_total
+from agent.policy.orders.conditional import format_order_price, order_name, trigger_price
 from agent.ports import Clock
-from agent.reference import is_dollar
+from agent.reference import is_dollar, reference_prices
 from agent.store.files.locks import require_private
 from agent.store.store import ConfigVersionStore
-from agent.units import BPS, Token, ceil_int
+from agent.units import BPS, Token, ceil_int, format_percent
 
 ENFORCED_TRANSITION_GUARDS = ("plan_cost", "daily_loss")
 """Guards that bind the planned transition. All others apply when a transaction is sent."""
@@ -350,6 +352,7 @@ def _plan_edit(
         for key, note in price_level_notes(loaded.config.portfolio).items()
         if old_notes.get(key) != note
     )
+    warnings += _order_notes(transition.step_input, context.store.orders.orders_and_version()[0])
     pool_labels = pool_names(transition.step_input.snapshot, transition.step_input.portfolio)
     warnings += tuple(
         replace_pool_addresses(note, pool_labels)
@@ -422,6 +425,22 @@ def _transition_notes(
         ]
     elif transition.kind is OutcomeKind.REFUSED:
         notes.append(f"no plan leads to these targets now: {transition.reason}")
+    return tuple(notes)
+
+
+def _order_notes(step: StepInput, stored_orders: Sequence[ConditionalOrder]) -> tuple[str, ...]:
+    """Return where the orders that the store does not have would trigger if armed now."""
+    prices, stored_terms = reference_prices(step).by_token, {order.terms for order in stored_orders}
+    notes = []
+    for order in step.history.orders.states:
+        price, level = prices.get(order.token), trigger_price(order)
+        if price and level is not None and order.terms not in stored_terms:
+            move = level / price - 1
+            notes.append(
+                f"{order_name(step.portfolio, order)}: at"
+                f" {format_order_price(step.portfolio, order.token, level)},"
+                f" {format_percent(abs(move))} {'above' if move > 0 else 'below'} the present price"
+            )
     return tuple(notes)
 
 

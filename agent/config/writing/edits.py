@@ -11,7 +11,7 @@ from typing import Any
 
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
-from tomlkit.items import AoT, Array
+from tomlkit.items import AoT, Array, Table
 
 from agent import files
 from agent.config.networks.presets import HOURLY_FEED_MAX_AGE, HOURLY_FEEDS, PRESETS, TemplateAsset
@@ -148,7 +148,20 @@ def _set_key(document: Any, key: str, value: str) -> None:
         table = _descend(table, table_name, key)
     if not hasattr(table, "__setitem__") or isinstance(table, AoT | Array | str):
         raise ConfigError(f"--set {key}: there is no such key", "the config file lists all keys")
-    table[name] = value if isinstance(table.get(name), str) else _parse_value(value)
+    if name in table:
+        table[name] = value if isinstance(table[name], str) else _parse_value(value)
+    else:
+        insert_key(table, name, _parse_value(value))
+
+
+def insert_key(table: Any, key: str, value: Any) -> None:
+    """Add a key after the last one of the table: at its end comments of the next section follow."""
+    body = table.value.body if isinstance(table, Table) else ()
+    own_keys = [name for name, item in body if name and not isinstance(item, Table | AoT)]
+    if own_keys:
+        table.value._insert_after(own_keys[-1], key, tomlkit.item(value))
+    else:
+        table[key] = value
 
 
 def _descend(table: Any, table_name: str, key: str) -> Any:

@@ -8,10 +8,10 @@ from typing import Any
 
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
-from tomlkit.items import AoT, Table
 
 from agent.config.load import parse_config
 from agent.config.tables.fields import OFF
+from agent.config.writing.edits import insert_key
 from agent.errors import ConfigError
 from agent.model import PORTFOLIO_SUBJECT
 
@@ -42,21 +42,10 @@ def edit_order_levels(
         elif old_level is not None:
             table[kind] = new_level
         else:
-            _insert(table, kind, new_level)
+            insert_key(table, kind, new_level)
     text = tomlkit.dumps(document)
     parse_config(text, f"{path} with the new levels")
     return text, changes
-
-
-def _insert(table: Any, key: str, value: str) -> None:
-    """Add a key after the last one of the table: at its end comments of the next section follow."""
-    own_keys = [
-        name for name, item in table.value.body if name and not isinstance(item, (Table, AoT))
-    ]
-    if own_keys:
-        table.value._insert_after(own_keys[-1], key, tomlkit.item(value))
-    else:
-        table[key] = value
 
 
 def _order_table(document: Any, subject: str) -> Any:

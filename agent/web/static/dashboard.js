@@ -83,6 +83,13 @@
       range = event.target.dataset.range;
       drawAll();
     }
+    if (event.target.dataset.asset) document.getElementById("f-asset").value = event.target.dataset.asset;
+  });
+
+  document.addEventListener("input", event => {
+    if (!event.target.name?.startsWith("target:")) return;
+    const sum = [...document.querySelectorAll("[name^='target:']")].reduce((all, one) => all + parseFloat(one.value), 0);
+    document.getElementById("sum").textContent = `${sum.toFixed(2)} %`;
   });
 
   // A live update replaces what is unfolded: unfold it again.
