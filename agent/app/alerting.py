@@ -267,7 +267,13 @@ def _amount_text(raw: int, decimals: int) -> str:
     return decimal_text(raw // 10**hidden_places, decimals - hidden_places)
 
 
-EVENT_KINDS = {AlertKind.REBALANCE, AlertKind.ERROR, AlertKind.CONTROL, AlertKind.TEST}
+EVENT_KINDS = {
+    AlertKind.REBALANCE,
+    AlertKind.ERROR,
+    AlertKind.CONTROL,
+    AlertKind.DIGEST,
+    AlertKind.TEST,
+}
 LASTING_KINDS = frozenset(AlertKind) - EVENT_KINDS
 ALWAYS_CHECKED_KINDS = frozenset({AlertKind.PAUSED, AlertKind.HEARTBEAT})
 """Kinds that even a failed cycle checks."""

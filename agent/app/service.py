@@ -31,13 +31,14 @@ from agent.app.records.cycle_report import (
     nonempty_fields,
     status_line,
 )
+from agent.app.records.digest import digest_alert, digest_key
 from agent.app.records.run_report import RunRecorder, pause_reason
 from agent.config.loaded import LoadedConfig
 from agent.config.redaction import config_diff
 from agent.config.tables.fields import parse_duration_s
 from agent.errors import EXIT_HUNG, ConfigError, TrimtabError
 from agent.execution.step_context import StepOutcome
-from agent.model import Delivery
+from agent.model import Alert, Delivery
 from agent.observe.health import MAX_MISSED_CYCLES
 from agent.observe.logs import Log, LogStyle, Redactor, configure
 from agent.observe.notify import AlertNotifier
@@ -162,6 +163,8 @@ class Service:
     """Changed lines of a newly adopted config, until the screen shows them."""
     control_notes: tuple[str, ...] = ()
     """Controls that ended, until the screen shows them."""
+    digest_key: str = ""
+    """Key of the newest digest that was due; its ledger is not read again."""
     control_log_end: int = 0
     """Number of the newest reported line of the log of controls."""
     stopped_by: str = ""
@@ -283,12 +286,23 @@ class Service:
             alert_channels.low_gas_wei(context.loaded),
             alert_channels.unreported_shortfalls(context.store, context.store.alerts, now_s),
         )
+        alerts = [*alerting.cycle_alerts(outcome_or_error, run_facts), *self._due_digest(now_s)]
         for state in self.alert_notifier.on_cycle(
-            alerting.cycle_alerts(outcome_or_error, run_facts),
+            alerts,
             alerting.covered_kinds(outcome_or_error),
             now_s,
         ):
             self.log.info("alert", about=state.kind.value, text=state.text)
+
+    def _due_digest(self, now_s: int) -> Iterator[Alert]:
+        """Yield the digest that is due and not sent yet."""
+        context = self.agent.context
+        period_kind = context.config.alerts.digest
+        if period_kind is None or (key := digest_key(period_kind, now_s)) == self.digest_key:
+            return
+        if key not in {state.key for state in context.store.alerts.states()}:
+            yield from digest_alert(context.loaded, period_kind, now_s)
+        self.digest_key = key
 
     def on_error(self, error: TrimtabError) -> None:
         """Report that the run ends with an error."""

@@ -29,6 +29,7 @@ class AlertKind(Enum):
     PAUSED = "paused", "paused"
     CONTROL = "control", "control"
     HEARTBEAT = "heartbeat", "no sign of life"
+    DIGEST = "digest", "figures of a day or week"
     TEST = "test", "test"
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from decimal import Decimal
 
 import pytest
 
+from agent.app.records.digest import digest_key
+from agent.model import Alert, AlertKind
 from agent.observe.notify import UNANSWERED
 from tests.cli.tools import Desk
 from tests.support.alert_receivers import Box, mailbox, silent, webhook
@@ -38,22 +41,25 @@ def test_a_run_tells_what_it_did_and_a_second_one_does_not_repeat_it(desk: Desk,
         monkeypatch.setenv("ALERT_HOOK", hook_url)
         monkeypatch.setenv("ALERT_MAIL", mail_url)
         with_targets(desk)
+        desk.edit(("[alerts]\nattempts", '[alerts]\ndigest = "day"\nattempts'))
+        due = Alert(AlertKind.DIGEST, digest_key("day", int(time.time())), "of a day")
+        monkeypatch.setattr("agent.app.service.digest_alert", lambda *_: iter((due,)))  # the chain has no valuation of yesterday
         before = desk.ask("alerts")
         outside = [asset["symbol"] for asset in before["assets"] if asset["side"] != "inside"]
         assert len(outside) > 1, "the served chain begins drifted"
         dry = desk.run("run", "--once", "--log-format", "json")
         assert dry.code == 0, dry.why
-        hook.until(1)
+        hook.until(2)
         said = desk.run("run", "--once", "--send", "--yes", "--log-format", "json")
         assert said.code == 0, said.why
-        hook.until(2)
+        hook.until(3)
         mail.until(1)
         told = len(hook.items)
         again = desk.run("run", "--once", "--log-format", "json")
         assert again.code in (0, 10), again.why
         assert CANARY not in said.err + again.err
         after = desk.ask("alerts")
-    assert [item["title"].split()[-1] for item in hook.items] == ["band", "rebalanced"], "one message a cause"
+    assert [item["title"].split()[-1] for item in hook.items] == ["band", "week", "rebalanced"], "one message a cause"
     assert "would sell" in hook.texts[0]
     assert "cost" in hook.texts[0]
     assert "trimtab rebalance --send" in hook.texts[0]
@@ -68,7 +74,7 @@ def test_a_run_tells_what_it_did_and_a_second_one_does_not_repeat_it(desk: Desk,
         "mail": (0, 0, True),
     }
     assert targets["hook"]["delivered"]
-    assert {item["event"] for item in after["last"]} == {"price", "rebalance"}
+    assert {item["event"] for item in after["last"]} == {"price", "rebalance", "digest"}
     assert all(asset["side"] == "inside" for asset in after["assets"])
 
 

@@ -52,6 +52,8 @@ def test_every_long_part_of_an_address_is_taken_out_of_log_lines(monkeypatch: py
         ({"timeout": "0s"}, "timeout"),
         ({"timeout": "1h"}, "timeout"),
         ({"attempts": 0}, "attempts"),
+        ({"digest": "month"}, "digest"),
+        ({"digest": "day", "events": ["halt"]}, "does not have 'digest'"),
         ({"cooldown": "soon"}, "cooldown"),
         ({"cooldowns": {"weather": "1h"}}, "cooldowns"),
         ({"label": "<b>"}, "label"),

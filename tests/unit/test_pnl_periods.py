@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
+from decimal import ROUND_CEILING
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,10 +17,10 @@ import pytest
 from agent.accounting.entries import OPENING, TRADING, WALLET, EntryPrices, SettledTransaction, trade_entry
 from agent.accounting.export import TokenNames
 from agent.app.documents.records import LotsDocument
-from agent.app.records import ledger
+from agent.app.records import digest, ledger
 from agent.cli import ledger as commands
 from agent.cli.display.terminal import out
-from agent.model import Entry, EntryKind, Posting, Receipt, Valuation, ValuedHolding
+from agent.model import AlertKind, Entry, EntryKind, Posting, Receipt, Valuation, ValuedHolding
 from agent.units import NATIVE
 from tests.cli.documents import misfits
 from tests.support import builders
@@ -50,6 +51,27 @@ def test_each_month_realises_what_it_sold_and_the_ledger_is_read_once(monkeypatc
     assert [row["profit"] for row in told["periods"]] == ["100", "-60", "-10"]
     assert told["unrealised"] == "0"
     assert len(runs) == 1
+
+
+def test_a_digest_has_the_figures_of_the_day_that_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """2 WETH at 100; one is sold at 150 on 10 January, at whose end the other one is worth as much."""
+    day = (_worth(1, _at(1, 9) + 3_600, 2, 0, 100), _worth(3, _at(1, 10) + 3_600, 1, 150, 150))
+    loaded: Any = None
+    monkeypatch.setattr(ledger, "open_ledger_data", lambda _: nullcontext(_ledger((_opened(), _sold("a", 2, _at(1, 10), 150)), day)))
+    midnight = _at(1, 11) // 86_400 * 86_400
+    (alert,) = digest.digest_alert(loaded, "day", midnight)
+    assert (alert.kind, alert.key, alert.lasting) == (AlertKind.DIGEST, f"digest:day:{midnight}", False)
+    (figures,) = ledger.pnl("trimtab.toml", "day", period_count=1)["periods"]
+    assert (figures["profit"], figures["twr_bps"], figures["rebalancing_effect"], figures["costs"]["total"]) == ("100", 5_000.0, "0", "0")
+    assert alert.text == (
+        f"{figures['from']} to {figures['to']}: value 300.00 USDC, profit 100.00 (+50.00 %), against holding 0.00; rebalances: 1,"
+        " costs 0.00. trimtab pnl --period day"
+    )
+    assert [digest._cents(amount) for amount in ("-1.370604", "1234.999")] == ["-1.38", "1,234.99"]
+    assert digest._cents("0.001", ROUND_CEILING) == "0.01"
+    for no_digest_s in (midnight - 1, midnight + 86_400):  # the day has not ended, or is not the newest that has
+        assert not [*digest.digest_alert(loaded, "day", no_digest_s)]
+    assert digest.digest_key("day", midnight + 86_399) == alert.key != digest.digest_key("day", midnight - 1)
 
 
 def test_gas_money_is_a_row_of_its_own_and_in_no_total_when_its_price_falls() -> None:

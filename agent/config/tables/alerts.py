@@ -67,7 +67,8 @@ class AlertsTable(ConfigTable):
     sent.
 
     The same event is not repeated within `cooldown`, or its entry in `cooldowns`; a lasting
-    condition is sent once, and again after `repeat`. Gas is low below `low_gas` of native coin, by
+    condition is sent once, and again after `repeat`. With `digest` the figures of each calendar day
+    or week in UTC are sent once it has ended. Gas is low below `low_gas` of native coin, by
     default limits.native_floor. A delivery is tried up to `attempts` times, for up to `timeout`
     each. `label` distinguishes agents of one owner.
     """
@@ -79,6 +80,7 @@ class AlertsTable(ConfigTable):
     cooldown: Duration = 21_600
     cooldowns: dict[Event, Duration] = Field(default_factory=dict)
     repeat: DurationOrOff = None
+    digest: Literal["day", "week"] | None = None
     low_gas: DecimalOrOff = None
     timeout: Duration = 15
     attempts: int = Field(default=4, ge=1, le=10)
@@ -124,6 +126,8 @@ class AlertsTable(ConfigTable):
             raise ValueError(
                 f"targets: {repeated[0]!r} is given twice; use a different name for each target"
             )
+        if self.digest and "digest" not in self.events:
+            raise ValueError("digest: alerts.events does not have 'digest'; add it, or remove this")
         for target in self.targets:
             if missing := [event for event in target.events or () if event not in self.events]:
                 raise ValueError(

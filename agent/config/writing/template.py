@@ -241,6 +241,7 @@ keep_steps = 2000                  # newest cycles without a transaction to keep
 
 [alerts]                           # notifications to the owner (docs/alerts.md)
 cooldown = "6h"                    # minimum time between two alerts of one cause
+# digest = "day"                   # or "week": its profit and costs, once it has ended (UTC)
 # quiet = "22:00-07:00"            # with timezone = "Europe/Berlin"; urgent = ["error"] is always sent
 # [[alerts.targets]]
 # name = "mail"

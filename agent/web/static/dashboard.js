@@ -119,7 +119,8 @@
     const { events, until } = document.getElementById("shown").dataset;
     if (until && window.caches) (await caches.open("figures")).put(events.replace(/events.*/, "figures"), new Response(until));
   }
-  navigator.serviceWorker?.register("/static/offline.js", { scope: "/" }).catch(() => {}); // not with a certificate that the browser does not trust
+  // refused with a certificate that the browser does not trust
+  addEventListener("load", () => navigator.serviceWorker?.register("/static/offline.js", { scope: "/" }).catch(() => {}));
 
   document.addEventListener("DOMContentLoaded", () => { label(); drawAll(); noteTime(); });
   document.addEventListener("htmx:afterSettle", () => { label(); drawAll(); noteTime(); unfold(); catchUp(); });

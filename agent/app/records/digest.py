@@ -1,0 +1,48 @@
+"""The digest: value, profit and costs of a calendar day or week that has ended, as an alert."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+
+from agent.accounting.performance import calendar_periods
+from agent.app.records.ledger import format_utc, pnl
+from agent.config.loaded import LoadedConfig
+from agent.errors import TrimtabError
+from agent.model import Alert, AlertKind
+from agent.observe.notify import sanitize_text
+
+
+def digest_key(period_kind: str, now_s: int) -> str:
+    """Return the key of the newest digest that is due at `now_s`, Unix seconds."""
+    return f"digest:{period_kind}:{calendar_periods(period_kind, now_s, now_s)[0][0]}"
+
+
+def digest_alert(loaded: LoadedConfig, period_kind: str, now_s: int) -> Iterator[Alert]:
+    """Yield the alert with the figures of the "day" or "week", in UTC, that ended before `now_s`,
+    Unix seconds; nothing if the ledger has no two valuations in it. Value and profit are rounded
+    down, costs up.
+    """
+    ((began_s, _),) = calendar_periods(period_kind, now_s, now_s)
+    ((ended_period_began_s, _),) = calendar_periods(period_kind, began_s - 1, began_s - 1)
+    try:
+        document = pnl(loaded, period_kind, period_count=2)
+    except TrimtabError:
+        return  # an empty ledger; a broken one ends the cycle by itself
+    for period in document["periods"]:
+        if not format_utc(ended_period_began_s) < period["to"] <= format_utc(began_s):
+            continue
+        returned = "" if period["twr_bps"] is None else f" ({period['twr_bps'] / 100:+.2f} %)"
+        text = (
+            f"{period['from']} to {period['to']}: value {_cents(period['end_value'])}"
+            f" {document['numeraire']}, profit {_cents(period['profit'])}{returned}, against"
+            f" holding {_cents(period['rebalancing_effect'])}; rebalances: {period['rebalances']},"
+            f" costs {_cents(period['costs']['total'], ROUND_CEILING)}."
+            f" trimtab pnl --period {period_kind}"
+        )
+        key = digest_key(period_kind, now_s)
+        yield Alert(AlertKind.DIGEST, key, sanitize_text(text))
+
+
+def _cents(amount: str, rounding: str = ROUND_FLOOR) -> str:
+    return f"{Decimal(amount).quantize(Decimal('0.01'), rounding):,f}"
