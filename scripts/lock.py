@@ -95,6 +95,12 @@ def write_all(upgrade: list[str]) -> None:
         )  # path of the override on this machine
         write_lock("requirements-run.lock", "pyproject.toml", *common_options)
         write_lock(
+            "requirements-serve.lock",
+            "pyproject.toml",
+            *extra_options("dashboard", "telegram"),
+            *common_options,
+        )
+        write_lock(
             "requirements-demo.lock",
             *sources,
             *extra_options("local"),

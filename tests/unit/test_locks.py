@@ -25,7 +25,7 @@ def test_a_lock_has_hashes_no_address_and_no_path_of_a_machine(path: Path) -> No
     assert not re.search(r"://|--index|--find-links|--trusted-host|@ |\s/\w", path.read_text())
 
 
-@pytest.mark.parametrize("name", ["requirements-run.lock", "requirements-demo.lock", "requirements-build.lock"])
+@pytest.mark.parametrize("name", ["requirements-run.lock", "requirements-serve.lock", "requirements-demo.lock", "requirements-build.lock"])
 def test_smaller_locks_have_the_versions_of_the_whole_one(name: str) -> None:
     assert pins(name) < pins("requirements.lock")
 
