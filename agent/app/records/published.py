@@ -59,9 +59,7 @@ def published_file(loaded: LoadedConfig, name: str) -> PublishedFile:
         return PublishedFile(
             path, _verified_digest(name, table, _read_published(name, path)), False
         )
-    content = download(
-        table.source, f"data.{name}.source", MAX_BYTES, "name a CSV or Parquet file"
-    )
+    content = download(table.source, f"data.{name}.source", MAX_BYTES, "name a CSV or Parquet file")
     digest = _verified_digest(name, table, content)
     try:
         path.parent.mkdir(mode=0o700, exist_ok=True)
@@ -106,9 +104,7 @@ def download(url: str, field: str, max_bytes: int, remedy: str) -> bytes:
             "correct the address; redirects are not followed",
         ) from None
     except (OSError, HTTPException) as error:
-        raise Retryable(
-            f"{field}: no answer: {type(error).__name__}", "try again later"
-        ) from None
+        raise Retryable(f"{field}: no answer: {type(error).__name__}", "try again later") from None
     if not content or len(content) > max_bytes:
         raise ConfigError(
             f"{field}: {'empty' if not content else f'larger than {max_bytes:,} bytes'}", remedy

@@ -91,9 +91,10 @@ def import_profile(  # noqa: PLR0913
     with_past_result: bool = False,
     transports: Sequence[Transport] | None = None,
 ) -> Document:
-    """Import a profile, a file or an https address with its `sha256`, into the config: `confirm` sees the changes and the transition; without it
-    nothing is written. With `sell_others` assets that the profile lacks are sold; with `in_slices` the
-    edit is allowed if the first slice of its transition is. With `with_past_result` the new config is backtested on the packaged prices.
+    """Import a profile, a file or an https address with its `sha256`, into the config: `confirm` sees
+    the changes and the transition; without it nothing is written. With `sell_others` assets that the
+    profile lacks are sold; with `in_slices` the edit is allowed if the first slice of its transition
+    is. With `with_past_result` the new config is backtested on the packaged prices.
     Without a store, the config is written even if its chain cannot be read, without a transition.
     Raises ConfigError for content not allowed in a profile, another chain, a token that is unknown,
     ambiguous or has the display name of another, or an invalid new config; Refused for a transition
