@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -18,7 +19,7 @@ from agent.app.records.ledger import lots_document, newest_pnl, open_ledger_data
 from agent.app.records.step_history import explain, history
 from agent.app.settings.shown import settings_document
 from agent.config.load import load_config
-from agent.config.loaded import ConfigSource
+from agent.config.loaded import ConfigSource, LoadedConfig
 from agent.errors import ConfigError, OperatorNeeded, TrimtabError
 
 Documents = dict[str, Any]
@@ -62,13 +63,16 @@ def newest_step(config: ConfigSource) -> str:
 
 def stored_documents(config: ConfigSource) -> Documents:
     """Return `history`, `pnl` (the newest of each period), `series`, `lots` and `settings`, from store
-    and config.
+    and config; `paper` with the `pnl` of the paper books, if there are any.
     """
     loaded = load_config(config)
     documents: Documents = {
         "history": _document_or_error(lambda: history(loaded, MAX_STEPS)),
         "settings": _document_or_error(lambda: settings_document(loaded)),
     }
+    paper = replace(loaded, paper=True)
+    if wiring.store_file(paper).is_file():
+        documents["paper"] = _document_or_error(lambda: {"pnl": _newest_pnl(paper)})
     try:
         with open_ledger_data(loaded) as ledger:
             pnl = _document_or_error(lambda: newest_pnl(ledger, PNL_PERIODS))
@@ -80,6 +84,11 @@ def stored_documents(config: ConfigSource) -> Documents:
     except ConfigError as error:  # an empty ledger
         error_document = {"error": str(error), "raised": error}
         return documents | dict.fromkeys(("pnl", "series", "lots"), error_document)
+
+
+def _newest_pnl(loaded: LoadedConfig) -> Documents:
+    with open_ledger_data(loaded) as ledger:
+        return dict(newest_pnl(ledger, PNL_PERIODS))
 
 
 def live_documents(config: ConfigSource, document_names: Collection[str] = ()) -> Documents:

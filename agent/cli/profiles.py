@@ -134,9 +134,12 @@ def export_profile(
 
 @command(Heading.DATA, 30)
 def import_profile(
-    file: Annotated[Path, typer.Argument(help="A file that export-profile wrote.")],
+    file: Annotated[
+        str, typer.Argument(help="A file that export-profile wrote, or its https address.")
+    ],
     sha256: Annotated[
-        str | None, typer.Option("--sha256", help="Expected SHA-256 of the file.")
+        str | None,
+        typer.Option("--sha256", help="Expected SHA-256 of the file; required for an address."),
     ] = None,
     token_list: Annotated[
         Path | None, typer.Option("--token-list", help="Token list file for more symbols.")
@@ -238,6 +241,10 @@ def _show_import(console: Console, document: Document) -> None:
         console.print(safe_text(f"note: {note}", "yellow"))
     if document["past"] is not None:
         console.print(safe_text(tables.past_text(document["past"], with_basis=True)))
+    if document["minimum_capital"]:
+        console.print(
+            safe_text(f"Minimum capital on an ordinary day: {document['minimum_capital']}")
+        )
     table = tables.table(
         "Trigger and limits",
         ("key", "yours", "profile", "result"),

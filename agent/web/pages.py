@@ -151,6 +151,7 @@ ASSETS = (
     "vendor/uplot-1.6.32.min.js",
     "vendor/uplot-1.6.32.min.css",
     "dashboard.css",
+    "portfolios.css",
     "dashboard.js",
     "stream.js",
     "offline.js",
@@ -239,7 +240,11 @@ class Renderer:
         hash of the shown state.
         """
         return self._templates.get_template("portfolios.html").render(
-            title="Portfolios", rows=rows, state_hash=state_hash, figure=partial(figure, documents)
+            title="Portfolios",
+            rows=rows,
+            sums=documents["sums"],
+            state_hash=state_hash,
+            figure=partial(figure, documents),
         )
 
 

@@ -11,6 +11,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from decimal import Context, Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,9 @@ OPEN_TIMEOUT_S = 60.0
 """Maximum time to open a portfolio."""
 MAX_SLUG_CHARS = 40
 BAD_OUTCOMES = frozenset({"refused", "halt", "failed", "unfinished"})
+NEEDS_YOU, NOT_READ = "Needs you", "Not read"
+EXACT = Context(prec=200)
+"""Context in which a sum of amounts loses no digit."""
 MAX_PROBLEMS = 3
 """Number of problems of a portfolio that the list shows in full."""
 HIDDEN_ERROR = "It cannot be read now. Log in to another portfolio to see why."
@@ -296,9 +300,11 @@ class Portfolios:
             portfolio.opened and portfolio.opened.access.login_required
             for portfolio in self._portfolios
         )
-        rows, documents = [], []
+        rows: list[dict[str, Any]] = []
+        documents: list[Documents] = []
         for index, (portfolio, session) in enumerate(zip(self._portfolios, sessions, strict=True)):
             row: dict[str, Any] = {
+                "id": index + 1,
                 "name": portfolio.name,
                 "prefix": portfolio.reach.prefix,
                 "why": "",
@@ -308,6 +314,7 @@ class Portfolios:
                 may_see_error = is_open_to_all or any(sessions)
                 row |= {
                     "state": "failed",
+                    "label": NOT_READ,
                     "why": str(portfolio.error) if may_see_error else HIDDEN_ERROR,
                 }
             elif portfolio.opened.access.may_view(session):
@@ -319,9 +326,10 @@ class Portfolios:
                     "state": "open",
                     **portfolio.opened.identity,
                     **_list_row(cache, f"portfolios.{index}"),
+                    "csrf": session.csrf if session is not None and not session.read_only else "",
                 }
             else:
-                row |= {"state": "locked"}
+                row |= {"state": "locked", "label": "Locked"}
             rows.append(row)
             documents.append(row_documents)
         versions = [
@@ -332,7 +340,9 @@ class Portfolios:
         state_hash = hashlib.sha256(repr((self._salt, rows, versions)).encode()).hexdigest()[:16]
         if in_background and request.query_params.get("seen") == state_hash:
             return Response(None, 204)
-        return HTMLResponse(self._renderer.portfolios(rows, {"portfolios": documents}, state_hash))
+        rows.sort(key=lambda row: row["label"] not in (NEEDS_YOU, NOT_READ))
+        shown_documents = {"portfolios": documents, "sums": _sums(documents)}
+        return HTMLResponse(self._renderer.portfolios(rows, shown_documents, state_hash))
 
 
 async def _no_metrics(_: Request) -> Response:
@@ -374,24 +384,77 @@ def _refresh(cache: DocumentCache, session: Session | None) -> None:
         cache.follow(CONTROLS)
 
 
+def _profit_paths(documents: Mapping[str, Any], path: str) -> dict[str, str]:
+    """Return the paths of value and profit of one moment, that of the newest valuation; empty before
+    it.
+    """
+    pnl = _readable(documents, "pnl")
+    if not pnl.get("all", {}).get("periods"):
+        return {}
+    return {
+        "value": f"{path}.pnl.all.value",
+        "numeraire": pnl["all"]["numeraire"],
+        "until": f"{path}.pnl.all.until",
+        "whole": f"{path}.pnl.all.periods.0",
+        "day": f"{path}.pnl.day.periods.0",
+    }
+
+
+def _sums(documents: Sequence[Documents]) -> list[dict[str, Any]]:
+    """Return, for each numeraire, the number of portfolios whose value is known, the sums of value,
+    profit and profit today, None if one is unknown, and the time of the oldest value.
+    """
+    sums: dict[str, dict[str, Any]] = {}
+    for pnl in (_readable(row_documents, "pnl") for row_documents in documents):
+        if not pnl.get("all", {}).get("periods"):
+            continue
+        whole = pnl["all"]
+        amounts = {
+            "value": whole["value"],
+            "profit": whole["periods"][0]["profit"],
+            "day": pnl["day"]["periods"][0]["profit"],
+        }
+        total = sums.setdefault(
+            whole["numeraire"],
+            {"count": 0, "oldest": whole["until"], **dict.fromkeys(amounts, "0")},
+        )
+        total["count"] += 1
+        total["oldest"] = min(total["oldest"], whole["until"])
+        for name, amount in amounts.items():
+            is_known = None not in (amount, total[name])
+            total[name] = (
+                f"{EXACT.add(Decimal(total[name]), Decimal(amount)):f}" if is_known else None
+            )
+    return [{"numeraire": numeraire, **total} for numeraire, total in sums.items()]
+
+
 def _list_row(cache: DocumentCache, path: str) -> dict[str, Any]:
-    """Return a portfolio's row of the list: the document paths of its figures, and its marks and
-    problems.
+    """Return a portfolio's row of the list: the document paths of its figures, those of its paper
+    books, its state, and its marks and problems.
     """
     documents = {name: _readable(cache.documents, name) for name in ("status", "history", "alerts")}
     status, history, alerts = documents["status"], documents["history"], documents["alerts"]
-    row: dict[str, Any] = {"value": "", "drift": "", "profit": "", "last": "", "marks": []}
+    row: dict[str, Any] = {
+        **dict.fromkeys(("value", "whole", "decision", "last"), ""),
+        "marks": [],
+        "label": "Reading",
+        "paused": False,
+    }
     if status:
-        row |= {"value": f"{path}.status.total_value", "numeraire": status["numeraire"]}
-        drifts = [abs(holding["drift_bps"]) for holding in status["holdings"]]
-        if drifts:
-            row["drift"] = f"{path}.status.holdings.{drifts.index(max(drifts))}"
-    if status.get("paused"):
-        row["marks"].append("paused (hard)" if status["pause_hard"] else "paused")
-    if _readable(cache.documents, "controls").get("waiting"):
+        row |= {
+            "value": f"{path}.status.total_value",
+            "numeraire": status["numeraire"],
+            "decision": f"{path}.status.decision",
+            "label": "Not running" if status["paused"] is False else "Paused",
+            "paused": status["paused"],
+        }
+    row |= _profit_paths(cache.documents, path)
+    row["paper"] = _profit_paths(_readable(cache.documents, "paper"), f"{path}.paper")
+    if status.get("paused") and status["pause_hard"]:
+        row["marks"].append("paused (hard)")
+    row["waiting"] = bool(_readable(cache.documents, "controls").get("waiting"))
+    if row["waiting"]:
         row["marks"].append("a plan waits for a confirmation")
-    if _readable(_readable(cache.documents, "pnl"), "day").get("periods"):
-        row["profit"] = f"{path}.pnl.day.periods.0.profit"
     if history.get("steps"):
         row["last"] = f"{path}.history.steps.0"
     health = cache.run_health()
@@ -399,6 +462,8 @@ def _list_row(cache: DocumentCache, path: str) -> dict[str, Any]:
         row["marks"].append(f"run {health.reasons[0]}")
     elif health is not None and health.state == "none":
         row["marks"].append(health.reasons[0])
+    if health is not None and health.state == "running" and row["label"] == "Not running":
+        row["label"] = "Running"
     if _is_dry_run(cache, health):
         row["marks"].append("dry run: sends nothing")
     problems = [
@@ -411,6 +476,8 @@ def _list_row(cache: DocumentCache, path: str) -> dict[str, Any]:
     row["problems"] = problems[:MAX_PROBLEMS] + (
         [f"{hidden_count} more"] if hidden_count > 0 else []
     )
+    if problems or row["waiting"]:
+        row["label"] = NEEDS_YOU
     row["reads"] = not cache.read_at_s and not problems
     return row
 

@@ -137,7 +137,7 @@ def test_the_list_of_portfolios_has_no_violation_and_follows_them(chromium: Any,
         opened = shelf.parts[1].opened
         assert opened is not None
         tab_to(page, "#to-2")
-        opened.cache.documents["status"]["total_value"] = "7.5"
+        opened.cache.documents["pnl"]["all"]["value"] = "7.5"
         shelf.loop.call_soon_threadsafe(opened.cache.announce)
         page.wait_for_selector("data:has-text('7.50')")
         assert page.locator("#to-2:focus").count() == 1

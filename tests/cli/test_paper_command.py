@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent import app as api
+from agent.app.dashboard import stored_documents
 from agent.chain.providers.endpoint import EndpointProvider
 from agent.config.load import load_config
 from agent.signing import keys
@@ -125,6 +126,8 @@ def test_going_live_opens_new_books_at_the_chains_balances_and_never_the_paper_o
     desk.ask("paper", "--once", "--value", "777")
     assert desk.ask("rebalance", "--send", "--yes")["outcome"] == "done"
     live, paper = desk.ask("pnl"), desk.ask("pnl", "--paper")
+    shown = stored_documents(desk.config)
+    assert (shown["pnl"]["all"]["value"], shown["paper"]["pnl"]["all"]["value"]) == (live["value"], paper["value"])
     assert 10_100 < float(live["value"]) < 10_300, "what the wallet manages"
     assert float(live["gas_money"]) > 29_000, "its ten coins for gas, beside it"
     assert 770 < float(paper["value"]) < 780, "what it was told to begin with"

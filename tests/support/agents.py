@@ -93,7 +93,7 @@ def profile(folder: Path, **changes: Any) -> Path:
     return path
 
 
-def taken_over(path: Path, source: Path, **more: Any) -> dict[str, Any]:
+def taken_over(path: Path, source: Path | str, **more: Any) -> dict[str, Any]:
     return api.import_profile(path, source, lambda *_: True, **more)
 
 

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -120,18 +121,55 @@ def test_the_list_shows_what_the_session_may_see_and_links_to_the_rest(shelf: Sh
     assert "&lt;img src=x onerror" in stranger
     mine = shelf.ask("/", Cookie=shelf.enter(0))[2].decode()
     found = figures(mine)
-    given = {"portfolios": [documents(), {}]}
+    pnl = documents()["pnl"]["all"]
+    amounts = {"value": pnl["value"], "profit": pnl["periods"][0]["profit"], "day": pnl["periods"][0]["profit"]}
+    total = {"count": 1, "numeraire": pnl["numeraire"], "oldest": pnl["until"], **amounts}
+    given = {"portfolios": [documents(), {}], "sums": [total]}
     for of, form, value, text in found:
         assert (value, text) == (str(value_at(given, of)), format_figure(value_at(given, of), form))
     assert {of.removeprefix("portfolios.0.") for of, *_ in found} == {
-        "status.total_value", "pnl.day.periods.0.profit", "status.holdings.0.symbol", "status.holdings.0.drift_bps",
+        "pnl.all.value", "pnl.all.until", "pnl.all.periods.0.profit", "pnl.all.periods.0.twr_bps", "pnl.day.periods.0.profit",
         "history.steps.0.outcome", "history.steps.0.time",
+        *(f"sums.0.{name}" for name in ("count", "value", "profit", "day", "oldest")),
     }  # fmt: skip
     assert "0xabab…abab" in mine
     assert "the disk is gone" in mine
     assert f'href="{B}/login"' in mine
     both = shelf.ask("/", Cookie=f"{shelf.enter(0)}; {shelf.enter(1)}")[2].decode()
     assert {of.split(".")[1] for of, *_ in figures(both)} == {"0", "1"}
+    sums = {of.removeprefix("sums.0."): value for of, _, value, _ in figures(both) if of.startswith("sums.")}
+    assert sums["count"] == "2"
+    assert {name: Fraction(sums[name]) for name in amounts} == {name: 2 * Fraction(amount) for name, amount in amounts.items()}
+
+
+def test_paper_books_have_a_card_of_their_own_in_no_sum_and_what_needs_a_person_comes_first(shelf: Shelf) -> None:
+    first, second = (one.opened.cache for one in shelf.parts[:2] if one.opened is not None)
+    both = f"{shelf.enter(0)}; {shelf.enter(1)}"
+    kept = first.documents, second.documents
+    try:
+        for cache in (first, second):
+            cache.documents = {**documents(), "alerts": {"open": []}}
+            cache.documents["status"] |= {"paused": False, "blocked_exits": [], "decision": {"kind": "hold", "reason": "within its bands"}}
+            cache.documents["history"] |= {"steps": []}
+            cache.documents["paper"] = {"pnl": documents()["pnl"]}
+        del first.documents["pnl"], second.documents["paper"]
+        second.documents["controls"] = {"waiting": {"plan_hash": "ab"}}
+        text = shelf.ask("/", Cookie=both)[2].decode()
+        pills = re.findall('class="pill">([^<]+)<', text)
+        assert pills == ["Needs you", "Not read", "Not running", "Paper"]
+        needy, _, calm, paper = text.split("<article")[1:]
+        actions = [re.findall('action="([^"]+)"', card) for card in (needy, calm, paper)]
+        assert actions == [
+            [f"{B}/controls/{kind}" for kind in ("confirm", "pause", "stop")],
+            ["/p/a/controls/pause", "/p/a/controls/stop"],
+            [],
+        ]
+        assert {of for of, *_ in figures(paper)} >= {"portfolios.0.paper.pnl.all.value", "portfolios.0.paper.pnl.day.periods.0.profit"}
+        assert [value for of, _, value, _ in figures(text) if of == "sums.0.count"] == ["1"]
+        first.documents["status"]["paused"] = True
+        assert 'action="/p/a/controls/resume"' in shelf.ask("/", Cookie=both)[2].decode()
+    finally:
+        first.documents, second.documents = kept
 
 
 def test_the_list_says_of_each_run_that_it_is_gone_or_was_stopped(shelf: Shelf) -> None:
@@ -151,7 +189,7 @@ def test_the_list_says_of_each_run_that_it_is_gone_or_was_stopped(shelf: Shelf) 
     assert "run: no successful cycle for" in shown(replace(alive, started_s=now_s - 9_999, good_s=None))
     assert "run:" not in shown(replace(alive, trouble="failed: it reverted")), "the last cycle's problem is told once, by the history"
     stopped = shown(replace(alive, ended_s=now_s))
-    assert '<strong class="line">run stopped at' in stopped
+    assert '<p class="say">run stopped at' in stopped
     assert "run:" not in stopped
     assert "run: ended at" in shown(replace(alive, ended_s=now_s, ended="the store is damaged"))
     assert "no continuous run (trimtab run --every) reports here" in shown(None)

@@ -70,7 +70,7 @@ def test_a_profile_brings_no_acceptance_and_exports_none(tmp_path: Path) -> None
     file = tmp_path / "profile.toml"
     file.write_text(exported.replace("[limits]\n", '[limits]\ni_accept = ["slippage"]\n'))
     with pytest.raises(ConfigError, match=r"limits\.i_accept"):
-        read_profile(file, loaded)
+        read_profile(file.read_bytes(), str(file), loaded)
 
 
 def test_the_question_before_sending_shows_a_switch_as_a_switch_and_what_is_accepted() -> None:

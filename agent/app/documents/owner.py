@@ -307,7 +307,9 @@ ProfileLimitDocument = TypedDict("ProfileLimitDocument", {
 
 
 class ImportedProfileDocument(EditDocument):
-    """Changes of an imported profile, with the transition of `edit`."""
+    """Changes of an imported profile, with the transition of `edit`, and the minimum capital of the new
+    config on an ordinary day, empty if none works or the numeraire is no dollar.
+    """
 
     profile: str
     sha256: str
@@ -319,6 +321,7 @@ class ImportedProfileDocument(EditDocument):
     limits: list[ProfileLimitDocument]
     notes: list[str]
     past: PastResultDocument | None
+    minimum_capital: str
 
 
 NewKeyDocument = TypedDict("NewKeyDocument", {

@@ -59,7 +59,7 @@ def published_file(loaded: LoadedConfig, name: str) -> PublishedFile:
         return PublishedFile(
             path, _verified_digest(name, table, _read_published(name, path)), False
         )
-    content = _download(name, table.source)
+    content = download(table.source, f"data.{name}.source", MAX_BYTES, "name a CSV or Parquet file")
     digest = _verified_digest(name, table, content)
     try:
         path.parent.mkdir(mode=0o700, exist_ok=True)
@@ -90,23 +90,23 @@ def _read_published(name: str, path: Path) -> bytes:
         ) from None
 
 
-def _download(name: str, url: str) -> bytes:
+def download(url: str, field: str, max_bytes: int, remedy: str) -> bytes:
+    """Return the content of an address. Raises ConfigError naming `field` for a redirect or another
+    refusal, and with `remedy` for nothing or more than `max_bytes`; Retryable without an answer.
+    """
     opener = urllib.request.build_opener(_NoRedirects())
     try:
         with opener.open(url, timeout=TIMEOUT_S) as response:
-            content: bytes = response.read(MAX_BYTES + 1)
+            content: bytes = response.read(max_bytes + 1)
     except urllib.error.HTTPError as error:
         raise ConfigError(
-            f"data.{name}.source: the server answers {error.code}",
+            f"{field}: the server answers {error.code}",
             "correct the address; redirects are not followed",
         ) from None
     except (OSError, HTTPException) as error:
-        raise Retryable(
-            f"data.{name}.source: no answer: {type(error).__name__}", "try again later"
-        ) from None
-    if not content or len(content) > MAX_BYTES:
+        raise Retryable(f"{field}: no answer: {type(error).__name__}", "try again later") from None
+    if not content or len(content) > max_bytes:
         raise ConfigError(
-            f"data.{name}.source: {'empty' if not content else f'larger than {MAX_BYTES // 2**20} MiB'}",
-            "name a CSV or Parquet file",
+            f"{field}: {'empty' if not content else f'larger than {max_bytes:,} bytes'}", remedy
         )
     return content

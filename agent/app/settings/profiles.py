@@ -6,16 +6,20 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from agent import wiring
 from agent.app.agent import Agent
 from agent.app.describe import limit_text
+from agent.app.records.published import download
 from agent.app.settings import editing
 from agent.app.settings.editing import EditReport
+from agent.app.start.capital import minimum_capital_of
 from agent.chain.rpc import Transport
 from agent.config.load import load_config, load_config_text
 from agent.config.loaded import LoadedConfig
@@ -24,6 +28,7 @@ from agent.config.tables.limits import Limit, is_tighter, read_limits
 from agent.config.tables.portfolio import NATIVE, AssetTable
 from agent.config.writing.edits import write_config
 from agent.config.writing.profile import (
+    MAX_BYTES,
     POLICY_KEYS,
     Profile,
     profile_text,
@@ -40,6 +45,7 @@ Document = dict[str, Any]
 Confirm = Callable[[Document, EditReport, Agent | None], bool]
 """Question to the user, with the profile's changes, the transition, and the agent that planned it
 (None if the chain cannot be read)."""
+_SHA256 = re.compile(r"(0x)?[0-9a-fA-F]{64}")
 OTHER_NUMERAIRE_REASON = "counted in another numeraire"
 
 
@@ -74,7 +80,7 @@ def export_profile(config: Path | str, profile_path: Path) -> Document:
 
 def import_profile(  # noqa: PLR0913
     config: Path | str,
-    profile_path: Path,
+    source: Path | str,
     confirm: Confirm | None,
     *,
     sha256: str | None = None,
@@ -85,9 +91,10 @@ def import_profile(  # noqa: PLR0913
     with_past_result: bool = False,
     transports: Sequence[Transport] | None = None,
 ) -> Document:
-    """Import a profile into the config: `confirm` sees the changes and the transition; without it
-    nothing is written. With `sell_others` assets that the profile lacks are sold; with `in_slices` the
-    edit is allowed if the first slice of its transition is. With `with_past_result` the new config is backtested on the packaged prices.
+    """Import a profile, a file or an https address with its `sha256`, into the config: `confirm` sees
+    the changes and the transition; without it nothing is written. With `sell_others` assets that the
+    profile lacks are sold; with `in_slices` the edit is allowed if the first slice of its transition
+    is. With `with_past_result` the new config is backtested on the packaged prices.
     Without a store, the config is written even if its chain cannot be read, without a transition.
     Raises ConfigError for content not allowed in a profile, another chain, a token that is unknown,
     ambiguous or has the display name of another, or an invalid new config; Refused for a transition
@@ -103,7 +110,7 @@ def import_profile(  # noqa: PLR0913
     listed_tokens: Sequence[TemplateAsset] = ()
     if token_list is not None:
         listed_tokens = read_token_list(token_list, chain_id, token_list_sha256).tokens
-    profile = read_profile(profile_path, loaded, sha256)
+    profile = read_profile(_profile_content(str(source), sha256), str(source), loaded, sha256)
     tokens = [
         resolve_token(asset.symbol, loaded.config, listed_tokens, profile.origin)
         for asset in profile.table.assets
@@ -132,6 +139,7 @@ def import_profile(  # noqa: PLR0913
         "limits": limits + _following_limits(loaded, merged_config, adopted_limits),
         "notes": _weight_notes(merged_config),
         "past": None,
+        "minimum_capital": minimum_capital_of(merged_config.config),
     }
     if with_past_result:
         from agent.app.research.past_results import past_result_or_reason  # loads the simulation
@@ -171,6 +179,35 @@ def import_profile(  # noqa: PLR0913
     if report.state == "written":
         write_config(loaded.path, config_text)
     return {**document, "editing": report}
+
+
+def _profile_content(source: str, sha256: str | None) -> bytes:
+    """Return the bytes of a file or of an https address, whose SHA-256 must be pinned. Raises
+    ConfigError; Retryable if the address does not answer.
+    """
+    if sha256 is not None and not _SHA256.fullmatch(sha256):
+        raise ConfigError(f"--sha256: {sha256!r} is not a SHA-256", "write its 64 hex digits")
+    remedy = "use a file written by trimtab export-profile"
+    if "://" in source:
+        address = urlsplit(source)
+        if address.scheme != "https" or address.username or address.password:
+            raise ConfigError(
+                "FILE: an address is https and has no password", "use such an address, or a file"
+            )
+        if sha256 is None:
+            raise ConfigError(
+                f"--sha256: missing; {address.hostname} could send another profile each time",
+                "pin the SHA-256 that export-profile printed for its author",
+            )
+        return download(source, "FILE", MAX_BYTES, remedy)
+    try:
+        with Path(source).open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{source}: not a profile: {error}", remedy) from None
+    if len(content) > MAX_BYTES:
+        raise ConfigError(f"{source}: larger than {MAX_BYTES:,} bytes", remedy)
+    return content
 
 
 def _compare_limits(

@@ -21,7 +21,8 @@ from agent.config.writing.portfolio_templates import (
 )
 from agent.config.writing.template import render
 from agent.errors import ConfigError
-from agent.units import parse_bps, value_text
+from agent.reference.checks import is_dollar
+from agent.units import Token, parse_bps, value_text
 
 if TYPE_CHECKING:
     from agent.config.schema import Config
@@ -44,7 +45,15 @@ def minimum_capital(template: PortfolioTemplate, preset: Preset) -> str:
         "chain": config.chain.model_copy(update={"chain_id": preset.chain_id}),
         "portfolio": config.portfolio.model_copy(update={"assets": assets}),
     }
-    minimum_totals = minimum_totals_of_config(config.model_copy(update=tables), Fraction(1))
+    return minimum_capital_of(config.model_copy(update=tables))
+
+
+def minimum_capital_of(config: Config) -> str:
+    """Return the minimum total of a config, as above; empty too if its numeraire is no dollar."""
+    numeraire = config.portfolio.numeraire
+    if not is_dollar(Token("", numeraire, 18)):
+        return ""
+    minimum_totals = minimum_totals_of_config(config, Fraction(1))
     total = minimum_totals[ORDINARY_DAY]["total"] if minimum_totals else None
     return f"{Decimal(total).to_integral_value(ROUND_CEILING):,}" if total else ""
 

@@ -5,11 +5,9 @@ that money could be sent to (T16).
 from __future__ import annotations
 
 import hashlib
-import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import tomlkit
@@ -40,7 +38,6 @@ HEADER_TEXT = """\
 # tightens that of the config. Addresses are for comparison. Import: trimtab import-profile FILE
 
 """
-_SHA256 = re.compile(r"(0x)?[0-9a-fA-F]{64}")
 
 
 class ProfileHeaderTable(ConfigTable):
@@ -139,32 +136,27 @@ def profile_text(loaded: LoadedConfig) -> tuple[str, tuple[str, ...]]:
     return HEADER_TEXT + tomlkit.dumps(profile), tuple(sorted(omitted_keys))
 
 
-def read_profile(path: Path, loaded: LoadedConfig, pinned: str | None = None) -> Profile:
-    """Read a profile for the chain of `loaded`.
+def read_profile(
+    content: bytes, origin: str, loaded: LoadedConfig, pinned: str | None = None
+) -> Profile:
+    """Read the content of a profile for the chain of `loaded`; `origin` is its file or address.
 
-    Raises ConfigError for a key not allowed in a profile, for another chain, or if the SHA-256 is
-    not `pinned` (None: any).
+    Raises ConfigError if the SHA-256 is not `pinned` (None: any), before anything is parsed, for a key
+    not allowed in a profile, or for another chain.
     """
-    if pinned is not None and not _SHA256.fullmatch(pinned):
-        raise ConfigError(f"--sha256: {pinned!r} is not a SHA-256", "write its 64 hex digits")
-    try:
-        content = path.read_bytes()
-        if len(content) > MAX_BYTES:
-            raise ConfigError(
-                f"{path}: larger than {MAX_BYTES} bytes, which no profile is", "use another file"
-            )
-        raw = tomllib.loads(content.decode())
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(
-            f"{path}: not a profile: {error}", "use a file written by trimtab export-profile"
-        ) from None
     digest = hashlib.sha256(content).hexdigest()
     if pinned is not None and pinned.lower().removeprefix("0x") != digest:
         raise ConfigError(
-            f"{path}: its SHA-256 is {digest}, but {pinned.lower()} is pinned",
+            f"{origin}: its SHA-256 is {digest}, but {pinned.lower()} is pinned",
             "find out why it changed before using it",
         )
-    _refuse_foreign(raw, str(path))
+    try:
+        raw = tomllib.loads(content.decode())
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"{origin}: not a profile: {error}", "use a file written by trimtab export-profile"
+        ) from None
+    _refuse_foreign(raw, origin)
     mistakes: list[str] = []
     try:
         table = ProfileTable.model_validate(raw)
@@ -178,21 +170,21 @@ def read_profile(path: Path, loaded: LoadedConfig, pinned: str | None = None) ->
             mistakes = [f"limits.{line}" for line in lines]
     if mistakes:
         raise ConfigError(
-            f"{path}: {'; '.join(mistakes)}", "use a file written by trimtab export-profile"
+            f"{origin}: {'; '.join(mistakes)}", "use a file written by trimtab export-profile"
         )
     symbols = [asset.symbol for asset in table.assets]
     if repeated := [symbol for symbol in symbols if symbols.count(symbol) > 1]:
         raise ConfigError(
-            f"{path}: assets: symbol {repeated[0]!r} is given twice; list each token once"
+            f"{origin}: assets: symbol {repeated[0]!r} is given twice; list each token once"
         )
     chain_id = loaded.config.chain.chain_id
     if table.profile.chain_id != chain_id:
         raise ConfigError(
-            f"{path}: profile.chain_id: the profile is for chain {table.profile.chain_id}, your"
+            f"{origin}: profile.chain_id: the profile is for chain {table.profile.chain_id}, your"
             f" config for chain {chain_id}",
             "use a profile for your chain: the same symbols are different tokens on other chains",
         )
-    return Profile(table, raw, digest, str(path))
+    return Profile(table, raw, digest, origin)
 
 
 def require_addresses(profile: Profile) -> None:
