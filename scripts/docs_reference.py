@@ -285,9 +285,9 @@ def refusals_page() -> str:
         lines += ["The message has the cause."] if not lines[-1] else []
     exits = [(row[1], f"{row[2]}.") for row in table("service.md") if row[1].isdecimal()]
     alerts = [(kind.value, f"{kind.title[0].upper()}{kind.title[1:]}.") for kind in AlertKind]
-    for title, entries in (("exit", exits), ("alert", alerts)):
-        lines += ["", f"## {title.title()}s"]
-        lines += [f"\n### {title}-{name}\n\n{text}" for name, text in entries]
+    for prefix, title, entries in (("exit", "Exit codes", exits), ("alert", "Alerts", alerts)):
+        lines += ["", f"## {title}"]
+        lines += [f"\n### {prefix}-{name}\n\n{text}" for name, text in entries]
     return "\n".join(lines)
 
 
