@@ -103,28 +103,30 @@ def tables(model: type[ConfigTable], name: str) -> Iterator[tuple[str, type[Conf
                 yield from tables(part, f"{name}.{key}" if name else key)
 
 
-def table(page: str, width: int) -> list[list[str]]:
-    """Return the rows of the tables of a page that have so many parts between and around the bars."""
-    rows = [
-        [part.strip() for part in line.split("|")]
-        for line in (ROOT / "docs" / page).read_text(encoding="utf-8").splitlines()
+def table(page: str) -> list[list[str]]:
+    """Return the rows of the tables of a page, with what is before and after the outer bars."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    return [
+        [part.strip() for part in line.split("|")] for line in text.splitlines() if line[:1] == "|"
     ]
-    return [row for row in rows if len(row) == width]
 
 
 def guards_of_keys() -> dict[str, str]:
-    """Return the guard of each key that has one, from the table in docs/limits.md."""
+    """Return the link to the guard of each key that has one, from the table in docs/limits.md."""
     pairs = [
         (key.strip(), row[1])
-        for row in table("limits.md", 7)
-        if row[1] in REMEDIES
+        for row in table("limits.md")
+        if row[1] in REMEDIES and len(row) == 7
         for key in row[2].replace(" and ", ",").split(",")
     ]
-    return {key if "." in key else f"limits.{key}": guard for key, guard in reversed(pairs)}
+    return {
+        key if "." in key else f"limits.{key}": f"[{guard}](refusals.md#{guard})"
+        for key, guard in reversed(pairs)
+    }
 
 
 def page_of(name: str, model: type[ConfigTable]) -> str:
-    """Return the link to the page that names the table and most of its keys; empty if none does."""
+    """Return the page that names the table and most of its keys; empty if none does."""
     texts = {
         path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))
     }
@@ -133,8 +135,15 @@ def page_of(name: str, model: type[ConfigTable]) -> str:
         for page, text in texts.items()
         if f"[{name}]" in text
     }
-    best = max(counts, key=lambda page: counts[page], default="")
-    return f"Rules: [{best.removesuffix('.md')}]({best})." if best else ""
+    return max(counts, key=lambda page: counts[page], default="")
+
+
+def meaning(page: str, key: str) -> str:
+    """Return what the tables of a page say of a key, without links; empty if they do not."""
+    rows = table(page) if page else []
+    texts = [max(row[2:], key=len) for row in rows if f"`{key}`" in row[1] and len(row) < 6]
+    texts += [LIMITS[key].comment] if page == "limits.md" and key in LIMITS else []
+    return re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", next(iter(texts), ""))
 
 
 def config_page() -> str:
@@ -142,17 +151,12 @@ def config_page() -> str:
     guards = guards_of_keys()
     lines = ["# Every key of trimtab.toml", "", "A key without a default is required in its table."]
     for name, model in dict.fromkeys(tables(Config, "")):
-        about = " ".join((model.__doc__ or "").split())
+        page = page_of(name, model)
+        about = f"{' '.join((model.__doc__ or '').split())} Rules: [{page or 'index.md'}]({page or 'index.md'})."
+        lines += ["", f"## {f'[{name}] ({model.__name__})' if name else 'Tables'}", "", about, ""]
         lines += [
-            "",
-            f"## {f'[{name}] ({model.__name__})' if name else 'Tables'}",
-            "",
-            f"{about} {page_of(name, model)}",
-            "",
-        ]
-        lines += [
-            "| key | written as | default | bounds | guard, ceiling |",
-            "|---|---|---|---|---|",
+            "| key | written as | default | bounds | guard, ceiling | meaning |",
+            "|---|---|---|---|---|---|",
         ]
         for key, field in model.model_fields.items():
             parts = [*parts_of(field.annotation), *field.metadata]
@@ -169,12 +173,10 @@ def config_page() -> str:
                 if field.is_required()
                 else written(field.get_default(call_default_factory=True), unit) or "none"
             )
-            guard = guards.get(f"{name}.{key}", "")
-            guard = guard and f"[{guard}](refusals.md#{guard})"
-            if spec and spec.ceiling_bps:
-                guard += f", ceiling {spec.ceiling_bps / 100:g}%"
+            ceiling = f", ceiling {spec.ceiling_bps / 100:g}%" if spec and spec.ceiling_bps else ""
+            guard = guards.get(f"{name}.{key}", "") + ceiling
             lines.append(
-                f"| `{key}` | {plain(unit)} | {plain(default)} | {plain(', '.join(bounds))} | {guard} |"
+                f"| `{key}` | {plain(unit)} | {plain(default)} | {plain(', '.join(bounds))} | {guard} | {meaning(page, key)} |"
             )
     return "\n".join(lines)
 
@@ -249,21 +251,16 @@ def causes() -> Mapping[str, list[str]]:
     """Return the messages and remedies of each code, as the program's errors have them."""
     found: dict[str, list[str]] = {code.value: [] for code in errors.ErrorCode}
     texts = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "agent").rglob("*.py"))]
-    for text in (
-        text for text in texts if "code=ErrorCode." in text or "code=errors.ErrorCode." in text
-    ):
-        for node in ast.walk(ast.parse(text)):
-            if not isinstance(node, ast.Call):
-                continue
-            named = {keyword.arg: keyword.value for keyword in node.keywords}
-            code = named.get("code")
-            if isinstance(code, ast.Attribute) and ast.unparse(code.value).endswith("ErrorCode"):
-                message = text_of(node.args[0] if node.args else None)
-                remedy = text_of(named.get("remedy", node.args[1] if len(node.args) > 1 else None))
-                if message or remedy:
-                    found[errors.ErrorCode[code.attr].value].append(
-                        " → ".join(filter(None, (message, remedy)))
-                    )
+    nodes = (
+        node for text in texts if "code=ErrorCode." in text for node in ast.walk(ast.parse(text))
+    )
+    for call in (node for node in nodes if isinstance(node, ast.Call)):
+        named = {keyword.arg: keyword.value for keyword in call.keywords}
+        code = named.get("code")
+        if isinstance(code, ast.Attribute) and ast.unparse(code.value) == "ErrorCode":
+            remedy = named.get("remedy", call.args[1] if len(call.args) > 1 else None)
+            parts = filter(None, map(text_of, (*call.args[:1], remedy)))
+            found[errors.ErrorCode[code.attr].value].append(" → ".join(parts))
     return found
 
 
@@ -273,25 +270,24 @@ def refusals_page() -> str:
     lines = [
         "# Refusals, exit codes, alerts",
         "",
-        "A message names its anchor here; what it did and what to do is in the message.",
+        "A message of trimtab names its anchor here.",
         "",
     ]
     lines += [
         "## Guards and codes",
         "",
-        "Guards refuse a plan, with the measured value and the limit ([limits](limits.md)).",
+        "Guards refuse a plan, with measured value and limit ([limits](limits.md)).",
     ]
     for name in sorted({*remedies, *cases}):
         lines += ["", f"### {name}", ""]
         lines += [f"Guard. What to do: {remedies[name]}."] if name in remedies else []
-        lines += [f"- {plain(text)}" for text in dict.fromkeys(cases.get(name, ()))]
+        lines += [f"- {plain(text)}" for text in dict.fromkeys(cases.get(name, ())) if text]
         lines += ["The message has the cause."] if not lines[-1] else []
-    lines += ["", "## Exit codes"]
-    for row in table("service.md", 5):
-        lines += ["", f"### exit-{row[1]}", "", f"{row[2]}."] if row[1].isdecimal() else []
-    lines += ["", "## Alerts", "", "Which are sent where: [alerts](alerts.md)."]
-    for kind in AlertKind:
-        lines += ["", f"### alert-{kind.value}", "", f"{kind.title[0].upper()}{kind.title[1:]}."]
+    exits = [(row[1], f"{row[2]}.") for row in table("service.md") if row[1].isdecimal()]
+    alerts = [(kind.value, f"{kind.title[0].upper()}{kind.title[1:]}.") for kind in AlertKind]
+    for prefix, title, entries in (("exit", "Exit codes", exits), ("alert", "Alerts", alerts)):
+        lines += ["", f"## {title}"]
+        lines += [f"\n### {prefix}-{name}\n\n{text}" for name, text in entries]
     return "\n".join(lines)
 
 

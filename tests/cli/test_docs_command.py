@@ -68,8 +68,8 @@ def test_the_reference_has_every_key_with_its_default_bounds_guard_and_ceiling()
     for name in Config.model_fields:
         assert f"| `{name}` |" in page
     for row in (
-        "| `slippage` | share |  |  | [slippage](refusals.md#slippage), ceiling 5% |",
-        "| `wallet_wait` | duration | 2m |  |  |",
+        "| `slippage` | share |  |  | [slippage](refusals.md#slippage), ceiling 5% | minimum output of a swap below its prediction |",
+        "| `wallet_wait` | duration | 2m |  |  | how long a process waits for the wallet's lock; 1s to 1h |",
         "| `confirm_blocks` | number | none | ≥ 0, ≤ 32 |  |",
         "| `feed_max_age` | duration |  |  | [feed_health](refusals.md#feed_health) |",
     ):
