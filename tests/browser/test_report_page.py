@@ -50,11 +50,11 @@ def short_page(open_page: Open, tmp_path_factory: pytest.TempPathFactory) -> Ope
     return open_page(path, color_scheme="dark")
 
 
-@pytest.mark.parametrize("sheet", ["dashboard.css", "report.css"])
+@pytest.mark.parametrize(("sheet", "width"), [("dashboard.css", 660), ("report.css", PHONE[0])])  # below 640 px the dashboard has cards
 @pytest.mark.parametrize("colours", ["light", "dark"])
-def test_a_table_that_goes_on_beyond_the_edge_has_a_shadow_there(chromium: Any, sheet: str, colours: str) -> None:
+def test_a_table_that_goes_on_beyond_the_edge_has_a_shadow_there(chromium: Any, sheet: str, width: int, colours: str) -> None:
     style = (Path("agent/web/static") / sheet).read_text()
-    page = chromium.new_page(viewport={"width": PHONE[0], "height": 300}, color_scheme=colours)
+    page = chromium.new_page(viewport={"width": width, "height": 300}, color_scheme=colours)
     table = "<table><tr><td><p style='width: 60rem'>1</p></td></tr></table>"
     page.set_content(f"<style>{style}</style><div class=scroll id=it>{table}</div>")
     box = page.evaluate(

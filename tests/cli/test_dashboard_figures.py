@@ -92,7 +92,7 @@ def test_pages_of_a_portfolio_that_traded_and_was_steered_with_their_charts(desk
         "orders": desk.ask("orders"), "alerts": desk.ask("alerts"), "controls": desk.ask("controls"),
     }  # fmt: skip
     pages = {
-        "/": ("status", "history", "pnl", "run", "alerts"),
+        "/": ("status", "history", "pnl", "run", "alerts", "orders"),
         "/assets": ("status", "lots", "orders", "alerts"),
         "/controls": ("controls",),
     }
