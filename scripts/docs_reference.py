@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args, get_origin
 import click
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 from typer.main import get_command
 
 from agent import errors
@@ -291,13 +292,28 @@ def refusals_page() -> str:
     return "\n".join(lines)
 
 
+PAGES = {
+    "keys-of-the-config.md": config_page,
+    "commands.md": commands_page,
+    "calls.md": api_page,
+    "refusals.md": refusals_page,
+}
+BESIDE = ("SECURITY.md", "CONTRIBUTING.md", "README.md")
+"""Pages of the checkout outside docs/ to which others link."""
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages; mkdocs calls this once it knows the written ones."""
-    for name, page in (
-        ("keys-of-the-config", config_page),
-        ("commands", commands_page),
-        ("calls", api_page),
-        ("refusals", refusals_page),
-    ):
-        files.append(File.generated(config, f"{name}.md", content=page()))
+    texts = {name: page() for name, page in PAGES.items()}
+    texts |= {f"at-{name}": (ROOT / name).read_text(encoding="utf-8") for name in BESIDE}
+    for name, text in texts.items():
+        files.append(File.generated(config, name, content=text))
     return files
+
+
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+    """Return the text with links to and from the pages outside docs/ that lead to them in the site."""
+    inside = page.file.src_uri.startswith("at-")
+    for name in BESIDE:
+        markdown = markdown.replace(f"]({'' if inside else '../'}{name}", f"](at-{name}")
+    return markdown.replace("](docs/", "](").replace('"docs/', '"') if inside else markdown
