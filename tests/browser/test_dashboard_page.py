@@ -233,6 +233,10 @@ def test_no_page_has_a_violation_runs_a_foreign_text_or_is_wider_than_a_phone(
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
             assert page.evaluate("[...document.querySelectorAll('.scroll')].every(one => one.scrollWidth <= one.clientWidth)"), path
             assert page.evaluate(small) == [], path
+            for sheet in ("weights", "orders") if path == "/" else ():
+                page.click(f"[popovertarget={sheet}] >> nth=-1")
+                assert violations(page) == [], sheet
+                page.keyboard.press("Escape")
             if path == "/login":
                 name, _, value = cookie.partition("=")
                 context.add_cookies([{"name": name, "value": value, "url": f"http://localhost:{site.port}"}])
