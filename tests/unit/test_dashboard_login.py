@@ -29,6 +29,8 @@ import pyotp
 import segno
 
 from agent.app.settings.users import _network
+from agent.cli.display.terminal import out
+from agent.cli.serve import serve
 from agent.errors import ConfigError, TrimtabError
 from agent.store.files.users import FIRST_LOCK_S, LOCKING_FAILURES, UserStore
 from agent.web.access import LOGIN_NICENESS, MAX_LOGIN_CHECKS, MAX_SESSIONS, Access, AccessMiddleware
@@ -121,6 +123,20 @@ def test_the_code_for_a_phone_holds_the_address_and_nothing_else(site: Site, tmp
         code, headers, body = beyond.ask("/phone.svg", **sent)
         assert (code, headers["content-type"], body) == (200, "image/svg+xml", written.getvalue())
     assert b"phone.svg" not in site.ask("/alerts", Cookie=site.enter())[2]  # no phone reaches it
+
+
+@pytest.mark.parametrize(("address", "has_code"), [("https://dash.example.org/", True), ("http://127.0.0.1:8765/", False)])
+def test_a_terminal_shows_the_code_of_an_address_that_phones_reach(
+    address: str, has_code: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("agent.web.server.serve_dashboard", lambda *given: given[3](address))
+    monkeypatch.setattr(type(out), "is_terminal", True)
+    serve([tmp_path / "trimtab.toml"], port=1)
+    said = capsys.readouterr().out
+    written = io.StringIO()
+    segno.make(address, error="l", micro=False).terminal(written, compact=True)
+    assert f"Dashboard: {address}" in said
+    assert (written.getvalue().strip("\n") in said) is has_code
 
 
 def test_a_login_leads_back_to_a_page_of_ours_and_to_no_other_address(site: Site) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
+from agent.accounting.export import format_utc
 from agent.accounting.performance import calendar_periods
-from agent.app.records.ledger import format_utc, pnl
+from agent.app.records.ledger import pnl
 from agent.config.loaded import LoadedConfig
 from agent.errors import TrimtabError
 from agent.model import Alert, AlertKind

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
@@ -47,6 +47,8 @@ from agent.model import (
     History,
     Intent,
     LimitUnit,
+    OrderTerms,
+    Portfolio,
     SellEntireBalance,
     Snapshot,
     StepInput,
@@ -352,7 +354,12 @@ def _plan_edit(
         for key, note in price_level_notes(loaded.config.portfolio).items()
         if old_notes.get(key) != note
     )
-    warnings += _order_notes(transition.step_input, context.store.orders.orders_and_version()[0])
+    warnings += _order_notes(
+        transition.step_input.portfolio,
+        transition.step_input.history.orders.states,
+        reference_prices(transition.step_input).by_token,
+        {order.terms for order in context.store.orders.orders_and_version()[0]},
+    )
     pool_labels = pool_names(transition.step_input.snapshot, transition.step_input.portfolio)
     warnings += tuple(
         replace_pool_addresses(note, pool_labels)
@@ -428,17 +435,21 @@ def _transition_notes(
     return tuple(notes)
 
 
-def _order_notes(step: StepInput, stored_orders: Sequence[ConditionalOrder]) -> tuple[str, ...]:
+def _order_notes(
+    portfolio: Portfolio,
+    orders: Iterable[ConditionalOrder],
+    prices: Mapping[str, Fraction],
+    stored_terms: Collection[OrderTerms],
+) -> tuple[str, ...]:
     """Return where the orders that the store does not have would trigger if armed now."""
-    prices, stored_terms = reference_prices(step).by_token, {order.terms for order in stored_orders}
     notes = []
-    for order in step.history.orders.states:
+    for order in orders:
         price, level = prices.get(order.token), trigger_price(order)
         if price and level is not None and order.terms not in stored_terms:
             move = level / price - 1
             notes.append(
-                f"{order_name(step.portfolio, order)}: at"
-                f" {format_order_price(step.portfolio, order.token, level)},"
+                f"{order_name(portfolio, order)}: at"
+                f" {format_order_price(portfolio, order.token, level)},"
                 f" {format_percent(abs(move))} {'above' if move > 0 else 'below'} the present price"
             )
     return tuple(notes)
