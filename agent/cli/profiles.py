@@ -71,7 +71,7 @@ def templates(
                     f"\nthen by {template['weights']['kind']} every {template['weights']['every']}"
                 )
             if template["past"] is not None:
-                contents += f"\n{tables.past_text(template['past'])}"
+                contents += f"\n{tables.past_text(template['past'])}; {tables.past_costs_text(template['past'])}"
             table.add_row(
                 safe_text(template["name"], "bold"),
                 f"{template['about']}\n{class_shares_text}\n{contents}",
@@ -95,8 +95,6 @@ def templates(
                 ],
             )
         )
-        if document["small_money"]:
-            say(document["small_money"])
         say(f"Futures: {document['futures']}.")
         say(
             f"Past results: {api.PAST_BASIS}, with the starting weights where an allocator needs"

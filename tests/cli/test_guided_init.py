@@ -68,11 +68,12 @@ def test_each_answer_is_checked_and_changeable_and_the_config_is_what_was_shown(
     assert [endpoint.operator for endpoint in config.chain.rpc] == ["alpha", "beta"]
     flat = " ".join(shown.split())
     for one in guide.baskets("ethereum"):
-        past = template_result(one.name)
+        past = template_result("ethereum", one.name)
         assert past is not None
         assert f" {one.name}: " in flat
         assert f"; from {one.minimum_capital} USDC" in flat
         assert f"{float(past['return']) * 100:+.1f} % (held {float(past['return_of_holding']) * 100:+.1f} %)" in flat
+        assert f"trades {past['rebalances']}, costs {past['costs']} of {int(past['value']):,}" in flat
     assert "docs/alerts.md" in shown
     assert all(prompt.strip() in shown for prompt, _ in ANSWERS)
     assert max(len(line) for line in re.sub(r"\w+( \[[^]]*\])?: ", "\n", shown).splitlines()) <= 80

@@ -22,7 +22,7 @@ from rich.console import Console
 
 from agent.app import local
 from agent.app.local import CONFIG_MARKER, DEMO_BANNER, SMALL_WORLD, publish_config, recorded_days
-from agent.app.start.past_results import SMALL_MONEY_FILE
+from agent.app.start.past_results import template_result
 from agent.cli import history, ledger
 from agent.cli.display import tables
 from agent.config.networks import BASE
@@ -260,7 +260,8 @@ def test_the_demo_on_base_pays_the_data_fee_and_tells_the_cost_of_a_year(
     assert 0.5 < int(swap["data_fee_wei"]) / BASE.fees.data_fee_wei < 2
     assert all(int(one["data_fee_wei"]) > 0 for one in sent)
     assert told["next"]["decision"]["kind"] == "hold", told["next"]["reason"]
-    stored = json.loads(SMALL_MONEY_FILE.read_text())["base"]
+    stored = template_result("base", "small")
+    assert stored is not None
     assert mentions(told["year"], f"{stored['rebalances']} trades", f"{stored['costs']} USDC", "500 USDC", "base")
     assert told["year"].split(" (")[0] in (Path(__file__).parents[2] / "README.md").read_text()
     for options in (("--network", "polygon"), ("--network", "base", "--serve"), ("--network", "base", "--futures")):

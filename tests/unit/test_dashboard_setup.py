@@ -134,10 +134,18 @@ def test_each_basket_is_shown_with_its_past_result_and_its_least_capital(desk: D
     assert len(known) > 5
     for one in known:
         assert one.past is not None
-        past = [one.past["return"], one.past["return_of_holding"], one.past["max_drawdown"], one.past["max_drawdown_of_holding"]]
+        ratios = (
+            "return",
+            "return_of_holding",
+            "max_drawdown",
+            "max_drawdown_of_holding",
+            "worst_month_return",
+            "worst_month_return_of_holding",
+        )
         assert re.findall('<td class="n">(.*?)</td>', rows[one.name]) == [
             one.minimum_capital,
-            *(format_figure(value, "ratio+") for value in past),
+            *(format_figure(one.past[name], "ratio+") for name in ratios),  # type: ignore[literal-required]
+            *(str(one.past[name]) for name in ("rebalances", "costs", "value")),  # type: ignore[literal-required]
         ]
         assert one.about in rows[one.name]
     assert "Minimum capital, USDC" in text

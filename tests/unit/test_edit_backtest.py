@@ -13,6 +13,7 @@ pytest.importorskip("polars")
 
 from agent.app.documents.research import EditBacktestDocument
 from agent.app.research import edit_backtests
+from agent.app.research.backtests import sample_files
 from agent.app.research.edit_backtests import MIN_DAYS, _price_history, edit_backtest
 from agent.backtest.data import read_table
 from agent.backtest.settings import make_spec
@@ -116,4 +117,4 @@ def test_settings_around_an_edit_stay_within_a_policy_and_sum_to_a_whole() -> No
     beside = edit_backtests._neighbours(before, make_spec({"A": 4_000, "USD": 6_000}, hybrid, "USD"))
     widths = {one.trigger.threshold.relative_bps for one in beside if isinstance(one.trigger, HybridTrigger)}
     assert widths == {500, 750, 1_000, 1_500, 2_000}
-    assert read_table(edit_backtests.sample_files()[0]).bar_count == 365
+    assert read_table(sample_files()[0]).bar_count == 365

@@ -265,12 +265,17 @@ InitDocument = TypedDict("InitDocument", {
 })  # fmt: skip
 """A new config. `ceiling` is its portfolio.max_live_value; `year_costs` ends with the trades and cost of
 a year with the cash to use, or with the ceiling."""
-PastResultDocument = TypedDict("PastResultDocument", {
-    "from": str, "until": str, "return": str, "return_of_holding": str, "max_drawdown": str,
-    "max_drawdown_of_holding": str, "rebalances": int, "costs": str, "basis": str,
+WorstMonthDocument = TypedDict("WorstMonthDocument", {
+    "worst_month": str, "worst_month_return": str, "worst_month_return_of_holding": str,
 })  # fmt: skip
-"""Backtest of a basket on the packaged prices: ratios as decimal strings, `costs` in the
-numeraire. It says nothing about the future.
+PastResultDocument = TypedDict("PastResultDocument", {
+    "from": str, "until": str, "value": str, "return": str, "return_of_holding": str,
+    "max_drawdown": str, "max_drawdown_of_holding": str, "worst_month": str,
+    "worst_month_return": str, "worst_month_return_of_holding": str, "rebalances": int,
+    "costs": str, "basis": str,
+})  # fmt: skip
+"""Backtest of a basket on the packaged prices, with `value` coins of the numeraire at the beginning:
+ratios as decimal strings, `costs` in the numeraire. It says nothing about the future.
 """
 TemplateTokenDocument = TypedDict(
     "TemplateTokenDocument", {"symbol": str, "address": AddressOrNative, "target": str}
@@ -286,10 +291,11 @@ numeraire by network, on an ordinary day, empty if no total works.
 """
 TemplatesDocument = TypedDict("TemplatesDocument", {
     "network": str, "chain_id": int, "templates": list[TemplateDocument], "futures": str,
-    "gas_gwei": dict[str, str], "small_money": str,
+    "gas_gwei": dict[str, str],
 })  # fmt: skip
-"""`gas_gwei` is the gas price of an ordinary day by network; `small_money` the measured year of the
-template for small money, empty on a network without one."""
+"""`past` of each template is that on `network`; `gas_gwei` is the gas price of an ordinary day by
+network.
+"""
 ExportedProfileDocument = TypedDict("ExportedProfileDocument", {
     "profile": str, "sha256": str, "chain_id": int, "skipped": list[str],
 })  # fmt: skip

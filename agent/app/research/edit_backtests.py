@@ -22,8 +22,8 @@ from agent.app.documents.research import (
     SettingsResultDocument,
 )
 from agent.app.records.published import published_file
-from agent.app.research.backtests import rename_symbols, sample_files, spec_from_config
-from agent.app.research.past_results import ASSUMED_MARKET, UNTESTABLE_METHODS, WRAPPED_SYMBOLS
+from agent.app.research.backtests import rename_symbols, spec_from_config
+from agent.app.research.past_results import ASSUMED_MARKET, UNTESTABLE_METHODS, packaged_closes
 from agent.backtest.data import (
     PriceTable,
     has_gas_price,
@@ -144,7 +144,7 @@ def _price_history(
     sources: tuple[tuple[str, Callable[[LoadedConfig], PriceTable | None]], ...] = (
         ("prices of [data]", lambda loaded: _published_closes(loaded, notes)),
         ("recorded prices", _recorded_closes),
-        ("the packaged prices of 2021", _packaged_closes),
+        ("the packaged prices of 2021", packaged_closes),
     )
     for name, read_closes in sources:
         try:
@@ -154,7 +154,7 @@ def _price_history(
             numeraire = edited_config.config.portfolio.numeraire
             missing_symbols = [symbol for symbol in symbols if symbol not in full_table.symbols]
             if missing_symbols and (
-                read_closes is _packaged_closes or missing_symbols != [numeraire]
+                read_closes is packaged_closes or missing_symbols != [numeraire]
             ):
                 notes.append(f"{name}: no prices of {', '.join(missing_symbols)}")
                 continue
@@ -223,14 +223,6 @@ def _recorded_closes(loaded: LoadedConfig) -> PriceTable | None:
                 symbol_closes = closes.setdefault(symbols_by_address[price_point.token], {})
                 symbol_closes[price_point.at_s // DAY_S] = float(price_point.price)
     return _daily_table(closes)
-
-
-def _packaged_closes(loaded: LoadedConfig) -> PriceTable:
-    listed_symbols = {token.symbol for token in loaded.config.portfolio.listed}
-    wrapped_symbols = {
-        coin: wrapped for coin, wrapped in WRAPPED_SYMBOLS.items() if wrapped in listed_symbols
-    }
-    return rename_symbols(read_table(sample_files()[0]), wrapped_symbols)
 
 
 def _daily_table(closes: dict[str, dict[int, float]]) -> PriceTable | None:

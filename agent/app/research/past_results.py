@@ -4,10 +4,12 @@ profiles and the dialogue of `trimtab init`.
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import replace
 from pathlib import Path
 
-from agent.app.documents.owner import PastResultDocument
+from agent.app.documents.owner import PastResultDocument, WorstMonthDocument
 from agent.app.documents.status import ORDINARY_DAY
 from agent.app.research.backtests import (
     MarketOptions,
@@ -15,14 +17,15 @@ from agent.app.research.backtests import (
     sample_files,
     spec_from_config,
 )
-from agent.app.start.past_results import PAST_BASIS, SMALL_MONEY_BASIS, SMALL_MONEY_USD
-from agent.backtest.data import read_table
-from agent.backtest.report.series import backtest_document
+from agent.app.start.past_results import PAST_BASIS, SMALL_MONEY_USD
+from agent.backtest.data import PriceTable, read_table
+from agent.backtest.report.series import backtest_document, growth_series
+from agent.backtest.result import SimulationResult
 from agent.backtest.simulate import simulate
 from agent.config.load import load_config_text
 from agent.config.loaded import LoadedConfig
-from agent.config.networks import Network
-from agent.config.networks.presets import ETHEREUM, PRESETS, Preset, TemplateAsset
+from agent.config.networks import ETHEREUM, typical_fees
+from agent.config.networks.presets import Preset, TemplateAsset
 from agent.config.writing import portfolio_templates
 from agent.config.writing.portfolio_templates import PortfolioTemplate
 from agent.config.writing.template import render
@@ -30,32 +33,42 @@ from agent.errors import ConfigError, Refused
 from agent.model import AllocationMethod
 from agent.units import format_time
 
-WRAPPED_SYMBOLS = {"ETH": "WETH", "BTC": "WBTC"}
-"""Wrapped coins by the sample's symbols; a depeg of a wrapped coin is not in its prices."""
+COINS = {"WETH": "ETH", "WBTC": "BTC", "BTCB": "BTC"}
+"""Coins of the sample by the token that stands for each; a depeg of a token is not in its prices."""
+ETHER_SYMBOLS = ("WETH", "ETH")
 ASSUMED_MARKET = MarketOptions(pool_fee="30bps", value="10000", gas="1 gwei")
 UNTESTABLE_METHODS = (AllocationMethod.MARKET_CAP, AllocationMethod.SIGNAL)
 """Allocators that need data which the sample lacks; their starting weights are tested."""
 
 
-def computed_small_result(network: Network) -> PastResultDocument:
-    """Return the result of SMALL_MONEY_USD in the template for small money at a network's typical
-    fees. Raises ConfigError.
+def packaged_closes(loaded: LoadedConfig) -> PriceTable:
+    """Return the packaged prices, by the symbols of the config's tokens."""
+    symbols = {
+        COINS[token.symbol]: token.symbol
+        for token in loaded.config.portfolio.listed
+        if token.symbol in COINS
+    }
+    return rename_symbols(read_table(sample_files()[0]), symbols)
+
+
+def network_market(chain_id: int, value: str) -> MarketOptions:
+    """Return the assumed market with the gas price and data fee of an ordinary day on a chain, both
+    in wei of ether at the preset's dollars per coin, rounded up.
     """
-    fees = network.fees
-    market = replace(
-        ASSUMED_MARKET,
-        value=str(SMALL_MONEY_USD),
-        gas=f"{fees.gas_prices_wei[ORDINARY_DAY]} wei",
-        data_fee=f"{fees.data_fee_wei} wei",
+    fees = typical_fees(chain_id)
+    ethers = fees.native_usd / ETHEREUM.fees.native_usd
+    gas_wei, data_fee_wei = (
+        math.ceil(wei * ethers) for wei in (fees.gas_prices_wei[ORDINARY_DAY], fees.data_fee_wei)
     )
-    template = portfolio_templates.find_template(portfolio_templates.SMALL_MONEY)
-    return computed_template_result(template, PRESETS[network.name], market)
+    return replace(
+        ASSUMED_MARKET, value=value, gas=f"{gas_wei} wei", data_fee=f"{data_fee_wei} wei"
+    )
 
 
-def computed_template_result(
-    template: PortfolioTemplate, preset: Preset = ETHEREUM, market: MarketOptions = ASSUMED_MARKET
-) -> PastResultDocument:
-    """Return the result of a template as `trimtab init` writes it. Raises ConfigError."""
+def computed_template_result(template: PortfolioTemplate, preset: Preset) -> PastResultDocument:
+    """Return the result of a template as `trimtab init` writes it: of SMALL_MONEY_USD in that for
+    small money, of 10,000 in others. Raises ConfigError if the sample lacks an asset.
+    """
     tokens = {token.symbol: token for token in preset.tokens}
     assets = [
         TemplateAsset(symbol, tokens[symbol].address, share, tokens[symbol].feed)
@@ -70,17 +83,17 @@ def computed_template_result(
         Path("trimtab.toml"),
         "template",
     )
-    return past_result(loaded, market)
+    is_small = template.name == portfolio_templates.SMALL_MONEY
+    return past_result(loaded, str(SMALL_MONEY_USD) if is_small else ASSUMED_MARKET.value)
 
 
-def past_result(loaded: LoadedConfig, market: MarketOptions = ASSUMED_MARKET) -> PastResultDocument:
-    """Return the past result of a config. Raises ConfigError if the sample lacks an asset."""
+def past_result(loaded: LoadedConfig, value: str = ASSUMED_MARKET.value) -> PastResultDocument:
+    """Return the past result of a config with `value` coins of the numeraire, at the ordinary fees of
+    its chain. Raises ConfigError if the sample lacks an asset, or the config ether, which pays for
+    gas.
+    """
     symbols = [asset.symbol for asset in loaded.config.portfolio.assets]
-    listed_symbols = {token.symbol for token in loaded.config.portfolio.listed}
-    wrapped_symbols = {
-        coin: wrapped for coin, wrapped in WRAPPED_SYMBOLS.items() if wrapped in listed_symbols
-    }
-    table = rename_symbols(read_table(sample_files()[0]), wrapped_symbols)
+    table = packaged_closes(loaded)
     if missing_symbols := [symbol for symbol in symbols if symbol not in table.symbols]:
         raise ConfigError(
             f"no past result: the packaged prices lack {', '.join(missing_symbols)}",
@@ -90,20 +103,49 @@ def past_result(loaded: LoadedConfig, market: MarketOptions = ASSUMED_MARKET) ->
     weights = spec.portfolio.weights
     if weights is not None and weights.method in UNTESTABLE_METHODS:
         spec = replace(spec, portfolio=replace(spec.portfolio, weights=None))
-    spec = replace(spec, limits=replace(spec.limits, max_live_value=None))
-    settings = market.settings_for_table(market.settings(), spec, table)
-    document = backtest_document(simulate(spec, table, settings))
+    ethers = [token.address for token in spec.tokens if token.symbol in ETHER_SYMBOLS]
+    if not ethers:
+        raise ConfigError(
+            "no past result: the config has no ether, in which gas is counted",
+            "backtest it with your own prices: trimtab backtest --config --prices",
+        )
+    spec = replace(
+        spec,
+        portfolio=replace(spec.portfolio, wrapped_native=ethers[0]),
+        limits=replace(spec.limits, max_live_value=None),
+    )
+    market = network_market(loaded.config.chain.chain_id, value)
+    result = simulate(spec, table, market.settings_for_table(market.settings(), spec, table))
+    document = backtest_document(result)
     rebalanced, buy_and_hold = document["figures"]["rebalanced"], document["figures"]["held"]
     return {
         "from": format_time(document["from"])[:10],
         "until": format_time(document["until"])[:10],
+        "value": value,
         "return": document["twr"][:-2],
         "return_of_holding": document["hold_twr"][:-2],
         "max_drawdown": rebalanced["max_drawdown"][:-2],
         "max_drawdown_of_holding": buy_and_hold["max_drawdown"][:-2],
+        **_worst_month(result),
         "rebalances": document["rebalances"],
         "costs": f"{float(document['costs']['total']):.2f}",
-        "basis": PAST_BASIS if market is ASSUMED_MARKET else SMALL_MONEY_BASIS,
+        "basis": PAST_BASIS,
+    }
+
+
+def _worst_month(result: SimulationResult) -> WorstMonthDocument:
+    """Return the calendar month with the lowest return, and what holding returned in it."""
+    growth = growth_series(result)
+    months = [format_time(int(time_s))[:7] for time_s in result.times_s]
+    ends = [bar for bar, month in enumerate(months) if months[bar + 1 : bar + 2] != [month]]
+    worst, start, end = min(
+        (growth.index[end] / growth.index[start] - 1, start, end)
+        for start, end in itertools.pairwise([0, *ends])
+    )
+    return {
+        "worst_month": months[end],
+        "worst_month_return": f"{worst:.4f}",
+        "worst_month_return_of_holding": f"{growth.hold_index[end] / growth.hold_index[start] - 1:.4f}",
     }
 
 

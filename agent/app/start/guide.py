@@ -232,13 +232,12 @@ def baskets(network: str) -> list[Basket]:
             targets = tuple(portfolio_templates.template_targets(template, preset))
         except ConfigError:
             continue
-        past = template_result(template.name) if network in PRESETS else None
         offered_baskets.append(
             Basket(
                 template.name,
                 template.about,
                 targets,
-                past,
+                template_result(network, template.name),
                 minimum_capital(template, preset),
                 minimum_capitals(template),
             )

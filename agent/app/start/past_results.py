@@ -1,4 +1,4 @@
-"""Stored past results of the templates and of small money on rollups, written by scripts/past_results.py."""
+"""Stored past results of the templates on each network, written by scripts/past_results.py."""
 
 from __future__ import annotations
 
@@ -13,31 +13,29 @@ if TYPE_CHECKING:
     from agent.app.documents.owner import PastResultDocument
 
 PAST_BASIS = (
-    "backtested on daily prices of 2021 with 10,000 of the numeraire, 0.3 % fees, gas at 1 gwei"
+    "backtested on daily prices of 2021, 0.3 % fees, the network's ordinary gas and data fee"
 )
 SMALL_MONEY_USD = 500
-SMALL_MONEY_BASIS = "backtested on daily prices of 2021, 0.3 % fees, ordinary gas and data fee"
-_SAMPLE_FOLDER = Path(__file__).parents[2] / "backtest" / "sample"
-RESULTS_FILE = _SAMPLE_FOLDER / "templates.json"
-SMALL_MONEY_FILE = _SAMPLE_FOLDER / "small_money.json"
+BASKETS_FILE = Path(__file__).parents[2] / "backtest" / "sample" / "baskets.json"
 
 
-def template_result(name: str) -> PastResultDocument | None:
-    """Return the stored result of a template (scripts/past_results.py writes it); None without
-    one.
+def template_result(network: str, name: str) -> PastResultDocument | None:
+    """Return the stored result of a template on a network (scripts/past_results.py writes it); None
+    if the packaged prices lack a token.
     """
-    return _stored_results(RESULTS_FILE).get(name)
+    return stored_results().get(network, {}).get(name)
 
 
 def small_money_year(network: str) -> str:
     """Return the measured trades and cost of a year of the template for small money; empty on a
     network without a stored result.
     """
-    result = _stored_results(SMALL_MONEY_FILE).get(network)
+    result = template_result(network, SMALL_MONEY)
     if result is None:
         return ""
+    trades = f"{result['rebalances']} trade{'s' if result['rebalances'] != 1 else ''}"
     return (
-        f"60/40, band 25 %: about {result['rebalances']} trades and {result['costs']} USDC a year"
+        f"60/40, band 25 %: about {trades} and {result['costs']} USDC a year"
         f" with {SMALL_MONEY_USD} USDC on {network} ({result['basis']}; not a forecast)."
     )
 
@@ -49,6 +47,9 @@ def small_money_lines(template: str | None, network: str) -> list[str]:
 
 
 @cache
-def _stored_results(file: Path) -> dict[str, PastResultDocument]:
-    results: dict[str, PastResultDocument] = json.loads(file.read_text(encoding="utf-8"))
+def stored_results() -> dict[str, dict[str, PastResultDocument]]:
+    """Return the stored results by network and template."""
+    results: dict[str, dict[str, PastResultDocument]] = json.loads(
+        BASKETS_FILE.read_text(encoding="utf-8")
+    )
     return results

@@ -630,7 +630,7 @@ def templates(network: str = "ethereum") -> TemplatesDocument:
                 "weights": dict(template.weights) or None,
                 "todo": template.todo,
                 "futures_notional": None if template.futures is None else f"{template.futures}x",
-                "past": past_results.template_result(template.name),
+                "past": past_results.template_result(network, template.name),
                 "minimum_capitals": capital.minimum_capitals(template),
             }
         )
@@ -640,5 +640,4 @@ def templates(network: str = "ethereum") -> TemplatesDocument:
         "templates": documents,
         "futures": FUTURES_NOTIONAL_NOTE,
         "gas_gwei": capital.ordinary_gas_gwei(),
-        "small_money": past_results.small_money_year(network),
     }

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.cli.display.tables import past_text
+from agent.cli.display.tables import past_costs_text, past_text
 from agent.cli.display.terminal import err, printable
 from agent.errors import ConfigError
 
@@ -113,7 +113,10 @@ def _questions() -> tuple[Question, ...]:
                 f"{number} {basket.name}: {targets_text}; from {basket.minimum_capital} USDC"
             )
             if basket.past is not None:
-                lines.append(f"  {past_text(basket.past, short=True)}")
+                lines += [
+                    f"  {past_text(basket.past, short=True)}",
+                    f"  {past_costs_text(basket.past)}",
+                ]
         has_past = any(basket.past is not None for basket in baskets)
         basis_text = f"Past: {api.PAST_BASIS}; not a forecast. " if has_past else ""
         lines.append(f"{basis_text}From: minimum capital on an ordinary day.")

@@ -535,7 +535,21 @@ def past_text(past: Document, *, with_basis: bool = False, short: bool = False) 
         f"{past['from'][:4]}: {figures['return']} (held {figures['return_of_holding']}),"
         f" {drawdown_label} {figures['max_drawdown']} (held {figures['max_drawdown_of_holding']})"
     )
-    return f"{text}; {past['basis']}; not a forecast" if with_basis else text
+    if with_basis:
+        return f"{text}; {past_costs_text(past)}; {past['basis']}; not a forecast"
+    return text
+
+
+def past_costs_text(past: Document) -> str:
+    """Return the worst month, trades and costs of the past result of a basket in one line."""
+    worst, held = (
+        f"{float(past[name]) * 100:+.1f} %"
+        for name in ("worst_month_return", "worst_month_return_of_holding")
+    )
+    return (
+        f"worst month {past['worst_month']} {worst} (held {held}); trades {past['rebalances']}, costs"
+        f" {past['costs']} of {int(past['value']):,}"
+    )
 
 
 def transfers_table(transfers: Sequence[Document]) -> FigureTable:
