@@ -9,7 +9,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 from agent.config.schema import Config
-from agent.config.tables.orders import OrdersTable, order_levels
+from agent.config.tables.orders import ExitKeys, OrderLevel, OrdersTable, order_levels
 from agent.config.tables.portfolio import PortfolioTable
 from agent.model import (
     PORTFOLIO_SUBJECT,
@@ -36,6 +36,17 @@ def price_level_notes(portfolio: PortfolioTable) -> dict[str, str]:
                 f"{price_text} is a {meaning} in {portfolio.numeraire}{share_hint}"
             )
     return notes
+
+
+def named_levels(portfolio: PortfolioTable) -> set[tuple[str, OrderLevel]]:
+    """Return all orders of a portfolio by display name, such as "stop_loss of WETH"."""
+    tables: list[tuple[str, ExitKeys]] = [("the portfolio", portfolio.orders or OrdersTable())]
+    tables += [(asset.symbol, asset) for asset in portfolio.assets]
+    return {
+        (f"{kind.value} of {subject}", level)
+        for subject, table in tables
+        for kind, level in order_levels(table)
+    }
 
 
 def _decimal_text(price: Fraction) -> str:

@@ -353,6 +353,7 @@ def test_many_tabs_leave_connections_to_the_one_in_use(chromium: Any, workers: s
         context.close()
 
 
+@pytest.mark.slow
 def test_a_page_whose_session_has_ended_says_so_and_leads_to_the_login(chromium: Any, tmp_path: Path) -> None:
     from tests.support.sites import Site
 
@@ -370,6 +371,7 @@ def test_a_page_whose_session_has_ended_says_so_and_leads_to_the_login(chromium:
         context.close()
 
 
+@pytest.mark.slow
 def test_without_the_dashboard_a_page_says_how_old_the_figures_are_until_the_logout(chromium: Any, tmp_path: Path) -> None:
     from tests.support.dashboards import until
     from tests.support.sites import Site
@@ -399,6 +401,7 @@ def test_without_the_dashboard_a_page_says_how_old_the_figures_are_until_the_log
     context.close()
 
 
+@pytest.mark.slow
 def test_a_missing_store_ends_with_the_remedy(desk: Desk) -> None:  # noqa: F811
     desk.edit(("sqlite:///trimtab.db", "sqlite:///nowhere.db"))
     said = forked(desk, "serve", "--port", "0", "--json").ended()  # this process has Chromium's event loop

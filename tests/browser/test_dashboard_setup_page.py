@@ -101,6 +101,7 @@ def test_a_config_is_written_by_keyboard_on_a_phone_without_scripts(chromium: An
         seen.close()
 
 
+@pytest.mark.slow
 def test_the_set_up_has_no_violation_and_is_no_wider_than_a_phone(chromium: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not AXE.is_file():
         missing("no axe-core: make setup installs it")

@@ -19,6 +19,7 @@ from tests.browser.conftest import Opened
 from tests.support.backtests import search, tuned, walks
 
 
+@pytest.mark.slow
 def test_the_page_of_a_search_shows_its_verdict_its_map_and_its_walk(open_page: Callable[..., Opened], tmp_path: Path) -> None:
     found, path = tuned(search(walks(9, 120), every="7d")), tmp_path / "tune.html"
     write_pages(tune_page(found), path)

@@ -180,6 +180,7 @@ def test_a_top_up_beyond_the_pools_says_which_part_is_done_and_goes_on(anvil_cha
         assert all(abs(weights(agent)[symbol] - bps) <= 80 for symbol, bps in {"WETH": 5_000, "WBTC": 3_000}.items()), weights(agent)
 
 
+@pytest.mark.slow
 def test_two_deposits_a_crash_and_a_stop_loss_beside_an_open_top_up(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Gas makes the rest of a top-up too dear: the command returns, the rest is drift, and the stop loss of a crash sells."""
     chain = anvil_chain

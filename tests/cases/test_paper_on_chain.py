@@ -40,6 +40,7 @@ def told(outcome: StepOutcome) -> tuple[str, str]:
     return type(outcome.decision).__name__, outcome.decision_result.decision.reason
 
 
+@pytest.mark.slow
 def test_replay_gives_the_decisions_that_the_live_agent_took(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """Holds, three trades with their approvals, a halt, and what follows it."""
     chain = anvil_chain

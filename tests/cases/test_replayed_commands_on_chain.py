@@ -69,6 +69,7 @@ def altered(folder: Path, found: Document, *commands: str) -> None:
     assert all([one["path"] for one in step["differs"]] == ["plan.legs[0].amount_in_raw"] for step in different)
 
 
+@pytest.mark.slow
 def test_swaps_deposits_withdrawals_and_the_end_replay_as_they_were(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, HELD)

@@ -30,6 +30,7 @@ def test_many_looks_leave_memory_and_store_as_they_were(anvil_chain: LocalChain,
     assert last.store < 12_000_000
 
 
+@pytest.mark.slow
 def test_the_script_soaks_and_says_what_grew(
     anvil_chain: LocalChain, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -83,6 +83,7 @@ def test_hedges_and_futures_of_a_config_are_in_document_terminal_and_report(bare
         assert word in shown.out
 
 
+@pytest.mark.slow
 def test_the_health_of_strategies_is_shown(bare: Bare, tmp_path: Path) -> None:
     config, page = config_of(tmp_path, **{'band = "5%"': 'band = "5%"\nleverage_band = "20%"'}), tmp_path / "page.html"
     config.write_text(

@@ -116,6 +116,7 @@ def test_a_leverage_limit_of_zero_opens_nothing(bare: Bare, tmp_path: Path) -> N
         pytest.param("BTC=50,ETH=-50", None, marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_hourly_prices_liquidate_the_held_book_alone(bare: Bare, tmp_path: Path, target: str, until: datetime | None) -> None:
     funding, prices = DATA / "funding" / "binance_8h.parquet", HOURLY
     if until is not None:

@@ -110,7 +110,8 @@ def test_systemd_finds_no_fault_with_written_units(bare: Bare, owned: Path, monk
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(owned.parent))
     written = sorted((owned.parent / "settings" / "systemd" / "user").iterdir())
     done = subprocess.run(["systemd-analyze", "verify", "--user", *written], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stderr.splitlines() if any(path.name in line for path in written)] == []  # others' units may have faults
     assert len(written) == 3
 
 

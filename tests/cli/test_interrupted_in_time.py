@@ -144,6 +144,7 @@ def test_a_second_ctrl_c_ends_it_on_the_spot(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize(("presses", "within_s"), [(2, HASTE_S + SOON_S), pytest.param(3, SOON_S, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_a_run_that_cannot_end_ends_after_the_second_or_third_ctrl_c(desk: Desk, presses: int, within_s: float) -> None:
     child = forked(desk, "run", "--send", "--yes", first=leaking_at_once)
     began()

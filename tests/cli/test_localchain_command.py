@@ -71,6 +71,7 @@ def moving(desk: Desk, *moves: str) -> tuple[str, ...]:
     return ("localchain", "--port", desk.about["url"].rpartition(":")[2], *words)
 
 
+@pytest.mark.slow
 def test_a_moved_market_makes_the_agent_act(desk: Desk) -> None:
     desk.ask("rebalance", "--send", "--yes")
     desk.edit(('cooldown = "10s"', 'cooldown = "0s"'))

@@ -86,6 +86,7 @@ def stalling(desk: Desk) -> Iterator[threading.Event]:
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.slow
 def test_a_look_that_hangs_is_named_and_ends_the_process_with_its_own_code(desk: Desk, stalling: threading.Event) -> None:
     before = nonce(desk)
     with_service(desk, 'hang_after = "6s"', 'log_format = "json"')

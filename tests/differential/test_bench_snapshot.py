@@ -10,6 +10,7 @@ from agent.localchain import LocalChain
 from scripts import bench_snapshot
 
 
+@pytest.mark.slow
 def test_a_snapshot_is_two_requests_where_single_calls_are_hundreds(
     anvil_chain: LocalChain, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -71,6 +71,7 @@ def no_peer(folder: Path) -> Worker:
     raise PeerMissing("not here")
 
 
+@pytest.mark.slow
 def test_a_peer_is_held_against_the_contract_and_measured_in_the_same_rounds():
     command, folder = [sys.executable, quote_peers.__file__, "trimtab"], quote_peers.ROOT
     gone = [sys.executable, "-c", ""]

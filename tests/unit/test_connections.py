@@ -179,6 +179,7 @@ class Large(Served):
         return answer
 
 
+@pytest.mark.slow
 def test_a_client_that_reads_no_answer_is_closed_and_one_that_reads_slowly_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     request = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     with Large() as served, opened(served, request) as slow, opened(served, request):

@@ -78,6 +78,7 @@ def test_falls_are_measured_from_the_highest_before() -> None:
     assert drawdown_series(np.array([1.0, 2.0, 1.0, 4.0, 3.0])).tolist() == [0, 0, -0.5, 0, -0.25]
 
 
+@pytest.mark.slow
 def test_days_are_sampled_at_their_last_bar_and_windows_know_nothing_later() -> None:
     long = result_of(bars=24 * 200, every=200)
     short = result_of(bars=24 * 150, every=200)

@@ -110,6 +110,7 @@ def test_futures_of_a_signal_are_simulated_with_its_spot(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(("name", "runs"), [pytest.param("trend", 2, marks=pytest.mark.slow), ("mean-reversion", 1)])
+@pytest.mark.slow
 def test_an_example_runs_over_the_sample(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, runs: int) -> None:
     install_examples(monkeypatch, tmp_path / "installed")
     config, file = config_file(tmp_path, name), first_days(tmp_path)

@@ -27,7 +27,7 @@ from agent.app.start import setup
 from agent.chain.rpc import Transport
 from agent.config.load import NO_CONFIG, load_config, load_config_text
 from agent.config.loaded import LoadedConfig
-from agent.config.orders import price_level_notes
+from agent.config.orders import named_levels, price_level_notes
 from agent.config.redaction import config_diff
 from agent.config.schema import Config
 from agent.config.writing.edits import (
@@ -354,11 +354,17 @@ def _plan_edit(
         for key, note in price_level_notes(loaded.config.portfolio).items()
         if old_notes.get(key) != note
     )
+    levels_before = (
+        set()
+        if is_unchanged or config_before is None
+        else named_levels(config_before.config.portfolio)
+    )
     warnings += _order_notes(
         transition.step_input.portfolio,
         transition.step_input.history.orders.states,
         reference_prices(transition.step_input).by_token,
         {order.terms for order in context.store.orders.orders_and_version()[0]},
+        {name for name, _ in named_levels(loaded.config.portfolio) - levels_before},
     )
     pool_labels = pool_names(transition.step_input.snapshot, transition.step_input.portfolio)
     warnings += tuple(
@@ -440,15 +446,18 @@ def _order_notes(
     orders: Iterable[ConditionalOrder],
     prices: Mapping[str, Fraction],
     stored_terms: Collection[OrderTerms],
+    changed_names: Collection[str],
 ) -> tuple[str, ...]:
-    """Return where the orders that the store does not have would trigger if armed now."""
+    """Return where the changed orders that the store does not have would trigger if armed now."""
     notes = []
     for order in orders:
         price, level = prices.get(order.token), trigger_price(order)
-        if price and level is not None and order.terms not in stored_terms:
+        name = order_name(portfolio, order)
+        is_new = name in changed_names and order.terms not in stored_terms
+        if is_new and price and level is not None:
             move = level / price - 1
             notes.append(
-                f"{order_name(portfolio, order)}: at"
+                f"{name}: at"
                 f" {format_order_price(portfolio, order.token, level)},"
                 f" {format_percent(abs(move))} {'above' if move > 0 else 'below'} the present price"
             )
