@@ -69,16 +69,18 @@ def test_a_table_that_goes_on_beyond_the_edge_has_a_shadow_there(chromium: Any, 
     page.close()
 
 
+@pytest.mark.slow
 def test_three_years_of_hours_stay_below_three_megabytes(long_report: Path) -> None:
     assert long_report.stat().st_size < MOST_BYTES
     assert long_report.with_suffix(".json").stat().st_size < MOST_BYTES
 
 
-def test_it_opens_from_a_file_without_a_complaint_or_a_request(long_page: Opened) -> None:
-    assert long_page.complaints == []
-    assert long_page.requests == []
+def test_it_opens_from_a_file_without_a_complaint_or_a_request(short_page: Opened) -> None:
+    assert short_page.complaints == []
+    assert short_page.requests == []
 
 
+@pytest.mark.slow
 def test_every_chart_is_drawn_and_the_page_says_when(long_page: Opened) -> None:
     shapes = long_page.drawn
     assert len(shapes) == int(long_page.ask("document.documentElement.dataset.drawn")) == 23
@@ -132,8 +134,8 @@ def test_a_symbol_that_is_markup_does_nothing(open_page: Open, tmp_path: Path) -
     assert opened.quiet
 
 
-def test_the_page_may_not_connect_anywhere_even_if_a_script_tried(long_page: Opened) -> None:
-    tried = long_page.ask(
+def test_the_page_may_not_connect_anywhere_even_if_a_script_tried(short_page: Opened) -> None:
+    tried = short_page.ask(
         """Promise.all([
           fetch("https://evil.example/").then(() => "sent", () => "refused"),
           new Promise(done => { const one = new Image(); one.onload = () => done("sent"); one.onerror = () => done("refused");
@@ -143,10 +145,11 @@ def test_the_page_may_not_connect_anywhere_even_if_a_script_tried(long_page: Ope
         ])"""
     )
     assert tried == ["refused"] * 3
-    assert long_page.requests == []
-    long_page.complaints.clear()  # of the policy, about these three
+    assert short_page.requests == []
+    short_page.complaints.clear()  # of the policy, about these three
 
 
+@pytest.mark.slow
 def test_the_keyboard_reads_values(long_page: Opened) -> None:
     page = long_page.page
     page.focus("[data-figure='0']")
@@ -200,6 +203,7 @@ def test_charts_fit_on_paper_and_come_back(short_page: Opened) -> None:
     assert short_page.quiet
 
 
+@pytest.mark.slow
 def test_everything_has_a_name_for_whoever_listens(long_page: Opened) -> None:
     assert long_page.ask("[...document.querySelectorAll('h1, h2, h3')].map(one => one.tagName).join('')").startswith("H1H2")
     assert long_page.ask(

@@ -115,6 +115,7 @@ def test_missing_margin_is_deposited_before_the_hedge(perps_chain: LocalPerps, t
         assert read_now(perps, chain.wallet.address).collateral_raw > 2_000 * 10**18
 
 
+@pytest.mark.slow
 def test_funding_that_outweighs_the_sale_ends_a_hedge(perps: LocalPerps, tmp_path: Path) -> None:
     chain = perps.chain
     with agents.agent_on(chain, tmp_path, changes(perps), EVEN) as agent:
@@ -189,6 +190,7 @@ def test_record_and_position_agree_after_each_deleverage(perps: LocalPerps, tmp_
         assert short_raw(perps) == 0
 
 
+@pytest.mark.slow
 def test_a_hedge_of_an_asset_whose_target_is_taken_away_is_closed_at_the_next_step(perps: LocalPerps, tmp_path: Path) -> None:
     with agents.agent_on(perps.chain, tmp_path, changes(perps), EVEN) as agent:
         hedged(agent, perps)

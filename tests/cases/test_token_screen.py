@@ -100,6 +100,7 @@ def test_a_token_that_keeps_a_part_of_each_transfer_is_left_alone_and_the_others
 
 
 @pytest.mark.parametrize("who", ["wallet", *(pytest.param(one, marks=pytest.mark.slow) for one in ("router", "pool"))])
+@pytest.mark.slow
 def test_a_token_that_shuts_one_of_ours_out_says_whom(anvil_chain: LocalChain, tmp_path: Path, who: str) -> None:
     chain = anvil_chain
     address, tell = prepared(chain, "BlocklistToken")
@@ -133,6 +134,7 @@ def test_a_token_that_stops_after_its_plan_was_confirmed_makes_no_other_plan_of_
         assert agent.rebalance(send=True, confirm=yes).kind is OutcomeKind.DONE, "the next step tells of it, and asks"
 
 
+@pytest.mark.slow
 def test_a_token_that_can_be_bought_and_sold_in_crumbs_only_is_never_bought(anvil_chain: LocalChain, tmp_path: Path) -> None:
     """What a pool pays out goes, and one whole coin goes back: only the amount of the plan shows the trap."""
     chain = anvil_chain

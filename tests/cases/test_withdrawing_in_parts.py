@@ -141,6 +141,7 @@ def test_the_owner_goes_on_with_it_himself_or_takes_it_back(anvil_chain: LocalCh
         assert chain.balance("USDC", HOME) == 0
 
 
+@pytest.mark.slow
 def test_a_withdrawal_in_parts_ends_after_its_time_and_waits_for_its_owner(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, LARGE)
@@ -184,6 +185,7 @@ def test_an_exit_goes_before_the_next_part(anvil_chain: LocalChain, tmp_path: Pa
         assert "stop_loss" in fired.reason
 
 
+@pytest.mark.slow
 def test_a_gift_that_holds_purchases_back_stops_no_part(anvil_chain: LocalChain, tmp_path: Path) -> None:
     chain = anvil_chain
     fund(chain, LARGE)

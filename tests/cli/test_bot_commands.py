@@ -187,6 +187,7 @@ def test_profit_knows_a_withdrawal_as_soon_as_it_is_paid(home: Desk) -> None:
     assert profit["reserved"] == "0"
 
 
+@pytest.mark.slow
 def test_resume_after_a_sale_of_everything_asks_nobody_without_a_terminal(home: Desk) -> None:
     home.run("trust", "--yes")
     home.edit(('max_live_value = "100000"', 'max_live_value = "off"'))

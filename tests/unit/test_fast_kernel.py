@@ -50,6 +50,7 @@ def assert_equal_to_the_plain_loop(seed: int, setting: KernelSetting, missing: b
 
 
 @given(st.data(), st.integers(0, 10**6), st.integers(2, 5))
+@pytest.mark.slow
 def test_every_run_equals_a_plain_loop(data: st.DataObject, seed: int, assets: int) -> None:
     assert_equal_to_the_plain_loop(seed, data.draw(settings_of(assets)), False, None)
 
