@@ -14,7 +14,7 @@ DEMO := .venv/.demo
 SERVICE := .venv/.service
 READY := .venv/.ready
 
-.PHONY: demo test check setup service cover slow web plans faults faults-futures kills fuzz mutants golden fmt installs wheel lock docs clean
+.PHONY: demo test check setup service cover slow web plans faults faults-futures kills fuzz mutants golden fmt installs wheel lock docs pictures clean
 
 demo: $(DEMO)
 	$(BIN)/trimtab demo
@@ -35,6 +35,12 @@ check: $(READY)
 # The pages of docs/ as a site in build/site; a page without a place, or a link to an anchor that is none, fails.
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
+# The pictures of README and docs/, each drawn from a run; needs Chromium.
+pictures: $(READY)
+	$(BIN)/trimtab demo --svg docs/demo.svg
+	$(BIN)/python scripts/dashboard_pictures.py
+	$(BIN)/python scripts/report_picture.py
 
 # Reports are looked at in Chromium (Debian: apt-get install chromium); without it those tests are skipped, and fail where CI is set.
 # The whole suite in one run, lines and branches measured: 92 % of everything, 96 % of the pure part.

@@ -222,14 +222,14 @@ def _unfiltered(
 
 
 def reduce_colours(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return a palette, and the index of the nearest colour for each pixel. The palette takes the most
-    frequent colours first, each at some distance from those before it.
+    """Return a palette, and the index of the nearest colour for each pixel. The palette has the
+    sixteen most frequent colours, then others, each at some distance from those before it.
     """
     colours, inverse, counts = np.unique(pixels, axis=0, return_inverse=True, return_counts=True)
     palette_colours: list[NDArray[np.int64]] = []
-    for min_distance in (24, 12, 6, 1):
+    for size, min_distance in ((16, 1), (COLOURS, 24), (COLOURS, 12), (COLOURS, 6), (COLOURS, 1)):
         for colour in colours[np.argsort(-counts, kind="stable")].astype(np.int64):
-            if len(palette_colours) < COLOURS and all(
+            if len(palette_colours) < size and all(
                 np.abs(colour - palette_colour).sum() >= min_distance
                 for palette_colour in palette_colours
             ):
