@@ -11,7 +11,7 @@ from agent.amm.v3.pool import V3Pool
 from agent.amm.v3.pool_swap import SwapState
 from agent.model import CalmFee, SwapGas, SwapResult, VenueKeys
 
-DYNAMIC_FEE_GAS, OBSERVATION_GAS = 6_000, 4_600
+DYNAMIC_FEE_GAS, OBSERVATION_GAS = 6_500, 4_600
 """Gas of DynamicSwapFeeModule.getFee beyond a module with fixed fees, and of each step of its search for
 an observation.
 """
