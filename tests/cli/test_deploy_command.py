@@ -1,4 +1,4 @@
-"""`trimtab deploy`: nothing leaves without --send and a yes; sent once, and it says that it is there."""
+"""`trimtab deploy`: nothing leaves without --send and a confirmation; sent once, then named as deployed."""
 
 from __future__ import annotations
 

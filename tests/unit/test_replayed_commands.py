@@ -116,7 +116,7 @@ def test_a_record_that_does_not_say_is_judged_as_before(tmp_path: Path) -> None:
     assert [(one["result"], one["requested_by"]) for one in replay(place)["steps"]] == [("same", None), ("manual", None)]
     for file in files(place):
         assert json.loads(file.read_text())["request"] is None
-        changed(file, request=None)  # no such key, as in a file of before
+        changed(file, request=None)  # the file lacks the key
     assert (replay(place)["same"], replay(place)["manual"], replay(place)["exit"]) == (1, 1, 0)
 
 

@@ -37,7 +37,7 @@ Lie = Callable[[dict[str, Any]], bytes | None]
 
 
 class Aggregators:
-    """A server that answers as the documents of 0x, KyberSwap and CoW say, until it is told to lie."""
+    """A server that answers as the documents of 0x, KyberSwap and CoW say, or lies."""
 
     def __init__(self) -> None:
         self.paid: dict[str, int] = {}

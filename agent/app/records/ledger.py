@@ -239,21 +239,28 @@ def value_series(ledger: LedgerData) -> ValueSeriesDocument:
         indices |= set(
             range(first, len(valuations), -(-(len(valuations) - first) // SERIES_POINTS))
         )
-    shown = [valuations[index] for index in sorted(indices)]
+    sampled = [valuations[index] for index in sorted(indices)]
     opening_cash = OpeningCash(ledger.numeraire.address, ledger.wrapped_native)
-    shown_blocks = [valuation.block for valuation in shown]
-    held = hold_values(ledger.entries, valuations, opening_cash, frozenset(shown_blocks))
+    sampled_blocks = [valuation.block for valuation in sampled]
+    hold_value_by_block = hold_values(
+        ledger.entries, valuations, opening_cash, frozenset(sampled_blocks)
+    )
     rebalance_blocks = {
         entry.block
         for entry in ledger.entries
         if entry.kind is EntryKind.TRADE and not entry.by_hand
     }
     return {
-        "times_s": [valuation.chain_s for valuation in shown],
-        "values": [_money_text(ledger, valuation.managed) for valuation in shown],
-        "hold_values": [_money_text(ledger, held[block]) for block in shown_blocks],
+        "times_s": [valuation.chain_s for valuation in sampled],
+        "values": [_money_text(ledger, valuation.managed) for valuation in sampled],
+        "hold_values": [
+            _money_text(ledger, hold_value_by_block[block]) for block in sampled_blocks
+        ],
         "rebalances": sorted(
-            {min(bisect_left(shown_blocks, block), len(shown) - 1) for block in rebalance_blocks}
+            {
+                min(bisect_left(sampled_blocks, block), len(sampled) - 1)
+                for block in rebalance_blocks
+            }
         ),
     }
 

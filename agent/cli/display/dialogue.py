@@ -129,7 +129,8 @@ def _questions() -> tuple[Question, ...]:
         ]
         for network in PRESETS:
             amounts = [
-                f"{one.name} {one.minimum_capitals[network]}" for one in api.baskets("ethereum")
+                f"{basket.name} {basket.minimum_capitals[network]}"
+                for basket in api.baskets("ethereum")
             ]
             lines.append(f"{network}: {', '.join(amounts)}")
         return "\n".join(lines)

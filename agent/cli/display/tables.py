@@ -542,12 +542,12 @@ def past_text(past: Document, *, with_basis: bool = False, short: bool = False) 
 
 def past_costs_text(past: Document) -> str:
     """Return the worst month, trades and costs of the past result of a basket in one line."""
-    worst, held = (
+    worst_text, holding_text = (
         f"{float(past[name]) * 100:+.1f} %"
         for name in ("worst_month_return", "worst_month_return_of_holding")
     )
     return (
-        f"worst month {past['worst_month']} {worst} (held {held}); trades {past['rebalances']}, costs"
+        f"worst month {past['worst_month']} {worst_text} (held {holding_text}); trades {past['rebalances']}, costs"
         f" {past['costs']} of {int(past['value']):,}"
     )
 

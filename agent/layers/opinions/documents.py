@@ -67,11 +67,14 @@ def live_plan_keys(tables: LayerTables, outcome: StepOutcome) -> LivePlanKeys:
     for bought, (sold, planned_raw) in trades.items():
         answers_of_trade = [next(answers) for _ in sold]
         answer_documents = [
-            _answer_document(name, planned_raw, [one[name] for one in answers_of_trade])
+            _answer_document(name, planned_raw, [answers[name] for answers in answers_of_trade])
             for name in table.services
         ]
         sell = {portfolio.token(token).label: str(raw) for token, raw in sold.items()}
-        buy, texts = portfolio.token(bought).label, [one["text"] for one in answer_documents]
+        buy, texts = (
+            portfolio.token(bought).label,
+            [document["text"] for document in answer_documents],
+        )
         documents.append(
             {
                 "sell": sell,
