@@ -187,7 +187,8 @@ def random_program(stall: Stall, pools: list[VenuePool], data: st.DataObject) ->
     here: Counter[str] = Counter()
     wallet: Counter[str] = Counter()
     for pool in data.draw(st.permutations(pools))[: data.draw(st.integers(1, 10))]:
-        token_in = data.draw(st.sampled_from([pool.token0, pool.token1]))
+        tokens = pool.token0, pool.token1
+        token_in = data.draw(st.sampled_from([token for token in tokens if here[token]] or tokens))
         source, sink = data.draw(st.sampled_from([WALLET, HERE])), data.draw(st.sampled_from([WALLET, HERE]))
         if not here[token_in]:
             if token_in == NATIVE:
