@@ -4,7 +4,7 @@ fee, kept in another word of slot0, changes no amount of a swap.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from agent.amm.v3.pool import V3Pool
@@ -22,11 +22,4 @@ class PancakeV3Pool(V3Pool):
         ("router", "position_manager", "init_code_hash", "pools"),
     )
     style: ClassVar[SwapStyle] = SwapStyle.PANCAKE_V3
-    gas: ClassVar[SwapGas] = SwapGas(
-        {"rebalancer": 68_000},
-        repeat_saving=V3Pool.gas.repeat_saving,
-        first_writes=V3Pool.gas.first_writes,
-        observation=V3Pool.gas.observation,
-        tick=V3Pool.gas.tick,
-        stop=V3Pool.gas.stop,
-    )
+    gas: ClassVar[SwapGas] = replace(V3Pool.gas, swap={"rebalancer": 68_000})

@@ -55,13 +55,8 @@ class SlipstreamPool(V3Pool):
     venue_keys: ClassVar[VenueKeys] = VenueKeys(
         ("quoter", "tick_spacings", "pool_implementation"), ("router", "position_manager", "pools")
     )
-    gas: ClassVar[SwapGas] = SwapGas(
-        {"rebalancer": 100_000},
-        repeat_saving=53_000,
-        first_writes=V3Pool.gas.first_writes,
-        observation=V3Pool.gas.observation,
-        tick=80_000,
-        stop=20_500,
+    gas: ClassVar[SwapGas] = replace(
+        V3Pool.gas, swap={"rebalancer": 100_000}, repeat_saving=53_000, tick=80_000, stop=20_500
     )
     """Each step asks the voter and a second module for the gauge's share (CLPool.calculateFees)."""
 

@@ -5,7 +5,7 @@ contract, and records no price observations.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from agent.amm.v3.pool import V3Pool
@@ -42,12 +42,10 @@ class V4Pool(V3Pool):
     style: ClassVar[SwapStyle] = SwapStyle.V4
     label: ClassVar[str] = " V4"
     keeps_observations: ClassVar[bool] = False
-    gas: ClassVar[SwapGas] = SwapGas(
-        {"rebalancer": V3Pool.gas.swap["rebalancer"] + UNLOCK_GAS},
-        repeat_saving=V3Pool.gas.repeat_saving,
-        first_writes=V3Pool.gas.first_writes,
-        tick=V3Pool.gas.tick,
-        stop=V3Pool.gas.stop,
+    gas: ClassVar[SwapGas] = replace(
+        V3Pool.gas,
+        swap={"rebalancer": V3Pool.gas.swap["rebalancer"] + UNLOCK_GAS},
+        observation=0,
     )
 
     @property
@@ -79,10 +77,6 @@ class V4NativePool(V4Pool):
     kind: ClassVar[str] = "uniswap_v4_native"
     label: ClassVar[str] = " V4 native"
     trades_native: ClassVar[bool] = True
-    gas: ClassVar[SwapGas] = SwapGas(
-        {"rebalancer": V4Pool.gas.swap["rebalancer"] + CONVERSION_GAS},
-        repeat_saving=V4Pool.gas.repeat_saving,
-        first_writes=V4Pool.gas.first_writes,
-        tick=V4Pool.gas.tick,
-        stop=V4Pool.gas.stop,
+    gas: ClassVar[SwapGas] = replace(
+        V4Pool.gas, swap={"rebalancer": V4Pool.gas.swap["rebalancer"] + CONVERSION_GAS}
     )
