@@ -499,6 +499,19 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def _require_free(port: int, url: str) -> None:
+    """Raise ConfigError if somebody listens on the port."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise ConfigError(
+                f"anvil cannot start on {url}: {error.strerror}",
+                "choose another port, or stop the process that listens on this one",
+            ) from error
+
+
 @contextmanager
 def run_anvil(
     port: int | None = None, flags: Sequence[str] = (), genesis_s: int | None = None
@@ -511,7 +524,8 @@ def run_anvil(
     """
     listen_port = free_port() if port is None else port
     url = f"http://127.0.0.1:{listen_port}"
-    # A unique genesis time distinguishes our anvil from another that already listens on this port.
+    _require_free(listen_port, url)
+    # A genesis time of its own tells our anvil from another that took the port in this moment.
     unique_genesis_s = (int(time.time()) if genesis_s is None else genesis_s) - random.randrange(
         600
     )

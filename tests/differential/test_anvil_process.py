@@ -91,6 +91,13 @@ def test_a_taken_port_is_refused_and_its_owner_is_not_mistaken_for_ours() -> Non
         pytest.fail("a second anvil on the same port")
 
 
+def test_a_fork_is_not_mistaken_for_what_listens_on_its_port(anvil_chain: LocalChain) -> None:
+    assert anvil_chain.url is not None
+    fork = ["--fork-url", anvil_chain.url]
+    with run_anvil() as url, pytest.raises(ConfigError, match="Address already in use"), run_anvil(port_of(url), fork):
+        pytest.fail("a fork on the same port")
+
+
 def test_a_wrong_flag_is_refused_in_anvils_words() -> None:
     with pytest.raises(ConfigError, match="--no-such-flag"), run_anvil(flags=["--no-such-flag"]):
         pytest.fail("anvil took a flag that does not exist")
