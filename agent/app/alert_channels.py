@@ -6,13 +6,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
+from agent import wiring
 from agent.app.alerting import AssetBand, asset_bands, price_distance, shortfall_key
 from agent.app.documents import fill
 from agent.app.documents.owner import AlertDocument, AlertTargetDocument
+from agent.app.settings.devices import PUSH_SCHEME, push_sender
 from agent.config.load import load_config
 from agent.config.loaded import LoadedConfig
 from agent.config.tables.alerts import AlertsTable, AlertTargetTable
@@ -57,13 +60,18 @@ def open_notifier(
     """
     if not table.targets:
         return None
-    return AlertNotifier(store, open_subscriptions(table), alert_rules(table), on_failed)
+    if (push := push_sender(table)) is not None:
+        name, sender = push
+        store.open_push(name, sender.public_key)
+    return AlertNotifier(store, open_subscriptions(table, store), alert_rules(table), on_failed)
 
 
-def open_subscriptions(table: AlertsTable) -> list[ChannelSubscription]:
+def open_subscriptions(table: AlertsTable, store: AlertStore | None) -> list[ChannelSubscription]:
     """Open a channel for each alert target, with the kinds that it receives."""
     return [
-        ChannelSubscription(_open_channel(table, target), _kinds(target.events or table.events))
+        ChannelSubscription(
+            _open_channel(table, target, store), _kinds(target.events or table.events)
+        )
         for target in table.targets
     ]
 
@@ -133,8 +141,8 @@ def alerts(agent: Agent) -> AlertsDocument:
 
 
 def try_targets(config: LoadedConfig | Path | str) -> AlertTestDocument:
-    """Send a test message to each target and wait for the results; uses neither chain nor store.
-    Raises ConfigError without targets.
+    """Send a test message to each target and wait for the results; uses no chain, and the store only
+    for the devices of web push. Raises ConfigError without targets.
     """
     loaded = load_config(config)
     table = loaded.config.alerts
@@ -143,12 +151,16 @@ def try_targets(config: LoadedConfig | Path | str) -> AlertTestDocument:
             "alerts.targets: no alert target is configured",
             "write [[alerts.targets]] with name and url_env; see docs/alerts.md",
         )
-    channels = [_open_channel(table, target) for target in table.targets]
-    for number, channel in enumerate(channels):
-        channel.put(
-            AlertMessage(number, channel.name, AlertKind.TEST, TEST_MESSAGE, int(time.time()))
-        )
-    deliveries = drain_channels(channels, table.timeout * table.attempts + EXTRA_WAIT_S)
+    with ExitStack() as stack:
+        store = None
+        if push_sender(table) is not None:
+            store = stack.enter_context(wiring.open_store_offline(loaded))[0].alerts
+        channels = [_open_channel(table, target, store) for target in table.targets]
+        for number, channel in enumerate(channels):
+            channel.put(
+                AlertMessage(number, channel.name, AlertKind.TEST, TEST_MESSAGE, int(time.time()))
+            )
+        deliveries = drain_channels(channels, table.timeout * table.attempts + EXTRA_WAIT_S)
     failure_reasons = {delivery.message.target: delivery.why for delivery in deliveries}
     results = [
         (channel.name, failure_reasons.get(channel.name, UNANSWERED)) for channel in channels
@@ -159,8 +171,16 @@ def try_targets(config: LoadedConfig | Path | str) -> AlertTestDocument:
     }
 
 
-def _open_channel(table: AlertsTable, target: AlertTargetTable) -> AlertChannel:
-    send = apprise_send(target.resolve(), target.url_env, float(table.timeout))
+def _open_channel(
+    table: AlertsTable, target: AlertTargetTable, store: AlertStore | None
+) -> AlertChannel:
+    url, timeout_s = target.resolve(), float(table.timeout)
+    if store is not None and url.startswith(PUSH_SCHEME):
+        from agent.observe.push import PushChannel, PushSender
+
+        sender = PushSender.from_url(url, target.url_env)
+        return PushChannel(target.name, sender, store, timeout_s, table.attempts, table.label)
+    send = apprise_send(url, target.url_env, timeout_s)
     return AlertChannel(target.name, send, table.attempts, table.label)
 
 

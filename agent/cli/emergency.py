@@ -427,7 +427,9 @@ def controls(
 def request(
     kind: Annotated[
         str,
-        typer.Argument(help="pause, resume, rebalance, confirm, invest, withdraw, edit or stop."),
+        typer.Argument(
+            help="pause, resume, rebalance, confirm, invest, withdraw, edit, stop or device."
+        ),
     ],
     arguments: Annotated[
         list[str] | None,
@@ -443,13 +445,13 @@ def request(
     """Queues a control for a running trimtab run --send: shows the plan, asks, and queues the
     confirmation of this plan. No key is loaded here.
 
-    pause, resume, and stop without options are queued at once, without a plan. Without a terminal
+    pause, resume, device, and stop without options are queued at once, without a plan. Without a terminal
     anything else only shows its plan, unless --yes or --plan.
     """
     from agent import app as api
 
     pairs = [_parse_argument(text) for text in arguments or ()]
-    if kind in ("pause", "resume") or (kind == "stop" and not pairs):
+    if kind in ("pause", "resume", "device") or (kind == "stop" and not pairs):
         _queue_control(config, kind, pairs, "", as_json=as_json)
         return
     if not plan:

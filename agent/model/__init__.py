@@ -4,6 +4,7 @@ ledger.
 
 from agent.errors import Verdict as Verdict
 from agent.model.alerts import Alert as Alert
+from agent.model.alerts import AlertDevice as AlertDevice
 from agent.model.alerts import AlertKind as AlertKind
 from agent.model.alerts import AlertMessage as AlertMessage
 from agent.model.alerts import AlertState as AlertState

@@ -1,7 +1,8 @@
-"""Alerts, the state of each alert key, queued messages, and deliveries."""
+"""Alerts, the state of each alert key, queued messages, deliveries, and devices that receive them."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from enum import Enum
 
@@ -98,3 +99,28 @@ class AlertTargetState:
     why: str = ""
     lost: int = 0
     waiting: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AlertDevice:
+    """A browser that receives alerts by web push. `endpoint` is its address at a push service, `key`
+    its public key and `auth` its secret (RFC 8291) in unpadded base64url, `page` the path that a
+    message opens, `added_s` Unix seconds.
+    """
+
+    endpoint: str
+    key: str
+    auth: str
+    page: str
+    user: str
+    added_s: int
+
+    @property
+    def id(self) -> str:
+        """Return the first digits of the SHA-256 of the endpoint."""
+        return hashlib.sha256(self.endpoint.encode()).hexdigest()[:16]
+
+    @property
+    def service(self) -> str:
+        """Return host and port of the push service."""
+        return self.endpoint.split("/")[2]

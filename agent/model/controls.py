@@ -23,6 +23,7 @@ class ControlKind(Enum):
     WITHDRAW = "withdraw"
     EDIT = "edit"
     STOP = "stop"
+    DEVICE = "device"
 
 
 class ControlOrigin(Enum):

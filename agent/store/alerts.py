@@ -1,22 +1,34 @@
-"""Stored alerts: the state of each alert, messages in delivery, and the delivery record of each
-channel.
+"""Stored alerts: the state of each alert, messages in delivery, the delivery record of each channel,
+and the devices of web push.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import Connection, delete, func, select
 
-from agent.errors import OperatorNeeded
-from agent.model import AlertKind, AlertMessage, AlertState, AlertTargetState, Delivery
+from agent.errors import ConfigError, OperatorNeeded
+from agent.model import (
+    AlertDevice,
+    AlertKind,
+    AlertMessage,
+    AlertState,
+    AlertTargetState,
+    Delivery,
+)
+from agent.store import database
 from agent.store.database import Database, all_rows, first_row, insert_returning_id, upsert_rows
 from agent.store.tables import AlertMessageRow, AlertRow, AlertTargetRow
 
 MAX_PENDING_MESSAGES = 100
 """Largest number of pending messages per target; the oldest beyond it are dropped and counted."""
+MAX_DEVICES = 20
+PUSH_TARGET, PUSH_KEY, DEVICES = "push_target", "push_key", "push_devices"
+"""Keys of the name of the target of web push, its public key, and its devices as JSON."""
 RETENTION_S = 90 * 86_400
 """Age at which an ended alert without a pending message is deleted."""
 
@@ -125,6 +137,62 @@ class AlertStore:
                 name: _target_state(name, rows.get(name), pending_counts.get(name, 0))
                 for name in sorted({*rows, *pending_counts})
             }
+
+    def open_push(self, target: str, public_key: str) -> None:
+        """Record the target of web push and its public key. With another key than before every
+        device is removed, since its subscription is for that key.
+        """
+        with self.db.write("write the key of web push") as db:
+            facts = {PUSH_TARGET: target, PUSH_KEY: public_key}
+            if database.fact_text(db, PUSH_KEY) != public_key:
+                facts[DEVICES] = "[]"
+            database.write_facts(db, facts)
+
+    def push_target(self) -> tuple[str, str]:
+        """Return the target of web push and its public key, as the newest run had them; empty
+        before.
+        """
+        with self.db.read("read the key of web push") as db:
+            return database.fact_text(db, PUSH_TARGET), database.fact_text(db, PUSH_KEY)
+
+    def devices(self) -> tuple[AlertDevice, ...]:
+        """Return the devices of web push, oldest first."""
+        with self.db.read("read the devices of web push") as db:
+            return _devices(db)
+
+    def add_device(self, device: AlertDevice) -> None:
+        """Add a device, or replace that of the same endpoint. Raises ConfigError beyond
+        MAX_DEVICES.
+        """
+        with self.db.write("add a device") as db:
+            others = [other for other in _devices(db) if other.id != device.id]
+            if len(others) >= MAX_DEVICES:
+                raise ConfigError(
+                    f"endpoint: {MAX_DEVICES} devices receive alerts already",
+                    "remove one on the page Alerts",
+                )
+            _write_devices(db, [*others, device])
+
+    def remove_devices(self, ids: Collection[str] = (), user: str = "") -> int:
+        """Remove the devices with these ids and those of a user; return their number."""
+        with self.db.write("remove a device") as db:
+            devices = _devices(db)
+            kept = [one for one in devices if one.id not in ids and one.user != user]
+            if len(kept) < len(devices):
+                _write_devices(db, kept)
+            return len(devices) - len(kept)
+
+
+def _devices(db: Connection) -> tuple[AlertDevice, ...]:
+    try:
+        rows = json.loads(database.fact_text(db, DEVICES) or "[]")
+        return tuple(AlertDevice(**fields) for fields in rows)
+    except (TypeError, ValueError):  # damaged: they are added again
+        return ()
+
+
+def _write_devices(db: Connection, devices: Iterable[AlertDevice]) -> None:
+    database.write_facts(db, {DEVICES: json.dumps([asdict(device) for device in devices])})
 
 
 def _insert_message(db: Connection, target: str, state: AlertState, now_s: int) -> AlertMessage:

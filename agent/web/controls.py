@@ -26,7 +26,7 @@ BACKTEST_NICENESS = 19
 """A backtest that takes minutes must not delay a cycle of the agent or a page."""
 MAX_REVIEWS = 8
 """Reviews kept per session; a further one drops the oldest."""
-IMMEDIATE_KINDS = frozenset({"pause", "resume"})
+IMMEDIATE_KINDS = frozenset({"pause", "resume", "device"})
 """Kinds that take effect without a plan to confirm."""
 ASSET_FIELDS = ("stop_loss", "take_profit", "trailing_stop", "entry", "band")
 """Keys of an asset that the form of its orders sets."""
@@ -39,6 +39,7 @@ FIELDS_BY_KIND: Mapping[str, Sequence[str]] = {
     "withdraw": ("amount", "in", "pro-rata", "to"),
     "edit": ("in-slices", "set", "asset", *ASSET_FIELDS),
     "stop": ("to-stable", "send-to"),
+    "device": ("remove", "endpoint", "key", "auth", "page"),
 }
 """Fields of the forms of each kind, named like the arguments of the control; `asset` is the symbol
 to which ASSET_FIELDS belong.
@@ -108,7 +109,7 @@ class ControlPages:
         return HTMLResponse(html)
 
     async def handle_form(self, request: Request) -> Response:
-        """Answer a form: carry out pause and resume at once, show anything else with its plan to
+        """Answer a form: carry out what needs no plan at once, show anything else with its plan to
         confirm.
         """
         session_and_fields = await read_control(request, self._access)
@@ -258,6 +259,7 @@ TITLE_BY_KIND = {
     "withdraw": "Withdraw",
     "edit": "Edit settings",
     "stop": "Stop",
+    "device": "Alerts on a device",
 }
 
 

@@ -126,6 +126,10 @@ CONTROLS: dict[str, Any] = {
     }],
 }  # fmt: skip
 """Controls with markup as requester, arguments and reasons."""
+DEVICES: dict[str, Any] = {
+    "key": f"B{'A' * 86}", "devices": [{"id": "0123456789abcdef", "service": HOSTILE, "user": HOSTILE, "added": "2026-01-01 00:00:00"}],
+}  # fmt: skip
+"""Devices of web push with markup as service and user."""
 ACCOUNT: dict[str, Any] = {"block": 1, "account": ADDRESS, "unknown": MARKUP, "unit": "USD"}
 AMOUNTS = dict.fromkeys(("pending", "today", "daily", "expected"), "1")
 FUTURES: dict[str, Any] = {

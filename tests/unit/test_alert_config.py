@@ -85,7 +85,7 @@ def test_sink_that_apprise_lacks_is_one_function(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setenv("BOARD", "noticeboard://office")
     table = AlertsTable.model_validate({"targets": [{"name": "board", "url_env": "BOARD", "events": ["halt"]}]})
-    (subscription,) = alert_channels.open_subscriptions(table)
+    (subscription,) = alert_channels.open_subscriptions(table, None)
     assert subscription.kinds == {AlertKind.HALT}
     subscription.channel.put(AlertMessage(0, "board", AlertKind.HALT, "prices are stale", 1))
     assert [delivery.why for delivery in drain_channels([subscription.channel], 30)] == [""]

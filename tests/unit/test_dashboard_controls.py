@@ -36,7 +36,7 @@ from agent.web.reading import ReadingProcess
 from agent.web.sessions import REVIEW_S, Review
 from tests.cli.documents import misfits
 from tests.support import agents
-from tests.support.dashboards import HOSTILE, MARKUP, PATIENCE_S, Served, StillBoard, figures, golden, until
+from tests.support.dashboards import DEVICES, HOSTILE, MARKUP, PATIENCE_S, Served, StillBoard, figures, golden, until
 from tests.support.sites import READ_ONLY, Site
 
 
@@ -419,7 +419,8 @@ def test_without_users_there_are_no_controls() -> None:
 def test_each_form_has_the_fields_that_are_read_from_it(site: Site) -> None:
     cookie, forms = site.enter(), dict[str, set[str]]()
     site.board.documents["controls"] = {"controls": [], "served": True, "waiting": {"moves": []}}
-    for page, is_paused in (("/", False), ("/controls", False), ("/controls", True)):
+    site.board.documents["devices"] = DEVICES
+    for page, is_paused in (("/", False), ("/controls", False), ("/controls", True), ("/alerts", False)):
         site.board.documents["status"]["paused"] = is_paused
         text = site.ask(page, Cookie=cookie)[2].decode()
         for kind, form in re.findall(r'<form [^>]*action="/controls/([a-z]+)">(.*?)</form>', text, re.S):

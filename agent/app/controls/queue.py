@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,6 +22,7 @@ from agent.app.documents.owner import (
     stored_plan_document,
 )
 from agent.app.records.kill_switch import pause_by_file
+from agent.app.settings.devices import devices_document
 from agent.app.settings.users import known_users, record_event
 from agent.config.load import load_config
 from agent.config.loaded import ConfigSource, LoadedConfig
@@ -70,9 +72,11 @@ ARGUMENTS_BY_KIND: Mapping[ControlKind, Mapping[str, str]] = {
         "in-slices": YES,
     },
     ControlKind.STOP: {"to-stable": YES, "send-to": ""},
+    ControlKind.DEVICE: {"remove": "", "endpoint": "", "key": "", "auth": "", "page": ""},
 }
 """Arguments of each kind: the command's options; "yes" for a switch, "many" for repeatable ones."""
-KINDS_WITH_PLAN = frozenset(ControlKind) - {ControlKind.PAUSE, ControlKind.RESUME}
+KINDS_WITHOUT_PLAN = frozenset({ControlKind.PAUSE, ControlKind.RESUME, ControlKind.DEVICE})
+KINDS_WITH_PLAN = frozenset(ControlKind) - KINDS_WITHOUT_PLAN
 """Kinds that need the hash of a shown plan; a stop that neither sells nor pays does not."""
 
 
@@ -370,6 +374,28 @@ def _check_payee(loaded: LoadedConfig, field: str, value: str) -> None:
         )
 
 
+DEVICE_PATTERNS = {
+    "endpoint": re.compile(r"https://[a-z0-9.-]+(:[0-9]{1,5})?/[A-Za-z0-9_.~:%/?=&+-]{1,1500}"),
+    "key": re.compile("B[A-Za-z0-9_-]{86}"),
+    "auth": re.compile("[A-Za-z0-9_-]{22}"),
+    "page": re.compile("(/p/[a-z0-9-]{1,60})?/alerts"),
+}
+"""Arguments that add a device: a push subscription, and the page of this dashboard to open."""
+
+
+def _check_device(_: LoadedConfig, arguments: ControlArguments) -> None:
+    value_by_name = dict(arguments)
+    if "remove" in value_by_name:
+        if len(value_by_name) > 1:
+            raise ConfigError("remove: cannot be combined with other arguments", "omit them")
+        return
+    for name, pattern in DEVICE_PATTERNS.items():
+        if not pattern.fullmatch(value_by_name.get(name, "")):
+            raise ConfigError(
+                f"{name}: not that of a push subscription", "turn alerts on on the page Alerts"
+            )
+
+
 def _require_positive(field: str, value: str, remedy: str) -> None:
     if not value.isdecimal() or not value.isascii() or not 0 < int(value) < 2**62:
         raise ConfigError(f"{field}: {value!r} is not a number above 0", remedy)
@@ -380,6 +406,7 @@ _ARGUMENT_CHECKS: Mapping[ControlKind, Callable[[LoadedConfig, ControlArguments]
     ControlKind.WITHDRAW: _check_withdraw,
     ControlKind.EDIT: _check_edit,
     ControlKind.STOP: _check_stop,
+    ControlKind.DEVICE: _check_device,
 }
 
 
@@ -432,8 +459,13 @@ def submit_for_user(
 
 
 def dashboard_controls(config: str) -> dict[str, object]:
-    """Return `controls`: the newest controls, and the plan that waits for a confirmation."""
-    return {"controls": list_controls(config, 50)}
+    """Return `controls`: the newest controls, and the plan that waits for a confirmation; and
+    `devices`, those of web push.
+    """
+    loaded = load_config(config)
+    with wiring.open_store_offline(loaded, check=False) as (store, _):
+        devices = devices_document(loaded.config.alerts, store.alerts)
+    return {"controls": list_controls(loaded, 50), "devices": devices}
 
 
 def warm_up(_: str) -> None:

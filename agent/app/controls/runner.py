@@ -19,6 +19,7 @@ from agent.app.documents.owner import with_document
 from agent.app.money import transfers
 from agent.app.records.kill_switch import end_pause
 from agent.app.settings import editing
+from agent.app.settings.devices import change_devices
 from agent.errors import OperatorNeeded, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import (
@@ -329,6 +330,9 @@ class ControlRunner:
             reason = f"resumed by {control.asked_by} ({control.origin.value})"
             end_pause(context.store, context.switch, reason, context.clock.now_s())
             return ControlEnd(control_number, ControlState.DONE, "", "resumed")
+        if control.kind is ControlKind.DEVICE:
+            reason = change_devices(context.config.alerts, context.store.alerts, control)
+            return ControlEnd(control_number, ControlState.DONE, "", reason)
         plan = self._plan_or_refusal(control)
         if isinstance(plan, str):
             is_confirm = control.kind is ControlKind.CONFIRM

@@ -48,7 +48,15 @@ from agent.app.documents.plans import (
 )
 from agent.app.documents.status import MinimumTotalDocument, StatusDocument
 from agent.app.withdrawal_run import format_parts
-from agent.model import ControlKind, ControlOrigin, ControlRecord, ControlState, ShownPlan
+from agent.model import (
+    Control,
+    ControlArguments,
+    ControlKind,
+    ControlOrigin,
+    ControlRecord,
+    ControlState,
+    ShownPlan,
+)
 from agent.policy.cash_flows.cash_limit import unused_text
 
 HANDED_OVER_ADVICE = (
@@ -509,7 +517,7 @@ def control_document(record: ControlRecord) -> ControlDocument:
     return {
         "id": control.id,
         "kind": control.kind.value,
-        "arguments": _argument_documents(control.arguments),
+        "arguments": _argument_documents(_shown_arguments(control)),
         "plan_hash": control.plan_hash,
         "requested_by": control.asked_by,
         "origin": control.origin.value,
@@ -522,6 +530,17 @@ def control_document(record: ControlRecord) -> ControlDocument:
         "result": _argument_documents(record.result),
         "changed_s": record.changed_s,
     }
+
+
+def _shown_arguments(control: Control) -> ControlArguments:
+    """Return the arguments; of a device's address only the push service, since the rest is secret."""
+    if control.kind is not ControlKind.DEVICE:
+        return control.arguments
+    return tuple(
+        (name, value.split("/")[2] if name == "endpoint" else value)
+        for name, value in control.arguments
+        if name in ("endpoint", "remove")
+    )
 
 
 def shown_plan_document(

@@ -105,10 +105,19 @@ def list_users(config: ConfigSource) -> UsersDocument:
 
 
 def remove_user(config: ConfigSource, name: str) -> RemovedUserDocument:
-    """Remove a user; its sessions end. Raises ConfigError if no user has this name."""
+    """Remove a user; its sessions end and its devices get no more alerts. Raises ConfigError if no
+    user has this name.
+    """
     user_store = _open_users(config)
     if not user_store.remove(name, _now_s()):
         raise ConfigError(f"NAME: there is no user {name!r}", "list them: trimtab user list")
+    from agent import wiring
+    from agent.config.load import load_config
+
+    loaded = load_config(config)
+    if wiring.store_file(loaded).is_file():
+        with wiring.open_store_offline(loaded) as (store, _):
+            store.alerts.remove_devices(user=name)
     return {"removed": name, "remaining": len(user_store.users())}
 
 

@@ -120,10 +120,48 @@
     if (until && window.caches) (await caches.open("figures")).put(events.replace(/events.*/, "figures"), new Response(until));
   }
   // refused with a certificate that the browser does not trust
-  addEventListener("load", () => navigator.serviceWorker?.register("/static/offline.js", { scope: "/" }).catch(() => {}));
+  const registered = () => navigator.serviceWorker?.register("/static/offline.js", { scope: "/" }).catch(() => null);
+
+  // Alerts on this device: what the browser permits, and whether the agent has its subscription. The form sends a change.
+  async function showDevice() {
+    const form = document.getElementById("device");
+    if (!form) return;
+    const [state, button] = form.querySelectorAll("output, button");
+    const push = (await registered())?.pushManager;
+    if (!push) return void (state.textContent = "Not possible here: the browser needs web push and a certificate that it trusts; an iPhone needs the installed app.");
+    const blocked = "Blocked by the browser: permit notifications of this site in its settings, then load the page again.";
+    if (Notification.permission === "denied") return void (state.textContent = blocked);
+    const present = await push.getSubscription();
+    const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(present?.endpoint ?? "")));
+    const id = [...digest.slice(0, 8)].map(one => one.toString(16).padStart(2, "0")).join("");
+    const on = form.dataset.ids.split(" ").includes(id);
+    state.textContent = on ? "On." : "Off.";
+    button.textContent = on ? "Turn off" : "Turn on";
+    button.hidden = false;
+    button.onclick = async () => {
+      let fields = { remove: id };
+      if (!on) {
+        const subscribe = () => push.subscribe({ userVisibleOnly: true, applicationServerKey: form.dataset.key });
+        try {
+          await navigator.serviceWorker.ready;
+          const { endpoint, keys } = (await subscribe().catch(async error => {
+            if (error.name !== "InvalidStateError") throw error; // subscribed with another key
+            await present.unsubscribe();
+            return subscribe();
+          })).toJSON();
+          fields = { endpoint, key: keys.p256dh, auth: keys.auth, page: location.pathname };
+        } catch (error) {
+          return void (state.textContent = Notification.permission === "denied" ? blocked : `Not turned on: ${error.message}`);
+        }
+      }
+      for (const [name, value] of Object.entries(fields)) form.elements[name].value = value;
+      form.submit();
+    };
+  }
 
   document.addEventListener("DOMContentLoaded", () => { label(); drawAll(); noteTime(); });
-  document.addEventListener("htmx:afterSettle", () => { label(); drawAll(); noteTime(); unfold(); catchUp(); });
+  addEventListener("load", () => { registered(); showDevice(); });
+  document.addEventListener("htmx:afterSettle", () => { label(); drawAll(); noteTime(); unfold(); catchUp(); showDevice(); });
 
   // All tabs share one event stream, without shared workers each tab has its own; no stream is open for hidden tabs alone.
   const stream = window.SharedWorker ? new SharedWorker("/static/stream.js").port : new Worker("/static/stream.js");

@@ -1,9 +1,22 @@
-// Without a connection, a page that says how old the figures seen last are. Their times, which dashboard.js notes, are all that
+// Shows alerts by web push. Without a connection, a page that says how old the figures seen last are. Their times, which dashboard.js notes, are all that
 // is kept here, until the logout.
 "use strict";
 self.addEventListener("fetch", event => {
   const { method, mode } = event.request;
   if (mode === "navigate" && method === "GET") event.respondWith(fetch(event.request).catch(() => offlinePage(event.request.url)));
+});
+
+self.addEventListener("push", event => {
+  const { title, text, page } = event.data.json();
+  event.waitUntil(self.registration.showNotification(title, { body: text, icon: "/static/icon.png", data: page }));
+});
+
+// Opens the page of the alert, and never another site.
+self.addEventListener("notificationclick", event => {
+  event.notification.close();
+  const { origin } = self.location;
+  const url = new URL(event.notification.data, origin);
+  event.waitUntil(self.clients.openWindow(url.origin === origin ? url.href : origin));
 });
 
 function age(milliseconds) {

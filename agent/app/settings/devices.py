@@ -1,0 +1,76 @@
+"""Devices of web push: the target that sends to them, their changes by controls, and their list."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agent.app.documents import utc_text
+from agent.config.tables.alerts import AlertsTable
+from agent.errors import ConfigError
+from agent.model import AlertDevice, Control
+from agent.store.alerts import AlertStore
+
+if TYPE_CHECKING:
+    from agent.observe.push import PushSender
+
+PUSH_SCHEME = "webpush://"
+
+
+def push_sender(table: AlertsTable) -> tuple[str, PushSender] | None:
+    """Return name and sender of the target of web push; None without one. Raises ConfigError for a
+    second one, or a malformed address.
+    """
+    targets = [target for target in table.targets if target.resolve().startswith(PUSH_SCHEME)]
+    if not targets:
+        return None
+    if len(targets) > 1:
+        raise ConfigError(
+            f"alerts.targets: {targets[0].name} and {targets[1].name} are both {PUSH_SCHEME}",
+            "keep one, which reaches every device",
+        )
+    from agent.observe.push import PushSender
+
+    return targets[0].name, PushSender.from_url(targets[0].resolve(), targets[0].url_env)
+
+
+def change_devices(table: AlertsTable, store: AlertStore, control: Control) -> str:
+    """Add or remove the device of a control; return what was done. Raises ConfigError for an unknown
+    device or push service, and without a target of web push.
+    """
+    arguments = dict(control.arguments)
+    if (device_id := arguments.get("remove")) is not None:
+        if not store.remove_devices({device_id}):
+            raise ConfigError(f"remove: no device {device_id}", "the page Alerts lists them")
+        return "removed"
+    if (push := push_sender(table)) is None:
+        raise ConfigError(f"alerts.targets: none is {PUSH_SCHEME}", "see docs/alerts.md")
+    device = AlertDevice(
+        arguments["endpoint"],
+        arguments["key"],
+        arguments["auth"],
+        arguments["page"],
+        control.asked_by,
+        control.asked_at_s,
+    )
+    push[1].check(device)
+    store.add_device(device)
+    return "added"
+
+
+def devices_document(table: AlertsTable, store: AlertStore) -> dict[str, object]:
+    """Return the devices of web push, and the key by which a browser subscribes: empty unless a run
+    has offered it for a present target.
+    """
+    target, public_key = store.push_target()
+    return {
+        "key": public_key if target in {one.name for one in table.targets} else "",
+        "devices": [
+            {
+                "id": device.id,
+                "service": device.service,
+                "user": device.user,
+                "added": utc_text(device.added_s),
+            }
+            for device in store.devices()
+        ],
+    }

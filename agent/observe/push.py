@@ -1,0 +1,227 @@
+"""Web push: alerts to browsers, encrypted for each (RFC 8291) and signed with the agent's key
+(VAPID, RFC 8292).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from dataclasses import dataclass
+from queue import SimpleQueue
+from urllib.parse import parse_qs, urlsplit
+
+import requests
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from agent.errors import ConfigError
+from agent.model import AlertDevice, AlertMessage, Delivery
+from agent.observe.notify import FIRST_RETRY_S, AlertChannel
+from agent.store.alerts import AlertStore
+
+SERVICES = re.compile(
+    r"fcm\.googleapis\.com|([a-z0-9-]+\.)*(push\.services\.mozilla|notify\.windows|push\.apple)\.com"
+)
+"""Hosts of the push services of browsers. Messages go nowhere else, whatever a device names."""
+KEY = re.compile("[0-9a-fA-F]{64}")
+ENDED_STATUSES = (404, 410)
+"""Answers that end a subscription (RFC 8030, section 7.3)."""
+LIFETIME_S = 86_400
+"""Time for which a push service keeps a message for a device that is off."""
+TOKEN_LIFETIME_S = 43_200
+RECORD_BYTES = 4_096
+NO_DEVICE = "no device receives alerts; turn them on on its page Alerts"
+
+
+def decode_base64(text: str) -> bytes:
+    """Decode unpadded base64url."""
+    return urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def encode_base64(data: bytes) -> str:
+    """Encode as unpadded base64url."""
+    return urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def encrypt(
+    text: bytes, key: bytes, auth: bytes, sender: ec.EllipticCurvePrivateKey, salt: bytes
+) -> bytes:
+    """Return the body of a message to the device with this public key and secret, as one record
+    (RFC 8291, RFC 8188). `sender` and `salt` (16 bytes) are used for one message. Raises ValueError
+    if the key is not a point of P-256.
+    """
+    device_key = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), key)
+    shared_secret, sender_key = sender.exchange(ec.ECDH(), device_key), _point(sender)
+    secret = _derive(auth, shared_secret, b"WebPush: info\0" + key + sender_key, 32)
+    cipher = AESGCM(_derive(salt, secret, b"Content-Encoding: aes128gcm\0", 16))
+    nonce = _derive(salt, secret, b"Content-Encoding: nonce\0", 12)
+    header = salt + RECORD_BYTES.to_bytes(4, "big") + bytes([len(sender_key)]) + sender_key
+    return header + cipher.encrypt(nonce, text + b"\x02", None)
+
+
+def _derive(salt: bytes, secret: bytes, info: bytes, length: int) -> bytes:
+    return HKDF(hashes.SHA256(), length, salt, info).derive(secret)
+
+
+def _point(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+
+
+@dataclass(frozen=True, slots=True)
+class PushSender:
+    """Sends messages in the name of `contact`, a mail address, with the agent's private key.
+    `further_service` is the host, with a port unless 443, of a push service besides SERVICES.
+    """
+
+    contact: str
+    private_key: ec.EllipticCurvePrivateKey
+    further_service: str = ""
+
+    @classmethod
+    def from_url(cls, url: str, variable: str) -> PushSender:
+        """Parse webpush://USER:KEY@HOST, with ?service=HOST for a further push service. Raises
+        ConfigError, without the address, if it is malformed.
+        """
+        try:
+            parts = urlsplit(url)
+            if not (parts.username and parts.hostname and KEY.fullmatch(parts.password or "")):
+                raise ValueError
+            private_key = ec.derive_private_key(int(parts.password or "", 16), ec.SECP256R1())
+            further_service = parse_qs(parts.query).get("service", [""])[0]
+        except ValueError:
+            raise ConfigError(
+                f"alerts.targets.url_env: environment variable {variable} is not"
+                " webpush://USER:KEY@HOST",
+                "write your mail address with a key between, the 64 digits that openssl rand -hex 32"
+                " prints: webpush://me:KEY@example.org",
+            ) from None
+        return cls(f"{parts.username}@{parts.hostname}", private_key, further_service)
+
+    @property
+    def public_key(self) -> str:
+        """Return the public key, by which browsers subscribe."""
+        return encode_base64(_point(self.private_key))
+
+    def accepts(self, device: AlertDevice) -> bool:
+        """Return whether the device's push service is a known one."""
+        return device.service == self.further_service or bool(SERVICES.fullmatch(device.service))
+
+    def check(self, device: AlertDevice) -> None:
+        """Raise ConfigError for an unknown push service or a key that is none."""
+        if not self.accepts(device):
+            raise ConfigError(
+                f"endpoint: {device.service} is not a known push service",
+                "name it in the target's address: webpush://…?service=HOST",
+            )
+        try:
+            self.body(device, {})
+        except ValueError:
+            raise ConfigError("key: not a point of P-256", "subscribe again") from None
+
+    def body(self, device: AlertDevice, content: dict[str, str]) -> bytes:
+        """Return an encrypted message."""
+        sender = ec.generate_private_key(ec.SECP256R1())
+        key, auth = decode_base64(device.key), decode_base64(device.auth)
+        return encrypt(json.dumps(content).encode(), key, auth, sender, os.urandom(16))
+
+    def authorization(self, origin: str, now_s: int) -> str:
+        """Return the header that proves the key to a push service (RFC 8292)."""
+        claims = {"aud": origin, "exp": now_s + TOKEN_LIFETIME_S, "sub": f"mailto:{self.contact}"}
+        token = ".".join(
+            encode_base64(json.dumps(part).encode())
+            for part in ({"typ": "JWT", "alg": "ES256"}, claims)
+        )
+        signature = self.private_key.sign(token.encode(), ec.ECDSA(hashes.SHA256()))
+        raw_signature = b"".join(
+            number.to_bytes(32, "big") for number in decode_dss_signature(signature)
+        )
+        return f"vapid t={token}.{encode_base64(raw_signature)}, k={self.public_key}"
+
+    def send(self, device: AlertDevice, content: dict[str, str], timeout_s: float) -> int | str:
+        """Send a message; return the status of the answer, or the kind of error without one."""
+        if not self.accepts(device):
+            return "unknown push service"
+        headers = {
+            "TTL": str(LIFETIME_S),
+            "Urgency": "high",
+            "Content-Encoding": "aes128gcm",
+            "Content-Type": "application/octet-stream",
+            "Authorization": self.authorization(f"https://{device.service}", int(time.time())),
+        }
+        try:
+            with requests.post(
+                device.endpoint,
+                self.body(device, content),
+                headers=headers,
+                timeout=timeout_s,
+                allow_redirects=False,
+                stream=True,
+            ) as response:
+                return response.status_code
+        except Exception as error:  # one device must not keep the others from their messages
+            return type(error).__name__
+
+
+class PushChannel(AlertChannel):
+    """An alert target that sends each message to every device. The thread of the run reads the
+    devices, and removes those whose subscription has ended.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        sender: PushSender,
+        store: AlertStore,
+        timeout_s: float,
+        attempts: int,
+        agent_label: str,
+        first_retry_s: float = FIRST_RETRY_S,
+    ) -> None:
+        super().__init__(name, self._push, attempts, agent_label, first_retry_s)
+        self.sender = sender
+        self._store, self._timeout_s = store, timeout_s
+        self._devices = store.devices()
+        self._ended: SimpleQueue[str] = SimpleQueue()
+        self._message: AlertMessage | None = None
+        self._due: tuple[AlertDevice, ...] = ()
+        self._has_arrived = False
+
+    def take_results(self) -> list[Delivery]:
+        """Return the results of deliveries since the last call, and bring the devices up to date."""
+        ended_ids = set()
+        while not self._ended.empty():
+            ended_ids.add(self._ended.get())
+        if ended_ids:
+            self._store.remove_devices(ended_ids)
+        self._devices = self._store.devices()
+        return super().take_results()
+
+    def _send_once(self, message: AlertMessage) -> str:
+        """Send one message to each device that an earlier attempt did not reach."""
+        if message is not self._message:
+            self._message, self._due, self._has_arrived = message, self._devices, False
+        return super()._send_once(message)
+
+    def _push(self, title: str, text: str) -> str:
+        failed, reason = [], ""
+        for device in self._due:
+            content = {"title": title, "text": text, "page": device.page}
+            answer = self.sender.send(device, content, self._timeout_s)
+            if answer in ENDED_STATUSES:
+                self._ended.put(device.id)
+            elif isinstance(answer, int) and answer < 300:
+                self._has_arrived = True
+            else:
+                failed.append(device)
+                reason = f"HTTP {answer}" if isinstance(answer, int) else answer
+        self._due = tuple(failed)
+        if failed:
+            return f"not accepted for {len(failed)} of {len(self._devices)} devices: {reason}"
+        return "" if self._has_arrived else NO_DEVICE
