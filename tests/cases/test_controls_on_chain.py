@@ -27,6 +27,7 @@ from agent.errors import Refused, Retryable, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.localchain import LocalChain
 from agent.model import Control, ControlRecord, ControlState, IntentKind
+from agent.observe.push import PushSender
 from agent.store.files.locks import service_lock
 from agent.store.store import Store
 from agent.store.tables import ControlRow
@@ -69,7 +70,7 @@ class Bot:
     def ask(self, kind: str, *arguments: tuple[str, str], plan: str | None = None) -> Control:
         """Queue a control, for the plan that is shown now unless another is named."""
         if plan is None:
-            plan = "" if kind in ("pause", "resume") else self.shown(kind, *arguments)["plan_hash"]
+            plan = "" if kind in ("pause", "resume", "device") else self.shown(kind, *arguments)["plan_hash"]
         return queue.submit_control(
             self.loaded.path, kind, arguments, plan_hash=plan, asked_by="owner", origin="dashboard", now=self.chain.now_s
         )  # fmt: skip
@@ -102,6 +103,24 @@ def result(record: ControlRecord, name: str) -> list[str]:
 
 
 # --- Each kind.
+
+
+def test_a_device_is_added_and_removed_and_one_of_no_push_service_refused(
+    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PUSH", f"webpush://me:{'5eed' * 16}@example.org")
+    point = PushSender.from_url(os.environ["PUSH"], "PUSH").public_key
+    parts = (("key", point), ("auth", "s" * 22), ("page", "/alerts"))
+    with bot(anvil_chain, tmp_path, alerts={"targets": [{"name": "phone", "url_env": "PUSH"}]}) as run:
+        inside = run.ask("device", ("endpoint", "https://127.0.0.1/a"), *parts)
+        assert run.ended(run.ask("device", ("endpoint", "https://web.push.apple.com/a"), *parts)).state is ControlState.DONE
+        refused = run.store.controls.find(inside.id)
+        assert refused is not None
+        assert (refused.state, refused.reason[:19]) == (ControlState.REFUSED, "endpoint: 127.0.0.1")
+        (device,) = run.store.alerts.devices()
+        assert (device.endpoint, device.user) == ("https://web.push.apple.com/a", "owner")
+        assert run.ended(run.ask("device", ("remove", device.id))).state is ControlState.DONE
+        assert run.store.alerts.devices() == ()
 
 
 def test_a_rebalance_is_sent_as_shown_and_once(anvil_chain: LocalChain, tmp_path: Path) -> None:

@@ -287,6 +287,7 @@ def test_a_pause_takes_effect_without_a_run(config: Path) -> None:
     store.close()
 
 
+DEVICE = {"endpoint": "https://web.push.apple.com/secret", "key": "B" + "A" * 86, "auth": "s" * 22, "page": "/alerts"}
 BAD = [
     ("dance", [], "kind"), ("resume", [("reason", "x")], "'reason'"), ("pause", [("hard", "true")], "hard"),
     ("pause", [("reason", "a"), ("reason", "b")], "reason"), ("pause", [("reason", "x" * 5_000)], "arguments"),
@@ -298,7 +299,12 @@ BAD = [
     ("withdraw", [("amount", "1"), ("to", "0x1")], "to"), ("stop", [("send-to", agents.OTHER)], "send-to"), ("edit", [], "edit"),
     ("edit", [("set", "limits")], "--set"), ("edit", [("add", "LINK=0x1:1%")], "'add'"),
     ("edit", [("target", "WETH=40%"), ("send", "yes")], "'send'"), ("edit", [("set", "chain.rpc.0.url=http://x")], "--set"),
-    ("rebalance", [], "plan_hash"), ("confirm", [], "plan_hash"), ("stop", [("to-stable", "yes")], "plan_hash"),
+    *(("device", [*(DEVICE | {name: value}).items()], name) for name, value in (
+        ("endpoint", "http://a.org/b"), ("endpoint", "https://me@a.org/b"), ("endpoint", "https://a.org\\@b.org/c"), ("endpoint", "https://A.org/b"),
+        ("endpoint", "https://a.org/" + "b" * 1_501), ("endpoint", ""), ("key", "A" * 87), ("key", "B" * 86), ("auth", "a" * 23),
+        ("page", "//evil.org/alerts"), ("page", "https://evil.org/alerts"), ("page", "/p/../alerts"), ("remove", "0" * 16),
+    )),
+    ("device", [], "endpoint"), ("rebalance", [], "plan_hash"), ("confirm", [], "plan_hash"), ("stop", [("to-stable", "yes")], "plan_hash"),
 ]  # fmt: skip
 
 
@@ -320,6 +326,15 @@ def test_a_bad_request_names_its_field_and_stores_nothing(config: Path, kind: st
 def test_requester_origin_and_lifetime_are_checked(config: Path, more: dict[str, object], field: str) -> None:
     with pytest.raises(ConfigError, match=field):
         queue.submit_control(config, "resume", (), **({"asked_by": "owner", "origin": "cli"} | more))  # type: ignore[arg-type]
+
+
+def test_a_device_is_queued_and_only_its_service_shown(config: Path) -> None:
+    asked = submitted(config, "device", *DEVICE.items())
+    assert dict(asked.arguments) == DEVICE
+    assert queue.find_control(config, asked.id)["arguments"] == [{"name": "endpoint", "value": "web.push.apple.com"}]
+    told = queue.dashboard_controls(str(config))
+    assert told["devices"] == {"key": "", "devices": []}
+    assert not any(DEVICE[name] in str(told) for name in ("endpoint", "key", "auth"))
 
 
 def test_a_plan_is_confirmed_only_for_the_request_that_it_was_shown_for(config: Path) -> None:

@@ -124,6 +124,25 @@ def test_every_page_says_that_a_plan_waits_and_leads_to_it(site: Site) -> None:
     assert b"Review it" not in site.ask("/", Cookie=cookie)[2]
 
 
+def test_the_page_of_alerts_offers_this_device_once_a_run_has_its_key(site: Site, config: Path) -> None:
+    cookie = site.enter()
+    site.board.documents["controls"] = {"controls": [], "served": True, "waiting": None}
+    site.board.documents["devices"] = {"key": "", "devices": []}
+    assert b"webpush://" in site.ask("/alerts", Cookie=cookie)[2]
+    site.board.documents["devices"] = DEVICES
+    text = site.ask("/alerts", Cookie=cookie)[2].decode()
+    assert f'data-key="{DEVICES["key"]}"' in text
+    assert HOSTILE not in text
+    assert "is read-only" in (read_only := site.ask("/alerts", Cookie=site.enter(READ_ONLY))[2].decode())
+    assert "/controls/device" not in read_only
+    fields = {"csrf": site.token(cookie), "endpoint": "https://web.push.apple.com/a", "key": "B" + "A" * 86, "auth": "s" * 22}
+    assert site.post("/controls/device", {**fields, "page": "//evil.org/alerts"}, cookie)[1]["location"].startswith("/controls/review")
+    code, headers, _ = site.post("/controls/device", {**fields, "page": "/alerts", "remove": ""}, cookie)
+    assert (code, headers["location"]) == (303, "/controls")
+    assert queued(config)[-1] == ("device", "ann", "queued")
+    assert last_event(site) == ("control", "ann", "device")
+
+
 @pytest.mark.parametrize("kind", FIELDS_BY_KIND)
 def test_a_stolen_read_only_session_shows_and_controls_nothing(site: Site, config: Path, kind: str) -> None:
     cookie, before = site.enter(READ_ONLY), queued(config)

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from agent import wiring
 from agent.app.settings import users
 from agent.app.start.wallet import PasswordSource
+from agent.config.load import load_config
 from agent.errors import ConfigError, OperatorNeeded
+from agent.model import AlertDevice
 from agent.store.files.users import (
     FAILURE_MEMORY_S,
     FIRST_LOCK_S,
@@ -252,3 +255,14 @@ def test_users_are_added_with_a_typed_password_listed_and_removed(tmp_path: Path
     with pytest.raises(ConfigError):
         users.remove_user(config, "ann")
     assert [event["event"] for event in users.user_log(config, 10)["events"]] == ["user_removed", "login", "user_added"]
+
+
+def test_a_removed_user_gets_no_more_alerts(tmp_path: Path) -> None:
+    config = agents.config(tmp_path)
+    UserStore(tmp_path / "mine.db.users").add("ann", HASH, SECRET, False, START_S)
+    devices = [AlertDevice(f"https://web.push.apple.com/{name}", "", "", "/alerts", name, START_S) for name in ("ann", "bob")]
+    with wiring.open_store_offline(load_config(config)) as (store, _):
+        for device in devices:
+            store.alerts.add_device(device)
+        users.remove_user(config, "ann")
+        assert store.alerts.devices() == (devices[1],)
