@@ -37,6 +37,8 @@ LIFETIME_S = 86_400
 """Time for which a push service keeps a message for a device that is off."""
 TOKEN_LIFETIME_S = 43_200
 RECORD_BYTES = 4_096
+NEWEST_ALERTS = "#t-last"
+"""Heading on the page Alerts below which the newest alert is first."""
 NO_DEVICE = "no device receives alerts; turn them on on its page Alerts"
 
 
@@ -212,7 +214,7 @@ class PushChannel(AlertChannel):
     def _push(self, title: str, text: str) -> str:
         failed, reason = [], ""
         for device in self._due:
-            content = {"title": title, "text": text, "page": device.page}
+            content = {"title": title, "text": text, "page": device.page + NEWEST_ALERTS}
             answer = self.sender.send(device, content, self._timeout_s)
             if answer in ENDED_STATUSES:
                 self._ended.put(device.id)

@@ -25,6 +25,7 @@ from agent.app.documents.research import EditBacktestDocument
 from agent.config.load import load_config
 from agent.errors import Refused
 from agent.model import ControlKind, ShownPlan
+from agent.observe.push import NEWEST_ALERTS
 from agent.store import Store, open_store
 from agent.store.files.secret import installation_secret
 from agent.store.files.users import UserStore
@@ -130,9 +131,11 @@ def test_the_page_of_alerts_offers_this_device_once_a_run_has_its_key(site: Site
     site.board.documents["devices"] = {"key": "", "devices": []}
     assert b"webpush://" in site.ask("/alerts", Cookie=cookie)[2]
     site.board.documents["devices"] = DEVICES
+    site.board.documents["alerts"]["last"] = site.board.documents["alerts"]["open"]
     text = site.ask("/alerts", Cookie=cookie)[2].decode()
     assert f'data-key="{DEVICES["key"]}"' in text
     assert HOSTILE not in text
+    assert f'id="{NEWEST_ALERTS.removeprefix("#")}"' in text
     assert "is read-only" in (read_only := site.ask("/alerts", Cookie=site.enter(READ_ONLY))[2].decode())
     assert "/controls/device" not in read_only
     fields = {"csrf": site.token(cookie), "endpoint": "https://web.push.apple.com/a", "key": "B" + "A" * 86, "auth": "s" * 22}

@@ -19,8 +19,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from agent import wiring
 from agent.app import alert_channels
 from agent.app.settings.devices import change_devices, devices_document
+from agent.config.load import load_config
 from agent.config.tables.alerts import AlertsTable
 from agent.errors import ConfigError
 from agent.model import Alert, AlertDevice, AlertKind, Control, ControlKind, ControlOrigin, Delivery
@@ -30,6 +32,7 @@ from agent.store.alerts import DEVICES, MAX_DEVICES
 from agent.store.database import write_facts
 from agent.store.store import Store
 from agent.web.reach import PublicOptions
+from tests.support import agents
 from tests.support.text import raises_field
 from tests.support.transactions import new_store
 from tests.unit.test_alert_rules import KINDS, NOON, RULES
@@ -163,7 +166,7 @@ def test_each_device_gets_each_alert_once_and_one_that_is_gone_is_removed(store:
     assert [device.endpoint for device in store.alerts.devices()] == [f"https://{service.host}{path}" for path in ("/busy", "/good")]
     for path, messages in service.got.items():
         headers, body = messages[-1]
-        assert browsers[path].read(body) == {"title": "mine: rebalanced", "text": "event 1", "page": PAGE}
+        assert browsers[path].read(body) == {"title": "mine: rebalanced", "text": "event 1", "page": f"{PAGE}#t-last"}
         token, _, key = headers["Authorization"].removeprefix("vapid t=").partition(", k=")
         point = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), decode_base64(key))
         claims = jwt.decode(token, point, algorithms=["ES256"], audience=f"https://{service.host}")
@@ -312,3 +315,13 @@ def test_a_control_adds_and_removes_a_device(store: Store, monkeypatch: pytest.M
             attempt()
     assert change(("remove", device.id)) == "removed"
     assert store.alerts.devices() == ()
+
+
+def test_alerts_test_sends_to_each_device(service: PushService, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    config, browser = agents.config(tmp_path), Browser("/a")
+    config.write_text(f"{config.read_text()}\n[[alerts.targets]]\nname = 'phone'\nurl_env = 'PUSH'\n")
+    monkeypatch.setenv("PUSH", f"{URL}?service={service.host}")
+    with wiring.open_store_offline(load_config(config)) as (store, _):
+        store.alerts.add_device(browser.device(service.host))
+    assert alert_channels.try_targets(config) == {"reached": True, "targets": [{"name": "phone", "delivered": True, "why": ""}]}
+    assert [browser.read(body)["text"] for _, body in service.got["/a"]] == [alert_channels.TEST_MESSAGE]
