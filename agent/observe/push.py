@@ -10,7 +10,6 @@ import re
 import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass
-from queue import SimpleQueue
 from urllib.parse import parse_qs, urlsplit
 
 import requests
@@ -190,16 +189,14 @@ class PushChannel(AlertChannel):
         self.sender = sender
         self._store, self._timeout_s = store, timeout_s
         self._devices = store.devices()
-        self._ended: SimpleQueue[str] = SimpleQueue()
+        self._ended_ids: list[str] = []
         self._message: AlertMessage | None = None
         self._due: tuple[AlertDevice, ...] = ()
         self._has_arrived = False
 
     def take_results(self) -> list[Delivery]:
         """Return the results of deliveries since the last call, and bring the devices up to date."""
-        ended_ids = set()
-        while not self._ended.empty():
-            ended_ids.add(self._ended.get())
+        ended_ids, self._ended_ids = self._ended_ids, []
         if ended_ids:
             self._store.remove_devices(ended_ids)
         self._devices = self._store.devices()
@@ -217,7 +214,7 @@ class PushChannel(AlertChannel):
             content = {"title": title, "text": text, "page": device.page + NEWEST_ALERTS}
             answer = self.sender.send(device, content, self._timeout_s)
             if answer in ENDED_STATUSES:
-                self._ended.put(device.id)
+                self._ended_ids.append(device.id)
             elif isinstance(answer, int) and answer < 300:
                 self._has_arrived = True
             else:
