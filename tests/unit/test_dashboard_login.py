@@ -475,3 +475,10 @@ def test_slow_readers_hold_up_no_login(site: Site) -> None:
     assert answered.wait(20), time.monotonic() - began
     for link in (*lazy, *halves):
         link.close()
+
+
+def test_users_are_listed_by_name_with_their_role(tmp_path: Path) -> None:
+    store = UserStore(tmp_path / "a.users")
+    store.add("bob", HASH, "A" * 32, True, 1)
+    store.add("ann", HASH, "A" * 32, False, 2)
+    assert [(user.name, user.read_only, user.created_s) for user in store.users()] == [("ann", False, 2), ("bob", True, 1)]

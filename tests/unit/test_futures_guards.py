@@ -25,7 +25,7 @@ from agent.model.futures import (
     StopOrder,
 )
 from agent.planning.proposals import rebalance
-from tests.support.builders import NOW_S, OWNER, token, with_history
+from tests.support.builders import NOW_S, OWNER, token, with_history, with_limits
 from tests.support.plans import evidence, verdict
 from tests.support.transactions import OTHER
 from tests.unit.test_futures_step import EMPTY, LIMITS, OVER, POLICY, book, step_of
@@ -51,6 +51,14 @@ def two_markets(eth: int = 0, btc: int = 0, eth_age_s: int = 0, btc_age_s: int =
     opened = account(10_000, sizes, market("ETH"), market("BTC", 30_000))
     ages = {"ETH": eth_age_s, "BTC": btc_age_s}
     return replace(opened, markets=tuple(replace(one, index_s=NOW_S - ages[one.market]) for one in opened.markets))
+
+
+@pytest.mark.parametrize("limit", ["daily_loss", "total_loss"])
+def test_loss_limits__what_lowers_risk_waits_for_no_limit_of_losses_and_an_opening_does(limit: str) -> None:
+    step = with_limits(step_of(two_markets(eth=2)), **{f"{limit}_bps": 1})
+    step = with_history(step, loss_24h=Fraction(10**12), loss_total=Fraction(10**12))
+    assert verdict(limit, step, plan_with(step, SELL)).passed
+    assert not verdict(limit, step, plan_with(step, BUY)).passed
 
 
 # Age of the index

@@ -206,6 +206,12 @@ def _encoded_own(plan: Plan) -> UnsignedTx:
     return tx(REBALANCER, encode_program(plan, DEADLINE_S, conditions(plan)))
 
 
+def test_a_leg_between_the_only_two_pinned_tokens_is_signed() -> None:
+    plan = plan_of(PLAN.legs[0])
+    rules = replace(REBALANCER_RULES, tokens=(WETH, USDC))
+    assert signer(rules).sign(_encoded_own(plan), grant_of(plan)).hash
+
+
 def test_a_token_that_is_not_pinned_is_refused_even_when_granted() -> None:
     foreign = plan_of(leg(WETH, STRANGER, 10**18, 500))
     terms = RebalancerTerms({WETH: PRICES[WETH], STRANGER: Fraction(1)}, -(10**10))
