@@ -28,7 +28,15 @@ MAX_REVIEWS = 8
 """Reviews kept per session; a further one drops the oldest."""
 IMMEDIATE_KINDS = frozenset({"pause", "resume"})
 """Kinds that take effect without a plan to confirm."""
-ASSET_FIELDS = ("stop_loss", "take_profit", "trailing_stop", "entry", "band")
+ASSET_FIELDS = (
+    "stop_loss",
+    "take_profit",
+    "trailing_stop",
+    "entry",
+    "alert_above",
+    "alert_below",
+    "band",
+)
 """Keys of an asset that the form of its orders sets."""
 FIELDS_BY_KIND: Mapping[str, Sequence[str]] = {
     "pause": ("reason", "hard"),

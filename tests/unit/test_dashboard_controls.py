@@ -443,4 +443,6 @@ def test_a_form_gives_what_is_filled_in_and_targets_that_were_changed() -> None:
     order = {"asset": ["WETH"], "stop_loss": [" 20% "], "entry": ["1500"], "band": [""]}
     levels = (("set", 'portfolio.assets.WETH.stop_loss="20%"'), ("set", 'portfolio.assets.WETH.entry="1500"'))
     assert form_arguments("edit", order) == levels
+    alert = (("set", 'portfolio.assets.WETH.alert_above="off"'),)
+    assert form_arguments("edit", {"asset": ["WETH"], "alert_above": ["off"], "alert_below": [""]}) == alert
     assert form_arguments("edit", {"asset": ["WETH"]}) == ()
