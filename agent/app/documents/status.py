@@ -488,10 +488,13 @@ class SettingDocument(TypedDict):
 
 
 class SettingsSectionDocument(TypedDict):
-    """Settings of one subject."""
+    """Settings of one subject. A control may change the `editable` keys beside targets, triggers and
+    limits.
+    """
 
     title: str
     settings: list[SettingDocument]
+    editable: list[str]
 
 
 class TargetSettingDocument(TypedDict):
