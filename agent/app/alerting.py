@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from agent.app.controls.messages import worst_case_and_tax
@@ -27,6 +27,7 @@ from agent.layers.futures.state import futures_policy, planned_futures
 from agent.layers.strategies.policy.accounting import paused_strategies
 from agent.layers.strategies.state import CapitalSplit, StrategiesState
 from agent.model import (
+    PRICE_ALERTS,
     Alert,
     AlertKind,
     AssetDrift,
@@ -328,7 +329,7 @@ def cycle_alerts(
 ) -> tuple[Alert, ...]:
     """Return the alerts of one cycle, in the order of the events."""
     return tuple(
-        Alert(alert.kind, alert.key, sanitize_text(alert.text), alert.lasting)
+        replace(alert, text=sanitize_text(alert.text))
         for alert in _unsanitized_alerts(outcome_or_error, run_facts)
     )
 
@@ -384,9 +385,16 @@ def _unsanitized_alerts(
 
 
 def _order_alerts(portfolio: Portfolio, orders: Iterable[ConditionalOrder]) -> Iterator[Alert]:
-    """Yield an alert for each fired order, active until the order is armed again."""
+    """Yield an alert for each fired order, active until the order is armed again. A price alert has
+    a key of its own each time it fires, and is not repeated.
+    """
     for order in orders:
         if order.stage not in (OrderStage.FIRED, OrderStage.DONE):
+            continue
+        if order.kind in PRICE_ALERTS:
+            key = f"{order.kind.value}:{order.token}:{order.since_s}"
+            text = conditional_orders.format_price_alert(portfolio, order)
+            yield Alert(AlertKind.PRICE, key, f"{text}.", True, repeats=False)
             continue
         fired_text = ""
         if order.event_price is not None:

@@ -462,7 +462,7 @@ def _with_assets(portfolio: Portfolio, assets: tuple[Asset, ...]) -> Portfolio:
         portfolio.wrapped_native,
         feeds,
         weights=portfolio.weights,
-        orders=portfolio.orders,
+        orders=portfolio.orders.without_alerts,
     )
 
 

@@ -35,7 +35,7 @@ orders_group = command_group(
     Heading.TRADE,
     70,
     "orders",
-    "Entry prices, stop losses, take profits and trailing stops.",
+    "Entry prices, stop losses, take profits, trailing stops and price alerts.",
     has_default=True,
 )
 Subject = Annotated[str, typer.Argument(help="Symbol of an asset, portfolio, or all.")]
@@ -69,6 +69,8 @@ def set_(
     stop_loss: Level = None,
     take_profit: Level = None,
     trailing_stop: Level = None,
+    alert_above: Level = None,
+    alert_below: Level = None,
     config: ConfigPath = DEFAULT_CONFIG,
     yes: Yes = False,
     as_json: AsJson = False,
@@ -83,6 +85,8 @@ def set_(
         "stop_loss": stop_loss,
         "take_profit": take_profit,
         "trailing_stop": trailing_stop,
+        "alert_above": alert_above,
+        "alert_below": alert_below,
     }
     levels = {kind: level for kind, level in levels_by_kind.items() if level is not None}
     if not levels:
@@ -135,7 +139,7 @@ def disarm(
     subject: Subject,
     kind: Annotated[
         list[str] | None,
-        typer.Option("--only", help="entry, stop_loss, take_profit or trailing_stop; repeatable."),
+        typer.Option("--only", help="A kind, such as stop_loss or alert_above; repeatable."),
     ] = None,
     config: ConfigPath = DEFAULT_CONFIG,
     yes: Yes = False,

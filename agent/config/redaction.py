@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 HIDDEN = "(secret)"
@@ -62,19 +62,25 @@ def _value_lines(text: str) -> list[str]:
     """Return one line for each value, with its path."""
     import tomlkit
 
-    lines: list[str] = []
+    return [
+        f"{path} = {tomlkit.item(value).as_string()}"
+        for path, value in leaf_values(tomllib.loads(text))
+    ]
 
-    def walk(value: Any, path: str) -> None:
-        match value:
-            case dict():
-                for name, inner in value.items():
-                    walk(inner, f"{path}.{name}" if path else name)
-            case list() if any(isinstance(inner, dict) for inner in value):
-                for number, inner in enumerate(value):
-                    name = inner.get("symbol", number) if isinstance(inner, dict) else number
-                    walk(inner, f"{path}.{name}")
-            case _:
-                lines.append(f"{path} = {tomlkit.item(value).as_string()}")
 
-    walk(tomllib.loads(text), "")
-    return lines
+def leaf_values(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each value in tables and lists of tables with its path, as `trimtab edit --set` takes
+    it: a table in a list has its symbol, its name or its number from 0.
+    """
+    match value:
+        case dict():
+            for name, inner in value.items():
+                yield from leaf_values(inner, f"{path}.{name}" if path else name)
+        case list() if any(isinstance(inner, dict) for inner in value):
+            for number, inner in enumerate(value):
+                tags = inner if isinstance(inner, dict) else {}
+                yield from leaf_values(
+                    inner, f"{path}.{tags.get('symbol', tags.get('name', number))}"
+                )
+        case _:
+            yield path, value

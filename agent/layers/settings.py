@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from agent.config.loaded import LoadedConfig
 from agent.config.schema import Config
@@ -23,6 +23,13 @@ PARAMETERS: tuple[Callable[[Config, Portfolio], Mapping[str, str]], ...] = (
     holding.parameters,
 )
 """Names and values of the settings that the owner confirms."""
+EDITABLE: tuple[Callable[[Config, Config], Iterator[str]], ...] = (
+    strategies.editable_keys,
+    liquidity.editable_keys,
+)
+"""Keys of targets of a layer, within its limits, that a control may change from the first config to
+the second.
+"""
 
 
 def build_layer_settings(loaded: LoadedConfig, portfolio: Portfolio) -> tuple[LayerConfig, ...]:

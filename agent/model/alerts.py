@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from enum import Enum
+from urllib.parse import urlsplit
 
 
 class AlertKind(Enum):
@@ -19,7 +20,7 @@ class AlertKind(Enum):
         kind._value_, kind.title = value, title
         return kind
 
-    PRICE = "price", "a price left its band"
+    PRICE = "price", "a price reached its alert or left its band"
     REVIEW = "review", "reviewed"
     REBALANCE = "rebalance", "rebalanced"
     REFUSAL = "refusal", "refused"
@@ -39,13 +40,14 @@ class Alert:
     """An alert to send.
 
     Alerts with one `key` share a cooldown. A `lasting` alert is active as long as each cycle raises
-    it; others are single events.
+    it, and is repeated after alerts.repeat if it `repeats`; others are single events.
     """
 
     kind: AlertKind
     key: str
     text: str
     lasting: bool = False
+    repeats: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,4 +125,4 @@ class AlertDevice:
     @property
     def service(self) -> str:
         """Return host and port of the push service."""
-        return self.endpoint.split("/")[2]
+        return urlsplit(self.endpoint).netloc

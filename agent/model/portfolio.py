@@ -4,7 +4,7 @@ limits.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from fractions import Fraction
 
@@ -26,20 +26,27 @@ share.
 
 class OrderKind(Enum):
     """Kind of an order: buy at or below a price; sell at or below a price, at or above a price, or
-    at a distance below the highest price.
+    at a distance below the highest price; or only notify the owner, once, at or above a price or at
+    or below it.
     """
 
     ENTRY = "entry"
     STOP_LOSS = "stop_loss"
     TAKE_PROFIT = "take_profit"
     TRAILING_STOP = "trailing_stop"
+    ALERT_ABOVE = "alert_above"
+    ALERT_BELOW = "alert_below"
+
+
+PRICE_ALERTS = (OrderKind.ALERT_ABOVE, OrderKind.ALERT_BELOW)
+"""Kinds that trade nothing."""
 
 
 class OrderStage(Enum):
     """Stage of an order.
 
     WAITING: its price is not fixed yet. ARMED: its price is watched. FIRED: the exit is being sold,
-    or the entry may be bought. DONE: the asset is sold and stays out of the market until the owner
+    the entry may be bought, or the price alert is over. DONE: the asset is sold and stays out of the market until the owner
     arms the order again. OFF: switched off by the owner.
     """
 
@@ -89,6 +96,11 @@ class OrdersConfig:
     hysteresis_bps: int = 100
     refuse_filled: bool = False
 
+    @property
+    def without_alerts(self) -> OrdersConfig:
+        """The orders that trade."""
+        return replace(self, terms=tuple(t for t in self.terms if t.kind not in PRICE_ALERTS))
+
 
 NO_ORDERS = OrdersConfig()
 
@@ -120,7 +132,7 @@ class ConditionalOrder:
     @property
     def is_exit(self) -> bool:
         """True if the order sells."""
-        return self.kind is not OrderKind.ENTRY
+        return self.kind is not OrderKind.ENTRY and self.kind not in PRICE_ALERTS
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,7 +166,8 @@ def _updated_condition(
     if state.since_s is None:
         return replace(state, text=alert.text, since_s=now_s, untold=1, raised_s=now_s)
     is_repeat_due = (
-        rules.repeat_s is not None
+        alert.repeats
+        and rules.repeat_s is not None
         and state.told_s is not None
         and now_s >= state.told_s + rules.repeat_s
     )

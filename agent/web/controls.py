@@ -28,8 +28,18 @@ MAX_REVIEWS = 8
 """Reviews kept per session; a further one drops the oldest."""
 IMMEDIATE_KINDS = frozenset({"pause", "resume", "device"})
 """Kinds that take effect without a plan to confirm."""
-ASSET_FIELDS = ("stop_loss", "take_profit", "trailing_stop", "entry", "band")
+ASSET_FIELDS = (
+    "stop_loss",
+    "take_profit",
+    "trailing_stop",
+    "entry",
+    "alert_above",
+    "alert_below",
+    "band",
+)
 """Keys of an asset that the form of its orders sets."""
+PROFILE = "profile"
+"""Field with the text of a profile, in place of the arguments that follow from it."""
 FIELDS_BY_KIND: Mapping[str, Sequence[str]] = {
     "pause": ("reason", "hard"),
     "resume": (),
@@ -37,15 +47,15 @@ FIELDS_BY_KIND: Mapping[str, Sequence[str]] = {
     "confirm": (),
     "invest": (),
     "withdraw": ("amount", "in", "pro-rata", "to"),
-    "edit": ("in-slices", "set", "asset", *ASSET_FIELDS),
+    "edit": ("in-slices", "set", "asset", *ASSET_FIELDS, PROFILE),
     "stop": ("to-stable", "send-to"),
     "device": ("remove", "endpoint", "key", "auth", "page"),
 }
 """Fields of the forms of each kind, named like the arguments of the control; `asset` is the symbol
 to which ASSET_FIELDS belong.
 """
-TARGET_PREFIX = "target:"
-OLD_TARGET_PREFIX = "was:"
+TARGET, SETTING, PRESENT = "target", "set", "was"
+"""Prefixes of the fields of a target by symbol, a setting by key, and its present value."""
 
 
 async def read_control(
@@ -180,6 +190,13 @@ class ControlPages:
             async with self._plan_lock:
                 if review.is_dropped:
                     return
+                if profile := dict(review.arguments).get(PROFILE):
+                    review.arguments = await self._plan_process.call(
+                        "settings.profiles.profile_arguments",
+                        self._cache.config_path,
+                        profile,
+                        tuple(pair for pair in review.arguments if pair[0] != PROFILE),
+                    )
                 review.document = await self._plan_process.call(
                     "controls.shown_plans.preview_control",
                     self._cache.config_path,
@@ -279,11 +296,13 @@ def form_arguments(kind: str, fields: Mapping[str, Sequence[str]]) -> tuple[tupl
         for name, value in filled_in.items()
     ]
     if kind == "edit":
-        for name, values in fields.items():
-            symbol = name.removeprefix(TARGET_PREFIX)
-            if symbol == name:
-                continue
-            value = values[0].strip().removesuffix("%").strip()
-            if [value] != list(fields.get(OLD_TARGET_PREFIX + symbol, ())):
-                arguments.append(("target", f"{symbol}={value}%"))
+        for field, values in fields.items():
+            prefix, _, name = field.partition(":")
+            value = values[0].strip()
+            if prefix == TARGET:
+                value = value.removesuffix("%").strip()
+            is_changed = [value] != list(fields.get(f"{PRESENT}:{name}", ()))
+            if name and is_changed and prefix in (TARGET, SETTING):
+                text = f"{name}={value}%" if prefix == TARGET else f'{name}="{value}"'
+                arguments.append((prefix, text))
     return tuple(arguments)

@@ -78,6 +78,32 @@ def test_a_run_tells_what_it_did_and_a_second_one_does_not_repeat_it(desk: Desk,
     assert all(asset["side"] == "inside" for asset in after["assets"])
 
 
+def test_a_price_alert_is_sent_once_and_shown_until_it_is_off(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    hook = Box()
+    with webhook(hook, CANARY) as hook_url:
+        monkeypatch.setenv("ALERT_HOOK", hook_url)
+        monkeypatch.setenv("ALERT_MAIL", hook_url)
+        with_targets(desk)
+        assert desk.ask("orders", "set", "WETH", "--alert-above", "2900", "--alert-below", "50%")["changes"] == {
+            "alert_above": [None, "2900"],
+            "alert_below": [None, "50%"],
+        }
+        for _ in range(2):
+            assert desk.run("run", "--once").code == 0
+            hook.until(2)
+    told = [text for text in hook.texts if "WETH above" in text]
+    assert len(told) == 1, "the second run repeats nothing"
+    assert mentions(told[0], "WETH above 2900 USDC: fired at 3000 USDC")
+    rows = {row["kind"]: row for row in desk.ask("orders")["orders"]}
+    assert (rows["alert_above"]["stage"], rows["alert_above"]["fired_at"]) == ("fired", "3000")
+    assert (rows["alert_below"]["stage"], rows["alert_below"]["level"]) == ("armed", "1500")
+    (held,) = (one for one in desk.ask("status")["holdings"] if one["symbol"] == "WETH")
+    assert held["price_alerts"][1] == "WETH below 1500 USDC: armed"
+    assert mentions(desk.run("status").out, "Price alert: WETH above 2900 USDC: fired at 3000 USDC", "WETH below 1500 USDC: armed")
+    desk.ask("orders", "set", "WETH", "--alert-above", "off", "--alert-below", "off")
+    assert desk.ask("orders")["orders"] == []
+
+
 def test_alert_prices_are_those_of_the_bands_and_stand_around_the_price(desk: Desk) -> None:
     document = desk.ask("alerts")
     held = {item["symbol"]: item for item in desk.ask("status")["holdings"]}

@@ -114,7 +114,7 @@ SETTINGS: dict[str, Any] = {
         {"symbol": HOSTILE, "address": ADDRESS, "target_bps": 6_000, "band_bps": [5_400.0, 6_600.0], "reserve": "0", "orders": MARKUP},
         {"symbol": "B", "address": ADDRESS, "target_bps": 4_000, "band_bps": None, "reserve": "1.5", "orders": ""},
     ],
-    "sections": [{"title": "Limits", "settings": [{"key": MARKUP, "about": MARKUP, "value": HOSTILE}]}],
+    "sections": [{"title": "Limits", "settings": [{"key": MARKUP, "about": MARKUP, "value": HOSTILE}], "editable": [MARKUP]}],
 }  # fmt: skip
 """Settings with markup in symbols and texts."""
 CONTROLS: dict[str, Any] = {

@@ -48,6 +48,13 @@ def test_parameters_weights_and_tokens_change_and_every_comment_stays() -> None:
     assert len(gone) == 6, "nothing but the lines of these keys changed"
 
 
+def test_a_text_in_quotes_replaces_a_text_without_them() -> None:
+    once = edited(sets=['portfolio.assets.WETH.band="10%rel"'])
+    twice = apply_changes(once, parse_changes(['portfolio.assets.WETH.band="15%rel"'], [], [], []))
+    assert [tomllib.loads(text)["portfolio"]["assets"][0]["band"] for text in (once, twice)] == ["10%rel", "15%rel"]
+    assert edited(sets=['policy.cooldown="2h"']) == edited(sets=["policy.cooldown=2h"])
+
+
 def test_a_token_is_removed_with_its_lines_alone() -> None:
     text = edited(removes=["WBTC"], targets=["WETH=70%"])
     assert [a.symbol for a in parse_config(text).portfolio.assets] == ["WETH", "USDC"]

@@ -70,6 +70,12 @@ def test_a_level_without_quotes_is_what_it_is_with_them_and_its_meaning_is_told(
     }
 
 
+def test_an_alert_is_no_order_of_a_simulation_and_off_is_none() -> None:
+    found = read({"alert_above": "0.5%", "alert_below": "off", "entry": "1500"})
+    assert [one.kind for one in found.terms] == [OrderKind.ENTRY, OrderKind.ALERT_ABOVE]
+    assert [one.kind for one in found.without_alerts.terms] == [OrderKind.ENTRY]
+
+
 def test_without_orders_there_are_none_and_what_is_out_would_wait_as_cash() -> None:
     assert read() == OrdersConfig((), WeightReallocation.CASH, 100, False)
 
@@ -89,11 +95,14 @@ def test_without_orders_there_are_none_and_what_is_out_would_wait_as_cash() -> N
         ({"trailing_stop": "1%"}, None, "is within portfolio.orders.hysteresis of 1%, so it could never be armed"),
         ({"take_profit": "0.5%"}, None, "could never be armed"),
         ({"stop_loss": "0.001%"}, None, "finer than a basis point"),
+        ({"alert_below": "100%"}, None, "portfolio.assets.WETH.alert_below: 100% below is at or below zero"),
+        ({"alert_above": "never"}, None, "'never' is not a level"),
         ({"stop_loss": "1600", "entry": "1500"}, None, "portfolio.assets.WETH.stop_loss: 1600 is not below entry 1500"),
         ({"take_profit": "1400", "entry": "1500"}, None, "entry: 1500 is not below take_profit 1400"),
         ({"take_profit": "1400", "stop_loss": "1400"}, None, "stop_loss: 1400 is not below take_profit 1400"),
         (None, {"stop_loss": "8000"}, "portfolio.orders.stop_loss: deposits change the portfolio's value, so a price is not meaningful"),
         (None, {"entry": "5%"}, "portfolio.orders.entry: unknown key"),
+        (None, {"alert_below": "5%"}, "portfolio.orders.alert_below: unknown key"),
         (None, {"hysteresis": "30%"}, "portfolio.orders.hysteresis: more than 20%"),
         (None, {"absent": "hold"}, "portfolio.orders.absent"),
     ],
@@ -104,7 +113,7 @@ def test_what_could_never_act_is_refused_by_name(asset: dict[str, Any] | None, w
     assert said in caught.value.message
 
 
-@pytest.mark.parametrize("kind", ["entry", "stop_loss", "take_profit", "trailing_stop"])
+@pytest.mark.parametrize("kind", ["entry", "stop_loss", "take_profit", "trailing_stop", "alert_above"])
 def test_the_numeraire_has_no_orders(kind: str) -> None:
     with pytest.raises(ConfigError, match=rf"portfolio\.assets\.USDC\.{kind}.*numeraire"):
         parse_config(text(numeraire={kind: "10%"}))

@@ -400,7 +400,8 @@ def edited(folder: Path, changes: str) -> tuple[Config, Config]:
 @pytest.mark.parametrize(
     "change",
     ["policy.cooldown=9h", "limits.daily_turnover=9%", "limits.turnover=5%", "limits.payout_per_day=1", "limits.balance_jump=1%",
-     "portfolio.max_live_value=10", "portfolio.assets.WETH.band=10%rel", "portfolio.assets.WETH.stop_loss=10%"],
+     "portfolio.max_live_value=10", "portfolio.assets.WETH.band=10%rel", "portfolio.assets.WETH.stop_loss=10%",
+     "portfolio.assets.WETH.alert_above=9000", "portfolio.assets.WETH.alert_below=20%"],
 )  # fmt: skip
 def test_an_edit_may_change_what_permits_no_more(tmp_path: Path, change: str) -> None:
     before, after = edited(tmp_path, change)

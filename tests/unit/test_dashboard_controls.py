@@ -442,15 +442,16 @@ def test_each_form_has_the_fields_that_are_read_from_it(site: Site) -> None:
     cookie, forms = site.enter(), dict[str, set[str]]()
     site.board.documents["controls"] = {"controls": [], "served": True, "waiting": {"moves": []}}
     site.board.documents["devices"] = DEVICES
-    for page, is_paused in (("/", False), ("/controls", False), ("/controls", True), ("/alerts", False)):
+    for page, is_paused in (("/", False), ("/controls", False), ("/controls", True), ("/alerts", False), ("/settings", False)):
         site.board.documents["status"]["paused"] = is_paused
         text = site.ask(page, Cookie=cookie)[2].decode()
         for kind, form in re.findall(r'<form [^>]*action="/controls/([a-z]+)">(.*?)</form>', text, re.S):
-            forms.setdefault(kind, set()).update(map(unescape, re.findall(r'<(?:input|select) [^>]*?name="([^"]+)"', form)))
+            forms.setdefault(kind, set()).update(map(unescape, re.findall(r'<(?:input|select|textarea) [^>]*?name="([^"]+)"', form)))
     assert all("csrf" in names for names in forms.values())
-    given = {kind: {one for one in names if not one.startswith(("target:", "was:"))} - {"csrf"} for kind, names in forms.items()}
+    given = {kind: {one for one in names if not one.startswith(("target:", "set:", "was:"))} - {"csrf"} for kind, names in forms.items()}
     assert given == {kind: set(names) for kind, names in FIELDS_BY_KIND.items()}
-    assert {one for one in forms["edit"] if ":" in one} == {f"{part}:{symbol}" for part in ("target", "was") for symbol in (HOSTILE, "B")}
+    targets = {f"{part}:{symbol}" for part in ("target", "was") for symbol in (HOSTILE, "B")}
+    assert {one for one in forms["edit"] if ":" in one} == targets | {f"set:{MARKUP}", f"was:{MARKUP}"}
 
 
 def test_an_unknown_kind_is_refused(site: Site) -> None:
@@ -466,4 +467,6 @@ def test_a_form_gives_what_is_filled_in_and_targets_that_were_changed() -> None:
     order = {"asset": ["WETH"], "stop_loss": [" 20% "], "entry": ["1500"], "band": [""]}
     levels = (("set", 'portfolio.assets.WETH.stop_loss="20%"'), ("set", 'portfolio.assets.WETH.entry="1500"'))
     assert form_arguments("edit", order) == levels
+    alert = (("set", 'portfolio.assets.WETH.alert_above="off"'),)
+    assert form_arguments("edit", {"asset": ["WETH"], "alert_above": ["off"], "alert_below": [""]}) == alert
     assert form_arguments("edit", {"asset": ["WETH"]}) == ()

@@ -26,6 +26,7 @@ from agent.app.settings import editing
 from agent.chain.rpc import Transport
 from agent.config.load import load_config, load_config_text
 from agent.config.loaded import ConfigSource
+from agent.config.redaction import leaf_values
 from agent.config.schema import Config
 from agent.config.tables.fields import ConfigTable
 from agent.config.tables.limits import ANY, is_tighter
@@ -39,6 +40,7 @@ from agent.config.writing.edits import (
 )
 from agent.errors import Refused
 from agent.execution.step_context import OutcomeKind, StepOutcome
+from agent.layers.settings import EDITABLE
 from agent.model import (
     LIMITS,
     Collect,
@@ -471,6 +473,9 @@ def require_no_widening(
 
 
 def _widening_keys(config_before: Config, config_after: Config) -> Iterator[str]:
+    editable_keys = {
+        key for list_keys in EDITABLE for key in list_keys(config_before, config_after)
+    }
     for key in Config.model_fields:
         old_value, new_value = getattr(config_before, key), getattr(config_after, key)
         if old_value == new_value:
@@ -482,6 +487,9 @@ def _widening_keys(config_before: Config, config_after: Config) -> Iterator[str]
                 yield from _policy_keys(old_value, new_value)
             case "limits":
                 yield from _limit_keys(old_value, new_value)
+            case _ if any(name.startswith(f"{key}.") for name in editable_keys):
+                changed_paths = _changed_paths(key, config_before, config_after)
+                yield from sorted(changed_paths - editable_keys)
             case _ if isinstance(old_value, ConfigTable) and type(old_value) is type(new_value):
                 yield from (
                     f"{key}.{table_key}"
@@ -490,6 +498,19 @@ def _widening_keys(config_before: Config, config_after: Config) -> Iterator[str]
                 )
             case _:
                 yield key
+
+
+def _changed_paths(key: str, config_before: Config, config_after: Config) -> set[str]:
+    """Return the paths of all values below a key of the config that differ."""
+    old_values, new_values = (
+        dict(leaf_values(config.model_dump(include={key})))
+        for config in (config_before, config_after)
+    )
+    return {
+        path
+        for path in old_values.keys() | new_values.keys()
+        if (path in old_values, old_values.get(path)) != (path in new_values, new_values.get(path))
+    }
 
 
 def _portfolio_keys(config_before: Config, config_after: Config) -> Iterator[str]:

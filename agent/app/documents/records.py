@@ -41,7 +41,7 @@ from agent.app.documents.plans import (
 from agent.layers.futures.state import margin_account
 from agent.layers.strategies.policy.accounting import nav_per_unit
 from agent.layers.strategies.policy.health import FIXED_POINT_ONE
-from agent.model import IntentState, Portfolio, Snapshot
+from agent.model import IntentState, OrderKind, Portfolio, Snapshot
 from agent.units import BPS, decimal_text, value_text
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ PairSymbols = Annotated[
     ConvertedBy(lambda pair, portfolio: [portfolio.token(address).label for address in pair]),
 ]
 
-OrderKindName = Annotated[str, one_of("entry", "stop_loss", "take_profit", "trailing_stop")]
+OrderKindName = Annotated[str, one_of(*(kind.value for kind in OrderKind))]
 Stage = Annotated[str, one_of("waiting", "armed", "fired", "done", "off")]
 NamedOrderDocument = TypedDict(
     "NamedOrderDocument", {"subject": str, "kind": OrderKindName, "stage": Stage}

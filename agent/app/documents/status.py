@@ -45,7 +45,7 @@ from agent.config.networks import ETHEREUM, TypicalFees, typical_fees
 from agent.config.schema import Config
 from agent.layers.futures.policy.plans import MARGIN
 from agent.layers.liquidity.policy.pools import POSITIONS
-from agent.model import StepInput, review_interval_s
+from agent.model import PRICE_ALERTS, StepInput, review_interval_s
 from agent.policy import native_coin
 from agent.policy.decision import DecisionResult
 from agent.policy.drift import band, investable_total, portfolio_total
@@ -62,6 +62,7 @@ from agent.policy.minimum import (
     minimum_total_inputs,
     suggested_settings,
 )
+from agent.policy.orders.conditional import format_price_alert
 from agent.policy.triggers import bands, trigger_text
 from agent.reference import reference_prices
 from agent.units import BPS, PIPS, Price, Value, format_time, price_text, value_text
@@ -85,7 +86,7 @@ HoldingDocument = TypedDict("HoldingDocument", {
     "symbol": str, "address": str, "decimals": int, "raw": Raw, "lp_raw": Raw, "amount": Decimal,
     "price": Decimal, "value": Money, "weight_bps": int, "target_bps": int, "drift_bps": int,
     "band_bps": list[int], "price_source": str | None, "day_bps": int | None,
-    "margin_raw": NotRequired[Raw],
+    "margin_raw": NotRequired[Raw], "price_alerts": NotRequired[list[str]],
 })  # fmt: skip
 """`day_bps` is the change of the price in 24 h, None without a valuation of that time."""
 NativeCoinDocument = TypedDict("NativeCoinDocument", {
@@ -222,6 +223,11 @@ def _holding_document(drift: AssetDrift, portfolio_status: PortfolioStatus) -> H
         portfolio.token(drift.token),
         portfolio_status.day_old_prices.get(drift.token),
     )
+    price_alerts = [
+        format_price_alert(portfolio, order)
+        for order in portfolio_status.step_input.history.orders.states
+        if order.token == drift.token and order.kind in PRICE_ALERTS
+    ]
     return fill(
         HoldingDocument,
         drift,
@@ -236,6 +242,7 @@ def _holding_document(drift: AssetDrift, portfolio_status: PortfolioStatus) -> H
         day_bps=round((drift.price / old_price - 1) * BPS) if old_price else None,
         lp_raw=str(drift.raw_at(POSITIONS)),
         **({"margin_raw": str(margin_raw)} if (margin_raw := drift.raw_at(MARGIN)) else {}),
+        **({"price_alerts": price_alerts} if price_alerts else {}),
     )
 
 
@@ -481,10 +488,13 @@ class SettingDocument(TypedDict):
 
 
 class SettingsSectionDocument(TypedDict):
-    """Settings of one subject."""
+    """Settings of one subject. A control may change the `editable` keys beside targets, triggers and
+    limits.
+    """
 
     title: str
     settings: list[SettingDocument]
+    editable: list[str]
 
 
 class TargetSettingDocument(TypedDict):

@@ -7,11 +7,14 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+import tomlkit
 
 from agent import wiring
 from agent.app.agent import Agent
@@ -35,7 +38,7 @@ from agent.config.writing.profile import (
     read_profile,
     require_addresses,
 )
-from agent.config.writing.profile_merge import OFF, merge_profile
+from agent.config.writing.profile_merge import OFF, inline, merge_profile
 from agent.config.writing.profile_tokens import ResolvedToken, resolve_token
 from agent.config.writing.token_lists import read_token_list
 from agent.errors import ConfigError, ErrorCode, Retryable
@@ -47,6 +50,7 @@ Confirm = Callable[[Document, EditReport, Agent | None], bool]
 (None if the chain cannot be read)."""
 _SHA256 = re.compile(r"(0x)?[0-9a-fA-F]{64}")
 OTHER_NUMERAIRE_REASON = "counted in another numeraire"
+NO_TARGET = {"target": "0%"}
 
 
 def export_profile(config: Path | str, profile_path: Path) -> Document:
@@ -179,6 +183,70 @@ def import_profile(  # noqa: PLR0913
     if report.state == "written":
         write_config(loaded.path, config_text)
     return {**document, "editing": report}
+
+
+def profile_arguments(
+    config: Path | str, text: str, arguments: Sequence[tuple[str, str]] = ()
+) -> tuple[tuple[str, str], ...]:
+    """Return the `arguments` of an edit with those that import the text of a profile: targets, with
+    0 % for assets that it lacks, bands, policy, and tighter limits that bind no exit. Raises
+    ConfigError for what an edit cannot import, such as a new asset or an allocator.
+    """
+    loaded = load_config(config)
+    profile = read_profile(text.encode(), "profile", loaded)
+    require_addresses(profile)
+    tables = tomllib.loads(loaded.path.read_text(encoding="utf-8"))
+    assets = {asset["symbol"]: asset for asset in tables["portfolio"]["assets"]}
+    entries = {entry["symbol"]: entry for entry in profile.raw["assets"]}
+    policy = profile.raw["policy"]
+    unsupported = [
+        *(f"a new asset, {symbol}" for symbol in entries if symbol not in assets),
+        *(
+            "another allocator"
+            for table in (profile.raw, tables["portfolio"])
+            if "weights" in table
+        ),
+        *(f"no policy.{key}" for key in POLICY_KEYS if key in tables["policy"].keys() - policy),
+        *(
+            f"no band of {symbol}"
+            for symbol in entries
+            if "band" in assets.get(symbol, {}).keys() - entries[symbol]
+        ),
+    ]
+    if unsupported:
+        raise ConfigError(
+            f"profile: it has {unsupported[0]}",
+            "import it at the terminal: trimtab import-profile",
+        )
+    sets = {
+        f"policy.{key}": value
+        for key, value in policy.items()
+        if value != tables["policy"].get(key)
+    }
+    sets |= {
+        f"portfolio.assets.{symbol}.band": entry["band"]
+        for symbol, entry in entries.items()
+        if entry.get("band") != assets[symbol].get("band")
+    }
+    tokens = [resolve_token(symbol, loaded.config, (), profile.origin) for symbol in entries]
+    sets |= {
+        f"limits.{row['key']}": profile.raw["limits"][row["key"]]
+        for row in _compare_limits(profile, loaded, tokens)
+        if row["taken"] and not LIMITS[row["key"]].binds_exits
+    }
+    targets = {symbol: entries.get(symbol, NO_TARGET)["target"] for symbol in assets}
+    return (
+        *arguments,
+        *(
+            ("target", f"{symbol}={target}")
+            for symbol, target in targets.items()
+            if target != assets[symbol]["target"]
+        ),
+        *(
+            ("set", f"{key}={tomlkit.item(inline(value)).as_string()}")
+            for key, value in sets.items()
+        ),
+    )
 
 
 def _profile_content(source: str, sha256: str | None) -> bytes:

@@ -19,6 +19,7 @@ from agent.config.loaded import ConfigSource, LoadedConfig
 from agent.config.networks.presets import PRESETS
 from agent.config.tables.orders import OrderKeys
 from agent.config.writing.profile import FILE_KEYS
+from agent.layers.settings import EDITABLE
 from agent.model import LIMITS, LimitUnit, NoTradeZone
 from agent.policy import drift
 from agent.policy.triggers import trigger_text
@@ -114,13 +115,18 @@ def settings_document(config: ConfigSource) -> SettingsDocument:
             }
         )
     sections: list[SettingsSectionDocument] = []
+    editable_keys = {
+        key for list_keys in EDITABLE for key in list_keys(settings_tables, settings_tables)
+    }
     for title, keys in SECTIONS.items():
         section_settings = [
             *_derived_settings(title, loaded),
             *_settings_below(config_values, keys),
         ]
         if section_settings:
-            sections.append({"title": title, "settings": section_settings})
+            shown_keys = [setting["key"] for setting in section_settings]
+            editable = [key for key in shown_keys if key in editable_keys]
+            sections.append({"title": title, "settings": section_settings, "editable": editable})
     return {
         "config_hash": loaded.digest,
         "numeraire": settings_tables.portfolio.numeraire,
@@ -225,8 +231,8 @@ def _flat_settings(path: str, value: Any) -> Iterator[tuple[str, str]]:
         for name, inner_value in value.items():
             yield from _flat_settings(f"{path}.{name}", inner_value)
     elif isinstance(value, list) and any(isinstance(list_item, dict) for list_item in value):
-        for number, list_item in enumerate(value, 1):
-            name = next((list_item[key] for key in ("name", "symbol") if key in list_item), number)
+        for number, list_item in enumerate(value):
+            name = next((list_item[key] for key in ("symbol", "name") if key in list_item), number)
             yield from _flat_settings(f"{path}.{name}", list_item)
     else:
         yield path, _setting_text(value)

@@ -382,6 +382,7 @@ def show_status(console: Console, document: Document) -> None:
                 f"In quarantine: {token['symbol']} {token['why']}. {token['remedy']}", "yellow"
             )
         )
+    _show_price_alerts(console, document)
     for warning in document["warnings"]:
         console.print(safe_text(f"Note: {warning}", "yellow"))
     if document["excluded"]:
@@ -397,6 +398,12 @@ def show_status(console: Console, document: Document) -> None:
     if document["zone"] is not None:
         console.print(zone_table(document["zone"], document["numeraire"]))
     console.print(decision_notice(document))
+
+
+def _show_price_alerts(console: Console, document: Document) -> None:
+    for holding in document["holdings"]:
+        for text in holding.get("price_alerts", ()):
+            console.print(safe_text(f"Price alert: {text}", "yellow" if ": fired" in text else ""))
 
 
 def native_text(document: Document) -> str:
@@ -608,8 +615,8 @@ def show_orders(document: Document) -> None:
         if document["limit_orders"]:
             return
         say(
-            "No orders. To set entry, stop_loss, take_profit or trailing_stop: trimtab orders set,"
-            " or docs/orders.md"
+            "No orders. To set entry, stop_loss, take_profit, trailing_stop or a price alert:"
+            " trimtab orders set, or docs/orders.md"
         )
         return
     title = f"Orders at block {document['block']}, prices in {document['numeraire']}"

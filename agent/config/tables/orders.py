@@ -12,10 +12,8 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, ConfigDict
 
-from agent.config.tables.fields import ConfigTable, Share
-from agent.model import (
-    OrderKind,
-)
+from agent.config.tables.fields import OFF, ConfigTable, Share
+from agent.model import PRICE_ALERTS, OrderKind
 from agent.units import BPS
 
 MOST_HYSTERESIS_BPS = 2_000
@@ -64,6 +62,10 @@ def parse_level(value: object) -> OrderLevel:
 
 
 LevelKey = Annotated[OrderLevel, BeforeValidator(parse_level)]
+LevelOrOff = Annotated[
+    OrderLevel | None,
+    BeforeValidator(lambda value: None if value == OFF else parse_level(value)),
+]
 
 
 class ExitKeys(ConfigTable):
@@ -79,9 +81,13 @@ class ExitKeys(ConfigTable):
 
 
 class OrderKeys(ExitKeys):
-    """Keys of exits, and `entry`: the price up to which an asset is bought."""
+    """Keys of exits, `entry`: the price up to which an asset is bought, and the levels of price
+    alerts, "off" for none.
+    """
 
     entry: LevelKey | None = None
+    alert_above: LevelOrOff = None
+    alert_below: LevelOrOff = None
 
 
 class OrdersTable(ExitKeys):
@@ -132,12 +138,12 @@ def _require_reachable(key: str, kind: OrderKind, level: OrderLevel, hysteresis_
     bps = level.share_bps
     if bps is None:
         return
-    if kind is not OrderKind.TAKE_PROFIT and bps >= BPS:
+    if kind not in (OrderKind.TAKE_PROFIT, OrderKind.ALERT_ABOVE) and bps >= BPS:
         raise ValueError(
             f"{key}: {bps / 100:g}% below is at or below zero, so it can never trigger; write"
             " less than 100%"
         )
-    if kind is not OrderKind.ENTRY and bps <= hysteresis_bps:
+    if kind is not OrderKind.ENTRY and kind not in PRICE_ALERTS and bps <= hysteresis_bps:
         raise ValueError(
             f"{key}: {bps / 100:g}% is within portfolio.orders.hysteresis of"
             f" {hysteresis_bps / 100:g}%, so it could never be armed; write more, or lower the"

@@ -139,8 +139,8 @@ def _asset(document: Any, symbol: str) -> Any:
 
 
 def _set_key(document: Any, key: str, value: str) -> None:
-    """Set one key; a text value stays text. In a list of tables, a part of the key is a symbol or an
-    index from 0.
+    """Set one key; a text value stays text. In a list of tables, a part of the key is a symbol, a name
+    or an index from 0.
     """
     table: Any = document
     *tables, name = key.split(".")
@@ -148,10 +148,12 @@ def _set_key(document: Any, key: str, value: str) -> None:
         table = _descend(table, table_name, key)
     if not hasattr(table, "__setitem__") or isinstance(table, AoT | Array | str):
         raise ConfigError(f"--set {key}: there is no such key", "the config file lists all keys")
+    parsed_value = _parse_value(value)
     if name in table:
-        table[name] = value if isinstance(table[name], str) else _parse_value(value)
+        keeps_text = isinstance(table[name], str) and not isinstance(parsed_value, str)
+        table[name] = value if keeps_text else parsed_value
     else:
-        insert_key(table, name, _parse_value(value))
+        insert_key(table, name, parsed_value)
 
 
 def insert_key(table: Any, key: str, value: Any) -> None:
@@ -167,8 +169,10 @@ def insert_key(table: Any, key: str, value: Any) -> None:
 def _descend(table: Any, table_name: str, key: str) -> Any:
     if isinstance(table, AoT | Array):
         for number, inner in enumerate(table):
-            if hasattr(inner, "get") and (
-                inner.get("symbol") == table_name or table_name == str(number)
+            if hasattr(inner, "get") and table_name in (
+                inner.get("symbol"),
+                inner.get("name"),
+                str(number),
             ):
                 return inner
     elif hasattr(table, "get") and table_name in table:

@@ -131,7 +131,7 @@ def _replace_allocator(portfolio: Any, profile: Profile) -> None:
     if new_weights is not None:
         table = tomlkit.table()
         for key, value in {**new_weights, **files}.items():
-            table[key] = _inline(value)
+            table[key] = inline(value)
         portfolio["weights"] = table
 
 
@@ -141,19 +141,19 @@ def _replace_policy(policy: Any, profile: Profile) -> None:
         if value is None:
             policy.pop(key, None)
         elif policy.get(key) != value:
-            policy[key] = _inline(value) if isinstance(value, dict | list) else value
+            policy[key] = inline(value) if isinstance(value, dict | list) else value
 
 
-def _inline(value: Any) -> Any:
+def inline(value: Any) -> Any:
     """Return the value in TOML's inline form."""
     if isinstance(value, Mapping):
         table = tomlkit.inline_table()
         for name, inner in value.items():
-            table[name] = _inline(inner)
+            table[name] = inline(inner)
         return table
     if isinstance(value, list):
         array = tomlkit.array()
         for inner in value:
-            array.append(_inline(inner))
+            array.append(inline(inner))
         return array
     return value

@@ -104,7 +104,7 @@ numeraire = "{numeraire}"
 {caps.at_most("max_live_value", 1_000)}: largest value that the agent manages; "off": no limit
 # use_cash = "1000"                # most {numeraire} that the agent takes from the wallet; the rest is left alone (docs/bot.md)
 {_assets(assets)}{_hubs(hubs)}
-# Conditional orders (docs/orders.md): entry, stop_loss, take_profit, trailing_stop of an asset; for the whole portfolio:
+# Orders (docs/orders.md): entry, stop_loss, take_profit, trailing_stop, alert_above, alert_below of an asset; for the whole portfolio:
 # [portfolio.orders]
 # stop_loss = "20%"                # of the NAV per share; take_profit and trailing_stop likewise
 # absent = "cash"                  # destination of a sold asset's weight; or "redistribute" over the others

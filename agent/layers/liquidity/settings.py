@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from agent.config.schema import Config
+from agent.config.tables.orders import ExitKeys
 from agent.model import Portfolio
 from agent.units import format_duration
 
@@ -19,3 +20,17 @@ def parameters(config: Config, portfolio: Portfolio) -> Mapping[str, str]:
             f" horizon {format_duration(config.lp.horizon)}"
         )
     }
+
+
+def editable_keys(before: Config, after: Config) -> Iterator[str]:
+    """Yield the key of each liquidity target's share, whose sum limits.lp_max_weight bounds. It may
+    not rise while an exit is set, because an exit waits for liquidity of a pool off the reference.
+    """
+    tables = (before.portfolio.orders, *before.portfolio.assets)
+    has_exits = any(getattr(table, key, None) for table in tables for key in ExitKeys.model_fields)
+    targets_before, targets_after = (
+        [] if one.lp is None else one.lp.targets for one in (before, after)
+    )
+    for number, (old, new) in enumerate(zip(targets_before, targets_after, strict=False)):
+        if new.share <= old.share or not has_exits:
+            yield f"lp.targets.{number}.share"

@@ -21,6 +21,7 @@ from agent.layers.questions import (
 )
 from agent.model import (
     PORTFOLIO_SUBJECT,
+    PRICE_ALERTS,
     AssetDrift,
     ConditionalOrder,
     ExecutionConfig,
@@ -60,7 +61,8 @@ def trigger_price(order: ConditionalOrder) -> Price | None:
     """Return the price at which the order triggers, in numeraire base units per token base unit;
     None while its basis is not fixed.
     """
-    terms, sign = order.terms, 1 if order.kind is OrderKind.TAKE_PROFIT else -1
+    is_above = order.kind in (OrderKind.TAKE_PROFIT, OrderKind.ALERT_ABOVE)
+    terms, sign = order.terms, 1 if is_above else -1
     if order.kind is OrderKind.TRAILING_STOP:
         if order.mark is None:
             return None
@@ -144,9 +146,9 @@ def require_valid_level(
 def waits_for_entry(kind: OrderKind, entry: ConditionalOrder | None) -> bool:
     """True if the order is armed only after its entry was filled, because before that there is no
     profit or highest price. A stop loss is armed at once, so that a price jump over both levels
-    does not buy.
+    does not buy, and so is a price alert.
     """
-    if entry is None or kind in (OrderKind.ENTRY, OrderKind.STOP_LOSS):
+    if entry is None or kind in (OrderKind.ENTRY, OrderKind.STOP_LOSS, *PRICE_ALERTS):
         return False
     return entry.stage is not OrderStage.FIRED and entry.event_price is None
 
@@ -205,6 +207,17 @@ def format_order_price(portfolio: Portfolio, token: str, price: Price | None) ->
         f"{price_text(price, decimals, portfolio.numeraire.decimals, MESSAGE_FIGURES)}"
         f" {portfolio.numeraire.label}"
     )
+
+
+def format_price_alert(portfolio: Portfolio, alert: ConditionalOrder) -> str:
+    """Format a price alert with its stage: "WETH above 3000 USDC: armed"."""
+    subject, level = order_subject(portfolio, alert.token), trigger_price(alert)
+    level_text = format_order_price(portfolio, alert.token, level)
+    text = f"{subject} {alert.kind.value.removeprefix('alert_')} {level_text}: {alert.stage.value}"
+    if alert.stage is OrderStage.FIRED:
+        fired_price = format_order_price(portfolio, alert.token, alert.event_price)
+        text += f" at {fired_price}, {format_time(alert.since_s)}"
+    return text
 
 
 def format_orders(portfolio: Portfolio) -> str:
@@ -566,6 +579,8 @@ def _advanced_order(
         order, price
     ):  # closing an entry needs no confirmation
         order = replace(order, stage=OrderStage.ARMED, event_price=price, since_s=now_s)
+    if order.kind in PRICE_ALERTS and order.stage is OrderStage.FIRED and order.terms != terms:
+        order = replace(order, stage=OrderStage.WAITING)  # a new level is a new alert
     if order.stage in (OrderStage.WAITING, OrderStage.OFF):
         order = replace(order, terms=terms)
     is_steady = (
@@ -614,9 +629,9 @@ def _order_after_prices(
                 level if order.event_price is None else level * (1 - Fraction(hysteresis_bps, BPS))
             )
             return fired_order if highest <= opening_level else order
-        case OrderKind.STOP_LOSS:
+        case OrderKind.STOP_LOSS | OrderKind.ALERT_BELOW:
             return fired_order if highest <= level else order
-        case OrderKind.TAKE_PROFIT:
+        case OrderKind.TAKE_PROFIT | OrderKind.ALERT_ABOVE:
             return fired_order if lowest >= level else order
         case OrderKind.TRAILING_STOP:
             if highest <= level:
