@@ -152,7 +152,7 @@ def test_methods_and_parametrised_tests_are_found_by_name(tmp_path: Path) -> Non
 def test_every_attack_names_its_threat_its_router_and_a_test() -> None:
     attacks = [cells for cells in rows(THREATS_PAGE.read_text(encoding="utf-8")) if cells[0] != "threat"]
     assert all(len(cells) == 4 and cells[1] and NAMED_TEST.search(cells[3]) for cells in attacks)
-    assert {cells[2] for cells in attacks} <= {"both", "before either", "swap_router_02", "rebalancer"}
+    assert {cells[2] for cells in attacks} <= {"both", "before", "swap_router_02", "rebalancer"}
     assert {cells[0] for cells in attacks} >= {"T1", "T5", "T6", "T8", "T9", "T11"}
     assert {cells[0] for cells in attacks} <= set(NUMBERS)
 
