@@ -50,7 +50,7 @@ def drop_key_variables(configs: Sequence[Path]) -> None:
     arguments, and its environment, are not the command's.
     """
     arguments = sys.argv[1:]
-    if sys.orig_argv[len(sys.orig_argv) - len(arguments) :] != arguments:
+    if not arguments or sys.orig_argv[-len(arguments) :] != arguments:
         return
     key_variables: list[str] = []
     for config in configs:

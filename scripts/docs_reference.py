@@ -281,7 +281,7 @@ def refusals_page() -> str:
     ]
     for name in sorted({*remedies, *cases}):
         lines += ["", f"### {name}", ""]
-        lines += [f"Guard. What to do: {remedies[name]}."] if name in remedies else []
+        lines += [f"- Guard. What to do: {remedies[name]}."] if name in remedies else []
         lines += [f"- {plain(text)}" for text in dict.fromkeys(cases.get(name, ())) if text]
         lines += ["The message has the cause."] if not lines[-1] else []
     exits = [(row[1], f"{row[2]}.") for row in table("service.md") if row[1].isdecimal()]

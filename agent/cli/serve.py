@@ -127,13 +127,15 @@ def serve(
                 note(f"{portfolio['name']}: {portfolio['error']}. The server tries again.")
 
     configs = find_configs(config or [DEFAULT_CONFIG])
+    folders = [path for path in config or () if path.is_dir()]
     drop_key_variables(configs)
-    if len(configs) == 1:
+    if len(configs) == 1 and not folders:
         serve_dashboard(
             configs[0], host, port, lambda address: show_dashboard(address, {}), public_options
         )
     else:
-        serve_portfolios(configs, host, port, show_portfolios, public_options)
+        folder = folders[0] if len(folders) == 1 else None
+        serve_portfolios(configs, host, port, show_portfolios, public_options, folder)
 
 
 @command(Heading.LOOK, 16)

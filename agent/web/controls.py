@@ -47,6 +47,28 @@ TARGET_PREFIX = "target:"
 OLD_TARGET_PREFIX = "was:"
 
 
+async def read_control(
+    request: Request, access: Access
+) -> tuple[Session, dict[str, list[str]]] | Response:
+    """Return session and fields of a form that a user who may control sent, or the answer that refuses
+    it.
+    """
+    session: Session | None = request.scope["session"]
+    if session is None:
+        return PlainTextResponse("404: no such page\n", 404)
+    fields = await read_form(request)
+    if fields is None or not matches_token(fields.get("csrf"), session.csrf):
+        return PlainTextResponse("403: the form is not from this session\n", 403)
+    if session.read_only:
+        path = request.scope["path"]
+        with suppress(TrimtabError):
+            await access.record_event(
+                "control_refused", session.name, request.scope["address"], f"{path} read-only"
+            )
+        return PlainTextResponse("403: this user is read-only\n", 403)
+    return session, fields
+
+
 class ControlPages:
     """The page of controls, and reviews, which are kept on the server with their session."""
 
@@ -89,7 +111,7 @@ class ControlPages:
         """Answer a form: carry out pause and resume at once, show anything else with its plan to
         confirm.
         """
-        session_and_fields = await self._read_form(request)
+        session_and_fields = await read_control(request, self._access)
         if isinstance(session_and_fields, Response):
             return session_and_fields
         session, fields = session_and_fields
@@ -119,7 +141,7 @@ class ControlPages:
 
     async def confirm(self, request: Request) -> Response:
         """Queue the control of a review, once, if the form showed its present plan."""
-        session_and_fields = await self._read_form(request)
+        session_and_fields = await read_control(request, self._access)
         if isinstance(session_and_fields, Response):
             return session_and_fields
         session, fields = session_and_fields
@@ -141,23 +163,6 @@ class ControlPages:
         if review.error:
             return self._review_page(request, review, 409)
         return RedirectResponse("/controls", 303)
-
-    async def _read_form(self, request: Request) -> tuple[Session, dict[str, list[str]]] | Response:
-        """Return session and fields of a form, or the answer that refuses it."""
-        session: Session | None = request.scope["session"]
-        if session is None:
-            return PlainTextResponse("404: no such page\n", 404)
-        fields = await read_form(request)
-        if fields is None or not matches_token(fields.get("csrf"), session.csrf):
-            return PlainTextResponse("403: the form is not from this session\n", 403)
-        if session.read_only:
-            path = request.scope["path"]
-            with suppress(TrimtabError):
-                await self._access.record_event(
-                    "control_refused", session.name, request.scope["address"], f"{path} read-only"
-                )
-            return PlainTextResponse("403: this user is read-only\n", 403)
-        return session, fields
 
     def _run_task(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(coroutine)

@@ -234,16 +234,23 @@ class Renderer:
         )
 
     def portfolios(
-        self, rows: Sequence[Mapping[str, Any]], documents: Documents, state_hash: str
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        documents: Documents,
+        state_hash: str,
+        *,
+        may_add: bool,
     ) -> str:
         """Render the list of portfolios; `documents` has the documents of each row, `state_hash` is a
-        hash of the shown state.
+        hash of the shown state. With `may_add` users who may control a portfolio can add one.
         """
         return self._templates.get_template("portfolios.html").render(
             title="Portfolios",
             rows=rows,
             sums=documents["sums"],
             state_hash=state_hash,
+            may_add=may_add,
+            controlled=[row for row in rows if row.get("csrf")],
             figure=partial(figure, documents),
         )
 

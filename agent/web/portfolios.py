@@ -23,10 +23,19 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from agent.errors import ConfigError, ErrorCode, Retryable, TrimtabError
 from agent.observe.health import RunHealth
-from agent.web.access import Access, AccessMiddleware, Receive, Scope, Send, cookie_value
+from agent.web.access import (
+    Access,
+    AccessMiddleware,
+    Receive,
+    Scope,
+    Send,
+    content_policy,
+    cookie_value,
+)
 from agent.web.api.gate import ApiError, problem_response
 from agent.web.app import MIN_GZIP_BYTES, StaticFiles, build_pages
 from agent.web.document_cache import DocumentCache
+from agent.web.new_portfolios import NewPortfolios
 from agent.web.pages import CONTROLS, LIVE, STORED, Renderer
 from agent.web.probes import health_response, is_healthy
 from agent.web.reach import Reach
@@ -218,13 +227,25 @@ def _with_prefix(name: bytes, value: bytes, prefix: str) -> bytes:
 
 
 class Portfolios:
-    """ASGI application of several portfolios and their list."""
+    """ASGI application of several portfolios and their list. With the `folder` of their configs, users
+    who may control one add further portfolios.
+    """
 
     def __init__(
-        self, portfolios: Sequence[ServedPortfolio], reach: Reach, shared_settings: SharedSettings
+        self,
+        portfolios: Sequence[ServedPortfolio],
+        reach: Reach,
+        shared_settings: SharedSettings,
+        folder: Path | None = None,
     ) -> None:
-        self._portfolios = portfolios
+        self._portfolios = list(portfolios)
+        self._reach = reach
         self._shared_settings = shared_settings
+        self._stack = AsyncExitStack()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._new_portfolios = None
+        if folder is not None:
+            self._new_portfolios = NewPortfolios(folder, self._slugs, self._serve_new)
         self._salt = secrets.token_hex(8)
         self._renderer = Renderer(reach)
         app = FastAPI(
@@ -254,24 +275,45 @@ class Portfolios:
 
     @asynccontextmanager
     async def _lifespan(self, _: Any) -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
+        async with self._stack as stack:
+            if self._new_portfolios is not None:
+                stack.callback(self._new_portfolios.close)
             for portfolio in self._portfolios:
                 stack.callback(portfolio.close)
-            tasks = []
-            for portfolio in self._portfolios:
                 if portfolio.opened is not None:
-                    await _start_pages(portfolio.opened, stack)
+                    await self._start_pages(portfolio.opened, portfolio.config)
                 else:
-                    tasks.append(asyncio.create_task(self._open_later(portfolio, stack)))
+                    self._tasks.append(asyncio.create_task(self._open_later(portfolio)))
             yield
-            for task in tasks:
+            for task in self._tasks:
                 task.cancel()
 
-    async def _open_later(self, portfolio: ServedPortfolio, stack: AsyncExitStack) -> None:
+    async def _open_later(self, portfolio: ServedPortfolio) -> None:
         while portfolio.opened is None:
             await asyncio.sleep(OPEN_RETRY_S)
             portfolio.begin(await portfolio.read(self._shared_settings), self._shared_settings)
-        await _start_pages(portfolio.opened, stack)
+        await self._start_pages(portfolio.opened, portfolio.config)
+
+    async def _start_pages(self, opened_portfolio: OpenedPortfolio, config: Path) -> None:
+        pages = opened_portfolio.pages
+        if self._new_portfolios is not None:
+            self._new_portfolios.add_to(pages, opened_portfolio.access, config)
+        await self._stack.enter_async_context(pages.router.lifespan_context(pages))
+
+    def _slugs(self) -> list[str]:
+        return [
+            portfolio.reach.prefix.removeprefix(PORTFOLIO_PREFIX) for portfolio in self._portfolios
+        ]
+
+    def _serve_new(self, config: Path) -> None:
+        """Serve the portfolio of a new config, whose name is its slug, once it has a store."""
+        [portfolio] = create_portfolios([config], [(config.stem, config.stem)], self._reach)
+        portfolio.error = ConfigError(
+            "store: it does not exist yet", f"create it with trimtab trust --config {config}"
+        )
+        self._portfolios.append(portfolio)
+        self._stack.callback(portfolio.close)
+        self._tasks.append(asyncio.create_task(self._open_later(portfolio)))
 
     async def _answer_unserved(self, request: Request) -> Response:
         """Answer a request below /p/ that no open portfolio serves."""
@@ -342,7 +384,11 @@ class Portfolios:
             return Response(None, 204)
         rows.sort(key=lambda row: row["label"] not in (NEEDS_YOU, NOT_READ))
         shown_documents = {"portfolios": documents, "sums": _sums(documents)}
-        return HTMLResponse(self._renderer.portfolios(rows, shown_documents, state_hash))
+        html = self._renderer.portfolios(
+            rows, shown_documents, state_hash, may_add=self._new_portfolios is not None
+        )
+        headers = {"Content-Security-Policy": content_policy(forms=not is_open_to_all)}
+        return HTMLResponse(html, headers=headers)
 
 
 async def _no_metrics(_: Request) -> Response:
@@ -360,12 +406,6 @@ async def _no_metrics(_: Request) -> Response:
 async def _is_healthy(opened_portfolio: OpenedPortfolio | None, *, ready: bool) -> bool:
     """Return whether the run of a portfolio is healthy, or can trade now; False if unknown."""
     return opened_portfolio is not None and await is_healthy(opened_portfolio.cache, ready=ready)
-
-
-async def _start_pages(opened_portfolio: OpenedPortfolio, stack: AsyncExitStack) -> None:
-    await stack.enter_async_context(
-        opened_portfolio.pages.router.lifespan_context(opened_portfolio.pages)
-    )
 
 
 def _find_session(portfolio: ServedPortfolio, request: Request, *, touch: bool) -> Session | None:
@@ -513,10 +553,14 @@ def _stop_reasons(status: Mapping[str, Any], history: Mapping[str, Any]) -> Iter
 
 
 def _read_failures(cache: DocumentCache) -> Iterator[str]:
-    """Yield each reason why documents could not be read, once."""
+    """Yield each reason why documents could not be read, once; without the empty ledger of a portfolio
+    that has run on paper only.
+    """
+    documents = cache.documents
+    has_profit = "paper" not in documents or bool(_readable(documents, "history").get("steps"))
     reasons = {str(error): None for error in cache.read_errors.values()}
-    for name in ("status", "history", "pnl", "alerts"):
-        if error := cache.documents.get(name, {}).get("error"):
+    for name in ("status", "history", *(["pnl"] if has_profit else []), "alerts"):
+        if error := documents.get(name, {}).get("error"):
             reasons[str(error)] = None
     yield from (f"not read: {failure}" for failure in reasons)
 

@@ -109,10 +109,11 @@ def serve_portfolios(
     port: int,
     on_ready: Callable[[str, list[dict[str, str]]], None],
     public_options: PublicOptions | None = None,
+    folder: Path | None = None,
 ) -> None:
-    """Serve several portfolios as `serve_dashboard` serves one. Call `on_ready` with the address of
-    the list, and name, address and error of each. Raises the error of the first one if none can be
-    read.
+    """Serve several portfolios as `serve_dashboard` serves one; users may add further ones in the
+    `folder` of their configs. Call `on_ready` with the address of the list, and name, address and error
+    of each. Raises the error of the first one if none can be read.
     """
     public_options = public_options or PublicOptions()
     require_protected(host, port, public_options)
@@ -156,7 +157,7 @@ def serve_portfolios(
 
         def build_all(is_server_stopping: Callable[[], bool]) -> Any:
             stop_checks.append(is_server_stopping)
-            return Portfolios(portfolios, reach, shared_settings)
+            return Portfolios(portfolios, reach, shared_settings, folder)
 
         _serve_app(build_all, listener, reach, announce, host, public_options)
 

@@ -158,11 +158,11 @@ class SetupPages:
             return RedirectResponse(DONE_PAGE.path, 303)
         if page is REVIEW_PAGE:
             return await self._write(request, fields)
-        text_by_field, refusal_by_field = _field_texts(page, fields)
+        text_by_field, refusal_by_field = field_texts(page, fields)
         checked_answers = await self._check_answers({**self._answers, **text_by_field})
         if isinstance(checked_answers, Response):
             return checked_answers
-        self._answers |= _without_urls(text_by_field, checked_answers["errors"])
+        self._answers |= without_urls(text_by_field, checked_answers["errors"])
         errors = {
             name: checked_answers["errors"][name]
             for name in page.fields
@@ -259,7 +259,7 @@ def _page_index(page: SetupPage) -> int:
     return (*QUESTION_PAGES, REVIEW_PAGE, DONE_PAGE).index(page)
 
 
-def _field_texts(
+def field_texts(
     page: SetupPage, fields: Mapping[str, list[str]]
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Return the texts of a page's fields, and the errors of those that may be a key or an address,
@@ -279,7 +279,7 @@ def _field_texts(
     return text_by_field, refusal_by_field
 
 
-def _without_urls(text_by_field: Mapping[str, str], errors: Mapping[str, str]) -> dict[str, str]:
+def without_urls(text_by_field: Mapping[str, str], errors: Mapping[str, str]) -> dict[str, str]:
     """Return the texts, without those that may be part of a URL: a page must not repeat them."""
     return {
         name: text

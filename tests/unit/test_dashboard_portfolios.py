@@ -168,6 +168,10 @@ def test_paper_books_have_a_card_of_their_own_in_no_sum_and_what_needs_a_person_
         assert [value for of, _, value, _ in figures(text) if of == "sums.0.count"] == ["1"]
         first.documents["status"]["paused"] = True
         assert 'action="/p/a/controls/resume"' in shelf.ask("/", Cookie=both)[2].decode()
+        first.documents["pnl"] = {"error": "the ledger is empty"}
+        assert "the ledger is empty" not in shelf.ask("/", Cookie=both)[2].decode(), "it has run on paper only"
+        del first.documents["paper"]
+        assert "not read: the ledger is empty" in shelf.ask("/", Cookie=both)[2].decode()
     finally:
         first.documents, second.documents = kept
 

@@ -56,9 +56,10 @@ def test_the_server_of_the_dashboard_and_its_children_hold_no_password(tmp_path:
     assert process.returncode == 0
 
 
-def test_a_program_that_calls_the_command_keeps_its_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("argv", [["trimtab", "serve"], ["a_program_without_arguments.py"]], ids=["other arguments", "none"])
+def test_a_program_that_calls_the_command_keeps_its_environment(argv: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TRIMTAB_KEYSTORE_PASSWORD", PASSWORD)
-    monkeypatch.setattr(sys, "argv", ["trimtab", "serve"])
+    monkeypatch.setattr(sys, "argv", argv)
     monkeypatch.setattr(os, "execve", lambda *_: pytest.fail("started anew"))
     drop_key_variables([tmp_path / "a.toml"])
     assert NO_KEYS_MARK not in os.environ

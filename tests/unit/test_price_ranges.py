@@ -105,6 +105,15 @@ def test_the_worst_case_of_a_plan_includes_the_deviation_and_daily_loss_what_is_
     assert cases[0].worst_cost() - cases[1].worst_cost() == more
 
 
+def test_the_worst_case_counts_the_gas_of_approvals_once() -> None:
+    """It is part of the gas that burns at the highest price."""
+    step = seen()
+    plan = plan_of(step, [Swap(step.snapshot.pools[0], WETH.address, raw(1, WETH))])
+    with_approvals = replace(plan, cost=replace(plan.cost, approvals=Fraction(7 * 10**6)))
+    assert with_approvals.cost.total == plan.cost.total + 7 * 10**6
+    assert plan_worst_case(step, with_approvals) == plan_worst_case(step, plan)
+
+
 def test_the_worst_case_of_a_plan_burns_all_gas_at_the_highest_price() -> None:
     """The cost counts the price of the newest block; within limits.gas_price the step may pay twice its base fee."""
     step = seen()

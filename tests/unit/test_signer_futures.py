@@ -235,6 +235,12 @@ def test_leverage_counts_collateral_profit_funding_fee_and_the_worse_fill_to_the
 def test_an_opening_order_on_an_account_worth_nothing_or_with_an_unknown_market_is_refused() -> None:
     worthless = replace(ACCOUNT, collateral_raw=0, positions=())
     refused(order_tx(BUY), futures_grant(BUY, worthless), "leverage")
+    mark_raw = int(BUY.size_raw * worthless.markets[0].mark)
+    cost_raw = max(0, BUY.bound_raw - mark_raw) + -(-max(mark_raw, BUY.bound_raw) * worthless.markets[0].fee_ppm // 1_000_000)
+    for collateral_raw, leverage in ((cost_raw, "unlimited"), (cost_raw + 1, "x")):  # worth exactly nothing after the fill, and one more
+        with pytest.raises(Refused) as caught:
+            signer(FUTURES_RULES).sign(order_tx(BUY), futures_grant(BUY, replace(worthless, collateral_raw=collateral_raw)))
+        assert str(caught.value.verdicts[0].measured).endswith(leverage)
     blind = replace(ACCOUNT, markets=ACCOUNT.markets[:1], positions=(*ACCOUNT.positions, Position(VBTC, WAD, -WAD)))
     refused(order_tx(BUY), futures_grant(BUY, blind), "market")
 

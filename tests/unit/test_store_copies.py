@@ -129,6 +129,15 @@ def test_a_restored_store_replaces_a_newer_one_log_and_all_and_the_newer_is_kept
     assert [line.id for line in opened(kept).steps.newest(9)] == ["later", "s2", "s1", "s0"]
 
 
+def test_each_restore_of_one_second_keeps_the_store_that_it_replaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(tmp_path / "a.db").close()
+    backup(tmp_path / "a.db", tmp_path / "copy.db")
+    monkeypatch.setattr("agent.store.files.backup._utc", lambda: "2026-01-01T00:00:00Z")
+    kept = [put_back(tmp_path / "copy.db", tmp_path / "a.db", force=True) for _ in range(3)]
+    assert len(set(kept)) == 3
+    assert all(path is not None and path.exists() for path in kept)
+
+
 def test_a_copy_sends_nothing_before_it_is_adopted_and_resuming_is_not_adopting(tmp_path: Path) -> None:
     filled(tmp_path / "a.db").close()
     backup(tmp_path / "a.db", tmp_path / "copy.db")

@@ -270,7 +270,7 @@ def check_setup(field_texts: Mapping[str, str]) -> dict[str, Any]:
     is worth it; `baskets` and `tokens` of the network, and the `basis` of past results. A field that
     is missing has its default.
     """
-    answers, errors, offered_baskets = _parse_answers(field_texts)
+    answers, errors, offered_baskets = parse_answers(field_texts)
     return {
         "errors": errors,
         "answer_texts": _answer_texts(answers, errors),
@@ -286,7 +286,7 @@ def write_setup(path: str, field_texts: Mapping[str, str]) -> dict[str, Any]:
     """Write the config as `trimtab init` does, and return its document, with the commands that come
     `next` and the `gas` that the wallet needs. Raises ConfigError, and then leaves no file.
     """
-    answers, errors, _ = _parse_answers(field_texts)
+    answers, errors, _ = parse_answers(field_texts)
     for field, why in errors.items():
         raise ConfigError(f"{field}: {why}", "correct it")
     document = answers.write(Path(path))
@@ -311,7 +311,7 @@ def write_setup(path: str, field_texts: Mapping[str, str]) -> dict[str, Any]:
     return {**document, "next": next_steps, "gas": loaded.config.limits.native_floor or ""}
 
 
-def _parse_answers(
+def parse_answers(
     field_texts: Mapping[str, str],
 ) -> tuple[InitAnswers, dict[str, str], list[Basket]]:
     """Return the valid answers, the errors by field, and the baskets of the network."""
@@ -324,7 +324,7 @@ def _parse_answers(
         try:
             answers = with_answer(answers, field_texts.get(field, "").strip() or default)
         except ConfigError as error:
-            errors[field] = _error_text(error)
+            errors[field] = error_text(error)
 
     check_field("network", InitAnswers.with_network, "ethereum")
     offered_baskets = [] if "network" in errors else _baskets(answers)
@@ -375,7 +375,7 @@ def _with_basket(
     return answers.with_basket(chosen_basket, offered_baskets)
 
 
-def _error_text(error: ConfigError) -> str:
+def error_text(error: ConfigError) -> str:
     """Return an error of a field: what is wrong, and what to do."""
     sentences = [OPTION_PREFIX.sub("", error.message), error.remedy]
     return " ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences if sentence)
@@ -404,7 +404,7 @@ def _year_costs(answers: InitAnswers) -> list[str]:
     try:
         return answers.year_costs()
     except ConfigError as error:
-        return [_error_text(error)]
+        return [error_text(error)]
 
 
 def _basket_document(basket: Basket) -> dict[str, Any]:

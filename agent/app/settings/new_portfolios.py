@@ -1,0 +1,230 @@
+"""Another portfolio beside those that a dashboard serves: one more config in their folder, from a basket
+or as a copy, without a key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shlex
+import tempfile
+import tomllib
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from agent.app.settings.shown import identity
+from agent.app.start.guide import check_setup, error_text, parse_answers, variable_state
+from agent.config.load import load_config, load_config_text
+from agent.config.networks.presets import PRESETS
+from agent.config.tables.fields import parse_address
+from agent.config.writing.copies import copy_text
+from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES
+from agent.errors import ConfigError, ErrorCode
+from agent.files import create_file
+
+MAX_PORTFOLIOS = 20
+"""Configs in the folder above which the dashboard adds none: it needs 180 MB for each."""
+MAX_NAME_CHARS = 40
+NAME_PATTERN = re.compile("[a-z0-9]+(-[a-z0-9]+)*")
+DEFAULT_NETWORK = "ethereum"
+PAPER_CAPITAL = "1000"
+
+
+def check_portfolio(
+    folder: str,
+    source: str,
+    is_copy: bool,
+    field_texts: Mapping[str, str],
+    taken_names: Sequence[str],
+) -> dict[str, Any]:
+    """Return `errors` by field, the valid answers in words, `answer_texts`, and, without errors, the
+    `sha256` of the config that they make: a copy of the portfolio `source`, or one from a basket, then
+    with the rest of the document of `check_setup`. `typed` are the answers, or without any those that a
+    form begins with: network, wallet and endpoints of `source`. Raises ConfigError.
+    """
+    return _prepare(folder, source, is_copy, field_texts, taken_names)[0]
+
+
+def write_portfolio(
+    folder: str,
+    source: str,
+    is_copy: bool,
+    field_texts: Mapping[str, str],
+    taken_names: Sequence[str],
+    sha256: str,
+) -> str:
+    """Write the config of these answers, and the folder for its store; return its path. Raises
+    ConfigError, also if it is not the one with this `sha256`, and then leaves neither.
+    """
+    document, text = _prepare(folder, source, is_copy, field_texts, taken_names)
+    if document.get("sha256") != sha256:
+        raise ConfigError("the answers changed after this page was opened", "compare them again")
+    path = Path(folder, f"{field_texts['name']}.toml")
+    own_folder = path.with_suffix("")
+    try:
+        own_folder.mkdir(mode=0o700)
+        try:
+            create_file(path, text.encode())
+        except OSError:
+            own_folder.rmdir()
+            raise
+    except FileExistsError:
+        raise ConfigError(
+            f"name: {path.stem} exists already; nothing was changed",
+            "write another name",
+            code=ErrorCode.EXISTS,
+        ) from None
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be written: {error.strerror}",
+            "let the account of trimtab serve write to the folder, or use trimtab init in a terminal",
+        ) from None
+    return str(path)
+
+
+def _prepare(
+    folder: str,
+    source: str,
+    is_copy: bool,
+    field_texts: Mapping[str, str],
+    taken_names: Sequence[str],
+) -> tuple[dict[str, Any], str]:
+    """Return the document of `check_portfolio`, and the config; empty with errors."""
+    field_texts = field_texts or _first_answers(source)
+    document = _check_copy(folder, source, field_texts) if is_copy else _check_new(field_texts)
+    document["typed"] = field_texts
+    errors, name = document["errors"], field_texts.get("name", "")
+    configs = list(Path(folder).glob("*.toml"))
+    try:
+        _require_name(name, [*taken_names, *(config.stem for config in configs)])
+        if (Path(folder) / name).exists():
+            raise ConfigError(f"name: the folder {name} exists already", "write another name")
+        if len(configs) >= MAX_PORTFOLIOS:
+            raise ConfigError(
+                f"name: there are {len(configs)} portfolios, the most that are served together",
+                "remove one",
+            )
+    except ConfigError as error:
+        errors["name"] = error_text(error)
+    if errors:
+        return document, ""
+    path, wallet = Path(folder, f"{name}.toml"), parse_address(field_texts["wallet"], "wallet")
+    text = Path(source).read_text(encoding="utf-8") if is_copy else _text_from_basket(field_texts)
+    is_shared = wallet.lower() in map(_wallet_of, configs)
+    text = copy_text(text, name, wallet, has_own_wallet=not is_shared)
+    load_config_text(text, path, str(path), loads_env=False)
+    document["sha256"] = hashlib.sha256(text.encode()).hexdigest()
+    document["answer_texts"] |= {
+        "file": str(path),
+        "wallet": wallet,
+        "key": "none can be added, because another portfolio has this wallet: on paper only"
+        if is_shared
+        else "none, so on paper, until one is added in a terminal",
+    }
+    return document, text
+
+
+def _first_answers(source: str) -> Mapping[str, str]:
+    about, endpoints = identity(source), load_config(source).config.chain.rpc
+    if about["network"] not in PRESETS:
+        return {"network": DEFAULT_NETWORK, "wallet": about["wallet"]}
+    pairs = (
+        f"{endpoint.url_env}={endpoint.operator}" for endpoint in endpoints if endpoint.url_env
+    )
+    return {**about, "endpoints": " ".join(pairs)}
+
+
+def _check_new(field_texts: Mapping[str, str]) -> dict[str, Any]:
+    """Return the document of `check_setup`. The network is one by name: no path that was typed in a
+    browser is opened.
+    """
+    network = field_texts.get("network", DEFAULT_NETWORK)
+    is_known = network in PRESETS
+    document = check_setup({**field_texts, "network": network if is_known else DEFAULT_NETWORK})
+    document["networks"] = list(PRESETS)
+    if not is_known:
+        document["errors"]["network"] = f"It is not known. Choose from {', '.join(PRESETS)}."
+    template = PORTFOLIO_TEMPLATES.get(field_texts.get("basket", ""))
+    if template is not None and template.todo:
+        document["year_costs"].append(template.todo)
+    return document
+
+
+def _check_copy(folder: str, source: str, field_texts: Mapping[str, str]) -> dict[str, Any]:
+    loaded = load_config(source)
+    if loaded.path.parent != Path(folder).resolve():
+        raise ConfigError(
+            f"{source}: not in the folder that is served, {folder}",
+            "serve its folder, or copy the file in a terminal",
+        )
+    portfolio, errors = loaded.config.portfolio, dict[str, str]()
+    try:
+        parse_address(field_texts.get("wallet", ""), "wallet")
+    except ConfigError as error:
+        errors["wallet"] = error_text(error)
+    targets = (f"{asset.symbol} {asset.target / 100:g}%" for asset in portfolio.assets)
+    ceiling = "none" if portfolio.max_live_value is None else portfolio.max_live_value
+    answer_texts = {
+        "copy of": loaded.path.stem,
+        "network": identity(loaded)["network"],
+        "basket": " ".join(targets),
+        "ceiling": f"{ceiling} {portfolio.numeraire}",
+    }
+    return {"errors": errors, "answer_texts": answer_texts, "year_costs": []}
+
+
+def _text_from_basket(field_texts: Mapping[str, str]) -> str:
+    """Return the config that `trimtab init` writes for valid answers."""
+    answers, _, _ = parse_answers(field_texts)
+    with tempfile.TemporaryDirectory() as scratch:
+        config = Path(scratch, "trimtab.toml")
+        answers.write(config)
+        return config.read_text(encoding="utf-8")
+
+
+def _require_name(name: str, taken_names: Sequence[str]) -> None:
+    """Raise ConfigError for a name that is not plain or is taken."""
+    if not NAME_PATTERN.fullmatch(name) or len(name) > MAX_NAME_CHARS:
+        raise ConfigError(
+            f"name: write 1 to {MAX_NAME_CHARS} characters of a-z and 0-9, with single hyphens between"
+            " them",
+            "for example weekly-btc",
+        )
+    if name in taken_names:
+        raise ConfigError(f"name: {name} exists already", "write another name")
+
+
+def _wallet_of(config: Path) -> str:
+    """Return the wallet's address of a config, in lower case; empty if it cannot be read."""
+    with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+        address: str = tomllib.loads(config.read_text(encoding="utf-8"))["wallet"]["address"]
+        return address.lower()
+    return ""
+
+
+def next_commands(config: str) -> dict[str, Any]:
+    """Return the commands that start a new portfolio on paper, `next`, and the one that adds its `key`,
+    empty if it has no keystore. Raises ConfigError.
+    """
+    loaded = load_config(config)
+    portfolio, option = loaded.config.portfolio, f" --config {shlex.quote(config)}"
+    capital = portfolio.use_cash or portfolio.max_live_value or PAPER_CAPITAL
+    missing_variables = [
+        endpoint.url_env
+        for endpoint in loaded.config.chain.rpc
+        if endpoint.url_env and variable_state(endpoint.url_env) != "set"
+    ]
+    keystore = Path(config).with_suffix("") / "wallet.json"
+    return {
+        "next": [
+            *(f"export {variable}=…" for variable in missing_variables),
+            f"trimtab user add NAME{option}",
+            f"trimtab trust{option}",
+            f"trimtab paper{option} --value {capital}",
+        ],
+        "key": f"trimtab wallet import --keystore {shlex.quote(str(keystore))}"
+        if loaded.keystore_path is not None
+        else "",
+    }

@@ -1,0 +1,41 @@
+"""The text of a config as that of another portfolio in the same folder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tomlkit
+
+from agent.config.loaded import USUAL_STORE
+
+WALLET_KEYS = {"address", "payout_addresses"}
+"""Keys of [wallet] that a copy has; the others are of the key or of its signer."""
+FUTURES_KEY_SOURCES = {"agent_keystore", "agent_key_env", "agent_keyring"}
+
+
+def copy_text(text: str, name: str, wallet: str, has_own_wallet: bool) -> str:
+    """Return the config `text` for a portfolio of this name and wallet. Its store, keystore and records
+    are in the folder `name` beside the config. It has no key, and a keystore to put one into only with
+    a wallet of its own. What one process alone may use is left out: bot, heartbeat, and the positions
+    and margin account of the other wallet.
+    """
+    document: Any = tomlkit.parse(text)
+    wallet_table = document["wallet"]
+    is_other_wallet = wallet_table["address"].lower() != wallet.lower()
+    dropped_keys = {
+        "wallet": wallet_table.keys() - WALLET_KEYS,
+        "portfolio": {"positions"},
+        "futures": FUTURES_KEY_SOURCES | ({"account"} if is_other_wallet else set()),
+        "service": {"heartbeat_url", "heartbeat_url_env"},
+    }
+    for table, keys in dropped_keys.items():
+        for key in keys:
+            document.get(table, {}).pop(key, None)
+    document.pop("telegram", None)
+    document["store"]["url"] = f"sqlite:///{name}/{USUAL_STORE}"
+    wallet_table["address"] = wallet
+    if has_own_wallet:
+        wallet_table["keystore"] = f"{name}/wallet.json"
+    if "record" in document:
+        document["record"]["dir"] = f"{name}/steps"
+    return tomlkit.dumps(document)

@@ -1,0 +1,97 @@
+"""A further portfolio from the page in Chromium: made and copied by keyboard, on a phone and a wide screen; and a stop from its card."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+if not all(map(find_spec, ("fastapi", "uvicorn", "argon2", "pyotp"))) and not os.environ.get("CI"):
+    pytest.skip("the dashboard needs its extra", allow_module_level=True)
+
+from agent.config.load import load_config
+from agent.web import access, new_portfolios
+from tests.browser.chromium import AXE, PHONE, WIDE, patient_context
+from tests.browser.test_dashboard_controls_page import wait_for
+from tests.browser.test_dashboard_setup_page import require_fine, tab_to, type_into
+from tests.support.dashboards import HereProcess
+from tests.support.worlds import missing
+from tests.unit.test_dashboard_new_portfolios import OWN_WALLET, Folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [PHONE, WIDE])
+def test_a_portfolio_is_made_copied_and_stopped_by_keyboard(
+    chromium: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]
+) -> None:
+    if not AXE.is_file():
+        missing("no axe-core: make setup installs it")
+    for module in (access, new_portfolios):
+        monkeypatch.setattr(module, "ReadingProcess", HereProcess)
+    with Folder(tmp_path) as folder:
+        home, viewport = f"http://localhost:{folder.port}", {"width": size[0], "height": size[1]}
+        name, _, value = folder.enter(0).partition("=")
+        plain = patient_context(chromium, viewport=viewport)  # with the policy of the page, which forbids axe
+        seen = patient_context(chromium, viewport=viewport, bypass_csp=True, color_scheme="dark")
+        for context in (plain, seen):
+            context.add_cookies([{"name": name, "value": value, "url": home}])
+        page, looked = plain.new_page(), seen.new_page()
+        complaints: list[str] = []
+        page.on("console", lambda said: complaints.append(said.text) if said.type in ("error", "warning") else None)
+
+        def press(selector: str, url: str) -> None:
+            tab_to(page, selector)
+            with page.expect_navigation():
+                page.keyboard.press("Enter")
+            assert page.url == home + url
+
+        page.goto(home)
+        looked.goto(home)
+        require_fine(looked)
+        press("#new", "/p/mine/portfolios/new?")
+        type_into(page, "#f-name", "calm")
+        tab_to(page, "#f-network")
+        page.keyboard.type("base")
+        type_into(page, "#f-wallet", OWN_WALLET)
+        tab_to(page, "[name=basket]")
+        page.keyboard.press("Space")
+        type_into(page, "#f-cash", "500")
+        press("#check", "/p/mine/portfolios/new#review")
+        assert "500 USDC" in page.inner_text("#review")
+        wait_for(page, "document.querySelector('#review').getBoundingClientRect().top < innerHeight")
+        assert not (tmp_path / "calm.toml").exists()
+        press("#write", "/p/mine/portfolios/next?name=calm#review")
+        assert load_config(tmp_path / "calm.toml").config.chain.chain_id == 8453
+        assert f"trimtab wallet import --keystore {tmp_path}/calm/wallet.json" in page.inner_text("main")
+        looked.goto(page.url)
+        require_fine(looked)
+
+        press("header a", "/")
+        assert "Not read" in page.locator("article", has_text="calm").inner_text()
+        press("#copy-1", "/p/mine/portfolios/copy?")
+        for one in (page, looked):
+            one.goto(page.url)
+            type_into(one, "#f-name", "calm")
+            one.keyboard.press("Enter")
+            one.wait_for_selector("#e-name")
+        require_fine(looked)
+        for one in (page, looked):
+            type_into(one, "#f-name", "twin")
+            one.keyboard.press("Enter")
+            one.wait_for_selector("#review")
+        require_fine(looked)
+        press("#write", "/p/mine/portfolios/next?name=twin#review")
+        assert "on paper only" in page.inner_text("main")
+        assert (tmp_path / "twin.toml").exists()
+
+        page.goto(home)
+        tab_to(page, "[action='/p/mine/controls/stop'] button")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/p/mine/controls/review/*")
+        refused = [text for text in complaints if "422" not in text]
+        plain.close()
+        seen.close()
+        assert refused == []
