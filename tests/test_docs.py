@@ -43,6 +43,7 @@ NUMBERS = [
 ]
 
 NAMED_TEST = re.compile(r"tests/[\w/]+\.py::[\w:]+")
+ROUTER = re.compile(r" \((both routers|early|SwapRouter02|Rebalancer)\)$")
 SPAN = re.compile(r"`([^`\n]+)`")
 FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -113,14 +114,13 @@ def test_every_number_is_listed_exactly_once() -> None:
     assert not set(counted) - set(NUMBERS)
 
 
-def test_every_promise_names_a_test_or_says_not_yet() -> None:
+def test_every_promise_names_where_it_is_kept_and_a_test_or_says_not_yet() -> None:
     for cells in rows(REQUIREMENTS.read_text(encoding="utf-8")):
         if not re.fullmatch(r"[RWT]\d+(\.\d+)?", cells[0]):
             continue
-        assert len(cells) == 4, f"{cells[0]} has {len(cells)} columns"
-        assert cells[1]
-        assert cells[2] or cells[3] == "not yet", f"{cells[0]} leaves a column empty"
-        assert NAMED_TEST.search(cells[3]) or cells[3] == "not yet", f"{cells[0]} neither names a test nor says not yet"
+        assert len(cells) == 3, f"{cells[0]} has {len(cells)} columns"
+        assert re.search(r"\S \((.*[`\]].*)\)$", cells[1]) or cells[2] == "not yet", f"{cells[0]} does not say where"
+        assert NAMED_TEST.search(cells[2]) or cells[2] == "not yet", f"{cells[0]} neither names a test nor says not yet"
 
 
 def test_every_named_test_exists() -> None:
@@ -151,8 +151,8 @@ def test_methods_and_parametrised_tests_are_found_by_name(tmp_path: Path) -> Non
 # docs/threats.md
 def test_every_attack_names_its_threat_its_router_and_a_test() -> None:
     attacks = [cells for cells in rows(THREATS_PAGE.read_text(encoding="utf-8")) if cells[0] != "threat"]
-    assert all(len(cells) == 4 and cells[1] and NAMED_TEST.search(cells[3]) for cells in attacks)
-    assert {cells[2] for cells in attacks} <= {"both", "before either", "swap_router_02", "rebalancer"}
+    assert all(len(cells) == 3 and cells[1] and NAMED_TEST.search(cells[2]) for cells in attacks)
+    assert {attack for _, attack, _ in attacks if not ROUTER.search(attack)} == set()
     assert {cells[0] for cells in attacks} >= {"T1", "T5", "T6", "T8", "T9", "T11"}
     assert {cells[0] for cells in attacks} <= set(NUMBERS)
 
@@ -160,8 +160,8 @@ def test_every_attack_names_its_threat_its_router_and_a_test() -> None:
 def test_what_is_said_to_run_on_both_routers_does() -> None:
     """Some test of such a row takes the router as a parameter, or a test of its own names the Rebalancer."""
     for cells in rows(THREATS_PAGE.read_text(encoding="utf-8")):
-        if cells[2:3] == ["both"]:
-            files = {name.split("::")[0] for name in NAMED_TEST.findall(cells[3])}
+        if cells[1].endswith("(both routers)"):
+            files = {name.split("::")[0] for name in NAMED_TEST.findall(cells[2])}
             assert any("swap_router_02" in text and "rebalancer" in text for text in map(read, files)), cells[1]
 
 

@@ -84,7 +84,11 @@ def read_pool(path: Path, token0: Token, token1: Token) -> V3Pool:
         ) from None
     except (KeyError, TypeError, ValueError, IndexError) as error:
         problem = f"--pool-state: {path.name} is not a pool: {type(error).__name__} {error}"[:160]
-        raise ConfigError(problem, "write scalars and tick_data as in docs/backtest.md") from None
+        remedy = (
+            "write scalars (fee, tick_spacing, sqrt_price_x96, tick, liquidity) and tick_data, by tick"
+            " [gross, net]"
+        )
+        raise ConfigError(problem, remedy) from None
     liquidity_at_tick = sum(tick.liquidity_net for tick in pool.ticks if tick.index <= pool.tick)
     if (
         liquidity_at_tick != pool.liquidity
