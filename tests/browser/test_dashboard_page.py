@@ -283,6 +283,7 @@ def test_a_pause_takes_two_clicks_and_what_was_chosen_outlives_an_update(chromiu
         liquidity = site.board.documents.pop("lp")
         page.goto(f"http://localhost:{site.port}/")
         page.wait_for_selector("#connection:has-text('Live')")
+        page.wait_for_selector(".chart canvas")
         assert not page.query_selector("nav a:has-text('Liquidity')")
         draw = "for (let i = 0; i < 5; i++) { const begin = performance.now(); document.querySelector('#r-All').click(); "
         draw += "await new Promise(setTimeout); times.push(performance.now() - begin) } return Math.min(...times)"
@@ -315,6 +316,26 @@ def test_a_pause_takes_two_clicks_and_what_was_chosen_outlives_an_update(chromiu
         assert len(posted) == 1
         assert complaints == []
         context.close()
+
+
+def test_the_figures_are_painted_and_followed_before_the_charts_are_loaded(chromium: Any) -> None:
+    from tests.support.dashboards import Served, until
+
+    page, held = patient_context(chromium).new_page(), list[Any]()
+    for name in ("**/uplot*.css", "**/uplot*.js"):
+        page.route(name, lambda route, _: held.append(route))
+    with Served() as shown:
+        page.goto(f"http://localhost:{shown.port}/", wait_until="commit")
+        until(lambda: page.evaluate("performance.getEntriesByType('paint').length") == 2)
+        for part in (".value data", "[aria-labelledby=t-weights] tbody th", "#t-decision data"):
+            assert page.locator(part).first.is_visible(), part
+        held.pop().continue_()  # scripts wait for styles
+        page.wait_for_selector("#connection:has-text('Live')")
+        assert page.locator(".chart canvas").count() == 0
+        until(lambda: page.evaluate("1") == len(held))
+        held.pop().continue_()
+        page.wait_for_selector(".chart canvas")
+        page.context.close()
 
 
 @pytest.mark.slow
