@@ -224,6 +224,8 @@ def test_no_page_has_a_violation_runs_a_foreign_text_or_is_wider_than_a_phone(
         )
         small = f"{targets}.filter(one => Math.min(one.getBoundingClientRect().width, one.getBoundingClientRect().height) < 44)"
         small += ".map(one => one.outerHTML)"
+        in_reach = "one => { const box = one.getBoundingClientRect(), at = document.elementFromPoint(box.x + 5, box.y + box.height / 2); "
+        in_reach += "return at === one || one.contains(at) }"
         for number, (path, full) in enumerate({"/login": "#code", **pages}.items()):
             page.emulate_media(color_scheme=("light", "dark")[number % 2])  # each in the colour that the test above omits
             page.goto(f"http://localhost:{site.port}{path}")
@@ -233,6 +235,12 @@ def test_no_page_has_a_violation_runs_a_foreign_text_or_is_wider_than_a_phone(
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
             assert page.evaluate("[...document.querySelectorAll('.scroll')].every(one => one.scrollWidth <= one.clientWidth)"), path
             assert page.evaluate(small) == [], path
+            if path in asked:  # what it does comes first, and its button is always in reach
+                assert page.inner_text("h2 >> nth=0") in ("What moves", "What changes"), path
+                for place in (0, 10_000):
+                    page.evaluate(f"scrollTo({{ top: {place}, behavior: 'instant' }})")
+                    assert page.locator(".go button").evaluate(in_reach), path
+                assert page.locator("main > :last-child > :last-child").evaluate(in_reach), path
             for sheet in ("weights", "orders") if path == "/" else ():
                 page.click(f"[popovertarget={sheet}] >> nth=-1")
                 assert violations(page) == [], sheet
