@@ -6,6 +6,10 @@ milliseconds and gzipped bytes of the overview, without and with `--streams` ope
 bytes with all its files. No endpoint is configured, so parts of the page that read the chain show
 an error.
 
+`--cold` measures instead a running dashboard that has read its documents, in Chromium with a fresh profile for each
+opening: milliseconds until value, allocation and next decision of the overview are painted, until
+the first byte, and until the chart is drawn, with the load average of each opening.
+
 `--pairs` measures instead the cost of open event streams for a cycle of the agent, with `trimtab
 serve` running on the same local chain. Batches of cycles without and with `--streams` alternate. Each
 stream is read, and its page fetched after each change, as a browser does.
@@ -38,6 +42,7 @@ from agent.app.agent import Agent, open_agent
 from agent.errors import TrimtabError
 from agent.localchain import open_anvil
 from scripts import bench_books
+from tests.browser.chromium import OPTIONS, WIDE, program
 
 PAGE_REQUESTS = 50
 CYCLES = 10
@@ -53,10 +58,15 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=50)
     parser.add_argument("--keep", type=Path, default=None, help="folder to build the store in")
     parser.add_argument("--pairs", type=int, default=0, help="number of pairs of batches of cycles")
+    parser.add_argument("--cold", default="", help="address of a running dashboard")
+    parser.add_argument("--openings", type=int, default=7)
     parser.add_argument("--read", default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.read:
         asyncio.run(read_streams(options.read, options.streams))
+        return
+    if options.cold:
+        print(json.dumps(cold_page_figures(options.cold, options.openings), indent=2))
         return
     if options.pairs:
         print(json.dumps(cycles_beside_streams(options.pairs, options.streams), indent=2))
@@ -103,6 +113,63 @@ def serve_figures(folder: Path, streams: int) -> dict[str, object]:
         "page_ms_beside_streams": round(beside_ms, 2),
         "page_gzip_bytes": page_bytes,
         "page_and_files_gzip_bytes": page_bytes + file_bytes,
+    }
+
+
+BROWSER_START_S = 1.0
+"""Pause after a browser's start, whose own work would delay the page."""
+WATCH_PAINT = """
+const parts = [".value data", "table[aria-labelledby=t-weights] tbody tr", "#t-decision data"];
+window.marks = {};
+const paint = new Promise(resolve => {
+  new PerformanceObserver(list => resolve(list.getEntries().at(-1).startTime)).observe({ type: "paint", buffered: true });
+});
+(function look() {
+  const height = part => document.querySelector(part)?.getBoundingClientRect().height;
+  if (!marks.shown && parts.every(height)) {
+    const frame = performance.now();
+    paint.then(first => { marks.shown = Math.max(first, frame); });
+  }
+  if (!marks.chart && document.querySelector(".chart canvas")) marks.chart = performance.now();
+  requestAnimationFrame(look);
+})();
+"""
+"""Notes the paint of the first frame with all parts, and the frame with the chart."""
+
+
+def cold_page_figures(address: str, openings: int) -> dict[str, object]:
+    """Return medians and single figures of the overview in fresh browser profiles, in milliseconds."""
+    from playwright.sync_api import sync_playwright
+
+    figures_by_name: dict[str, list[float]] = {
+        name: [] for name in ("shown", "first_byte", "chart", "load_average")
+    }
+    with sync_playwright() as playwright:
+        for _ in range(openings):
+            with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+                context = playwright.chromium.launch_persistent_context(
+                    profile,
+                    executable_path=program(),
+                    args=list(OPTIONS),
+                    viewport={"width": WIDE[0], "height": WIDE[1]},
+                )
+                page = context.pages[0]
+                sleep(BROWSER_START_S)
+                page.add_init_script(WATCH_PAINT)
+                page.goto(address)
+                while not {"shown", "chart"} <= (marks := page.evaluate("marks")).keys():
+                    sleep(0.05)
+                first_byte = "performance.getEntriesByType('navigation')[0].responseStart"
+                marks |= {
+                    "first_byte": page.evaluate(first_byte),
+                    "load_average": os.getloadavg()[0],
+                }
+                for name, figures in figures_by_name.items():
+                    figures.append(round(marks[name], 1))
+                context.close()
+    return {
+        name: {"median": median(figures), "all": figures}
+        for name, figures in figures_by_name.items()
     }
 
 

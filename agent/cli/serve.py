@@ -151,7 +151,6 @@ def telegram(config: ConfigPath = DEFAULT_CONFIG) -> None:
 
 
 @command(Heading.LOOK, 17)
-@interruptible
 def docs(
     code: Annotated[
         str | None, typer.Argument(help="Code of an error or name of a guard, to open at.")
@@ -165,14 +164,16 @@ def docs(
     """
     from agent.artifacts import documentation_site
     from agent.web.documentation import serve_documentation
+    from agent.web.stopping import quiet_end
 
     drop_key_variables([])
     place = f"refusals.html#{code}" if code else ""
-    serve_documentation(
-        documentation_site(),
-        port,
-        lambda address: say_whole(f"Documentation: {address}{place} (stop with Ctrl-C)"),
-    )
+    with quiet_end():
+        serve_documentation(
+            documentation_site(),
+            port,
+            lambda address: say_whole(f"Documentation: {address}{place} (stop with Ctrl-C)"),
+        )
 
 
 class UnitService(StrEnum):

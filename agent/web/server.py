@@ -29,6 +29,7 @@ from agent.web.reach import (
     require_protected,
 )
 from agent.web.reading import ReadingProcess, end_with_parent
+from agent.web.stopping import quiet_end
 
 if TYPE_CHECKING:
     from agent.web.connections import BoundedListener
@@ -60,6 +61,7 @@ def find_configs(paths: Sequence[Path]) -> list[Path]:
     return configs
 
 
+@quiet_end()
 def serve_dashboard(
     config: Path,
     host: str,
@@ -103,6 +105,7 @@ def serve_dashboard(
         )
 
 
+@quiet_end()
 def serve_portfolios(
     configs: Sequence[Path],
     host: str,
@@ -162,6 +165,7 @@ def serve_portfolios(
         _serve_app(build_all, listener, reach, announce, host, public_options)
 
 
+@quiet_end()
 def serve_setup(config: Path, host: str, port: int, on_ready: Callable[[str], None]) -> None:
     """Serve the guided set-up of a new config until SIGINT or SIGTERM, on this machine only. Call
     `on_ready` with the address that opens it once. Raises ConfigError for another host, and if the

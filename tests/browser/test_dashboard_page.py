@@ -224,6 +224,8 @@ def test_no_page_has_a_violation_runs_a_foreign_text_or_is_wider_than_a_phone(
         )
         small = f"{targets}.filter(one => Math.min(one.getBoundingClientRect().width, one.getBoundingClientRect().height) < 44)"
         small += ".map(one => one.outerHTML)"
+        in_reach = "one => { const box = one.getBoundingClientRect(), at = document.elementFromPoint(box.x + 5, box.y + box.height / 2); "
+        in_reach += "return at === one || one.contains(at) }"
         for number, (path, full) in enumerate({"/login": "#code", **pages}.items()):
             page.emulate_media(color_scheme=("light", "dark")[number % 2])  # each in the colour that the test above omits
             page.goto(f"http://localhost:{site.port}{path}")
@@ -233,6 +235,12 @@ def test_no_page_has_a_violation_runs_a_foreign_text_or_is_wider_than_a_phone(
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
             assert page.evaluate("[...document.querySelectorAll('.scroll')].every(one => one.scrollWidth <= one.clientWidth)"), path
             assert page.evaluate(small) == [], path
+            if path in asked:  # what it does comes first, and its button is always in reach
+                assert page.inner_text("h2 >> nth=0") in ("What moves", "What changes"), path
+                for place in (0, 10_000):
+                    page.evaluate(f"scrollTo({{ top: {place}, behavior: 'instant' }})")
+                    assert page.locator(".go button").evaluate(in_reach), path
+                assert page.locator("main > :last-child > :last-child").evaluate(in_reach), path
             for sheet in ("weights", "orders") if path == "/" else ():
                 page.click(f"[popovertarget={sheet}] >> nth=-1")
                 assert violations(page) == [], sheet
@@ -283,6 +291,7 @@ def test_a_pause_takes_two_clicks_and_what_was_chosen_outlives_an_update(chromiu
         liquidity = site.board.documents.pop("lp")
         page.goto(f"http://localhost:{site.port}/")
         page.wait_for_selector("#connection:has-text('Live')")
+        page.wait_for_selector(".chart canvas")
         assert not page.query_selector("nav a:has-text('Liquidity')")
         draw = "for (let i = 0; i < 5; i++) { const begin = performance.now(); document.querySelector('#r-All').click(); "
         draw += "await new Promise(setTimeout); times.push(performance.now() - begin) } return Math.min(...times)"
@@ -315,6 +324,26 @@ def test_a_pause_takes_two_clicks_and_what_was_chosen_outlives_an_update(chromiu
         assert len(posted) == 1
         assert complaints == []
         context.close()
+
+
+def test_the_figures_are_painted_and_followed_before_the_charts_are_loaded(chromium: Any) -> None:
+    from tests.support.dashboards import Served, until
+
+    page, held = patient_context(chromium).new_page(), list[Any]()
+    for name in ("**/uplot*.css", "**/uplot*.js"):
+        page.route(name, lambda route, _: held.append(route))
+    with Served() as shown:
+        page.goto(f"http://localhost:{shown.port}/", wait_until="commit")
+        until(lambda: page.evaluate("performance.getEntriesByType('paint').length") == 2)
+        for part in (".value data", "[aria-labelledby=t-weights] tbody th", "#t-decision data"):
+            assert page.locator(part).first.is_visible(), part
+        held.pop().continue_()  # scripts wait for styles
+        page.wait_for_selector("#connection:has-text('Live')")
+        assert page.locator(".chart canvas").count() == 0
+        until(lambda: page.evaluate("1") == len(held))
+        held.pop().continue_()
+        page.wait_for_selector(".chart canvas")
+        page.context.close()
 
 
 @pytest.mark.slow

@@ -40,9 +40,10 @@ def type_into(page: Any, selector: str, text: str) -> None:
 
 
 def require_fine(page: Any) -> None:
-    """Raise unless the page has no violation and is no wider than the screen."""
+    """Raise unless the page has no violation, and neither it nor a table is wider than the screen."""
     assert violations(page) == [], page.url
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), page.url
+    assert page.evaluate("[...document.querySelectorAll('.scroll')].every(one => one.scrollWidth <= one.clientWidth)"), page.url
 
 
 @pytest.mark.slow

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
+from contextlib import closing
 from decimal import Decimal
 
 import pytest
 
-from agent.app.records.digest import digest_key
-from agent.model import Alert, AlertKind
 from agent.observe.notify import UNANSWERED
 from tests.cli.tools import Desk
 from tests.support.alert_receivers import Box, mailbox, silent, webhook
@@ -35,15 +35,29 @@ def with_targets(desk: Desk, more: str = "") -> None:
     desk.config.write_text(desk.config.read_text() + TARGETS + more)
 
 
+def date_books_yesterday(desk: Desk) -> None:
+    """Date the books of the first cycle an hour before midnight, UTC, and repeat its valuation at the end of that day."""
+    midnight_s = int(time.time()) // 86_400 * 86_400
+    with closing(sqlite3.connect(desk.config.parent / "trimtab.db")) as store, store:
+        store.execute("UPDATE books SET opened_s = ?", (midnight_s - 3_600,))
+        store.execute("UPDATE book_openings SET chain_s = ?, block_number = block_number - 2", (midnight_s - 3_600,))
+        store.execute("UPDATE valuations SET chain_s = ?, block_number = block_number - 2", (midnight_s - 3_600,))
+        values = "book, block_number + 1, ?, value, held_z"
+        store.execute(
+            f"INSERT INTO valuations (book, block_number, chain_s, value, held_z) SELECT {values} FROM valuations", (midnight_s - 1,)
+        )
+
+
 def test_a_run_tells_what_it_did_and_a_second_one_does_not_repeat_it(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     hook, mail = Box(), Box()
     with webhook(hook, CANARY) as hook_url, mailbox(mail) as mail_url:
         monkeypatch.setenv("ALERT_HOOK", hook_url)
         monkeypatch.setenv("ALERT_MAIL", mail_url)
+        first = desk.run("run", "--once")
+        assert first.code == 0, first.why
+        date_books_yesterday(desk)
         with_targets(desk)
         desk.edit(("[alerts]\nattempts", '[alerts]\ndigest = "day"\nattempts'))
-        due = Alert(AlertKind.DIGEST, digest_key("day", int(time.time())), "of a day")
-        monkeypatch.setattr("agent.app.service.digest_alert", lambda *_: iter((due,)))  # the chain has no valuation of yesterday
         before = desk.ask("alerts")
         outside = [asset["symbol"] for asset in before["assets"] if asset["side"] != "inside"]
         assert len(outside) > 1, "the served chain begins drifted"
@@ -60,6 +74,7 @@ def test_a_run_tells_what_it_did_and_a_second_one_does_not_repeat_it(desk: Desk,
         assert CANARY not in said.err + again.err
         after = desk.ask("alerts")
     assert [item["title"].split()[-1] for item in hook.items] == ["band", "week", "rebalanced"], "one message a cause"
+    assert mentions(hook.texts[1], "T23:00:00Z to", "T23:59:59Z: value 10,200.00 USDC, profit 0.00 (+0.00 %)", "rebalances: 0,")
     assert "would sell" in hook.texts[0]
     assert "cost" in hook.texts[0]
     assert "trimtab rebalance --send" in hook.texts[0]

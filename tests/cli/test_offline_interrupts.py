@@ -1,4 +1,4 @@
-"""Ctrl-C in commands without a chain: within a second they and their processes are gone, with exit code 130."""
+"""Ctrl-C in commands without a chain: within a second all their processes are gone, with exit code 130; servers end without an error."""
 
 from __future__ import annotations
 
@@ -43,6 +43,8 @@ LONGER = (
 )
 CASES = (*QUICK, *(pytest.param(*case, marks=pytest.mark.slow) for case in LONGER))
 """Commands, whether all their processes hear it, and when."""
+INTERRUPTED = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {TRIMTAB[2]}"
+"""`trimtab`, which hears Ctrl-C even if a suite in the background ignores it."""
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -87,3 +89,29 @@ def test_ctrl_c_ends_it_and_its_processes_within_a_second(name: str, whole_group
     while (left := list(group(process.pid))) and time.monotonic() < end:
         time.sleep(0.05)
     assert not left, (moment, left)
+
+
+def test_docs_end_without_a_word_at_ctrl_c(tmp_path: Path) -> None:
+    (tmp_path / "build" / "site").mkdir(parents=True)
+    (tmp_path / "build" / "site" / "index.html").touch()
+    program = f"import pathlib; from agent import artifacts; artifacts._REPO = pathlib.Path({str(tmp_path)!r}); {INTERRUPTED}"
+    process = subprocess.Popen([*TRIMTAB[:2], program, "docs"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("Documentation: http://127.0.0.1:")
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=20) == ("", "")
+    assert process.returncode == 0
+
+
+def test_a_dashboard_that_is_terminated_while_it_starts_leaves_nothing_behind(tmp_path: Path) -> None:
+    command = [*TRIMTAB[:2], INTERRUPTED, "serve", "--port", "0", "--config", str(tmp_path / "trimtab.toml")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    end = time.monotonic() + 120
+    while not any("spawn_main" in command_line for _, command_line, _ in group(process.pid)):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=20) == ("", "")
+    assert process.returncode == 0
+    assert not list(group(process.pid))

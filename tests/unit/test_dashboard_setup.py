@@ -142,7 +142,7 @@ def test_each_basket_is_shown_with_its_past_result_and_its_least_capital(desk: D
             "worst_month_return",
             "worst_month_return_of_holding",
         )
-        assert re.findall('<td class="n">(.*?)</td>', rows[one.name]) == [
+        assert re.findall('<td class="n" data-label="[^"]+">(.*?)</td>', rows[one.name]) == [
             one.minimum_capital,
             *(format_figure(one.past[name], "ratio+") for name in ratios),  # type: ignore[literal-required]
             *(str(one.past[name]) for name in ("rebalances", "costs", "value")),  # type: ignore[literal-required]

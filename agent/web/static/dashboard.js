@@ -64,6 +64,7 @@
   }
 
   function drawAll() {
+    if (!window.uPlot) return; // its script draws them
     for (const [, chart] of drawn) chart.destroy();
     drawn = [];
     document.querySelectorAll("[data-chart]").forEach(drawWeight);
@@ -159,26 +160,36 @@
     };
   }
 
-  document.addEventListener("DOMContentLoaded", () => { label(); drawAll(); noteTime(); });
-  addEventListener("load", () => { registered(); showDevice(); });
+  document.addEventListener("DOMContentLoaded", () => { label(); noteTime(); });
   document.addEventListener("htmx:afterSettle", () => { label(); drawAll(); noteTime(); unfold(); catchUp(); showDevice(); });
 
   // All tabs share one event stream, without shared workers each tab has its own; no stream is open for hidden tabs alone.
-  const stream = window.SharedWorker ? new SharedWorker("/static/stream.js").port : new Worker("/static/stream.js");
-  stream.onmessage = ({ data: { version, state } }) => {
-    newest = Math.max(newest, version);
-    catchUp();
-    if (state === "live") return say("Live: this page follows the agent.");
-    if (state === "silent") return say("No live updates: the dashboard does not respond. Figures may be old.");
-    say("Your session has ended. Figures may be old. ");
-    const link = document.createElement("a");
-    link.href = location.href;
-    link.textContent = "Log in";
-    document.getElementById("connection").append(link);
-  };
-  const follow = () => stream.postMessage(document.hidden ? null : document.getElementById("shown").dataset.events);
-  follow();
-  document.addEventListener("visibilitychange", follow);
+  function followStream() {
+    const stream = window.SharedWorker ? new SharedWorker("/static/stream.js").port : new Worker("/static/stream.js");
+    stream.onmessage = ({ data: { version, state } }) => {
+      newest = Math.max(newest, version);
+      catchUp();
+      if (state === "live") return say("Live: this page follows the agent.");
+      if (state === "silent") return say("No live updates: the dashboard does not respond. Figures may be old.");
+      say("Your session has ended. Figures may be old. ");
+      const link = document.createElement("a");
+      link.href = location.href;
+      link.textContent = "Log in";
+      document.getElementById("connection").append(link);
+    };
+    const follow = () => stream.postMessage(document.hidden ? null : document.getElementById("shown").dataset.events);
+    follow();
+    document.addEventListener("visibilitychange", follow);
+  }
+
+  // The figures are painted before the charts are loaded and the stream begins.
+  const charts = Object.assign(document.createElement("script"), { src: document.currentScript.dataset.charts, onload: drawAll });
+  requestAnimationFrame(() => setTimeout(() => {
+    document.head.append(charts);
+    followStream();
+    registered();
+    showDevice();
+  }));
   dark.addEventListener("change", drawAll);
   addEventListener("resize", () => { for (const [element, chart] of drawn) chart.setSize({ width: element.clientWidth, height: element.clientHeight }); });
 })();
