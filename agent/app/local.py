@@ -25,13 +25,11 @@ from agent.app.paper import always_confirm
 from agent.app.start.past_results import SMALL_MONEY_USD, small_money_year
 from agent.app.start.setup import pin_all
 from agent.artifacts import PERPS, anvil_binary, npm_root
-from agent.chain.rpc import Transport
 from agent.config.load import load_config
 from agent.config.networks import BASE
 from agent.config.writing.portfolio_templates import (
     PORTFOLIO_TEMPLATES,
     SMALL_MONEY,
-    PortfolioTemplate,
     apply_template,
 )
 from agent.errors import ConfigError, TrimtabError
@@ -71,8 +69,10 @@ def serve_localchain(
     report: Callable[[LocalChainDocument], None],
     *,
     futures: bool = False,
+    on_base: bool = False,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; with `futures` also Perpetual Protocol v2.
+    """Serve until SIGINT or SIGTERM; with `futures` also Perpetual Protocol v2. `on_base` serves the
+    stand-in of Base instead, with 500 dollars.
 
     `report` is called once everything is ready and the config's contracts are pinned in its store.
     Raises ConfigError if the port is in use, if an existing config or store was not written by a
@@ -83,9 +83,14 @@ def serve_localchain(
         _require_stopped(write_config, port)
 
     def on_ready(chain: LocalChain) -> None:
+        if on_base:
+            fund(chain, SMALL_MONEY_START_USD)
+            text = base_config_text(chain)
+        else:
+            text = chain.config_text()
         unbalance(chain)
         if write_config is not None:
-            publish_config(chain, write_config)
+            publish_config(chain, write_config, text)
         report(
             {
                 "chain_id": chain.chain_id,
@@ -98,7 +103,10 @@ def serve_localchain(
             }
         )
 
-    serve(port, None, on_ready, open_futures if futures else None)
+    if on_base:
+        serve(port, None, on_ready, open_chain=open_base, mine=mine_at_base_fee)
+    else:
+        serve(port, None, on_ready, open_futures if futures else None)
 
 
 SERVED_FUTURES_MARKETS = (PerpSpec("WETH", 4_000_000), PerpSpec("WBTC", 4_000_000))
@@ -185,9 +193,10 @@ def unbalance(chain: LocalChain) -> None:
         chain.set_balance(symbol, floor_int(chain.balance(symbol) * factor))
 
 
-def publish_config(chain: LocalChain, path: Path) -> None:
-    """Pin the chain's contracts in the store beside `path`, then write the config there. A store of
-    an earlier local chain is moved away, since nonces and blocks start anew.
+def publish_config(chain: LocalChain, path: Path, text: str) -> None:
+    """Pin the chain's contracts in the store beside `path`, then write the config `text` there, with
+    that store and COOLDOWN. A store of an earlier local chain is moved away, since nonces and blocks
+    start anew.
     """
     path.unlink(missing_ok=True)
     store = store_beside(path)
@@ -196,9 +205,8 @@ def publish_config(chain: LocalChain, path: Path) -> None:
         if old_file.exists():
             old_file.replace(old_file.with_name(f"old-{os.getpid()}-{old_file.name}"))
     draft = path.with_name(f".{path.name}.draft")
-    text = chain.config_text(f"sqlite:///{store.name}").replace(
-        'cooldown = "1h"', f'cooldown = "{COOLDOWN}"'
-    )
+    text = re.sub('(?m)^url = "sqlite:.*"$', f'url = "sqlite:///{store.name}"', text)
+    text = re.sub('(?m)^cooldown = ".*"$', f'cooldown = "{COOLDOWN}"', text)
     if chain.perps is not None:
         # An idle chain writes no feed rounds.
         text += futures_config(chain.perps, SERVED_FUTURES_WEIGHTS, index_age="1d")
@@ -258,7 +266,7 @@ class DemoWorld:
             {symbol: prices_usd[symbol] * factor for symbol, factor in self.factors.items()}
         )
         if self.year:
-            _set_base_fee(self.chain)
+            mine_at_base_fee(self.chain)
         return _move_texts(self.factors)
 
 
@@ -267,7 +275,7 @@ def demo_world() -> Iterator[DemoWorld]:
     """Start all parts of the demo; stop and remove them at the end."""
     with (
         open_eth_tester(SMALL_WORLD) as chain,
-        _demo_agent(chain, DEMO_TARGETS, DEMO_START_USD) as agent,
+        _demo_agent(chain, chain.config_text(targets=DEMO_TARGETS), DEMO_START_USD) as agent,
     ):
         yield DemoWorld(agent, chain, DEMO_FACTORS)
 
@@ -283,76 +291,75 @@ SMALL_MONEY_FACTORS = {"WETH": Fraction(8, 5), "cbBTC": Fraction(11, 10)}
 SMALL_MONEY_NATIVE_WEI = 10**16
 
 
+_BASE_SYMBOLS = {"WBTC": "cbBTC"}
+BASE_WORLD = replace(
+    SMALL_WORLD,
+    tokens=tuple(
+        replace(token, symbol=_BASE_SYMBOLS.get(token.symbol, token.symbol))
+        for token in SMALL_WORLD.tokens
+    ),
+    pools=tuple(
+        replace(pool, token_a=_BASE_SYMBOLS.get(pool.token_a, pool.token_a))
+        for pool in SMALL_WORLD.pools
+    ),
+    wallet_native_wei=SMALL_MONEY_NATIVE_WEI,
+)
+
+
+@contextmanager
+def open_base(port: int = 0) -> Iterator[LocalChain]:
+    """Open the stand-in of Base, served at `port` (0: any). Raises ConfigError without anvil."""
+    _require_anvil("--network base", "only anvil charges a data fee")
+    with (
+        open_anvil(world=BASE_WORLD, network="optimism", chain_id=LOCAL_OP_STACK_ID) as chain,
+        op_stack.serve_sequencer(chain.url or "", BASE.fees.priority_fee_wei, port) as url,
+    ):
+        op_stack.install_predeploys(chain)
+        chain.node.url = url  # type: ignore[misc]  # anvil's
+        mine_at_base_fee(chain)
+        yield chain
+
+
+def base_config_text(chain: LocalChain) -> str:
+    """Return the config of the template for small money on the stand-in of Base."""
+    template = PORTFOLIO_TEMPLATES[SMALL_MONEY]
+    limits = {"native_floor": BASE.native_floor, "gas_per_day": BASE.gas_per_day}
+    template = replace(template, limits={**template.limits, **limits})
+    text = chain.config_text(targets=SMALL_MONEY_TARGETS)
+    return CONFIG_MARKER + apply_template(text.removeprefix(CONFIG_MARKER), template)
+
+
+def mine_at_base_fee(chain: LocalChain) -> None:
+    """Mine a block with the base fee of an ordinary day on Base, from which each block follows by
+    the rule of EIP-1559.
+    """
+    base_fee_wei = BASE.fees.gas_prices_wei[ORDINARY_DAY] - BASE.fees.priority_fee_wei
+    chain.node.rpc("anvil_setNextBlockBaseFeePerGas", hex(base_fee_wei))  # type: ignore[attr-defined]  # anvil
+    chain.mine()
+
+
 @contextmanager
 def base_demo_world() -> Iterator[DemoWorld]:
     """Start all parts of the demo on the stand-in of Base, with 500 dollars in the template for small
     money; stop and remove them at the end. Raises ConfigError without anvil.
     """
-    _require_anvil("--network base", "only anvil charges a data fee")
-    names = {"WBTC": "cbBTC"}
-    world = replace(
-        SMALL_WORLD,
-        tokens=tuple(
-            replace(token, symbol=names.get(token.symbol, token.symbol))
-            for token in SMALL_WORLD.tokens
-        ),
-        pools=tuple(
-            replace(pool, token_a=names.get(pool.token_a, pool.token_a))
-            for pool in SMALL_WORLD.pools
-        ),
-        wallet_native_wei=SMALL_MONEY_NATIVE_WEI,
-    )
-    limits = {"native_floor": BASE.native_floor, "gas_per_day": BASE.gas_per_day}
-    template = PORTFOLIO_TEMPLATES[SMALL_MONEY]
-    template = replace(template, limits={**template.limits, **limits})
-    with open_anvil(world=world, network="optimism", chain_id=LOCAL_OP_STACK_ID) as chain:
-        op_stack.install_predeploys(chain)
-        _set_base_fee(chain)
-        transport = op_stack.SequencerTransport(chain.transport, BASE.fees.priority_fee_wei)
-        with _demo_agent(
-            chain,
-            SMALL_MONEY_TARGETS,
-            SMALL_MONEY_START_USD,
-            template=template,
-            transport=transport,
-        ) as agent:
+    with open_base() as chain:
+        chain.node.rpc("anvil_setBlockTimestampInterval", BASE.block_ms // 1000)  # type: ignore[attr-defined]  # anvil
+        mine_at_base_fee(chain)
+        with _demo_agent(chain, base_config_text(chain), SMALL_MONEY_START_USD) as agent:
             yield DemoWorld(agent, chain, SMALL_MONEY_FACTORS, small_money_year(BASE.name))
 
 
-def _set_base_fee(chain: LocalChain) -> None:
-    """Mine a block with the base fee of an ordinary day on Base, from which each block follows by
-    the rule of EIP-1559.
-    """
-    base_fee_wei = BASE.fees.gas_prices_wei[ORDINARY_DAY] - BASE.fees.priority_fee_wei
-    chain.node.rpc("anvil_setBlockTimestampInterval", BASE.block_ms // 1000)  # type: ignore[attr-defined]  # anvil
-    chain.node.rpc("anvil_setNextBlockBaseFeePerGas", hex(base_fee_wei))  # type: ignore[attr-defined]
-    chain.mine()
-
-
 @contextmanager
-def _demo_agent(
-    chain: LocalChain,
-    targets: dict[str, str],
-    start_usd: dict[str, int],
-    extra_config: str = "",
-    *,
-    template: PortfolioTemplate | None = None,
-    transport: Transport | None = None,
-) -> Iterator[Agent]:
-    """Open an agent on a portfolio worth `start_usd` by symbol; `extra_config` is appended to its
-    config, `template` sets its trigger and limits, `transport` replaces the chain's own.
-    """
-    transport = transport or chain.transport
+def _demo_agent(chain: LocalChain, config: str, start_usd: dict[str, int]) -> Iterator[Agent]:
+    """Open an agent on a portfolio worth `start_usd` by symbol, with this text as config."""
     with tempfile.TemporaryDirectory(prefix=DEMO_FOLDER_PREFIX) as folder:
         fund(chain, start_usd)
         path = Path(folder) / "trimtab.toml"
-        text = chain.config_text(targets=targets) + extra_config
-        if template is not None:
-            text = apply_template(text, template)
-        replace_file(path, text.encode())
+        replace_file(path, config.encode())
         loaded = load_config(path)
-        pin_all(loaded, [transport])
-        with open_agent(loaded, transports=[transport], clock=chain.clock) as agent:
+        pin_all(loaded, [chain.transport])
+        with open_agent(loaded, transports=[chain.transport], clock=chain.clock) as agent:
             yield agent
 
 
@@ -597,5 +604,7 @@ def futures_demo_world() -> Iterator[FuturesDemoWorld]:
         text = futures_config(
             perps, FUTURES_DEMO_WEIGHTS, leverage=FUTURES_DEMO_LEVERAGE, index_age="1d"
         )
-        with _demo_agent(chain, FUTURES_DEMO_TARGETS, FUTURES_DEMO_START_USD, text) as agent:
+        with _demo_agent(
+            chain, chain.config_text(targets=FUTURES_DEMO_TARGETS) + text, FUTURES_DEMO_START_USD
+        ) as agent:
             yield FuturesDemoWorld(agent, chain, perps)

@@ -53,6 +53,13 @@ def localchain(
     futures: Annotated[
         bool, typer.Option("--futures", help="Also deploy perpetual futures, with positions.")
     ] = False,
+    network: Annotated[
+        str | None,
+        typer.Option(
+            "--network",
+            help="A stand-in of this network instead, with its fees, and 500 dollars: base.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Runs a local chain (anvil) with Uniswap V2 and V3, tokens, price feeds and a funded wallet
@@ -94,8 +101,23 @@ def localchain(
 
         emit(document, as_json, show)
 
+    on_base = _is_base(network)
+    if on_base and futures:
+        raise ConfigError(
+            "--futures and --network cannot be combined: the stand-in has no futures",
+            "use one of them",
+        )
     note(f"Starting the chain on port {port} and deploying the contracts")
-    api.serve_localchain(port, write_config, on_ready, futures=futures)
+    api.serve_localchain(port, write_config, on_ready, futures=futures, on_base=on_base)
+
+
+def _is_base(network: str | None) -> bool:
+    """Return whether the stand-in of Base is wanted. Raises ConfigError for another network."""
+    if network not in (None, "base"):
+        raise ConfigError(
+            f"--network: {network[:40]!r} has no stand-in", "write --network base, or omit it"
+        )
+    return network == "base"
 
 
 @command(Heading.TRY, 10)
@@ -134,11 +156,8 @@ def demo(
     replays recorded prices of 2021, a week every half minute, and each rebalance that follows. With
     --network base the wallet has 500 dollars, and each transaction pays the rollup's data fee.
     """
-    if network is not None and network != "base":
-        raise ConfigError(
-            f"--network: {network[:40]!r} has no stand-in", "write --network base, or omit it"
-        )
-    if network is not None and (futures or serve):
+    on_base = _is_base(network)
+    if on_base and (futures or serve):
         raise ConfigError(
             "--network cannot be combined with --futures or --serve", "use one of them"
         )
@@ -160,16 +179,15 @@ def demo(
         width=columns,
         force_terminal=force_terminal,
     )
-    document = (
-        run_futures_demo(console) if futures else run_demo(console, on_base=network is not None)
-    )
+    document = run_futures_demo(console) if futures else run_demo(console, on_base=on_base)
     if svg is not None:
         _save_picture(svg, console.export_svg(title="trimtab demo", unique_id="demo"))
     emit(
         document,
         as_json,
         lambda: say(
-            f"Try it yourself: trimtab localchain{' --futures' if futures else ''}"
+            "Try it yourself: trimtab localchain"
+            f"{' --futures' if futures else ' --network base' if on_base else ''}"
             " --write-config local.toml"
         ),
     )

@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -206,9 +207,13 @@ def serve(
     write_config: Path | None = None,
     on_ready: Callable[[LocalChain], None] | None = None,
     build_history: Callable[[LocalChain], None] | None = None,
+    *,
+    open_chain: Callable[[int], AbstractContextManager[LocalChain]] | None = None,
+    mine: Callable[[LocalChain], None] = LocalChain.mine,
 ) -> None:
     """Start anvil on `port`, deploy the world, write its trimtab.toml, and run until SIGINT or
     SIGTERM. `build_history` is called to deploy further contracts in blocks dated before now.
+    `open_chain` opens another chain on the port, `mine` mines the blocks of an idle one.
 
     The file is written atomically once the chain is ready. Raises ConfigError if the port is taken.
     Call from the main thread.
@@ -227,7 +232,9 @@ def serve(
     }
     try:
         with (
-            open_anvil(port, build_history=build_history) as chain,
+            open_chain(port)
+            if open_chain is not None
+            else open_anvil(port, build_history=build_history) as chain,
             MarketMoveServer(port) as move_server,
         ):
             if write_config is not None:
@@ -236,7 +243,7 @@ def serve(
                 on_ready(chain)
             while not is_stopped:
                 move_server.wait(HEARTBEAT_S, chain)
-                _mine_if_idle(chain)
+                _mine_if_idle(chain, mine)
     except KeyboardInterrupt:
         if not is_stopped:
             raise
@@ -245,12 +252,12 @@ def serve(
             signal.signal(signal_number, handler)
 
 
-def _mine_if_idle(chain: LocalChain) -> None:
+def _mine_if_idle(chain: LocalChain, mine: Callable[[LocalChain], None] = LocalChain.mine) -> None:
     try:
         if time.time() - chain.now_s() >= HEARTBEAT_S and chain.transport.call(
             "anvil_getAutomine", []
         ):
-            chain.mine()
+            mine(chain)
     except OSError:
         raise Retryable(
             f"the chain at {chain.url} no longer answers; another program may have ended it",

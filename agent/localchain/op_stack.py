@@ -5,17 +5,25 @@ of Fjord, from @eth-optimism/contracts-bedrock 0.17.3 (abis/op_stack).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from typing import Any
 
 from agent.artifacts import own_artifact
 from agent.chain.data_fees import GAS_PRICE_ORACLE
-from agent.chain.rpc import RpcCall, Transport
+from agent.errors import ConfigError
 from agent.localchain.chain import LocalChain
+from agent.localchain.nodes import LocalProvider
 from agent.signing.calldata import selector
 
 L1_BLOCK = "0x4200000000000000000000000000000000000015"
-"""Predeploy of the OP Stack (packages/contracts-bedrock/src/libraries/Predeploys.sol)."""
+L1_FEE_VAULT = "0x420000000000000000000000000000000000001A"
+"""Predeploys of the OP Stack (packages/contracts-bedrock/src/libraries/Predeploys.sol). The vault
+receives the data fees."""
 ORACLE_IMPLEMENTATION = "0xc0d3C0d3C0d3C0D3c0d3C0d3c0D3C0d3c0d3000F"
 BASE_FEE_SCALAR, BLOB_FEE_SCALAR = 2_269, 1_055_762
 """Scalars of Base under Fjord."""
@@ -61,54 +69,84 @@ def install_predeploys(chain: LocalChain) -> None:
         rpc("anvil_setStorageAt", address, hex(slot), f"0x{word:064x}")
 
 
-class SequencerTransport:
-    """Transport to the stand-in, with three differences between a node of Base and anvil: `l1Fee` in
-    a receipt, as the sender's balance shows it; the chain's usual priority fee; and no data fee for
-    an eth_call, which anvil demands of the caller.
+@contextmanager
+def serve_sequencer(node_url: str, priority_fee_wei: int, port: int = 0) -> Iterator[str]:
+    """Serve the anvil at `node_url` with the differences between it and a node of Base: `l1Fee` in a
+    receipt, the chain's usual priority fee, and no data fee for an eth_call, which anvil demands of the
+    caller. Yield the URL. A block must not have more than one transaction. Raises ConfigError if the
+    port is taken.
     """
+    node = LocalProvider(node_url)
 
-    def __init__(self, transport: Transport, priority_fee_wei: int) -> None:
-        self._transport, self._priority_fee_wei = transport, priority_fee_wei
-        self.operator, self.name = transport.operator, transport.name
+    def ask(method: str, *params: object) -> Any:
+        (answer,) = node.batch([(method, list(params))])
+        return answer["result"]
 
-    @property
-    def requests(self) -> int:
-        """See Transport."""
-        return self._transport.requests
-
-    def call(self, method: str, params: list[Any]) -> Any:
-        """See Transport."""
-        return self._completed(method, self._transport.call(*_free_call(method, params)))
-
-    def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
-        """See Transport."""
-        answers = self._transport.batch([_free_call(*call) for call in calls])
-        return [
-            self._completed(method, answer)
-            for (method, _), answer in zip(calls, answers, strict=True)
-        ]
-
-    def _completed(self, method: str, answer: Any) -> Any:
+    def complete(method: str, answer: dict[str, Any]) -> dict[str, Any]:
+        result = answer.get("result")
         if method == "eth_maxPriorityFeePerGas":
-            return hex(self._priority_fee_wei)
-        if method == "eth_getTransactionReceipt" and isinstance(answer, dict):
-            return {**answer, "l1Fee": hex(self._data_fee_wei(answer))}
+            return {**answer, "result": hex(priority_fee_wei)}
+        if method == "eth_getTransactionReceipt" and result is not None:
+            block = int(result["blockNumber"], 16)
+            before_wei, after_wei = (
+                int(ask("eth_getBalance", L1_FEE_VAULT, hex(number)), 16)
+                for number in (block - 1, block)
+            )
+            return {**answer, "result": {**result, "l1Fee": hex(after_wei - before_wei)}}
         return answer
 
-    def _data_fee_wei(self, receipt: dict[str, Any]) -> int:
-        """Return what the sender's only transaction of that block cost beyond its gas; its value is
-        zero.
-        """
-        block = int(receipt["blockNumber"], 16)
-        before_wei, after_wei = (
-            int(self._transport.call("eth_getBalance", [receipt["from"], hex(number)]), 16)
-            for number in (block - 1, block)
-        )
-        gas_wei = int(receipt["gasUsed"], 16) * int(receipt["effectiveGasPrice"], 16)
-        return before_wei - after_wei - gas_wei
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def do_POST(self) -> None:
+            try:
+                request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                requests = request if isinstance(request, list) else [request]
+                calls = [
+                    (call_object["method"], call_object.get("params", []))
+                    for call_object in requests
+                ]
+                answers = [
+                    {**complete(method, answer), "id": call_object.get("id")}
+                    for call_object, (method, _), answer in zip(
+                        requests,
+                        calls,
+                        node.batch([_free_call(*call) for call in calls]),
+                        strict=True,
+                    )
+                ]
+            except (ValueError, LookupError, TypeError, AttributeError):
+                self.send_error(HTTPStatus.BAD_REQUEST)
+                return
+            except ConnectionError:
+                self.send_error(HTTPStatus.BAD_GATEWAY)
+                return
+            body = json.dumps(answers if isinstance(request, list) else answers[0]).encode()
+            self.send_response(HTTPStatus.OK)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Write nothing."""
+
+    try:
+        server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    except OSError as error:
+        raise ConfigError(
+            f"the stand-in cannot be served on port {port}: {error.strerror}", "choose another port"
+        ) from None
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
-def _free_call(method: str, params: list[Any]) -> RpcCall:
+def _free_call(method: str, params: list[Any]) -> tuple[str, list[Any]]:
     """Return an eth_call as a caller with enough coin; any other call unchanged."""
     caller = params[0].get("from") if method == "eth_call" and len(params) == 2 else None
     if caller is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from enum import Enum
-from urllib.parse import urlsplit
 
 
 class AlertKind(Enum):
@@ -125,4 +124,4 @@ class AlertDevice:
     @property
     def service(self) -> str:
         """Return host and port of the push service."""
-        return urlsplit(self.endpoint).netloc
+        return self.endpoint.removeprefix("https://").partition("/")[0]

@@ -28,6 +28,7 @@ from agent.cli.display import tables
 from agent.config.networks import BASE
 from agent.errors import ConfigError
 from agent.localchain.nodes import free_port
+from agent.model.rollups import LOCAL_OP_STACK_ID
 from tests.cli.documents import require_declared
 from tests.cli.tools import Desk, Said, attach, first_document, forked_in, start
 from tests.support.text import mentions
@@ -147,9 +148,9 @@ def test_a_second_served_chain_takes_the_place_of_the_first(desk: Desk, bare: Ca
     """Its store begins anew: the nonces and blocks of the first are not its own."""
     config = tmp_path / "again.toml"
     chain = attach(desk)
-    publish_config(chain, config)
+    publish_config(chain, config, chain.config_text())
     assert bare("rebalance", "--config", str(config), "--json").code == 0
-    publish_config(chain, config)
+    publish_config(chain, config, chain.config_text())
     assert bare("history", "--config", str(config), "--json").json["steps"] == []
     assert list(tmp_path.glob("old-*-again.db"))
 
@@ -271,6 +272,37 @@ def test_the_demo_on_base_pays_the_data_fee_and_tells_the_cost_of_a_year(
     monkeypatch.setattr("agent.artifacts.platform.system", lambda: "Plan 9")
     without_anvil = bare("demo", "--network", "base", "--json")
     assert (without_anvil.code, "needs no anvil" in without_anvil.error["remedy"]) == (2, True)
+
+
+def test_a_stand_in_of_base_serves_every_command_with_its_fees(bare: Callable[..., Said], tmp_path: Path) -> None:
+    """500 dollars: a rebalance that is sent, books that equal the chain, a market that moves."""
+    config = tmp_path / "base.toml"
+    process = forked_in(tmp_path, "localchain", "--network", "base", "--port", str(free_port()), "--write-config", str(config), "--json")
+    try:
+        about = process.document()
+        require_declared(("localchain",), about)
+        assert about["chain_id"] == LOCAL_OP_STACK_ID
+        assert config.read_text().startswith(CONFIG_MARKER)
+        on = ("--config", str(config), "--json")
+        sent = bare("rebalance", "--send", "--yes", *on)
+        assert (sent.code, sent.json["outcome"]) == (0, "done"), sent.why
+        assert all(int(transaction["data_fee_wei"]) > 0 for transaction in sent.json["transactions"])
+        assert all(row["planned_raw"] == row["realised_raw"] for row in sent.json["realised"])
+        checked = bare("books", "check", *on)
+        assert checked.code == 0, checked.why
+        moved = bare("localchain", "--port", about["url"].rpartition(":")[2], "--move", "cbBTC=+60%", "--json")
+        assert (moved.code, moved.json["prices_usd"]["cbBTC"]) == (0, "96000.0"), moved.why
+        for body in ("no request", "{}", "[]"):
+            connection = http.client.HTTPConnection(about["url"].removeprefix("http://"))
+            connection.request("POST", "/", body)
+            assert connection.getresponse().status == 400, body
+            connection.close()
+    finally:
+        process.told(signal.SIGTERM)
+        assert process.ended(20).code == 0
+    refused = bare("localchain", "--network", "polygon", "--json")
+    assert (refused.code, "--network" in refused.error["message"]) == (2, True)
+    assert bare("localchain", "--network", "base", "--futures", "--json").code == 2
 
 
 def test_the_futures_demo_reduces_ahead_of_liquidation_twice(bare: Callable[..., Said]) -> None:
