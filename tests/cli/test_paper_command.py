@@ -109,6 +109,10 @@ def test_it_begins_with_a_value_or_with_amounts_and_only_once(keyless: Desk) -> 
     keyless.ask("paper", "--once", "--start", "WETH=0.5,USDC=1500.25", "--native", "0", want=10)  # nothing for gas
     held = {item["symbol"]: item["amount"] for item in keyless.ask("status", "--paper")["holdings"]}
     assert (held["WETH"], held["USDC"]) == ("0.5", "1500.25")
+    assert "(details: --verbose)" in keyless.run("paper", "--once").out
+    detailed = keyless.run("paper", "--once", "--verbose")
+    assert detailed.code == 10, detailed.why
+    assert mentions(detailed.out, "price_impact", "oracle_deviation"), "guards that passed are shown"
 
 
 @pytest.mark.slow
