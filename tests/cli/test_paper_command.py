@@ -115,6 +115,15 @@ def test_it_begins_with_a_value_or_with_amounts_and_only_once(keyless: Desk) -> 
     assert mentions(detailed.out, "price_impact", "oracle_deviation"), "guards that passed are shown"
 
 
+def test_an_empty_wallet_starts_no_paper_books_and_is_told_to_give_a_balance(keyless: Desk) -> None:
+    keyless.edit((keyless.about["wallet"], "0x000000000000000000000000000000000000c0Fe"))
+    refused = keyless.ask("paper", "--once", want=2)["error"]
+    assert refused["message"] == "the wallet holds none of the portfolio's assets"
+    assert refused["remedy"].endswith("trimtab paper --start USDC=500")
+    keyless.ask("paper", "--once", "--start", "USDC=500")  # as the remedy says, without starting over
+    assert keyless.ask("status", "--paper")["book_kind"] == "paper"
+
+
 @pytest.mark.slow
 def test_a_live_agent_and_paper_hold_each_other_up_in_nothing(desk: Desk) -> None:
     desk.config.write_text(desk.config.read_text() + '\n[service]\nwallet_wait = "1s"\n')
