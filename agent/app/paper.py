@@ -70,7 +70,7 @@ def open_paper(
     record: Path | None = None,
 ) -> Iterator[Agent]:
     """Open an agent that trades on paper. Its wallet is created from `start` on the first run. No
-    key is read. Raises ConfigError for an invalid `start`, or one given on a later run.
+    key is read. Raises ConfigError for an invalid or empty `start`, or one given on a later run.
     """
     loaded = replace(load_config(config), paper=True)
     if start.value and start.amounts:
@@ -82,6 +82,15 @@ def open_paper(
         store = agent.context.store
         if store.paper.wallet() is None:
             wallet = _initial_wallet(agent, start)
+            asset_tokens = {asset.token.address for asset in agent.portfolio.assets}
+            if wallet.margin is None and not any(
+                holding.raw for holding in wallet.balances if holding.token in asset_tokens
+            ):
+                raise ConfigError(
+                    "the wallet holds none of the portfolio's assets",
+                    "give the paper wallet a balance: trimtab paper --start"
+                    f" {agent.portfolio.numeraire.label}=500",
+                )
             store.balances.record_prior_day((), wallet.nonce)  # this wallet has no history
             store.paper.copy_prices(live_store_file(loaded))
             store.paper.begin(wallet)

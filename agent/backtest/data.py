@@ -54,6 +54,21 @@ class PriceTable:
         digest.update(np.ascontiguousarray(self.closes, dtype="<f8").tobytes())
         return digest.hexdigest()
 
+    def renaming_remedy(self, missing_symbols: Sequence[str], symbols: Sequence[str]) -> str:
+        """Return the table's symbols, and --as for those that a missing symbol ends with, as WBTC
+        with BTC, unless they are among the required `symbols`.
+        """
+        free_symbols = [symbol for symbol in self.symbols if symbol not in symbols]
+        pairs = {
+            max(endings, key=len): missing_symbol
+            for missing_symbol in missing_symbols
+            if (endings := [symbol for symbol in free_symbols if missing_symbol.endswith(symbol)])
+        }
+        pairs_text = ",".join(f"{symbol}={new_symbol}" for symbol, new_symbol in pairs.items())
+        return f"its symbols are {', '.join(self.symbols)}" + (
+            f"; add --as {pairs_text}" if pairs else ""
+        )
+
     def select(self, symbols: Sequence[str]) -> PriceTable:
         """Return the table of these symbols from the first bar at which each has a price. Raises
         ConfigError if there is none.
@@ -62,7 +77,7 @@ class PriceTable:
         if missing_symbols:
             raise ConfigError(
                 f"--prices: no symbol {missing_symbols[0]}",
-                f"its symbols are {', '.join(self.symbols)}",
+                self.renaming_remedy(missing_symbols, symbols),
             )
         closes = self.closes[:, [self.symbols.index(symbol) for symbol in symbols]]
         has_begun = np.logical_or.accumulate(~np.isnan(closes), axis=0).all(axis=1)

@@ -461,7 +461,7 @@ class SimulationRun:
                     format_delisted(holding, numeraire.symbol, numeraire.decimals)
                     for holding in delisted
                 ),
-                *_cap_note(spec, start_value),
+                *self._cap_note(start_value),
             ),
             config_hash=spec_digest(
                 spec, world.settings, None if world.venue is None else world.venue.setup
@@ -491,6 +491,32 @@ class SimulationRun:
             futures=self._futures_result(paths),
             health_changes=tuple(self._health_log.changes),
             final_health=self._health_log.newest,
+        )
+
+    def _cap_note(self, start_value: Fraction) -> tuple[str, ...]:
+        """Return a note if portfolio.max_live_value refused trades."""
+        max_value, numeraire = self.world.backtest.limits.max_live_value, self.world.numeraire
+        refused_count = sum(
+            count
+            for reason, count in (
+                *self._refusal_counts.items(),
+                *self._futures_refusal_counts.items(),
+            )
+            if "max_live_value" in reason
+        )
+        if max_value is None or (start_value <= max_value and not refused_count):
+            return ()
+        value_text, start_text = (
+            decimal_text(floor_int(raw), numeraire.decimals) for raw in (max_value, start_value)
+        )
+        effect = (
+            f"refused rebalances {refused_count} times, while the portfolio was worth more"
+            if start_value <= max_value
+            else f"is below the start value of {start_text}, so every rebalance was refused"
+        )
+        return (
+            f"portfolio.max_live_value of {value_text} {numeraire.label} {effect}: set a lower --value,"
+            " or raise it in a copy of the config",
         )
 
     def _futures_result(self, paths: PortfolioPaths) -> FuturesResult | None:
@@ -537,21 +563,6 @@ def parameter_texts(settings: SimulationSettings) -> tuple[tuple[str, str], ...]
             text = f"sha256 {sha256(text.encode()).hexdigest()}"
         texts.append((field.name, text))
     return tuple(texts)
-
-
-def _cap_note(spec: BacktestSpec, start_value: Fraction) -> tuple[str, ...]:
-    """Return a note if portfolio.max_live_value refuses every trade from the start."""
-    max_value, numeraire = spec.limits.max_live_value, spec.portfolio.numeraire
-    if max_value is None or start_value <= max_value:
-        return ()
-    amount_texts = [
-        decimal_text(floor_int(raw), numeraire.decimals) for raw in (max_value, start_value)
-    ]
-    return (
-        f"portfolio.max_live_value of {amount_texts[0]} {numeraire.label} is below the start value of"
-        f" {amount_texts[1]}, so every rebalance was refused: set --value, or raise it in a copy of the"
-        " config",
-    )
 
 
 def spec_digest(

@@ -78,7 +78,8 @@ Keep = Annotated[
     ),
 ]
 SymbolMapping = Annotated[
-    str, typer.Option("--as", help="Map a symbol of the file to an asset: BTC=WBTC.")
+    list[str] | None,
+    typer.Option("--as", help="Map a symbol of the files to an asset: BTC=WBTC; repeatable."),
 ]
 Sample = Annotated[bool, typer.Option("--sample", help="The bundled prices of 2021.")]
 TargetLeverage = Annotated[
@@ -177,9 +178,7 @@ def backtest(
     ] = "",
     latency: Latency = 0,
     numeraire: Numeraire = "",
-    symbol_mapping: Annotated[
-        str, typer.Option("--as", help="Map a symbol of the files to an asset: BTC=WBTC.")
-    ] = "",
+    symbol_mapping: SymbolMapping = None,
     funding: Annotated[
         Path | None,
         typer.Option(
@@ -240,7 +239,15 @@ def backtest(
                 status.update(f"bar {finished_bars} of {bar_count}")
 
         portfolio = api.PortfolioOptions(
-            config, target, band, every, destination, numeraire, native, symbol_mapping, decimals
+            config,
+            target,
+            band,
+            every,
+            destination,
+            numeraire,
+            native,
+            symbol_mapping or (),
+            decimals,
         )
         book_result = None
         document: dict[str, Any] = {}

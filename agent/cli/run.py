@@ -369,6 +369,7 @@ def paper(
     margin: Annotated[
         str, typer.Option("--margin", help="Start with this collateral in the margin account.")
     ] = "",
+    verbose: Verbose = False,
     as_json: AsJson = False,
     log_format: LogFormatOption = None,
     record: Record = None,
@@ -393,11 +394,8 @@ def paper(
         return api.always_confirm
 
     options = RunOptions(True, every, once, log_format, is_paper=True)
-    raise typer.Exit(
-        run_loop(
-            agent_context, clock, make_confirm, options, PrintStyle(as_json, one_line=not once)
-        )
-    )
+    style = PrintStyle(as_json, verbose, one_line=not once)
+    raise typer.Exit(run_loop(agent_context, clock, make_confirm, options, style))
 
 
 MAX_VALUE_CHARS = 120

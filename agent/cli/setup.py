@@ -137,11 +137,12 @@ def init(
         [_parse_pair(text, "--rpc") for text in rpc or ()],
     )
     alert_pair = None if alert is None else _parse_pair(alert, "--alert")
+    local_start = api.local_start(network)
     missing_options = [
         option
         for option, value in (
-            ("--wallet", wallet),
-            ("--rpc", endpoints),
+            ("--wallet", wallet or local_start),
+            ("--rpc", endpoints or local_start),
             ("--target or --template", targets or template),
         )
         if not value
@@ -179,7 +180,9 @@ def init(
         }
         _init_guided(config, answers, {name for name, value in answered.items() if value})
         return
-    if wallet is None or not endpoints:
+    if local_start is not None:
+        wallet = wallet or local_start.wallet
+    if wallet is None or not (endpoints or local_start):
         raise ConfigError(
             f"{missing_options[0]}: missing",
             f"give {' and '.join(missing_options)}; see trimtab init --help, or run it in a terminal"

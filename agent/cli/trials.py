@@ -129,7 +129,7 @@ def stress(
     gas: Annotated[str, typer.Option("--gas", help="Normal gas price, such as 20 gwei.")] = "0 wei",
     native: Native = "",
     numeraire: Numeraire = "",
-    symbol_mapping: SymbolMapping = "",
+    symbol_mapping: SymbolMapping = None,
     seed: Annotated[
         int, typer.Option("--seed", help="Random seed; the same seed gives the same paths.")
     ] = 0,
@@ -185,7 +185,7 @@ def stress(
         pool_fee=pool_fee, depth=depth, value=value, pool=pool, gas=gas, seed=seed
     )
     portfolio = api.PortfolioOptions(
-        config, target, band, every, destination, numeraire, native, symbol_mapping
+        config, target, band, every, destination, numeraire, native, symbol_mapping or ()
     )
     estimate_s = 0.0
     if has_portfolio:
@@ -397,7 +397,7 @@ def tune(
     native: Native = "",
     latency: Latency = 0,
     numeraire: Numeraire = "",
-    symbol_mapping: SymbolMapping = "",
+    symbol_mapping: SymbolMapping = None,
     seed: Annotated[int, typer.Option("--seed", help="Random seed.")] = 0,
     cores: Annotated[int, typer.Option("--cores", min=0, help="Number of cores; 0 is all.")] = 0,
     scheduler: Annotated[
@@ -439,7 +439,7 @@ def tune(
         full,
     )
     portfolio = api.PortfolioOptions(
-        config, target, numeraire=numeraire, native=native, symbol_mapping=symbol_mapping
+        config, target, numeraire=numeraire, native=native, symbol_mapping=symbol_mapping or ()
     )
     search = api.prepare_tune(price_path, market, tune_options, portfolio)
     with progress_display("measuring", as_json) as status:

@@ -341,7 +341,8 @@ GUARDS: tuple[Guard[Any], ...] = (
         "quorum",
         "the configured quorum",
         quorum,
-        "add a second operator's endpoint, or name the single one in chain.single_operator",
+        "replace an endpoint that is wrong; with one operator only, add a second one's endpoint, or"
+        " name it in chain.single_operator",
     ),
     fixed_guard(
         "allowlist",

@@ -50,6 +50,15 @@ def found_ratio() -> float:
     return float(rows[-1][1]) / float(rows[1][1])
 
 
+def test_symbols_are_mapped_by_a_repeated_option_as_by_commas(bare: Bare) -> None:
+    args = ("backtest", "--prices", str(WEEKLY), "--target", "BTC=30,Chainlink=20,USD=50", "--every", "4w", "--json")
+    repeated, together = bare(*args, "--as", "WBTC=BTC", "--as", "LINK=Chainlink"), bare(*args, "--as", "WBTC=BTC,LINK=Chainlink")
+    assert repeated.code == 0, repeated.why
+    assert repeated.json == together.json
+    unmapped = bare("backtest", "--sample", "--target", "WBTC=30,WETH=20,USD=50", "--every", "4w", "--json")
+    assert unmapped.error["remedy"].endswith("; add --as BTC=WBTC,ETH=WETH")
+
+
 def test_its_words_name_what_came_of_it(bare: Bare) -> None:
     said = bare("backtest", "--prices", str(WEEKLY), *HALVES, "--every", "4w", "--as", "WBTC=BTC", "--target", "BTC=50,USD=50")
     assert said.code == 0, said.why

@@ -309,3 +309,27 @@ def test_the_config_of_a_local_chain_passes_doctor_and_leads_to_a_plan(
     checked = bare("doctor", "--config", config, "--json")
     assert checked.code == 0, [row for row in checked.json["checks"] if row["state"] == "fail"]
     assert bare("plan", "--config", config, "--json").json["decision"]
+
+
+def test_a_local_chains_config_gives_its_wallet_and_endpoint_and_a_real_ones_gives_neither(
+    served: tuple[Path, dict[str, Any]], bare: Bare, tmp_path: Path
+) -> None:
+    source, about = served
+    config = tmp_path / "own.toml"
+    said = bare("init", "--network", str(source), "--template", "small", "--config", str(config), "--json")
+    assert said.code == 0, said.why
+    assert not [line for line in said.json["next"] if "export" in line]
+    loaded = load_config(config).config
+    assert (loaded.wallet.address, loaded.wallet.test_account) == (about["wallet"], 0)
+    assert [endpoint.resolve() for endpoint in loaded.chain.rpc] == [about["url"]]
+    assert bare("trust", "--config", str(config), "--yes").code == 0
+    assert bare("plan", "--config", str(config), "--json").json["decision"]
+
+    key = f"test_account = {loaded.wallet.test_account}"
+    for name, old, new in (("fork", "[chain]\n", "[chain]\nfork = true\n"), ("keystore", key, 'keystore = "wallet.json"')):
+        real = tmp_path / f"{name}.toml"
+        real.write_text(source.read_text().replace(old, new, 1))
+        refused = bare("init", "--network", str(real), "--template", "small", "--config", str(tmp_path / "none.toml"), "--json")
+        assert refused.code == 2
+        assert mentions(refused.error["remedy"], "--wallet", "--rpc"), "both at once"
+    assert not (tmp_path / "none.toml").exists()

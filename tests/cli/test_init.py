@@ -66,6 +66,17 @@ def test_a_ceiling_below_the_least_total_is_said(bare: Bare, tmp_path: Path) -> 
     assert [f"at {gwei} gwei" in said or f"and {gwei} gwei" in said for gwei in totals] == [total > 1_000 for total in totals.values()]
 
 
+def test_an_ordinary_portfolio_on_base_is_told_what_waits_on_a_busy_day_and_which_year_is_measured(bare: Bare, tmp_path: Path) -> None:
+    found = init(bare, tmp_path / "trimtab.toml", "--network", "base", "--template", "small", "--use-cash", "500").json
+    assert found["warnings"] == [
+        "On a busy day, at 0.3 gwei, corrections wait for cheaper gas: the minimum total is then 2089.6 USDC,"
+        " above portfolio.max_live_value of 1000 USDC."
+    ]
+    estimated, _, measured = found["year_costs"]
+    assert "about 2.8 trades" in estimated
+    assert measured.startswith("Measured in a back-test, beside the estimate above: 60/40")
+
+
 def test_the_least_total_is_exact_in_a_dear_numeraire(bare: Bare, tmp_path: Path) -> None:
     halves = ("--target", "WETH=50%", "--target", "USDC=50%")
     found = init(bare, tmp_path / "trimtab.toml", *halves, "--numeraire", "WETH", "--price", "3000").json["least_total"]

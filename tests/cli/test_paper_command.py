@@ -109,6 +109,19 @@ def test_it_begins_with_a_value_or_with_amounts_and_only_once(keyless: Desk) -> 
     keyless.ask("paper", "--once", "--start", "WETH=0.5,USDC=1500.25", "--native", "0", want=10)  # nothing for gas
     held = {item["symbol"]: item["amount"] for item in keyless.ask("status", "--paper")["holdings"]}
     assert (held["WETH"], held["USDC"]) == ("0.5", "1500.25")
+    assert "(details: --verbose)" in keyless.run("paper", "--once").out
+    detailed = keyless.run("paper", "--once", "--verbose")
+    assert detailed.code == 10, detailed.why
+    assert mentions(detailed.out, "price_impact", "oracle_deviation"), "guards that passed are shown"
+
+
+def test_an_empty_wallet_starts_no_paper_books_and_is_told_to_give_a_balance(keyless: Desk) -> None:
+    keyless.edit((keyless.about["wallet"], "0x000000000000000000000000000000000000c0Fe"))
+    refused = keyless.ask("paper", "--once", want=2)["error"]
+    assert refused["message"] == "the wallet holds none of the portfolio's assets"
+    assert refused["remedy"].endswith("trimtab paper --start USDC=500")
+    keyless.ask("paper", "--once", "--start", "USDC=500")  # as the remedy says, without starting over
+    assert keyless.ask("status", "--paper")["book_kind"] == "paper"
 
 
 @pytest.mark.slow

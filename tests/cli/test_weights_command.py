@@ -82,6 +82,7 @@ def test_prices_are_fetched_from_the_chain(anvil_chain: LocalChain, tmp_path: Pa
     [
         (("prices", "import", "nowhere.csv"), "no such file"),
         (("prices", "import", "closes.csv", "--as", "BTC"), "--as: 'BTC' is not a pair of symbols"),
+        (("prices", "import", "closes.csv", "--as", "BTC=WBTC,ETH"), "--as: 'ETH' is not a pair of symbols"),
         (("prices", "import", "closes.csv", "--bar", "soon"), "--bar"),
         (("prices", "fetch", "--source", "rumour"), "--source: 'rumour' is unknown"),
         (("prices", "fetch", "--back", "3000d"), "--back: '3000d' is not between"),

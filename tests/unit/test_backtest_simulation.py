@@ -292,6 +292,20 @@ def test_a_plan_that_a_limit_stops_is_counted_and_nothing_is_done() -> None:
 
 
 @pytest.mark.parametrize(
+    ("cap", "said"),
+    [(5_000, "is below the start value of 10000, so every"), (10_500, "refused rebalances 3 times, while the portfolio was worth more:")],
+)
+def test_a_cap_that_refuses_from_the_start_or_later_is_noted_with_what_to_do(cap: int, said: str) -> None:
+    capped = replace(halves(), limits=replace(halves().limits, max_live_value=Fraction(cap * COIN)))
+    found = simulated(hourly(BTC=[100, 100, 200, 200, 200]), capped)
+    assert found.refusals[0][0] == "max_live_value"
+    assert f"portfolio.max_live_value of {cap} USD {said}" in found.notes[-1]
+    assert "raise it in a copy of the config" in found.notes[-1]
+    uncapped = replace(capped, limits=replace(capped.limits, max_live_value=Fraction(50_000 * COIN)))
+    assert not simulated(hourly(BTC=CROSSING), uncapped).notes
+
+
+@pytest.mark.parametrize(
     ("changes", "said"),
     [({"pool": "v4"}, "--pool"), ({"fee_pips": -1}, "--cost"), ({"depth": Fraction(0)}, "--depth"), ({"latency_bars": -1}, "--latency")],
 )

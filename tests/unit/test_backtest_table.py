@@ -147,3 +147,17 @@ def test_symbols_without_a_common_time_are_refused() -> None:
         make_price_table([0, 10, 20], {"A": [1, 1, none], "B": [none, none, 1]}).select(["A", "B"])
     with raises_field("--prices", "no symbol C"):
         make_price_table([0, 10], {"A": [1, 1]}).select(["C"])
+
+
+@pytest.mark.parametrize(
+    ("symbols", "remedy"),
+    [
+        (["WBTC", "wstETH", "USDC"], "its symbols are BTC, ETH, USD; add --as BTC=WBTC,ETH=wstETH"),
+        (["ETH", "wstETH"], "its symbols are BTC, ETH, USD"),
+        (["DOGE"], "its symbols are BTC, ETH, USD"),
+    ],
+)
+def test_a_wrapped_asset_that_is_missing_gets_the_symbol_of_the_file_that_fits(symbols: list[str], remedy: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_price_table([0, 10], {"BTC": [1, 1], "ETH": [1, 1], "USD": [1, 1]}).select(symbols)
+    assert caught.value.remedy == remedy

@@ -75,6 +75,30 @@ def test_pages_say_what_is_not_booked_yet_and_that_gains_include_gas_money(serve
     assert not any(part in served.ask("/assets")[2].decode() for part in ("Not booked yet", "gas money included"))
 
 
+def test_the_overview_shows_the_longest_period_that_has_figures(served: Served) -> None:
+    pnl = served.board.documents["pnl"]
+    served.board.documents["pnl"] = {
+        name: document | {"periods": [] if name == "all" else document["periods"]} for name, document in pnl.items()
+    }
+    status, _, body = served.ask("/")
+    assert status == 200
+    assert all(words in body.decode() for words in ("Profit this year</dt>", "Costs this year</dt>", "pnl.year.periods.0.profit"))
+    served.board.documents["pnl"] = pnl
+    assert "Profit since the start</dt>" in served.ask("/")[2].decode()
+
+
+def test_the_overview_names_the_paper_run_beside_the_config(served: Served) -> None:
+    documents, words = served.board.documents, "A paper run is beside this config"
+    assert words not in served.ask("/")[2].decode()
+    documents["paper"] = {"pnl": {"all": documents["pnl"]["all"] | {"value": "777.5"}}}
+    text = served.ask("/")[2].decode()
+    assert f"{words}, worth " in text
+    assert [shown for of, _, _, shown in figures(text) if of == "paper.pnl.all.value"] == ["777.50"]
+    documents["paper"] = {"error": "the ledger has no valuations yet"}
+    assert f"{words}: <code>trimtab history --paper</code>" in served.ask("/")[2].decode()
+    del documents["paper"]
+
+
 def test_amounts_of_a_waiting_plan_are_cut_and_other_texts_are_not() -> None:
     assert format_move("-0.37343385941758046 WETH") == "−0.373433 WETH"
     assert format_move("1309.772945 USDC") == "+1,309.77 USDC"

@@ -8,6 +8,7 @@ from fractions import Fraction
 import pytest
 
 from agent.guards.safety import NO_CODE_HASH
+from agent.guards.table import REMEDIES
 from agent.model import CodeHash, Holding, StepInput
 from tests.support.builders import ROUTER, address, history, raw, step_input, token, v2_pool, with_limits, with_snapshot
 from tests.support.plans import R, Swap, evidence, plan_of, sell_weth, verdict, with_leg
@@ -232,6 +233,12 @@ def test_quorum_is_what_the_evidence_says(agreed: bool) -> None:
     step = step_input()
     plan = sell_weth(step)
     assert verdict("quorum", step, plan, evidence(step, plan, quorum=agreed)).passed is agreed
+
+
+def test_the_remedy_of_the_quorum_fits_two_operators_that_differ_and_a_single_one() -> None:
+    differing, single = REMEDIES["quorum"].split("; with one operator only, ")
+    assert "replace an endpoint" in differing
+    assert mentions(single, "add a second", "chain.single_operator")
 
 
 @pytest.mark.parametrize(("reverts", "passed"), [(0, True), (2, True), (3, False), (4, False)])

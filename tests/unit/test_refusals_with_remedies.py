@@ -81,7 +81,7 @@ PORTFOLIO = api.PortfolioOptions(target="BTC=40,ETH=40,USD=20")
         ("--target USD: '-5'", {}, {"target": "BTC=50,USD=-5"}),
         ("--native: 'FOO'", {}, {"native": "FOO"}),
         ("--decimals: 'FOO'", {}, {"decimals": "FOO=8"}),
-        ("--as: two symbols of the file get the name 'ETH'", {}, {"symbol_mapping": "BTC=ETH"}),
+        ("--as: two symbols of the file get the name 'ETH'", {}, {"symbol_mapping": ["BTC=ETH"]}),
         ("--band: '5'", {}, {"band": "5"}),
         ("--every: 1 s", {}, {"every": "1s"}),
         ("--destination: band", {}, {"band": "", "every": "7d", "destination": "band"}),

@@ -366,13 +366,21 @@ def ceiling_warnings(config: Config, numeraire_usd: Fraction, total: Value | Non
             f"{ceiling_text} leaves little room for gains over the {_coins_text(total)} {unit} to use: above it"
             f" every rebalance is refused. --ceiling {_coins_text(total * SUGGESTED_HEADROOM)} leaves half as much more."
         ]
+    minimum_totals = minimum_totals_of_config(config, numeraire_usd, Fraction(ceiling))
     totals_above = [
         minimum_total
-        for minimum_total in minimum_totals_of_config(config, numeraire_usd, Fraction(ceiling))
+        for minimum_total in minimum_totals
         if minimum_total["total"] and not minimum_total["enough"]
     ]
     if not totals_above:
         return headroom_warnings
+    if totals_above == minimum_totals[ORDINARY_DAY + 1 :]:
+        busy_day = totals_above[0]
+        return [
+            *headroom_warnings,
+            f"On a busy day, at {busy_day['gas_gwei']} gwei, corrections wait for cheaper gas: the minimum"
+            f" total is then {busy_day['total']} {unit}, above {ceiling_text}.",
+        ]
     gas_prices_text = " and ".join(
         f"at {minimum_total['gas_gwei']} gwei ({minimum_total['total']} {minimum_total['unit']})"
         for minimum_total in totals_above

@@ -299,8 +299,8 @@ def import_prices(
 ) -> ImportedPricesDocument:
     """Record a file's closes for hours without a price; with `check_only` only report them. If
     there is no file at this path, it is a name in [data]; supplies there are only checked.
-    `symbol_pairs` are texts FILE=CONFIG, `bar` is the time from a row to its close. Raises
-    ConfigError.
+    `symbol_pairs` are texts FILE=CONFIG, or several with commas, `bar` is the time from a row to
+    its close. Raises ConfigError.
     """
     config_symbols, sha256, data_table = {}, "", agent.context.config.data.get(str(path))
     if data_table is not None and not path.exists():
@@ -318,7 +318,7 @@ def import_prices(
                 "sha256": sha256,
             }
         config_symbols, bar = dict(data_table.symbols), data_table.bar if bar == "0s" else bar
-    for symbol_pair in symbol_pairs:
+    for symbol_pair in [pair for text in symbol_pairs for pair in text.split(",")]:
         file_symbol, _, config_symbol = symbol_pair.partition("=")
         if not file_symbol or not config_symbol:
             raise ConfigError(

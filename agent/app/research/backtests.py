@@ -144,8 +144,8 @@ class PortfolioOptions:
     """Options of the simulated portfolio and its policy, as entered: a config, or targets with a
     band, a schedule, or both.
 
-    `symbol_mapping` has pairs FILE_SYMBOL=PORTFOLIO_SYMBOL, `decimals` pairs SYMBOL=NUMBER.
-    `native` is the asset that prices gas. An empty `numeraire` means the first target without a
+    `symbol_mapping` has texts of pairs FILE_SYMBOL=PORTFOLIO_SYMBOL with commas, `decimals` pairs
+    SYMBOL=NUMBER. `native` is the asset that prices gas. An empty `numeraire` means the first target without a
     price in the file, or USD if every target has one.
     """
 
@@ -156,12 +156,12 @@ class PortfolioOptions:
     destination: str = "target"
     numeraire: str = ""
     native: str = ""
-    symbol_mapping: str = ""
+    symbol_mapping: Sequence[str] = ()
     decimals: str = ""
 
     def symbol_pairs(self) -> dict[str, str]:
         """Return the portfolio's symbols, keyed by the file's symbols."""
-        return parse_pairs(self.symbol_mapping, "--as") if self.symbol_mapping else {}
+        return parse_pairs(",".join(self.symbol_mapping), "--as") if self.symbol_mapping else {}
 
     def load_prices(self, prices: Path) -> PriceTable:
         """Load the file's prices under the portfolio's symbols. Raises ConfigError."""
@@ -374,7 +374,7 @@ def targets_of(table: PriceTable, target: str, numeraire: str) -> tuple[dict[str
     if unknown_symbols := [symbol for symbol in missing_symbols if symbol != numeraire]:
         raise ConfigError(
             f"--target: {unknown_symbols[0]} is not in the file",
-            f"its symbols are {', '.join(table.symbols)}",
+            table.renaming_remedy(missing_symbols, [*targets]),
         )
     return targets, numeraire
 

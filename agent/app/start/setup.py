@@ -170,13 +170,14 @@ def initialise(  # noqa: PLR0913
 ) -> InitDocument:
     """Write a commented config.
 
-    `targets` are (symbol or address, share) pairs, `rpc` (variable, operator) pairs. `price` is the
-    dollar price of the numeraire, by default from its feed. A `template` replaces the targets;
-    `stable` is its share of stable tokens. `futures` adds a futures layer, its margin in the
-    numeraire. `use_cash` is the maximum numeraire to take from the wallet, `alert` a target's (name,
-    variable), `max_live_value` the cap on the managed value and on a day's payouts, by default
-    `ceiling_of`. Raises ConfigError if the file exists, a symbol is unknown or ambiguous, or the
-    shares do not sum to 100 %.
+    `targets` are (symbol or address, share) pairs, `rpc` (variable, operator) pairs; without any,
+    the endpoint is that of the local chain's config given as `network`. `price` is the dollar price
+    of the numeraire, by default from its feed. A `template` replaces the targets; `stable` is its
+    share of stable tokens. `futures` adds a futures layer, its margin in the numeraire. `use_cash`
+    is the maximum numeraire to take from the wallet, `alert` a target's (name, variable),
+    `max_live_value` the cap on the managed value and on a day's payouts, by default `ceiling_of`.
+    Raises ConfigError if the file exists, a symbol is unknown or ambiguous, or the shares do not
+    sum to 100 %.
     """
     preset = find_preset(network)
     if token_list_sha256 is not None and token_list is None:
@@ -201,13 +202,14 @@ def initialise(  # noqa: PLR0913
     _require_endpoint_names(rpc)
     load_env_file(path.absolute().parent, (variable for variable, _ in rpc))
     numeraire_usd = usd_price(assets[symbols.index(numeraire)], price, rpc)
+    local_chain = None if rpc else local_start(network)
     text = render(
         preset,
         parse_address(wallet, "--wallet"),
         assets,
         _hubs(preset, assets),
         numeraire,
-        rpc,
+        rpc if local_chain is None else [("LOCAL", "local")],
         numeraire_usd,
     )
     if chosen_template is not None:
@@ -217,7 +219,7 @@ def initialise(  # noqa: PLR0913
             futures = replace(futures, venue=Path(network))
         text += futures.text(numeraire, assets)
     text = with_amounts(text, use_cash, max_live_value or ceiling_of(use_cash, numeraire_usd))
-    text = _with_alert_and_key(text, network, wallet, alert)
+    text = _with_alert_and_key(text, network, wallet, alert, local_chain)
     config = parse_config(text, "the new config")
     try:
         create_file(path, text.encode())
@@ -295,6 +297,27 @@ def _store_warnings(config: Path, url: str) -> list[str]:
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class LocalStart:
+    """Wallet and endpoint of a local chain: its published test account and its URL."""
+
+    wallet: str
+    url: str
+
+
+def local_start(network: str) -> LocalStart | None:
+    """Return wallet and endpoint from the config file of a local chain; None for any other network,
+    which gets neither from a file. Raises ConfigError for an invalid file.
+    """
+    if network in PRESETS or not Path(network).is_file():
+        return None
+    config = load_config(network).config
+    url, is_local = config.chain.rpc[0].url, config.chain.local and not config.chain.fork
+    if not is_local or config.wallet.test_account is None or url is None:
+        return None
+    return LocalStart(config.wallet.address, url.get_secret_value())
+
+
 def find_preset(network: str) -> Preset:
     """Return the preset of a network's name, or of the config file of a local chain. Raises
     ConfigError.
@@ -327,10 +350,19 @@ def find_preset(network: str) -> Preset:
     )
 
 
-def _with_alert_and_key(text: str, network: str, wallet: str, alert: tuple[str, str] | None) -> str:
-    """Return the config with an alert target, and on a local chain its test key. Raises
-    ConfigError.
+def _with_alert_and_key(
+    text: str,
+    network: str,
+    wallet: str,
+    alert: tuple[str, str] | None,
+    local_chain: LocalStart | None,
+) -> str:
+    """Return the config with an alert target, on a local chain with its test key, and with the
+    endpoint of `local_chain`. Raises ConfigError.
     """
+    if local_chain is not None:
+        url_line = f"url = {json.dumps(local_chain.url)}"
+        text = re.sub("url_env = .*", lambda _: url_line, text, count=1)
     if alert is not None:
         name, variable = alert
         parse_variable(variable, "--alert NAME=VARIABLE")
