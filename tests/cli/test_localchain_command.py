@@ -290,6 +290,12 @@ def test_a_stand_in_of_base_serves_every_command_with_its_fees(bare: Callable[..
         assert all(row["planned_raw"] == row["realised_raw"] for row in sent.json["realised"])
         checked = bare("books", "check", *on)
         assert checked.code == 0, checked.why
+        (tmp_path / "own").mkdir()
+        own = bare("init", "--network", str(config), "--template", "small", "--config", str(tmp_path / "own" / "trimtab.toml"), "--json")
+        assert own.code == 0, own.why
+        written = tomllib.loads((tmp_path / "own" / "trimtab.toml").read_text())
+        assert [asset["target"] for asset in written["portfolio"]["assets"]] == ["30%", "30%", "40%"]
+        assert (written["limits"]["native_floor"], written["limits"]["gas_per_day"]) == (BASE.native_floor, BASE.gas_per_day)
         moved = bare("localchain", "--port", about["url"].rpartition(":")[2], "--move", "cbBTC=+60%", "--json")
         assert (moved.code, moved.json["prices_usd"]["cbBTC"]) == (0, "96000.0"), moved.why
         for body in ("no request", "{}", "[]"):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 CORE, STABLE, HIGH_BETA = "core", "stable", "high-beta"
 CLASSES: Mapping[str, tuple[tuple[str, ...], ...]] = {
-    CORE: (("WETH", "ETH"), ("WBTC", "BTCB")),
+    CORE: (("WETH", "ETH"), ("WBTC", "BTCB", "cbBTC")),
     STABLE: (("USDC",),),
     HIGH_BETA: (("LINK", "AERO", "UNI"), ("AAVE",)),
 }
@@ -226,13 +226,14 @@ def template_targets(
         )
         for name, alternatives in CLASSES.items()
     }
-    if not all(classes.values()):
+    shares = template_shares(template, stable)
+    if not all(classes[name] for name in shares):
         raise ConfigError(
             f"--template: no tokens are known for chain {preset.chain_id}",
             "give every token with --target",
         )
     targets: list[tuple[str, str]] = []
-    for name, share in template_shares(template, stable).items():
+    for name, share in shares.items():
         symbols = classes[name]
         for symbol, bps in zip(
             symbols, largest_remainder([Fraction(1)] * len(symbols), share), strict=True

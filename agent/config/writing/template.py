@@ -9,7 +9,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from fractions import Fraction
 
 from agent.amm.lp.venues import LpVenue
-from agent.config.networks import ORDERED_BY_SEQUENCER, Network
+from agent.config.networks import BASE, ORDERED_BY_SEQUENCER, Network
 from agent.config.networks.presets import (
     ETHEREUM,
     HOURLY_FEED_MAX_AGE,
@@ -30,6 +30,7 @@ from agent.model import (
     LimitUnit,
     TighterDirection,
 )
+from agent.model.rollups import LOCAL_OP_STACK_ID
 from agent.policy.triggers.rules import NOTATIONS
 from agent.units import Token
 
@@ -338,7 +339,8 @@ def _limits(
     numeraire_feed = next((asset.feed for asset in assets if asset.symbol == numeraire), None)
     asset_feeds = [asset.feed for asset in assets if asset.symbol != numeraire]
     deviation_bps = starting_deviation_bps(asset_feeds, numeraire_feed)
-    network_limits = {} if preset.network is None else _network_limits(preset.network)
+    network = BASE if preset.chain_id == LOCAL_OP_STACK_ID else preset.network
+    network_limits = {} if network is None else _network_limits(network)
     has_native = any(asset.address in ("native", preset.wrapped_native) for asset in assets)
     has_unfed_numeraire = preset.network is not None and numeraire in {
         *(token.symbol for token in preset.tokens if token.feed is None),
