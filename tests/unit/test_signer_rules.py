@@ -304,6 +304,11 @@ def test_a_token_that_is_not_pinned_is_refused_even_if_the_plan_names_it() -> No
     refused(tx(ROUTER, encode_multicall(plan, WALLET, DEADLINE_S)), grant, "tokens")
 
 
+def test_a_swap_between_the_only_two_pinned_tokens_is_signed() -> None:
+    plan = plan_of(PLAN.legs[0])
+    assert signer(replace(RULES, tokens=(WETH, USDC))).sign(tx(ROUTER, encode_multicall(plan, WALLET, DEADLINE_S)), ONE_LEG).hash
+
+
 def test_a_swap_without_a_plan_and_an_approval_without_a_grant_are_refused() -> None:
     refused(SWAP, replace(SWAP_GRANT, plan=None), "plan")
     refused(APPROVE, replace(APPROVE_GRANT, approve=None), "approval")
