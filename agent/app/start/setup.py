@@ -299,10 +299,13 @@ def _store_warnings(config: Path, url: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class LocalStart:
-    """Wallet and endpoint of a local chain: its published test account and its URL."""
+    """Wallet and endpoint of a local chain: its published test account and its URL; and the waits
+    of its config, `cooldown` and `confirm_blocks` of the policy, which suit an idle chain.
+    """
 
     wallet: str
     url: str
+    waits: Mapping[str, str | int]
 
 
 def local_start(network: str) -> LocalStart | None:
@@ -311,11 +314,13 @@ def local_start(network: str) -> LocalStart | None:
     """
     if network in PRESETS or not Path(network).is_file():
         return None
-    config = load_config(network).config
+    loaded = load_config(network)
+    config, policy = loaded.config, loaded.values["policy"]
     url, is_local = config.chain.rpc[0].url, config.chain.local and not config.chain.fork
     if not is_local or config.wallet.test_account is None or url is None:
         return None
-    return LocalStart(config.wallet.address, url.get_secret_value())
+    waits = {key: policy[key] for key in ("cooldown", "confirm_blocks") if key in policy}
+    return LocalStart(config.wallet.address, url.get_secret_value(), waits)
 
 
 def find_preset(network: str) -> Preset:
@@ -358,11 +363,13 @@ def _with_alert_and_key(
     local_chain: LocalStart | None,
 ) -> str:
     """Return the config with an alert target, on a local chain with its test key, and with the
-    endpoint of `local_chain`. Raises ConfigError.
+    endpoint and waits of `local_chain`. Raises ConfigError.
     """
     if local_chain is not None:
         url_line = f"url = {json.dumps(local_chain.url)}"
         text = re.sub("url_env = .*", lambda _: url_line, text, count=1)
+        for key, value in local_chain.waits.items():
+            text = re.sub(f"(?m)^{key} = [^ \n]*", f"{key} = {json.dumps(value)}", text, count=1)
     if alert is not None:
         name, variable = alert
         parse_variable(variable, "--alert NAME=VARIABLE")
@@ -371,7 +378,8 @@ def _with_alert_and_key(
         chain_wallet = load_config(network).config.wallet
         if chain_wallet.address == parse_address(wallet, "--wallet"):
             key_line = f"test_account = {chain_wallet.test_account}"
-            text = text.replace('keystore = "wallet.json"', key_line.ljust(24), 1)
+            key_line += "                 # a published test key, for local chains alone"
+            text = re.sub('keystore = "wallet.json".*', lambda _: key_line, text, count=1)
     return text
 
 
