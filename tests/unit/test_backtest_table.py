@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("polars")
 
+from agent.app.research.backtests import targets_of
 from agent.backtest.data import make_price_table, read_table
 from agent.errors import ConfigError
 from tests.support.text import raises_field
@@ -161,3 +162,13 @@ def test_a_wrapped_asset_that_is_missing_gets_the_symbol_of_the_file_that_fits(s
     with pytest.raises(ConfigError) as caught:
         make_price_table([0, 10], {"BTC": [1, 1], "ETH": [1, 1], "USD": [1, 1]}).select(symbols)
     assert caught.value.remedy == remedy
+
+
+def test_a_coin_of_the_file_under_another_name_is_no_numeraire_unless_it_is_given() -> None:
+    table = make_price_table([0, 10], {"BTC": [1, 1], "USDC": [1, 1]})
+    with pytest.raises(ConfigError) as caught:
+        targets_of(table, "WBTC=50,USDC=50", "")
+    assert "--as BTC=WBTC" in caught.value.remedy
+    assert targets_of(table, "WBTC=50,USDC=50", "WBTC")[1] == "WBTC"
+    assert targets_of(table, "USDC=50,EUR=50", "")[1] == "EUR"
+    assert targets_of(table, "BTC=50,USDC=50", "")[1] == "USD"

@@ -360,7 +360,8 @@ def _require_valid_policy(policy: Policy) -> None:
 
 def targets_of(table: PriceTable, target: str, numeraire: str) -> tuple[dict[str, int], str]:
     """Return targets in bps by symbol, and the numeraire: `numeraire` if given, else the first
-    target that has no price in the file, else USD. Raises ConfigError.
+    target that has no price in the file, else USD. A coin of the file under another name, as WBTC
+    for BTC, is no numeraire unless it is given. Raises ConfigError.
     """
     if not target:
         raise ConfigError(
@@ -370,7 +371,11 @@ def targets_of(table: PriceTable, target: str, numeraire: str) -> tuple[dict[str
     targets = parse_targets(target)
     missing_symbols = [symbol for symbol in targets if symbol not in table.symbols]
     if not numeraire:
-        numeraire = missing_symbols[0] if missing_symbols else "USD"
+        other_names = [symbol for symbol in missing_symbols if symbol.endswith(table.symbols)]
+        numeraire = next(
+            (symbol for symbol in missing_symbols if symbol not in other_names),
+            "" if missing_symbols else "USD",
+        )
     if unknown_symbols := [symbol for symbol in missing_symbols if symbol != numeraire]:
         raise ConfigError(
             f"--target: {unknown_symbols[0]} is not in the file",
