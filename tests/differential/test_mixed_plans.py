@@ -11,6 +11,6 @@ from scripts.mixed_plans import run_plans
 def test_plans_over_every_kind_keep_their_minimums_or_revert_by_name() -> None:
     outcomes = run_plans(range(30))
     assert {leg.venue for outcome in outcomes if outcome.plan for leg in outcome.plan.legs} == {
-        "uniswap_v2", "uniswap_v3", "pancake_v3", "slipstream",
+        "uniswap_v2", "uniswap_v3", "uniswap_v4", "pancake_v3", "slipstream",
     }  # fmt: skip
     assert [str(outcome) for outcome in outcomes if outcome.failure] == []
