@@ -60,6 +60,14 @@ def group(leader: int) -> Iterator[tuple[int, str, float]]:
                 continue
 
 
+def left_two_seconds_later(leader: int) -> list[tuple[int, str, float]]:
+    """Processes of a session that have not ended two seconds after their leader."""
+    end = time.monotonic() + 2
+    while (left := list(group(leader))) and time.monotonic() < end:
+        time.sleep(0.05)
+    return left
+
+
 def worked(process: subprocess.Popen[str], processor_s: float) -> None:
     """Waits until it has used so much."""
     end = time.monotonic() + 120
@@ -85,10 +93,7 @@ def test_ctrl_c_ends_it_and_its_processes_within_a_second(name: str, whole_group
         assert json.loads(out)["error"]["exit"] == 130, "one document"
     else:
         assert out == "", out
-    end = time.monotonic() + 2
-    while (left := list(group(process.pid))) and time.monotonic() < end:
-        time.sleep(0.05)
-    assert not left, (moment, left)
+    assert not (left := left_two_seconds_later(process.pid)), (moment, left)
 
 
 def test_docs_end_without_a_word_at_ctrl_c(tmp_path: Path) -> None:
@@ -114,4 +119,4 @@ def test_a_dashboard_that_is_terminated_while_it_starts_leaves_nothing_behind(tm
     process.send_signal(signal.SIGTERM)
     assert process.communicate(timeout=20) == ("", "")
     assert process.returncode == 0
-    assert not list(group(process.pid))
+    assert not left_two_seconds_later(process.pid)
