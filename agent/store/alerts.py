@@ -177,7 +177,7 @@ class AlertStore:
         """Remove the devices with these ids and those of a user; return their number."""
         with self.db.write("remove a device") as db:
             devices = _devices(db)
-            kept = [one for one in devices if one.id not in ids and one.user != user]
+            kept = [device for device in devices if device.id not in ids and device.user != user]
             if len(kept) < len(devices):
                 _write_devices(db, kept)
             return len(devices) - len(kept)

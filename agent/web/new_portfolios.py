@@ -90,10 +90,10 @@ class NewPortfolios:
         if isinstance(document, Response):
             return document
         errors = {**document["errors"], **refusal_by_field}
-        shown = {"typed": without_urls(text_by_field, errors), "answers": document}
+        form_values = {"typed": without_urls(text_by_field, errors), "answers": document}
         if errors or "sha256" not in fields:
             status = 422 if errors else 200
-            return self._html(request, page, access, {**shown, "errors": errors}, status)
+            return self._html(request, page, access, {**form_values, "errors": errors}, status)
         name, address = text_by_field["name"], request.scope["address"]
         try:
             await access.record_event("control", session.name, address, f"{page.template} {name}")
@@ -103,7 +103,9 @@ class NewPortfolios:
                 fields["sha256"][0],
             )
         except TrimtabError as error:
-            return self._html(request, page, access, {**shown, "errors": {"": str(error)}}, 409)
+            return self._html(
+                request, page, access, {**form_values, "errors": {"": str(error)}}, 409
+            )
         self._written_paths[name] = Path(path)
         self._on_written(Path(path))
         return RedirectResponse(f"{NEXT_PAGE.path}?name={name}", 303)

@@ -63,7 +63,7 @@ def devices_document(table: AlertsTable, store: AlertStore) -> dict[str, object]
     """
     target, public_key = store.push_target()
     return {
-        "key": public_key if target in {one.name for one in table.targets} else "",
+        "key": public_key if target in {configured.name for configured in table.targets} else "",
         "devices": [
             {
                 "id": device.id,

@@ -29,7 +29,7 @@ def editable_keys(before: Config, after: Config) -> Iterator[str]:
     tables = (before.portfolio.orders, *before.portfolio.assets)
     has_exits = any(getattr(table, key, None) for table in tables for key in ExitKeys.model_fields)
     targets_before, targets_after = (
-        [] if one.lp is None else one.lp.targets for one in (before, after)
+        [] if config.lp is None else config.lp.targets for config in (before, after)
     )
     for number, (old, new) in enumerate(zip(targets_before, targets_after, strict=False)):
         if new.share <= old.share or not has_exits:
