@@ -13,7 +13,7 @@ from agent.app.alert_channels import alerts
 from agent.app.documents import futures as futures_documents
 from agent.app.documents.status import status_document
 from agent.app.positions.futures import futures_funding
-from agent.app.positions.holdings import liquidity, liquidity_document
+from agent.app.positions.holdings import liquidity, liquidity_document, strategies
 from agent.app.positions.orders import standing_orders
 from agent.app.records.ledger import lots_document, newest_pnl, open_ledger_data, value_series
 from agent.app.records.step_history import explain, history
@@ -93,7 +93,7 @@ def _newest_pnl(loaded: LoadedConfig) -> Documents:
 
 def live_documents(config: ConfigSource, document_names: Collection[str] = ()) -> Documents:
     """Return documents read from the chain, or only those named: `status`, `orders` and `alerts`;
-    `lp` with [lp] or positions; with [futures] `positions`, `margin` and `funding`, all three of
+    `strategies` with [[strategies]], `lp` with [lp] or positions; with [futures] `positions`, `margin` and `funding`, all three of
     one block.
     """
     with open_agent(load_config(config)) as agent:
@@ -102,6 +102,8 @@ def live_documents(config: ConfigSource, document_names: Collection[str] = ()) -
             "orders": standing_orders,
             "alerts": alerts,
         }
+        if agent.context.config.strategies:
+            readers["strategies"] = strategies
         if agent.context.config.lp is not None or agent.portfolio.positions:
             readers["lp"] = lambda connected: liquidity_document(liquidity(connected))
         if agent.context.futures is not None:

@@ -428,7 +428,9 @@ def request(
     kind: Annotated[
         str,
         typer.Argument(
-            help="pause, resume, rebalance, confirm, invest, withdraw, edit, stop or device."
+            help=(
+                "pause, resume, rebalance, confirm, invest, withdraw, edit, stop, device or holdings."
+            )
         ),
     ],
     arguments: Annotated[
@@ -500,7 +502,7 @@ def _parse_argument(text: str) -> tuple[str, str]:
 
 def _show_plan(console: Console, document: Document) -> None:
     console.print(safe_text(f"{document['kind']}: plan {document['plan_hash']}"))
-    for line in document["moves"]:
+    for line in (*document["document"].get("changes", ()), *document["moves"]):
         console.print(safe_text(f"  {line}"))
 
 

@@ -24,6 +24,8 @@ class ControlKind(Enum):
     EDIT = "edit"
     STOP = "stop"
     DEVICE = "device"
+    HOLDINGS = "holdings"
+    """Changes what counts as whose: ledgers, their transfers, or a position."""
 
 
 class ControlOrigin(Enum):
@@ -76,7 +78,7 @@ class ControlCode(StrEnum):
     PLAN_USED = "plan_used"
     """Another control has confirmed the shown plan."""
     UNCHANGED = "unchanged"
-    """The edit changes nothing."""
+    """It would change nothing."""
     PAUSED_SINCE = "paused_since"
     """The pause came after the request to resume."""
     INTERRUPTED = "interrupted"

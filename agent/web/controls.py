@@ -50,6 +50,7 @@ FIELDS_BY_KIND: Mapping[str, Sequence[str]] = {
     "edit": ("in-slices", "set", "asset", *ASSET_FIELDS, PROFILE),
     "stop": ("to-stable", "send-to"),
     "device": ("remove", "endpoint", "key", "auth", "page"),
+    "holdings": ("apply", "deposits-to", "take", "forget"),
 }
 """Fields of the forms of each kind, named like the arguments of the control; `asset` is the symbol
 to which ASSET_FIELDS belong.
@@ -277,6 +278,7 @@ TITLE_BY_KIND = {
     "edit": "Edit settings",
     "stop": "Stop",
     "device": "Alerts on a device",
+    "holdings": "Change what counts as whose",
 }
 
 

@@ -135,6 +135,7 @@ PAGES = (
     Page("/", "Overview", "overview.html", (LIVE, STORED)),
     Page("/history", "History", "history.html", (STORED,)),
     Page("/assets", "Assets", "assets.html", (LIVE, STORED)),
+    Page("/strategies", "Strategies", "strategies.html", (LIVE,), "strategies"),
     Page("/liquidity", "Liquidity", "liquidity.html", (LIVE,), "lp"),
     Page("/alerts", "Alerts", "alerts.html", (LIVE,)),
     Page("/futures", "Futures", "futures.html", (LIVE,), "margin"),

@@ -21,6 +21,14 @@ def require_the_wallet(chain: LocalChain, document: dict[str, Any]) -> None:
         assert sum(raws) == chain.balance(symbol)
 
 
+def with_idle() -> dict[str, object]:
+    """The strategies with a third that holds USDC."""
+    three = strategies("50%", "40%")
+    common = {"floor": "0%", "health": "off", "cooldown": "0s", "destination": "target"}
+    three["strategies"] = [*three["strategies"], {"name": "idle", "share": "10%", "weights": {"USDC": "100%"}, **common}]  # type: ignore[misc]  # a list
+    return three
+
+
 def test_strategies_show_how_each_stands_and_what_never_reached_the_market(
     anvil_chain: LocalChain, tmp_path: Path, run: Callable[..., Said]
 ) -> None:
@@ -63,10 +71,7 @@ def test_another_number_of_strategies_halts_until_the_owner_takes_the_books_over
     agents.fund(chain, {"WETH": 20_000, "USDC": 20_000})
     assert run("rebalance", "--send", "--yes", "--json").code == 0
     assert run("strategies", "apply", "--yes").code == 2, "nothing to take over"
-    three = strategies("50%", "40%")
-    common = {"floor": "0%", "health": "off", "cooldown": "0s", "destination": "target"}
-    three["strategies"] = [*three["strategies"], {"name": "idle", "share": "10%", "weights": {"USDC": "100%"}, **common}]  # type: ignore[misc]  # a list
-    agents.agent_config(chain, tmp_path, three, TWO)
+    agents.agent_config(chain, tmp_path, with_idle(), TWO)
     halted = run("rebalance", "--send", "--yes", "--json")
     assert halted.code == 10
     assert "idle" in halted.json["reason"]

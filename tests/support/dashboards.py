@@ -62,6 +62,7 @@ def documents() -> dict[str, Any]:
         "settings": SETTINGS,
         "reports": {"folder": HOSTILE, "skipped": [MARKUP], "reports": [REPORT]},
         "lp": {**golden("14-lp"), **LIQUIDITY},
+        "strategies": STRATEGIES,
         **FUTURES,
     }
 
@@ -99,10 +100,22 @@ LIQUIDITY: dict[str, Any] = {
         "compound_above": None, "value": None, "fees": None, "weight_bps": None, "out_of_range": [], "pool_deviation_bps": None,
         "due_reasons": [MARKUP], "skipped_reasons": [MARKUP],
     }],
-    "unreadable": [MARKUP], "warnings": [MARKUP],
+    "unreadable": [MARKUP], "warnings": [MARKUP], "forgettable": ["uniswap_v3 #1"],
     "ignored": [{"position": "uniswap_v3 #2", "contract": ADDRESS, "token_id": "2", "tokens": [HOSTILE], "liquidity": "1"}],
 }  # fmt: skip
 """Positions and targets with markup as tokens and reasons."""
+STRATEGY: dict[str, Any] = {
+    "state": "active", "since_s": 1, "state_reason": MARKUP, "capital": "60", "share_bps": 6_000, "target_share_bps": 5_000, "floor_bps": 0,
+    "units": "1", "unit_value": "1.1", "return_bps": 1_000, "sharpe": None, "sharpe_window_s": None, "sharpe_crossed_s": None,
+    "costs": "0.5", "last_rebalance_s": None, "acts": False, "reason": MARKUP,
+    "holdings": [{"symbol": HOSTILE, "raw": "1", "amount": "0.1", "value": "60", "weight_bps": 10_000, "target_bps": 5_000}],
+}  # fmt: skip
+STRATEGIES: dict[str, Any] = {
+    "block": 1, "numeraire": "B", "total_value": "120", "fault": MARKUP, "flows_to": "two",
+    "split_band": {"absolute_bps": None, "relative_bps": 5_000}, "together": None, "sharpe_basis": "daily returns",
+    "strategies": [{"name": HOSTILE, **STRATEGY}, {"name": "two", **STRATEGY}],
+}  # fmt: skip
+"""Strategies with markup as names, fault and reasons; the second gets deposits."""
 REPORT: dict[str, Any] = {
     "name": "20261122-130000-tune.html", "kind": MARKUP, "title": HOSTILE, "created": "2026-11-22 13:00:00", "bytes": 9,
     "figures": [{"name": MARKUP, "value": HOSTILE}],

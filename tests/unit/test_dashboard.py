@@ -111,7 +111,7 @@ def test_the_weight_after_a_plan_of_a_symbol_with_dots_is_shown(served: Served) 
     assert found["plan.weights_after_bps.USDC.e"] == "1234"
 
 
-@pytest.mark.parametrize("command", ["lp", "positions", "margin", "funding", "books lots"])
+@pytest.mark.parametrize("command", ["lp", "strategies", "positions", "margin", "funding", "books lots"])
 def test_the_given_documents_are_those_of_their_commands(served: Served, command: str) -> None:
     assert misfits(DOCUMENTS[command], served.board.documents[command.removeprefix("books ")]) == []
 
@@ -133,7 +133,7 @@ def test_symbols_and_text_of_the_config_are_text_and_nothing_runs(served: Served
     assert "<script>" not in text
     assert " onerror" not in text.replace("&lt;img src=x onerror=alert(1)&gt;", "")
     assert "style=" not in text
-    if page.path in ("/", "/assets", "/liquidity", "/futures", "/settings", "/reports"):
+    if page.path in ("/", "/assets", "/strategies", "/liquidity", "/futures", "/settings", "/reports"):
         assert "&lt;img src=x onerror" in text
         assert "&lt;/data&gt;&lt;script&gt;" in text
     policy = headers["content-security-policy"]
@@ -438,6 +438,7 @@ def test_pages_of_features_that_the_config_lacks_are_not_in_the_menu(served: Ser
     whole = [page.title for page in PAGES]
     assert menu() == whole
     assert menu("lp") == [title for title in whole if title != "Liquidity"]
+    assert menu("strategies") == [title for title in whole if title != "Strategies"]
     assert menu("positions", "margin", "funding") == [title for title in whole if title != "Futures"]
     served.board.documents = documents
 

@@ -149,7 +149,7 @@ def test_the_page_of_alerts_offers_this_device_once_a_run_has_its_key(site: Site
 @pytest.mark.parametrize("kind", FIELDS_BY_KIND)
 def test_a_stolen_read_only_session_shows_and_controls_nothing(site: Site, config: Path, kind: str) -> None:
     cookie, before = site.enter(READ_ONLY), queued(config)
-    for page in ("/", "/controls", "/plan", "/settings"):
+    for page in ("/", "/controls", "/plan", "/settings", "/strategies", "/liquidity"):
         assert b'action="/controls' not in site.ask(page, Cookie=cookie)[2], page
     assert b"eve is read-only. Log in as another user" in site.ask("/", Cookie=cookie)[2]
     assert site.post(f"/controls/{kind}", {"csrf": site.token(cookie)}, cookie)[0] == 403
@@ -442,7 +442,8 @@ def test_each_form_has_the_fields_that_are_read_from_it(site: Site) -> None:
     cookie, forms = site.enter(), dict[str, set[str]]()
     site.board.documents["controls"] = {"controls": [], "served": True, "waiting": {"moves": []}}
     site.board.documents["devices"] = DEVICES
-    for page, is_paused in (("/", False), ("/controls", False), ("/controls", True), ("/alerts", False), ("/settings", False)):
+    for page, is_paused in (("/", False), ("/controls", False), ("/controls", True), ("/alerts", False), ("/settings", False),
+                            ("/strategies", False), ("/liquidity", False)):  # fmt: skip
         site.board.documents["status"]["paused"] = is_paused
         text = site.ask(page, Cookie=cookie)[2].decode()
         for kind, form in re.findall(r'<form [^>]*action="/controls/([a-z]+)">(.*?)</form>', text, re.S):

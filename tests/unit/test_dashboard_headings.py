@@ -98,6 +98,14 @@ HEADINGS: dict[str, dict[str, str]] = {
         "Acquired (UTC)": "lots.assets.lots.acquired", "Alert below": "alerts.assets.alert_low", "Distance": "alerts.assets.to_low_bps",
         "Alert above": "alerts.assets.alert_high", "Distance 2": "alerts.assets.to_high_bps",
     },
+    "/strategies": {
+        "Strategy": "strategies.strategies.name", "State": "strategies.strategies.state strategies.strategies.state_reason",
+        "Capital": "strategies.strategies.capital", "Share": "strategies.strategies.share_bps",
+        "Target": "strategies.strategies.holdings.target_bps strategies.strategies.target_share_bps",
+        "Return": "strategies.strategies.return_bps", "Costs": "strategies.strategies.costs",
+        "Asset": "strategies.strategies.holdings.symbol", "Amount": "strategies.strategies.holdings.amount",
+        "Value": "strategies.strategies.holdings.value", "Weight": "strategies.strategies.holdings.weight_bps",
+    },
     "/liquidity": {
         "In liquidity": "lp.weight.limit_bps lp.weight.share_bps lp.weight.value",
         "Expected loss": "lp.expected_loss.limit_bps lp.expected_loss.share_bps lp.expected_loss.value lp.positions.expected_loss",

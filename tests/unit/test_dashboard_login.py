@@ -81,7 +81,18 @@ def test_without_a_session_nothing_is_shown(site: Site, path: str) -> None:
     assert code in (303, 401)
     assert b"data" not in body
     if code == 303:
-        known = path in ("/alerts", "/assets", "/controls", "/futures", "/history", "/liquidity", "/plan", "/reports", "/settings")
+        known = path in (
+            "/alerts",
+            "/assets",
+            "/controls",
+            "/futures",
+            "/history",
+            "/liquidity",
+            "/plan",
+            "/reports",
+            "/settings",
+            "/strategies",
+        )
         assert headers["location"] == (f"/login?to={path}" if known else "/login")
     assert site.ask(path, HX_Request="true")[1]["hx-redirect"] == "/login"
     for cookie in ("trimtab-1=", "trimtab-1=x", "trimtab-2=" + site.access.begin_session(FULL), "trimtab-1=a; trimtab-1=b"):

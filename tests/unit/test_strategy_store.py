@@ -265,7 +265,9 @@ def test_the_store_gives_back_what_it_was_given_and_lets_nobody_write_over_anoth
     assert store.layer(StrategyStore).ledger().states == (state,)
     assert store.layer(StrategyStore).nav_points("up", 0) == (NavPoint(7_200, 10, 11),), "the first of each hour stands"
     assert store.layer(StrategyStore).nav_points("up", 7_201) == () == store.layer(StrategyStore).nav_points("down", 0)
-    store.layer(StrategyStore).forget(["up"])
+    assert not store.layer(StrategyStore).record_bookings((), 0, ["up"]), "written since"
+    assert store.layer(StrategyStore).ledger().states == (state,)
+    assert store.layer(StrategyStore).record_bookings((), 1, ["up"])
     assert store.layer(StrategyStore).ledger().states == () == store.layer(StrategyStore).nav_points("up", 0)
     store.layer(StrategyStore).route_transfers("up")
     assert store.layer(StrategyStore).ledger().flows_to == "up"

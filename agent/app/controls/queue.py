@@ -73,6 +73,7 @@ ARGUMENTS_BY_KIND: Mapping[ControlKind, Mapping[str, str]] = {
     },
     ControlKind.STOP: {"to-stable": YES, "send-to": ""},
     ControlKind.DEVICE: {"remove": "", "endpoint": "", "key": "", "auth": "", "page": ""},
+    ControlKind.HOLDINGS: {"apply": YES, "deposits-to": "", "take": "", "forget": ""},
 }
 """Arguments of each kind: the command's options; "yes" for a switch, "many" for repeatable ones."""
 KINDS_WITHOUT_PLAN = frozenset({ControlKind.PAUSE, ControlKind.RESUME, ControlKind.DEVICE})
@@ -396,6 +397,12 @@ def _check_device(_: LoadedConfig, arguments: ControlArguments) -> None:
             )
 
 
+def _check_holdings(_: LoadedConfig, arguments: ControlArguments) -> None:
+    if len(arguments) != 1:
+        names = ", ".join(ARGUMENTS_BY_KIND[ControlKind.HOLDINGS])
+        raise ConfigError("holdings: needs one argument", f"give one of {names}")
+
+
 def _require_positive(field: str, value: str, remedy: str) -> None:
     if not value.isdecimal() or not value.isascii() or not 0 < int(value) < 2**62:
         raise ConfigError(f"{field}: {value!r} is not a number above 0", remedy)
@@ -407,6 +414,7 @@ _ARGUMENT_CHECKS: Mapping[ControlKind, Callable[[LoadedConfig, ControlArguments]
     ControlKind.EDIT: _check_edit,
     ControlKind.STOP: _check_stop,
     ControlKind.DEVICE: _check_device,
+    ControlKind.HOLDINGS: _check_holdings,
 }
 
 

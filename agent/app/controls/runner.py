@@ -17,6 +17,7 @@ from agent.app.controls.queue import MAX_LIFETIME_S, shown_plan, waiting_plan
 from agent.app.cycles import run_cycle
 from agent.app.documents.owner import with_document
 from agent.app.money import transfers
+from agent.app.positions import holdings
 from agent.app.records.kill_switch import end_pause
 from agent.app.settings import editing
 from agent.app.settings.devices import change_devices
@@ -167,8 +168,8 @@ class ControlRunner:
         self._has_recovered = True
         context = self._agent.context
         reason = (
-            "the run ended while it carried this out; trimtab history shows what was sent,"
-            " and the next run settles it"
+            "the run ended while it carried this out; look whether it took effect before you ask"
+            " again: trimtab history shows what was sent, and the next run settles it"
         )
         control_ends = []
         for queued_control in context.store.controls.taken_controls():
@@ -397,6 +398,8 @@ class ControlCommand:
                 return self._edit()
             case ControlKind.STOP:
                 return self._stop()
+            case ControlKind.HOLDINGS:
+                return self._change_holdings()
         raise ValueError(f"{self.control.kind} has no command")
 
     def _accept(self, plan: ShownPlan) -> bool:
@@ -476,6 +479,14 @@ class ControlCommand:
             self.agent, arguments, send=True, confirm=confirm, progress=self.session.progress
         )
         return ControlResult(report.state, report.reason, report.transactions)
+
+    def _change_holdings(self) -> ControlResult:
+        arguments = self.control.arguments
+        change = holdings.change_by_control(self.agent, arguments)
+        if not self._accept(shown_plans.shown_holdings(arguments, change)):
+            return ControlResult("refused", "")
+        change.write()
+        return ControlResult("written", "; ".join(change.changes))
 
 
 def _step_result(outcome: StepOutcome) -> ControlResult:

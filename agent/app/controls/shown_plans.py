@@ -21,7 +21,9 @@ from agent.app.documents.owner import (
     stored_plan_document,
     with_document,
 )
+from agent.app.documents.records import HoldingsChangeDocument
 from agent.app.money import shutdown, transfers
+from agent.app.positions import holdings
 from agent.app.settings import editing
 from agent.chain.rpc import Transport
 from agent.config.load import load_config, load_config_text
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
 
     from agent.app.money.shutdown import ShutdownReport
     from agent.app.money.transfers import InvestmentReport
+    from agent.app.positions.holdings import HoldingsChange
     from agent.app.settings.editing import EditReport
     from agent.app.withdrawal_run import WithdrawalReport
     from agent.ports import Clock
@@ -186,6 +189,14 @@ def preview_with_agent(
             return ControlPreview(
                 shown_stop(arguments, shutdown_report), shutdown_document, refusal
             )
+        case ControlKind.HOLDINGS:
+            change = holdings.change_by_control(agent, arguments)
+            document: HoldingsChangeDocument = {
+                "changes": list(change.changes),
+                "warnings": list(change.warnings),
+                "strategies": change.document if "strategies" in change.document else None,
+            }
+            return ControlPreview(shown_holdings(arguments, change), document)
     raise Refused(f"{kind.value} has no plan to show", remedy="send it without one")
 
 
@@ -367,6 +378,15 @@ def shown_edit(arguments: ControlArguments, report: EditReport) -> ShownPlan:
         () if report.transition is None else _plan_amounts([report.transition], ANY_AMOUNT_BPS)
     )
     return ShownPlan(ControlKind.EDIT, arguments, exact_parts, transition_amounts)
+
+
+def shown_holdings(arguments: ControlArguments, change: HoldingsChange) -> ShownPlan:
+    """Return the binding parts of a change of what counts as whose."""
+    exact_parts = (("changes", "\n".join(change.changes)),)
+    amounts = tuple(
+        (name, raw, abs(raw) * tolerance_bps // BPS) for name, raw, tolerance_bps in change.amounts
+    )
+    return ShownPlan(ControlKind.HOLDINGS, arguments, exact_parts, amounts)
 
 
 def _exact_parts(outcome: StepOutcome) -> ControlArguments:

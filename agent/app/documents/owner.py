@@ -46,6 +46,7 @@ from agent.app.documents.plans import (
     VerdictDocument,
     plan_document,
 )
+from agent.app.documents.records import HoldingsChangeDocument
 from agent.app.documents.status import MinimumTotalDocument, StatusDocument
 from agent.app.withdrawal_run import format_parts
 from agent.model import (
@@ -492,7 +493,12 @@ ControlDocument = TypedDict("ControlDocument", {
 })  # fmt: skip
 """A control; times in Unix seconds of this machine. `code` and `reason` say why it was refused."""
 PreviewDocument = (
-    LivePlanDocument | InvestmentDocument | WithdrawalDocument | EditDocument | ShutdownDocument
+    LivePlanDocument
+    | InvestmentDocument
+    | WithdrawalDocument
+    | EditDocument
+    | ShutdownDocument
+    | HoldingsChangeDocument
 )
 ShownPlanDocument = TypedDict("ShownPlanDocument", {
     "kind": Annotated[str, one_of(*(kind.value for kind in ControlKind))], "arguments": list[ArgumentDocument],

@@ -150,6 +150,8 @@ class LiquidityDocument(TypedDict):
     warnings: list[str]
     ignored: Annotated[list[IgnoredPositionDocument], FromAttributes("ignored.positions")]
     ignored_more: Annotated[int, FromAttributes("ignored.unchecked_count")]
+    forgettable: NotRequired[list[str]]
+    """Positions that `trimtab lp forget` accepts, if there are any."""
 
 
 AdoptedPositionDocument = TypedDict(
@@ -276,14 +278,20 @@ def strategy_document(
 
 
 StrategiesDocument = TypedDict("StrategiesDocument", {
-    "block": int, "numeraire": str, "total_value": Money, "fault": str,
+    "block": int, "numeraire": str, "total_value": Money, "fault": str, "flows_to": str | None,
     "split_band": SplitBandDocument, "strategies": list[StrategyDocument],
     "together": NettingDocument | None, "sharpe_basis": str, "why": NotRequired[str],
     "applied": NotRequired[bool],
 })  # fmt: skip
-"""Strategies over one wallet; `why` and `applied` are set when their books are reconciled."""
+"""Strategies over one wallet; `flows_to` gets deposits (None: shared by capital), `why` and `applied`
+are set when their books are reconciled.
+"""
 RoutedTransfersDocument = TypedDict("RoutedTransfersDocument", {"flows_to": str | None})
 """Name of the strategy that receives deposits; None if they are shared by capital."""
+HoldingsChangeDocument = TypedDict("HoldingsChangeDocument", {
+    "changes": list[str], "warnings": list[str], "strategies": StrategiesDocument | None,
+})  # fmt: skip
+"""What a control changes in the records of positions or strategies, with the strategies after it."""
 ObservationsDocument = TypedDict("ObservationsDocument", {
     "pool": Address, "tokens": list[str], "fee_pips": int, "observations": int,
     "observations_next": int, "sufficient": bool, "why": str,

@@ -1,16 +1,15 @@
 """Holdings by liquidity position and by strategy: report, adopt and forget positions; reconcile the
-books of strategies and assign transfers to them.
+books of strategies and assign transfers to them. Commands and controls write the same changes.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agent import wiring
 from agent.amm.lp import own_changes, positions
@@ -28,23 +27,36 @@ from agent.chain.pools.own_positions import (
 from agent.chain.pools.positions import resolve_positions
 from agent.config.build import factories
 from agent.config.load import load_config
+from agent.config.loaded import ConfigSource
+from agent.config.schema import Config
 from agent.config.tables.fields import parse_address
 from agent.config.venues import foreign_position_managers, position_manager
-from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused
+from agent.errors import ConfigError, ErrorCode, Refused
 from agent.execution.settlement import settle_mined
 from agent.execution.step_memory import read_memory
 from agent.layers.liquidity.policy import valuation
 from agent.layers.liquidity.policy.target_reports import TargetReport, target_reports
 from agent.layers.liquidity.policy.valuation import PositionReport
+from agent.layers.liquidity.settings import has_exits
 from agent.layers.liquidity.state import LiquidityState
 from agent.layers.strategies.policy import netting
+from agent.layers.strategies.policy.accounting import REMEDY
 from agent.layers.strategies.policy.faults import strategies_fault
 from agent.layers.strategies.policy.inputs import add_books
 from agent.layers.strategies.state import CapitalSplit, StrategiesState, StrategyBooks
 from agent.layers.strategies.store import StrategyStore
-from agent.model import ConfirmedPosition, LpPositionChange, StepInput, position_name
+from agent.model import (
+    ConfirmedPosition,
+    ControlArguments,
+    ControlCode,
+    LpMissingPosition,
+    LpPositionChange,
+    StepInput,
+    position_name,
+)
 from agent.policy.drift import compute_drifts, portfolio_total
 from agent.reference import reference_prices
+from agent.store.store import Store
 from agent.units import BPS, Value, value_text
 
 if TYPE_CHECKING:
@@ -53,6 +65,43 @@ if TYPE_CHECKING:
         RoutedTransfersDocument,
         StrategiesDocument,
     )
+
+
+RESPLIT_TOLERANCE_BPS = 500
+"""Largest difference of an amount of a strategy between the shown and the written ledgers."""
+ANY_AMOUNT_BPS = 10_000
+"""Tolerance of amounts that only tell what a position is worth now."""
+
+
+@dataclass(frozen=True, slots=True)
+class HoldingsChange:
+    """A change of what counts as whose, before `write` writes it in one transaction. Nothing is
+    sent.
+
+    `document` is that of the command, `changes` and `warnings` say what it does, `amounts` are
+    (name, base units, tolerance in bps).
+    """
+
+    document: Any
+    changes: tuple[str, ...]
+    write: Callable[[], None]
+    amounts: tuple[tuple[str, int, int], ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def change_by_control(agent: Agent, arguments: ControlArguments) -> HoldingsChange:
+    """Return the change that a control with this one argument requests. Raises the errors of its
+    command.
+    """
+    ((name, value),) = arguments
+    match name:
+        case "apply":
+            return reconciliation(agent)
+        case "deposits-to":
+            return routing(agent.context.store, agent.context.config, value)
+        case "take":
+            return adoption(agent, value)
+    return _forgetting_by_control(agent, value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +137,8 @@ class LiquidityReport:
     expected_loss: LimitedSum
     weight: LimitedSum
     targets: tuple[TargetReport, ...]
+    forgettable: tuple[str, ...]
+    """Names of the positions that `forget_position` accepts."""
 
 
 def liquidity(agent: Agent) -> LiquidityReport:
@@ -118,6 +169,12 @@ def liquidity(agent: Agent) -> LiquidityReport:
     except Refused:
         portfolio_value, expected_loss, positions_value, targets = None, None, None, ()
     limits = step.limits
+    changes = agent.context.store.positions.changes()
+    own_names = [
+        confirmed_position.name
+        for confirmed_position in step.portfolio.positions
+        if own_changes.is_position_open(changes, confirmed_position.name)
+    ]
     return LiquidityReport(
         step_input=step,
         position_reports=valuation.position_reports(step.snapshot, step.portfolio, prices),
@@ -128,6 +185,7 @@ def liquidity(agent: Agent) -> LiquidityReport:
         expected_loss=_limited_sum(expected_loss, portfolio_value, limits.impermanent_loss_bps),
         weight=_limited_sum(positions_value, portfolio_value, limits.lp_max_weight_bps),
         targets=targets,
+        forgettable=(*own_names, *step.layer(LiquidityState).undecided),
     )
 
 
@@ -141,6 +199,16 @@ def _limited_sum(
 def adopt_position(agent: Agent, token_id_text: str) -> AdoptedPositionDocument:
     """Adopt a V3 position by its token id. It then counts like one opened by the agent. Raises
     ConfigError if it is not the wallet's, is empty, or already counts.
+    """
+    change = adoption(agent, token_id_text)
+    change.write()
+    document: AdoptedPositionDocument = change.document
+    return document
+
+
+def adoption(agent: Agent, token_id_text: str) -> HoldingsChange:
+    """Return the change that adopts a V3 position; its principal now is booked as its cost. Raises
+    the errors of `adopt_position`.
     """
     if not token_id_text.isdecimal():
         raise ConfigError(
@@ -208,43 +276,101 @@ def adopt_position(agent: Agent, token_id_text: str) -> AdoptedPositionDocument:
         LpVenue.V3.value, manager, int(token_id_text), position_range.pool, *position.tokens, position_range.fee_pips,
         (position_range.tick_lower, position_range.tick_upper), position.liquidity, 0, (0, 0), head.number,
     )  # fmt: skip
-    store.positions.decide(name, position_change, context.clock.now_s())
-    current_positions = agent.step_input().snapshot.positions
-    # its principal is booked as its cost
+    # read with the position in scope, before anything is written: the next snapshot ends it
+    chain_reader = context.reader.chain
+    chain_reader.scope = replace(
+        chain_reader.scope, positions=(*chain_reader.scope.positions, resolved_position)
+    )
     principal_raw = next(
         (
             positions.principal(counted_position)
-            for counted_position in current_positions
+            for counted_position in chain_reader.snapshot().positions
             if counted_position.name == name
         ),
         (0, 0),
     )
-    store.positions.decide(
-        name, own_changes.imported_position(position_change, principal_raw), context.clock.now_s()
+    return HoldingsChange(
+        {"position": name, "taken": True, "amounts_raw": [str(raw) for raw in principal_raw]},
+        (f"{name} counts from now on: liquidity {position.liquidity}",),
+        lambda: store.positions.decide(
+            name,
+            own_changes.imported_position(position_change, principal_raw),
+            context.clock.now_s(),
+        ),
+        _amounts("count", dict(zip(position.tokens, principal_raw, strict=True)), ANY_AMOUNT_BPS),
     )
-    return {"position": name, "taken": True, "amounts_raw": [str(raw) for raw in principal_raw]}
 
 
-def forget_position(config: Path | str, number_or_pair: str) -> AdoptedPositionDocument:
+def _amounts(
+    verb: str, raw_by_token: Mapping[str, int], tolerance_bps: int
+) -> tuple[tuple[str, int, int], ...]:
+    return tuple(
+        (f"{verb} {token}", raw, tolerance_bps) for token, raw in raw_by_token.items() if raw
+    )
+
+
+def forget_position(config: ConfigSource, number_or_pair: str) -> AdoptedPositionDocument:
     """Stop counting a position: `number_or_pair` is the number of a V3 position, or a pair's
-    address. Raises ConfigError if the store does not know it.
+    address. Raises ConfigError if the store does not know it, Refused while a transaction of the
+    agent changes it.
     """
     loaded = load_config(config)
+    with wiring.open_store_offline(loaded) as (store, _):
+        change = forgetting(store, loaded.config, number_or_pair)
+        change.write()
+    document: AdoptedPositionDocument = change.document
+    return document
+
+
+def forgetting(store: Store, config: Config, number_or_pair: str) -> HoldingsChange:
+    """Return the change that forgets a position. Raises the errors of `forget_position`."""
     if number_or_pair.isdecimal():
-        name = position_name(LpVenue.V3, position_manager(loaded.config) or "", int(number_or_pair))
+        name = position_name(LpVenue.V3, position_manager(config) or "", int(number_or_pair))
     else:
         name = position_name(LpVenue.V2, parse_address(number_or_pair, "position"), None)
-    with wiring.open_store_offline(loaded) as (store, _):
-        now_s = int(time.time())
-        changes = store.positions.changes()
-        undecided_names = store.budgets.history(now_s).layer(LiquidityState).undecided
-        if name not in undecided_names and not own_changes.is_position_open(changes, name):
-            raise ConfigError(
-                f"position {name} is not a position that the agent opened or adopted",
-                "see trimtab lp; remove a position of the config from portfolio.positions",
-            )
-        store.positions.decide(name, None, now_s)
-    return {"position": name, "taken": False}
+    now_s = int(time.time())
+    undecided_names = store.budgets.history(now_s).layer(LiquidityState).undecided
+    if name not in undecided_names and not own_changes.is_position_open(
+        store.positions.changes(), name
+    ):
+        raise ConfigError(
+            f"position {name} is not a position that the agent opened or adopted",
+            "see trimtab lp; remove a position of the config from portfolio.positions",
+            code=ErrorCode.UNKNOWN,
+        )
+    store.positions.require_settled(name)
+    return HoldingsChange(
+        {"position": name, "taken": False},
+        (f"{name} counts no longer",),
+        lambda: store.positions.decide(name, None, now_s),
+        warnings=("What the wallet holds of it is in no total, and no exit withdraws it.",),
+    )
+
+
+def _forgetting_by_control(agent: Agent, number_or_pair: str) -> HoldingsChange:
+    """Return the change that forgets a position by a control. Raises Refused too if exits or a
+    target would no longer reach what the wallet holds of it.
+    """
+    change = forgetting(agent.context.store, agent.context.config, number_or_pair)
+    name, step = change.document["position"], agent.step_input()
+    held_position = next(
+        (position for position in step.snapshot.positions if position.name == name), None
+    )
+    if held_position is None or isinstance(held_position, LpMissingPosition):
+        return change
+    pair = held_position.token0, held_position.token1
+    is_target = pair in {(target.token0, target.token1) for target in step.portfolio.lp_targets}
+    if is_target or has_exits(agent.context.config):
+        reason = "its target would provide again" if is_target else "exits would not withdraw it"
+        raise Refused(
+            f"forget: the wallet holds {name}, and {reason}",
+            remedy=f"forget it at the terminal: trimtab lp forget {number_or_pair}",
+            code=ControlCode.WIDENS,
+        )
+    lost_raw = {
+        token: -raw for token, raw in zip(pair, positions.principal(held_position), strict=True)
+    }
+    return replace(change, amounts=_amounts("count", lost_raw, ANY_AMOUNT_BPS))
 
 
 NO_STRATEGIES_FAULT = "there are no [[strategies]] in the config"
@@ -254,7 +380,7 @@ def strategies(agent: Agent) -> StrategiesDocument:
     """Return capital, share, unit value, return, Sharpe ratio and state of each strategy at the
     newest block; writes nothing. Raises ConfigError without strategies.
     """
-    return _strategies_document(agent.step_input())
+    return _strategies_document(agent.step_input(), agent.context.store)
 
 
 def reconcile_strategies(
@@ -264,8 +390,19 @@ def reconcile_strategies(
 
     Closed strategies are settled and new ones opened, at reference prices and in kind. Unexplained
     holdings are shared by capital. Raises ConfigError if there is nothing to do, Refused while a
-    token is in quarantine or if the books cannot be reconciled, OperatorNeeded if another process
-    changed them in the meantime.
+    token is in quarantine, if the books cannot be reconciled, or if another process changed them in
+    the meantime.
+    """
+    change = reconciliation(agent)
+    document: StrategiesDocument = change.document
+    if confirm(document):
+        change.write()
+    return document
+
+
+def reconciliation(agent: Agent) -> HoldingsChange:
+    """Return the change that reconciles the books of strategies. Raises the errors of
+    `reconcile_strategies`.
     """
     context, readers = agent.context, agent.context.readers
     snapshot = readers.reader.snapshot()
@@ -279,6 +416,7 @@ def reconcile_strategies(
         raise ConfigError(
             "strategies: books, wallet and config already agree",
             "see trimtab strategies",
+            code=ControlCode.UNCHANGED,
         )
     if step.targets.quarantine:
         raise Refused(
@@ -290,39 +428,84 @@ def reconcile_strategies(
     books = reconciled_step.layer(StrategiesState).books
     if books is None or books.fault:
         raise Refused(f"the books cannot be reconciled: {'' if books is None else books.fault}")
-    document = _strategies_document(reconciled_step)
+    document = _strategies_document(reconciled_step, context.store)
     document["why"], document["applied"] = books_before.fault, False
-    if not confirm(document):
-        return document
-    strategy_store = context.store.layer(StrategyStore)
-    if not strategy_store.record_bookings(books.pending, books.record_version):
-        raise OperatorNeeded(
-            "another process changed the books in the meantime", "run the command again"
-        )
-    strategy_store.forget(
-        [state.name for state in strategy_store.ledger().states if state.name not in books.by_name]
+    sums_raw: dict[str, int] = {}
+    for book in books.strategies:
+        for token, raw in book.holdings:
+            sums_raw[token] = sums_raw.get(token, 0) + raw
+
+    def write() -> None:
+        strategy_store = context.store.layer(StrategyStore)
+        closed_names = [
+            state.name
+            for state in strategy_store.ledger().states
+            if state.name not in books.by_name
+        ]
+        if not strategy_store.record_bookings(books.pending, books.record_version, closed_names):
+            raise Refused(
+                "another process changed the books in the meantime",
+                remedy="look at them again, then repeat this",
+                code=ControlCode.PLAN_CHANGED,
+            )
+        document["applied"] = True
+
+    amounts = [
+        amount
+        for book in books.strategies
+        for amount in _amounts(book.name, dict(book.holdings), RESPLIT_TOLERANCE_BPS)
+    ]
+    return HoldingsChange(
+        document,
+        (books_before.fault.removesuffix(f"; {REMEDY}"),),
+        write,
+        (*amounts, *_amounts("in all", sums_raw, 0)),
     )
-    document["applied"] = True
+
+
+def route_transfers(config: ConfigSource, name: str) -> RoutedTransfersDocument:
+    """Assign later deposits and withdrawals to a strategy; "all" shares them by capital.
+
+    Raises ConfigError for an unknown name, or a strategy that is not open yet.
+    """
+    loaded = load_config(config)
+    with wiring.open_store_offline(loaded) as (store, _):
+        change = routing(store, loaded.config, name)
+        change.write()
+    document: RoutedTransfersDocument = change.document
     return document
 
 
-def route_transfers(config: Path | str, name: str) -> RoutedTransfersDocument:
-    """Assign later deposits and withdrawals to a strategy; "all" shares them by capital.
-
-    Raises ConfigError for an unknown name.
-    """
-    loaded = load_config(config)
-    strategy_names = [strategy.name for strategy in loaded.config.strategies]
+def routing(store: Store, config: Config, name: str) -> HoldingsChange:
+    """Return the change that assigns transfers. Raises the errors of `route_transfers`."""
+    strategy_names = [strategy.name for strategy in config.strategies]
     if name != "all" and name not in strategy_names:
         raise ConfigError(
-            f"strategies: {name!r} is unknown", f"choose from {', '.join([*strategy_names, 'all'])}"
+            f"strategies: {name!r} is unknown",
+            f"choose from {', '.join([*strategy_names, 'all'])}",
+            code=ErrorCode.UNKNOWN,
         )
-    with wiring.open_store_offline(loaded) as (store, _):
-        store.layer(StrategyStore).route_transfers(None if name == "all" else name)
-    return {"flows_to": None if name == "all" else name}
+    strategy_store = store.layer(StrategyStore)
+    ledger, receiver = strategy_store.ledger(), None if name == "all" else name
+    open_names = {holder for booking in ledger.bookings for holder, _, _ in booking.changes}
+    if ledger.bookings and receiver is not None and receiver not in open_names:
+        raise ConfigError(
+            f"strategies: {name} is not open yet",
+            "open it first: trimtab strategies apply",
+            code=ErrorCode.NOT_OPEN,
+        )
+    before, after = (
+        "are shared by capital" if strategy_name is None else f"go to {strategy_name}"
+        for strategy_name in (ledger.flows_to, receiver)
+    )
+    return HoldingsChange(
+        {"flows_to": receiver},
+        (f"Deposits and withdrawals now {before}; later ones {after}",),
+        lambda: strategy_store.route_transfers(receiver),
+    )
 
 
-def _strategies_document(step: StepInput) -> StrategiesDocument:
+def _strategies_document(step: StepInput, store: Store) -> StrategiesDocument:
     split, books = step.config(CapitalSplit), step.layer(StrategiesState).books
     if books is None:
         raise ConfigError(f"strategies: {NO_STRATEGIES_FAULT}", "add them, see docs/strategies.md")
@@ -356,6 +539,7 @@ def _strategies_document(step: StepInput) -> StrategiesDocument:
         "numeraire": numeraire.label,
         "total_value": value_text(total_value * 10**numeraire.decimals, numeraire.decimals),
         "fault": books.fault,
+        "flows_to": store.layer(StrategyStore).ledger().flows_to,
         "split_band": {
             "absolute_bps": split.band.absolute_bps,
             "relative_bps": split.band.relative_bps,
@@ -406,4 +590,7 @@ def liquidity_document(liquidity_report: LiquidityReport) -> LiquidityDocument:
                 PositionDocument, position_report, portfolio, **amounts_by_symbol, loss_bps=loss_bps
             )
         )
-    return fill(LiquidityDocument, liquidity_report, portfolio, positions=position_documents)
+    document = fill(LiquidityDocument, liquidity_report, portfolio, positions=position_documents)
+    if liquidity_report.forgettable:
+        document["forgettable"] = list(liquidity_report.forgettable)
+    return document

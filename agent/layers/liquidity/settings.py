@@ -26,11 +26,15 @@ def editable_keys(before: Config, after: Config) -> Iterator[str]:
     """Yield the key of each liquidity target's share, whose sum limits.lp_max_weight bounds. It may
     not rise while an exit is set, because an exit waits for liquidity of a pool off the reference.
     """
-    tables = (before.portfolio.orders, *before.portfolio.assets)
-    has_exits = any(getattr(table, key, None) for table in tables for key in ExitKeys.model_fields)
     targets_before, targets_after = (
         [] if config.lp is None else config.lp.targets for config in (before, after)
     )
     for number, (old, new) in enumerate(zip(targets_before, targets_after, strict=False)):
-        if new.share <= old.share or not has_exits:
+        if new.share <= old.share or not has_exits(before):
             yield f"lp.targets.{number}.share"
+
+
+def has_exits(config: Config) -> bool:
+    """Return whether an exit of the portfolio or of an asset is set."""
+    tables = (config.portfolio.orders, *config.portfolio.assets)
+    return any(getattr(table, key, None) for table in tables for key in ExitKeys.model_fields)

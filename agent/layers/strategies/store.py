@@ -91,9 +91,14 @@ class StrategyStore:
                 record_version=int(facts.get(STRATEGIES_VERSION) or 0),
             )
 
-    def record_bookings(self, bookings: Sequence[StrategyBooking], at_version: int) -> bool:
-        """Record bookings; return False, with nothing written, if another process wrote since
-        `at_version`.
+    def record_bookings(
+        self,
+        bookings: Sequence[StrategyBooking],
+        at_version: int,
+        closed_names: Sequence[str] = (),
+    ) -> bool:
+        """Record bookings, and delete states and NAV of closed strategies, because a name may be
+        reused; return False, with nothing written, if another process wrote since `at_version`.
         """
         with self.db.write("write the books of strategies") as db:
             if database.fact_number(db, STRATEGIES_VERSION) != at_version:
@@ -111,6 +116,8 @@ class StrategyStore:
             )
             database.write_facts(db, {STRATEGIES_VERSION: at_version + 1})
             _fold_transfers(db)
+            for row_class in (StrategyRow, NavPointRow):
+                db.execute(delete(row_class).where(row_class.name.in_(closed_names)))
             return True
 
     def record_states(
@@ -144,12 +151,6 @@ class StrategyStore:
                 for row in rows
                 if row.at_s >= since_s
             )
-
-    def forget(self, names: Sequence[str]) -> None:
-        """Delete states and NAV of closed strategies, because a name may be reused."""
-        with self.db.write("forget strategies that were closed") as db:
-            for row_class in (StrategyRow, NavPointRow):
-                db.execute(delete(row_class).where(row_class.name.in_(names)))
 
     def route_transfers(self, name: str | None) -> None:
         """Set the strategy that receives later deposits and withdrawals; None splits them by

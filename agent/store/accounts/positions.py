@@ -24,6 +24,7 @@ from sqlalchemy import (
 
 from agent import codec
 from agent.amm.lp.own_changes import position_change
+from agent.errors import ErrorCode, Refused
 from agent.model import (
     CashAccount,
     CashMemory,
@@ -148,11 +149,17 @@ class PositionStore:
             )
             database.write_facts(db, {POSITIONS_SCANNED: 1})
 
+    def require_settled(self, name: str) -> None:
+        """Raise Refused while a transaction of the agent that changes the position has not ended."""
+        with self.db.read("read liquidity positions") as db:
+            _require_settled(db, name)
+
     def decide(self, name: str, mint: LpPositionChange | None, now_s: int) -> None:
         """Record the owner's decision on a position: with its mint `mint` it counts from now on;
-        None ignores it.
+        None ignores it. Raises Refused as `require_settled`.
         """
         with self.db.write("write a liquidity position") as db:
+            _require_settled(db, name)
             verdict, mint_json = (FORGOTTEN, None) if mint is None else (ADOPTED, codec.dumps(mint))
             row = {
                 "name": name,
@@ -162,6 +169,25 @@ class PositionStore:
                 "at_s": now_s,
             }
             upsert_rows(db, FoundPositionRow, [row])
+
+
+def _require_settled(db: Connection, name: str) -> None:
+    for row in all_rows(db, _select_open_actions(), IntentRow):
+        action = database.decode_json(Grant, database.decompress_text(row.grant_z)).action
+        if action is not None and lp_action(action).name == name:
+            raise Refused(
+                f"position {name}: transaction {row.tx_hash or row.id} that changes it has not ended",
+                remedy="repeat this once it is final; trimtab txs lists it",
+                code=ErrorCode.OPEN_TRANSACTION,
+            )
+
+
+@cache
+def _select_open_actions() -> Select[Any]:
+    open_states = [state.value for state in OPEN_STATES]
+    return select(IntentRow).where(
+        IntentRow.kind == IntentKind.LIQUIDITY.value, IntentRow.state.in_(open_states)
+    )
 
 
 @cache

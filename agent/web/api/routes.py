@@ -41,7 +41,7 @@ MAX_STEPS = 1_000
 STEP_ID = r"^[A-Za-z0-9_-]{1,64}$"
 CONTROL_ID = r"^[0-9a-f]{32}$"
 ControlName = Literal[
-    "pause", "resume", "rebalance", "confirm", "invest", "withdraw", "edit", "stop"
+    "pause", "resume", "rebalance", "confirm", "invest", "withdraw", "edit", "stop", "holdings"
 ]
 
 

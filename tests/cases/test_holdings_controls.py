@@ -1,0 +1,247 @@
+"""Controls that change what counts as whose, on a chain: ledgers of strategies, who gets deposits, positions taken and forgotten; each as
+shown, once, and never at the cost of an exit."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent import app as api
+from agent.app.agent import Agent
+from agent.app.controls import queue
+from agent.errors import ConfigError, Refused, TrimtabError
+from agent.execution.step_context import OutcomeKind
+from agent.layers.strategies.state import StrategiesState, StrategyHealth, StrategyState
+from agent.layers.strategies.store import StrategyStore
+from agent.localchain import LocalChain
+from agent.model import Control, ControlState, IntentKind
+from tests.cases.test_controls_on_chain import Bot, carried_out
+from tests.cases.test_strategies import TWO, require_sum, strategies
+from tests.cli.test_strategies_command import with_idle
+from tests.differential.test_lp_actions import V3, wanting
+from tests.faults.rig import in_child
+from tests.support import agents
+from tests.support import lp_on_chain as lp
+from tests.support.agents import USD, again, fund, purse, trusted
+from tests.support.lp_on_chain import EVEN, send
+from tests.support.stores import Killed
+from tests.support.text import raises_code
+
+APPLY = ("apply", "yes")
+VALUED = {"lp": {"volatility": "60%", "horizon": "30d"}, **agents.ROOMY}
+
+
+def ended(run: Bot, control: Control) -> tuple[ControlState, str]:
+    """State and code of a control after a cycle of a paused run, which trades nothing."""
+    before = purse(run.chain)
+    record = run.ended(control)
+    assert purse(run.chain) == before, "nothing is sent"
+    return record.state, record.code
+
+
+def paused(chain: LocalChain, agent: Agent) -> Bot:
+    agent.context.switch.pause("still", chain.now_s())
+    return Bot(chain, agent.context.loaded, agent)
+
+
+def give(chain: LocalChain, token_id: int | None) -> None:
+    """A position leaves the wallet, without a transaction of it."""
+    chain.send(lp.manager(chain).transferFrom(chain.wallet.address, chain.whale.address, token_id), chain.whale.address)
+
+
+# --- Positions.
+
+
+def test_a_position_is_taken_as_shown_and_forgotten_once_it_is_gone(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    chain.send(lp.manager(chain).setApprovalForAll(chain.whale.address, True), chain.wallet.address)
+    with again(chain, trusted(chain, tmp_path, VALUED, EVEN)) as agent:
+        run = paused(chain, agent)
+        run.look()
+        own, other, foreign = (lp.provide_v3(chain, V3, -30, 30, 1_500, owner) for owner in (None, None, chain.whale.address))
+        with raises_code(ConfigError, "unknown"):
+            run.shown("holdings", ("take", str(foreign.token_id)))
+        with raises_code(ConfigError, "unknown"):
+            run.shown("holdings", ("forget", str(own.token_id)))
+        shown = run.shown("holdings", ("take", str(own.token_id)))
+        assert shown["document"]["changes"][0].startswith(f"{own.name} counts from now on: liquidity ")
+        assert [move.split(" ")[0] for move in shown["moves"]] == ["count", "count"]
+        assert {move.split(" ")[-1] for move in shown["moves"]} == {"WETH", "USDC"}
+        assert agent.context.store.positions.changes() == (), "a preview writes nothing"
+        late, gone = run.ask("holdings", ("take", str(own.token_id))), run.ask("holdings", ("take", str(other.token_id)))
+        give(chain, other.token_id)
+        assert ended(run, gone) == (ControlState.REFUSED, "unknown"), "given away between preview and confirmation"
+        record = run.store.controls.find(late.id)
+        assert record is not None
+        assert (record.state, record.code) == (ControlState.DONE, ""), record
+        (taken,) = run.store.positions.changes()
+        assert taken.name == own.name
+        assert taken.amounts_raw == pytest.approx(own.entry_raw, rel=1e-3)
+        assert api.liquidity(agent).forgettable == (own.name,)
+        with raises_code(ConfigError, "exists"):
+            run.shown("holdings", ("take", str(own.token_id)))
+
+        shown = run.shown("holdings", ("forget", str(own.token_id)))
+        assert [move.split(" ")[1][0] for move in shown["moves"]] == ["-", "-"]
+        assert shown["document"]["warnings"]
+        give(chain, own.token_id)
+        asked = run.ask("holdings", ("forget", str(own.token_id)))
+        assert ended(run, asked) == (ControlState.DONE, "")
+        assert api.liquidity(agent).forgettable == ()
+        with raises_code(Refused, "plan_used"):
+            run.ask("holdings", ("forget", str(own.token_id)), plan=asked.plan_hash)
+
+
+@pytest.mark.parametrize("why", ["its target would provide again", "exits would not withdraw it"])
+def test_a_control_forgets_nothing_that_a_target_or_an_exit_needs(anvil_chain: LocalChain, tmp_path: Path, why: str) -> None:
+    """The terminal does: whoever steals a session has none."""
+    chain = anvil_chain
+    fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    changes = wanting(chain, V3) if why.startswith("its") else {**VALUED, "portfolio.assets.0.stop_loss": "50%"}
+    loaded = trusted(chain, tmp_path, changes, EVEN)
+    with again(chain, loaded) as agent:
+        run = paused(chain, agent)
+        run.look()
+        own = lp.provide_v3(chain, V3, -30, 30, 1_500)
+        assert ended(run, run.ask("holdings", ("take", str(own.token_id)))) == (ControlState.DONE, "")
+        with pytest.raises(Refused, match=f"{why}.*trimtab lp forget {own.token_id}") as refused:
+            run.shown("holdings", ("forget", str(own.token_id)))
+        assert refused.value.code == "widens"
+    assert api.forget_position(loaded.path, str(own.token_id))["position"] == own.name
+
+
+def test_a_position_whose_withdrawal_is_in_flight_is_neither_forgotten_nor_taken(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    loaded = trusted(chain, tmp_path, wanting(chain, V3, width="5%"), EVEN)
+    with again(chain, loaded) as agent:
+        assert send(agent, chain).kind is OutcomeKind.DONE
+        [old] = agent.context.store.positions.changes()
+    chain.move_market({"WETH": 3_300})
+
+    def dies(event: str) -> None:
+        if event == "after:send" and any(one.kind is IntentKind.LIQUIDITY for one in agent.context.store.journal.open_intents()):
+            raise Killed
+
+    with again(chain, loaded) as agent:
+        with pytest.raises(Killed):
+            agent.rebalance(send=True, confirm=agents.yes, progress=dies)
+        run, number = Bot(chain, loaded, agent), ("forget", str(old.token_id))
+        with raises_code(Refused, "open_transaction"):
+            run.shown("holdings", number)
+        with raises_code(Refused, "open_transaction"):
+            api.forget_position(loaded.path, str(old.token_id))
+        with raises_code(Refused, "open_transaction"):
+            agent.context.store.positions.decide(old.name, old, chain.now_s())
+        assert agent.context.store.positions.changes()[0] == old
+
+
+# --- Strategies.
+
+
+def opened(chain: LocalChain, folder: Path, more: dict[str, Any] | None = None) -> Bot:
+    """A paused run whose books are open, before the config got a third strategy."""
+    fund(chain, {"WETH": 20_000, "USDC": 20_000})
+    loaded = trusted(chain, folder, strategies("60%", "40%"), TWO)
+    with again(chain, loaded) as agent:
+        agent.rebalance(send=True, confirm=agents.yes)
+        agent.context.store.layer(StrategyStore).record_states([StrategyState("old", StrategyHealth.ACTIVE, 1)], {})
+    return Bot(chain, agents.agent_config(chain, folder, with_idle(), TWO) if more is None else loaded, agent)
+
+
+def names(agent: Agent) -> list[str]:
+    found = agent.step_input().layer(StrategiesState).books
+    assert found is not None
+    return [one.name for one in found.strategies]
+
+
+def test_ledgers_are_adopted_as_shown_and_not_once_the_wallet_changed(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    loaded = opened(chain, tmp_path).loaded
+    with again(chain, loaded) as agent:
+        run = paused(chain, agent)
+        with raises_code(ConfigError, "not_open"):
+            run.shown("holdings", ("deposits-to", "idle"))
+        shown = run.shown("holdings", APPLY)
+        assert shown["document"]["changes"] == ["the strategies of the config differ from those of the books (idle will be opened)"]
+        assert [one["name"] for one in shown["document"]["strategies"]["strategies"]] == ["up", "down", "idle"]
+        assert f"in all {chain.balance('USDC') / USD:f}".rstrip("0") in " ".join(shown["moves"])
+        assert names(agent) == ["up", "down"], "a preview writes nothing"
+        asked = run.ask("holdings", APPLY, plan=shown["plan_hash"])
+        chain.set_balance("USDC", chain.balance("USDC") + 1)
+        assert ended(run, asked) == (ControlState.REFUSED, "plan_changed"), "by one base unit"
+        assert names(agent) == ["up", "down"]
+        asked = run.ask("holdings", APPLY)
+        assert ended(run, asked) == (ControlState.DONE, "")
+        assert names(agent) == ["up", "down", "idle"]
+        require_sum(chain, agent)
+        assert "old" not in {state.name for state in run.store.layer(StrategyStore).ledger().states}
+        with raises_code(ConfigError, "unchanged"):
+            run.shown("holdings", APPLY)
+        with raises_code(Refused, "plan_used"):
+            run.ask("holdings", APPLY, plan=asked.plan_hash)
+
+
+def test_deposits_go_to_a_strategy_that_is_known_and_only_by_the_plan_that_was_shown(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    loaded = opened(chain, tmp_path, {}).loaded
+    with again(chain, loaded) as agent:
+        run = paused(chain, agent)
+        with raises_code(ConfigError, "unknown"):
+            run.shown("holdings", ("deposits-to", "idle"))
+        asked = run.ask("holdings", ("deposits-to", "up"))
+        api.route_transfers(loaded, "down")
+        assert ended(run, asked) == (ControlState.REFUSED, "plan_changed"), "another changed it meanwhile"
+        assert ended(run, run.ask("holdings", ("deposits-to", "up"))) == (ControlState.DONE, "")
+        assert api.strategies(agent)["flows_to"] == "up"
+        late = queue.submit_control(
+            loaded.path, "holdings", [("deposits-to", "all")], plan_hash=run.shown("holdings", ("deposits-to", "all"))["plan_hash"],
+            asked_by="owner", origin="api", lifetime_s=1, now=chain.now_s,
+        )  # fmt: skip
+        chain.warp(5)
+        assert ended(run, late) == (ControlState.EXPIRED, "expired")
+        assert api.strategies(agent)["flows_to"] == "up"
+
+
+@pytest.mark.parametrize(
+    ("moment", "state", "is_open"),
+    [
+        ("inside:write the books of strategies", ControlState.FAILED, False),
+        ("after:write the books of strategies", ControlState.FAILED, True),
+    ],
+)
+def test_a_run_killed_at_new_ledgers_has_written_all_of_them_or_none(
+    anvil_chain: LocalChain, tmp_path: Path, moment: str, state: ControlState, is_open: bool
+) -> None:
+    chain = anvil_chain
+    loaded = opened(chain, tmp_path).loaded
+    with again(chain, loaded) as agent:
+        asked = paused(chain, agent).ask("holdings", APPLY)
+    assert in_child(lambda: carried_out(chain, loaded, moment)) == -signal.SIGKILL
+    with again(chain, loaded) as agent:
+        run = Bot(chain, loaded, agent)
+        version = run.store.layer(StrategyStore).ledger().record_version
+        assert ended(run, asked) == (state, "interrupted")
+        assert "look whether it took effect" in run.store.controls.newest(1)[0].reason
+        assert run.store.layer(StrategyStore).ledger().record_version == version, "it is not repeated"
+        assert names(agent) == (["up", "down", "idle"] if is_open else ["up", "down"])
+        assert ("old" in {one.name for one in run.store.layer(StrategyStore).ledger().states}) is not is_open
+        if is_open:
+            with raises_code(ConfigError, "unchanged"):
+                run.shown("holdings", APPLY)
+        else:
+            chain.warp(1)
+            assert ended(run, run.ask("holdings", APPLY)) == (ControlState.DONE, "")
+        require_sum(chain, agent)
+
+
+@pytest.mark.parametrize("given", [(), (APPLY, ("take", "1")), (("apply", "no"),), (("take", "x"),), (("forget", "0x12"),)])
+def test_a_request_that_is_no_change_is_refused_with_its_field(anvil_chain: LocalChain, tmp_path: Path, given: Any) -> None:
+    chain = anvil_chain
+    with again(chain, trusted(chain, tmp_path, VALUED, EVEN)) as agent, pytest.raises(TrimtabError) as refused:
+        Bot(chain, agent.context.loaded, agent).shown("holdings", *given)
+    assert refused.value.remedy
