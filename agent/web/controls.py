@@ -278,7 +278,7 @@ TITLE_BY_KIND = {
     "edit": "Edit settings",
     "stop": "Stop",
     "device": "Alerts on a device",
-    "holdings": "Change what counts as whose",
+    "holdings": "Ledgers and positions",
 }
 
 

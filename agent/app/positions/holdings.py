@@ -297,15 +297,15 @@ def adoption(agent: Agent, token_id_text: str) -> HoldingsChange:
             own_changes.imported_position(position_change, principal_raw),
             context.clock.now_s(),
         ),
-        _amounts("count", dict(zip(position.tokens, principal_raw, strict=True)), ANY_AMOUNT_BPS),
+        _amounts("", dict(zip(position.tokens, principal_raw, strict=True)), ANY_AMOUNT_BPS),
     )
 
 
 def _amounts(
-    verb: str, raw_by_token: Mapping[str, int], tolerance_bps: int
+    prefix: str, raw_by_token: Mapping[str, int], tolerance_bps: int
 ) -> tuple[tuple[str, int, int], ...]:
     return tuple(
-        (f"{verb} {token}", raw, tolerance_bps) for token, raw in raw_by_token.items() if raw
+        (f"{prefix}{token}", raw, tolerance_bps) for token, raw in raw_by_token.items() if raw
     )
 
 
@@ -370,7 +370,7 @@ def _forgetting_by_control(agent: Agent, number_or_pair: str) -> HoldingsChange:
     lost_raw = {
         token: -raw for token, raw in zip(pair, positions.principal(held_position), strict=True)
     }
-    return replace(change, amounts=_amounts("count", lost_raw, ANY_AMOUNT_BPS))
+    return replace(change, amounts=_amounts("", lost_raw, ANY_AMOUNT_BPS))
 
 
 NO_STRATEGIES_FAULT = "there are no [[strategies]] in the config"
@@ -453,13 +453,13 @@ def reconciliation(agent: Agent) -> HoldingsChange:
     amounts = [
         amount
         for book in books.strategies
-        for amount in _amounts(book.name, dict(book.holdings), RESPLIT_TOLERANCE_BPS)
+        for amount in _amounts(f"{book.name} ", dict(book.holdings), RESPLIT_TOLERANCE_BPS)
     ]
     return HoldingsChange(
         document,
         (books_before.fault.removesuffix(f"; {REMEDY}"),),
         write,
-        (*amounts, *_amounts("in all", sums_raw, 0)),
+        (*amounts, *_amounts("in all ", sums_raw, 0)),
     )
 
 
