@@ -106,6 +106,10 @@ def test_a_control_forgets_nothing_that_a_target_or_an_exit_needs(anvil_chain: L
         run = paused(chain, agent)
         run.look()
         own = lp.provide_v3(chain, V3, -30, 30, 1_500)
+        if "lp.targets" in changes:
+            run.store.positions.record([own.name], chain.now_s())
+            with raises_code(Refused, "widens"):  # as a restored store finds it: undecided
+                run.shown("holdings", ("forget", str(own.token_id)))
         assert ended(run, run.ask("holdings", ("take", str(own.token_id)))) == (ControlState.DONE, "")
         with pytest.raises(Refused, match=f"{why}.*trimtab lp forget {own.token_id}") as refused:
             run.shown("holdings", ("forget", str(own.token_id)))
@@ -137,6 +141,23 @@ def test_a_position_whose_withdrawal_is_in_flight_is_neither_forgotten_nor_taken
         with raises_code(Refused, "open_transaction"):
             agent.context.store.positions.decide(old.name, old, chain.now_s())
         assert agent.context.store.positions.changes()[0] == old
+
+
+def test_a_run_killed_at_a_taken_position_has_written_its_cost_too(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    chain = anvil_chain
+    fund(chain, {"WETH": 5_000, "USDC": 5_000})
+    loaded = trusted(chain, tmp_path, VALUED, EVEN)
+    with again(chain, loaded) as agent:
+        run = paused(chain, agent)
+        run.look()
+        own = lp.provide_v3(chain, V3, -30, 30, 1_500)
+        asked = run.ask("holdings", ("take", str(own.token_id)))
+    assert in_child(lambda: carried_out(chain, loaded, "after:write a liquidity position")) == -signal.SIGKILL
+    with again(chain, loaded) as agent:
+        run = Bot(chain, loaded, agent)
+        assert ended(run, asked) == (ControlState.FAILED, "interrupted")
+        (taken,) = run.store.positions.changes()
+        assert taken.amounts_raw == pytest.approx(own.entry_raw, rel=1e-3)
 
 
 # --- Strategies.

@@ -37,8 +37,8 @@ from agent.web.reading import ReadingProcess
 from agent.web.sessions import REVIEW_S, Review
 from tests.cli.documents import misfits
 from tests.support import agents
-from tests.support.dashboards import DEVICES, HOSTILE, MARKUP, PATIENCE_S, Served, StillBoard, figures, golden, until
-from tests.support.sites import READ_ONLY, Site
+from tests.support.dashboards import DEVICES, HOSTILE, MARKUP, PATIENCE_S, STRATEGIES, Served, StillBoard, figures, golden, until
+from tests.support.sites import FULL, READ_ONLY, Site
 
 
 @pytest.fixture(scope="module")
@@ -275,6 +275,31 @@ def test_xss_what_a_review_shows_is_text(site: Site) -> None:
     assert MARKUP not in text
     assert text.count("&lt;img src=x") == 5
     assert text.count("&lt;script&gt;") == 3
+
+
+def test_new_ledgers_are_shown_as_text_and_only_where_they_are_confirmed(site: Site) -> None:
+    cookie, shown = site.enter(), {"changes": [MARKUP], "warnings": [HOSTILE], "strategies": STRATEGIES}
+    document = {"plan_hash": "ab" * 32, "reason": "", "moves": [HOSTILE], "document": shown}
+    path = review(site, cookie, "holdings", document, (("apply", "yes"),))
+    text = site.ask(path, Cookie=cookie)[2].decode()
+    assert HOSTILE not in text
+    assert MARKUP not in text
+    assert "Nothing is sent" in text
+    base = "review.document.strategies.strategies"
+    found = site.compared(path, {**site.board.documents, "review": {"document": shown}}, Cookie=cookie)
+    assert found >= {f"{base}.{number}.holdings.0.{key}" for number in range(2) for key in ("amount", "value", "weight_bps")}
+    plan = review(site, cookie, "rebalance", {**document, "document": {**golden("04-plan"), "strategies": {"acting": []}}})
+    assert "Nothing is sent" not in site.ask(plan, Cookie=cookie)[2].decode()
+
+
+def test_whoever_may_not_change_ledgers_and_positions_reads_what_to_type(site: Site) -> None:
+    for page, commands in (
+        ("/strategies", ("strategies apply", "strategies deposits-to all")), ("/liquidity", ("lp take 2", "lp forget 1")),
+    ):  # fmt: skip
+        for user in (READ_ONLY, FULL):
+            text = site.ask(page, Cookie=site.enter(user))[2].decode()
+            assert [f"<code>trimtab {command}</code>" in text for command in commands] == [user == READ_ONLY] * 2
+            assert ('action="/controls/holdings"' in text) is (user == FULL)
 
 
 @pytest.mark.parametrize("name", ["", "plan", "sale", "transition"])

@@ -354,22 +354,28 @@ def _forgetting_by_control(agent: Agent, number_or_pair: str) -> HoldingsChange:
     change = forgetting(agent.context.store, agent.context.config, number_or_pair)
     name, step = change.document["position"], agent.step_input()
     held_position = next(
-        (position for position in step.snapshot.positions if position.name == name), None
+        (
+            position
+            for position in step.snapshot.positions
+            if position.name == name and not isinstance(position, LpMissingPosition)
+        ),
+        None,
     )
-    if held_position is None or isinstance(held_position, LpMissingPosition):
-        return change
-    pair = held_position.token0, held_position.token1
-    is_target = pair in {(target.token0, target.token1) for target in step.portfolio.lp_targets}
-    if is_target or has_exits(agent.context.config):
+    is_target, loses_exits = name in step.layer(LiquidityState).undecided, False
+    lost_raw: dict[str, int] = {}
+    if held_position is not None:
+        pair = held_position.token0, held_position.token1
+        is_target = pair in {(target.token0, target.token1) for target in step.portfolio.lp_targets}
+        loses_exits = has_exits(agent.context.config)
+        principal_raw = positions.principal(held_position)
+        lost_raw = {token: -raw for token, raw in zip(pair, principal_raw, strict=True)}
+    if is_target or loses_exits:
         reason = "its target would provide again" if is_target else "exits would not withdraw it"
         raise Refused(
             f"forget: the wallet holds {name}, and {reason}",
             remedy=f"forget it at the terminal: trimtab lp forget {number_or_pair}",
             code=ControlCode.WIDENS,
         )
-    lost_raw = {
-        token: -raw for token, raw in zip(pair, positions.principal(held_position), strict=True)
-    }
     return replace(change, amounts=_amounts("", lost_raw, ANY_AMOUNT_BPS))
 
 

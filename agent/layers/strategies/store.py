@@ -116,7 +116,7 @@ class StrategyStore:
             )
             database.write_facts(db, {STRATEGIES_VERSION: at_version + 1})
             _fold_transfers(db)
-            for row_class in (StrategyRow, NavPointRow):
+            for row_class in (StrategyRow, NavPointRow) if closed_names else ():
                 db.execute(delete(row_class).where(row_class.name.in_(closed_names)))
             return True
 
