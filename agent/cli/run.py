@@ -114,9 +114,7 @@ def run(
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """Options of a run, as entered. Paper trading takes no controls and sends nothing, whatever
-    `send`.
-    """
+    """Options of a run, as entered. Paper trading sends nothing, whatever `send`."""
 
     send: bool
     every: str
@@ -190,13 +188,15 @@ def run_loop(
                     clock.check()
             service.report_controls()  # a stop control, which no further cycle would report
             _show_notes(service)
-            if not options.once:  # only `trimtab stop` ends the cycles
-                service.stopped_by = "trimtab stop"
+            if not options.once:  # only a stop ends the cycles
+                service.stopped_by = (controls and controls.stopped_by) or "trimtab stop"
         if not options.once:
             if not is_logging:
                 note(
-                    "The bot was stopped (trimtab stop), so this run ends. trimtab resume starts it"
-                    " again."
+                    f"Stopped by {service.stopped_by}. trimtab paper starts it again."
+                    if options.is_paper
+                    else "The bot was stopped (trimtab stop), so this run ends. trimtab resume"
+                    " starts it again."
                 )
             code = 0
     except api.StopRequested:
@@ -393,7 +393,7 @@ def paper(
     def make_confirm(_agent: Agent, _spinner: Spinner) -> Callable[[StepOutcome], bool]:
         return api.always_confirm
 
-    options = RunOptions(True, every, once, log_format, is_paper=True)
+    options = RunOptions(True, every, once, log_format, takes_controls=True, is_paper=True)
     style = PrintStyle(as_json, verbose, one_line=not once)
     raise typer.Exit(run_loop(agent_context, clock, make_confirm, options, style))
 

@@ -470,7 +470,7 @@ def _sums(documents: Sequence[Documents]) -> list[dict[str, Any]]:
 
 def _list_row(cache: DocumentCache, path: str) -> dict[str, Any]:
     """Return a portfolio's row of the list: the document paths of its figures, those of its paper
-    books, its state, and its marks and problems.
+    books and whether a paper run goes on, its state, and its marks and problems.
     """
     documents = {name: _readable(cache.documents, name) for name in ("status", "history", "alerts")}
     status, history, alerts = documents["status"], documents["history"], documents["alerts"]
@@ -490,6 +490,7 @@ def _list_row(cache: DocumentCache, path: str) -> dict[str, Any]:
         }
     row |= _profit_paths(cache.documents, path)
     row["paper"] = _profit_paths(_readable(cache.documents, "paper"), f"{path}.paper")
+    row["paper_served"] = _readable(cache.documents, "paper_run").get("served")
     if status.get("paused") and status["pause_hard"]:
         row["marks"].append("paused (hard)")
     row["waiting"] = bool(_readable(cache.documents, "controls").get("waiting"))

@@ -166,11 +166,17 @@ def test_paper_books_have_a_card_of_their_own_in_no_sum_and_what_needs_a_person_
         ]
         assert {of for of, *_ in figures(paper)} >= {"portfolios.0.paper.pnl.all.value", "portfolios.0.paper.pnl.day.periods.0.profit"}
         assert [value for of, _, value, _ in figures(text) if of == "sums.0.count"] == ["1"]
+        for served, form, words in ((True, [("/p/a/controls/stop", "yes")], False), (False, [], True)):
+            first.documents["paper_run"] = {"served": served, "controls": []}
+            card = shelf.ask("/", Cookie=both)[2].decode().split("<article")[-1]
+            assert re.findall('action="([^"]+)".*name="paper" value="([^"]+)"', card) == form
+            assert ("No paper run goes on" in card) is words
         first.documents["status"]["paused"] = True
         assert 'action="/p/a/controls/resume"' in shelf.ask("/", Cookie=both)[2].decode()
         first.documents["pnl"] = {"error": "the ledger is empty"}
         assert "the ledger is empty" not in shelf.ask("/", Cookie=both)[2].decode(), "it has run on paper only"
         del first.documents["paper"]
+        assert "Not valued yet" in shelf.ask("/", Cookie=both)[2].decode()
         assert "not read: the ledger is empty" in shelf.ask("/", Cookie=both)[2].decode()
     finally:
         first.documents, second.documents = kept
