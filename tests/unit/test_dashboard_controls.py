@@ -131,10 +131,10 @@ def test_a_stop_of_the_paper_run_is_queued_for_it_alone_and_only_while_one_goes_
             assert queue.dashboard_controls(str(config))["paper_run"]["served"] is True  # type: ignore[index]  # a document
         (found,) = store.controls.newest()
         assert (found.control.kind, found.control.asked_by, found.state.value) == (ControlKind.STOP, "ann", "queued")
-        assert found.control.is_genuine(installation_secret(config.parent / "paper.db"))
+        assert found.control.is_genuine(installation_secret(config.parent / "mine.paper.db"))
     assert queued(config) == before
     assert last_event(site) == ("control", "ann", "paper stop")
-    for path in config.parent.glob("paper.db*"):
+    for path in config.parent.glob("mine.paper.db*"):
         path.unlink()
     assert queue.dashboard_controls(str(config))["paper_run"] == {}
 
