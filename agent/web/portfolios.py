@@ -426,7 +426,7 @@ def _refresh(cache: DocumentCache, session: Session | None) -> None:
 
 def _profit_paths(documents: Mapping[str, Any], path: str) -> dict[str, str]:
     """Return the paths of value and profit of one moment, that of the newest valuation; empty before
-    it.
+    it, and that of the day at midnight, when the day has one valuation.
     """
     pnl = _readable(documents, "pnl")
     if not pnl.get("all", {}).get("periods"):
@@ -436,7 +436,7 @@ def _profit_paths(documents: Mapping[str, Any], path: str) -> dict[str, str]:
         "numeraire": pnl["all"]["numeraire"],
         "until": f"{path}.pnl.all.until",
         "whole": f"{path}.pnl.all.periods.0",
-        "day": f"{path}.pnl.day.periods.0",
+        "day": f"{path}.pnl.day.periods.0" if pnl["day"]["periods"] else "",
     }
 
 
@@ -452,7 +452,7 @@ def _sums(documents: Sequence[Documents]) -> list[dict[str, Any]]:
         amounts = {
             "value": whole["value"],
             "profit": whole["periods"][0]["profit"],
-            "day": pnl["day"]["periods"][0]["profit"],
+            "day": next((period["profit"] for period in pnl["day"]["periods"]), None),
         }
         total = sums.setdefault(
             whole["numeraire"],

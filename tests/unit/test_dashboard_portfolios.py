@@ -142,6 +142,20 @@ def test_the_list_shows_what_the_session_may_see_and_links_to_the_rest(shelf: Sh
     assert {name: Fraction(sums[name]) for name in amounts} == {name: 2 * Fraction(amount) for name, amount in amounts.items()}
 
 
+def test_a_day_that_begins_with_the_newest_valuation_has_no_profit_yet(shelf: Shelf) -> None:
+    cache = shelf.parts[0].opened.cache  # type: ignore[union-attr]  # it is open
+    kept = cache.documents
+    try:
+        pnl = documents()["pnl"]
+        cache.documents = {**kept, "pnl": {**pnl, "day": {**pnl["day"], "periods": []}}}
+        shown = {of: text for of, _, _, text in figures(shelf.ask("/", Cookie=shelf.enter(0))[2].decode())}
+        assert shown["portfolios.0.pnl.all.periods.0.profit"]
+        assert "portfolios.0.pnl.day.periods.0.profit" not in shown
+        assert shown["sums.0.day"] == "–"
+    finally:
+        cache.documents = kept
+
+
 def test_paper_books_have_a_card_of_their_own_in_no_sum_and_what_needs_a_person_comes_first(shelf: Shelf) -> None:
     first, second = (one.opened.cache for one in shelf.parts[:2] if one.opened is not None)
     both = f"{shelf.enter(0)}; {shelf.enter(1)}"
