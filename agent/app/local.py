@@ -32,6 +32,7 @@ from agent.config.writing.portfolio_templates import (
     SMALL_MONEY,
     apply_template,
 )
+from agent.config.writing.template import network_limits
 from agent.errors import ConfigError, TrimtabError
 from agent.files import replace_file
 from agent.layers.futures.state import margin_account
@@ -323,8 +324,7 @@ def open_base(port: int = 0) -> Iterator[LocalChain]:
 def base_config_text(chain: LocalChain) -> str:
     """Return the config of the template for small money on the stand-in of Base."""
     template = PORTFOLIO_TEMPLATES[SMALL_MONEY]
-    limits = {"native_floor": BASE.native_floor, "gas_per_day": BASE.gas_per_day}
-    template = replace(template, limits={**template.limits, **limits})
+    template = replace(template, limits={**template.limits, **network_limits(BASE)})
     text = chain.config_text(targets=SMALL_MONEY_TARGETS)
     return CONFIG_MARKER + apply_template(text.removeprefix(CONFIG_MARKER), template)
 

@@ -295,7 +295,9 @@ def test_a_stand_in_of_base_serves_every_command_with_its_fees(bare: Callable[..
         assert own.code == 0, own.why
         written = tomllib.loads((tmp_path / "own" / "trimtab.toml").read_text())
         assert [asset["target"] for asset in written["portfolio"]["assets"]] == ["30%", "30%", "40%"]
-        assert (written["limits"]["native_floor"], written["limits"]["gas_per_day"]) == (BASE.native_floor, BASE.gas_per_day)
+        limits = {"gas_price": "1 gwei", "gas_per_day": "0.002", "native_floor": "0.002", "native_top_up": "0.004"}
+        for found in (tomllib.loads(config.read_text()), written):
+            assert {key: found["limits"].get(key) for key in limits} == limits
         moved = bare("localchain", "--port", about["url"].rpartition(":")[2], "--move", "cbBTC=+60%", "--json")
         assert (moved.code, moved.json["prices_usd"]["cbBTC"]) == (0, "96000.0"), moved.why
         for body in ("no request", "{}", "[]"):
