@@ -46,6 +46,7 @@ from agent.localchain import (
 )
 from agent.localchain.config import CONFIG_MARKER
 from agent.localchain.market import serve
+from agent.localchain.nodes import require_free
 from agent.localchain.perpetuals import WAD, LocalPerps, PerpSpec, futures_config
 from agent.localchain.world import LiquidityRange, V2Spec, V3Spec
 from agent.margin import account as margin
@@ -311,6 +312,7 @@ BASE_WORLD = replace(
 def open_base(port: int = 0) -> Iterator[LocalChain]:
     """Open the stand-in of Base, served at `port` (0: any). Raises ConfigError without anvil."""
     _require_anvil("--network base", "only anvil charges a data fee")
+    require_free(port, f"http://127.0.0.1:{port}")  # before the deployment, which takes seconds
     with (
         open_anvil(world=BASE_WORLD, network="optimism", chain_id=LOCAL_OP_STACK_ID) as chain,
         op_stack.serve_sequencer(chain.url or "", BASE.fees.priority_fee_wei, port) as url,

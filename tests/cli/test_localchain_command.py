@@ -27,6 +27,7 @@ from agent.cli import history, ledger
 from agent.cli.display import tables
 from agent.config.networks import BASE
 from agent.errors import ConfigError
+from agent.localchain import nodes
 from agent.localchain.nodes import free_port
 from agent.model.rollups import LOCAL_OP_STACK_ID
 from tests.cli.documents import require_declared
@@ -58,12 +59,18 @@ def test_the_wallet_starts_drifted_so_that_the_first_rebalance_has_something_to_
     assert desk.ask("status")["decision"]["kind"] == "rebalance"
 
 
-def test_a_taken_port_is_named(bare: Callable[..., Said]) -> None:
+@pytest.mark.parametrize("options", [(), ("--network", "base")])
+def test_a_taken_port_is_named_before_anything_is_deployed(
+    bare: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(nodes.subprocess, "Popen", None)  # no anvil starts
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        said = bare("localchain", "--port", str(taken.getsockname()[1]), "--json")
+        port = taken.getsockname()[1]
+        said = bare("localchain", *options, "--port", str(port), "--json")
     assert said.code == 2
+    assert mentions(said.error["message"], str(port), "Address already in use")
     assert "port" in said.error["remedy"]
 
 
