@@ -379,8 +379,8 @@ def paper(
 
     It starts with the real wallet's balances and margin account, or with --value, --start and
     --margin. Its ledger is in paper.db beside trimtab.db, or in NAME.paper.db beside NAME.db; status,
-    plan, positions, margin, funding, history, explain, pnl and export show it with --paper. Without
-    --once it runs until stopped. Sends no alerts.
+    plan, orders, positions, margin, funding, history, explain, pnl and export show it with --paper.
+    Without --once it runs until stopped. Sends no alerts.
     """
     from agent import app as api
 
