@@ -39,7 +39,7 @@ from agent.cli.options import (
     command,
     command_group,
 )
-from agent.cli.portfolio import confirmer, format_reason, show_outcome
+from agent.cli.portfolio import confirmer, format_reason, noting_waits, show_outcome
 from agent.errors import EXIT_RETRYABLE, EXIT_UNHEALTHY, OUTCOME_EXITS, ConfigError, TrimtabError
 from agent.units import format_duration
 
@@ -174,7 +174,9 @@ def run_loop(
                     confirm=confirm,
                     every=options.every,
                     once=options.once,
-                    progress=progress,
+                    progress=noting_waits(progress)
+                    if options.once and not is_logging
+                    else progress,
                     controls=controls,
                 )
             ) as cycles:

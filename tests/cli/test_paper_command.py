@@ -162,6 +162,18 @@ def test_going_live_opens_new_books_at_the_chains_balances_and_never_the_paper_o
         assert "paper data" in desk.ask(*words, want=12)["error"]["message"]
 
 
+def test_a_single_step_says_outside_a_terminal_which_block_it_waits_for(desk: Desk) -> None:
+    run, end = forked(desk, "paper", "--once", "--json"), time.monotonic() + 60
+    while ": waiting to be mined\n" not in (run.err.read_text() if run.err.exists() else ""):
+        assert time.monotonic() < end, run.err.read_text()
+        time.sleep(0.05)
+    with blocks(desk.about["url"]):
+        said = run.ended()
+    assert (said.code, said.json["outcome"]) == (0, "done"), said.why
+    waits = [line for line in said.err.splitlines() if "waiting" in line]
+    assert len(set(waits)) == len(waits) <= len(said.json["transactions"]), said.err
+
+
 def test_a_control_ends_a_paper_run_and_nothing_else_is_taken_by_it(desk: Desk) -> None:
     users = desk.config.with_name("users")
     UserStore(users).add("ann", "hash", "A" * 32, False, 1)
