@@ -168,6 +168,9 @@ def interruptible_sleep(seconds: float, clock: Clock, is_interrupted: Callable[[
 class ControlQueue(Protocol):
     """The queue of controls, as a run uses it (agent/app/controls/runner.py)."""
 
+    stopped_by: str
+    """Name and origin of who stopped the paper run by a control; empty until then."""
+
     def has_queued(self) -> bool:
         """Return whether a control is queued."""
         ...
@@ -246,11 +249,13 @@ class AgentRun:
             return not self._is_config_blocked
 
     def _is_over(self) -> bool:
-        """Return whether the owner has stopped the bot. Raises ConfigChanged if another config was
-        confirmed.
+        """Return whether the owner has stopped the bot or this paper run. Raises ConfigChanged if
+        another config was confirmed.
         """
         context = self._agent.context
         context.store.configs.require_current(context.loaded.digest, self._confirmed_digest)
+        if self._controls is not None and self._controls.stopped_by:
+            return True
         return self._wallet is not None and context.store.requests.active_stop() is not None
 
     def _act_by_newest_config(self) -> StepOutcome | None:
@@ -277,9 +282,8 @@ class AgentRun:
         if self._controls is not None:
             self._controls.carry_out(self._wallet, serving=not self._once)
         with self._wallet.acting() as transactor:
-            # the owner may have stopped the bot while this cycle waited for the lock
-            is_stopped = self._agent.context.store.requests.active_stop() is not None
-            outcome = None if is_stopped else self._run_step(transactor)
+            # a control, or the owner while this cycle waited for the lock, may have stopped it
+            outcome = None if self._is_over() else self._run_step(transactor)
         if self._controls is not None:
             self._controls.end_cycle()
         return outcome

@@ -50,15 +50,19 @@ def require_current_store(config: ConfigSource) -> None:
 
 
 def newest_step(config: ConfigSource) -> str:
-    """Return a text that changes with each cycle and with the states of its transactions; empty
-    without steps.
+    """Return a text that changes with each cycle, on paper too, and with the states of its
+    transactions; empty without steps.
     """
-    with wiring.open_store_offline(load_config(config)) as (store, switch):
-        is_paused = switch.is_paused() is not False
-        for summary in store.steps.newest(1):
-            states = [intent.state.value for intent in store.journal.intents(summary.id)]
-            return " ".join((summary.id, summary.outcome or "", str(is_paused), *states))
-    return ""
+    loaded, words = load_config(config), list[str]()
+    for ledger in (loaded, replace(loaded, paper=True)):
+        if ledger.paper and not wiring.store_file(ledger).is_file():
+            continue
+        with wiring.open_store_offline(ledger) as (store, switch):
+            for summary in store.steps.newest(1):
+                states = [intent.state.value for intent in store.journal.intents(summary.id)]
+                is_paused = str(switch.is_paused() is not False)
+                words += [summary.id, summary.outcome or "", is_paused, *states]
+    return " ".join(words)
 
 
 def stored_documents(config: ConfigSource) -> Documents:

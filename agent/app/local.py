@@ -32,6 +32,7 @@ from agent.config.writing.portfolio_templates import (
     SMALL_MONEY,
     apply_template,
 )
+from agent.config.writing.template import network_limits
 from agent.errors import ConfigError, TrimtabError
 from agent.files import replace_file
 from agent.layers.futures.state import margin_account
@@ -45,6 +46,7 @@ from agent.localchain import (
 )
 from agent.localchain.config import CONFIG_MARKER
 from agent.localchain.market import serve
+from agent.localchain.nodes import require_free
 from agent.localchain.perpetuals import WAD, LocalPerps, PerpSpec, futures_config
 from agent.localchain.world import LiquidityRange, V2Spec, V3Spec
 from agent.margin import account as margin
@@ -310,6 +312,7 @@ BASE_WORLD = replace(
 def open_base(port: int = 0) -> Iterator[LocalChain]:
     """Open the stand-in of Base, served at `port` (0: any). Raises ConfigError without anvil."""
     _require_anvil("--network base", "only anvil charges a data fee")
+    require_free(port, f"http://127.0.0.1:{port}")  # before the deployment, which takes seconds
     with (
         open_anvil(world=BASE_WORLD, network="optimism", chain_id=LOCAL_OP_STACK_ID) as chain,
         op_stack.serve_sequencer(chain.url or "", BASE.fees.priority_fee_wei, port) as url,
@@ -323,8 +326,7 @@ def open_base(port: int = 0) -> Iterator[LocalChain]:
 def base_config_text(chain: LocalChain) -> str:
     """Return the config of the template for small money on the stand-in of Base."""
     template = PORTFOLIO_TEMPLATES[SMALL_MONEY]
-    limits = {"native_floor": BASE.native_floor, "gas_per_day": BASE.gas_per_day}
-    template = replace(template, limits={**template.limits, **limits})
+    template = replace(template, limits={**template.limits, **network_limits(BASE)})
     text = chain.config_text(targets=SMALL_MONEY_TARGETS)
     return CONFIG_MARKER + apply_template(text.removeprefix(CONFIG_MARKER), template)
 

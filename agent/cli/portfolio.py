@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -163,9 +164,7 @@ def rebalance(
         require_answerable(yes)
     with api.open_agent(config) as agent, show_spinner(READING_CHAIN) as spinner:
         confirm = confirmer(agent, yes, spinner, verbose=verbose)
-        outcome = agent.rebalance(
-            send=send, confirm=confirm, progress=noting_slices(spinner.update)
-        )
+        outcome = agent.rebalance(send=send, confirm=confirm, progress=noting_waits(spinner.update))
         with spinner.hidden():
             raise typer.Exit(
                 show_outcome(outcome, agent, PrintStyle(as_json, verbose), send_allowed=send)
@@ -338,15 +337,20 @@ def show_outcome(
     return OUTCOME_EXITS.get(document["outcome"], 0)
 
 
-def noting_slices(update: Callable[[str], None]) -> Callable[[str], None]:
-    """Return a progress callback that also notes on stderr, outside a terminal, which slice a
-    command waits for: the wait may take minutes.
+def noting_waits(update: Callable[[str], None]) -> Callable[[str], None]:
+    """Return a progress callback that also notes on stderr, outside a terminal, which slice or
+    block a command waits for, each once: the wait may take minutes.
     """
+    last_wait = ""
 
     def progress(text: str) -> None:
+        nonlocal last_wait
         update(text)
-        if text.startswith("slice ") and not err.is_terminal:
-            note(text)
+        wait = re.sub("waiting [0-9]+ s to be", "waiting to be", text)
+        is_wait = wait != text or text.startswith("slice ")
+        if is_wait and wait != last_wait and not err.is_terminal:
+            note(wait)
+        last_wait = wait
 
     return progress
 

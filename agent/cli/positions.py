@@ -22,7 +22,17 @@ from agent.cli.display.terminal import (
     say,
     show_spinner,
 )
-from agent.cli.options import DEFAULT_CONFIG, AsJson, ConfigPath, Heading, Yes, command_group
+from agent.cli.options import (
+    DEFAULT_CONFIG,
+    AsJson,
+    ConfigPath,
+    Heading,
+    OnPaper,
+    Yes,
+    command_group,
+    mark_paper,
+    paper_or_live,
+)
 from agent.errors import EXIT_REFUSED, ConfigError
 
 if TYPE_CHECKING:
@@ -47,18 +57,23 @@ Level = Annotated[
 
 @orders_group.callback()
 def orders(
-    context: typer.Context, config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False
+    context: typer.Context,
+    config: ConfigPath = DEFAULT_CONFIG,
+    paper: OnPaper = False,
+    as_json: AsJson = False,
 ) -> None:
     """Lists all orders with level, current price, distance, stage and the time it began. Changes
     nothing.
     """
     if context.invoked_subcommand is not None:
+        if paper:
+            raise ConfigError("--paper is read-only: it lists the orders", "omit --paper")
         return
     from agent import app as api
     from agent.cli.display.tables import show_orders
 
-    with show_spinner(READING_CHAIN), api.open_agent(config) as agent:
-        document = api.standing_orders(agent)
+    with show_spinner(READING_CHAIN), api.open_agent(paper_or_live(config, paper)) as agent:
+        document = mark_paper(api.standing_orders(agent), paper)
     emit(document, as_json, lambda: show_orders(document))
 
 

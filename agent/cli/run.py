@@ -39,7 +39,7 @@ from agent.cli.options import (
     command,
     command_group,
 )
-from agent.cli.portfolio import confirmer, format_reason, show_outcome
+from agent.cli.portfolio import confirmer, format_reason, noting_waits, show_outcome
 from agent.errors import EXIT_RETRYABLE, EXIT_UNHEALTHY, OUTCOME_EXITS, ConfigError, TrimtabError
 from agent.units import format_duration
 
@@ -114,9 +114,7 @@ def run(
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """Options of a run, as entered. Paper trading takes no controls and sends nothing, whatever
-    `send`.
-    """
+    """Options of a run, as entered. Paper trading sends nothing, whatever `send`."""
 
     send: bool
     every: str
@@ -176,7 +174,9 @@ def run_loop(
                     confirm=confirm,
                     every=options.every,
                     once=options.once,
-                    progress=progress,
+                    progress=noting_waits(progress)
+                    if options.once and not is_logging
+                    else progress,
                     controls=controls,
                 )
             ) as cycles:
@@ -190,13 +190,15 @@ def run_loop(
                     clock.check()
             service.report_controls()  # a stop control, which no further cycle would report
             _show_notes(service)
-            if not options.once:  # only `trimtab stop` ends the cycles
-                service.stopped_by = "trimtab stop"
+            if not options.once:  # only a stop ends the cycles
+                service.stopped_by = (controls and controls.stopped_by) or "trimtab stop"
         if not options.once:
             if not is_logging:
                 note(
-                    "The bot was stopped (trimtab stop), so this run ends. trimtab resume starts it"
-                    " again."
+                    f"Stopped by {service.stopped_by}. trimtab paper starts it again."
+                    if options.is_paper
+                    else "The bot was stopped (trimtab stop), so this run ends. trimtab resume"
+                    " starts it again."
                 )
             code = 0
     except api.StopRequested:
@@ -378,9 +380,9 @@ def paper(
     ledger.
 
     It starts with the real wallet's balances and margin account, or with --value, --start and
-    --margin. Its ledger is in paper.db beside the live store; status, plan, positions, margin,
-    funding, history, explain, pnl and export show it with --paper. Without --once it runs until stopped.
-    Sends no alerts.
+    --margin. Its ledger is in paper.db beside trimtab.db, or in NAME.paper.db beside NAME.db; status,
+    plan, orders, positions, margin, funding, history, explain, pnl and export show it with --paper.
+    Without --once it runs until stopped. Sends no alerts.
     """
     from agent import app as api
 
@@ -393,7 +395,7 @@ def paper(
     def make_confirm(_agent: Agent, _spinner: Spinner) -> Callable[[StepOutcome], bool]:
         return api.always_confirm
 
-    options = RunOptions(True, every, once, log_format, is_paper=True)
+    options = RunOptions(True, every, once, log_format, takes_controls=True, is_paper=True)
     style = PrintStyle(as_json, verbose, one_line=not once)
     raise typer.Exit(run_loop(agent_context, clock, make_confirm, options, style))
 

@@ -14,7 +14,9 @@ from agent.errors import ConfigError
 USUAL_STORE = "trimtab.db"
 """Store file of configs by trimtab init, beside the config."""
 PAPER_FILE = "paper.db"
-"""Store file of paper trading, beside the live store."""
+"""Store file of paper trading beside USUAL_STORE; beside another, such as mine.db, it is
+mine.paper.db, so that each of several portfolios in a folder has its own.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,10 @@ class LoadedConfig:
                 f"store.url: {PAPER_FILE} is reserved for paper trading",
                 "choose another name, such as trimtab.db",
             )
-        return prefix + str(live_file.with_name(PAPER_FILE)) if self.paper else url
+        paper_name = f"{live_file.stem}.paper{live_file.suffix}"
+        if live_file.name == USUAL_STORE:
+            paper_name = PAPER_FILE
+        return prefix + str(live_file.with_name(paper_name)) if self.paper else url
 
     @property
     def live_url(self) -> str:

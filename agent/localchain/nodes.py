@@ -499,7 +499,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _require_free(port: int, url: str) -> None:
+def require_free(port: int, url: str) -> None:
     """Raise ConfigError if somebody listens on the port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -507,7 +507,7 @@ def _require_free(port: int, url: str) -> None:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise ConfigError(
-                f"anvil cannot start on {url}: {error.strerror}",
+                f"the chain cannot be served on {url}: {error.strerror}",
                 "choose another port, or stop the process that listens on this one",
             ) from error
 
@@ -524,7 +524,7 @@ def run_anvil(
     """
     listen_port = free_port() if port is None else port
     url = f"http://127.0.0.1:{listen_port}"
-    _require_free(listen_port, url)
+    require_free(listen_port, url)
     # A genesis time of its own tells our anvil from another that took the port in this moment.
     unique_genesis_s = (int(time.time()) if genesis_s is None else genesis_s) - random.randrange(
         600

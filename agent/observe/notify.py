@@ -254,10 +254,13 @@ class AlertChannel:
         return deliveries
 
     def close(self, within_s: float) -> None:
-        """Wait for pending messages, then give up; undelivered messages do not count as failed."""
+        """Wait for pending messages, then give up; undelivered messages do not count as failed. A
+        channel that was closed before is not waited for again.
+        """
         deadline_s = time.monotonic() + within_s
         while (
             self._thread is not None
+            and not self._closing.is_set()
             and self._queue.unfinished_tasks
             and time.monotonic() < deadline_s
         ):

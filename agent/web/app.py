@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import io
 import re
 import secrets
@@ -116,12 +117,15 @@ class EventStream:
 
 
 class StaticFiles:
-    """The served files, read once. No path of a request reaches the file system."""
+    """The served files, read once, and compressed at their first request: the middleware would
+    compress them at each. No path of a request reaches the file system.
+    """
 
     def __init__(self) -> None:
         self._files = {
             name: (artifacts.WEB_FOLDER / "static" / name).read_bytes() for name in ASSETS
         }
+        self._gzipped_files: dict[str, bytes] = {}
 
     async def answer(self, request: Request) -> Response:
         """Answer with the file of this name."""
@@ -135,7 +139,14 @@ class StaticFiles:
             "Cache-Control": f"max-age={max_age_s}",
             "Service-Worker-Allowed": "/",  # offline.js is for all pages
         }
-        return Response(self._files[file_name], 200, headers, media_type)
+        content = self._files[file_name]
+        is_compressible = len(content) >= MIN_GZIP_BYTES and media_type != MEDIA_TYPES["png"]
+        if is_compressible and "gzip" in request.headers.get("Accept-Encoding", ""):
+            if file_name not in self._gzipped_files:
+                self._gzipped_files[file_name] = gzip.compress(content)
+            content = self._gzipped_files[file_name]
+            headers |= {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
+        return Response(content, 200, headers, media_type)
 
 
 class LoginPages:

@@ -130,8 +130,9 @@ class ControlPages:
         kind = request.path_params["kind"]
         if kind not in FIELDS_BY_KIND:
             return PlainTextResponse("404: no such control\n", 404)
-        review = Review(kind, form_arguments(kind, fields))
-        if kind in IMMEDIATE_KINDS:
+        on_paper = fields.get("paper") == ["yes"]
+        review = Review(kind, form_arguments(kind, fields), on_paper=on_paper)
+        if kind in IMMEDIATE_KINDS or on_paper:
             await self._submit(request, session, review, "")
             if not review.error:
                 return RedirectResponse("/controls", 303)
@@ -249,6 +250,7 @@ class ControlPages:
                 review.arguments,
                 plan_hash,
                 request.scope["address"],
+                review.on_paper,
             )
         except TrimtabError as error:
             review.error = str(error)

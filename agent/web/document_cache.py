@@ -307,10 +307,14 @@ class DocumentCache:
             self._start_read(process, function)
 
     def _read_file_stamps(self) -> tuple[object, ...]:
-        """Return time and size of the config, first, and of the store's files."""
-        suffixes = ("", "-wal", ".paused")
+        """Return time and size of the config, first, and of the files of the store and the paper
+        store.
+        """
+        suffixes = ("", "-wal", ".paused", ".service.pid")
+        paper_store = self.documents.get("paper_run", {}).get("store")
+        stores = [self.store_path, *([Path(paper_store)] if paper_store else ())]
         store_files = [
-            self.store_path.with_name(self.store_path.name + ending) for ending in suffixes
+            store.with_name(store.name + ending) for store in stores for ending in suffixes
         ]
         file_stamps: list[object] = []
         for path in (Path(self.config_path), *store_files):

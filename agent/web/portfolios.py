@@ -426,7 +426,7 @@ def _refresh(cache: DocumentCache, session: Session | None) -> None:
 
 def _profit_paths(documents: Mapping[str, Any], path: str) -> dict[str, str]:
     """Return the paths of value and profit of one moment, that of the newest valuation; empty before
-    it.
+    it, and that of the day at midnight, when the day has one valuation.
     """
     pnl = _readable(documents, "pnl")
     if not pnl.get("all", {}).get("periods"):
@@ -436,7 +436,7 @@ def _profit_paths(documents: Mapping[str, Any], path: str) -> dict[str, str]:
         "numeraire": pnl["all"]["numeraire"],
         "until": f"{path}.pnl.all.until",
         "whole": f"{path}.pnl.all.periods.0",
-        "day": f"{path}.pnl.day.periods.0",
+        "day": f"{path}.pnl.day.periods.0" if pnl["day"]["periods"] else "",
     }
 
 
@@ -452,7 +452,7 @@ def _sums(documents: Sequence[Documents]) -> list[dict[str, Any]]:
         amounts = {
             "value": whole["value"],
             "profit": whole["periods"][0]["profit"],
-            "day": pnl["day"]["periods"][0]["profit"],
+            "day": next((period["profit"] for period in pnl["day"]["periods"]), None),
         }
         total = sums.setdefault(
             whole["numeraire"],
@@ -470,7 +470,7 @@ def _sums(documents: Sequence[Documents]) -> list[dict[str, Any]]:
 
 def _list_row(cache: DocumentCache, path: str) -> dict[str, Any]:
     """Return a portfolio's row of the list: the document paths of its figures, those of its paper
-    books, its state, and its marks and problems.
+    books and whether a paper run goes on, its state, and its marks and problems.
     """
     documents = {name: _readable(cache.documents, name) for name in ("status", "history", "alerts")}
     status, history, alerts = documents["status"], documents["history"], documents["alerts"]
@@ -490,6 +490,7 @@ def _list_row(cache: DocumentCache, path: str) -> dict[str, Any]:
         }
     row |= _profit_paths(cache.documents, path)
     row["paper"] = _profit_paths(_readable(cache.documents, "paper"), f"{path}.paper")
+    row["paper_served"] = _readable(cache.documents, "paper_run").get("served")
     if status.get("paused") and status["pause_hard"]:
         row["marks"].append("paused (hard)")
     row["waiting"] = bool(_readable(cache.documents, "controls").get("waiting"))

@@ -41,7 +41,7 @@ REVIEW_S = 600.0
 @dataclass(slots=True)
 class Review:
     """A request and its plan. `document` is None until the plan is made, `backtest` until an edit
-    is backtested.
+    is backtested; a request `on_paper` is for the paper run.
     """
 
     kind: str
@@ -53,6 +53,7 @@ class Review:
     backtest: Mapping[str, Any] | None = None
     backtest_error: str = ""
     is_dropped: bool = False
+    on_paper: bool = False
 
     @property
     def targets(self) -> dict[str, str]:

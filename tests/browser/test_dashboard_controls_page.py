@@ -276,6 +276,42 @@ def test_the_owner_logs_in_pauses_confirms_a_plan_and_edits_weights(
     assert "waits for a confirmation" in said, said
 
 
+def test_a_paper_run_is_stopped_from_its_card(desk: Desk, chromium: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    import pyotp
+
+    monkeypatch.setenv("DASHBOARD_PASSWORD", PASSWORD)
+    made = desk.ask("user", "add", "ann", "--password-env", "DASHBOARD_PASSWORD")
+    run = start("paper", "--value", "5000", "--every", "1h", "--config", str(desk.config))
+    server = start("serve", "--port", "0", "--json", "--config", str(desk.config.parent))
+    try:
+        assert run.stdout is not None
+        run.stdout.readline()
+        address = first_document(server)["url"]
+        context = patient_context(chromium, viewport={"width": PHONE[0], "height": PHONE[1]})
+        page = context.new_page()
+        page.goto(f"{address}p/trimtab/login")
+        for selector, text in (("#name", "ann"), ("#password", PASSWORD), ("#code", pyotp.parse_uri(made["otpauth"]).now())):
+            page.fill(selector, text)
+        page.keyboard.press("Enter")
+        page.wait_for_url(f"{address}p/trimtab/")
+        page.goto(address)
+        page.wait_for_selector("article:has-text('on paper')")
+        push(page, "form:has([name=paper]) button")
+        page.wait_for_url(f"{address}p/trimtab/controls")
+        page.wait_for_selector("section:has-text('Requested of the paper run') >> text=the paper run ends")
+        page.goto(address)
+        page.wait_for_selector("article:has-text('on paper') >> text=No paper run goes on")
+        context.close()
+        _, said = run.communicate(timeout=60)
+        assert run.returncode == 0, said
+        assert "Stopped by ann (dashboard)" in said, said
+    finally:
+        for process in (run, server):
+            process.terminate()
+            process.communicate(timeout=60)
+    assert desk.ask("controls")["controls"] == []
+
+
 def test_beyond_this_machine_a_login_by_tls(tmp_path: Path, certificate: PublicOptions) -> None:  # noqa: F811
     config = agents.config(tmp_path)
     loaded = load_config(config)

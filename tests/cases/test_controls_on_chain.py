@@ -301,8 +301,9 @@ def test_an_edit_that_changes_nothing_confirms_no_change_made_by_hand(anvil_chai
         stolen = run.loaded.path.read_text().replace('payout_per_day = "1000"', 'payout_per_day = "off"')
         assert stolen != run.loaded.path.read_text()
         run.loaded.path.write_text(stolen)
-        with raises_code(Refused, "unchanged"):
-            run.shown("edit", ("target", "WETH=50%"))
+        for same in (("target", "WETH=50%"), ("target", "WETH=50.0%"), ("target", "WETH=0.5"), ("set", "policy.cooldown=0m")):
+            with raises_code(Refused, "unchanged"):
+                run.shown("edit", same)
         assert run.store.configs.confirmed_digest() == confirmed
 
 

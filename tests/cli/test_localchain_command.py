@@ -27,6 +27,7 @@ from agent.cli import history, ledger
 from agent.cli.display import tables
 from agent.config.networks import BASE
 from agent.errors import ConfigError
+from agent.localchain import nodes
 from agent.localchain.nodes import free_port
 from agent.model.rollups import LOCAL_OP_STACK_ID
 from tests.cli.documents import require_declared
@@ -58,12 +59,18 @@ def test_the_wallet_starts_drifted_so_that_the_first_rebalance_has_something_to_
     assert desk.ask("status")["decision"]["kind"] == "rebalance"
 
 
-def test_a_taken_port_is_named(bare: Callable[..., Said]) -> None:
+@pytest.mark.parametrize("options", [(), ("--network", "base")])
+def test_a_taken_port_is_named_before_anything_is_deployed(
+    bare: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(nodes.subprocess, "Popen", None)  # no anvil starts
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        said = bare("localchain", "--port", str(taken.getsockname()[1]), "--json")
+        port = taken.getsockname()[1]
+        said = bare("localchain", *options, "--port", str(port), "--json")
     assert said.code == 2
+    assert mentions(said.error["message"], str(port), "Address already in use")
     assert "port" in said.error["remedy"]
 
 
@@ -295,7 +302,9 @@ def test_a_stand_in_of_base_serves_every_command_with_its_fees(bare: Callable[..
         assert own.code == 0, own.why
         written = tomllib.loads((tmp_path / "own" / "trimtab.toml").read_text())
         assert [asset["target"] for asset in written["portfolio"]["assets"]] == ["30%", "30%", "40%"]
-        assert (written["limits"]["native_floor"], written["limits"]["gas_per_day"]) == (BASE.native_floor, BASE.gas_per_day)
+        limits = {"gas_price": "1 gwei", "gas_per_day": "0.002", "native_floor": "0.002", "native_top_up": "0.004"}
+        for found in (tomllib.loads(config.read_text()), written):
+            assert {key: found["limits"].get(key) for key in limits} == limits
         moved = bare("localchain", "--port", about["url"].rpartition(":")[2], "--move", "cbBTC=+60%", "--json")
         assert (moved.code, moved.json["prices_usd"]["cbBTC"]) == (0, "96000.0"), moved.why
         for body in ("no request", "{}", "[]"):

@@ -42,6 +42,18 @@ def test_levels_are_set_shown_disarmed_and_armed(desk: Desk) -> None:
     assert {row["stage"] for row in desk.ask("orders")["orders"]} == {"armed"}
 
 
+def test_orders_on_paper_are_listed_with_their_own_stages_and_changed_nowhere(desk: Desk) -> None:
+    desk.ask("orders", "set", "WETH", "--stop-loss", "12%")
+    desk.ask("paper", "--once", "--value", "5000")
+    live, paper = desk.ask("orders"), desk.ask("orders", "--paper")
+    assert [document["orders"][0]["stage"] for document in (live, paper)] == ["waiting", "armed"]
+    assert (live.get("book_kind"), paper["book_kind"]) == (None, "paper")
+    before = desk.config.read_bytes()
+    said = desk.run("orders", "--paper", "set", "WETH", "--stop-loss", "off", "--json")
+    assert (said.code, said.error["remedy"]) == (2, "omit --paper")
+    assert desk.config.read_bytes() == before
+
+
 @pytest.mark.slow
 def test_an_order_is_shown_as_armed_only_once_a_cycle_has_stored_it(desk: Desk) -> None:
     desk.ask("orders", "set", "WETH", "--stop-loss", "12%", "--take-profit", "9000")

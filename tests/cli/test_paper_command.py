@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 
 from agent import app as api
+from agent import wiring
+from agent.app.controls.queue import submit_for_user
 from agent.app.dashboard import stored_documents
 from agent.chain.providers.endpoint import EndpointProvider
 from agent.config.load import load_config
+from agent.errors import ConfigError, Refused
+from agent.model import Control, ControlKind, ControlOrigin
 from agent.signing import keys
 from agent.store.files.locks import wallet_lock
+from agent.store.files.secret import installation_secret
+from agent.store.files.users import UserStore
 from agent.wiring import transactor
 from tests.cli.test_sending import nonce
-from tests.cli.tools import SECRET, Desk, blocks
+from tests.cli.tools import SECRET, Desk, blocks, forked
 from tests.support.text import mentions
 
 PAPER = "PAPER"
@@ -153,6 +160,50 @@ def test_going_live_opens_new_books_at_the_chains_balances_and_never_the_paper_o
     shutil.copy(folder / "paper.db", folder / "trimtab.db")
     for words in (("status",), ("rebalance", "--send", "--yes"), ("pnl",), ("run", "--once", "--send", "--yes")):
         assert "paper data" in desk.ask(*words, want=12)["error"]["message"]
+
+
+def test_a_single_step_says_outside_a_terminal_which_block_it_waits_for(desk: Desk) -> None:
+    run, end = forked(desk, "paper", "--once", "--json"), time.monotonic() + 60
+    while ": waiting to be mined\n" not in (run.err.read_text() if run.err.exists() else ""):
+        assert time.monotonic() < end, run.err.read_text()
+        time.sleep(0.05)
+    with blocks(desk.about["url"]):
+        said = run.ended()
+    assert (said.code, said.json["outcome"]) == (0, "done"), said.why
+    waits = [line for line in said.err.splitlines() if "waiting" in line]
+    assert len(set(waits)) == len(waits) <= len(said.json["transactions"]), said.err
+
+
+def test_a_control_ends_a_paper_run_and_nothing_else_is_taken_by_it(desk: Desk) -> None:
+    users = desk.config.with_name("users")
+    UserStore(users).add("ann", "hash", "A" * 32, False, 1)
+
+    def ask(kind: str, *arguments: tuple[str, str]) -> str:
+        return submit_for_user(str(desk.config), str(users), 1, kind, arguments, "", "::1", on_paper=True)
+
+    desk.ask("history")
+    live, run = store_bytes(desk), forked(desk, "paper", "--value", "5000", "--every", "1h", "--json")
+    assert run.document()["outcome"] == "hold"
+    for kind, arguments in (("edit", (("set", "policy.cooldown=1h"),)), ("pause", ()), ("resume", ()), ("stop", (("to-stable", "yes"),))):
+        with pytest.raises(ConfigError, match="a paper run can only be stopped"):
+            ask(kind, *arguments)
+    paper, now_s = api.paper_config(desk.config), int(time.time())
+    edit = Control("e" * 32, ControlKind.EDIT, (("set", "policy.cooldown=1h"),), "", "ann", ControlOrigin.API, now_s, now_s + 60)
+    with wiring.open_store_offline(paper) as (store, _):  # as if the request had not been checked
+        store.controls.queue(edit.sealed(installation_secret(wiring.store_file(paper))))
+    ask("stop")
+    ended = run.ended()
+    assert ended.code == 0, ended.err
+    assert "Control edit by ann refused (paper): a paper run can only be stopped" in ended.err
+    assert "Stopped by ann (dashboard). trimtab paper starts it again." in ended.err
+    assert {**store_bytes(desk), "trimtab.db-wal": b""} == {**live, "trimtab.db-wal": b""}, "the live store was written"
+    with pytest.raises(Refused, match="no paper run goes on"):
+        ask("stop")
+    assert [(event.kind.value, event.detail) for event in UserStore(users).events(2)] == [
+        ("control_refused", "paper stop paper"),
+        ("control", "paper stop"),
+    ]
+    assert desk.ask("paper", "--once")["outcome"] == "hold"
 
 
 def test_a_live_store_is_refused_as_paper_books_and_its_name_as_a_live_one(desk: Desk) -> None:

@@ -158,6 +158,16 @@ def test_a_target_that_never_answers_delays_no_look_and_no_other_target(store: S
     assert store.alerts.targets()["silent"].waiting == 20
 
 
+def test_a_run_that_ends_waits_for_a_silent_target_once(store: Store) -> None:
+    over = threading.Event()
+    telling = announcer(store, channel(stuck(over)))
+    telling.send_now(HALT, NOON, within_s=0.05)  # as of an error while the store fails
+    begun_s = time.monotonic()
+    telling.close(60)
+    assert time.monotonic() - begun_s < 30
+    over.set()
+
+
 def test_a_socket_that_accepts_and_says_nothing_is_given_up_after_its_timeout(store: Store) -> None:
     with silent() as url:
         telling = announcer(store, channel(apprise_send(url, "S", 0.2), attempts=2))

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -514,6 +515,19 @@ def test_the_first_page_with_its_files_is_below_100_kb(served: Served) -> None:
             gzip.decompress(body)
     assert total < 100_000
     assert 0 < libraries < 42_000
+
+
+def test_a_file_is_compressed_once_and_only_for_who_takes_it(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = "/static/vendor/htmx-2.0.11.min.js"
+    _, plain_headers, plain = served.ask(path)
+    _, headers, body = served.ask(path, Accept_Encoding="br, gzip")
+    monkeypatch.setattr(zlib, "compressobj", None)  # of the middleware and of gzip.compress
+    monkeypatch.setattr(gzip, "compress", None)
+    assert served.ask(path, Accept_Encoding="gzip")[2] == body
+    assert gzip.decompress(body) == plain
+    assert "content-encoding" not in plain_headers
+    assert (headers["content-encoding"], headers["vary"], headers["content-length"]) == ("gzip", "Accept-Encoding", str(len(body)))
+    assert "content-encoding" not in served.ask("/static/icon.png", Accept_Encoding="gzip")[1]
 
 
 PUBLISHED = {

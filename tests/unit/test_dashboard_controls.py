@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from html import unescape
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,6 +28,7 @@ from agent.errors import Refused
 from agent.model import ControlKind, ShownPlan
 from agent.observe.push import NEWEST_ALERTS
 from agent.store import Store, open_store
+from agent.store.files.locks import service_lock
 from agent.store.files.secret import installation_secret
 from agent.store.files.users import UserStore
 from agent.web import controls as web_controls
@@ -35,6 +37,8 @@ from agent.web.pages import Renderer
 from agent.web.reach import Reach
 from agent.web.reading import ReadingProcess
 from agent.web.sessions import REVIEW_S, Review
+from agent.wiring import open_store_offline
+from agent.wiring.transactor import lock_locations
 from tests.cli.documents import misfits
 from tests.support import agents
 from tests.support.dashboards import DEVICES, HOSTILE, MARKUP, PATIENCE_S, STRATEGIES, Served, StillBoard, figures, golden, until
@@ -108,6 +112,31 @@ def test_a_pause_takes_effect_and_is_in_both_logs(site: Site, config: Path) -> N
     code, headers, _ = site.post("/controls/resume", {"csrf": site.token(cookie)}, cookie)
     assert code == 303
     assert queued(config)[-1] == ("resume", "ann", "queued")
+
+
+def test_a_stop_of_the_paper_run_is_queued_for_it_alone_and_only_while_one_goes_on(site: Site, config: Path) -> None:
+    cookie, paper, before = site.enter(), replace(load_config(config), paper=True), queued(config)
+    form = {"csrf": site.token(cookie), "paper": "yes"}
+
+    def answer(path: str) -> str:
+        _, headers, _ = site.post(path, form, cookie)
+        return site.ask(headers["location"], Cookie=cookie)[2].decode()
+
+    assert "there are no paper books yet" in unescape(answer("/controls/stop"))
+    with open_store_offline(paper) as (store, _):
+        assert "no paper run goes on" in answer("/controls/stop")
+        with service_lock(*lock_locations(paper)):
+            assert "a paper run can only be stopped" in answer("/controls/pause")
+            assert "Requested controls" in answer("/controls/stop")
+            assert queue.dashboard_controls(str(config))["paper_run"]["served"] is True  # type: ignore[index]  # a document
+        (found,) = store.controls.newest()
+        assert (found.control.kind, found.control.asked_by, found.state.value) == (ControlKind.STOP, "ann", "queued")
+        assert found.control.is_genuine(installation_secret(config.parent / "mine.paper.db"))
+    assert queued(config) == before
+    assert last_event(site) == ("control", "ann", "paper stop")
+    for path in config.parent.glob("mine.paper.db*"):
+        path.unlink()
+    assert queue.dashboard_controls(str(config))["paper_run"] == {}
 
 
 def test_every_page_says_that_a_plan_waits_and_leads_to_it(site: Site) -> None:

@@ -142,6 +142,20 @@ def test_the_list_shows_what_the_session_may_see_and_links_to_the_rest(shelf: Sh
     assert {name: Fraction(sums[name]) for name in amounts} == {name: 2 * Fraction(amount) for name, amount in amounts.items()}
 
 
+def test_a_day_that_begins_with_the_newest_valuation_has_no_profit_yet(shelf: Shelf) -> None:
+    cache = shelf.parts[0].opened.cache  # type: ignore[union-attr]  # it is open
+    kept = cache.documents
+    try:
+        pnl = documents()["pnl"]
+        cache.documents = {**kept, "pnl": {**pnl, "day": {**pnl["day"], "periods": []}}}
+        shown = {of: text for of, _, _, text in figures(shelf.ask("/", Cookie=shelf.enter(0))[2].decode())}
+        assert shown["portfolios.0.pnl.all.periods.0.profit"]
+        assert "portfolios.0.pnl.day.periods.0.profit" not in shown
+        assert shown["sums.0.day"] == "–"
+    finally:
+        cache.documents = kept
+
+
 def test_paper_books_have_a_card_of_their_own_in_no_sum_and_what_needs_a_person_comes_first(shelf: Shelf) -> None:
     first, second = (one.opened.cache for one in shelf.parts[:2] if one.opened is not None)
     both = f"{shelf.enter(0)}; {shelf.enter(1)}"
@@ -166,11 +180,17 @@ def test_paper_books_have_a_card_of_their_own_in_no_sum_and_what_needs_a_person_
         ]
         assert {of for of, *_ in figures(paper)} >= {"portfolios.0.paper.pnl.all.value", "portfolios.0.paper.pnl.day.periods.0.profit"}
         assert [value for of, _, value, _ in figures(text) if of == "sums.0.count"] == ["1"]
+        for served, form, words in ((True, [("/p/a/controls/stop", "yes")], False), (False, [], True)):
+            first.documents["paper_run"] = {"served": served, "controls": []}
+            card = shelf.ask("/", Cookie=both)[2].decode().split("<article")[-1]
+            assert re.findall('action="([^"]+)".*name="paper" value="([^"]+)"', card) == form
+            assert ("No paper run goes on" in card) is words
         first.documents["status"]["paused"] = True
         assert 'action="/p/a/controls/resume"' in shelf.ask("/", Cookie=both)[2].decode()
         first.documents["pnl"] = {"error": "the ledger is empty"}
         assert "the ledger is empty" not in shelf.ask("/", Cookie=both)[2].decode(), "it has run on paper only"
         del first.documents["paper"]
+        assert "Not valued yet" in shelf.ask("/", Cookie=both)[2].decode()
         assert "not read: the ledger is empty" in shelf.ask("/", Cookie=both)[2].decode()
     finally:
         first.documents, second.documents = kept

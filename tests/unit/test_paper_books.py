@@ -49,6 +49,13 @@ def test_on_a_live_chain_paper_has_a_store_and_a_lock_of_its_own_beside_the_live
     assert paper.live_url == live.store_url
 
 
+def test_two_portfolios_of_a_folder_have_a_paper_store_each(tmp_path: Path) -> None:
+    names = {"trimtab.db": "paper.db", "mine.db": "mine.paper.db", "my.own.db": "my.own.paper.db", "bare": "bare.paper"}
+    papers = {name: replace(loaded(tmp_path, ("trimtab.db", name)), paper=True) for name in names}
+    assert {name: store_file(paper).name for name, paper in papers.items()} == names
+    assert len({lock_locations(paper)[0] for paper in papers.values()}) == len(names)
+
+
 def test_a_live_store_may_not_have_the_name_of_paper_books(tmp_path: Path) -> None:
     with raises_field("store.url", "paper trading"):
         _ = loaded(tmp_path, ("sqlite:///trimtab.db", "sqlite:///paper.db")).store_url

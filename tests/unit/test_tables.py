@@ -16,7 +16,7 @@ from agent.cli.display.tables import FigureTable, decision_notice, gain_or_loss,
 from agent.cli.display.terminal import Bar, Document
 from agent.cli.history import _transactions_table as transaction_rows
 from agent.cli.history import gas_price_wei, steps_table
-from agent.cli.portfolio import noting_slices
+from agent.cli.portfolio import noting_waits
 from tests.cli.widths import WIDTHS, cut, drawn
 from tests.support.samples import examples
 from tests.test_architecture import AGENT, imported
@@ -119,11 +119,14 @@ def test_long_rows_of_history_and_transactions_are_whole_at_every_width() -> Non
 
 def test_a_wait_for_a_slice_is_noted_outside_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     updates: list[str] = []
-    progress = noting_slices(updates.append)
+    progress = noting_waits(updates.append)
     progress("waiting 2 s for 2 confirmations")
     progress("slice 2 of about 2 is due in 9m")
     assert capsys.readouterr().err.splitlines() == ["slice 2 of about 2 is due in 9m"]
     assert len(updates) == 2
+    for text in ("sent", "nonce 1: waiting 0 s to be mined", "nonce 1: waiting 1 s to be mined", "nonce 2: waiting 0 s to be mined"):
+        progress(text)
+    assert capsys.readouterr().err.splitlines() == ["nonce 1: waiting to be mined", "nonce 2: waiting to be mined"]
 
 
 def test_the_plan_of_a_stop_shows_the_futures_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ from agent.app.documents.owner import (
     control_document,
     stored_plan_document,
 )
+from agent.app.paper import paper_config
 from agent.app.records.kill_switch import pause_by_file
 from agent.app.settings.devices import devices_document
 from agent.app.settings.users import known_users, record_event
@@ -97,12 +98,14 @@ def submit_control(  # noqa: PLR0913
 
     A pause takes effect at once, with or without a run. A request with the `key` of an earlier one
     of the same requester does nothing and returns that control. Raises ConfigError for an invalid
-    argument, with field, value and remedy; Refused if the queue is full, the plan was not shown, or
-    the key is that of another request.
+    argument, with field, value and remedy; Refused if the queue is full, the plan was not shown, the
+    key is that of another request, or no paper run would take the request of a paper config.
     """
     kind, origin = parse_kind(kind), _parse_origin(origin)
     loaded = load_config(config, checks_permissions=kind is not ControlKind.PAUSE)
     checked_arguments = check_arguments(loaded, kind, arguments)
+    if loaded.paper:
+        _require_paper_stop(loaded, kind, checked_arguments)
     if not asked_by or len(asked_by) > MAX_NAME_LENGTH or not asked_by.isprintable():
         raise ConfigError(
             f"asked_by: {asked_by!r} is not a name",
@@ -127,6 +130,22 @@ def submit_control(  # noqa: PLR0913
         control = control.sealed(secret)
         store.controls.queue(control)
     return control
+
+
+def _require_paper_stop(
+    loaded: LoadedConfig, kind: ControlKind, arguments: ControlArguments
+) -> None:
+    """Raise unless this stops a paper run that goes on."""
+    if kind is not ControlKind.STOP or arguments:
+        raise ConfigError(
+            f"{kind.value}: a paper run can only be stopped",
+            "ask for stop, without arguments",
+            code=ErrorCode.PAPER,
+        )
+    if not is_served(loaded):
+        raise Refused(
+            "no paper run goes on", remedy="trimtab paper starts one", code=ErrorCode.PAPER
+        )
 
 
 def _pause(loaded: LoadedConfig, control: Control) -> Control:
@@ -418,7 +437,7 @@ _ARGUMENT_CHECKS: Mapping[ControlKind, Callable[[LoadedConfig, ControlArguments]
 }
 
 
-def submit_for_user(
+def submit_for_user(  # noqa: PLR0913
     config: str,
     users_file: str,
     user_id: int,
@@ -426,16 +445,21 @@ def submit_for_user(
     arguments: Sequence[tuple[str, str]],
     plan_hash: str,
     client_address: str,
+    on_paper: bool = False,
 ) -> str:
-    """Queue a control for a user by its id and return the control's id. Raises Refused if the user
-    is gone or read-only, and the errors of `submit_control`.
+    """Queue a control for a user by its id, with `on_paper` for the paper run, and return the
+    control's id. Raises Refused if the user is gone or read-only, and the errors of
+    `submit_control`.
 
     Nothing but a pause is queued without its entry in the audit log.
     """
     user_name, read_only = known_users(users_file).get(user_id, ("", True))
 
     def log_event(event: UserEventKind, detail: str) -> None:
-        record_event(users_file, event.value, user_name, client_address, f"{kind} {detail}".strip())
+        words = ("paper" if on_paper else "", kind, detail)
+        record_event(
+            users_file, event.value, user_name, client_address, " ".join(filter(None, words))
+        )
 
     if read_only:
         log_event(UserEventKind.REFUSED, "read-only")
@@ -449,7 +473,7 @@ def submit_for_user(
         log_event(UserEventKind.CONTROL, plan_hash[:16])
     try:
         control = submit_control(
-            config,
+            paper_config(config) if on_paper else config,
             kind,
             arguments,
             plan_hash=plan_hash,
@@ -467,13 +491,18 @@ def submit_for_user(
 
 
 def dashboard_controls(config: str) -> dict[str, object]:
-    """Return `controls`: the newest controls, and the plan that waits for a confirmation; and
-    `devices`, those of web push.
+    """Return `controls`: the newest controls, and the plan that waits for a confirmation; `devices`,
+    those of web push; and `paper_run`: the controls and the `store` of paper trading, empty without
+    it.
     """
     loaded = load_config(config)
     with wiring.open_store_offline(loaded, check=False) as (store, _):
         devices = devices_document(loaded.config.alerts, store.alerts)
-    return {"controls": list_controls(loaded, 50), "devices": devices}
+    paper_run: dict[str, object] = {}
+    with suppress(TrimtabError):
+        paper = paper_config(loaded)
+        paper_run = {**list_controls(paper, 50), "store": str(wiring.store_file(paper))}
+    return {"controls": list_controls(loaded, 50), "devices": devices, "paper_run": paper_run}
 
 
 def warm_up(_: str) -> None:

@@ -21,7 +21,7 @@ from agent.app.positions import holdings
 from agent.app.records.kill_switch import end_pause
 from agent.app.settings import editing
 from agent.app.settings.devices import change_devices
-from agent.errors import OperatorNeeded, TrimtabError
+from agent.errors import ErrorCode, OperatorNeeded, TrimtabError
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import (
     AgentCycle,
@@ -103,6 +103,7 @@ class ControlRunner:
         self._taken_ids: set[str] = set()
         self._has_recovered = False
         self._has_offered = False
+        self.stopped_by = ""
 
     def has_queued(self) -> bool:
         """Return whether a control is queued."""
@@ -187,7 +188,8 @@ class ControlRunner:
         from those shown: its owner wants no more trades. Returns the end with that reason.
         """
         context = self._agent.context
-        if control.kind is not ControlKind.STOP or control_end.state is ControlState.DONE:
+        is_done = control_end.state is ControlState.DONE
+        if control.kind is not ControlKind.STOP or is_done or self._agent.on_paper:
             return control_end
         if context.store.requests.active_stop() is not None:
             return control_end
@@ -319,8 +321,14 @@ class ControlRunner:
     def _act(
         self, control_number: int, control: Control, session: wiring.WalletSession
     ) -> ControlEnd:
-        """Carry out a taken control."""
+        """Carry out a taken control. On paper that is a stop, which ends this run and is not kept."""
         context = self._agent.context
+        if self._agent.on_paper:
+            if control.kind is not ControlKind.STOP or control.arguments:
+                reason = "a paper run can only be stopped"
+                return ControlEnd(control_number, ControlState.REFUSED, ErrorCode.PAPER, reason)
+            self.stopped_by = f"{control.asked_by} ({control.origin.value})"
+            return ControlEnd(control_number, ControlState.DONE, "", "the paper run ends")
         if control.kind is ControlKind.RESUME:
             if self._is_paused_since(control_number, control):
                 refusal = "a pause came after this request; ask again"

@@ -285,12 +285,12 @@ def edit_by_control(
 
     def edit_text(text: str, edit_changes: ConfigChanges) -> str:
         text_after = apply_changes(text, edit_changes)
-        if text_after == text:  # else it would confirm changes made by hand
+        config_before = load_config_text(text, path, str(path))
+        config_after = load_config_text(text_after, path, "the edited config")
+        if config_before.config == config_after.config:  # or it would confirm changes made by hand
             raise Refused(
                 "the edit changes nothing", remedy=TERMINAL_REMEDY, code=ControlCode.UNCHANGED
             )
-        config_before = load_config_text(text, path, str(path))
-        config_after = load_config_text(text_after, path, "the edited config")
         owner_config = config_versions.owners_config(config_before, agent.context.store.configs)
         require_no_widening(config_before.config, config_after.config, owner_config)
         return text_after

@@ -197,9 +197,10 @@ OrdersDocument = TypedDict("OrdersDocument", {
     "hysteresis_bps": int, "confirm_blocks": int, "unit_worth": Decimal | None,
     "contradictions": list[str], "orders": list[ConditionalOrderDocument], "target_reasons": list[str],
     "blocked_exits": list[str], "limit_orders": NotRequired[list[OpenLimitOrderDocument]],
+    "book_kind": NotRequired[str],
 })  # fmt: skip
 """Orders: `absent` says where the weight of an asset goes that was sold or awaits its entry,
-`unit_worth` is the portfolio's NAV per share."""
+`unit_worth` is the portfolio's NAV per share. `book_kind` is set for paper trading."""
 StrategyHoldingDocument = TypedDict("StrategyHoldingDocument", {
     "symbol": str, "raw": Raw, "amount": Decimal, "value": Money, "weight_bps": int,
     "target_bps": int,

@@ -340,7 +340,7 @@ def _limits(
     asset_feeds = [asset.feed for asset in assets if asset.symbol != numeraire]
     deviation_bps = starting_deviation_bps(asset_feeds, numeraire_feed)
     network = BASE if preset.chain_id == LOCAL_OP_STACK_ID else preset.network
-    network_limits = {} if network is None else _network_limits(network)
+    limit_by_key = {} if network is None else network_limits(network)
     has_native = any(asset.address in ("native", preset.wrapped_native) for asset in assets)
     has_unfed_numeraire = preset.network is not None and numeraire in {
         *(token.symbol for token in preset.tokens if token.feed is None),
@@ -360,7 +360,7 @@ def _limits(
             if spec.key == "depeg" and has_unfed_numeraire:
                 value = "off"
             if value != "off":
-                value = network_limits.get(spec.key, value)
+                value = limit_by_key.get(spec.key, value)
             line = f'{spec.key} = "{value}"'
             if spec.comment:
                 line = f"{line:<35}# {spec.comment}"
@@ -370,7 +370,7 @@ def _limits(
     return "\n".join(lines)
 
 
-def _network_limits(network: Network) -> dict[str, str]:
+def network_limits(network: Network) -> dict[str, str]:
     """Return the limits of a new config that depend on what gas costs on the network."""
     return {
         "gas_price": f"{network.base_fee_ceiling_gwei} gwei",
