@@ -97,8 +97,8 @@ def _newest_pnl(loaded: LoadedConfig) -> Documents:
 
 def live_documents(config: ConfigSource, document_names: Collection[str] = ()) -> Documents:
     """Return documents read from the chain, or only those named: `status`, `orders` and `alerts`;
-    `strategies` with [[strategies]], `lp` with [lp] or positions; with [futures] `positions`, `margin` and `funding`, all three of
-    one block.
+    `strategies` with [[strategies]], `lp` with [lp] or positions; with [futures] `positions`,
+    `margin` and `funding`, all three of one block.
     """
     with open_agent(load_config(config)) as agent:
         readers: dict[str, Callable[[Agent], Mapping[str, Any]]] = {
