@@ -308,7 +308,7 @@ def test_a_copy_has_no_key_no_positions_and_nothing_that_one_process_alone_may_u
     document["service"]["heartbeat_url_env"] = "BEAT"
     document["telegram"] = {"token_env": "BOT", "chats": [1]}
     document["record"] = {"dir": "steps", "keep_files": 1, "keep_megabytes": 1}
-    document["futures"] = {"venue": "hyperliquid", "account": address, "agent_key_env": "AGENT", "agent_name": "a"}
+    document["futures"] = {"venue": "hyperliquid", "account": address, "agent_key_env": "AGENT", "delegate": address, "agent_name": "a"}
     for wallet, own, key in ((OWN_WALLET, True, {"keystore": "b/wallet.json"}), (address.lower(), False, {})):
         copy = tomlkit.parse(copy_text(tomlkit.dumps(document), "b", wallet, own)).unwrap()
         assert copy["wallet"] == {"address": wallet, "payout_addresses": [], **key}
@@ -316,7 +316,7 @@ def test_a_copy_has_no_key_no_positions_and_nothing_that_one_process_alone_may_u
         assert "heartbeat_url_env" not in copy["service"]
         assert "telegram" not in copy
         assert copy["record"]["dir"] == "b/steps"
-        assert copy["futures"] == {"venue": "hyperliquid", "agent_name": "a"} | ({} if own else {"account": address})
+        assert copy["futures"] == {"venue": "hyperliquid", "agent_name": "a"} | ({} if own else {"account": address, "delegate": address})
         assert copy["store"]["url"] == "sqlite:///b/trimtab.db"
 
 
