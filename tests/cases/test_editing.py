@@ -110,6 +110,9 @@ def test_what_would_halt_or_be_left_behind_or_belongs_to_other_books_is_refused(
     assert "halt: stop_loss of WETH contradicts the price" in bot.refused(ConfigChanges(sets=((stop, '"999999"'),))).message
     shown = bot.edit(ConfigChanges(sets=((stop, '"20%"'),)), answer=False)
     assert [one.split(", ")[1] for one in shown.warnings if one.startswith("stop_loss of WETH: at ")] == ["20 % below the present price"]
+    assert not any("no alert target" in one for one in shown.warnings)
+    alert = bot.edit(ConfigChanges(sets=(("portfolio.assets.WETH.alert_above", '"999999"'),)), answer=False)
+    assert any("no alert target" in one for one in alert.warnings)
     with raises_field("wallet.address", "old value"):
         bot.edit(ConfigChanges(sets=(("wallet.address", "0x" + "12" * 20), ("wallet.test_account", "1"))))
     with raises_field("portfolio.assets", "sum to 110%"):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import tomlkit
 
 from agent.app.alerting import LASTING_KINDS, RunFacts, cycle_alerts
+from agent.app.positions.orders import set_orders
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import AlertKind, Hold, OrderKind, OrdersConfig, OrderStage, StepInput
 from agent.observe.notify import AlertRules, decide_alerts
@@ -16,6 +19,7 @@ from agent.policy.orders import exits
 from agent.policy.orders.exits import apply_orders
 from agent.reference import reference_prices
 from agent.store.opening import open_store
+from tests.support import agents
 from tests.support.builders import NOW_S, OWNER, feed_round
 from tests.support.standing_orders import Bot, price_of, terms, two
 
@@ -108,3 +112,20 @@ def test_alerts_wait_for_no_entry_and_outlast_an_exit() -> None:
     assert bot.stages()["WETH stop_loss"] in ("fired", "done")
     bot.look({"WETH": 2_100})
     assert bot.stages()["WETH alert_above"] == "fired"
+
+
+@pytest.mark.parametrize(
+    ("alerts", "is_sent"),
+    [
+        ({}, False),
+        ({"events": ["order"], "targets": [{"name": "a", "url_env": "A"}]}, False),
+        ({"targets": [{"name": "a", "url_env": "A", "events": ["order"]}]}, False),
+        ({"targets": [{"name": "a", "url_env": "A"}]}, True),
+    ],
+)
+def test_who_sets_an_alert_that_no_target_takes_learns_it(tmp_path: Path, alerts: dict[str, Any], is_sent: bool) -> None:
+    path = agents.config(tmp_path)
+    path.write_text(tomlkit.dumps(tomlkit.parse(path.read_text()) | {"alerts": alerts}))
+    notes = set_orders(path, "WETH", {"alert_above": "5%"})["notes"]
+    assert ["no alert target takes the event" in note for note in notes] == ([] if is_sent else [True])
+    assert set_orders(path, "WETH", {"stop_loss": "5%"})["notes"] == [], "nothing of an alert is new"
