@@ -294,6 +294,12 @@ def test_a_copy_from_another_folder_and_one_too_many_are_refused(source: Path, t
     assert "Remove one" in check_portfolio(*copy_arguments(source, tmp_path))["errors"]["name"]
 
 
+def test_a_copy_names_the_addresses_that_it_may_pay(source: Path) -> None:
+    assert check_portfolio(*copy_arguments(source, source.parent))["answer_texts"]["payouts to"] == "none"
+    source.write_text(re.sub("(?m)^payout_addresses = .*", f'payout_addresses = ["{agents.OTHER}"]', source.read_text()))
+    assert check_portfolio(*copy_arguments(source, source.parent))["answer_texts"]["payouts to"].lower() == agents.OTHER.lower()
+
+
 def test_a_config_that_its_reader_refuses_is_not_written(source: Path) -> None:
     source.write_text(source.read_text().replace('target = "50%"', 'target = "40%"', 1))
     with pytest.raises(ConfigError):
