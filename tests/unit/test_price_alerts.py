@@ -20,7 +20,7 @@ from agent.policy.orders.exits import apply_orders
 from agent.reference import reference_prices
 from agent.store.opening import open_store
 from tests.support import agents
-from tests.support.builders import NOW_S, OWNER, feed_round
+from tests.support.builders import NOW_S, OWNER, feed_round, history
 from tests.support.standing_orders import Bot, price_of, terms, two
 
 ABOVE, BELOW = OrderKind.ALERT_ABOVE, OrderKind.ALERT_BELOW
@@ -79,6 +79,20 @@ def test_a_new_level_is_a_new_alert_and_a_removed_one_is_gone(tmp_path: Path) ->
     bot.book = OrdersConfig()
     bot.look({"WETH": 2_300})
     assert bot.stages() == {}
+
+
+@pytest.mark.parametrize(("kind", "level", "later"), [(ABOVE, 2_100, 2_300), (OrderKind.STOP_LOSS, 1_500, 1_600)])
+def test_a_new_level_of_what_was_disarmed_is_armed(kind: OrderKind, level: int, later: int) -> None:
+    bot = two(terms("WETH", kind, level))
+    bot.look({"WETH": 2_000})
+    bot.memory = history(bot.memory, states=(replace(bot.order("WETH", kind), stage=OrderStage.OFF),))
+    bot.look({"WETH": 2_000})
+    assert bot.order("WETH", kind).stage is OrderStage.OFF
+    bot.book = OrdersConfig((terms("WETH", kind, later),))
+    bot.look({"WETH": 2_000})
+    assert bot.order("WETH", kind).stage is OrderStage.ARMED
+    bot.look({"WETH": 2_350 if kind is ABOVE else 1_550})
+    assert bot.order("WETH", kind).stage in (OrderStage.FIRED, OrderStage.DONE)
 
 
 def test_a_stale_or_unconfirmed_price_fires_nothing() -> None:
