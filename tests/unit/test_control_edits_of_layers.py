@@ -90,6 +90,14 @@ def test_a_control_undoes_what_a_control_did(tmp_path: Path) -> None:
     store.close()
 
 
+@pytest.mark.parametrize("before", [LIQUIDITY, WITH_EXIT])
+def test_no_share_of_liquidity_rises_beside_an_exit_that_a_control_sets(before: str) -> None:
+    """The owner confirmed no exit, so that compared with their config alone the share might rise."""
+    after = applied(WITH_EXIT, (("set", "lp.targets.0.share=12%"),))
+    with pytest.raises(Refused, match=r"lp\.targets\.0\.share"):
+        require_no_widening(parse_config(before), parse_config(after), parse_config(LIQUIDITY))
+
+
 def test_a_sum_above_the_limit_of_liquidity_is_no_config() -> None:
     with raises_field("lp.targets", "lp_max_weight"):
         parse_config(applied(LIQUIDITY, (("set", "lp.targets.0.share=99%"),)))

@@ -24,9 +24,14 @@ def parameters(config: Config, portfolio: Portfolio) -> Mapping[str, str]:
 
 def editable_keys(before: Config, after: Config) -> Iterator[str]:
     """Yield the key of each liquidity target's share, whose sum limits.lp_max_weight bounds. It may
-    not rise while an exit is set, because an exit waits for liquidity of a pool off the reference.
+    not rise while an exit is set, nor together with one, because an exit waits for liquidity of a
+    pool off the reference.
     """
-    tables = (before.portfolio.orders, *before.portfolio.assets)
+    tables = [
+        table
+        for config in (before, after)
+        for table in (config.portfolio.orders, *config.portfolio.assets)
+    ]
     has_exits = any(getattr(table, key, None) for table in tables for key in ExitKeys.model_fields)
     targets_before, targets_after = (
         [] if config.lp is None else config.lp.targets for config in (before, after)
