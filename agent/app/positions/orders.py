@@ -188,7 +188,7 @@ def set_orders(
     """Write levels into the config; "off" removes a level. Unless the config has unconfirmed
     changes, the new version is recorded as confirmed, so that a run adopts it. `confirm_levels`
     receives levels implausibly far from the price. Raises ConfigError for an invalid level, and
-    Refused, with nothing written, if `confirm_levels` answers no.
+    Refused, with nothing written, if `confirm_levels` answers no or the file changed meanwhile.
     """
     text, changes = edit_order_levels(path, subject, levels)
     notes, implausible_levels = _level_notes(path, subject, text, changes)
@@ -198,6 +198,11 @@ def set_orders(
             remedy='write a share such as "12%", or confirm it with --yes',
         )
     if changes:
+        if edit_order_levels(path, subject, levels)[0] != text:
+            raise Refused(
+                f"{path} changed during the edit; nothing was written",
+                remedy="set the levels again",
+            )
         loaded = load_config(path)
         write_config(path, text)
         if wiring.store_file(loaded).exists():
