@@ -259,7 +259,7 @@ def _read_input(
         step_input = before_decision(cycle_readers, store, step_input)
     record_anomalies(store.budgets, store.balances, step_input)
     step_input = confirm_prices(cycle_readers, step_input)
-    record_order_stages(store.orders, step_input.portfolio, step_input.history)
+    record_order_stages(store.orders, step_input.history)
     return exclude_blocked_exits(step_input, cycle.skipped), changed_blocks
 
 

@@ -17,6 +17,7 @@ from agent.config.load import check_values, load_config
 from agent.config.loaded import ConfigSource, LoadedConfig
 from agent.config.redaction import config_diff
 from agent.errors import ConfigError, Refused
+from agent.layers.settings import EDITABLE
 from agent.model import Verdict
 from agent.store.store import ConfigChanged, ConfigVersionStore
 
@@ -60,7 +61,7 @@ def record_version(loaded: LoadedConfig, configs: ConfigVersionStore, origin: st
 
 
 CONTROLLED_TABLES = ("portfolio", "policy", "limits")
-"""Tables that a control may edit."""
+"""Tables that a control may edit, besides those of layers."""
 
 
 def owners_config(loaded: LoadedConfig, configs: ConfigVersionStore) -> Config | None:
@@ -76,7 +77,10 @@ def owners_config(loaded: LoadedConfig, configs: ConfigVersionStore) -> Config |
         if version.text is None:
             return None
         owner_values, values = tomllib.loads(version.text), dict(loaded.values)
-        for name in CONTROLLED_TABLES:
+        layer_keys = (
+            key for list_keys in EDITABLE for key in list_keys(loaded.config, loaded.config)
+        )
+        for name in {*CONTROLLED_TABLES, *(key.partition(".")[0] for key in layer_keys)}:
             values.pop(name, None)
             values |= {name: owner_values[name]} if name in owner_values else {}
         with suppress(ConfigError):

@@ -13,6 +13,8 @@ from agent.config.tables.orders import ExitKeys, OrderLevel, OrdersTable, order_
 from agent.config.tables.portfolio import PortfolioTable
 from agent.model import (
     PORTFOLIO_SUBJECT,
+    PRICE_ALERTS,
+    AlertKind,
     Asset,
     OrderKind,
     OrdersConfig,
@@ -36,6 +38,20 @@ def price_level_notes(portfolio: PortfolioTable) -> dict[str, str]:
                 f"{price_text} is a {meaning} in {portfolio.numeraire}{share_hint}"
             )
     return notes
+
+
+def unsent_alert_notes(config: Config, level_names: Iterable[str]) -> tuple[str, ...]:
+    """Return a note if one of these levels, by kind or display name, is a price alert that no target
+    takes.
+    """
+    event, table = AlertKind.PRICE.value, config.alerts
+    is_sent = event in table.events and any(
+        event in (target.events or table.events) for target in table.targets
+    )
+    kinds = tuple(kind.value for kind in PRICE_ALERTS)
+    if is_sent or not any(name.startswith(kinds) for name in level_names):
+        return ()
+    return (f'no alert target takes the event "{event}", so no message is sent (docs/alerts.md)',)
 
 
 def named_levels(portfolio: PortfolioTable) -> set[tuple[str, OrderLevel]]:

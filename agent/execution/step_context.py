@@ -17,7 +17,6 @@ from agent.model import (
     LayerPart,
     PastPrices,
     Plan,
-    Portfolio,
     Snapshot,
     StepInput,
     Verdict,
@@ -168,16 +167,10 @@ def record_anomalies(budgets: BudgetStore, balances: BalanceStore, step: StepInp
         balances.exclude_unexplained_deposits()
 
 
-def record_order_stages(orders: OrderStore, portfolio: Portfolio, history: History) -> None:
-    """Record every order's stage before the step acts on it. Raise Retryable if orders changed
-    meanwhile.
+def record_order_stages(orders: OrderStore, history: History) -> None:
+    """Record every order's stage before the step acts on it, also that none is left: a removed order
+    that is set again starts anew. Raise Retryable if orders changed meanwhile.
     """
-    if (
-        not history.orders.states
-        and history.orders.nav_per_share is None
-        and not portfolio.orders.terms
-    ):
-        return
     if not orders.update(
         history.orders.states, history.orders.nav_per_share, history.orders.version
     ):

@@ -322,11 +322,17 @@ def apprise_send(url: str, variable: str, timeout_s: float) -> SendMessage:
     return send
 
 
-def drain_channels(channels: Iterable[AlertChannel], within_s: float) -> list[Delivery]:
-    """Let all channels finish within `within_s` in total; return the results of their messages."""
-    channels, deadline_s = list(channels), time.monotonic() + within_s
+def close_channels(channels: Iterable[AlertChannel], within_s: float) -> None:
+    """Let all channels finish within `within_s` in total."""
+    deadline_s = time.monotonic() + within_s
     for channel in channels:
         channel.close(max(0.0, deadline_s - time.monotonic()))
+
+
+def drain_channels(channels: Iterable[AlertChannel], within_s: float) -> list[Delivery]:
+    """Let all channels finish within `within_s` in total; return the results of their messages."""
+    channels = list(channels)
+    close_channels(channels, within_s)
     return [delivery for channel in channels for delivery in channel.take_results()]
 
 
@@ -417,7 +423,7 @@ class AlertNotifier:
         for name, subscription in self._subscriptions.items():
             if alert.kind in subscription.kinds and alert.kind in self._rules.kinds:
                 subscription.channel.put(AlertMessage(0, name, alert.kind, alert.text, now_s))
-        drain_channels(
+        close_channels(
             (subscription.channel for subscription in self._subscriptions.values()), within_s
         )
 

@@ -36,6 +36,10 @@ class Session:
 
 REVIEW_S = 600.0
 """Time after which a shown plan can no longer be confirmed."""
+SETTING_TABLES = ("portfolio.", "policy.", "limits.")
+"""Tables without targets, apart from those of assets. A control may change the targets of other tables
+alone.
+"""
 
 
 @dataclass(slots=True)
@@ -59,6 +63,16 @@ class Review:
     def targets(self) -> dict[str, str]:
         """Return the requested targets by symbol, such as {"WETH": "30%"}."""
         return dict(value.split("=", 1) for name, value in self.arguments if name == "target")
+
+    @property
+    def moves_assets(self) -> bool:
+        """Return whether carrying it out, or the targets that it changes, move assets."""
+        keys = [value.partition("=")[0] for name, value in self.arguments if name == "set"]
+        return (
+            self.kind != "edit"
+            or bool(self.targets)
+            or any(key.endswith(".target") or not key.startswith(SETTING_TABLES) for key in keys)
+        )
 
     @property
     def is_confirmable(self) -> bool:

@@ -37,6 +37,16 @@ PushManager.prototype.subscribe = async function ({{ userVisibleOnly, applicatio
 PushManager.prototype.getSubscription = async () => sessionStorage.subscribed ? subscription : null;
 """
 """A browser that has a push service: Chromium has none in a context of a test, where subscribing fails."""
+OTHER_KEY = """
+const { subscribe } = PushManager.prototype;
+PushManager.prototype.subscribe = async function (options) {
+  if (!window.ended) throw new DOMException("", "InvalidStateError");
+  return subscribe.call(this, options);
+};
+PushManager.prototype.getSubscription = async () => ({ endpoint: "https://other", unsubscribe: async () => { window.ended = true; } });
+document.dispatchEvent(new Event("htmx:afterSettle"));
+"""
+"""Afterwards the browser has the subscription of another portfolio, with a key of its own."""
 CLICKED = """async address => {
   const opened = [];
   self.clients.openWindow = async url => opened.push(url);  // permitted after a click of a person alone
@@ -85,6 +95,13 @@ def test_a_device_is_turned_on_and_off_and_shows_alerts_that_open_this_dashboard
         page.add_init_script(SUBSCRIBED)
         page.reload()
         said(page, "Off.")
+        page.evaluate(OTHER_KEY)
+        said(page, "Off.")
+        page.once("dialog", lambda dialog: dialog.dismiss())
+        page.click("#device button:has-text('Turn on')")
+        said(page, "Not turned on: another key")
+        assert not page.evaluate("window.ended"), "the alerts of the other portfolio go on"
+        page.once("dialog", lambda dialog: dialog.accept())
         page.click("#device button:has-text('Turn on')")
         page.wait_for_url("**/controls")
         queued = store.controls.newest(1)[0].control

@@ -232,6 +232,11 @@ def test_a_resume_lifts_no_pause_and_no_stop_that_came_after_it(anvil_chain: Loc
         assert switch.is_paused()
         assert run.ended(run.ask("resume")).state is ControlState.DONE
         assert not switch.is_paused()
+        early = run.ask("resume")
+        switch.file.touch()  # the way to pause that needs neither trimtab nor disk space
+        os.utime(switch.file, (chain.now_s() + 1,) * 2)
+        assert run.ended(early).code == "paused_since"
+        assert switch.is_paused()
 
 
 def test_a_control_is_refused_by_the_guards_of_its_command(anvil_chain: LocalChain, tmp_path: Path) -> None:

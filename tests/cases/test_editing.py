@@ -8,6 +8,7 @@ from stat import S_IMODE
 
 import pytest
 
+from agent import app as api
 from agent import wiring
 from agent.app import config_versions
 from agent.app.agent import Agent
@@ -110,6 +111,9 @@ def test_what_would_halt_or_be_left_behind_or_belongs_to_other_books_is_refused(
     assert "halt: stop_loss of WETH contradicts the price" in bot.refused(ConfigChanges(sets=((stop, '"999999"'),))).message
     shown = bot.edit(ConfigChanges(sets=((stop, '"20%"'),)), answer=False)
     assert [one.split(", ")[1] for one in shown.warnings if one.startswith("stop_loss of WETH: at ")] == ["20 % below the present price"]
+    assert not any("no alert target" in one for one in shown.warnings)
+    alert = bot.edit(ConfigChanges(sets=(("portfolio.assets.WETH.alert_above", '"999999"'),)), answer=False)
+    assert any("no alert target" in one for one in alert.warnings)
     with raises_field("wallet.address", "old value"):
         bot.edit(ConfigChanges(sets=(("wallet.address", "0x" + "12" * 20), ("wallet.test_account", "1"))))
     with raises_field("portfolio.assets", "sum to 110%"):
@@ -289,3 +293,19 @@ def test_a_run_waits_for_an_endpoint_before_it_takes_up_an_edit(
                 assert agent.context.loaded == bot.loaded
         assert next(looks).kind is OutcomeKind.HOLD  # type: ignore[union-attr]  # an outcome
         assert agent.context.loaded.digest == load_config(bot.file).digest
+
+
+def test_an_edit_while_an_imported_profile_is_tried_on_past_prices_is_kept(
+    anvil_chain: LocalChain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bot, file = Bot(anvil_chain, tmp_path), tmp_path / "mine.profile"
+    api.export_profile(bot.file, file)
+
+    def meanwhile(_: object) -> tuple[None, str]:
+        bot.file.write_text(bot.text.replace('turnover = "30%"', 'turnover = "3%"', 1))
+        return None, ""
+
+    monkeypatch.setattr("agent.app.research.past_results.past_result_or_reason", meanwhile)
+    with pytest.raises(Refused, match="changed during the import"):
+        api.import_profile(bot.file, file, lambda *_: True, with_past_result=True, transports=[anvil_chain.transport])
+    assert 'turnover = "3%"' in bot.file.read_text()

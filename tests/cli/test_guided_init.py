@@ -274,6 +274,10 @@ def test_without_a_terminal_the_missing_options_are_named_and_the_others_work_as
         ("with_endpoints", "A=one B=one"),
         ("with_cash", "-5"),
         ("with_cash", "0"),
+        ("with_cash", "1,5"),
+        ("with_cash", "1.000,50"),
+        ("with_ceiling", "1000,50"),
+        ("with_ceiling", "٣"),
         ("with_alert", "mailto://me:secret@example.org"),
     ],
 )

@@ -100,6 +100,20 @@ def test_what_is_not_there_or_not_understood_is_said(options: dict[str, list[str
         parse_config(edited(**options))
 
 
+def test_a_symbol_or_name_with_a_dot_is_one_name() -> None:
+    text = TEXT.replace('symbol = "WBTC"', 'symbol = "USDC.e"')
+    text += '\n[[strategies]]\nname = "a.b"\nweights = { WETH = "50%", "USDC.e" = "50%" }\n'
+    sets = [
+        "portfolio.assets.USDC.e.reserve=7",
+        "portfolio.assets.USDC.reserve=8",
+        "strategies.a.b.share=9%",
+        "strategies.a.b.weights.USDC.e=1%",
+    ]
+    found = tomllib.loads(apply_changes(text, parse_changes(sets, [], [], [])))
+    assert {one["symbol"]: one["reserve"] for one in found["portfolio"]["assets"]} == {"WETH": "0", "USDC.e": "7", "USDC": "8"}
+    assert found["strategies"] == [{"name": "a.b", "share": "9%", "weights": {"WETH": "50%", "USDC.e": "1%"}}]
+
+
 def test_an_address_with_a_wrong_checksum_is_shown_with_the_right_one() -> None:
     wrong = LINK.address[:-1] + LINK.address[-1].swapcase()
     with pytest.raises(ConfigError, match=rf"{wrong}.*checksum.*{LINK.address}"):

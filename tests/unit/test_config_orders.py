@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import tomlkit
 
+from agent.app.positions.orders import set_orders
 from agent.config.build import build_portfolio
 from agent.config.load import parse_config
 from agent.config.networks.presets import ETHEREUM, TemplateAsset
@@ -16,10 +18,11 @@ from agent.config.orders import price_level_notes
 from agent.config.writing.edits import write_config
 from agent.config.writing.order_levels import edit_order_levels
 from agent.config.writing.template import render
-from agent.errors import ConfigError
+from agent.errors import ConfigError, Refused
 from agent.model import PORTFOLIO_SUBJECT, OrderKind, OrdersConfig, OrderTerms, WeightReallocation
 from agent.policy.orders import conditional as conditional_orders
 from agent.units import Token
+from tests.support import agents
 from tests.support.text import mentions
 
 WETH, USDC = ETHEREUM.wrapped_native, "0xA0b86991c6218b36c1d19D4a2e9Eb0cE3606eB48"
@@ -186,3 +189,16 @@ def test_strategies_know_exits_into_cash_alone(asset: dict[str, Any], whole: dic
     with pytest.raises(ConfigError) as caught:
         parse_config(written_out)
     assert said in caught.value.message
+
+
+def test_an_edit_while_an_implausible_level_is_confirmed_is_kept(tmp_path: Path) -> None:
+    path = agents.config(tmp_path)
+
+    def late_yes(_: object) -> bool:
+        path.write_text(path.read_text().replace('turnover = "30%"', 'turnover = "3%"', 1))
+        return True
+
+    with pytest.raises(Refused, match="changed during the edit"):
+        set_orders(path, "WETH", {"stop_loss": "95%"}, late_yes)
+    assert 'turnover = "3%"' in path.read_text()
+    assert "stop_loss" not in tomllib.loads(path.read_text())["portfolio"]["assets"][0]

@@ -8,14 +8,17 @@ from typing import Any
 import pytest
 
 from agent import app as api
+from agent.app import config_versions
 from agent.app.controls.shown_plans import require_no_widening
 from agent.app.settings.profiles import profile_arguments
 from agent.app.settings.shown import settings_document
-from agent.config.load import load_config, parse_config
+from agent.config.load import load_config, load_config_text, parse_config
 from agent.config.writing.edits import apply_changes, parse_changes
 from agent.errors import ConfigError, Refused
+from agent.store.opening import open_store
 from agent.web.controls import form_arguments
 from tests.support import agents
+from tests.support.builders import OWNER
 from tests.support.text import raises_field
 from tests.unit.test_config_lp_targets import V2, V3, wanting
 from tests.unit.test_config_strategies import CARRY, TREND, tables
@@ -71,6 +74,28 @@ def test_nothing_else_of_them_may(text: str, sets: tuple[str, ...], key: str) ->
         require(text, *sets)
     assert refused.value.verdicts[0].guard == "control_edit"
     assert refused.value.verdicts[0].measured == key or (not key and refused.value.verdicts[0].measured.startswith(("strategies.", "lp.")))
+
+
+def test_a_control_undoes_what_a_control_did(tmp_path: Path) -> None:
+    """T28: the share of liquidity rises up to what the owner confirmed, although an exit is set."""
+    path, store = tmp_path / "trimtab.toml", open_store(f"sqlite:///{tmp_path / 'trimtab.db'}", 1, OWNER)
+    lower = applied(WITH_EXIT, (("set", "lp.targets.0.share=1%"),))
+    for text, origin in ((WITH_EXIT, config_versions.EDITED), (lower, config_versions.BY_CONTROL)):
+        loaded = load_config_text(text, path, "the config")
+        config_versions.record_version(loaded, store.configs, origin)
+    owner = config_versions.owners_config(loaded, store.configs)
+    require_no_widening(loaded.config, parse_config(WITH_EXIT), owner)
+    with pytest.raises(Refused, match=r"lp\.targets\.0\.share"):
+        require_no_widening(loaded.config, parse_config(applied(WITH_EXIT, (("set", "lp.targets.0.share=11%"),))), owner)
+    store.close()
+
+
+@pytest.mark.parametrize("before", [LIQUIDITY, WITH_EXIT])
+def test_no_share_of_liquidity_rises_beside_an_exit_that_a_control_sets(before: str) -> None:
+    """The owner confirmed no exit, so that compared with their config alone the share might rise."""
+    after = applied(WITH_EXIT, (("set", "lp.targets.0.share=12%"),))
+    with pytest.raises(Refused, match=r"lp\.targets\.0\.share"):
+        require_no_widening(parse_config(before), parse_config(after), parse_config(LIQUIDITY))
 
 
 def test_a_sum_above_the_limit_of_liquidity_is_no_config() -> None:

@@ -371,6 +371,22 @@ def test_skipped_pools_are_named_and_no_address_is_shown_instead(site: Site) -> 
     assert MARKUP not in text
 
 
+@pytest.mark.parametrize(
+    ("key", "is_first"),
+    [("strategies.trend.share", True), ("lp.targets.0.share", True), ("portfolio.assets.WETH.target", True),
+     ("portfolio.assets.WETH.stop_loss", False), ("limits.turnover", False), ("policy.cooldown", False)],
+)  # fmt: skip
+def test_what_an_edit_of_targets_moves_and_costs_stands_before_its_button(site: Site, key: str, is_first: bool) -> None:
+    document = {"changes": [f"+ {key} = 1"], "rebalance_count": 1, "warnings": [], "transition": golden("04-plan")}
+    shown = {"plan_hash": "ab" * 32, "reason": "", "moves": ["-1.123456789 WETH"], "document": document}
+    cookie = site.enter()
+    text = site.ask(review(site, cookie, "edit", shown, (("set", f"{key}=1"),)), Cookie=cookie)[2].decode()
+    before, _, after = text.partition(">Write these settings</button>")
+    for mark in ("What moves", "Expected cost", "Weights after"):
+        assert (mark in before) is is_first
+    assert ('id="d-rebalance"' in after) is not is_first
+
+
 def test_an_edit_whose_weights_cause_no_swap_says_why(site: Site) -> None:
     cookie, pool = site.enter(), "0x" + "ab" * 20
     transition = {**golden("04-plan"), "legs": [], "skipped": [], "verdicts": []}

@@ -294,6 +294,12 @@ def test_a_copy_from_another_folder_and_one_too_many_are_refused(source: Path, t
     assert "Remove one" in check_portfolio(*copy_arguments(source, tmp_path))["errors"]["name"]
 
 
+def test_a_copy_names_the_addresses_that_it_may_pay(source: Path) -> None:
+    assert check_portfolio(*copy_arguments(source, source.parent))["answer_texts"]["payouts to"] == "none"
+    source.write_text(re.sub("(?m)^payout_addresses = .*", f'payout_addresses = ["{agents.OTHER}"]', source.read_text()))
+    assert check_portfolio(*copy_arguments(source, source.parent))["answer_texts"]["payouts to"].lower() == agents.OTHER.lower()
+
+
 def test_a_config_that_its_reader_refuses_is_not_written(source: Path) -> None:
     source.write_text(source.read_text().replace('target = "50%"', 'target = "40%"', 1))
     with pytest.raises(ConfigError):
@@ -308,7 +314,7 @@ def test_a_copy_has_no_key_no_positions_and_nothing_that_one_process_alone_may_u
     document["service"]["heartbeat_url_env"] = "BEAT"
     document["telegram"] = {"token_env": "BOT", "chats": [1]}
     document["record"] = {"dir": "steps", "keep_files": 1, "keep_megabytes": 1}
-    document["futures"] = {"venue": "hyperliquid", "account": address, "agent_key_env": "AGENT", "agent_name": "a"}
+    document["futures"] = {"venue": "hyperliquid", "account": address, "agent_key_env": "AGENT", "delegate": address, "agent_name": "a"}
     for wallet, own, key in ((OWN_WALLET, True, {"keystore": "b/wallet.json"}), (address.lower(), False, {})):
         copy = tomlkit.parse(copy_text(tomlkit.dumps(document), "b", wallet, own)).unwrap()
         assert copy["wallet"] == {"address": wallet, "payout_addresses": [], **key}
@@ -316,7 +322,7 @@ def test_a_copy_has_no_key_no_positions_and_nothing_that_one_process_alone_may_u
         assert "heartbeat_url_env" not in copy["service"]
         assert "telegram" not in copy
         assert copy["record"]["dir"] == "b/steps"
-        assert copy["futures"] == {"venue": "hyperliquid", "agent_name": "a"} | ({} if own else {"account": address})
+        assert copy["futures"] == {"venue": "hyperliquid", "agent_name": "a"} | ({} if own else {"account": address, "delegate": address})
         assert copy["store"]["url"] == "sqlite:///b/trimtab.db"
 
 

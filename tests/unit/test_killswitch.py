@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -56,6 +57,9 @@ def test_a_store_that_cannot_be_opened_is_paused_by_its_file(tmp_path: Path) -> 
     found = api.pause(config, "3 a.m.")
     assert (found["paused"], found["hard"], pause_file(damaged).exists()) == (True, False, True)
     assert "store" in found["store"]
+    os.utime(pause_file(damaged), (1, 1))
+    api.pause(config, "3:05 a.m.")
+    assert pause_file(damaged).stat().st_mtime > 1, "a resume that was requested before it is refused"
     pause_file(damaged).unlink()
     with raises_code(OperatorNeeded, "hard_pause"):
         api.pause_hard(config, "3 a.m.", send=True, confirmed=True, confirm=lambda _: True)

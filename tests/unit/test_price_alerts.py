@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import tomlkit
 
 from agent.app.alerting import LASTING_KINDS, RunFacts, cycle_alerts
+from agent.app.positions.orders import set_orders
 from agent.execution.step_context import OutcomeKind, StepOutcome
 from agent.model import AlertKind, Hold, OrderKind, OrdersConfig, OrderStage, StepInput
 from agent.observe.notify import AlertRules, decide_alerts
@@ -16,7 +19,8 @@ from agent.policy.orders import exits
 from agent.policy.orders.exits import apply_orders
 from agent.reference import reference_prices
 from agent.store.opening import open_store
-from tests.support.builders import NOW_S, OWNER, feed_round
+from tests.support import agents
+from tests.support.builders import NOW_S, OWNER, feed_round, history
 from tests.support.standing_orders import Bot, price_of, terms, two
 
 ABOVE, BELOW = OrderKind.ALERT_ABOVE, OrderKind.ALERT_BELOW
@@ -77,6 +81,20 @@ def test_a_new_level_is_a_new_alert_and_a_removed_one_is_gone(tmp_path: Path) ->
     assert bot.stages() == {}
 
 
+@pytest.mark.parametrize(("kind", "level", "later"), [(ABOVE, 2_100, 2_300), (OrderKind.STOP_LOSS, 1_500, 1_600)])
+def test_a_new_level_of_what_was_disarmed_is_armed(kind: OrderKind, level: int, later: int) -> None:
+    bot = two(terms("WETH", kind, level))
+    bot.look({"WETH": 2_000})
+    bot.memory = history(bot.memory, states=(replace(bot.order("WETH", kind), stage=OrderStage.OFF),))
+    bot.look({"WETH": 2_000})
+    assert bot.order("WETH", kind).stage is OrderStage.OFF
+    bot.book = OrdersConfig((terms("WETH", kind, later),))
+    bot.look({"WETH": 2_000})
+    assert bot.order("WETH", kind).stage is OrderStage.ARMED
+    bot.look({"WETH": 2_350 if kind is ABOVE else 1_550})
+    assert bot.order("WETH", kind).stage in (OrderStage.FIRED, OrderStage.DONE)
+
+
 def test_a_stale_or_unconfirmed_price_fires_nothing() -> None:
     bot = watching(confirm=3)
     assert isinstance(bot.look({"WETH": 2_500}, [{"WETH": 2_500}, {"WETH": 2_000}, {"WETH": 2_500}]), Hold)
@@ -108,3 +126,20 @@ def test_alerts_wait_for_no_entry_and_outlast_an_exit() -> None:
     assert bot.stages()["WETH stop_loss"] in ("fired", "done")
     bot.look({"WETH": 2_100})
     assert bot.stages()["WETH alert_above"] == "fired"
+
+
+@pytest.mark.parametrize(
+    ("alerts", "is_sent"),
+    [
+        ({}, False),
+        ({"events": ["order"], "targets": [{"name": "a", "url_env": "A"}]}, False),
+        ({"targets": [{"name": "a", "url_env": "A", "events": ["order"]}]}, False),
+        ({"targets": [{"name": "a", "url_env": "A"}]}, True),
+    ],
+)
+def test_who_sets_an_alert_that_no_target_takes_learns_it(tmp_path: Path, alerts: dict[str, Any], is_sent: bool) -> None:
+    path = agents.config(tmp_path)
+    path.write_text(tomlkit.dumps(tomlkit.parse(path.read_text()) | {"alerts": alerts}))
+    notes = set_orders(path, "WETH", {"alert_above": "5%"})["notes"]
+    assert ["no alert target takes the event" in note for note in notes] == ([] if is_sent else [True])
+    assert set_orders(path, "WETH", {"stop_loss": "5%"})["notes"] == [], "nothing of an alert is new"

@@ -17,7 +17,7 @@ from agent.config.networks.presets import ETHEREUM
 from agent.config.tables.limits import LimitsTable, is_tighter
 from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES
 from agent.config.writing.profile import ASSET_KEYS, POLICY_KEYS
-from agent.errors import ConfigError
+from agent.errors import ConfigError, Refused
 from tests.support.agents import ADDRESSES, OTHER, WALLET, config, profile, taken_over
 from tests.support.foreign_text import LOOK_ALIKES
 from tests.support.text import mentions, raises_code, raises_field
@@ -129,6 +129,18 @@ def test_nothing_is_written_without_a_yes(tmp_path: Path) -> None:
         ("USDC", 5_000, 4_000),
     ]
     assert {row["key"] for row in shown[0]["policy"]} == {"trigger", "cooldown"}
+
+
+def test_an_edit_during_the_confirmation_is_kept(tmp_path: Path) -> None:
+    path = config(tmp_path)
+
+    def late_yes(*_: object) -> bool:
+        path.write_text(path.read_text() + "# of another\n")
+        return True
+
+    with pytest.raises(Refused, match="changed during the import"):
+        api.import_profile(path, profile(tmp_path), late_yes)
+    assert path.read_text().endswith("# of another\n")
 
 
 def test_a_config_that_was_in_use_is_not_changed_without_its_chain(tmp_path: Path) -> None:

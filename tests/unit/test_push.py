@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from cryptography.hazmat.primitives import hashes
@@ -24,11 +25,11 @@ from agent.app import alert_channels
 from agent.app.settings.devices import change_devices, devices_document
 from agent.config.load import load_config
 from agent.config.tables.alerts import AlertsTable
-from agent.errors import ConfigError
+from agent.errors import ConfigError, OperatorNeeded
 from agent.model import Alert, AlertDevice, AlertKind, Control, ControlKind, ControlOrigin, Delivery
 from agent.observe.notify import AlertNotifier, ChannelSubscription
 from agent.observe.push import NO_DEVICE, PushChannel, PushSender, decode_base64, encode_base64, encrypt
-from agent.store.alerts import DEVICES, MAX_DEVICES
+from agent.store.alerts import DEVICES, MAX_DEVICES, AlertStore
 from agent.store.database import write_facts
 from agent.store.store import Store
 from agent.web.reach import PublicOptions
@@ -205,6 +206,21 @@ def test_a_device_that_was_added_gets_the_alert_about_it(store: Store, service: 
         store.alerts.add_device(browser.device(service.host))
         opened.on_cycle([happened(1)], KINDS, NOON)
     assert [browser.read(body)["text"] for _, body in service.got["/new"]] == ["event 1"]
+
+
+def test_the_last_word_of_a_process_needs_no_store(store: Store, service: PushService, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watchdog sends it, and ends the process after it: it must neither wait for the store nor raise its error."""
+    browser = Browser("/a")
+    store.alerts.add_device(browser.device(service.host))
+
+    def hangs(_: AlertStore) -> NoReturn:
+        raise OperatorNeeded("the store is locked", "wait")
+
+    with monkeypatch.context() as patch, notifier(store, service) as (opened, _):
+        patch.setattr(AlertStore, "devices", hangs)
+        opened.send_now(Alert(AlertKind.ERROR, "hung", "hung"), NOON, 60)
+        patch.undo()
+    assert [browser.read(body)["text"] for _, body in service.got["/a"]] == ["hung"]
 
 
 def test_nothing_is_sent_to_a_device_of_another_service_whatever_the_store_says(store: Store, service: PushService) -> None:

@@ -7,9 +7,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Never
 
+import pytest
+
 from agent.errors import Retryable
 from agent.execution.step_context import StepReaders, confirm_prices, record_order_stages
-from agent.model import ConditionalOrder, NavPerShare, OrderKind, OrderStage
+from agent.model import ConditionalOrder, NavPerShare, OrderKind, OrdersConfig, OrderStage, OrderTerms
+from agent.policy.orders.conditional import trigger_price
 from agent.policy.orders.exits import apply_orders
 from agent.store.opening import open_store
 from agent.store.store import Store
@@ -71,14 +74,40 @@ def test_a_look_that_read_before_the_owner_s_word_is_done_again(tmp_path: Path) 
     bot = two(terms("WETH", OrderKind.STOP_LOSS, 1_500))
     step = apply_orders(bot.seen({"WETH": 2_000}))
     confirmed = confirm_prices(eyes_of(store), step)
-    record_order_stages(store.orders, confirmed.portfolio, confirmed.history)
+    record_order_stages(store.orders, confirmed.history)
     (armed,), turn = store.orders.orders_and_version()
     assert (armed.stage, turn) == (OrderStage.ARMED, 1)
     read = replace(step.history, orders=replace(step.history.orders, version=turn))
     assert store.orders.update((replace(armed, stage=OrderStage.OFF),), None, turn)
     with raises_code(Retryable, "orders_changed"):
-        record_order_stages(store.orders, step.portfolio, history(read, states=(replace(armed, stage=OrderStage.FIRED),)))
+        record_order_stages(store.orders, history(read, states=(replace(armed, stage=OrderStage.FIRED),)))
     assert store.orders.orders_and_version()[0][0].stage is OrderStage.OFF
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("order", "level"),
+    [(terms("WETH", OrderKind.TRAILING_STOP, None, 1_000), 1_800), (terms("WETH", OrderKind.ALERT_ABOVE, 3_000), 3_000)],
+)
+def test_the_last_order_that_is_removed_and_set_again_starts_anew(tmp_path: Path, order: OrderTerms, level: int) -> None:
+    """With its old mark a trailing stop would sell at once, and a price alert that was sent would never be sent again."""
+    store, bot = opened(tmp_path), two(order)
+
+    def look(price: int) -> None:
+        bot.memory = store.budgets.history(0)
+        bot.look({"WETH": price})
+        record_order_stages(store.orders, bot.memory)
+
+    for price in (2_000, 4_000):
+        look(price)
+    bot.book = OrdersConfig()
+    look(4_000)
+    assert store.orders.orders_and_version()[0] == ()
+    look(2_000)
+    bot.book = OrdersConfig((order,))
+    look(2_000)
+    [kept] = store.orders.orders_and_version()[0]
+    assert (kept.stage, trigger_price(kept)) == (OrderStage.ARMED, price_of("WETH", level))
     store.close()
 
 

@@ -358,10 +358,10 @@ class ControlRunner:
 
     def _is_paused_since(self, control_number: int, control: Control) -> bool:
         """Return whether a pause is newer than a control."""
-        store = self._agent.context.store
-        switch_state = store.pause_switch.read()
-        is_switched_later = switch_state.paused and (switch_state.at_s or 0) > control.asked_at_s
-        return is_switched_later or store.controls.is_paused_since(control_number)
+        context = self._agent.context
+        return context.switch.is_paused_since(
+            control.asked_at_s
+        ) or context.store.controls.is_paused_since(control_number)
 
     def _plan_or_refusal(self, control: Control) -> ShownPlan | str:
         """Return the plan that the control confirms, or why there is none. A stop that neither

@@ -16,7 +16,7 @@ from agent.app.cycles import Confirm, Progress, close_orders
 from agent.app.documents.plans import limit_prices
 from agent.app.records.waiting import order_document
 from agent.config.load import load_config, parse_config
-from agent.config.orders import price_level_notes
+from agent.config.orders import price_level_notes, unsent_alert_notes
 from agent.config.tables.fields import parse_duration_s
 from agent.config.tables.orders import parse_level
 from agent.config.writing.edits import write_config
@@ -188,7 +188,7 @@ def set_orders(
     """Write levels into the config; "off" removes a level. Unless the config has unconfirmed
     changes, the new version is recorded as confirmed, so that a run adopts it. `confirm_levels`
     receives levels implausibly far from the price. Raises ConfigError for an invalid level, and
-    Refused, with nothing written, if `confirm_levels` answers no.
+    Refused, with nothing written, if `confirm_levels` answers no or the file changed meanwhile.
     """
     text, changes = edit_order_levels(path, subject, levels)
     notes, implausible_levels = _level_notes(path, subject, text, changes)
@@ -198,6 +198,11 @@ def set_orders(
             remedy='write a share such as "12%", or confirm it with --yes',
         )
     if changes:
+        if edit_order_levels(path, subject, levels)[0] != text:
+            raise Refused(
+                f"{path} changed during the edit; nothing was written",
+                remedy="set the levels again",
+            )
         loaded = load_config(path)
         write_config(path, text)
         if wiring.store_file(loaded).exists():
@@ -227,10 +232,11 @@ def _level_notes(
         for kind, (_, level_text) in changes.items()
         if level_text is not None
     }
-    amount_notes = price_level_notes(parse_config(text).portfolio)
+    config = parse_config(text)
+    amount_notes = price_level_notes(config.portfolio)
     has_amounts = any(level.price is not None for level in new_levels.values())
     price, price_text_or_why = _asset_price(path, subject) if has_amounts else (None, "")
-    notes, implausible_levels = [], []
+    notes, implausible_levels = list(unsent_alert_notes(config, new_levels)), []
     for kind, level in new_levels.items():
         if (note := amount_notes.get(f"{subject} {kind}")) is not None:
             notes.append(f"{subject} {kind}: {note}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,8 @@ def pause_by_file(config: ConfigSource, error: TrimtabError) -> Path:
         file = pause_file(store_file_unchecked(config, error))
     try:
         os.close(os.open(file, os.O_WRONLY | os.O_CREAT, 0o600))
+        with suppress(OSError):  # a file of another account pauses too
+            os.utime(file)
     except OSError:
         raise error from None
     return file

@@ -27,7 +27,7 @@ from agent.app.start import setup
 from agent.chain.rpc import Transport
 from agent.config.load import NO_CONFIG, load_config, load_config_text
 from agent.config.loaded import LoadedConfig
-from agent.config.orders import named_levels, price_level_notes
+from agent.config.orders import named_levels, price_level_notes, unsent_alert_notes
 from agent.config.redaction import config_diff
 from agent.config.schema import Config
 from agent.config.writing.edits import (
@@ -359,12 +359,14 @@ def _plan_edit(
         if is_unchanged or config_before is None
         else named_levels(config_before.config.portfolio)
     )
+    changed_names = {name for name, _ in named_levels(loaded.config.portfolio) - levels_before}
+    warnings += unsent_alert_notes(loaded.config, changed_names)
     warnings += _order_notes(
         transition.step_input.portfolio,
         transition.step_input.history.orders.states,
         reference_prices(transition.step_input).by_token,
         {order.terms for order in context.store.orders.orders_and_version()[0]},
-        {name for name, _ in named_levels(loaded.config.portfolio) - levels_before},
+        changed_names,
     )
     pool_labels = pool_names(transition.step_input.snapshot, transition.step_input.portfolio)
     warnings += tuple(

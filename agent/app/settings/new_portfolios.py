@@ -171,6 +171,7 @@ def _check_copy(folder: str, source: str, field_texts: Mapping[str, str]) -> dic
         "network": identity(loaded)["network"],
         "basket": " ".join(targets),
         "ceiling": f"{ceiling} {portfolio.numeraire}",
+        "payouts to": ", ".join(loaded.config.wallet.payout_addresses) or "none",
     }
     return {"errors": errors, "answer_texts": answer_texts, "year_costs": []}
 

@@ -41,7 +41,7 @@ from agent.config.writing.profile import (
 from agent.config.writing.profile_merge import OFF, inline, merge_profile
 from agent.config.writing.profile_tokens import ResolvedToken, resolve_token
 from agent.config.writing.token_lists import read_token_list
-from agent.errors import ConfigError, ErrorCode, Retryable
+from agent.errors import ConfigError, ErrorCode, Refused, Retryable
 from agent.model import LIMITS, LimitUnit
 
 Document = dict[str, Any]
@@ -124,8 +124,9 @@ def import_profile(  # noqa: PLR0913
     adopted_limits = {
         row["key"]: profile.raw["limits"][row["key"]] for row in limits if row["taken"]
     }
+    text_before = loaded.path.read_bytes().decode()
     config_text = merge_profile(
-        loaded.path.read_text(encoding="utf-8"),
+        text_before,
         loaded.config,
         profile,
         tokens,
@@ -151,6 +152,10 @@ def import_profile(  # noqa: PLR0913
         document["past"], why = past_result_or_reason(merged_config)
         document["notes"] += [why] if why else []
 
+    def merged_text(text: str) -> str:
+        _require_unchanged(loaded.path, text_before, text)
+        return config_text
+
     def confirm_edit(report: EditReport, agent: Agent) -> bool:
         return confirm is not None and confirm(document, report, agent)
 
@@ -165,7 +170,7 @@ def import_profile(  # noqa: PLR0913
         try:
             report = editing.edit(
                 loaded.path,
-                lambda _: config_text,
+                merged_text,
                 in_slices=in_slices,
                 keep_holdings=not sell_others,
                 confirm=None if confirm is None else confirm_edit,
@@ -181,8 +186,16 @@ def import_profile(  # noqa: PLR0913
     if confirm is not None:
         report = replace(report, state="written" if confirm(document, report, None) else "declined")
     if report.state == "written":
-        write_config(loaded.path, config_text)
+        write_config(loaded.path, merged_text(loaded.path.read_bytes().decode()))
     return {**document, "editing": report}
+
+
+def _require_unchanged(path: Path, text_before: str, text: str) -> None:
+    if text != text_before:
+        raise Refused(
+            f"{path} changed during the import; nothing was written",
+            remedy="check the file and import the profile again",
+        )
 
 
 def profile_arguments(

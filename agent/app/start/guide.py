@@ -43,6 +43,7 @@ MIN_OPERATORS = 2
 ESTIMATE_NOTE = "An estimate; trimtab doctor computes it with the pools found and current prices"
 NO_ALERT_ANSWERS = ("", "none", "no", "off")
 ALL_CASH_ANSWERS = ("", "all")
+AMOUNT_PATTERN = re.compile(r"([0-9]{1,3}(,[0-9]{3})+|[0-9]+)(\.[0-9]+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,10 +247,11 @@ def baskets(network: str) -> list[Basket]:
 
 
 def _parse_amount(text: str, name: str, remedy: str) -> str:
-    """Return an amount of the numeraire without separators. Raises ConfigError."""
+    """Return an amount of the numeraire without separators. Raises ConfigError, also for a comma that
+    is none between thousands, such as a decimal one.
+    """
     amount = text.replace(",", "")
-    whole, point, fraction = amount.partition(".")
-    if not (whole.isdecimal() and (not point or fraction.isdecimal()) and Decimal(amount) > 0):
+    if not (AMOUNT_PATTERN.fullmatch(text) and Decimal(amount) > 0):
         raise ConfigError(f"{name}: {text[:40]!r} is not an amount of {NUMERAIRE}", remedy)
     return amount
 

@@ -16,8 +16,8 @@ FUTURES_KEY_SOURCES = {"agent_keystore", "agent_key_env", "agent_keyring"}
 def copy_text(text: str, name: str, wallet: str, has_own_wallet: bool) -> str:
     """Return the config `text` for a portfolio of this name and wallet. Its store, keystore and records
     are in the folder `name` beside the config. It has no key, and a keystore to put one into only with
-    a wallet of its own. What one process alone may use is left out: bot, heartbeat, and the positions
-    and margin account of the other wallet.
+    a wallet of its own. What one process alone may use is left out: bot, heartbeat, and the positions,
+    margin account and delegate of the other wallet.
     """
     document: Any = tomlkit.parse(text)
     wallet_table = document["wallet"]
@@ -25,7 +25,7 @@ def copy_text(text: str, name: str, wallet: str, has_own_wallet: bool) -> str:
     dropped_keys = {
         "wallet": wallet_table.keys() - WALLET_KEYS,
         "portfolio": {"positions"},
-        "futures": FUTURES_KEY_SOURCES | ({"account"} if is_other_wallet else set()),
+        "futures": FUTURES_KEY_SOURCES | ({"account", "delegate"} if is_other_wallet else set()),
         "service": {"heartbeat_url", "heartbeat_url_env"},
     }
     for table, keys in dropped_keys.items():

@@ -142,10 +142,9 @@ def _set_key(document: Any, key: str, value: str) -> None:
     """Set one key; a text value stays text. In a list of tables, a part of the key is a symbol, a name
     or an index from 0.
     """
-    table: Any = document
-    *tables, name = key.split(".")
-    for table_name in tables:
-        table = _descend(table, table_name, key)
+    table, name = document, key
+    while "." in name and not (hasattr(table, "get") and name in table):
+        table, name = _descend(table, name, key)
     if not hasattr(table, "__setitem__") or isinstance(table, AoT | Array | str):
         raise ConfigError(f"--set {key}: there is no such key", "the config file lists all keys")
     parsed_value = _parse_value(value)
@@ -166,17 +165,24 @@ def insert_key(table: Any, key: str, value: Any) -> None:
         table[key] = value
 
 
-def _descend(table: Any, table_name: str, key: str) -> Any:
+def _descend(table: Any, path: str, key: str) -> tuple[Any, str]:
+    """Return the first inner table on the path, and the rest of the path. Symbols and names may have
+    dots, such as USDC.e.
+    """
+    table_name, _, rest = path.partition(".")
     if isinstance(table, AoT | Array):
-        for number, inner in enumerate(table):
-            if hasattr(inner, "get") and table_name in (
-                inner.get("symbol"),
-                inner.get("name"),
-                str(number),
-            ):
-                return inner
+        tagged_tables = {
+            f"{tag}.": inner
+            for number, inner in enumerate(table)
+            if hasattr(inner, "get")
+            for tag in (number, inner.get("name"), inner.get("symbol"))
+            if tag is not None
+        }
+        if tags := [tag for tag in tagged_tables if path.startswith(tag)]:
+            longest_tag = max(tags, key=len)
+            return tagged_tables[longest_tag], path.removeprefix(longest_tag)
     elif hasattr(table, "get") and table_name in table:
-        return table[table_name]
+        return table[table_name], rest
     raise ConfigError(
         f"--set {key}: there is no {table_name!r} in the config",
         "trimtab edit opens the config in an editor",

@@ -24,13 +24,14 @@ def parameters(config: Config, portfolio: Portfolio) -> Mapping[str, str]:
 
 def editable_keys(before: Config, after: Config) -> Iterator[str]:
     """Yield the key of each liquidity target's share, whose sum limits.lp_max_weight bounds. It may
-    not rise while an exit is set, because an exit waits for liquidity of a pool off the reference.
+    not rise while an exit is set, nor together with one, because an exit waits for liquidity of a
+    pool off the reference.
     """
     targets_before, targets_after = (
         [] if config.lp is None else config.lp.targets for config in (before, after)
     )
     for number, (old, new) in enumerate(zip(targets_before, targets_after, strict=False)):
-        if new.share <= old.share or not has_exits(before):
+        if new.share <= old.share or not (has_exits(before) or has_exits(after)):
             yield f"lp.targets.{number}.share"
 
 

@@ -579,9 +579,10 @@ def _advanced_order(
         order, price
     ):  # closing an entry needs no confirmation
         order = replace(order, stage=OrderStage.ARMED, event_price=price, since_s=now_s)
-    if order.kind in PRICE_ALERTS and order.stage is OrderStage.FIRED and order.terms != terms:
-        order = replace(order, stage=OrderStage.WAITING)  # a new level is a new alert
-    if order.stage in (OrderStage.WAITING, OrderStage.OFF):
+    is_over = order.kind in PRICE_ALERTS and order.stage is OrderStage.FIRED
+    if order.terms != terms and (is_over or order.stage is OrderStage.OFF):
+        order = replace(order, stage=OrderStage.WAITING)  # the owner's new level counts
+    if order.stage is OrderStage.WAITING:
         order = replace(order, terms=terms)
     is_steady = (
         price_range is not None

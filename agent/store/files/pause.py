@@ -5,6 +5,7 @@ counts as paused (T14).
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -121,6 +122,16 @@ class KillSwitch:
         state = self.read()
         return state.paused is True and state.hard
 
+    def is_paused_since(self, at_s: int) -> bool:
+        """Return whether a switch was turned on after this Unix time, or cannot be read."""
+        try:
+            if _file_exists(self.file) and int(self.file.lstat().st_mtime) > at_s:
+                return True
+            stored = self._store.read()
+        except (OSError, TrimtabError):
+            return True
+        return stored.paused and (stored.at_s or 0) > at_s
+
     def pause(self, reason: str, now_s: int, hard: bool = False) -> None:
         """Turn both switches on; raise OperatorNeeded if neither can be written.
 
@@ -130,6 +141,8 @@ class KillSwitch:
         failures = []
         try:
             os.close(os.open(self.file, os.O_WRONLY | os.O_CREAT, 0o600))
+            with suppress(OSError):  # a file of another account pauses too
+                os.utime(self.file, (now_s, now_s))
         except OSError as error:
             failures.append(str(error))
         try:

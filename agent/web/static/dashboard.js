@@ -147,6 +147,7 @@
           await navigator.serviceWorker.ready;
           const { endpoint, keys } = (await subscribe().catch(async error => {
             if (error.name !== "InvalidStateError") throw error; // subscribed with another key
+            if (!confirm("This browser gets alerts with another key: an older one, or that of another portfolio, whose alerts on this device would end. Continue?")) throw new Error("another key is in use.");
             await present.unsubscribe();
             return subscribe();
           })).toJSON();
