@@ -154,6 +154,7 @@ if TYPE_CHECKING:  # the single list of public names, used by type checkers and 
     from agent.app.start.checks import doctor as doctor
     from agent.app.start.guide import InitAnswers as InitAnswers
     from agent.app.start.guide import baskets as baskets
+    from agent.app.start.past_results import OTHER_YEARS_BASIS as OTHER_YEARS_BASIS
     from agent.app.start.past_results import PAST_BASIS as PAST_BASIS
     from agent.app.start.setup import FuturesStart as FuturesStart
     from agent.app.start.setup import initialise as initialise

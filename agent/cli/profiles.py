@@ -72,6 +72,8 @@ def templates(
                 )
             if template["past"] is not None:
                 contents += f"\n{tables.past_text(template['past'])}; {tables.past_costs_text(template['past'])}"
+            if template["other_years"]:
+                contents += f"\n{tables.past_years_text(template['other_years'])}"
             table.add_row(
                 safe_text(template["name"], "bold"),
                 f"{template['about']}\n{class_shares_text}\n{contents}",
@@ -98,7 +100,8 @@ def templates(
         say(f"Futures: {document['futures']}.")
         say(
             f"Past results: {api.PAST_BASIS}, with the starting weights where an allocator needs"
-            " other data. They say nothing about the future."
+            " other data. Other years are on prices that cannot be packaged:"
+            f" {api.OTHER_YEARS_BASIS}. They say nothing about the future."
         )
         say(
             "To start from one: trimtab init --template NAME --wallet ADDRESS --rpc"

@@ -71,14 +71,14 @@ def test_at_a_terminal_it_shows_addresses_and_limits_and_a_no_writes_nothing(des
 @pytest.mark.slow
 def test_a_profile_is_shown_with_the_backtest_of_what_it_makes(bare: Callable[..., Said], tmp_path: Path) -> None:
     pytest.importorskip("polars")
-    from agent.app.research.past_results import past_result
+    from agent.app.research.past_results import past_result_or_reason
 
     config, file = agents.config(tmp_path), agents.profile(tmp_path)
     words = ("import-profile", str(file), "--config", str(config))
     assert "not a forecast" not in bare(*words).out, "nobody asked for it"
     shown = " ".join(bare(*words, "--past").out.split())
     agents.taken_over(config, file)
-    found: Any = past_result(load_config(config))
+    found: Any = past_result_or_reason(load_config(config))[0]
     for name in ("return", "return_of_holding", "max_drawdown", "max_drawdown_of_holding"):
         assert f"{float(found[name]) * 100:+.1f} %" in shown
     assert found["basis"] in shown

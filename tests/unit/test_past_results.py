@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import csv
+import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agent.app.research.backtests import sample_files
 from agent.app.research.past_results import computed_template_result, past_result_or_reason
-from agent.app.start.past_results import stored_results, template_result
+from agent.app.start.past_results import OTHER_YEARS_BASIS, other_years, stored_other_years, stored_results, template_result
 from agent.config.load import load_config
 from agent.config.networks.presets import PRESETS
 from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES, template_targets
 from agent.errors import ConfigError
 from tests.support.agents import config
+from tests.support.planning_worlds import REAL_PRICES
 from tests.support.text import mentions
 
 
@@ -46,6 +49,59 @@ def test_what_holding_a_basket_returned_follows_from_the_packaged_prices_alone(n
         assert f"{values[-1] / values[0] - 1:.6f}"[:-2] == found["return_of_holding"], name
         month = [number for number, day in enumerate(days) if day["time"].startswith(found["worst_month"])]
         assert f"{values[month[-1]] / values[month[0] - 1] - 1:.4f}" == found["worst_month_return_of_holding"], name
+
+
+BINANCE = pytest.mark.skipif(
+    not REAL_PRICES.is_dir(), reason="Binance's prices, which carry no licence to be packaged, are not beside the project"
+)
+
+
+def year_closes(year: int) -> Any:
+    return runpy.run_path("scripts/past_results.py")["year_closes"](REAL_PRICES, year)
+
+
+def test_every_template_has_the_years_in_which_each_of_its_coins_had_a_price() -> None:
+    stored = stored_other_years()
+    assert list(stored) == list(PRESETS)
+    all_years, one_year = ["2018", "2019", "2020", "2022", "2023"], ["2022"]
+    two_coins = ("60/40", "stable-reserve", "small")
+    for network, of in stored.items():
+        assert list(of) == list(stored_results()[network])
+        for name, results in of.items():
+            assert [result["from"][:4] for result in results] == (all_years if name in two_coins else one_year), (network, name)
+            for result in results:
+                assert result["until"] == f"{result['from'][:4]}-12-31"
+                assert result["basis"] == OTHER_YEARS_BASIS
+        assert [float(result["return"]) < 0 for result in of["60/40"]] == [True, False, False, True, False], "the bad years are shown too"
+
+
+@BINANCE
+@pytest.mark.parametrize("network", PRESETS)
+def test_what_holding_a_basket_returned_in_other_years_follows_from_the_first_and_last_prices(network: str) -> None:
+    coins = {"WETH": "ETH", "WBTC": "BTC", "BTCB": "BTC"}
+    for name, results in stored_other_years()[network].items():
+        targets = [(coins.get(symbol, symbol), share) for symbol, share in template_targets(PORTFOLIO_TEMPLATES[name], PRESETS[network])]
+        for result in results:
+            table = year_closes(int(result["from"][:4]))
+            first, last = ({"USDC": 1.0} | dict(zip(table.symbols, table.closes[at], strict=True)) for at in (0, -1))
+            growth = sum(float(share[:-1]) / 100 * last[coin] / first[coin] for coin, share in targets)
+            assert f"{growth - 1:.6f}"[:-2] == result["return_of_holding"], (name, result["from"])
+
+
+@BINANCE
+@pytest.mark.slow
+def test_a_stored_result_of_another_year_is_that_of_this_version() -> None:
+    basket = (PORTFOLIO_TEMPLATES["small"], PRESETS["base"])
+    stored = {result["from"][:4]: result for result in other_years("base", "small")}
+    assert computed_template_result(*basket, year_closes(2022), OTHER_YEARS_BASIS) == stored["2022"]
+
+
+def test_the_docs_count_the_years_below_buy_and_hold() -> None:
+    years = [year for name, packaged in stored_results()["ethereum"].items() for year in (packaged, *other_years("ethereum", name))]
+    below = sum(float(year["return"]) < float(year["return_of_holding"]) for year in years)
+    shallower = sum(float(year["max_drawdown"]) > float(year["max_drawdown_of_holding"]) for year in years)
+    counts = f"Of {len(years)} recorded years of templates {below} ended below buy and hold, {shallower} had smaller drawdowns"
+    assert counts in Path("docs/faq.md").read_text(encoding="utf-8")
 
 
 def test_a_basket_without_packaged_prices_says_which_are_missing(tmp_path: Path) -> None:

@@ -283,8 +283,8 @@ PastResultDocument = TypedDict("PastResultDocument", {
     "worst_month_return": str, "worst_month_return_of_holding": str, "rebalances": int,
     "costs": str, "basis": str,
 })  # fmt: skip
-"""Backtest of a basket on the packaged prices, with `value` coins of the numeraire at the beginning:
-ratios as decimal strings, `costs` in the numeraire. It says nothing about the future.
+"""Backtest of a basket, with `value` coins of the numeraire at the beginning: ratios as decimal
+strings, `costs` in the numeraire, `basis` the prices. It says nothing about the future.
 """
 TemplateTokenDocument = TypedDict(
     "TemplateTokenDocument", {"symbol": str, "address": AddressOrNative, "target": str}
@@ -293,7 +293,8 @@ TemplateDocument = TypedDict("TemplateDocument", {
     "name": str, "about": str, "shares_bps": dict[str, int],
     "tokens": list[TemplateTokenDocument], "policy": dict[str, Any], "limits": dict[str, Any],
     "weights": dict[str, Any] | None, "todo": str, "futures_notional": str | None,
-    "past": PastResultDocument | None, "minimum_capitals": dict[str, str],
+    "past": PastResultDocument | None, "other_years": list[PastResultDocument],
+    "minimum_capitals": dict[str, str],
 })  # fmt: skip
 """A portfolio template; policy, limits and weights are config tables. `minimum_capitals` are in the
 numeraire by network, on an ordinary day, empty if no total works.
@@ -302,7 +303,8 @@ TemplatesDocument = TypedDict("TemplatesDocument", {
     "network": str, "chain_id": int, "templates": list[TemplateDocument], "futures": str,
     "gas_gwei": dict[str, str],
 })  # fmt: skip
-"""`past` of each template is that on `network`; `gas_gwei` is the gas price of an ordinary day by
+"""`past` of each template is that on `network` on the packaged prices, `other_years` are those on
+prices that cannot be packaged; `gas_gwei` is the gas price of an ordinary day by
 network.
 """
 ExportedProfileDocument = TypedDict("ExportedProfileDocument", {

@@ -1,5 +1,5 @@
-"""Past result of a basket: its config backtested on the packaged prices of 2021, for templates,
-profiles and the dialogue of `trimtab init`.
+"""Past result of a basket: its config backtested on the packaged prices of 2021 or on a table of
+another year, for templates, profiles and the dialogue of `trimtab init`.
 """
 
 from __future__ import annotations
@@ -43,12 +43,17 @@ UNTESTABLE_METHODS = (AllocationMethod.MARKET_CAP, AllocationMethod.SIGNAL)
 
 def packaged_closes(loaded: LoadedConfig) -> PriceTable:
     """Return the packaged prices, by the symbols of the config's tokens."""
+    return closes_by_token(loaded, read_table(sample_files()[0]))
+
+
+def closes_by_token(loaded: LoadedConfig, closes: PriceTable) -> PriceTable:
+    """Return prices of coins by the symbols of the config's tokens."""
     symbols = {
         COINS[token.symbol]: token.symbol
         for token in loaded.config.portfolio.listed
         if token.symbol in COINS
     }
-    return rename_symbols(read_table(sample_files()[0]), symbols)
+    return rename_symbols(closes, symbols)
 
 
 def network_market(chain_id: int, value: str) -> MarketOptions:
@@ -65,9 +70,15 @@ def network_market(chain_id: int, value: str) -> MarketOptions:
     )
 
 
-def computed_template_result(template: PortfolioTemplate, preset: Preset) -> PastResultDocument:
+def computed_template_result(
+    template: PortfolioTemplate,
+    preset: Preset,
+    closes: PriceTable | None = None,
+    basis: str = PAST_BASIS,
+) -> PastResultDocument:
     """Return the result of a template as `trimtab init` writes it: of SMALL_MONEY_USD in that for
-    small money, of 10,000 in others. Raises ConfigError if the sample lacks an asset.
+    small money, of 10,000 in others; on the packaged prices, or on `closes` by coin, of which `basis`
+    says what they are. Raises ConfigError if these lack an asset.
     """
     tokens = {token.symbol: token for token in preset.tokens}
     assets = [
@@ -84,19 +95,25 @@ def computed_template_result(template: PortfolioTemplate, preset: Preset) -> Pas
         "template",
     )
     is_small = template.name == portfolio_templates.SMALL_MONEY
-    return past_result(loaded, str(SMALL_MONEY_USD) if is_small else ASSUMED_MARKET.value)
+    value = str(SMALL_MONEY_USD) if is_small else ASSUMED_MARKET.value
+    table = packaged_closes(loaded) if closes is None else closes_by_token(loaded, closes)
+    return past_result(loaded, table, value, basis)
 
 
-def past_result(loaded: LoadedConfig, value: str = ASSUMED_MARKET.value) -> PastResultDocument:
-    """Return the past result of a config with `value` coins of the numeraire, at the ordinary fees of
-    its chain. Raises ConfigError if the sample lacks an asset, or the config ether, which pays for
-    gas.
+def past_result(
+    loaded: LoadedConfig,
+    table: PriceTable,
+    value: str = ASSUMED_MARKET.value,
+    basis: str = PAST_BASIS,
+) -> PastResultDocument:
+    """Return the past result of a config on prices by its symbols with `value` coins of the
+    numeraire, at the ordinary fees of its chain. Raises ConfigError if the prices lack an asset, or
+    the config ether, which pays for gas.
     """
     symbols = [asset.symbol for asset in loaded.config.portfolio.assets]
-    table = packaged_closes(loaded)
     if missing_symbols := [symbol for symbol in symbols if symbol not in table.symbols]:
         raise ConfigError(
-            f"no past result: the packaged prices lack {', '.join(missing_symbols)}",
+            f"no past result: the prices lack {', '.join(missing_symbols)}",
             "backtest it with your own prices: trimtab backtest --config --prices",
         )
     spec = spec_from_config(loaded)
@@ -129,7 +146,7 @@ def past_result(loaded: LoadedConfig, value: str = ASSUMED_MARKET.value) -> Past
         **_worst_month(result),
         "rebalances": document["rebalances"],
         "costs": f"{float(document['costs']['total']):.2f}",
-        "basis": PAST_BASIS,
+        "basis": basis,
     }
 
 
@@ -152,6 +169,6 @@ def _worst_month(result: SimulationResult) -> WorstMonthDocument:
 def past_result_or_reason(loaded: LoadedConfig) -> tuple[PastResultDocument | None, str]:
     """Return the past result, or why there is none."""
     try:
-        return past_result(loaded), ""
+        return past_result(loaded, packaged_closes(loaded)), ""
     except (ConfigError, Refused) as error:
         return None, error.message

@@ -26,7 +26,13 @@ from agent.app.start.capital import (
     minimum_capital,
     minimum_capitals,
 )
-from agent.app.start.past_results import PAST_BASIS, small_money_lines, template_result
+from agent.app.start.past_results import (
+    OTHER_YEARS_BASIS,
+    PAST_BASIS,
+    other_years,
+    small_money_lines,
+    template_result,
+)
 from agent.app.start.setup import find_preset, initialise
 from agent.config.load import load_config
 from agent.config.networks.presets import PRESETS
@@ -48,7 +54,7 @@ AMOUNT_PATTERN = re.compile(r"([0-9]{1,3}(,[0-9]{3})+|[0-9]+)(\.[0-9]+)?")
 
 @dataclass(frozen=True, slots=True)
 class Basket:
-    """A portfolio template on a network, with its past result and its minimum capital in the
+    """A portfolio template on a network, with its past results and its minimum capital in the
     numeraire on an ordinary day, here and by network.
     """
 
@@ -56,6 +62,7 @@ class Basket:
     about: str
     targets: tuple[tuple[str, str], ...]
     past: PastResultDocument | None
+    other_years: list[PastResultDocument]
     minimum_capital: str
     minimum_capitals: Mapping[str, str]
 
@@ -239,6 +246,7 @@ def baskets(network: str) -> list[Basket]:
                 template.about,
                 targets,
                 template_result(network, template.name),
+                other_years(network, template.name),
                 minimum_capital(template, preset),
                 minimum_capitals(template),
             )
@@ -269,7 +277,7 @@ OPTION_PREFIX = re.compile(r"^(--)?[a-z]+: ")
 
 def check_setup(field_texts: Mapping[str, str]) -> dict[str, Any]:
     """Return `errors` by field; `answer_texts`, the valid answers in words; `year_costs`, whether the amount
-    is worth it; `baskets` and `tokens` of the network, and the `basis` of past results. A field that
+    is worth it; `baskets` and `tokens` of the network, and the `basis` of past results here and in other years. A field that
     is missing has its default.
     """
     answers, errors, offered_baskets = parse_answers(field_texts)
@@ -280,6 +288,7 @@ def check_setup(field_texts: Mapping[str, str]) -> dict[str, Any]:
         "baskets": [_basket_document(basket) for basket in offered_baskets],
         "tokens": [] if "network" in errors else _token_symbols(answers),
         "basis": PAST_BASIS,
+        "other_years_basis": OTHER_YEARS_BASIS,
         "numeraire": NUMERAIRE,
     }
 
@@ -418,6 +427,7 @@ def _basket_document(basket: Basket) -> dict[str, Any]:
         "minimum_capital": basket.minimum_capital,
         "minimum_capitals": basket.minimum_capitals,
         "past": basket.past,
+        "other_years": basket.other_years,
     }
 
 

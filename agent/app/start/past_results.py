@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 PAST_BASIS = (
     "backtested on daily prices of 2021, 0.3 % fees, the network's ordinary gas and data fee"
 )
+OTHER_YEARS_BASIS = PAST_BASIS.replace("of 2021", "of Binance, a USDC counted as a USDT")
 SMALL_MONEY_USD = 500
 BASKETS_FILE = Path(__file__).parents[2] / "backtest" / "sample" / "baskets.json"
+OTHER_YEARS_FILE = BASKETS_FILE.with_name("other_years.json")
 
 
 def template_result(network: str, name: str) -> PastResultDocument | None:
@@ -24,6 +26,13 @@ def template_result(network: str, name: str) -> PastResultDocument | None:
     if the packaged prices lack a token.
     """
     return stored_results().get(network, {}).get(name)
+
+
+def other_years(network: str, name: str) -> list[PastResultDocument]:
+    """Return the results of a template on a network in the other recorded years, oldest first; only
+    those of which each asset has prices.
+    """
+    return stored_other_years().get(network, {}).get(name, [])
 
 
 def small_money_year(network: str) -> str:
@@ -51,5 +60,14 @@ def stored_results() -> dict[str, dict[str, PastResultDocument]]:
     """Return the stored results by network and template."""
     results: dict[str, dict[str, PastResultDocument]] = json.loads(
         BASKETS_FILE.read_text(encoding="utf-8")
+    )
+    return results
+
+
+@cache
+def stored_other_years() -> dict[str, dict[str, list[PastResultDocument]]]:
+    """Return the results of the other years by network and template."""
+    results: dict[str, dict[str, list[PastResultDocument]]] = json.loads(
+        OTHER_YEARS_FILE.read_text(encoding="utf-8")
     )
     return results

@@ -671,6 +671,7 @@ def templates(network: str = "ethereum") -> TemplatesDocument:
                 "todo": template.todo,
                 "futures_notional": None if template.futures is None else f"{template.futures}x",
                 "past": past_results.template_result(network, template.name),
+                "other_years": past_results.other_years(network, template.name),
                 "minimum_capitals": capital.minimum_capitals(template),
             }
         )

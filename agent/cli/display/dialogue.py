@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.cli.display.tables import past_costs_text, past_text
+from agent.cli.display.tables import past_costs_text, past_text, past_years_text
 from agent.cli.display.terminal import err, printable
 from agent.errors import ConfigError
 
@@ -117,8 +117,14 @@ def _questions() -> tuple[Question, ...]:
                     f"  {past_text(basket.past, short=True)}",
                     f"  {past_costs_text(basket.past)}",
                 ]
+            if basket.other_years:
+                lines.append(f"  {past_years_text(basket.other_years, short=True)}")
         has_past = any(basket.past is not None for basket in baskets)
-        basis_text = f"Past: {api.PAST_BASIS}; not a forecast. " if has_past else ""
+        basis_text = (
+            f"Past: {api.PAST_BASIS}; other years on Binance's prices; not a forecast. "
+            if has_past
+            else ""
+        )
         lines.append(f"{basis_text}From: minimum capital on an ordinary day.")
         return "\n".join(lines)
 

@@ -547,6 +547,16 @@ def past_text(past: Document, *, with_basis: bool = False, short: bool = False) 
     return text
 
 
+def past_years_text(results: Sequence[Document], *, short: bool = False) -> str:
+    """Return the returns of a basket in several years in one line; `short` for 80 columns."""
+    years = []
+    for result in results:
+        text = f"{result['from'][:4]} {float(result['return']) * 100:+.1f} %"
+        holding_text = f" (held {float(result['return_of_holding']) * 100:+.1f} %)"
+        years.append(text if short else text + holding_text)
+    return ", ".join(years)
+
+
 def past_costs_text(past: Document) -> str:
     """Return the worst month, trades and costs of the past result of a basket in one line."""
     worst_text, holding_text = (
