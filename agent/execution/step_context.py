@@ -171,9 +171,14 @@ def record_order_stages(orders: OrderStore, history: History) -> None:
     """Record every order's stage before the step acts on it, also that none is left: a removed order
     that is set again starts anew. Raise Retryable if orders changed meanwhile.
     """
-    if not orders.update(
-        history.orders.states, history.orders.nav_per_share, history.orders.version
-    ):
+    states, nav, version = (
+        history.orders.states,
+        history.orders.nav_per_share,
+        history.orders.version,
+    )
+    if version == 0 and not states and nav is None:  # there has never been an order
+        return
+    if not orders.update(states, nav, version):
         raise Retryable(
             "orders were changed while the chain was read",
             "run it again",
