@@ -79,6 +79,8 @@ class ControlCode(StrEnum):
     """Another control has confirmed the shown plan."""
     UNCHANGED = "unchanged"
     """It would change nothing."""
+    USER_REMOVED = "user_removed"
+    """The user who asked for it was removed."""
     PAUSED_SINCE = "paused_since"
     """The pause came after the request to resume."""
     INTERRUPTED = "interrupted"

@@ -14,7 +14,7 @@ from agent.app.settings import users
 from agent.app.start.wallet import PasswordSource
 from agent.config.load import load_config
 from agent.errors import ConfigError, OperatorNeeded
-from agent.model import AlertDevice
+from agent.model import AlertDevice, Control, ControlKind, ControlOrigin, ControlState
 from agent.store.files.users import (
     FAILURE_MEMORY_S,
     FIRST_LOCK_S,
@@ -255,6 +255,18 @@ def test_users_are_added_with_a_typed_password_listed_and_removed(tmp_path: Path
     with pytest.raises(ConfigError):
         users.remove_user(config, "ann")
     assert [event["event"] for event in users.user_log(config, 10)["events"]] == ["user_removed", "login", "user_added"]
+
+
+def test_what_a_removed_user_has_queued_is_refused(tmp_path: Path) -> None:
+    config = agents.config(tmp_path)
+    UserStore(tmp_path / "mine.db.users").add("ann", HASH, SECRET, False, START_S)
+    requests = [("ann", ControlOrigin.DASHBOARD), ("bob", ControlOrigin.DASHBOARD), ("ann", ControlOrigin.CLI)]
+    with wiring.open_store_offline(load_config(config)) as (store, _):
+        for number, (name, origin) in enumerate(requests):
+            store.controls.queue(Control(f"{number:032x}", ControlKind.RESUME, (), "", name, origin, START_S, START_S + 300))
+        users.remove_user(config, "ann")
+        states = {record.control.id[-1]: (record.state, record.code) for record in store.controls.newest()}
+    assert states == {"0": (ControlState.REFUSED, "user_removed"), "1": (ControlState.QUEUED, ""), "2": (ControlState.QUEUED, "")}
 
 
 def test_a_removed_user_gets_no_more_alerts(tmp_path: Path) -> None:

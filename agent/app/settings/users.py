@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.accounting.export import format_utc
 from agent.errors import ConfigError, ErrorCode
+from agent.model import ControlCode, ControlOrigin, ControlState
 from agent.store.files.users import (
     DashboardUser,
     UserEvent,
@@ -105,19 +106,32 @@ def list_users(config: ConfigSource) -> UsersDocument:
 
 
 def remove_user(config: ConfigSource, name: str) -> RemovedUserDocument:
-    """Remove a user; its sessions end and its devices get no more alerts. Raises ConfigError if no
-    user has this name.
+    """Remove a user; its sessions end, its queued controls are refused and its devices get no more
+    alerts. Raises ConfigError if no user has this name.
     """
     user_store = _open_users(config)
     if not user_store.remove(name, _now_s()):
         raise ConfigError(f"NAME: there is no user {name!r}", "list them: trimtab user list")
     from agent import wiring
     from agent.config.load import load_config
+    from agent.store.controls import ControlEnd
 
     loaded = load_config(config)
     if wiring.store_file(loaded).is_file():
         with wiring.open_store_offline(loaded) as (store, _):
             store.alerts.remove_devices(user=name)
+            refusals = [
+                ControlEnd(
+                    queued.number,
+                    ControlState.REFUSED,
+                    ControlCode.USER_REMOVED,
+                    "its user was removed",
+                )
+                for queued in store.controls.queued_controls()
+                if (control := queued.control) is not None
+                and (control.origin, control.asked_by) == (ControlOrigin.DASHBOARD, name)
+            ]
+            store.controls.finish(refusals, _now_s())
     return {"removed": name, "remaining": len(user_store.users())}
 
 
