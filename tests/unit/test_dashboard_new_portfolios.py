@@ -8,6 +8,7 @@ import stat
 from collections.abc import Callable, Iterator
 from html import unescape
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -155,20 +156,19 @@ def test_a_portfolio_with_the_wallet_of_another_gets_no_keystore(folder: Folder)
     assert "on paper only" in following
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["", ".", "..", "../x", "/etc/x", "a/b", "a\\b", "%2e%2e%2fx", ".x", "x.toml", "A", "é", "a b", "a--b", "-a", "a-", "a\0", "a" * 41,
-     "mine", "gone", "kept"],
-)  # fmt: skip
-def test_a_name_that_is_not_plain_or_is_taken_is_refused(folder: Folder, name: str) -> None:
+REFUSED_NAMES = [
+    "", ".", "..", "../x", "/etc/x", "a/b", "a\\b", "%2e%2e%2fx", ".x", "x.toml", "A", "é", "a b", "a--b", "-a", "a-", "a\0", "a" * 41,
+    "mine", "gone", "kept",
+]  # fmt: skip
+
+
+def test_a_name_that_is_not_plain_or_is_taken_is_refused(folder: Folder) -> None:
     (folder.folder / "kept").mkdir()
     cookie, before = folder.enter(0), folder.files()
-    for path, fields in ((COPY, {"wallet": OWN_WALLET}), (NEW, BASKET)):
-        for sha256 in ({}, {"sha256": "0" * 64}):
-            status, _, page = folder.send(path, cookie, **{**fields, "name": name, **sha256})
-            assert status == 422
-            assert 'id="e-name"' in page
-            assert 'name="sha256"' not in page
+    forms = ((COPY, {"wallet": OWN_WALLET}), (NEW, BASKET))
+    for name, (path, fields), sha256 in product(REFUSED_NAMES, forms, ({}, {"sha256": "0" * 64})):
+        status, _, page = folder.send(path, cookie, **{**fields, "name": name, **sha256})
+        assert (status, 'id="e-name"' in page, 'name="sha256"' in page) == (422, True, False), (name, path)
     assert folder.files() == before
     assert folder.ask("/p/mine/portfolios/next?name=" + "..%2Fmine", Cookie=cookie)[0] == 404
 
