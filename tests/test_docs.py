@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from typer.main import get_command
 
@@ -199,9 +200,15 @@ def test_every_file_that_is_named_exists(path: Path) -> None:
                 assert name in known or f"agent/{name}" in known or ("/" not in name and name in names), f"{path.name} names {name}"
 
 
+@functools.cache
+def command_line() -> click.Command:
+    """The tree of commands, which takes 0.1 s to build."""
+    return get_command(app)
+
+
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_every_command_that_is_named_exists_with_its_options(path: Path) -> None:
-    group = get_command(app)
+    group = command_line()
     known = group.commands  # type: ignore[attr-defined]  # click's Group, which Typer makes of several commands
     shared = {option for param in group.params for option in param.opts} | {"--help"}
     for words in commands_of(path):
@@ -235,7 +242,7 @@ def test_every_make_target_and_script_that_is_named_exists(path: Path) -> None:
 
 def test_every_command_is_in_the_requirements() -> None:
     named = {words[0] for words in commands_of(REQUIREMENTS)}
-    assert not set(get_command(app).commands) - named  # type: ignore[attr-defined]  # click's Group, as above
+    assert not set(command_line().commands) - named  # type: ignore[attr-defined]  # click's Group, as above
 
 
 # what must not be in the repository
