@@ -97,7 +97,7 @@ def test_a_position_is_taken_as_shown_and_forgotten_once_it_is_gone(anvil_chain:
 
 @pytest.mark.parametrize("why", ["its target would provide again", "exits would not withdraw it"])
 def test_a_control_forgets_nothing_that_a_target_or_an_exit_needs(anvil_chain: LocalChain, tmp_path: Path, why: str) -> None:
-    """The terminal does: whoever steals a session has none."""
+    """The terminal does: a stolen session has none."""
     chain = anvil_chain
     fund(chain, {"WETH": 5_000, "USDC": 5_000})
     changes = wanting(chain, V3) if why.startswith("its") else {**VALUED, "portfolio.assets.0.stop_loss": "50%"}

@@ -321,7 +321,7 @@ def test_new_ledgers_are_shown_as_text_and_only_where_they_are_confirmed(site: S
     assert "Nothing is sent" not in site.ask(plan, Cookie=cookie)[2].decode()
 
 
-def test_whoever_may_not_change_ledgers_and_positions_reads_what_to_type(site: Site) -> None:
+def test_a_user_who_may_not_control_reads_what_to_type_for_ledgers_and_positions(site: Site) -> None:
     for page, commands in (
         ("/strategies", ("strategies apply", "strategies deposits-to all")), ("/liquidity", ("lp take 2", "lp forget 1")),
     ):  # fmt: skip
