@@ -163,6 +163,10 @@ def import_profile(
             show_default="at a terminal, without --yes",
         ),
     ] = None,
+    prices: Annotated[
+        Path | None,
+        typer.Option("--prices", help="Backtest it on each year of prices too: CSV or Parquet."),
+    ] = None,
     config: ConfigPath = DEFAULT_CONFIG,
     yes: Yes = False,
     as_json: AsJson = False,
@@ -196,6 +200,7 @@ def import_profile(
             sell_others=sell_others,
             in_slices=in_slices,
             with_past_result=is_interactive() and not yes if past is None else past,
+            prices=prices,
         )
         document.update(editing.edit_document(document.pop("editing")))
 
@@ -242,6 +247,9 @@ def _show_import(console: Console, document: Document) -> None:
         console.print(safe_text(f"note: {note}", "yellow"))
     if document["past"] is not None:
         console.print(safe_text(tables.past_text(document["past"], with_basis=True)))
+    if document["other_years"]:
+        years_text = tables.past_years_text(document["other_years"])
+        console.print(safe_text(f"{years_text}; {document['other_years'][0]['basis']}"))
     if document["minimum_capital"]:
         console.print(
             safe_text(f"Minimum capital on an ordinary day: {document['minimum_capital']}")

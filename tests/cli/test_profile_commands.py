@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from agent.app.research.backtests import sample_files
 from agent.config.load import load_config
 from tests.cli.tools import Desk, Said, at_terminal
 from tests.support import agents
@@ -83,3 +84,16 @@ def test_a_profile_is_shown_with_the_backtest_of_what_it_makes(bare: Callable[..
         assert f"{float(found[name]) * 100:+.1f} %" in shown
     assert found["basis"] in shown
     assert "not a forecast" in shown
+
+
+@pytest.mark.slow
+def test_a_profile_is_shown_with_what_it_returned_in_each_year_of_a_file(bare: Callable[..., Said], tmp_path: Path) -> None:
+    pytest.importorskip("polars")
+    config, file, prices = agents.config(tmp_path), agents.profile(tmp_path), tmp_path / "mine.csv"
+    prices.write_bytes(sample_files()[0].read_bytes())
+    words = ("import-profile", str(file), "--config", str(config), "--past", "--prices", str(prices))
+    document = bare(*words, "--json").json
+    packaged, (year,) = document["past"], document["other_years"]
+    assert year == {**packaged, "basis": packaged["basis"].replace("daily prices of 2021", "mine.csv")}
+    shown = " ".join(bare(*words).out.split())
+    assert f"2021 {float(year['return']) * 100:+.1f} % (held {float(year['return_of_holding']) * 100:+.1f} %); {year['basis']}" in shown

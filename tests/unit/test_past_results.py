@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from agent.app.research.backtests import sample_files
-from agent.app.research.past_results import computed_template_result, past_result_or_reason
+from agent.app.research.past_results import computed_template_result, past_result_or_reason, year_results
 from agent.app.start.past_results import OTHER_YEARS_BASIS, other_years, stored_other_years, stored_results, template_result
 from agent.config.load import load_config
 from agent.config.networks.presets import PRESETS
@@ -110,6 +110,51 @@ def test_a_basket_without_packaged_prices_says_which_are_missing(tmp_path: Path)
     found, why = past_result_or_reason(load_config(config(tmp_path, targets="WETH=50% DAI=20% USDC=30%")))
     assert found is None
     assert mentions(why, "DAI")
+
+
+def written_years(file: Path, unit: str, years: tuple[int, ...]) -> Path:
+    """The packaged prices in units of one of its coins, as those of other years of 365 days."""
+    days = list(csv.DictReader(sample_files()[0].open()))
+    coins = [coin for coin in days[0] if coin not in ("time", unit)]
+    closes = [(day["time"][4:], *(str(float(day[coin]) / float(day[unit])) for coin in coins)) for day in days]
+    rows = [f"{year}{','.join(row)}" for year in years for row in closes]
+    file.write_text("\n".join([",".join(["time", *coins]), *rows, ""]))
+    return file
+
+
+def test_a_basket_is_backtested_on_each_whole_year_of_a_file(tmp_path: Path) -> None:
+    loaded = load_config(config(tmp_path, targets="WETH=50% USDC=50%"))
+    packaged = past_result_or_reason(loaded)[0]
+    assert packaged is not None
+    file = written_years(tmp_path / "mine.csv", "USDC", (2018, 2019))
+    file.write_text("\n".join(line for line in file.read_text().splitlines() if not line.startswith("2018-12")))
+    results, reasons = year_results(loaded, file)
+    assert [why.partition(": ")[::2] for why in reasons] == [("2018", "no past result: the prices are not from 1 January to 31 December")]
+    own = {"from": "2019-01-01", "until": "2019-12-31", "worst_month": packaged["worst_month"].replace("2021", "2019")}
+    basis = packaged["basis"].replace("daily prices of 2021", "mine.csv")
+    assert results == [{**packaged, **own, "basis": basis}]
+
+
+def test_a_year_in_which_a_coin_began_or_ended_has_no_result(tmp_path: Path) -> None:
+    loaded = load_config(config(tmp_path, targets="WETH=50% USDC=50%"))
+    file = written_years(tmp_path / "mine.csv", "USDC", (2019,))
+    lines = file.read_text().splitlines()
+    at = lines[0].split(",").index("ETH")
+    for row in (1, len(lines) - 1):
+        cells = lines[row].split(",")
+        gap = ",".join([*cells[:at], "", *cells[at + 1 :]])
+        file.write_text("\n".join([*lines[:row], gap, *lines[row + 1 :], ""]))
+        results, (why,) = year_results(loaded, file)
+        assert results == []
+        assert mentions(why, "2019", "WETH", "31 December")
+
+
+def test_a_file_without_a_coin_says_so_for_each_year(tmp_path: Path) -> None:
+    loaded = load_config(config(tmp_path, targets="WETH=50% DAI=20% USDC=30%"))
+    results, reasons = year_results(loaded, written_years(tmp_path / "mine.csv", "USDC", (2018, 2019)))
+    assert results == []
+    assert [why[:4] for why in reasons] == ["2018", "2019"]
+    assert all(mentions(why, "DAI") for why in reasons)
 
 
 @pytest.mark.slow

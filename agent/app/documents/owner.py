@@ -325,7 +325,8 @@ ProfileLimitDocument = TypedDict("ProfileLimitDocument", {
 
 class ImportedProfileDocument(EditDocument):
     """Changes of an imported profile, with the transition of `edit`, and the minimum capital of the new
-    config on an ordinary day, empty if none works or the numeraire is no dollar.
+    config on an ordinary day, empty if none works or the numeraire is no dollar. `other_years` are
+    those of the file of prices.
     """
 
     profile: str
@@ -338,6 +339,7 @@ class ImportedProfileDocument(EditDocument):
     limits: list[ProfileLimitDocument]
     notes: list[str]
     past: PastResultDocument | None
+    other_years: list[PastResultDocument]
     minimum_capital: str
 
 

@@ -1,5 +1,5 @@
-"""Past result of a basket: its config backtested on the packaged prices of 2021 or on a table of
-another year, for templates, profiles and the dialogue of `trimtab init`.
+"""Past result of a basket: its config backtested on the packaged prices of 2021, on a table of
+another year, or on each year of a file, for templates, profiles and the dialogue of `trimtab init`.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from agent.app.documents.owner import PastResultDocument, WorstMonthDocument
 from agent.app.documents.status import ORDINARY_DAY
@@ -47,11 +49,13 @@ def packaged_closes(loaded: LoadedConfig) -> PriceTable:
 
 
 def closes_by_token(loaded: LoadedConfig, closes: PriceTable) -> PriceTable:
-    """Return prices of coins by the symbols of the config's tokens."""
+    """Return prices of coins by the symbols of the config's tokens; a token with prices of its own
+    keeps them.
+    """
     symbols = {
         COINS[token.symbol]: token.symbol
         for token in loaded.config.portfolio.listed
-        if token.symbol in COINS
+        if token.symbol not in closes.symbols and COINS.get(token.symbol) in closes.symbols
     }
     return rename_symbols(closes, symbols)
 
@@ -172,3 +176,47 @@ def past_result_or_reason(loaded: LoadedConfig) -> tuple[PastResultDocument | No
         return past_result(loaded, packaged_closes(loaded)), ""
     except (ConfigError, Refused) as error:
         return None, error.message
+
+
+def year_results(loaded: LoadedConfig, file: Path) -> tuple[list[PastResultDocument], list[str]]:
+    """Return the past results of the years (UTC) of a file of prices, oldest first, and why others
+    have none. All prices are in one unit, which the numeraire is if the file lacks it. Raises
+    ConfigError as read_table does.
+    """
+    closes, numeraire = read_table(file), loaded.config.portfolio.numeraire
+    if numeraire not in closes.symbols:
+        ones = np.ones((closes.bar_count, 1))
+        closes = replace(
+            closes,
+            symbols=(*closes.symbols, numeraire),
+            closes=np.hstack([closes.closes, ones]),
+        )
+    table = closes_by_token(loaded, closes)
+    basis = PAST_BASIS.replace("daily prices of 2021", file.name)
+    years = table.times_s.astype("datetime64[s]").astype("datetime64[Y]")
+    results, reasons = [], []
+    for year in np.unique(years):
+        is_of_year = years == year
+        year_table = replace(
+            table, times_s=table.times_s[is_of_year], closes=table.closes[is_of_year]
+        )
+        try:
+            _require_whole_year(loaded, year_table)
+            results.append(past_result(loaded, year_table, basis=basis))
+        except (ConfigError, Refused) as error:
+            reasons.append(f"{year}: {error.message}")
+    return results, reasons
+
+
+def _require_whole_year(loaded: LoadedConfig, table: PriceTable) -> None:
+    """Raise ConfigError unless each asset has prices from the first day of a year to the last."""
+    days = [format_time(int(time_s))[5:10] for time_s in table.times_s[[0, -1]]]
+    has_gap = np.isnan(table.closes[[0, -1]]).any(axis=0)
+    symbols = [asset.symbol for asset in loaded.config.portfolio.assets]
+    gaps = [symbol for symbol in symbols if symbol in np.array(table.symbols)[has_gap]]
+    if days != ["01-01", "12-31"] or gaps:
+        begins_or_ends = f" of {', '.join(gaps)}" if gaps else ""
+        raise ConfigError(
+            f"no past result: the prices{begins_or_ends} are not from 1 January to 31 December",
+            "give prices of the whole year",
+        )

@@ -93,12 +93,14 @@ def import_profile(  # noqa: PLR0913
     sell_others: bool = False,
     in_slices: bool = False,
     with_past_result: bool = False,
+    prices: Path | None = None,
     transports: Sequence[Transport] | None = None,
 ) -> Document:
     """Import a profile, a file or an https address with its `sha256`, into the config: `confirm` sees
     the changes and the transition; without it nothing is written. With `sell_others` assets that the
     profile lacks are sold; with `in_slices` the edit is allowed if the first slice of its transition
-    is. With `with_past_result` the new config is backtested on the packaged prices.
+    is. With `with_past_result` the new config is backtested on the packaged prices, with
+    `prices` on each year of that file.
     Without a store, the config is written even if its chain cannot be read, without a transition.
     Raises ConfigError for content not allowed in a profile, another chain, a token that is unknown,
     ambiguous or has the display name of another, or an invalid new config; Refused for a transition
@@ -144,13 +146,10 @@ def import_profile(  # noqa: PLR0913
         "limits": limits + _following_limits(loaded, merged_config, adopted_limits),
         "notes": _weight_notes(merged_config),
         "past": None,
+        "other_years": [],
         "minimum_capital": minimum_capital_of(merged_config.config),
     }
-    if with_past_result:
-        from agent.app.research.past_results import past_result_or_reason  # loads the simulation
-
-        document["past"], why = past_result_or_reason(merged_config)
-        document["notes"] += [why] if why else []
+    _add_past_results(document, merged_config, prices, with_packaged=with_past_result)
 
     def merged_text(text: str) -> str:
         _require_unchanged(loaded.path, text_before, text)
@@ -343,6 +342,22 @@ def _has_same_numeraire(
     return profile_token is not None and profile_token.address == (
         NATIVE if config_numeraire.native else config_numeraire.address
     )
+
+
+def _add_past_results(
+    document: Document, loaded: LoadedConfig, prices: Path | None, *, with_packaged: bool
+) -> None:
+    """Backtest a config on the packaged prices, and on each year of a file; add results and notes."""
+    if with_packaged:
+        from agent.app.research.past_results import past_result_or_reason  # loads the simulation
+
+        document["past"], why = past_result_or_reason(loaded)
+        document["notes"] += [why] if why else []
+    if prices is not None:
+        from agent.app.research.past_results import year_results
+
+        document["other_years"], reasons = year_results(loaded, prices)
+        document["notes"] += reasons
 
 
 def _asset_changes(
