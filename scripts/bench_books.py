@@ -16,7 +16,7 @@ import platform
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from time import perf_counter, process_time
@@ -154,62 +154,146 @@ def loaded_config(folder: Path) -> LoadedConfig:
     return load_config(path)
 
 
-def build_store(store: Store, trade_count: int, days: int) -> None:
-    """Fill the store with alternating sales and purchases of WETH, final and booked, in the rows that
-    the store itself writes.
+@dataclass(frozen=True, slots=True)
+class TradeHistory:
+    """Alternating sales and purchases of WETH for USDC by a wallet, one each block from `first_block` on,
+    over so many days from `start_s` on.
     """
+
+    wallet: str
+    weth: str
+    usdc: str
+    first_block: int
+    start_s: int
+    trade_count: int
+    days: int
+
+    def add_to(self, store: Store, step: StepInput) -> None:
+        """Write trades, final and booked, and a valuation per hour, in the rows that the store itself
+        writes. Each step was decided on the input of `step`.
+        """
+        book = store.ledger.current_book()
+        if book is None:
+            raise RuntimeError("no book is open")
+        compressed_step, compressed_grant = (
+            database.compress_text(codec.dumps(step)),
+            database.compress_text(codec.dumps(grant())),
+        )
+        for batch_start in range(0, self.trade_count, BATCH_SIZE):
+            numbers = range(batch_start, min(self.trade_count, batch_start + BATCH_SIZE))
+            with store.db.write("build") as session:
+                step_numbers = sorted({number // TRADES_PER_STEP for number in numbers})
+                session.execute(
+                    insert(StepRow),
+                    [
+                        {
+                            "id": f"s{step_number}",
+                            "now_s": self.start_s + step_number,
+                            "input_z": compressed_step,
+                            "outcome": "done",
+                        }
+                        for step_number in step_numbers
+                    ],
+                )
+                session.execute(
+                    insert(IntentRow),
+                    [
+                        {**self._intent_row(number), "grant_z": compressed_grant}
+                        for number in numbers
+                    ],
+                )
+                session.execute(
+                    insert(TransitionRow), [_transition_row(number) for number in numbers]
+                )
+                session.execute(
+                    insert(BudgetRow),
+                    [_budget_row(number, self.time_s(number)) for number in numbers],
+                )
+                for number in numbers:
+                    ledger.add_entry(session, book, number + 1, self._entry(number))
+        blocks_an_hour = self.trade_count // (self.days * 24) or 1
+        with store.db.write("build") as session:
+            valuation_rows = [
+                self._valuation_row(book.number, hour, self.first_block + hour * blocks_an_hour)
+                for hour in range(1, self.days * 24)
+            ]
+            session.execute(insert(ValuationRow), valuation_rows)
+            ledger_sums.advance_settled(session)
+
+    def time_s(self, number: int) -> int:
+        """Return the time of a trade."""
+        return self.start_s + number * (self.days * 86_400 // self.trade_count)
+
+    def token_changes(self, number: int) -> dict[str, int]:
+        """Return what a trade changes."""
+        price_raw = int(COIN // 100 * _price(number))
+        return (
+            {self.weth: -COIN // 100, self.usdc: price_raw}
+            if number % 2 == 0
+            else {self.weth: COIN // 100, self.usdc: -price_raw}
+        )
+
+    def _intent_row(self, number: int) -> dict[str, object]:
+        transfers = [
+            Transfer(token, *((self.wallet, OTHER) if raw < 0 else (OTHER, self.wallet)), abs(raw))
+            for token, raw in self.token_changes(number).items()
+        ]
+        receipt = Receipt(
+            _hash(number),
+            1,
+            self.first_block + number,
+            _hash(number),
+            GAS,
+            GAS_PRICE_WEI,
+            tuple(transfers),
+        )
+        return {
+            "id": f"i{number}", "step_id": f"s{number // TRADES_PER_STEP}", "kind": IntentKind.SWAP.value, "state": IntentState.FINAL.value,
+            "nonce": number, "tx_json": codec.dumps(tx(number)), "note": "swap", "created_s": number, "deadline_s": None,
+            "tx_hash": _hash(number), "receipt_json": codec.dumps(receipt), "replaces": None,
+        }  # fmt: skip
+
+    def _entry(self, number: int) -> Entry:
+        prices = EntryPrices({self.weth: _price(number), self.usdc: Fraction(1)}, self.weth)
+        token_changes = self.token_changes(number)
+        fee_by_token = {
+            token: -raw * FEE_PIPS // 10**6 for token, raw in token_changes.items() if raw < 0
+        }
+        transaction = SettledTransaction(
+            f"i{number}",
+            self.first_block + number,
+            self.time_s(number),
+            _hash(number),
+            "swap",
+            token_changes,
+            GAS * GAS_PRICE_WEI,
+        )
+        return entries.trade_entry(transaction, prices, {*token_changes, NATIVE}, fee_by_token)
+
+    def _valuation_row(self, book_number: int, hour: int, block: int) -> dict[str, object]:
+        price = _price(hour)
+        holdings = [
+            ValuedHolding(self.weth, 10 * COIN, 0, price, 5_000),
+            ValuedHolding(self.usdc, 20_000 * DOLLAR, 0, Fraction(1), 5_000),
+        ]
+        value = 10 * COIN * price + 20_000 * DOLLAR
+        return {
+            "book": book_number, "block_number": block, "chain_s": self.start_s + hour * HOUR_S, "value": str(value),
+            "held_z": database.compress_text(codec.dumps(holdings)),
+        }  # fmt: skip
+
+
+def build_store(store: Store, trade_count: int, days: int) -> None:
+    """Fill an empty store with alternating sales and purchases of WETH."""
     first_step = ledgers.at()
-    start_s, trade_interval_s = first_step.snapshot.head.timestamp_s, days * 86_400 // trade_count
     store.journal.set_expected_nonce(0, 1)
     store.steps.begin("first", 1, codec.dumps(first_step))
     settlement.record_balance_changes(store.balances, first_step.snapshot, lambda: first_step)
     update_ledger(store, first_step)
-    book = store.ledger.current_book()
-    if book is None:
-        raise RuntimeError("no book is open")
-    compressed_step, compressed_grant = (
-        database.compress_text(codec.dumps(first_step)),
-        database.compress_text(codec.dumps(grant())),
-    )
-    for batch_start in range(0, trade_count, BATCH_SIZE):
-        numbers = range(batch_start, min(trade_count, batch_start + BATCH_SIZE))
-        with store.db.write("build") as session:
-            step_numbers = sorted({number // TRADES_PER_STEP for number in numbers})
-            session.execute(
-                insert(StepRow),
-                [
-                    {
-                        "id": f"s{step_number}",
-                        "now_s": start_s + step_number,
-                        "input_z": compressed_step,
-                        "outcome": "done",
-                    }
-                    for step_number in step_numbers
-                ],
-            )
-            session.execute(
-                insert(IntentRow),
-                [{**_intent_row(number), "grant_z": compressed_grant} for number in numbers],
-            )
-            session.execute(insert(TransitionRow), [_transition_row(number) for number in numbers])
-            session.execute(
-                insert(BudgetRow),
-                [_budget_row(number, start_s + number * trade_interval_s) for number in numbers],
-            )
-            for number in numbers:
-                ledger.add_entry(
-                    session, book, number + 1, _entry(number, start_s + number * trade_interval_s)
-                )
-    blocks_an_hour = trade_count // (days * 24) or 1
-    with store.db.write("build") as session:
-        valuation_rows = [
-            _valuation_row(
-                book.number, hour, FIRST_BLOCK + hour * blocks_an_hour, start_s + hour * HOUR_S
-            )
-            for hour in range(1, days * 24)
-        ]
-        session.execute(insert(ValuationRow), valuation_rows)
-        ledger_sums.advance_settled(session)
+    start_s = first_step.snapshot.head.timestamp_s
+    TradeHistory(
+        WALLET, WETH.address, USDC.address, FIRST_BLOCK, start_s, trade_count, days
+    ).add_to(store, first_step)
     last_step = _final_step(store)
     settlement.record_balance_changes(store.balances, last_step.snapshot, lambda: last_step)
 
@@ -231,32 +315,8 @@ def _price(number: int) -> Fraction:
     return Fraction((1_500 + abs(number * 7 % 2_000 - 1_000)) * DOLLAR, COIN)
 
 
-def _token_changes(number: int) -> dict[str, int]:
-    price_raw = int(COIN // 100 * _price(number))
-    return (
-        {WETH.address: -COIN // 100, USDC.address: price_raw}
-        if number % 2 == 0
-        else {WETH.address: COIN // 100, USDC.address: -price_raw}
-    )
-
-
 def _hash(number: int) -> str:
     return f"0x{number:064x}"
-
-
-def _intent_row(number: int) -> dict[str, object]:
-    transfers = [
-        Transfer(token, *((WALLET, OTHER) if raw < 0 else (OTHER, WALLET)), abs(raw))
-        for token, raw in _token_changes(number).items()
-    ]
-    receipt = Receipt(
-        _hash(number), 1, FIRST_BLOCK + number, _hash(number), GAS, GAS_PRICE_WEI, tuple(transfers)
-    )
-    return {
-        "id": f"i{number}", "step_id": f"s{number // TRADES_PER_STEP}", "kind": IntentKind.SWAP.value, "state": IntentState.FINAL.value,
-        "nonce": number, "tx_json": codec.dumps(tx(number)), "note": "swap", "created_s": number, "deadline_s": None,
-        "tx_hash": _hash(number), "receipt_json": codec.dumps(receipt), "replaces": None,
-    }  # fmt: skip
 
 
 def _transition_row(number: int) -> dict[str, object]:
@@ -274,37 +334,6 @@ def _budget_row(number: int, at_s: int) -> dict[str, object]:
     return {
         "intent_id": f"i{number}", "kind": "swap", "succeeded": True, "chain_s": at_s, "turnover": str(10 * DOLLAR),
         "loss": str(Fraction(number % 7 * DOLLAR, 3)), "gas_wei": str(GAS * GAS_PRICE_WEI), "outflow": None,
-    }  # fmt: skip
-
-
-def _entry(number: int, at_s: int) -> Entry:
-    prices = EntryPrices({WETH.address: _price(number), USDC.address: Fraction(1)}, WETH.address)
-    token_changes = _token_changes(number)
-    fee_by_token = {
-        token: -raw * FEE_PIPS // 10**6 for token, raw in token_changes.items() if raw < 0
-    }
-    transaction = SettledTransaction(
-        f"i{number}",
-        FIRST_BLOCK + number,
-        at_s,
-        _hash(number),
-        "swap",
-        token_changes,
-        GAS * GAS_PRICE_WEI,
-    )
-    return entries.trade_entry(transaction, prices, {*token_changes, NATIVE}, fee_by_token)
-
-
-def _valuation_row(book_number: int, hour: int, block: int, at_s: int) -> dict[str, object]:
-    price = _price(hour)
-    holdings = [
-        ValuedHolding(WETH.address, 10 * COIN, 0, price, 5_000),
-        ValuedHolding(USDC.address, 20_000 * DOLLAR, 0, Fraction(1), 5_000),
-    ]
-    value = 10 * COIN * price + 20_000 * DOLLAR
-    return {
-        "book": book_number, "block_number": block, "chain_s": at_s, "value": str(value),
-        "held_z": database.compress_text(codec.dumps(holdings)),
     }  # fmt: skip
 
 

@@ -6,9 +6,10 @@ milliseconds and gzipped bytes of the overview, without and with `--streams` ope
 bytes with all its files. No endpoint is configured, so parts of the page that read the chain show
 an error.
 
-`--cold` measures instead a running dashboard that has read its documents, in Chromium with a fresh profile for each
-opening: milliseconds until value, allocation and next decision of the overview are painted, until
-the first byte, and until the chart is drawn, with the load average of each opening.
+`--cold` measures instead the dashboard of such a ledger on a local chain, or one that runs at
+`--cold ADDRESS`, once it has read its documents, in Chromium with a fresh profile for each opening:
+milliseconds until value, allocation and next decision of the overview are painted, until the first
+byte, and until the chart is drawn, with the load average of each opening.
 
 `--pairs` measures instead the cost of open event streams for a cycle of the agent, with `trimtab
 serve` running on the same local chain. Batches of cycles without and with `--streams` alternate. Each
@@ -37,14 +38,19 @@ from urllib.request import Request, urlopen
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from agent import wiring
+from agent import codec, wiring
 from agent.app.agent import Agent, open_agent
 from agent.errors import TrimtabError
 from agent.localchain import open_anvil
+from agent.model import StepInput
 from scripts import bench_books
 from tests.browser.chromium import OPTIONS, WIDE, program
 
 PAGE_REQUESTS = 50
+LOCAL = "a local chain"
+DAYS = 365
+MINED_AT_ONCE = 2_000
+"""Blocks asked of the local chain in one call, which has a time limit."""
 CYCLES = 10
 """Number of cycles per batch."""
 PAUSE_S = 0.3
@@ -58,12 +64,16 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=50)
     parser.add_argument("--keep", type=Path, default=None, help="folder to build the store in")
     parser.add_argument("--pairs", type=int, default=0, help="number of pairs of batches of cycles")
-    parser.add_argument("--cold", default="", help="address of a running dashboard")
+    parser.add_argument("--cold", nargs="?", const=LOCAL, default="", metavar="ADDRESS")
     parser.add_argument("--openings", type=int, default=7)
     parser.add_argument("--read", default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.read:
         asyncio.run(read_streams(options.read, options.streams))
+        return
+    if options.cold == LOCAL:
+        with dashboard_on_local_chain(options.entries) as address:
+            print(json.dumps(cold_page_figures(address, options.openings), indent=2))
         return
     if options.cold:
         print(json.dumps(cold_page_figures(options.cold, options.openings), indent=2))
@@ -76,7 +86,7 @@ def main() -> None:
         loaded = bench_books.loaded_config(folder)
         with wiring.open_store_offline(loaded) as (store, _):
             if store.ledger.current_book() is None:
-                bench_books.build_store(store, options.entries, 365)
+                bench_books.build_store(store, options.entries, DAYS)
         print(
             json.dumps(
                 {"entries": options.entries, **serve_figures(folder, options.streams)}, indent=2
@@ -173,6 +183,54 @@ def cold_page_figures(address: str, openings: int) -> dict[str, object]:
     }
 
 
+@contextmanager
+def dashboard_on_local_chain(entries: int) -> Iterator[str]:
+    """Serve inside the context a portfolio of a local chain whose ledger has so many trades of a year;
+    yield its address once it has read its documents.
+    """
+    with tempfile.TemporaryDirectory() as folder, open_anvil() as chain:
+        config = Path(folder) / "trimtab.toml"
+        config.write_text(chain.config_text())
+        with open_agent(config) as agent:
+            run_once(agent)
+            store, wallet = agent.context.store, chain.wallet.address
+            step_json = store.steps.input_json(store.steps.newest(1)[0].id)
+            step = codec.loads(StepInput, step_json or "")
+            weth, usdc = (chain.tokens[symbol].address for symbol in ("WETH", "USDC"))
+            trades = bench_books.TradeHistory(
+                wallet,
+                weth,
+                usdc,
+                step.snapshot.head.number + 1,
+                step.snapshot.head.timestamp_s,
+                entries,
+                DAYS,
+            )
+            trades.add_to(store, step)
+            for mined in range(0, entries, MINED_AT_ONCE):
+                chain.node.mine(min(MINED_AT_ONCE, entries - mined))
+            chain.warp(DAYS * 86_400)
+            for symbol, token in (("WETH", weth), ("USDC", usdc)):
+                change = sum(
+                    trades.token_changes(number).get(token, 0) for number in range(entries)
+                )
+                chain.set_balance(symbol, chain.balance(symbol) + change)
+            gas_wei = entries * bench_books.GAS * bench_books.GAS_PRICE_WEI
+            chain.node.set_native(wallet, chain.w3.eth.get_balance(wallet) - gas_wei)
+            run_once(agent)
+        with running_dashboard(config) as (address, _):
+            while b'data-of="pnl.all' not in fetch_page(address)[0]:
+                sleep(0.1)
+            yield address
+
+
+def run_once(agent: Agent) -> None:
+    """Run a cycle. Raises what it ended with."""
+    for outcome in agent.run(once=True):
+        if isinstance(outcome, TrimtabError):
+            raise outcome
+
+
 def health_ms(address: str) -> float:
     """Return the milliseconds until a health check is answered."""
     began_s = perf_counter()
@@ -209,8 +267,7 @@ def cycles_beside_streams(pairs: int, streams: int) -> dict[str, object]:
         config = Path(folder) / "trimtab.toml"
         config.write_text(chain.config_text())
         with open_agent(config) as agent:
-            for _ in agent.run(once=True):
-                pass
+            run_once(agent)
             with running_dashboard(config) as (address, pid):
                 while b'data-of="status' not in fetch_page(address)[0]:
                     sleep(0.1)
@@ -258,9 +315,7 @@ def run_batch(agent: Agent, address: str, pid: int, streams: int) -> dict[str, f
     processor_s, wall_s, server_s = 0.0, 0.0, process_processor_s(pid)
     for _ in range(CYCLES):
         processor_began_s, began_s = process_time(), perf_counter()
-        for outcome in agent.run(once=True):
-            if isinstance(outcome, TrimtabError):
-                raise outcome
+        run_once(agent)
         processor_s, wall_s = (
             processor_s + process_time() - processor_began_s,
             wall_s + perf_counter() - began_s,
