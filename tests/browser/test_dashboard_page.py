@@ -187,10 +187,13 @@ def test_every_figure_is_the_commands_and_follows_the_agent(desk: Desk, chromium
         assert {url.split("/")[2] for url in asked} == {address.split("/")[2]}
 
 
+@pytest.mark.parametrize("one_of", [3, pytest.param(1, marks=pytest.mark.slow)])
 def test_no_page_has_a_violation_runs_a_foreign_text_or_is_wider_than_a_phone(
-    chromium: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    chromium: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_of: int
 ) -> None:
-    """Each page full of figures and of markup, the login, the controls and reviews too. Without the policy unescaped text would run."""
+    """Each page full of figures and of markup, the login, the controls and reviews too. Without the policy unescaped text would run.
+    In every run axe looks at one page of three.
+    """
     from tests.support.dashboards import CONTROLS, HOSTILE, MARKUP, golden
     from tests.support.sites import Site
     from tests.unit.test_dashboard_controls import review, tried
@@ -230,7 +233,8 @@ def test_no_page_has_a_violation_runs_a_foreign_text_or_is_wider_than_a_phone(
             page.emulate_media(color_scheme=("light", "dark")[number % 2])  # each in the colour that the test above omits
             page.goto(f"http://localhost:{site.port}{path}")
             assert page.locator(full).count(), path
-            assert violations(page) == [], path
+            if number % one_of == 0:
+                assert violations(page) == [], path
             page.emulate_media(color_scheme=("dark", "light")[number % 2])
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
             assert page.evaluate("[...document.querySelectorAll('.scroll')].every(one => one.scrollWidth <= one.clientWidth)"), path

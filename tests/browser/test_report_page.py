@@ -164,7 +164,8 @@ def test_the_keyboard_reads_values(long_page: Opened) -> None:
     assert named
 
 
-@pytest.mark.parametrize("bars", [600, pytest.param(THREE_YEARS, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("bars", [600, THREE_YEARS])
 def test_nothing_is_wider_than_a_phone(open_page: Open, tmp_path: Path, bars: int) -> None:
     path = tmp_path / "report.html"
     write_report(result_of(EIGHT, bars, every=200, volatility=0.005), path)
@@ -235,7 +236,8 @@ def made(kind: str) -> ReportPage:
     return stress_page(run_stress_test(halves(), TABLE, DEEP, wish(paths=2, bars=5)))
 
 
-@pytest.mark.parametrize("kind", ["backtest", *(pytest.param(one, marks=pytest.mark.slow) for one in ("tune", "stress"))])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["backtest", "tune", "stress"])
 def test_no_report_has_a_violation_in_either_colour(open_page: Open, tmp_path: Path, kind: str) -> None:
     if not AXE.is_file():
         missing("no axe-core: make setup installs it")

@@ -29,11 +29,9 @@ IMPORTS, WORKS = 0.7, 2.8
 """Processor seconds of all its processes after which it still imports, and after which it works, on a busy machine too."""
 FEW_WORK, MANY_WORK = 3.5, 4.8
 """The same where other processes first import what they need: the kernel alone, or the whole agent."""
-QUICK: tuple[tuple[str, bool, float], ...] = (
-    ("backtest", True, IMPORTS),
-    ("stress in many", False, FEW_WORK),
-)
+QUICK: tuple[tuple[str, bool, float], ...] = (("backtest", True, IMPORTS),)
 LONGER = (
+    ("stress in many", False, FEW_WORK),
     ("backtest as JSON", True, WORKS),
     ("stress in many", True, FEW_WORK),
     ("stress in many", True, IMPORTS),

@@ -114,7 +114,8 @@ def test_random_swaps_on_anvil_equal_the_contracts(anvil_chain, number, quotes, 
     check_swaps(anvil_chain, random, pairs, swaps)
 
 
-@pytest.mark.parametrize(("quotes", "swaps"), [(10, 4), pytest.param(30, 10, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("quotes", "swaps"), [(30, 10)])
 def test_some_random_swaps_on_eth_tester_equal_the_contracts(tester_chain, quotes, swaps):
     random = Random(3)
     pairs = random_pairs(tester_chain, random, 2)

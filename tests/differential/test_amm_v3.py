@@ -200,7 +200,8 @@ def test_random_swaps_on_anvil_equal_the_contracts(anvil_chain, hundreds):
     assert any(swap.after.liquidity == 0 for swap in done)
 
 
-@pytest.mark.parametrize(("quotes", "swaps"), [(10, 4), pytest.param(30, 10, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("quotes", "swaps"), [(30, 10)])
 def test_some_random_swaps_on_eth_tester_equal_the_contracts(tester_chain, quotes, swaps):
     random = Random(7)
     states = random_pools(tester_chain, random, [("middle", (40, 90), 8)], TIERS)

@@ -57,7 +57,7 @@ def each(many: int) -> Only:
 
 
 @pytest.mark.parametrize("part", [2, pytest.param(1, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", sampled(ONE_OF, "kill", "chain", "chaos"))
+@pytest.mark.parametrize("name", sampled(ONE_OF, "chaos"))
 def test_after_every_fault_of_the_sample_the_rebalance_is_done_exactly_once(
     anvil_session: LocalChain, folders: Folders, name: str, part: int, record_property: Callable[[str, object], None]
 ) -> None:
@@ -80,7 +80,7 @@ def venue(perps_chain: LocalPerps) -> LocalChain:
     return perps_chain.chain
 
 
-@pytest.mark.parametrize("name", sampled(FUTURES_CASES, "futures-kill", "futures-chaos", "futures-lies"))
+@pytest.mark.parametrize("name", sampled(FUTURES_CASES, "futures-chaos", "futures-lies"))
 def test_after_a_fault_every_futures_order_is_filled_once_or_not_at_all(venue: LocalChain, folders: Folders, name: str) -> None:
     (seed, number), numbers = FUTURES_CASES[name], itertools.count()
     run, _ = SUITES[name]

@@ -21,7 +21,6 @@ from scripts.bench_backtest import (
     trade_to_equal_weights,
     trade_until_cash_is_spent,
 )
-from tests.support.samples import slow
 
 SCRIPT = Path(bench_backtest.__file__)
 
@@ -36,7 +35,8 @@ def run_alone(_monkeypatch: pytest.MonkeyPatch, _capsys: pytest.CaptureFixture[s
     return subprocess.run([sys.executable, SCRIPT, *options], capture_output=True, text=True, timeout=240, check=True).stdout
 
 
-@pytest.mark.parametrize("run", [run_here, *slow([run_alone])])
+@pytest.mark.slow
+@pytest.mark.parametrize("run", [run_here, run_alone])
 def test_it_prints_one_json_document_and_says_which_library_is_missing(monkeypatch, capsys, run):
     options = "--settings", "3", "--bars", "1800", "--json", "--peers", "bt", "vectorbt", "--peers-python", sys.executable
     printed = json.loads(run(monkeypatch, capsys, *options))

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from scripts import bench_planner, planner_peers
-from tests.support.samples import slow
 
 SCRIPT = Path(bench_planner.__file__)
 SPREAD = {"median", "p90", "p99", "p99.9", "max"}
@@ -29,7 +28,8 @@ def printed_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("with_solvers", [False, *slow([True])])
+@pytest.mark.slow
+@pytest.mark.parametrize("with_solvers", [False, True])
 def test_the_benchmark_prints_one_json_document_and_says_which_solver_is_missing_without_a_network(monkeypatch, capsys, with_solvers):
     printed = json.loads(run("--json", "--peers", PIP_NO_INDEX="1") if with_solvers else printed_here(monkeypatch, capsys, "--json"))
     assert set(printed) == {"machine", "ours", "peers", "ratios"}

@@ -27,6 +27,7 @@ def printed_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     return capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_benchmark_prints_one_json_document_with_a_figure_per_case(monkeypatch, capsys):
     printed = json.loads(printed_here(monkeypatch, capsys, "--json"))
     assert set(printed) == {"machine", "amounts", "ours", "peers"}

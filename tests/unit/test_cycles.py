@@ -128,7 +128,9 @@ def refused_and_reverting(worlds: Callable[..., MortalWorld]) -> MortalWorld:
     return world
 
 
-def test_a_process_killed_at_any_moment_goes_on_exactly_where_the_living_one_would(worlds: Callable[..., MortalWorld]) -> None:
+@pytest.mark.parametrize("first", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_process_killed_at_any_moment_goes_on_exactly_where_the_living_one_would(worlds: Callable[..., MortalWorld], first: int) -> None:
+    """Every second moment in every run, the others in the slow one."""
     living = refused_and_reverting(worlds)
     whole = living.begin()
     assert whole.kind is OutcomeKind.FAILED
@@ -136,7 +138,7 @@ def test_a_process_killed_at_any_moment_goes_on_exactly_where_the_living_one_wou
     intents = living.store.journal.intents()
     assert len({intent.step_id for intent in intents}) == len(intents) == 7, "at most one transaction a step"
     sent = [intent.note for intent in intents]
-    for moment in range(living.fate.moments):
+    for moment in range(first, living.fate.moments, 2):
         world = refused_and_reverting(worlds)
         world.fate = Fate(moment)
         with pytest.raises(Killed):

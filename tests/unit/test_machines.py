@@ -17,7 +17,7 @@ from tests.support.planning_worlds import allocator, any_problem, any_problem_wi
 from tests.support.stores import STEPS
 from tests.unit.test_blocked_exits import MARKET, OFF, fired
 
-PLANS, SAMPLE, LARGE, SMALL = 200, 40, 6, (4, 8)
+PLANS, SAMPLE, LARGE, SMALL = 200, 24, 4, (4, 8)
 """Problems planned on each machine; where there is no time for all: how many, how many of these are of any size, and tokens and pools of
 the others."""
 UNIT = ROOT / "tests" / "unit"

@@ -14,14 +14,13 @@ from tests.browser.chromium import REMEDY
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("named", "ends"),
     [
         ("tests/browser", True),
-        *(
-            pytest.param(*one, marks=pytest.mark.slow)
-            for one in (("tests/browser/test_report_page.py", True), ("tests/unit/test_floats.py", False))
-        ),
+        ("tests/browser/test_report_page.py", True),
+        ("tests/unit/test_floats.py", False),
     ],
 )
 def test_without_chromium_ci_ends_before_its_first_test(tmp_path: Path, named: str, ends: bool) -> None:
