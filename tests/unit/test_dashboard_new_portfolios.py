@@ -59,7 +59,7 @@ class Folder(Shelf):
         if users:
             file = self.opened.users_file
             UserStore(Path(file)).add("eve", HASH, "A" * 32, True, 1)
-            self.opened.set_users({1: ("ann", False), 2: ("eve", True)})
+            until(lambda: 2 in self.opened._users)
 
     @property
     def opened(self) -> Access:
@@ -94,6 +94,7 @@ def shown_hash(page: str) -> str:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
     for module in (access, new_portfolios, portfolios):
         monkeypatch.setattr(module, "ReadingProcess", HereProcess)
+    monkeypatch.setattr(access, "POLL_S", 0.02)
     monkeypatch.setattr(portfolios, "OPEN_RETRY_S", 0.02)
     monkeypatch.setattr(portfolios, "DocumentCache", StillBoard)
     with Folder(tmp_path) as found:
