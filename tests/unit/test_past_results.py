@@ -13,6 +13,7 @@ import pytest
 from agent.app.research.backtests import sample_files
 from agent.app.research.past_results import computed_template_result, past_result_or_reason, year_results
 from agent.app.start.past_results import OTHER_YEARS_BASIS, other_years, stored_other_years, stored_results, template_result
+from agent.app.start.setup import initialise
 from agent.config.load import load_config
 from agent.config.networks.presets import PRESETS
 from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES, template_targets
@@ -20,6 +21,7 @@ from agent.errors import ConfigError
 from tests.support.agents import config
 from tests.support.planning_worlds import REAL_PRICES
 from tests.support.text import mentions
+from tests.support.transactions import WALLET
 
 
 def test_every_template_has_a_stored_result_on_the_networks_whose_tokens_have_packaged_prices() -> None:
@@ -96,6 +98,23 @@ def test_a_stored_result_of_another_year_is_that_of_this_version() -> None:
     basket = (PORTFOLIO_TEMPLATES["small"], PRESETS["base"])
     stored = {result["from"][:4]: result for result in other_years("base", "small")}
     assert computed_template_result(*basket, year_closes(2022), OTHER_YEARS_BASIS) == stored["2022"]
+
+
+@BINANCE
+@pytest.mark.slow
+def test_the_years_of_a_file_are_those_of_the_catalogue(tmp_path: Path) -> None:
+    path, file = tmp_path / "trimtab.toml", tmp_path / "mine.csv"
+    initialise(path, "base", WALLET, [], "USDC", [("RPC_A", "one"), ("RPC_B", "two")], template="60/40")
+    rows = ["time,BTC,ETH"]
+    for year in (2018, 2022):
+        table = year_closes(year)
+        closes = table.closes[:, [table.symbols.index(coin) for coin in ("BTC", "ETH")]].tolist()
+        rows += [f"{time_s},{bitcoin},{ether}" for time_s, (bitcoin, ether) in zip(table.times_s, closes, strict=True)]
+    file.write_text("\n".join(rows))
+    stored = [result for result in other_years("base", "60/40") if result["from"][:4] in ("2018", "2022")]
+    results, reasons = year_results(load_config(path), file)
+    assert reasons == []
+    assert [{**result, "basis": OTHER_YEARS_BASIS} for result in results] == stored
 
 
 def test_the_docs_count_the_years_below_buy_and_hold() -> None:
