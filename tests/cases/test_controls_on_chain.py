@@ -208,8 +208,9 @@ def test_pause_holds_at_once_and_resume_ends_it(anvil_chain: LocalChain, tmp_pat
         assert run.agent.context.switch.is_paused()
         assert run.look().kind is OutcomeKind.REFUSED
         before = purse(chain)
-        refused = run.ended(run.ask("resume"))
-        assert refused.state is ControlState.DONE
+        chain.warp(1)
+        resumed = run.ended(run.ask("resume"))
+        assert resumed.state is ControlState.DONE
         assert not run.agent.context.switch.is_paused()
         assert purse(chain).nonce > before.nonce, "the cycle after it trades again"
 
@@ -225,8 +226,9 @@ def test_a_resume_lifts_no_pause_and_no_stop_that_came_after_it(anvil_chain: Loc
         assert (record.state, record.code) == (ControlState.REFUSED, "paused_since"), record
         assert switch.is_paused()
         assert purse(chain) == before
+        chain.warp(1)
         early = run.ask("resume")
-        switch.pause("at the terminal", chain.now_s() + 1)
+        switch.pause("at the terminal", chain.now_s())
         chain.warp(5)
         assert run.ended(early).code == "paused_since"
         assert switch.is_paused()

@@ -123,14 +123,14 @@ class KillSwitch:
         return state.paused is True and state.hard
 
     def is_paused_since(self, at_s: int) -> bool:
-        """Return whether a switch was turned on after this Unix time, or cannot be read."""
+        """Return whether a switch was turned on in this second or later, or cannot be read."""
         try:
-            if _file_exists(self.file) and int(self.file.lstat().st_mtime) > at_s:
+            if _file_exists(self.file) and int(self.file.lstat().st_mtime) >= at_s:
                 return True
             stored = self._store.read()
         except (OSError, TrimtabError):
             return True
-        return stored.paused and (stored.at_s or 0) > at_s
+        return stored.paused and (stored.at_s or 0) >= at_s
 
     def pause(self, reason: str, now_s: int, hard: bool = False) -> None:
         """Turn both switches on; raise OperatorNeeded if neither can be written.
