@@ -115,7 +115,7 @@ def require_users(users: Mapping[int, object], host: str, *, exposed: bool) -> N
 
 @dataclass(frozen=True, slots=True)
 class OpenedPortfolio:
-    """The parts that serve a portfolio; `identity` has its network and wallet."""
+    """The parts that serve a portfolio; `identity` is that of agent/app/settings/shown.py."""
 
     cache: DocumentCache
     access: Access
@@ -383,7 +383,7 @@ class Portfolios:
         if in_background and request.query_params.get("seen") == state_hash:
             return Response(None, 204)
         rows.sort(key=lambda row: row["label"] not in (NEEDS_YOU, NOT_READ))
-        shown_documents = {"portfolios": documents, "sums": _sums(documents)}
+        shown_documents = {"portfolios": documents, "sums": _sums(documents, self._portfolios)}
         html = self._renderer.portfolios(
             rows, shown_documents, state_hash, may_add=self._new_portfolios is not None
         )
@@ -440,13 +440,17 @@ def _profit_paths(documents: Mapping[str, Any], path: str) -> dict[str, str]:
     }
 
 
-def _sums(documents: Sequence[Documents]) -> list[dict[str, Any]]:
-    """Return, for each numeraire, the number of portfolios whose value is known, the sums of value,
-    profit and profit today, None if one is unknown, and the time of the oldest value.
+def _sums(
+    documents: Sequence[Documents], portfolios: Sequence[ServedPortfolio]
+) -> list[dict[str, Any]]:
+    """Return, for each numeraire and apart for its coins of local chains, which are worth nothing,
+    the number of portfolios whose value is known, the sums of value, profit and profit today, None
+    if one is unknown, and the time of the oldest value.
     """
     sums: dict[str, dict[str, Any]] = {}
-    for pnl in (_readable(row_documents, "pnl") for row_documents in documents):
-        if not pnl.get("all", {}).get("periods"):
+    for row_documents, portfolio in zip(documents, portfolios, strict=True):
+        pnl = _readable(row_documents, "pnl")
+        if portfolio.opened is None or not pnl.get("all", {}).get("periods"):
             continue
         whole = pnl["all"]
         amounts = {
@@ -454,8 +458,9 @@ def _sums(documents: Sequence[Documents]) -> list[dict[str, Any]]:
             "profit": whole["periods"][0]["profit"],
             "day": next((period["profit"] for period in pnl["day"]["periods"]), None),
         }
+        coins = " of local chains" if portfolio.opened.identity["local"] else ""
         total = sums.setdefault(
-            whole["numeraire"],
+            whole["numeraire"] + coins,
             {"count": 0, "oldest": whole["until"], **dict.fromkeys(amounts, "0")},
         )
         total["count"] += 1

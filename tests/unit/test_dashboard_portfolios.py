@@ -42,7 +42,7 @@ from tests.support import agents
 from tests.support.dashboards import HOSTILE, MARKUP, HereProcess, Served, StillBoard, documents, figures, until
 from tests.support.sites import HASH, PASSWORD, behind_proxy
 
-ABOUT = {"network": "ethereum", "wallet": "0x" + "ab" * 20}
+ABOUT = {"network": "ethereum", "local": "", "wallet": "0x" + "ab" * 20}
 
 
 class Shelf(Served):
@@ -140,6 +140,17 @@ def test_the_list_shows_what_the_session_may_see_and_links_to_the_rest(shelf: Sh
     sums = {of.removeprefix("sums.0."): value for of, _, value, _ in figures(both) if of.startswith("sums.")}
     assert sums["count"] == "2"
     assert {name: Fraction(sums[name]) for name in amounts} == {name: 2 * Fraction(amount) for name, amount in amounts.items()}
+
+
+def test_coins_of_a_local_chain_are_in_a_sum_of_their_own(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    second, both = shelf.parts[1], f"{shelf.enter(0)}; {shelf.enter(1)}"
+    assert second.opened is not None
+    for local in ("yes", ""):
+        monkeypatch.setattr(second, "opened", replace(second.opened, identity={**ABOUT, "local": local}))
+        text = shelf.ask("/", Cookie=both)[2].decode()
+        counts = [value for of, _, value, _ in figures(text) if of.startswith("sums.") and of.endswith(".count")]
+        assert counts == (["1", "1"] if local else ["2"])
+        assert ("USDC of local chains" in text) is bool(local)
 
 
 def test_a_day_that_begins_with_the_newest_valuation_has_no_profit_yet(shelf: Shelf) -> None:

@@ -251,9 +251,12 @@ def _setting_document(key: str, value: str, about: str = "") -> SettingDocument:
 
 
 def identity(source: ConfigSource) -> dict[str, str]:
-    """Return `network`, its name or chain id, and `wallet`, its address. Raises ConfigError."""
+    """Return `network`, its name or chain id, `local`, "yes" for a local chain or a fork, whose coins
+    are worth nothing, else empty, and `wallet`, its address. Raises ConfigError.
+    """
     config = load_config(source).config
     chain = config.chain
     preset_names = (name for name, preset in PRESETS.items() if preset.chain_id == chain.chain_id)
     network = "local chain" if chain.local else next(preset_names, f"chain {chain.chain_id}")
-    return {"network": network, "wallet": config.wallet.address}
+    local = "yes" if chain.local else ""
+    return {"network": network, "local": local, "wallet": config.wallet.address}
