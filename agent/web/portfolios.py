@@ -50,6 +50,8 @@ OPEN_TIMEOUT_S = 60.0
 MAX_SLUG_CHARS = 40
 BAD_OUTCOMES = frozenset({"refused", "halt", "failed", "unfinished"})
 NEEDS_YOU, NOT_READ = "Needs you", "Not read"
+PRICE_ALERT_KEYS = ("alert_above:", "alert_below:")
+"""Beginnings of the keys of price alerts, which stay open until their level is set anew."""
 EXACT = Context(prec=200)
 """Context in which a sum of amounts loses no digit."""
 MAX_PROBLEMS = 3
@@ -516,8 +518,10 @@ def _list_row(cache: DocumentCache, path: str) -> dict[str, Any]:
         *_read_failures(cache),
         *_run_problems(cache, health),
         *_stop_reasons(status, history),
-        *(alert["text"] for alert in alerts.get("open", ())),
     ]
+    for alert in alerts.get("open", ()):
+        is_price_alert = alert["key"].startswith(PRICE_ALERT_KEYS)  # news, which asks for nothing
+        (row["marks"] if is_price_alert else problems).append(alert["text"])
     hidden_count = len(problems) - MAX_PROBLEMS
     row["problems"] = problems[:MAX_PROBLEMS] + (
         [f"{hidden_count} more"] if hidden_count > 0 else []

@@ -24,7 +24,7 @@ from agent import artifacts
 from agent.app.controls.queue import list_controls
 from agent.config.load import load_config
 from agent.errors import ConfigError, TrimtabError
-from agent.model import RunReport
+from agent.model import OrderKind, RunReport
 from agent.observe.health import process_identity
 from agent.store import open_store
 from agent.store.files.users import UserStore
@@ -140,6 +140,20 @@ def test_the_list_shows_what_the_session_may_see_and_links_to_the_rest(shelf: Sh
     sums = {of.removeprefix("sums.0."): value for of, _, value, _ in figures(both) if of.startswith("sums.")}
     assert sums["count"] == "2"
     assert {name: Fraction(sums[name]) for name in amounts} == {name: 2 * Fraction(amount) for name, amount in amounts.items()}
+
+
+def test_a_price_alert_is_told_and_needs_nobody(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert shelf.parts[0].opened is not None
+    cache = shelf.parts[0].opened.cache
+    calm = documents()
+    calm["status"] |= {"paused": False, "blocked_exits": [], "decision": {"kind": "hold", "reason": "within its bands"}}
+    calm["history"] |= {"steps": []}
+    for kind, needs in ((OrderKind.ALERT_ABOVE, False), (OrderKind.ALERT_BELOW, False), (OrderKind.STOP_LOSS, True)):
+        alert = {"key": f"{kind.value}:0x12:5", "text": "WETH is at 3,000", "event": "price"}
+        monkeypatch.setattr(cache, "documents", {**calm, "alerts": {"open": [alert]}})
+        cards = shelf.ask("/", Cookie=shelf.enter(0))[2].decode().split("<article")
+        [card] = [one for one in cards if "WETH is at 3,000" in one]
+        assert ("Needs you" in card) is needs
 
 
 def test_coins_of_a_local_chain_are_in_a_sum_of_their_own(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
