@@ -257,16 +257,26 @@ def test_users_are_added_with_a_typed_password_listed_and_removed(tmp_path: Path
     assert [event["event"] for event in users.user_log(config, 10)["events"]] == ["user_removed", "login", "user_added"]
 
 
-def test_what_a_removed_user_has_queued_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("origin", "end", "reason"),
+    [
+        (ControlOrigin.DASHBOARD, users.remove_user, "its user was removed"),
+        (ControlOrigin.API, users.record_token, "its token was revoked"),
+    ],
+)
+def test_what_a_removed_user_or_a_revoked_token_has_queued_is_refused(
+    tmp_path: Path, origin: ControlOrigin, end: Callable[[Path, str], object], reason: str
+) -> None:
     config = agents.config(tmp_path)
     UserStore(tmp_path / "mine.db.users").add("ann", HASH, SECRET, False, START_S)
-    requests = [("ann", ControlOrigin.DASHBOARD), ("bob", ControlOrigin.DASHBOARD), ("ann", ControlOrigin.CLI)]
+    requests = [("ann", origin), ("bob", origin), ("ann", ControlOrigin.CLI)]
     with wiring.open_store_offline(load_config(config)) as (store, _):
         for number, (name, origin) in enumerate(requests):
             store.controls.queue(Control(f"{number:032x}", ControlKind.RESUME, (), "", name, origin, START_S, START_S + 300))
-        users.remove_user(config, "ann")
-        states = {record.control.id[-1]: (record.state, record.code) for record in store.controls.newest()}
-    assert states == {"0": (ControlState.REFUSED, "user_removed"), "1": (ControlState.QUEUED, ""), "2": (ControlState.QUEUED, "")}
+        end(config, "ann")
+        states = {record.control.id[-1]: (record.state, record.code, record.reason) for record in store.controls.newest()}
+    waits = (ControlState.QUEUED, "", "")
+    assert states == {"0": (ControlState.REFUSED, "user_removed", reason), "1": waits, "2": waits}
 
 
 def test_a_removed_user_gets_no_more_alerts(tmp_path: Path) -> None:
@@ -278,3 +288,15 @@ def test_a_removed_user_gets_no_more_alerts(tmp_path: Path) -> None:
             store.alerts.add_device(device)
         users.remove_user(config, "ann")
         assert store.alerts.devices() == (devices[1],)
+
+
+def test_the_devices_of_a_revoked_token_get_no_more_alerts_unless_a_user_has_its_name(tmp_path: Path) -> None:
+    config = agents.config(tmp_path)
+    UserStore(tmp_path / "mine.db.users").add("ann", HASH, SECRET, False, START_S)
+    devices = [AlertDevice(f"https://web.push.apple.com/{name}", "", "", "/alerts", name, START_S) for name in ("ann", "ci")]
+    with wiring.open_store_offline(load_config(config)) as (store, _):
+        for device in devices:
+            store.alerts.add_device(device)
+        for name in ("ann", "ci"):
+            users.record_token(config, name)
+        assert store.alerts.devices() == (devices[0],)

@@ -112,26 +112,7 @@ def remove_user(config: ConfigSource, name: str) -> RemovedUserDocument:
     user_store = _open_users(config)
     if not user_store.remove(name, _now_s()):
         raise ConfigError(f"NAME: there is no user {name!r}", "list them: trimtab user list")
-    from agent import wiring
-    from agent.config.load import load_config
-    from agent.store.controls import ControlEnd
-
-    loaded = load_config(config)
-    if wiring.store_file(loaded).is_file():
-        with wiring.open_store_offline(loaded) as (store, _):
-            store.alerts.remove_devices(user=name)
-            refusals = [
-                ControlEnd(
-                    queued.number,
-                    ControlState.REFUSED,
-                    ControlCode.USER_REMOVED,
-                    "its user was removed",
-                )
-                for queued in store.controls.queued_controls()
-                if (control := queued.control) is not None
-                and (control.origin, control.asked_by) == (ControlOrigin.DASHBOARD, name)
-            ]
-            store.controls.finish(refusals, _now_s())
+    _end_requests(config, name, ControlOrigin.DASHBOARD, "its user was removed")
     return {"removed": name, "remaining": len(user_store.users())}
 
 
@@ -153,10 +134,35 @@ def user_log(config: ConfigSource, limit: int) -> UserLogDocument:
 
 def record_token(config: ConfigSource, name: str, scopes: Sequence[str] = ()) -> None:
     """Record in the audit log that a token of the API was added with these scopes or, without
-    scopes, revoked.
+    scopes, revoked. What a revoked token has queued is refused, and its devices get no more alerts.
     """
     kind = UserEventKind.TOKEN_ADDED if scopes else UserEventKind.TOKEN_REVOKED
     _open_users(config).record(UserEvent(_now_s(), kind, name, "", " ".join(scopes)))
+    if not scopes:
+        _end_requests(config, name, ControlOrigin.API, "its token was revoked")
+
+
+def _end_requests(config: ConfigSource, name: str, origin: ControlOrigin, reason: str) -> None:
+    """Refuse the queued controls of a user or token, and remove the devices of that name, unless it
+    is that of a user.
+    """
+    from agent import wiring
+    from agent.config.load import load_config
+    from agent.store.controls import ControlEnd
+
+    loaded = load_config(config)
+    if not wiring.store_file(loaded).is_file():
+        return
+    with wiring.open_store_offline(loaded) as (store, _):
+        if name not in {user.name for user in _open_users(config).users()}:
+            store.alerts.remove_devices(user=name)
+        refusals = [
+            ControlEnd(queued.number, ControlState.REFUSED, ControlCode.USER_REMOVED, reason)
+            for queued in store.controls.queued_controls()
+            if (control := queued.control) is not None
+            and (control.origin, control.asked_by) == (origin, name)
+        ]
+        store.controls.finish(refusals, _now_s())
 
 
 def users_file(config: ConfigSource) -> str:
