@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import runpy
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,21 @@ def year_closes(year: int) -> Any:
     return runpy.run_path("scripts/past_results.py")["year_closes"](REAL_PRICES, year)
 
 
+@cache
+def bars() -> list[Any]:
+    polars = pytest.importorskip("polars")
+    return [polars.read_parquet(REAL_PRICES / file) for file in ("daily_2017_2023.parquet", "hourly_2021-04_2022-12.parquet")]
+
+
+@cache
+def opens_at_midnight(day: str) -> dict[str, float]:
+    """Prices of coins at the beginning of a day, read without the script that wrote the results; daily bars come before hourly ones."""
+    midnight, prices = datetime.fromisoformat(f"{day}T00:00:00+00:00"), {"USDC": 1.0}
+    for bar in [bar for table in bars() for bar in table.filter(table["time"] == midnight).to_dicts()]:
+        prices.setdefault(bar["symbol"], bar["open"])
+    return prices
+
+
 def test_every_template_has_the_years_in_which_each_of_its_coins_had_a_price() -> None:
     stored = stored_other_years()
     assert list(stored) == list(PRESETS)
@@ -86,8 +102,7 @@ def test_what_holding_a_basket_returned_in_other_years_follows_from_the_first_an
     for name, results in stored_other_years()[network].items():
         targets = [(coins.get(symbol, symbol), share) for symbol, share in template_targets(PORTFOLIO_TEMPLATES[name], PRESETS[network])]
         for result in results:
-            table = year_closes(int(result["from"][:4]))
-            first, last = ({"USDC": 1.0} | dict(zip(table.symbols, table.closes[at], strict=True)) for at in (0, -1))
+            first, last = (opens_at_midnight(result[end]) for end in ("from", "until"))
             growth = sum(float(share[:-1]) / 100 * last[coin] / first[coin] for coin, share in targets)
             assert f"{growth - 1:.6f}"[:-2] == result["return_of_holding"], (name, result["from"])
 
