@@ -171,7 +171,9 @@ def test_the_largest_output_stays_inside_where_rounding_leads_the_price_to_the_b
 def test_without_an_impact_bound_a_pool_takes_what_its_contract_can_hold():
     pair = V2Pool(POOL, "v2", TOKEN0, TOKEN1, 10**18, 10**18)
     assert pair.max_in(TOKEN0, 10_000) == 2**112 - 1 - 10**18
-    assert replace(pair, reserve1=0).max_in(TOKEN0, 10_000) == 0
+    for impact_bps in (50, 10_000):
+        assert replace(pair, reserve1=0).max_in(TOKEN0, impact_bps) == 0
+        assert replace(pair, reserve0=0).max_in(TOKEN0, impact_bps) == 0
     assert replace(pair, reserve0=2**112 - 11).max_in(TOKEN0, 1) == 10
     assert flat().max_in(TOKEN1, 10_000) == flat().swap(TOKEN1, 2**200).amount_in_raw
 

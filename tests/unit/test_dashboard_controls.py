@@ -33,7 +33,7 @@ from agent.store.files.secret import installation_secret
 from agent.store.files.users import UserStore
 from agent.web import controls as web_controls
 from agent.web.controls import BACKTEST_NICENESS, FIELDS_BY_KIND, MAX_BACKTESTS, MAX_REVIEWS, ControlPages, form_arguments
-from agent.web.pages import Renderer
+from agent.web.pages import CONTROLS, Renderer
 from agent.web.reach import Reach
 from agent.web.reading import ReadingProcess
 from agent.web.sessions import REVIEW_S, Review
@@ -112,6 +112,17 @@ def test_a_pause_takes_effect_and_is_in_both_logs(site: Site, config: Path) -> N
     code, headers, _ = site.post("/controls/resume", {"csrf": site.token(cookie)}, cookie)
     assert code == 303
     assert queued(config)[-1] == ("resume", "ann", "queued")
+
+
+def test_each_page_of_a_user_follows_the_queue(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    followed: list[str] = []
+    monkeypatch.setattr(site.board, "follow", followed.append)
+    for path in ("/", "/controls"):
+        site.ask(path)
+        assert followed == [], "a stranger"
+        site.ask(path, Cookie=site.enter())
+        assert set(followed) == {CONTROLS}
+        followed.clear()
 
 
 def test_a_stop_of_the_paper_run_is_queued_for_it_alone_and_only_while_one_goes_on(site: Site, config: Path) -> None:

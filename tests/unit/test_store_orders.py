@@ -12,11 +12,11 @@ import pytest
 from agent.errors import Retryable
 from agent.execution.step_context import StepReaders, confirm_prices, record_order_stages
 from agent.model import ConditionalOrder, NavPerShare, OrderKind, OrdersConfig, OrderStage, OrderTerms
-from agent.policy.orders.conditional import trigger_price
+from agent.policy.orders.conditional import format_order_price, trigger_price
 from agent.policy.orders.exits import apply_orders
 from agent.store.opening import open_store
 from agent.store.store import Store
-from tests.support.builders import OWNER, history
+from tests.support.builders import OWNER, history, token
 from tests.support.standing_orders import price_of, terms, two
 from tests.support.text import raises_code
 
@@ -29,6 +29,12 @@ UNIT = NavPerShare(Fraction(9, 10), 1_000, (("0xtoken", 10**30),), (("0xtoken", 
 
 def opened(folder: Path) -> Store:
     return open_store(f"sqlite:///{folder / 'trimtab.db'}", 31_337, OWNER)
+
+
+def test_a_price_is_in_whole_coins_and_its_absence_is_said() -> None:
+    portfolio = two().seen({"WETH": 2_000}).portfolio
+    for price, text in ((price_of("WETH", 1_500), "1500 USDC"), (None, "not fixed")):
+        assert format_order_price(portfolio, token("WETH").address, price) == text
 
 
 def test_a_restart_finds_every_order_as_it_stood(tmp_path: Path) -> None:
