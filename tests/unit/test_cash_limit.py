@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from agent.errors import Retryable
 from agent.execution.step_memory import record_cash
-from agent.model import CashAccount, CashMemory, ExpectedBalances, ExternalTransaction, OpeningBalance, StepInput
+from agent.model import CashAccount, CashMemory, CashState, ExpectedBalances, ExternalTransaction, OpeningBalance, StepInput
 from agent.policy.cash_flows import cash_limit
 from agent.policy.cash_flows.cash_limit import excluded_amounts
 from agent.policy.decide import decide
@@ -52,6 +52,19 @@ def test_what_is_above_the_limit_counts_nowhere_and_is_named() -> None:
     assert mentions(decided.decision.reason, "4000 USDC", "portfolio.use_cash")
     assert [(address, amount) for address, amount, _ in excluded_amounts(found)] == [(USDC.address, raw(4_000, USDC))]
     assert investable_total(decide(capped(step(5_000, None))).drifts) == raw(5_000, USDC), "off"
+
+
+@pytest.mark.parametrize(
+    ("taken", "unused", "deposit", "usable"),
+    [(600, 100, 500, 400), (600, 0, 300, 300), (1_000, 500, 500, 0), (1_000, 200, 500, 300), (0, 4_000, 800, 800)],
+)
+def test_of_a_deposit_only_what_the_limit_leaves_is_invested(taken: int, unused: int, deposit: int, usable: int) -> None:
+    weth = token("WETH").address
+    cash = CashState(account(taken, unused), True, True, 0, raw(unused, USDC))
+    deposits = {weth: 7, USDC.address: raw(deposit, USDC)}
+    assert cash_limit.usable_deposits(USDC, cash, deposits) == {weth: 7} | ({USDC.address: raw(usable, USDC)} if usable else {})
+    assert cash_limit.usable_deposits(USDC, cash, {weth: 7}) == {weth: 7}
+    assert cash_limit.usable_deposits(USDC, None, deposits) == deposits
 
 
 def test_the_part_in_use_is_what_trades_leave_of_it() -> None:

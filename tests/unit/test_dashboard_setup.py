@@ -282,6 +282,7 @@ def test_only_the_printed_address_opens_it_and_once(desk: Desk) -> None:
     cookie = headers["set-cookie"].split(";")[0]
     assert desk.ask(desk.opening, Cookie=cookie)[1]["location"] == "/"
     assert desk.ask("/setup/wallet", Cookie=cookie)[0] == 200
+    assert desk.ask("/setup/nothing", Cookie=cookie)[0] == 404
 
 
 def test_forms_of_other_pages_and_hosts_change_nothing(desk: Desk) -> None:
