@@ -342,9 +342,9 @@ def read_frame(polars: Any, path: Path, option: str = "--prices") -> Any:
     try:
         if reader is polars.read_csv:
             # infer types from all rows: the first hundred may be whole numbers by chance
-            frame = polars.read_csv(path, infer_schema_length=None)
+            frame = polars.read_csv(path, infer_schema_length=None, glob=False)
         else:
-            frame = reader(path)
+            frame = reader(path, glob=False)
     # a broken file may raise any error of the library
     except (Exception, polars.exceptions.PanicException):
         raise ConfigError(f"{option}: {path.name} {unreadable_reason(path)}", FORMAT_HINT) from None

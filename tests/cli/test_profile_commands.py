@@ -94,6 +94,6 @@ def test_a_profile_is_shown_with_what_it_returned_in_each_year_of_a_file(bare: C
     words = ("import-profile", str(file), "--config", str(config), "--past", "--prices", str(prices))
     document = bare(*words, "--json").json
     packaged, (year,) = document["past"], document["other_years"]
-    assert year == {**packaged, "basis": packaged["basis"].replace("daily prices of 2021", "mine.csv")}
+    assert year == {**packaged, "basis": packaged["basis"].replace("of 2021", "of mine.csv")}
     shown = " ".join(bare(*words).out.split())
     assert f"2021 {float(year['return']) * 100:+.1f} % (held {float(year['return_of_holding']) * 100:+.1f} %); {year['basis']}" in shown

@@ -29,6 +29,16 @@ def rows(*lines: str) -> str:
     return "\n".join(("time,symbol,close", *lines)) + "\n"
 
 
+@pytest.mark.parametrize("name", ["[a]*.csv", "[a]*.parquet"])
+def test_a_file_is_read_by_its_name_whatever_signs_are_in_it(tmp_path: Path, name: str) -> None:
+    import polars
+
+    written(tmp_path, "no table", "ab.csv")
+    frame = polars.DataFrame({"time": ["2021-01-01", "2021-01-02"], "A": [10.0, 11.0]})
+    (frame.write_csv if name.endswith("csv") else frame.write_parquet)(tmp_path / name)
+    assert read_table(tmp_path / name).closes.tolist() == [[10], [11]]
+
+
 def test_rows_and_columns_say_the_same(tmp_path: Path) -> None:
     long = rows("2021-01-01,A,10", "2021-01-01,B,1", "2021-01-02,A,11", "2021-01-02,B,2")
     wide = "time,A,B\n2021-01-01,10,1\n2021-01-02,11,2\n"

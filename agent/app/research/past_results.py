@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from calendar import isleap
 from dataclasses import replace
 from pathlib import Path
 
@@ -180,8 +181,8 @@ def past_result_or_reason(loaded: LoadedConfig) -> tuple[PastResultDocument | No
 
 def year_results(loaded: LoadedConfig, file: Path) -> tuple[list[PastResultDocument], list[str]]:
     """Return the past results of the years (UTC) of a file of prices, oldest first, and why others
-    have none. All prices are in one unit, which the numeraire is if the file lacks it. Raises
-    ConfigError as read_table does.
+    have none. The first price of each day counts. All are in one unit, which the numeraire is if the
+    file lacks it. Raises ConfigError as read_table does.
     """
     closes, numeraire = read_table(file), loaded.config.portfolio.numeraire
     if numeraire not in closes.symbols:
@@ -191,32 +192,31 @@ def year_results(loaded: LoadedConfig, file: Path) -> tuple[list[PastResultDocum
             symbols=(*closes.symbols, numeraire),
             closes=np.hstack([closes.closes, ones]),
         )
+    days, first_bars = np.unique(
+        closes.times_s.astype("datetime64[s]").astype("datetime64[D]"), return_index=True
+    )
+    years = days.astype("datetime64[Y]")
     table = closes_by_token(loaded, closes)
-    basis = PAST_BASIS.replace("daily prices of 2021", file.name)
-    years = table.times_s.astype("datetime64[s]").astype("datetime64[Y]")
+    basis = PAST_BASIS.replace("of 2021", f"of {file.name}")
     results, reasons = [], []
     for year in np.unique(years):
-        is_of_year = years == year
-        year_table = replace(
-            table, times_s=table.times_s[is_of_year], closes=table.closes[is_of_year]
-        )
+        bars = first_bars[years == year]
+        year_table = replace(table, times_s=table.times_s[bars], closes=table.closes[bars])
         try:
-            _require_whole_year(loaded, year_table)
+            _require_each_day(loaded, year_table, 365 + isleap(int(str(year))))
             results.append(past_result(loaded, year_table, basis=basis))
         except (ConfigError, Refused) as error:
             reasons.append(f"{year}: {error.message}")
     return results, reasons
 
 
-def _require_whole_year(loaded: LoadedConfig, table: PriceTable) -> None:
-    """Raise ConfigError unless each asset has prices from the first day of a year to the last."""
-    days = [format_time(int(time_s))[5:10] for time_s in table.times_s[[0, -1]]]
-    has_gap = np.isnan(table.closes[[0, -1]]).any(axis=0)
+def _require_each_day(loaded: LoadedConfig, table: PriceTable, day_count: int) -> None:
+    """Raise ConfigError unless each asset of which there are prices has one on each day of a year."""
     symbols = [asset.symbol for asset in loaded.config.portfolio.assets]
-    gaps = [symbol for symbol in symbols if symbol in np.array(table.symbols)[has_gap]]
-    if days != ["01-01", "12-31"] or gaps:
-        begins_or_ends = f" of {', '.join(gaps)}" if gaps else ""
-        raise ConfigError(
-            f"no past result: the prices{begins_or_ends} are not from 1 January to 31 December",
-            "give prices of the whole year",
-        )
+    priced_counts = np.count_nonzero(~np.isnan(table.closes), axis=0).tolist()
+    for symbol, priced_count in zip(table.symbols, priced_counts, strict=True):
+        if symbol in symbols and priced_count < day_count:
+            raise ConfigError(
+                f"no past result: {symbol} has prices on {priced_count} of {day_count} days",
+                "give a price of each day",
+            )
