@@ -30,8 +30,8 @@ from agent.units import Value
 REACHED_FRACTION = Fraction(97, 100)
 """Fraction of an asset's shortfall that counts as filled, because fees and impact take the rest."""
 MIN_USEFUL_SHARE = Fraction(1, 4)
-"""Fraction of limits.daily_loss below which a part waits for the next day, unless it is the
-last.
+"""Fraction of limits.daily_loss below which a part waits until more of it is left, unless
+it is the last.
 """
 
 

@@ -44,7 +44,7 @@ def small_money_year(network: str) -> str:
         return ""
     trades = f"{result['rebalances']} trade{'s' if result['rebalances'] != 1 else ''}"
     return (
-        f"60/40, band 25 %: about {trades} and {result['costs']} USDC a year"
+        f"Template small, 60/40, band 25 %: about {trades} and {result['costs']} USDC a year"
         f" with {SMALL_MONEY_USD} USDC on {network} ({result['basis']}; not a forecast)."
     )
 
