@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from agent.app.research.backtests import sample_files
-from agent.app.research.past_results import computed_template_result, past_result_or_reason, year_results
+from agent.app.research.past_results import closes_by_token, computed_template_result, past_result_or_reason, year_results
 from agent.app.start.past_results import OTHER_YEARS_BASIS, other_years, stored_other_years, stored_results, template_result
 from agent.app.start.setup import initialise
+from agent.backtest.data import read_table
 from agent.config.load import load_config
 from agent.config.networks.presets import PRESETS
 from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES, template_targets
@@ -182,6 +183,23 @@ def test_a_year_in_which_a_coin_has_no_price_on_a_day_has_no_result(tmp_path: Pa
         for changed in ([*lines[:row], gap, *lines[row + 1 :]], [*lines[:row], *lines[row + 1 :]]):
             file.write_text("\n".join(changed))
             assert year_results(loaded, file) == ([], ["2019: no past result: WETH has prices on 364 of 365 days"])
+
+
+def test_each_token_that_stands_for_a_coin_has_its_prices(tmp_path: Path) -> None:
+    path = tmp_path / "trimtab.toml"
+    initialise(
+        path,
+        "base",
+        WALLET,
+        [("WETH", "30%"), ("cbBTC", "20%"), ("WBTC", "10%"), ("USDC", "40%")],
+        "USDC",
+        [("RPC_A", "one"), ("RPC_B", "two")],
+    )
+    loaded = load_config(path)
+    closes = closes_by_token(loaded, read_table(sample_files()[0]))
+    bitcoin, *others = (closes.closes[:, closes.symbols.index(symbol)].tolist() for symbol in ("BTC", "cbBTC", "WBTC"))
+    assert others == [bitcoin, bitcoin]
+    assert past_result_or_reason(loaded)[1] == ""
 
 
 def test_a_file_without_a_coin_says_so_for_each_year(tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ from agent.app.documents.owner import PastResultDocument, WorstMonthDocument
 from agent.app.documents.status import ORDINARY_DAY
 from agent.app.research.backtests import (
     MarketOptions,
-    rename_symbols,
     sample_files,
     spec_from_config,
 )
@@ -36,7 +35,7 @@ from agent.errors import ConfigError, Refused
 from agent.model import AllocationMethod
 from agent.units import format_time
 
-COINS = {"WETH": "ETH", "WBTC": "BTC", "BTCB": "BTC"}
+COINS = {"WETH": "ETH", "WBTC": "BTC", "BTCB": "BTC", "cbBTC": "BTC"}
 """Coins of the sample by the token that stands for each; a depeg of a token is not in its prices."""
 ETHER_SYMBOLS = ("WETH", "ETH")
 ASSUMED_MARKET = MarketOptions(pool_fee="30bps", value="10000", gas="1 gwei")
@@ -50,15 +49,20 @@ def packaged_closes(loaded: LoadedConfig) -> PriceTable:
 
 
 def closes_by_token(loaded: LoadedConfig, closes: PriceTable) -> PriceTable:
-    """Return prices of coins by the symbols of the config's tokens; a token with prices of its own
-    keeps them.
+    """Return prices of coins with those of the config's tokens that stand for one beside them; a
+    token with prices of its own keeps them.
     """
-    symbols = {
-        COINS[token.symbol]: token.symbol
+    coins = {
+        token.symbol: COINS[token.symbol]
         for token in loaded.config.portfolio.listed
         if token.symbol not in closes.symbols and COINS.get(token.symbol) in closes.symbols
     }
-    return rename_symbols(closes, symbols)
+    columns = [closes.symbols.index(coin) for coin in coins.values()]
+    return replace(
+        closes,
+        symbols=(*closes.symbols, *coins),
+        closes=np.hstack([closes.closes, closes.closes[:, columns]]),
+    )
 
 
 def network_market(chain_id: int, value: str) -> MarketOptions:
@@ -212,10 +216,11 @@ def year_results(loaded: LoadedConfig, file: Path) -> tuple[list[PastResultDocum
 
 def _require_each_day(loaded: LoadedConfig, table: PriceTable, day_count: int) -> None:
     """Raise ConfigError unless each asset of which there are prices has one on each day of a year."""
-    symbols = [asset.symbol for asset in loaded.config.portfolio.assets]
     priced_counts = np.count_nonzero(~np.isnan(table.closes), axis=0).tolist()
-    for symbol, priced_count in zip(table.symbols, priced_counts, strict=True):
-        if symbol in symbols and priced_count < day_count:
+    count_by_symbol = dict(zip(table.symbols, priced_counts, strict=True))
+    for symbol in (asset.symbol for asset in loaded.config.portfolio.assets):
+        priced_count = count_by_symbol.get(symbol, day_count)
+        if priced_count < day_count:
             raise ConfigError(
                 f"no past result: {symbol} has prices on {priced_count} of {day_count} days",
                 "give a price of each day",
