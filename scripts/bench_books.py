@@ -121,7 +121,6 @@ def read_times(loaded: LoadedConfig) -> dict[str, Any]:
         "open_intents": lambda store: store.journal.open_intents(),
         "prune": lambda store: store.steps.prune(1_000),
         "ledger_mark": lambda store: store.ledger.version(),
-        "valued_block": lambda store: store.valuations.last_block(),
     }
     return {
         "look": {name: time_on_fresh_store(read) for name, read in reads_of_cycle.items()},

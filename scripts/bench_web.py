@@ -219,7 +219,10 @@ def dashboard_on_local_chain(entries: int) -> Iterator[str]:
             chain.node.set_native(wallet, chain.w3.eth.get_balance(wallet) - gas_wei)
             run_once(agent)
         with running_dashboard(config) as (address, _):
-            while b'data-of="pnl.all' not in fetch_page(address)[0]:
+            while any(
+                part not in fetch_page(address)[0]
+                for part in (b'data-of="pnl.all', b'data-of="status')
+            ):
                 sleep(0.1)
             yield address
 

@@ -249,7 +249,9 @@ def _show_import(console: Console, document: Document) -> None:
         console.print(safe_text(tables.past_text(document["past"], with_basis=True)))
     if document["other_years"]:
         years_text = tables.past_years_text(document["other_years"])
-        console.print(safe_text(f"{years_text}; {document['other_years'][0]['basis']}"))
+        console.print(
+            safe_text(f"{years_text}; {document['other_years'][0]['basis']}; not a forecast")
+        )
     if document["minimum_capital"]:
         console.print(
             safe_text(f"Minimum capital on an ordinary day: {document['minimum_capital']}")

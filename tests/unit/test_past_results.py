@@ -202,6 +202,29 @@ def test_each_token_that_stands_for_a_coin_has_its_prices(tmp_path: Path) -> Non
     assert past_result_or_reason(loaded)[1] == ""
 
 
+def test_a_numeraire_that_the_file_names_as_a_coin_has_its_prices(tmp_path: Path) -> None:
+    path = tmp_path / "trimtab.toml"
+    endpoints = [("RPC_A", "one"), ("RPC_B", "two")]
+    initialise(path, "ethereum", WALLET, [("WETH", "50%"), ("USDC", "50%")], "WETH", endpoints, price="2000")
+    loaded = load_config(path)
+    packaged = past_result_or_reason(loaded)[0]
+    assert packaged is not None
+    results, _ = year_results(loaded, sample_files()[0])
+    assert results == [{**packaged, "basis": results[0]["basis"]}]
+
+
+def test_a_year_in_which_a_hub_has_no_price_on_a_day_has_no_result(tmp_path: Path) -> None:
+    path = tmp_path / "trimtab.toml"
+    initialise(path, "ethereum", WALLET, [("WBTC", "50%"), ("USDC", "50%")], "USDC", [("RPC_A", "one"), ("RPC_B", "two")])
+    loaded = load_config(path)
+    assert year_results(loaded, sample_files()[0])[1] == []
+    lines = sample_files()[0].read_text().splitlines()
+    at, file = lines[0].split(",").index("ETH"), tmp_path / "late.csv"
+    rows = [line.split(",") for line in lines[1:364]]
+    file.write_text("\n".join([lines[0], *(",".join([*row[:at], "", *row[at + 1 :]]) for row in rows), *lines[364:]]))
+    assert year_results(loaded, file) == ([], ["2021: no past result: WETH has prices on 2 of 365 days"])
+
+
 def test_a_file_without_a_coin_says_so_for_each_year(tmp_path: Path) -> None:
     loaded = load_config(config(tmp_path, targets="WETH=50% DAI=20% USDC=30%"))
     results, reasons = year_results(loaded, written_years(tmp_path / "mine.csv", "USDC", (2018, 2019)))

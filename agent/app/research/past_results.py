@@ -188,7 +188,10 @@ def year_results(loaded: LoadedConfig, file: Path) -> tuple[list[PastResultDocum
     have none. The first price of each day counts. All are in one unit, which the numeraire is if the
     file lacks it. Raises ConfigError as read_table does.
     """
-    closes, numeraire = read_table(file), loaded.config.portfolio.numeraire
+    closes, numeraire = (
+        closes_by_token(loaded, read_table(file)),
+        loaded.config.portfolio.numeraire,
+    )
     if numeraire not in closes.symbols:
         ones = np.ones((closes.bar_count, 1))
         closes = replace(
@@ -200,12 +203,11 @@ def year_results(loaded: LoadedConfig, file: Path) -> tuple[list[PastResultDocum
         closes.times_s.astype("datetime64[s]").astype("datetime64[D]"), return_index=True
     )
     years = days.astype("datetime64[Y]")
-    table = closes_by_token(loaded, closes)
     basis = PAST_BASIS.replace("of 2021", f"of {file.name}")
     results, reasons = [], []
     for year in np.unique(years):
         bars = first_bars[years == year]
-        year_table = replace(table, times_s=table.times_s[bars], closes=table.closes[bars])
+        year_table = replace(closes, times_s=closes.times_s[bars], closes=closes.closes[bars])
         try:
             _require_each_day(loaded, year_table, 365 + isleap(int(str(year))))
             results.append(past_result(loaded, year_table, basis=basis))
@@ -215,10 +217,12 @@ def year_results(loaded: LoadedConfig, file: Path) -> tuple[list[PastResultDocum
 
 
 def _require_each_day(loaded: LoadedConfig, table: PriceTable, day_count: int) -> None:
-    """Raise ConfigError unless each asset of which there are prices has one on each day of a year."""
+    """Raise ConfigError unless each token of the config of which there are prices, hubs too, has one
+    on each day of a year.
+    """
     priced_counts = np.count_nonzero(~np.isnan(table.closes), axis=0).tolist()
     count_by_symbol = dict(zip(table.symbols, priced_counts, strict=True))
-    for symbol in (asset.symbol for asset in loaded.config.portfolio.assets):
+    for symbol in (token.symbol for token in loaded.config.portfolio.listed):
         priced_count = count_by_symbol.get(symbol, day_count)
         if priced_count < day_count:
             raise ConfigError(
