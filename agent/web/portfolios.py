@@ -22,6 +22,7 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse,
 from starlette.middleware.gzip import GZipMiddleware
 
 from agent.errors import ConfigError, ErrorCode, Retryable, TrimtabError
+from agent.model import PRICE_ALERTS
 from agent.observe.health import RunHealth
 from agent.web.access import (
     Access,
@@ -50,7 +51,7 @@ OPEN_TIMEOUT_S = 60.0
 MAX_SLUG_CHARS = 40
 BAD_OUTCOMES = frozenset({"refused", "halt", "failed", "unfinished"})
 NEEDS_YOU, NOT_READ = "Needs you", "Not read"
-PRICE_ALERT_KEYS = ("alert_above:", "alert_below:")
+PRICE_ALERT_KEYS = tuple(f"{kind.value}:" for kind in PRICE_ALERTS)
 """Beginnings of the keys of price alerts, which stay open until their level is set anew."""
 EXACT = Context(prec=200)
 """Context in which a sum of amounts loses no digit."""

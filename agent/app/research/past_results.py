@@ -7,10 +7,12 @@ from __future__ import annotations
 import itertools
 import math
 from calendar import isleap
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from agent.app.documents.owner import PastResultDocument, WorstMonthDocument
 from agent.app.documents.status import ORDINARY_DAY
@@ -52,16 +54,20 @@ def closes_by_token(loaded: LoadedConfig, closes: PriceTable) -> PriceTable:
     """Return prices of coins with those of the config's tokens that stand for one beside them; a
     token with prices of its own keeps them.
     """
-    coins = {
-        token.symbol: COINS[token.symbol]
+    prices = {
+        token.symbol: closes.closes[:, closes.symbols.index(COINS[token.symbol])]
         for token in loaded.config.portfolio.listed
         if token.symbol not in closes.symbols and COINS.get(token.symbol) in closes.symbols
     }
-    columns = [closes.symbols.index(coin) for coin in coins.values()]
+    return _with_prices(closes, prices)
+
+
+def _with_prices(closes: PriceTable, prices: Mapping[str, NDArray[np.float64]]) -> PriceTable:
+    """Return the table with further columns."""
     return replace(
         closes,
-        symbols=(*closes.symbols, *coins),
-        closes=np.hstack([closes.closes, closes.closes[:, columns]]),
+        symbols=(*closes.symbols, *prices),
+        closes=np.column_stack([closes.closes, *prices.values()]),
     )
 
 
@@ -188,17 +194,9 @@ def year_results(loaded: LoadedConfig, file: Path) -> tuple[list[PastResultDocum
     have none. The first price of each day counts. All are in one unit, which the numeraire is if the
     file lacks it. Raises ConfigError as read_table does.
     """
-    closes, numeraire = (
-        closes_by_token(loaded, read_table(file)),
-        loaded.config.portfolio.numeraire,
-    )
-    if numeraire not in closes.symbols:
-        ones = np.ones((closes.bar_count, 1))
-        closes = replace(
-            closes,
-            symbols=(*closes.symbols, numeraire),
-            closes=np.hstack([closes.closes, ones]),
-        )
+    closes = closes_by_token(loaded, read_table(file))
+    if (numeraire := loaded.config.portfolio.numeraire) not in closes.symbols:
+        closes = _with_prices(closes, {numeraire: np.ones(closes.bar_count)})
     days, first_bars = np.unique(
         closes.times_s.astype("datetime64[s]").astype("datetime64[D]"), return_index=True
     )
