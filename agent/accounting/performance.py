@@ -301,7 +301,7 @@ def hold_values(
         entries[bisect_left(entries, start.block, key=_block_of) :], valuations
     )
     later_entries = entries[bisect_right(entries, start.block, key=_block_of) :]
-    cash_flows = (*external_cash_flows(later_entries), *_margin_transfers(changes))
+    cash_flows = _cash_flows(later_entries, valuations, changes)
     has_traded = any(map(_is_trade, entries[: len(entries) - len(later_entries)]))
     points = hold_points(valuations, cash_flows, None if has_traded else opening, shown_blocks)
     return {start.block: start.managed} | {point.valuation.block: point.after for point in points}
@@ -503,7 +503,7 @@ def performance(
     changes = futures_changes(
         entries[bisect_left(entries, start.block, key=_block_of) :], period_valuations
     )
-    cash_flows = (*external_cash_flows(period_entries), *_margin_transfers(changes))
+    cash_flows = _cash_flows(period_entries, period_valuations, changes)
     futures_profit = sum_changes(changes) if changes else None
     periods = return_periods(period_valuations, cash_flows)
     profit = (
@@ -546,6 +546,54 @@ def performance(
         parts=periods,
         futures=futures_profit,
     )
+
+
+def _cash_flows(
+    entries: Sequence[Entry], valuations: Sequence[Valuation], changes: Sequence[FuturesChange]
+) -> tuple[ExternalCashFlow, ...]:
+    """Return the external cash flows between the first and the last of the valuations."""
+    return (
+        *external_cash_flows(entries),
+        *_changed_assets(entries, valuations),
+        *_margin_transfers(changes),
+    )
+
+
+def _changed_assets(
+    entries: Sequence[Entry], valuations: Sequence[Valuation]
+) -> tuple[ExternalCashFlow, ...]:
+    """Return the balances with which assets left or joined the portfolio by an edit, at the
+    valuation that found it.
+
+    An asset that left counts at its last price, less what was sold since. One that joined counts
+    without what its first entry or a trade brought.
+    """
+    flows = []
+    for start, end in pairwise(valuations):
+        before = {holding.token: holding for holding in start.held}
+        after = {holding.token: holding for holding in end.held}
+        changed = [(before[token], -1) for token in before.keys() - after.keys()]
+        changed += [(after[token], 1) for token in after.keys() - before.keys()]
+        if not changed:
+            continue
+        between = entries[
+            bisect_right(entries, start.block, key=_block_of) : bisect_right(
+                entries, end.block, key=_block_of
+            )
+        ]
+        for holding, sign in sorted(changed, key=lambda change: change[0].token):
+            posted_raw = sum(
+                posting.raw
+                for entry in between
+                for posting in entry.postings
+                if posting.token == holding.token and posting.account.startswith("assets:")
+            )
+            raw = holding.managed_raw + posted_raw if sign < 0 else holding.total_raw - posted_raw
+            if raw:
+                flows.append(
+                    ExternalCashFlow(end.block, end.chain_s, sign * raw * holding.price, False)
+                )
+    return tuple(flows)
 
 
 def _margin_transfers(changes: Sequence[FuturesChange]) -> tuple[ExternalCashFlow, ...]:

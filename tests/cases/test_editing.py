@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from stat import S_IMODE
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,7 @@ from agent import app as api
 from agent import wiring
 from agent.app import config_versions
 from agent.app.agent import Agent
+from agent.app.records.ledger import pnl, refresh_ledger
 from agent.app.settings import editing
 from agent.app.settings.editing import Confirm, EditReport
 from agent.app.start import setup
@@ -48,6 +51,14 @@ class Bot:
             clock=self.chain.clock,
             **options,
         )
+
+    def value(self) -> dict[str, Any]:
+        """Return the newest figures of the whole time, an hour later."""
+        self.chain.warp(3_700)
+        loaded = load_config(self.file)
+        with again(self.chain, loaded) as agent:
+            refresh_ledger(agent)
+        return next(iter(pnl(loaded)["periods"]), {})
 
     def refused(self, changes: ConfigChanges, **options: bool) -> Refused:
         with pytest.raises(Refused) as refused:
@@ -122,6 +133,18 @@ def test_what_would_halt_or_be_left_behind_or_belongs_to_other_books_is_refused(
     done = bot.edit(ConfigChanges(removes=("WBTC",), targets=(("WETH", "70%"),)), keep_holdings=True)
     assert done.state == "written"
     assert any("WBTC stay" in one for one in done.warnings)
+
+
+def test_a_balance_that_leaves_the_portfolio_is_no_loss_and_comes_back_without_a_gain(anvil_chain: LocalChain, tmp_path: Path) -> None:
+    bot = Bot(anvil_chain, tmp_path)
+    bot.value()
+    bot.edit(ConfigChanges(removes=("WBTC",), targets=(("WETH", "70%"),)), keep_holdings=True)
+    left = bot.value()
+    assert (left["profit"], left["withdrawals"], left["end_value"]) == ("0", "1999.9998", "8000")
+    bot.edit(ConfigChanges(adds=(("WBTC", anvil_chain.tokens["WBTC"].address, "20%"),), targets=(("WETH", "50%"),)))
+    back = bot.value()
+    assert back["profit"] == "0"
+    assert Decimal(back["end_value"]) - 8_000 == Decimal(back["deposits"]) > 1_999
 
 
 def test_a_token_is_added_planned_and_traded_once_it_is_trusted(anvil_chain: LocalChain, tmp_path: Path) -> None:

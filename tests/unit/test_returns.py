@@ -28,7 +28,7 @@ from agent.accounting.performance import (
     time_weighted_return,
     year_start_s,
 )
-from agent.model import Entry, EntryKind, ExternalTransfer, ExternalTransferKind, MarginReading, Valuation, ValuedHolding
+from agent.model import Entry, EntryKind, ExternalTransfer, ExternalTransferKind, LedgerOpening, MarginReading, Valuation, ValuedHolding
 from agent.units import NATIVE, YEAR_S
 from tests.support.ledgers import COUNTED, USDC, WETH, Wallet
 from tests.support.text import raises_field
@@ -83,6 +83,30 @@ def test_a_wallet_that_was_empty_meanwhile_goes_on_from_where_it_was() -> None:
     )
     assert time_weighted_return(parts) == Fraction(11, 10) ** 2 - 1
     assert time_weighted_return(()) is None
+
+
+def changed_asset(between: list[Entry], *valuations: Valuation) -> Performance:
+    result = performance(between, list(valuations), 0, 9 * DAY_S, USDC, OPENING)
+    assert result is not None
+    return result
+
+
+def test_an_asset_that_leaves_with_its_balance_is_a_withdrawal_and_joins_again_as_a_deposit() -> None:
+    result = changed_asset([], at(1, 10, 100, 10), worth(2, 100), at(3, 10, 100, 12))
+    assert (result.withdrawals, result.deposits, result.profit, result.twr) == (100, 120, 0, 0)
+
+
+def test_what_is_sold_before_its_asset_leaves_is_no_withdrawal() -> None:
+    """9 of 10 coins are sold for 89 before the asset goes: one dollar is lost, one coin leaves."""
+    sale = entries.Posting(entries.WALLET, WETH, -9, Fraction(-90)), entries.Posting(entries.WALLET, USDC, 89, Fraction(89))
+    result = changed_asset([replace(trade_of(0), block=2, postings=sale)], at(1, 10, 100, 10), worth(2, 189))
+    assert (result.withdrawals, result.profit) == (10, -1)
+
+
+def test_the_first_entry_of_an_asset_is_counted_once() -> None:
+    opening = entries.opening_entry(LedgerOpening("", WETH, 10, Fraction(100), 2, 2 * DAY_S))
+    result = changed_asset([opening], worth(1, 100), at(2, 10, 100, 10))
+    assert (result.deposits, result.profit, result.twr) == (100, 0, 0)
 
 
 @given(st.lists(st.tuples(st.integers(-40, 60), st.integers(-30, 80)), min_size=1, max_size=12))
