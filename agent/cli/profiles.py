@@ -11,6 +11,7 @@ import click
 import typer
 
 from agent.cli.display.terminal import (
+    READING_CHAIN,
     Document,
     ask,
     emit,
@@ -179,7 +180,11 @@ def import_profile(
     from agent.app.settings import editing
 
     is_answerable = yes or is_interactive()  # before the spinner takes over the terminal
-    with show_spinner("Reading the chain") as spinner:
+    with_past_result = is_interactive() and not yes if past is None else past
+    is_tested = with_past_result or prices is not None
+    with show_spinner(
+        "Testing the result, reading the chain" if is_tested else READING_CHAIN
+    ) as spinner:
 
         def confirm_import(changes: Document, report: EditReport, agent: Agent | None) -> bool:
             if yes:
@@ -199,7 +204,7 @@ def import_profile(
             token_list_sha256=token_list_sha256,
             sell_others=sell_others,
             in_slices=in_slices,
-            with_past_result=is_interactive() and not yes if past is None else past,
+            with_past_result=with_past_result,
             prices=prices,
         )
         document.update(editing.edit_document(document.pop("editing")))

@@ -167,7 +167,7 @@ def test_a_basket_is_backtested_on_each_whole_year_of_a_file(tmp_path: Path) -> 
     at = next(number for number, line in enumerate(lines) if line.startswith("2019-03-02"))
     file.write_text("\n".join([*lines[:at], *hourly, *lines[at:]]))
     results, reasons = year_results(loaded, file)
-    assert reasons == ["2018: no past result: WETH has prices on 334 of 365 days"]
+    assert reasons == ["2018: no past result: WETH has prices on 334 of 365 days (UTC)"]
     own = {"from": "2019-01-01", "until": "2019-12-31", "worst_month": packaged["worst_month"].replace("2021", "2019")}
     assert results == [{**packaged, **own, "basis": packaged["basis"].replace("of 2021", "of mine.csv")}]
 
@@ -182,7 +182,23 @@ def test_a_year_in_which_a_coin_has_no_price_on_a_day_has_no_result(tmp_path: Pa
         gap = ",".join([*cells[:at], "", *cells[at + 1 :]])
         for changed in ([*lines[:row], gap, *lines[row + 1 :]], [*lines[:row], *lines[row + 1 :]]):
             file.write_text("\n".join(changed))
-            assert year_results(loaded, file) == ([], ["2019: no past result: WETH has prices on 364 of 365 days"])
+            assert year_results(loaded, file) == ([], ["2019: no past result: WETH has prices on 364 of 365 days (UTC)"])
+
+
+def test_a_coin_without_a_price_at_midnight_has_its_first_of_the_day(tmp_path: Path) -> None:
+    loaded = load_config(config(tmp_path, targets="WETH=50% USDC=50%"))
+    file = written_years(tmp_path / "mine.csv", "USDC", (2019,))
+    expected = year_results(loaded, file)
+    head, *lines = file.read_text().splitlines()
+    at = head.split(",").index("ETH")
+    rows = [line.split(",") for line in lines]
+    late = [["2019-03-01T01:00", *row[1:]] for row in rows if row[0].startswith("2019-03-01")]
+    assert len(late) == 1
+    for row in rows:
+        row[at] = "" if row[0].startswith("2019-03-01") else row[at]
+    days = sorted([*rows, *late], key=lambda row: row[0])
+    file.write_text("\n".join([head, *map(",".join, days), ""]))
+    assert year_results(loaded, file) == expected
 
 
 def test_each_token_that_stands_for_a_coin_has_its_prices(tmp_path: Path) -> None:
@@ -222,7 +238,7 @@ def test_a_year_in_which_a_hub_has_no_price_on_a_day_has_no_result(tmp_path: Pat
     at, file = lines[0].split(",").index("ETH"), tmp_path / "late.csv"
     rows = [line.split(",") for line in lines[1:364]]
     file.write_text("\n".join([lines[0], *(",".join([*row[:at], "", *row[at + 1 :]]) for row in rows), *lines[364:]]))
-    assert year_results(loaded, file) == ([], ["2021: no past result: WETH has prices on 2 of 365 days"])
+    assert year_results(loaded, file) == ([], ["2021: no past result: WETH has prices on 2 of 365 days (UTC)"])
 
 
 def test_a_file_without_a_coin_says_so_for_each_year(tmp_path: Path) -> None:

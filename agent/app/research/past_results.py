@@ -191,27 +191,39 @@ def past_result_or_reason(loaded: LoadedConfig) -> tuple[PastResultDocument | No
 
 def year_results(loaded: LoadedConfig, file: Path) -> tuple[list[PastResultDocument], list[str]]:
     """Return the past results of the years (UTC) of a file of prices, oldest first, and why others
-    have none. The first price of each day counts. All are in one unit, which the numeraire is if the
-    file lacks it. Raises ConfigError as read_table does.
+    have none. A coin's first price of each day counts. All are in one unit, which the numeraire is
+    if the file lacks it. Raises ConfigError as read_table does.
     """
     closes = closes_by_token(loaded, read_table(file))
     if (numeraire := loaded.config.portfolio.numeraire) not in closes.symbols:
         closes = _with_prices(closes, {numeraire: np.ones(closes.bar_count)})
-    days, first_bars = np.unique(
-        closes.times_s.astype("datetime64[s]").astype("datetime64[D]"), return_index=True
-    )
-    years = days.astype("datetime64[Y]")
+    daily = _daily(closes)
+    years = daily.times_s.astype("datetime64[s]").astype("datetime64[Y]")
     basis = PAST_BASIS.replace("of 2021", f"of {file.name}")
     results, reasons = [], []
     for year in np.unique(years):
-        bars = first_bars[years == year]
-        year_table = replace(closes, times_s=closes.times_s[bars], closes=closes.closes[bars])
+        bars = years == year
+        year_table = replace(daily, times_s=daily.times_s[bars], closes=daily.closes[bars])
         try:
             _require_each_day(loaded, year_table, 365 + isleap(int(str(year))))
             results.append(past_result(loaded, year_table, basis=basis))
         except (ConfigError, Refused) as error:
-            reasons.append(f"{year}: {error.message}")
+            reason = error.message.removeprefix("no past result: ")
+            reasons.append(f"{year}: no past result: {reason}")
     return results, reasons
+
+
+def _daily(table: PriceTable) -> PriceTable:
+    """Return the first price of each symbol on each day (UTC), at the day's first bar."""
+    days = table.times_s.astype("datetime64[s]").astype("datetime64[D]")
+    all_days, first_bars = np.unique(days, return_index=True)
+    closes = np.full((len(all_days), len(table.symbols)), np.nan)
+    for column in range(len(table.symbols)):
+        priced_bars = np.flatnonzero(~np.isnan(table.closes[:, column]))
+        priced_days, indices = np.unique(days[priced_bars], return_index=True)
+        rows = np.searchsorted(all_days, priced_days)
+        closes[rows, column] = table.closes[priced_bars[indices], column]
+    return replace(table, times_s=table.times_s[first_bars], closes=closes)
 
 
 def _require_each_day(loaded: LoadedConfig, table: PriceTable, day_count: int) -> None:
@@ -224,6 +236,6 @@ def _require_each_day(loaded: LoadedConfig, table: PriceTable, day_count: int) -
         priced_count = count_by_symbol.get(symbol, day_count)
         if priced_count < day_count:
             raise ConfigError(
-                f"no past result: {symbol} has prices on {priced_count} of {day_count} days",
+                f"no past result: {symbol} has prices on {priced_count} of {day_count} days (UTC)",
                 "give a price of each day",
             )
