@@ -6,16 +6,22 @@ the anchors that error messages name.
 from __future__ import annotations
 
 import ast
+import inspect
 import json
 import re
+import textwrap
 from collections.abc import Iterator, Mapping
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import click
+from markdown.extensions.toc import slugify
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from pydantic import SecretStr
 from typer.main import get_command
 
 from agent import errors
@@ -23,6 +29,12 @@ from agent.cli.main import app
 from agent.config.schema import Config
 from agent.config.tables import fields
 from agent.config.tables.fields import ConfigTable
+from agent.config.tables.futures import SignedShare
+from agent.config.tables.limits import MaxWeight
+from agent.config.tables.orders import LevelKey, LevelOrOff
+from agent.config.tables.pace import BpsPerHour, SignedBps
+from agent.config.tables.strategies import Ratio
+from agent.config.tables.triggers import AnyTriggerTable, Band, Correlation, YearlyCost
 from agent.guards.table import PAYOUT_REMEDIES, REMEDIES
 from agent.model import LIMITS
 from agent.model.alerts import AlertKind
@@ -33,14 +45,32 @@ UNITS = {
     "address": (fields.Address, fields.AddressOrOff),
     "weight": (fields.Weight,),
     "share": (fields.Share, fields.ShareOrOff),
+    "share, negative for a short": (SignedShare,),
+    "share, or negative": (SignedBps,),
+    "share an hour": (BpsPerHour,),
+    "share a year": (YearlyCost,),
+    "correlation": (Correlation,),
     "duration": (fields.Duration, fields.DurationOrOff),
     "gas price": (fields.GasPrice, fields.GasPriceOrOff),
     "decimal in quotes": (fields.PlainDecimal, fields.DecimalOrOff),
+    "price or share": (LevelKey, LevelOrOff),
+    "band": (Band,),
+    "ratio": (Ratio,),
+    "share, or table by symbol": (MaxWeight,),
     '"on" or "off"': (fields.Switch,),
     "environment variable": (fields.Variable,),
     "service/name": (fields.KeyringName,),
     "https address": (fields.PageAddress,),
 }
+MAY_BE_OFF = (
+    fields.AddressOrOff,
+    fields.ShareOrOff,
+    fields.DurationOrOff,
+    fields.GasPriceOrOff,
+    fields.DecimalOrOff,
+    LevelOrOff,
+    MaxWeight,
+)
 SIZES = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 BOUNDS = {
     "ge": "≥ ",
@@ -64,44 +94,83 @@ def parts_of(annotation: Any) -> Iterator[Any]:
         yield from parts_of(part)
 
 
-def unit_of(parts: list[Any]) -> str:
-    """Return in what a value is written: the unit of the parser, the choices, or the type."""
-    for name, aliases in UNITS.items():
-        if any(mark in parts for alias in aliases for mark in alias.__metadata__):
-            return name
-    if choices := [
-        choice for part in parts if get_origin(part) is Literal for choice in get_args(part)
-    ]:
-        return ", ".join(map(str, choices))
-    names = {bool: "true or false", int: "number", str: "text", float: "number"}
-    return next((names[part] for part in parts if part in names), "table")
+def unit_of(parts: list[Any], titles: Mapping[type[ConfigTable], str]) -> str:
+    """Return in what a value is written: tables, the unit of the parser, the choices, or the type."""
+    links = [
+        f"[{plain(titles[part])}](#{slugify(titles[part], '-')})"
+        for part in dict.fromkeys(parts)
+        if isinstance(part, type) and issubclass(part, ConfigTable)
+    ]
+    marks = [mark for alias in MAY_BE_OFF for mark in alias.__metadata__]
+    off = ' or "off"' if any(mark in parts for mark in marks) else ""
+    names = {bool: "true or false", int: "number", str: "text", SecretStr: "text", float: "number"}
+    unit = (
+        " or ".join(links)
+        or next(
+            (
+                plain(name)
+                for name, aliases in UNITS.items()
+                if any(mark in parts for alias in aliases for mark in alias.__metadata__)
+            ),
+            "",
+        )
+        or ", ".join(
+            plain(choice)
+            for part in parts
+            if get_origin(part) is Literal
+            for choice in get_args(part)
+        )
+        or next(names[part] for part in parts if part in names)
+    )
+    origins = [get_origin(part) for part in parts]
+    several = "table of " if dict in origins else "list of " if list in origins else ""
+    return ("" if links else several) + unit + off
 
 
 def written(value: Any, unit: str) -> str:
     """Return a value of the model as the config has it."""
     if isinstance(value, ConfigTable):
-        return "its own"
-    if isinstance(value, bool) or not isinstance(value, int):
-        return "" if value is None else str(value)
-    shown = {
-        "share": f"{value / 100:g}%",
-        "weight": f"{value / 100:g}%",
-        "gas price": f"{value / 10**9:g} gwei",
-    }
-    if unit == "duration":
+        return "its own defaults"
+    if isinstance(value, list | dict):
+        return plain(", ".join(map(str, value)) or "empty")
+    if value is None:
+        return "off" if unit.endswith('"off"') else "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if not isinstance(value, int):
+        return str(value) or "empty"
+    if unit.startswith(("share", "weight")):
+        return f"{value / 100:g}%"
+    if unit.startswith("duration"):
         return next(
             f"{value // size}{letter}" for letter, size in SIZES.items() if value % size == 0
         )
-    return shown.get(unit, str(value))
+    return str(value) if value < 2**64 else f"2^{value.bit_length() - 1}"
 
 
-def tables(model: type[ConfigTable], name: str) -> Iterator[tuple[str, type[ConfigTable]]]:
-    """Yield each table of the config with its name, in the order of the file."""
-    yield name, model
-    for key, field in model.model_fields.items():
-        for part in dict.fromkeys(parts_of(field.annotation)):
-            if isinstance(part, type) and issubclass(part, ConfigTable):
-                yield from tables(part, f"{name}.{key}" if name else key)
+def sections() -> dict[type[ConfigTable], str]:
+    """Return the title of each table of the config, in the order of the file."""
+    titles: dict[type[ConfigTable], str] = {Config: "The whole file"}
+
+    def add(model: type[ConfigTable], path: str) -> None:
+        for key, field in model.model_fields.items():
+            parts = list(parts_of(field.annotation))
+            origins = [get_origin(part) for part in parts]
+            name = path + key + (".NAME" if dict in origins else "")
+            brackets = "[[{}]]" if list in origins and key != "trigger" else "[{}]"
+            for part in parts:
+                if isinstance(part, type) and issubclass(part, ConfigTable) and part not in titles:
+                    titles[part] = brackets.format(name) + "".join(
+                        f" of {chooser} {get_args(part.model_fields[chooser].annotation)[0]}"
+                        for chooser in ("kind", "venue")
+                        if chooser in part.model_fields
+                        and get_origin(part.model_fields[chooser].annotation) is Literal
+                        and len(get_args(part.model_fields[chooser].annotation)) == 1
+                    )
+                    add(part, f"{name}.")
+
+    add(Config, "")
+    return titles
 
 
 def table(page: str) -> list[list[str]]:
@@ -126,58 +195,77 @@ def guards_of_keys() -> dict[str, str]:
     }
 
 
-def page_of(name: str, model: type[ConfigTable]) -> str:
-    """Return the page that names the table and most of its keys; empty if none does."""
-    texts = {
-        path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))
+@cache
+def docstrings(owner: type) -> dict[str, str]:
+    """Return the docstring below each key of a table, on one line."""
+    nodes = ast.walk(ast.parse(textwrap.dedent(inspect.getsource(owner))))
+    table_class = next(node for node in nodes if isinstance(node, ast.ClassDef))
+    return {
+        key.target.id: " ".join(below.value.value.split())
+        for key, below in pairwise(table_class.body)
+        if isinstance(key, ast.AnnAssign)
+        and isinstance(key.target, ast.Name)
+        and isinstance(below, ast.Expr)
+        and isinstance(below.value, ast.Constant)
+        and isinstance(below.value.value, str)
     }
-    counts = {
-        page: sum(bool(re.search(rf"\b{key}\b", text)) for key in model.model_fields)
-        for page, text in texts.items()
-        if f"[{name}]" in text
-    }
-    return max(counts, key=lambda page: counts[page], default="")
 
 
-def meaning(page: str, key: str) -> str:
-    """Return what the tables of a page say of a key, without links; empty if they do not."""
-    rows = table(page) if page else []
-    texts = [max(row[2:], key=len) for row in rows if f"`{key}`" in row[1] and len(row) < 6]
-    texts += [LIMITS[key].comment] if page == "limits.md" and key in LIMITS else []
-    return re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", next(iter(texts), ""))
+def cell_of(page: str, name: str) -> str:
+    """Return the last cell that is filled in the row of a name in the tables of a page."""
+    rows = [row for row in table(page) if row[1].strip("`") == name]
+    texts = [cell for row in rows for cell in row[2:] if cell]
+    return texts[-1].replace("](#", f"]({page}#") if texts else ""
+
+
+def meaning(model: type[ConfigTable], key: str) -> str:
+    """Return what a key means: its docstring, its description, or its row in docs/limits.md."""
+    described = model.model_fields[key].description
+    owners = (owner for owner in model.__mro__ if key in inspect.get_annotations(owner))
+    text = described or docstrings(next(owners)).get(key, "")
+    return f"{text[:1].upper()}{text[1:]}"
 
 
 def config_page() -> str:
     """Return the page of all keys: unit, default, bounds, ceiling and guard."""
-    guards = guards_of_keys()
-    lines = ["# Every key of trimtab.toml", "", "A key without a default is required in its table."]
-    for name, model in dict.fromkeys(tables(Config, "")):
-        page = page_of(name, model)
-        about = f"{' '.join((model.__doc__ or '').split())} Rules: [{page or 'index.md'}]({page or 'index.md'})."
-        lines += ["", f"## {f'[{name}] ({model.__name__})' if name else 'Tables'}", "", about, ""]
+    guards, titles = guards_of_keys(), sections()
+    lines = ["# Every key of trimtab.toml"]
+    lines += ["", "Limits that `trimtab init` writes are those of Ethereum's template."]
+    for model, title in titles.items():
+        kinds = model.model_fields.get("kind")
+        about = " ".join((model.__doc__ or "").split())
+        if issubclass(model, AnyTriggerTable) and kinds is not None:
+            about = (
+                f"Acts {cell_of('triggers.md', *get_args(kinds.annotation))} (docs/triggers.md)."
+            )
+        lines += ["", f"## {plain(title)}", ""]
+        lines += [re.sub(r"docs/([a-z-]+\.md)", r"[\1](\1)", about), ""]
         lines += [
             "| key | written as | default | bounds | guard, ceiling | meaning |",
             "|---|---|---|---|---|---|",
         ]
         for key, field in model.model_fields.items():
             parts = [*parts_of(field.annotation), *field.metadata]
-            unit = unit_of(parts)
+            unit = unit_of(parts, titles)
             bounds = [
                 f"{sign}{written(getattr(part, bound), unit)}"
                 for part in parts
                 for bound, sign in BOUNDS.items()
                 if not isinstance(part, type) and getattr(part, bound, None) is not None
             ]
-            spec = LIMITS.get(key) if name == "limits" else None
+            spec = LIMITS.get(key) if title == "[limits]" else None
             default = (
-                ""
+                "required" + (f"; `init` writes {spec.initial_value}" if spec else "")
                 if field.is_required()
-                else written(field.get_default(call_default_factory=True), unit) or "none"
+                else written(field.get_default(call_default_factory=True), unit)
             )
             ceiling = f", ceiling {spec.ceiling_bps / 100:g}%" if spec and spec.ceiling_bps else ""
-            guard = guards.get(f"{name}.{key}", "") + ceiling
+            guard = guards.get(f"{title.strip('[]')}.{key}", "") + ceiling
+            about = (cell_of("limits.md", key) if title == "[limits]" else "") or meaning(
+                model, key
+            )
             lines.append(
-                f"| `{key}` | {plain(unit)} | {plain(default)} | {plain(', '.join(bounds))} | {guard} | {meaning(page, key)} |"
+                f"| `{key}` | {unit} | {default} | {plain(', '.join(bounds))} | {guard} | {about} |"
             )
     return "\n".join(lines)
 
@@ -312,8 +400,17 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
-    """Return the text with links to and from the pages outside docs/ that lead to them in the site."""
+    """Return the text with links to and from the pages outside docs/ that lead to them in the site,
+    and at its end to the keys whose rules it has.
+    """
     inside = page.file.src_uri.startswith("at-")
     for name in BESIDE:
         markdown = markdown.replace(f"]({'' if inside else '../'}{name}", f"](at-{name}")
-    return markdown.replace("](docs/", "](").replace('"docs/', '"') if inside else markdown
+    if inside:
+        return markdown.replace("](docs/", "](").replace('"docs/', '"')
+    links = [
+        f"[{plain(title)}](keys-of-the-config.md#{slugify(title, '-')})"
+        for table_class, title in sections().items()
+        if f"(docs/{page.file.src_uri})" in " ".join((table_class.__doc__ or "").split())
+    ]
+    return f"{markdown}\n\nEvery key: {', '.join(links)}." if links else markdown

@@ -34,45 +34,63 @@ from agent.layers.config import LayerTables
 
 
 class ReferenceTable(ConfigTable):
-    """Sources of reference prices, in order. On a rollup, also the sequencer's uptime feed."""
+    """Sources of reference prices (docs/prices.md)."""
 
     kind: list[Literal["feed", "twap", "spot"]] = Field(min_length=1)
+    """Sources in order; the first that has a price of the token counts. `spot` needs allow_spot on
+    a live chain.
+    """
     twap_window: Duration
+    """Time over which a TWAP averages a pool's price."""
     feed_max_age: Duration
+    """Age above which a round of a feed is stale; an asset or hub may have its own."""
     sequencer_feed: AddressOrOff = None
+    """Chainlink's uptime feed of a rollup; required on OP Mainnet, Base and Arbitrum One, or "off".
+    """
     sequencer_grace: Duration | None = None
+    """Time after a restart of the sequencer without trades."""
     allow_spot: bool = False
+    """Permits `spot`, which anyone can move for a block, on a live chain."""
 
 
 class PolicyTable(ConfigTable):
-    """Trigger, destination and cooldown. `risk` has the volatilities and correlations of a zone.
-
-    Price triggers fire once the prices of `confirm_blocks` earlier blocks agree; schedules are
-    delayed by up to `jitter` of their interval. `only` restricts a rebalance to one side.
-    """
+    """When the agent trades and how far (docs/triggers.md)."""
 
     trigger: TriggerTable
+    """One trigger, or a list of 2 to 8 that fires if any of them does."""
     destination: Literal["target", "band", "halfway", "zone"]
+    """Where a rebalance ends: the target, the nearer edge of the band, halfway, or the edge of the
+    zone.
+    """
     cooldown: Duration
+    """Shortest time between two rebalances."""
     confirm_blocks: int | None = Field(default=None, ge=0, le=32)
+    """Preceding blocks whose prices must confirm a trigger by price; 0: a single block is enough.
+    Required on a live chain.
+    """
     jitter: ShareOrOff = None
+    """Largest random delay of a schedule, as a share of its interval; "off": predictable."""
     only: Literal["sell", "buy", "winners", "losers"] | None = None
+    """One side only: sells, buys, or corrections of winners or losers."""
     risk: RiskTable | None = None
+    """Volatilities and correlations of a zone."""
 
 
 class ExecutionTable(PaceTable):
-    """Execution of plans.
-
-    `rebalancer` is the address of the Rebalancer contract, required if it is the router. With
-    `submit_url`, signed transactions are sent only there; `submit_public_fallback` allows the
-    public endpoints if it fails.
-    """
+    """Execution of plans (docs/execution.md), and the style of corrections."""
 
     router: Literal["swap_router_02", "rebalancer"]
+    """Contract that swaps: Uniswap's SwapRouter02, or trimtab's own Rebalancer."""
     deadline: Duration
+    """Time after which a transaction that is not in a block has no effect."""
     submit_url: SecretStr = SecretStr("")
+    """Private endpoint, the only one that gets signed transactions; empty: the public endpoints. A
+    secret.
+    """
     submit_public_fallback: bool = False
+    """The public endpoints get what the private one fails to take."""
     rebalancer: Address | None = None
+    """Address of the Rebalancer; required if it is the router."""
 
     @model_validator(mode="after")
     def _check_submission(self) -> ExecutionTable:
@@ -91,9 +109,10 @@ class ExecutionTable(PaceTable):
 
 
 class StoreTable(ConfigTable):
-    """Location of the store; relative SQLite paths are relative to the config file."""
+    """Where the store is (docs/journal.md)."""
 
     url: str
+    """Database; a relative path of SQLite is relative to the config file."""
 
 
 SignalName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,32}$")]
@@ -103,23 +122,42 @@ class Config(LayerTables):
     """The whole file; the tables of layers are in its base."""
 
     chain: ChainTable
+    """Chain and endpoints."""
     wallet: WalletTable
+    """Address, and where its key is."""
     portfolio: PortfolioTable
+    """Assets with their targets."""
     reference: ReferenceTable
+    """Sources of reference prices."""
     venues: list[VenueTable] = Field(min_length=1)
+    """Exchanges."""
     policy: PolicyTable
+    """Trigger, destination, cooldown."""
     limits: LimitsTable
+    """Limits of the guards."""
     lp: LpTable | None = None
+    """Liquidity."""
     execution: ExecutionTable
+    """How plans are sent."""
     store: StoreTable
+    """Where the store is."""
     strategies: list[StrategyTable] = Field(default_factory=list)
+    """Several strategies in one wallet."""
     split: SplitTable | None = None
+    """Band of their capital split."""
     futures: AnyFuturesTable | None = None
+    """Perpetual futures."""
     signals: dict[SignalName, SignalTable] = Field(default_factory=dict)
+    """Your own signals, by name."""
     data: dict[SignalName, DataTable] = Field(default_factory=dict)
+    """Published prices and supplies, by name."""
     service: ServiceTable = Field(default_factory=ServiceTable)
+    """Monitoring of trimtab run."""
     alerts: AlertsTable = Field(default_factory=AlertsTable)
+    """Messages to the owner."""
     telegram: TelegramTable | None = None
+    """The Telegram bot."""
     record: RecordTable | None = None
+    """Recording of steps."""
 
     _native = model_validator(mode="before")(resolve_native_asset)

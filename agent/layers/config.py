@@ -15,8 +15,11 @@ class LayerTables(ConfigTable):
     """Tables of layers in a config; None: the layer is off."""
 
     tax: TaxTable | None = None
+    """Taxes."""
     holding: HoldingTable | None = None
+    """No quick sale after a purchase."""
     second_opinions: SecondOpinionsTable | None = None
+    """Quotes of aggregators."""
 
 
 TEMPLATES: tuple[str, ...] = (TAX_TEMPLATE, HOLDING_TEMPLATE, OPINIONS_TEMPLATE)

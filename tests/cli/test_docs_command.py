@@ -6,6 +6,7 @@ import re
 import socket
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
@@ -68,9 +69,24 @@ def test_the_reference_has_every_key_with_its_default_bounds_guard_and_ceiling()
     for name in Config.model_fields:
         assert f"| `{name}` |" in page
     for row in (
-        "| `slippage` | share |  |  | [slippage](refusals.md#slippage), ceiling 5% | minimum output of a swap below its prediction |",
-        "| `wallet_wait` | duration | 2m |  |  | how long a process waits for the wallet's lock; 1s to 1h |",
-        "| `confirm_blocks` | number | none | ≥ 0, ≤ 32 |  |",
-        "| `feed_max_age` | duration |  |  | [feed_health](refusals.md#feed_health) |",
+        '| `slippage` | share or "off" | required; `init` writes 0.3% |  | [slippage](refusals.md#slippage), ceiling 5% | each leg',
+        "| `wallet_wait` | duration | 2m |  |  | How long a process waits for the wallet's lock; 1s to 1h. |",
+        "| `confirm_blocks` | number | none | ≥ 0, ≤ 32 |  | Preceding blocks whose prices must confirm",
+        "| `feed_max_age` | duration | required |  | [feed_health](refusals.md#feed_health) | Age above which",
+        "| `fall` | share | required |  |  | Distance of the price below its highest",
+        "| `rpc` | [\\[\\[chain.rpc\\]\\]](#chainrpc) | required | at least 1 |  | Endpoints. |",
+        "| `prompt` | true or false | false |",
     ):
         assert row in page, [line for line in page.splitlines() if line.startswith(row[:12])]
+
+
+def test_no_key_of_the_reference_lacks_a_unit_a_default_or_a_meaning() -> None:
+    rows = [line.split(" | ") for line in reference.config_page().splitlines() if line.startswith("| `")]
+    assert len(rows) > 250
+    blank = [row[0] for row in rows if len(row) != 6 or not row[1].strip() or not row[2].strip() or not row[5].strip(" |")]
+    assert not blank
+
+
+def test_a_page_with_the_rules_of_a_table_leads_to_its_keys() -> None:
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="prices.md"))
+    assert reference.on_page_markdown("# Prices", page) == "# Prices\n\nEvery key: [\\[reference\\]](keys-of-the-config.md#reference)."

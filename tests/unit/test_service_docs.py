@@ -1,4 +1,4 @@
-"""docs/service.md is true: metrics, keys, events and exit codes are those of the code."""
+"""docs/service.md is true: metrics, events and exit codes are those of the code."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 from agent import errors
-from agent.config.tables.service import ServiceTable
 from agent.model import RunFigures, RunReport
 from agent.observe.health import judge_health
 from agent.web.probes import metric_families
@@ -23,18 +22,6 @@ def test_the_metrics_are_those_that_are_registered_with_their_labels() -> None:
     report = RunReport("a", "", True, 600, 1, 1, transactions=(("swap final", 1),), figures=figures)
     samples = [sample for family in metric_families(report, judge_health(report, 1), 1) for sample in family.samples]
     assert listed == {sample.name: tuple(sample.labels) for sample in samples}
-
-
-def test_the_keys_are_those_of_the_config() -> None:
-    table = PAGE.partition("## As a systemd unit")[0]
-    listed = [name for cells in rows(table) for name in re.findall(r"`(\w+)`", cells[0])]
-    assert sorted(listed) == sorted(ServiceTable.model_fields)
-    defaults = {cells[0].strip("`"): cells[1] for cells in rows(table)}
-    found = ServiceTable()
-    assert (defaults["hang_after"], found.hang_after) == ("10m", 600)
-    assert (defaults["wallet_wait"], found.wallet_wait) == ("2m", 120)
-    assert defaults["keep_steps"] == str(found.keep_steps)
-    assert defaults["heartbeat_method"] == found.heartbeat_method
 
 
 def test_the_events_are_those_that_are_logged() -> None:

@@ -30,15 +30,14 @@ _QUIET_HOURS = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9]) ?- ?([01][0-9]|2[0-3
 
 
 class AlertTargetTable(ConfigTable):
-    """One alert target: an address in apprise's format, read from an environment variable because
-    it is secret.
-
-    `events` restricts the events sent to it.
-    """
+    """One receiver of alerts."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,32}$")
+    """Its name in logs and `trimtab alerts`."""
     url_env: Variable
+    """Variable with the address in apprise's format, which is a secret."""
     events: list[Event] | None = None
+    """The only events sent to it; default: all of `events`."""
 
     def resolve(self) -> str:
         """Return the address. Raises ConfigError if its variable is not set."""
@@ -63,29 +62,34 @@ class AlertTargetTable(ConfigTable):
 
 
 class AlertsTable(ConfigTable):
-    """[alerts]. Within `quiet` hours, such as "22:00-07:00" in `timezone`, only `urgent` events are
-    sent.
-
-    The same event is not repeated within `cooldown`, or its entry in `cooldowns`; a lasting
-    condition is sent once, and again after `repeat`. With `digest` the figures of each calendar day
-    or week in UTC are sent once it has ended. Gas is low below `low_gas` of native coin, by
-    default limits.native_floor. A delivery is tried up to `attempts` times, for up to `timeout`
-    each. `label` distinguishes agents of one owner.
-    """
+    """Messages to the owner (docs/alerts.md)."""
 
     events: list[Event] = Field(default_factory=lambda: list(EVENTS))
+    """Events that send a message."""
     urgent: list[Event] = Field(default_factory=list)
+    """Events sent in quiet hours too."""
     quiet: str | None = None
+    """Hours in which other messages wait, such as "22:00-07:00"."""
     timezone: str | None = None
+    """Zone of the quiet hours, such as "Europe/Berlin"."""
     cooldown: Duration = 21_600
+    """Shortest time between two messages of one condition."""
     cooldowns: dict[Event, Duration] = Field(default_factory=dict)
+    """The same for single events."""
     repeat: DurationOrOff = None
+    """Time after which a lasting condition is reported again; "off": once."""
     digest: Literal["day", "week"] | None = None
+    """Figures of each calendar day or week in UTC, once it has ended."""
     low_gas: DecimalOrOff = None
+    """Native coin below which gas is low; default: limits.native_floor."""
     timeout: Duration = 15
+    """Longest time of one attempt to deliver."""
     attempts: int = Field(default=4, ge=1, le=10)
+    """Attempts after which a delivery has failed."""
     label: str = Field(default="trimtab", pattern=r"^[A-Za-z0-9._-]{1,32}$")
+    """Name of this agent in its messages."""
     targets: list[AlertTargetTable] = Field(default_factory=list)
+    """Receivers."""
 
     @field_validator("timezone")
     @classmethod

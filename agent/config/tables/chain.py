@@ -23,14 +23,16 @@ LONGEST_TIMEOUT_S = 60
 
 
 class RpcTable(ConfigTable):
-    """One endpoint. Endpoints of one operator count once for the quorum. The URL is a secret.
-    `timeout` bounds one request.
-    """
+    """One endpoint."""
 
     operator: str = Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")
+    """Who runs it; endpoints of one operator count once."""
     url: SecretStr | None = None
+    """Its address, a secret; or `url_env`."""
     url_env: Variable | None = None
+    """Variable with its address."""
     timeout: Duration = 10
+    """Longest time of one request, 1s to 60s."""
 
     @model_validator(mode="after")
     def _one_source(self) -> RpcTable:
@@ -56,26 +58,30 @@ class RpcTable(ConfigTable):
 
 
 class ChainTable(ConfigTable):
-    """The chain.
-
-    `single_operator` names the only operator, whose answers are then trusted alone; local chains do
-    not need it. `fork` marks a local copy of a live chain with that chain's id, on which only
-    published test keys sign. `quorum` requires more operators than the default. Nothing is signed
-    unless the newest blocks of enough operators are within `max_lag_blocks` of each other.
-    `finality` is the block tag that a transaction must have reached to be final, beside its
-    `confirmations`, or "blocks" for these alone; by default "finalized" on rollups.
-    """
+    """The chain, and the endpoints that read and send (docs/endpoints.md)."""
 
     chain_id: int = Field(gt=0)
+    """Number of the chain, which every endpoint must answer."""
     confirmations: int = Field(ge=1, le=64)
+    """Blocks on top of a transaction until it is final."""
     wrapped_native: Address
+    """Contract of the wrapped native coin, such as WETH."""
     rpc: list[RpcTable] = Field(min_length=1)
+    """Endpoints."""
     single_operator: str | None = None
+    """The only operator, whose answers are then trusted alone; local chains do not need it."""
     quorum: int | None = None
+    """Operators that must agree, if more than two."""
     finality: Literal["safe", "finalized", "blocks"] | None = None
+    """Block tag that a final transaction has reached, beside its confirmations; "blocks": these
+    alone. Default: "finalized" on rollups, else "blocks".
+    """
     max_lag_blocks: int = Field(default=3, ge=0, le=64)
+    """Largest distance between the newest blocks of the operators while anything is signed."""
     fork: bool = False
+    """A local copy of a live chain with that chain's id, on which only published test keys sign."""
     explorer: PageAddress = ""
+    """Block explorer to which the dashboard links transactions."""
 
     @model_validator(mode="after")
     def _check_quorum(self) -> ChainTable:

@@ -61,13 +61,16 @@ else:
 
 
 class MarketTable(ConfigTable):
-    """One market, named by its symbol at the venue, with its share of the futures notional. `asset`
-    is the portfolio's token with the same price.
-    """
+    """One market (docs/futures.md)."""
 
     symbol: str = Field(pattern=r"^[A-Za-z0-9._-]{1,16}$")
+    """Its symbol at the venue."""
     asset: str | None = None
+    """The portfolio's asset of that price."""
     weight: SignedShare
+    """Share of the gross notional, negative for a short; absolute weights sum to 100 %. Those of
+    strategies and signals replace it.
+    """
 
     @property
     def venue_key(self) -> str:
@@ -76,10 +79,12 @@ class MarketTable(ConfigTable):
 
 
 class FuturesMarketTable(MarketTable):
-    """A market of Perpetual Protocol v2: its virtual base token, and its index feed's aggregator."""
+    """A market of Perpetual Protocol v2 (docs/futures.md)."""
 
     base: Address
+    """Its virtual base token."""
     aggregator: Address
+    """Aggregator of its index feed."""
 
     @property
     def venue_key(self) -> str:
@@ -88,27 +93,46 @@ class FuturesMarketTable(MarketTable):
 
 
 class FuturesLimitsTable(ConfigTable):
-    """Limits of futures, as defined in docs/futures.md. Bounds of emergency orders are
-    `emergency_slippage` from the index, those of other orders `slippage`.
-    """
+    """Limits of futures (docs/futures.md)."""
 
     max_leverage: Share
+    """Gross notional over account value; at most 10x."""
     max_utilisation: Share
+    """Initial margin over account value."""
     max_position: Share
+    """Share of one position in the gross or, if more, the target notional."""
     spot_multiple: ShareOrOff
+    """Gross notional over spot value; limits.futures_notional may be tighter."""
     stress_move: ShareOrOff
+    """Simultaneous adverse move of all positions that the account must survive."""
     slippage: Share
+    """Bound of an order from the index; at most 5 %."""
     hysteresis: Share
+    """Distance below its limit at which a reduction ends, and beyond `emergency_distance` at which
+    an emergency ends.
+    """
     emergency_distance: ShareOrOff
+    """Distance to liquidation below which half of a position is closed."""
     emergency_slippage: Share
+    """Bound of such an order; at most 20 %."""
     max_basis: Share
+    """Distance of mark and index above which a market opens nothing."""
     index_age: Duration
+    """Age of the index above which its market is not traded and, if held, nothing opened; at most
+    1d.
+    """
     max_reduction_per_day: ShareOrOff = 2 * BPS
+    """Notional that reductions close in 24 h, as a multiple of the account value."""
     max_top_up_per_day: ShareOrOff = BPS // 10
+    """Collateral deposited in 24 h, as a share of spot; "0%": none."""
     emergency_gas_price: GasPrice | None = None
+    """Gas price in an emergency; default: 5 times limits.gas_price."""
     emergency_gas_per_day: PlainDecimal | None = None
+    """Gas of emergencies in 24 h, in native coin; default: limits.gas_per_day."""
     emergency_cooldown: DurationOrOff = EMERGENCY_COOLDOWN_S
+    """Time after an emergency without openings; at most 30d."""
     resting_stop: ShareOrOff = None
+    """Distance to liquidation at which a stop rests at Hyperliquid."""
 
     @model_validator(mode="after")
     def _sane(self) -> FuturesLimitsTable:
@@ -149,16 +173,18 @@ class FuturesLimitsTable(ConfigTable):
 
 
 class HedgeTable(ConfigTable):
-    """Hedges in place of sales. `ratio` of an overweight is shorted if that saves at least
-    `min_saving` of the hedged value over `horizon`, after which a hedge is closed. `tax_rate` is
-    the tax on realised gains, `capital_cost` the yearly cost of the required margin.
-    """
+    """Hedges in place of sales (docs/futures.md)."""
 
     ratio: Share = BPS // 2
+    """Share of an overweight that is shorted instead of sold."""
     horizon: Duration
+    """Expected holding time, at most 365d, after which a hedge is closed."""
     min_saving: Share
+    """By how much of the hedged value the short must be cheaper than the sale."""
     tax_rate: Share
+    """Tax on realised gains."""
     capital_cost: Share
+    """Cost of the required margin a year."""
 
     @model_validator(mode="after")
     def _sane(self) -> HedgeTable:
@@ -173,45 +199,68 @@ class HedgeTable(ConfigTable):
 
 
 class FuturesLayerTable(ConfigTable):
-    """Keys of [futures] at every venue. `account` is the trader whose margin account is read
-    (missing: the wallet), `collateral` the symbol of the margin asset, `funding_horizon` the time
-    over which expected funding counts (missing: off). The triggers in `ask` act only in a step
-    started by a user. `margin_in_weights` counts the margin account in the spot weights. Openings
-    to the targets are orders of `order_type`; those that rest are cancelled after `order_time`.
-    """
+    """Keys of [futures] at every venue (docs/futures.md)."""
 
     account: Address | None = None
+    """Owner of the margin account; default: the wallet."""
     collateral: str
+    """Margin asset; must be the numeraire."""
     leverage: Share
+    """Target: gross notional over account value."""
     band: ShareOrOff
+    """Drift of a weight, in points of the gross notional, that triggers orders."""
     leverage_band: ShareOrOff = None
+    """The same of the gross notional, as a share of its target (capped at `spot_multiple`); 20 % in
+    profiles.
+    """
     ask: list[TriggerName] = Field(default_factory=list)
+    """Triggers that only alert, and act in `trimtab rebalance --send`; `leverage` with the stress
+    move, none near liquidation.
+    """
     funding_horizon: DurationOrOff = None
+    """Time over which expected funding counts, at most 365d; 7d in profiles."""
     margin_in_weights: bool = False
+    """Whether margin counts in the spot weights."""
     order_type: Literal["ioc", "gtc", "post_only"] = "ioc"
+    """Orders to the targets: filled at once (`ioc`), resting (`gtc`), or resting without taking
+    (`post_only`).
+    """
     order_time: Duration | None = None
+    """Time after which a resting order is cancelled."""
     limits: FuturesLimitsTable
+    """Limits of the futures account."""
     hedge: HedgeTable | None = None
+    """Hedges in place of sales."""
 
 
 class PerpetualContracts(ConfigTable):
-    """The contracts of a deployment of Perpetual Protocol v2."""
+    """The contracts of a deployment of Perpetual Protocol v2 (docs/futures.md)."""
 
     venue: Literal["perpetual_protocol_v2"]
+    """The venue."""
     clearing_house: Address
+    """ClearingHouse, which takes orders."""
     vault: Address
+    """Vault, which holds the collateral."""
     account_balance: Address
+    """AccountBalance, which has the positions."""
     exchange: Address
+    """Exchange, which has prices and funding."""
     market_registry: Address
+    """MarketRegistry, which has the fees of markets."""
     config: Address
+    """ClearingHouseConfig, which has the margin ratios."""
     delegate_approval: Address
+    """DelegateApproval, which has the rights of delegates."""
 
 
 class FuturesTable(PerpetualContracts, FuturesLayerTable):
-    """[futures] on Perpetual Protocol v2."""
+    """[futures] on Perpetual Protocol v2 (docs/futures.md)."""
 
     delegate: Address | None = None
+    """Key that may trade."""
     markets: list[FuturesMarketTable] = Field(min_length=1, max_length=MOST_MARKETS)
+    """Traded markets."""
 
     @property
     def contracts(self) -> dict[str, str]:
@@ -228,19 +277,28 @@ class FuturesTable(PerpetualContracts, FuturesLayerTable):
 
 
 class HyperliquidTable(FuturesLayerTable):
-    """[futures] on Hyperliquid. The agent key trades for the account and cannot withdraw; it has
-    the same kinds of sources as the wallet's key. Without a source nothing is sent.
+    """[futures] on Hyperliquid (docs/futures.md). The agent key trades for the account and cannot
+    withdraw; without a source of it nothing is sent.
     """
 
     venue: Literal["hyperliquid"]
+    """The venue."""
     url: SecretStr | None = None
+    """Address of the API; or `url_env`."""
     url_env: Variable | None = None
+    """Variable with the address of the API."""
     network: Literal["mainnet", "testnet"]
+    """Network of the venue, of which signatures are valid."""
     agent_name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,16}$")
+    """Name of the agent key at the venue."""
     agent_keystore: str | None = None
+    """File with the encrypted agent key."""
     agent_key_env: Variable | None = None
+    """Variable with the agent key."""
     agent_keyring: KeyringName | None = None
+    """Entry of the agent key in the keyring of the operating system."""
     markets: list[MarketTable] = Field(min_length=1, max_length=MOST_MARKETS)
+    """Traded markets."""
 
     @model_validator(mode="after")
     def _usable(self) -> HyperliquidTable:

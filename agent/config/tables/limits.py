@@ -82,14 +82,20 @@ else:
         "LimitsTable",
         __base__=ConfigTable,
         __module__=__name__,
-        __doc__=(
-            'Limits of the guards; each may be "off". `i_accept` names those that are off, or above'
-            " their ceilings, on purpose."
-        ),
+        __doc__="Limits of the guards (docs/limits.md).",
         **_FIELDS,
         max_weight=(MaxWeight | None, None),
-        futures_notional=(ShareOrOff, None),
-        i_accept=(list[str], Field(default_factory=list)),
+        futures_notional=(
+            ShareOrOff,
+            Field(None, description="gross notional of [futures] over spot value"),
+        ),
+        i_accept=(
+            list[str],
+            Field(
+                default_factory=list,
+                description="limits that are off, or above their ceilings, on purpose",
+            ),
+        ),
     )
 
 

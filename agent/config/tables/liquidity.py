@@ -33,12 +33,12 @@ def sane_volatility(value: int) -> int:
 
 
 class _LpTargetTable(ConfigTable):
-    """A liquidity target. `share` is the target share of the portfolio; 0% withdraws everything.
-    `volatility` overrides that of [lp] for this pair.
-    """
+    """A liquidity target (docs/liquidity.md)."""
 
     share: Share
+    """Target share of the portfolio; "0%" withdraws everything."""
     volatility: Share | None = None
+    """Annual volatility of this pair's price; default: that of [lp]."""
 
     @field_validator("share")
     @classmethod
@@ -57,7 +57,9 @@ class V2TargetTable(_LpTargetTable):
     """Liquidity in a Uniswap V2 pair, where fees compound automatically."""
 
     kind: PairKind
+    """Kind of venue."""
     pair: Address
+    """Address of the pair."""
 
     @property
     def pool_address(self) -> str:
@@ -71,9 +73,13 @@ class V3TargetTable(_LpTargetTable):
     """
 
     kind: RangeKind
+    """Kind of venue."""
     pool: Address
+    """Address of the pool."""
     width: Share
+    """The range is from price / (1 + width) to price · (1 + width)."""
     compound_above: DecimalOrOff
+    """Fees in the numeraire above which they are reinvested; "off": they are left."""
 
     @field_validator("width")
     @classmethod
@@ -94,15 +100,14 @@ MAX_HORIZON_S = 365 * 86_400
 
 
 class LpTable(ConfigTable):
-    """Risk settings of liquidity: annual volatility of a pair's price, and the horizon of
-    forecasts.
-
-    `targets` are the pools in which liquidity is provided.
-    """
+    """How liquidity is judged (docs/liquidity.md)."""
 
     volatility: Share
+    """Annual volatility of a pair's price."""
     horizon: Duration
+    """Time over which loss and fees are forecast."""
     targets: list[LpTargetTable] = Field(default_factory=list)
+    """Pools in which liquidity is provided."""
 
     _sane = field_validator("volatility")(sane_volatility)
 
@@ -115,13 +120,14 @@ class LpTable(ConfigTable):
 
 
 class _LpPositionTable(ConfigTable):
-    """A confirmed position. `entry` is the amount provided, in whole coins by symbol; `volatility`
-    overrides that of [lp] for this pair.
-    """
+    """A confirmed position (docs/liquidity.md)."""
 
     entry: dict[str, PlainDecimal]
+    """Amounts provided, in whole coins by symbol."""
     entry_block: int | None = Field(default=None, ge=0)
+    """Block in which they were provided."""
     volatility: Share | None = None
+    """Annual volatility of this pair's price; default: that of [lp]."""
 
     @field_validator("entry")
     @classmethod
@@ -143,7 +149,9 @@ class V2PositionTable(_LpPositionTable):
     """LP tokens in a Uniswap V2 pair."""
 
     kind: PairKind
+    """Kind of venue."""
     pair: Address
+    """Address of the pair."""
 
     @property
     def name(self) -> str:
@@ -155,7 +163,9 @@ class V3PositionTable(_LpPositionTable):
     """A token of the Uniswap V3 position manager."""
 
     kind: RangeKind
+    """Kind of venue."""
     token_id: int = Field(ge=0, lt=2**256)
+    """Number of the position at the manager."""
 
     @property
     def name(self) -> str:

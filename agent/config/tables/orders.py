@@ -69,38 +69,44 @@ LevelOrOff = Annotated[
 
 
 class ExitKeys(ConfigTable):
-    """Keys of exits: a stop loss at or below a level, a take profit at or above one, and a trailing
-    stop at a distance below the highest price.
-    """
+    """Exits, by levels that are prices or shares (docs/orders.md)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
     stop_loss: LevelKey | None = None
+    """Sells at or below it: a price, or a share below the entry level, or else the price at arming.
+    """
     take_profit: LevelKey | None = None
+    """Sells at or above it: a price, or a share above the price to which a stop loss would refer.
+    """
     trailing_stop: LevelKey | None = None
+    """Sells at this distance below the highest confirmed price."""
 
 
 class OrderKeys(ExitKeys):
-    """Keys of exits, `entry`: the price up to which an asset is bought, and the levels of price
-    alerts, "off" for none.
-    """
+    """Exits, and when an asset is bought or reported (docs/orders.md)."""
 
     entry: LevelKey | None = None
+    """The asset is bought only at or below it: a price, or a share below the price at arming."""
     alert_above: LevelOrOff = None
+    """A message at or above this price, and nothing else; "off": none."""
     alert_below: LevelOrOff = None
+    """A message at or below this price, and nothing else; "off": none."""
 
 
 class OrdersTable(ExitKeys):
-    """Orders of the whole portfolio, and common settings.
-
-    `absent` is the destination of the weight of an asset that was sold or awaits its entry.
-    `hysteresis` is the distance from its level at which an order is armed and a closed entry
-    reopens.
+    """Orders of the whole portfolio, by shares of its NAV per share, and common settings
+    (docs/orders.md).
     """
 
     absent: Literal["cash", "redistribute"] = "cash"
+    """Where the weight of a sold or waiting asset goes: held in the numeraire, or shared by the
+    others.
+    """
     hysteresis: Share = 100
+    """Shortest distance from its level at which an order is armed and a closed entry reopens."""
     entry_above_price: Literal["warn", "refuse"] = "warn"
+    """What happens to an entry above the price, which fills at once."""
 
 
 def require_orders(table: OrdersTable, assets: Mapping[str, OrderKeys], numeraire: str) -> None:

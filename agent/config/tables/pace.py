@@ -90,20 +90,31 @@ SignedBps = Annotated[int, BeforeValidator(_signed_bps)]
 
 
 class PaceTable(ConfigTable):
-    """Keys of an execution style; `budget`, `size_jitter` and `time_jitter` may be "off". See
-    docs/gradual-execution.md.
-    """
+    """Keys of an execution style (docs/gradual-execution.md)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
     style: Literal["market", "rounds", "twap", "limit"] = "market"
+    """All at once, in slices (`rounds`, `twap`), or at a price (`limit`)."""
     max_rounds: int | None = Field(default=None, ge=2, le=24)
+    """Most slices (`twap`: their number), 2 to 24; fewer if a slice would be below
+    limits.min_trade.
+    """
     interval: Duration | None = None
+    """Mean time between two slices."""
     recovery: Duration | None = None
+    """Assumed half-life of a pool's price recovery."""
     waiting_cost: BpsPerHour | None = None
+    """Hourly cost of the amount still to trade; "zone": by the zone's risk."""
     size_jitter: ShareOrOff = None
+    """Largest random deviation of a slice, up to 50 %."""
     time_jitter: ShareOrOff = None
+    """Largest random deviation of a wait, up to 90 %."""
     budget: ShareOrOff = None
+    """Largest loss of all slices against arrival prices, as a share of the amount to trade."""
     over: Duration | None = None
+    """Duration of a `twap`, such as "6h"."""
     limit: SignedBps | None = None
+    """How much worse than at the start prices may be ("0.2%"), or better they must be ("-0.5%")."""
     patience: Duration | None = None
+    """How long a rebalance waits for such prices."""

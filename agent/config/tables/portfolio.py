@@ -79,46 +79,60 @@ def _same_address(address: object, wrapped: object) -> bool:
 
 
 class HubTable(ConfigTable):
-    """A token that routes may pass through without being held. `decimals`, if given, must match the
-    chain. `feed_max_age` overrides the maximum age of its feed.
-    """
+    """A token that routes may pass through without being held."""
 
     symbol: str = Field(pattern=r"^[A-Za-z0-9._-]{1,16}$")
+    """Name of the token here, in commands and on pages."""
     address: Address
+    """Contract of the token; of an asset "native" is the native coin together with its wrapped
+    token.
+    """
     feed: Address | None = None
+    """Chainlink feed of its price in USD."""
     feed_max_age: Duration | None = None
+    """Age above which a round of this feed is stale; default: reference.feed_max_age."""
     decimals: int | None = Field(default=None, ge=0, le=36)
+    """Its decimals, which must be those of the contract; default: these."""
 
 
 class AssetTable(HubTable, OrderKeys):
-    """One asset with its target.
-
-    `reserve` is an unmanaged amount in whole coins. `rebasing` is the largest daily change of the
-    balance without a transfer, for rebasing and interest-bearing tokens. `band` overrides the
-    trigger's. Orders are in agent/config/tables/orders.py. `native` is not a key of the file; it is set if
-    the file has address = "native", and `address` is then the wrapped token's.
-    """
+    """One asset with its target, and its orders."""
 
     target: Weight
+    """Target weight; all sum to 100 %."""
     reserve: PlainDecimal
+    """Amount in whole coins that the agent leaves alone."""
     native: bool = False
+    """Not written: set if the address is "native"."""
     rebasing: Share = 0
+    """Largest change of the balance in a day without a transfer, of a rebasing or interest-bearing
+    token.
+    """
     band: Band | None = None
+    """Band of this asset in place of the trigger's: "10%rel" of the target, or "5%abs" in points of
+    the portfolio.
+    """
 
 
 class PortfolioTable(ConfigTable):
-    """Assets with targets that sum to 100 %. `use_cash` is the maximum numeraire that the agent
-    takes from the wallet, in whole coins.
-    """
+    """What is held, and in what proportions (docs/bot.md)."""
 
     numeraire: str
+    """Symbol of the asset in which values are counted, and into which exits sell."""
     max_live_value: DecimalOrOff
+    """Largest value that the agent manages; "off": no limit."""
     use_cash: DecimalOrOff = None
+    """Most numeraire that the agent takes from the wallet; "off": all of it."""
     assets: list[AssetTable] = Field(min_length=2)
+    """Assets."""
     hubs: list[HubTable] = Field(default_factory=list)
+    """Tokens that routes may use."""
     positions: list[LpPositionTable] = Field(default_factory=list)
+    """Liquidity positions that count."""
     weights: WeightsTable | None = None
+    """Allocator that chooses the targets."""
     orders: OrdersTable | None = None
+    """Orders of the whole portfolio."""
 
     @field_validator("assets")
     @classmethod

@@ -11,10 +11,11 @@ FILES, MEGABYTES = 10_000, 1_000
 
 
 class RecordTable(ConfigTable):
-    """Recording of steps. `dir` is relative to the config file. The newest `keep_files` files are
-    kept, up to `keep_megabytes` in total.
-    """
+    """Recording of steps for `trimtab replay` (docs/paper.md)."""
 
     dir: str = Field(min_length=1)
+    """Folder, relative to the config file."""
     keep_files: int = Field(default=FILES, ge=1, le=1_000_000)
+    """Newest files that are kept."""
     keep_megabytes: int = Field(default=MEGABYTES, ge=1, le=1_000_000)
+    """Their largest size in all."""

@@ -17,19 +17,22 @@ LONGEST_WAIT_S = 3_600
 
 
 class ServiceTable(ConfigTable):
-    """`heartbeat_url` is secret, and is requested after each healthy cycle.
-    A cycle without progress for `hang_after` ends the process. The newest `keep_steps` cycles
-    without a transaction are kept. Commands wait up to `wallet_wait` for another process that holds
-    the wallet.
-    """
+    """Monitoring of `trimtab run` (docs/service.md)."""
 
     heartbeat_url: SecretStr | None = None
+    """Requested after each good cycle: a dead man's switch; a secret."""
     heartbeat_url_env: Variable | None = None
+    """Variable with that address."""
     heartbeat_method: Literal["GET", "POST"] = "GET"
+    """How it is requested."""
     log_format: Literal["text", "json"] | None = None
+    """Format of log lines on stderr; default: none."""
     hang_after: Duration = 600
+    """A cycle without progress for this long ends the process; at least 30s."""
     wallet_wait: Duration = 120
+    """How long a process waits for the wallet's lock; 1s to 1h."""
     keep_steps: int = Field(default=2_000, ge=10, le=1_000_000)
+    """Newest cycles without a transaction that are kept; those with one are kept for good."""
 
     @model_validator(mode="after")
     def _check_values(self) -> ServiceTable:

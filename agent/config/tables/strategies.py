@@ -38,15 +38,18 @@ Ratio = Annotated[int, BeforeValidator(_parse_milli)]
 
 
 class HealthTable(ConfigTable):
-    """Health rule. A strategy is cut to its floor if its Sharpe ratio over `window` is below
-    `sharpe` for `period`, and restored once it is at least `recover` for `recover_period`.
-    """
+    """When a strategy is paused (docs/strategies.md)."""
 
     sharpe: Ratio
+    """Annual Sharpe ratio below which a strategy is paused."""
     recover: Ratio
+    """Ratio from which it resumes."""
     window: Duration
+    """Time over which the ratio is taken."""
     period: Duration
+    """How long the ratio must be below `sharpe`."""
     recover_period: Duration
+    """How long it must be at least `recover`."""
 
     @model_validator(mode="after")
     def _sensible(self) -> HealthTable:
@@ -66,18 +69,28 @@ class HealthTable(ConfigTable):
 
 
 class StrategyTable(ConfigTable):
-    """One strategy. Its trigger, destination and cooldown default to those of [policy]."""
+    """One strategy (docs/strategies.md)."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,16}$")
+    """Its name in commands and books."""
     share: Share
+    """Its share of the capital; all sum to 100 %."""
     floor: Share
+    """Share of the capital that it keeps while paused."""
     weights: dict[str, Weight] | None = None
+    """Weights of its own capital by symbol, sum 100 %; or `allocator`."""
     futures: dict[str, SignedShare] = Field(default_factory=dict)
+    """Signed shares of its target notional by market; needs [futures]."""
     allocator: Literal["equal"] | WeightsTable | None = None
+    """"equal", or the keys of an allocator."""
     trigger: TriggerTable | None = None
+    """Its trigger; default: that of [policy]."""
     destination: Literal["target", "band", "halfway"] | None = None
+    """Its destination; default: that of [policy]."""
     cooldown: Duration | None = None
+    """Its cooldown; default: that of [policy]."""
     health: Annotated[HealthTable | None, BeforeValidator(_none_if_off)]
+    """Rule by which it is paused, or "off"."""
 
     @model_validator(mode="after")
     def _check_weights_and_shares(self) -> StrategyTable:
@@ -107,12 +120,12 @@ class StrategyTable(ConfigTable):
 
 
 class SplitTable(ConfigTable):
-    """Band of the capital split. The split is restored beyond `absolute` points or `relative` of a
-    share, whichever is narrower.
-    """
+    """Band of the capital split; of two the narrower counts (docs/strategies.md)."""
 
     absolute: Share | None = None
+    """Drift of a strategy's share in points of the capital at which the split is restored."""
     relative: Share | None = None
+    """The same as a share of its share."""
 
     @model_validator(mode="after")
     def _require_band(self) -> SplitTable:

@@ -19,18 +19,20 @@ LONGEST_CODE_S = 900
 
 
 class TelegramTable(ConfigTable):
-    """The Telegram bot. `chats` are the private chats that may command it. `api` is the address of
-    the Bot API; set it for a self-hosted server. A request for updates waits up to `poll`; a
-    one-time code is valid for `code_ttl`. `dashboard` is the address of `trimtab serve` for links
-    to its confirmation.
-    """
+    """The Telegram bot (docs/telegram.md)."""
 
     token_env: Variable
+    """Variable with the token of @BotFather."""
     chats: list[Annotated[int, Field(strict=True, gt=0)]] = Field(min_length=1, max_length=8)
+    """Private chats that may command it."""
     api: str = TELEGRAM_API
+    """Address of the Bot API, or of a server of your own."""
     poll: Duration = 30
+    """Longest wait of one request for messages."""
     code_ttl: Duration = 300
+    """Validity of a one-time code, at most 15m."""
     dashboard: str | None = None
+    """Address of `trimtab serve`, for links to its confirmation."""
 
     @model_validator(mode="after")
     def _check_values(self) -> TelegramTable:

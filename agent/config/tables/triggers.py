@@ -67,14 +67,16 @@ Correlation = Annotated[int, BeforeValidator(_parse_correlation)]
 
 
 class EstimateTable(ConfigTable):
-    """Sampling of recorded prices for estimates of volatilities and correlations, with the same
-    keys as an allocator.
-    """
+    """Sampling of recorded prices for estimates of risk (docs/zone.md)."""
 
     window: Duration
+    """Time whose returns count."""
     step: Duration
+    """Time from one price to the next."""
     min_history: Duration
+    """Shortest history from which anything is estimated."""
     max_age: Duration
+    """Largest age of the newest price."""
 
     @model_validator(mode="after")
     def _possible(self) -> EstimateTable:
@@ -83,16 +85,16 @@ class EstimateTable(ConfigTable):
 
 
 class RiskTable(ConfigTable):
-    """Annual volatilities by symbol, and correlations by pair "A/B"; `correlation` is that of all
-    other pairs.
-
-    With `estimate`, missing figures are estimated from recorded prices.
-    """
+    """Risk of a zone (docs/zone.md)."""
 
     volatilities: dict[str, Share] = Field(default_factory=dict)
+    """Annual volatility by symbol."""
     estimate: EstimateTable | None = None
+    """Estimates missing figures from recorded prices."""
     correlation: Correlation | None = None
+    """Correlation of every pair without its own."""
     correlations: dict[str, Correlation] = Field(default_factory=dict)
+    """Correlation by pair "A/B"."""
 
 
 SINGLE, SEVERAL = "single", "several"
@@ -103,10 +105,29 @@ _UNITS: Mapping[KeyUnit, Any] = {
     KeyUnit.TEXT: str,
     KeyUnit.YEARLY_COST: YearlyCost,
 }
+_MEANINGS: Mapping[str, str] = {
+    "absolute": "width of the band in points of the portfolio; of two widths the narrower counts",
+    "relative": "width of the band as a share of the target",
+    "every": "time from one review to the next, 30m to 28d",
+    "cron": "five-field cron time of a review, in place of `every`",
+    "timezone": "zone of cron times, such as Europe/Berlin",
+    "review_every": "time from one review to the next",
+    "review_cron": "cron time of a review, in place of `review_every`",
+    "execute_every": "time from one execution to the next",
+    "execute_cron": "cron time of an execution, in place of `execute_every`",
+    "fall": "distance of the price below its highest of the window, beyond which it fires",
+    "within": "the window, 1h to 28d",
+    "assets": "symbols whose prices count; default: all but the numeraire",
+    "short": "time whose volatility is compared",
+    "long": "time before it, with whose volatility it is compared",
+    "jump": "ratio of the two beyond which it fires, above 100 %",
+    "tracking_error_cost": "what 1 % of tracking error costs a year",
+    "horizon": "time over which risk and cost are compared",
+}
 
 
 class AnyTriggerTable(ConfigTable):
-    """One trigger. The table of each kind is generated from its row in NOTATIONS."""
+    """One trigger (docs/triggers.md). The table of each kind is made from its row in NOTATIONS."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
@@ -114,14 +135,19 @@ class AnyTriggerTable(ConfigTable):
 
 
 def _trigger_table(notation: TriggerNotation) -> type[AnyTriggerTable]:
-    fields: dict[str, Any] = {"kind": (Literal[notation.kind], ...)}
+    fields: dict[str, Any] = {
+        "kind": (Literal[notation.kind], Field(description="kind of trigger"))
+    }
     for name, unit in notation.keys.items():
         if unit is KeyUnit.SYMBOLS:
-            fields[name] = (list[str], Field(default_factory=list))
+            fields[name] = (
+                list[str],
+                Field(default_factory=list, description=_MEANINGS[name]),
+            )
         elif notation.keys_required:
-            fields[name] = (_UNITS[unit], ...)
+            fields[name] = (_UNITS[unit], Field(description=_MEANINGS[name]))
         else:
-            fields[name] = (_UNITS[unit] | None, None)
+            fields[name] = (_UNITS[unit] | None, Field(None, description=_MEANINGS[name]))
     return create_model(
         f"{notation.kind}_trigger", __base__=AnyTriggerTable, __module__=__name__, **fields
     )

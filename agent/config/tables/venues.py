@@ -17,34 +17,39 @@ RETURNS_DELTA = 1 << 3 | 1 << 2
 
 
 class VenueTable(ConfigTable):
-    """One deployment of a kind of exchange; `label` tells several of one kind apart.
+    """One deployment of an exchange (docs/networks.md)."""
 
-    `router` is the kind's own router (for "uniswap_v3" SwapRouter02), `quoter` QuoterV2,
-    `quoter_v1` the Quoter for uniswap-python, if installed. `fee` is that of all pairs of a V2
-    fork. `deployer` makes the pools if not the factory, `init_code_hash` is that of their init
-    code if it is a fork's, `pool_implementation` what Slipstream's pools are clones of. `pools`
-    replaces discovery by an explicit list.
-
-    Of Uniswap V4 `factory` is the PoolManager, `quoter` V4Quoter, `tiers` are fees (millionths) with
-    tick spacings, and `hooks` is the contract that the pools of this entry have as their hooks.
-    """
-
-    kind: str
+    kind: str = Field(description=f"kind of exchange: {', '.join(POOL_KINDS)}")
     label: str | None = Field(default=None, pattern=r"^[a-z0-9_]{1,20}$")
+    """Tells several deployments of one kind apart."""
     factory: Address
+    """Its factory; of Uniswap V4 the PoolManager."""
     router: Address | None = None
+    """Its own router; of Uniswap V3 SwapRouter02."""
     quoter: Address | None = None
+    """Its quoter, for second quotes: QuoterV2; of Uniswap V4 V4Quoter."""
     quoter_v1: Address | None = None
+    """The older Quoter, for uniswap-python if that is installed."""
     position_manager: Address | None = None
+    """Contract of its liquidity positions."""
     deployer: Address | None = None
+    """What makes its pools, if not the factory."""
     pool_implementation: Address | None = None
+    """Contract of which Slipstream's pools are clones."""
     init_code_hash: str | None = Field(default=None, pattern=r"^0x[0-9a-f]{64}$")
+    """Hash of the code that makes its pools, of a fork."""
     fee: Share | None = None
+    """Fee of all its pairs, of a fork of V2."""
     fee_tiers: list[int] | None = Field(default=None, min_length=1)
+    """Fees of its pools, in millionths."""
     tick_spacings: list[int] | None = Field(default=None, min_length=1)
+    """Tick spacings of its pools, of Slipstream."""
     tiers: list[tuple[int, int]] | None = Field(default=None, min_length=1)
+    """Fees in millionths with tick spacings, of Uniswap V4."""
     hooks: Address | None = None
+    """Contract that all pools of this entry have as their hooks, of Uniswap V4."""
     pools: list[Address] | None = None
+    """The only pools used; default: those that its factory knows."""
 
     @property
     def name(self) -> str:

@@ -15,25 +15,30 @@ from agent.config.tables.fields import (
 
 
 class WalletTable(ConfigTable):
-    """Wallet of the portfolio. A key source is needed only for sending.
-
-    `keystore` is the file of an encrypted key, `key_env` the environment variable that holds the
-    key, `keyring` service/name in the keyring of the operating system; with `prompt` the key is
-    typed at a prompt. `test_account` is the index of a published test key, for local chains. In
-    mode "propose" nothing is signed here: transactions are written into the folder `proposals` for
-    an external signer. `safe` marks the address as a Safe, whose owners sign.
-    """
+    """The wallet of the portfolio (docs/keys.md). A source of the key is needed only for sending."""
 
     address: Address
+    """Its address."""
     keystore: str | None = None
+    """File with the encrypted key."""
     key_env: Variable | None = None
+    """Variable with the key."""
     keyring: KeyringName | None = None
+    """Entry of the key in the keyring of the operating system."""
     prompt: bool = False
+    """The key is typed at a prompt."""
     test_account: int | None = Field(default=None, ge=0, le=9)
+    """Number of a published test key, on local chains."""
     mode: Literal["sign", "propose"] = "sign"
+    """In mode "propose" nothing is signed here: transactions are written for an external signer."""
     safe: bool = False
+    """The address is a Safe, whose owners sign."""
     proposals: str = Field(default="proposals", min_length=1)
+    """Folder of the proposals, beside the config."""
     payout_addresses: list[Address] = Field(default_factory=list)
+    """The only recipients of `trimtab withdraw` and `stop --send-to`, once `trimtab trust` has
+    confirmed them.
+    """
 
     @model_validator(mode="after")
     def _one_key(self) -> WalletTable:

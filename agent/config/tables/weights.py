@@ -45,30 +45,49 @@ else:
 
 
 class WeightLimitTable(ConfigTable):
-    """Bounds of one asset's weight."""
+    """Bounds of one asset's weight (docs/weights.md)."""
 
     min: Share = 0
+    """Lowest weight."""
     max: Share = BPS
+    """Highest weight."""
 
 
 class WeightsTable(ConfigTable):
-    """An allocator. docs/weights.md lists the keys of each kind; they have no defaults."""
+    """An allocator (docs/weights.md). Every key of its kind is required but `fixed`, `cap`,
+    `limits`, `supplies`.
+    """
 
     kind: MethodName
+    """Kind of allocator."""
     every: Duration | None = None
+    """Time between two choices."""
     window: Duration | None = None
+    """Time whose returns count."""
     step: Duration | None = None
+    """Time from one price to the next."""
     min_history: Duration | None = None
+    """Shortest history from which weights are chosen."""
     max_age: Duration | None = None
+    """Largest age of the newest price."""
     keep: Duration | None = None
+    """How long the last choice applies beyond `every`."""
     churn: Share | None = None
+    """A choice is ignored if no weight changes by more than this."""
     until_chosen: Literal["targets", "wait"] | None = None
+    """Before the first choice: the targets of the assets, or no trades."""
     fixed: list[str] = Field(default_factory=list)
+    """Assets that keep their own target."""
     cap: Share | None = None
+    """Highest weight of any free asset."""
     limits: dict[str, WeightLimitTable] = Field(default_factory=dict)
+    """Bounds of single assets' weights."""
     supplies: str | None = None
+    """File of supplies, in place of those of the contracts."""
     signal: str | None = None
+    """Name of the signal in [signals]."""
     stress_loss: Share | None = None
+    """Most of the account value that one market may lose in a stress move."""
 
     @property
     def method(self) -> AllocationMethod:
@@ -198,16 +217,20 @@ def weight_bounds(weights: WeightsTable, symbol: str) -> tuple[int, int]:
 
 
 class DataTable(ConfigTable):
-    """Published data: a file or an https address, downloaded once and kept in the folder data beside
-    the config. `sha256` pins its content. `symbols` maps the file's symbols to assets, `bar` is the
-    time from a row's timestamp to its close.
+    """Published data: downloaded once, and kept in the folder data beside the config
+    (docs/weights.md).
     """
 
     source: str = Field(min_length=1)
+    """A file, or an https address."""
     kind: Literal["prices", "supplies"] = "prices"
+    """What it has."""
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    """Hash that its content must have."""
     symbols: dict[str, str] = Field(default_factory=dict, max_length=MOST_OPTIONS)
+    """Assets by the file's symbols."""
     bar: str = "0s"
+    """Time from a row's time to its close."""
 
     @field_validator("source")
     @classmethod
@@ -225,10 +248,12 @@ LONGEST_TIMEOUT_S = 60
 
 
 class SignalTable(ConfigTable):
-    """One signal: the time limit of an answer, and options that are passed as text."""
+    """One signal of yours (docs/signals.md)."""
 
     timeout: Duration
+    """Longest time of an answer."""
     options: dict[str, str] = Field(default_factory=dict, max_length=MOST_OPTIONS)
+    """Options passed to it as text."""
 
     @field_validator("timeout")
     @classmethod

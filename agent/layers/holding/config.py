@@ -14,9 +14,11 @@ TEMPLATE = """\
 
 
 class HoldingTable(ConfigTable):
-    """Shortest time from an asset's last purchase to its sale (`hours`, in seconds once parsed),
-    and the symbols of `assets` (default: all but the numeraire).
-    """
+    """No quick sale after a purchase (docs/holding.md)."""
 
     hours: Duration = Field(gt=0)
+    """Shortest time from an asset's last purchase to its sale by a rebalance, such as "24h"; parsed
+    to seconds.
+    """
     assets: list[str] | None = Field(default=None, min_length=1)
+    """Symbols of assets that wait; default: all but the numeraire."""

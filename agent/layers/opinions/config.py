@@ -16,10 +16,12 @@ TEMPLATE = """\
 
 
 class SecondOpinionsTable(ConfigTable):
-    """Aggregators in `services`; `zero_x_env` names the variable that holds the key for 0x."""
+    """Quotes of aggregators beside a plan (docs/planning.md)."""
 
     services: list[Literal["0x", "kyberswap", "cow"]] = Field(min_length=1)
+    """Aggregators that are asked."""
     zero_x_env: Variable | None = None
+    """Variable with the key for 0x."""
 
     @model_validator(mode="after")
     def _check_values(self) -> SecondOpinionsTable:

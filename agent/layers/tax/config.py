@@ -18,14 +18,18 @@ year_limit = "off"                 # realised gain of a year in the numeraire: s
 
 
 class TaxTable(ConfigTable):
-    """Tax settings. `rates` is a CSV file of time,rate: units of `currency` per coin of the
-    numeraire. `year_limit` is in that currency, else in the numeraire.
-    """
+    """Taxes (docs/ledger.md)."""
 
     method: Literal["fifo", "lifo", "hifo", "average"]
+    """Which lots a sale uses: oldest, newest, or most expensive first, or their average."""
     year_limit: DecimalOrOff
+    """Largest realised gain of a calendar year, in `currency`, else in the numeraire; "off": no
+    limit.
+    """
     currency: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,16}$")
+    """Currency of the tax report; default: the numeraire."""
     rates: str | None = None
+    """CSV file of time,rate: units of `currency` per coin of the numeraire."""
 
     @model_validator(mode="after")
     def _require_both(self) -> TaxTable:
