@@ -10,6 +10,7 @@ from decimal import Decimal
 import pytest
 
 from agent.observe.notify import UNANSWERED
+from tests.cli.test_books import ETHER, native
 from tests.cli.tools import Desk
 from tests.support.alert_receivers import Box, mailbox, silent, webhook
 from tests.support.text import mentions
@@ -91,6 +92,31 @@ def test_a_run_tells_what_it_did_and_a_second_one_does_not_repeat_it(desk: Desk,
     assert targets["hook"]["delivered"]
     assert {item["event"] for item in after["last"]} == {"price", "rebalance", "digest"}
     assert all(asset["side"] == "inside" for asset in after["assets"])
+
+
+def test_a_paused_run_goes_on_reading_booking_and_alerting_and_sends_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    hook = Box()
+    with webhook(hook, CANARY) as hook_url:
+        monkeypatch.setenv("ALERT_HOOK", hook_url)
+        monkeypatch.setenv("ALERT_MAIL", hook_url)
+        assert desk.run("run", "--once").code == 0
+        date_books_yesterday(desk)
+        with_targets(desk)
+        assert desk.run("pause", "--reason", "away").code == 0
+        wallet = desk.about["wallet"]
+        native(desk, ETHER)
+        nonce = desk.node.rpc("eth_getTransactionCount", wallet, "latest")
+        said = desk.run("run", "--once", "--send", "--yes", "--log-format", "json")
+        assert (said.code, desk.node.rpc("eth_getTransactionCount", wallet, "latest")) == (10, nonce), said.why
+        hook.until(1)
+    assert [item["title"].split()[-1] for item in hook.items] == ["paused"]
+    booked = desk.ask("books", "journal")["entries"][0]
+    assert booked["postings"][0] | {"value": ""} == {
+        "account": "assets:wallet", "token": "native", "raw": str(ETHER), "decimals": 18, "value": "",
+    }  # fmt: skip
+    history = desk.ask("history")
+    assert history["steps"][0]["transactions"] == []
+    assert len(history["values"]) == 3, "those of yesterday, and one while it was paused"
 
 
 def test_a_price_alert_is_sent_once_and_shown_until_it_is_off(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
