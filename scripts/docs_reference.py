@@ -42,12 +42,13 @@ from agent.model.alerts import AlertKind
 ROOT = Path(__file__).parent.parent
 OPENAPI = ROOT / "agent" / "web" / "api" / "openapi.json"
 UNITS = {
+    "share, or table of shares by symbol": (MaxWeight,),
     "address": (fields.Address, fields.AddressOrOff),
     "weight": (fields.Weight,),
     "share": (fields.Share, fields.ShareOrOff),
     "share, negative for a short": (SignedShare,),
     "share, or negative": (SignedBps,),
-    "share an hour": (BpsPerHour,),
+    'share an hour or "zone"': (BpsPerHour,),
     "share a year": (YearlyCost,),
     "correlation": (Correlation,),
     "duration": (fields.Duration, fields.DurationOrOff),
@@ -56,7 +57,6 @@ UNITS = {
     "price or share": (LevelKey, LevelOrOff),
     "band": (Band,),
     "ratio": (Ratio,),
-    "share, or table by symbol": (MaxWeight,),
     '"on" or "off"': (fields.Switch,),
     "environment variable": (fields.Variable,),
     "service/name": (fields.KeyringName,),
@@ -72,6 +72,11 @@ MAY_BE_OFF = (
     MaxWeight,
 )
 SIZES = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+INTRODUCTION = """\
+A share has its unit: `"1%"`, `"100bps"`, `"1.5x"`. Durations are `"90s"`, `"30m"`, `"1h"`, `"7d"`, gas
+prices `"60 gwei"`, amounts decimals in quotes, of whole coins. A key that is not required may be left
+out: it then has its default. `trimtab init` writes limits of the network; here are those of Ethereum,
+where it lowers `oracle_deviation` to 1% for ETH, BTC and LINK."""
 BOUNDS = {
     "ge": "≥ ",
     "gt": "> ",
@@ -84,7 +89,8 @@ BOUNDS = {
 
 def plain(text: object) -> str:
     """Return the text on one line, without its meaning in Markdown."""
-    return re.sub(r"([<>*_`|\[\]])", r"\\\1", " ".join(str(text).split()))
+    text = " ".join(str(text).split()).replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([*_`|\[\]])", r"\\\1", text)
 
 
 def parts_of(annotation: Any) -> Iterator[Any]:
@@ -103,9 +109,12 @@ def unit_of(parts: list[Any], titles: Mapping[type[ConfigTable], str]) -> str:
     ]
     marks = [mark for alias in MAY_BE_OFF for mark in alias.__metadata__]
     off = ' or "off"' if any(mark in parts for mark in marks) else ""
+    choices = [
+        plain(choice) for part in parts if get_origin(part) is Literal for choice in get_args(part)
+    ]
     names = {bool: "true or false", int: "number", str: "text", SecretStr: "text", float: "number"}
     unit = (
-        " or ".join(links)
+        " or ".join(links + [f'"{choice}"' for choice in choices] if links else ())
         or next(
             (
                 plain(name)
@@ -114,17 +123,13 @@ def unit_of(parts: list[Any], titles: Mapping[type[ConfigTable], str]) -> str:
             ),
             "",
         )
-        or ", ".join(
-            plain(choice)
-            for part in parts
-            if get_origin(part) is Literal
-            for choice in get_args(part)
-        )
+        or ", ".join(choices)
         or next(names[part] for part in parts if part in names)
     )
     origins = [get_origin(part) for part in parts]
     several = "table of " if dict in origins else "list of " if list in origins else ""
-    return ("" if links else several) + unit + off
+    several += "pairs of " if tuple in origins else ""
+    return ("" if links or MaxWeight.__metadata__[0] in parts else several) + unit + off
 
 
 def written(value: Any, unit: str) -> str:
@@ -152,7 +157,7 @@ def sections() -> dict[type[ConfigTable], str]:
     """Return the title of each table of the config, in the order of the file."""
     titles: dict[type[ConfigTable], str] = {Config: "The whole file"}
 
-    def add(model: type[ConfigTable], path: str) -> None:
+    def add(model: type[ConfigTable], path: str, of: str) -> None:
         for key, field in model.model_fields.items():
             parts = list(parts_of(field.annotation))
             origins = [get_origin(part) for part in parts]
@@ -160,16 +165,18 @@ def sections() -> dict[type[ConfigTable], str]:
             brackets = "[[{}]]" if list in origins and key != "trigger" else "[{}]"
             for part in parts:
                 if isinstance(part, type) and issubclass(part, ConfigTable) and part not in titles:
-                    titles[part] = brackets.format(name) + "".join(
+                    own = "".join(
                         f" of {chooser} {get_args(part.model_fields[chooser].annotation)[0]}"
                         for chooser in ("kind", "venue")
                         if chooser in part.model_fields
                         and get_origin(part.model_fields[chooser].annotation) is Literal
                         and len(get_args(part.model_fields[chooser].annotation)) == 1
                     )
-                    add(part, f"{name}.")
+                    title = brackets.format(name) + own
+                    titles[part] = title + (of if title in titles.values() else "")
+                    add(part, f"{name}.", own)
 
-    add(Config, "")
+    add(Config, "", "")
     return titles
 
 
@@ -222,15 +229,14 @@ def meaning(model: type[ConfigTable], key: str) -> str:
     """Return what a key means: its docstring, its description, or its row in docs/limits.md."""
     described = model.model_fields[key].description
     owners = (owner for owner in model.__mro__ if key in inspect.get_annotations(owner))
-    text = described or docstrings(next(owners)).get(key, "")
-    return f"{text[:1].upper()}{text[1:]}"
+    return described or docstrings(next(owners)).get(key, "")
 
 
 def config_page() -> str:
     """Return the page of all keys: unit, default, bounds, ceiling and guard."""
     guards, titles = guards_of_keys(), sections()
     lines = ["# Every key of trimtab.toml"]
-    lines += ["", "Limits that `trimtab init` writes are those of Ethereum's template."]
+    lines += ["", INTRODUCTION]
     for model, title in titles.items():
         kinds = model.model_fields.get("kind")
         about = " ".join((model.__doc__ or "").split())
@@ -254,16 +260,23 @@ def config_page() -> str:
                 if not isinstance(part, type) and getattr(part, bound, None) is not None
             ]
             spec = LIMITS.get(key) if title == "[limits]" else None
-            default = (
-                "required" + (f"; `init` writes {spec.initial_value}" if spec else "")
-                if field.is_required()
-                else written(field.get_default(call_default_factory=True), unit)
-            )
-            ceiling = f", ceiling {spec.ceiling_bps / 100:g}%" if spec and spec.ceiling_bps else ""
-            guard = guards.get(f"{title.strip('[]')}.{key}", "") + ceiling
             about = (cell_of("limits.md", key) if title == "[limits]" else "") or meaning(
                 model, key
             )
+            about, _, stated = about.partition("; default: ")
+            default = (
+                "required"
+                if field.is_required()
+                else stated.rstrip(".")
+                or written(field.get_default(call_default_factory=True), unit)
+            )
+            if "eeded by `" in about:
+                default = "none"
+            if spec and spec.initial_value != default:
+                default += f"; `init` writes {spec.initial_value}"
+            ceiling = f", ceiling {spec.ceiling_bps / 100:g}%" if spec and spec.ceiling_bps else ""
+            guard = guards.get(f"{title.strip('[]')}.{key}", "") + ceiling
+            about = f"{about[:1].upper()}{about[1:]}".rstrip(".") + "."
             lines.append(
                 f"| `{key}` | {unit} | {default} | {plain(', '.join(bounds))} | {guard} | {about} |"
             )
@@ -386,7 +399,7 @@ PAGES = {
     "calls.md": api_page,
     "refusals.md": refusals_page,
 }
-BESIDE = ("SECURITY.md", "CONTRIBUTING.md", "README.md")
+BESIDE = ("SECURITY.md", "CONTRIBUTING.md", "agent/backtest/sample/README.md", "README.md")
 """Pages of the checkout outside docs/ to which others link."""
 
 

@@ -77,7 +77,7 @@ class PolicyTable(ConfigTable):
 
 
 class ExecutionTable(PaceTable):
-    """Execution of plans (docs/execution.md), and the style of corrections."""
+    """Execution of plans (docs/execution.md), and their style (docs/gradual-execution.md)."""
 
     router: Literal["swap_router_02", "rebalancer"]
     """Contract that swaps: Uniswap's SwapRouter02, or trimtab's own Rebalancer."""
@@ -112,14 +112,14 @@ class StoreTable(ConfigTable):
     """Where the store is (docs/journal.md)."""
 
     url: str
-    """Database; a relative path of SQLite is relative to the config file."""
+    """Database, such as "sqlite:///trimtab.db", a path beside the config file."""
 
 
 SignalName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,32}$")]
 
 
 class Config(LayerTables):
-    """The whole file; the tables of layers are in its base."""
+    """The whole file."""
 
     chain: ChainTable
     """Chain and endpoints."""

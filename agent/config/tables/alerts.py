@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import Field, field_validator, model_validator
 
-from agent.config.tables.fields import ConfigTable, DecimalOrOff, Duration, DurationOrOff, Variable
+from agent.config.tables.fields import ConfigTable, Duration, DurationOrOff, PlainDecimal, Variable
 from agent.errors import ConfigError
 from agent.model import AlertKind
 
@@ -80,7 +80,7 @@ class AlertsTable(ConfigTable):
     """Time after which a lasting condition is reported again; "off": once."""
     digest: Literal["day", "week"] | None = None
     """Figures of each calendar day or week in UTC, once it has ended."""
-    low_gas: DecimalOrOff = None
+    low_gas: PlainDecimal | None = None
     """Native coin below which gas is low; default: limits.native_floor."""
     timeout: Duration = 15
     """Longest time of one attempt to deliver."""

@@ -74,7 +74,7 @@ class ChainTable(ConfigTable):
     """Operators that must agree, if more than two."""
     finality: Literal["safe", "finalized", "blocks"] | None = None
     """Block tag that a final transaction has reached, beside its confirmations; "blocks": these
-    alone. Default: "finalized" on rollups, else "blocks".
+    alone; default: "finalized" on rollups, else "blocks".
     """
     max_lag_blocks: int = Field(default=3, ge=0, le=64)
     """Largest distance between the newest blocks of the operators while anything is signed."""

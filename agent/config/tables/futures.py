@@ -100,7 +100,7 @@ class FuturesLimitsTable(ConfigTable):
     max_utilisation: Share
     """Initial margin over account value."""
     max_position: Share
-    """Share of one position in the gross or, if more, the target notional."""
+    """Largest share of one position in the gross notional, or in its target if that is more."""
     spot_multiple: ShareOrOff
     """Gross notional over spot value; limits.futures_notional may be tighter."""
     stress_move: ShareOrOff
@@ -226,7 +226,7 @@ class FuturesLayerTable(ConfigTable):
     (`post_only`).
     """
     order_time: Duration | None = None
-    """Time after which a resting order is cancelled."""
+    """Time after which a resting order is cancelled, 1m to 30d; needed by `gtc`."""
     limits: FuturesLimitsTable
     """Limits of the futures account."""
     hedge: HedgeTable | None = None
@@ -258,7 +258,7 @@ class FuturesTable(PerpetualContracts, FuturesLayerTable):
     """[futures] on Perpetual Protocol v2 (docs/futures.md)."""
 
     delegate: Address | None = None
-    """Key that may trade."""
+    """Address of the key that may trade."""
     markets: list[FuturesMarketTable] = Field(min_length=1, max_length=MOST_MARKETS)
     """Traded markets."""
 

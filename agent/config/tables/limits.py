@@ -82,12 +82,16 @@ else:
         "LimitsTable",
         __base__=ConfigTable,
         __module__=__name__,
-        __doc__="Limits of the guards (docs/limits.md).",
+        __doc__=(
+            "Limits of the guards (docs/limits.md). Shares are of the managed portfolio, of"
+            " slippage, price_impact and plan_cost of what is traded; gas is in native coin, other"
+            " amounts in the numeraire."
+        ),
         **_FIELDS,
         max_weight=(MaxWeight | None, None),
         futures_notional=(
             ShareOrOff,
-            Field(None, description="gross notional of [futures] over spot value"),
+            Field(None, description="largest gross notional of [futures] over spot value"),
         ),
         i_accept=(
             list[str],

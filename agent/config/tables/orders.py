@@ -95,8 +95,8 @@ class OrderKeys(ExitKeys):
 
 
 class OrdersTable(ExitKeys):
-    """Orders of the whole portfolio, by shares of its NAV per share, and common settings
-    (docs/orders.md).
+    """Orders of the whole portfolio and common settings (docs/orders.md). Levels are shares of its NAV
+    per share, no prices.
     """
 
     absent: Literal["cash", "redistribute"] = "cash"

@@ -97,24 +97,28 @@ class PaceTable(ConfigTable):
     style: Literal["market", "rounds", "twap", "limit"] = "market"
     """All at once, in slices (`rounds`, `twap`), or at a price (`limit`)."""
     max_rounds: int | None = Field(default=None, ge=2, le=24)
-    """Most slices (`twap`: their number), 2 to 24; fewer if a slice would be below
-    limits.min_trade.
+    """Most slices (`twap`: their number); fewer if a slice would be below limits.min_trade. Needed by
+    `rounds` and `twap`.
     """
     interval: Duration | None = None
-    """Mean time between two slices."""
+    """Mean time between two slices; needed by `rounds`."""
     recovery: Duration | None = None
-    """Assumed half-life of a pool's price recovery."""
+    """Assumed half-life of a pool's price recovery; needed by `rounds`."""
     waiting_cost: BpsPerHour | None = None
-    """Hourly cost of the amount still to trade; "zone": by the zone's risk."""
+    """Hourly cost of the amount still to trade; "zone": by the zone's risk. Needed by `rounds`."""
     size_jitter: ShareOrOff = None
-    """Largest random deviation of a slice, up to 50 %."""
+    """Largest random deviation of a slice, up to 50 %; needed by `rounds` and `twap`."""
     time_jitter: ShareOrOff = None
-    """Largest random deviation of a wait, up to 90 %."""
+    """Largest random deviation of a wait, up to 90 %; needed by `rounds` and `twap`."""
     budget: ShareOrOff = None
-    """Largest loss of all slices against arrival prices, as a share of the amount to trade."""
+    """Largest loss of all slices against arrival prices, with gas, as a share of the amount to trade;
+    needed by `rounds` and `twap`.
+    """
     over: Duration | None = None
-    """Duration of a `twap`, such as "6h"."""
+    """Duration, such as "6h"; needed by `twap`."""
     limit: SignedBps | None = None
-    """How much worse than at the start prices may be ("0.2%"), or better they must be ("-0.5%")."""
+    """How much worse than at the start prices may be ("0.2%"), or better they must be ("-0.5%");
+    needed by `limit`.
+    """
     patience: Duration | None = None
-    """How long a rebalance waits for such prices."""
+    """How long a rebalance waits for such prices; needed by `limit`."""

@@ -84,9 +84,7 @@ class HubTable(ConfigTable):
     symbol: str = Field(pattern=r"^[A-Za-z0-9._-]{1,16}$")
     """Name of the token here, in commands and on pages."""
     address: Address
-    """Contract of the token; of an asset "native" is the native coin together with its wrapped
-    token.
-    """
+    """Contract of the token. An asset may be "native": the native coin with its wrapped token."""
     feed: Address | None = None
     """Chainlink feed of its price in USD."""
     feed_max_age: Duration | None = None

@@ -26,7 +26,7 @@ class ServiceTable(ConfigTable):
     heartbeat_method: Literal["GET", "POST"] = "GET"
     """How it is requested."""
     log_format: Literal["text", "json"] | None = None
-    """Format of log lines on stderr; default: none."""
+    """Format of log lines on stderr; default: no log lines."""
     hang_after: Duration = 600
     """A cycle without progress for this long ends the process; at least 30s."""
     wallet_wait: Duration = 120

@@ -84,7 +84,7 @@ class StrategyTable(ConfigTable):
     allocator: Literal["equal"] | WeightsTable | None = None
     """"equal", or the keys of an allocator."""
     trigger: TriggerTable | None = None
-    """Its trigger; default: that of [policy]."""
+    """Its trigger, no zone; default: that of [policy]."""
     destination: Literal["target", "band", "halfway"] | None = None
     """Its destination; default: that of [policy]."""
     cooldown: Duration | None = None

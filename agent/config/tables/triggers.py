@@ -106,14 +106,14 @@ _UNITS: Mapping[KeyUnit, Any] = {
     KeyUnit.YEARLY_COST: YearlyCost,
 }
 _MEANINGS: Mapping[str, str] = {
-    "absolute": "width of the band in points of the portfolio; of two widths the narrower counts",
+    "absolute": "width of the band in points of the portfolio; of two widths the narrower counts, one is needed",
     "relative": "width of the band as a share of the target",
-    "every": "time from one review to the next, 30m to 28d",
+    "every": "time from one review to the next, 30m to 28d; or `cron`",
     "cron": "five-field cron time of a review, in place of `every`",
     "timezone": "zone of cron times, such as Europe/Berlin",
-    "review_every": "time from one review to the next",
+    "review_every": "time from one review to the next; or `review_cron`",
     "review_cron": "cron time of a review, in place of `review_every`",
-    "execute_every": "time from one execution to the next",
+    "execute_every": "time from one execution to the next; or `execute_cron`",
     "execute_cron": "cron time of an execution, in place of `execute_every`",
     "fall": "distance of the price below its highest of the window, beyond which it fires",
     "within": "the window, 1h to 28d",

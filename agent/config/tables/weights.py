@@ -230,7 +230,7 @@ class DataTable(ConfigTable):
     symbols: dict[str, str] = Field(default_factory=dict, max_length=MOST_OPTIONS)
     """Assets by the file's symbols."""
     bar: str = "0s"
-    """Time from a row's time to its close."""
+    """Duration from the time of a row to its close: "1d" if times are those of opens."""
 
     @field_validator("source")
     @classmethod
