@@ -90,7 +90,8 @@ def run_cycle(
 
     Each exit is evaluated, confirmed and sent separately; a refused exit is skipped. The remaining
     trades follow, also confirmed separately. An open cycle of an ended process goes on, unless it
-    is too old or has another request. An error ends a cycle; a killed process leaves it open.
+    is too old or has another request. A TrimtabError or an interrupt ends a cycle; a killed process,
+    or a bug, leaves it open.
     """
     if transactor is None:
         cycle = new_cycle(request, readers.clock.now_s())
@@ -354,7 +355,7 @@ def _act(ports: StepPorts, cycle: Cycle, outcome: StepOutcome, plan: Plan) -> St
     """Send the plan's next transaction: a missing approval if there is one, else that of the plan
     itself. The cycle is written before it is sent, so that a restart knows of it.
     """
-    if not plan.actions and not plan.acts_in_layer:
+    if plan.is_swap:
         record_part_begin(ports.store, outcome)
         for before_swap in records.BEFORE_SWAP:
             before_swap(ports.readers, ports.store, outcome)

@@ -77,10 +77,10 @@ def format_open_allowances(open_allowances: Sequence[Approval]) -> str:
 def revoke_leftovers(
     readers: StepReaders, transactor: StepTransactor, store: Store, outcome: StepOutcome
 ) -> StepOutcome:
-    """Set open allowances to zero, one transaction each, after every kind of step outcome.
+    """Set open allowances to zero, one transaction each, after a cycle, however it ended.
 
     Gas limits apply. Sends nothing while paused, while a transaction is open, or if nothing was
-    confirmed. A failed revocation is reported and retried after the next step, unless the token
+    confirmed. A failed revocation is reported and retried after the next cycle, unless the token
     still reports an allowance that was reset MAX_RESETS times.
     """
     if outcome.kind is OutcomeKind.DECLINED and not outcome.transactions:

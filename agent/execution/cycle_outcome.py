@@ -77,7 +77,7 @@ def _after_exits(cycle: Cycle, last_outcome: StepOutcome, outcome_of: OutcomeOf)
 
 def _with_unsold_exits(cycle: Cycle, outcome: StepOutcome, outcome_of: OutcomeOf) -> StepOutcome:
     """Add the exits that the cycle could not sell to the outcome, even if later plans succeeded.
-    Raise the endpoint's error if nothing was sent and no exit was held.
+    Raise the endpoint's error if nothing was sent and no exit was withheld.
     """
     is_unsent = outcome.kind in UNSENT_KINDS
     unsent_steps = [*cycle.failed_in_layers, *cycle.withheld_exits]

@@ -203,8 +203,8 @@ def book_intent(  # noqa: PLR0913
         loss = max(loss, gas_value)
     gross_turnover = Fraction(0)
     if exit_into:
-        purchases = (raw * prices[token] for token, raw in deltas.items() if token != exit_into)
-        gross_turnover = sum((value for value in purchases if value > 0), gross_turnover)
+        other_values = (raw * prices[token] for token, raw in deltas.items() if token != exit_into)
+        gross_turnover = sum((value for value in other_values if value > 0), gross_turnover)
     elif payout is None:
         gross_turnover = trade_turnover(deltas, prices)
     turnover = max(Fraction(0), gross_turnover - exempt_turnover)
@@ -280,18 +280,22 @@ def settle_mined(
         all_balances_expected = expected_tokens >= {holding.token for holding in snapshot.holdings}
     for intent in unbooked_intents:
         intent_step = originating_step(store.steps, intent)
-        step = intent_step or current_step()
-        prices = reference_prices(step).by_token
-        if intent_step is None and _unpriced(intent, step.portfolio, step.snapshot.owner, prices):
+        price_step = intent_step or current_step()
+        prices = reference_prices(price_step).by_token
+        if intent_step is None and _unpriced(
+            intent, price_step.portfolio, price_step.snapshot.owner, prices
+        ):
             continue
         wrapped_native, booked_at_s = (
-            step.portfolio.wrapped_native,
+            price_step.portfolio.wrapped_native,
             _booking_time_s(snapshot, intent_step),
         )
         native_price = prices.get(wrapped_native, Fraction(0))
         if (book_layer := BOOKINGS.get(intent.kind)) is not None:
             snapshot_after = None if snapshot_before is None else snapshot
-            book_layer(store, intent, intent_step, step, snapshot_after, native_price, booked_at_s)
+            book_layer(
+                store, intent, intent_step, price_step, snapshot_after, native_price, booked_at_s
+            )
             continue
         balances = None
         if (
@@ -319,7 +323,7 @@ def settle_mined(
             wrapped_native=wrapped_native,
             payout=payout,
             exempt_turnover=_exempt_turnover(store.journal, intent),
-            exit_into=_exit_proceeds_token(store.journal, intent, step.portfolio),
+            exit_into=_exit_proceeds_token(store.journal, intent, price_step.portfolio),
         )
     expected, transfers = record_balance_changes(store.balances, snapshot, current_step)
     transfer_blocks = [transfer.block for transfer in (*expected.transfers, *transfers)]
@@ -420,8 +424,11 @@ def _with_native(
     gas_wei = 0 if intent.receipt is None else intent.receipt.gas_cost_wei
     natives_wei = snapshots[0].native_wei, snapshots[1].native_wei + gas_wei
     old_raw, new_raw = (
-        {token: raw + (wei if token == wrapped_native else 0) for token, raw in balance.items()}
-        for balance, wei in zip(balances, natives_wei, strict=True)
+        {
+            token: raw + (wei if token == wrapped_native else 0)
+            for token, raw in balance_by_token.items()
+        }
+        for balance_by_token, wei in zip(balances, natives_wei, strict=True)
     )
     return old_raw, new_raw
 

@@ -300,8 +300,13 @@ class Plan:
 
     @property
     def acts_in_layer(self) -> bool:
-        """True if the plan acts in a layer, and neither swaps nor moves liquidity."""
+        """True if the plan acts in a layer other than liquidity, whose acts are `actions`."""
         return any(part.acts for part in self.layers)
+
+    @property
+    def is_swap(self) -> bool:
+        """True if the plan swaps: it neither moves liquidity nor acts in another layer."""
+        return not self.actions and not self.acts_in_layer
 
     @property
     def is_emergency(self) -> bool:

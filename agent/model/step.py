@@ -22,11 +22,11 @@ from agent.model.portfolio import (
 
 @dataclass(frozen=True, slots=True)
 class StepProgress:
-    """What this step has done, and what it has found impossible, so far."""
+    """What the steps of this cycle have done, and what they have found impossible, so far."""
 
     spend_caps: tuple[tuple[str, int], ...] = ()
     """Maximum base units by token that legs may take from the wallet: the amounts approved in this
-    step.
+    cycle.
     """
     spent_gas_wei: int = 0
     """Gas paid for these approvals. agent/policy/native_coin.py adds it back to the native balance,
@@ -37,9 +37,9 @@ class StepProgress:
     plan. Empty: no restriction.
     """
     direct: tuple[str, ...] = ()
-    """Tokens whose exits were refused in this step on a route through another token."""
+    """Tokens whose exits were refused in this cycle on a route through another token."""
     layers: tuple[LayerProgress, ...] = ()
-    """Progress of each layer in this step."""
+    """Progress of each layer in this cycle."""
 
     def layer(self, kind: type[T]) -> T:
         """Return the part of a layer."""
@@ -47,7 +47,7 @@ class StepProgress:
 
     @property
     def continue_reason(self) -> str:
-        """Reason why the rest of this step's rebalance goes on whatever the bands say; empty if
+        """Reason why the rest of this cycle's rebalance goes on whatever the bands say; empty if
         it does not.
         """
         return next((part.continue_reason for part in self.layers if part.continue_reason), "")

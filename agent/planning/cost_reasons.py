@@ -57,7 +57,11 @@ def cost_reason(
         return ""
     possible_counterparts = counterparts or (portfolio.numeraire.address,)
     routes = _route_costs(
-        problem, token, value, sells, [end for end in possible_counterparts if end != token]
+        problem,
+        token,
+        value,
+        sells,
+        [counterpart for counterpart in possible_counterparts if counterpart != token],
     )
     cheapest = min(routes, key=lambda cost: cost.total, default=None)
     allowed_cost = value * Fraction(limit_bps, BPS)

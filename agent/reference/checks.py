@@ -40,9 +40,15 @@ def sequencer_fault(snapshot: Snapshot, reference: ReferenceConfig) -> str:
     feed, now_s = reference.sequencer_feed, snapshot.head.timestamp_s
     if feed is None:
         return ""
-    feed_round = next((latest for latest in snapshot.feeds if latest.feed == feed), None)
+    feed_round = next(
+        (reported_round for reported_round in snapshot.feeds if reported_round.feed == feed), None
+    )
     if feed_round is None:
-        reasons = (f": {item.why}" for item in snapshot.quarantined if item.address == feed)
+        reasons = (
+            f": {quarantined_token.why}"
+            for quarantined_token in snapshot.quarantined
+            if quarantined_token.address == feed
+        )
         why = next(reasons, "")
         return f"the sequencer's uptime feed was not read{why}"
     if feed_round.answer not in (0, 1):
@@ -388,7 +394,9 @@ def _usd_price(inputs: PriceInputs, references: ReferencePrices, asset: Asset) -
     if asset.feed is not None:
         return _feed_answer(inputs, asset)
     numeraire = inputs.portfolio.numeraire
-    asset_by_token = {other.token.address: other for other in inputs.portfolio.assets}
+    asset_by_token = {
+        asset_of_token.token.address: asset_of_token for asset_of_token in inputs.portfolio.assets
+    }
     numeraire_asset = asset_by_token.get(numeraire.address)
     reference_price = references.prices.get(asset.token.address)
     if numeraire_asset is None or numeraire_asset.feed is None:
@@ -404,7 +412,12 @@ def _usd_price(inputs: PriceInputs, references: ReferencePrices, asset: Asset) -
 
 def _feed_answer(inputs: PriceInputs, asset: Asset) -> Fraction:
     feed_round: FeedRound | None = next(
-        (latest for latest in inputs.snapshot.feeds if latest.feed == asset.feed), None
+        (
+            reported_round
+            for reported_round in inputs.snapshot.feeds
+            if reported_round.feed == asset.feed
+        ),
+        None,
     )
     if feed_round is None:
         raise PegUnknown(f"feed of {asset.token.label} was not read")

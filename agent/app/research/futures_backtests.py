@@ -263,8 +263,8 @@ def backtest_futures(
             raise ConfigError(
                 "--spot-multiple: no spot portfolio given", "add --target, or omit --spot-multiple"
             )
-        path = futures_path(futures_table, rates)
-        return FuturesBacktest(simulate_book(path, book_settings, progress), notes)
+        market_path = futures_path(futures_table, rates)
+        return FuturesBacktest(simulate_book(market_path, book_settings, progress), notes)
     if options.reserve:
         raise ConfigError("--reserve: margin is deposited from the portfolio itself", "omit it")
     portfolio = _with_futures_assets(options, portfolio)
@@ -350,7 +350,9 @@ def _futures_setup(
         config_tables.tax is None and live_policy.hedge is not None
     ):  # gains are unknown, as in live steps
         live_policy = replace(live_policy, hedge=replace(live_policy.hedge, tax_rate_bps=0))
-    asset_by_market = {table.venue_key: table.asset or "" for table in _asset_markets(config)}
+    asset_by_market = {
+        market_table.venue_key: market_table.asset or "" for market_table in _asset_markets(config)
+    }
     policy = replace(simulated_policy(live_policy, asset_by_market), manual_triggers=())
     if market_options.latency or "bound" in options.venue:
         option_limits = settings.policy.limits

@@ -288,11 +288,11 @@ def _depeg_warnings(config: Config) -> list[str]:
 
 def _store_warnings(config: Path, url: str) -> list[str]:
     """Return a warning if the new config's store exists: it may belong to another portfolio."""
-    store = config.parent / url.removeprefix("sqlite:///")
-    if not store.exists():
+    store_path = config.parent / url.removeprefix("sqlite:///")
+    if not store_path.exists():
         return []
     return [
-        f"store.url: {store.name} exists already, and a store serves one portfolio; if it belongs"
+        f"store.url: {store_path.name} exists already, and a store serves one portfolio; if it belongs"
         f' to another config, set [store] url = "sqlite:///{config.stem}-new.db"'
     ]
 
@@ -436,7 +436,7 @@ def trust(
             config_versions.require_unchanged(loaded, context.store.configs)
         snapshot = context.reader.snapshot()
         contracts, implementations, no_code_verdicts = list_contracts(context, snapshot)
-        contracts += (payout_addresses := _payout_address_documents(context))
+        contracts += (payout_documents := _payout_address_documents(context))
         require_code(no_code_verdicts)
         markets, market_numbers = list_markets(context)
         is_all_pinned = all(contract["state"] == "unchanged" for contract in (*contracts, *markets))
@@ -448,13 +448,13 @@ def trust(
         if markets:
             document["markets"] = markets
         if not is_all_pinned and confirm(document):
-            for contract in payout_addresses:
+            for payout_document in payout_documents:
                 context.store.requests.confirm_payout_address(
-                    contract["address"], context.clock.now_s()
+                    payout_document["address"], context.clock.now_s()
                 )
             pin_markets(context, market_numbers)
             pin_contracts(
-                context, contracts[: len(contracts) - len(payout_addresses)], implementations
+                context, contracts[: len(contracts) - len(payout_documents)], implementations
             )
             document["pinned"] = True
         return document

@@ -187,8 +187,8 @@ def _period_starts(result: SimulationResult) -> tuple[list[int], str]:
     starts_s = []
     while start.timestamp() <= last_s:
         starts_s.append(int(start.timestamp()))
-        months = start.month if period == "month" else 12
-        start = datetime(start.year + months // 12, months % 12 + 1, 1, tzinfo=UTC)
+        months_ahead = start.month if period == "month" else 12
+        start = datetime(start.year + months_ahead // 12, months_ahead % 12 + 1, 1, tzinfo=UTC)
     return starts_s, period
 
 
@@ -295,7 +295,7 @@ def taxes_section(analysis: BacktestAnalysis) -> ReportSection | None:
         (str(gain.year), format_money(gain.realised, result.decimals))
         for gain in result.yearly_gains
     )
-    total = sum((tax.realised for tax in result.yearly_gains), Fraction(0))
+    total = sum((year_gains.realised for year_gains in result.yearly_gains), Fraction(0))
     paragraphs = (
         (
             f"Realised gains less losses of each calendar year (UTC), by {result.lot_rule}, in"
@@ -312,8 +312,8 @@ def taxes_section(analysis: BacktestAnalysis) -> ReportSection | None:
             ReportTable(
                 ("year", f"futures, less funding ({result.numeraire})"),
                 tuple(
-                    (str(futures_tax.year), format_money(futures_tax.realised, result.decimals))
-                    for futures_tax in result.futures_yearly_gains
+                    (str(futures_gains.year), format_money(futures_gains.realised, result.decimals))
+                    for futures_gains in result.futures_yearly_gains
                 ),
                 "Apart from the gains above and from year_limit",
             )

@@ -106,7 +106,7 @@ class SignalHost:
         if request.why:
             return _failed_answer(empty_answer, request.why)
         try:
-            source = signal_source(settings.name)
+            package = signal_source(settings.name)
         except ConfigError as error:
             return _failed_answer(empty_answer, error.message)
         timeout_s = float(settings.timeout_s)
@@ -121,7 +121,7 @@ class SignalHost:
         except (OSError, ValueError) as error:
             why = f"it failed: {error}"
         else:
-            return checked_answer(request, answer, source)
+            return checked_answer(request, answer, package)
         self._workers.pop(settings.name).stop()
         return _failed_answer(empty_answer, why)
 

@@ -120,7 +120,7 @@ class Cycle:
     `exits` are the sent exits, `skipped` those that the rest of the cycle ignores. `doubtful` are
     the exits that simulation or signer refused, each with the refusal that was stored before (None:
     none). `interrupted` are exits that an endpoint's failure kept from being sent. `withheld_exits` are exits that the owner declined or
-    whose gas was refused. After an interrupted, held or failed exit only plans that reduce risk are
+    whose gas was refused. After an interrupted, withheld or failed exit only plans that reduce risk are
     sent. `direct` are tokens whose exits failed on a route through another token and are planned
     again without it. `swapped` is the id of the step of the rebalance's swap, `sending` that of the
     step whose transaction may be under way.

@@ -274,11 +274,11 @@ def _last_settled(db: Connection, settled_seq: int, book_number: int) -> int:
     if newest_seq == settled_seq:  # all intents are settled
         return settled_seq
     opened_after_seq = db.scalar(_select_opened_after(), {"book_number": book_number})
-    bounds = {
+    bind_values = {
         "settled_seq": settled_seq,
         "opened_after": newest_seq if opened_after_seq is None else opened_after_seq,
     }
-    first_unsettled_seq = db.scalar(_select_first_unsettled(), bounds)
+    first_unsettled_seq = db.scalar(_select_first_unsettled(), bind_values)
     return int(newest_seq if first_unsettled_seq is None else first_unsettled_seq - 1)
 
 
@@ -363,13 +363,13 @@ class ValuationStore:
                 db, self.db.book_kind, valuation, is_forced, changed_blocks
             ):
                 return False
-            held_z = database.compress_text(codec.dumps(list(valuation.held)))
+            compressed_holdings = database.compress_text(codec.dumps(list(valuation.held)))
             row = {
                 "book": book.number,
                 "block_number": valuation.block,
                 "chain_s": valuation.chain_s,
                 "value": str(valuation.value),
-                "held_z": held_z,
+                "held_z": compressed_holdings,
             }
             insert_rows(db, ValuationRow, [row])
             return True
@@ -447,6 +447,6 @@ def _select_last_valuation() -> Select[int | None, int | None]:
     keeps SQLite from using the index on `book`, so that it walks the rows down to the first match
     instead of sorting all of the book.
     """
-    columns = select(ValuationRow.block_number, ValuationRow.chain_s).select_from(BookRow)
-    valuations_of_book = columns.outerjoin(ValuationRow, ValuationRow.book + 0 == BookRow.seq)
+    query = select(ValuationRow.block_number, ValuationRow.chain_s).select_from(BookRow)
+    valuations_of_book = query.outerjoin(ValuationRow, ValuationRow.book + 0 == BookRow.seq)
     return valuations_of_book.where(is_current_book()).order_by(ValuationRow.seq.desc()).limit(1)

@@ -48,13 +48,13 @@ def with_choice(
     """
     if not comparison.hedged:
         return comparison
-    counted_costs = comparison
+    counted_comparison = comparison
     if not counts_income:
-        counted_costs = replace(
+        counted_comparison = replace(
             comparison, hedge_funding=max(Fraction(0), comparison.hedge_funding)
         )
     return replace(
-        comparison, is_hedged=counted_costs.hedge_cost + min_saving < comparison.sale_cost
+        comparison, is_hedged=counted_comparison.hedge_cost + min_saving < comparison.sale_cost
     )
 
 
@@ -186,9 +186,9 @@ def with_hedges(step: StepInput, hedges: tuple[Hedge, ...]) -> StepInput:
         if hedge.token not in unhedged_bps or hedge.token in quarantined_tokens:
             continue
         value = hedged_value(step.snapshot, step.portfolio, hedge)
-        hedged_bps = unhedged_bps[hedge.token] + floor_int(value / total * BPS)
+        target_with_hedge_bps = unhedged_bps[hedge.token] + floor_int(value / total * BPS)
         raised_bps[hedge.token] = max(
-            unhedged_bps[hedge.token], min(hedged_bps, max_bps[hedge.token])
+            unhedged_bps[hedge.token], min(target_with_hedge_bps, max_bps[hedge.token])
         )
         label = step.portfolio.token(hedge.token).label
         notes.append(f"{format_percent(value / total)} of the portfolio in {label} is hedged")

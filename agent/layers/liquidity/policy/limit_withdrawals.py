@@ -56,15 +56,15 @@ def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAd
     if exposure.within(limits):
         return NO_ADJUSTMENT
     exceeded_text = format_exceeded_limits(exposure, limits)
-    exit_limits = limits.scaled(EXIT_TARGET_SHARE)
+    goal_limits = limits.scaled(EXIT_TARGET_SHARE)
     moves: list[WithdrawMove | CollectMove] = []
     skipped: list[SkippedItem] = []
     for confirmed_position, position in sorted(
         book.position_states,
-        key=lambda pair: _loss_per_cost(book, pair[0], pair[1], gas_unit_value),
+        key=lambda candidate: _loss_per_cost(book, candidate[0], candidate[1], gas_unit_value),
         reverse=True,
     ):
-        if book.exposure().within(exit_limits):
+        if book.exposure().within(goal_limits):
             break
         pool_address = getattr(position, "pair", None) or getattr(position, "pool", None)
         if pool_address in liquidity_progress(book.step).left_pools:
@@ -97,7 +97,7 @@ def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAd
                 SkippedItem(confirmed_position.name, f"not withdrawn: {deviation_reason}")
             )
             continue
-        liquidity = _liquidity_to_withdraw(book, confirmed_position, position, exit_limits)
+        liquidity = _liquidity_to_withdraw(book, confirmed_position, position, goal_limits)
         if liquidity == 0:
             skipped.append(
                 SkippedItem(
@@ -115,12 +115,15 @@ def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAd
             )
         )
         book = book_after_withdrawal(book, confirmed_position, position, liquidity)
-    names_text = (
+    position_names = (
         ", ".join(move.confirmed.name for move in moves)
         or "no withdrawal now: every position is skipped"
     )
     return LiquidityAdjustment(
-        tuple(moves), f"{exceeded_text}: withdraw {names_text}", tuple(skipped), exceeds_limit=True
+        tuple(moves),
+        f"{exceeded_text}: withdraw {position_names}",
+        tuple(skipped),
+        exceeds_limit=True,
     )
 
 
