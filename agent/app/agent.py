@@ -35,7 +35,6 @@ from agent.config.tables.limits import accepted_limits
 from agent.errors import ConfigError, Refused, TrimtabError
 from agent.execution import evaluation
 from agent.execution.approvals import OpenExposure, cancel_and_revoke, open_exposure
-from agent.execution.settlement import native_delta
 from agent.execution.step_context import StepOutcome, TickExtender, confirm_prices
 from agent.layers import documents as layer_documents
 from agent.layers.futures.requests import CloseHedge, Deleverage, MoveMargin, OpenHedge
@@ -371,7 +370,7 @@ class Agent:
                 continue
             owner = outcome.step_input.snapshot.owner
             realised_changes = {
-                NATIVE: native_delta(intent, owner, self.portfolio.wrapped_native)
+                NATIVE: intent.native_change_wei(owner, self.portfolio.wrapped_native)
             } | intent.receipt.net_transfers(owner)
             for token, raw in self._planned_changes(intent).items():
                 planned_raw[token] = planned_raw.get(token, 0) + raw

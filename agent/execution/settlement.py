@@ -111,17 +111,6 @@ def _is_wrap_of(transfer: Transfer, leg: Leg) -> bool:
     return transfer.token == leg.pool and native_side == NATIVE
 
 
-def native_delta(intent: Intent, wallet: str, wrapped_native: str) -> int:
-    """Return the change of native coin by a mined intent, in wei and without gas: wrapped coin
-    (`wrapped_native`) that the wallet or the called contract unwrapped, less the value sent.
-    """
-    receipt = intent.receipt
-    if receipt is None or receipt.status != 1:
-        return 0
-    sent_wei = 0 if intent.tx.to == wallet else intent.tx.value_wei
-    return receipt.unwrapped_raw(wrapped_native, wallet, intent.tx.to) - sent_wei
-
-
 def trade_loss(
     balances_before: Mapping[str, int],
     balances_after: Mapping[str, int],
@@ -189,7 +178,7 @@ def book_intent(  # noqa: PLR0913
         raise ValueError(f"intent {intent.id} has no receipt to book")
     gas_value = receipt.gas_cost_wei * native_price
     deltas = {token: raw for token, raw in receipt.net_transfers(wallet).items() if token in prices}
-    native_wei = native_delta(intent, wallet, wrapped_native)
+    native_wei = intent.native_change_wei(wallet, wrapped_native)
     if native_wei and wrapped_native in prices:
         deltas[wrapped_native] = deltas.get(wrapped_native, 0) + native_wei
     payout_raw, outflow = _payout_raw(receipt, payout, wrapped_native), Fraction(0)
@@ -304,7 +293,7 @@ def settle_mined(
             and intent.kind in _TRADE_KINDS
         ):
             balances = _priced_balances(snapshot_before, snapshot, prices)
-            if native_delta(intent, snapshot.owner, wrapped_native):
+            if intent.native_change_wei(snapshot.owner, wrapped_native):
                 balances = _with_native(
                     balances, (snapshot_before, snapshot), intent, wrapped_native
                 )

@@ -11,7 +11,7 @@ import pytest
 from agent import codec
 from agent.execution import settlement
 from agent.execution.shortfall import recovered_shortfall
-from agent.model import Intent, Payout, StepInput, Transfer
+from agent.model import Intent, IntentKind, Payout, StepInput, Transfer
 from agent.store.store import Store
 from tests.support.builders import step_input
 from tests.support.transactions import OTHER, START_S, WALLET
@@ -71,11 +71,11 @@ def with_value(folder: Path, to: str, value_wei: int, status: int = 1) -> Intent
 
 @pytest.mark.parametrize(("to", "change_wei"), [(OTHER, 7 - 5), (WALLET, 7)])
 def test_native_coin_changes_by_what_was_unwrapped_less_what_left_the_wallet(tmp_path: Path, to: str, change_wei: int) -> None:
-    assert settlement.native_delta(with_value(tmp_path, to, 5), WALLET, WETH) == change_wei
+    assert with_value(tmp_path, to, 5).native_change_wei(WALLET, WETH) == change_wei
 
 
 def test_a_reverted_transaction_moves_no_native_coin(tmp_path: Path) -> None:
-    assert settlement.native_delta(with_value(tmp_path, OTHER, 5, status=0), WALLET, WETH) == 0
+    assert with_value(tmp_path, OTHER, 5, status=0).native_change_wei(WALLET, WETH) == 0
 
 
 def at(block_s: int, now_s: int) -> StepInput:
@@ -157,7 +157,12 @@ def booked_coin(folder: Path, value_wei: int, *wrapped: Transfer, payout: Payout
     """Return loss, turnover and outflow of a transaction with this value of native coin, at no price of gas."""
     setup, intent = swapped(folder)
     assert intent.receipt is not None
-    coin = replace(intent, tx=replace(intent.tx, value_wei=value_wei), receipt=replace(intent.receipt, wrapped=wrapped))
+    coin = replace(
+        intent,
+        kind=intent.kind if payout is None else IntentKind.PAYOUT,
+        tx=replace(intent.tx, value_wei=value_wei),
+        receipt=replace(intent.receipt, wrapped=wrapped),
+    )
     budgets = setup.store.budgets
     loss = settlement.book_intent(budgets, coin, WALLET, PRICES, Fraction(0), START_S, wrapped_native=WETH, payout=payout)
     day = budgets.history(START_S).budgets
@@ -175,3 +180,10 @@ def test_native_coin_that_leaves_the_wallet_for_nothing_is_lost_at_the_price_of_
 def test_a_payout_of_native_coin_is_an_outflow_at_the_price_of_its_token(tmp_path: Path) -> None:
     payout = Payout(settlement.NATIVE, OTHER, 5, 0, 1)
     assert booked_coin(tmp_path, 5, payout=payout) == (0, 0, 5 * 2_000)
+
+
+def test_what_the_recipient_of_a_payout_unwraps_is_no_gain(tmp_path: Path) -> None:
+    """The recipient of a payout, a contract, turns coins of its own into native coin meanwhile."""
+    unwrapped = Transfer(WETH, ROUTER, settlement.NATIVE, 7)
+    payout = Payout(settlement.NATIVE, ROUTER, 5, 0, 1)
+    assert booked_coin(tmp_path, 5, unwrapped, payout=payout)[0] == 0
