@@ -1,6 +1,6 @@
-"""One step of the agent: read, decide, plan, judge, journal, and send at most one transaction; and
-the cycle that repeats steps until nothing more is due. Live, paper, fork and replay run the same
-code.
+"""One step of the agent: read, decide, plan, judge, journal, and send at most one transaction
+(before a plan, cancels of orders that rest at a venue); and the cycle that repeats steps until
+nothing more is due. Live, paper, fork and replay run the same code.
 
 StepReaders hold a ChainReader (chain/snapshot.py), the assembly of the step input (AgentContext in
 wiring/context.py) and EvidenceGatherer (chain/second_quote.py). A StepTransactor holds a

@@ -31,7 +31,7 @@ from agent.config.tables import fields
 from agent.config.tables.fields import ConfigTable
 from agent.config.tables.futures import SignedShare
 from agent.config.tables.limits import MaxWeight
-from agent.config.tables.orders import LevelKey, LevelOrOff
+from agent.config.tables.orders import LevelKey, LevelOrOff, ShareLevelKey
 from agent.config.tables.pace import BpsPerHour, SignedBps
 from agent.config.tables.strategies import Ratio
 from agent.config.tables.triggers import AnyTriggerTable, Band, Correlation, YearlyCost
@@ -45,7 +45,7 @@ UNITS = {
     "share, or table of shares by symbol": (MaxWeight,),
     "address": (fields.Address, fields.AddressOrOff),
     "weight": (fields.Weight,),
-    "share": (fields.Share, fields.ShareOrOff),
+    "share": (fields.Share, fields.ShareOrOff, ShareLevelKey),
     "share, negative for a short": (SignedShare,),
     "share, or negative": (SignedBps,),
     'share an hour or "zone"': (BpsPerHour,),

@@ -18,7 +18,7 @@ from agent.model import Confirmation, Cycle, Plan
 BEFORE_CONFIRMATION: tuple[Callable[[StepPorts, Cycle, StepOutcome], StepResult | None], ...] = (
     end_resting_orders,
 )
-"""Called once a plan is made and before it is confirmed. A layer may end something instead, such as a
+"""Called after each evaluation, before a plan is confirmed. A layer may end something instead, such as a
 resting order; the next step then evaluates again. None if it ends nothing.
 """
 SENDERS: tuple[PlanSender, ...] = (FUTURES_SENDER, LIQUIDITY_SENDER)

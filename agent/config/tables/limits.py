@@ -97,7 +97,7 @@ else:
             list[str],
             Field(
                 default_factory=list,
-                description="limits that are off, or above their ceilings, on purpose",
+                description="limits with a ceiling that are off or above it on purpose",
             ),
         ),
     )

@@ -61,7 +61,19 @@ def parse_level(value: object) -> OrderLevel:
     return OrderLevel(None, bps.numerator)
 
 
+def _parse_share_level(value: object) -> OrderLevel:
+    """Parse a share; raises ValueError for a price too."""
+    level = parse_level(value)
+    if level.share_bps is None:
+        raise ValueError(
+            "deposits change the portfolio's value, so a price is not meaningful; write a share such"
+            ' as "20%"'
+        )
+    return level
+
+
 LevelKey = Annotated[OrderLevel, BeforeValidator(parse_level)]
+ShareLevelKey = Annotated[OrderLevel, BeforeValidator(_parse_share_level)]
 LevelOrOff = Annotated[
     OrderLevel | None,
     BeforeValidator(lambda value: None if value == OFF else parse_level(value)),
@@ -95,10 +107,14 @@ class OrderKeys(ExitKeys):
 
 
 class OrdersTable(ExitKeys):
-    """Orders of the whole portfolio and common settings (docs/orders.md). Levels are shares of its NAV
-    per share, no prices.
-    """
+    """Orders of the whole portfolio and common settings (docs/orders.md)."""
 
+    stop_loss: ShareLevelKey | None = None
+    """Sells everything at this distance below the NAV per share at arming."""
+    take_profit: ShareLevelKey | None = None
+    """Sells everything at this distance above it."""
+    trailing_stop: ShareLevelKey | None = None
+    """Sells everything at this distance below the highest NAV per share."""
     absent: Literal["cash", "redistribute"] = "cash"
     """Where the weight of a sold or waiting asset goes: held in the numeraire, or shared by the
     others.
@@ -116,13 +132,7 @@ def require_orders(table: OrdersTable, assets: Mapping[str, OrderKeys], numerair
     if table.hysteresis > MOST_HYSTERESIS_BPS:
         raise ValueError('portfolio.orders.hysteresis: more than 20%; write less, such as "1%"')
     for kind, level in order_levels(table):
-        key = f"portfolio.orders.{kind.value}"
-        if level.share_bps is None:
-            raise ValueError(
-                f"{key}: deposits change the portfolio's value, so a price is not meaningful; write a"
-                ' share such as "20%"'
-            )
-        _require_reachable(key, kind, level, table.hysteresis)
+        _require_reachable(f"portfolio.orders.{kind.value}", kind, level, table.hysteresis)
     for symbol, orders in assets.items():
         for kind, level in order_levels(orders):
             key = f"portfolio.assets.{symbol}.{kind.value}"
