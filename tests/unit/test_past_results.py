@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import runpy
+from dataclasses import replace
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -11,8 +12,15 @@ from typing import Any
 
 import pytest
 
+from agent.app.research import past_results
 from agent.app.research.backtests import sample_files
-from agent.app.research.past_results import closes_by_token, computed_template_result, past_result_or_reason, year_results
+from agent.app.research.past_results import (
+    closes_by_token,
+    computed_template_result,
+    past_result,
+    past_result_or_reason,
+    year_results,
+)
 from agent.app.start.past_results import OTHER_YEARS_BASIS, other_years, stored_other_years, stored_results, template_result
 from agent.app.start.setup import initialise
 from agent.backtest.data import read_table
@@ -185,10 +193,12 @@ def test_a_year_in_which_a_coin_has_no_price_on_a_day_has_no_result(tmp_path: Pa
             assert year_results(loaded, file) == ([], ["2019: no past result: WETH has prices on 364 of 365 days (UTC)"])
 
 
-def test_a_coin_without_a_price_at_midnight_has_its_first_of_the_day(tmp_path: Path) -> None:
+def test_a_coin_without_a_price_at_midnight_has_its_first_of_the_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = load_config(config(tmp_path, targets="WETH=50% USDC=50%"))
+    monkeypatch.setattr(past_results, "past_result", lambda _, table, basis: (table.times_s.tolist(), table.closes.tolist()))
     file = written_years(tmp_path / "mine.csv", "USDC", (2019,))
     expected = year_results(loaded, file)
+    assert len(expected[0][0][0]) == 365
     head, *lines = file.read_text().splitlines()
     at = head.split(",").index("ETH")
     rows = [line.split(",") for line in lines]
@@ -215,7 +225,8 @@ def test_each_token_that_stands_for_a_coin_has_its_prices(tmp_path: Path) -> Non
     closes = closes_by_token(loaded, read_table(sample_files()[0]))
     bitcoin, *others = (closes.closes[:, closes.symbols.index(symbol)].tolist() for symbol in ("BTC", "cbBTC", "WBTC"))
     assert others == [bitcoin, bitcoin]
-    assert past_result_or_reason(loaded)[1] == ""
+    month = replace(closes, times_s=closes.times_s[:32], closes=closes.closes[:32])
+    assert past_result(loaded, month)["until"] == "2021-02-01"
 
 
 def test_a_numeraire_that_the_file_names_as_a_coin_has_its_prices(tmp_path: Path) -> None:
