@@ -189,17 +189,18 @@ def table(page: str) -> list[list[str]]:
 
 
 def guards_of_keys() -> dict[str, str]:
-    """Return the link to the guard of each key that has one, from the table in docs/limits.md."""
+    """Return the links to the guards of each key that has any, from the table in docs/limits.md."""
     pairs = [
         (key.strip(), row[1])
         for row in table("limits.md")
         if row[1] in REMEDIES and len(row) == 7
         for key in row[2].replace(" and ", ",").split(",")
     ]
-    return {
-        key if "." in key else f"limits.{key}": f"[{guard}](refusals.md#{guard})"
-        for key, guard in reversed(pairs)
-    }
+    links: dict[str, list[str]] = {}
+    for key, guard in pairs:
+        name = key if "." in key else f"limits.{key}"
+        links.setdefault(name, []).append(f"[{guard}](refusals.md#{guard})")
+    return {name: ", ".join(guards) for name, guards in links.items()}
 
 
 @cache

@@ -69,7 +69,8 @@ def test_the_reference_has_every_key_with_its_default_bounds_guard_and_ceiling()
     for name in Config.model_fields:
         assert f"| `{name}` |" in page
     for row in (
-        '| `slippage` | share or "off" | required; `init` writes 0.3% |  | [slippage](refusals.md#slippage), ceiling 5% | Each leg',
+        '| `slippage` | share or "off" | required; `init` writes 0.3% |  | [slippage](refusals.md#slippage), [fair_floor](refusals.md#f',
+        '| `plan_cost` | share or "off" | required; `init` writes 0.5% |  | [plan_cost](refusals.md#plan_cost), ceiling 5% |',
         "| `wallet_wait` | duration | 2m |  |  | How long a process waits for the wallet's lock; 1s to 1h. |",
         "| `confirm_blocks` | number | none | ≥ 0, ≤ 32 |  | Preceding blocks whose prices must confirm",
         "| `feed_max_age` | duration | required |  | [feed_health](refusals.md#feed_health) | Age above which",
