@@ -11,7 +11,7 @@ import json
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -25,7 +25,11 @@ from pydantic import SecretStr
 from typer.main import get_command
 
 from agent import errors
+from agent.amm.venue_kinds import VenueKind
+from agent.app.start.capital import minimum_capitals
 from agent.cli.main import app
+from agent.config.networks import NETWORKS
+from agent.config.networks.network import Network
 from agent.config.schema import Config
 from agent.config.tables import fields
 from agent.config.tables.fields import ConfigTable
@@ -35,9 +39,11 @@ from agent.config.tables.orders import LevelKey, LevelOrOff, ShareLevelKey
 from agent.config.tables.pace import BpsPerHour, SignedBps
 from agent.config.tables.strategies import Ratio
 from agent.config.tables.triggers import AnyTriggerTable, Band, Correlation, YearlyCost
+from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES
 from agent.guards.table import PAYOUT_REMEDIES, REMEDIES
 from agent.model import LIMITS
 from agent.model.alerts import AlertKind
+from agent.model.rollups import DataFee
 
 ROOT = Path(__file__).parent.parent
 OPENAPI = ROOT / "agent" / "web" / "api" / "openapi.json"
@@ -394,7 +400,77 @@ def refusals_page() -> str:
     return "\n".join(lines)
 
 
+def network_page(network: Network) -> str:
+    """Return the page of a network: its chain, what fees and small money mean there, tokens, venues."""
+    fees, words = network.fees, {True: "yes", False: "", None: ""}
+    quiet, ordinary, busy = (f"{price / 10**9:g}" for price in fees.gas_prices_wei)
+    capitals = [
+        (name, minimum_capitals(template).get(network.name, ""))
+        for name, template in PORTFOLIO_TEMPLATES.items()
+    ]
+    feeds = network.sequencer_feed or "none is known"
+    sequencer = (
+        f" Sequencer's uptime feed: `{feeds}`." if network.data_fee is not DataFee.PLAIN else ""
+    )
+    is_url = network.submission.startswith("https://")
+    sending = f"a private endpoint, `{network.submission}`" if is_url else network.submission
+    lines = [
+        f"# {network.title}",
+        "",
+        f"Chain {network.chain_id}, native coin {network.native_symbol}, wrapped"
+        f" `{network.wrapped_native}`. A block about every {network.block_ms / 1000:g} s; final at the"
+        f" block tag `{network.finality}`. Explorer: {network.explorer}.",
+        "",
+        "```",
+        f"trimtab init --network {network.name}            # asks for what its options do not give",
+        f"trimtab templates --network {network.name}       # baskets, past results, costs",
+        "```",
+        "",
+        f"Sending: {sending}.{sequencer} A TWAP of 30 minutes needs {network.observations_for(1800)}"
+        f" observations ([prices](prices.md#twaps)). What the networks share: [networks](networks.md).",
+        "",
+        "## Fees and small money",
+        "Cautious estimates ([sources](networks.md#typical-fees)); a running agent reads the chain.",
+        "",
+        "| | quiet | ordinary | busy |",
+        "|---|---|---|---|",
+        f"| gas price, gwei | {quiet} | {ordinary} | {busy} |",
+        "",
+        f"Data fee of a swap: {fees.data_fee_wei / 10**9:g} gwei. A coin is counted as"
+        f" {float(fees.native_usd):,g} dollars. `trimtab init` writes `gas_price` {network.base_fee_ceiling_gwei} gwei,"
+        f" `gas_per_day` {network.gas_per_day}, `native_floor` {network.native_floor},"
+        f" `native_top_up` {network.native_top_up}.",
+        "",
+        "| template | minimum capital on an ordinary day, USDC |",
+        "|---|---|",
+        *(f"| {name} | {amount or 'none'} |" for name, amount in capitals),
+        "",
+        "## Tokens",
+        "| symbol | address | decimals | Chainlink feed | routes through it |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {token.symbol} | `{token.address}` | {token.decimals} | {network.feed_of(token) or 'none: TWAP'}"
+        f" | {words[token.is_hub]} |"
+        for token in network.tokens
+    ]
+    lines += [
+        "",
+        "## Venues",
+        "| venue | factory | pool fees | needs the Rebalancer |",
+        "|---|---|---|---|",
+    ]
+    for venue in network.venues:
+        fee_pips = venue.fee_tiers or ((venue.fee_pips,) if venue.fee_pips else ())
+        shown = ", ".join(f"{pips / 10_000:g} %" for pips in fee_pips) or "by pool"
+        factory = venue.factory or venue.pool_manager
+        needs = venue.needs_rebalancer or venue.kind not in (VenueKind.V2, VenueKind.V3)
+        lines.append(f"| {venue.name} | `{factory}` | {shown} | {words[needs]} |")
+    return "\n".join(lines)
+
+
 PAGES = {
+    **{f"network-{network.name}.md": partial(network_page, network) for network in NETWORKS},
     "keys-of-the-config.md": config_page,
     "commands.md": commands_page,
     "calls.md": api_page,

@@ -13,13 +13,18 @@ from urllib.request import urlopen
 import pytest
 
 from agent import artifacts
+from agent.app.start.capital import minimum_capitals
 from agent.artifacts import documentation_site
 from agent.cli.display.terminal import error_document
+from agent.config.networks import NETWORKS
+from agent.config.networks.network import Network
 from agent.config.schema import Config
+from agent.config.writing.portfolio_templates import PORTFOLIO_TEMPLATES
 from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Refused, Verdict
 from agent.guards.table import REMEDIES
 from agent.model.alerts import AlertKind
 from agent.web.documentation import serve_documentation
+from tests.support.text import mentions
 
 reference = pytest.importorskip("scripts.docs_reference", reason="mkdocs is not installed")
 
@@ -91,3 +96,16 @@ def test_no_key_of_the_reference_lacks_a_unit_a_default_or_a_meaning() -> None:
 def test_a_page_with_the_rules_of_a_table_leads_to_its_keys() -> None:
     page = SimpleNamespace(file=SimpleNamespace(src_uri="prices.md"))
     assert reference.on_page_markdown("# Prices", page) == "# Prices\n\nEvery key: [\\[reference\\]](keys-of-the-config.md#reference)."
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.name)
+def test_each_network_has_a_page_with_its_tokens_feeds_venues_and_small_money(network: Network) -> None:
+    page = reference.PAGES[f"network-{network.name}.md"]()
+    assert f"network-{network.name}.md" in (Path(reference.ROOT) / "mkdocs.yml").read_text()
+    for token in network.tokens:
+        assert f"| {token.symbol} | `{token.address}` | {token.decimals} | {network.feed_of(token) or 'none: TWAP'} |" in page
+    for venue in network.venues:
+        assert f"| {venue.name} | `{venue.factory or venue.pool_manager}` |" in page
+    small = minimum_capitals(PORTFOLIO_TEMPLATES["small"])[network.name]
+    assert f"| small | {small} |" in page
+    assert mentions(page, f"Chain {network.chain_id}", network.finality, f"`native_floor` {network.native_floor}")
