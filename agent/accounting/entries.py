@@ -42,21 +42,21 @@ def from_quanta(quanta: int) -> Value:
 
 def exact_sum(values: Iterable[Value]) -> Value:
     """Return the exact sum, much faster than by adding fractions if the values are on the grid."""
-    quanta, off_grid = 0, Fraction(0)
+    quanta, off_grid_sum = 0, Fraction(0)
     for value in values:
         factor, remainder = divmod(QUANTA_PER_UNIT, value.denominator)
         if remainder:
-            off_grid += value
+            off_grid_sum += value
         else:
             quanta += value.numerator * factor
-    return from_quanta(quanta) + off_grid
+    return from_quanta(quanta) + off_grid_sum
 
 
-def prorated_value(value: Value, raw: int, whole_raw: int) -> Value:
-    """Return value · raw / whole_raw, rounded down to the grid. The remainder, `value` minus the
-    result, is exact.
+def prorated_value(value: Value, part_raw: int, whole_raw: int) -> Value:
+    """Return value · part_raw / whole_raw, rounded down to the grid. The remainder, `value` minus
+    the result, is exact.
     """
-    return Fraction(floor_int(value * raw / whole_raw * QUANTA_PER_UNIT), QUANTA_PER_UNIT)
+    return Fraction(floor_int(value * part_raw / whole_raw * QUANTA_PER_UNIT), QUANTA_PER_UNIT)
 
 
 def split_quanta(quanta: int, weights: list[int]) -> list[int]:
@@ -68,10 +68,12 @@ def split_quanta(quanta: int, weights: list[int]) -> list[int]:
     weight_sum = sum(weights)
     if weight_sum == 0:
         weights, weight_sum = [1] * len(weights), len(weights)
-    parts = [quanta * weight // weight_sum for weight in weights]
-    last_index = max(index for index, weight in enumerate(weights) if weight > 0)
-    parts[last_index] += quanta - sum(parts)
-    return parts
+    quanta_parts = [quanta * weight // weight_sum for weight in weights]
+    last_weight_index = max(
+        weight_index for weight_index, weight in enumerate(weights) if weight > 0
+    )
+    quanta_parts[last_weight_index] += quanta - sum(quanta_parts)
+    return quanta_parts
 
 
 WALLET, LP, TRADING, MARGIN = "assets:wallet", "assets:lp", "trading", "assets:margin"
@@ -134,7 +136,7 @@ def trade_entry(
     transaction: SettledTransaction,
     prices: EntryPrices,
     ledger_tokens: Collection[str],
-    fees: RawAmounts,
+    fees_raw: RawAmounts,
     kind: EntryKind = EntryKind.TRADE,
 ) -> Entry:
     """Return the entry of a trade, an unwrapping, or a transaction that only paid gas.
@@ -144,7 +146,7 @@ def trade_entry(
     builder = EntryBuilder(prices)
     for token, raw in ledger_moves(transaction.moved_raw, ledger_tokens).items():
         builder.move(WALLET, TRADING, token, raw)
-    for token, raw in sorted(fees.items()):
+    for token, raw in sorted(fees_raw.items()):
         builder.move(FEES, TRADING, token, raw)
     has_exchange = any(account != WALLET for account, _ in builder.moves)
     return builder.entry(transaction, kind if has_exchange else EntryKind.GAS, ledger_tokens)
@@ -178,23 +180,25 @@ def withdrawal_entry(
     prices: EntryPrices,
     ledger_tokens: Collection[str],
     position: str,
-    principal: RawAmounts,
-    share: Fraction,
-    fees: RawAmounts,
+    principal_raw: RawAmounts,
+    withdrawn_share: Fraction,
+    fees_raw: RawAmounts,
 ) -> Entry:
-    """Return the entry of tokens withdrawn from a liquidity position with this `principal`.
+    """Return the entry of tokens withdrawn from a liquidity position with this `principal_raw`.
 
-    `share` is the fraction of the principal returned (0 for a collect). `fees` are income. The
-    difference to the principal is an exchange by the pool, or income or a loss if it has the same
-    sign in both tokens.
+    `withdrawn_share` is the fraction of the principal returned (0 for a collect). `fees_raw` are
+    income. The difference to the principal is an exchange by the pool, or income or a loss if it
+    has the same sign in both tokens.
     """
     builder = EntryBuilder(prices)
     changes_raw = ledger_moves(transaction.moved_raw, ledger_tokens)
-    tokens = sorted({*changes_raw, *(token for token in principal if token in ledger_tokens)})
+    position_tokens = sorted(
+        {*changes_raw, *(token for token in principal_raw if token in ledger_tokens)}
+    )
     remainders_raw = {}
-    for token in tokens:
-        earned_raw = min(max(0, changes_raw.get(token, 0)), fees.get(token, 0))
-        returned_raw = floor_int(principal.get(token, 0) * share)
+    for token in position_tokens:
+        earned_raw = min(max(0, changes_raw.get(token, 0)), fees_raw.get(token, 0))
+        returned_raw = floor_int(principal_raw.get(token, 0) * withdrawn_share)
         builder.move(WALLET, LP_INCOME, token, earned_raw)
         builder.move(WALLET, f"{LP}:{position}", token, returned_raw)
         remainders_raw[token] = changes_raw.get(token, 0) - earned_raw - returned_raw
@@ -205,7 +209,7 @@ def withdrawal_entry(
         account = LP_INCOME if raw > 0 else LP_LOSSES
         builder.move(WALLET, TRADING if is_exchange else account, token, raw)
     return builder.entry(
-        transaction, EntryKind.WITHDRAW if share else EntryKind.COLLECT, ledger_tokens
+        transaction, EntryKind.WITHDRAW if withdrawn_share else EntryKind.COLLECT, ledger_tokens
     )
 
 
@@ -264,12 +268,14 @@ def unbalanced_tokens(entry: Entry) -> tuple[str, ...]:
 
 def account_balances(entries: Sequence[Entry]) -> dict[tuple[str, str], int]:
     """Return base units by (account, token)."""
-    balances: dict[tuple[str, str], int] = {}
+    raw_by_account_and_token: dict[tuple[str, str], int] = {}
     for entry in entries:
         for posting in entry.postings:
             account_and_token = (posting.account, posting.token)
-            balances[account_and_token] = balances.get(account_and_token, 0) + posting.raw
-    return balances
+            raw_by_account_and_token[account_and_token] = (
+                raw_by_account_and_token.get(account_and_token, 0) + posting.raw
+            )
+    return raw_by_account_and_token
 
 
 class EntryBuilder:
@@ -279,10 +285,10 @@ class EntryBuilder:
         self.prices = prices
         self.moves: dict[tuple[str, str], int] = {}
 
-    def move(self, into: str, out_of: str, token: str, raw: int) -> None:
+    def move(self, to_account: str, from_account: str, token: str, raw: int) -> None:
         """Add `raw` base units to one account and subtract them from a second."""
         if raw:
-            for account, sign in ((into, 1), (out_of, -1)):
+            for account, sign in ((to_account, 1), (from_account, -1)):
                 self.moves[account, token] = self.moves.get((account, token), 0) + sign * raw
 
     def entry(

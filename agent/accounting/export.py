@@ -107,18 +107,18 @@ def rotki_events(entries: Iterable[Entry], assets: RotkiAssets) -> Iterator[CsvR
     """
     futures_units = FuturesUnits()
     for entry in entries:
-        pairs, dust = _exchange_pairs(entry)
-        gas_wei = 0 if pairs else _gas_wei(entry)
+        exchange_pairs, dust_amounts = _exchange_pairs(entry)
+        gas_wei = 0 if exchange_pairs else _gas_wei(entry)
         events = [
             (_EVENT_TYPES[posting.account][posting.raw > 0], posting.token, posting.raw)
             for posting in entry.postings
             if posting.account in _EVENT_TYPES and posting.raw
         ]
-        events += [("Income" if raw > 0 else "Loss", token, raw) for token, raw in dust]
+        events += [("Income" if raw > 0 else "Loss", token, raw) for token, raw in dust_amounts]
         events += [
-            ("Income" if raw > 0 else "Loss", *result)
-            for result in futures_units.results(entry)
-            if (raw := result[1])
+            ("Income" if raw > 0 else "Loss", *futures_result)
+            for futures_result in futures_units.results(entry)
+            if (raw := futures_result[1])
         ]
         for event_type, token, raw in events:
             fee_cells = (
@@ -161,81 +161,100 @@ def _exchange_pairs(
     unit of its counterpart is merged with a second pair of its token, so that no row has an amount
     of zero.
     """
-    net_raw: dict[str, int] = {}
+    net_raw_by_token: dict[str, int] = {}
     value_by_token: dict[str, Fraction] = {}
     for posting in entry.postings:
-        token, value = posting.token, posting.value or Fraction(0)
+        token, posting_value = posting.token, posting.value or Fraction(0)
         if posting.account in (accounts.TRADING, accounts.FEES):
-            net_raw[token] = net_raw.get(token, 0) - posting.raw
-            value_by_token[token] = value_by_token.get(token, Fraction(0)) - value
-    spent, received = (
-        [(token, raw) for token, raw in net_raw.items() if raw * sign > 0] for sign in (-1, 1)
+            net_raw_by_token[token] = net_raw_by_token.get(token, 0) - posting.raw
+            value_by_token[token] = value_by_token.get(token, Fraction(0)) - posting_value
+    spent_amounts, received_amounts = (
+        [(token, raw) for token, raw in net_raw_by_token.items() if raw * sign > 0]
+        for sign in (-1, 1)
     )
-    if not spent or not received:
+    if not spent_amounts or not received_amounts:
         return [], []
-    pieces = list(_pieces(spent, received, value_by_token))
+    pieces = list(_exchange_pieces(spent_amounts, received_amounts, value_by_token))
     amounts_by_pair = {
-        (sold, bought): [raw_in, raw_out]
-        for sold, bought, raw_in, raw_out in pieces
+        (sold_token, bought_token): [raw_in, raw_out]
+        for sold_token, bought_token, raw_in, raw_out in pieces
         if raw_in and raw_out
     }
-    dust = []
-    for sold, bought, raw_in, raw_out in pieces:
+    dust_amounts = []
+    for sold_token, bought_token, raw_in, raw_out in pieces:
         if bool(raw_in) == bool(raw_out):
             continue
-        side_index, token, raw = (0, sold, raw_in) if raw_in else (1, bought, raw_out)
-        amounts = next(
-            (amounts for pair, amounts in amounts_by_pair.items() if pair[side_index] == token),
+        side_index, token, raw = (0, sold_token, raw_in) if raw_in else (1, bought_token, raw_out)
+        pair_amounts = next(
+            (
+                pair_amounts
+                for token_pair, pair_amounts in amounts_by_pair.items()
+                if token_pair[side_index] == token
+            ),
             None,
         )
-        if amounts is None:
-            dust.append((token, raw if side_index else -raw))
+        if pair_amounts is None:
+            dust_amounts.append((token, raw if side_index else -raw))
         else:
-            amounts[side_index] += raw
+            pair_amounts[side_index] += raw
     return [
-        ((sold, raw_in), (bought, raw_out))
-        for (sold, bought), (raw_in, raw_out) in amounts_by_pair.items()
-    ], dust
+        ((sold_token, raw_in), (bought_token, raw_out))
+        for (sold_token, bought_token), (raw_in, raw_out) in amounts_by_pair.items()
+    ], dust_amounts
 
 
-def _pieces(
-    spent: list[TokenAmount], received: list[TokenAmount], values: dict[str, Fraction]
+def _exchange_pieces(
+    spent_amounts: list[TokenAmount],
+    received_amounts: list[TokenAmount],
+    value_by_token: dict[str, Fraction],
 ) -> Iterator[tuple[str, str, int, int]]:
     """Yield (token spent, token received, base units spent, base units received) of each piece; each
     side sums to its total.
     """
-    ends_in, ends_out = (_segment_ends(side, values) for side in (spent, received))
+    ends_in, ends_out = (
+        _segment_ends(side_amounts, value_by_token)
+        for side_amounts in (spent_amounts, received_amounts)
+    )
     index_in = index_out = used_in_raw = used_out_raw = 0
-    while index_in < len(spent) and index_out < len(received):
-        end = min(ends_in[index_in], ends_out[index_out])
-        raw_in = _raw_up_to(spent, ends_in, index_in, end) - used_in_raw
-        raw_out = _raw_up_to(received, ends_out, index_out, end) - used_out_raw
-        yield spent[index_in][0], received[index_out][0], raw_in, raw_out
+    while index_in < len(spent_amounts) and index_out < len(received_amounts):
+        segment_end = min(ends_in[index_in], ends_out[index_out])
+        raw_in = _raw_up_to(spent_amounts, ends_in, index_in, segment_end) - used_in_raw
+        raw_out = _raw_up_to(received_amounts, ends_out, index_out, segment_end) - used_out_raw
+        yield spent_amounts[index_in][0], received_amounts[index_out][0], raw_in, raw_out
         used_in_raw, used_out_raw = used_in_raw + raw_in, used_out_raw + raw_out
-        if end == ends_in[index_in]:
+        if segment_end == ends_in[index_in]:
             index_in, used_in_raw = index_in + 1, 0
-        if end == ends_out[index_out]:
+        if segment_end == ends_out[index_out]:
             index_out, used_out_raw = index_out + 1, 0
 
 
-def _segment_ends(amounts: list[TokenAmount], values: dict[str, Fraction]) -> list[Fraction]:
+def _segment_ends(
+    token_amounts: list[TokenAmount], value_by_token: dict[str, Fraction]
+) -> list[Fraction]:
     """Return the end of each token's segment of [0, 1], by value; equal segments if a price is
     missing.
     """
-    sizes = [abs(values[token]) for token, _ in amounts]
-    if not all(sizes):
-        sizes = [Fraction(1)] * len(amounts)
-    size_sum = sum(sizes, Fraction(0))
-    return [running_total / size_sum for running_total in accumulate(sizes)]
+    segment_sizes = [abs(value_by_token[token]) for token, _ in token_amounts]
+    if not all(segment_sizes):
+        segment_sizes = [Fraction(1)] * len(token_amounts)
+    segment_size_sum = sum(segment_sizes, Fraction(0))
+    return [running_total / segment_size_sum for running_total in accumulate(segment_sizes)]
 
 
-def _raw_up_to(amounts: list[TokenAmount], ends: list[Fraction], index: int, end: Fraction) -> int:
-    """Return the base units of a token up to `end`; all of them at the end of its segment."""
-    raw = abs(amounts[index][1])
-    if end == ends[index]:
+def _raw_up_to(
+    token_amounts: list[TokenAmount],
+    segment_ends: list[Fraction],
+    token_index: int,
+    segment_end: Fraction,
+) -> int:
+    """Return the base units of a token up to `segment_end`; all of them at the end of its segment."""
+    raw = abs(token_amounts[token_index][1])
+    if segment_end == segment_ends[token_index]:
         return raw
-    segment_start = ends[index - 1] if index else Fraction(0)
-    return floor_int(raw * (end - segment_start) / (ends[index] - segment_start))
+    segment_start = segment_ends[token_index - 1] if token_index else Fraction(0)
+    return floor_int(
+        raw * (segment_end - segment_start) / (segment_ends[token_index] - segment_start)
+    )
 
 
 def _gas_wei(entry: Entry) -> int:
@@ -251,7 +270,7 @@ def _milliseconds(entry: Entry) -> str:
     return str(entry.chain_s * 1_000)
 
 
-_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+_NUMBER_PATTERN = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "|", "%")
 
 
@@ -286,28 +305,30 @@ class TokenNames:
 
 def export_tables(
     entries: Sequence[Entry],
-    run: TaxLotRun,
+    tax_lot_run: TaxLotRun,
     valuations: Sequence[Valuation],
-    names: TokenNames,
+    token_names: TokenNames,
     currency: str,
 ) -> tuple[ExportTable, ...]:
     """Return all tables: ledger and values in the numeraire, disposals and lots in the reporting
     `currency`.
     """
     return (
-        _ledger_table(entries, names),
-        _disposals_table(run, names, currency),
-        _lots_table(run, names, currency),
-        _values_table(valuations, names),
+        _ledger_table(entries, token_names),
+        _disposals_table(tax_lot_run, token_names, currency),
+        _lots_table(tax_lot_run, token_names, currency),
+        _values_table(valuations, token_names),
     )
 
 
-def escape_formula(text: str) -> str:
+def escape_formula(cell_text: str) -> str:
     """Neutralise a cell so that no spreadsheet parses it as a formula (T17): strip control codes
     and prefix an apostrophe if needed.
     """
-    plain_text = "".join(" " if ord(char) < 32 or 127 <= ord(char) < 160 else char for char in text)
-    if text.startswith(_FORMULA_STARTS) and not _NUMBER.fullmatch(text):
+    plain_text = "".join(
+        " " if ord(char) < 32 or 127 <= ord(char) < 160 else char for char in cell_text
+    )
+    if cell_text.startswith(_FORMULA_STARTS) and not _NUMBER_PATTERN.fullmatch(cell_text):
         return f"'{plain_text}"
     return plain_text
 
@@ -317,7 +338,7 @@ def format_utc(at_s: int) -> str:
     return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _ledger_table(entries: Iterable[Entry], names: TokenNames) -> ExportTable:
+def _ledger_table(entries: Iterable[Entry], token_names: TokenNames) -> ExportTable:
     columns = (
         "time",
         "block",
@@ -343,12 +364,14 @@ def _ledger_table(entries: Iterable[Entry], names: TokenNames) -> ExportTable:
             str(entry.by_hand).lower(),
             entry.tx_hash,
             posting.account,
-            names.label(posting.token),
+            token_names.label(posting.token),
             posting.token,
-            decimal_text(posting.raw, names.decimals(posting.token)),
+            decimal_text(posting.raw, token_names.decimals(posting.token)),
             str(posting.raw),
-            "" if posting.value is None else value_text(posting.value, names.numeraire.decimals),
-            names.numeraire.label,
+            ""
+            if posting.value is None
+            else value_text(posting.value, token_names.numeraire.decimals),
+            token_names.numeraire.label,
             entry.note,
         )
         for entry in entries
@@ -357,7 +380,7 @@ def _ledger_table(entries: Iterable[Entry], names: TokenNames) -> ExportTable:
     return ExportTable("ledger", columns, tuple(rows))
 
 
-def _disposals_table(run: TaxLotRun, names: TokenNames, currency: str) -> ExportTable:
+def _disposals_table(tax_lot_run: TaxLotRun, token_names: TokenNames, currency: str) -> ExportTable:
     columns = (
         "time",
         "entry",
@@ -372,44 +395,44 @@ def _disposals_table(run: TaxLotRun, names: TokenNames, currency: str) -> Export
         "acquired",
         "held_days",
     )
-    places = names.numeraire.decimals
+    value_decimals = token_names.numeraire.decimals
     rows = [
         (
             format_utc(disposal.disposed_s),
             disposal.entry,
             str(disposal.by_hand).lower(),
-            names.label(disposal.token),
+            token_names.label(disposal.token),
             disposal.token,
-            decimal_text(disposal.raw, names.decimals(disposal.token)),
-            value_text(disposal.proceeds, places),
-            value_text(disposal.cost, places),
-            value_text(disposal.gain, places),
+            decimal_text(disposal.raw, token_names.decimals(disposal.token)),
+            value_text(disposal.proceeds, value_decimals),
+            value_text(disposal.cost, value_decimals),
+            value_text(disposal.gain, value_decimals),
             currency,
             "" if disposal.acquired_s is None else format_utc(disposal.acquired_s),
             str(disposal.held_s // 86_400),
         )
-        for disposal in run.disposals
+        for disposal in tax_lot_run.disposals
     ]
     return ExportTable("disposals", columns, tuple(rows))
 
 
-def _lots_table(run: TaxLotRun, names: TokenNames, currency: str) -> ExportTable:
+def _lots_table(tax_lot_run: TaxLotRun, token_names: TokenNames, currency: str) -> ExportTable:
     columns = ("acquired", "token", "address", "amount", "cost", "currency")
     rows = [
         (
             format_utc(lot.acquired_s),
-            names.label(lot.token),
+            token_names.label(lot.token),
             lot.token,
-            decimal_text(lot.raw, names.decimals(lot.token)),
-            value_text(lot.cost, names.numeraire.decimals),
+            decimal_text(lot.raw, token_names.decimals(lot.token)),
+            value_text(lot.cost, token_names.numeraire.decimals),
             currency,
         )
-        for lot in run.open_lots()
+        for lot in tax_lot_run.open_lots()
     ]
     return ExportTable("lots", columns, tuple(rows))
 
 
-def _values_table(valuations: Sequence[Valuation], names: TokenNames) -> ExportTable:
+def _values_table(valuations: Sequence[Valuation], token_names: TokenNames) -> ExportTable:
     """Return one row per valuation and token; with a margin account also the column `in_margin`."""
     has_margin = any(valuation.collateral is not None for valuation in valuations)
     columns = (
@@ -426,24 +449,24 @@ def _values_table(valuations: Sequence[Valuation], names: TokenNames) -> ExportT
         "currency",
         "weight_bps",
     )
-    places, rows = names.numeraire.decimals, []
+    value_decimals, rows = token_names.numeraire.decimals, []
     for valuation in valuations:
         weight_bps_by_token = weights_bps(valuation)
         for holding in valuation.held:
-            decimals = names.decimals(holding.token)
+            decimals = token_names.decimals(holding.token)
             rows.append(
                 (
                     format_utc(valuation.chain_s),
                     str(valuation.block),
-                    value_text(valuation.managed, places),
-                    names.label(holding.token),
+                    value_text(valuation.managed, value_decimals),
+                    token_names.label(holding.token),
                     holding.token,
                     decimal_text(holding.wallet_raw, decimals),
                     decimal_text(holding.outside_raw, decimals),
                     *((decimal_text(holding.margin_raw, decimals),) if has_margin else ()),
                     decimal_text(holding.reserved_raw, decimals),
-                    value_text(holding.total_raw * holding.price, places),
-                    names.numeraire.label,
+                    value_text(holding.total_raw * holding.price, value_decimals),
+                    token_names.numeraire.label,
                     str(weight_bps_by_token.get(holding.token, 0)),
                 )
             )
@@ -453,13 +476,13 @@ def _values_table(valuations: Sequence[Valuation], names: TokenNames) -> ExportT
 def weights_bps(valuation: Valuation) -> dict[str, int]:
     """Return each token's weight in bps, as the step judged it; empty if nothing has a weight."""
     managed_holdings = [holding for holding in valuation.held if not holding.is_gas_money]
-    values = [holding.raw_in_weights * holding.price for holding in managed_holdings]
-    if not any(values):
+    holding_values = [holding.raw_in_weights * holding.price for holding in managed_holdings]
+    if not any(holding_values):
         return {}
     return dict(
         zip(
             (holding.token for holding in managed_holdings),
-            largest_remainder(values, BPS),
+            largest_remainder(holding_values, BPS),
             strict=True,
         )
     )
@@ -497,16 +520,16 @@ class RateTable:
         return at_s - self.times[bisect_right(self.times, at_s) - 1]
 
 
-def rate_of(table: RateTable | None) -> Rate:
+def rate_of(rate_table: RateTable | None) -> Rate:
     """Return the rates of a table; 1 without one."""
-    return identity_rate if table is None else table.at
+    return identity_rate if rate_table is None else rate_table.at
 
 
-def parse_rates(name: str, lines: Iterable[str]) -> RateTable:
+def parse_rates(table_name: str, lines: Iterable[str]) -> RateTable:
     """Parse lines of `time,rate` after the header `time,rate`. Times are UTC dates, ISO times or
     Unix seconds. Raises ConfigError with the line number.
     """
-    rates: list[tuple[int, Fraction]] = []
+    timed_rates: list[tuple[int, Fraction]] = []
     for line_number, line in enumerate(lines, 1):
         raw_cells = next(csv.reader([line.strip().lstrip("\ufeff")]), [])
         cells = [cell.strip() for cell in raw_cells]
@@ -514,46 +537,51 @@ def parse_rates(name: str, lines: Iterable[str]) -> RateTable:
             continue
         if line_number == 1 or len(cells) != 2 or line_number > MAX_RATE_LINES:
             raise ConfigError(
-                f"{name}: line {line_number} is not time,rate",
+                f"{table_name}: line {line_number} is not time,rate",
                 "write a header line time,rate and then lines such as 2026-01-31,0.92",
             )
-        rates.append(
-            (_parse_time(name, line_number, cells[0]), _parse_rate(name, line_number, cells[1]))
+        timed_rates.append(
+            (
+                _parse_time(table_name, line_number, cells[0]),
+                _parse_rate(table_name, line_number, cells[1]),
+            )
         )
-        if len(rates) > 1 and rates[-1][0] <= rates[-2][0]:
+        if len(timed_rates) > 1 and timed_rates[-1][0] <= timed_rates[-2][0]:
             raise ConfigError(
-                f"{name}: line {line_number} is not later than the previous line",
+                f"{table_name}: line {line_number} is not later than the previous line",
                 "sort the table by time, one line per time",
             )
-    if not rates:
+    if not timed_rates:
         raise ConfigError(
-            f"{name}: the table is empty",
+            f"{table_name}: the table is empty",
             "write lines such as 2026-01-31,0.92 after the header time,rate",
         )
-    return RateTable(name, tuple(at_s for at_s, _ in rates), tuple(rate for _, rate in rates))
+    return RateTable(
+        table_name, tuple(at_s for at_s, _ in timed_rates), tuple(rate for _, rate in timed_rates)
+    )
 
 
-def _parse_time(name: str, line_number: int, text: str) -> int:
-    if text.isdecimal() and len(text) <= 11 and int(text) >= MIN_UNIX_S:
-        return int(text)
+def _parse_time(table_name: str, line_number: int, time_text: str) -> int:
+    if time_text.isdecimal() and len(time_text) <= 11 and int(time_text) >= MIN_UNIX_S:
+        return int(time_text)
     try:
-        time = datetime.fromisoformat(text)
+        parsed_time = datetime.fromisoformat(time_text)
     except ValueError:
         raise ConfigError(
-            f"{name}: line {line_number}: {text[:40]!r} is not a time",
+            f"{table_name}: line {line_number}: {time_text[:40]!r} is not a time",
             "write 2026-01-31, 2026-01-31T12:00:00Z or Unix seconds",
         ) from None
-    return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp())
+    return int((parsed_time if parsed_time.tzinfo else parsed_time.replace(tzinfo=UTC)).timestamp())
 
 
-def _parse_rate(name: str, line_number: int, text: str) -> Fraction:
+def _parse_rate(table_name: str, line_number: int, rate_text: str) -> Fraction:
     try:
-        rate = Decimal(text)
+        rate = Decimal(rate_text)
     except InvalidOperation:
         rate = Decimal(0)
-    if not rate.is_finite() or rate <= 0 or len(text) > 40 or abs(rate.adjusted()) > 30:
+    if not rate.is_finite() or rate <= 0 or len(rate_text) > 40 or abs(rate.adjusted()) > 30:
         raise ConfigError(
-            f"{name}: line {line_number}: {text[:40]!r} is not a rate above zero",
+            f"{table_name}: line {line_number}: {rate_text[:40]!r} is not a rate above zero",
             "write reporting units per numeraire coin, such as 0.92",
         )
     return Fraction(rate)

@@ -83,40 +83,44 @@ def futures_changes(
     """
     valuation_s_by_block = {valuation.block: valuation.chain_s for valuation in valuations}
 
-    def order_key(entry: Entry) -> tuple[int, bool]:
-        is_fill = entry.futures is not None and bool(entry.futures.fills)
-        return entry.block, is_fill and valuation_s_by_block.get(
+    def chain_order(entry: Entry) -> tuple[int, bool]:
+        has_fills = entry.futures is not None and bool(entry.futures.fills)
+        return entry.block, has_fills and valuation_s_by_block.get(
             entry.block, entry.chain_s + 1
         ) <= entry.chain_s
 
-    ordered_entries = sorted(entries, key=order_key)
-    changes, index = [], 0
-    for start, end in pairwise(valuations):
-        while index < len(ordered_entries) and order_key(ordered_entries[index]) <= (
-            start.block,
+    ordered_entries = sorted(entries, key=chain_order)
+    margin_changes, entry_index = [], 0
+    for start_valuation, end_valuation in pairwise(valuations):
+        while entry_index < len(ordered_entries) and chain_order(ordered_entries[entry_index]) <= (
+            start_valuation.block,
             False,
         ):
-            index += 1
-        first_index = index
-        while index < len(ordered_entries) and order_key(ordered_entries[index]) <= (
-            end.block,
+            entry_index += 1
+        first_index = entry_index
+        while entry_index < len(ordered_entries) and chain_order(ordered_entries[entry_index]) <= (
+            end_valuation.block,
             False,
         ):
-            index += 1
-        if start.collateral is not None or end.collateral is not None:
-            changes.append(_futures_change(start, end, ordered_entries[first_index:index]))
-    return tuple(changes)
+            entry_index += 1
+        if start_valuation.collateral is not None or end_valuation.collateral is not None:
+            margin_changes.append(
+                _futures_change(
+                    start_valuation, end_valuation, ordered_entries[first_index:entry_index]
+                )
+            )
+    return tuple(margin_changes)
 
 
-def sum_changes(changes: Iterable[FuturesChange]) -> FuturesProfit:
+def sum_changes(margin_changes: Iterable[FuturesChange]) -> FuturesProfit:
     """Return the sums of changes."""
-    changes, zero = tuple(changes), Fraction(0)
+    margin_changes, zero = tuple(margin_changes), Fraction(0)
     return FuturesProfit(
-        sum((change.price for change in changes), zero),
-        sum((change.fees for change in changes), zero),
-        sum((change.funding for change in changes), zero),
-        sum((change.realised for change in changes), zero),
-        sum((change.transferred for change in changes), zero),
+        sum((margin_change.price for margin_change in margin_changes), zero),
+        sum((margin_change.fees for margin_change in margin_changes), zero),
+        sum((margin_change.funding for margin_change in margin_changes), zero),
+        sum((margin_change.realised for margin_change in margin_changes), zero),
+        sum((margin_change.transferred for margin_change in margin_changes), zero),
     )
 
 
@@ -148,28 +152,40 @@ def futures_lines(entries: Iterable[Entry]) -> FuturesLines | None:
     return FuturesLines(fees, funding, realised) if has_events else None
 
 
-def _futures_change(start: Valuation, end: Valuation, entries: Sequence[Entry]) -> FuturesChange:
-    holding = end.collateral or start.collateral
+def _futures_change(
+    start_valuation: Valuation, end_valuation: Valuation, entries: Sequence[Entry]
+) -> FuturesChange:
+    holding = end_valuation.collateral or start_valuation.collateral
     if holding is None:
         raise ValueError("neither valuation has a margin account")
-    price = _holding_price(end, holding.token) or holding.price
-    value_change = _margin_value(end) - _margin_value(start)
+    collateral_price = _holding_price(end_valuation, holding.token) or holding.price
+    value_change = _margin_value(end_valuation) - _margin_value(start_valuation)
     futures_entries = [entry.futures for entry in entries if entry.futures]
     moved_raw = _posted_raw(entries, MARGIN, holding.token)
     reading_before, reading_after = (
         None if valuation.collateral is None else valuation.collateral.margin
-        for valuation in (start, end)
+        for valuation in (start_valuation, end_valuation)
     )
     if (
         reading_before is None or reading_after is None
     ):  # the account was opened or closed in between
-        deposited, zero = moved_raw * price, Fraction(0)
+        deposited_value, zero = moved_raw * collateral_price, Fraction(0)
         return FuturesChange(
-            start, end, deposited, value_change - deposited, zero, zero, zero, zero, ()
+            start_valuation,
+            end_valuation,
+            deposited_value,
+            value_change - deposited_value,
+            zero,
+            zero,
+            zero,
+            zero,
+            (),
         )
     # A mined but not yet final move has no entry; it shows only in the wallet's balance.
     pending_raw = _posted_raw(entries, WALLET, holding.token)
-    pending_raw -= _wallet_raw(end, holding.token) - _wallet_raw(start, holding.token)
+    pending_raw -= _wallet_raw(end_valuation, holding.token) - _wallet_raw(
+        start_valuation, holding.token
+    )
     if (
         abs(
             _unexplained_raw(
@@ -179,23 +195,25 @@ def _futures_change(start: Valuation, end: Valuation, entries: Sequence[Entry]) 
         < reading_after.settlement_raw
     ):
         moved_raw += pending_raw
-    deposited = moved_raw * price
-    price_per_quote = price / reading_after.settlement_raw
+    deposited_value = moved_raw * collateral_price
+    price_per_quote = collateral_price / reading_after.settlement_raw
     change_parts = _split_change(reading_before, reading_after, moved_raw, futures_entries)
-    fees, realised, transferred = (Fraction(raw) * price_per_quote for raw in change_parts.sums)
+    fees, realised_profit, transferred_value = (
+        Fraction(raw) * price_per_quote for raw in change_parts.sums
+    )
     funding_by_market = tuple(
         (market, raw * price_per_quote) for market, raw in change_parts.funding
     )
-    funding = sum((value for _, value in funding_by_market), Fraction(0))
+    funding = sum((funding_value for _, funding_value in funding_by_market), Fraction(0))
     return FuturesChange(
-        start,
-        end,
-        deposited,
-        transferred,
-        value_change - deposited - transferred + fees + funding,
+        start_valuation,
+        end_valuation,
+        deposited_value,
+        transferred_value,
+        value_change - deposited_value - transferred_value + fees + funding,
         fees,
         funding,
-        realised,
+        realised_profit,
         funding_by_market,
     )
 
@@ -220,20 +238,28 @@ def _split_change(
     too; as funding settled by others if the receipts explain all position sizes; otherwise as price
     result, such as a liquidation or a manual trade.
     """
-    fills = [fill for entry in futures_entries for fill in entry.fills]
-    settled_raw: dict[str, int] = {}
+    fills = [order_fill for entry in futures_entries for order_fill in entry.fills]
+    settled_raw_by_market: dict[str, int] = {}
     for entry in futures_entries:
         for payment in entry.funding:
-            settled_raw[payment.market] = settled_raw.get(payment.market, 0) + payment.paid_raw
-    realised_raw = sum(fill.realised_raw for fill in fills)
+            settled_raw_by_market[payment.market] = (
+                settled_raw_by_market.get(payment.market, 0) + payment.paid_raw
+            )
+    realised_raw = sum(order_fill.realised_raw for order_fill in fills)
     unexplained_raw = _unexplained_raw(reading_before, reading_after, moved_raw, futures_entries)
-    pending_raw_by_market = {market.market: market.pending_raw for market in reading_before.markets}
-    funding_raw = {
-        market: raw - pending_raw_by_market.get(market, 0) for market, raw in settled_raw.items()
+    pending_raw_by_market = {
+        market_reading.market: market_reading.pending_raw
+        for market_reading in reading_before.markets
     }
-    for market in reading_after.markets:
-        funding_raw.setdefault(market.market, -pending_raw_by_market.get(market.market, 0))
-        funding_raw[market.market] += market.pending_raw
+    funding_raw_by_market = {
+        market: raw - pending_raw_by_market.get(market, 0)
+        for market, raw in settled_raw_by_market.items()
+    }
+    for market_reading in reading_after.markets:
+        funding_raw_by_market.setdefault(
+            market_reading.market, -pending_raw_by_market.get(market_reading.market, 0)
+        )
+        funding_raw_by_market[market_reading.market] += market_reading.pending_raw
     transferred_raw = 0
     # Settling profit into the collateral rounds off less than one of its base units.
     if abs(unexplained_raw) >= reading_after.settlement_raw:
@@ -243,10 +269,10 @@ def _split_change(
         ):
             transferred_raw = unexplained_raw if moved_raw >= 0 else 0
         elif _are_sizes_explained(reading_before, reading_after, futures_entries):
-            _add_in_proportion(funding_raw, pending_raw_by_market, -unexplained_raw)
-    fees_raw = sum(fill.fee_raw for fill in fills)
+            _add_in_proportion(funding_raw_by_market, pending_raw_by_market, -unexplained_raw)
+    fees_raw = sum(order_fill.fee_raw for order_fill in fills)
     return _ChangeParts(
-        (fees_raw, realised_raw, transferred_raw), tuple(sorted(funding_raw.items()))
+        (fees_raw, realised_raw, transferred_raw), tuple(sorted(funding_raw_by_market.items()))
     )
 
 
@@ -260,8 +286,10 @@ def _unexplained_raw(
     explain.
     """
     realised_raw = sum(fill.realised_raw for entry in futures_entries for fill in entry.fills)
-    settled_raw = sum(payment.paid_raw for entry in futures_entries for payment in entry.funding)
-    explained_raw = moved_raw * reading_after.settlement_raw + realised_raw - settled_raw
+    paid_funding_raw = sum(
+        payment.paid_raw for entry in futures_entries for payment in entry.funding
+    )
+    explained_raw = moved_raw * reading_after.settlement_raw + realised_raw - paid_funding_raw
     return reading_after.cash_raw - reading_before.cash_raw - explained_raw
 
 
@@ -284,27 +312,38 @@ def _are_sizes_explained(
     reading_after: MarginReading,
     futures_entries: Sequence[FuturesEntry],
 ) -> bool:
-    expected_sizes = {market.market: market.size_raw for market in reading_before.markets}
+    expected_size_by_market = {
+        market_reading.market: market_reading.size_raw for market_reading in reading_before.markets
+    }
     for entry in futures_entries:
         for fill in entry.fills:
-            expected_sizes[fill.market] = expected_sizes.get(fill.market, 0) + fill.size_raw
-    sizes_after = {market.market: market.size_raw for market in reading_after.markets}
+            expected_size_by_market[fill.market] = (
+                expected_size_by_market.get(fill.market, 0) + fill.size_raw
+            )
+    size_after_by_market = {
+        market_reading.market: market_reading.size_raw for market_reading in reading_after.markets
+    }
     return all(
-        expected_sizes.get(market, 0) == sizes_after.get(market, 0)
-        for market in {*expected_sizes, *sizes_after}
+        expected_size_by_market.get(market, 0) == size_after_by_market.get(market, 0)
+        for market in {*expected_size_by_market, *size_after_by_market}
     )
 
 
-def _add_in_proportion(raw_by_market: dict[str, int], weights: dict[str, int], raw: int) -> None:
+def _add_in_proportion(
+    raw_by_market: dict[str, int], weight_by_market: dict[str, int], added_raw: int
+) -> None:
     """Add an amount to the markets in proportion to their earlier pending funding; the last market
     takes the remainder.
     """
-    markets = [market for market in sorted(raw_by_market) if weights.get(market)] or sorted(
-        raw_by_market
-    )[:1]
-    weight_sum, remaining_raw = sum(abs(weights.get(market, 0)) for market in markets), raw
+    markets = [
+        market for market in sorted(raw_by_market) if weight_by_market.get(market)
+    ] or sorted(raw_by_market)[:1]
+    weight_sum, remaining_raw = (
+        sum(abs(weight_by_market.get(market, 0)) for market in markets),
+        added_raw,
+    )
     for market in markets[:-1]:
-        part_raw = raw * abs(weights[market]) // weight_sum
+        part_raw = added_raw * abs(weight_by_market[market]) // weight_sum
         raw_by_market[market] += part_raw
         remaining_raw -= part_raw
     for market in markets[-1:]:
@@ -336,9 +375,9 @@ class FuturesUnits:
             return token_amounts
         results_raw = [fill.realised_raw for fill in futures_entry.fills]
         results_raw += [-payment.paid_raw for payment in futures_entry.funding]
-        for raw in results_raw:
+        for quote_raw in results_raw:
             collateral_raw, self._remainder_raw = divmod(
-                raw + self._remainder_raw, futures_entry.settlement_raw
+                quote_raw + self._remainder_raw, futures_entry.settlement_raw
             )
             token_amounts.append((futures_entry.collateral, collateral_raw))
         return token_amounts
@@ -360,32 +399,34 @@ class FundingDay:
 
 
 def funding_days(
-    valuations: Sequence[Valuation], changes: Iterable[FuturesChange]
+    valuations: Sequence[Valuation], margin_changes: Iterable[FuturesChange]
 ) -> tuple[FundingDay, ...]:
     """Return funding by day and market, oldest first. A payment belongs to the day of the reading
     that found it.
     """
     rates_by_day_and_market: dict[tuple[int, str], list[Fraction]] = {}
-    symbols: dict[str, str] = {}
+    symbol_by_market: dict[str, str] = {}
     for valuation in valuations:
         holding = valuation.collateral
         reading = None if holding is None else holding.margin
-        for market in () if reading is None else reading.markets:
-            day_and_market = (valuation.chain_s // DAY_S * DAY_S, market.market)
-            rates_by_day_and_market.setdefault(day_and_market, []).append(market.funding_daily)
-            symbols[market.market] = market.symbol
+        for market_reading in () if reading is None else reading.markets:
+            day_and_market = (valuation.chain_s // DAY_S * DAY_S, market_reading.market)
+            rates_by_day_and_market.setdefault(day_and_market, []).append(
+                market_reading.funding_daily
+            )
+            symbol_by_market[market_reading.market] = market_reading.symbol
     paid_by_day_and_market: dict[tuple[int, str], Value] = {}
-    for change in changes:
-        day_s = change.end.chain_s // DAY_S * DAY_S
-        for market_name, value in change.funding_by_market:
+    for margin_change in margin_changes:
+        day_s = margin_change.end.chain_s // DAY_S * DAY_S
+        for market_name, paid_value in margin_change.funding_by_market:
             paid_by_day_and_market[day_s, market_name] = (
-                paid_by_day_and_market.get((day_s, market_name), Fraction(0)) + value
+                paid_by_day_and_market.get((day_s, market_name), Fraction(0)) + paid_value
             )
     return tuple(
         FundingDay(
             day_s,
             market_name,
-            symbols.get(market_name, market_name),
+            symbol_by_market.get(market_name, market_name),
             paid_by_day_and_market.get((day_s, market_name), Fraction(0)),
             sum(day_rates, Fraction(0)) / len(day_rates)
             if (day_rates := rates_by_day_and_market.get((day_s, market_name)))

@@ -12,7 +12,7 @@ from agent.model import Entry
 from agent.units import Value, decimal_text, value_text
 
 
-def futures_table(entries: Iterable[Entry], names: TokenNames) -> ExportTable:
+def futures_table(entries: Iterable[Entry], token_names: TokenNames) -> ExportTable:
     """Return one row per event of the margin account: fee and realised profit of each order, each
     settled funding payment, each move of collateral. Costs are negative.
     """
@@ -36,11 +36,11 @@ def futures_table(entries: Iterable[Entry], names: TokenNames) -> ExportTable:
             str(entry.block),
             entry.id,
             entry.tx_hash,
-            *cells,
-            names.numeraire.label,
+            *event_cells,
+            token_names.numeraire.label,
         )
         for entry in entries
-        for cells in futures_events(entry, names)
+        for event_cells in futures_events(entry, token_names)
     ]
     return ExportTable("futures", columns, tuple(rows))
 
@@ -61,43 +61,57 @@ def futures_years(entries: Iterable[Entry], rate: Rate = identity_rate) -> dict[
             continue
         profit_raw = sum(fill.realised_raw for fill in futures_entry.fills)
         profit_raw -= sum(payment.paid_raw for payment in futures_entry.funding)
-        year, value = (
+        year, profit_value = (
             format_utc(entry.chain_s)[:4],
             profit_raw * futures_entry.price / futures_entry.settlement_raw,
         )
-        profit_by_year[year] = profit_by_year.get(year, Fraction(0)) + value * rate(entry.chain_s)
+        profit_by_year[year] = profit_by_year.get(year, Fraction(0)) + profit_value * rate(
+            entry.chain_s
+        )
     return profit_by_year
 
 
-def futures_events(entry: Entry, names: TokenNames) -> Iterator[CsvRow]:
+def futures_events(entry: Entry, token_names: TokenNames) -> Iterator[CsvRow]:
     """Yield event, market, symbol, size, notional, amount and value of each event. The amount is in
     the venue's quote, and for a margin deposit or withdrawal in its token, whose label is the
     symbol.
     """
-    futures_entry, places = entry.futures, names.numeraire.decimals
+    futures_entry, value_decimals = entry.futures, token_names.numeraire.decimals
     for posting in entry.postings:
         if posting.account == accounts.MARGIN:
             event_name = "margin deposit" if posting.raw > 0 else "margin withdrawal"
-            amount_text = decimal_text(posting.raw, names.decimals(posting.token))
-            value = "" if posting.value is None else value_text(posting.value, places)
-            yield (event_name, "", names.label(posting.token), "", "", amount_text, value)
+            amount_text = decimal_text(posting.raw, token_names.decimals(posting.token))
+            value_cell = "" if posting.value is None else value_text(posting.value, value_decimals)
+            yield (
+                event_name,
+                "",
+                token_names.label(posting.token),
+                "",
+                "",
+                amount_text,
+                value_cell,
+            )
     if futures_entry is None:
         return
-    price_per_quote = (
+    value_per_quote_unit = (
         None if futures_entry.price is None else futures_entry.price / futures_entry.settlement_raw
     )
     # One base unit of the collateral is a power of ten of the quote's.
-    quote_places = (
-        names.decimals(futures_entry.collateral) + len(str(futures_entry.settlement_raw)) - 1
+    quote_decimals = (
+        token_names.decimals(futures_entry.collateral) + len(str(futures_entry.settlement_raw)) - 1
     )
 
-    def amount_cells(raw: int) -> tuple[str, str]:
-        value = "" if price_per_quote is None else value_text(raw * price_per_quote, places)
-        return decimal_text(raw, quote_places), value
+    def amount_cells(amount_raw: int) -> tuple[str, str]:
+        value_cell = (
+            ""
+            if value_per_quote_unit is None
+            else value_text(amount_raw * value_per_quote_unit, value_decimals)
+        )
+        return decimal_text(amount_raw, quote_decimals), value_cell
 
     for fill in futures_entry.fills:
         size_text = decimal_text(fill.size_raw, fill.size_decimals)
-        notional_text = decimal_text(fill.notional_raw, quote_places)
+        notional_text = decimal_text(fill.notional_raw, quote_decimals)
         order_cells = (fill.market, fill.symbol, size_text, notional_text)
         yield ("trading fee", *order_cells, *amount_cells(-fill.fee_raw))
         if fill.realised_raw:

@@ -73,11 +73,13 @@ def external_cash_flows(entries: Iterable[Entry]) -> tuple[ExternalCashFlow, ...
         account_prefixes = (
             ("assets:",) if entry.by_hand else ("assets:", GAS)
         )  # gas of a payment is a cost
-        value = _sum_postings(entry, account_prefixes)
-        if entry.kind is not EntryKind.UNEXPLAINED or entry.by_hand or value > 0:
+        flow_value = _sum_postings(entry, account_prefixes)
+        if entry.kind is not EntryKind.UNEXPLAINED or entry.by_hand or flow_value > 0:
             by_hand = entry.by_hand and entry.kind is not EntryKind.PAYOUT
-            native = _sum_postings(entry, account_prefixes, NATIVE)
-            cash_flows.append(ExternalCashFlow(entry.block, entry.chain_s, value, by_hand, native))
+            native_value = _sum_postings(entry, account_prefixes, NATIVE)
+            cash_flows.append(
+                ExternalCashFlow(entry.block, entry.chain_s, flow_value, by_hand, native_value)
+            )
     return tuple(cash_flows)
 
 
@@ -104,28 +106,34 @@ def return_periods(
     """
     flows_by_block = sorted(cash_flows, key=lambda flow: flow.block)
     periods, next_index = [], 0
-    for start, end in pairwise(valuations):
-        while next_index < len(flows_by_block) and flows_by_block[next_index].block <= start.block:
+    for start_valuation, end_valuation in pairwise(valuations):
+        while (
+            next_index < len(flows_by_block)
+            and flows_by_block[next_index].block <= start_valuation.block
+        ):
             next_index += 1
         inflow = native_inflow = Fraction(0)
-        while next_index < len(flows_by_block) and flows_by_block[next_index].block <= end.block:
+        while (
+            next_index < len(flows_by_block)
+            and flows_by_block[next_index].block <= end_valuation.block
+        ):
             inflow, native_inflow = (
                 inflow + flows_by_block[next_index].value,
                 native_inflow + flows_by_block[next_index].native_value,
             )
             next_index += 1
-        reserved_before, from_gas_money = (
-            {holding.token: holding.reserved_raw for holding in start.held},
+        reserved_raw_before, from_gas_money = (
+            {holding.token: holding.reserved_raw for holding in start_valuation.held},
             Fraction(0),
         )
-        for holding_after in end.held:
+        for holding_after in end_valuation.held:
             released_value = (
-                reserved_before.pop(holding_after.token, 0) - holding_after.reserved_raw
+                reserved_raw_before.pop(holding_after.token, 0) - holding_after.reserved_raw
             ) * holding_after.price
             inflow += released_value
             if holding_after.is_gas_money:
                 from_gas_money += released_value + native_inflow
-        periods.append(ReturnPeriod(start, end, inflow, from_gas_money))
+        periods.append(ReturnPeriod(start_valuation, end_valuation, inflow, from_gas_money))
     return tuple(periods)
 
 
@@ -157,18 +165,22 @@ def time_weighted_return(periods: Sequence[ReturnPeriod]) -> Fraction | None:
 
 
 def buy_at_targets(
-    value: Value, targets: Mapping[str, int | Fraction], prices: Mapping[str, Price]
+    invested_value: Value,
+    target_by_token: Mapping[str, int | Fraction],
+    price_by_token: Mapping[str, Price],
 ) -> dict[str, Fraction]:
-    """Return the base units that `value` buys at the targets without cost: how buy and hold invests
-    cash. Tokens without a price are not bought.
+    """Return the base units that `invested_value` buys at the targets without cost: how buy and
+    hold invests cash. Tokens without a price are not bought.
     """
-    bought_bps = {
-        token: Fraction(bps) for token, bps in targets.items() if bps and prices[token] > 0
+    bought_targets = {
+        token: Fraction(target)
+        for token, target in target_by_token.items()
+        if target and price_by_token[token] > 0
     }
-    total_bps = sum(bought_bps.values(), Fraction(0))
+    target_sum = sum(bought_targets.values(), Fraction(0))
     return {
-        token: quantize(value * bps / total_bps / prices[token])
-        for token, bps in bought_bps.items()
+        token: quantize(invested_value * target / target_sum / price_by_token[token])
+        for token, target in bought_targets.items()
     }
 
 
@@ -181,36 +193,47 @@ class OpeningCash:
     numeraire: str
     wrapped: str
 
-    def basket(self, start: Valuation) -> dict[str, Fraction]:
+    def basket(self, start_valuation: Valuation) -> dict[str, Fraction]:
         """Return the base units that buy and hold begins with: those of the valuation, and what its
         cash above target buys of the tokens below their targets, without cost. Margin is not spent.
         """
-        raw_by_token = {holding.token: Fraction(holding.managed_raw) for holding in start.held}
-        prices = {holding.token: holding.price for holding in start.held}
-        targets = {holding.token: holding.target_bps for holding in start.held}
-        spot_values: dict[str, Value] = {}
-        for holding in start.held:
+        raw_by_token = {
+            holding.token: Fraction(holding.managed_raw) for holding in start_valuation.held
+        }
+        price_by_token = {holding.token: holding.price for holding in start_valuation.held}
+        target_bps_by_token = {
+            holding.token: holding.target_bps for holding in start_valuation.held
+        }
+        spot_value_by_token: dict[str, Value] = {}
+        for holding in start_valuation.held:
             token = self.wrapped if holding.token == NATIVE else holding.token
-            value = (holding.managed_raw - holding.margin_raw) * holding.price
-            spot_values[token] = spot_values.get(token, Fraction(0)) + value
-        total_value, total_bps = sum(spot_values.values(), Fraction(0)), sum(targets.values())
+            token_value = (holding.managed_raw - holding.margin_raw) * holding.price
+            spot_value_by_token[token] = spot_value_by_token.get(token, Fraction(0)) + token_value
+        total_value, total_bps = (
+            sum(spot_value_by_token.values(), Fraction(0)),
+            sum(target_bps_by_token.values()),
+        )
         if not total_bps:
             return raw_by_token
-        shortfalls = {
-            token: total_value * targets[token] / total_bps - spot_values[token]
-            for token in spot_values
-            if targets.get(token)
+        shortfall_by_token = {
+            token: total_value * target_bps_by_token[token] / total_bps - spot_value_by_token[token]
+            for token in spot_value_by_token
+            if target_bps_by_token.get(token)
         }
         spare_cash = (
-            spot_values.get(self.numeraire, Fraction(0))
-            - total_value * targets.get(self.numeraire, 0) / total_bps
+            spot_value_by_token.get(self.numeraire, Fraction(0))
+            - total_value * target_bps_by_token.get(self.numeraire, 0) / total_bps
         )
-        shortfalls = {token: value for token, value in shortfalls.items() if value > 0}
-        if spare_cash <= 0 or not shortfalls:
+        shortfall_by_token = {
+            token: token_value
+            for token, token_value in shortfall_by_token.items()
+            if token_value > 0
+        }
+        if spare_cash <= 0 or not shortfall_by_token:
             return raw_by_token
-        spent_value = min(spare_cash, sum(shortfalls.values(), Fraction(0)))
-        raw_by_token[self.numeraire] -= quantize(spent_value / prices[self.numeraire])
-        for token, raw in buy_at_targets(spent_value, shortfalls, prices).items():
+        spent_value = min(spare_cash, sum(shortfall_by_token.values(), Fraction(0)))
+        raw_by_token[self.numeraire] -= quantize(spent_value / price_by_token[self.numeraire])
+        for token, raw in buy_at_targets(spent_value, shortfall_by_token, price_by_token).items():
             raw_by_token[token] += raw
         return raw_by_token
 
@@ -246,27 +269,29 @@ def hold_points(
         }
     else:
         raw_by_token = opening.basket(first_valuation)
-    prices = {holding.token: holding.price for holding in first_valuation.held}
+    price_by_token = {holding.token: holding.price for holding in first_valuation.held}
     for period in return_periods(valuations, (flow for flow in cash_flows if not flow.by_hand)):
-        prices |= {
+        price_by_token |= {
             holding.token: holding.price for holding in period.end.held
         }  # former tokens: last price
         deposited_value = period.net_inflow - period.from_gas_money
         is_shown = period.end is valuations[-1] or period.end.block in shown_blocks
         if not deposited_value and not is_shown:
             continue
-        value = _basket_value(raw_by_token, prices)
+        value_before = _basket_value(raw_by_token, price_by_token)
         if deposited_value > 0:
-            targets = {holding.token: holding.target_bps for holding in period.end.held}
-            for token, bought_raw in buy_at_targets(deposited_value, targets, prices).items():
+            target_bps_by_token = {holding.token: holding.target_bps for holding in period.end.held}
+            for token, bought_raw in buy_at_targets(
+                deposited_value, target_bps_by_token, price_by_token
+            ).items():
                 raw_by_token[token] = raw_by_token.get(token, Fraction(0)) + bought_raw
-        elif deposited_value < 0 and value > 0:
-            share_left = max(Fraction(0), 1 + deposited_value / value)
+        elif deposited_value < 0 and value_before > 0:
+            kept_share = max(Fraction(0), 1 + deposited_value / value_before)
             raw_by_token = {
-                token: quantize(raw * share_left) for token, raw in raw_by_token.items()
+                token: quantize(raw * kept_share) for token, raw in raw_by_token.items()
             }
-        after = _basket_value(raw_by_token, prices)
-        yield HoldPoint(period.end, value, deposited_value, after)
+        value_after = _basket_value(raw_by_token, price_by_token)
+        yield HoldPoint(period.end, value_before, deposited_value, value_after)
 
 
 def buy_and_hold(
@@ -278,13 +303,16 @@ def buy_and_hold(
     `hold_points`.
     """
     start_value = previous_value = valuations[0].managed
-    growth, inflow, has_return = Fraction(1), Fraction(0), start_value > 0
-    for point in hold_points(valuations, cash_flows, opening):
+    growth_factor, inflow, has_return = Fraction(1), Fraction(0), start_value > 0
+    for hold_point in hold_points(valuations, cash_flows, opening):
         if previous_value > 0:
-            growth, has_return = quantize(growth * point.before / previous_value), True
-        inflow += point.deposited
-        previous_value = point.after
-    return previous_value - start_value - inflow, growth - 1 if has_return else None
+            growth_factor, has_return = (
+                quantize(growth_factor * hold_point.before / previous_value),
+                True,
+            )
+        inflow += hold_point.deposited
+        previous_value = hold_point.after
+    return previous_value - start_value - inflow, growth_factor - 1 if has_return else None
 
 
 def hold_values(
@@ -296,19 +324,21 @@ def hold_values(
     """Return the value of buy and hold from the first valuation, as in `performance`, at the shown
     blocks.
     """
-    start = valuations[0]
-    changes = futures_changes(
-        entries[bisect_left(entries, start.block, key=_block_of) :], valuations
+    start_valuation = valuations[0]
+    margin_changes = futures_changes(
+        entries[bisect_left(entries, start_valuation.block, key=_block_of) :], valuations
     )
-    later_entries = entries[bisect_right(entries, start.block, key=_block_of) :]
-    cash_flows = _cash_flows(later_entries, valuations, changes)
+    later_entries = entries[bisect_right(entries, start_valuation.block, key=_block_of) :]
+    cash_flows = _cash_flows(later_entries, valuations, margin_changes)
     has_traded = any(map(_is_trade, entries[: len(entries) - len(later_entries)]))
-    points = hold_points(valuations, cash_flows, None if has_traded else opening, shown_blocks)
-    return {start.block: start.managed} | {point.valuation.block: point.after for point in points}
+    hold_curve = hold_points(valuations, cash_flows, None if has_traded else opening, shown_blocks)
+    return {start_valuation.block: start_valuation.managed} | {
+        hold_point.valuation.block: hold_point.after for hold_point in hold_curve
+    }
 
 
-def _basket_value(raw_by_token: dict[str, Fraction], prices: dict[str, Fraction]) -> Value:
-    return sum((raw * prices[token] for token, raw in raw_by_token.items()), Fraction(0))
+def _basket_value(raw_by_token: dict[str, Fraction], price_by_token: dict[str, Fraction]) -> Value:
+    return sum((raw * price_by_token[token] for token, raw in raw_by_token.items()), Fraction(0))
 
 
 _SCALED_DAYS = 36_500
@@ -347,20 +377,21 @@ def money_weighted_return(
     # With an amount of zero pyxirr returns a wrong rate.
     day_and_amount = [(day, float(value / largest_amount)) for day, value in day_and_value if value]
     try:
-        rate = pyxirr.xirr(
+        annual_rate = pyxirr.xirr(
             [_ORIGIN + timedelta(days=day) for day, _ in day_and_amount],
-            [value for _, value in day_and_amount],
+            [amount for _, amount in day_and_amount],
         )
     except pyxirr.InvalidPaymentsError:
         return None
-    if rate is None or not math.isfinite(rate) or rate <= -1:
+    if annual_rate is None or not math.isfinite(annual_rate) or annual_rate <= -1:
         return None
-    growth = math.log1p(rate) / 365
+    daily_log_rate = math.log1p(annual_rate) / 365
     try:  # pyxirr may return a rate so high that every discounted amount is near zero
         end_amounts = [
-            value * math.exp(growth * (_SCALED_DAYS - day)) for day, value in day_and_amount
+            amount * math.exp(daily_log_rate * (_SCALED_DAYS - day))
+            for day, amount in day_and_amount
         ]
-        period_rate = math.expm1(growth * _SCALED_DAYS)
+        period_rate = math.expm1(daily_log_rate * _SCALED_DAYS)
     except OverflowError:
         return None
     is_solved = abs(math.fsum(end_amounts)) <= _RESIDUAL_TOLERANCE * max(map(abs, end_amounts))
@@ -493,51 +524,55 @@ def performance(
     ]
     if len(period_valuations) < 2:
         return None
-    start, end = period_valuations[0], period_valuations[-1]
+    start_valuation, end_valuation = period_valuations[0], period_valuations[-1]
     period_entries = entries[
-        bisect_right(entries, start.block, key=_block_of) : bisect_right(
-            entries, end.block, key=_block_of
+        bisect_right(entries, start_valuation.block, key=_block_of) : bisect_right(
+            entries, end_valuation.block, key=_block_of
         )
     ]
     # Orders of an off-chain venue may be filled after the first valuation, in its block.
-    changes = futures_changes(
-        entries[bisect_left(entries, start.block, key=_block_of) :], period_valuations
+    margin_changes = futures_changes(
+        entries[bisect_left(entries, start_valuation.block, key=_block_of) :], period_valuations
     )
-    cash_flows = _cash_flows(period_entries, period_valuations, changes)
-    futures_profit = sum_changes(changes) if changes else None
+    cash_flows = _cash_flows(period_entries, period_valuations, margin_changes)
+    futures_profit = sum_changes(margin_changes) if margin_changes else None
     periods = return_periods(period_valuations, cash_flows)
     profit = (
-        end.managed - start.managed - sum((period.net_inflow for period in periods), Fraction(0))
+        end_valuation.managed
+        - start_valuation.managed
+        - sum((period.net_inflow for period in periods), Fraction(0))
     )
-    has_traded = any(map(_is_trade, entries[: bisect_right(entries, start.block, key=_block_of)]))
+    has_traded = any(
+        map(_is_trade, entries[: bisect_right(entries, start_valuation.block, key=_block_of)])
+    )
     hold_profit, hold_return = buy_and_hold(
         period_valuations, cash_flows, None if has_traded else opening
     )
     manual_flows = [flow for flow in cash_flows if flow.by_hand]
-    has_gas_money = any(holding.is_gas_money for holding in end.held)
+    has_gas_money = any(holding.is_gas_money for holding in end_valuation.held)
     from_gas_money = sum((period.from_gas_money for period in periods), Fraction(0))
     if has_gas_money:  # gas of manual swaps is part of `manual_flows`
         from_gas_money -= sum((flow.native_value for flow in manual_flows), Fraction(0))
     strategy_entries = [entry for entry in period_entries if not entry.by_hand]
     return Performance(
-        start=start,
-        end=end,
-        deposits=_sum_of_flows(cash_flows, has_gas_money, deposits=True),
-        withdrawals=-_sum_of_flows(cash_flows, has_gas_money, deposits=False),
+        start=start_valuation,
+        end=end_valuation,
+        deposits=_sum_of_flows(cash_flows, has_gas_money, of_deposits=True),
+        withdrawals=-_sum_of_flows(cash_flows, has_gas_money, of_deposits=False),
         by_hand=sum((flow.value for flow in manual_flows), Fraction(0)),
         from_gas_money=from_gas_money,
         profit=profit,
         twr=time_weighted_return(periods),
         mwr=money_weighted_return(
-            start.chain_s,
-            end.chain_s,
-            start.managed,
-            end.managed,
+            start_valuation.chain_s,
+            end_valuation.chain_s,
+            start_valuation.managed,
+            end_valuation.managed,
             [(period.end.chain_s, period.net_inflow) for period in periods],
         ),
         hold_profit=hold_profit,
         hold_return=hold_return,
-        benchmark=_price_return(start, end, benchmark),
+        benchmark=_price_return(start_valuation, end_valuation, benchmark),
         effect=profit - hold_profit - (futures_profit.profit if futures_profit else 0),
         rebalances=sum(map(_is_trade, strategy_entries)),
         by_hand_swaps=sum(_is_trade(entry) for entry in period_entries if entry.by_hand),
@@ -549,13 +584,15 @@ def performance(
 
 
 def _cash_flows(
-    entries: Sequence[Entry], valuations: Sequence[Valuation], changes: Sequence[FuturesChange]
+    entries: Sequence[Entry],
+    valuations: Sequence[Valuation],
+    margin_changes: Sequence[FuturesChange],
 ) -> tuple[ExternalCashFlow, ...]:
     """Return the external cash flows between the first and the last of the valuations."""
     return (
         *external_cash_flows(entries),
         *_changed_assets(entries, valuations),
-        *_margin_transfers(changes),
+        *_margin_transfers(margin_changes),
     )
 
 
@@ -568,42 +605,59 @@ def _changed_assets(
     An asset that left counts at its last price, less what was sold since. One that joined counts
     without what its first entry or a trade brought.
     """
-    flows = []
-    for start, end in pairwise(valuations):
-        before = {holding.token: holding for holding in start.held}
-        after = {holding.token: holding for holding in end.held}
-        changed = [(before[token], -1) for token in before.keys() - after.keys()]
-        changed += [(after[token], 1) for token in after.keys() - before.keys()]
-        if not changed:
+    cash_flows = []
+    for start_valuation, end_valuation in pairwise(valuations):
+        holding_before_by_token = {holding.token: holding for holding in start_valuation.held}
+        holding_after_by_token = {holding.token: holding for holding in end_valuation.held}
+        signed_holdings = [
+            (holding_before_by_token[token], -1)
+            for token in holding_before_by_token.keys() - holding_after_by_token.keys()
+        ]
+        signed_holdings += [
+            (holding_after_by_token[token], 1)
+            for token in holding_after_by_token.keys() - holding_before_by_token.keys()
+        ]
+        if not signed_holdings:
             continue
-        between = entries[
-            bisect_right(entries, start.block, key=_block_of) : bisect_right(
-                entries, end.block, key=_block_of
+        entries_between = entries[
+            bisect_right(entries, start_valuation.block, key=_block_of) : bisect_right(
+                entries, end_valuation.block, key=_block_of
             )
         ]
-        for holding, sign in sorted(changed, key=lambda change: change[0].token):
+        for holding, sign in sorted(
+            signed_holdings, key=lambda signed_holding: signed_holding[0].token
+        ):
             posted_raw = sum(
                 posting.raw
-                for entry in between
+                for entry in entries_between
                 for posting in entry.postings
                 if posting.token == holding.token and posting.account.startswith("assets:")
             )
-            raw = holding.managed_raw + posted_raw if sign < 0 else holding.total_raw - posted_raw
-            if raw:
-                flows.append(
-                    ExternalCashFlow(end.block, end.chain_s, sign * raw * holding.price, False)
+            moved_raw = (
+                holding.managed_raw + posted_raw if sign < 0 else holding.total_raw - posted_raw
+            )
+            if moved_raw:
+                cash_flows.append(
+                    ExternalCashFlow(
+                        end_valuation.block,
+                        end_valuation.chain_s,
+                        sign * moved_raw * holding.price,
+                        False,
+                    )
                 )
-    return tuple(flows)
+    return tuple(cash_flows)
 
 
-def _margin_transfers(changes: Sequence[FuturesChange]) -> tuple[ExternalCashFlow, ...]:
+def _margin_transfers(margin_changes: Sequence[FuturesChange]) -> tuple[ExternalCashFlow, ...]:
     """Return the transfers into the margin account that the agent did not make, at the valuation
     that found them.
     """
     return tuple(
-        ExternalCashFlow(change.end.block, change.end.chain_s, change.transferred, False)
-        for change in changes
-        if change.transferred
+        ExternalCashFlow(
+            margin_change.end.block, margin_change.end.chain_s, margin_change.transferred, False
+        )
+        for margin_change in margin_changes
+        if margin_change.transferred
     )
 
 
@@ -631,16 +685,16 @@ def turnover(entry: Entry) -> Value:
         return Fraction(0)
     valued_postings = [(posting, posting.value) for posting in entry.postings if posting.value]
     gas_by_token = {
-        posting.token: value
-        for posting, value in valued_postings
+        posting.token: posting_value
+        for posting, posting_value in valued_postings
         if posting.account == accounts.GAS
     }
     traded_values = [
-        value + gas_by_token.get(posting.token, 0)
-        for posting, value in valued_postings
+        posting_value + gas_by_token.get(posting.token, 0)
+        for posting, posting_value in valued_postings
         if posting.account == accounts.WALLET
     ]
-    return exact_sum(abs(change) for change in traded_values) / 2
+    return exact_sum(abs(traded_value) for traded_value in traded_values) / 2
 
 
 def _is_trade(entry: Entry) -> bool:
@@ -658,22 +712,26 @@ def _posted_value(entries: Sequence[Entry], account: str) -> Value:
 
 
 def _sum_of_flows(
-    cash_flows: Sequence[ExternalCashFlow], without_gas_money: bool, *, deposits: bool
+    cash_flows: Sequence[ExternalCashFlow], without_gas_money: bool, *, of_deposits: bool
 ) -> Value:
     """Return the sum of deposits or of withdrawals without gas money."""
-    values = [
+    flow_values = [
         flow.value - flow.native_value if without_gas_money else flow.value
         for flow in cash_flows
         if not flow.by_hand
     ]
-    return sum((value for value in values if (value > 0) == deposits), Fraction(0))
+    return sum(
+        (flow_value for flow_value in flow_values if (flow_value > 0) == of_deposits), Fraction(0)
+    )
 
 
-def _price_return(start: Valuation, end: Valuation, token: str) -> Fraction | None:
+def _price_return(
+    start_valuation: Valuation, end_valuation: Valuation, token: str
+) -> Fraction | None:
     """Return the price return of one token; None if either valuation lacks it."""
     start_price, end_price = (
         {holding.token: holding.price for holding in valuation.held}.get(token)
-        for valuation in (start, end)
+        for valuation in (start_valuation, end_valuation)
     )
     return end_price / start_price - 1 if start_price and end_price else None
 
@@ -692,11 +750,11 @@ def calendar_periods(period_kind: str, from_s: int, until_s: int) -> tuple[tuple
     if period_kind == "all":
         return ((from_s, until_s + 1),)
     periods = []
-    start = _period_start(period_kind, datetime.fromtimestamp(from_s, UTC))
-    while start.timestamp() <= until_s:
-        next_start = _next_period_start(period_kind, start)
-        periods.append((int(start.timestamp()), int(next_start.timestamp())))
-        start = next_start
+    period_start = _period_start(period_kind, datetime.fromtimestamp(from_s, UTC))
+    while period_start.timestamp() <= until_s:
+        next_start = _next_period_start(period_kind, period_start)
+        periods.append((int(period_start.timestamp()), int(next_start.timestamp())))
+        period_start = next_start
     return tuple(periods)
 
 

@@ -87,32 +87,34 @@ class Lots:
         """Acquire base units for `cost`. Earlier disposals without a lot are covered first."""
         self.acquire_quanta(token, raw, to_quanta(cost), at_s)
 
-    def dispose(self, token: str, raw: int, at_cost: Value) -> tuple[LotPortion, ...]:
+    def dispose(self, token: str, raw: int, cost_without_lot: Value) -> tuple[LotPortion, ...]:
         """Return the lots that `raw` base units consume. Base units without a lot cost their share
-        of `at_cost`, which gives no gain.
+        of `cost_without_lot`, which gives no gain.
         """
         return tuple(
             LotPortion(lot.raw, from_quanta(lot.cost), lot.acquired_s)
-            for lot in self.dispose_quanta(token, raw, to_quanta(at_cost))
+            for lot in self.dispose_quanta(token, raw, to_quanta(cost_without_lot))
         )
 
-    def acquire_quanta(self, token: str, raw: int, cost: int, at_s: int) -> None:
+    def acquire_quanta(self, token: str, raw: int, cost_quanta: int, at_s: int) -> None:
         """Acquire base units as `acquire` does, with the cost in quanta."""
         covered_raw = min(raw, self._unmatched.get(token, 0))
         if covered_raw:
             self._unmatched[token] -= covered_raw
         if raw > covered_raw:
-            self._lots_of(token).add(Lot(raw - covered_raw, cost - cost * covered_raw // raw, at_s))
+            self._lots_of(token).add(
+                Lot(raw - covered_raw, cost_quanta - cost_quanta * covered_raw // raw, at_s)
+            )
 
-    def dispose_quanta(self, token: str, raw: int, at_cost: int) -> list[Lot]:
+    def dispose_quanta(self, token: str, raw: int, cost_without_lot: int) -> list[Lot]:
         """Return the lots that a disposal consumes as `dispose` does, with costs in quanta."""
-        token_lots, left_raw, consumed_lots = self._lots_of(token), raw, []
-        while left_raw > 0 and token_lots.raw:
-            consumed_lots.append(token_lots.take(left_raw))
-            left_raw -= consumed_lots[-1].raw
-        if left_raw > 0:
-            consumed_lots.append(Lot(left_raw, at_cost * left_raw // raw, None))
-            self._unmatched[token] = self._unmatched.get(token, 0) + left_raw
+        token_lots, remaining_raw, consumed_lots = self._lots_of(token), raw, []
+        while remaining_raw > 0 and token_lots.raw:
+            consumed_lots.append(token_lots.take(remaining_raw))
+            remaining_raw -= consumed_lots[-1].raw
+        if remaining_raw > 0:
+            consumed_lots.append(Lot(remaining_raw, cost_without_lot * remaining_raw // raw, None))
+            self._unmatched[token] = self._unmatched.get(token, 0) + remaining_raw
         return consumed_lots
 
     def lots_in_order(self, token: str) -> Iterator[NextLot]:
@@ -319,11 +321,15 @@ class TaxLotRun:
 
     def gross_gain(self, from_s: int) -> Value:
         """Return the sum of gains per entry since `from_s`; losing entries count as zero."""
-        gains: Counter[str] = Counter()
+        gain_quanta_by_entry: Counter[str] = Counter()
         for disposal in self.disposals:
             if from_s <= disposal.disposed_s:
-                gains[disposal.entry] += disposal.proceeds_quanta - disposal.cost_quanta
-        return from_quanta(sum(gain for gain in gains.values() if gain > 0))
+                gain_quanta_by_entry[disposal.entry] += (
+                    disposal.proceeds_quanta - disposal.cost_quanta
+                )
+        return from_quanta(
+            sum(gain_quanta for gain_quanta in gain_quanta_by_entry.values() if gain_quanta > 0)
+        )
 
     def open_lots(self) -> tuple[OpenLot, ...]:
         """Return the open lots."""
@@ -353,10 +359,10 @@ def run_tax_lots(
     """Return the lots and disposals of the entries, in ledger order, starting from `lots`. Raises
     the errors of `rate`.
     """
-    run = TaxLotRun(lots or Lots(method))
+    tax_lot_run = TaxLotRun(lots or Lots(method))
     for entry in entries:
-        _EntryLots(run, entry, numeraire, wrapped_native, rate(entry.chain_s)).book()
-    return run
+        _EntryLots(tax_lot_run, entry, numeraire, wrapped_native, rate(entry.chain_s)).book()
+    return tax_lot_run
 
 
 class _EntryLots:
@@ -380,13 +386,20 @@ class _EntryLots:
                 run.unpriced_entries.append(entry.id)
             if account.startswith("assets:"):  # the opposite posting has the same amount
                 continue
-            key = (account, wrapped_native if posting.token == NATIVE else posting.token)
-            self.posted_raw[key] = self.posted_raw.get(key, 0) + posting.raw
+            account_and_token = (
+                account,
+                wrapped_native if posting.token == NATIVE else posting.token,
+            )
+            self.posted_raw[account_and_token] = (
+                self.posted_raw.get(account_and_token, 0) + posting.raw
+            )
             if posting.value is not None:
-                self.posted_quanta[key] = self.posted_quanta.get(key, 0) + to_quanta(posting.value)
+                self.posted_quanta[account_and_token] = self.posted_quanta.get(
+                    account_and_token, 0
+                ) + to_quanta(posting.value)
 
     def book(self) -> None:
-        received, spent = self._exchanged_raw()
+        received_raw_by_token, spent_raw_by_token = self._exchanged_raw()
         gas_raw = self.posted_raw.get((accounts.GAS, self.wrapped_native), 0)
         gas_quanta = self._to_reporting(
             self.posted_quanta.get((accounts.GAS, self.wrapped_native), 0)
@@ -396,10 +409,10 @@ class _EntryLots:
                 self._book_external(account, True)
             for account in (*_WITHDRAWAL_ACCOUNTS, *_LOSS_ACCOUNTS):
                 self._book_external(account, False)
-        self._book_exchange(received, spent, gas_quanta)
+        self._book_exchange(received_raw_by_token, spent_raw_by_token, gas_quanta)
         if gas_raw:
             self._dispose(self.wrapped_native, gas_raw, gas_quanta)
-            if not received and not spent:
+            if not received_raw_by_token and not spent_raw_by_token:
                 self.run.sums["spent"] += gas_quanta
 
     def _to_reporting(self, quanta: int) -> int:
@@ -410,13 +423,13 @@ class _EntryLots:
         """Return the amounts that an exchange received and gave, fees included, in base units by
         token.
         """
-        net_raw: dict[str, int] = {}
+        net_raw_by_token: dict[str, int] = {}
         for (account, token), raw in self.posted_raw.items():
             if account in (accounts.TRADING, accounts.FEES):
-                net_raw[token] = net_raw.get(token, 0) - raw
-        received = {token: raw for token, raw in net_raw.items() if raw > 0}
-        spent = {token: -raw for token, raw in net_raw.items() if raw < 0}
-        return received, spent
+                net_raw_by_token[token] = net_raw_by_token.get(token, 0) - raw
+        received_raw_by_token = {token: raw for token, raw in net_raw_by_token.items() if raw > 0}
+        spent_raw_by_token = {token: -raw for token, raw in net_raw_by_token.items() if raw < 0}
+        return received_raw_by_token, spent_raw_by_token
 
     def _traded_quanta(self, token: str) -> int:
         """Return the reference value of the exchanged amount of a token, unsigned."""
@@ -425,84 +438,95 @@ class _EntryLots:
         return self._to_reporting(abs(exchange_quanta + fee_quanta))
 
     def _book_exchange(
-        self, received: dict[str, int], spent: dict[str, int], gas_quanta: int
+        self,
+        received_raw_by_token: dict[str, int],
+        spent_raw_by_token: dict[str, int],
+        gas_quanta: int,
     ) -> None:
-        if not received and not spent:
+        if not received_raw_by_token and not spent_raw_by_token:
             return
         bought_tokens, sold_tokens = (
-            sorted(set(received) - {self.numeraire}),
-            sorted(set(spent) - {self.numeraire}),
+            sorted(set(received_raw_by_token) - {self.numeraire}),
+            sorted(set(spent_raw_by_token) - {self.numeraire}),
         )
-        numeraire_in, numeraire_out = (
-            self._to_reporting(amounts.get(self.numeraire, 0) * QUANTA_PER_UNIT)
-            for amounts in (received, spent)
+        numeraire_in_quanta, numeraire_out_quanta = (
+            self._to_reporting(raw_by_token.get(self.numeraire, 0) * QUANTA_PER_UNIT)
+            for raw_by_token in (received_raw_by_token, spent_raw_by_token)
         )
         bought_quanta, sold_quanta = (
-            [self._traded_quanta(token) for token in amounts]
-            for amounts in (bought_tokens, sold_tokens)
+            [self._traded_quanta(token) for token in tokens]
+            for tokens in (bought_tokens, sold_tokens)
         )
-        if not spent:  # a receipt without payment is income
-            self.run.sums["income"] += numeraire_in + sum(bought_quanta)
-        if not received:
-            numeraire_out = sale_value = purchase_value = 0
-        elif numeraire_out:  # tokens given with the numeraire count at their reference prices
-            sale_value = sum(sold_quanta)
-            purchase_value = numeraire_out + sale_value
+        if not spent_raw_by_token:  # a receipt without payment is income
+            self.run.sums["income"] += numeraire_in_quanta + sum(bought_quanta)
+        if not received_raw_by_token:
+            numeraire_out_quanta = sale_quanta = purchase_quanta = 0
+        elif (
+            numeraire_out_quanta
+        ):  # tokens given with the numeraire count at their reference prices
+            sale_quanta = sum(sold_quanta)
+            purchase_quanta = numeraire_out_quanta + sale_quanta
         else:
-            purchase_value = sum(bought_quanta)
-            sale_value = numeraire_in + purchase_value
+            purchase_quanta = sum(bought_quanta)
+            sale_quanta = numeraire_in_quanta + purchase_quanta
         if sold_tokens:
-            for token, proceeds in zip(
-                sold_tokens, split_quanta(sale_value - gas_quanta, sold_quanta), strict=True
+            for token, proceeds_quanta in zip(
+                sold_tokens, split_quanta(sale_quanta - gas_quanta, sold_quanta), strict=True
             ):
-                self._dispose(token, spent[token], proceeds)
-        if self.numeraire in spent:
+                self._dispose(token, spent_raw_by_token[token], proceeds_quanta)
+        if self.numeraire in spent_raw_by_token:
             self._dispose(
                 self.numeraire,
-                spent[self.numeraire],
-                numeraire_out if received or sold_tokens else -gas_quanta,
+                spent_raw_by_token[self.numeraire],
+                numeraire_out_quanta if received_raw_by_token or sold_tokens else -gas_quanta,
             )
         if bought_tokens:
-            purchase_cost = purchase_value if sold_tokens else purchase_value + gas_quanta
-            for token, cost in zip(
-                bought_tokens, split_quanta(purchase_cost, bought_quanta), strict=True
+            purchase_cost_quanta = purchase_quanta if sold_tokens else purchase_quanta + gas_quanta
+            for token, cost_quanta in zip(
+                bought_tokens, split_quanta(purchase_cost_quanta, bought_quanta), strict=True
             ):
-                self._acquire(token, received[token], cost)
-        if self.numeraire in received:
-            cost = numeraire_in if sold_tokens or bought_tokens else numeraire_in + gas_quanta
-            self._acquire(self.numeraire, received[self.numeraire], cost)
+                self._acquire(token, received_raw_by_token[token], cost_quanta)
+        if self.numeraire in received_raw_by_token:
+            cost_quanta = (
+                numeraire_in_quanta
+                if sold_tokens or bought_tokens
+                else numeraire_in_quanta + gas_quanta
+            )
+            self._acquire(self.numeraire, received_raw_by_token[self.numeraire], cost_quanta)
 
     def _book_external(self, account: str, is_inflow: bool) -> None:
         for (posted_account, token), raw in self.posted_raw.items():
             if posted_account != account or raw == 0:
                 continue
-            value = self._to_reporting(abs(self.posted_quanta.get((posted_account, token), 0)))
+            value_quanta = self._to_reporting(
+                abs(self.posted_quanta.get((posted_account, token), 0))
+            )
             if raw < 0 and is_inflow:
-                self._acquire(token, -raw, value)
-                self.run.sums["income" if account in _INCOME_ACCOUNTS else "came"] += value
+                self._acquire(token, -raw, value_quanta)
+                self.run.sums["income" if account in _INCOME_ACCOUNTS else "came"] += value_quanta
             elif account in _LOSS_ACCOUNTS or account in _INCOME_ACCOUNTS:
                 self._dispose(token, abs(raw), 0)
             else:
-                self._transfer_out(token, abs(raw), value)
+                self._transfer_out(token, abs(raw), value_quanta)
 
-    def _acquire(self, token: str, raw: int, cost: int) -> None:
+    def _acquire(self, token: str, raw: int, cost_quanta: int) -> None:
         self.run.acquired_raw[token] = self.run.acquired_raw.get(token, 0) + raw
-        self.run.lots.acquire_quanta(token, raw, cost, self.entry.chain_s)
+        self.run.lots.acquire_quanta(token, raw, cost_quanta, self.entry.chain_s)
 
-    def _transfer_out(self, token: str, raw: int, value: int) -> None:
-        self.run.sums["went"] += value
-        cost = sum(lot.cost for lot in self._consume(token, raw, value))
-        self.run.sums["carried"] += value - cost
+    def _transfer_out(self, token: str, raw: int, value_quanta: int) -> None:
+        self.run.sums["went"] += value_quanta
+        cost_quanta = sum(lot.cost for lot in self._consume(token, raw, value_quanta))
+        self.run.sums["carried"] += value_quanta - cost_quanta
 
-    def _dispose(self, token: str, raw: int, proceeds: int) -> None:
-        lots, entry = self._consume(token, raw, proceeds), self.entry
-        proceeds_by_lot = split_quanta(proceeds, [lot.raw for lot in lots])
-        for lot, lot_proceeds in zip(lots, proceeds_by_lot, strict=True):
+    def _dispose(self, token: str, raw: int, proceeds_quanta: int) -> None:
+        lots, entry = self._consume(token, raw, proceeds_quanta), self.entry
+        proceeds_quanta_by_lot = split_quanta(proceeds_quanta, [lot.raw for lot in lots])
+        for lot, lot_proceeds_quanta in zip(lots, proceeds_quanta_by_lot, strict=True):
             disposal = Disposal(
                 entry=entry.id,
                 token=token,
                 raw=lot.raw,
-                proceeds_quanta=lot_proceeds,
+                proceeds_quanta=lot_proceeds_quanta,
                 cost_quanta=lot.cost,
                 acquired_s=lot.acquired_s,
                 disposed_s=entry.chain_s,
@@ -510,9 +534,9 @@ class _EntryLots:
             )
             self.run.disposals.append(disposal)
 
-    def _consume(self, token: str, raw: int, at_cost: int) -> list[Lot]:
+    def _consume(self, token: str, raw: int, quanta_without_lot: int) -> list[Lot]:
         self.run.disposed_raw[token] = self.run.disposed_raw.get(token, 0) + raw
-        return self.run.lots.dispose_quanta(token, raw, at_cost)
+        return self.run.lots.dispose_quanta(token, raw, quanta_without_lot)
 
 
 @dataclass(frozen=True, slots=True)
@@ -537,8 +561,8 @@ class PlannedGain:
 
 def planned_gains(
     plan: Plan,
-    tax: TaxInputs,
-    prices: Mapping[str, Price],
+    tax_inputs: TaxInputs,
+    price_by_token: Mapping[str, Price],
     numeraire: str,
     wrapped_native: str,
     now_s: int,
@@ -547,20 +571,20 @@ def planned_gains(
     approvals.
     """
     changes_raw = plan.wallet_changes()
-    native_price = prices.get(wrapped_native)
+    native_price = price_by_token.get(wrapped_native)
     gas_wei = round(plan.cost.gas / native_price) if native_price else 0
     ledger_tokens = {*changes_raw, NATIVE}
     transaction = SettledTransaction("plan", plan.block, now_s, "", "", changes_raw, gas_wei)
     entry = accounts.trade_entry(
-        transaction, EntryPrices(prices, wrapped_native), ledger_tokens, {}
+        transaction, EntryPrices(price_by_token, wrapped_native), ledger_tokens, {}
     )
     disposals = run_tax_lots(
         [entry],
-        tax.method,
+        tax_inputs.method,
         numeraire,
         wrapped_native,
-        lambda _: tax.rate,
-        Lots(tax.method, tax.lots),
+        lambda _: tax_inputs.rate,
+        Lots(tax_inputs.method, tax_inputs.lots),
     ).disposals
     return tuple(
         _planned_gain(token, [disposal for disposal in disposals if disposal.token == token])
@@ -586,11 +610,11 @@ def max_sellable_raw(
         return 0
     total_gain, sold_raw = Fraction(0), 0
     for lot in Lots(method, (lot for lot in lots if lot.token == token)).lots_in_order(token):
-        raw, gain_before = min(lot.raw, limit_raw - sold_raw), total_gain
-        total_gain = gain_before + raw * price - lot.cost_of(raw)
+        part_raw, gain_before = min(lot.raw, limit_raw - sold_raw), total_gain
+        total_gain = gain_before + part_raw * price - lot.cost_of(part_raw)
         if total_gain > max_gain:
-            return sold_raw + _largest_part(lot, price, max_gain - gain_before, raw)
-        sold_raw += raw
+            return sold_raw + _largest_part(lot, price, max_gain - gain_before, part_raw)
+        sold_raw += part_raw
         if sold_raw == limit_raw:
             return sold_raw
     return limit_raw

@@ -38,12 +38,12 @@ def marginal_price(pool: Pool, token_in: str) -> Fraction:
     return Fraction(numerator, denominator)
 
 
-def price_move_bps(before: Pool, after: Pool, token_in: str) -> int:
+def price_move_bps(pool_before: Pool, pool_after: Pool, token_in: str) -> int:
     """Return the relative price move between two states of a pool, in bps of the first price,
     rounded up.
     """
-    numerator_before, denominator_before = before.price_terms(token_in)
-    numerator_after, denominator_after = after.price_terms(token_in)
+    numerator_before, denominator_before = pool_before.price_terms(token_in)
+    numerator_after, denominator_after = pool_after.price_terms(token_in)
     return mul_div_up(
         abs(numerator_after * denominator_before - numerator_before * denominator_after),
         BPS,
@@ -56,22 +56,24 @@ def sqrt_ratio_x96(numerator: int, denominator: int) -> int:
     return isqrt((numerator << 192) // denominator)
 
 
-def moved_back(start: int, now: int, remaining_share: Fraction) -> int:
+def moved_back(start_point: int, current_point: int, remaining_share: Fraction) -> int:
     """Return the point at `remaining_share` of the way from start to now, rounded towards now."""
     distance = (
-        abs(now - start) * remaining_share.numerator + remaining_share.denominator - 1
+        abs(current_point - start_point) * remaining_share.numerator
+        + remaining_share.denominator
+        - 1
     ) // remaining_share.denominator
-    return start + distance if now > start else start - distance
+    return start_point + distance if current_point > start_point else start_point - distance
 
 
 def last_that_fits(fits: Callable[[int], bool], largest_fitting: int) -> int:
     """Return the largest n with fits(n), for a monotone `fits` with fits(largest_fitting). Gallops
     upwards, then bisects.
     """
-    step = 1
-    while fits(largest_fitting + step):
-        largest_fitting, step = largest_fitting + step, 2 * step
-    too_large = largest_fitting + step
+    stride = 1
+    while fits(largest_fitting + stride):
+        largest_fitting, stride = largest_fitting + stride, 2 * stride
+    too_large = largest_fitting + stride
     while too_large - largest_fitting > 1:
         middle = (largest_fitting + too_large) // 2
         if fits(middle):

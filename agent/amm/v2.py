@@ -130,8 +130,8 @@ def _require_fits(
     """Raise ContractRevert where SafeMath reverts in getAmountOut, in the fee units of the
     contract.
     """
-    limit = UINT256_MAX * _fee_unit_pips(fee_pips)
-    if amount_in_with_fee * reserve_out > limit:
+    uint256_limit = UINT256_MAX * _fee_unit_pips(fee_pips)
+    if amount_in_with_fee * reserve_out > uint256_limit:
         raise ContractRevert("UniswapV2Library.getAmountOut", "ds-math-mul-overflow")
-    if reserve_in * PIPS + amount_in_with_fee > limit:
+    if reserve_in * PIPS + amount_in_with_fee > uint256_limit:
         raise ContractRevert("UniswapV2Library.getAmountOut", "ds-math-add-overflow")

@@ -150,11 +150,18 @@ class V2Pool:
         if price <= 0:
             return self.max_in(token_in, impact_bps)
         reserve_in, reserve_out = self._reserves(token_in)
-        p, q, kept_pips = price.numerator, price.denominator, PIPS - self.fee_pips
-        best = (
-            isqrt(kept_pips * PIPS * reserve_in * reserve_out * q // p) - reserve_in * PIPS
+        price_numerator, price_denominator, kept_pips = (
+            price.numerator,
+            price.denominator,
+            PIPS - self.fee_pips,
+        )
+        best_amount_in = (
+            isqrt(
+                kept_pips * PIPS * reserve_in * reserve_out * price_denominator // price_numerator
+            )
+            - reserve_in * PIPS
         ) // kept_pips
-        return min(best, self.max_in(token_in, impact_bps)) if best > 0 else 0
+        return min(best_amount_in, self.max_in(token_in, impact_bps)) if best_amount_in > 0 else 0
 
     def runs_out(self, token_in: str, impact_bps: int) -> bool:
         """See Pool: the whole state of a pair is known."""
@@ -170,10 +177,10 @@ class V2Pool:
         reserve_in, reserve_out = self._reserves(token_in)
         if reserve_in <= 0 or reserve_out <= 0:
             return None
-        start_root, fee_factor = math.sqrt(reserve_out / reserve_in), 1 - self.fee_pips / PIPS
+        start_sqrt_price, fee_factor = math.sqrt(reserve_out / reserve_in), 1 - self.fee_pips / PIPS
         relative_input = power(1 - min(impact_bps, BPS - 1) / BPS, -1 / (1 + fee_factor)) - 1
         return PriceCurve(
-            [start_root, start_root / (1 + fee_factor * relative_input)],
+            [start_sqrt_price, start_sqrt_price / (1 + fee_factor * relative_input)],
             [math.sqrt(reserve_in) * math.sqrt(reserve_out)],
         )
 
@@ -189,7 +196,7 @@ class V2Pool:
         """See Pool."""
         if self == start:
             return self
-        root = moved_back(
+        target_sqrt_x96 = moved_back(
             sqrt_ratio_x96(start.reserve1, start.reserve0),
             sqrt_ratio_x96(self.reserve1, self.reserve0),
             remaining_share,
@@ -197,8 +204,8 @@ class V2Pool:
         product = self.reserve0 * self.reserve1
         return replace(
             self,
-            reserve0=isqrt((product << 192) // (root * root)),
-            reserve1=isqrt(product * (root * root) >> 192),
+            reserve0=isqrt((product << 192) // (target_sqrt_x96 * target_sqrt_x96)),
+            reserve1=isqrt(product * (target_sqrt_x96 * target_sqrt_x96) >> 192),
         )
 
     def mean_price(self, token: str) -> Fraction:
@@ -232,7 +239,7 @@ def _max_in(reserve_in: int, reserve_out: int, fee_pips: int, impact_bps: int) -
 
     linear_term = reserve_in * (2 * PIPS - fee_pips)
     constant_term = reserve_in * reserve_in * impact_bps * PIPS // min_price_bps
-    root = (
+    exact_amount_in = (
         isqrt(linear_term * linear_term + 4 * (PIPS - fee_pips) * constant_term) - linear_term
     ) // (2 * (PIPS - fee_pips))
-    return last_that_fits(fits, min(max(root, 0), max_amount_in))
+    return last_that_fits(fits, min(max(exact_amount_in, 0), max_amount_in))

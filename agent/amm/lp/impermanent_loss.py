@@ -32,38 +32,38 @@ def _cosine(angle: float) -> float:
     """Return the cosine of an angle between 0 and π from its series, equal on every machine. Used
     for starting values only.
     """
-    term = value = 1.0
-    for order in range(2, 40, 2):
-        term *= -angle * angle / ((order - 1) * order)
-        value += term
-    return value
+    term = series_sum = 1.0
+    for power in range(2, 40, 2):
+        term *= -angle * angle / ((power - 1) * power)
+        series_sum += term
+    return series_sum
 
 
-def _legendre(count: int) -> tuple[tuple[float, float], ...]:
+def _legendre(node_count: int) -> tuple[tuple[float, float], ...]:
     """Return nodes and weights on [-1, 1]: roots of the Legendre polynomial by Newton's method
     (Abramowitz and Stegun 25.4.29).
     """
-    points = []
-    for number in range(count):
-        x = _cosine(math.pi * (number + 0.75) / (count + 0.5))
+    nodes_and_weights = []
+    for root_number in range(node_count):
+        x = _cosine(math.pi * (root_number + 0.75) / (node_count + 0.5))
         slope = 1.0
         for _ in range(100):
-            previous, value = 1.0, x
-            for order in range(2, count + 1):
-                previous, value = (
-                    value,
-                    ((2 * order - 1) * x * value - (order - 1) * previous) / order,
+            polynomial_before, polynomial = 1.0, x
+            for degree in range(2, node_count + 1):
+                polynomial_before, polynomial = (
+                    polynomial,
+                    ((2 * degree - 1) * x * polynomial - (degree - 1) * polynomial_before) / degree,
                 )
-            slope = count * (x * value - previous) / (x * x - 1)
-            step = value / slope
-            x -= step
-            if abs(step) < 1e-15:
+            slope = node_count * (x * polynomial - polynomial_before) / (x * x - 1)
+            newton_step = polynomial / slope
+            x -= newton_step
+            if abs(newton_step) < 1e-15:
                 break
-        points.append((x, 2 / ((1 - x * x) * slope * slope)))
-    return tuple(points)
+        nodes_and_weights.append((x, 2 / ((1 - x * x) * slope * slope)))
+    return tuple(nodes_and_weights)
 
 
-_NODES = _legendre(QUADRATURE_POINTS)
+_NODES_AND_WEIGHTS = _legendre(QUADRATURE_POINTS)
 
 
 def normal_mean(
@@ -77,16 +77,16 @@ def normal_mean(
     """
     low, high = -INTEGRATION_LIMIT, INTEGRATION_LIMIT + max(0.0, stretch)
     edges = sorted({low, high, *(kink for kink in kinks if low < kink < high)})
-    total = 0.0
-    for start, end in pairwise(edges):
-        panel_count = max(1, math.ceil((end - start) / PANEL_WIDTH))
-        half_width = (end - start) / panel_count / 2
+    weighted_sum = 0.0
+    for panel_start, panel_end in pairwise(edges):
+        panel_count = max(1, math.ceil((panel_end - panel_start) / PANEL_WIDTH))
+        half_width = (panel_end - panel_start) / panel_count / 2
         for panel_number in range(panel_count):
-            middle = start + (2 * panel_number + 1) * half_width
-            for node, weight in _NODES:
+            middle = panel_start + (2 * panel_number + 1) * half_width
+            for node, weight in _NODES_AND_WEIGHTS:
                 z = middle + half_width * node
-                total += weight * half_width * exp(-z * z / 2) * function(z)
-    return total / math.sqrt(2 * math.pi)
+                weighted_sum += weight * half_width * exp(-z * z / 2) * function(z)
+    return weighted_sum / math.sqrt(2 * math.pi)
 
 
 DAY_S = 86_400
@@ -139,9 +139,9 @@ def liquidity_curve(position: LpPosition, price0: Price, price1: Price) -> Liqui
         case LpV3Position():
             if position.liquidity == 0:
                 return None
-            now_x96 = sqrt_price_x96(price0 / price1)
+            sqrt_price_now_x96 = sqrt_price_x96(price0 / price1)
             low, high = (
-                get_sqrt_ratio_at_tick(tick) / now_x96
+                get_sqrt_ratio_at_tick(tick) / sqrt_price_now_x96
                 for tick in (position.tick_lower, position.tick_upper)
             )
             return LiquidityCurve(low, high)
@@ -149,13 +149,13 @@ def liquidity_curve(position: LpPosition, price0: Price, price1: Price) -> Liqui
             return None
 
 
-def to_fraction(share: float) -> Fraction:
+def to_fraction(ratio: float) -> Fraction:
     """Round half-even to 1e-12, as every loss and the value of holding are. Raises ValueError if
     not finite.
     """
-    if not math.isfinite(share):
-        raise ValueError(f"{share} is not a finite number")
-    return Fraction(round(share * ROUNDING_DENOMINATOR), ROUNDING_DENOMINATOR)
+    if not math.isfinite(ratio):
+        raise ValueError(f"{ratio} is not a finite number")
+    return Fraction(round(ratio * ROUNDING_DENOMINATOR), ROUNDING_DENOMINATOR)
 
 
 def impermanent_loss_at(curve: LiquidityCurve, x: Fraction) -> Fraction:
@@ -197,9 +197,9 @@ def expected_loss(curve: LiquidityCurve, volatility_bps: int, horizon_s: int) ->
         return curve.hold(x) - curve.value(x)
 
     kinks = [
-        2 * log(end) / std_deviation + std_deviation / 2
-        for end in (curve.low, curve.high)
-        if 0 < end < math.inf
+        2 * log(range_end) / std_deviation + std_deviation / 2
+        for range_end in (curve.low, curve.high)
+        if 0 < range_end < math.inf
     ]
     return to_fraction(max(0.0, normal_mean(loss, kinks, std_deviation) / curve.value(1.0)))
 

@@ -58,28 +58,33 @@ def range_around(reference_price: Fraction, width_bps: int, spacing: int) -> tup
     `reference_price` is token1 base units per token0 base unit. The range is never narrower than
     requested and contains that price.
     """
-    factor = 1 + Fraction(width_bps, BPS)
-    lower = get_tick_at_sqrt_ratio(sqrt_price_x96(reference_price / factor)) // spacing * spacing
-    upper = (
-        -(-(get_tick_at_sqrt_ratio(sqrt_price_x96(reference_price * factor)) + 1) // spacing)
+    width_factor = 1 + Fraction(width_bps, BPS)
+    lower_tick = (
+        get_tick_at_sqrt_ratio(sqrt_price_x96(reference_price / width_factor)) // spacing * spacing
+    )
+    upper_tick = (
+        -(-(get_tick_at_sqrt_ratio(sqrt_price_x96(reference_price * width_factor)) + 1) // spacing)
         * spacing
     )
-    highest = MAX_TICK // spacing * spacing
-    lowest = -(-MIN_TICK // spacing) * spacing
-    return max(lower, lowest), min(upper, highest)
+    highest_tick = MAX_TICK // spacing * spacing
+    lowest_tick = -(-MIN_TICK // spacing) * spacing
+    return max(lower_tick, lowest_tick), min(upper_tick, highest_tick)
 
 
-def liquidity_for_amounts(pool_sqrt_x96: int, sqrt_range: SqrtPriceRange, desired: Amounts) -> int:
-    """Return the most liquidity that `desired` base units pay for at a pool's sqrt price, Q96
-    (LiquidityAmounts.getLiquidityForAmounts).
+def liquidity_for_amounts(
+    pool_sqrt_x96: int, sqrt_range: SqrtPriceRange, desired_amounts: Amounts
+) -> int:
+    """Return the most liquidity that `desired_amounts` in base units pay for at a pool's sqrt
+    price, Q96 (LiquidityAmounts.getLiquidityForAmounts).
     """
-    low, high = sqrt_range
-    if pool_sqrt_x96 <= low:
-        return _for_amount0(low, high, desired[0])
-    if pool_sqrt_x96 >= high:
-        return _for_amount1(low, high, desired[1])
+    low_x96, high_x96 = sqrt_range
+    if pool_sqrt_x96 <= low_x96:
+        return _liquidity_for_amount0(low_x96, high_x96, desired_amounts[0])
+    if pool_sqrt_x96 >= high_x96:
+        return _liquidity_for_amount1(low_x96, high_x96, desired_amounts[1])
     return min(
-        _for_amount0(pool_sqrt_x96, high, desired[0]), _for_amount1(low, pool_sqrt_x96, desired[1])
+        _liquidity_for_amount0(pool_sqrt_x96, high_x96, desired_amounts[0]),
+        _liquidity_for_amount1(low_x96, pool_sqrt_x96, desired_amounts[1]),
     )
 
 
@@ -87,43 +92,43 @@ def mint_amounts(pool_sqrt_x96: int, sqrt_range: SqrtPriceRange, liquidity: int)
     """Return the base units that UniswapV3Pool.mint takes for `liquidity`, rounded up (whitepaper
     v3 eqs. 6.29 and 6.30).
     """
-    low, high = sqrt_range
-    clamped_x96 = min(max(pool_sqrt_x96, low), high)
-    return get_amount0_delta(clamped_x96, high, liquidity, round_up=True), get_amount1_delta(
-        low, clamped_x96, liquidity, round_up=True
+    low_x96, high_x96 = sqrt_range
+    clamped_x96 = min(max(pool_sqrt_x96, low_x96), high_x96)
+    return get_amount0_delta(clamped_x96, high_x96, liquidity, round_up=True), get_amount1_delta(
+        low_x96, clamped_x96, liquidity, round_up=True
     )
 
 
-def v2_mint_amounts(reserves: Amounts, desired: Amounts) -> Amounts:
-    """Return the base units that UniswapV2Router02._addLiquidity takes of `desired`, with token0 as
-    its tokenA; (0, 0) if a reserve is empty.
+def v2_mint_amounts(reserves: Amounts, desired_amounts: Amounts) -> Amounts:
+    """Return the base units that UniswapV2Router02._addLiquidity takes of `desired_amounts`, with
+    token0 as its tokenA; (0, 0) if a reserve is empty.
     """
     if min(reserves) <= 0:
         return 0, 0
-    amount1 = mul_div_down(desired[0], reserves[1], reserves[0])
-    if amount1 <= desired[1]:
-        return desired[0], amount1
-    return mul_div_down(desired[1], reserves[0], reserves[1]), desired[1]
+    amount1 = mul_div_down(desired_amounts[0], reserves[1], reserves[0])
+    if amount1 <= desired_amounts[1]:
+        return desired_amounts[0], amount1
+    return mul_div_down(desired_amounts[1], reserves[0], reserves[1]), desired_amounts[1]
 
 
 def provided_liquidity(
     pair: LpV2Position | None,
     pool_sqrt_x96: int,
     sqrt_range: SqrtPriceRange | None,
-    desired: Amounts,
+    desired_amounts: Amounts,
 ) -> tuple[int, Amounts]:
-    """Return the liquidity for `desired` and the base units taken: in a pair, or in a range at a
-    pool's sqrt price (Q96). Zero where the contracts would revert: LiquidityAmounts holds liquidity
-    in uint128, a pair its reserves in uint112.
+    """Return the liquidity for `desired_amounts` and the base units taken: in a pair, or in a range
+    at a pool's sqrt price (Q96). Zero where the contracts would revert: LiquidityAmounts holds
+    liquidity in uint128, a pair its reserves in uint112.
     """
     if sqrt_range is not None:
-        liquidity = liquidity_for_amounts(pool_sqrt_x96, sqrt_range, desired)
+        liquidity = liquidity_for_amounts(pool_sqrt_x96, sqrt_range, desired_amounts)
         if liquidity > MAX_LIQUIDITY:
             return 0, (0, 0)
         return liquidity, mint_amounts(pool_sqrt_x96, sqrt_range, liquidity)
     if pair is None:
         return 0, (0, 0)
-    amounts = v2_mint_amounts(pair.reserves, desired)
+    amounts = v2_mint_amounts(pair.reserves, desired_amounts)
     if (
         max(balance + amount for balance, amount in zip(pair.balances, amounts, strict=True))
         > UINT112_MAX
@@ -146,11 +151,11 @@ def v2_liquidity(position: LpV2Position, amounts: Amounts) -> int:
     )
 
 
-def _for_amount0(low: int, high: int, amount: int) -> int:
+def _liquidity_for_amount0(low_x96: int, high_x96: int, amount0: int) -> int:
     """Return the liquidity for an amount of token0 (LiquidityAmounts.getLiquidityForAmount0)."""
-    return mul_div_down(amount, mul_div_down(low, high, Q96), high - low)
+    return mul_div_down(amount0, mul_div_down(low_x96, high_x96, Q96), high_x96 - low_x96)
 
 
-def _for_amount1(low: int, high: int, amount: int) -> int:
+def _liquidity_for_amount1(low_x96: int, high_x96: int, amount1: int) -> int:
     """Return the liquidity for an amount of token1 (LiquidityAmounts.getLiquidityForAmount1)."""
-    return mul_div_down(amount, Q96, high - low)
+    return mul_div_down(amount1, Q96, high_x96 - low_x96)

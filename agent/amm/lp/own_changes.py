@@ -44,12 +44,12 @@ def position_change(action: LpAction, receipt: Receipt, wallet: str) -> LpPositi
 
 
 def _v2_provision(action: Provide, receipt: Receipt, wallet: str) -> LpPositionChange:
-    net = receipt.net_transfers(wallet)
-    liquidity = net.get(action.contract, 0)
+    net_raw_by_token = receipt.net_transfers(wallet)
+    liquidity = net_raw_by_token.get(action.contract, 0)
     if liquidity <= 0:
         raise _unshown_error(action, receipt)
-    amounts = (-net.get(action.token0, 0), -net.get(action.token1, 0))
-    return _provision_change(action, None, liquidity, amounts, receipt)
+    amounts_raw = (-net_raw_by_token.get(action.token0, 0), -net_raw_by_token.get(action.token1, 0))
+    return _provision_change(action, None, liquidity, amounts_raw, receipt)
 
 
 def _v3_provision(action: Provide, receipt: Receipt, wallet: str) -> LpPositionChange:
@@ -76,13 +76,13 @@ def _provision_change(
     action: Provide,
     token_id: int | None,
     liquidity: int,
-    amounts: tuple[int, int],
+    amounts_raw: tuple[int, int],
     receipt: Receipt,
 ) -> LpPositionChange:
     is_new = action.token_id is None and token_id is not None
     return LpPositionChange(
         action.venue, action.contract, token_id, action.pool, action.token0, action.token1,
-        action.fee_pips if is_new else 0, action.ticks if is_new else None, liquidity, 0, amounts, receipt.block_number,
+        action.fee_pips if is_new else 0, action.ticks if is_new else None, liquidity, 0, amounts_raw, receipt.block_number,
     )  # fmt: skip
 
 
@@ -95,9 +95,9 @@ def _unshown_error(action: Provide, receipt: Receipt) -> OperatorNeeded:
     )
 
 
-def imported_position(mint: LpPositionChange, amounts: tuple[int, int]) -> LpPositionChange:
-    """Return the mint of a position imported by the owner, as if `amounts` had been provided."""
-    return replace(mint, amounts_raw=amounts)
+def imported_position(mint: LpPositionChange, amounts_raw: tuple[int, int]) -> LpPositionChange:
+    """Return the mint of a position imported by the owner, as if `amounts_raw` had been provided."""
+    return replace(mint, amounts_raw=amounts_raw)
 
 
 def expected_amounts(action: LpAction) -> tuple[int, int]:
@@ -142,7 +142,7 @@ def open_mints(changes: Sequence[LpPositionChange]) -> tuple[LpPositionChange, .
 
 
 def tracked_positions(
-    confirmed: Sequence[ConfirmedPosition],
+    confirmed_positions: Sequence[ConfirmedPosition],
     targets: Sequence[LpTarget],
     changes: Sequence[LpPositionChange],
     volatility_bps: int,
@@ -155,22 +155,24 @@ def tracked_positions(
     withdrawals reduce it in proportion. `volatility_bps` and `horizon_s` apply to positions outside
     the config and the targets' pools.
     """
-    by_name = {position.name: position for position in confirmed}
-    risks = {target.pool: (target.volatility_bps, target.horizon_s) for target in targets}
+    position_by_name = {position.name: position for position in confirmed_positions}
+    risk_by_pool = {target.pool: (target.volatility_bps, target.horizon_s) for target in targets}
 
-    def add(source: LpTarget | LpPositionChange, token_id: int | None, block: int | None) -> None:
-        risk = risks.get(source.pool, (volatility_bps, horizon_s))
+    def add(
+        target_or_change: LpTarget | LpPositionChange, token_id: int | None, block: int | None
+    ) -> None:
+        risk = risk_by_pool.get(target_or_change.pool, (volatility_bps, horizon_s))
         confirmed_position = ConfirmedPosition(
-            source.venue,
-            source.contract,
+            target_or_change.venue,
+            target_or_change.contract,
             token_id,
-            source.token0,
-            source.token1,
+            target_or_change.token0,
+            target_or_change.token1,
             (0, 0),
             block,
             *risk,
         )
-        by_name.setdefault(confirmed_position.name, confirmed_position)
+        position_by_name.setdefault(confirmed_position.name, confirmed_position)
 
     for target in targets:
         if target.tick_spacing is None:
@@ -180,12 +182,12 @@ def tracked_positions(
     for change in changes:
         if change.token_id is None and is_position_open(changes, change.name):
             add(change, None, change.block_number)
-        if change.name in by_name:
-            by_name[change.name] = _after(by_name[change.name], change)
-    return tuple(by_name.values())
+        if change.name in position_by_name:
+            position_by_name[change.name] = _changed_position(position_by_name[change.name], change)
+    return tuple(position_by_name.values())
 
 
-def _after(position: ConfirmedPosition, change: LpPositionChange) -> ConfirmedPosition:
+def _changed_position(position: ConfirmedPosition, change: LpPositionChange) -> ConfirmedPosition:
     if change.liquidity >= 0:
         return replace(
             position,

@@ -31,13 +31,13 @@ def after_withdrawal(
     """
     principal_raws = principal(position, liquidity)
     if isinstance(position, LpV2Position):
-        paid_out = (-principal_raws[0], -principal_raws[1])
-        return _settled_pair(position, position.liquidity - liquidity, -liquidity, paid_out)
-    collected = after_collect(position)
+        paid_out_raw = (-principal_raws[0], -principal_raws[1])
+        return _settled_pair(position, position.liquidity - liquidity, -liquidity, paid_out_raw)
+    collected_position = after_collect(position)
     return replace(
-        collected,
-        liquidity=collected.liquidity - liquidity,
-        core_liquidity=collected.core_liquidity - liquidity,
+        collected_position,
+        liquidity=collected_position.liquidity - liquidity,
+        core_liquidity=collected_position.core_liquidity - liquidity,
     )
 
 
@@ -75,10 +75,10 @@ def after_provision(
     """
     if isinstance(position, LpV2Position):
         return _settled_pair(position, position.liquidity + liquidity, liquidity, amounts)
-    with_fees_owed = position
+    credited_position = position
     if position.liquidity > 0:
         growth_now = growth_inside_x128(position)
-        with_fees_owed = replace(
+        credited_position = replace(
             position,
             owed=credit_fees(
                 position.owed, growth_now, position.inside_last_x128, position.liquidity
@@ -93,9 +93,9 @@ def after_provision(
             core_inside_last_x128=growth_now,
         )
     return replace(
-        with_fees_owed,
-        liquidity=with_fees_owed.liquidity + liquidity,
-        core_liquidity=with_fees_owed.core_liquidity + liquidity,
+        credited_position,
+        liquidity=credited_position.liquidity + liquidity,
+        core_liquidity=credited_position.core_liquidity + liquidity,
     )
 
 
@@ -129,12 +129,15 @@ def new_position(
 
 
 def _settled_pair(
-    position: LpV2Position, liquidity: int, minted_raw: int, change: Amounts
+    position: LpV2Position, liquidity: int, minted_raw: int, balance_changes: Amounts
 ) -> LpV2Position:
     """Return the state after UniswapV2Pair._update of a mint or burn: reserves equal balances,
     kLast their product while feeTo is set.
     """
-    balances = (position.balances[0] + change[0], position.balances[1] + change[1])
+    balances = (
+        position.balances[0] + balance_changes[0],
+        position.balances[1] + balance_changes[1],
+    )
     return replace(
         position,
         liquidity=liquidity,

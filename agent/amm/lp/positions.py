@@ -65,7 +65,7 @@ def redeemable_amounts(position: LpPosition) -> Amounts:
     """Return the base units that a full withdrawal pays now: burn of V2, decreaseLiquidity and
     collect of V3.
     """
-    return _sum(principal(position), uncollected_fees(position))
+    return _sum_amounts(principal(position), uncollected_fees(position))
 
 
 def v2_burn(position: LpV2Position, liquidity: int | None = None) -> Amounts:
@@ -74,11 +74,13 @@ def v2_burn(position: LpV2Position, liquidity: int | None = None) -> Amounts:
     The pair first mints the protocol's share, and pays from its actual balance. A burn that would
     pay zero of one token reverts, so the result is zero for both.
     """
-    burned = position.liquidity if liquidity is None else liquidity
+    burned_liquidity = position.liquidity if liquidity is None else liquidity
     supply = position.total_supply + v2_protocol_mint(position)
-    if burned <= 0 or supply <= 0:
+    if burned_liquidity <= 0 or supply <= 0:
         return 0, 0
-    amount0, amount1 = (mul_div_down(burned, balance, supply) for balance in position.balances)
+    amount0, amount1 = (
+        mul_div_down(burned_liquidity, balance, supply) for balance in position.balances
+    )
     return (amount0, amount1) if amount0 > 0 and amount1 > 0 else (0, 0)
 
 
@@ -98,17 +100,21 @@ def growth_inside_x128(position: LpV3Position) -> Amounts:
     """Return the fee growth per unit of liquidity between the position's ticks
     (Tick.getFeeGrowthInside), modulo 2^256.
     """
-    sides = zip(
+    growth_by_token = zip(
         position.growth_global_x128,
         position.growth_outside_lower_x128,
         position.growth_outside_upper_x128,
         strict=True,
     )
     growth_inside = []
-    for global_growth, lower, upper in sides:
-        below = lower if position.tick >= position.tick_lower else global_growth - lower
-        above = upper if position.tick < position.tick_upper else global_growth - upper
-        growth_inside.append((global_growth - below - above) & _UINT256)
+    for global_growth, outside_lower, outside_upper in growth_by_token:
+        growth_below = (
+            outside_lower if position.tick >= position.tick_lower else global_growth - outside_lower
+        )
+        growth_above = (
+            outside_upper if position.tick < position.tick_upper else global_growth - outside_upper
+        )
+        growth_inside.append((global_growth - growth_below - growth_above) & _UINT256)
     return growth_inside[0], growth_inside[1]
 
 
@@ -129,7 +135,7 @@ def amounts_at_reference(position: LpPosition, price0: Price, price1: Price) -> 
     match position:
         case LpV2Position():
             product = Fraction(v2_product(position))
-            return _root(product / ratio), _root(product * ratio)
+            return _floor_sqrt(product / ratio), _floor_sqrt(product * ratio)
         case LpV3Position():
             return _range_amounts(position, sqrt_price_x96(ratio), position.liquidity)
         case LpMissingPosition():
@@ -156,25 +162,29 @@ def owned_amounts(position: LpPosition, price0: Price, price1: Price) -> Amounts
     """Return the base units that count as owned: liquidity at the reference price and uncollected
     fees.
     """
-    return _sum(amounts_at_reference(position, price0, price1), uncollected_fees(position))
+    return _sum_amounts(amounts_at_reference(position, price0, price1), uncollected_fees(position))
 
 
-def look_through(positions: Iterable[LpPosition], prices: Mapping[str, Price]) -> dict[str, int]:
+def look_through(
+    positions: Iterable[LpPosition], price_by_token: Mapping[str, Price]
+) -> dict[str, int]:
     """Return the base units by token that confirmed positions hold. Raises Refused if a token has
-    no reference price in `prices`.
+    no reference price in `price_by_token`.
     """
     raw_by_token: dict[str, int] = {}
     for position in positions:
         tokens = (position.token0, position.token1)
         for token in tokens:
-            if token not in prices:
+            if token not in price_by_token:
                 raise Refused(
                     f"{position.name}: {token} has no reference price",
                     remedy="trimtab status lists the missing prices",
                     code=ErrorCode.REFERENCE_PRICE,
                 )
         for token, raw in zip(
-            tokens, owned_amounts(position, prices[tokens[0]], prices[tokens[1]]), strict=True
+            tokens,
+            owned_amounts(position, price_by_token[tokens[0]], price_by_token[tokens[1]]),
+            strict=True,
         ):
             raw_by_token[token] = raw_by_token.get(token, 0) + raw
     return raw_by_token
@@ -203,34 +213,38 @@ def sqrt_price_x96(ratio: Fraction) -> int:
     )
 
 
-def _range_amounts(position: LpV3Position, at_x96: int, liquidity: int) -> Amounts:
+def _range_amounts(position: LpV3Position, at_sqrt_price_x96: int, liquidity: int) -> Amounts:
     """Return the amounts of UniswapV3Pool._modifyPosition for withdrawn liquidity, rounded down;
     whitepaper v3 eqs. 6.29 and 6.30.
     """
-    low, high = (
+    low_x96, high_x96 = (
         get_sqrt_ratio_at_tick(position.tick_lower),
         get_sqrt_ratio_at_tick(position.tick_upper),
     )
-    clamped = min(max(at_x96, low), high)
-    return get_amount0_delta(clamped, high, liquidity, round_up=False), get_amount1_delta(
-        low, clamped, liquidity, round_up=False
+    clamped_x96 = min(max(at_sqrt_price_x96, low_x96), high_x96)
+    return get_amount0_delta(clamped_x96, high_x96, liquidity, round_up=False), get_amount1_delta(
+        low_x96, clamped_x96, liquidity, round_up=False
     )
 
 
-def credit_fees(owed: Amounts, inside: Amounts, last: Amounts, liquidity: int) -> Amounts:
-    """Return the fees owed after the growth since `last` (Position.update), in uint128 like the
-    contract.
+def credit_fees(
+    owed: Amounts, inside_x128: Amounts, inside_last_x128: Amounts, liquidity: int
+) -> Amounts:
+    """Return the fees owed after the growth since `inside_last_x128` (Position.update), in uint128
+    like the contract.
     """
     owed0, owed1 = (
         (owed_before + ((growth_now - growth_last & _UINT256) * liquidity // Q128)) & _UINT128
-        for owed_before, growth_now, growth_last in zip(owed, inside, last, strict=True)
+        for owed_before, growth_now, growth_last in zip(
+            owed, inside_x128, inside_last_x128, strict=True
+        )
     )
     return owed0, owed1
 
 
-def _root(value: Fraction) -> int:
-    return isqrt(value.numerator // value.denominator)
+def _floor_sqrt(square: Fraction) -> int:
+    return isqrt(square.numerator // square.denominator)
 
 
-def _sum(first: Amounts, second: Amounts) -> Amounts:
-    return first[0] + second[0], first[1] + second[1]
+def _sum_amounts(first_amounts: Amounts, second_amounts: Amounts) -> Amounts:
+    return first_amounts[0] + second_amounts[0], first_amounts[1] + second_amounts[1]

@@ -29,14 +29,14 @@ def price_band(reference_price: Fraction, band_bps: int) -> tuple[Fraction, Frac
     """Return the lowest and highest price of the band around `reference_price`, token1 base units
     per token0 base unit.
     """
-    factor = 1 + Fraction(band_bps, BPS)
-    return reference_price / factor, reference_price * factor
+    band_factor = 1 + Fraction(band_bps, BPS)
+    return reference_price / band_factor, reference_price * band_factor
 
 
 def is_within_band(price: Fraction, reference_price: Fraction, band_bps: int) -> bool:
     """Return whether a pool's price is within the band."""
-    low, high = price_band(reference_price, band_bps)
-    return low <= price <= high
+    low_price, high_price = price_band(reference_price, band_bps)
+    return low_price <= price <= high_price
 
 
 def withdrawal_minimums(
@@ -45,44 +45,51 @@ def withdrawal_minimums(
     """Return the least base units that withdrawing `liquidity` pays within the band, fees excluded;
     rounded down.
     """
-    low, high = price_band(reference_price, band_bps)
+    low_price, high_price = price_band(reference_price, band_bps)
     if isinstance(position, LpV2Position):
         if position.liquidity <= 0:
             return 0, 0
         # A pair keeps √(a0·a1) of this part at any price; the product is that of all LP tokens of
         # the wallet.
         part_product = Fraction(v2_product(position)) * Fraction(liquidity, position.liquidity) ** 2
-        return isqrt(floor_int(part_product / high)), isqrt(floor_int(part_product * low))
-    range_low, range_high = sqrt_price_range((position.tick_lower, position.tick_upper))
-    at_high, at_low = (
-        min(max(sqrt_price_x96(price), range_low), range_high) for price in (high, low)
+        return isqrt(floor_int(part_product / high_price)), isqrt(
+            floor_int(part_product * low_price)
+        )
+    range_low_x96, range_high_x96 = sqrt_price_range((position.tick_lower, position.tick_upper))
+    at_high_x96, at_low_x96 = (
+        min(max(sqrt_price_x96(price), range_low_x96), range_high_x96)
+        for price in (high_price, low_price)
     )
-    return get_amount0_delta(at_high, range_high, liquidity, round_up=False), get_amount1_delta(
-        range_low, at_low, liquidity, round_up=False
-    )
+    return get_amount0_delta(
+        at_high_x96, range_high_x96, liquidity, round_up=False
+    ), get_amount1_delta(range_low_x96, at_low_x96, liquidity, round_up=False)
 
 
 def provision_minimums(
-    sqrt_range: SqrtPriceRange | None, desired: Amounts, reference_price: Fraction, band_bps: int
+    sqrt_range: SqrtPriceRange | None,
+    desired_amounts: Amounts,
+    reference_price: Fraction,
+    band_bps: int,
 ) -> Amounts:
-    """Return the least base units that providing `desired` uses within the band, rounded down.
-    `sqrt_range` is None for a pair.
+    """Return the least base units that providing `desired_amounts` uses within the band, rounded
+    down. `sqrt_range` is None for a pair.
     """
-    low, high = price_band(reference_price, band_bps)
+    low_price, high_price = price_band(reference_price, band_bps)
     if sqrt_range is None:
-        return min(desired[0], floor_int(desired[1] / high)), min(
-            desired[1], floor_int(desired[0] * low)
+        return min(desired_amounts[0], floor_int(desired_amounts[1] / high_price)), min(
+            desired_amounts[1], floor_int(desired_amounts[0] * low_price)
         )
-    at_high, at_low = sqrt_price_x96(high), sqrt_price_x96(low)
+    at_high_x96, at_low_x96 = sqrt_price_x96(high_price), sqrt_price_x96(low_price)
     liquidity_at_high, liquidity_at_low = (
-        liquidity_for_amounts(sqrt_price, sqrt_range, desired) for sqrt_price in (at_high, at_low)
+        liquidity_for_amounts(at_x96, sqrt_range, desired_amounts)
+        for at_x96 in (at_high_x96, at_low_x96)
     )
     least0, least1 = (
-        mint_amounts(at_high, sqrt_range, liquidity_at_high)[0],
-        mint_amounts(at_low, sqrt_range, liquidity_at_low)[1],
+        mint_amounts(at_high_x96, sqrt_range, liquidity_at_high)[0],
+        mint_amounts(at_low_x96, sqrt_range, liquidity_at_low)[1],
     )
     # One unit covers the rounding of prices between the band's end and the pool's own.
-    return max(0, min(least0, desired[0]) - 1), max(0, min(least1, desired[1]) - 1)
+    return max(0, min(least0, desired_amounts[0]) - 1), max(0, min(least1, desired_amounts[1]) - 1)
 
 
 def nonzero_minimums(minimums: Amounts, expected_raws: Amounts) -> Amounts:
@@ -103,9 +110,11 @@ def max_overpayment(
     if sqrt_range is None:
         # (1 + x)/(2·√x) - 1 at x = 1 + d, and the same at its inverse; the root is rounded down, so
         # the result is rounded up.
-        factor = 1 + Fraction(band_bps, BPS)
-        root = Fraction(isqrt(floor_int(factor * REFERENCE_LIQUIDITY**2)), REFERENCE_LIQUIDITY)
-        return (1 + factor) / (2 * root) - 1
+        band_factor = 1 + Fraction(band_bps, BPS)
+        sqrt_factor = Fraction(
+            isqrt(floor_int(band_factor * REFERENCE_LIQUIDITY**2)), REFERENCE_LIQUIDITY
+        )
+        return (1 + band_factor) / (2 * sqrt_factor) - 1
     fair_cost = _cost_at(sqrt_range, reference_price, reference_price)
     return max(
         _cost_at(sqrt_range, price, reference_price) / fair_cost - 1

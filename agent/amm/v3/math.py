@@ -26,15 +26,15 @@ Q96 = 1 << 96
 def _powers() -> tuple[int, ...]:
     """Return 1.0001^-(2^(i-1)) for i = 0…19 in Q128, rounded to nearest: TickMath's factors."""
     bits = 512
-    root = isqrt((10_000 << 2 * bits) // 10_001)
-    powers = []
+    factor_q512 = isqrt((10_000 << 2 * bits) // 10_001)
+    factors = []
     for _ in range(20):
-        powers.append((root + (1 << bits - 129)) >> bits - 128)
-        root = root * root >> bits
-    return tuple(powers)
+        factors.append((factor_q512 + (1 << bits - 129)) >> bits - 128)
+        factor_q512 = factor_q512 * factor_q512 >> bits
+    return tuple(factors)
 
 
-_POWERS = _powers()
+_SQRT_RATIO_FACTORS = _powers()
 _TICKS_PER_OCTAVE_Q64 = 255738958999603826347141
 """2 / log2(1.0001) in Q64: ticks per doubling of the sqrt price."""
 _LOG_BITS = 14
@@ -54,7 +54,7 @@ def get_sqrt_ratio_at_tick(tick: int) -> int:
         raise ContractRevert("TickMath.getSqrtRatioAtTick", "T")
     ratio = 1 << 128
     remaining_bits = abs(tick)
-    for power in _POWERS:
+    for power in _SQRT_RATIO_FACTORS:
         if remaining_bits & 1:
             ratio = ratio * power >> 128
         remaining_bits >>= 1
@@ -135,8 +135,8 @@ def get_next_sqrt_price_from_amount0_rounding_up(
         return -(-numerator * sqrt_price_x96 // denominator)
     if product >> 256 or numerator <= product:
         raise ContractRevert("SqrtPriceMath.getNextSqrtPriceFromAmount0RoundingUp", "")
-    price = -(-numerator * sqrt_price_x96 // (numerator - product))
-    return _to_uint160(price, "SqrtPriceMath.getNextSqrtPriceFromAmount0RoundingUp")
+    next_price_x96 = -(-numerator * sqrt_price_x96 // (numerator - product))
+    return _to_uint160(next_price_x96, "SqrtPriceMath.getNextSqrtPriceFromAmount0RoundingUp")
 
 
 def get_next_sqrt_price_from_amount1_rounding_down(
@@ -146,12 +146,12 @@ def get_next_sqrt_price_from_amount1_rounding_down(
     (SqrtPriceMath.getNextSqrtPriceFromAmount1RoundingDown). Raises ContractRevert.
     """
     if add:
-        price = sqrt_price_x96 + (amount << 96) // liquidity
-        return _to_uint160(price, "SqrtPriceMath.getNextSqrtPriceFromAmount1RoundingDown")
-    price = sqrt_price_x96 + (-amount << 96) // liquidity
-    if price <= 0:
+        next_price_x96 = sqrt_price_x96 + (amount << 96) // liquidity
+        return _to_uint160(next_price_x96, "SqrtPriceMath.getNextSqrtPriceFromAmount1RoundingDown")
+    next_price_x96 = sqrt_price_x96 + (-amount << 96) // liquidity
+    if next_price_x96 <= 0:
         raise ContractRevert("SqrtPriceMath.getNextSqrtPriceFromAmount1RoundingDown", "")
-    return price
+    return next_price_x96
 
 
 def get_next_sqrt_price_from_input(
@@ -188,10 +188,10 @@ def get_next_sqrt_price_from_output(
     )
 
 
-def _to_uint160(price: int, where: str) -> int:
-    if price >> UINT160_BITS:
-        raise ContractRevert(where, "")
-    return price
+def _to_uint160(sqrt_price_x96: int, contract_function: str) -> int:
+    if sqrt_price_x96 >> UINT160_BITS:
+        raise ContractRevert(contract_function, "")
+    return sqrt_price_x96
 
 
 def compute_swap_step(
@@ -205,79 +205,83 @@ def compute_swap_step(
     amount_remaining < 0 specifies an output. Amounts in base units; the fee is in the input token,
     on top of amount in. Raises ContractRevert where the contract reverts.
     """
-    current, target = sqrt_ratio_current_x96, sqrt_ratio_target_x96
+    current_x96, target_x96 = sqrt_ratio_current_x96, sqrt_ratio_target_x96
     if amount_remaining < 0:
-        return _step_exact_out(current, target, liquidity, -amount_remaining, fee_pips)
+        return _step_exact_out(current_x96, target_x96, liquidity, -amount_remaining, fee_pips)
     # An amount that does not reach the target in exact arithmetic does not reach it after rounding
-    # either, since prices round away from the target. Below, `next_price` is therefore never the
+    # either, since prices round away from the target. Below, `next_x96` is therefore never the
     # target, and the rest of the input is fee.
     amount_after_fee = amount_remaining * (PIPS - fee_pips) // PIPS
-    if current >= target:
-        amount_in = -((liquidity * (target - current) << 96) // current // target)
+    if current_x96 >= target_x96:
+        amount_in = -((liquidity * (target_x96 - current_x96) << 96) // current_x96 // target_x96)
         if amount_after_fee >= amount_in:
             return (
-                target,
+                target_x96,
                 amount_in,
-                liquidity * (current - target) >> 96,
+                liquidity * (current_x96 - target_x96) >> 96,
                 -(-amount_in * fee_pips // (PIPS - fee_pips)),
             )
-        next_price = get_next_sqrt_price_from_amount0_rounding_up(
-            current, liquidity, amount_after_fee, True
+        next_x96 = get_next_sqrt_price_from_amount0_rounding_up(
+            current_x96, liquidity, amount_after_fee, True
         )
-        amount_in = -((liquidity * (next_price - current) << 96) // current // next_price)
+        amount_in = -((liquidity * (next_x96 - current_x96) << 96) // current_x96 // next_x96)
         return (
-            next_price,
+            next_x96,
             amount_in,
-            liquidity * (current - next_price) >> 96,
+            liquidity * (current_x96 - next_x96) >> 96,
             amount_remaining - amount_in,
         )
-    amount_in = -(liquidity * (current - target) >> 96)
+    amount_in = -(liquidity * (current_x96 - target_x96) >> 96)
     if amount_after_fee >= amount_in:
-        amount_out = (liquidity * (target - current) << 96) // target // current
-        return target, amount_in, amount_out, -(-amount_in * fee_pips // (PIPS - fee_pips))
-    next_price = get_next_sqrt_price_from_amount1_rounding_down(
-        current, liquidity, amount_after_fee, True
+        amount_out = (liquidity * (target_x96 - current_x96) << 96) // target_x96 // current_x96
+        return target_x96, amount_in, amount_out, -(-amount_in * fee_pips // (PIPS - fee_pips))
+    next_x96 = get_next_sqrt_price_from_amount1_rounding_down(
+        current_x96, liquidity, amount_after_fee, True
     )
-    amount_in = -(liquidity * (current - next_price) >> 96)
-    amount_out = (liquidity * (next_price - current) << 96) // next_price // current
-    return next_price, amount_in, amount_out, amount_remaining - amount_in
+    amount_in = -(liquidity * (current_x96 - next_x96) >> 96)
+    amount_out = (liquidity * (next_x96 - current_x96) << 96) // next_x96 // current_x96
+    return next_x96, amount_in, amount_out, amount_remaining - amount_in
 
 
-def whole_step(current: int, target: int, liquidity: int, fee_pips: int) -> tuple[int, int, int]:
+def whole_step(
+    current_x96: int, target_x96: int, liquidity: int, fee_pips: int
+) -> tuple[int, int, int]:
     """Return (amount in, amount out, fee) of a step that reaches its target with input left."""
-    if current >= target:
-        amount_in = -((liquidity * (target - current) << 96) // current // target)
-        amount_out = liquidity * (current - target) >> 96
+    if current_x96 >= target_x96:
+        amount_in = -((liquidity * (target_x96 - current_x96) << 96) // current_x96 // target_x96)
+        amount_out = liquidity * (current_x96 - target_x96) >> 96
     else:
-        amount_in = -(liquidity * (current - target) >> 96)
-        amount_out = (liquidity * (target - current) << 96) // target // current
+        amount_in = -(liquidity * (current_x96 - target_x96) >> 96)
+        amount_out = (liquidity * (target_x96 - current_x96) << 96) // target_x96 // current_x96
     return amount_in, amount_out, -(-amount_in * fee_pips // (PIPS - fee_pips))
 
 
 def _step_exact_out(
-    current: int, target: int, liquidity: int, requested: int, fee_pips: int
+    current_x96: int, target_x96: int, liquidity: int, requested_out: int, fee_pips: int
 ) -> tuple[int, int, int, int]:
     """Return the result of computeSwapStep for amountRemaining < 0. A price short of the target is
     rounded far enough to pay the whole output.
     """
-    if current >= target:
-        amount_out = liquidity * (current - target) >> 96
-        next_price = target
-        if requested < amount_out:
-            next_price, amount_out = (
+    if current_x96 >= target_x96:
+        amount_out = liquidity * (current_x96 - target_x96) >> 96
+        next_x96 = target_x96
+        if requested_out < amount_out:
+            next_x96, amount_out = (
                 get_next_sqrt_price_from_amount1_rounding_down(
-                    current, liquidity, requested, False
+                    current_x96, liquidity, requested_out, False
                 ),
-                requested,
+                requested_out,
             )
-        amount_in = -((liquidity * (next_price - current) << 96) // current // next_price)
+        amount_in = -((liquidity * (next_x96 - current_x96) << 96) // current_x96 // next_x96)
     else:
-        amount_out = (liquidity * (target - current) << 96) // target // current
-        next_price = target
-        if requested < amount_out:
-            next_price, amount_out = (
-                get_next_sqrt_price_from_amount0_rounding_up(current, liquidity, requested, False),
-                requested,
+        amount_out = (liquidity * (target_x96 - current_x96) << 96) // target_x96 // current_x96
+        next_x96 = target_x96
+        if requested_out < amount_out:
+            next_x96, amount_out = (
+                get_next_sqrt_price_from_amount0_rounding_up(
+                    current_x96, liquidity, requested_out, False
+                ),
+                requested_out,
             )
-        amount_in = -(liquidity * (current - next_price) >> 96)
-    return next_price, amount_in, amount_out, -(-amount_in * fee_pips // (PIPS - fee_pips))
+        amount_in = -(liquidity * (current_x96 - next_x96) >> 96)
+    return next_x96, amount_in, amount_out, -(-amount_in * fee_pips // (PIPS - fee_pips))

@@ -51,7 +51,7 @@ A step from √P down to √Q needs L·2^96·√P/√Q in 256 bits, with L below
 """
 DEPTH_BPS = 200
 """Depth counts the pool's amounts within this distance of its price."""
-_SPACINGS = {100: 1, 500: 10, 3000: 60, 10_000: 200}
+_SPACING_BY_FEE_PIPS = {100: 1, 500: 10, 3000: 60, 10_000: 200}
 """Tick spacing by fee, as enabled in the factory. Other fees get the spacing of 0.3 %."""
 UNBOUNDED_AMOUNT = 2**127
 """Bound for trades that restore a price, larger than any pool takes."""
@@ -96,17 +96,17 @@ class V3Pool(V3State):
     ) -> Self:
         """See Pool: the liquidity spans every tick, and the reserves are virtual."""
         sqrt_x96, liquidity = isqrt(floor_int(price * Q192)), isqrt(reserves[0] * reserves[1])
-        spacing = _SPACINGS.get(fee_pips, 60)
+        spacing = _SPACING_BY_FEE_PIPS.get(fee_pips, 60)
         edge_tick = MAX_TICK // spacing * spacing
         end_ticks = (TickLiquidity(-edge_tick, liquidity), TickLiquidity(edge_tick, -liquidity))
-        ranges = spacing, sqrt_x96, get_tick_at_sqrt_ratio(sqrt_x96), liquidity
+        price_state = spacing, sqrt_x96, get_tick_at_sqrt_ratio(sqrt_x96), liquidity
         return cls(
             address,
             cls.kind,
             tokens[0].address,
             tokens[1].address,
             fee_pips,
-            *ranges,
+            *price_state,
             end_ticks,
             -edge_tick,
             edge_tick,
@@ -215,14 +215,14 @@ class V3Pool(V3State):
         if not end_state.left_known_ticks:
             return end_state
         if amount_specified > 0:
-            side, largest = "in", largest_in(self, zero_for_one, price_limit(zero_for_one))
+            side, largest_raw = "in", largest_in(self, zero_for_one, price_limit(zero_for_one))
         else:
-            side, largest = "out", largest_out(self, zero_for_one)
+            side, largest_raw = "out", largest_out(self, zero_for_one)
         raise BeyondKnownTicks(
             self.address,
             side,
             abs(amount_specified),
-            largest,
+            largest_raw,
             self.known_from_tick,
             self.known_to_tick,
         )
@@ -230,20 +230,25 @@ class V3Pool(V3State):
     def _swap_result(
         self, end_state: SwapState, amount_in: int, amount_out: int
     ) -> SwapResult[Self]:
-        after = replace(
+        pool_after = replace(
             self,
             sqrt_price_x96=end_state.sqrt_price_x96,
             tick=end_state.tick,
             liquidity=end_state.liquidity,
         )
         return SwapResult(
-            amount_in, amount_out, end_state.fee, after, end_state.ticks_crossed, end_state.stops
+            amount_in,
+            amount_out,
+            end_state.fee,
+            pool_after,
+            end_state.ticks_crossed,
+            end_state.stops,
         )
 
     def price_terms(self, token_in: str) -> tuple[int, int]:
         """See Pool."""
-        squared = self.sqrt_price_x96 * self.sqrt_price_x96
-        return (squared, Q192) if is_zero_for_one(self, token_in) else (Q192, squared)
+        price_x192 = self.sqrt_price_x96 * self.sqrt_price_x96
+        return (price_x192, Q192) if is_zero_for_one(self, token_in) else (Q192, price_x192)
 
     def max_in(self, token_in: str, impact_bps: int) -> int:
         """See Pool. Exact: one more unit moves the price too far, leaves the known ticks, or is not
@@ -259,12 +264,20 @@ class V3Pool(V3State):
         if price <= 0:
             return self.max_in(token_in, impact_bps)
         zero_for_one = is_zero_for_one(self, token_in)
-        p, q, kept_pips = price.numerator, price.denominator, PIPS - self.fee_toward(zero_for_one)
+        price_numerator, price_denominator, kept_pips = (
+            price.numerator,
+            price.denominator,
+            PIPS - self.fee_toward(zero_for_one),
+        )
         bound_x96 = self._impact_bound(zero_for_one, impact_bps)
         if zero_for_one:
-            bound_x96 = max(bound_x96, price_floor(p * PIPS, q * kept_pips))
+            bound_x96 = max(
+                bound_x96, price_floor(price_numerator * PIPS, price_denominator * kept_pips)
+            )
         else:
-            bound_x96 = min(bound_x96, price_ceiling(q * kept_pips, p * PIPS))
+            bound_x96 = min(
+                bound_x96, price_ceiling(price_denominator * kept_pips, price_numerator * PIPS)
+            )
         return largest_in(self, zero_for_one, bound_x96)
 
     def runs_out(self, token_in: str, impact_bps: int) -> bool:
@@ -281,45 +294,52 @@ class V3Pool(V3State):
     def _impact_bound(self, zero_for_one: bool, impact_bps: int) -> int:
         """Return the furthest sqrt price (Q96) at which price_move_bps is at most impact_bps."""
         min_price_bps = max(0, BPS - impact_bps)
-        squared = self.sqrt_price_x96 * self.sqrt_price_x96
+        price_x192 = self.sqrt_price_x96 * self.sqrt_price_x96
         if zero_for_one:
-            squared_floor = mul_div_up(squared, min_price_bps, BPS)
-            return isqrt(squared_floor - 1) + 1 if squared_floor else 0
-        return isqrt(squared * BPS // min_price_bps) if min_price_bps else MAX_SQRT_RATIO
+            floor_x192 = mul_div_up(price_x192, min_price_bps, BPS)
+            return isqrt(floor_x192 - 1) + 1 if floor_x192 else 0
+        return isqrt(price_x192 * BPS // min_price_bps) if min_price_bps else MAX_SQRT_RATIO
 
     def curve(self, token_in: str, impact_bps: int) -> PriceCurve | None:
         """See Pool: from the current price to the bound or to the end of the known ticks."""
         if self.sqrt_price_x96 <= 0:
             return None
-        is_forward = token_in == self.token0
-        start_root = self.sqrt_price_x96 / 2**96
-        start_root = start_root if is_forward else 1 / start_root
+        zero_for_one = token_in == self.token0
+        start_sqrt_price = self.sqrt_price_x96 / 2**96
+        start_sqrt_price = start_sqrt_price if zero_for_one else 1 / start_sqrt_price
         impact_share = min(impact_bps, BPS - 1) / BPS
-        stop_root, reach_ticks, ticks = (
-            start_root * math.sqrt(1 - impact_share),
-            _reach(impact_bps),
+        stop_sqrt_price, reach_ticks, ticks = (
+            start_sqrt_price * math.sqrt(1 - impact_share),
+            _reach_in_ticks(impact_bps),
             self.ticks,
         )
         current_index = bisect_right(ticks, self.tick, key=lambda tick: tick.index)
-        if is_forward:
+        if zero_for_one:
             first_index = bisect_left(ticks, self.tick - reach_ticks, key=lambda tick: tick.index)
             near_ticks = ticks[first_index:current_index][::-1]
-            end_roots = [_root(tick.index) for tick in near_ticks] + [_root(self.known_from_tick)]
+            end_sqrt_prices = [_sqrt_price_at(tick.index) for tick in near_ticks] + [
+                _sqrt_price_at(self.known_from_tick)
+            ]
             liquidity_steps = [-tick.liquidity_net for tick in near_ticks]
         else:
             last_index = bisect_right(ticks, self.tick + reach_ticks, key=lambda tick: tick.index)
             near_ticks = ticks[current_index:last_index]
-            end_roots = [1 / _root(tick.index) for tick in near_ticks] + [
-                1 / _root(self.known_to_tick)
+            end_sqrt_prices = [1 / _sqrt_price_at(tick.index) for tick in near_ticks] + [
+                1 / _sqrt_price_at(self.known_to_tick)
             ]
             liquidity_steps = [tick.liquidity_net for tick in near_ticks]
-        edges = accumulate(
-            (min(max(end_root, stop_root), start_root) for end_root in end_roots), min
+        edge_sqrt_prices = accumulate(
+            (
+                min(max(end_sqrt_price, stop_sqrt_price), start_sqrt_price)
+                for end_sqrt_price in end_sqrt_prices
+            ),
+            min,
         )
-        depths = [
-            max(float(depth), 0.0) for depth in accumulate(liquidity_steps, initial=self.liquidity)
+        liquidities = [
+            max(float(liquidity), 0.0)
+            for liquidity in accumulate(liquidity_steps, initial=self.liquidity)
         ]
-        return PriceCurve([start_root, *edges], depths)
+        return PriceCurve([start_sqrt_price, *edge_sqrt_prices], liquidities)
 
     def depth(self, token: str) -> int:
         """See Pool: the amount in liquidity between the price and DEPTH_BPS away, within known
@@ -329,13 +349,13 @@ class V3Pool(V3State):
         positions.
         """
         is_token0 = is_zero_for_one(self, token)
-        squared = (
+        price_x192 = (
             self.sqrt_price_x96
             * self.sqrt_price_x96
             * (BPS + (DEPTH_BPS if is_token0 else -DEPTH_BPS))
             // BPS
         )
-        return amount_between(self, not is_token0, isqrt(squared))
+        return amount_between(self, not is_token0, isqrt(price_x192))
 
     def spot_depth(self, token: str) -> int:
         """See Pool."""
@@ -345,11 +365,11 @@ class V3Pool(V3State):
 
     def recovered(self, start: Self, remaining_share: Fraction) -> Self:
         """See Pool."""
-        target = moved_back(start.sqrt_price_x96, self.sqrt_price_x96, remaining_share)
-        if target == self.sqrt_price_x96:
+        target_x96 = moved_back(start.sqrt_price_x96, self.sqrt_price_x96, remaining_share)
+        if target_x96 == self.sqrt_price_x96:
             return self
-        token_in = self.token1 if target > self.sqrt_price_x96 else self.token0
-        return self.swap(token_in, UNBOUNDED_AMOUNT, target).after
+        token_in = self.token1 if target_x96 > self.sqrt_price_x96 else self.token0
+        return self.swap(token_in, UNBOUNDED_AMOUNT, target_x96).after
 
     @property
     def mean_window_s(self) -> int | None:
@@ -360,9 +380,13 @@ class V3Pool(V3State):
         """See Pool: the price at twap_tick (OracleLibrary.getQuoteAtTick, unrounded)."""
         if self.twap_tick is None:
             raise missing_twap(self)
-        root = get_sqrt_ratio_at_tick(self.twap_tick)
-        squared = root * root
-        return Fraction(squared, Q192) if is_zero_for_one(self, token) else Fraction(Q192, squared)
+        mean_sqrt_price_x96 = get_sqrt_ratio_at_tick(self.twap_tick)
+        price_x192 = mean_sqrt_price_x96 * mean_sqrt_price_x96
+        return (
+            Fraction(price_x192, Q192)
+            if is_zero_for_one(self, token)
+            else Fraction(Q192, price_x192)
+        )
 
     def mean_depth(self, token: str) -> int:
         """See Pool. Liquidity added for only a few blocks hardly changes it."""
@@ -374,12 +398,12 @@ def _virtual_raw(liquidity: int, price: Fraction) -> int:
     return isqrt(floor_int(liquidity * liquidity / price))
 
 
-def _root(tick: int) -> float:
+def _sqrt_price_at(tick: int) -> float:
     """Return the sqrt price at a tick, clamped to the tick range."""
     return get_sqrt_ratio_at_tick(min(max(tick, MIN_TICK), MAX_TICK)) / Q96
 
 
 @lru_cache(maxsize=64)
-def _reach(impact_bps: int) -> int:
+def _reach_in_ticks(impact_bps: int) -> int:
     """Return the number of ticks that a price may move within the bound, plus two."""
     return math.ceil(-log(1 - min(impact_bps, BPS - 1) / BPS) / log(1.0001)) + 2

@@ -73,31 +73,31 @@ def ranges(pool: V3State, zero_for_one: bool) -> Iterator[Range]:
         yield Range(price_x96, price_x96, liquidity, tick, liquidity, False, End.KNOWLEDGE)
         return
     tick_index = bisect_right(ticks, tick, key=attrgetter("index"))
-    end = None
-    while end is None:
-        stop, crosses = next_initialized_tick_within_one_word(
+    end_reason = None
+    while end_reason is None:
+        stop_tick, crosses = next_initialized_tick_within_one_word(
             ticks, tick_index, tick, pool.tick_spacing, zero_for_one
         )
-        tick = stop - 1 if zero_for_one else stop
+        tick = stop_tick - 1 if zero_for_one else stop_tick
         liquidity_beyond = liquidity
-        if zero_for_one and MIN_TICK < pool.known_from_tick > stop:
-            crosses, end = False, End.KNOWLEDGE
+        if zero_for_one and MIN_TICK < pool.known_from_tick > stop_tick:
+            crosses, end_reason = False, End.KNOWLEDGE
             stop_x96 = min(price_x96, get_sqrt_ratio_at_tick(pool.known_from_tick))
-        elif not zero_for_one and MAX_TICK > pool.known_to_tick < stop:
-            crosses, end = False, End.KNOWLEDGE
+        elif not zero_for_one and MAX_TICK > pool.known_to_tick < stop_tick:
+            crosses, end_reason = False, End.KNOWLEDGE
             stop_x96 = max(price_x96, get_sqrt_ratio_at_tick(pool.known_to_tick))
-        elif not MIN_TICK < stop < MAX_TICK:
-            crosses, end, stop_x96 = False, End.PRICES, price_limit(zero_for_one)
+        elif not MIN_TICK < stop_tick < MAX_TICK:
+            crosses, end_reason, stop_x96 = False, End.PRICES, price_limit(zero_for_one)
         else:
-            stop_x96 = get_sqrt_ratio_at_tick(stop)
+            stop_x96 = get_sqrt_ratio_at_tick(stop_tick)
             if crosses:
                 tick_index -= zero_for_one
                 net_liquidity = ticks[tick_index].liquidity_net
                 liquidity_beyond += -net_liquidity if zero_for_one else net_liquidity
                 tick_index += not zero_for_one
             if not 0 <= liquidity_beyond < 1 << UINT128_BITS:
-                end = End.REVERTS
-        yield Range(price_x96, stop_x96, liquidity, tick, liquidity_beyond, crosses, end)
+                end_reason = End.REVERTS
+        yield Range(price_x96, stop_x96, liquidity, tick, liquidity_beyond, crosses, end_reason)
         price_x96, liquidity = stop_x96, liquidity_beyond
 
 
@@ -145,19 +145,19 @@ def swap(
     nearer_of, fee_pips = max if zero_for_one else min, pool.fee_toward(zero_for_one)
     calculated_raw = fees = ticks_crossed = stops = 0
     left_known_ticks = False
-    for step in ranges(pool, zero_for_one):
+    for tick_range in ranges(pool, zero_for_one):
         reached_x96, amount_in, amount_out, fee = compute_swap_step(
-            price_x96, nearer_of(step.end_x96, limit_x96), liquidity, remaining_raw, fee_pips
+            price_x96, nearer_of(tick_range.end_x96, limit_x96), liquidity, remaining_raw, fee_pips
         )
-        is_passed = reached_x96 == step.end_x96
-        if is_passed and step.end is not None:
-            if step.end is End.REVERTS:
+        is_passed = reached_x96 == tick_range.end_x96
+        if is_passed and tick_range.end is not None:
+            if tick_range.end is End.REVERTS:
                 raise ContractRevert(
                     "LiquidityMath.addDelta",
-                    "LS" if step.liquidity_beyond < 0 else "LA",
+                    "LS" if tick_range.liquidity_beyond < 0 else "LA",
                     "the ticks do not fit this pool's liquidity",
                 )
-            if step.end is End.KNOWLEDGE and reached_x96 != limit_x96:
+            if tick_range.end is End.KNOWLEDGE and reached_x96 != limit_x96:
                 # the contract's target is further away, so its amounts for this step differ
                 left_known_ticks = True
                 break
@@ -171,8 +171,8 @@ def swap(
             remaining_raw += amount_out
             calculated_raw += amount_in + fee
         if is_passed:
-            ticks_crossed += step.crosses
-            tick, liquidity = step.tick_beyond, step.liquidity_beyond
+            ticks_crossed += tick_range.crosses
+            tick, liquidity = tick_range.tick_beyond, tick_range.liquidity_beyond
         elif reached_x96 != price_x96:
             # If the price did not move, the tick stays: after a downward crossing it is one below
             # that of the price.
@@ -213,10 +213,10 @@ def _with_totals(pool: V3State, zero_for_one: bool) -> Iterator[tuple[int, int, 
     range.
     """
     total_in, total_out, fee_pips = 0, 0, pool.fee_toward(zero_for_one)
-    for step in ranges(pool, zero_for_one):
-        yield total_in, total_out, step
+    for tick_range in ranges(pool, zero_for_one):
+        yield total_in, total_out, tick_range
         amount_in, amount_out, fee = whole_step(
-            step.start_x96, step.end_x96, step.liquidity, fee_pips
+            tick_range.start_x96, tick_range.end_x96, tick_range.liquidity, fee_pips
         )
         total_in, total_out = total_in + amount_in + fee, total_out + amount_out
 
@@ -226,10 +226,10 @@ def range_at(pool: V3State, zero_for_one: bool, price_x96: int) -> tuple[int, in
     input (with fee) and the output of all whole ranges before.
     """
     return next(
-        (total_in, total_out, step)
-        for total_in, total_out, step in _with_totals(pool, zero_for_one)
-        if step.end is not None
-        or (step.end_x96 < price_x96 if zero_for_one else step.end_x96 > price_x96)
+        (total_in, total_out, tick_range)
+        for total_in, total_out, tick_range in _with_totals(pool, zero_for_one)
+        if tick_range.end is not None
+        or (tick_range.end_x96 < price_x96 if zero_for_one else tick_range.end_x96 > price_x96)
     )
 
 
@@ -238,25 +238,36 @@ def largest_in(pool: V3State, zero_for_one: bool, bound_x96: int) -> int:
     bound and stays within known ticks. One more unit would pass the bound, leave the window, or
     fill only in part at the end of the price range. 0 if the pool is already past the bound.
     """
-    bound = _within_prices(zero_for_one, bound_x96)
-    if pool.sqrt_price_x96 < bound if zero_for_one else pool.sqrt_price_x96 > bound:
+    reachable_x96 = _reachable_price_x96(zero_for_one, bound_x96)
+    if pool.sqrt_price_x96 < reachable_x96 if zero_for_one else pool.sqrt_price_x96 > reachable_x96:
         return 0
-    total_in, _, step = range_at(pool, zero_for_one, bound)
+    total_in, _, tick_range = range_at(pool, zero_for_one, reachable_x96)
     fee_pips = pool.fee_toward(zero_for_one)
-    start, end_x96, liquidity, end = step.start_x96, step.end_x96, step.liquidity, step.end
-    if end is End.PRICES and bound == end_x96:  # the swap stops there and takes no more than needed
-        amount_in, _, fee = whole_step(start, end_x96, liquidity, fee_pips)
+    start_x96, end_x96, liquidity, end_reason = (
+        tick_range.start_x96,
+        tick_range.end_x96,
+        tick_range.liquidity,
+        tick_range.end,
+    )
+    if (
+        end_reason is End.PRICES and reachable_x96 == end_x96
+    ):  # the swap stops there and takes no more than needed
+        amount_in, _, fee = whole_step(start_x96, end_x96, liquidity, fee_pips)
         return min(total_in + amount_in + fee, INT256_MAX)
-    if end in (
+    if end_reason in (
         End.KNOWLEDGE,
         End.REVERTS,
     ):  # stop short of this price: the contract reverts at it, or its behaviour is unknown
-        bound = max(bound, end_x96 + 1) if zero_for_one else min(bound, end_x96 - 1)
-    if liquidity > 0 and (start >= bound if zero_for_one else start <= bound):
+        reachable_x96 = (
+            max(reachable_x96, end_x96 + 1) if zero_for_one else min(reachable_x96, end_x96 - 1)
+        )
+    if liquidity > 0 and (
+        start_x96 >= reachable_x96 if zero_for_one else start_x96 <= reachable_x96
+    ):
         net_in = (
-            _largest_down(start, bound, liquidity)
+            _largest_down(start_x96, reachable_x96, liquidity)
             if zero_for_one
-            else _largest_up(start, bound, liquidity)
+            else _largest_up(start_x96, reachable_x96, liquidity)
         )
         total_in += mul_div_up(net_in + 1, PIPS, PIPS - fee_pips) - 1
     return min(total_in, INT256_MAX)
@@ -266,47 +277,55 @@ def largest_out(pool: V3State, zero_for_one: bool) -> int:
     """Return the largest exact output, in base units, that can be quoted from known ticks. Valid
     only if a larger output would leave them.
     """
-    _, total_out, step = range_at(pool, zero_for_one, price_limit(zero_for_one))
-    start, end_x96, liquidity = step.start_x96, step.end_x96, step.liquidity
+    _, total_out, tick_range = range_at(pool, zero_for_one, price_limit(zero_for_one))
+    start_x96, end_x96, liquidity = tick_range.start_x96, tick_range.end_x96, tick_range.liquidity
     fee_pips = pool.fee_toward(zero_for_one)
-    _, too_large, _ = whole_step(start, end_x96, liquidity, fee_pips)
-    amount = 0
+    _, too_large_out, _ = whole_step(start_x96, end_x96, liquidity, fee_pips)
+    fitting_out = 0
     while (
-        too_large - amount > 1
+        too_large_out - fitting_out > 1
     ):  # rounding may let the price reach the end of the last range early
-        middle = (amount + too_large) // 2
-        if compute_swap_step(start, end_x96, liquidity, -middle, fee_pips)[0] == end_x96:
-            too_large = middle
+        middle_out = (fitting_out + too_large_out) // 2
+        if compute_swap_step(start_x96, end_x96, liquidity, -middle_out, fee_pips)[0] == end_x96:
+            too_large_out = middle_out
         else:
-            amount = middle
-    return min(total_out + amount, INT256_MAX)
+            fitting_out = middle_out
+    return min(total_out + fitting_out, INT256_MAX)
 
 
 def amount_between(pool: V3State, zero_for_one: bool, bound_x96: int) -> int:
     """Return the base units of the output token for a move of the sqrt price to the bound, within
     known ticks, rounded down.
     """
-    bound = _within_prices(zero_for_one, bound_x96)
-    if pool.sqrt_price_x96 <= bound if zero_for_one else pool.sqrt_price_x96 >= bound:
+    reachable_x96 = _reachable_price_x96(zero_for_one, bound_x96)
+    if (
+        pool.sqrt_price_x96 <= reachable_x96
+        if zero_for_one
+        else pool.sqrt_price_x96 >= reachable_x96
+    ):
         return 0
-    _, total_out, step = range_at(pool, zero_for_one, bound)
-    stop = max(step.end_x96, bound) if zero_for_one else min(step.end_x96, bound)
+    _, total_out, tick_range = range_at(pool, zero_for_one, reachable_x96)
+    stop_x96 = (
+        max(tick_range.end_x96, reachable_x96)
+        if zero_for_one
+        else min(tick_range.end_x96, reachable_x96)
+    )
     amount_delta = get_amount1_delta if zero_for_one else get_amount0_delta
-    return total_out + amount_delta(step.start_x96, stop, step.liquidity, False)
+    return total_out + amount_delta(tick_range.start_x96, stop_x96, tick_range.liquidity, False)
 
 
-def _within_prices(zero_for_one: bool, bound_x96: int) -> int:
+def _reachable_price_x96(zero_for_one: bool, bound_x96: int) -> int:
     """Return the bound, or the last price that a swap can reach before it."""
-    last = price_limit(zero_for_one)
-    return max(bound_x96, last) if zero_for_one else min(bound_x96, last)
+    last_price_x96 = price_limit(zero_for_one)
+    return max(bound_x96, last_price_x96) if zero_for_one else min(bound_x96, last_price_x96)
 
 
 def price_floor(numerator: int, denominator: int) -> int:
     """Return the least sqrt price (Q96) whose square is at least numerator / denominator · 2^192,
     for a positive price.
     """
-    squared = -((-numerator << 192) // denominator)
-    return isqrt(squared - 1) + 1
+    price_x192 = -((-numerator << 192) // denominator)
+    return isqrt(price_x192 - 1) + 1
 
 
 def price_ceiling(numerator: int, denominator: int) -> int:
@@ -314,24 +333,24 @@ def price_ceiling(numerator: int, denominator: int) -> int:
     return isqrt((numerator << 192) // denominator)
 
 
-def _largest_down(start: int, bound: int, liquidity: int) -> int:
+def _largest_down(start_x96: int, bound_x96: int, liquidity: int) -> int:
     """Return the largest token0 amount (after fee) for which getNextSqrtPriceFromAmount0RoundingUp
-    stays at or above `bound`. ceil(N·s / (N + a·s)) >= b ⇔ N·s > (b - 1)·(N + a·s), with N =
+    stays at or above `bound_x96`. ceil(N·s / (N + a·s)) >= b ⇔ N·s > (b - 1)·(N + a·s), with N =
     L·2^96. If the sum exceeds 256 bits, which takes a fall by a factor of 2^32 within one range,
     contract and function use ceil(N / (N // s + a)).
     """
     numerator = liquidity << 96
-    amount_in = mul_div_up(numerator, start - bound + 1, (bound - 1) * start) - 1
-    if numerator + amount_in * start >> 256:
-        amount_in = (numerator - 1) // (bound - 1) - numerator // start
+    amount_in = mul_div_up(numerator, start_x96 - bound_x96 + 1, (bound_x96 - 1) * start_x96) - 1
+    if numerator + amount_in * start_x96 >> 256:
+        amount_in = (numerator - 1) // (bound_x96 - 1) - numerator // start_x96
     return amount_in
 
 
-def _largest_up(start: int, bound: int, liquidity: int) -> int:
+def _largest_up(start_x96: int, bound_x96: int, liquidity: int) -> int:
     """Return the largest token1 amount (after fee) for which
-    getNextSqrtPriceFromAmount1RoundingDown stays at or below `bound`.
+    getNextSqrtPriceFromAmount1RoundingDown stays at or below `bound_x96`.
     """
-    return ((bound - start + 1) * liquidity - 1) >> 96
+    return ((bound_x96 - start_x96 + 1) * liquidity - 1) >> 96
 
 
 Quote = Callable[[int], int]
@@ -342,23 +361,29 @@ def quoter(pool: V3State, zero_for_one: bool, fallback: Quote) -> Quote:
     `fallback` for amounts that are not positive, and for amounts that the known ticks cannot take
     in full.
     """
-    price, last_price_x96 = pool.sqrt_price_x96, price_limit(zero_for_one)
-    if price <= last_price_x96 if zero_for_one else price >= last_price_x96:
+    price_x96, last_price_x96 = pool.sqrt_price_x96, price_limit(zero_for_one)
+    if price_x96 <= last_price_x96 if zero_for_one else price_x96 >= last_price_x96:
         return fallback
     remaining_ranges = _with_totals(pool, zero_for_one)
     totals_so_far = [next(remaining_ranges)]
     total_inputs, fee_pips = [0], pool.fee_toward(zero_for_one)
 
-    def quote(amount: int) -> int:
-        while total_inputs[-1] <= amount and (totals := next(remaining_ranges, None)) is not None:
+    def quote(amount_in: int) -> int:
+        while (
+            total_inputs[-1] <= amount_in and (totals := next(remaining_ranges, None)) is not None
+        ):
             totals_so_far.append(totals)
             total_inputs.append(totals[0])
-        total_in, total_out, step = totals_so_far[bisect_right(total_inputs, amount) - 1]
+        total_in, total_out, tick_range = totals_so_far[bisect_right(total_inputs, amount_in) - 1]
         reached_x96, _, amount_out, _ = compute_swap_step(
-            step.start_x96, step.end_x96, step.liquidity, amount - total_in, fee_pips
+            tick_range.start_x96,
+            tick_range.end_x96,
+            tick_range.liquidity,
+            amount_in - total_in,
+            fee_pips,
         )
-        if amount <= 0 or (step.end is not None and reached_x96 == step.end_x96):
-            return fallback(amount)
+        if amount_in <= 0 or (tick_range.end is not None and reached_x96 == tick_range.end_x96):
+            return fallback(amount_in)
         return total_out + amount_out
 
     return quote

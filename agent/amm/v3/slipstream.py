@@ -70,8 +70,8 @@ class SlipstreamPool(V3Pool):
         """See Pool: the mean tick reaches the pool's after one window."""
         if self.dynamic_fee is None:
             return None
-        calm = replace(self.dynamic_fee, mean_tick=self.tick)
-        return CalmFee(calm.pips(self.tick), FEE_WINDOW_S)
+        calmed_fee = replace(self.dynamic_fee, mean_tick=self.tick)
+        return CalmFee(calmed_fee.pips(self.tick), FEE_WINDOW_S)
 
     @property
     def fee_gas(self) -> int:
@@ -83,8 +83,8 @@ class SlipstreamPool(V3Pool):
     def _swap_result(
         self, end_state: SwapState, amount_in: int, amount_out: int
     ) -> SwapResult[Self]:
-        swapped = V3Pool._swap_result(self, end_state, amount_in, amount_out)
+        swap_result = V3Pool._swap_result(self, end_state, amount_in, amount_out)
         if self.dynamic_fee is None:
-            return swapped
+            return swap_result
         next_fee_pips = self.dynamic_fee.pips(end_state.tick)
-        return replace(swapped, after=replace(swapped.after, fee_pips=next_fee_pips))
+        return replace(swap_result, after=replace(swap_result.after, fee_pips=next_fee_pips))

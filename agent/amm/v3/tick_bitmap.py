@@ -27,9 +27,9 @@ def next_initialized_tick_within_one_word(
     not above `tick`, which a caller that walks the ticks counts itself.
     """
     if lte:
-        border = (tick // tick_spacing >> WORD_BITS << WORD_BITS) * tick_spacing
-        is_initialized = tick_count > 0 and ticks[tick_count - 1].index >= border
-        return (ticks[tick_count - 1].index, True) if is_initialized else (border, False)
-    border = (tick // tick_spacing + 1 | LAST_IN_WORD) * tick_spacing
-    is_initialized = tick_count < len(ticks) and ticks[tick_count].index <= border
-    return (ticks[tick_count].index, True) if is_initialized else (border, False)
+        border_tick = (tick // tick_spacing >> WORD_BITS << WORD_BITS) * tick_spacing
+        is_initialized = tick_count > 0 and ticks[tick_count - 1].index >= border_tick
+        return (ticks[tick_count - 1].index, True) if is_initialized else (border_tick, False)
+    border_tick = (tick // tick_spacing + 1 | LAST_IN_WORD) * tick_spacing
+    is_initialized = tick_count < len(ticks) and ticks[tick_count].index <= border_tick
+    return (ticks[tick_count].index, True) if is_initialized else (border_tick, False)
