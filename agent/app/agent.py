@@ -317,29 +317,34 @@ class Agent:
         ) as transactor:
             return engine.run_cycle(self.context.readers, request, self.context.store, transactor)
 
-    def token(self, name: str, option: str) -> Token:
+    def token(self, symbol_or_address: str, option: str) -> Token:
         """Return the configured token with this symbol or address; the case of a symbol counts only
         if several differ in nothing else. Raises ConfigError naming the `option` for any other name.
         """
         tokens = [*(asset.token for asset in self.portfolio.assets), *self.portfolio.hubs]
         for token in tokens:
-            if name in (token.symbol, token.address) or name.lower() == token.address.lower():
+            if (
+                symbol_or_address in (token.symbol, token.address)
+                or symbol_or_address.lower() == token.address.lower()
+            ):
                 return token
         case_matches = [
-            token for token in tokens if name.isascii() and token.symbol.lower() == name.lower()
+            token
+            for token in tokens
+            if symbol_or_address.isascii() and token.symbol.lower() == symbol_or_address.lower()
         ]
         if len(case_matches) == 1:
             return case_matches[0]
         raise ConfigError(
-            f"{option}: {name!r} is not a configured token",
+            f"{option}: {symbol_or_address!r} is not a configured token",
             f"choose from {', '.join(token.label for token in tokens)}",
         )
 
-    def _parse_amount(self, text: str, token: Token) -> int:
-        raw = parse_raw(text, token.decimals, "--amount")
-        if raw == 0:
+    def _parse_amount(self, amount_text: str, token: Token) -> int:
+        amount_raw = parse_raw(amount_text, token.decimals, "--amount")
+        if amount_raw == 0:
             raise ConfigError("--amount must be above 0", "for example --amount 0.1")
-        return raw
+        return amount_raw
 
     def weights(self, step_input: StepInput) -> dict[str, int]:
         """Return weights in bps by symbol."""
@@ -359,8 +364,8 @@ class Agent:
         """Return the planned and realised change of each balance in base units, by the receipts of
         swaps, liquidity actions and unwraps.
         """
-        planned_raw: dict[str, int] = {}
-        realised_raw: dict[str, int] = {}
+        planned_raw_by_token: dict[str, int] = {}
+        realised_raw_by_token: dict[str, int] = {}
         for intent in outcome.transactions:
             if intent.receipt is None or intent.kind not in (
                 IntentKind.SWAP,
@@ -369,19 +374,21 @@ class Agent:
             ):
                 continue
             owner = outcome.step_input.snapshot.owner
-            realised_changes = {
+            change_raw_by_token = {
                 NATIVE: intent.native_change_wei(owner, self.portfolio.wrapped_native)
             } | intent.receipt.net_transfers(owner)
             for token, raw in self._planned_changes(intent).items():
-                planned_raw[token] = planned_raw.get(token, 0) + raw
-                realised_raw[token] = realised_raw.get(token, 0) + realised_changes.get(token, 0)
+                planned_raw_by_token[token] = planned_raw_by_token.get(token, 0) + raw
+                realised_raw_by_token[token] = realised_raw_by_token.get(
+                    token, 0
+                ) + change_raw_by_token.get(token, 0)
         return [
             {
                 "symbol": self.portfolio.token(token).label,
                 "planned_raw": str(raw),
-                "realised_raw": str(realised_raw[token]),
+                "realised_raw": str(realised_raw_by_token[token]),
             }
-            for token, raw in planned_raw.items()
+            for token, raw in planned_raw_by_token.items()
         ]
 
     def _planned_changes(self, intent: Intent) -> dict[str, int]:
@@ -439,9 +446,9 @@ class Agent:
         ask services outside and wait seconds for them.
         """
         return {
-            key: value
+            field_name: field_value
             for read_keys in layer_documents.LIVE_PLAN_KEYS
-            for key, value in read_keys(self.context.config, outcome).items()
+            for field_name, field_value in read_keys(self.context.config, outcome).items()
         }
 
     def parameters(self) -> dict[str, str]:
@@ -468,9 +475,9 @@ def open_agent(
     `key` replaces the config's signing key, `record` the folder of its [record]. With
     `undeployed_rebalancer` the config may name a Rebalancer that is not on the chain yet.
     """
-    loaded = load_config(config)
+    loaded_config = load_config(config)
     with wiring.open_context(
-        loaded,
+        loaded_config,
         transports,
         clock,
         record=record,

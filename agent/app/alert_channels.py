@@ -53,89 +53,101 @@ EXTRA_WAIT_S = 10.0
 
 
 def open_notifier(
-    table: AlertsTable, store: AlertStore, on_failed: Callable[[Delivery], None]
+    alerts_table: AlertsTable, store: AlertStore, on_failed: Callable[[Delivery], None]
 ) -> AlertNotifier | None:
     """Open the notifier; None without alert targets. Raises ConfigError for a target whose variable
     is not set.
     """
-    if not table.targets:
+    if not alerts_table.targets:
         return None
-    if (push := push_sender(table)) is not None:
-        name, sender = push
-        store.open_push(name, sender.public_key)
-    return AlertNotifier(store, open_subscriptions(table, store), alert_rules(table), on_failed)
-
-
-def open_subscriptions(table: AlertsTable, store: AlertStore | None) -> list[ChannelSubscription]:
-    """Open a channel for each alert target, with the kinds that it receives."""
-    return [
-        ChannelSubscription(
-            _open_channel(table, target, store), _kinds(target.events or table.events)
-        )
-        for target in table.targets
-    ]
-
-
-def alert_rules(table: AlertsTable) -> AlertRules:
-    """Return kinds, cooldowns, repeats and quiet hours of [alerts]."""
-    quiet_minutes = table.quiet_minutes()
-    return AlertRules(
-        kinds=_kinds(table.events),
-        cooldown_s=table.cooldown,
-        cooldowns={AlertKind(event): seconds for event, seconds in table.cooldowns.items()},
-        repeat_s=table.repeat,
-        quiet=None
-        if quiet_minutes is None
-        else QuietHours(*quiet_minutes, ZoneInfo(table.timezone or "UTC")),
-        urgent=_kinds(table.urgent),
+    if (push := push_sender(alerts_table)) is not None:
+        target_name, sender = push
+        store.open_push(target_name, sender.public_key)
+    return AlertNotifier(
+        store, open_subscriptions(alerts_table, store), alert_rules(alerts_table), on_failed
     )
 
 
-def low_gas_wei(loaded: LoadedConfig) -> int | None:
+def open_subscriptions(
+    alerts_table: AlertsTable, store: AlertStore | None
+) -> list[ChannelSubscription]:
+    """Open a channel for each alert target, with the kinds that it receives."""
+    return [
+        ChannelSubscription(
+            _open_channel(alerts_table, target, store),
+            _alert_kinds(target.events or alerts_table.events),
+        )
+        for target in alerts_table.targets
+    ]
+
+
+def alert_rules(alerts_table: AlertsTable) -> AlertRules:
+    """Return kinds, cooldowns, repeats and quiet hours of [alerts]."""
+    quiet_minutes = alerts_table.quiet_minutes()
+    return AlertRules(
+        kinds=_alert_kinds(alerts_table.events),
+        cooldown_s=alerts_table.cooldown,
+        cooldowns={AlertKind(event): seconds for event, seconds in alerts_table.cooldowns.items()},
+        repeat_s=alerts_table.repeat,
+        quiet=None
+        if quiet_minutes is None
+        else QuietHours(*quiet_minutes, ZoneInfo(alerts_table.timezone or "UTC")),
+        urgent=_alert_kinds(alerts_table.urgent),
+    )
+
+
+def low_gas_wei(loaded_config: LoadedConfig) -> int | None:
     """Return the low-gas threshold in wei; None if neither alerts.low_gas nor limits.native_floor
     is set.
     """
-    text = loaded.config.alerts.low_gas or loaded.config.limits.native_floor
-    return None if text is None else parse_raw(text, 18, "alerts.low_gas")
+    threshold_text = loaded_config.config.alerts.low_gas or loaded_config.config.limits.native_floor
+    return None if threshold_text is None else parse_raw(threshold_text, 18, "alerts.low_gas")
 
 
 def alerts(agent: Agent) -> AlertsDocument:
     """Return the alert prices of each asset, the active alerts, and the deliveries of each
     target.
     """
-    status = agent.status()
-    table, store = agent.context.config.alerts, agent.context.store
-    states, targets = store.alerts.states(), store.alerts.targets()
-    target_names = {target.name for target in table.targets}
-    sent_states = [state for state in states if state.told_s is not None]
+    portfolio_status = agent.status()
+    alerts_table, store = agent.context.config.alerts, agent.context.store
+    alert_states, state_by_target = store.alerts.states(), store.alerts.targets()
+    target_names = {target.name for target in alerts_table.targets}
+    sent_states = [alert_state for alert_state in alert_states if alert_state.told_s is not None]
     quiet_hours: QuietHoursDocument | None = None
-    if table.quiet is not None:
+    if alerts_table.quiet is not None:
         quiet_hours = {
-            "hours": table.quiet,
-            "timezone": table.timezone,
-            "urgent": list(table.urgent),
+            "hours": alerts_table.quiet,
+            "timezone": alerts_table.timezone,
+            "urgent": list(alerts_table.urgent),
         }
     return {
-        "block": status.step_input.snapshot.head.number,
+        "block": portfolio_status.step_input.snapshot.head.number,
         "assets": [
-            _asset_document(agent, asset) for asset in asset_bands(status.decision_result.drifts)
+            _asset_document(agent, asset)
+            for asset in asset_bands(portfolio_status.decision_result.drifts)
         ],
-        "events": list(table.events),
+        "events": list(alerts_table.events),
         "quiet": quiet_hours,
-        "cooldown_s": table.cooldown,
+        "cooldown_s": alerts_table.cooldown,
         "targets": [
-            _target_document(target, targets.get(target.name, AlertTargetState(target.name)), table)
-            for target in table.targets
+            _target_document(
+                target,
+                state_by_target.get(target.name, AlertTargetState(target.name)),
+                alerts_table,
+            )
+            for target in alerts_table.targets
         ],
-        "forgotten_targets": sorted(set(targets) - target_names),
+        "forgotten_targets": sorted(set(state_by_target) - target_names),
         "open": [
-            fill(AlertDocument, state)
-            for state in states
-            if state.since_s is not None or state.untold
+            fill(AlertDocument, alert_state)
+            for alert_state in alert_states
+            if alert_state.since_s is not None or alert_state.untold
         ],
         "last": [
-            fill(AlertDocument, state)
-            for state in sorted(sent_states, key=lambda state: state.told_s or 0, reverse=True)[:10]
+            fill(AlertDocument, alert_state)
+            for alert_state in sorted(
+                sent_states, key=lambda alert_state: alert_state.told_s or 0, reverse=True
+            )[:10]
         ],
     }
 
@@ -144,47 +156,56 @@ def try_targets(config: LoadedConfig | Path | str) -> AlertTestDocument:
     """Send a test message to each target and wait for the results; uses no chain, and the store only
     for the devices of web push. Raises ConfigError without targets.
     """
-    loaded = load_config(config)
-    table = loaded.config.alerts
-    if not table.targets:
+    loaded_config = load_config(config)
+    alerts_table = loaded_config.config.alerts
+    if not alerts_table.targets:
         raise ConfigError(
             "alerts.targets: no alert target is configured",
             "write [[alerts.targets]] with name and url_env; see docs/alerts.md",
         )
     with ExitStack() as stack:
         store = None
-        if push_sender(table) is not None:
-            store = stack.enter_context(wiring.open_store_offline(loaded))[0].alerts
-        channels = [_open_channel(table, target, store) for target in table.targets]
-        for number, channel in enumerate(channels):
+        if push_sender(alerts_table) is not None:
+            store = stack.enter_context(wiring.open_store_offline(loaded_config))[0].alerts
+        channels = [_open_channel(alerts_table, target, store) for target in alerts_table.targets]
+        for channel_number, channel in enumerate(channels):
             channel.put(
-                AlertMessage(number, channel.name, AlertKind.TEST, TEST_MESSAGE, int(time.time()))
+                AlertMessage(
+                    channel_number, channel.name, AlertKind.TEST, TEST_MESSAGE, int(time.time())
+                )
             )
-        deliveries = drain_channels(channels, table.timeout * table.attempts + EXTRA_WAIT_S)
+        deliveries = drain_channels(
+            channels, alerts_table.timeout * alerts_table.attempts + EXTRA_WAIT_S
+        )
     failure_reasons = {delivery.message.target: delivery.why for delivery in deliveries}
-    results = [
+    reason_by_channel = [
         (channel.name, failure_reasons.get(channel.name, UNANSWERED)) for channel in channels
     ]
     return {
-        "reached": not any(why for _, why in results),
-        "targets": [{"name": name, "delivered": not why, "why": why} for name, why in results],
+        "reached": not any(why for _, why in reason_by_channel),
+        "targets": [
+            {"name": channel_name, "delivered": not why, "why": why}
+            for channel_name, why in reason_by_channel
+        ],
     }
 
 
 def _open_channel(
-    table: AlertsTable, target: AlertTargetTable, store: AlertStore | None
+    alerts_table: AlertsTable, target: AlertTargetTable, store: AlertStore | None
 ) -> AlertChannel:
-    url, timeout_s = target.resolve(), float(table.timeout)
+    url, timeout_s = target.resolve(), float(alerts_table.timeout)
     if store is not None and url.startswith(PUSH_SCHEME):
         from agent.observe.push import PushChannel, PushSender
 
         sender = PushSender.from_url(url, target.url_env)
-        return PushChannel(target.name, sender, store, timeout_s, table.attempts, table.label)
+        return PushChannel(
+            target.name, sender, store, timeout_s, alerts_table.attempts, alerts_table.label
+        )
     send = apprise_send(url, target.url_env, timeout_s)
-    return AlertChannel(target.name, send, table.attempts, table.label)
+    return AlertChannel(target.name, send, alerts_table.attempts, alerts_table.label)
 
 
-def _kinds(events: Sequence[str]) -> frozenset[AlertKind]:
+def _alert_kinds(events: Sequence[str]) -> frozenset[AlertKind]:
     return frozenset(AlertKind(event) for event in events)
 
 
@@ -192,12 +213,16 @@ def _asset_document(agent: Agent, asset_band: AssetBand) -> AssetAlertDocument:
     drift, token = asset_band.drift, agent.portfolio.token(asset_band.drift.token)
     numeraire = agent.portfolio.numeraire
 
-    def alert_price_text(value: Price | None) -> str | None:
-        return None if value is None else price_text(value, token.decimals, numeraire.decimals)
+    def alert_price_text(alert_price: Price | None) -> str | None:
+        return (
+            None
+            if alert_price is None
+            else price_text(alert_price, token.decimals, numeraire.decimals)
+        )
 
-    def distance_bps(limit: Price | None) -> int | None:
-        distance = price_distance(drift.price, limit)
-        return None if distance is None else round(distance * BPS)
+    def distance_bps(alert_price: Price | None) -> int | None:
+        distance_share = price_distance(drift.price, alert_price)
+        return None if distance_share is None else round(distance_share * BPS)
 
     return {
         "symbol": token.label,
@@ -213,17 +238,17 @@ def _asset_document(agent: Agent, asset_band: AssetBand) -> AssetAlertDocument:
 
 
 def _target_document(
-    target: AlertTargetTable, state: AlertTargetState, table: AlertsTable
+    target: AlertTargetTable, target_state: AlertTargetState, alerts_table: AlertsTable
 ) -> AlertTargetDocument:
     try:
         target.resolve()
         is_ready = True
     except ConfigError:
         is_ready = False
-    events = list(target.events or table.events)
+    events = list(target.events or alerts_table.events)
     return fill(
         AlertTargetDocument,
-        state,
+        target_state,
         name=target.name,
         ready=is_ready,
         url_env=target.url_env,
@@ -241,7 +266,7 @@ def unreported_shortfalls(
     """Return the failed steps whose transaction brought less than its minimum and for which no
     alert is recorded, for example because a crash came before it, with the tokens' labels.
     """
-    reported_keys = {state.key for state in alert_store.states()}
+    reported_keys = {alert_state.key for alert_state in alert_store.states()}
     shortfalls = []
     for intent in store.journal.succeeded_in(OutcomeKind.FAILED.value):
         is_recent = intent.created_s >= now_s - SHORTFALL_DAYS * 86_400
@@ -252,6 +277,6 @@ def unreported_shortfalls(
             originating_step(store.steps, intent),
         )
         if short_tokens and step is not None:
-            labels = tuple(step.portfolio.token(token).label for token in short_tokens)
-            shortfalls.append((intent.step_id, labels))
+            token_labels = tuple(step.portfolio.token(token).label for token in short_tokens)
+            shortfalls.append((intent.step_id, token_labels))
     return tuple(shortfalls)

@@ -87,8 +87,8 @@ class AssetBand:
 
 def asset_bands(drifts: tuple[AssetDrift, ...]) -> tuple[AssetBand, ...]:
     """Return each asset with its alert prices."""
-    prices = alert_prices(drifts)
-    return tuple(AssetBand(drift, *prices[drift.token]) for drift in drifts)
+    prices_by_token = alert_prices(drifts)
+    return tuple(AssetBand(drift, *prices_by_token[drift.token]) for drift in drifts)
 
 
 def drift_causes(assets: Sequence[AssetBand], numeraire: str) -> tuple[AssetBand, ...]:
@@ -141,16 +141,16 @@ def drift_alerts(outcome: StepOutcome) -> Iterator[Alert]:
         yield Alert(
             AlertKind.REVIEW, "planned", f"A rebalance is due: {outcome.reason}.{plan_text}", True
         )
-    elif overweight := bands.overweight_assets(outcome.decision_result.drifts):
+    elif overweight_drifts := bands.overweight_assets(outcome.decision_result.drifts):
         overweight_text = "; ".join(
             f"{portfolio.token(drift.token).label} is {drift.weight_text} of the"
             f" portfolio, limits.max_weight {(drift.max_bps or 0) / 100:g} %"
-            for drift in overweight
+            for drift in overweight_drifts
         )
-        key = ",".join(sorted(drift.token for drift in overweight))
+        tokens_key = ",".join(sorted(drift.token for drift in overweight_drifts))
         yield Alert(
             AlertKind.PRICE,
-            f"max_weight:{key}",
+            f"max_weight:{tokens_key}",
             f"{overweight_text}; no sale reduces it: {outcome.reason}. trimtab status",
             True,
         )
@@ -169,16 +169,19 @@ def _band_alert(
     futures; beyond MAX_NAMED_ASSETS, only their number.
     """
     shown_causes, exposures = causes[:MAX_NAMED_ASSETS], net_exposure_shares(step, drifts)
-    text = "; ".join(
+    bands_text = "; ".join(
         _format_band(asset_band, step.portfolio, exposures) for asset_band in shown_causes
     )
     if len(causes) > MAX_NAMED_ASSETS:
-        text += f"; and {len(causes) - MAX_NAMED_ASSETS} more"
-    key = ",".join(
+        bands_text += f"; and {len(causes) - MAX_NAMED_ASSETS} more"
+    assets_key = ",".join(
         sorted(f"{asset_band.drift.token}:{asset_band.side}" for asset_band in shown_causes)
     )
     return Alert(
-        AlertKind.PRICE, f"price:{key}", f"{text}.{plan_text or ' See trimtab plan.'}", True
+        AlertKind.PRICE,
+        f"price:{assets_key}",
+        f"{bands_text}.{plan_text or ' See trimtab plan.'}",
+        True,
     )
 
 
@@ -196,10 +199,10 @@ def format_trades(
         changes_raw[leg.token_out] = changes_raw.get(leg.token_out, 0) + leg.amount_out_raw
     numeraire, trade_texts = portfolio.numeraire, []
     for asset in portfolio.assets:
-        raw = changes_raw.get(asset.token.address, 0)
-        if raw and asset.token.address != numeraire.address:
+        change_raw = changes_raw.get(asset.token.address, 0)
+        if change_raw and asset.token.address != numeraire.address:
             trade_texts.append(
-                f"{verbs[raw > 0]} {_amount_text(abs(raw), asset.token.decimals)} {asset.token.label}"
+                f"{verbs[change_raw > 0]} {_amount_text(abs(change_raw), asset.token.decimals)} {asset.token.label}"
             )
     cost_share_text = ""
     if plan.turnover > 0:
@@ -233,7 +236,7 @@ def _planned_trades(outcome: StepOutcome, *, is_done: bool = False) -> str:
         )
         for comparison in comparisons(outcome)
     ]
-    return "; ".join(text for text in (trades_text, *comparison_texts) if text)
+    return "; ".join(part_text for part_text in (trades_text, *comparison_texts) if part_text)
 
 
 def _weight_ratio(asset_band: AssetBand) -> Fraction:
@@ -245,21 +248,23 @@ def _format_band(
 ) -> str:
     drift, numeraire = asset_band.drift, portfolio.numeraire
     token = portfolio.token(drift.token)
-    text = (
+    band_text = (
         f"{token.label} is {asset_band.side} its band: {drift.weight_text} of the portfolio,"
         f" band {format_band(drift)}, price"
         f" {price_text(drift.price, token.decimals, numeraire.decimals, 6)} {numeraire.label}"
     )
     if token.label in exposures:
-        text += f", net exposure {format_percent(exposures[token.label])}"
-    edge, alert_price = (
+        band_text += f", net exposure {format_percent(exposures[token.label])}"
+    edge_name, alert_price = (
         ("low", asset_band.low_price)
         if asset_band.side == "below"
         else ("high", asset_band.high_price)
     )
     if alert_price is not None:
-        text += f", alert-{edge} {price_text(alert_price, token.decimals, numeraire.decimals, 6)}"
-    return text
+        band_text += (
+            f", alert-{edge_name} {price_text(alert_price, token.decimals, numeraire.decimals, 6)}"
+        )
+    return band_text
 
 
 def _amount_text(raw: int, decimals: int) -> str:
@@ -345,18 +350,18 @@ def _unsanitized_alerts(
         yield from _order_alerts(latest_input.portfolio, latest_input.history.orders.states)
         for blocked_exit in outcome_or_error.decision_result.blocked_exits:
             step = outcome_or_error.step_input
-            label = conditional_orders.order_subject(step.portfolio, blocked_exit.token)
-            text = (
-                f"{label} cannot be sold although its order fired; everything else continues. trimtab"
+            order_label = conditional_orders.order_subject(step.portfolio, blocked_exit.token)
+            alert_text = (
+                f"{order_label} cannot be sold although its order fired; everything else continues. trimtab"
                 f" orders shows why; {disarm_command(step.portfolio, step.history.orders, blocked_exit)}"
             )
-            yield Alert(AlertKind.ORDER, f"blocked:{blocked_exit.token}", text, True)
-        for name, why in paused_strategies(
+            yield Alert(AlertKind.ORDER, f"blocked:{blocked_exit.token}", alert_text, True)
+        for strategy_name, why in paused_strategies(
             latest_input.portfolio,
             latest_input.config(CapitalSplit),
             latest_input.layer(StrategiesState),
         ).items():
-            yield Alert(AlertKind.ORDER, f"strategy:{name}", why, True)
+            yield Alert(AlertKind.ORDER, f"strategy:{strategy_name}", why, True)
         yield from futures_alerts(outcome_or_error)
         yield from funding_alerts(latest_input.snapshot, futures_policy(latest_input))
         yield from agent_key_alerts(latest_input.snapshot)
@@ -370,9 +375,9 @@ def _unsanitized_alerts(
         if isinstance(outcome_or_error, StepOutcome) and outcome_or_error.short
         else ""
     )
-    for step_id, labels in run_facts.shortfalls:
+    for step_id, token_labels in run_facts.shortfalls:
         if step_id != cycle_step_id:
-            yield shortfall_alert(step_id, labels)
+            yield shortfall_alert(step_id, token_labels)
     if run_facts.paused:
         yield Alert(
             AlertKind.PAUSED,
@@ -392,19 +397,19 @@ def _order_alerts(portfolio: Portfolio, orders: Iterable[ConditionalOrder]) -> I
         if order.stage not in (OrderStage.FIRED, OrderStage.DONE):
             continue
         if order.kind in PRICE_ALERTS:
-            key = f"{order.kind.value}:{order.token}:{order.since_s}"
-            text = conditional_orders.format_price_alert(portfolio, order)
-            yield Alert(AlertKind.PRICE, key, f"{text}.", True, repeats=False)
+            alert_key = f"{order.kind.value}:{order.token}:{order.since_s}"
+            alert_text = conditional_orders.format_price_alert(portfolio, order)
+            yield Alert(AlertKind.PRICE, alert_key, f"{alert_text}.", True, repeats=False)
             continue
         fired_text = ""
         if order.event_price is not None:
             fired_text = f" at {conditional_orders.format_order_price(portfolio, order.token, order.event_price)}"
         advice = "trimtab orders arm re-arms it" if order.is_exit else "the asset may be bought"
-        name = conditional_orders.order_name(portfolio, order.terms)
+        order_label = conditional_orders.order_name(portfolio, order.terms)
         yield Alert(
             AlertKind.ORDER,
             f"order:{order.token}:{order.kind.value}",
-            f"Fired: {name}{fired_text}; {advice}.",
+            f"Fired: {order_label}{fired_text}; {advice}.",
             True,
         )
 
@@ -419,11 +424,11 @@ def _transfer_alerts(outcome: StepOutcome) -> Iterator[Alert]:
     ):
         yield Alert(AlertKind.HALT, "halt", f"Nothing is bought or rebalanced: {reason}", True)
     for transfer in step.history.cash_flows.accepted:
-        text = (
+        alert_text = (
             f"{balance_changes.format_change(step.portfolio, transfer)}: accepted as a deposit, since it was"
             " never explained. trimtab flows --all"
         )
-        yield Alert(AlertKind.HALT, f"accepted:{transfer.id}", text, True)
+        yield Alert(AlertKind.HALT, f"accepted:{transfer.id}", alert_text, True)
 
 
 def shortfall_key(step_id: str) -> str:
@@ -431,19 +436,19 @@ def shortfall_key(step_id: str) -> str:
     return f"short:{step_id}"
 
 
-def shortfall_alert(step_id: str, labels: Sequence[str]) -> Alert:
+def shortfall_alert(step_id: str, token_labels: Sequence[str]) -> Alert:
     """Return the alert for a step whose transaction brought less than its minimum."""
-    text = (
-        f"A transaction brought less than its minimum: {', '.join(labels)}. Check the token before"
+    alert_text = (
+        f"A transaction brought less than its minimum: {', '.join(token_labels)}. Check the token before"
         f" its next trade. trimtab explain {step_id}"
     )
-    return Alert(AlertKind.ERROR, shortfall_key(step_id), text)
+    return Alert(AlertKind.ERROR, shortfall_key(step_id), alert_text)
 
 
 def _outcome_alerts(outcome: StepOutcome, is_paused: bool) -> Iterator[Alert]:
-    command = "trimtab explain"
+    explain_command = "trimtab explain"
     if _STEP_ID_PATTERN.fullmatch(outcome.step_id):
-        command += f" {outcome.step_id}"
+        explain_command += f" {outcome.step_id}"
     verdicts = (*outcome.plan_verdicts, *outcome.verdicts)
     failing_verdicts = [verdict for verdict in verdicts if not verdict.passed]
     is_only_paused = is_paused and {verdict.guard for verdict in failing_verdicts} == {
@@ -451,23 +456,24 @@ def _outcome_alerts(outcome: StepOutcome, is_paused: bool) -> Iterator[Alert]:
     }
     match outcome.kind:
         case OutcomeKind.DONE:
-            yield from _done_alert(outcome, command)
+            yield from _done_alert(outcome, explain_command)
         case OutcomeKind.FAILED if outcome.short:
-            token_at = outcome.step_input.portfolio.token
+            token_of = outcome.step_input.portfolio.token
             yield shortfall_alert(
-                outcome.step_id, [token_at(token).label for token in outcome.short]
+                outcome.step_id, [token_of(token).label for token in outcome.short]
             )
         case OutcomeKind.FAILED:
             yield Alert(
                 AlertKind.ERROR,
                 "failed",
                 "A transaction failed or an exit could not be sent; nothing was bought"
-                f" afterwards. {command}",
+                f" afterwards. {explain_command}",
             )
         case OutcomeKind.REFUSED if not is_only_paused:
             trades_text = _planned_trades(outcome)
             yield _refusal_alert(
-                failing_verdicts, f"{f'It would {trades_text}. ' if trades_text else ''}{command}"
+                failing_verdicts,
+                f"{f'It would {trades_text}. ' if trades_text else ''}{explain_command}",
             )
         case OutcomeKind.HALT if not is_paused:
             yield Alert(AlertKind.HALT, "halt", f"Nothing is traded: {outcome.reason}", True)
@@ -475,7 +481,7 @@ def _outcome_alerts(outcome: StepOutcome, is_paused: bool) -> Iterator[Alert]:
             pass
 
 
-def _done_alert(outcome: StepOutcome, command: str) -> Iterator[Alert]:
+def _done_alert(outcome: StepOutcome, explain_command: str) -> Iterator[Alert]:
     moving_intents = [
         transaction
         for transaction in outcome.transactions
@@ -489,13 +495,13 @@ def _done_alert(outcome: StepOutcome, command: str) -> Iterator[Alert]:
         intent.receipt.block_number for intent in moving_intents if intent.receipt is not None
     ]
     block_text = f", last in block {max(blocks)}" if blocks else ""
-    count = len(outcome.transactions)
+    transaction_count = len(outcome.transactions)
     trades_text = _planned_trades(outcome, is_done=True)
-    text = (
-        f"{title}: {count} {'transaction' if count == 1 else 'transactions'}{block_text}."
-        f" {f'Planned: {trades_text}. ' if trades_text else ''}{command}"
+    alert_text = (
+        f"{title}: {transaction_count} {'transaction' if transaction_count == 1 else 'transactions'}{block_text}."
+        f" {f'Planned: {trades_text}. ' if trades_text else ''}{explain_command}"
     )
-    yield Alert(AlertKind.REBALANCE, "rebalance", text)
+    yield Alert(AlertKind.REBALANCE, "rebalance", alert_text)
 
 
 def _refusal_alert(failing_verdicts: list[Verdict], advice: str) -> Alert:
@@ -504,31 +510,31 @@ def _refusal_alert(failing_verdicts: list[Verdict], advice: str) -> Alert:
     """
     guard_texts: dict[str, str] = {}
     for verdict in failing_verdicts:
-        name = verdict.guard if _GUARD_NAME_PATTERN.fullmatch(verdict.guard) else "a guard"
-        measured, limit = verdict.measured.strip(), verdict.limit.strip()
-        guard_texts[name] = name
-        if _FIGURE_PATTERN.fullmatch(measured) and _FIGURE_PATTERN.fullmatch(limit):
-            guard_texts[name] = f"{name} ({measured}, limit {limit})"
-    text = "A plan was refused before anything was sent."
+        guard_name = verdict.guard if _GUARD_NAME_PATTERN.fullmatch(verdict.guard) else "a guard"
+        measured_text, limit_text = verdict.measured.strip(), verdict.limit.strip()
+        guard_texts[guard_name] = guard_name
+        if _FIGURE_PATTERN.fullmatch(measured_text) and _FIGURE_PATTERN.fullmatch(limit_text):
+            guard_texts[guard_name] = f"{guard_name} ({measured_text}, limit {limit_text})"
+    alert_text = "A plan was refused before anything was sent."
     if guard_texts:
-        text = f"A plan was refused by {', '.join(guard_texts.values())}."
+        alert_text = f"A plan was refused by {', '.join(guard_texts.values())}."
     if REVERTS_GUARD in guard_texts:
-        text += (
+        alert_text += (
             " Too many transactions failed in a row: rebalances stop until trimtab resume; exits"
             " are retried at growing intervals."
         )
-    key = f"refusal:{','.join(guard_texts)}"[:MAX_KEY_LENGTH]
-    return Alert(AlertKind.REFUSAL, key, f"{text} {advice}", True)
+    alert_key = f"refusal:{','.join(guard_texts)}"[:MAX_KEY_LENGTH]
+    return Alert(AlertKind.REFUSAL, alert_key, f"{alert_text} {advice}", True)
 
 
 def _gas_alerts(snapshot: Snapshot, threshold_wei: int | None) -> Iterator[Alert]:
     native_wei = snapshot.native_wei
     if threshold_wei is not None and native_wei < threshold_wei:
-        text = (
+        alert_text = (
             f"The wallet has {_amount_text(native_wei, 18)} of native coin for gas, below"
             f" {_amount_text(threshold_wei, 18)}."
         )
-        yield Alert(AlertKind.LOW_GAS, "low_gas", text, True)
+        yield Alert(AlertKind.LOW_GAS, "low_gas", alert_text, True)
 
 
 def _error_alerts(error: TrimtabError) -> Iterator[Alert]:

@@ -36,55 +36,68 @@ Ask = Callable[[tuple[str, ...]], bool]
 
 
 def unconfirmed_changes(
-    loaded: LoadedConfig, configs: ConfigVersionStore
+    loaded_config: LoadedConfig, version_store: ConfigVersionStore
 ) -> tuple[str, ...] | None:
     """Return the lines that differ from the last confirmed version; None if it is the same, or if
     no version was confirmed.
     """
-    confirmed_digest = configs.confirmed_digest()
-    if confirmed_digest is None or confirmed_digest == loaded.digest:
+    confirmed_digest = version_store.confirmed_digest()
+    if confirmed_digest is None or confirmed_digest == loaded_config.digest:
         return None
-    for version in configs.newest(1_000):
+    for version in version_store.newest(1_000):
         if version.digest == confirmed_digest and version.text is not None:
-            return config_diff(version.text, loaded.redacted_text) or ("only comments or secrets",)
+            return config_diff(version.text, loaded_config.redacted_text) or (
+                "only comments or secrets",
+            )
     return UNKNOWN_CHANGES
 
 
-def record_version(loaded: LoadedConfig, configs: ConfigVersionStore, origin: str) -> None:
+def record_version(
+    loaded_config: LoadedConfig, version_store: ConfigVersionStore, origin: str
+) -> None:
     """Record this version as confirmed or noticed, unless it is the newest entry already."""
-    for newest_version in configs.newest(1):
-        if newest_version.digest == loaded.digest and (newest_version.origin == NOTICED) == (
+    for newest_version in version_store.newest(1):
+        if newest_version.digest == loaded_config.digest and (newest_version.origin == NOTICED) == (
             origin == NOTICED
         ):
             return
-    configs.record(loaded.digest, int(time.time()), loaded.redacted_text, origin)
+    version_store.record(
+        loaded_config.digest, int(time.time()), loaded_config.redacted_text, origin
+    )
 
 
 CONTROLLED_TABLES = ("portfolio", "policy", "limits")
 """Tables that a control may edit, besides those of layers."""
 
 
-def owners_config(loaded: LoadedConfig, configs: ConfigVersionStore) -> Config | None:
+def owners_config(loaded_config: LoadedConfig, version_store: ConfigVersionStore) -> Config | None:
     """Return the present config with the tables that a control may edit as the owner confirmed them
     last; None if that version is not kept or no longer valid, or the present one was changed by
     hand.
     """
-    if configs.confirmed_digest() != loaded.digest:
+    if version_store.confirmed_digest() != loaded_config.digest:
         return None
-    for version in configs.newest(1_000):
+    for version in version_store.newest(1_000):
         if version.origin in (BY_CONTROL, NOTICED):
             continue
         if version.text is None:
             return None
-        owner_values, values = tomllib.loads(version.text), dict(loaded.values)
+        owner_values, present_values = tomllib.loads(version.text), dict(loaded_config.values)
         layer_keys = (
-            key for list_keys in EDITABLE for key in list_keys(loaded.config, loaded.config)
+            layer_key
+            for list_keys in EDITABLE
+            for layer_key in list_keys(loaded_config.config, loaded_config.config)
         )
-        for name in {*CONTROLLED_TABLES, *(key.partition(".")[0] for key in layer_keys)}:
-            values.pop(name, None)
-            values |= {name: owner_values[name]} if name in owner_values else {}
+        for table_name in {
+            *CONTROLLED_TABLES,
+            *(layer_key.partition(".")[0] for layer_key in layer_keys),
+        }:
+            present_values.pop(table_name, None)
+            present_values |= (
+                {table_name: owner_values[table_name]} if table_name in owner_values else {}
+            )
         with suppress(ConfigError):
-            return check_values(values, "the last config of the owner")
+            return check_values(present_values, "the last config of the owner")
         return None
     return None
 
@@ -93,20 +106,24 @@ def confirm_without_asking(context: wiring.AgentContext) -> bool:
     """Confirm the config without asking (`--yes`) and return True. Raises Refused with the changes
     if it was edited manually on a live chain.
     """
-    loaded, configs = context.loaded, context.store.configs
-    changed_lines = require_unchanged(loaded, configs)
+    loaded_config, version_store = context.loaded, context.store.configs
+    changed_lines = require_unchanged(loaded_config, version_store)
     origin = CONFIRMED if changed_lines is None else BY_YES
-    record_version(loaded, configs, FIRST if configs.confirmed_digest() is None else origin)
+    record_version(
+        loaded_config, version_store, FIRST if version_store.confirmed_digest() is None else origin
+    )
     return True
 
 
-def require_unchanged(loaded: LoadedConfig, configs: ConfigVersionStore) -> tuple[str, ...] | None:
+def require_unchanged(
+    loaded_config: LoadedConfig, version_store: ConfigVersionStore
+) -> tuple[str, ...] | None:
     """Return `unconfirmed_changes`, None without any; on a live chain record them as noticed and
     raise Refused.
     """
-    changed_lines = unconfirmed_changes(loaded, configs)
-    if changed_lines is not None and not loaded.config.chain.local:
-        record_version(loaded, configs, NOTICED)
+    changed_lines = unconfirmed_changes(loaded_config, version_store)
+    if changed_lines is not None and not loaded_config.config.chain.local:
+        record_version(loaded_config, version_store, NOTICED)
         raise unconfirmed_error(changed_lines)
     return changed_lines
 
@@ -129,26 +146,26 @@ def confirm_changes(context: wiring.AgentContext, ask: Ask) -> bool:
 
     Raises ConfigChanged if another version was confirmed in the meantime.
     """
-    loaded, configs = context.loaded, context.store.configs
+    loaded_config, version_store = context.loaded, context.store.configs
     confirmed_digest, changed_lines = (
-        configs.confirmed_digest(),
-        unconfirmed_changes(loaded, configs) or (),
+        version_store.confirmed_digest(),
+        unconfirmed_changes(loaded_config, version_store) or (),
     )
     if changed_lines:
-        record_version(loaded, configs, NOTICED)
+        record_version(loaded_config, version_store, NOTICED)
     if not ask(changed_lines):
         return False
-    configs.require_current(loaded.digest, confirmed_digest)
-    record_version(loaded, configs, CONFIRMED)
+    version_store.require_current(loaded_config.digest, confirmed_digest)
+    record_version(loaded_config, version_store, CONFIRMED)
     return True
 
 
 def list_versions(config: ConfigSource, limit: int = 20) -> Document:
     """Return the newest `limit` versions that were confirmed or noticed, newest first."""
-    loaded = load_config(config)
-    with wiring.open_store_offline(loaded) as (store, _):
+    loaded_config = load_config(config)
+    with wiring.open_store_offline(loaded_config) as (store, _):
         return {
-            "present": loaded.digest,
+            "present": loaded_config.digest,
             "confirmed": store.configs.confirmed_digest(),
             "configs": [
                 {
@@ -169,33 +186,35 @@ def show_version(config: ConfigSource, number: int) -> Document:
     """
     with wiring.open_store_offline(load_config(config)) as (store, _):
         versions = list(store.configs.newest(10_000))
-    index = next((i for i, version in enumerate(versions) if version.number == number), None)
-    if index is None:
+    version_index = next(
+        (i for i, version in enumerate(versions) if version.number == number), None
+    )
+    if version_index is None:
         raise ConfigError(
             f"--config-version: {number} is not in the store", "see trimtab history --configs"
         )
-    shown_version = versions[index]
+    shown_version = versions[version_index]
     previous_version = next(
         (
             earlier_version
-            for earlier_version in versions[index + 1 :]
+            for earlier_version in versions[version_index + 1 :]
             if earlier_version.text is not None
         ),
         None,
     )
-    changes: list[str] = []
+    changed_lines: list[str] = []
     if (
         shown_version.text is not None
         and previous_version is not None
         and previous_version.text is not None
     ):
-        changes = list(config_diff(previous_version.text, shown_version.text))
+        changed_lines = list(config_diff(previous_version.text, shown_version.text))
     return {
         "number": number,
         "digest": shown_version.digest,
         "how": shown_version.origin,
         "before": None if previous_version is None else previous_version.number,
-        "changes": changes,
+        "changes": changed_lines,
         "text": shown_version.text,
     }
 
@@ -206,20 +225,25 @@ CONFIG_READ_ATTEMPTS = 3
 """Reads of the file, a second apart, because an edit writes the file just before the store."""
 
 
-def fixed_tables_changed(before: Config, after: Config) -> list[str]:
+def fixed_tables_changed(config_before: Config, config_after: Config) -> list[str]:
     """Return the names, in brackets, of the changed tables that a run reads only at start."""
     return [
-        f"[{name}]" for name in FIXED_WHILE_RUNNING if getattr(before, name) != getattr(after, name)
+        f"[{table_name}]"
+        for table_name in FIXED_WHILE_RUNNING
+        if getattr(config_before, table_name) != getattr(config_after, table_name)
     ]
 
 
 def fixed_tables_in(diff_lines: Iterable[str]) -> list[str]:
     """Like fixed_tables_changed, but from the lines of a diff, for a version stored only as text."""
-    keys = tuple(line[2:] for line in diff_lines)
+    changed_keys = tuple(line[2:] for line in diff_lines)
     return [
-        f"[{name}]"
-        for name in FIXED_WHILE_RUNNING
-        if any(key.startswith((f"{name}.", f"{name} ")) for key in keys)
+        f"[{table_name}]"
+        for table_name in FIXED_WHILE_RUNNING
+        if any(
+            changed_key.startswith((f"{table_name}.", f"{table_name} "))
+            for changed_key in changed_keys
+        )
     ]
 
 
@@ -240,10 +264,10 @@ def with_confirmed_config(
 
 
 def _reopen(context: wiring.AgentContext, change_error: ConfigChanged) -> wiring.AgentContext:
-    loaded = None if context.loaded.paper else _load_confirmed(context)
-    if loaded is None:
+    loaded_config = None if context.loaded.paper else _load_confirmed(context)
+    if loaded_config is None:
         raise change_error
-    changed_tables = fixed_tables_changed(context.config, loaded.config)
+    changed_tables = fixed_tables_changed(context.config, loaded_config.config)
     if changed_tables:
         verdict = Verdict(
             "config", ", ".join(changed_tables), "unchanged since the run started", False
@@ -253,7 +277,7 @@ def _reopen(context: wiring.AgentContext, change_error: ConfigChanged) -> wiring
             (verdict,),
             "start the run again",
         )
-    return wiring.reopen_context(context, loaded)
+    return wiring.reopen_context(context, loaded_config)
 
 
 def _load_confirmed(context: wiring.AgentContext) -> LoadedConfig | None:
@@ -262,7 +286,7 @@ def _load_confirmed(context: wiring.AgentContext) -> LoadedConfig | None:
         if attempt:
             context.clock.sleep(1)
         with suppress(ConfigError):
-            loaded = load_config(context.loaded.path)
-            if loaded.digest == context.store.configs.confirmed_digest():
-                return loaded
+            loaded_config = load_config(context.loaded.path)
+            if loaded_config.digest == context.store.configs.confirmed_digest():
+                return loaded_config
     return None

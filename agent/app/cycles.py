@@ -25,11 +25,11 @@ CONTINUING_OUTCOMES = (OutcomeKind.DONE, OutcomeKind.HOLD)
 
 def run_cycle(context: wiring.AgentContext, transactor: StepTransactor | None) -> StepOutcome:
     """Run one cycle: fill open limit orders whose price is reached, otherwise follow the policy."""
-    orders = tuple(
+    open_orders = tuple(
         order for order in context.store.executions.limit_orders() if order.state == "open"
     )
-    outcome = engine.run_cycle(context.readers, AgentCycle(orders), context.store, transactor)
-    if orders and transactor is not None:
+    outcome = engine.run_cycle(context.readers, AgentCycle(open_orders), context.store, transactor)
+    if open_orders and transactor is not None:
         close_orders(context, outcome.input_after or outcome.step_input)
     return outcome
 

@@ -33,13 +33,13 @@ FUNDING_DAYS = 7
 
 def require_store(config: ConfigSource) -> str:
     """Return the store's file. Raises ConfigError if the config is invalid or has no store yet."""
-    file = wiring.store_file(load_config(config))
-    if not file.exists():
+    store_path = wiring.store_file(load_config(config))
+    if not store_path.exists():
         raise ConfigError(
-            f"store: {file} does not exist",
+            f"store: {store_path} does not exist",
             "trimtab trust creates it, and so does the first step of trimtab run",
         )
-    return str(file)
+    return str(store_path)
 
 
 def require_current_store(config: ConfigSource) -> None:
@@ -53,46 +53,46 @@ def newest_step(config: ConfigSource) -> str:
     """Return a text that changes with each cycle, on paper too, and with the states of its
     transactions; empty without steps.
     """
-    loaded, words = load_config(config), list[str]()
-    for ledger in (loaded, replace(loaded, paper=True)):
-        if ledger.paper and not wiring.store_file(ledger).is_file():
+    loaded_config, change_words = load_config(config), list[str]()
+    for book_config in (loaded_config, replace(loaded_config, paper=True)):
+        if book_config.paper and not wiring.store_file(book_config).is_file():
             continue
-        with wiring.open_store_offline(ledger) as (store, switch):
+        with wiring.open_store_offline(book_config) as (store, switch):
             for summary in store.steps.newest(1):
-                states = [intent.state.value for intent in store.journal.intents(summary.id)]
+                intent_states = [intent.state.value for intent in store.journal.intents(summary.id)]
                 is_paused = str(switch.is_paused() is not False)
-                words += [summary.id, summary.outcome or "", is_paused, *states]
-    return " ".join(words)
+                change_words += [summary.id, summary.outcome or "", is_paused, *intent_states]
+    return " ".join(change_words)
 
 
 def stored_documents(config: ConfigSource) -> Documents:
     """Return `history`, `pnl` (the newest of each period), `series`, `lots` and `settings`, from store
     and config; `paper` with the `pnl` of the paper books, if there are any.
     """
-    loaded = load_config(config)
+    loaded_config = load_config(config)
     documents: Documents = {
-        "history": _document_or_error(lambda: history(loaded, MAX_STEPS)),
-        "settings": _document_or_error(lambda: settings_document(loaded)),
+        "history": _document_or_error(lambda: history(loaded_config, MAX_STEPS)),
+        "settings": _document_or_error(lambda: settings_document(loaded_config)),
     }
-    paper = replace(loaded, paper=True)
-    if wiring.store_file(paper).is_file():
-        documents["paper"] = _document_or_error(lambda: {"pnl": _newest_pnl(paper)})
+    paper_loaded = replace(loaded_config, paper=True)
+    if wiring.store_file(paper_loaded).is_file():
+        documents["paper"] = _document_or_error(lambda: {"pnl": _newest_pnl(paper_loaded)})
     try:
-        with open_ledger_data(loaded) as ledger:
-            pnl = _document_or_error(lambda: newest_pnl(ledger, PNL_PERIODS))
+        with open_ledger_data(loaded_config) as ledger_data:
+            pnl_document = _document_or_error(lambda: newest_pnl(ledger_data, PNL_PERIODS))
             return documents | {
-                "pnl": pnl,
-                "series": _document_or_error(lambda: value_series(ledger)),
-                "lots": _document_or_error(lambda: lots_document(ledger)),
+                "pnl": pnl_document,
+                "series": _document_or_error(lambda: value_series(ledger_data)),
+                "lots": _document_or_error(lambda: lots_document(ledger_data)),
             }
     except ConfigError as error:  # an empty ledger
         error_document = {"error": str(error), "raised": error}
         return documents | dict.fromkeys(("pnl", "series", "lots"), error_document)
 
 
-def _newest_pnl(loaded: LoadedConfig) -> Documents:
-    with open_ledger_data(loaded) as ledger:
-        return dict(newest_pnl(ledger, PNL_PERIODS))
+def _newest_pnl(loaded_config: LoadedConfig) -> Documents:
+    with open_ledger_data(loaded_config) as ledger_data:
+        return dict(newest_pnl(ledger_data, PNL_PERIODS))
 
 
 def live_documents(config: ConfigSource, document_names: Collection[str] = ()) -> Documents:
@@ -101,24 +101,28 @@ def live_documents(config: ConfigSource, document_names: Collection[str] = ()) -
     `margin` and `funding`, all three of one block.
     """
     with open_agent(load_config(config)) as agent:
-        readers: dict[str, Callable[[Agent], Mapping[str, Any]]] = {
-            "status": lambda connected: status_document(connected.status()),
+        read_by_name: dict[str, Callable[[Agent], Mapping[str, Any]]] = {
+            "status": lambda connected_agent: status_document(connected_agent.status()),
             "orders": standing_orders,
             "alerts": alerts,
         }
         if agent.context.config.strategies:
-            readers["strategies"] = strategies
+            read_by_name["strategies"] = strategies
         if agent.context.config.lp is not None or agent.portfolio.positions:
-            readers["lp"] = lambda connected: liquidity_document(liquidity(connected))
+            read_by_name["lp"] = lambda connected_agent: liquidity_document(
+                liquidity(connected_agent)
+            )
         if agent.context.futures is not None:
             read_futures = cache(lambda: futures_funding(agent, FUNDING_DAYS))
-            readers["positions"] = lambda _: futures_documents.positions_document(read_futures()[0])
-            readers["margin"] = lambda _: futures_documents.margin_document(read_futures()[0])
-            readers["funding"] = lambda _: futures_documents.funding_document(*read_futures())
+            read_by_name["positions"] = lambda _: futures_documents.positions_document(
+                read_futures()[0]
+            )
+            read_by_name["margin"] = lambda _: futures_documents.margin_document(read_futures()[0])
+            read_by_name["funding"] = lambda _: futures_documents.funding_document(*read_futures())
         return {
-            name: _document_or_error(partial(read, agent))
-            for name, read in readers.items()
-            if name in document_names or not document_names
+            document_name: _document_or_error(partial(read_document, agent))
+            for document_name, read_document in read_by_name.items()
+            if document_name in document_names or not document_names
         }
 
 
@@ -126,17 +130,17 @@ def plan_document(config: ConfigSource) -> Documents:
     """Return `plan`, a dry run now."""
     with open_agent(load_config(config)) as agent:
         outcome = agent.plan()
-        fields = agent.shown_plan_fields(outcome)
-        return {"plan": agent.plan_document(outcome, fields, send_allowed=False)}
+        layer_fields = agent.shown_plan_fields(outcome)
+        return {"plan": agent.plan_document(outcome, layer_fields, send_allowed=False)}
 
 
 def step_document(config: ConfigSource, step_id: str) -> Documents:
     """Return `explain` of a past step, and `explorer`, the address of the chain's block explorer or
     empty. Raises ConfigError for an unknown id.
     """
-    loaded = load_config(config)
-    explorer = loaded.config.chain.explorer.rstrip("/")
-    return {"explain": explain(loaded, step_id), "explorer": explorer}
+    loaded_config = load_config(config)
+    explorer = loaded_config.config.chain.explorer.rstrip("/")
+    return {"explain": explain(loaded_config, step_id), "explorer": explorer}
 
 
 def _document_or_error(read_document: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -64,23 +64,25 @@ def pool_names(snapshot: Snapshot, portfolio: Portfolio) -> dict[str, str]:
             return 2
         return int(token == portfolio.wrapped_native)
 
-    names: dict[str, str] = {}
+    name_by_pool: dict[str, str] = {}
     for pool in snapshot.pools:
-        pair = "/".join(
+        pair_label = "/".join(
             portfolio.token(token).label for token in sorted((pool.token0, pool.token1), key=rank)
         )
-        name = f"{pair}{pool.label} {pool.fee_pips / 10_000:g} %"
-        if name in names.values():
-            name += f" {pool.address[:6]}…{pool.address[-4:]}"
-        names[pool.address] = name
-    return names
+        pool_name = f"{pair_label}{pool.label} {pool.fee_pips / 10_000:g} %"
+        if pool_name in name_by_pool.values():
+            pool_name += f" {pool.address[:6]}…{pool.address[-4:]}"
+        name_by_pool[pool.address] = pool_name
+    return name_by_pool
 
 
-def replace_pool_addresses(text: str, names: Mapping[str, str], *, addresses: bool = False) -> str:
+def replace_pool_addresses(
+    text: str, name_by_pool: Mapping[str, str], *, addresses: bool = False
+) -> str:
     """Replace pool addresses in the text by their names, or by both."""
 
     def pool_text(match: re.Match[str]) -> str:
-        pool_name = names.get(match[1])
+        pool_name = name_by_pool.get(match[1])
         if pool_name is None:
             return match[0]
         return f"{pool_name} ({match[1]})" if addresses else pool_name
@@ -92,15 +94,15 @@ def off_target_reasons(outcome: StepOutcome) -> list[str]:
     """Return why assets stay off target after the plan of an outcome, one text for each."""
     if outcome.plan is None:
         return []
-    step, names = (
+    step, name_by_pool = (
         outcome.step_input,
         pool_names(outcome.step_input.snapshot, outcome.step_input.portfolio),
     )
-    assets = {asset.token.label for asset in step.portfolio.assets}
+    asset_labels = {asset.token.label for asset in step.portfolio.assets}
     return [
-        f"{skipped_item.subject} stays {replace_pool_addresses(skipped_item.why, names)}"
-        for skipped_item in outcome.plan.skipped
-        if skipped_item.subject in assets
+        f"{skipped_asset.subject} stays {replace_pool_addresses(skipped_asset.why, name_by_pool)}"
+        for skipped_asset in outcome.plan.skipped
+        if skipped_asset.subject in asset_labels
     ]
 
 
@@ -164,20 +166,20 @@ def exposure_under_limits(config: Config) -> SandwichExposure:
 def sandwich(config: Config, outcome: StepOutcome) -> Sandwich:
     """Return the sandwich exposure of a step's plan."""
     plan = outcome.plan
-    at_most = at_most_bps = profit = None
+    loss_bound = loss_bound_bps = profit_bound = None
     if plan is not None:
-        at_most = plan_sandwich_loss(reference_prices(outcome.step_input), plan)
-        profit = max_extractable_profit(outcome.step_input, plan, at_most)
-        if at_most is not None and plan.turnover > 0:
-            at_most_bps = math.ceil(at_most / plan.turnover * BPS)
+        loss_bound = plan_sandwich_loss(reference_prices(outcome.step_input), plan)
+        profit_bound = max_extractable_profit(outcome.step_input, plan, loss_bound)
+        if loss_bound is not None and plan.turnover > 0:
+            loss_bound_bps = math.ceil(loss_bound / plan.turnover * BPS)
     submission_path = submission(config)
     return Sandwich(
         submission_path,
         submission_path not in HIDDEN and not config.chain.local,
-        at_most,
-        at_most_bps,
+        loss_bound,
+        loss_bound_bps,
         exposure_under_limits(config),
-        profit,
+        profit_bound,
     )
 
 
@@ -191,11 +193,11 @@ def submission_text(config: Config) -> str:
     return f"{submission_path}: {exposure_under_limits(config).description}; {APPROVAL_LEAK}"
 
 
-def target_shares(split: CapitalSplit, state: StrategiesState) -> dict[str, Fraction]:
+def target_shares(split: CapitalSplit, strategies_state: StrategiesState) -> dict[str, Fraction]:
     """Return the target share of capital of each strategy; the configured shares if the stored
     strategies differ from the config's.
     """
-    books = state.books
+    books = strategies_state.books
     if books is None:
         return {}
     if {strategy.name for strategy in split.strategies} != set(books.by_name):
@@ -213,22 +215,23 @@ def strategy_parameters(
     """
     if split is None:
         return {}
-    texts = {
+    text_by_parameter = {
         f"strategy {strategy.name}": _strategy_text(
             strategy, portfolio, allocator_texts.get(strategy.name, "")
         )
         for strategy in split.strategies
     }
     band = split.band
-    widths = [] if band.absolute_bps is None else [f"{band.absolute_bps / 100:g} points"]
-    widths += [] if band.relative_bps is None else [f"{band.relative_bps / 100:g}% of a share"]
-    return texts | {"split": f"restored beyond {' or '.join(widths)}"}
+    width_texts = [] if band.absolute_bps is None else [f"{band.absolute_bps / 100:g} points"]
+    width_texts += [] if band.relative_bps is None else [f"{band.relative_bps / 100:g}% of a share"]
+    return text_by_parameter | {"split": f"restored beyond {' or '.join(width_texts)}"}
 
 
 def _strategy_text(strategy: Strategy, portfolio: Portfolio, allocator_text: str) -> str:
-    labels = {asset.token.address: asset.token.label for asset in portfolio.assets}
+    label_by_token = {asset.token.address: asset.token.label for asset in portfolio.assets}
     weight_list = ", ".join(
-        f"{labels.get(token, token)} {bps / 100:g}%" for token, bps in strategy.weights_bps
+        f"{label_by_token.get(token, token)} {weight_bps / 100:g}%"
+        for token, weight_bps in strategy.weights_bps
     )
     health_rule, health_text = strategy.health, "off"
     if health_rule is not None:
@@ -241,18 +244,18 @@ def _strategy_text(strategy: Strategy, portfolio: Portfolio, allocator_text: str
             f" {format_duration(health_rule.period_s)}, back at {recovery_text} for"
             f" {format_duration(health_rule.recover_s)}"
         )
-    parts = [
+    part_texts = [
         f"{strategy.share_bps / 100:g}% of the capital, floor {strategy.floor_bps / 100:g}%",
         weight_list,
         *([allocator_text] if allocator_text else []),
     ]
-    parts += [
+    part_texts += [
         trigger_text.format_trigger(strategy.trigger, portfolio),
         strategy.destination.value,
         f"cooldown {format_duration(strategy.cooldown_s)}",
         f"health {health_text}",
     ]
-    return "; ".join(parts)
+    return "; ".join(part_texts)
 
 
 def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, str]:
@@ -260,7 +263,7 @@ def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, s
     chain, execution, reference = config.chain, config.execution, config.reference
     operators = sorted({endpoint.operator for endpoint in chain.rpc})
     numeraire, policy = portfolio.numeraire.label, build_policy(config)
-    texts = {
+    text_by_parameter = {
         "chain": f"{chain.chain_id}{' (a local fork)' if chain.fork else ''}",
         "endpoints": f"{', '.join(operators)}; {chain.min_operators} must agree",
         "wallet": config.wallet.address,
@@ -318,60 +321,71 @@ def parameters(config: Config, portfolio: Portfolio, router: str) -> dict[str, s
         ),
         "max_live_value": limit_text("max_live_value", config.portfolio.max_live_value, numeraire),
     }
-    for describe in PARAMETERS:
-        texts |= describe(config, portfolio)
+    for describe_layer in PARAMETERS:
+        text_by_parameter |= describe_layer(config, portfolio)
     allocator_texts = {
         strategy.name: weights_text(strategy_as_portfolio(config.portfolio, strategy))
         for strategy in config.strategies
         if isinstance(strategy.allocator, WeightsTable)
     }
-    texts |= strategy_parameters(build_split(config), portfolio, allocator_texts)
+    text_by_parameter |= strategy_parameters(build_split(config), portfolio, allocator_texts)
     if config.policy.risk is not None:
-        texts["risk"] = risk_text(config.policy.risk)
-    for name in LimitsTable.model_fields:
-        texts[name] = limit_text(name, getattr(config.limits, name), numeraire)
-    return texts
+        text_by_parameter["risk"] = risk_text(config.policy.risk)
+    for limit_name in LimitsTable.model_fields:
+        text_by_parameter[limit_name] = limit_text(
+            limit_name, getattr(config.limits, limit_name), numeraire
+        )
+    return text_by_parameter
 
 
 def _lp_target_text(target: LpTarget) -> str:
-    width = "" if target.width_bps is None else f", width {target.width_bps / 100:g}%"
-    return f"{target.share_bps / 100:g}% in {target.venue} {target.pool}{width}"
+    width_text = "" if target.width_bps is None else f", width {target.width_bps / 100:g}%"
+    return f"{target.share_bps / 100:g}% in {target.venue} {target.pool}{width_text}"
 
 
-def risk_text(table: RiskTable) -> str:
+def risk_text(risk_table: RiskTable) -> str:
     """Return volatilities and correlations."""
-    parts = [f"volatility of {symbol} {bps / 100:g}%" for symbol, bps in table.volatilities.items()]
-    parts += [f"correlation of {pair} {bps / 100:g}%" for pair, bps in table.correlations.items()]
-    if (estimate_table := table.estimate) is not None:
-        parts.append(
+    part_texts = [
+        f"volatility of {symbol} {bps / 100:g}%" for symbol, bps in risk_table.volatilities.items()
+    ]
+    part_texts += [
+        f"correlation of {symbol_pair} {bps / 100:g}%"
+        for symbol_pair, bps in risk_table.correlations.items()
+    ]
+    if (estimate_table := risk_table.estimate) is not None:
+        part_texts.append(
             f"all others from recorded prices: returns over {format_duration(estimate_table.step)} of"
             f" {format_duration(estimate_table.window)}, at least {format_duration(estimate_table.min_history)}, none"
             f" older than {format_duration(estimate_table.max_age)}"
         )
-    parts += (
-        [f"of other pairs {table.correlation / 100:g}%"] if table.correlation is not None else []
+    part_texts += (
+        [f"of other pairs {risk_table.correlation / 100:g}%"]
+        if risk_table.correlation is not None
+        else []
     )
-    return ", ".join(parts)
+    return ", ".join(part_texts)
 
 
 def limit_text(
-    name: str, value: int | str | list[str] | dict[str, int] | None, numeraire: str
+    limit_name: str, limit_value: int | str | list[str] | dict[str, int] | None, numeraire: str
 ) -> str:
     """Format a limit with its unit: shares in percent, gas prices in gwei, durations in seconds,
     the rest in coins.
     """
-    if value is None or value is True:
-        return "off" if value is None else "on"
-    if isinstance(value, list):
-        return ", ".join(value) or "none"
-    if isinstance(value, dict):
-        return ", ".join(f"{symbol} {bps / 100:g}%" for symbol, bps in value.items())
-    unit = LIMITS[name].unit if name in LIMITS else None
-    if isinstance(value, str):
-        return f"{value} {'native' if unit is LimitUnit.NATIVE else numeraire}"
+    if limit_value is None or limit_value is True:
+        return "off" if limit_value is None else "on"
+    if isinstance(limit_value, list):
+        return ", ".join(limit_value) or "none"
+    if isinstance(limit_value, dict):
+        return ", ".join(
+            f"{symbol} {limit_bps / 100:g}%" for symbol, limit_bps in limit_value.items()
+        )
+    unit = LIMITS[limit_name].unit if limit_name in LIMITS else None
+    if isinstance(limit_value, str):
+        return f"{limit_value} {'native' if unit is LimitUnit.NATIVE else numeraire}"
     if unit is LimitUnit.GAS_PRICE:
-        return f"{decimal_text(value, 9)} gwei"
-    return format_duration(value) if unit is LimitUnit.DURATION else f"{value / 100:g}%"
+        return f"{decimal_text(limit_value, 9)} gwei"
+    return format_duration(limit_value) if unit is LimitUnit.DURATION else f"{limit_value / 100:g}%"
 
 
 def _key_text(config: Config) -> str:

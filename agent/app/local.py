@@ -67,7 +67,7 @@ COOLDOWN = "10s"
 
 def serve_localchain(
     port: int,
-    write_config: Path | None,
+    config_path: Path | None,
     report: Callable[[LocalChainDocument], None],
     *,
     futures: bool = False,
@@ -80,19 +80,19 @@ def serve_localchain(
     Raises ConfigError if the port is in use, if an existing config or store was not written by a
     local chain, or if the chain of an existing config still runs on another port.
     """
-    if write_config is not None:
-        _require_local_files(write_config)
-        _require_stopped(write_config, port)
+    if config_path is not None:
+        _require_local_files(config_path)
+        _require_stopped(config_path, port)
 
     def on_ready(chain: LocalChain) -> None:
         if on_base:
             fund(chain, SMALL_MONEY_START_USD)
-            text = base_config_text(chain)
+            config_text = base_config_text(chain)
         else:
-            text = chain.config_text()
+            config_text = chain.config_text()
         unbalance(chain)
-        if write_config is not None:
-            publish_config(chain, write_config, text)
+        if config_path is not None:
+            publish_config(chain, config_path, config_text)
         report(
             {
                 "chain_id": chain.chain_id,
@@ -101,7 +101,7 @@ def serve_localchain(
                 "tokens": {symbol: token.address for symbol, token in chain.tokens.items()},
                 "pools": chain.pools,
                 "feeds": dict(chain.feeds),
-                "config": None if write_config is None else str(write_config),
+                "config": None if config_path is None else str(config_path),
             }
         )
 
@@ -123,8 +123,8 @@ def open_futures(chain: LocalChain) -> None:
     perps = LocalPerps(chain, FUTURES_COLLATERAL, SERVED_FUTURES_MARKETS)
     wallet = chain.wallet.address
     perps.deposit(wallet, SERVED_FUTURES_DEPOSIT * perps.collateral.unit)
-    for symbol, size in SERVED_FUTURES_POSITIONS.items():
-        perps.trade(wallet, symbol, int(size * WAD))
+    for symbol, position_size in SERVED_FUTURES_POSITIONS.items():
+        perps.trade(wallet, symbol, int(position_size * WAD))
     chain.perps = perps
 
 
@@ -133,10 +133,10 @@ def move_market(port: int, moves: list[str]) -> dict[str, Any]:
     invalid move, or if no chain is served there.
     """
     factors = market.parse_moves(moves)
-    prices = market.request_move(port, factors)
+    prices_usd = market.request_move(port, factors)
     return {
         "moved": {symbol: f"{float(factor - 1) * 100:+g}%" for symbol, factor in factors.items()},
-        "prices_usd": prices,
+        "prices_usd": prices_usd,
     }
 
 
@@ -195,29 +195,31 @@ def unbalance(chain: LocalChain) -> None:
         chain.set_balance(symbol, floor_int(chain.balance(symbol) * factor))
 
 
-def publish_config(chain: LocalChain, path: Path, text: str) -> None:
-    """Pin the chain's contracts in the store beside `path`, then write the config `text` there, with
-    that store and COOLDOWN. A store of an earlier local chain is moved away, since nonces and blocks
-    start anew.
+def publish_config(chain: LocalChain, config_path: Path, config_text: str) -> None:
+    """Pin the chain's contracts in the store beside `config_path`, then write `config_text` there,
+    with that store and COOLDOWN. A store of an earlier local chain is moved away, since nonces and
+    blocks start anew.
     """
-    path.unlink(missing_ok=True)
-    store = store_beside(path)
-    for suffix in ("", "-wal", "-shm", ".paused"):
-        old_file = store.with_name(store.name + suffix)
+    config_path.unlink(missing_ok=True)
+    store_path = store_beside(config_path)
+    for file_suffix in ("", "-wal", "-shm", ".paused"):
+        old_file = store_path.with_name(store_path.name + file_suffix)
         if old_file.exists():
             old_file.replace(old_file.with_name(f"old-{os.getpid()}-{old_file.name}"))
-    draft = path.with_name(f".{path.name}.draft")
-    text = re.sub('(?m)^url = "sqlite:.*"$', f'url = "sqlite:///{store.name}"', text)
-    text = re.sub('(?m)^cooldown = ".*"$', f'cooldown = "{COOLDOWN}"', text)
+    draft_path = config_path.with_name(f".{config_path.name}.draft")
+    config_text = re.sub(
+        '(?m)^url = "sqlite:.*"$', f'url = "sqlite:///{store_path.name}"', config_text
+    )
+    config_text = re.sub('(?m)^cooldown = ".*"$', f'cooldown = "{COOLDOWN}"', config_text)
     if chain.perps is not None:
         # An idle chain writes no feed rounds.
-        text += futures_config(chain.perps, SERVED_FUTURES_WEIGHTS, index_age="1d")
-    replace_file(draft, text.encode())
+        config_text += futures_config(chain.perps, SERVED_FUTURES_WEIGHTS, index_age="1d")
+    replace_file(draft_path, config_text.encode())
     try:
-        pin_all(load_config(draft))
-        draft.replace(path)
+        pin_all(load_config(draft_path))
+        draft_path.replace(config_path)
     finally:
-        draft.unlink(missing_ok=True)
+        draft_path.unlink(missing_ok=True)
 
 
 POOL_RANGES = (
@@ -327,8 +329,8 @@ def base_config_text(chain: LocalChain) -> str:
     """Return the config of the template for small money on the stand-in of Base."""
     template = PORTFOLIO_TEMPLATES[SMALL_MONEY]
     template = replace(template, limits={**template.limits, **network_limits(BASE)})
-    text = chain.config_text(targets=SMALL_MONEY_TARGETS)
-    return CONFIG_MARKER + apply_template(text.removeprefix(CONFIG_MARKER), template)
+    config_text = chain.config_text(targets=SMALL_MONEY_TARGETS)
+    return CONFIG_MARKER + apply_template(config_text.removeprefix(CONFIG_MARKER), template)
 
 
 def mine_at_base_fee(chain: LocalChain) -> None:
@@ -353,24 +355,24 @@ def base_demo_world() -> Iterator[DemoWorld]:
 
 
 @contextmanager
-def _demo_agent(chain: LocalChain, config: str, start_usd: dict[str, int]) -> Iterator[Agent]:
+def _demo_agent(chain: LocalChain, config_text: str, start_usd: dict[str, int]) -> Iterator[Agent]:
     """Open an agent on a portfolio worth `start_usd` by symbol, with this text as config."""
     with tempfile.TemporaryDirectory(prefix=DEMO_FOLDER_PREFIX) as folder:
         fund(chain, start_usd)
-        path = Path(folder) / "trimtab.toml"
-        replace_file(path, config.encode())
-        loaded = load_config(path)
-        pin_all(loaded, [chain.transport])
-        with open_agent(loaded, transports=[chain.transport], clock=chain.clock) as agent:
+        config_path = Path(folder) / "trimtab.toml"
+        replace_file(config_path, config_text.encode())
+        loaded_config = load_config(config_path)
+        pin_all(loaded_config, [chain.transport])
+        with open_agent(loaded_config, transports=[chain.transport], clock=chain.clock) as agent:
             yield agent
 
 
 def fund(chain: LocalChain, usd_by_symbol: Mapping[str, int]) -> None:
     """Set the wallet's balances to these values in USD, by symbol."""
-    for symbol, value in usd_by_symbol.items():
+    for symbol, value_usd in usd_by_symbol.items():
         raw_per_coin = 10 ** chain.tokens[symbol].decimals
         chain.set_balance(
-            symbol, floor_int(value / chain.deployed.prices_usd[symbol] * raw_per_coin)
+            symbol, floor_int(value_usd / chain.deployed.prices_usd[symbol] * raw_per_coin)
         )
 
 
@@ -412,13 +414,14 @@ def recorded_days() -> tuple[RecordedDay, ...]:
     """Return every seventh day of the packaged prices of 2021."""
     from agent.app.research.backtests import sample_files
 
-    with sample_files()[0].open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))[::DAYS_PER_MOVE]
+    with sample_files()[0].open(encoding="utf-8", newline="") as price_file:
+        price_rows = list(csv.DictReader(price_file))[::DAYS_PER_MOVE]
     return tuple(
         RecordedDay(
-            row["time"], {token: Fraction(row[column]) for token, column in PRICE_COLUMNS.items()}
+            price_row["time"],
+            {symbol: Fraction(price_row[column]) for symbol, column in PRICE_COLUMNS.items()},
         )
-        for row in rows
+        for price_row in price_rows
     )
 
 
@@ -466,13 +469,15 @@ class LiveDemo:
                 if day is None or next_day is None:
                     self._chain.mine()
                     continue
-                factors = {name: next_day.prices[name] / day.prices[name] for name in PRICE_COLUMNS}
+                factor_by_symbol = {
+                    symbol: next_day.prices[symbol] / day.prices[symbol] for symbol in PRICE_COLUMNS
+                }
                 last_move_s = time.monotonic()
-                yield MarketMove(next_day.date, _move_texts(factors))
+                yield MarketMove(next_day.date, _move_texts(factor_by_symbol))
                 with (
                     self._clock.interruptible()
                 ):  # each trade takes a second, so a signal interrupts
-                    market.apply_move(self._chain, factors)
+                    market.apply_move(self._chain, factor_by_symbol)
 
 
 @contextmanager
@@ -491,12 +496,14 @@ def live_demo(clock: StoppableClock) -> Iterator[LiveDemo]:
         open_anvil(world=replace(SMALL_WORLD, tokens=tokens)) as chain,
     ):
         fund(chain, DEMO_START_USD)
-        path = Path(folder) / "trimtab.toml"
-        replace_file(path, _with_demo_values(chain.config_text(targets=DEMO_TARGETS)).encode())
-        loaded = load_config(path)
-        pin_all(loaded)
-        with open_agent(loaded, clock=clock) as agent:
-            yield LiveDemo(agent, chain, path, clock, days)
+        config_path = Path(folder) / "trimtab.toml"
+        replace_file(
+            config_path, _with_demo_values(chain.config_text(targets=DEMO_TARGETS)).encode()
+        )
+        loaded_config = load_config(config_path)
+        pin_all(loaded_config)
+        with open_agent(loaded_config, clock=clock) as agent:
+            yield LiveDemo(agent, chain, config_path, clock, days)
 
 
 def _require_anvil(option: str, why: str) -> None:
@@ -509,13 +516,17 @@ def _require_anvil(option: str, why: str) -> None:
         ) from None
 
 
-def _with_demo_values(config: str) -> str:
+def _with_demo_values(config_text: str) -> str:
     """Return the demo's config for a time in which a day passes in minutes."""
-    values = {"cooldown": f'"{COOLDOWN}"', "confirm_blocks": str(DEMO_CONFIRM_BLOCKS)}
-    values |= {key: f'"{value}"' for key, value in _DAILY_LIMITS.items()}
-    for key, value in values.items():
-        config = re.sub(rf"(?m)^{key} = .*$", f"{key} = {value}", config)
-    return config
+    toml_values = {"cooldown": f'"{COOLDOWN}"', "confirm_blocks": str(DEMO_CONFIRM_BLOCKS)}
+    toml_values |= {
+        setting_key: f'"{toml_value}"' for setting_key, toml_value in _DAILY_LIMITS.items()
+    }
+    for setting_key, toml_value in toml_values.items():
+        config_text = re.sub(
+            rf"(?m)^{setting_key} = .*$", f"{setting_key} = {toml_value}", config_text
+        )
+    return config_text
 
 
 FUTURES_DEMO_WEIGHTS = {"WETH": "60%", "WBTC": "40%"}
@@ -553,9 +564,11 @@ class FuturesDemoWorld:
     def crash(self, factors: Mapping[str, Fraction]) -> dict[str, str]:
         """Move tokens, indexes and perpetuals; return the moves as text by symbol."""
         prices_usd = self._chain.deployed.prices_usd
-        prices = {symbol: prices_usd[symbol] * factor for symbol, factor in factors.items()}
-        self._chain.move_market(prices)
-        self._perps.move_pools(prices, self._sleep)
+        moved_prices_usd = {
+            symbol: prices_usd[symbol] * factor for symbol, factor in factors.items()
+        }
+        self._chain.move_market(moved_prices_usd)
+        self._perps.move_pools(moved_prices_usd, self._sleep)
         # The mark price is a half-hour average.
         self._chain.warp(TWAP_S)
         return _move_texts(factors)
@@ -563,8 +576,10 @@ class FuturesDemoWorld:
     def pass_a_day_at_a_premium(self) -> None:
         """Let the perpetuals trade above their index for a day."""
         prices_usd = self._chain.deployed.prices_usd
-        prices = {symbol: prices_usd[symbol] * PREMIUM_FACTOR for symbol in self._perps.markets}
-        self._perps.move_pools(prices, self._sleep)
+        premium_prices_usd = {
+            symbol: prices_usd[symbol] * PREMIUM_FACTOR for symbol in self._perps.markets
+        }
+        self._perps.move_pools(premium_prices_usd, self._sleep)
         self._chain.warp(DAY_S)
 
     def unreduced_positions(self) -> UnreducedPositionsDocument:
@@ -597,16 +612,18 @@ def futures_demo_world() -> Iterator[FuturesDemoWorld]:
             f"--futures: the contracts of Perpetual Protocol v2 are not installed: {error.message}",
             "in the checkout: .venv/bin/python scripts/npm_install.py --dev",
         ) from None
-    specs = [PerpSpec(symbol, PERP_LIQUIDITY_USD) for symbol in FUTURES_DEMO_WEIGHTS]
+    perp_specs = [PerpSpec(symbol, PERP_LIQUIDITY_USD) for symbol in FUTURES_DEMO_WEIGHTS]
     with open_anvil(world=SMALL_WORLD) as chain:
         with chain.node.one_second_blocks():
-            perps = LocalPerps(chain, FUTURES_COLLATERAL, specs)
+            perps = LocalPerps(chain, FUTURES_COLLATERAL, perp_specs)
         chain.perps = perps
         perps.deposit(chain.wallet.address, FUTURES_DEMO_MARGIN_USD * perps.collateral.unit)
-        text = futures_config(
+        futures_text = futures_config(
             perps, FUTURES_DEMO_WEIGHTS, leverage=FUTURES_DEMO_LEVERAGE, index_age="1d"
         )
         with _demo_agent(
-            chain, chain.config_text(targets=FUTURES_DEMO_TARGETS) + text, FUTURES_DEMO_START_USD
+            chain,
+            chain.config_text(targets=FUTURES_DEMO_TARGETS) + futures_text,
+            FUTURES_DEMO_START_USD,
         ) as agent:
             yield FuturesDemoWorld(agent, chain, perps)

@@ -54,10 +54,10 @@ def paper_config(config: ConfigSource) -> LoadedConfig:
     """Return the config with its paper store, for reading. Raises ConfigError without a paper
     store.
     """
-    loaded = replace(load_config(config), paper=True)
-    if not wiring.store_file(loaded).is_file():
+    loaded_config = replace(load_config(config), paper=True)
+    if not wiring.store_file(loaded_config).is_file():
         raise ConfigError("there are no paper books yet", "trimtab paper starts them")
-    return loaded
+    return loaded_config
 
 
 @contextmanager
@@ -72,13 +72,13 @@ def open_paper(
     """Open an agent that trades on paper. Its wallet is created from `start` on the first run. No
     key is read. Raises ConfigError for an invalid or empty `start`, or one given on a later run.
     """
-    loaded = replace(load_config(config), paper=True)
+    loaded_config = replace(load_config(config), paper=True)
     if start.value and start.amounts:
         raise ConfigError(
             "--value and --start cannot be combined",
             "--start gives the balance of each token, --value the total value",
         )
-    with open_agent(loaded, clock=clock, transports=transports, record=record) as agent:
+    with open_agent(loaded_config, clock=clock, transports=transports, record=record) as agent:
         store = agent.context.store
         if store.paper.wallet() is None:
             wallet = _initial_wallet(agent, start)
@@ -92,16 +92,16 @@ def open_paper(
                     f" {agent.portfolio.numeraire.label}=500",
                 )
             store.balances.record_prior_day((), wallet.nonce)  # this wallet has no history
-            store.paper.copy_prices(live_store_file(loaded))
+            store.paper.copy_prices(live_store_file(loaded_config))
             store.paper.begin(wallet)
         elif start.is_set:
             raise ConfigError(
                 "paper trading has already started; --value and --start apply to its first run"
                 " only",
-                f"omit them; to start over, remove {wiring.store_file(loaded)}",
+                f"omit them; to start over, remove {wiring.store_file(loaded_config)}",
                 code=ErrorCode.PAPER_STARTED,
             )
-        config_versions.record_version(loaded, store.configs, config_versions.BY_YES)
+        config_versions.record_version(loaded_config, store.configs, config_versions.BY_YES)
         yield agent
 
 
@@ -123,9 +123,9 @@ def _initial_wallet(agent: Agent, start: PaperStart) -> PaperWallet:
     wallet = _wallet_without_margin(agent, start, snapshot, deposit_raw or 0)
     if context.paper is None or futures is None:
         return wallet
-    venue = context.order_venue()
-    if isinstance(venue, PaperOrderVenue):
-        return replace(wallet, margin=venue.begin(snapshot, deposit_raw))
+    order_venue = context.order_venue()
+    if isinstance(order_venue, PaperOrderVenue):
+        return replace(wallet, margin=order_venue.begin(snapshot, deposit_raw))
     return replace(wallet, margin=context.paper.begin_margin(snapshot, deposit_raw))
 
 
@@ -137,15 +137,17 @@ def _wallet_without_margin(
         return chain.paper_from_wallet(snapshot, context.tokens)
     native_wei = parse_raw(start.native, NATIVE_DECIMALS, "--native")
     if start.amounts:
-        amounts_raw = dict.fromkeys(context.tokens, 0)
-        for symbol, text in parse_pairs(start.amounts, "--start").items():
+        raw_by_token = dict.fromkeys(context.tokens, 0)
+        for symbol, amount_text in parse_pairs(start.amounts, "--start").items():
             token = agent.token(symbol, "--start")
-            amounts_raw[token.address] = parse_raw(text, token.decimals, f"--start {symbol}")
-        return chain.paper_from_amounts(snapshot, amounts_raw, native_wei)
-    value = Fraction(parse_raw(start.value, VALUE_DECIMALS, "--value"), 10**VALUE_DECIMALS)
-    if value == 0:
+            raw_by_token[token.address] = parse_raw(
+                amount_text, token.decimals, f"--start {symbol}"
+            )
+        return chain.paper_from_amounts(snapshot, raw_by_token, native_wei)
+    total_value = Fraction(parse_raw(start.value, VALUE_DECIMALS, "--value"), 10**VALUE_DECIMALS)
+    if total_value == 0:
         raise ConfigError("--value: must be above 0", "write for example --value 10000")
     step_input = context.bare_input(
         snapshot, context.store.budgets.history(snapshot.head.timestamp_s)
     )
-    return chain.paper_from_value(step_input, value, native_wei, margin_raw)
+    return chain.paper_from_value(step_input, total_value, native_wei, margin_raw)

@@ -98,12 +98,15 @@ class StoppableClock:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Handle signals inside the context. Call from the main thread."""
-        old_handlers = {number: signal.signal(number, self._on_signal) for number in STOP_SIGNALS}
+        old_handlers = {
+            signal_number: signal.signal(signal_number, self._on_signal)
+            for signal_number in STOP_SIGNALS
+        }
         try:
             yield
         finally:
-            for number, handler in old_handlers.items():
-                signal.signal(number, handler)
+            for signal_number, old_handler in old_handlers.items():
+                signal.signal(signal_number, old_handler)
 
     @contextmanager
     def interruptible(self) -> Iterator[None]:
@@ -186,9 +189,9 @@ class Service:
         """Handle the end of a cycle. Only a failing store ends the run; other reporting errors are
         logged.
         """
-        for report_step in (self._report, self.report_controls, self._alert):
+        for report_part in (self._report, self.report_controls, self._alert):
             try:
-                report_step(outcome_or_error)
+                report_part(outcome_or_error)
             except TrimtabError:
                 raise
             except Exception as error:
@@ -197,18 +200,20 @@ class Service:
     def _report(self, outcome_or_error: StepOutcome | TrimtabError) -> None:
         duration_s = time.monotonic() - self.cycle_began_s
         self.watchdog.beat("reporting of the last cycle")
-        if (loaded := self.agent.context.loaded) != self._loaded:
-            changes = config_diff(self._loaded.redacted_text, loaded.redacted_text)
-            self.config_changes = changes or ("only comments",)
-            self.log.info("config reloaded", digest=loaded.digest, changes=self.config_changes)
-            self._loaded = loaded
+        if (loaded_config := self.agent.context.loaded) != self._loaded:
+            config_changes = config_diff(self._loaded.redacted_text, loaded_config.redacted_text)
+            self.config_changes = config_changes or ("only comments",)
+            self.log.info(
+                "config reloaded", digest=loaded_config.digest, changes=self.config_changes
+            )
+            self._loaded = loaded_config
         switch_state = self.agent.context.switch.read()
         is_paused = switch_state.paused is not False
-        trouble = cycle_trouble(outcome_or_error, is_paused)
+        trouble_text = cycle_trouble(outcome_or_error, is_paused)
         recorder = self.recorder
         recorder.on_cycle(
             cycle_outcome(outcome_or_error),
-            trouble,
+            trouble_text,
             pause_reason(switch_state),
             cycle_transactions(outcome_or_error),
         )
@@ -224,12 +229,12 @@ class Service:
                 **nonempty_fields(reason=switch_state.reason, hard=switch_state.hard or None),
             )
             self.is_paused = is_paused
-        log_event = self.log.warning if trouble else self.log.info
-        for event, fields in log_lines(self.agent, outcome_or_error, duration_s):
-            log_event(event, **fields)
+        log_event = self.log.warning if trouble_text else self.log.info
+        for event_name, log_fields in log_lines(self.agent, outcome_or_error, duration_s):
+            log_event(event_name, **log_fields)
         if self.recorder.report.cycles == 1:
             self.systemd_notifier.ready()
-        self.systemd_notifier.status(trouble or status_line(outcome_or_error))
+        self.systemd_notifier.status(trouble_text or status_line(outcome_or_error))
         is_healthy = self.recorder.health().is_healthy and not self.recorder.defers_to_other_run
         if self.heartbeat is not None and is_healthy:
             self.heartbeat.beat()
@@ -248,19 +253,25 @@ class Service:
         the first.
         """
         store, now_s = self.agent.context.store, self.agent.context.clock.now_s()
-        events = store.controls.events(after=self.control_log_end)
-        if not events:
+        control_events = store.controls.events(after=self.control_log_end)
+        if not control_events:
             return
-        self.control_log_end = events[-1].number
-        for event in events[:MAX_CONTROL_LINES]:
-            log_event = self.log.info if event.state in CONTROL_SUCCESS_STATES else self.log.warning
-            fields = {"kind": event.kind, "origin": event.origin, "code": event.code or None}
-            log_event("control", state=event.state, **nonempty_fields(**fields))
-            if event.state not in {"queued", "taken"}:
-                self.control_notes += (control_note(event),)
-        if (unshown_count := len(events) - MAX_CONTROL_LINES) > 0:
+        self.control_log_end = control_events[-1].number
+        for control_event in control_events[:MAX_CONTROL_LINES]:
+            log_event = (
+                self.log.info if control_event.state in CONTROL_SUCCESS_STATES else self.log.warning
+            )
+            log_fields = {
+                "kind": control_event.kind,
+                "origin": control_event.origin,
+                "code": control_event.code or None,
+            }
+            log_event("control", state=control_event.state, **nonempty_fields(**log_fields))
+            if control_event.state not in {"queued", "taken"}:
+                self.control_notes += (control_note(control_event),)
+        if (unshown_count := len(control_events) - MAX_CONTROL_LINES) > 0:
             self.log.warning("controls", more=unshown_count)
-        alerts = control_alerts(events)
+        alerts = control_alerts(control_events)
         if self.alert_notifier is not None and alerts:
             self.alert_notifier.on_cycle(alerts, frozenset(), now_s)
 
@@ -287,22 +298,22 @@ class Service:
             alert_channels.unreported_shortfalls(context.store, context.store.alerts, now_s),
         )
         alerts = [*alerting.cycle_alerts(outcome_or_error, run_facts), *self._due_digest(now_s)]
-        for state in self.alert_notifier.on_cycle(
+        for alert_state in self.alert_notifier.on_cycle(
             alerts,
             alerting.covered_kinds(outcome_or_error),
             now_s,
         ):
-            self.log.info("alert", about=state.kind.value, text=state.text)
+            self.log.info("alert", about=alert_state.kind.value, text=alert_state.text)
 
     def _due_digest(self, now_s: int) -> Iterator[Alert]:
         """Yield the digest that is due and not sent yet."""
         context = self.agent.context
         period_kind = context.config.alerts.digest
-        if period_kind is None or (key := digest_key(period_kind, now_s)) == self.digest_key:
+        if period_kind is None or (due_key := digest_key(period_kind, now_s)) == self.digest_key:
             return
-        if key not in {state.key for state in context.store.alerts.states()}:
+        if due_key not in {alert_state.key for alert_state in context.store.alerts.states()}:
             yield from digest_alert(context.loaded, period_kind, now_s)
-        self.digest_key = key
+        self.digest_key = due_key
 
     def on_error(self, error: TrimtabError) -> None:
         """Report that the run ends with an error."""
@@ -323,17 +334,17 @@ class Service:
 
     def take_notes(self) -> tuple[str, ...]:
         """Return the lines of the last cycle for the screen, each once."""
-        notes: tuple[str, ...] = ()
+        screen_notes: tuple[str, ...] = ()
         if self.config_changes:
-            notes += (f"Now running the edited config: {'; '.join(self.config_changes)}",)
-        notes += self.control_notes
+            screen_notes += (f"Now running the edited config: {'; '.join(self.config_changes)}",)
+        screen_notes += self.control_notes
         if self.plan_waits:
-            notes += ("The plan waits for a confirmation: trimtab request confirm",)
+            screen_notes += ("The plan waits for a confirmation: trimtab request confirm",)
         if self.unrecorded_reason:
-            notes += (self.unrecorded_reason,)
+            screen_notes += (self.unrecorded_reason,)
         self.config_changes, self.control_notes = (), ()
         self.plan_waits, self.unrecorded_reason = False, ""
-        return notes
+        return screen_notes
 
     def on_unrecorded(self, why: str) -> None:
         """Report that a step could not be written to its file. The run continues."""
@@ -398,8 +409,10 @@ def serve(
     heartbeat, alert_notifier = None, None
     watchdog = Watchdog(service_table.hang_after, period_s=systemd_notifier.watchdog_s)
     if not on_paper:
-        if (url := service_table.heartbeat()) is not None:
-            heartbeat = Heartbeat(url, service_table.heartbeat_method, on_failed_heartbeat)
+        if (heartbeat_url := service_table.heartbeat()) is not None:
+            heartbeat = Heartbeat(
+                heartbeat_url, service_table.heartbeat_method, on_failed_heartbeat
+            )
         alert_notifier = alert_channels.open_notifier(
             agent.context.config.alerts, agent.context.store.alerts, on_failed_delivery
         )
@@ -439,15 +452,15 @@ def serve(
                     alert_notifier.close()
             if heartbeat is not None:
                 heartbeat.settle()
-            fields = nonempty_fields(by=service.stopped_by or None)
-            log.info("stopped", cycles=recorder.report.cycles, **fields)
+            stop_fields = nonempty_fields(by=service.stopped_by or None)
+            log.info("stopped", cycles=recorder.report.cycles, **stop_fields)
 
 
-def secrets_of(loaded: LoadedConfig) -> list[str]:
+def secrets_of(loaded_config: LoadedConfig) -> list[str]:
     """Return every secret of config and environment, for the log to redact; keys in a keyring are
     never converted to text.
     """
-    config = loaded.config
+    config = loaded_config.config
     secrets: list[str] = []
     for read_secret in (
         *(endpoint.resolve for endpoint in config.chain.rpc),
@@ -456,15 +469,19 @@ def secrets_of(loaded: LoadedConfig) -> list[str]:
     ):
         secrets += _optional_secret(read_secret)
     secrets += config.alerts.secrets()
-    if loaded.paper:  # paper trading reads no key, even for redaction
+    if loaded_config.paper:  # paper trading reads no key, even for redaction
         return secrets
-    variables = (config.wallet.key_env, PASSWORD_ENV)
-    return secrets + [value for name in variables if name and (value := os.environ.get(name))]
+    secret_variables = (config.wallet.key_env, PASSWORD_ENV)
+    return secrets + [
+        secret_text
+        for variable_name in secret_variables
+        if variable_name and (secret_text := os.environ.get(variable_name))
+    ]
 
 
 def _optional_secret(read_secret: Callable[[], Any]) -> list[str]:
     try:
-        value = read_secret()
+        secret_text = read_secret()
     except ConfigError:  # reported when the value is used
         return []
-    return [value] if value else []
+    return [secret_text] if secret_text else []

@@ -130,30 +130,32 @@ class WithdrawalRun:
         )
         if state or not report.is_refused:
             return report
-        failing_texts = [
+        refusal_reasons = [
             f"{verdict.guard}: {verdict.measured}, limit {verdict.limit}"
             for verdict in verdicts
             if not verdict.passed
         ]
-        if not failing_texts and sale is not None:
-            failing_texts = [sale.reason]
-        return replace(report, state="refused", reason=failing_texts[0] if failing_texts else "")
+        if not refusal_reasons and sale is not None:
+            refusal_reasons = [sale.reason]
+        return replace(
+            report, state="refused", reason=refusal_reasons[0] if refusal_reasons else ""
+        )
 
-    def confirm_sale(self, outcome: StepOutcome, confirm: Confirm) -> bool:
+    def confirm_sale(self, sale: StepOutcome, confirm: Confirm) -> bool:
         """Return whether the owner confirms the sale. The confirmation, and the sale of a part, are
         recorded before anything is sent.
         """
         if not self._is_confirmed:
-            if outcome.kind is not OutcomeKind.PLANNED:
+            if sale.kind is not OutcomeKind.PLANNED:
                 return False
-            if not confirm(self.report(outcome.step_input, outcome)):
+            if not confirm(self.report(sale.step_input, sale)):
                 return False
-            self._record_request(outcome.step_input.snapshot.head.timestamp_s)
+            self._record_request(sale.step_input.snapshot.head.timestamp_s)
         if (
             self.request is not None
-            and (short_token := self._short_token(outcome.step_input)) is not None
+            and (short_token := self._short_token(sale.step_input)) is not None
         ):
-            _record_part_begun(self._context.store, self.request, outcome, short_token)
+            _record_part_begun(self._context.store, self.request, sale, short_token)
         return True
 
     def execute(self, transactor: StepTransactor, confirm: Confirm) -> WithdrawalReport:
@@ -197,16 +199,16 @@ class WithdrawalRun:
             return self.report(step, sale, "reserved", message)
         while (claim := self._next_claim()) is not None:
             if claim.payment.native and (unwrap_raw := self._raw_to_unwrap(claim)) > 0:
-                outcome = engine.run_cycle(
+                unwrap_outcome = engine.run_cycle(
                     self._context.readers,
                     Unwrap(unwrap_raw),
                     self._context.store,
                     replace(transactor, confirm=lambda _: True),
                 )
-                self._sent_intents += outcome.transactions
-                if outcome.kind is not OutcomeKind.DONE:
+                self._sent_intents += unwrap_outcome.transactions
+                if unwrap_outcome.kind is not OutcomeKind.DONE:
                     return self.report(
-                        withdrawable_step(self._context), sale, "failed", outcome.reason
+                        withdrawable_step(self._context), sale, "failed", unwrap_outcome.reason
                     )
             intent = pay(
                 self._context.readers,
@@ -217,11 +219,11 @@ class WithdrawalRun:
             )
             self._sent_intents.append(intent)
             if not intent.succeeded:
-                why = (
+                failure_reason = (
                     f'"{intent.note}" ended as {intent.state.value}; trimtab withdraw --resume'
                     f" {request_id} tries again"
                 )
-                return self.report(withdrawable_step(self._context), sale, "failed", why)
+                return self.report(withdrawable_step(self._context), sale, "failed", failure_reason)
         store = self._context.store
         paid_states = [
             intent.state for intent, _ in store.requests.payouts(request_id) if intent.succeeded
@@ -254,7 +256,7 @@ class WithdrawalRun:
     def _request_id(self) -> int | None:
         return None if self.request is None else self.request.id
 
-    def _record_request(self, asked_s: int) -> None:
+    def _record_request(self, requested_s: int) -> None:
         """Record the request, of that chain time, before anything is sent."""
         self._is_confirmed = True
         if self.request is None:
@@ -263,7 +265,7 @@ class WithdrawalRun:
                 self._payments,
                 self._payout_address,
                 False,
-                asked_s,
+                requested_s,
             )
         else:
             self._context.store.requests.redirect(self.request.id, self._payout_address)
@@ -510,10 +512,10 @@ def require_no_open_withdrawal(step: StepInput, tokens: Iterable[str]) -> None:
     """Raise Refused while an earlier withdrawal in parts still has to raise one of these tokens,
     because a new withdrawal would sell for the remaining parts at once.
     """
-    new_tokens = {*tokens}
+    withdrawn_tokens = {*tokens}
     for claim in step.history.cash_flows.claims:
         token = claim.payment.token
-        if claim.parts is None or token not in new_tokens:
+        if claim.parts is None or token not in withdrawn_tokens:
             continue
         if (
             transfers.shortfall_raw(
@@ -526,11 +528,11 @@ def require_no_open_withdrawal(step: StepInput, tokens: Iterable[str]) -> None:
                     step.portfolio, step.limits, native_coin.held_balances(step), claim.parts, token
                 )
             )
-            command = f"trimtab withdraw --release {claim.request}"
+            release_command = f"trimtab withdraw --release {claim.request}"
             raise Refused(
                 f"withdrawal {claim.request}: {progress}; only one withdrawal of an asset"
                 " can be open",
-                remedy=f"wait until it is paid, or release it: {command}",
+                remedy=f"wait until it is paid, or release it: {release_command}",
                 code=ErrorCode.WITHDRAWAL_OPEN,
             )
 

@@ -58,8 +58,8 @@ def status_text(document: Document) -> str:
 
 def plan_text(document: Document) -> str:
     """Return a shown plan: moves, cost, tax, worst case, and the guards that refuse."""
-    plan = document["document"]
-    unit = _sanitized(plan.get("numeraire", ""))
+    command_document = document["document"]
+    unit = _sanitized(command_document.get("numeraire", ""))
     lines = [
         f"Plan {document['plan_hash'][:HASH_DIGITS]}"
         if document["plan_hash"]
@@ -71,63 +71,67 @@ def plan_text(document: Document) -> str:
     lines += moves[:MAX_ROWS]
     if len(moves) > MAX_ROWS:
         lines.append(f"and {len(moves) - MAX_ROWS} more")
-    if cost := plan.get("cost"):
+    if cost := command_document.get("cost"):
         nonzero_parts = ", ".join(
-            f"{name} {cost[name]}" for name in COST_PARTS if Decimal(cost[name])
+            f"{part_name} {cost[part_name]}" for part_name in COST_PARTS if Decimal(cost[part_name])
         )
         parts_text = f" ({nonzero_parts})" if nonzero_parts else ""
         lines.append(
             f"Cost {cost['total']} {unit}{parts_text}; worst case"
-            f" {plan.get('worst_case') or 'unknown'} {unit}"
+            f" {command_document.get('worst_case') or 'unknown'} {unit}"
         )
-    lines.append(tax_text(plan.get("tax")))
+    lines.append(tax_text(command_document.get("tax")))
     failed_verdicts = [
         _sanitized(verdict["guard"])
-        for verdict in plan.get("verdicts", ())
+        for verdict in command_document.get("verdicts", ())
         if not verdict["passed"]
     ]
     if failed_verdicts:
         lines.append(f"Refused by {', '.join(failed_verdicts)}")
-    if not document["plan_hash"] and plan.get("reason"):
-        lines.append(_sanitized(plan["reason"]))
+    if not document["plan_hash"] and command_document.get("reason"):
+        lines.append(_sanitized(command_document["reason"]))
     return "\n".join(lines)
 
 
-def tax_text(tax: Document | None) -> str:
+def tax_text(plan_tax: Document | None) -> str:
     """Return the taxable gain of a plan."""
-    if tax is None:
+    if plan_tax is None:
         return "Tax: not configured"
     left_text = (
-        f", {tax['left_this_year']} left of this year's limit" if tax["left_this_year"] else ""
+        f", {plan_tax['left_this_year']} left of this year's limit"
+        if plan_tax["left_this_year"]
+        else ""
     )
-    return f"Taxable gain {_gain_text(tax)} ({_sanitized(tax['method'])}){left_text}"
+    return f"Taxable gain {_gain_text(plan_tax)} ({_sanitized(plan_tax['method'])}){left_text}"
 
 
-def _gain_text(tax: Mapping[str, Any]) -> str:
-    if tax["gain"] is None:
-        return f"unknown: {_sanitized(tax['unknown'])}"
-    return f"{tax['gain']} {_sanitized(tax['currency'])}"
+def _gain_text(plan_tax: Mapping[str, Any]) -> str:
+    if plan_tax["gain"] is None:
+        return f"unknown: {_sanitized(plan_tax['unknown'])}"
+    return f"{plan_tax['gain']} {_sanitized(plan_tax['currency'])}"
 
 
 def worst_case_and_tax(step: StepInput, plan: Plan) -> str:
     """Return the worst case of a plan, and its taxable gain with [tax], each after a semicolon."""
-    numeraire, text = step.portfolio.numeraire, ""
+    numeraire, suffix_text = step.portfolio.numeraire, ""
     if (worst_case := plan_worst_case(step, plan)) is not None:
         worst_case_text = value_text(worst_case, numeraire.decimals, 2)
-        text += f"; worst case {worst_case_text} {numeraire.label}"
-    if (tax := tax_document(step, plan)) is not None:
-        text += f"; taxable gain {_gain_text(tax)}"
-    return text
+        suffix_text += f"; worst case {worst_case_text} {numeraire.label}"
+    if (plan_tax := tax_document(step, plan)) is not None:
+        suffix_text += f"; taxable gain {_gain_text(plan_tax)}"
+    return suffix_text
 
 
 def control_end_text(event: ControlEvent) -> str:
     """Return the end of a control."""
-    code = f" ({event.code})" if event.code else ""
-    return _sanitized(f"{event.kind} {event.state}{code}: {event.reason or 'see trimtab controls'}")
+    code_text = f" ({event.code})" if event.code else ""
+    return _sanitized(
+        f"{event.kind} {event.state}{code_text}: {event.reason or 'see trimtab controls'}"
+    )
 
 
-def _sanitized(text: object) -> str:
-    return sanitize_text(str(text))
+def _sanitized(unsafe_text: object) -> str:
+    return sanitize_text(str(unsafe_text))
 
 
 _CODE_PATTERN = re.compile(r"[a-z_]{1,40}")
@@ -157,20 +161,22 @@ def control_alerts(events: Sequence[ControlEvent]) -> tuple[Alert, ...]:
         elif event.state == ControlState.DONE.value:
             kind = event.kind if event.kind in CONTROL_KINDS else "unknown"
             origin = event.origin if event.origin in CONTROL_ORIGINS else "unknown"
-            text = f"A control was carried out: {kind} ({origin}). See trimtab controls."
-            alerts.append(Alert(AlertKind.CONTROL, f"control:{event.control[:40]}", text))
-    for (state, code), count in failure_counts.items():
+            alert_text = f"A control was carried out: {kind} ({origin}). See trimtab controls."
+            alerts.append(Alert(AlertKind.CONTROL, f"control:{event.control[:40]}", alert_text))
+    for (state, code), control_count in failure_counts.items():
         reason = CONTROL_REASONS.get(code, code)
-        text = (
-            f"{count} {'control' if count == 1 else 'controls'} {state}"
+        alert_text = (
+            f"{control_count} {'control' if control_count == 1 else 'controls'} {state}"
             f"{f': {reason}' if reason else ''}. See trimtab controls."
         )
-        alerts.append(Alert(AlertKind.CONTROL, f"control:{state}:{code}", text))
+        alerts.append(Alert(AlertKind.CONTROL, f"control:{state}:{code}", alert_text))
     return tuple(alerts)
 
 
 def control_note(event: ControlEvent) -> str:
     """Return the end of a control as one line for the run's screen."""
-    code = f" ({event.code})" if event.code else ""
-    reason = f": {event.reason}" if event.reason else ""
-    return printable_text(f"Control {event.kind} by {event.asked_by} {event.state}{code}{reason}")
+    code_text = f" ({event.code})" if event.code else ""
+    reason_text = f": {event.reason}" if event.reason else ""
+    return printable_text(
+        f"Control {event.kind} by {event.asked_by} {event.state}{code_text}{reason_text}"
+    )

@@ -102,10 +102,10 @@ def submit_control(  # noqa: PLR0913
     key is that of another request, or no paper run would take the request of a paper config.
     """
     kind, origin = parse_kind(kind), _parse_origin(origin)
-    loaded = load_config(config, checks_permissions=kind is not ControlKind.PAUSE)
-    checked_arguments = check_arguments(loaded, kind, arguments)
-    if loaded.paper:
-        _require_paper_stop(loaded, kind, checked_arguments)
+    loaded_config = load_config(config, checks_permissions=kind is not ControlKind.PAUSE)
+    checked_arguments = check_arguments(loaded_config, kind, arguments)
+    if loaded_config.paper:
+        _require_paper_stop(loaded_config, kind, checked_arguments)
     if not asked_by or len(asked_by) > MAX_NAME_LENGTH or not asked_by.isprintable():
         raise ConfigError(
             f"asked_by: {asked_by!r} is not a name",
@@ -121,9 +121,9 @@ def submit_control(  # noqa: PLR0913
         control_id, kind, checked_arguments, plan_hash, asked_by, origin, now_s, now_s + lifetime_s
     )
     if kind is ControlKind.PAUSE:
-        return _pause(loaded, control)
-    secret = installation_secret(wiring.store_file(loaded))
-    with wiring.open_store_offline(loaded) as (store, _):
+        return _pause(loaded_config, control)
+    secret = installation_secret(wiring.store_file(loaded_config))
+    with wiring.open_store_offline(loaded_config) as (store, _):
         if (earlier_record := store.controls.find(control.id)) is not None:
             return _same_request(earlier_record.control, control)
         _require_shown(store, control, secret)
@@ -133,7 +133,7 @@ def submit_control(  # noqa: PLR0913
 
 
 def _require_paper_stop(
-    loaded: LoadedConfig, kind: ControlKind, arguments: ControlArguments
+    loaded_config: LoadedConfig, kind: ControlKind, arguments: ControlArguments
 ) -> None:
     """Raise unless this stops a paper run that goes on."""
     if kind is not ControlKind.STOP or arguments:
@@ -142,29 +142,29 @@ def _require_paper_stop(
             "ask for stop, without arguments",
             code=ErrorCode.PAPER,
         )
-    if not is_served(loaded):
+    if not is_served(loaded_config):
         raise Refused(
             "no paper run goes on", remedy="trimtab paper starts one", code=ErrorCode.PAPER
         )
 
 
-def _pause(loaded: LoadedConfig, control: Control) -> Control:
+def _pause(loaded_config: LoadedConfig, control: Control) -> Control:
     """Pause at once, then record the control. A store that cannot be opened is paused by its file,
     as by `trimtab pause`, and the control is not recorded.
     """
     reason = control.argument("reason") or f"paused by {control.asked_by} ({control.origin.value})"
     with ExitStack() as stack:
         try:
-            store, switch = stack.enter_context(wiring.open_store_offline(loaded))
+            store, switch = stack.enter_context(wiring.open_store_offline(loaded_config))
         except TrimtabError as error:
-            pause_by_file(loaded, error)
+            pause_by_file(loaded_config, error)
             if control.flag("hard"):
                 raise
             return control
         if (earlier_record := store.controls.find(control.id)) is not None:
             return _same_request(earlier_record.control, control)
         switch.pause(reason, control.asked_at_s, hard=control.flag("hard"))
-        control = control.sealed(installation_secret(wiring.store_file(loaded)))
+        control = control.sealed(installation_secret(wiring.store_file(loaded_config)))
         store.controls.record_done(control)
     return control
 
@@ -180,13 +180,13 @@ def submit_request(config: ConfigSource, request: Mapping[str, Any]) -> ControlD
         if control.kind is not ControlKind.PAUSE:
             raise
     # paused by the file beside a store that cannot be opened
-    record = ControlRecord(0, control, ControlState.DONE, "", "", (), control.asked_at_s)
-    return control_document(record)
+    control_record = ControlRecord(0, control, ControlState.DONE, "", "", (), control.asked_at_s)
+    return control_document(control_record)
 
 
-def _id_of_key(origin: ControlOrigin, asked_by: str, key: str) -> str:
+def _id_of_key(origin: ControlOrigin, asked_by: str, request_key: str) -> str:
     """Return the id of the control with this key of a requester; ids are unique in the store."""
-    key_bytes = canonical_json(["trimtab key 1", origin.value, asked_by, key])
+    key_bytes = canonical_json(["trimtab key 1", origin.value, asked_by, request_key])
     return hashlib.sha256(key_bytes).hexdigest()[:32]
 
 
@@ -207,31 +207,33 @@ def _same_request(known_control: Control, requested_control: Control) -> Control
 
 def list_controls(config: ConfigSource, limit: int = 100) -> ControlsDocument:
     """Return the newest controls, newest first, and the plan that waits for a confirmation."""
-    loaded = load_config(config)
-    with wiring.open_store_offline(loaded) as (store, _):
+    loaded_config = load_config(config)
+    with wiring.open_store_offline(loaded_config) as (store, _):
         queued_count = len(store.controls.queued_controls())
-        secret = find_secret(wiring.store_file(loaded))  # do not create a secret just to read
+        secret = find_secret(
+            wiring.store_file(loaded_config)
+        )  # do not create a secret just to read
         offered_plan = None if secret is None else waiting_plan(store, secret)
-        records = store.controls.newest(limit)
+        control_records = store.controls.newest(limit)
     return {
-        "served": is_served(loaded),
+        "served": is_served(loaded_config),
         "queued": queued_count,
         "waiting": None if offered_plan is None else stored_plan_document(offered_plan),
-        "controls": [control_document(record) for record in records],
+        "controls": [control_document(control_record) for control_record in control_records],
     }
 
 
 def find_control(config: ConfigSource, control_id: str) -> ControlDocument:
     """Return one control. Raises ConfigError for an unknown id."""
     with wiring.open_store_offline(load_config(config)) as (store, _):
-        record = store.controls.find(control_id)
-    if record is None:
+        control_record = store.controls.find(control_id)
+    if control_record is None:
         raise ConfigError(
             f"control: {control_id!r} is not in the store",
             "trimtab controls lists them",
             code=ErrorCode.UNKNOWN,
         )
-    return control_document(record)
+    return control_document(control_record)
 
 
 def link_key(config: ConfigSource) -> bytes:
@@ -240,9 +242,9 @@ def link_key(config: ConfigSource) -> bytes:
     return hmac.new(secret, b"trimtab links", hashlib.sha256).digest()
 
 
-def is_served(loaded: LoadedConfig) -> bool:
+def is_served(loaded_config: LoadedConfig) -> bool:
     """Return whether a run serves the wallet, and so takes controls."""
-    *_, lock_location = wiring.lock_locations(loaded)
+    *_, lock_location = wiring.lock_locations(loaded_config)
     with suppress(OSError, ValueError):
         pid = int(service_lock_path(lock_location).with_suffix(".pid").read_text())
         os.kill(pid, 0)
@@ -255,45 +257,55 @@ def parse_kind(kind: ControlKind | str) -> ControlKind:
     try:
         return ControlKind(kind)
     except ValueError:
-        names = ", ".join(control_kind.value for control_kind in ControlKind)
-        raise ConfigError(f"kind: {kind!r} is unknown", f"choose from {names}") from None
+        kind_names = ", ".join(control_kind.value for control_kind in ControlKind)
+        raise ConfigError(f"kind: {kind!r} is unknown", f"choose from {kind_names}") from None
 
 
 def _parse_origin(origin: ControlOrigin | str) -> ControlOrigin:
     try:
         return ControlOrigin(origin)
     except ValueError:
-        names = ", ".join(control_origin.value for control_origin in ControlOrigin)
-        raise ConfigError(f"origin: {origin!r} is unknown", f"choose from {names}") from None
+        origin_names = ", ".join(control_origin.value for control_origin in ControlOrigin)
+        raise ConfigError(f"origin: {origin!r} is unknown", f"choose from {origin_names}") from None
 
 
 def check_arguments(
-    loaded: LoadedConfig, kind: ControlKind, arguments: Iterable[tuple[str, str]]
+    loaded_config: LoadedConfig, kind: ControlKind, arguments: Iterable[tuple[str, str]]
 ) -> ControlArguments:
     """Return the arguments of a kind, checked as its command checks its options. Raises ConfigError
     with field, value and remedy.
     """
-    checked_arguments = tuple((str(name), str(value)) for name, value in arguments)
-    options = ARGUMENTS_BY_KIND[kind]
+    checked_arguments = tuple(
+        (str(argument_name), str(argument_value)) for argument_name, argument_value in arguments
+    )
+    option_kinds = ARGUMENTS_BY_KIND[kind]
     seen_names: set[str] = set()
-    for name, value in checked_arguments:
-        if name not in options:
-            remedy = f"choose from {', '.join(options)}" if options else "omit it"
-            raise ConfigError(f"{name!r}: {kind.value} has no such argument", remedy)
-        if name in seen_names and options[name] != REPEATABLE:
-            raise ConfigError(f"{name}: given twice", "give it once")
-        if options[name] == YES and value != YES:
-            raise ConfigError(f"{name}: {value!r} is not a switch", "write yes, or omit it")
-        seen_names.add(name)
-    if sum(len(name) + len(value) for name, value in checked_arguments) > MAX_ARGUMENTS_LENGTH:
+    for argument_name, argument_value in checked_arguments:
+        if argument_name not in option_kinds:
+            remedy = f"choose from {', '.join(option_kinds)}" if option_kinds else "omit it"
+            raise ConfigError(f"{argument_name!r}: {kind.value} has no such argument", remedy)
+        if argument_name in seen_names and option_kinds[argument_name] != REPEATABLE:
+            raise ConfigError(f"{argument_name}: given twice", "give it once")
+        if option_kinds[argument_name] == YES and argument_value != YES:
+            raise ConfigError(
+                f"{argument_name}: {argument_value!r} is not a switch", "write yes, or omit it"
+            )
+        seen_names.add(argument_name)
+    if (
+        sum(
+            len(argument_name) + len(argument_value)
+            for argument_name, argument_value in checked_arguments
+        )
+        > MAX_ARGUMENTS_LENGTH
+    ):
         raise ConfigError(
             f"arguments: longer than {MAX_ARGUMENTS_LENGTH} characters",
             "split the request, or shorten it",
         )
-    if any(not value.isprintable() for _, value in checked_arguments):
+    if any(not argument_value.isprintable() for _, argument_value in checked_arguments):
         raise ConfigError("arguments: a control character", "write printable text")
-    if (check := _ARGUMENT_CHECKS.get(kind)) is not None:
-        check(loaded, checked_arguments)
+    if (check_kind := _ARGUMENT_CHECKS.get(kind)) is not None:
+        check_kind(loaded_config, checked_arguments)
     return checked_arguments
 
 
@@ -337,59 +349,59 @@ def waiting_plan(store: Store, secret: bytes) -> ShownPlan | None:
 
 
 def _check_invest(_: LoadedConfig, arguments: ControlArguments) -> None:
-    for _name, value in arguments:
-        _require_positive("flow", value, "trimtab flows lists the numbers")
+    for _name, flow_number in arguments:
+        _require_positive("flow", flow_number, "trimtab flows lists the numbers")
 
 
-def _check_withdraw(loaded: LoadedConfig, arguments: ControlArguments) -> None:
+def _check_withdraw(loaded_config: LoadedConfig, arguments: ControlArguments) -> None:
     value_by_name = dict(arguments)
-    amount, resumed_number, payee = (
+    amount_text, resumed_number, payee = (
         value_by_name.get("amount"),
         value_by_name.get("resume"),
         value_by_name.get("to"),
     )
-    if (amount is None) == (resumed_number is None):
+    if (amount_text is None) == (resumed_number is None):
         raise ConfigError("amount: needed, unless resume is given", "give one of the two")
     if resumed_number is not None:
         _require_positive("resume", resumed_number, "trimtab withdraw lists the numbers")
         if "in" in value_by_name or "pro-rata" in value_by_name:
             raise ConfigError("resume: cannot be combined with in or pro-rata", "omit them")
-    if amount is not None and parse_raw(amount, 36, "amount") == 0:
+    if amount_text is not None and parse_raw(amount_text, 36, "amount") == 0:
         raise ConfigError("amount: '0' must be above 0", "for example 500")
     if "in" in value_by_name and "pro-rata" in value_by_name:
         raise ConfigError("in: cannot be combined with pro-rata", "use one of them")
     if (symbol := value_by_name.get("in")) is not None:
-        symbols = [asset.symbol for asset in loaded.config.portfolio.assets]
+        symbols = [asset.symbol for asset in loaded_config.config.portfolio.assets]
         if symbol not in symbols:
             raise ConfigError(
                 f"in: {symbol!r} is not an asset of the portfolio",
                 f"choose from {', '.join(symbols)}",
             )
     if payee is not None:
-        _check_payee(loaded, "to", payee)
+        _check_payee(loaded_config, "to", payee)
 
 
 def _check_edit(_: LoadedConfig, arguments: ControlArguments) -> None:
     control = Control("", ControlKind.EDIT, arguments, "", "", ControlOrigin.CLI, 0, 0)
-    changes = parse_changes(
+    config_changes = parse_changes(
         control.argument_values("set"),
         control.argument_values("target"),
         (),
         control.argument_values("remove"),
     )
-    if not changes.any:
+    if not config_changes.any:
         raise ConfigError("edit: no change given", "give set, target or remove")
 
 
-def _check_stop(loaded: LoadedConfig, arguments: ControlArguments) -> None:
+def _check_stop(loaded_config: LoadedConfig, arguments: ControlArguments) -> None:
     if (payee := dict(arguments).get("send-to")) is not None:
-        _check_payee(loaded, "send-to", payee)
+        _check_payee(loaded_config, "send-to", payee)
 
 
-def _check_payee(loaded: LoadedConfig, field: str, value: str) -> None:
-    if parse_address(value, field) not in loaded.config.wallet.payout_addresses:
+def _check_payee(loaded_config: LoadedConfig, argument_name: str, payee: str) -> None:
+    if parse_address(payee, argument_name) not in loaded_config.config.wallet.payout_addresses:
         raise ConfigError(
-            f"{field}: {value} is not in wallet.payout_addresses",
+            f"{argument_name}: {payee} is not in wallet.payout_addresses",
             "only an address that the config names can be paid",
         )
 
@@ -409,22 +421,23 @@ def _check_device(_: LoadedConfig, arguments: ControlArguments) -> None:
         if len(value_by_name) > 1:
             raise ConfigError("remove: cannot be combined with other arguments", "omit them")
         return
-    for name, pattern in DEVICE_PATTERNS.items():
-        if not pattern.fullmatch(value_by_name.get(name, "")):
+    for argument_name, pattern in DEVICE_PATTERNS.items():
+        if not pattern.fullmatch(value_by_name.get(argument_name, "")):
             raise ConfigError(
-                f"{name}: not that of a push subscription", "turn alerts on on the page Alerts"
+                f"{argument_name}: not that of a push subscription",
+                "turn alerts on on the page Alerts",
             )
 
 
 def _check_holdings(_: LoadedConfig, arguments: ControlArguments) -> None:
     if len(arguments) != 1:
-        names = ", ".join(ARGUMENTS_BY_KIND[ControlKind.HOLDINGS])
-        raise ConfigError("holdings: needs one argument", f"give one of {names}")
+        argument_names = ", ".join(ARGUMENTS_BY_KIND[ControlKind.HOLDINGS])
+        raise ConfigError("holdings: needs one argument", f"give one of {argument_names}")
 
 
-def _require_positive(field: str, value: str, remedy: str) -> None:
-    if not value.isdecimal() or not value.isascii() or not 0 < int(value) < 2**62:
-        raise ConfigError(f"{field}: {value!r} is not a number above 0", remedy)
+def _require_positive(argument_name: str, number_text: str, remedy: str) -> None:
+    if not number_text.isdecimal() or not number_text.isascii() or not 0 < int(number_text) < 2**62:
+        raise ConfigError(f"{argument_name}: {number_text!r} is not a number above 0", remedy)
 
 
 _ARGUMENT_CHECKS: Mapping[ControlKind, Callable[[LoadedConfig, ControlArguments], None]] = {
@@ -456,9 +469,9 @@ def submit_for_user(  # noqa: PLR0913
     user_name, read_only = known_users(users_file).get(user_id, ("", True))
 
     def log_event(event: UserEventKind, detail: str) -> None:
-        words = ("paper" if on_paper else "", kind, detail)
+        event_words = ("paper" if on_paper else "", kind, detail)
         record_event(
-            users_file, event.value, user_name, client_address, " ".join(filter(None, words))
+            users_file, event.value, user_name, client_address, " ".join(filter(None, event_words))
         )
 
     if read_only:
@@ -495,14 +508,21 @@ def dashboard_controls(config: str) -> dict[str, object]:
     those of web push; and `paper_run`: the controls and the `store` of paper trading, empty without
     it.
     """
-    loaded = load_config(config)
-    with wiring.open_store_offline(loaded, check=False) as (store, _):
-        devices = devices_document(loaded.config.alerts, store.alerts)
+    loaded_config = load_config(config)
+    with wiring.open_store_offline(loaded_config, check=False) as (store, _):
+        device_documents = devices_document(loaded_config.config.alerts, store.alerts)
     paper_run: dict[str, object] = {}
     with suppress(TrimtabError):
-        paper = paper_config(loaded)
-        paper_run = {**list_controls(paper, 50), "store": str(wiring.store_file(paper))}
-    return {"controls": list_controls(loaded, 50), "devices": devices, "paper_run": paper_run}
+        paper_loaded = paper_config(loaded_config)
+        paper_run = {
+            **list_controls(paper_loaded, 50),
+            "store": str(wiring.store_file(paper_loaded)),
+        }
+    return {
+        "controls": list_controls(loaded_config, 50),
+        "devices": device_documents,
+        "paper_run": paper_run,
+    }
 
 
 def warm_up(_: str) -> None:

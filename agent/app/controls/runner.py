@@ -137,9 +137,9 @@ class ControlRunner:
         secret = self._read_secret()
         offered_plan = None if secret is None else waiting_plan(context.store, secret)
         if secret is not None and (offered_plan is None or offered_plan.difference(plan)):
-            document = self._agent.plan_document(outcome, send_allowed=False)
+            plan_document = self._agent.plan_document(outcome, send_allowed=False)
             moves = shown_plans.format_moves(plan, self._agent.portfolio)
-            offer = with_document(plan, document, moves, context.clock.now_s(), secret)
+            offer = with_document(plan, plan_document, moves, context.clock.now_s(), secret)
             context.store.controls.store_offer(offer)
         return False
 
@@ -150,9 +150,9 @@ class ControlRunner:
 
     def end_cycle(self) -> None:
         """End the offer of a plan that the cycle did not propose again."""
-        controls = self._agent.context.store.controls
-        if not self._has_offered and controls.offered_plan() is not None:
-            controls.end_offer()
+        control_store = self._agent.context.store.controls
+        if not self._has_offered and control_store.offered_plan() is not None:
+            control_store.end_offer()
 
     def _read_secret(self) -> bytes | None:
         """Return the secret; None if it cannot be read, so that every control is refused."""
@@ -225,27 +225,27 @@ class ControlRunner:
         """Return the oldest valid control, and end the invalid ones before it in one transaction
         per batch.
         """
-        controls, clock = self._agent.context.store.controls, self._agent.context.clock
+        control_store, clock = self._agent.context.store.controls, self._agent.context.clock
         for _ in range(MAX_BATCHES):
             control_ends: list[ControlEnd] = []
-            if not (batch := controls.queued_controls()):
+            if not (queued_batch := control_store.queued_controls()):
                 break
             now_s = clock.now_s()
             # latest time of a sealed row: the clock must not precede it
-            newest_s = max(
-                controls.log_end()[1], self._agent.context.store.journal.newest_transition_s()
+            newest_row_s = max(
+                control_store.log_end()[1], self._agent.context.store.journal.newest_transition_s()
             )
-            for queued_control in batch:
-                control_end = self._refusal(queued_control, now_s, newest_s)
+            for queued_control in queued_batch:
+                control_end = self._refusal(queued_control, now_s, newest_row_s)
                 if control_end is None and queued_control.control is not None:
-                    controls.finish(control_ends, now_s)
+                    control_store.finish(control_ends, now_s)
                     return queued_control.number, queued_control.control
                 control_ends += [] if control_end is None else [control_end]
-            controls.finish(control_ends, now_s)
+            control_store.finish(control_ends, now_s)
         return None
 
     def _refusal(
-        self, queued_control: QueuedControl, now_s: int, newest_s: int
+        self, queued_control: QueuedControl, now_s: int, newest_row_s: int
     ) -> ControlEnd | None:
         """Return the end of a control that may not be carried out; None if it may."""
         control = queued_control.control
@@ -264,10 +264,10 @@ class ControlRunner:
         lifetime_s = control.expires_at_s - control.asked_at_s
         if control.asked_at_s > now_s + CLOCK_TOLERANCE_S or not 0 < lifetime_s <= MAX_LIFETIME_S:
             return refused_end(ControlCode.CLOCK, "dated in the future, or valid for too long")
-        if newest_s > now_s + CLOCK_TOLERANCE_S:
+        if newest_row_s > now_s + CLOCK_TOLERANCE_S:
             return refused_end(
                 ControlCode.CLOCK,
-                f"the clock was set back by {format_duration(newest_s - now_s)}; correct it, then ask again",
+                f"the clock was set back by {format_duration(newest_row_s - now_s)}; correct it, then ask again",
             )
         if now_s >= control.expires_at_s:
             return ControlEnd(
@@ -284,38 +284,38 @@ class ControlRunner:
         """Take a control and carry it out; return whether the run has to check its config and
         state before the next one.
         """
-        number, control = valid_control
+        control_number, control = valid_control
         context = self._agent.context
-        controls, clock = context.store.controls, context.clock
+        control_store, clock = context.store.controls, context.clock
         self._taken_ids.add(control.id)
-        if not controls.take(number, clock.now_s()):
+        if not control_store.take(control_number, clock.now_s()):
             control_end = ControlEnd(
-                number, ControlState.REFUSED, ControlCode.REPLAYED, "already carried out"
+                control_number, ControlState.REFUSED, ControlCode.REPLAYED, "already carried out"
             )
-            controls.finish([control_end], clock.now_s())
+            control_store.finish([control_end], clock.now_s())
             return False
         session.progress(f"control {control.kind.value}")
-        newest_ids_before = {intent.id for intent in context.store.journal.intents(limit=1)}
+        last_intent_ids = {intent.id for intent in context.store.journal.intents(limit=1)}
         try:
-            control_end = self._act(number, control, session)
+            control_end = self._act(control_number, control, session)
         except TrimtabError as error:
-            new_ids = {
+            new_intent_ids = {
                 intent.id for intent in context.store.journal.intents(limit=1)
-            } - newest_ids_before
+            } - last_intent_ids
             code = error.code or ControlCode.ERROR
-            control_end = ControlEnd(number, ControlState.REFUSED, code, str(error))
-            if new_ids:
-                control_end = self._failed_end(number, control, code, str(error))
-            controls.finish([self._pause_unless_stopped(control, control_end)], clock.now_s())
+            control_end = ControlEnd(control_number, ControlState.REFUSED, code, str(error))
+            if new_intent_ids:
+                control_end = self._failed_end(control_number, control, code, str(error))
+            control_store.finish([self._pause_unless_stopped(control, control_end)], clock.now_s())
             if isinstance(error, OperatorNeeded) and not isinstance(error, LockHeld):
                 raise
             return False
         except Exception as error:
             reason = f"an internal error: {type(error).__name__}"
-            control_end = self._failed_end(number, control, ControlCode.ERROR, reason)
-            controls.finish([self._pause_unless_stopped(control, control_end)], clock.now_s())
+            control_end = self._failed_end(control_number, control, ControlCode.ERROR, reason)
+            control_store.finish([self._pause_unless_stopped(control, control_end)], clock.now_s())
             raise
-        controls.finish([self._pause_unless_stopped(control, control_end)], clock.now_s())
+        control_store.finish([self._pause_unless_stopped(control, control_end)], clock.now_s())
         return control.kind in (ControlKind.EDIT, ControlKind.STOP)
 
     def _act(
@@ -342,19 +342,21 @@ class ControlRunner:
         if control.kind is ControlKind.DEVICE:
             reason = change_devices(context.config.alerts, context.store.alerts, control)
             return ControlEnd(control_number, ControlState.DONE, "", reason)
-        plan = self._plan_or_refusal(control)
-        if isinstance(plan, str):
+        plan_or_reason = self._plan_or_refusal(control)
+        if isinstance(plan_or_reason, str):
             is_confirm = control.kind is ControlKind.CONFIRM
             code = ControlCode.NOT_WAITING if is_confirm else ControlCode.NOT_SHOWN
-            return ControlEnd(control_number, ControlState.REFUSED, code, plan)
+            return ControlEnd(control_number, ControlState.REFUSED, code, plan_or_reason)
         if control.kind is ControlKind.CONFIRM:
             context.store.controls.end_offer()
         agent = Agent(session.with_keys(context))
-        check = PlanCheck(plan, lambda: context.clock.now_s() >= control.expires_at_s)
+        plan_check = PlanCheck(
+            plan_or_reason, lambda: context.clock.now_s() >= control.expires_at_s
+        )
         if control.kind is not ControlKind.STOP:
             agent.require_not_stopped()
-        command = ControlCommand(agent, control, check, session, self._transports)
-        return _control_end(control_number, command.run(), check)
+        command = ControlCommand(agent, control, plan_check, session, self._transports)
+        return _control_end(control_number, command.run(), plan_check)
 
     def _is_paused_since(self, control_number: int, control: Control) -> bool:
         """Return whether a pause is newer than a control."""
@@ -490,11 +492,11 @@ class ControlCommand:
 
     def _change_holdings(self) -> ControlResult:
         arguments = self.control.arguments
-        change = holdings.change_by_control(self.agent, arguments)
-        if not self._accept(shown_plans.shown_holdings(arguments, change)):
+        holdings_change = holdings.change_by_control(self.agent, arguments)
+        if not self._accept(shown_plans.shown_holdings(arguments, holdings_change)):
             return ControlResult("refused", "")
-        change.write()
-        return ControlResult("written", "; ".join(change.changes))
+        holdings_change.write()
+        return ControlResult("written", "; ".join(holdings_change.changes))
 
 
 def _step_result(outcome: StepOutcome) -> ControlResult:
@@ -503,26 +505,33 @@ def _step_result(outcome: StepOutcome) -> ControlResult:
     return ControlResult(outcome.kind.value, outcome.reason, outcome.transactions, notes)
 
 
-def _control_end(control_number: int, result: ControlResult, check: PlanCheck) -> ControlEnd:
+def _control_end(
+    control_number: int, control_result: ControlResult, plan_check: PlanCheck
+) -> ControlEnd:
     """Return the end of a control whose command returned."""
     transaction_notes = tuple(
-        ("transaction", intent.tx_hash or intent.id) for intent in result.transactions
+        ("transaction", intent.tx_hash or intent.id) for intent in control_result.transactions
     )
-    notes = (("outcome", result.outcome), *result.notes, *transaction_notes)
-    if check.has_expired:
+    notes = (("outcome", control_result.outcome), *control_result.notes, *transaction_notes)
+    if plan_check.has_expired:
         reason = "it expired before its plan was ready"
         return ControlEnd(control_number, ControlState.EXPIRED, ControlCode.EXPIRED, reason, notes)
-    if check.difference:
+    if plan_check.difference:
         state = ControlState.FAILED if transaction_notes else ControlState.REFUSED
-        reason = f"the plan differs from the one shown: {check.difference}"
+        reason = f"the plan differs from the one shown: {plan_check.difference}"
         return ControlEnd(control_number, state, ControlCode.PLAN_CHANGED, reason, notes)
-    if check.has_further_plan and all(intent.succeeded for intent in result.transactions):
+    if plan_check.has_further_plan and all(
+        intent.succeeded for intent in control_result.transactions
+    ):
         reason = "carried out; the remainder needs a separate confirmation"
         return ControlEnd(control_number, ControlState.DONE, "", reason, notes)
-    if result.outcome in SUCCESS_OUTCOMES:
-        return ControlEnd(control_number, ControlState.DONE, "", result.reason, notes)
+    if control_result.outcome in SUCCESS_OUTCOMES:
+        return ControlEnd(control_number, ControlState.DONE, "", control_result.reason, notes)
     state = ControlState.REFUSED
-    if transaction_notes or result.outcome in ("failed", "unfinished"):
+    if transaction_notes or control_result.outcome in ("failed", "unfinished"):
         state = ControlState.FAILED
-    code = next((guard for name, guard in result.notes if name == "guard"), result.outcome)
-    return ControlEnd(control_number, state, code, result.reason, notes)
+    code = next(
+        (guard for note_name, guard in control_result.notes if note_name == "guard"),
+        control_result.outcome,
+    )
+    return ControlEnd(control_number, state, code, control_result.reason, notes)

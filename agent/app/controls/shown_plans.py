@@ -107,11 +107,11 @@ def preview_control(
     For CONFIRM it is the plan that the run offers; Refused without one. Raises the errors of the
     request's command.
     """
-    loaded = load_config(config)
+    loaded_config = load_config(config)
     kind = parse_kind(kind)
-    checked_arguments = check_arguments(loaded, kind, arguments)
-    secret = installation_secret(wiring.store_file(loaded))
-    with open_agent(loaded, transports=transports, clock=clock) as agent:
+    checked_arguments = check_arguments(loaded_config, kind, arguments)
+    secret = installation_secret(wiring.store_file(loaded_config))
+    with open_agent(loaded_config, transports=transports, clock=clock) as agent:
         store, now_s = agent.context.store, agent.context.clock.now_s()
         if kind is ControlKind.CONFIRM:
             if (offered_plan := waiting_plan(store, secret)) is None:
@@ -133,18 +133,20 @@ def format_moves(plan: ShownPlan, portfolio: Portfolio) -> tuple[str, ...]:
     """Return the amounts of a plan as text: "-0.5 WETH", "pay 500 USDC"; in base units if the
     token is unknown.
     """
-    tokens = {
+    token_by_address = {
         token.address: token
         for token in (*(asset.token for asset in portfolio.assets), *portfolio.hubs)
     }
     moves = []
-    for name, raw, _ in plan.amounts:
-        verb, _, address = name.rpartition(" ")
-        if (token := tokens.get(address)) is None:
-            moves.append(f"{name} {raw}")
+    for amount_name, raw, _ in plan.amounts:
+        verb, _, address = amount_name.rpartition(" ")
+        if (token := token_by_address.get(address)) is None:
+            moves.append(f"{amount_name} {raw}")
             continue
-        amount = decimal_text(raw, token.decimals)
-        moves.append(f"{verb} {amount} {token.label}" if verb else f"{amount} {token.label}")
+        amount_text = decimal_text(raw, token.decimals)
+        moves.append(
+            f"{verb} {amount_text} {token.label}" if verb else f"{amount_text} {token.label}"
+        )
     return tuple(moves)
 
 
@@ -190,30 +192,32 @@ def preview_with_agent(
                 shown_stop(arguments, shutdown_report), shutdown_document, refusal
             )
         case ControlKind.HOLDINGS:
-            change = holdings.change_by_control(agent, arguments)
-            document: HoldingsChangeDocument = {
-                "changes": list(change.changes),
-                "warnings": list(change.warnings),
-                "strategies": change.document if "strategies" in change.document else None,
+            holdings_change = holdings.change_by_control(agent, arguments)
+            holdings_document: HoldingsChangeDocument = {
+                "changes": list(holdings_change.changes),
+                "warnings": list(holdings_change.warnings),
+                "strategies": holdings_change.document
+                if "strategies" in holdings_change.document
+                else None,
             }
-            return ControlPreview(shown_holdings(arguments, change), document)
+            return ControlPreview(shown_holdings(arguments, holdings_change), holdings_document)
     raise Refused(f"{kind.value} has no plan to show", remedy="send it without one")
 
 
 def _preview_investment(agent: Agent, arguments: ControlArguments) -> ControlPreview:
     report = transfers.invest(agent, transfer_ids=flow_numbers(arguments), confirm=lambda _: False)
-    document = transfers.investment_document(report, agent, is_sent=False)
+    investment_document = transfers.investment_document(report, agent, is_sent=False)
     refusal = ""
     if report.outcome is None:
         refusal = "no new deposit was found"
     elif report.outcome.kind not in (OutcomeKind.PLANNED, OutcomeKind.HOLD):
         refusal = report.outcome.reason or report.outcome.kind.value
-    return ControlPreview(shown_investment(arguments, report), document, refusal)
+    return ControlPreview(shown_investment(arguments, report), investment_document, refusal)
 
 
 def flow_numbers(arguments: ControlArguments) -> tuple[int, ...]:
     """Return the numbers of the deposits to invest; all of them without a number."""
-    return tuple(int(value) for _, value in arguments)
+    return tuple(int(number_text) for _, number_text in arguments)
 
 
 def withdraw_by_control(
@@ -226,10 +230,10 @@ def withdraw_by_control(
 ) -> WithdrawalReport:
     """Withdraw, or resume a withdrawal."""
     control = _as_control(arguments)
-    if (number := control.argument("resume")) is not None:
+    if (request_number := control.argument("resume")) is not None:
         return transfers.resume(
             agent,
-            int(number),
+            int(request_number),
             to=control.argument("to"),
             send=send,
             confirm=confirm,
@@ -275,32 +279,32 @@ def edit_by_control(
     confirm: editing.Confirm | None,
 ) -> EditReport:
     """Edit the config, unless the edit would permit more than before (Refused)."""
-    control, path = _as_control(arguments), agent.context.loaded.path
-    changes = parse_changes(
+    control, config_path = _as_control(arguments), agent.context.loaded.path
+    config_changes = parse_changes(
         control.argument_values("set"),
         control.argument_values("target"),
         (),
         control.argument_values("remove"),
     )
 
-    def edit_text(text: str, edit_changes: ConfigChanges) -> str:
-        text_after = apply_changes(text, edit_changes)
-        config_before = load_config_text(text, path, str(path))
-        config_after = load_config_text(text_after, path, "the edited config")
+    def edit_text(config_text: str, edit_changes: ConfigChanges) -> str:
+        config_text_after = apply_changes(config_text, edit_changes)
+        config_before = load_config_text(config_text, config_path, str(config_path))
+        config_after = load_config_text(config_text_after, config_path, "the edited config")
         if config_before.config == config_after.config:  # or it would confirm changes made by hand
             raise Refused(
                 "the edit changes nothing", remedy=TERMINAL_REMEDY, code=ControlCode.UNCHANGED
             )
         owner_config = config_versions.owners_config(config_before, agent.context.store.configs)
         require_no_widening(config_before.config, config_after.config, owner_config)
-        return text_after
+        return config_text_after
 
     return editing.edit(
-        path,
-        partial(edit_text, edit_changes=changes),
+        config_path,
+        partial(edit_text, edit_changes=config_changes),
         in_slices=control.flag("in-slices"),
-        sale_edit_text=partial(edit_text, edit_changes=sell_removed_assets(changes))
-        if changes.removes
+        sale_edit_text=partial(edit_text, edit_changes=sell_removed_assets(config_changes))
+        if config_changes.removes
         else None,
         unreviewed=True,
         origin=config_versions.BY_CONTROL,
@@ -330,7 +334,10 @@ def shown_step(
 def shown_investment(arguments: ControlArguments, report: InvestmentReport) -> ShownPlan:
     """Return the binding parts of an investment: the deposits and their plan."""
     deposit_parts = tuple(("deposit", f"{flow.token} {flow.delta_raw}") for flow in report.deposits)
-    deposits_part = ("deposits", "; ".join(sorted(text for _, text in deposit_parts)))
+    deposits_part = (
+        "deposits",
+        "; ".join(sorted(deposit_text for _, deposit_text in deposit_parts)),
+    )
     purchase = report.step_input.history.cash_flows.purchase
     exact_parts = (deposits_part, ("purchase", "" if purchase is None else purchase.id))
     if report.outcome is None:
@@ -361,8 +368,8 @@ def shown_stop(arguments: ControlArguments, report: ShutdownReport) -> ShownPlan
     It sells and pays everything, so the amounts are not fixed in advance.
     """
     exact_parts = (("to_stable", str(report.to_stable)), ("to", report.to or ""))
-    amounts = _plan_amounts(report.sales, ANY_AMOUNT_BPS)
-    return ShownPlan(ControlKind.STOP, arguments, exact_parts, amounts)
+    sale_amounts = _plan_amounts(report.sales, ANY_AMOUNT_BPS)
+    return ShownPlan(ControlKind.STOP, arguments, exact_parts, sale_amounts)
 
 
 def shown_edit(arguments: ControlArguments, report: EditReport) -> ShownPlan:
@@ -380,11 +387,12 @@ def shown_edit(arguments: ControlArguments, report: EditReport) -> ShownPlan:
     return ShownPlan(ControlKind.EDIT, arguments, exact_parts, transition_amounts)
 
 
-def shown_holdings(arguments: ControlArguments, change: HoldingsChange) -> ShownPlan:
+def shown_holdings(arguments: ControlArguments, holdings_change: HoldingsChange) -> ShownPlan:
     """Return the binding parts of a change of what counts as whose."""
-    exact_parts = (("changes", "\n".join(change.changes)),)
+    exact_parts = (("changes", "\n".join(holdings_change.changes)),)
     amounts = tuple(
-        (name, raw, abs(raw) * tolerance_bps // BPS) for name, raw, tolerance_bps in change.amounts
+        (amount_name, raw, abs(raw) * tolerance_bps // BPS)
+        for amount_name, raw, tolerance_bps in holdings_change.amounts
     )
     return ShownPlan(ControlKind.HOLDINGS, arguments, exact_parts, amounts)
 
@@ -412,30 +420,36 @@ def _plan_amounts(
     outcomes: Sequence[StepOutcome], tolerance_bps: int = TOLERANCE_BPS
 ) -> tuple[tuple[str, int, int], ...]:
     """Return (name, amount, tolerance) of everything that the plans move, summed by name."""
-    amounts_by_name: dict[str, tuple[int, int]] = {}
+    amount_and_tolerance: dict[str, tuple[int, int]] = {}
     for outcome in outcomes:
         if outcome.plan is None:
             continue
-        for name, amount, tolerance in (
+        for amount_name, amount, tolerance in (
             *_swap_amounts(
                 reference_prices(outcome.step_input).by_token, outcome.plan, tolerance_bps
             ),
             *_liquidity_amounts(outcome.plan, tolerance_bps),
             *_futures_amounts(outcome.plan, tolerance_bps),
         ):
-            earlier_amount, earlier_tolerance = amounts_by_name.get(name, (0, 0))
-            amounts_by_name[name] = (earlier_amount + amount, earlier_tolerance + tolerance)
-    return tuple((name, *amounts_by_name[name]) for name in sorted(amounts_by_name))
+            earlier_amount, earlier_tolerance = amount_and_tolerance.get(amount_name, (0, 0))
+            amount_and_tolerance[amount_name] = (
+                earlier_amount + amount,
+                earlier_tolerance + tolerance,
+            )
+    return tuple(
+        (amount_name, *amount_and_tolerance[amount_name])
+        for amount_name in sorted(amount_and_tolerance)
+    )
 
 
 def _swap_amounts(
-    prices: Mapping[str, Price], plan: Plan, tolerance_bps: int
+    price_by_token: Mapping[str, Price], plan: Plan, tolerance_bps: int
 ) -> list[tuple[str, int, int]]:
     """Return the changes of the wallet by token, each with the tolerance in that token."""
     tolerance_value = plan.turnover * tolerance_bps / BPS
     named_amounts = []
     for token, raw in plan.wallet_changes().items():
-        price = prices.get(token)
+        price = price_by_token.get(token)
         named_amounts.append((token, raw, floor_int(tolerance_value / price) if price else 0))
     return named_amounts
 
@@ -445,8 +459,8 @@ def _liquidity_amounts(plan: Plan, tolerance_bps: int) -> list[tuple[str, int, i
     for action in map(lp_action, plan.actions):
         amounts = action.fees_raw if isinstance(action, Collect) else action.amounts_raw
         for token, raw in zip((action.token0, action.token1), amounts, strict=True):
-            name = f"{type(action).__name__} {action.name} {token}"
-            named_amounts.append((name, raw, raw * tolerance_bps // BPS))
+            amount_name = f"{type(action).__name__} {action.name} {token}"
+            named_amounts.append((amount_name, raw, raw * tolerance_bps // BPS))
     return named_amounts
 
 
@@ -454,13 +468,13 @@ def _futures_amounts(plan: Plan, tolerance_bps: int) -> list[tuple[str, int, int
     named_amounts = []
     for action in plan.layer(FuturesPlan).actions:
         if isinstance(action, PerpOrder):
-            name = f"futures {action.market}{' reduce' if action.is_reduce_only else ''}"
+            amount_name = f"futures {action.market}{' reduce' if action.is_reduce_only else ''}"
             named_amounts.append(
-                (name, action.size_raw, abs(action.size_raw) * tolerance_bps // BPS)
+                (amount_name, action.size_raw, abs(action.size_raw) * tolerance_bps // BPS)
             )
         elif isinstance(action, MarginDeposit | MarginWithdrawal):
-            name = type(action).__name__
-            named_amounts.append((name, action.raw, action.raw * tolerance_bps // BPS))
+            amount_name = type(action).__name__
+            named_amounts.append((amount_name, action.raw, action.raw * tolerance_bps // BPS))
     return named_amounts
 
 
@@ -507,7 +521,7 @@ def _widening_keys(config_before: Config, config_after: Config) -> Iterator[str]
                 yield from _policy_keys(old_value, new_value)
             case "limits":
                 yield from _limit_keys(old_value, new_value)
-            case _ if any(name.startswith(f"{key}.") for name in editable_keys):
+            case _ if any(editable_key.startswith(f"{key}.") for editable_key in editable_keys):
                 changed_paths = _changed_paths(key, config_before, config_after)
                 yield from sorted(changed_paths - editable_keys)
             case _ if isinstance(old_value, ConfigTable) and type(old_value) is type(new_value):
@@ -520,16 +534,17 @@ def _widening_keys(config_before: Config, config_after: Config) -> Iterator[str]
                 yield key
 
 
-def _changed_paths(key: str, config_before: Config, config_after: Config) -> set[str]:
+def _changed_paths(table_name: str, config_before: Config, config_after: Config) -> set[str]:
     """Return the paths of all values below a key of the config that differ."""
     old_values, new_values = (
-        dict(leaf_values(config.model_dump(include={key})))
+        dict(leaf_values(config.model_dump(include={table_name})))
         for config in (config_before, config_after)
     )
     return {
-        path
-        for path in old_values.keys() | new_values.keys()
-        if (path in old_values, old_values.get(path)) != (path in new_values, new_values.get(path))
+        key_path
+        for key_path in old_values.keys() | new_values.keys()
+        if (key_path in old_values, old_values.get(key_path))
+        != (key_path in new_values, new_values.get(key_path))
     }
 
 
@@ -599,7 +614,8 @@ def _caps_are_lower(new_caps: dict[str, int] | None, old_caps: dict[str, int] | 
         return False
     caps_before = old_caps or {}
     return set(caps_before) <= set(new_caps) and all(
-        cap <= caps_before.get(name, caps_before.get(ANY, BPS)) for name, cap in new_caps.items()
+        cap <= caps_before.get(symbol, caps_before.get(ANY, BPS))
+        for symbol, cap in new_caps.items()
     )
 
 

@@ -180,11 +180,9 @@ class TelegramBot:
             return "a message of another sender is no command."
         if message.edit_date is not None or message.is_from_offline:
             return "an edited or scheduled message is no command. Send it again."
-        command, at_sign, name = (message.text or "").split(maxsplit=1)[0].partition("@")
-        if at_sign and name.lower() != self.bot.username.lower():
-            return (
-                f"{command[:MAX_NAME_LENGTH]} is for @{name[:MAX_NAME_LENGTH]}, not for this bot."
-            )
+        command, at_sign, addressed_bot = (message.text or "").split(maxsplit=1)[0].partition("@")
+        if at_sign and addressed_bot.lower() != self.bot.username.lower():
+            return f"{command[:MAX_NAME_LENGTH]} is for @{addressed_bot[:MAX_NAME_LENGTH]}, not for this bot."
         return None
 
     async def _reply(self, chat_id: int, message: Message) -> None:
@@ -224,18 +222,18 @@ class TelegramBot:
             return await asyncio.to_thread(action)
 
     def _plan_with_code(self, chat_id: int, plan_document: dict[str, Any]) -> str:
-        text = messages.plan_text(plan_document)
+        message = messages.plan_text(plan_document)
         if not plan_document["plan_hash"]:
-            return text
+            return message
         code = self._new_code(
             chat_id, ControlKind(plan_document["kind"]), plan_document["plan_hash"]
         )
-        text += f"\nTo carry it out: /confirm {code} within {self._code_lifetime()}"
+        message += f"\nTo carry it out: /confirm {code} within {self._code_lifetime()}"
         if self.table.dashboard is None:
-            return text
+            return message
         until_s = int(self.now()) + self.table.code_ttl
         link = PlanLink(plan_document["plan_hash"][:LINK_DIGITS], until_s).query(self.link_key)
-        return f"{text}\nIn the dashboard, after login: {self.table.dashboard}/login?to=/controls&{link}"
+        return f"{message}\nIn the dashboard, after login: {self.table.dashboard}/login?to=/controls&{link}"
 
     def _code_lifetime(self) -> str:
         return f"{self.table.code_ttl / 60:g} minutes"
@@ -253,10 +251,12 @@ class TelegramBot:
         code_text = f"trimtab phone code 1 {chat_id} {code}".encode()
         return hmac.new(self.secret, code_text, hashlib.sha256).hexdigest()
 
-    async def _redeem(self, chat_id: int, code: str, kinds: tuple[ControlKind, ...]) -> str:
-        digest = self._digest(chat_id, code) if code.isascii() and code.isdecimal() else ""
-        phone_code = self.store.telegram_bot.use_code(chat_id, digest, int(self.now()))
-        if phone_code is None or ControlKind(phone_code.kind) not in kinds:
+    async def _redeem(
+        self, chat_id: int, code: str, permitted_kinds: tuple[ControlKind, ...]
+    ) -> str:
+        code_digest = self._digest(chat_id, code) if code.isascii() and code.isdecimal() else ""
+        phone_code = self.store.telegram_bot.use_code(chat_id, code_digest, int(self.now()))
+        if phone_code is None or ControlKind(phone_code.kind) not in permitted_kinds:
             return "Not done: the code is wrong, used or expired. /plan or /resume makes a new one."
         await self._submit(chat_id, ControlKind(phone_code.kind), phone_code.plan_hash)
         return "Queued for trimtab run --send. The result will be reported here."
@@ -367,11 +367,11 @@ class QueueActions:
 
     def __init__(
         self,
-        loaded: LoadedConfig,
+        loaded_config: LoadedConfig,
         transports: Sequence[Transport] | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self._loaded, self._transports, self._clock = loaded, transports, clock
+        self._loaded, self._transports, self._clock = loaded_config, transports, clock
 
     def status(self) -> dict[str, Any]:
         """See PhoneActions."""
@@ -402,14 +402,14 @@ class QueueActions:
 @contextmanager
 def open_bot(config: ConfigSource) -> Iterator[TelegramBot]:
     """Open the bot of a config. Raises ConfigError without [telegram], its token or its package."""
-    loaded = load_config(config)
-    table = loaded.config.telegram
-    if table is None:
+    loaded_config = load_config(config)
+    telegram_table = loaded_config.config.telegram
+    if telegram_table is None:
         raise ConfigError(
             "telegram: not configured",
             "write [telegram] with token_env and chats (docs/telegram.md)",
         )
-    token = table.resolve()
+    token = telegram_table.resolve()
     try:
         from telegram import Bot
         from telegram.request import HTTPXRequest
@@ -418,19 +418,23 @@ def open_bot(config: ConfigSource) -> Iterator[TelegramBot]:
             "telegram: python-telegram-bot is not installed", "pip install 'trimtab[telegram]'"
         ) from None
     # Their log lines contain request URLs, which include the token.
-    for name in ("httpx", "httpcore", "telegram"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    for logger_name in ("httpx", "httpcore", "telegram"):
+        logging.getLogger(logger_name).setLevel(logging.CRITICAL)
     bot = Bot(
         token,
-        base_url=f"{table.api}/bot",
+        base_url=f"{telegram_table.api}/bot",
         request=HTTPXRequest(connect_timeout=10.0, read_timeout=20.0),
-        get_updates_request=HTTPXRequest(connect_timeout=10.0, read_timeout=table.poll + 10.0),
+        get_updates_request=HTTPXRequest(
+            connect_timeout=10.0, read_timeout=telegram_table.poll + 10.0
+        ),
     )
-    secret = installation_secret(wiring.store_file(loaded))
-    redactor = Redactor([token, f"{table.api}/bot{token}"])
-    with wiring.open_store_offline(loaded) as (store, _):
-        actions = QueueActions(loaded)
-        yield TelegramBot(table, store, actions, secret, bot, redactor, link_key(loaded))
+    secret = installation_secret(wiring.store_file(loaded_config))
+    redactor = Redactor([token, f"{telegram_table.api}/bot{token}"])
+    with wiring.open_store_offline(loaded_config) as (store, _):
+        actions = QueueActions(loaded_config)
+        yield TelegramBot(
+            telegram_table, store, actions, secret, bot, redactor, link_key(loaded_config)
+        )
 
 
 def serve_telegram(config: ConfigSource, on_started: Callable[[], None] = lambda: None) -> None:

@@ -42,21 +42,23 @@ class FromAttributes:
 
 
 def fill(
-    document_type: type[T], source: object, portfolio: Any = None, /, **given_fields: object
+    document_type: type[T], source_object: object, portfolio: Any = None, /, **given_fields: object
 ) -> T:
     """Return a document of type `document_type`. A field's value comes from `given_fields`, else
-    from the attribute of `source` with the field's name, converted.
+    from the attribute of `source_object` with the field's name, converted.
 
     `portfolio` provides token names and the numeraire of values. Optional keys come from
     `given_fields` only. Nothing is validated: a report of a completed action must not fail.
     """
     document: dict[str, object] = {}
-    for field, read_attribute, convert in _fields(document_type):  # type: ignore[arg-type]
-        if field in given_fields:
-            document[field] = given_fields[field]
+    for field_name, read_attribute, convert in _fields(document_type):  # type: ignore[arg-type]
+        if field_name in given_fields:
+            document[field_name] = given_fields[field_name]
         elif read_attribute is not None:
-            value = read_attribute(source)
-            document[field] = None if value is None else convert(value, portfolio)
+            attribute_value = read_attribute(source_object)
+            document[field_name] = (
+                None if attribute_value is None else convert(attribute_value, portfolio)
+            )
     return document  # type: ignore[return-value]
 
 
@@ -67,48 +69,55 @@ def _fields(
     """Return (name, getter of the attribute, conversion) of each field; the getter of an optional
     field is None.
     """
-    fields: list[tuple[str, Callable[[object], Any] | None, Conversion]] = []
-    for field, hint in get_type_hints(document_type, include_extras=True).items():
+    field_readers: list[tuple[str, Callable[[object], Any] | None, Conversion]] = []
+    for field_name, type_hint in get_type_hints(document_type, include_extras=True).items():
         paths = next(
             (
                 annotation.paths
-                for annotation in getattr(hint, "__metadata__", ())
+                for annotation in getattr(type_hint, "__metadata__", ())
                 if isinstance(annotation, FromAttributes)
             ),
-            (field,),
+            (field_name,),
         )
-        fields.append(
+        field_readers.append(
             (
-                field,
-                None if get_origin(hint) is NotRequired else attrgetter(*paths),
-                _conversion(hint),
+                field_name,
+                None if get_origin(type_hint) is NotRequired else attrgetter(*paths),
+                _conversion(type_hint),
             )
         )
-    return fields
+    return field_readers
 
 
-def _conversion(hint: Any) -> Conversion:
-    for annotation in reversed(getattr(hint, "__metadata__", ())):  # the outermost comes last
+def _conversion(type_hint: Any) -> Conversion:
+    for annotation in reversed(getattr(type_hint, "__metadata__", ())):  # the outermost comes last
         if isinstance(annotation, ConvertedBy):
             return annotation.convert
-    if is_typeddict(hint):
-        return lambda value, portfolio: (
-            value if isinstance(value, dict) else fill(hint, value, portfolio)
+    if is_typeddict(type_hint):
+        return lambda attribute_value, portfolio: (
+            attribute_value
+            if isinstance(attribute_value, dict)
+            else fill(type_hint, attribute_value, portfolio)
         )
-    item_conversions = [
-        _conversion(argument) for argument in get_args(hint)[:1] if argument is not NoneType
+    argument_conversions = [
+        _conversion(type_argument)
+        for type_argument in get_args(type_hint)[:1]
+        if type_argument is not NoneType
     ]
-    if get_origin(hint) is list:
-        return lambda values, portfolio: [item_conversions[0](value, portfolio) for value in values]
+    if get_origin(type_hint) is list:
+        return lambda attribute_values, portfolio: [
+            argument_conversions[0](attribute_value, portfolio)
+            for attribute_value in attribute_values
+        ]
     return (
-        item_conversions[0]
-        if item_conversions and get_origin(hint) is not dict
+        argument_conversions[0]
+        if argument_conversions and get_origin(type_hint) is not dict
         else _enum_value_or_same
     )
 
 
-def _enum_value_or_same(value: Any, _: Any) -> object:
-    return value.value if isinstance(value, Enum) else value
+def _enum_value_or_same(enum_or_other: Any, _: Any) -> object:
+    return enum_or_other.value if isinstance(enum_or_other, Enum) else enum_or_other
 
 
 def money_text(value: Fraction, portfolio: Any) -> str:
@@ -121,19 +130,19 @@ def utc_text(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def one_of(*values: str) -> Any:
+def one_of(*permitted_texts: str) -> Any:
     """Restrict text to these values."""
-    return Field(pattern=f"^({'|'.join(values)})$")
+    return Field(pattern=f"^({'|'.join(permitted_texts)})$")
 
 
 Raw = Annotated[str, Field(pattern=r"^-?[0-9]+$"), ConvertedBy(lambda raw, _: str(raw))]
 """Base units, as text: JSON numbers would be rounded by some parsers."""
-RoundedRaw = Annotated[Raw, ConvertedBy(lambda value, _: str(round(value)))]
+RoundedRaw = Annotated[Raw, ConvertedBy(lambda raw, _: str(round(raw)))]
 Decimal = Annotated[str, Field(pattern=r"^-?[0-9]+(\.[0-9]+)?$")]
 """A price, amount or ratio as text, without exponent."""
 Money = Annotated[str, Field(pattern=r"^-?[0-9]+(\.[0-9]+)?$"), ConvertedBy(money_text)]
 """A value in the numeraire, as text."""
-Number = Annotated[float, ConvertedBy(lambda value, _: float(value))]
+Number = Annotated[float, ConvertedBy(lambda number, _: float(number))]
 Time = Annotated[str, ConvertedBy(lambda seconds, _: utc_text(seconds))]
 Symbol = Annotated[str, ConvertedBy(lambda token, portfolio: portfolio.token(token).label)]
 """Display name of a token, from its address."""

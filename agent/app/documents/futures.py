@@ -216,7 +216,7 @@ def margin_document(report: FuturesReport) -> MarginDocument:
     return {
         **_account_keys(report),
         "margin": None if account is None else _margin_figures_document(account, report),
-        "limits": [fill(LimitDocument, check) for check in report.limit_checks],
+        "limits": [fill(LimitDocument, limit_check) for limit_check in report.limit_checks],
         "plan": None
         if account is None or report.plan is None
         else _plan_document(account, report.plan, report.hold_reason),
@@ -238,7 +238,7 @@ def funding_document(
         for funding_day in recorded_days
         if funding_day.day_s == today_s
     }
-    markets: list[MarketFundingDocument] = [
+    market_documents: list[MarketFundingDocument] = [
         {
             **_market_funding_document(account, market),
             "today": money_text(paid_by_market.get(market.market, Fraction(0)), portfolio),
@@ -257,7 +257,7 @@ def funding_document(
         **_account_keys(report),
         "numeraire": portfolio.numeraire.label,
         "days": FUNDING_DAYS,
-        "markets": markets,
+        "markets": market_documents,
         "pending": _quote_text(account, pending_raw),
         "today": money_text(sum(paid_by_market.values(), Fraction(0)), portfolio),
         "daily": _quote_text(account, daily_raw),
@@ -310,12 +310,12 @@ def fill_documents(outcome: StepOutcome) -> list[FuturesFillDocument]:
 
 def _paused_symbols(account: MarginAccount, policy: FuturesPolicy) -> list[str]:
     """Return the paused markets with a target or a position."""
-    relevant_markets = {target.market for target in policy.targets if target.weight_bps}
-    relevant_markets |= {position.market for position in account.positions}
+    relevant_market_names = {target.market for target in policy.targets if target.weight_bps}
+    relevant_market_names |= {position.market for position in account.positions}
     return [
         market.symbol
         for market in account.markets
-        if market.is_paused and market.market in relevant_markets
+        if market.is_paused and market.market in relevant_market_names
     ]
 
 
@@ -330,7 +330,9 @@ def summary_document(report: FuturesReport) -> FuturesSummaryDocument:
         leverage, utilisation = margin.leverage(account), margin.utilisation(account)
         value_raw, gross_raw = margin.account_value_raw(account), margin.gross_notional_raw(account)
         liquidation = _nearest_liquidation_document(account)
-        unnamed_symbols = [account.market(name).symbol for name in unnamed_reasons(account)]
+        unnamed_symbols = [
+            account.market(market_name).symbol for market_name in unnamed_reasons(account)
+        ]
     return {
         "account": account_keys["account"],
         "unknown": account_keys["unknown"],
@@ -344,7 +346,9 @@ def summary_document(report: FuturesReport) -> FuturesSummaryDocument:
         "utilisation": ratio_text(utilisation),
         "max_utilisation": decimal_text(report.policy.limits.max_utilisation_bps, 4),
         "liquidation": liquidation,
-        "broken": [check.limit for check in report.limit_checks if check.is_broken],
+        "broken": [
+            limit_check.limit for limit_check in report.limit_checks if limit_check.is_broken
+        ],
         "actions": _reducing_action_texts(report),
         "blocked": report.step.snapshot.layer(FuturesReading).blocked,
         "unnamed": unnamed_symbols,
@@ -373,19 +377,19 @@ def _reducing_action_texts(report: FuturesReport) -> list[str]:
     account, plan, portfolio = report.account, report.plan, report.step.portfolio
     if account is None or plan is None or not plan.is_reducing:
         return []
-    assets = (asset.token for asset in portfolio.assets)
+    asset_tokens = (asset.token for asset in portfolio.assets)
     collateral = next(
-        (token for token in assets if token.address == report.policy.collateral), None
+        (token for token in asset_tokens if token.address == report.policy.collateral), None
     )
     return [action_text(account, action, collateral) for action in plan.actions]
 
 
 def _nearest_liquidation_document(account: MarginAccount) -> NearestLiquidationDocument | None:
     """Return the position nearest to its liquidation; None if none can be liquidated."""
-    nearest = nearest_liquidation(account)
-    if nearest is None:
+    market_and_distance = nearest_liquidation(account)
+    if market_and_distance is None:
         return None
-    market, distance = nearest
+    market, distance = market_and_distance
     liquidation_price = market.mark * (1 + distance)
     return {
         "symbol": market.symbol,
@@ -418,20 +422,20 @@ def action_text(
     match action:
         case PerpOrder():
             market = account.market(action.market)
-            size, size_before = (
+            size_text, size_before = (
                 _size_text(raw, market.size_decimals)
                 for raw in (abs(action.size_raw), abs(account.size_raw(action.market)))
             )
             if action.is_reduce_only:
                 side = "short" if action.size_raw > 0 else "long"
-                return f"{verbs['close']} {size} of {size_before} {market.symbol} ({side})"
+                return f"{verbs['close']} {size_text} of {size_before} {market.symbol} ({side})"
             verb = "buy" if action.size_raw > 0 else "sell"
-            return f"{verbs[verb]} {size} {market.symbol}"
+            return f"{verbs[verb]} {size_text} {market.symbol}"
         case MarginDeposit(raw) | MarginWithdrawal(raw):
             verb = "deposit" if isinstance(action, MarginDeposit) else "withdraw"
-            amount = str(raw) if collateral is None else decimal_text(raw, collateral.decimals)
-            unit = "base units" if collateral is None else collateral.label
-            return f"{verbs[verb]} {amount} {unit}"
+            amount_text = str(raw) if collateral is None else decimal_text(raw, collateral.decimals)
+            unit_label = "base units" if collateral is None else collateral.label
+            return f"{verbs[verb]} {amount_text} {unit_label}"
         case DelegateChange(delegate, is_allowed):
             return f"{'allow' if is_allowed else 'remove'} the delegate {delegate}"
         case _:
@@ -452,15 +456,15 @@ def figures_text(account: MarginAccount, policy: FuturesPolicy) -> str:
         margin.leverage(account),
         margin.utilisation(account),
     )
-    figures = [
+    figure_texts = [
         f"leverage {multiple_text(leverage)} of at most {limits.max_leverage_bps / BPS:g}x",
         f"utilisation {'unlimited' if utilisation is None else format_percent(utilisation)} of at most"
         f" {limits.max_utilisation_bps / 100:g} %",
     ]
-    if (nearest := nearest_liquidation(account)) is not None:
-        market, distance = nearest
-        figures.append(f"liquidation of {market.symbol} {format_percent(abs(distance))} away")
-    return ", ".join(figures)
+    if (market_and_distance := nearest_liquidation(account)) is not None:
+        market, distance = market_and_distance
+        figure_texts.append(f"liquidation of {market.symbol} {format_percent(abs(distance))} away")
+    return ", ".join(figure_texts)
 
 
 def optional_summary(
@@ -474,10 +478,10 @@ def optional_summary(
 def optional_comparisons(outcome: StepOutcome) -> dict[str, list[HedgeComparisonDocument]]:
     """Return the key `comparisons` of sales and hedges; empty if there are none."""
     portfolio = outcome.step_input.portfolio
-    documents = [
+    comparison_documents = [
         fill(HedgeComparisonDocument, comparison, portfolio) for comparison in comparisons(outcome)
     ]
-    return {"comparisons": documents} if documents else {}
+    return {"comparisons": comparison_documents} if comparison_documents else {}
 
 
 def _position_document(
@@ -601,6 +605,6 @@ def _price_text(account: MarginAccount, market: PerpMarket, price: Price) -> str
     return price_text(price, market.size_decimals, account.quote.decimals)
 
 
-def ratio_text(value: Fraction | None) -> str | None:
+def ratio_text(ratio: Fraction | None) -> str | None:
     """Return a ratio such as a leverage, truncated; None if it is unknown or unlimited."""
-    return None if value is None else value_text(value, 0, RATIO_PLACES)
+    return None if ratio is None else value_text(ratio, 0, RATIO_PLACES)

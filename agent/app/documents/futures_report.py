@@ -55,14 +55,14 @@ def build_futures_report(
     if account is None:
         return FuturesReport(step, policy, None, None, (), (), None)
     spot_raw = None if uncounted_reason(step) else spot_value_raw(account, policy, drifts)
-    state = margin_state(account, policy.limits, policy.leverage_bps)
+    account_state = margin_state(account, policy.limits, policy.leverage_bps)
     plan, hold_reason = plan_and_hold_reason(step, policy, drifts, spot_raw)
     return FuturesReport(
         step,
         policy,
         account,
         spot_raw,
-        tuple(limit_checks(state, policy.limits, spot_raw)),
+        tuple(limit_checks(account_state, policy.limits, spot_raw)),
         ()
         if trades_for_another(step.snapshot, futures_policy(step))
         else exposures(account, policy, drifts),

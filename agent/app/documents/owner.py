@@ -521,9 +521,9 @@ offers for confirmation.
 """
 
 
-def control_document(record: ControlRecord) -> ControlDocument:
+def control_document(control_record: ControlRecord) -> ControlDocument:
     """Return the document of a control."""
-    control = record.control
+    control = control_record.control
     return {
         "id": control.id,
         "kind": control.kind.value,
@@ -534,11 +534,11 @@ def control_document(record: ControlRecord) -> ControlDocument:
         "requested": utc_text(control.asked_at_s),
         "requested_s": control.asked_at_s,
         "expires_s": control.expires_at_s,
-        "state": record.state.value,
-        "code": record.code,
-        "reason": record.reason,
-        "result": _argument_documents(record.result),
-        "changed_s": record.changed_s,
+        "state": control_record.state.value,
+        "code": control_record.code,
+        "reason": control_record.reason,
+        "result": _argument_documents(control_record.result),
+        "changed_s": control_record.changed_s,
     }
 
 
@@ -575,8 +575,8 @@ def with_document(
     plan: ShownPlan, document: Mapping[str, Any], moves: Sequence[str], now_s: int, secret: bytes
 ) -> ShownPlan:
     """Return the plan with its shown moves and document, sealed for the store."""
-    text = json.dumps([list(moves), document])
-    return replace(plan, shown_at_s=now_s, document=text).sealed(secret)
+    moves_and_document = json.dumps([list(moves), document])
+    return replace(plan, shown_at_s=now_s, document=moves_and_document).sealed(secret)
 
 
 def stored_plan_document(plan: ShownPlan) -> ShownPlanDocument:

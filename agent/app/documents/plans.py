@@ -121,10 +121,10 @@ ExcludedHoldingDocument = TypedDict("ExcludedHoldingDocument", {
 
 def excluded_holdings(step: StepInput) -> list[ExcludedHoldingDocument]:
     """Return the documents of the holdings excluded from the portfolio now."""
-    documents: list[ExcludedHoldingDocument] = []
+    holding_documents: list[ExcludedHoldingDocument] = []
     for address, raw, why in cash_limit.excluded_amounts(step):
         token = step.portfolio.token(address)
-        documents.append(
+        holding_documents.append(
             {
                 "symbol": token.label,
                 "address": address,
@@ -133,7 +133,7 @@ def excluded_holdings(step: StepInput) -> list[ExcludedHoldingDocument]:
                 "why": why,
             }
         )
-    return documents
+    return holding_documents
 
 
 TransferDocument = TypedDict("TransferDocument", {
@@ -171,54 +171,64 @@ def tax_document(step: StepInput, plan: Plan | None) -> PlanTaxDocument | None:
     """Return the document of the taxable gain of a plan; None without [tax]. A gain without tax
     lots is None, and `unknown` says why.
     """
-    tax, portfolio = step.layer(TaxState).inputs, step.portfolio
-    if tax is None:
+    tax_inputs, portfolio = step.layer(TaxState).inputs, step.portfolio
+    if tax_inputs is None:
         return None
-    now_s, gains = step.snapshot.head.timestamp_s, tuple[PlannedGain, ...]()
+    now_s, token_gains = step.snapshot.head.timestamp_s, tuple[PlannedGain, ...]()
     if plan is not None and plan.legs:
-        prices, numeraire = reference_prices(step).by_token, portfolio.numeraire.address
-        gains = planned_gains(plan, tax, prices, numeraire, portfolio.wrapped_native, now_s)
-    ages_days = [
+        price_by_token, numeraire = reference_prices(step).by_token, portfolio.numeraire.address
+        token_gains = planned_gains(
+            plan, tax_inputs, price_by_token, numeraire, portfolio.wrapped_native, now_s
+        )
+    lot_ages_days = [
         [
             None if acquired_s is None else max(0, now_s - acquired_s) // 86_400
-            for acquired_s in (gain.oldest_s, gain.newest_s)
+            for acquired_s in (token_gain.oldest_s, token_gain.newest_s)
         ]
-        for gain in gains
+        for token_gain in token_gains
     ]
     tokens_without_lots = [
-        balance_changes.token_label(step.portfolio, gain.token)
-        for gain in gains
-        if gain.unknown_raw
+        balance_changes.token_label(step.portfolio, token_gain.token)
+        for token_gain in token_gains
+        if token_gain.unknown_raw
     ]
     unknown_reason = (
         f"no tax lot covers all of the {', '.join(tokens_without_lots)} sold"
         if tokens_without_lots
         else ""
     )
-    if tokens_without_lots and not tax.lots:
+    if tokens_without_lots and not tax_inputs.lots:
         unknown_reason = "no tax lots yet; the first cycle of rebalance or run opens the ledger"
-    year_left = None if tax.year_limit is None else max(Fraction(0), tax.year_limit - tax.realised)
+    left_gain = (
+        None
+        if tax_inputs.year_limit is None
+        else max(Fraction(0), tax_inputs.year_limit - tax_inputs.realised)
+    )
     return fill(
         PlanTaxDocument,
-        tax,
+        tax_inputs,
         portfolio,
-        currency=tax.currency or portfolio.numeraire.label,
+        currency=tax_inputs.currency or portfolio.numeraire.label,
         gain=None
         if unknown_reason
-        else money_text(sum((gain.gain for gain in gains), Fraction(0)), portfolio),
+        else money_text(
+            sum((token_gain.gain for token_gain in token_gains), Fraction(0)), portfolio
+        ),
         unknown=unknown_reason,
         disposals=[
             fill(
                 DisposalDocument,
-                gain,
+                token_gain,
                 portfolio,
                 oldest_days=oldest_days,
                 newest_days=newest_days,
-                **({"cost": None, "gain": None} if gain.unknown_raw else {}),
+                **({"cost": None, "gain": None} if token_gain.unknown_raw else {}),
             )
-            for gain, (oldest_days, newest_days) in zip(gains, ages_days, strict=True)
+            for token_gain, (oldest_days, newest_days) in zip(
+                token_gains, lot_ages_days, strict=True
+            )
         ],
-        left_this_year=None if year_left is None else money_text(year_left, portfolio),
+        left_this_year=None if left_gain is None else money_text(left_gain, portfolio),
     )
 
 
@@ -243,8 +253,12 @@ def netting_document(netting: NettingResult | None, portfolio: Portfolio) -> Net
         acting=[adjustment.name for adjustment in netting.adjustments if adjustment.acts],
         reasons={adjustment.name: adjustment.reason for adjustment in netting.adjustments},
         capital_moved=[
-            {"from": from_strategy, "to": to_strategy, "value": money_text(value, portfolio)}
-            for from_strategy, to_strategy, value in netting.transfers
+            {
+                "from": from_strategy,
+                "to": to_strategy,
+                "value": money_text(capital_value, portfolio),
+            }
+            for from_strategy, to_strategy, capital_value in netting.transfers
         ],
         netted=[
             fill(NettedTokenDocument, netted_token, portfolio)
@@ -268,16 +282,16 @@ def decision_document(decision_result: DecisionResult) -> DecisionDocument:
     back a trigger that fired.
     """
     decision = decision_result.decision
-    document: DecisionDocument = {
+    decision_fields: DecisionDocument = {
         "kind": type(decision).__name__.lower(),
         "reason": decision.reason,
     }
     match decision:
         case Halt(codes=codes) if codes:
-            document["codes"] = list(codes)
+            decision_fields["codes"] = list(codes)
         case Hold(limiting_rule=limiting_rule) if limiting_rule:
-            document["codes"] = [limiting_rule]
-    return document
+            decision_fields["codes"] = [limiting_rule]
+    return decision_fields
 
 
 # Fields of every document about a step, filled from an object with `step_input` and `decision_result`.
@@ -357,9 +371,14 @@ def action_document(action: LpAction, portfolio: Portfolio) -> ActionDocument:
     liquidity, ticks = getattr(action, "liquidity", None), getattr(action, "ticks", None)
     optional_fields["liquidity"] = None if liquidity is None else str(liquidity)
     optional_fields["ticks"] = None if ticks is None else list(ticks)
-    kind = type(action).__name__.lower()
+    action_kind = type(action).__name__.lower()
     return fill(
-        ActionDocument, action, kind=kind, position=action.name, tokens=symbols, **optional_fields
+        ActionDocument,
+        action,
+        kind=action_kind,
+        position=action.name,
+        tokens=symbols,
+        **optional_fields,
     )
 
 
@@ -419,7 +438,7 @@ def transaction_document(intent: Intent) -> TransactionDocument:
     if receipt := intent.receipt:
         block, gas_used = receipt.block_number, receipt.gas_used
         gas_price_wei = str(receipt.effective_gas_price_wei)
-    document = fill(
+    transaction_fields = fill(
         TransactionDocument,
         intent,
         hash=intent.tx_hash or "",
@@ -428,8 +447,8 @@ def transaction_document(intent: Intent) -> TransactionDocument:
         gas_price_wei=gas_price_wei,
     )
     if receipt and receipt.data_fee_wei:
-        document["data_fee_wei"] = str(receipt.data_fee_wei)
-    return document
+        transaction_fields["data_fee_wei"] = str(receipt.data_fee_wei)
+    return transaction_fields
 
 
 SentTransactionDocument = Annotated[
@@ -454,7 +473,7 @@ def limit_prices(order: LimitOrder, step: StepInput) -> LimitPricesDocument:
     token_in, token_out = (
         step.portfolio.token(token) for token in (order.token_in, order.token_out)
     )
-    references = reference_prices(step).prices
+    reference_by_token = reference_prices(step).prices
 
     def both_directions(price: Fraction) -> list[str]:
         return [
@@ -463,8 +482,10 @@ def limit_prices(order: LimitOrder, step: StepInput) -> LimitPricesDocument:
         ]
 
     market_prices, off_bps = None, None
-    if token_in.address in references and token_out.address in references:
-        market_price = references[token_in.address].price / references[token_out.address].price
+    if token_in.address in reference_by_token and token_out.address in reference_by_token:
+        market_price = (
+            reference_by_token[token_in.address].price / reference_by_token[token_out.address].price
+        )
         market_prices, off_bps = (
             both_directions(market_price),
             round((order.price / market_price - 1) * BPS),
@@ -500,7 +521,7 @@ class StepDocument(TypedDict):
     flows: Transfers
     tax: Annotated[
         PlanTaxDocument | None,
-        ConvertedBy(lambda pair, _: tax_document(*pair)),
+        ConvertedBy(lambda step_and_plan, _: tax_document(*step_and_plan)),
         FromAttributes("step_input", "plan"),
     ]
     pools: Annotated[
@@ -582,12 +603,12 @@ def plan_document(outcome: StepOutcome) -> PlanDocument:
         **decision_document(outcome.decision_result),
         "outcome": outcome.kind.value,
     }
-    futures_key = optional_summary(step, outcome.decision_result.drifts)
-    comparisons_key = optional_comparisons(outcome)
+    futures_fields = optional_summary(step, outcome.decision_result.drifts)
+    comparison_fields = optional_comparisons(outcome)
     step_fields = {
         **fill(StepDocument, outcome, portfolio, decision=decision_fields),
-        **futures_key,
-        **comparisons_key,
+        **futures_fields,
+        **comparison_fields,
     }
     if (futures_plan := planned_futures(plan)) is not None:
         from agent.layers.futures.notes import futures_action_note

@@ -53,7 +53,9 @@ if TYPE_CHECKING:
 Venue = Annotated[str, one_of(*LpVenue)]
 PairSymbols = Annotated[
     list[str],
-    ConvertedBy(lambda pair, portfolio: [portfolio.token(address).label for address in pair]),
+    ConvertedBy(
+        lambda token_pair, portfolio: [portfolio.token(address).label for address in token_pair]
+    ),
 ]
 
 OrderKindName = Annotated[str, one_of(*(kind.value for kind in OrderKind))]
@@ -224,20 +226,22 @@ def strategy_document(
     target_share: Fraction,
     snapshot: Snapshot,
     portfolio: Portfolio,
-    prices: dict[str, Price],
+    price_by_token: dict[str, Price],
 ) -> StrategyDocument:
     """Return the document of one strategy."""
-    value = sum((raw * prices[token] for token, raw in book.holdings if raw), Fraction(0))
-    unit_nav = nav_per_unit(value, book.units)
+    strategy_value = sum(
+        (raw * price_by_token[token] for token, raw in book.holdings if raw), Fraction(0)
+    )
+    unit_nav = nav_per_unit(strategy_value, book.units)
     strategy = next(strategy for strategy in split.strategies if strategy.name == book.name)
-    nonzero_value, target_weights_bps = max(value, Fraction(1)), dict(strategy.weights_bps)
+    nonzero_value, target_weights_bps = max(strategy_value, Fraction(1)), dict(strategy.weights_bps)
     holdings: list[StrategyHoldingDocument] = [
         {
             "symbol": portfolio.token(token).label,
             "raw": str(raw),
             "amount": value_text(Fraction(raw), portfolio.token(token).decimals),
-            "value": money_text(raw * prices[token], portfolio),
-            "weight_bps": round(raw * prices[token] / nonzero_value * BPS),
+            "value": money_text(raw * price_by_token[token], portfolio),
+            "weight_bps": round(raw * price_by_token[token] / nonzero_value * BPS),
             "target_bps": target_weights_bps.get(token, 0),
         }
         for token, raw in book.holdings
@@ -254,7 +258,7 @@ def strategy_document(
         StrategyDocument,
         book,
         portfolio,
-        capital=money_text(value, portfolio),
+        capital=money_text(strategy_value, portfolio),
         share_bps=share_bps,
         target_share_bps=round(target_share * BPS),
         floor_bps=strategy.floor_bps,
@@ -271,9 +275,9 @@ def strategy_document(
     if strategy.market_bps:
         account = margin_account(snapshot)
         markets = () if account is None else account.markets
-        symbols_by_market = {perp_market.market: perp_market.symbol for perp_market in markets}
+        symbol_by_market = {perp_market.market: perp_market.symbol for perp_market in markets}
         document["futures"] = {
-            symbols_by_market.get(market, market): bps for market, bps in strategy.market_bps
+            symbol_by_market.get(market, market): bps for market, bps in strategy.market_bps
         }
     return document
 

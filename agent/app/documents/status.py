@@ -203,19 +203,19 @@ def status_document(portfolio_status: PortfolioStatus) -> StatusDocument:
         portfolio_status.step_input.portfolio,
         portfolio_status.decision_result.drifts,
     )
-    total = money_text(portfolio_total(portfolio_status.step_input, drifts), portfolio)
+    total_text = money_text(portfolio_total(portfolio_status.step_input, drifts), portfolio)
     return fill(
         StatusDocument,
         portfolio_status,
         portfolio,
-        total_value=total,
+        total_value=total_text,
         holdings=[_holding_document(drift, portfolio_status) for drift in drifts],
         **optional_summary(portfolio_status.step_input, drifts),
     )
 
 
 def _holding_document(drift: AssetDrift, portfolio_status: PortfolioStatus) -> HoldingDocument:
-    portfolio, reference = (
+    portfolio, reference_price = (
         portfolio_status.step_input.portfolio,
         portfolio_status.decision_result.references.prices.get(drift.token),
     )
@@ -238,7 +238,7 @@ def _holding_document(drift: AssetDrift, portfolio_status: PortfolioStatus) -> H
         amount=value_text(Fraction(drift.raw), token.decimals),
         price=price_text(drift.price, token.decimals, portfolio.numeraire.decimals),
         band_bps=[round(drift.band_low_bps), round(drift.band_high_bps)],
-        price_source=None if reference is None else reference.source.value,
+        price_source=None if reference_price is None else reference_price.source.value,
         day_bps=round((drift.price / old_price - 1) * BPS) if old_price else None,
         lp_raw=str(drift.raw_at(POSITIONS)),
         **({"margin_raw": str(margin_raw)} if (margin_raw := drift.raw_at(MARGIN)) else {}),
@@ -278,34 +278,41 @@ def minimum_total_document(
     """Return the document of the minimum total, with the settings to change if `total` (None:
     unknown) is below it.
     """
-    minimum = compute_minimum_total(inputs)
-    changes: tuple[str, ...] = ()
-    is_enough, compared_total = None, minimum.total or Fraction(0)
+    minimum_total = compute_minimum_total(inputs)
+    setting_changes: tuple[str, ...] = ()
+    is_enough, compared_total = None, minimum_total.total or Fraction(0)
     if total is not None:
-        changes = tuple(suggested_settings(inputs, total))
-        is_enough, compared_total = minimum.total is not None and total >= minimum.total, total
+        setting_changes = tuple(suggested_settings(inputs, total))
+        is_enough, compared_total = (
+            minimum_total.total is not None and total >= minimum_total.total,
+            total,
+        )
     summary = format_minimum_total(inputs, compared_total, decimals, unit)
-    text = summary
-    if minimum.total is not None and changes:
-        text = f"{summary} To change that: {'; or '.join(changes)}."
+    full_text = summary
+    if minimum_total.total is not None and setting_changes:
+        full_text = f"{summary} To change that: {'; or '.join(setting_changes)}."
 
-    def coins_or_none(value: Value | None) -> str | None:
-        return None if value is None else value_text(value, decimals, min(decimals, VALUE_PLACES))
+    def coins_or_none(coin_value: Value | None) -> str | None:
+        return (
+            None
+            if coin_value is None
+            else value_text(coin_value, decimals, min(decimals, VALUE_PLACES))
+        )
 
     return {
-        "total": coins_or_none(minimum.total),
-        "first_purchase": coins_or_none(minimum.purchase_total),
+        "total": coins_or_none(minimum_total.total),
+        "first_purchase": coins_or_none(minimum_total.purchase_total),
         "unit": unit,
-        "by": minimum.binding_limit,
+        "by": minimum_total.binding_limit,
         "gas_gwei": value_text(Fraction(inputs.gas_price_wei, GWEI), 0, 4),
         "pool_fee_percent": value_text(Fraction(100 * inputs.fee_pips, PIPS), 0, 4),
-        "corrections_a_year": value_text(minimum.corrections_per_year, 0, 1),
-        "cost_a_year": value_text(minimum.yearly_cost, decimals, min(decimals, VALUE_PLACES)),
+        "corrections_a_year": value_text(minimum_total.corrections_per_year, 0, 1),
+        "cost_a_year": value_text(minimum_total.yearly_cost, decimals, min(decimals, VALUE_PLACES)),
         "enough": is_enough,
         "year": "" if total is None else format_year(inputs, total, decimals, unit),
-        "changes": list(changes),
+        "changes": list(setting_changes),
         "summary": summary,
-        "text": text,
+        "text": full_text,
     }
 
 
@@ -328,15 +335,15 @@ def minimum_totals_of_config(
         for asset in portfolio_table.assets
     ]
     min_trade = Fraction(config.limits.min_trade or "0")
-    fees = typical_fees(config.chain.chain_id)
-    wei_value = fees.native_usd / numeraire_usd / 10**18
+    network_fees = typical_fees(config.chain.chain_id)
+    wei_value = network_fees.native_usd / numeraire_usd / 10**18
     inputs_by_gas_price = _inputs_at_gas_prices(
         target_drifts,
         portfolio_table.numeraire,
         config.limits.plan_cost,
         min_trade,
         wei_value,
-        fees,
+        network_fees,
     )
     interval_s = review_interval_s(trigger)
     return _minimum_total_documents(
@@ -367,27 +374,27 @@ def ceiling_warnings(config: Config, numeraire_usd: Fraction, total: Value | Non
             f" every rebalance is refused. --ceiling {_coins_text(total * SUGGESTED_HEADROOM)} leaves half as much more."
         ]
     minimum_totals = minimum_totals_of_config(config, numeraire_usd, Fraction(ceiling))
-    totals_above = [
+    minimums_above_ceiling = [
         minimum_total
         for minimum_total in minimum_totals
         if minimum_total["total"] and not minimum_total["enough"]
     ]
-    if not totals_above:
+    if not minimums_above_ceiling:
         return headroom_warnings
-    if totals_above == minimum_totals[ORDINARY_DAY + 1 :]:
-        busy_day = totals_above[0]
+    if minimums_above_ceiling == minimum_totals[ORDINARY_DAY + 1 :]:
+        busy_day_minimum = minimums_above_ceiling[0]
         return [
             *headroom_warnings,
-            f"On a busy day, at {busy_day['gas_gwei']} gwei, corrections wait for cheaper gas: the minimum"
-            f" total is then {busy_day['total']} {unit}, above {ceiling_text}.",
+            f"On a busy day, at {busy_day_minimum['gas_gwei']} gwei, corrections wait for cheaper gas: the minimum"
+            f" total is then {busy_day_minimum['total']} {unit}, above {ceiling_text}.",
         ]
     gas_prices_text = " and ".join(
         f"at {minimum_total['gas_gwei']} gwei ({minimum_total['total']} {minimum_total['unit']})"
-        for minimum_total in totals_above
+        for minimum_total in minimums_above_ceiling
     )
     if total is None:
-        changes_text = "; or ".join(totals_above[0]["changes"])
-        remedy = f"Raise max_live_value, or, for {totals_above[0]['gas_gwei']} gwei, take {changes_text}."
+        changes_text = "; or ".join(minimums_above_ceiling[0]["changes"])
+        remedy = f"Raise max_live_value, or, for {minimums_above_ceiling[0]['gas_gwei']} gwei, take {changes_text}."
     else:
         remedy = f"With {_coins_text(total)} {unit}, change a setting named below; more money needs a higher max_live_value."
     return [
@@ -455,12 +462,16 @@ def _inputs_at_gas_prices(
     plan_cost_bps: int,
     min_trade: Value,
     wei_value: Fraction,
-    fees: TypicalFees,
+    network_fees: TypicalFees,
 ) -> list[MinimumTotalInputs]:
     assets = tuple(
-        AssetThreshold(name, bps, drift) for name, bps, drift in target_drifts if name != numeraire
+        AssetThreshold(symbol, target_bps, drift)
+        for symbol, target_bps, drift in target_drifts
+        if symbol != numeraire
     )
-    numeraire_bps = next((bps for name, bps, _ in target_drifts if name == numeraire), 0)
+    numeraire_bps = next(
+        (target_bps for symbol, target_bps, _ in target_drifts if symbol == numeraire), 0
+    )
     unit_raw = 10**VALUE_PLACES
     return [
         MinimumTotalInputs(
@@ -471,19 +482,19 @@ def _inputs_at_gas_prices(
             ASSUMED_FEE_PIPS,
             gas_price_wei,
             wei_value * unit_raw,
-            data_fee_wei=fees.data_fee_wei,
+            data_fee_wei=network_fees.data_fee_wei,
         )
-        for gas_price_wei in fees.gas_prices_wei
+        for gas_price_wei in network_fees.gas_prices_wei
     ]
 
 
 def _minimum_total_documents(
-    inputs: Sequence[MinimumTotalInputs], numeraire: str, total: Value | None = None
+    inputs_by_gas_price: Sequence[MinimumTotalInputs], numeraire: str, total: Value | None = None
 ) -> list[MinimumTotalDocument]:
     total_raw = None if total is None else total * 10**VALUE_PLACES
     return [
         minimum_total_document(gas_inputs, total_raw, VALUE_PLACES, numeraire or "units")
-        for gas_inputs in inputs
+        for gas_inputs in inputs_by_gas_price
     ]
 
 

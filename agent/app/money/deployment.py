@@ -32,9 +32,9 @@ def rebalancer_deployment(config: Path | str | LoadedConfig) -> DeploymentDocume
     """Return the deployment, as the operators of the config agree on it. Raises ConfigError if the
     chain has no CREATE2 deployer, OperatorNeeded for other code at the address.
     """
-    loaded = load_config(config)
-    pool = wiring.open_endpoint_pool(loaded.config, None, wiring.SystemClock())
-    return _read_deployment(QuorumProvider(pool), loaded.config.chain.chain_id)
+    loaded_config = load_config(config)
+    endpoint_pool = wiring.open_endpoint_pool(loaded_config.config, None, wiring.SystemClock())
+    return _read_deployment(QuorumProvider(endpoint_pool), loaded_config.config.chain.chain_id)
 
 
 def deploy_rebalancer(
@@ -55,9 +55,11 @@ def deploy_rebalancer(
         if document["deployed"]:
             return document
 
-        def confirm_cost(prepared: PreparedTransaction) -> bool:
-            document["most_gas_native"] = decimal_text(prepared.tx.max_gas_cost_wei, 18)
-            document["most_data_fee_native"] = decimal_text(prepared.grant.data_fee_wei or 0, 18)
+        def confirm_cost(prepared_transaction: PreparedTransaction) -> bool:
+            document["most_gas_native"] = decimal_text(prepared_transaction.tx.max_gas_cost_wei, 18)
+            document["most_data_fee_native"] = decimal_text(
+                prepared_transaction.grant.data_fee_wei or 0, 18
+            )
             return confirm(document)
 
         outcome, intents = send_by_command(
@@ -70,11 +72,11 @@ def deploy_rebalancer(
             confirm_cost,
             f"the Rebalancer is at {document['address']}",
         )
-        after = _read_deployment(context.transport, document["chain_id"])
-        document["deployed"] = after["deployed"]
-        if outcome == "done" and not after["deployed"]:
+        document_after = _read_deployment(context.transport, document["chain_id"])
+        document["deployed"] = document_after["deployed"]
+        if outcome == "done" and not document_after["deployed"]:
             raise Retryable(
-                f"the deployment was mined, but the endpoints show no code at {after['address']}",
+                f"the deployment was mined, but the endpoints show no code at {document_after['address']}",
                 "trimtab deploy looks again",
             )
     document["outcome"] = outcome

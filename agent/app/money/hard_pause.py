@@ -57,8 +57,8 @@ def pause_hard(
     """
     with ExitStack() as stack:
         try:
-            loaded = load_config(config, checks_permissions=False)
-            _, switch = stack.enter_context(wiring.open_store_offline(loaded))
+            loaded_config = load_config(config, checks_permissions=False)
+            _, switch = stack.enter_context(wiring.open_store_offline(loaded_config))
         except TrimtabError as error:
             message = f"paused by {pause_by_file(config, error)}, but not hard: {error.message}"
             raise OperatorNeeded(
@@ -67,8 +67,8 @@ def pause_hard(
                 code=ErrorCode.HARD_PAUSE,
             ) from error
         switch.pause(reason, int(time.time()), hard=send and confirmed)
-    require_private(loaded.path, "config")
-    with open_agent(loaded) as agent:
+    require_private(loaded_config.path, "config")
+    with open_agent(loaded_config) as agent:
         exposure = agent.open_exposure()
         if not send or not (confirmed or confirm(exposure)):
             return HardPauseReport(reason, agent.context.switch.is_hard(), exposure)

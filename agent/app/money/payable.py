@@ -18,11 +18,13 @@ def payable_today(step: StepInput, payment: Payment) -> Payment:
     """Return the part of a payment within the remainder of limits.payout_per_day; the whole, which
     the guard then refuses, if that part is worth less than its gas.
     """
-    payable = replace(payment, raw=min(payment.raw, transfers.max_payout_raw(step, payment.token)))
+    payable_payment = replace(
+        payment, raw=min(payment.raw, transfers.max_payout_raw(step, payment.token))
+    )
     return (
-        payable
-        if payable.raw > 0
-        and _exceeds_gas(step.snapshot, step.portfolio, reference_prices(step), payable)
+        payable_payment
+        if payable_payment.raw > 0
+        and _exceeds_gas(step.snapshot, step.portfolio, reference_prices(step), payable_payment)
         else payment
     )
 
@@ -32,16 +34,16 @@ def free_payments(step: StepInput) -> tuple[Payment, ...]:
     wrapped coin listed separately. Payments worth less than their gas are omitted.
     """
     step = cash_limit.restore_excluded(step)
-    balances = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    raw_by_token = {holding.token: holding.raw for holding in step.snapshot.holdings}
     gas_money_wei = native_coin.floor_wei(step.limits) + native_coin.worst_gas_cost_wei(
         step.snapshot, step.limits
     )
     payments: list[Payment] = []
     for asset in step.portfolio.assets:
-        token_address, raw = asset.token.address, balances.get(asset.token.address, 0)
-        payments.append(Payment(token_address, raw - asset.reserve_raw))
+        token_address, wallet_raw = asset.token.address, raw_by_token.get(asset.token.address, 0)
+        payments.append(Payment(token_address, wallet_raw - asset.reserve_raw))
         if asset.native:
-            reserve_wei = max(0, asset.reserve_raw - raw)
+            reserve_wei = max(0, asset.reserve_raw - wallet_raw)
             free_wei = step.snapshot.native_wei - gas_money_wei - reserve_wei
             payments.append(Payment(token_address, free_wei, True))
     return tuple(

@@ -99,41 +99,44 @@ def rehearse_trade(
         )  # plan again after the wait
         if first_outcome.kind is not OutcomeKind.PLANNED:
             return _preview(first_outcome)
-        first_swap = engine.run_cycle(
+        first_swap_outcome = engine.run_cycle(
             agent.context.readers,
             Swap(token_in.address, token_out.address, amount_in_raw),
             agent.context.store,
             transactor,
         )
-        if first_swap.kind is not OutcomeKind.DONE:
-            state = "declined" if first_swap.kind is OutcomeKind.DECLINED else "failed"
-            return _rehearsal((first_swap,), (), state, first_swap.reason)
-        first_leg = _completed_leg(agent, first_swap, token_in, token_out, amount_in_raw)
-        return_swap = engine.run_cycle(
+        if first_swap_outcome.kind is not OutcomeKind.DONE:
+            state = "declined" if first_swap_outcome.kind is OutcomeKind.DECLINED else "failed"
+            return _rehearsal((first_swap_outcome,), (), state, first_swap_outcome.reason)
+        first_leg = _completed_leg(agent, first_swap_outcome, token_in, token_out, amount_in_raw)
+        return_swap_outcome = engine.run_cycle(
             agent.context.readers,
             Swap(token_out.address, token_in.address, first_leg.received_raw),
             agent.context.store,
             transactor,
         )
-        if return_swap.kind is not OutcomeKind.DONE:
+        if return_swap_outcome.kind is not OutcomeKind.DONE:
             return _rehearsal(
-                (first_swap, return_swap),
+                (first_swap_outcome, return_swap_outcome),
                 (first_leg,),
                 "failed",
-                f"return swap: {return_swap.reason}",
+                f"return swap: {return_swap_outcome.reason}",
             )
         legs = (
             first_leg,
-            _completed_leg(agent, return_swap, token_out, token_in, first_leg.received_raw),
+            _completed_leg(agent, return_swap_outcome, token_out, token_in, first_leg.received_raw),
         )
     max_slippage_bps = step.limits.slippage_bps
     if any(max_slippage_bps is not None and leg.slippage_bps > max_slippage_bps for leg in legs):
         return _rehearsal(
-            (first_swap, return_swap), legs, "failed", "slippage exceeds limits.slippage"
+            (first_swap_outcome, return_swap_outcome),
+            legs,
+            "failed",
+            "slippage exceeds limits.slippage",
         )
     is_exact = all(leg.slippage_bps <= 0 for leg in legs)
     verdict = "as predicted" if is_exact else "within the limits"
-    return _rehearsal((first_swap, return_swap), legs, "done", verdict)
+    return _rehearsal((first_swap_outcome, return_swap_outcome), legs, "done", verdict)
 
 
 def _plan_first_swap(
@@ -194,12 +197,12 @@ def _smallest_trade(
     agent: Agent, step: StepInput, token_in: Token, token_out: Token
 ) -> tuple[StepOutcome, int]:
     """Return the smallest trade that every guard allows, or the last refusal, with its amount."""
-    price = _price(reference_prices(step), token_in)
+    token_in_price = _price(reference_prices(step), token_in)
     start_value = (
         step.limits.min_trade or Fraction(10**agent.portfolio.numeraire.decimals)
     ) * START_FACTOR
     free_raw = transfers.investable_balances(step).get(token_in.address, 0)
-    amount_in_raw = min(max(1, ceil_int(start_value / price)), max(1, free_raw))
+    amount_in_raw = min(max(1, ceil_int(start_value / token_in_price)), max(1, free_raw))
     for doubling in range(MAX_SIZES):
         if (
             doubling < MAX_SIZES - 1
@@ -251,9 +254,9 @@ def _completed_leg(
     if receipt is None or plan is None:
         raise Refused(f'"{swap_intent.note}" has no receipt')
     wallet = outcome.step_input.snapshot.owner
-    changes = swap_intent.balance_changes(wallet, agent.portfolio.wrapped_native)
+    changes_raw = swap_intent.balance_changes(wallet, agent.portfolio.wrapped_native)
     received_raw = receipt.net_transfers(wallet).get(
-        token_out.address, changes.get(token_out.address, 0)
+        token_out.address, changes_raw.get(token_out.address, 0)
     )
     predicted_raw = sum(
         leg.amount_out_raw
@@ -289,10 +292,10 @@ def _gas_value(outcome: StepOutcome) -> Value:
 
 
 def _price(references: ReferencePrices, token: Token) -> Fraction:
-    price = references.prices.get(token.address)
-    if price is None:
+    reference_price = references.prices.get(token.address)
+    if reference_price is None:
         raise Refused(f"{token.label} has no reference price", remedy="see trimtab doctor")
-    return price.price
+    return reference_price.price
 
 
 def _free_value(step: StepInput, token: str) -> Value:

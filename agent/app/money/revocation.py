@@ -64,7 +64,7 @@ def revoke(
     ]
     token_addresses = token_addresses or list(agent.context.tokens)
     open_allowances = _open_allowances(agent, token_addresses)
-    unreadable = ", ".join(
+    unreadable_text = ", ".join(
         f"{open_allowance.label} for the {open_allowance.holder}"
         for open_allowance in open_allowances
         if open_allowance.raw is None
@@ -72,7 +72,7 @@ def revoke(
     report = RevocationReport(
         open_allowances,
         "planned" if any(allowance.raw for allowance in open_allowances) else "clear",
-        f"cannot be read: {unreadable}" if unreadable else "",
+        f"cannot be read: {unreadable_text}" if unreadable_text else "",
     )
     if not send or report.state == "clear":
         return report
@@ -85,22 +85,23 @@ def revoke(
         context.store.steps.begin(
             step_id, context.clock.now_s(), codec.dumps(step), codec.dumps(ManualAction("revoke"))
         )
-        confirmed_approvals = {
+        confirmed_token_spenders = {
             (allowance.token, allowance.spender) for allowance in open_allowances if allowance.raw
         }
         revocations = [
             Approval(allowance.token, allowance.spender, 0, allowance.label, allowance.holder)
             # a running agent may have revoked some in the meantime
             for allowance in _open_allowances(agent, token_addresses)
-            if allowance.raw and (allowance.token, allowance.spender) in confirmed_approvals
+            if allowance.raw and (allowance.token, allowance.spender) in confirmed_token_spenders
         ]
         sent_intents, failures = revoke_allowances(transactor, step_id, step, revocations)
         current_step_input(context.readers, context.store)
-        still_open = [
+        remaining_allowances = [
             allowance for allowance in _open_allowances(agent, token_addresses) if allowance.raw
         ]
         failures += [
-            f"the {allowance.holder} may still spend {allowance.label}" for allowance in still_open
+            f"the {allowance.holder} may still spend {allowance.label}"
+            for allowance in remaining_allowances
         ]
         reason = "; ".join(failures) or f"{len(sent_intents)} allowances set to zero"
         context.store.steps.end(step_id, "halt", reason, None, "failed" if failures else "done")
@@ -115,28 +116,36 @@ def revoke(
 def _open_allowances(agent: Agent, token_addresses: Sequence[str]) -> tuple[OpenAllowance, ...]:
     """Return every allowance that is open or unreadable."""
     context, spender_roles = agent.context, _spender_roles(agent)
-    pairs = [(token, spender) for token in token_addresses for spender in spender_roles]
-    amounts = read_allowances(context.transport, context.config.wallet.address, pairs)
+    token_spender_pairs = [
+        (token, spender) for token in token_addresses for spender in spender_roles
+    ]
+    allowances_raw = read_allowances(
+        context.transport, context.config.wallet.address, token_spender_pairs
+    )
     return tuple(
         OpenAllowance(
-            token, context.portfolio.token(token).label, spender, spender_roles[spender], raw
+            token,
+            context.portfolio.token(token).label,
+            spender,
+            spender_roles[spender],
+            allowance_raw,
         )
-        for (token, spender), raw in zip(pairs, amounts, strict=True)
-        if raw != 0
+        for (token, spender), allowance_raw in zip(token_spender_pairs, allowances_raw, strict=True)
+        if allowance_raw != 0
     )
 
 
 def _spender_roles(agent: Agent) -> dict[str, str]:
     """Return the role by address of every contract that may have received an allowance."""
     config = agent.context.config
-    roles = {PERMIT2: "Permit2"}
+    role_by_address = {PERMIT2: "Permit2"}
     for venue in config.venues:
         if venue.router is not None:
-            roles[venue.router] = f"{venue.name} router"
+            role_by_address[venue.router] = f"{venue.name} router"
         if venue.position_manager is not None:
-            roles[venue.position_manager] = "position manager"
+            role_by_address[venue.position_manager] = "position manager"
     if config.execution.rebalancer is not None:
-        roles[config.execution.rebalancer] = "rebalancer"
+        role_by_address[config.execution.rebalancer] = "rebalancer"
     execution = agent.context.execution
     layer_spenders = position_spenders(execution) | vault_spender(agent.context.futures)
-    return roles | allowances.allowed_spenders(execution, layer_spenders)
+    return role_by_address | allowances.allowed_spenders(execution, layer_spenders)

@@ -13,14 +13,20 @@ def planned_sales(readers: StepReaders) -> tuple[tuple[StepOutcome, ...], str]:
     """Return the current plans to sell everything, each as if it were the first, and the text of
     what stays unsold after them.
     """
-    sales = [evaluation.evaluate(readers, requests.sell_everything)]
-    while sales[-1].kind is OutcomeKind.PLANNED and (token := sales[-1].decision_result.exit_token):
-        step = exclude_blocked_exits(sales[-1].step_input, [BlockedExit(token, "", "")])
-        sales.append(evaluation.evaluate_input(step, requests.sell_everything, readers.evidence))
-    unsold_text = unsold_assets_text(sales[-1])
-    if len(sales) > 1 and sales[-1].kind is OutcomeKind.HOLD:
-        del sales[-1]
-    return tuple(sales), unsold_text
+    sale_outcomes = [evaluation.evaluate(readers, requests.sell_everything)]
+    while sale_outcomes[-1].kind is OutcomeKind.PLANNED and (
+        exit_token := sale_outcomes[-1].decision_result.exit_token
+    ):
+        step = exclude_blocked_exits(
+            sale_outcomes[-1].step_input, [BlockedExit(exit_token, "", "")]
+        )
+        sale_outcomes.append(
+            evaluation.evaluate_input(step, requests.sell_everything, readers.evidence)
+        )
+    unsold_text = unsold_assets_text(sale_outcomes[-1])
+    if len(sale_outcomes) > 1 and sale_outcomes[-1].kind is OutcomeKind.HOLD:
+        del sale_outcomes[-1]
+    return tuple(sale_outcomes), unsold_text
 
 
 def unsold_assets_text(outcome: StepOutcome) -> str:

@@ -97,9 +97,9 @@ class ShutdownReport:
         if account is None:
             unknown_reason = self.step_input.snapshot.layer(FuturesReading).unknown
             return f"the margin account is not known ({unknown_reason}); it may hold positions"
-        cents = margin.account_value_raw(account) // 10 ** (account.quote.decimals - 2)
-        value = decimal_text(cents, 2)
-        margin_text = f"{value} {account.quote.label} of margin stays in the account"
+        margin_value_cents = margin.account_value_raw(account) // 10 ** (account.quote.decimals - 2)
+        margin_value_text = decimal_text(margin_value_cents, 2)
+        margin_text = f"{margin_value_text} {account.quote.label} of margin stays in the account"
         if not account.positions:
             return margin_text if margin.account_value_raw(account) > 0 else ""
         symbols = ", ".join(
@@ -175,8 +175,13 @@ def _find_open_stop(
 
 def _plan_shutdown(agent: Agent, to_stable: bool, payout_address: str | None) -> ShutdownReport:
     context = agent.context
-    exposure = open_exposure(context.readers, context.store)
-    step, sales, sale_problem, unsold_text = exposure.step_input, tuple[StepOutcome, ...](), "", ""
+    open_state = open_exposure(context.readers, context.store)
+    step, sales, sale_problem, unsold_text = (
+        open_state.step_input,
+        tuple[StepOutcome, ...](),
+        "",
+        "",
+    )
     if to_stable:
         try:
             sales, unsold_text = planned_sales(context.readers)
@@ -190,12 +195,14 @@ def _plan_shutdown(agent: Agent, to_stable: bool, payout_address: str | None) ->
         verdicts = table.judge_payout_permission(
             step, _payouts(payments, payout_address, 0), context.payout_addresses, is_paused
         )
-    failing_texts = [
+    failed_guard_texts = [
         f"{verdict.guard}: {verdict.measured}, limit {verdict.limit}"
         for verdict in verdicts
         if not verdict.passed
     ]
-    wait_reasons = [f"the payout waits: {'; '.join(failing_texts)}"] if failing_texts else []
+    wait_reasons = (
+        [f"the payout waits: {'; '.join(failed_guard_texts)}"] if failed_guard_texts else []
+    )
     if sale_problem := sale_problem or (sale_refusal(sales[0]) if sales else ""):
         wait_reasons.insert(0, f"the sale waits: {sale_problem}")
     elif unsold_text:
@@ -204,8 +211,8 @@ def _plan_shutdown(agent: Agent, to_stable: bool, payout_address: str | None) ->
         step,
         to_stable,
         payout_address,
-        exposure.pending_intents,
-        exposure.open_allowances,
+        open_state.pending_intents,
+        open_state.open_allowances,
         sales,
         payments,
         verdicts,
@@ -359,11 +366,11 @@ class _Shutdown:
             self._sent += outcome.transactions
             if outcome.kind is OutcomeKind.DONE:
                 continue
-            problem = (
+            unsold_reason = (
                 blocked_exits_text(outcome) if outcome.kind is OutcomeKind.HOLD else outcome.reason
             )
-            if problem:
-                raise Refused(problem)
+            if unsold_reason:
+                raise Refused(unsold_reason)
             self._sale_waits, self._unsold_text = False, unsold_assets_text(outcome)
             return
         self._sale_waits = False
@@ -401,13 +408,13 @@ class _Shutdown:
             4 * len(free_payments(current_step_input(self._context.readers, self._context.store)))
             + 1
         )
-        refusals: dict[tuple[str, bool], str] = {}
+        refusal_by_payment_key: dict[tuple[str, bool], str] = {}
         for _ in range(max_payouts):
             step = current_step_input(self._context.readers, self._context.store)
             due_payments = [
                 payment
                 for payment in free_payments(step)
-                if (payment.token, payment.native) not in refusals
+                if (payment.token, payment.native) not in refusal_by_payment_key
                 and not (self._sale_waits and payment.token != step.portfolio.numeraire.address)
             ]
             if not due_payments:
@@ -425,30 +432,36 @@ class _Shutdown:
                     self._context.payout_addresses,
                 )
             except Refused as refusal:
-                refusals[due_payments[0].token, due_payments[0].native] = str(refusal)
+                refusal_by_payment_key[due_payments[0].token, due_payments[0].native] = str(refusal)
                 continue
             self._sent.append(intent)
             if not intent.succeeded:
-                message = f'"{intent.note}" ended as {intent.state.value}'
-                refusals[due_payments[0].token, due_payments[0].native] = message
-        if refusals:
-            raise Refused(f"the payout waits: {'; '.join(dict.fromkeys(refusals.values()))}")
+                failure_reason = f'"{intent.note}" ended as {intent.state.value}'
+                refusal_by_payment_key[due_payments[0].token, due_payments[0].native] = (
+                    failure_reason
+                )
+        if refusal_by_payment_key:
+            raise Refused(
+                f"the payout waits: {'; '.join(dict.fromkeys(refusal_by_payment_key.values()))}"
+            )
 
 
-def _step_after_sales(step: StepInput, sales: Sequence[StepOutcome]) -> StepInput:
+def _step_after_sales(step: StepInput, sale_outcomes: Sequence[StepOutcome]) -> StepInput:
     """Return the step input after these sales, as predicted by their plans."""
-    predicted_holdings = [dict(sale.plan.holdings_after) for sale in sales if sale.plan is not None]
-    balances = {holding.token: holding.raw for holding in step.snapshot.holdings}
-    balances_after = {
+    predicted_holdings = [
+        dict(sale.plan.holdings_after) for sale in sale_outcomes if sale.plan is not None
+    ]
+    raw_by_token = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    raw_after_by_token = {
         token: raw
         + sum(holdings_after.get(token, raw) - raw for holdings_after in predicted_holdings)
-        for token, raw in balances.items()
+        for token, raw in raw_by_token.items()
     }
     return replace(
         step,
         snapshot=replace(
             step.snapshot,
-            holdings=tuple(Holding(token, raw) for token, raw in balances_after.items()),
+            holdings=tuple(Holding(token, raw) for token, raw in raw_after_by_token.items()),
         ),
     )
 

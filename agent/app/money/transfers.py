@@ -153,8 +153,8 @@ def _without_deposits(report: InvestmentReport) -> InvestmentReport:
 
 def _invest_request(report: InvestmentReport) -> Invest:
     purchase = report.step_input.history.cash_flows.purchase
-    amounts = tuple(_raw_by_asset(report.step_input.portfolio, report.deposits).items())
-    return Invest(amounts, "" if purchase is None else purchase.id)
+    amounts_raw = tuple(_raw_by_asset(report.step_input.portfolio, report.deposits).items())
+    return Invest(amounts_raw, "" if purchase is None else purchase.id)
 
 
 def _open_top_up(agent: Agent, outcome: StepOutcome) -> PurchaseProgress | None:
@@ -164,15 +164,16 @@ def _open_top_up(agent: Agent, outcome: StepOutcome) -> PurchaseProgress | None:
 
 
 def _find_deposits(step: StepInput, transfer_ids: Collection[int]) -> InvestmentReport:
-    assets = {asset.token.address: asset for asset in step.portfolio.assets}
+    asset_by_token = {asset.token.address: asset for asset in step.portfolio.assets}
     takes_native = (
-        step.portfolio.wrapped_native in assets and assets[step.portfolio.wrapped_native].native
+        step.portfolio.wrapped_native in asset_by_token
+        and asset_by_token[step.portfolio.wrapped_native].native
     )
     deposits = tuple(
         transfer
         for transfer in step.history.cash_flows.unexplained
         if transfer.delta_raw > 0
-        and (transfer.token in assets or (takes_native and transfer.token == NATIVE))
+        and (transfer.token in asset_by_token or (takes_native and transfer.token == NATIVE))
     )
     if unknown_ids := sorted({*transfer_ids} - {transfer.id for transfer in deposits}):
         raise ConfigError(
@@ -207,18 +208,19 @@ def _deposit_readers(readers: StepReaders, report: InvestmentReport) -> StepRead
     Other deposits are ignored, whatever their value: they are not invested and do not block the
     investment. Losses are unaffected.
     """
-    deposit_ids, deposited_raw = (
+    deposit_ids, deposited_raw_by_token = (
         {transfer.id for transfer in (*report.deposits, *report.uninvested)},
         Counter[str](),
     )
     for transfer in report.deposits:
-        deposited_raw[transfer.token] += transfer.delta_raw
-    uninvested_raw = _raw_by_asset(report.step_input.portfolio, report.uninvested)
+        deposited_raw_by_token[transfer.token] += transfer.delta_raw
+    uninvested_raw_by_token = _raw_by_asset(report.step_input.portfolio, report.uninvested)
 
     def assemble(snapshot: Snapshot, history: History) -> StepInput:
         step = cash_limit.restore_excluded(readers.assemble(snapshot, history))
         rises = tuple(
-            (token, raw - deposited_raw[token]) for token, raw in step.history.cash_flows.rises
+            (token, rise_raw - deposited_raw_by_token[token])
+            for token, rise_raw in step.history.cash_flows.rises
         )
         other_transfers = tuple(
             transfer
@@ -239,7 +241,7 @@ def _deposit_readers(readers: StepReaders, report: InvestmentReport) -> StepRead
             excluded=replace(step.excluded, raw=()),
         )
         return cash_limit.exclude_unexplained_increases(
-            cash_limit.exclude_amounts(step, uninvested_raw, cash_limit.NOT_REQUESTED)
+            cash_limit.exclude_amounts(step, uninvested_raw_by_token, cash_limit.NOT_REQUESTED)
         )
 
     return replace(readers, assemble=assemble)
@@ -326,55 +328,57 @@ def single_payment(agent: Agent, step: StepInput, amount: str, symbol: str | Non
             f"--in: {token.label} is not an asset of the portfolio",
             "trimtab status lists the assets",
         )
-    raw = _require_above_zero(parse_raw(amount, token.decimals, "AMOUNT"))
-    free_raw, price = (
+    payment_raw = _require_above_zero(parse_raw(amount, token.decimals, "AMOUNT"))
+    free_raw_by_token, price = (
         transfers.investable_balances(step),
         transfers.token_price(step.portfolio, reference_prices(step), token.address),
     )
     if price is None:
         raise Refused(f"{token.label} has no reference price", remedy="give the asset a feed")
-    prices = {
+    price_by_token = {
         address: transfers.token_price(step.portfolio, reference_prices(step), address)
         or Fraction(0)
-        for address in free_raw
+        for address in free_raw_by_token
     }
-    other_value = sum(
+    other_assets_value = sum(
         (
-            raw_amount * prices[address]
-            for address, raw_amount in free_raw.items()
+            balance_raw * price_by_token[address]
+            for address, balance_raw in free_raw_by_token.items()
             if address != token.address
         ),
         Fraction(0),
     )
-    if (shortfall := (raw - free_raw[token.address]) * price) > other_value:
-        asset_value = free_raw[token.address] * price
+    if (
+        shortfall_value := (payment_raw - free_raw_by_token[token.address]) * price
+    ) > other_assets_value:
+        asset_value = free_raw_by_token[token.address] * price
         raise transfers.insufficient_balance(
             step.portfolio,
             step.limits,
             step.history.cash_flows,
-            shortfall,
-            other_value,
+            shortfall_value,
+            other_assets_value,
             asset_value,
         )
-    return Payment(token.address, raw, asset.native)
+    return Payment(token.address, payment_raw, asset.native)
 
 
 def pro_rata_payments(agent: Agent, step: StepInput, amount: str) -> tuple[Payment, ...]:
     """Return payments of the same share of every asset, `amount` whole numeraire coins in total."""
-    value = Fraction(
+    total_value = Fraction(
         _require_above_zero(parse_raw(amount, agent.portfolio.numeraire.decimals, "AMOUNT"))
     )
     native_tokens = {asset.token.address for asset in step.portfolio.assets if asset.native}
     return tuple(
-        Payment(token, raw, token in native_tokens)
-        for token, raw in transfers.proportional_amounts(step, value).items()
+        Payment(token, payment_raw, token in native_tokens)
+        for token, payment_raw in transfers.proportional_amounts(step, total_value).items()
     )
 
 
-def _require_above_zero(raw: int) -> int:
-    if raw == 0:
+def _require_above_zero(amount_raw: int) -> int:
+    if amount_raw == 0:
         raise ConfigError("AMOUNT must be above 0", "for example trimtab withdraw 500")
-    return raw
+    return amount_raw
 
 
 UNMINED_STATES = (IntentState.PLANNED, IntentState.SIGNED, IntentState.BROADCAST)

@@ -97,79 +97,98 @@ class FuturesOptions:
 
 
 def what_if_futures(
-    options: FuturesOptions, spot_values: Mapping[str, Fraction], trades: Mapping[str, Fraction]
+    options: FuturesOptions,
+    spot_values: Mapping[str, Fraction],
+    trade_values: Mapping[str, Fraction],
 ) -> FuturesWhatIfDocument:
     """Return the futures together with a spot portfolio. A hedge replaces part of a sale, as in a
     live step: its short is among the orders, and the purchases shrink in proportion.
 
-    `spot_values` are values by symbol, `trades` the spot trades, both in whole units. Raises
+    `spot_values` are values by symbol, `trade_values` the spot trades, both in whole units. Raises
     ConfigError naming the option.
     """
     spot_value = sum(spot_values.values(), Fraction(0))
     account = _whatif_account(options, spot_value)
     policy = _whatif_policy(options, account)
-    spot_raw = Fraction(spot_value * COIN_RAW)
-    state = margin_state(account, policy.limits, policy.leverage_bps)
-    fired_triggers = due_triggers(account, policy, spot_raw)
-    reduction = reduction_sizes(account, policy, spot_raw)
-    orders = reduction
-    if fired_triggers and not reduction:
-        orders = position_trims(account, policy) or sizes_to_target(account, policy)
+    spot_value_raw = Fraction(spot_value * COIN_RAW)
+    account_state = margin_state(account, policy.limits, policy.leverage_bps)
+    fired_triggers = due_triggers(account, policy, spot_value_raw)
+    reduction_sizes_raw = reduction_sizes(account, policy, spot_value_raw)
+    order_sizes_raw = reduction_sizes_raw
+    if fired_triggers and not reduction_sizes_raw:
+        order_sizes_raw = position_trims(account, policy) or sizes_to_target(account, policy)
     hedges = _hedge_documents(
-        options, spot_values, trades, _account_after_fills(account, orders), policy
+        options, spot_values, trade_values, _account_after_fills(account, order_sizes_raw), policy
     )
-    trades = _trades_after_hedges(trades, hedges)
+    trade_values = _trades_after_hedges(trade_values, hedges)
     for hedge in hedges:
-        if short_value := Fraction(hedge["short"]) * COIN_RAW:
-            size_raw = size_for_notional_raw(account.market(hedge["symbol"]), -short_value)
-            orders = {**orders, hedge["symbol"]: orders.get(hedge["symbol"], 0) + size_raw}
-    position_values = [
+        if short_value_raw := Fraction(hedge["short"]) * COIN_RAW:
+            size_raw = size_for_notional_raw(account.market(hedge["symbol"]), -short_value_raw)
+            order_sizes_raw = {
+                **order_sizes_raw,
+                hedge["symbol"]: order_sizes_raw.get(hedge["symbol"], 0) + size_raw,
+            }
+    position_values_raw = [
         margin.value_at_mark_raw(account, position) for position in account.positions
     ]
     return {
-        "gross": _raw_text(state.gross_raw),
-        "long": _raw_text(sum(notional for notional in position_values if notional > 0)),
-        "short": _raw_text(-sum(notional for notional in position_values if notional < 0)),
-        "net": _raw_text(state.net_raw),
-        "margin": _raw_text(state.value_raw),
-        "leverage": _ratio_text(state.leverage),
-        "utilisation": _ratio_text(state.utilisation),
+        "gross": _raw_text(account_state.gross_raw),
+        "long": _raw_text(sum(value_raw for value_raw in position_values_raw if value_raw > 0)),
+        "short": _raw_text(-sum(value_raw for value_raw in position_values_raw if value_raw < 0)),
+        "net": _raw_text(account_state.net_raw),
+        "margin": _raw_text(account_state.value_raw),
+        "leverage": _ratio_text(account_state.leverage),
+        "utilisation": _ratio_text(account_state.utilisation),
         "maintenance": _raw_text(margin.maintenance_margin_raw(account)),
-        "spot_multiple": _ratio_text(Fraction(state.gross_raw) / spot_raw if spot_raw else None),
+        "spot_multiple": _ratio_text(
+            Fraction(account_state.gross_raw) / spot_value_raw if spot_value_raw else None
+        ),
         "triggers": [trigger.value for trigger in fired_triggers],
         "breaches": [
             {"limit": breach.limit, "measured": breach.measured, "allowed": breach.allowed}
-            for breach in breaches(state, policy.limits, spot_raw)
+            for breach in breaches(account_state, policy.limits, spot_value_raw)
         ],
-        "allowed_gross": _raw_text(_gross_after_raw(account, reduction)),
-        "markets": _market_documents(account, policy, orders),
+        "allowed_gross": _raw_text(_gross_after_raw(account, reduction_sizes_raw)),
+        "markets": _market_documents(account, policy, order_sizes_raw),
         "hedges": hedges,
-        "trades": {symbol: _value_text(trade_value) for symbol, trade_value in trades.items()},
-        "net_exposure": _net_exposure(_account_after_fills(account, orders), spot_values, trades),
+        "trades": {
+            symbol: _value_text(trade_value) for symbol, trade_value in trade_values.items()
+        },
+        "net_exposure": _net_exposure(
+            _account_after_fills(account, order_sizes_raw), spot_values, trade_values
+        ),
     }
 
 
-def _account_after_fills(account: MarginAccount, orders: Mapping[str, int]) -> MarginAccount:
-    for market, size_raw in orders.items():
+def _account_after_fills(
+    account: MarginAccount, order_sizes_raw: Mapping[str, int]
+) -> MarginAccount:
+    for market, size_raw in order_sizes_raw.items():
         account = after_fill_at_mark(account, market, size_raw)
     return account
 
 
 def _trades_after_hedges(
-    trades: Mapping[str, Fraction], hedges: Sequence[WhatIfHedgeDocument]
+    trade_values: Mapping[str, Fraction], hedges: Sequence[WhatIfHedgeDocument]
 ) -> dict[str, Fraction]:
     """Return the spot trades with the sales that the hedges leave; purchases shrink in
     proportion.
     """
-    sales = {symbol: value for symbol, value in trades.items() if value < 0}
-    remaining_sales = {**sales, **{hedge["symbol"]: -Fraction(hedge["sell"]) for hedge in hedges}}
-    sales_before, sales_after = (
-        sum(sale_values.values(), Fraction(0)) for sale_values in (sales, remaining_sales)
+    sale_values = {
+        symbol: trade_value for symbol, trade_value in trade_values.items() if trade_value < 0
+    }
+    remaining_sale_values = {
+        **sale_values,
+        **{hedge["symbol"]: -Fraction(hedge["sell"]) for hedge in hedges},
+    }
+    total_sold_before, total_sold_after = (
+        sum(values_by_symbol.values(), Fraction(0))
+        for values_by_symbol in (sale_values, remaining_sale_values)
     )
-    remaining_share = sales_after / sales_before if sales_before else Fraction(1)
+    remaining_share = total_sold_after / total_sold_before if total_sold_before else Fraction(1)
     return {
-        symbol: remaining_sales.get(symbol, value * remaining_share)
-        for symbol, value in trades.items()
+        symbol: remaining_sale_values.get(symbol, trade_value * remaining_share)
+        for symbol, trade_value in trade_values.items()
     }
 
 
@@ -178,21 +197,26 @@ def _whatif_account(options: FuturesOptions, spot_value: Fraction) -> MarginAcco
     profit.
     """
     notionals = {
-        symbol: _parse_signed(text, f"--futures {symbol}")
-        for symbol, text in parse_pairs(options.notional, "--futures").items()
+        symbol: _parse_signed(notional_text, f"--futures {symbol}")
+        for symbol, notional_text in parse_pairs(options.notional, "--futures").items()
     }
     prices = _parse_amounts(options.price, "--price")
     lot_sizes = _parse_amounts(options.lot, "--lot")
-    for option, values in (("--lot", lot_sizes), ("--futures-target", _parse_targets_bps(options))):
-        for symbol in values:
+    for option, option_by_symbol in (
+        ("--lot", lot_sizes),
+        ("--futures-target", _parse_targets_bps(options)),
+    ):
+        for symbol in option_by_symbol:
             if symbol not in notionals:
                 raise ConfigError(
                     f"{option}: {symbol!r} is not in --futures", f"add {symbol}=0 to --futures"
                 )
-    value_raw = parse_raw(options.margin, VALUE_PLACES, "--margin") if options.margin else None
-    if value_raw is None:
-        value_raw = int(spot_value * COIN_RAW)
-    if value_raw == 0:
+    account_value_raw = (
+        parse_raw(options.margin, VALUE_PLACES, "--margin") if options.margin else None
+    )
+    if account_value_raw is None:
+        account_value_raw = int(spot_value * COIN_RAW)
+    if account_value_raw == 0:
         raise ConfigError("--margin: is zero", "give the account value, such as --margin 5000")
     markets, positions = [], []
     for symbol, notional in notionals.items():
@@ -203,28 +227,34 @@ def _whatif_account(options: FuturesOptions, spot_value: Fraction) -> MarginAcco
         if size_raw:
             open_notional_raw = -margin.position_value_raw(market, size_raw)
             positions.append(Position(symbol, size_raw, open_notional_raw))
-    return MarginAccount(QUOTE_TOKEN, 1, value_raw, 0, tuple(positions), tuple(markets))
+    return MarginAccount(QUOTE_TOKEN, 1, account_value_raw, 0, tuple(positions), tuple(markets))
 
 
 def _whatif_policy(options: FuturesOptions, account: MarginAccount) -> FuturesPolicy:
     """Return the policy of the options, by default with the current weights and gross notional."""
-    gross_raw = margin.gross_notional_raw(account)
-    targets = _parse_targets_bps(options) or {
+    gross_notional_raw = margin.gross_notional_raw(account)
+    target_bps_by_symbol = _parse_targets_bps(options) or {
         market.symbol: round(
-            Fraction(margin.position_value_raw(market, account.size_raw(market.market)), gross_raw)
+            Fraction(
+                margin.position_value_raw(market, account.size_raw(market.market)),
+                gross_notional_raw,
+            )
             * BPS
         )
         for market in account.markets
-        if gross_raw
+        if gross_notional_raw
     }
-    if _parse_targets_bps(options) and sum(abs(bps) for bps in targets.values()) != BPS:
+    if (
+        _parse_targets_bps(options)
+        and sum(abs(target_bps) for target_bps in target_bps_by_symbol.values()) != BPS
+    ):
         raise ConfigError(
             "--futures-target: absolute weights must sum to 100 %",
             "write for example BTC=50,ETH=-50 for a long and a short of equal size",
         )
-    value_raw = margin.account_value_raw(account)
+    account_value_raw = margin.account_value_raw(account)
     leverage_bps = _optional_share_bps(options.leverage, "--leverage", 0) or round(
-        Fraction(gross_raw, value_raw) * BPS
+        Fraction(gross_notional_raw, account_value_raw) * BPS
     )
     limits = FuturesLimits(
         max_leverage_bps=_optional_share_bps(options.max_leverage, "--max-leverage", UNLIMITED),
@@ -242,7 +272,9 @@ def _whatif_policy(options: FuturesOptions, account: MarginAccount) -> FuturesPo
         index_age_s=UNLIMITED,
     )
     return FuturesPolicy(
-        tuple(FuturesTarget(symbol, bps) for symbol, bps in targets.items()),
+        tuple(
+            FuturesTarget(symbol, target_bps) for symbol, target_bps in target_bps_by_symbol.items()
+        ),
         leverage_bps,
         _optional_share_bps(options.band, "--futures-band", 0),
         limits,
@@ -264,19 +296,21 @@ def _parse_targets_bps(options: FuturesOptions) -> dict[str, int]:
     if not options.target:
         return {}
     return {
-        symbol: int(_parse_signed(text.removesuffix("%"), f"--futures-target {symbol}") * 100)
-        for symbol, text in parse_pairs(options.target, "--futures-target").items()
+        symbol: int(
+            _parse_signed(weight_text.removesuffix("%"), f"--futures-target {symbol}") * 100
+        )
+        for symbol, weight_text in parse_pairs(options.target, "--futures-target").items()
     }
 
 
-def _parse_signed(text: str, option: str) -> Fraction:
-    sign = -1 if text.startswith("-") else 1
-    return sign * Fraction(parse_raw(text.removeprefix("-"), VALUE_PLACES, option), COIN_RAW)
+def _parse_signed(number_text: str, option: str) -> Fraction:
+    sign = -1 if number_text.startswith("-") else 1
+    return sign * Fraction(parse_raw(number_text.removeprefix("-"), VALUE_PLACES, option), COIN_RAW)
 
 
-def _parse_amounts(text: str, option: str) -> dict[str, Fraction]:
+def _parse_amounts(pairs_text: str, option: str) -> dict[str, Fraction]:
     amounts = {}
-    for symbol, amount_text in parse_pairs(text, option).items() if text else ():
+    for symbol, amount_text in parse_pairs(pairs_text, option).items() if pairs_text else ():
         amounts[symbol] = Fraction(
             parse_raw(amount_text, VALUE_PLACES, f"{option} {symbol}"), COIN_RAW
         )
@@ -285,18 +319,18 @@ def _parse_amounts(text: str, option: str) -> dict[str, Fraction]:
     return amounts
 
 
-def _optional_share_bps(text: str, option: str, default: int) -> int:
-    return parse_share_bps(text, option) if text else default
+def _optional_share_bps(share_text: str, option: str, default_bps: int) -> int:
+    return parse_share_bps(share_text, option) if share_text else default_bps
 
 
 def _market_documents(
-    account: MarginAccount, policy: FuturesPolicy, orders: Mapping[str, int]
+    account: MarginAccount, policy: FuturesPolicy, order_sizes_raw: Mapping[str, int]
 ) -> list[WhatIfMarketDocument]:
     market_documents: list[WhatIfMarketDocument] = []
     for drift in notional_drifts(account, policy):
         market = account.market(drift.market)
-        order_size_raw = orders.get(drift.market, 0)
-        price = margin.liquidation_price(account, drift.market)
+        order_size_raw = order_sizes_raw.get(drift.market, 0)
+        liquidation_price = margin.liquidation_price(account, drift.market)
         market_documents.append(
             {
                 "symbol": drift.symbol,
@@ -307,17 +341,19 @@ def _market_documents(
                 "order_notional": _raw_text(margin.position_value_raw(market, order_size_raw)),
                 "order_size": _raw_text(order_size_raw),
                 "size_after": _raw_text(account.size_raw(drift.market) + order_size_raw),
-                "liquidation_price": None if price is None else value_text(price, 0, VALUE_PLACES),
+                "liquidation_price": None
+                if liquidation_price is None
+                else value_text(liquidation_price, 0, VALUE_PLACES),
             }
         )
     return market_documents
 
 
-def _gross_after_raw(account: MarginAccount, orders: Mapping[str, int]) -> int:
+def _gross_after_raw(account: MarginAccount, order_sizes_raw: Mapping[str, int]) -> int:
     return sum(
         abs(
             margin.position_value_raw(
-                market, account.size_raw(market.market) + orders.get(market.market, 0)
+                market, account.size_raw(market.market) + order_sizes_raw.get(market.market, 0)
             )
         )
         for market in account.markets
@@ -327,7 +363,7 @@ def _gross_after_raw(account: MarginAccount, orders: Mapping[str, int]) -> int:
 def _hedge_documents(
     options: FuturesOptions,
     spot_values: Mapping[str, Fraction],
-    trades: Mapping[str, Fraction],
+    trade_values: Mapping[str, Fraction],
     account: MarginAccount,
     policy: FuturesPolicy,
 ) -> list[WhatIfHedgeDocument]:
@@ -337,30 +373,32 @@ def _hedge_documents(
     hedge_bps = _optional_share_bps(options.hedge, "--hedge", 0)
     if hedge_bps > BPS:
         raise ConfigError("--hedge: is above 100 %", "give the share of the excess to short")
-    sales = {symbol: -value for symbol, value in trades.items() if value < 0}
-    compare = _hedge_comparer(options, spot_values, sales)
+    sale_values = {
+        symbol: -trade_value for symbol, trade_value in trade_values.items() if trade_value < 0
+    }
+    compare_costs = _hedge_comparer(options, spot_values, sale_values)
     market_names = {market.market for market in account.markets}
     spot_value_raw = sum(spot_values.values(), Fraction(0)) * COIN_RAW
     hedge_documents: list[WhatIfHedgeDocument] = []
-    for symbol, excess in sales.items() if hedge_bps else ():
+    for symbol, excess_value in sale_values.items() if hedge_bps else ():
         short_value = Fraction(0)
         if symbol in market_names:
             short_size_raw = size_for_notional_raw(
-                account.market(symbol), -excess * hedge_bps * COIN_RAW / BPS
+                account.market(symbol), -excess_value * hedge_bps * COIN_RAW / BPS
             )
-            size_raw = largest_allowed_raw(
+            allowed_size_raw = largest_allowed_raw(
                 account, symbol, short_size_raw, policy.limits, spot_value_raw, policy.leverage_bps
             )
-            short_value = abs(size_raw) * account.market(symbol).mark / COIN_RAW
-        if compare is not None and short_value:
-            hedge_documents.append(compare(symbol, short_value))
+            short_value = abs(allowed_size_raw) * account.market(symbol).mark / COIN_RAW
+        if compare_costs is not None and short_value:
+            hedge_documents.append(compare_costs(symbol, short_value))
             continue
         hedge_document: WhatIfHedgeDocument = {
             "symbol": symbol,
-            "excess": _value_text(excess),
-            "sell": _value_text(excess - short_value),
+            "excess": _value_text(excess_value),
+            "sell": _value_text(excess_value - short_value),
             "short": _value_text(short_value),
-            "net_exposure": _value_text(spot_values[symbol] - excess),
+            "net_exposure": _value_text(spot_values[symbol] - excess_value),
         }
         if not short_value:
             hedge_document["reason"] = (
@@ -371,7 +409,9 @@ def _hedge_documents(
 
 
 def _hedge_comparer(
-    options: FuturesOptions, spot_values: Mapping[str, Fraction], sales: Mapping[str, Fraction]
+    options: FuturesOptions,
+    spot_values: Mapping[str, Fraction],
+    sale_values: Mapping[str, Fraction],
 ) -> Callable[[str, Fraction], WhatIfHedgeDocument] | None:
     """Return a function that compares the costs of sale and short; None without --horizon. Raises
     ConfigError.
@@ -385,42 +425,44 @@ def _hedge_comparer(
         return None
     horizon_s = parse_duration_s(options.horizon, "--horizon")
     tax_texts = parse_pairs(options.tax, "--tax") if options.tax else {}
-    rate_texts = parse_pairs(options.funding, "--funding") if options.funding else {}
-    for option, values in (("--tax", tax_texts), ("--funding", rate_texts)):
-        if unknown_symbols := [symbol for symbol in values if symbol not in spot_values]:
+    funding_rate_texts = parse_pairs(options.funding, "--funding") if options.funding else {}
+    for option, option_by_symbol in (("--tax", tax_texts), ("--funding", funding_rate_texts)):
+        if unknown_symbols := [symbol for symbol in option_by_symbol if symbol not in spot_values]:
             raise ConfigError(
                 f"{option}: {unknown_symbols[0]!r} has no value",
                 f"add {unknown_symbols[0]} to --value",
             )
 
     def compare(symbol: str, short_value: Fraction) -> WhatIfHedgeDocument:
-        rate_text = rate_texts.get(symbol, "0%")
+        funding_rate_text = funding_rate_texts.get(symbol, "0%")
         daily_rate = Fraction(
             parse_raw(
-                rate_text.removeprefix("-").removesuffix("%"), VALUE_PLACES, f"--funding {symbol}"
+                funding_rate_text.removeprefix("-").removesuffix("%"),
+                VALUE_PLACES,
+                f"--funding {symbol}",
             ),
             100 * COIN_RAW,
         )
         market = replace(
             _perp_market(symbol, Fraction(1), 1),
             fee_ppm=HEDGE_FEE_PPM,
-            funding_daily=-daily_rate if rate_text.startswith("-") else daily_rate,
+            funding_daily=-daily_rate if funding_rate_text.startswith("-") else daily_rate,
         )
-        excess = sales[symbol]
-        initial_rate = Fraction(INITIAL_PPM, margin.PPM)
-        fees, funding_cost, margin_needed, _ = short_costs(
-            market, short_value, horizon_s, initial_rate, 0
+        excess_value = sale_values[symbol]
+        initial_margin_rate = Fraction(INITIAL_PPM, margin.PPM)
+        short_fees, funding_cost, margin_needed, _ = short_costs(
+            market, short_value, horizon_s, initial_margin_rate, 0
         )
         comparison = HedgeComparison(
             token=symbol,
-            excess=excess,
+            excess=excess_value,
             hedged=short_value,
             sale_fees=short_value * SALE_COST_BPS / BPS,
             sale_impact=Fraction(0),
             sale_tax=Fraction(
                 parse_raw(tax_texts.get(symbol, "0"), VALUE_PLACES, f"--tax {symbol}"), COIN_RAW
             ),
-            hedge_fees=fees,
+            hedge_fees=short_fees,
             hedge_funding=funding_cost,
             hedge_capital=Fraction(0),
             margin=margin_needed,
@@ -430,10 +472,10 @@ def _hedge_comparer(
         short_value = short_value if comparison.is_hedged else Fraction(0)
         return {
             "symbol": symbol,
-            "excess": _value_text(excess),
-            "sell": _value_text(excess - short_value),
+            "excess": _value_text(excess_value),
+            "sell": _value_text(excess_value - short_value),
             "short": _value_text(short_value),
-            "net_exposure": _value_text(spot_values[symbol] - excess),
+            "net_exposure": _value_text(spot_values[symbol] - excess_value),
             "cost_of_sale": _value_text(comparison.sale_cost),
             "cost_of_hedge": _value_text(comparison.hedge_cost),
             "reason": compare_text(comparison, symbol, 0),
@@ -460,32 +502,38 @@ def _perp_market(symbol: str, price: Price, lot_raw: int) -> PerpMarket:
 
 
 def _net_exposure(
-    account: MarginAccount, spot_values: Mapping[str, Fraction], trades: Mapping[str, Fraction]
+    account: MarginAccount,
+    spot_values: Mapping[str, Fraction],
+    trade_values: Mapping[str, Fraction],
 ) -> dict[str, str]:
     """Return the value exposed to each symbol's price after all trades and orders; `account` is
     that after the orders.
     """
-    exposure_by_symbol = {symbol: value + trades[symbol] for symbol, value in spot_values.items()}
+    exposure_by_symbol = {
+        symbol: spot_value + trade_values[symbol] for symbol, spot_value in spot_values.items()
+    }
     for market in account.markets:
-        value = Fraction(
+        position_value = Fraction(
             margin.position_value_raw(market, account.size_raw(market.market)), COIN_RAW
         )
         exposure_by_symbol[market.symbol] = (
-            exposure_by_symbol.get(market.symbol, Fraction(0)) + value
+            exposure_by_symbol.get(market.symbol, Fraction(0)) + position_value
         )
-    return {symbol: _value_text(value) for symbol, value in exposure_by_symbol.items()}
+    return {
+        symbol: _value_text(exposure_value) for symbol, exposure_value in exposure_by_symbol.items()
+    }
 
 
-def _raw_text(raw: int) -> str:
-    return value_text(Fraction(raw), VALUE_PLACES, SHOWN_PLACES)
+def _raw_text(amount_raw: int) -> str:
+    return value_text(Fraction(amount_raw), VALUE_PLACES, SHOWN_PLACES)
 
 
 def _value_text(value: Fraction) -> str:
     return value_text(value, 0, VALUE_PLACES)
 
 
-def _ratio_text(value: Fraction | None) -> str | None:
-    return None if value is None else value_text(value, 0, 6)
+def _ratio_text(ratio: Fraction | None) -> str | None:
+    return None if ratio is None else value_text(ratio, 0, 6)
 
 
 def current_futures_report(agent: Agent) -> FuturesReport:
@@ -510,8 +558,8 @@ def futures_funding(agent: Agent, days: int) -> tuple[FuturesReport, tuple[Fundi
         not valuations or current_valuation.block > valuations[-1].block
     ):
         valuations.append(current_valuation)
-    first_s = report.step.snapshot.head.timestamp_s // DAY_S * DAY_S - (days - 1) * DAY_S
-    first_index = bisect_left([valuation.chain_s for valuation in valuations], first_s)
+    first_day_s = report.step.snapshot.head.timestamp_s // DAY_S * DAY_S - (days - 1) * DAY_S
+    first_index = bisect_left([valuation.chain_s for valuation in valuations], first_day_s)
     valuations = valuations[max(0, first_index - 1) :]
     entries = store.ledger.entries()
     entry_ids = {entry.id for entry in entries}
@@ -522,7 +570,7 @@ def futures_funding(agent: Agent, days: int) -> tuple[FuturesReport, tuple[Fundi
         valuations, futures_changes((*entries, *new_entries), valuations)
     )
     return report, tuple(
-        funding_day for funding_day in all_funding_days if funding_day.day_s >= first_s
+        funding_day for funding_day in all_funding_days if funding_day.day_s >= first_day_s
     )
 
 
@@ -601,9 +649,9 @@ def reopening_note(agent: Agent, leverage: str | None) -> str:
     )
 
 
-def _leverage_bps(text: str) -> int:
+def _leverage_bps(leverage_text: str) -> int:
     """Return the basis points of "2x". Raises ConfigError."""
     try:
-        return parse_share_bps(text, "--to")
+        return parse_share_bps(leverage_text, "--to")
     except ConfigError as error:
         raise ConfigError(error.message, "write it as a multiple, such as 2x or 0.5x") from None

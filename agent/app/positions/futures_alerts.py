@@ -60,9 +60,13 @@ def futures_alerts(outcome: StepOutcome) -> Iterator[Alert]:
     if account is None or policy is None:
         return
     unconfirmed_triggers = waiting_triggers(step, drifts)
-    need = futures_need(step, drifts)
-    is_due = need is not None and need.is_reducing and outcome.kind in UNSENT_OUTCOMES
-    if not unconfirmed_triggers and not is_due:
+    due_adjustment = futures_need(step, drifts)
+    is_reduction_due = (
+        due_adjustment is not None
+        and due_adjustment.is_reducing
+        and outcome.kind in UNSENT_OUTCOMES
+    )
+    if not unconfirmed_triggers and not is_reduction_due:
         return
     plan = outcome_futures(outcome)
     if plan is None:
@@ -80,16 +84,20 @@ def futures_alerts(outcome: StepOutcome) -> Iterator[Alert]:
         else ""
     )
     if unconfirmed_triggers:
-        key = ", ".join(trigger.value for trigger in unconfirmed_triggers)
+        trigger_key = ", ".join(trigger.value for trigger in unconfirmed_triggers)
         headline, command = (
-            f"Futures actions await confirmation ({key})",
+            f"Futures actions await confirmation ({trigger_key})",
             "Run: trimtab rebalance --send",
         )
     else:
-        key, headline, command = plan.trigger, f"Futures: {plan.reason}", "See trimtab margin"
+        trigger_key, headline, command = (
+            plan.trigger,
+            f"Futures: {plan.reason}",
+            "See trimtab margin",
+        )
     exposure_text = net_exposure_text(step, drifts)
-    text = f"{headline}; {figures_text(account, policy)}{f', {exposure_text}' if exposure_text else ''}. {planned_text}{command}"
-    yield Alert(AlertKind.REVIEW, f"futures:{key}", text, True)
+    alert_text = f"{headline}; {figures_text(account, policy)}{f', {exposure_text}' if exposure_text else ''}. {planned_text}{command}"
+    yield Alert(AlertKind.REVIEW, f"futures:{trigger_key}", alert_text, True)
 
 
 FUNDING_ALERT_BPS = 100
@@ -103,57 +111,66 @@ def funding_alerts(snapshot: Snapshot, policy: FuturesPolicy | None) -> Iterator
     account = margin_account(snapshot)
     if account is None or policy is None:
         return
-    value, expected_funding = account_value_raw(account), expected_funding_of_all(account, DAY_S)
-    if expected_funding <= 0 or expected_funding * BPS <= FUNDING_ALERT_BPS * value:
+    account_value, expected_funding = (
+        account_value_raw(account),
+        expected_funding_of_all(account, DAY_S),
+    )
+    if expected_funding <= 0 or expected_funding * BPS <= FUNDING_ALERT_BPS * account_value:
         return
-    decimals, unit = account.quote.decimals, account.quote.label
-    share_text = f", {format_percent(expected_funding / value)} of its value" if value > 0 else ""
+    decimals, quote_symbol = account.quote.decimals, account.quote.label
+    share_text = (
+        f", {format_percent(expected_funding / account_value)} of its value"
+        if account_value > 0
+        else ""
+    )
     horizon_note = "" if policy.funding_horizon_s else " (futures.funding_horizon is off)"
-    text = (
-        f"Futures: at the newest rates the account pays {value_text(expected_funding, decimals, 2)} {unit} of"
+    alert_text = (
+        f"Futures: at the newest rates the account pays {value_text(expected_funding, decimals, 2)} {quote_symbol} of"
         f" funding in 24 h{share_text}{horizon_note}. See trimtab funding"
     )
-    yield Alert(AlertKind.REVIEW, "futures:funding", text, True)
+    yield Alert(AlertKind.REVIEW, "futures:funding", alert_text, True)
 
 
 def unnamed_market_alerts(snapshot: Snapshot) -> Iterator[Alert]:
     """Yield an alert while the account has positions in markets that the config does not name."""
     account = margin_account(snapshot)
-    if account is None or not (reasons := unnamed_reasons(account)):
+    if account is None or not (reason_by_market := unnamed_reasons(account)):
         return
     sizes_text = ", ".join(
-        f"{decimal_text(account.size_raw(name), market.size_decimals)} {market.symbol}"
-        for name in reasons
-        for market in [account.market(name)]
+        f"{decimal_text(account.size_raw(market_name), market.size_decimals)} {market.symbol}"
+        for market_name in reason_by_market
+        for market in [account.market(market_name)]
     )
-    text = (
+    alert_text = (
         f"The futures account has positions that the config does not name: {sizes_text}. If you did not"
         " open them, end the delegate (trimtab delegate --end --send), then close them (trimtab"
         " deleverage --market SYMBOL --send). Nothing is opened or deposited until then"
     )
-    yield Alert(AlertKind.HALT, "futures:unnamed", text, True)
+    yield Alert(AlertKind.HALT, "futures:unnamed", alert_text, True)
 
 
 def uncertain_profit_alerts(snapshot: Snapshot) -> Iterator[Alert]:
     """Yield an alert while the profit of the futures account is uncertain."""
     account = margin_account(snapshot)
     if account is not None and (reason := uncertain_profit_reason(account)):
-        text = f"Futures: {reason}. Check the account's transfers on the venue's site"
-        yield Alert(AlertKind.REVIEW, "futures:books", text, True)
+        alert_text = f"Futures: {reason}. Check the account's transfers on the venue's site"
+        yield Alert(AlertKind.REVIEW, "futures:books", alert_text, True)
 
 
 def agent_key_alerts(snapshot: Snapshot) -> Iterator[Alert]:
     """Yield an alert while the agent's key is not approved at the venue, or its approval ends soon."""
-    reading = snapshot.layer(FuturesReading)
-    if reading.blocked:
-        text = f"No futures order can be sent: {reading.blocked}. Spot trading continues"
-        yield Alert(AlertKind.HALT, "futures:agent", text, True)
-    elif approval_ends_soon(snapshot):
-        text = (
-            f"The agent key's approval at the futures venue ends at"
-            f" {format_time(reading.agent_end_s)}. {RENEW_COMMAND}"
+    futures_reading = snapshot.layer(FuturesReading)
+    if futures_reading.blocked:
+        alert_text = (
+            f"No futures order can be sent: {futures_reading.blocked}. Spot trading continues"
         )
-        yield Alert(AlertKind.HALT, "futures:agent_ends", text, True)
+        yield Alert(AlertKind.HALT, "futures:agent", alert_text, True)
+    elif approval_ends_soon(snapshot):
+        alert_text = (
+            f"The agent key's approval at the futures venue ends at"
+            f" {format_time(futures_reading.agent_end_s)}. {RENEW_COMMAND}"
+        )
+        yield Alert(AlertKind.HALT, "futures:agent_ends", alert_text, True)
 
 
 def actions_text(
@@ -184,18 +201,18 @@ def net_exposure_shares(step: StepInput, drifts: Sequence[AssetDrift]) -> dict[s
     portfolio; empty without futures.
     """
     account, policy = margin_account(step.snapshot), futures_policy(step)
-    total = portfolio_total(step, drifts)
+    portfolio_value = portfolio_total(step, drifts)
     if (
         account is None
         or policy is None
-        or total <= 0
+        or portfolio_value <= 0
         or trades_for_another(step.snapshot, futures_policy(step))
     ):
         return {}
     return {
         step.portfolio.token(exposure.token).label
         if exposure.token
-        else exposure.symbol: exposure.net / total
+        else exposure.symbol: exposure.net / portfolio_value
         for exposure in exposures(account, policy, drifts)
         if exposure.futures
     }
@@ -203,6 +220,8 @@ def net_exposure_shares(step: StepInput, drifts: Sequence[AssetDrift]) -> dict[s
 
 def net_exposure_text(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
     """Return "net exposure WETH 54 %, WBTC -3 %"; empty without futures."""
-    shares = net_exposure_shares(step, drifts)
-    shares_text = ", ".join(f"{name} {format_percent(share)}" for name, share in shares.items())
+    share_by_symbol = net_exposure_shares(step, drifts)
+    shares_text = ", ".join(
+        f"{symbol} {format_percent(share)}" for symbol, share in share_by_symbol.items()
+    )
     return f"net exposure {shares_text}" if shares_text else ""

@@ -93,15 +93,15 @@ def change_by_control(agent: Agent, arguments: ControlArguments) -> HoldingsChan
     """Return the change that a control with this one argument requests. Raises the errors of its
     command.
     """
-    ((name, value),) = arguments
-    match name:
+    ((option_name, option_value),) = arguments
+    match option_name:
         case "apply":
             return reconciliation(agent)
         case "deposits-to":
-            return routing(agent.context.store, agent.context.config, value)
+            return routing(agent.context.store, agent.context.config, option_value)
         case "take":
-            return adoption(agent, value)
-    return _forgetting_by_control(agent, value)
+            return adoption(agent, option_value)
+    return _forgetting_by_control(agent, option_value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +146,11 @@ def liquidity(agent: Agent) -> LiquidityReport:
     step = agent.step_input()
     prices = reference_prices(step).by_token
     block_ref = {"blockHash": step.snapshot.head.hash, "requireCanonical": True}
-    manager = position_manager(agent.context.config)
-    unsolicited = find_unsolicited_positions(
+    manager_address = position_manager(agent.context.config)
+    unsolicited_positions = find_unsolicited_positions(
         agent.context.transport,
         step.snapshot.owner,
-        manager,
+        manager_address,
         agent.context.pools,
         step.portfolio.positions,
         block_ref,
@@ -165,35 +165,35 @@ def liquidity(agent: Agent) -> LiquidityReport:
         portfolio_value: Value | None = portfolio_total(step, compute_drifts(step, prices))
         expected_loss: Value | None = valuation.expected_loss(step.snapshot, step.portfolio, prices)
         positions_value: Value | None = valuation.total_value(step.snapshot, step.portfolio, prices)
-        targets = target_reports(step, prices)
+        lp_target_reports = target_reports(step, prices)
     except Refused:
-        portfolio_value, expected_loss, positions_value, targets = None, None, None, ()
+        portfolio_value, expected_loss, positions_value, lp_target_reports = None, None, None, ()
     limits = step.limits
-    changes = agent.context.store.positions.changes()
-    own_names = [
+    position_changes = agent.context.store.positions.changes()
+    own_position_names = [
         confirmed_position.name
         for confirmed_position in step.portfolio.positions
-        if own_changes.is_position_open(changes, confirmed_position.name)
+        if own_changes.is_position_open(position_changes, confirmed_position.name)
     ]
     return LiquidityReport(
         step_input=step,
         position_reports=valuation.position_reports(step.snapshot, step.portfolio, prices),
         unreadable=valuation.faults(step),
         warnings=(*valuation.position_warnings(step.snapshot, step.portfolio), *foreign_texts),
-        ignored=unsolicited,
+        ignored=unsolicited_positions,
         portfolio_value=portfolio_value,
         expected_loss=_limited_sum(expected_loss, portfolio_value, limits.impermanent_loss_bps),
         weight=_limited_sum(positions_value, portfolio_value, limits.lp_max_weight_bps),
-        targets=targets,
-        forgettable=(*own_names, *step.layer(LiquidityState).undecided),
+        targets=lp_target_reports,
+        forgettable=(*own_position_names, *step.layer(LiquidityState).undecided),
     )
 
 
 def _limited_sum(
-    value: Value | None, portfolio_value: Value | None, limit_bps: int | None
+    summed_value: Value | None, portfolio_value: Value | None, limit_bps: int | None
 ) -> LimitedSum:
-    share = value / portfolio_value if value is not None and portfolio_value else None
-    return LimitedSum(value, share, limit_bps)
+    share = summed_value / portfolio_value if summed_value is not None and portfolio_value else None
+    return LimitedSum(summed_value, share, limit_bps)
 
 
 def adopt_position(agent: Agent, token_id_text: str) -> AdoptedPositionDocument:
@@ -202,8 +202,8 @@ def adopt_position(agent: Agent, token_id_text: str) -> AdoptedPositionDocument:
     """
     change = adoption(agent, token_id_text)
     change.write()
-    document: AdoptedPositionDocument = change.document
-    return document
+    position_document: AdoptedPositionDocument = change.document
+    return position_document
 
 
 def adoption(agent: Agent, token_id_text: str) -> HoldingsChange:
@@ -216,14 +216,14 @@ def adoption(agent: Agent, token_id_text: str) -> HoldingsChange:
             "trimtab lp lists them; V2 pairs are added under portfolio.positions",
         )
     context, store = agent.context, agent.context.store
-    manager, lp_table = position_manager(context.config), context.config.lp
+    manager_address, lp_table = position_manager(context.config), context.config.lp
 
-    if manager is None or lp_table is None:
+    if manager_address is None or lp_table is None:
         raise ConfigError(
             "position: the config has no position_manager in [[venues]], or no [lp]",
             "add both sections",
         )
-    name = position_name(LpVenue.V3, manager, int(token_id_text))
+    name = position_name(LpVenue.V3, manager_address, int(token_id_text))
     step = agent.step_input()
     if name in {confirmed_position.name for confirmed_position in step.portfolio.positions}:
         raise ConfigError(
@@ -232,7 +232,7 @@ def adoption(agent: Agent, token_id_text: str) -> HoldingsChange:
     head = step.snapshot.head
     block_ref = {"blockHash": head.hash, "requireCanonical": True}
     unsolicited_positions = find_unsolicited_positions(
-        context.transport, step.snapshot.owner, manager, (), (), block_ref
+        context.transport, step.snapshot.owner, manager_address, (), (), block_ref
     ).positions
     position = next(
         (
@@ -250,7 +250,7 @@ def adoption(agent: Agent, token_id_text: str) -> HoldingsChange:
         )
     unresolved_position = ConfirmedPosition(
         LpVenue.V3.value,
-        manager,
+        manager_address,
         int(token_id_text),
         *position.tokens,
         (0, 0),
@@ -258,8 +258,8 @@ def adoption(agent: Agent, token_id_text: str) -> HoldingsChange:
         lp_table.volatility,
         lp_table.horizon,
     )
-    assets = {asset.token.address for asset in step.portfolio.assets}
-    if not set(position.tokens) <= assets:
+    asset_addresses = {asset.token.address for asset in step.portfolio.assets}
+    if not set(position.tokens) <= asset_addresses:
         raise ConfigError(
             f"position {name} holds tokens outside the portfolio",
             "add them to portfolio.assets, or leave the position uncounted",
@@ -273,7 +273,7 @@ def adoption(agent: Agent, token_id_text: str) -> HoldingsChange:
         )
     position_range = resolved_position.range
     position_change = LpPositionChange(
-        LpVenue.V3.value, manager, int(token_id_text), position_range.pool, *position.tokens, position_range.fee_pips,
+        LpVenue.V3.value, manager_address, int(token_id_text), position_range.pool, *position.tokens, position_range.fee_pips,
         (position_range.tick_lower, position_range.tick_upper), position.liquidity, 0, (0, 0), head.number,
     )  # fmt: skip
     # read with the position in scope, before anything is written: the next snapshot ends it
@@ -314,12 +314,12 @@ def forget_position(config: ConfigSource, number_or_pair: str) -> AdoptedPositio
     address. Raises ConfigError if the store does not know it, Refused while a transaction of the
     agent changes it.
     """
-    loaded = load_config(config)
-    with wiring.open_store_offline(loaded) as (store, _):
-        change = forgetting(store, loaded.config, number_or_pair)
+    loaded_config = load_config(config)
+    with wiring.open_store_offline(loaded_config) as (store, _):
+        change = forgetting(store, loaded_config.config, number_or_pair)
         change.write()
-    document: AdoptedPositionDocument = change.document
-    return document
+    position_document: AdoptedPositionDocument = change.document
+    return position_document
 
 
 def forgetting(store: Store, config: Config, number_or_pair: str) -> HoldingsChange:
@@ -362,13 +362,17 @@ def _forgetting_by_control(agent: Agent, number_or_pair: str) -> HoldingsChange:
         None,
     )
     is_target, loses_exits = name in step.layer(LiquidityState).undecided, False
-    lost_raw: dict[str, int] = {}
+    lost_raw_by_token: dict[str, int] = {}
     if held_position is not None:
-        pair = held_position.token0, held_position.token1
-        is_target = pair in {(target.token0, target.token1) for target in step.portfolio.lp_targets}
+        token_pair = held_position.token0, held_position.token1
+        is_target = token_pair in {
+            (target.token0, target.token1) for target in step.portfolio.lp_targets
+        }
         loses_exits = has_exits(agent.context.config)
         principal_raw = positions.principal(held_position)
-        lost_raw = {token: -raw for token, raw in zip(pair, principal_raw, strict=True)}
+        lost_raw_by_token = {
+            token: -raw for token, raw in zip(token_pair, principal_raw, strict=True)
+        }
     if is_target or loses_exits:
         reason = "its target would provide again" if is_target else "exits would not withdraw it"
         raise Refused(
@@ -376,7 +380,7 @@ def _forgetting_by_control(agent: Agent, number_or_pair: str) -> HoldingsChange:
             remedy=f"forget it at the terminal: trimtab lp forget {number_or_pair}",
             code=ControlCode.WIDENS,
         )
-    return replace(change, amounts=_amounts("", lost_raw, ANY_AMOUNT_BPS))
+    return replace(change, amounts=_amounts("", lost_raw_by_token, ANY_AMOUNT_BPS))
 
 
 NO_STRATEGIES_FAULT = "there are no [[strategies]] in the config"
@@ -400,10 +404,10 @@ def reconcile_strategies(
     the meantime.
     """
     change = reconciliation(agent)
-    document: StrategiesDocument = change.document
-    if confirm(document):
+    strategies_document: StrategiesDocument = change.document
+    if confirm(strategies_document):
         change.write()
-    return document
+    return strategies_document
 
 
 def reconciliation(agent: Agent) -> HoldingsChange:
@@ -434,12 +438,12 @@ def reconciliation(agent: Agent) -> HoldingsChange:
     books = reconciled_step.layer(StrategiesState).books
     if books is None or books.fault:
         raise Refused(f"the books cannot be reconciled: {'' if books is None else books.fault}")
-    document = _strategies_document(reconciled_step, context.store)
-    document["why"], document["applied"] = books_before.fault, False
-    sums_raw: dict[str, int] = {}
+    strategies_document = _strategies_document(reconciled_step, context.store)
+    strategies_document["why"], strategies_document["applied"] = books_before.fault, False
+    total_raw_by_token: dict[str, int] = {}
     for book in books.strategies:
         for token, raw in book.holdings:
-            sums_raw[token] = sums_raw.get(token, 0) + raw
+            total_raw_by_token[token] = total_raw_by_token.get(token, 0) + raw
 
     def write() -> None:
         strategy_store = context.store.layer(StrategyStore)
@@ -454,18 +458,18 @@ def reconciliation(agent: Agent) -> HoldingsChange:
                 remedy="look at them again, then repeat this",
                 code=ControlCode.PLAN_CHANGED,
             )
-        document["applied"] = True
+        strategies_document["applied"] = True
 
-    amounts = [
-        amount
+    strategy_amounts = [
+        strategy_amount
         for book in books.strategies
-        for amount in _amounts(f"{book.name} ", dict(book.holdings), RESPLIT_TOLERANCE_BPS)
+        for strategy_amount in _amounts(f"{book.name} ", dict(book.holdings), RESPLIT_TOLERANCE_BPS)
     ]
     return HoldingsChange(
-        document,
+        strategies_document,
         (books_before.fault.removesuffix(f"; {REMEDY}"),),
         write,
-        (*amounts, *_amounts("in all ", sums_raw, 0)),
+        (*strategy_amounts, *_amounts("in all ", total_raw_by_token, 0)),
     )
 
 
@@ -474,12 +478,12 @@ def route_transfers(config: ConfigSource, name: str) -> RoutedTransfersDocument:
 
     Raises ConfigError for an unknown name, or a strategy that is not open yet.
     """
-    loaded = load_config(config)
-    with wiring.open_store_offline(loaded) as (store, _):
-        change = routing(store, loaded.config, name)
+    loaded_config = load_config(config)
+    with wiring.open_store_offline(loaded_config) as (store, _):
+        change = routing(store, loaded_config.config, name)
         change.write()
-    document: RoutedTransfersDocument = change.document
-    return document
+    routing_document: RoutedTransfersDocument = change.document
+    return routing_document
 
 
 def routing(store: Store, config: Config, name: str) -> HoldingsChange:
@@ -492,43 +496,45 @@ def routing(store: Store, config: Config, name: str) -> HoldingsChange:
             code=ErrorCode.UNKNOWN,
         )
     strategy_store = store.layer(StrategyStore)
-    ledger, receiver = strategy_store.ledger(), None if name == "all" else name
-    open_names = {holder for booking in ledger.bookings for holder, _, _ in booking.changes}
-    if ledger.bookings and receiver is not None and receiver not in open_names:
+    ledger, receiver_name = strategy_store.ledger(), None if name == "all" else name
+    open_strategy_names = {
+        holder for booking in ledger.bookings for holder, _, _ in booking.changes
+    }
+    if ledger.bookings and receiver_name is not None and receiver_name not in open_strategy_names:
         raise ConfigError(
             f"strategies: {name} is not open yet",
             "open it first: trimtab strategies apply",
             code=ErrorCode.NOT_OPEN,
         )
-    before, after = (
+    receiver_text_before, receiver_text_after = (
         "are shared by capital" if strategy_name is None else f"go to {strategy_name}"
-        for strategy_name in (ledger.flows_to, receiver)
+        for strategy_name in (ledger.flows_to, receiver_name)
     )
     return HoldingsChange(
-        {"flows_to": receiver},
-        (f"Deposits and withdrawals now {before}; later ones {after}",),
-        lambda: strategy_store.route_transfers(receiver),
+        {"flows_to": receiver_name},
+        (f"Deposits and withdrawals now {receiver_text_before}; later ones {receiver_text_after}",),
+        lambda: strategy_store.route_transfers(receiver_name),
     )
 
 
 def _strategies_document(step: StepInput, store: Store) -> StrategiesDocument:
-    split, books = step.config(CapitalSplit), step.layer(StrategiesState).books
+    capital_split, books = step.config(CapitalSplit), step.layer(StrategiesState).books
     if books is None:
         raise ConfigError(f"strategies: {NO_STRATEGIES_FAULT}", "add them, see docs/strategies.md")
     prices = reference_prices(step).by_token
     numeraire = step.portfolio.numeraire
     netting_result = _netting_result(step, books)
-    adjustments = (
+    adjustment_by_name = (
         {}
         if netting_result is None
         else {adjustment.name: adjustment for adjustment in netting_result.adjustments}
     )
     target_shares = describe.target_shares(step.config(CapitalSplit), step.layer(StrategiesState))
-    documents = [
+    strategy_documents = [
         strategy_document(
             book,
-            split,
-            adjustments.get(book.name),
+            capital_split,
+            adjustment_by_name.get(book.name),
             target_shares[book.name],
             step.snapshot,
             step.portfolio,
@@ -536,10 +542,14 @@ def _strategies_document(step: StepInput, store: Store) -> StrategiesDocument:
         )
         for book in books.strategies
     ]
-    total_value = sum((Fraction(document["capital"]) for document in documents), Fraction(0))
-    for document in documents:
-        if document["share_bps"] is None and total_value:
-            document["share_bps"] = round(Fraction(document["capital"]) / total_value * BPS)
+    total_value = sum(
+        (Fraction(book_document["capital"]) for book_document in strategy_documents), Fraction(0)
+    )
+    for book_document in strategy_documents:
+        if book_document["share_bps"] is None and total_value:
+            book_document["share_bps"] = round(
+                Fraction(book_document["capital"]) / total_value * BPS
+            )
     return {
         "block": step.snapshot.head.number,
         "numeraire": numeraire.label,
@@ -547,10 +557,10 @@ def _strategies_document(step: StepInput, store: Store) -> StrategiesDocument:
         "fault": books.fault,
         "flows_to": store.layer(StrategyStore).ledger().flows_to,
         "split_band": {
-            "absolute_bps": split.band.absolute_bps,
-            "relative_bps": split.band.relative_bps,
+            "absolute_bps": capital_split.band.absolute_bps,
+            "relative_bps": capital_split.band.relative_bps,
         },
-        "strategies": documents,
+        "strategies": strategy_documents,
         "together": netting_document(netting_result, step.portfolio),
         "sharpe_basis": "daily returns, annualised by √365, risk-free rate zero",
     }
@@ -596,7 +606,9 @@ def liquidity_document(liquidity_report: LiquidityReport) -> LiquidityDocument:
                 PositionDocument, position_report, portfolio, **amounts_by_symbol, loss_bps=loss_bps
             )
         )
-    document = fill(LiquidityDocument, liquidity_report, portfolio, positions=position_documents)
+    report_document = fill(
+        LiquidityDocument, liquidity_report, portfolio, positions=position_documents
+    )
     if liquidity_report.forgettable:
-        document["forgettable"] = list(liquidity_report.forgettable)
-    return document
+        report_document["forgettable"] = list(liquidity_report.forgettable)
+    return report_document

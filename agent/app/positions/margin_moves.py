@@ -24,7 +24,7 @@ def move_margin(
     """Deposit or withdraw whole coins of the collateral; the amount "all" withdraws the free margin.
     Raises ConfigError, Refused without free margin.
     """
-    token = agent.portfolio.token(agent.futures_policy().collateral)
+    collateral_token = agent.portfolio.token(agent.futures_policy().collateral)
     option, move_type = (
         ("--deposit", MarginDeposit) if is_deposit else ("--withdraw", MarginWithdrawal)
     )
@@ -33,21 +33,21 @@ def move_margin(
             f"{option}: trimtab moves no margin at Hyperliquid", "use the venue's own site"
         )
     if amount == ALL and not is_deposit:
-        raw = _free_margin_raw(agent)
+        amount_raw = _free_margin_raw(agent)
     else:
-        raw = parse_raw(amount, token.decimals, option)
-    if raw == 0:
+        amount_raw = parse_raw(amount, collateral_token.decimals, option)
+    if amount_raw == 0:
         raise ConfigError(f"{option}: must be above 0", f"for example {option} 100")
     return agent.adjust_futures(
-        MoveMargin(move_type(raw)), send=send, confirm=confirm, progress=progress
+        MoveMargin(move_type(amount_raw)), send=send, confirm=confirm, progress=progress
     )
 
 
 def _free_margin_raw(agent: Agent) -> int:
     step = agent.step_input()
     account = require_account(step.snapshot, futures_policy(step))
-    if (raw := margin.free_margin_raw(account) // account.settlement_raw) > 0:
-        return raw
+    if (free_raw := margin.free_margin_raw(account) // account.settlement_raw) > 0:
+        return free_raw
     raise Refused(
         "no margin is free: positions or losses use all of it",
         remedy="trimtab deleverage --to 0x --send closes every position",
@@ -63,5 +63,5 @@ def change_delegate(
         raise ConfigError(
             "futures.delegate: is missing", "set it to the address that may trade for the account"
         )
-    change = MoveMargin(DelegateChange(delegate, is_allowed=not is_revoked))
-    return agent.adjust_futures(change, send=send, confirm=confirm, progress=progress)
+    delegate_change = MoveMargin(DelegateChange(delegate, is_allowed=not is_revoked))
+    return agent.adjust_futures(delegate_change, send=send, confirm=confirm, progress=progress)

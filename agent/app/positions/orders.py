@@ -67,7 +67,7 @@ def standing_orders(agent: Agent) -> OrdersDocument:
         order.is_exit and order.stage is OrderStage.FIRED for order in step.history.orders.states
     ):
         step = agent.plan().step_input  # only a plan shows refusals by guards
-    document = orders_document(step, agent.context.store.orders.orders_and_version()[0])
+    standing_document = orders_document(step, agent.context.store.orders.orders_and_version()[0])
     limit_orders: list[OpenLimitOrderDocument] = [
         {
             **order_document(limit_order),
@@ -76,7 +76,7 @@ def standing_orders(agent: Agent) -> OrdersDocument:
         for limit_order in agent.context.store.executions.limit_orders()
         if limit_order.state == "open"
     ]
-    return {**document, "limit_orders": limit_orders}
+    return {**standing_document, "limit_orders": limit_orders}
 
 
 def orders_document(
@@ -126,9 +126,11 @@ def arm_orders(agent: Agent, subject: str) -> ArmedOrdersDocument:
     nothing written, if a level contradicts the current price.
     """
     step = agent.step_input()
-    tokens = _subject_tokens(step.portfolio, step.history.orders.states, subject)
-    chosen_terms = [terms for terms in step.portfolio.orders.terms if terms.token in tokens]
-    existing_orders = [order for order in step.history.orders.states if order.token in tokens]
+    subject_tokens = _subject_tokens(step.portfolio, step.history.orders.states, subject)
+    chosen_terms = [terms for terms in step.portfolio.orders.terms if terms.token in subject_tokens]
+    existing_orders = [
+        order for order in step.history.orders.states if order.token in subject_tokens
+    ]
     if not chosen_terms and not existing_orders:
         raise ConfigError(
             f"orders: none configured for {_subject_text(subject)}",
@@ -158,11 +160,11 @@ def disarm_orders(
     """
     step = agent.step_input()
     orders, chosen_kinds = step.history.orders.states, set(kinds or OrderKind)
-    tokens = _subject_tokens(step.portfolio, orders, subject)
+    subject_tokens = _subject_tokens(step.portfolio, orders, subject)
     existing_orders = [
         order
         for order in step.history.orders.states
-        if order.token in tokens and order.kind in chosen_kinds
+        if order.token in subject_tokens and order.kind in chosen_kinds
     ]
     if not existing_orders:
         raise ConfigError(
@@ -190,31 +192,31 @@ def set_orders(
     receives levels implausibly far from the price. Raises ConfigError for an invalid level, and
     Refused, with nothing written, if `confirm_levels` answers no or the file changed meanwhile.
     """
-    text, changes = edit_order_levels(path, subject, levels)
-    notes, implausible_levels = _level_notes(path, subject, text, changes)
+    config_text, level_changes = edit_order_levels(path, subject, levels)
+    notes, implausible_levels = _level_notes(path, subject, config_text, level_changes)
     if implausible_levels and not confirm_levels(implausible_levels):
         raise Refused(
             "; ".join(implausible_levels),
             remedy='write a share such as "12%", or confirm it with --yes',
         )
-    if changes:
-        if edit_order_levels(path, subject, levels)[0] != text:
+    if level_changes:
+        if edit_order_levels(path, subject, levels)[0] != config_text:
             raise Refused(
                 f"{path} changed during the edit; nothing was written",
                 remedy="set the levels again",
             )
-        loaded = load_config(path)
-        write_config(path, text)
-        if wiring.store_file(loaded).exists():
-            with wiring.open_store_offline(loaded) as (store, _):
-                if config_versions.unconfirmed_changes(loaded, store.configs) is None:
+        loaded_config = load_config(path)
+        write_config(path, config_text)
+        if wiring.store_file(loaded_config).exists():
+            with wiring.open_store_offline(loaded_config) as (store, _):
+                if config_versions.unconfirmed_changes(loaded_config, store.configs) is None:
                     is_first = store.configs.confirmed_digest() is None
                     origin = config_versions.FIRST if is_first else config_versions.CONFIRMED
-                    config_versions.record_version(loaded, store.configs, origin)
+                    config_versions.record_version(loaded_config, store.configs, origin)
                     config_versions.record_version(
                         load_config(path), store.configs, config_versions.EDITED
                     )
-    return {"config": str(path), "subject": subject, "changes": changes, "notes": notes}
+    return {"config": str(path), "subject": subject, "changes": level_changes, "notes": notes}
 
 
 MIN_PLAUSIBLE_DISTANCE, MAX_PLAUSIBLE_DISTANCE = Fraction(-9, 10), Fraction(9)
@@ -222,35 +224,38 @@ MIN_PLAUSIBLE_DISTANCE, MAX_PLAUSIBLE_DISTANCE = Fraction(-9, 10), Fraction(9)
 
 
 def _level_notes(
-    path: Path, subject: str, text: str, changes: Mapping[str, tuple[str | None, str | None]]
+    path: Path,
+    subject: str,
+    config_text: str,
+    level_changes: Mapping[str, tuple[str | None, str | None]],
 ) -> tuple[list[str], list[str]]:
     """Return notes on new levels written as amounts, and new levels implausibly far from the
     price. Only amounts need the price; while it is unknown, the notes say so.
     """
     new_levels = {
         kind: parse_level(level_text)
-        for kind, (_, level_text) in changes.items()
+        for kind, (_, level_text) in level_changes.items()
         if level_text is not None
     }
-    config = parse_config(text)
+    config = parse_config(config_text)
     amount_notes = price_level_notes(config.portfolio)
     has_amounts = any(level.price is not None for level in new_levels.values())
-    price, price_text_or_why = _asset_price(path, subject) if has_amounts else (None, "")
+    price, price_note = _asset_price(path, subject) if has_amounts else (None, "")
     notes, implausible_levels = list(unsent_alert_notes(config, new_levels)), []
     for kind, level in new_levels.items():
-        if (note := amount_notes.get(f"{subject} {kind}")) is not None:
-            notes.append(f"{subject} {kind}: {note}")
+        if (amount_note := amount_notes.get(f"{subject} {kind}")) is not None:
+            notes.append(f"{subject} {kind}: {amount_note}")
         reference_price = Fraction(1) if level.price is None else price
         if reference_price is None:
-            notes.append(f"{subject} {kind}: its distance is unknown, {price_text_or_why}")
+            notes.append(f"{subject} {kind}: its distance is unknown, {price_note}")
             continue
         terms = OrderTerms(subject, OrderKind(kind), level.price, level.share_bps)
         order = replace(_waiting_order(terms), basis=reference_price, mark=reference_price)
         distance = conditional_orders.distance_to_trigger(order, reference_price)
         if distance is None:
             continue
-        side = "above" if distance > 0 else "below"
-        distance_text = f"{subject} {kind}: {format_percent(abs(distance))} {side} {price_text_or_why or 'the price'}"
+        side_word = "above" if distance > 0 else "below"
+        distance_text = f"{subject} {kind}: {format_percent(abs(distance))} {side_word} {price_note or 'the price'}"
         if level.price is not None:
             notes.append(distance_text)
         if not MIN_PLAUSIBLE_DISTANCE <= distance <= MAX_PLAUSIBLE_DISTANCE:
@@ -263,18 +268,20 @@ def _asset_price(path: Path, subject: str) -> tuple[Fraction | None, str]:
     try:
         with open_agent(path) as agent:
             step = agent.step_input()
-        asset = next(
+        asset_token = next(
             asset.token for asset in step.portfolio.assets if asset.token.symbol == subject
         )
     except TrimtabError as error:
         return None, f"because the price could not be read: {error.message}"
     except StopIteration:
         return None, "because the config has no such asset yet"
-    if (price := _current_price(step, asset.address)) is None:
+    if (price := _current_price(step, asset_token.address)) is None:
         return None, "because the asset has no reference price now"
-    coin_price = price * Fraction(10) ** (asset.decimals - step.portfolio.numeraire.decimals)
-    shown_price = conditional_orders.format_order_price(step.portfolio, asset.address, price)
-    return coin_price, f"the present price of {shown_price}"
+    coin_price = price * Fraction(10) ** (asset_token.decimals - step.portfolio.numeraire.decimals)
+    shown_price_text = conditional_orders.format_order_price(
+        step.portfolio, asset_token.address, price
+    )
+    return coin_price, f"the present price of {shown_price_text}"
 
 
 def _require_armable(
@@ -307,10 +314,12 @@ def _require_armable(
                 _waiting_order(terms), price, 0, order_settings, armed_entry
             )
     except Refused as refusal:
-        shown_price = conditional_orders.format_order_price(step.portfolio, terms.token, price)
-        verdict = Verdict(terms.kind.value, f"the price is {shown_price}", refusal.message, False)
+        shown_price_text = conditional_orders.format_order_price(step.portfolio, terms.token, price)
+        verdict = Verdict(
+            terms.kind.value, f"the price is {shown_price_text}", refusal.message, False
+        )
         raise Refused(
-            f"{order_name} cannot be armed at {shown_price}: {refusal.message}",
+            f"{order_name} cannot be armed at {shown_price_text}: {refusal.message}",
             (verdict,),
             refusal.remedy,
         ) from None
@@ -344,17 +353,17 @@ def _subject_tokens(
         }
     if subject == PORTFOLIO_SUBJECT:
         return {PORTFOLIO_SUBJECT}
-    addresses = {
+    asset_addresses = {
         asset.token.address
         for asset in portfolio.assets
         if subject in (asset.token.symbol, asset.token.address)
     }
-    if not addresses:
+    if not asset_addresses:
         labels = ", ".join(asset.token.label for asset in portfolio.assets)
         raise ConfigError(
             f"orders: {subject!r} is not an asset", f"choose from {labels}, portfolio, all"
         )
-    return addresses
+    return asset_addresses
 
 
 def _subject_text(subject: str) -> str:
@@ -447,8 +456,8 @@ def _coin_price_text(portfolio: Portfolio, token: str, price: Price | None) -> s
 def _current_price(step: StepInput, token: str) -> Price | None:
     if token == PORTFOLIO_SUBJECT:
         return _nav_per_share(step)
-    price = reference_prices(step).prices.get(token)
-    return None if price is None else price.price
+    reference_price = reference_prices(step).prices.get(token)
+    return None if reference_price is None else reference_price.price
 
 
 def _nav_per_share(step: StepInput) -> Fraction:
@@ -553,7 +562,7 @@ def _new_limit_order(agent: Agent, request: LimitOrderRequest) -> LimitOrder:
     limit_text = (
         f"{price_text(limit_price, token_in.decimals, token_out.decimals)} {token_out.label}"
     )
-    note = f"sell {decimal_text(amount_in_raw, token_in.decimals)} {token_in.label} at {limit_text} or better"
+    order_note = f"sell {decimal_text(amount_in_raw, token_in.decimals)} {token_in.label} at {limit_text} or better"
     return LimitOrder(
         "",
         token_in.address,
@@ -562,31 +571,31 @@ def _new_limit_order(agent: Agent, request: LimitOrderRequest) -> LimitOrder:
         limit_price,
         until_s,
         head_s,
-        note=note,
+        note=order_note,
     )
 
 
-def _parse_until_s(text: str, now_s: int) -> int:
+def _parse_until_s(until_text: str, now_s: int) -> int:
     """Return the chain time, in seconds, of a duration from now or of a time such as
     2027-01-31T18:00Z.
     """
     try:
-        until_s = now_s + parse_duration_s(text, "--until")
+        until_s = now_s + parse_duration_s(until_text, "--until")
     except ConfigError:
         try:
-            until_time = datetime.fromisoformat(text)
+            until_time = datetime.fromisoformat(until_text)
         except ValueError:
             raise ConfigError(
-                f"--until: {text!r} is neither a duration nor a time",
+                f"--until: {until_text!r} is neither a duration nor a time",
                 "for example 4h, or 2027-01-31T18:00Z",
             ) from None
         if until_time.tzinfo is None:
             raise ConfigError(
-                f"--until: {text!r} has no time zone", "for example 2027-01-31T18:00Z"
+                f"--until: {until_text!r} has no time zone", "for example 2027-01-31T18:00Z"
             ) from None
         until_s = int(until_time.timestamp())
     if not now_s < until_s <= now_s + MAX_ORDER_LIFETIME_S:
         raise ConfigError(
-            f"--until: {text!r} must be within 90 days of the newest block", "for example 4h"
+            f"--until: {until_text!r} must be within 90 days of the newest block", "for example 4h"
         )
     return until_s

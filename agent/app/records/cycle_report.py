@@ -56,15 +56,17 @@ def cycle_figures(
     agent: Agent,
     outcome_or_error: StepOutcome | TrimtabError,
     duration_s: float,
-    previous: RunFigures,
+    previous_figures: RunFigures,
 ) -> RunFigures:
-    """Return the figures after a cycle; what a failed one does not know stays as `previous`."""
+    """Return the figures after a cycle; what a failed one does not know stays as in
+    `previous_figures`.
+    """
     worst_scores: dict[str, int] = {}
     for endpoint in agent.endpoints():
         score, operator = round(float(endpoint["score"]) * PPM), str(endpoint["operator"])
         worst_scores[operator] = min(score, worst_scores.get(operator, PPM))
     figures = replace(
-        previous,
+        previous_figures,
         took_ms=round(duration_s * 1_000),
         open_intents=len(agent.context.store.journal.open_intents()),
         endpoints=tuple(worst_scores.items()),
@@ -73,11 +75,14 @@ def cycle_figures(
         return figures
     step = outcome_or_error.input_after or outcome_or_error.step_input
     decimals = step.portfolio.numeraire.decimals
-    total, limit_bps = _total_value(outcome_or_error.decision_result), step.limits.daily_loss_bps
-    loss_limit = None if limit_bps is None else total * limit_bps / BPS
+    total_value, loss_limit_bps = (
+        _total_value(outcome_or_error.decision_result),
+        step.limits.daily_loss_bps,
+    )
+    loss_limit = None if loss_limit_bps is None else total_value * loss_limit_bps / BPS
     return replace(
         figures,
-        value=value_text(total, decimals),
+        value=value_text(total_value, decimals),
         drifts_bps=tuple(agent.drifts(step).items()),
         head_s=step.snapshot.head.timestamp_s,
         gas_24h_wei=step.history.budgets.gas_24h_wei,
@@ -95,7 +100,7 @@ def log_lines(
     numeraire = outcome_or_error.step_input.portfolio.numeraire
     drifts = agent.drifts(outcome_or_error.input_after or outcome_or_error.step_input)
     head = outcome_or_error.step_input.snapshot.head
-    fields = nonempty_fields(
+    look_fields = nonempty_fields(
         outcome=outcome_or_error.kind.value,
         reason=outcome_or_error.reason,
         step=outcome_or_error.step_id,
@@ -109,7 +114,7 @@ def log_lines(
         else [],
         took_s=round(duration_s, 3),
     )
-    return [("look", fields)] + [
+    return [("look", look_fields)] + [
         (
             "transaction",
             nonempty_fields(
@@ -154,7 +159,11 @@ def agent_fields(agent: Agent) -> LogFields:
 
 def nonempty_fields(**fields: object) -> LogFields:
     """Return the fields that are not empty."""
-    return {name: value for name, value in fields.items() if value not in (None, "", [], ())}
+    return {
+        field_name: field_value
+        for field_name, field_value in fields.items()
+        if field_value not in (None, "", [], ())
+    }
 
 
 def _total_value(decision_result: DecisionResult) -> Fraction:

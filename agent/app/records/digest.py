@@ -19,30 +19,32 @@ def digest_key(period_kind: str, now_s: int) -> str:
     return f"digest:{period_kind}:{calendar_periods(period_kind, now_s, now_s)[0][0]}"
 
 
-def digest_alert(loaded: LoadedConfig, period_kind: str, now_s: int) -> Iterator[Alert]:
+def digest_alert(loaded_config: LoadedConfig, period_kind: str, now_s: int) -> Iterator[Alert]:
     """Yield the alert with the figures of the "day" or "week", in UTC, that ended before `now_s`,
     Unix seconds; nothing if the ledger has no two valuations in it. Value and profit are rounded
     down, costs up.
     """
-    ((began_s, _),) = calendar_periods(period_kind, now_s, now_s)
-    ((ended_period_began_s, _),) = calendar_periods(period_kind, began_s - 1, began_s - 1)
+    ((period_start_s, _),) = calendar_periods(period_kind, now_s, now_s)
+    ((ended_period_start_s, _),) = calendar_periods(
+        period_kind, period_start_s - 1, period_start_s - 1
+    )
     try:
-        document = pnl(loaded, period_kind, period_count=2)
+        profit_document = pnl(loaded_config, period_kind, period_count=2)
     except TrimtabError:
         return  # an empty ledger; a broken one ends the cycle by itself
-    for period in document["periods"]:
-        if not format_utc(ended_period_began_s) < period["to"] <= format_utc(began_s):
+    for period in profit_document["periods"]:
+        if not format_utc(ended_period_start_s) < period["to"] <= format_utc(period_start_s):
             continue
-        returned = "" if period["twr_bps"] is None else f" ({period['twr_bps'] / 100:+.2f} %)"
-        text = (
+        return_text = "" if period["twr_bps"] is None else f" ({period['twr_bps'] / 100:+.2f} %)"
+        digest_text = (
             f"{period['from']} to {period['to']}: value {_cents(period['end_value'])}"
-            f" {document['numeraire']}, profit {_cents(period['profit'])}{returned}, against"
+            f" {profit_document['numeraire']}, profit {_cents(period['profit'])}{return_text}, against"
             f" holding {_cents(period['rebalancing_effect'])}; rebalances: {period['rebalances']},"
             f" costs {_cents(period['costs']['total'], ROUND_CEILING)}."
             f" trimtab pnl --period {period_kind}"
         )
-        key = digest_key(period_kind, now_s)
-        yield Alert(AlertKind.DIGEST, key, sanitize_text(text))
+        alert_key = digest_key(period_kind, now_s)
+        yield Alert(AlertKind.DIGEST, alert_key, sanitize_text(digest_text))
 
 
 def _cents(amount: str, rounding: str = ROUND_FLOOR) -> str:

@@ -51,13 +51,17 @@ def executed_swaps(store: Store, intents: Iterable[Intent]) -> list[tuple[Plan, 
     """Return the plans of a step's swaps with their transactions: those in a block, or else the
     newest.
     """
-    swaps = [
+    swap_intents = [
         intent
         for intent in intents
         if intent.kind is IntentKind.SWAP and intent.state is not IntentState.REPLACED
     ]
-    executed_intents = [swap for swap in swaps if swap.receipt is not None] or swaps[-1:]
-    plans_and_intents = ((store.journal.grant(swap.id).plan, swap) for swap in executed_intents)
+    executed_intents = [
+        swap_intent for swap_intent in swap_intents if swap_intent.receipt is not None
+    ] or swap_intents[-1:]
+    plans_and_intents = (
+        (store.journal.grant(swap_intent.id).plan, swap_intent) for swap_intent in executed_intents
+    )
     return [(plan, intent) for plan, intent in plans_and_intents if plan is not None]
 
 
@@ -98,18 +102,18 @@ def leg_documents(
     """Yield the document of each swap; `pool_names` are by address."""
     for execution in leg_executions(plan, intent):
         leg, difference_share = execution.leg, execution.difference
-        sold, bought = portfolio.token(leg.token_in), portfolio.token(leg.token_out)
+        token_in, token_out = portfolio.token(leg.token_in), portfolio.token(leg.token_out)
         yield {
             "pool": leg.pool,
             "pool_name": pool_names.get(leg.pool, leg.venue),
             "state": UNSENT if intent is None else intent.state.value,
-            "token_in": sold.label,
-            "token_out": bought.label,
-            "planned_in": decimal_text(leg.amount_in_raw, sold.decimals),
-            "planned_out": decimal_text(leg.amount_out_raw, bought.decimals),
-            "floor": decimal_text(leg.min_out_raw, bought.decimals),
-            "realised_in": _amount_text(execution.in_raw, sold.decimals),
-            "realised_out": _amount_text(execution.out_raw, bought.decimals),
+            "token_in": token_in.label,
+            "token_out": token_out.label,
+            "planned_in": decimal_text(leg.amount_in_raw, token_in.decimals),
+            "planned_out": decimal_text(leg.amount_out_raw, token_out.decimals),
+            "floor": decimal_text(leg.min_out_raw, token_out.decimals),
+            "realised_in": _amount_text(execution.in_raw, token_in.decimals),
+            "realised_out": _amount_text(execution.out_raw, token_out.decimals),
             "difference_bps": None
             if difference_share is None
             else round(float(difference_share * BPS), 2),
@@ -122,16 +126,18 @@ def leg_sentences(legs: Sequence[LegExecutionDocument]) -> Iterator[str]:
         if leg["state"] not in (IntentState.MINED.value, IntentState.FINAL.value):
             continue
         amount_in, amount_out = leg["realised_in"], leg["realised_out"]
-        difference = leg["difference_bps"]
+        difference_bps = leg["difference_bps"]
         yield (
             f"Swap {leg_number} exchanged {amount_in or 'an unknown amount of'} {leg['token_in']} for"
             f" {amount_out or 'an unknown amount of'} {leg['token_out']}"
-            + ("." if difference is None else f", {difference:+g} bps against the plan.")
+            + ("." if difference_bps is None else f", {difference_bps:+g} bps against the plan.")
         )
 
 
 def execution_document(
-    plans_and_intents: Sequence[tuple[Plan, Intent]], entries: Iterable[Entry], names: TokenNames
+    plans_and_intents: Sequence[tuple[Plan, Intent]],
+    entries: Iterable[Entry],
+    token_names: TokenNames,
 ) -> ExecutionDocument | None:
     """Return the number of legs in a step's mined swaps, what they bought and sold in all, and their
     total difference from the plan at the reference prices of the `entries`, in whole coins of the
@@ -143,29 +149,29 @@ def execution_document(
     executions = [
         execution for plan, intent in mined_swaps for execution in leg_executions(plan, intent)
     ]
-    difference = _value_difference(executions, entries)
+    value_difference = _value_difference(executions, entries)
     turnover = sum((plan.turnover for plan, _ in mined_swaps), Value(0))
     unknown_legs = sum(not leg.is_known for leg in executions)
-    amounts_raw: Counter[str] = Counter()
+    raw_by_token: Counter[str] = Counter()
     for execution in executions:
-        amounts_raw[execution.leg.token_in] -= execution.in_raw or 0
-        amounts_raw[execution.leg.token_out] += execution.out_raw or 0
+        raw_by_token[execution.leg.token_in] -= execution.in_raw or 0
+        raw_by_token[execution.leg.token_out] += execution.out_raw or 0
     return {
         "legs": len(executions),
         "unknown": unknown_legs,
         "amounts": None
         if unknown_legs
         else {
-            names.label(token): decimal_text(raw, names.decimals(token))
-            for token, raw in amounts_raw.items()
+            token_names.label(token): decimal_text(raw, token_names.decimals(token))
+            for token, raw in raw_by_token.items()
             if raw
         },
         "difference": None
-        if difference is None
-        else value_text(difference, names.numeraire.decimals),
+        if value_difference is None
+        else value_text(value_difference, token_names.numeraire.decimals),
         "difference_bps": (
-            round(float(difference / turnover * BPS), 2)
-            if difference is not None and turnover
+            round(float(value_difference / turnover * BPS), 2)
+            if value_difference is not None and turnover
             else None
         ),
     }
@@ -175,23 +181,29 @@ def _value_difference(executions: Sequence[LegExecution], entries: Iterable[Entr
     """Return the value of all realised less planned amounts; None if an amount is unknown, or a
     token whose amount differs has no price.
     """
-    prices = {
+    price_by_token = {
         posting.token: posting.value / posting.raw
         for entry in entries
         for posting in entry.postings
         if posting.value is not None and posting.raw
     }
-    raw_differences: Counter[str] = Counter()
+    difference_raw_by_token: Counter[str] = Counter()
     for execution in executions:
         if execution.in_raw is None or execution.out_raw is None:
             return None
-        raw_differences[execution.leg.token_in] -= execution.in_raw - execution.leg.amount_in_raw
-        raw_differences[execution.leg.token_out] += execution.out_raw - execution.leg.amount_out_raw
-    nonzero_differences = {token: raw for token, raw in raw_differences.items() if raw}
-    if not nonzero_differences.keys() <= prices.keys():
+        difference_raw_by_token[execution.leg.token_in] -= (
+            execution.in_raw - execution.leg.amount_in_raw
+        )
+        difference_raw_by_token[execution.leg.token_out] += (
+            execution.out_raw - execution.leg.amount_out_raw
+        )
+    nonzero_raw_by_token = {token: raw for token, raw in difference_raw_by_token.items() if raw}
+    if not nonzero_raw_by_token.keys() <= price_by_token.keys():
         return None
-    return sum((raw * prices[token] for token, raw in nonzero_differences.items()), Value(0))
+    return sum(
+        (raw * price_by_token[token] for token, raw in nonzero_raw_by_token.items()), Value(0)
+    )
 
 
-def _amount_text(raw: int | None, decimals: int) -> str | None:
-    return None if raw is None else decimal_text(raw, decimals)
+def _amount_text(amount_raw: int | None, decimals: int) -> str | None:
+    return None if amount_raw is None else decimal_text(amount_raw, decimals)

@@ -65,28 +65,33 @@ def export(
             if format_name == "rotki"
             else _plain_tables(ledger_data)
         )
-    extension, encode = (
+    extension, encode_table = (
         ("parquet", _encode_parquet) if format_name == "parquet" else ("csv", _encode_csv)
     )
-    files = {f"{table.name}.{extension}": table for table in tables}
+    table_by_file_name = {f"{table.name}.{extension}": table for table in tables}
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise ConfigError(
             f"--out {folder}: {error.strerror}", "name a folder that can be written"
         ) from None
-    existing_files = [name for name in files if (folder / name).exists()]
-    if existing_files and not force:
+    existing_file_names = [
+        file_name for file_name in table_by_file_name if (folder / file_name).exists()
+    ]
+    if existing_file_names and not force:
         raise ConfigError(
-            f"--out {folder}: {', '.join(existing_files)} would be overwritten",
+            f"--out {folder}: {', '.join(existing_file_names)} would be overwritten",
             "name another folder, or add --force",
         )
-    for name, table in files.items():
-        _write_file(folder / name, encode(table))
+    for file_name, table in table_by_file_name.items():
+        _write_file(folder / file_name, encode_table(table))
     return {
         "format": format_name,
         "folder": str(folder),
-        "files": [{"name": name, "rows": len(table.rows)} for name, table in files.items()],
+        "files": [
+            {"name": file_name, "rows": len(table.rows)}
+            for file_name, table in table_by_file_name.items()
+        ],
     }
 
 
@@ -128,8 +133,12 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _plain_tables(ledger: LedgerData) -> tuple[ExportTable, ...]:
-    tax = ledger.loaded.config.tax
-    currency = ledger.numeraire.label if tax is None or tax.currency is None else tax.currency
+    tax_settings = ledger.loaded.config.tax
+    currency = (
+        ledger.numeraire.label
+        if tax_settings is None or tax_settings.currency is None
+        else tax_settings.currency
+    )
     token_names, futures_sheet = ledger.names, futures_table(ledger.entries, ledger.names)
     tables = export_tables(
         ledger.entries, ledger.lot_run(), ledger.valuations, token_names, currency
@@ -144,17 +153,17 @@ def _rotki_tables(ledger: LedgerData, native_name: str | None) -> tuple[ExportTa
             f"--native-asset: rotki's name of the native coin of chain {chain.chain_id} is unknown",
             "give its rotki name, for example XDAI",
         )
-    assets = RotkiAssets(chain.chain_id, native_name or "ETH", ledger.names.decimals)
+    rotki_assets = RotkiAssets(chain.chain_id, native_name or "ETH", ledger.names.decimals)
     return (
         ExportTable(
             "rotki_generic_trades",
             TRADE_COLUMNS,
-            tuple(rotki_trades(ledger.entries, assets)),
+            tuple(rotki_trades(ledger.entries, rotki_assets)),
         ),
         ExportTable(
             "rotki_generic_events",
             EVENT_COLUMNS,
-            tuple(rotki_events(ledger.entries, assets)),
+            tuple(rotki_events(ledger.entries, rotki_assets)),
         ),
     )
 
@@ -172,8 +181,8 @@ def _encode_parquet(table: ExportTable) -> bytes:
             "--format parquet needs polars", "pip install 'trimtab[analysis]', or choose csv"
         ) from None
     columns = {
-        name: [row[column_index] for row in table.rows]
-        for column_index, name in enumerate(table.columns)
+        column_name: [row[column_index] for row in table.rows]
+        for column_index, column_name in enumerate(table.columns)
     }
     buffer = io.BytesIO()
     polars.DataFrame(columns, schema=dict.fromkeys(table.columns, polars.String)).write_parquet(
@@ -182,11 +191,11 @@ def _encode_parquet(table: ExportTable) -> bytes:
     return buffer.getvalue()
 
 
-def _write_file(path: Path, content: bytes) -> None:
+def _write_file(path: Path, table_bytes: bytes) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+            file.write(table_bytes)
     except OSError as error:
         raise ConfigError(
             f"--out {path}: {error.strerror}", "free some space, or name another folder"

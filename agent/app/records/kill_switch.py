@@ -28,16 +28,16 @@ def pause_by_file(config: ConfigSource, error: TrimtabError) -> Path:
     return its path. Raises `error` if the file cannot be created either.
     """
     if isinstance(config, LoadedConfig):
-        file = pause_file(wiring.store_file(config))
+        pause_path = pause_file(wiring.store_file(config))
     else:
-        file = pause_file(store_file_unchecked(config, error))
+        pause_path = pause_file(store_file_unchecked(config, error))
     try:
-        os.close(os.open(file, os.O_WRONLY | os.O_CREAT, 0o600))
+        os.close(os.open(pause_path, os.O_WRONLY | os.O_CREAT, 0o600))
         with suppress(OSError):  # a file of another account pauses too
-            os.utime(file)
+            os.utime(pause_path)
     except OSError:
         raise error from None
-    return file
+    return pause_path
 
 
 def pause(config: Path | str, reason: str) -> PauseDocument:
@@ -46,8 +46,8 @@ def pause(config: Path | str, reason: str) -> PauseDocument:
     """
     with ExitStack() as stack:
         try:
-            loaded = load_config(config, checks_permissions=False)
-            _, switch = stack.enter_context(wiring.open_store_offline(loaded))
+            loaded_config = load_config(config, checks_permissions=False)
+            _, switch = stack.enter_context(wiring.open_store_offline(loaded_config))
         except TrimtabError as error:
             return {
                 "paused": True,
@@ -65,17 +65,19 @@ def resume(config: Path | str, confirm: Callable[[str], bool] = lambda _: True) 
     `confirm` is asked before the end of a stop that sells everything, because the next cycle buys
     it back. Raises Refused, and ends nothing, if it declines.
     """
-    loaded = load_config(config)
-    with wiring.open_store_offline(loaded) as (store, switch):
+    loaded_config = load_config(config)
+    with wiring.open_store_offline(loaded_config) as (store, switch):
         stop_request = store.requests.active_stop()
         if stop_request is not None and stop_request.to_stable:
-            numeraire = loaded.config.portfolio.numeraire
-            message = (
+            numeraire = loaded_config.config.portfolio.numeraire
+            buy_back_warning = (
                 f"the stop sells everything for {numeraire}; once it is resumed, a run buys back towards"
                 " the targets"
             )
-            if not confirm(message):
-                raise Refused(f"not resumed: {message}", remedy="trimtab resume --yes, or answer y")
+            if not confirm(buy_back_warning):
+                raise Refused(
+                    f"not resumed: {buy_back_warning}", remedy="trimtab resume --yes, or answer y"
+                )
         return end_pause(store, switch, "resumed by the owner", int(time.time()))
 
 

@@ -116,20 +116,22 @@ def statistics(periods: Sequence[ReturnPeriod]) -> StatisticsDocument | None:
             "max_drawdown": None,
             "missing": INSTALL_HINT,
         }
-    series = np.array(returns)
+    returns_array = np.array(returns)
     return {
         "days": len(returns),
         "volatility": _rounded_or_none(
-            empyrical.annual_volatility(series, annualization=DAYS_A_YEAR)
+            empyrical.annual_volatility(returns_array, annualization=DAYS_A_YEAR)
         ),
-        "sharpe": _rounded_or_none(empyrical.sharpe_ratio(series, annualization=DAYS_A_YEAR)),
-        "max_drawdown": _rounded_or_none(empyrical.max_drawdown(series)),
+        "sharpe": _rounded_or_none(
+            empyrical.sharpe_ratio(returns_array, annualization=DAYS_A_YEAR)
+        ),
+        "max_drawdown": _rounded_or_none(empyrical.max_drawdown(returns_array)),
     }
 
 
-def _rounded_or_none(value: Any) -> float | None:
-    number = float(value)
-    return round(number, 6) if math.isfinite(number) else None
+def _rounded_or_none(statistic: Any) -> float | None:
+    statistic_float = float(statistic)
+    return round(statistic_float, 6) if math.isfinite(statistic_float) else None
 
 
 MAX_PERIODS = 400
@@ -159,22 +161,24 @@ class LedgerData:
         """Return lots and disposals by `method`, or else that of [tax], in its currency unless
         `numeraire_only`; FIFO without [tax].
         """
-        tax = self.loaded.config.tax
+        tax_settings = self.loaded.config.tax
         rates = None if numeraire_only else read_rates(self.loaded)
-        method = method or (LotMethod.FIFO if tax is None else LotMethod(tax.method))
-        key = rates is not None, method
-        if key not in self.lot_runs:
-            self.lot_runs[key] = run_tax_lots(
+        method = method or (
+            LotMethod.FIFO if tax_settings is None else LotMethod(tax_settings.method)
+        )
+        run_key = rates is not None, method
+        if run_key not in self.lot_runs:
+            self.lot_runs[run_key] = run_tax_lots(
                 self.entries, method, self.numeraire.address, self.wrapped_native, rate_of(rates)
             )
-        return self.lot_runs[key]
+        return self.lot_runs[run_key]
 
 
 @contextmanager
 def open_ledger_data(config: ConfigSource) -> Iterator[LedgerData]:
     """Open the ledger. Raises ConfigError before the first cycle."""
-    loaded = load_config(config)
-    with wiring.open_store_offline(loaded) as (store, _):
+    loaded_config = load_config(config)
+    with wiring.open_store_offline(loaded_config) as (store, _):
         ledger_tokens = store.ledger.token_names()
         if ledger_tokens is None:
             raise ConfigError(
@@ -186,7 +190,7 @@ def open_ledger_data(config: ConfigSource) -> Iterator[LedgerData]:
         )
         newest_step = newest_step_input(store)
         yield LedgerData(
-            loaded,
+            loaded_config,
             store,
             ledger_tokens.numeraire,
             ledger_tokens.coin,
@@ -231,17 +235,19 @@ def value_series(ledger: LedgerData) -> ValueSeriesDocument:
     """Return value, and that of buy and hold, over time. Raises ConfigError without valuations."""
     if not (valuations := ledger.valuations):
         raise _no_valuations()
-    indices = {0, len(valuations) - 1}
+    sample_indices = {0, len(valuations) - 1}
     for span_s in (*(days * DAY_S for days in SERIES_DAYS), valuations[-1].chain_s):
-        first = bisect_left(
-            valuations, valuations[-1].chain_s - span_s, key=lambda one: one.chain_s
+        first_index = bisect_left(
+            valuations, valuations[-1].chain_s - span_s, key=lambda valued: valued.chain_s
         )
-        indices |= set(
-            range(first, len(valuations), -(-(len(valuations) - first) // SERIES_POINTS))
+        sample_indices |= set(
+            range(
+                first_index, len(valuations), -(-(len(valuations) - first_index) // SERIES_POINTS)
+            )
         )
-    sampled = [valuations[index] for index in sorted(indices)]
+    sampled_valuations = [valuations[index] for index in sorted(sample_indices)]
     opening_cash = OpeningCash(ledger.numeraire.address, ledger.wrapped_native)
-    sampled_blocks = [valuation.block for valuation in sampled]
+    sampled_blocks = [valuation.block for valuation in sampled_valuations]
     hold_value_by_block = hold_values(
         ledger.entries, valuations, opening_cash, frozenset(sampled_blocks)
     )
@@ -251,14 +257,14 @@ def value_series(ledger: LedgerData) -> ValueSeriesDocument:
         if entry.kind is EntryKind.TRADE and not entry.by_hand
     }
     return {
-        "times_s": [valuation.chain_s for valuation in sampled],
-        "values": [_money_text(ledger, valuation.managed) for valuation in sampled],
+        "times_s": [valuation.chain_s for valuation in sampled_valuations],
+        "values": [_money_text(ledger, valuation.managed) for valuation in sampled_valuations],
         "hold_values": [
             _money_text(ledger, hold_value_by_block[block]) for block in sampled_blocks
         ],
         "rebalances": sorted(
             {
-                min(bisect_left(sampled_blocks, block), len(sampled) - 1)
+                min(bisect_left(sampled_blocks, block), len(sampled_valuations) - 1)
                 for block in rebalance_blocks
             }
         ),
@@ -287,8 +293,10 @@ def _profit(
     )[-min(period_count, MAX_PERIODS) :]
     opening_cash = OpeningCash(ledger.numeraire.address, ledger.wrapped_native)
     performances = [
-        performance(ledger.entries, ledger.valuations, start, end, benchmark_token, opening_cash)
-        for start, end in period_bounds_s
+        performance(
+            ledger.entries, ledger.valuations, start_s, end_s, benchmark_token, opening_cash
+        )
+        for start_s, end_s in period_bounds_s
     ]
     # one run serves all periods: later disposals do not change earlier gains
     lot_run = ledger.lot_run(numeraire_only=True)
@@ -299,8 +307,8 @@ def _profit(
         if period_performance is not None
     ]
     account = None if ledger.newest_step is None else margin_account(ledger.newest_step.snapshot)
-    uncertainty = "" if account is None else uncertain_profit_reason(account)
-    document: ProfitDocument = {
+    uncertain_reason = "" if account is None else uncertain_profit_reason(account)
+    profit_document: ProfitDocument = {
         "numeraire": ledger.numeraire.label,
         "benchmark": ledger.names.label(benchmark_token),
         "period": period_kind,
@@ -317,9 +325,9 @@ def _profit(
         "tax": _tax_years(ledger),
         "not_final": len(_unbooked_receipts(ledger)),
     }
-    if uncertainty:
-        document["uncertain"] = uncertainty
-    return document
+    if uncertain_reason:
+        profit_document["uncertain"] = uncertain_reason
+    return profit_document
 
 
 def check_books(config: ConfigSource, rebuild: bool = False) -> LedgerCheckDocument:
@@ -409,12 +417,12 @@ def list_entries(config: ConfigSource, limit: int) -> EntriesDocument:
 
 def _futures_events(entry: Entry, token_names: TokenNames) -> dict[str, list[FuturesEventDocument]]:
     """Return the key `futures` with the events of an entry; empty without futures."""
-    documents: list[FuturesEventDocument] = [
-        {"event": event, "symbol": symbol, "amount": amount, "value": value}
-        for event, market, symbol, _, _, amount, value in futures_events(entry, token_names)
+    event_documents: list[FuturesEventDocument] = [
+        {"event": event, "symbol": symbol, "amount": amount, "value": event_value}
+        for event, market, symbol, _, _, amount, event_value in futures_events(entry, token_names)
         if market  # moves of collateral are postings
     ]
-    return {"futures": documents} if documents else {}
+    return {"futures": event_documents} if event_documents else {}
 
 
 def _period_document(
@@ -438,7 +446,10 @@ def _period_document(
         if bounds_s[0] <= disposal.disposed_s < bounds_s[1]
         and entry_blocks[disposal.entry] <= last_valuation.block
     ]
-    weights = {ledger.names.label(token): bps for token, bps in weights_bps(last_valuation).items()}
+    weight_bps_by_label = {
+        ledger.names.label(token): weight_bps
+        for token, weight_bps in weights_bps(last_valuation).items()
+    }
     extra_fields: dict[str, object] = {
         "from": format_utc(first_valuation.chain_s),
         "to": format_utc(last_valuation.chain_s),
@@ -455,7 +466,7 @@ def _period_document(
             )
             for token in sorted({disposal.token for disposal in disposals})
         },
-        "weights_bps": weights,
+        "weights_bps": weight_bps_by_label,
         "statistics": statistics(performance_result.parts),
     }
     if performance_result.futures is not None:
@@ -477,8 +488,8 @@ def _why_empty(valuations: Sequence[Valuation]) -> str:
 
 def _tax_years(ledger: LedgerData) -> TaxYearsDocument | None:
     """Return the realised gains by calendar year, in the currency of [tax]; None without [tax]."""
-    tax = ledger.loaded.config.tax
-    if tax is None:
+    tax_settings = ledger.loaded.config.tax
+    if tax_settings is None:
         return None
     disposals = ledger.lot_run().disposals
     disposals_by_year: dict[str, list[Disposal]] = {}
@@ -487,35 +498,36 @@ def _tax_years(ledger: LedgerData) -> TaxYearsDocument | None:
     gains_by_year = {
         year: net_gain(year_disposals) for year, year_disposals in disposals_by_year.items()
     }
-    rates = read_rates(ledger.loaded)
-    futures_by_year = futures_years(ledger.entries, rate_of(rates))
-    document: TaxYearsDocument = {
-        "method": tax.method,
-        "currency": tax.currency or ledger.numeraire.label,
+    exchange_rates = read_rates(ledger.loaded)
+    futures_by_year = futures_years(ledger.entries, rate_of(exchange_rates))
+    tax_document: TaxYearsDocument = {
+        "method": tax_settings.method,
+        "currency": tax_settings.currency or ledger.numeraire.label,
         "years": {year: _money_text(ledger, gain) for year, gain in sorted(gains_by_year.items())},
-        "year_limit": tax.year_limit,
+        "year_limit": tax_settings.year_limit,
         "rate_warning": _rate_warning(ledger),
     }
     if futures_by_year:
-        document["futures"] = {
-            year: _money_text(ledger, value) for year, value in sorted(futures_by_year.items())
+        tax_document["futures"] = {
+            year: _money_text(ledger, futures_gain)
+            for year, futures_gain in sorted(futures_by_year.items())
         }
-    return document
+    return tax_document
 
 
 def _rate_warning(ledger: LedgerData) -> str:
     """Return a warning if the oldest exchange rate used is more than a month old: the table has
     gaps or ends early.
     """
-    rates = read_rates(ledger.loaded)
-    if rates is None or not ledger.entries:
+    exchange_rates = read_rates(ledger.loaded)
+    if exchange_rates is None or not ledger.entries:
         return ""
-    entry_s = max((entry.chain_s for entry in ledger.entries), key=rates.age_s)
-    age_days = rates.age_s(entry_s) // DAY_S
+    oldest_rate_entry_s = max((entry.chain_s for entry in ledger.entries), key=exchange_rates.age_s)
+    age_days = exchange_rates.age_s(oldest_rate_entry_s) // DAY_S
     if age_days <= OLD_RATE_DAYS:
         return ""
     return (
-        f"{rates.name}: the rate used on {format_utc(entry_s)[:10]} is {age_days} days old; add"
+        f"{exchange_rates.name}: the rate used on {format_utc(oldest_rate_entry_s)[:10]} is {age_days} days old; add"
         " newer lines"
     )
 
@@ -525,9 +537,9 @@ def _unrealised(ledger: LedgerData, lot_run: TaxLotRun, valuation: Valuation) ->
     count with their current amounts, the margin account with its deposits, since its profit is
     reported separately.
     """
-    lots, _ = split_gas_money(lot_run.open_lots(), ledger)
-    cost, value_without_gas = (
-        sum((lot.cost for lot in lots), Fraction(0)),
+    holding_lots, _ = split_gas_money(lot_run.open_lots(), ledger)
+    lots_cost, value_without_gas = (
+        sum((lot.cost for lot in holding_lots), Fraction(0)),
         valuation.value - valuation.gas_money,
     )
     if (collateral := valuation.collateral) is not None:
@@ -538,7 +550,7 @@ def _unrealised(ledger: LedgerData, lot_run: TaxLotRun, valuation: Valuation) ->
             if (posting.account, posting.token) == (MARGIN, collateral.token)
         )
         value_without_gas += (deposited_value - collateral.margin_raw) * collateral.price
-    return value_without_gas - cost
+    return value_without_gas - lots_cost
 
 
 def split_gas_money(
@@ -576,13 +588,18 @@ def _unbooked_receipts(ledger: LedgerData) -> list[Receipt]:
     ]
 
 
-def _token_address(ledger: LedgerData, name: str) -> str:
+def _token_address(ledger: LedgerData, symbol_or_address: str) -> str:
     for address, token in ledger.names.tokens.items():
-        if name in (token.symbol, address) or name.lower() == address.lower():
+        if (
+            symbol_or_address in (token.symbol, address)
+            or symbol_or_address.lower() == address.lower()
+        ):
             return address
     labels = ", ".join(token.label for token in ledger.names.tokens.values())
     raise ConfigError(
-        f"--benchmark: {name!r} was never held", f"choose from {labels}", code=ErrorCode.UNKNOWN
+        f"--benchmark: {symbol_or_address!r} was never held",
+        f"choose from {labels}",
+        code=ErrorCode.UNKNOWN,
     )
 
 
@@ -605,20 +622,25 @@ def tax_lots(config: ConfigSource, method: str | None = None) -> LotsDocument:
 def lots_document(ledger: LedgerData, method: LotMethod | None = None) -> LotsDocument:
     """Return the document of an open ledger."""
     lot_run = ledger.lot_run(method=method)
-    newest_times = [
-        records[-1].chain_s for records in (ledger.entries, ledger.valuations) if records
+    newest_times_s = [
+        dated_records[-1].chain_s
+        for dated_records in (ledger.entries, ledger.valuations)
+        if dated_records
     ]
-    year = format_utc(max(newest_times))[:4] if newest_times else None
+    year = format_utc(max(newest_times_s))[:4] if newest_times_s else None
     disposals = [
         disposal for disposal in lot_run.disposals if format_utc(disposal.disposed_s)[:4] == year
     ]
-    lot_documents, tax = _LotDocuments(ledger, lot_run, disposals), ledger.loaded.config.tax
+    lot_documents, tax_settings = (
+        _LotDocuments(ledger, lot_run, disposals),
+        ledger.loaded.config.tax,
+    )
     tokens = {lot.token for lot in lot_documents.lots} | {disposal.token for disposal in disposals}
     if lot_documents.coin_is_only_gas:
         tokens.discard(ledger.wrapped_native)
     return {
         "method": lot_run.lots.method.value,
-        "currency": (tax and tax.currency) or ledger.numeraire.label,
+        "currency": (tax_settings and tax_settings.currency) or ledger.numeraire.label,
         "valued": format_utc(ledger.valuations[-1].chain_s) if ledger.valuations else None,
         "year": year,
         "realised": lot_documents.money_text(net_gain(disposals)),
@@ -677,19 +699,19 @@ class _LotDocuments:
         return gas_document
 
     def _asset_lots(self, token: str, lots: Sequence[OpenLot]) -> AssetLotsDocument:
-        names, price = self._ledger.names, self._prices.get(token)
-        cost, raw = sum((lot.cost for lot in lots), Value(0)), sum(lot.raw for lot in lots)
-        value, unrealised = self._value_and_gain(raw, cost, price)
-        decimals = names.decimals(token)
+        token_names, price = self._ledger.names, self._prices.get(token)
+        cost, total_raw = sum((lot.cost for lot in lots), Value(0)), sum(lot.raw for lot in lots)
+        holding_value_text, unrealised_text = self._value_and_gain(total_raw, cost, price)
+        decimals = token_names.decimals(token)
         return {
-            "symbol": names.label(token),
+            "symbol": token_names.label(token),
             "address": token,
-            "amount": decimal_text(raw, decimals),
+            "amount": decimal_text(total_raw, decimals),
             "cost": self.money_text(cost),
-            "entry_price": self._price_text(cost / raw, token) if raw else None,
+            "entry_price": self._price_text(cost / total_raw, token) if total_raw else None,
             "price": None if price is None else self._price_text(price, token),
-            "value": value,
-            "unrealised": unrealised,
+            "value": holding_value_text,
+            "unrealised": unrealised_text,
             "realised": self.money_text(
                 net_gain(disposal for disposal in self._disposals if disposal.token == token)
             ),
@@ -698,22 +720,22 @@ class _LotDocuments:
         }
 
     def _value_and_gain(
-        self, raw: int, cost: Value, price: Price | None
+        self, amount_raw: int, cost: Value, price: Price | None
     ) -> tuple[str | None, str | None]:
         """Return value and unrealised gain of an amount; None without a price."""
         if price is None:
             return None, None
-        return self.money_text(raw * price), self.money_text(raw * price - cost)
+        return self.money_text(amount_raw * price), self.money_text(amount_raw * price - cost)
 
     def _lot_document(self, lot: OpenLot, price: Price | None) -> LotDocument:
-        value, unrealised = self._value_and_gain(lot.raw, lot.cost, price)
+        lot_value_text, unrealised_text = self._value_and_gain(lot.raw, lot.cost, price)
         return {
             "acquired": format_utc(lot.acquired_s),
             "amount": decimal_text(lot.raw, self._ledger.names.decimals(lot.token)),
             "cost": self.money_text(lot.cost),
             "entry_price": self._price_text(lot.cost / lot.raw, lot.token),
-            "value": value,
-            "unrealised": unrealised,
+            "value": lot_value_text,
+            "unrealised": unrealised_text,
         }
 
     def money_text(self, value: Value) -> str:

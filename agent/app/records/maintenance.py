@@ -50,10 +50,10 @@ CANCEL_REASON = "cancelled by the owner"
 
 def transactions(config: LoadedConfig | Path | str, limit: int = 20) -> TransactionsDocument:
     """Return the newest transactions with all transitions, newest first; no chain is read."""
-    loaded = load_config(config)
-    futures = loaded.config.futures
+    loaded_config = load_config(config)
+    futures = loaded_config.config.futures
     order_time_s = 0 if futures is None else futures.order_time or 0
-    with wiring.open_store_offline(loaded) as (store, _):
+    with wiring.open_store_offline(loaded_config) as (store, _):
         return {
             "transactions": [
                 _traced_document(store, intent, order_time_s)
@@ -187,11 +187,15 @@ def _traced_document(store: Store, intent: Intent, order_time_s: int) -> TracedT
     transitions = [
         fill(TransitionDocument, transition) for transition in store.journal.transitions(intent.id)
     ]
-    document = fill(TracedTransactionDocument, intent, moves=transitions, **_derived_fields(intent))
+    transaction_document = fill(
+        TracedTransactionDocument, intent, moves=transitions, **_derived_fields(intent)
+    )
     grant = futures_grant(store.journal.grant(intent.id)) if intent.is_resting else None
-    if grant is not None and isinstance(order := grant.action, PerpOrder):
-        document["order"] = journalled_order_document(order, grant, intent, order_time_s)
-    return document
+    if grant is not None and isinstance(perp_order := grant.action, PerpOrder):
+        transaction_document["order"] = journalled_order_document(
+            perp_order, grant, intent, order_time_s
+        )
+    return transaction_document
 
 
 def backup_store(config: Path | str, target: Path, force: bool = False) -> BackupDocument:
@@ -207,10 +211,10 @@ def restore_store(config: Path | str, source: Path, force: bool = False) -> Rest
     """Replace the store by a backup, and keep the earlier store beside it. Nothing is sent until the
     backup is adopted.
     """
-    loaded = load_config(config)
-    chain, wallet = loaded.config.chain, loaded.config.wallet.address
-    target = wiring.store_file(loaded)
-    with _exclusive_locks(loaded):
+    loaded_config = load_config(config)
+    chain, wallet = loaded_config.config.chain, loaded_config.config.wallet.address
+    target = wiring.store_file(loaded_config)
+    with _exclusive_locks(loaded_config):
         earlier_path = backup.restore(source, target, wallet, chain.chain_id, REVISIONS, force)
     return {
         "store": str(target),
@@ -221,12 +225,12 @@ def restore_store(config: Path | str, source: Path, force: bool = False) -> Rest
 
 def check_store(config: Path | str) -> StoreCheckDocument:
     """Check every page of the store and its consistency. Raises OperatorNeeded if it is damaged."""
-    path = wiring.store_file(load_config(config))
-    _require_store(path)
-    store_file_info = backup.inspect_store_file(path)
+    store_path = wiring.store_file(load_config(config))
+    _require_store(store_path)
+    store_file_info = backup.inspect_store_file(store_path)
     return {
-        "store": str(path),
-        "bytes": path.stat().st_size,
+        "store": str(store_path),
+        "bytes": store_path.stat().st_size,
         "version": store_file_info.version,
         "present_version": REVISIONS[-1],
         "wallet": store_file_info.wallet,
@@ -236,15 +240,18 @@ def check_store(config: Path | str) -> StoreCheckDocument:
 
 
 @contextmanager
-def _exclusive_locks(loaded: LoadedConfig) -> Iterator[None]:
+def _exclusive_locks(loaded_config: LoadedConfig) -> Iterator[None]:
     """Exclude other processes of the wallet, including runs, while the file is replaced."""
-    with service_lock(*wiring.lock_locations(loaded)), wallet_lock(*wiring.lock_locations(loaded)):
+    with (
+        service_lock(*wiring.lock_locations(loaded_config)),
+        wallet_lock(*wiring.lock_locations(loaded_config)),
+    ):
         yield
 
 
-def _require_store(path: Path) -> None:
-    if not path.is_file():
+def _require_store(store_path: Path) -> None:
+    if not store_path.is_file():
         raise ConfigError(
-            f"store.url: there is no store at {path}",
+            f"store.url: there is no store at {store_path}",
             "the first command that needs a store creates it",
         )

@@ -43,7 +43,7 @@ def later_valuation(
 
 def newest_step_input(store: Store) -> StepInput | None:
     """Return the input of the newest step; None without steps."""
-    for summary in store.steps.newest(1):
-        record = store.steps.get(summary.id)
-        return None if record is None else codec.loads(StepInput, record.input_json)
+    for step_summary in store.steps.newest(1):
+        step_record = store.steps.get(step_summary.id)
+        return None if step_record is None else codec.loads(StepInput, step_record.input_json)
     return None

@@ -98,9 +98,9 @@ def raise_observations(
     """
     step = agent.step_input()
     pool = _find_pool(step.snapshot, _parse_pool_address(address))
-    document = _increase_document(step, pool, requested_capacity)
-    if document["increase"] == 0 or not send:
-        return document
+    increase_document = _increase_document(step, pool, requested_capacity)
+    if increase_document["increase"] == 0 or not send:
+        return increase_document
     rejection = prices.pin_rejection(step.snapshot, step.reference, pool)
     if rejection:
         raise Refused(
@@ -111,26 +111,30 @@ def raise_observations(
     with wiring.open_transactor(agent.context, never_confirm, progress) as transactor:
         transactor.executor.reconcile()
         step = agent.step_input()
-        document = _increase_document(
+        increase_document = _increase_document(
             step, _find_pool(step.snapshot, pool.address), requested_capacity
         )
-        _send_increase(agent, transactor, step, document, lambda: confirm(document))
-        return document
+        _send_increase(
+            agent, transactor, step, increase_document, lambda: confirm(increase_document)
+        )
+        return increase_document
 
 
 def _send_increase(
     agent: Agent,
     transactor: StepTransactor,
     step: StepInput,
-    document: RaisedObservationsDocument,
+    increase_document: RaisedObservationsDocument,
     confirm: Callable[[], bool],
 ) -> None:
     """Send the transaction through journal, signer and executor, like any other."""
-    if document["increase"] == 0:
+    if increase_document["increase"] == 0:
         return
 
-    def confirm_cost(prepared: PreparedTransaction) -> bool:
-        document["most_native"] = decimal_text(prepared.tx.max_gas_cost_wei, 18)
+    def confirm_cost(prepared_transaction: PreparedTransaction) -> bool:
+        increase_document["most_native"] = decimal_text(
+            prepared_transaction.tx.max_gas_cost_wei, 18
+        )
         return confirm()
 
     outcome, intents = send_by_command(
@@ -139,12 +143,14 @@ def _send_increase(
         transactor,
         step,
         ORACLE_DECISION,
-        lambda step: transactor.composer.oracle(step, document["pool"], document["to"]),
+        lambda step: transactor.composer.oracle(
+            step, increase_document["pool"], increase_document["to"]
+        ),
         confirm_cost,
-        f"{document['pool']} keeps {document['to']} price observations",
+        f"{increase_document['pool']} keeps {increase_document['to']} price observations",
     )
-    document["outcome"] = outcome
-    document["transactions"] = [transaction_document(intent) for intent in intents]
+    increase_document["outcome"] = outcome
+    increase_document["transactions"] = [transaction_document(intent) for intent in intents]
 
 
 def _increase_document(
@@ -170,8 +176,8 @@ def _increase_document(
     native_price = reference_prices(step).prices.get(step.portfolio.wrapped_native)
     cost_text: str | None = None
     if native_price is not None:
-        value = Fraction(gas_units * gas_price_wei) * native_price.price
-        cost_text = value_text(value, step.portfolio.numeraire.decimals)
+        cost_value = Fraction(gas_units * gas_price_wei) * native_price.price
+        cost_text = value_text(cost_value, step.portfolio.numeraire.decimals)
     return {
         **_pool_document(step.snapshot, step.portfolio, step.reference, pool),
         "block": head.number,
@@ -187,9 +193,9 @@ def _increase_document(
     }
 
 
-def _parse_pool_address(text: str) -> str:
+def _parse_pool_address(address_text: str) -> str:
     try:
-        return parse_address(text, "POOL")
+        return parse_address(address_text, "POOL")
     except ConfigError as error:
         raise ConfigError(error.message, "trimtab oracle lists the pools") from None
 
@@ -247,17 +253,21 @@ def weights(agent: Agent) -> WeightsDocument:
         step, history=replace(step.history, prices=recorded_prices, allocation=None)
     )
     signal_answers = agent.context.signals.answers(signal_requests(priced_step, {}))
-    inputs = target_changes.allocator_inputs(priced_step.with_layer(SignalState(signal_answers)))
+    allocator_inputs = target_changes.allocator_inputs(
+        priced_step.with_layer(SignalState(signal_answers))
+    )
     last_allocation = store.allocations.newest()
     current_allocation = targets.valid_allocation(allocator, assets, last_allocation)
     returns: Returns | None = None
-    bounds: WeightBounds | None = None
+    weight_bounds: WeightBounds | None = None
     chosen_allocation: Allocation | None = None
     fault = ""
     try:
-        bounds = targets.bounds_of(allocator, assets)
-        returns = targets.unrounded_weights(allocator, assets, inputs)[1].returns
-        chosen_allocation = targets.choose_allocation(allocator, assets, inputs, last_allocation)
+        weight_bounds = targets.bounds_of(allocator, assets)
+        returns = targets.unrounded_weights(allocator, assets, allocator_inputs)[1].returns
+        chosen_allocation = targets.choose_allocation(
+            allocator, assets, allocator_inputs, last_allocation
+        )
     except Refused as refusal:
         fault = str(refusal)
     return {
@@ -273,7 +283,13 @@ def weights(agent: Agent) -> WeightsDocument:
         "fault": fault,
         "turnover_bps": _turnover_bps(chosen_allocation, current_allocation),
         "assets": _asset_documents(
-            step.snapshot, allocator, bounds, current_allocation, chosen_allocation, returns, agent
+            step.snapshot,
+            allocator,
+            weight_bounds,
+            current_allocation,
+            chosen_allocation,
+            returns,
+            agent,
         ),
         "correlations": _correlations(step.portfolio, returns),
         "target_reasons": list(step.targets.reasons),
@@ -285,14 +301,16 @@ def _allocation_document(
 ) -> AllocationDocument | None:
     if allocation is None:
         return None
-    weights_bps = {portfolio.token(token).label: bps for token, bps in allocation.weights_bps}
+    weights_bps = {
+        portfolio.token(token).label: weight_bps for token, weight_bps in allocation.weights_bps
+    }
     return fill(AllocationDocument, allocation, weights_bps=weights_bps)
 
 
 def _asset_documents(
     snapshot: Snapshot,
     allocator: AllocatorConfig,
-    bounds: WeightBounds | None,
+    weight_bounds: WeightBounds | None,
     current_allocation: Allocation | None,
     chosen_allocation: Allocation | None,
     returns: Returns | None,
@@ -302,9 +320,11 @@ def _asset_documents(
         {} if returns is None else dict(zip(returns.tokens, returns.volatilities, strict=True))
     )
     limits_by_token = {}
-    if bounds is not None:
-        for token, low, high in zip(bounds.tokens, bounds.low_bps, bounds.high_bps, strict=True):
-            limits_by_token[token] = [low, high]
+    if weight_bounds is not None:
+        for token, low_bps, high_bps in zip(
+            weight_bounds.tokens, weight_bounds.low_bps, weight_bounds.high_bps, strict=True
+        ):
+            limits_by_token[token] = [low_bps, high_bps]
     supply_by_token = {}
     if allocator.method.needs is AllocationNeeds.SUPPLIES:
         supply_by_token = {
@@ -356,8 +376,8 @@ def _turnover_bps(
         return None
     return -(
         -sum(
-            abs(bps - current_allocation.weight_bps(token))
-            for token, bps in chosen_allocation.weights_bps
+            abs(weight_bps - current_allocation.weight_bps(token))
+            for token, weight_bps in chosen_allocation.weights_bps
         )
         // 2
     )

@@ -87,21 +87,23 @@ def read_prices(
     closes count in the numeraire. Raises ConfigError for missing columns or packages, unordered or
     repeated times, and invalid closes.
     """
-    tokens = {asset.token.symbol: asset.token for asset in portfolio.assets}
-    tokens |= {hub.symbol: hub for hub in portfolio.hubs}
+    token_by_symbol = {asset.token.symbol: asset.token for asset in portfolio.assets}
+    token_by_symbol |= {hub.symbol: hub for hub in portfolio.hubs}
     unknown_symbols = [
-        config_symbol for config_symbol in config_symbols.values() if config_symbol not in tokens
+        config_symbol
+        for config_symbol in config_symbols.values()
+        if config_symbol not in token_by_symbol
     ]
     if unknown_symbols:
         raise ConfigError(
             f"--as: {unknown_symbols[0]!r} is not a token of the config",
-            f"choose from {', '.join(tokens)}",
+            f"choose from {', '.join(token_by_symbol)}",
         )
-    closes: dict[str, dict[int, tuple[int, Fraction]]] = {}
+    closes_by_symbol: dict[str, dict[int, tuple[int, Fraction]]] = {}
     skipped_symbols: dict[str, None] = {}
     for row_number, (time_cell, file_symbol, close_cell) in enumerate(_read_rows(path), 1):
         symbol = config_symbols.get(str(file_symbol), str(file_symbol))
-        if symbol not in tokens:
+        if symbol not in token_by_symbol:
             skipped_symbols[str(file_symbol)] = None
             continue
         close_s = _parse_time_s(time_cell, path, row_number) + bar_s
@@ -110,24 +112,24 @@ def read_prices(
                 f"{path.name}, row {row_number}: {symbol} has a close in the future",
                 "remove the row, or correct --bar",
             )
-        symbol_closes = closes.setdefault(symbol, {})
-        newest_s = next(reversed(symbol_closes.values()))[0] if symbol_closes else 0
-        if close_s <= newest_s:
-            fault = "a repeated" if close_s == newest_s else "an unordered"
+        symbol_closes = closes_by_symbol.setdefault(symbol, {})
+        last_close_s = next(reversed(symbol_closes.values()))[0] if symbol_closes else 0
+        if close_s <= last_close_s:
+            time_fault = "a repeated" if close_s == last_close_s else "an unordered"
             raise ConfigError(
-                f"{path.name}, row {row_number}: {symbol} has {fault} time",
+                f"{path.name}, row {row_number}: {symbol} has {time_fault} time",
                 "sort the file by time, without duplicates",
             )
         symbol_closes[row_number] = (close_s, _parse_price(close_cell, path, row_number))
-    if not closes:
+    if not closes_by_symbol:
         raise ConfigError(
-            f"{path.name}: holds no prices of {', '.join(tokens)}",
+            f"{path.name}: holds no prices of {', '.join(token_by_symbol)}",
             "name its symbols: --as BTC=WBTC",
         )
     numeraire = portfolio.numeraire
-    numeraire_closes = dict(closes.pop(numeraire.symbol, {}).values())
+    numeraire_closes = dict(closes_by_symbol.pop(numeraire.symbol, {}).values())
     price_series_list = []
-    for symbol, dated_closes in closes.items():
+    for symbol, dated_closes in closes_by_symbol.items():
         numeraire_prices = list(dated_closes.values())
         if numeraire_closes:
             numeraire_prices = [
@@ -136,7 +138,9 @@ def read_prices(
                 if close_s in numeraire_closes
             ]
         price_series_list.append(
-            _price_series(tokens[symbol], numeraire_prices, len(dated_closes), numeraire.decimals)
+            _price_series(
+                token_by_symbol[symbol], numeraire_prices, len(dated_closes), numeraire.decimals
+            )
         )
     if not any(price_series.points for price_series in price_series_list):
         raise ConfigError(
@@ -150,21 +154,26 @@ def read_prices(
 
 
 def _price_series(
-    token: Token, closes: Sequence[tuple[int, Fraction]], row_count: int, numeraire_decimals: int
+    token: Token,
+    dated_closes: Sequence[tuple[int, Fraction]],
+    row_count: int,
+    numeraire_decimals: int,
 ) -> PriceSeries:
     price_scale = Fraction(10) ** (numeraire_decimals - token.decimals)
     points_by_hour = {
-        at_s // HOUR_S: PricePoint(token.address, at_s, close * price_scale)
-        for at_s, close in closes
+        close_s // HOUR_S: PricePoint(token.address, close_s, close * price_scale)
+        for close_s, close in dated_closes
     }
-    intervals_s = sorted(later - earlier for (earlier, _), (later, _) in pairwise(closes))
-    median_s = intervals_s[len(intervals_s) // 2] if intervals_s else 0
-    gaps_s = [interval_s for interval_s in intervals_s if 2 * interval_s > 3 * median_s]
+    intervals_s = sorted(
+        later_s - earlier_s for (earlier_s, _), (later_s, _) in pairwise(dated_closes)
+    )
+    median_interval_s = intervals_s[len(intervals_s) // 2] if intervals_s else 0
+    gaps_s = [interval_s for interval_s in intervals_s if 2 * interval_s > 3 * median_interval_s]
     return PriceSeries(
         token.symbol,
         tuple(points_by_hour.values()),
         row_count,
-        median_s,
+        median_interval_s,
         len(gaps_s),
         max(gaps_s, default=0),
     )
@@ -187,9 +196,9 @@ def _read_rows(path: Path) -> Iterator[tuple[object, object, object]]:
         )
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
-            table = polars.read_parquet(path)
+            price_table = polars.read_parquet(path)
         else:
-            table = polars.read_csv(path, infer_schema_length=0)
+            price_table = polars.read_csv(path, infer_schema_length=0)
     except (
         Exception,
         polars.exceptions.PanicException,
@@ -197,13 +206,15 @@ def _read_rows(path: Path) -> Iterator[tuple[object, object, object]]:
         raise ConfigError(
             f"{path.name} {unreadable_reason(path)}", "write CSV or Parquet"
         ) from None
-    missing_columns = [name for name in PRICE_COLUMNS if name not in table.columns]
+    missing_columns = [
+        column_name for column_name in PRICE_COLUMNS if column_name not in price_table.columns
+    ]
     if missing_columns:
         raise ConfigError(
             f"{path.name}: has no column {missing_columns[0]!r}",
             f"it needs {', '.join(PRICE_COLUMNS)}",
         )
-    return iter(table.select(PRICE_COLUMNS).iter_rows())
+    return iter(price_table.select(PRICE_COLUMNS).iter_rows())
 
 
 def _parse_time_s(cell: object, path: Path, row_number: int) -> int:
@@ -213,9 +224,9 @@ def _parse_time_s(cell: object, path: Path, row_number: int) -> int:
     parsed_time, time_s = cell, 0.0
     try:
         if isinstance(cell, str):
-            text = cell.strip()
-            is_numeric = text.replace(".", "", 1).isdigit()
-            parsed_time = float(text) if is_numeric else datetime.fromisoformat(text)
+            cell_text = cell.strip()
+            is_numeric = cell_text.replace(".", "", 1).isdigit()
+            parsed_time = float(cell_text) if is_numeric else datetime.fromisoformat(cell_text)
         if isinstance(parsed_time, datetime):
             time_s = (
                 parsed_time if parsed_time.tzinfo else parsed_time.replace(tzinfo=UTC)
@@ -270,14 +281,14 @@ def recorded_price_spans(agent: Agent) -> PricesDocument:
     """
     numeraire = agent.portfolio.numeraire
     spans = agent.context.store.prices.spans(numeraire.address)
-    tokens = {token.address: token.label for token in _portfolio_tokens(agent)}
+    label_by_address = {token.address: token.label for token in _portfolio_tokens(agent)}
     priced_addresses = {span.token for span in spans} | {numeraire.address}
     return {
         "numeraire": numeraire.label,
         "retention_s": RETENTION_S,
         "prices": [
             {
-                "symbol": tokens.get(span.token, span.token),
+                "symbol": label_by_address.get(span.token, span.token),
                 "address": span.token,
                 "source": span.source,
                 "hours": span.count,
@@ -286,7 +297,9 @@ def recorded_price_spans(agent: Agent) -> PricesDocument:
             }
             for span in spans
         ],
-        "missing": [label for address, label in tokens.items() if address not in priced_addresses],
+        "missing": [
+            label for address, label in label_by_address.items() if address not in priced_addresses
+        ],
     }
 
 
@@ -308,17 +321,21 @@ def import_prices(
         path, sha256 = published_prices.path, published_prices.sha256
         if data_table.kind == "supplies":
             supplies = read_supplies(path, agent.portfolio)
-            labels = {asset.token.address: asset.token.label for asset in agent.portfolio.assets}
+            label_by_address = {
+                asset.token.address: asset.token.label for asset in agent.portfolio.assets
+            }
             return {
                 "file": str(path),
-                "unit": f"supplies of {', '.join(labels[supply.token] for supply in supplies)}",
+                "unit": f"supplies of {', '.join(label_by_address[supply.token] for supply in supplies)}",
                 "checked_only": True,
                 "skipped": [],
                 "prices": [],
                 "sha256": sha256,
             }
         config_symbols, bar = dict(data_table.symbols), data_table.bar if bar == "0s" else bar
-    for symbol_pair in [pair for text in symbol_pairs for pair in text.split(",")]:
+    for symbol_pair in [
+        pair_text for pairs_text in symbol_pairs for pair_text in pairs_text.split(",")
+    ]:
         file_symbol, _, config_symbol = symbol_pair.partition("=")
         if not file_symbol or not config_symbol:
             raise ConfigError(
@@ -330,7 +347,7 @@ def import_prices(
     price_file = read_prices(
         path, agent.portfolio, config_symbols, parse_duration_s(bar, "--bar"), now_s
     )
-    document: ImportedPricesDocument = {
+    import_document: ImportedPricesDocument = {
         "file": str(path),
         "unit": price_file.unit,
         "checked_only": check_only,
@@ -338,27 +355,27 @@ def import_prices(
         "prices": [],
         "sha256": sha256,
     }
-    for series in price_file.series:
-        new_hours = (
+    for price_series in price_file.series:
+        new_hour_count = (
             0
             if check_only
-            else agent.context.store.prices.record(numeraire, series.points, IMPORT_SOURCE)
+            else agent.context.store.prices.record(numeraire, price_series.points, IMPORT_SOURCE)
         )
-        from_s, until_s = _first_and_last_s(series.points)
-        document["prices"].append(
+        from_s, until_s = _first_and_last_s(price_series.points)
+        import_document["prices"].append(
             {
-                "symbol": series.symbol,
-                "rows": series.row_count,
-                "hours": len(series.points),
-                "new": new_hours,
+                "symbol": price_series.symbol,
+                "rows": price_series.row_count,
+                "hours": len(price_series.points),
+                "new": new_hour_count,
                 "from_s": from_s,
                 "until_s": until_s,
-                "interval_s": series.interval_s,
-                "gaps": series.gap_count,
-                "longest_gap_s": series.longest_gap_s,
+                "interval_s": price_series.interval_s,
+                "gaps": price_series.gap_count,
+                "longest_gap_s": price_series.longest_gap_s,
             }
         )
-    return document
+    return import_document
 
 
 def fetch_prices(
@@ -381,9 +398,9 @@ def fetch_prices(
         )
     step = agent.step_input()
     sources = [
-        _SOURCE_NAMES[source_name]
-        for source_name in step.reference.kinds
-        if source_name in _SOURCE_NAMES
+        _SOURCE_NAMES[price_source]
+        for price_source in step.reference.kinds
+        if price_source in _SOURCE_NAMES
     ]
     if source is not None:
         sources = [source]
@@ -395,27 +412,27 @@ def fetch_prices(
     hour_ends_s = [
         hour_s - 1 for hour_s in range(now_s // HOUR_S * HOUR_S, now_s - lookback_s, -HOUR_S)
     ]
-    all_fetched: list[_FetchedPrices] = []
-    missing_tokens = [
+    all_fetched_prices: list[_FetchedPrices] = []
+    unpriced_tokens = [
         token for token in _portfolio_tokens(agent) if token != agent.portfolio.numeraire
     ]
     for source_name in sources:
         fetch_series = _fetch_from_feeds if source_name == FEED_SOURCE else _fetch_pool_twaps
-        fetched_prices = fetch_series(agent, step, missing_tokens, hour_ends_s)
-        all_fetched += fetched_prices
-        missing_tokens = [
+        fetched_prices = fetch_series(agent, step, unpriced_tokens, hour_ends_s)
+        all_fetched_prices += fetched_prices
+        unpriced_tokens = [
             token_prices.token for token_prices in fetched_prices if not token_prices.points
         ]
     return {
         "lookback_s": lookback_s,
-        "prices": [_record_fetched(agent, token_prices) for token_prices in all_fetched],
+        "prices": [_record_fetched(agent, token_prices) for token_prices in all_fetched_prices],
     }
 
 
 def _record_fetched(agent: Agent, fetched_prices: _FetchedPrices) -> FetchedSeriesDocument:
     """Record fetched prices and return their document."""
     store, numeraire = agent.context.store, agent.portfolio.numeraire.address
-    new_hours = (
+    new_hour_count = (
         store.prices.record(numeraire, fetched_prices.points, fetched_prices.source)
         if fetched_prices.points
         else 0
@@ -425,7 +442,7 @@ def _record_fetched(agent: Agent, fetched_prices: _FetchedPrices) -> FetchedSeri
         "symbol": fetched_prices.token.label,
         "source": fetched_prices.source,
         "hours": len(fetched_prices.points),
-        "new": new_hours,
+        "new": new_hour_count,
         "from_s": from_s,
         "until_s": until_s,
         "why": fetched_prices.why,
@@ -442,11 +459,11 @@ def forget_prices(agent: Agent, source: str) -> ForgottenPricesDocument:
     of the agent's cycles, which are kept.
     """
     if source not in (IMPORT_SOURCE, *CHAIN_SOURCES):
-        fault = (
+        source_fault = (
             ": prices of the agent's cycles are kept" if source == AGENT_SOURCE else " is unknown"
         )
         raise ConfigError(
-            f"source: {source!r}{fault}",
+            f"source: {source!r}{source_fault}",
             f"choose from {', '.join((IMPORT_SOURCE, *CHAIN_SOURCES))}",
         )
     return {
@@ -553,28 +570,34 @@ def _fetch_pool_twaps(
         for pool in step.snapshot.pools
         if pool.keeps_observations and not pin_rejection(step.snapshot, step.reference, pool)
     ]
-    twaps: Mapping[int, tuple[Pool, ...]] = {}
+    pools_by_end_s: Mapping[int, tuple[Pool, ...]] = {}
     fault = "" if pools else "no V3 pool is pinned"
     try:
-        twaps = past_twaps(agent.context.transport, pools, step.snapshot.head, hour_ends_s, HOUR_S)
+        pools_by_end_s = past_twaps(
+            agent.context.transport, pools, step.snapshot.head, hour_ends_s, HOUR_S
+        )
     except TrimtabError as error:
         fault = error.message
-    reference = replace(step.reference, kinds=(PriceSource.TWAP,), twap_window_s=HOUR_S)
-    points: dict[str, list[PricePoint]] = {token.address: [] for token in tokens}
-    for end_s in sorted(twaps):
+    twap_reference = replace(step.reference, kinds=(PriceSource.TWAP,), twap_window_s=HOUR_S)
+    points_by_token: dict[str, list[PricePoint]] = {token.address: [] for token in tokens}
+    for end_s in sorted(pools_by_end_s):
         past_step = replace(
-            step, reference=reference, snapshot=replace(step.snapshot, pools=twaps[end_s])
+            step,
+            reference=twap_reference,
+            snapshot=replace(step.snapshot, pools=pools_by_end_s[end_s]),
         )
-        for address, price in reference_prices(past_step).prices.items():
-            if address in points:
-                points[address].append(PricePoint(address, end_s, round_price(price.price)))
+        for address, reference_price in reference_prices(past_step).prices.items():
+            if address in points_by_token:
+                points_by_token[address].append(
+                    PricePoint(address, end_s, round_price(reference_price.price))
+                )
     missing_reason = fault or "no pool with the numeraire or a hub has an hour of observations"
     return [
         _FetchedPrices(
             token,
             POOL_SOURCE,
-            tuple(points[token.address]),
-            "" if points[token.address] else missing_reason,
+            tuple(points_by_token[token.address]),
+            "" if points_by_token[token.address] else missing_reason,
         )
         for token in tokens
     ]

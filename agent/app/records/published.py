@@ -35,78 +35,85 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
         """Refuse redirects, since the owner reviewed only the address in the config."""
 
 
-def published_file(loaded: LoadedConfig, name: str) -> PublishedFile:
+def published_file(loaded_config: LoadedConfig, name: str) -> PublishedFile:
     """Return the file of [data.NAME]; download it if it is not in the folder yet. Raises
     ConfigError for an unknown name, a file that cannot be used, or a SHA-256 other than the pinned
     one; Retryable if the address does not answer.
     """
-    table = loaded.config.data.get(name)
-    if table is None:
-        names = ", ".join(loaded.config.data) or "none"
+    data_table = loaded_config.config.data.get(name)
+    if data_table is None:
+        data_names = ", ".join(loaded_config.config.data) or "none"
         raise ConfigError(
             f"{name}: neither a file nor a name in [data]",
-            f"names are {names}; write [data.{name}]",
+            f"names are {data_names}; write [data.{name}]",
         )
-    folder = loaded.path.parent
-    if "://" not in table.source:
-        path = folder / table.source
+    folder = loaded_config.path.parent
+    if "://" not in data_table.source:
+        file_path = folder / data_table.source
         return PublishedFile(
-            path, _verified_digest(name, table, _read_published(name, path)), False
+            file_path, _verified_digest(name, data_table, _read_published(name, file_path)), False
         )
-    extension = Path(urlsplit(table.source).path).suffix.lower()
-    path = folder / DATA_FOLDER / f"{name}{extension if extension in EXTENSIONS else '.csv'}"
-    if path.exists():
+    extension = Path(urlsplit(data_table.source).path).suffix.lower()
+    file_path = folder / DATA_FOLDER / f"{name}{extension if extension in EXTENSIONS else '.csv'}"
+    if file_path.exists():
         return PublishedFile(
-            path, _verified_digest(name, table, _read_published(name, path)), False
+            file_path, _verified_digest(name, data_table, _read_published(name, file_path)), False
         )
-    content = download(table.source, f"data.{name}.source", MAX_BYTES, "name a CSV or Parquet file")
-    digest = _verified_digest(name, table, content)
+    file_bytes = download(
+        data_table.source, f"data.{name}.source", MAX_BYTES, "name a CSV or Parquet file"
+    )
+    digest = _verified_digest(name, data_table, file_bytes)
     try:
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        replace_file(path, content)
+        file_path.parent.mkdir(mode=0o700, exist_ok=True)
+        replace_file(file_path, file_bytes)
     except OSError as error:
         raise ConfigError(
-            f"data.{name}: {path} cannot be written: {error.strerror}", "choose a writable folder"
+            f"data.{name}: {file_path} cannot be written: {error.strerror}",
+            "choose a writable folder",
         ) from None
-    return PublishedFile(path, digest, True)
+    return PublishedFile(file_path, digest, True)
 
 
-def _verified_digest(name: str, table: DataTable, content: bytes) -> str:
-    digest = hashlib.sha256(content).hexdigest()
-    if table.sha256 not in (None, digest):
+def _verified_digest(name: str, data_table: DataTable, file_bytes: bytes) -> str:
+    digest = hashlib.sha256(file_bytes).hexdigest()
+    if data_table.sha256 not in (None, digest):
         raise ConfigError(
-            f"data.{name}.sha256: the file's SHA-256 is {digest}, {table.sha256} is pinned",
+            f"data.{name}.sha256: the file's SHA-256 is {digest}, {data_table.sha256} is pinned",
             "find out why it changed before using it",
         )
     return digest
 
 
-def _read_published(name: str, path: Path) -> bytes:
+def _read_published(name: str, file_path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return file_path.read_bytes()
     except OSError as error:
         raise ConfigError(
-            f"data.{name}.source: {path} cannot be read: {error.strerror}", "name an existing file"
+            f"data.{name}.source: {file_path} cannot be read: {error.strerror}",
+            "name an existing file",
         ) from None
 
 
-def download(url: str, field: str, max_bytes: int, remedy: str) -> bytes:
-    """Return the content of an address. Raises ConfigError naming `field` for a redirect or another
-    refusal, and with `remedy` for nothing or more than `max_bytes`; Retryable without an answer.
+def download(url: str, config_key: str, max_bytes: int, remedy: str) -> bytes:
+    """Return the content of an address. Raises ConfigError naming `config_key` for a redirect or
+    another refusal, and with `remedy` for nothing or more than `max_bytes`; Retryable without an answer.
     """
     opener = urllib.request.build_opener(_NoRedirects())
     try:
         with opener.open(url, timeout=TIMEOUT_S) as response:
-            content: bytes = response.read(max_bytes + 1)
+            file_bytes: bytes = response.read(max_bytes + 1)
     except urllib.error.HTTPError as error:
         raise ConfigError(
-            f"{field}: the server answers {error.code}",
+            f"{config_key}: the server answers {error.code}",
             "correct the address; redirects are not followed",
         ) from None
     except (OSError, HTTPException) as error:
-        raise Retryable(f"{field}: no answer: {type(error).__name__}", "try again later") from None
-    if not content or len(content) > max_bytes:
+        raise Retryable(
+            f"{config_key}: no answer: {type(error).__name__}", "try again later"
+        ) from None
+    if not file_bytes or len(file_bytes) > max_bytes:
         raise ConfigError(
-            f"{field}: {'empty' if not content else f'larger than {max_bytes:,} bytes'}", remedy
+            f"{config_key}: {'empty' if not file_bytes else f'larger than {max_bytes:,} bytes'}",
+            remedy,
         )
-    return content
+    return file_bytes

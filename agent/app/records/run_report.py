@@ -82,16 +82,16 @@ class RunRecorder:
         """
         now_s = int(self._now_s())
         with self._lock:
-            previous = self._report
+            previous_report = self._report
             self._report = replace(
-                previous,
-                cycles=previous.cycles + 1,
+                previous_report,
+                cycles=previous_report.cycles + 1,
                 cycle_s=now_s,
-                good_s=previous.good_s if trouble else now_s,
+                good_s=previous_report.good_s if trouble else now_s,
                 trouble=self._redact(trouble),
                 paused=self._redact(pause_text),
-                outcomes=sum_counts(previous.outcomes, ((outcome, 1),)),
-                transactions=sum_counts(previous.transactions, transactions),
+                outcomes=sum_counts(previous_report.outcomes, ((outcome, 1),)),
+                transactions=sum_counts(previous_report.transactions, transactions),
             )
 
     def on_figures(self, figures: RunFigures) -> None:
@@ -117,9 +117,9 @@ class RunRecorder:
         """
         with self._lock:
             self._report = replace(self._report, hung=self._redact(hang_text))
-        writer = threading.Thread(target=self._write_quietly, daemon=True)
-        writer.start()
-        writer.join(HUNG_WRITE_S)
+        writer_thread = threading.Thread(target=self._write_quietly, daemon=True)
+        writer_thread.start()
+        writer_thread.join(HUNG_WRITE_S)
 
     def write(self) -> None:
         """Write the report to the store. A run that sends replaces every report but that of another
@@ -134,15 +134,17 @@ class RunRecorder:
 
         def may_replace(stored_report: RunReport) -> bool:
             is_process_alive = is_alive(stored_report.process)
-            state = judge_health(stored_report, now_s, is_process_alive=is_process_alive).state
+            health_state = judge_health(
+                stored_report, now_s, is_process_alive=is_process_alive
+            ).state
             if report.sends:
-                return not (stored_report.sends and state == "running" and is_process_alive)
-            if state == "running" and not silence_text(stored_report, now_s):
+                return not (stored_report.sends and health_state == "running" and is_process_alive)
+            if health_state == "running" and not silence_text(stored_report, now_s):
                 self._kept_run_id = (
                     stored_report.run_id if stored_report.sends else self._kept_run_id
                 )
                 return False
-            return state == "stopped" or stored_report.run_id != self._kept_run_id
+            return health_state == "stopped" or stored_report.run_id != self._kept_run_id
 
         if self._store is not None:
             self._defers_to_other_run = not self._store.write(report, may_replace)
@@ -158,10 +160,10 @@ def newest_report(config: ConfigSource) -> RunReport | None:
     """Return the newest report of a run, with the present state of the kill switch; None without a
     store or a report. Raises the error if the config or the store cannot be read.
     """
-    loaded = load_config(config)
-    if not wiring.store_file(loaded).exists():
+    loaded_config = load_config(config)
+    if not wiring.store_file(loaded_config).exists():
         return None
-    with wiring.open_store_offline(loaded, check=False) as (store, switch):
+    with wiring.open_store_offline(loaded_config, check=False) as (store, switch):
         report = store.runs.newest()
         return None if report is None else replace(report, paused=pause_reason(switch.read()))
 

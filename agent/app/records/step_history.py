@@ -108,9 +108,9 @@ class LedgerRecords:
         """Return the mined swaps against their plans, summed; None without any."""
         if self._names is None:
             return None
-        swaps = executed_swaps(self._store, intents)
-        entries = self._store.ledger.entries_of(intent.id for _, intent in swaps)
-        return execution_document(swaps, entries, self._names)
+        plans_and_intents = executed_swaps(self._store, intents)
+        entries = self._store.ledger.entries_of(intent.id for _, intent in plans_and_intents)
+        return execution_document(plans_and_intents, entries, self._names)
 
     def valuations(self, limit: int) -> list[ValuationDocument]:
         """Return the newest valuations, newest first, that of the newest step included: managed
@@ -118,7 +118,7 @@ class LedgerRecords:
         """
         if self._names is None:
             return []
-        names, valuations = self._names, self._store.valuations.newest(limit)
+        token_names, valuations = self._names, self._store.valuations.newest(limit)
         if valuations:
             step = newest_step_input(self._store)
             newest_valuation = later_valuation(self._store, step, valuations[0])
@@ -129,9 +129,10 @@ class LedgerRecords:
             {
                 "time": format_utc(valuation.chain_s),
                 "block": valuation.block,
-                "value": value_text(valuation.managed, names.numeraire.decimals),
+                "value": value_text(valuation.managed, token_names.numeraire.decimals),
                 "weights_bps": {
-                    names.label(token): bps for token, bps in weights_bps(valuation).items()
+                    token_names.label(token): weight_bps
+                    for token, weight_bps in weights_bps(valuation).items()
                 },
             }
             for valuation in valuations
@@ -144,8 +145,8 @@ def execution_sentences(step: StepInput, plan: Plan | None) -> list[str]:
     if (purchase := step.history.cash_flows.purchase) is not None:
         terms, decimals = purchase.terms, step.portfolio.numeraire.decimals
         moved_text, intended_text, spent_text = (
-            f"{value_text(value, decimals, 2)} {step.portfolio.numeraire.label}"
-            for value in (purchase.moved_value, terms.value_to_move, purchase.spent)
+            f"{value_text(purchase_value, decimals, 2)} {step.portfolio.numeraire.label}"
+            for purchase_value in (purchase.moved_value, terms.value_to_move, purchase.spent)
         )
         sentences.append(
             f"A {terms.kind.value} has run since {utc_text(terms.began_s)}: {purchase.parts_done} of about"
@@ -158,45 +159,45 @@ def execution_sentences(step: StepInput, plan: Plan | None) -> list[str]:
 
 def _netting_sentences(netting_result: NettingResult | None, portfolio: Portfolio) -> list[str]:
     """Describe the internal netting of strategies; empty for a single strategy."""
-    document = netting_document(netting_result, portfolio)
-    if netting_result is None or document is None:
+    netting_fields = netting_document(netting_result, portfolio)
+    if netting_result is None or netting_fields is None:
         return []
     numeraire_label = portfolio.numeraire.label
     sentences = [
-        f"Strategy {strategy.name} {'acted' if strategy.acts else 'waited'}: {strategy.reason}."
-        for strategy in netting_result.adjustments
+        f"Strategy {adjustment.name} {'acted' if adjustment.acts else 'waited'}: {adjustment.reason}."
+        for adjustment in netting_result.adjustments
     ]
     sentences += [
         f"Capital of {capital_move['value']} {numeraire_label} moved from {capital_move['from']} to {capital_move['to']} internally."
-        for capital_move in document["capital_moved"]
+        for capital_move in netting_fields["capital_moved"]
     ]
     sentences += [
-        f"{netted['symbol']}: {netted['bought']} {numeraire_label} to buy, {netted['sold']} to sell, {netted['crossed']}"
-        f" netted internally, {netted['net']} left for the market."
-        for netted in document["netted"]
+        f"{netting['symbol']}: {netting['bought']} {numeraire_label} to buy, {netting['sold']} to sell, {netting['crossed']}"
+        f" netted internally, {netting['net']} left for the market."
+        for netting in netting_fields["netted"]
     ]
     if netting_result.saved:
         sentences.append(
-            f"That saved at least {document['saved_fees']} {numeraire_label} of pool fees."
+            f"That saved at least {netting_fields['saved_fees']} {numeraire_label} of pool fees."
         )
     return sentences
 
 
 def _tax_sentences(step: StepInput, plan: Plan | None) -> list[str]:
     """Describe the taxable gain of a plan; empty without [tax] or without disposals."""
-    document = tax_document(step, plan)
-    if document is None or not document["disposals"]:
+    tax_fields = tax_document(step, plan)
+    if tax_fields is None or not tax_fields["disposals"]:
         return []
     year_limit_text = (
-        "" if document["year_limit"] is None else f" of at most {document['year_limit']}"
+        "" if tax_fields["year_limit"] is None else f" of at most {tax_fields['year_limit']}"
     )
-    currency = document["currency"]
-    gain_text = f"{document['gain']} {currency}"
-    if document["gain"] is None:
-        gain_text = f"an unknown gain ({document['unknown']})"
+    currency = tax_fields["currency"]
+    gain_text = f"{tax_fields['gain']} {currency}"
+    if tax_fields["gain"] is None:
+        gain_text = f"an unknown gain ({tax_fields['unknown']})"
     return [
-        f"By {document['method']} it would realise {gain_text};"
-        f" {document['realised_this_year']} {currency}{year_limit_text} was realised by then."
+        f"By {tax_fields['method']} it would realise {gain_text};"
+        f" {tax_fields['realised_this_year']} {currency}{year_limit_text} was realised by then."
     ]
 
 
@@ -277,20 +278,20 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
                 "trimtab plan records the first",
                 code=ErrorCode.EMPTY,
             )
-        record = store.steps.get(step_id)
-        if record is None:
+        step_record = store.steps.get(step_id)
+        if step_record is None:
             raise _unknown_step(step_id)
         intents = store.journal.intents(step_id)
         executed_plans: list[tuple[Plan, Intent | None]] = [*executed_swaps(store, intents)]
     outcome, step_input = (
-        _outcome_text(record.summary, intents),
-        codec.loads(StepInput, record.input_json),
+        _outcome_text(step_record.summary, intents),
+        codec.loads(StepInput, step_record.input_json),
     )
-    plan = codec.loads_optional(Plan, record.plan_json)
+    plan = codec.loads_optional(Plan, step_record.plan_json)
     decision_result = proposals.decision_at(step_input)
     portfolio, head = step_input.portfolio, step_input.snapshot.head
     sentences = [
-        f"Step {step_id} at {utc_text(record.summary.now_s)} UTC, block {head.number} ({head.hash}) of"
+        f"Step {step_id} at {utc_text(step_record.summary.now_s)} UTC, block {head.number} ({head.hash}) of"
         f" chain {head.chain_id}."
     ]
     sentences += [f"Targets: {reason}." for reason in step_input.targets.reasons]
@@ -319,7 +320,7 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
         decision_result.decision.reason
     )
     match decision_result.decision:
-        case _ if record.summary.decision == "payout":
+        case _ if step_record.summary.decision == "payout":
             sentences.append("By the owner: a payment of a withdrawal or a stop.")
         case _ if is_by_hand and plan is not None:
             sentences.append(f"Manual: {plan.decision.reason}.")
@@ -340,7 +341,7 @@ def explain(config: ConfigSource, step_id: str | None = None) -> ExplanationDocu
         for leg in leg_documents(executed_plan, swap_intent, portfolio, pool_labels)
     ]
     sentences += leg_sentences(legs)
-    sentences.append(f"Outcome: {outcome}. {record.summary.reason or ''}".rstrip())
+    sentences.append(f"Outcome: {outcome}. {step_record.summary.reason or ''}".rstrip())
     return {
         "step": step_id,
         "outcome": outcome,
@@ -474,7 +475,7 @@ def _skipped_lines(plan: Plan, pool_labels: dict[str, str]) -> list[str]:
         if not verdict.passed
     ]
     return refusal_lines + [
-        f"Skipped {replace_pool_addresses(skipped_item.subject, pool_labels, addresses=True)}:"
-        f" {replace_pool_addresses(skipped_item.why, pool_labels)}"
-        for skipped_item in plan.skipped
+        f"Skipped {replace_pool_addresses(skipped_trade.subject, pool_labels, addresses=True)}:"
+        f" {replace_pool_addresses(skipped_trade.why, pool_labels)}"
+        for skipped_trade in plan.skipped
     ]

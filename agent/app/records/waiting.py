@@ -42,9 +42,11 @@ MAX_EXECUTIONS = 20
 def waiting_orders(config: Path | str) -> WaitingOrdersDocument:
     """Return limit orders and gradual executions, newest first."""
     with wiring.open_store_offline(load_config(config)) as (store, _):
-        orders = [order_document(order) for order in reversed(store.executions.limit_orders())]
+        order_documents = [
+            order_document(order) for order in reversed(store.executions.limit_orders())
+        ]
         return {
-            "orders": orders,
+            "orders": order_documents,
             "gradual_executions": newest_executions(store, MAX_EXECUTIONS),
         }
 

@@ -108,14 +108,14 @@ class MarketOptions:
             data_fee_wei=parse_gas_price_wei(self.data_fee, "--data-fee"),
             latency_bars=self.latency,
             seed=self.seed,
-            flows=tuple(parse_owner_transfer(text) for text in self.flows),
+            flows=tuple(parse_owner_transfer(transfer_text) for transfer_text in self.flows),
             flows_in=self.flow_form,
             gone=self.when_prices_end,
         )
 
     def pool_pairs(self) -> tuple[tuple[str, str], ...]:
         """Return the two symbols of each recorded pool."""
-        return tuple(pair for pair, _ in map(_parse_pool_state, self.pool_states))
+        return tuple(symbol_pair for symbol_pair, _ in map(_parse_pool_state, self.pool_states))
 
     def settings_for_table(
         self, settings: SimulationSettings, spec: BacktestSpec, table: PriceTable
@@ -127,16 +127,20 @@ class MarketOptions:
             if settings.gas_wei:
                 raise ConfigError("--gas-prices: --gas sets another price", "give only one of them")
             settings = replace(settings, gas_wei=read_gas(self.gas_prices, table.times_s))
-        tokens = {token.symbol: token for token in spec.tokens}
-        pools = []
-        for (symbol0, symbol1), path in map(_parse_pool_state, self.pool_states):
-            if unknown_symbols := [symbol for symbol in (symbol0, symbol1) if symbol not in tokens]:
+        token_by_symbol = {token.symbol: token for token in spec.tokens}
+        recorded_pools = []
+        for (symbol0, symbol1), state_path in map(_parse_pool_state, self.pool_states):
+            if unknown_symbols := [
+                symbol for symbol in (symbol0, symbol1) if symbol not in token_by_symbol
+            ]:
                 raise ConfigError(
                     f"--pool-state: {unknown_symbols[0]!r} is not in the portfolio",
-                    f"choose from {', '.join(tokens)}",
+                    f"choose from {', '.join(token_by_symbol)}",
                 )
-            pools.append(read_pool(path, tokens[symbol0], tokens[symbol1]))
-        return replace(settings, recorded=tuple(pools))
+            recorded_pools.append(
+                read_pool(state_path, token_by_symbol[symbol0], token_by_symbol[symbol1])
+            )
+        return replace(settings, recorded=tuple(recorded_pools))
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,28 +167,28 @@ class PortfolioOptions:
         """Return the portfolio's symbols, keyed by the file's symbols."""
         return parse_pairs(",".join(self.symbol_mapping), "--as") if self.symbol_mapping else {}
 
-    def load_prices(self, prices: Path) -> PriceTable:
+    def load_prices(self, prices_path: Path) -> PriceTable:
         """Load the file's prices under the portfolio's symbols. Raises ConfigError."""
-        return rename_symbols(read_table(prices), self.symbol_pairs())
+        return rename_symbols(read_table(prices_path), self.symbol_pairs())
 
     def load_prices_and_funding(
-        self, prices: Path, funding: Path | None
+        self, prices_path: Path, funding_path: Path | None
     ) -> tuple[PriceTable, tuple[FundingRateSeries, ...]]:
         """Load prices and funding rates under the portfolio's symbols; `--as` may name symbols of
         the funding file alone. Raises ConfigError.
         """
-        new_symbols, table = self.symbol_pairs(), read_table(prices)
-        rates = () if funding is None else read_funding(funding)
-        rates_only_symbols = {rate.symbol for rate in rates} - {*table.symbols}
+        symbol_by_file_symbol, table = self.symbol_pairs(), read_table(prices_path)
+        rate_series = () if funding_path is None else read_funding(funding_path)
+        rates_only_symbols = {series.symbol for series in rate_series} - {*table.symbols}
         table = rename_symbols(
             table,
             {
-                symbol: new_symbol
-                for symbol, new_symbol in new_symbols.items()
+                symbol: portfolio_symbol
+                for symbol, portfolio_symbol in symbol_by_file_symbol.items()
                 if symbol not in rates_only_symbols
             },
         )
-        return table, rename_funding_symbols(rates, new_symbols)
+        return table, rename_funding_symbols(rate_series, symbol_by_file_symbol)
 
     def spec(self, table: PriceTable, pools: Sequence[tuple[str, str]] = ()) -> BacktestSpec:
         """Return the backtest spec of the config, or of the options, without limits. Raises
@@ -203,14 +207,16 @@ class PortfolioOptions:
         self, table: PriceTable, pools: Sequence[tuple[str, str]]
     ) -> BacktestSpec:
         decimals = _parse_decimals(self.decimals)
-        targets, numeraire = targets_of(table, self.target, self.numeraire)
+        target_bps_by_symbol, numeraire = targets_of(table, self.target, self.numeraire)
         if self.destination not in ("target", "band", "halfway"):
             raise ConfigError(
                 f"--destination: {self.destination!r}", "choose from target, band, halfway"
             )
-        common_band, asset_bands = parse_bands(self.band, targets) if self.band else (None, {})
+        common_band, asset_bands = (
+            parse_bands(self.band, target_bps_by_symbol) if self.band else (None, {})
+        )
         spec = make_spec(
-            targets,
+            target_bps_by_symbol,
             self._trigger(common_band),
             numeraire,
             destination=Destination(self.destination),
@@ -226,26 +232,27 @@ class PortfolioOptions:
         )
         return replace(spec, portfolio=replace(spec.portfolio, assets=assets))
 
-    def _trigger(self, band: Threshold | None) -> Trigger:
+    def _trigger(self, threshold: Threshold | None) -> Trigger:
         if self.every:
             schedule = Every(parse_duration_s(self.every, "--every"))
-            return schedule if band is None else HybridTrigger(band, schedule)
-        if band is None:
+            return schedule if threshold is None else HybridTrigger(threshold, schedule)
+        if threshold is None:
             raise ConfigError(
                 "--band or --every is needed",
                 "write when to rebalance: --band 10%rel, --every 7d, or both",
             )
-        return band
+        return threshold
 
 
-def _parse_pool_state(text: str) -> tuple[tuple[str, str], Path]:
-    pair, equals, path = text.partition("=")
-    symbol0, slash, symbol1 = pair.partition("/")
-    if not (equals and slash and symbol0 and symbol1 and path):
+def _parse_pool_state(pool_state_text: str) -> tuple[tuple[str, str], Path]:
+    pair_text, equals, path_text = pool_state_text.partition("=")
+    symbol0, slash, symbol1 = pair_text.partition("/")
+    if not (equals and slash and symbol0 and symbol1 and path_text):
         raise ConfigError(
-            f"--pool-state: {text[:60]!r}", "write its tokens and its file: WBTC/WETH=pool.json"
+            f"--pool-state: {pool_state_text[:60]!r}",
+            "write its tokens and its file: WBTC/WETH=pool.json",
         )
-    return (symbol0.strip(), symbol1.strip()), Path(path)
+    return (symbol0.strip(), symbol1.strip()), Path(path_text)
 
 
 def sample_files() -> tuple[Path, Path]:
@@ -255,20 +262,20 @@ def sample_files() -> tuple[Path, Path]:
     return SAMPLE_FOLDER / "prices_2021.csv", SAMPLE_FOLDER / "gas_2021.csv"
 
 
-def prices_file(prices: Path | None, uses_sample: bool) -> Path:
+def prices_file(prices_path: Path | None, uses_sample: bool) -> Path:
     """Return the path of the given file, or of the sample. Raises ConfigError for both or neither."""
-    if uses_sample == (prices is not None):
+    if uses_sample == (prices_path is not None):
         raise ConfigError(
             "--prices or --sample: exactly one is needed",
             "name a file, or try it with --sample",
         )
-    return sample_files()[0] if prices is None else prices
+    return sample_files()[0] if prices_path is None else prices_path
 
 
 def backtest(
-    prices: Path,
-    market: MarketOptions,
-    portfolio: PortfolioOptions,
+    prices_path: Path,
+    market_options: MarketOptions,
+    portfolio_options: PortfolioOptions,
     *,
     funding: Path | None = None,
     progress: Progress | None = None,
@@ -276,29 +283,31 @@ def backtest(
     """Simulate the file's prices. With `funding`, a file of funding rates, the result states the
     funding that shorts of the holdings would have received. Raises ConfigError naming the option.
     """
-    table, rates = portfolio.load_prices_and_funding(prices, funding)
-    spec = portfolio.spec(table, market.pool_pairs())
-    settings = market.settings_for_table(market.settings(), spec, table)
+    table, rate_series = portfolio_options.load_prices_and_funding(prices_path, funding)
+    spec = portfolio_options.spec(table, market_options.pool_pairs())
+    settings = market_options.settings_for_table(market_options.settings(), spec, table)
     require_priced_gas(settings, spec, table)
-    return simulate(spec, table, settings, progress, rates)
+    return simulate(spec, table, settings, progress, rate_series)
 
 
-def spec_from_config(loaded: LoadedConfig) -> BacktestSpec:
+def spec_from_config(loaded_config: LoadedConfig) -> BacktestSpec:
     """Build the backtest spec of a config. The simulated chain has its own router and feeds; a token
     without decimals in the config has 18. Raises ConfigError.
     """
-    config = loaded.config
-    tokens = {}
+    config = loaded_config.config
+    token_by_address = {}
     for listed_token in config.portfolio.listed:
         decimals = DEFAULT_DECIMALS if listed_token.decimals is None else listed_token.decimals
-        tokens[listed_token.address] = Token(listed_token.address, listed_token.symbol, decimals)
-    portfolio = build_portfolio(config, tokens)
+        token_by_address[listed_token.address] = Token(
+            listed_token.address, listed_token.symbol, decimals
+        )
+    portfolio = build_portfolio(config, token_by_address)
     portfolio = replace(
         portfolio,
         weights=build_weights(
             config.portfolio,
             portfolio,
-            loaded.path.parent,
+            loaded_config.path.parent,
             build_signals(config),
             config.futures,
         ),
@@ -312,16 +321,20 @@ def spec_from_config(loaded: LoadedConfig) -> BacktestSpec:
         pace=build_pace(config),
         swept=True,
     )
-    limits, tax = build_limits(config, portfolio.numeraire), config.tax
-    if tax is not None and tax.year_limit is not None and tax.currency is not None:
+    limits, tax_settings = build_limits(config, portfolio.numeraire), config.tax
+    if (
+        tax_settings is not None
+        and tax_settings.year_limit is not None
+        and tax_settings.currency is not None
+    ):
         raise ConfigError(
             "tax.year_limit in another currency is not simulated",
             "omit tax.currency from the config of a backtest",
         )
     tax_rule = TaxRule()
-    if tax is not None:
-        limit_value = year_limit(tax.year_limit, portfolio.numeraire.decimals)
-        tax_rule = TaxRule(LotMethod(tax.method), limit_value)
+    if tax_settings is not None:
+        year_limit_value = year_limit(tax_settings.year_limit, portfolio.numeraire.decimals)
+        tax_rule = TaxRule(LotMethod(tax_settings.method), year_limit_value)
     return simulated_spec(
         BacktestSpec(
             portfolio,
@@ -330,21 +343,21 @@ def spec_from_config(loaded: LoadedConfig) -> BacktestSpec:
             limits,
             execution,
             (),
-            build_layer_settings(loaded, portfolio),
+            build_layer_settings(loaded_config, portfolio),
             tax_rule,
         )
     )
 
 
-def _parse_decimals(text: str) -> dict[str, int]:
-    decimals_by_symbol = parse_pairs(text, "--decimals") if text else {}
-    for symbol, decimals_text in decimals_by_symbol.items():
+def _parse_decimals(pairs_text: str) -> dict[str, int]:
+    decimals_text_by_symbol = parse_pairs(pairs_text, "--decimals") if pairs_text else {}
+    for symbol, decimals_text in decimals_text_by_symbol.items():
         if not decimals_text.isdecimal() or int(decimals_text) > MAX_DECIMALS:
             raise ConfigError(
                 f"--decimals {symbol}: {decimals_text!r}",
                 f"write a whole number from 0 to {MAX_DECIMALS}: WBTC=8",
             )
-    return {symbol: int(decimals_text) for symbol, decimals_text in decimals_by_symbol.items()}
+    return {symbol: int(decimals_text) for symbol, decimals_text in decimals_text_by_symbol.items()}
 
 
 def _require_valid_policy(policy: Policy) -> None:
@@ -368,33 +381,33 @@ def targets_of(table: PriceTable, target: str, numeraire: str) -> tuple[dict[str
             "--target or --config is needed",
             "write for example --target BTC=50,USD=50 --band 10%rel",
         )
-    targets = parse_targets(target)
-    missing_symbols = [symbol for symbol in targets if symbol not in table.symbols]
+    target_bps_by_symbol = parse_targets(target)
+    missing_symbols = [symbol for symbol in target_bps_by_symbol if symbol not in table.symbols]
     if not numeraire:
-        other_names = [symbol for symbol in missing_symbols if symbol.endswith(table.symbols)]
+        alias_symbols = [symbol for symbol in missing_symbols if symbol.endswith(table.symbols)]
         numeraire = next(
-            (symbol for symbol in missing_symbols if symbol not in other_names),
+            (symbol for symbol in missing_symbols if symbol not in alias_symbols),
             "" if missing_symbols else "USD",
         )
     if unknown_symbols := [symbol for symbol in missing_symbols if symbol != numeraire]:
         raise ConfigError(
             f"--target: {unknown_symbols[0]} is not in the file",
-            table.renaming_remedy(missing_symbols, [*targets]),
+            table.renaming_remedy(missing_symbols, [*target_bps_by_symbol]),
         )
-    return targets, numeraire
+    return target_bps_by_symbol, numeraire
 
 
-def rename_symbols(table: PriceTable, new_symbols: Mapping[str, str]) -> PriceTable:
-    """Rename the table's symbols to the portfolio's, by `new_symbols`. Raises ConfigError naming
-    --as.
+def rename_symbols(table: PriceTable, symbol_by_file_symbol: Mapping[str, str]) -> PriceTable:
+    """Rename the table's symbols to the portfolio's, by `symbol_by_file_symbol`. Raises ConfigError
+    naming --as.
     """
-    unknown_symbols = [symbol for symbol in new_symbols if symbol not in table.symbols]
+    unknown_symbols = [symbol for symbol in symbol_by_file_symbol if symbol not in table.symbols]
     if unknown_symbols:
         raise ConfigError(
             f"--as: {unknown_symbols[0]!r} is not in the file",
             f"its symbols are {', '.join(table.symbols)}",
         )
-    symbols = tuple(new_symbols.get(symbol, symbol) for symbol in table.symbols)
+    symbols = tuple(symbol_by_file_symbol.get(symbol, symbol) for symbol in table.symbols)
     repeated_symbols = [symbol for symbol in symbols if symbols.count(symbol) > 1]
     if repeated_symbols:
         raise ConfigError(
@@ -406,11 +419,11 @@ def rename_symbols(table: PriceTable, new_symbols: Mapping[str, str]) -> PriceTa
 
 def require_priced_gas(settings: SimulationSettings, spec: BacktestSpec, table: PriceTable) -> None:
     """Raise ConfigError if gas or data has a cost but no asset provides its price."""
-    for option, has_cost in (
+    for option, fee_wei in (
         ("--gas", settings.gas_wei),
         ("--data-fee", settings.data_fee_wei),
     ):
-        if has_cost and not has_gas_price(spec, table):
+        if fee_wei and not has_gas_price(spec, table):
             raise ConfigError(
                 f"{option}: the native coin has no price", "name that asset: --native ETH"
             )

@@ -72,16 +72,19 @@ def edit_backtest(config: str, arguments: Sequence[tuple[str, str]]) -> EditBack
     downloads nothing. Raises ConfigError if no history has prices of all assets for MIN_DAYS, or if
     the settings cannot be simulated; Refused if the extra trimtab[analysis] is not installed.
     """
-    values_by_name = {
-        name: [value for key, value in arguments if key == name] for name, _ in arguments
+    argument_values_by_name = {
+        name: [
+            argument_value for argument_name, argument_value in arguments if argument_name == name
+        ]
+        for name, _ in arguments
     }
     present_config = load_config(config)
     config_text = present_config.path.read_text(encoding="utf-8")
     changes = parse_changes(
-        values_by_name.get("set", ()),
-        values_by_name.get("target", ()),
+        argument_values_by_name.get("set", ()),
+        argument_values_by_name.get("target", ()),
         (),
-        values_by_name.get("remove", ()),
+        argument_values_by_name.get("remove", ()),
     )
     edited_config = load_config_text(
         apply_changes(config_text, changes), present_config.path, "the edited config"
@@ -137,16 +140,16 @@ def _price_history(
     """
     symbols = dict.fromkeys(
         asset.symbol
-        for loaded in (present_config, edited_config)
-        for asset in loaded.config.portfolio.assets
+        for loaded_config in (present_config, edited_config)
+        for asset in loaded_config.config.portfolio.assets
     )
-    notes: list[str] = []
+    source_notes: list[str] = []
     sources: tuple[tuple[str, Callable[[LoadedConfig], PriceTable | None]], ...] = (
-        ("prices of [data]", lambda loaded: _published_closes(loaded, notes)),
+        ("prices of [data]", lambda loaded_config: _published_closes(loaded_config, source_notes)),
         ("recorded prices", _recorded_closes),
         ("the packaged prices of 2021", packaged_closes),
     )
-    for name, read_closes in sources:
+    for source_name, read_closes in sources:
         try:
             if (full_table := read_closes(edited_config)) is None:
                 continue
@@ -156,18 +159,18 @@ def _price_history(
             if missing_symbols and (
                 read_closes is packaged_closes or missing_symbols != [numeraire]
             ):
-                notes.append(f"{name}: no prices of {', '.join(missing_symbols)}")
+                source_notes.append(f"{source_name}: no prices of {', '.join(missing_symbols)}")
                 continue
             table = _newest_bars(full_table.select(available_symbols))
         except TrimtabError as error:
-            notes.append(f"{name}: {error.message}")
+            source_notes.append(f"{source_name}: {error.message}")
             continue
         if table.bar_count < MIN_DAYS:
-            notes.append(f"{name}: {table.bar_count} days, fewer than {MIN_DAYS}")
+            source_notes.append(f"{source_name}: {table.bar_count} days, fewer than {MIN_DAYS}")
             continue
-        return name, table, [*notes, *table.notes]
+        return source_name, table, [*source_notes, *table.notes]
     raise ConfigError(
-        f"no history has prices of {', '.join(symbols)}: {'; '.join(notes)}",
+        f"no history has prices of {', '.join(symbols)}: {'; '.join(source_notes)}",
         "record prices, or import them: trimtab prices import",
     )
 
@@ -176,71 +179,81 @@ def _newest_bars(table: PriceTable) -> PriceTable:
     """Return the newest MAX_DAYS bars."""
     if table.bar_count <= MAX_DAYS:
         return table
-    times, closes = table.times_s[-MAX_DAYS:], table.closes[-MAX_DAYS:]
-    return replace(table, times_s=times, closes=closes).select(table.symbols)
+    times_s, closes = table.times_s[-MAX_DAYS:], table.closes[-MAX_DAYS:]
+    return replace(table, times_s=times_s, closes=closes).select(table.symbols)
 
 
-def _published_closes(loaded: LoadedConfig, notes: list[str]) -> PriceTable | None:
+def _published_closes(loaded_config: LoadedConfig, notes: list[str]) -> PriceTable | None:
     """Return the daily closes of all files of [data] together; None without any. Nothing is
     downloaded.
     """
-    closes: dict[str, dict[int, float]] = {}
-    for name, data_table in loaded.config.data.items():
+    closes_by_symbol: dict[str, dict[int, float]] = {}
+    for data_name, data_table in loaded_config.config.data.items():
         if data_table.kind != "prices":
             continue
-        if "://" in data_table.source and not any((loaded.path.parent / "data").glob(f"{name}.*")):
-            notes.append(f"data.{name}: not downloaded yet: trimtab prices import {name}")
+        if "://" in data_table.source and not any(
+            (loaded_config.path.parent / "data").glob(f"{data_name}.*")
+        ):
+            notes.append(f"data.{data_name}: not downloaded yet: trimtab prices import {data_name}")
             continue
-        price_table = read_table(published_file(loaded, name).path)
-        new_symbols = {
-            old: new for old, new in data_table.symbols.items() if old in price_table.symbols
+        price_table = read_table(published_file(loaded_config, data_name).path)
+        symbol_by_file_symbol = {
+            file_symbol: config_symbol
+            for file_symbol, config_symbol in data_table.symbols.items()
+            if file_symbol in price_table.symbols
         }
-        price_table = rename_symbols(price_table, new_symbols)
-        bar_s = parse_duration_s(data_table.bar, f"data.{name}.bar")
-        for column, symbol in enumerate(price_table.symbols):
-            symbol_closes = closes.setdefault(symbol, {})
+        price_table = rename_symbols(price_table, symbol_by_file_symbol)
+        bar_s = parse_duration_s(data_table.bar, f"data.{data_name}.bar")
+        for column_index, symbol in enumerate(price_table.symbols):
+            symbol_closes = closes_by_symbol.setdefault(symbol, {})
             for time_s, close in zip(
-                price_table.times_s, price_table.closes[:, column], strict=True
+                price_table.times_s, price_table.closes[:, column_index], strict=True
             ):
                 if not np.isnan(close):
                     symbol_closes[(int(time_s) + bar_s) // DAY_S] = float(close)
-    return _daily_table(closes)
+    return _daily_table(closes_by_symbol)
 
 
-def _recorded_closes(loaded: LoadedConfig) -> PriceTable | None:
+def _recorded_closes(loaded_config: LoadedConfig) -> PriceTable | None:
     """Return the daily closes that the store has; None without any."""
-    if not wiring.store_file(loaded).exists():
+    if not wiring.store_file(loaded_config).exists():
         return None
-    symbols_by_address = {token.address: token.symbol for token in loaded.config.portfolio.listed}
-    portfolio = loaded.config.portfolio
-    numeraire = next(a.address for a in portfolio.assets if a.symbol == portfolio.numeraire)
-    closes: dict[str, dict[int, float]] = {}
-    with wiring.open_store_offline(loaded) as (store, _):
-        newest_s = max((span.until_s for span in store.prices.spans(numeraire)), default=0)
+    symbols_by_address = {
+        token.address: token.symbol for token in loaded_config.config.portfolio.listed
+    }
+    portfolio = loaded_config.config.portfolio
+    numeraire_address = next(
+        asset.address for asset in portfolio.assets if asset.symbol == portfolio.numeraire
+    )
+    closes_by_symbol: dict[str, dict[int, float]] = {}
+    with wiring.open_store_offline(loaded_config) as (store, _):
+        newest_s = max((span.until_s for span in store.prices.spans(numeraire_address)), default=0)
         since_s = newest_s - MAX_DAYS * DAY_S
-        for price_point in store.prices.between(numeraire, since_s, newest_s, DAY_S):
+        for price_point in store.prices.between(numeraire_address, since_s, newest_s, DAY_S):
             if price_point.token in symbols_by_address:
-                symbol_closes = closes.setdefault(symbols_by_address[price_point.token], {})
+                symbol_closes = closes_by_symbol.setdefault(
+                    symbols_by_address[price_point.token], {}
+                )
                 symbol_closes[price_point.at_s // DAY_S] = float(price_point.price)
-    return _daily_table(closes)
+    return _daily_table(closes_by_symbol)
 
 
-def _daily_table(closes: dict[str, dict[int, float]]) -> PriceTable | None:
+def _daily_table(closes_by_symbol: dict[str, dict[int, float]]) -> PriceTable | None:
     """Return a table of the closes by symbol and day; None without any. Raises ConfigError for
     fewer than MIN_DAYS days.
     """
-    days = sorted({day for symbol_closes in closes.values() for day in symbol_closes})
+    days = sorted({day for symbol_closes in closes_by_symbol.values() for day in symbol_closes})
     if not days:
         return None
     if len(days) < MIN_DAYS:
         count_text = f"{len(days)} {'day' if len(days) == 1 else 'days'}"
         raise ConfigError(f"{count_text}, fewer than {MIN_DAYS}", "import older prices")
-    nan = float("nan")
-    columns = {
-        symbol: [symbol_closes.get(day, nan) for day in days]
-        for symbol, symbol_closes in closes.items()
+    no_price = float("nan")
+    closes_columns = {
+        symbol: [symbol_closes.get(day, no_price) for day in days]
+        for symbol, symbol_closes in closes_by_symbol.items()
     }
-    return make_price_table([day * DAY_S for day in days], columns)
+    return make_price_table([day * DAY_S for day in days], closes_columns)
 
 
 SimulatedFigures = tuple[SettingsResultDocument, Floats, Floats, float]
@@ -249,14 +262,14 @@ periods in a year."""
 _simulations: OrderedDict[tuple[str, str, str], SimulatedFigures] = OrderedDict()
 
 
-def _simulation_spec(loaded: LoadedConfig) -> tuple[BacktestSpec, list[str]]:
+def _simulation_spec(loaded_config: LoadedConfig) -> tuple[BacktestSpec, list[str]]:
     """Return the simulated portfolio, and notes on what is not simulated. Without hubs: each asset
     has a pool with the numeraire.
     """
-    config, notes = loaded.config, []
+    config, notes = loaded_config.config, []
     portfolio_table = config.portfolio.model_copy(update={"hubs": []})
     spec = spec_from_config(
-        replace(loaded, config=config.model_copy(update={"portfolio": portfolio_table}))
+        replace(loaded_config, config=config.model_copy(update={"portfolio": portfolio_table}))
     )
     if config.futures is not None:
         notes.append("futures are not part of this backtest")
@@ -271,23 +284,32 @@ def _simulation_spec(loaded: LoadedConfig) -> tuple[BacktestSpec, list[str]]:
 
 
 def _simulation_settings(spec: BacktestSpec, table: PriceTable) -> SimulationSettings:
-    market = ASSUMED_MARKET if has_gas_price(spec, table) else replace(ASSUMED_MARKET, gas="0 wei")
-    return market.settings_for_table(market.settings(), spec, table)
+    market_options = (
+        ASSUMED_MARKET if has_gas_price(spec, table) else replace(ASSUMED_MARKET, gas="0 wei")
+    )
+    return market_options.settings_for_table(market_options.settings(), spec, table)
 
 
-def _simulate(loaded: LoadedConfig, spec: BacktestSpec, table: PriceTable) -> SimulatedFigures:
-    cache_key = loaded.digest, repr(spec), table.digest
+def _simulate(
+    loaded_config: LoadedConfig, spec: BacktestSpec, table: PriceTable
+) -> SimulatedFigures:
+    cache_key = loaded_config.digest, repr(spec), table.digest
     if cache_key not in _simulations:
-        result = simulate(spec, table, _simulation_settings(spec, table))
-        growth = growth_series(result)
-        index, hold_index = growth.index[growth.sample_bars], growth.hold_index[growth.sample_bars]
+        simulation = simulate(spec, table, _simulation_settings(spec, table))
+        growth = growth_series(simulation)
+        value_index, hold_value_index = (
+            growth.index[growth.sample_bars],
+            growth.hold_index[growth.sample_bars],
+        )
         figures: SettingsResultDocument = {
-            "return": f"{result.twr:.6f}",
-            "max_drawdown": f"{drawdown_series(index).min():.6f}",
-            "rebalances": sum(rebalance.succeeded for rebalance in result.rebalances),
-            "costs": value_text(result.fees + result.impact + result.gas, result.decimals, 18),
+            "return": f"{simulation.twr:.6f}",
+            "max_drawdown": f"{drawdown_series(value_index).min():.6f}",
+            "rebalances": sum(rebalance.succeeded for rebalance in simulation.rebalances),
+            "costs": value_text(
+                simulation.fees + simulation.impact + simulation.gas, simulation.decimals, 18
+            ),
         }
-        _simulations[cache_key] = figures, index, hold_index, growth.samples_per_year
+        _simulations[cache_key] = figures, value_index, hold_value_index, growth.samples_per_year
         while len(_simulations) > CACHE_SIZE:
             _simulations.popitem(last=False)
     return _simulations[cache_key]
@@ -340,8 +362,10 @@ def _neighbour_figures(
             " only for fixed weights with one common band or interval"
         ]
     tokens = [asset.token for asset in spec.portfolio.assets]
-    prices = numeraire_prices(spec, table, table.closes, tokens)
-    kernel_prices = prepare_prices([token.symbol for token in tokens], table.times_s, prices)
+    closes_in_numeraire = numeraire_prices(spec, table, table.closes, tokens)
+    kernel_prices = prepare_prices(
+        [token.symbol for token in tokens], table.times_s, closes_in_numeraire
+    )
     costs, bar_indices = simulated_costs(spec, simulation_settings), tuple(range(table.bar_count))
     kernel_settings = [
         KernelSetting(
@@ -353,19 +377,21 @@ def _neighbour_figures(
         )
         for neighbour in neighbours
     ]
-    results = sweep(
+    sweep_results = sweep(
         kernel_prices,
         kernel_settings,
         float(simulation_settings.start_value),
         marks=bar_indices,
         cores=1,
     )
-    returns = np.column_stack([log_returns(values) for values in results.values])
+    returns = np.column_stack(
+        [log_returns(setting_values) for setting_values in sweep_results.values]
+    )
     periods_per_year = YEAR_S * len(returns) / float(table.times_s[-1] - table.times_s[0])
-    folds = walk_forward(
+    test_folds = walk_forward(
         returns, Objective.GROWTH, make_folds(len(returns), FOLD_COUNT, WalkForwardMode.ANCHORED)
     )
-    excesses = [
+    fold_excess_returns = [
         fold.returns
         - log_returns(
             buy_and_hold_values(
@@ -375,18 +401,18 @@ def _neighbour_figures(
                 bar_indices[fold.fold.evaluation_start : fold.fold.evaluation_end + 1],
             )
         )
-        for fold in folds
+        for fold in test_folds
     ]
-    probability, split_count = None, 0
+    probability_text, split_count = None, 0
     if (overfitting := overfitting_probability(returns, Objective.GROWTH)) is not None:
-        probability, split_count = f"{overfitting.probability:.6f}", overfitting.split_count
+        probability_text, split_count = f"{overfitting.probability:.6f}", overfitting.split_count
     return {
         "settings": len(kernel_settings),
-        "folds": len(folds),
-        "walk_forward": _excess_document(np.concatenate(excesses), periods_per_year)
-        if excesses
+        "folds": len(test_folds),
+        "walk_forward": _excess_document(np.concatenate(fold_excess_returns), periods_per_year)
+        if fold_excess_returns
         else None,
-        "overfitting": probability,
+        "overfitting": probability_text,
         "split_count": split_count,
     }, []
 
@@ -401,8 +427,8 @@ def _neighbours(present_spec: BacktestSpec, edited_spec: BacktestSpec) -> Iterat
         for scaled_trigger in _scaled_triggers(edited_spec.policy.trigger, factor)
     ]
     triggers += _scaled_triggers(present_spec.policy.trigger, Fraction(1))
-    for targets, trigger in product(_target_mixes(present_spec, edited_spec), triggers):
-        yield _Neighbour(targets, trigger)
+    for targets_bps, trigger in product(_target_mixes(present_spec, edited_spec), triggers):
+        yield _Neighbour(targets_bps, trigger)
 
 
 def _scaled_triggers(trigger: Trigger, factor: Fraction) -> list[Trigger]:
@@ -411,21 +437,25 @@ def _scaled_triggers(trigger: Trigger, factor: Fraction) -> list[Trigger]:
     """
     match trigger:
         case Threshold(absolute_bps, relative_bps):
-            widths = [
-                None if width is None else round(width * factor)
-                for width in (absolute_bps, relative_bps)
+            widths_bps = [
+                None if width_bps is None else round(width_bps * factor)
+                for width_bps in (absolute_bps, relative_bps)
             ]
-            if any(width is not None and not 0 < width < BPS for width in widths):
+            if any(width_bps is not None and not 0 < width_bps < BPS for width_bps in widths_bps):
                 return []
-            return [Threshold(*widths)]
+            return [Threshold(*widths_bps)]
         case Every(interval_s):
-            scaled_s = round(interval_s * factor)
-            return [Every(scaled_s)] if MIN_INTERVAL_S <= scaled_s <= MAX_INTERVAL_S else []
+            scaled_interval_s = round(interval_s * factor)
+            return (
+                [Every(scaled_interval_s)]
+                if MIN_INTERVAL_S <= scaled_interval_s <= MAX_INTERVAL_S
+                else []
+            )
         case HybridTrigger(Threshold() as band, Every() as schedule):
             return [
-                HybridTrigger(threshold, schedule)
-                for threshold in _scaled_triggers(band, factor)
-                if isinstance(threshold, Threshold)
+                HybridTrigger(scaled_band, schedule)
+                for scaled_band in _scaled_triggers(band, factor)
+                if isinstance(scaled_band, Threshold)
             ]
     return []
 
@@ -436,16 +466,25 @@ def _target_mixes(
     """Yield the edited targets. If the assets are the same, also yield mixtures of present and
     edited targets by TARGET_FRACTIONS.
     """
-    old_targets = {asset.token.address: asset.target_bps for asset in present_spec.portfolio.assets}
-    new_targets = {asset.token.address: asset.target_bps for asset in edited_spec.portfolio.assets}
-    yield tuple(new_targets.values())
-    if old_targets.keys() != new_targets.keys():
+    present_targets_bps = {
+        asset.token.address: asset.target_bps for asset in present_spec.portfolio.assets
+    }
+    edited_targets_bps = {
+        asset.token.address: asset.target_bps for asset in edited_spec.portfolio.assets
+    }
+    yield tuple(edited_targets_bps.values())
+    if present_targets_bps.keys() != edited_targets_bps.keys():
         return
-    for fraction in TARGET_FRACTIONS:
-        mixed_targets = [
-            round(old_targets[address] + fraction * (new_targets[address] - old_targets[address]))
-            for address in new_targets
+    for edited_fraction in TARGET_FRACTIONS:
+        mixed_targets_bps = [
+            round(
+                present_targets_bps[address]
+                + edited_fraction * (edited_targets_bps[address] - present_targets_bps[address])
+            )
+            for address in edited_targets_bps
         ]
-        mixed_targets[mixed_targets.index(max(mixed_targets))] += BPS - sum(mixed_targets)
-        if all(0 <= target <= BPS for target in mixed_targets):
-            yield tuple(mixed_targets)
+        mixed_targets_bps[mixed_targets_bps.index(max(mixed_targets_bps))] += BPS - sum(
+            mixed_targets_bps
+        )
+        if all(0 <= target_bps <= BPS for target_bps in mixed_targets_bps):
+            yield tuple(mixed_targets_bps)

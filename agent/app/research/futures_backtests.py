@@ -93,40 +93,47 @@ class FuturesBookOptions:
         """
         if self.config is not None:
             return {market.asset or "": market.weight for market in _asset_markets(self.config)}
-        targets = {}
-        for symbol, text in parse_pairs(self.target, "--futures-target").items():
-            share = text.removeprefix("-").removesuffix("%")
-            bps = parse_share_bps(f"{share}%", f"--futures-target {symbol}")
-            targets[symbol] = -bps if text.startswith("-") else bps
-        if sum(map(abs, targets.values())) != BPS:
+        weight_bps_by_symbol = {}
+        for symbol, weight_text in parse_pairs(self.target, "--futures-target").items():
+            share_text = weight_text.removeprefix("-").removesuffix("%")
+            weight_bps = parse_share_bps(f"{share_text}%", f"--futures-target {symbol}")
+            weight_bps_by_symbol[symbol] = (
+                -weight_bps if weight_text.startswith("-") else weight_bps
+            )
+        if sum(map(abs, weight_bps_by_symbol.values())) != BPS:
             raise ConfigError(
                 "--futures-target: absolute weights must sum to 100 %",
                 "write for example BTC=50,ETH=-50 for a long and a short of equal size",
             )
-        return targets
+        return weight_bps_by_symbol
 
     def settings(self, interval_s: int, market_options: MarketOptions) -> FuturesSettings:
         """Return the settings of the book. `market_options` has its value, latency and seed. Raises
         ConfigError naming the option.
         """
-        venue_bps = self._parse_venue()
+        venue_bps_by_name = self._parse_venue()
         lot_texts = parse_pairs(self.lot, "--lot") if self.lot else {}
-        targets = self.targets()
-        if unknown_symbols := [symbol for symbol in lot_texts if symbol not in targets]:
+        weight_bps_by_symbol = self.targets()
+        if unknown_symbols := [
+            symbol for symbol in lot_texts if symbol not in weight_bps_by_symbol
+        ]:
             raise ConfigError(
-                f"--lot: {unknown_symbols[0]!r} has no target", f"choose from {', '.join(targets)}"
+                f"--lot: {unknown_symbols[0]!r} has no target",
+                f"choose from {', '.join(weight_bps_by_symbol)}",
             )
-        policy = self._policy(targets, venue_bps["bound"], (MAX_AGE_BARS + 1) * interval_s - 1)
+        policy = self._policy(
+            weight_bps_by_symbol, venue_bps_by_name["bound"], (MAX_AGE_BARS + 1) * interval_s - 1
+        )
         return FuturesSettings(
             policy,
             PerpVenueSettings(
                 (MarginTier(0, INITIAL_PPM, MAINTENANCE_PPM),),
-                venue_bps["fee"] * PPM_PER_BPS,
-                venue_bps["slippage"],
-                venue_bps["penalty"] * PPM_PER_BPS,
+                venue_bps_by_name["fee"] * PPM_PER_BPS,
+                venue_bps_by_name["slippage"],
+                venue_bps_by_name["penalty"] * PPM_PER_BPS,
                 tuple(
                     (symbol, _parse_positive_raw(lot_texts.get(symbol, "0.001"), f"--lot {symbol}"))
-                    for symbol in targets
+                    for symbol in weight_bps_by_symbol
                 ),
             ),
             _parse_positive_raw(self.margin or market_options.value, "--margin"),
@@ -135,7 +142,9 @@ class FuturesBookOptions:
             market_options.seed,
         )
 
-    def _policy(self, targets: dict[str, int], bound_bps: int, index_age_s: int) -> FuturesPolicy:
+    def _policy(
+        self, weight_bps_by_symbol: dict[str, int], bound_bps: int, index_age_s: int
+    ) -> FuturesPolicy:
         """Return targets and limits by symbol; an index is valid for `index_age_s`."""
         if self.config is not None:
             return _config_policy(self.config, bound_bps, index_age_s)
@@ -156,7 +165,10 @@ class FuturesBookOptions:
             emergency_cooldown_s=EMERGENCY_COOLDOWN_S,
         )
         return FuturesPolicy(
-            tuple(FuturesTarget(symbol, bps) for symbol, bps in targets.items()),
+            tuple(
+                FuturesTarget(symbol, weight_bps)
+                for symbol, weight_bps in weight_bps_by_symbol.items()
+            ),
             parse_share_bps(self.leverage, "--leverage"),
             parse_share_bps(self.band, "--futures-band"),
             limits,
@@ -166,32 +178,40 @@ class FuturesBookOptions:
     def _parse_venue(self) -> dict[str, int]:
         """Return the figures of `--venue` in basis points."""
         venue_texts = parse_pairs(self.venue, "--venue") if self.venue else {}
-        if unknown_names := [name for name in venue_texts if name not in VENUE_DEFAULTS]:
+        if unknown_names := [
+            option_name for option_name in venue_texts if option_name not in VENUE_DEFAULTS
+        ]:
             raise ConfigError(
                 f"--venue: {unknown_names[0]!r}", f"choose from {', '.join(VENUE_DEFAULTS)}"
             )
-        shares_bps = {
-            name: parse_share_bps(venue_texts.get(name, default), f"--venue {name}")
-            for name, default in VENUE_DEFAULTS.items()
+        share_bps_by_name = {
+            option_name: parse_share_bps(
+                venue_texts.get(option_name, default_text), f"--venue {option_name}"
+            )
+            for option_name, default_text in VENUE_DEFAULTS.items()
         }
-        if too_wide_names := [name for name, bps in shares_bps.items() if bps >= BPS // 2]:
+        if too_wide_names := [
+            option_name
+            for option_name, share_bps in share_bps_by_name.items()
+            if share_bps >= BPS // 2
+        ]:
             raise ConfigError(
-                f"--venue {too_wide_names[0]}: {shares_bps[too_wide_names[0]] / 100:g}%",
+                f"--venue {too_wide_names[0]}: {share_bps_by_name[too_wide_names[0]] / 100:g}%",
                 "write a share below 50%",
             )
-        return shares_bps
+        return share_bps_by_name
 
 
-def has_futures(config: Path | None) -> bool:
+def has_futures(config_path: Path | None) -> bool:
     """Return whether the config has [futures]."""
-    return config is not None and load_config(config).config.futures is not None
+    return config_path is not None and load_config(config_path).config.futures is not None
 
 
-def _asset_markets(config: Path) -> list[MarketTable]:
+def _asset_markets(config_path: Path) -> list[MarketTable]:
     """Return the futures markets of a config, each linked to an asset. Raises ConfigError for a
     market without an asset.
     """
-    markets = [*futures_markets(load_config(config).config)]
+    markets = [*futures_markets(load_config(config_path).config)]
     for market in markets:
         if market.asset is None:
             raise ConfigError(
@@ -201,20 +221,23 @@ def _asset_markets(config: Path) -> list[MarketTable]:
     return markets
 
 
-def _config_policy(config: Path, bound_bps: int, index_age_s: int) -> FuturesPolicy:
+def _config_policy(config_path: Path, bound_bps: int, index_age_s: int) -> FuturesPolicy:
     """Return the policy of a config's [futures], with markets named by their assets. Orders are
     bounded by `--venue`, since a bar is longer than a block. All triggers act, including those that
     require a confirmation.
     """
-    loaded, asset_by_market = (
-        load_config(config),
-        {market.venue_key: market.asset or "" for market in _asset_markets(config)},
+    loaded_config, asset_by_market = (
+        load_config(config_path),
+        {
+            market_table.venue_key: market_table.asset or ""
+            for market_table in _asset_markets(config_path)
+        },
     )
-    tokens = {
+    token_by_symbol = {
         asset.symbol: Token(asset.address, asset.symbol, DECIMALS)
-        for asset in loaded.config.portfolio.assets
+        for asset in loaded_config.config.portfolio.assets
     }
-    policy = build_futures(loaded.config, tokens)
+    policy = build_futures(loaded_config.config, token_by_symbol)
     if policy is None:
         raise ConfigError("futures: missing", "add [futures], or use --futures-target")
     return replace(
@@ -244,32 +267,34 @@ class FuturesBacktest:
 
 
 def backtest_futures(
-    prices: Path,
+    prices_path: Path,
     options: FuturesBookOptions,
     market_options: MarketOptions,
-    portfolio: PortfolioOptions,
+    portfolio_options: PortfolioOptions,
     *,
     funding: Path | None = None,
     progress: Progress | None = None,
 ) -> FuturesBacktest:
     """Simulate futures and spot by the same steps, with every guard: the futures of a config, or
-    those of the options, with `portfolio` or alone. Raises ConfigError naming the option.
+    those of the options, with `portfolio_options` or alone. Raises ConfigError naming the option.
     """
-    futures_table, rates = load_futures_market(prices, options, portfolio, funding)
-    notes = _notes(futures_table, rates)
-    if options.config is None and portfolio.config is None and not portfolio.target:
+    futures_table, rate_series = load_futures_market(
+        prices_path, options, portfolio_options, funding
+    )
+    notes = _notes(futures_table, rate_series)
+    if options.config is None and portfolio_options.config is None and not portfolio_options.target:
         book_settings = options.settings(futures_table.interval_s, market_options)
         if book_settings.policy.limits.spot_multiple_bps:
             raise ConfigError(
                 "--spot-multiple: no spot portfolio given", "add --target, or omit --spot-multiple"
             )
-        market_path = futures_path(futures_table, rates)
+        market_path = futures_path(futures_table, rate_series)
         return FuturesBacktest(simulate_book(market_path, book_settings, progress), notes)
     if options.reserve:
         raise ConfigError("--reserve: margin is deposited from the portfolio itself", "omit it")
-    portfolio = _with_futures_assets(options, portfolio)
-    table, all_rates = portfolio.load_prices_and_funding(prices, funding)
-    spec = portfolio.spec(table, market_options.pool_pairs())
+    portfolio_options = _with_futures_assets(options, portfolio_options)
+    table, all_rate_series = portfolio_options.load_prices_and_funding(prices_path, funding)
+    spec = portfolio_options.spec(table, market_options.pool_pairs())
     settings = market_options.settings_for_table(market_options.settings(), spec, table)
     require_priced_gas(settings, spec, table)
     if (numeraire_symbol := spec.portfolio.numeraire.symbol) in futures_table.symbols:
@@ -278,45 +303,51 @@ def backtest_futures(
             f"{option}: {numeraire_symbol} is the numeraire of the portfolio",
             "use a numeraire without prices in the file",
         )
-    setup, spec = _futures_setup(options, market_options, spec, table.interval_s, rates)
-    result = simulate(spec, table, settings, progress, all_rates, setup)
-    if result.futures is None:
+    futures_setup, spec = _futures_setup(
+        options, market_options, spec, table.interval_s, rate_series
+    )
+    simulation = simulate(spec, table, settings, progress, all_rate_series, futures_setup)
+    if simulation.futures is None:
         raise ValueError("a simulation with futures has a book")
-    return FuturesBacktest(result.futures, notes, result)
+    return FuturesBacktest(simulation.futures, notes, simulation)
 
 
-def _notes(table: PriceTable, rates: Sequence[FundingRateSeries]) -> tuple[str, ...]:
+def _notes(table: PriceTable, rate_series: Sequence[FundingRateSeries]) -> tuple[str, ...]:
     """Return the notes on prices and funding rates of a book."""
     notes = [
         *table.notes,
-        *(note for series in rates for note in funding_notes(series, table.times_s)),
+        *(note for series in rate_series for note in funding_notes(series, table.times_s)),
     ]
-    if without_rates := [
-        name for name in table.symbols if name not in {series.symbol for series in rates}
+    if symbols_without_rates := [
+        symbol
+        for symbol in table.symbols
+        if symbol not in {series.symbol for series in rate_series}
     ]:
         notes.append(
-            f"funding: no rates for {', '.join(without_rates)}, so their funding counts as zero"
+            f"funding: no rates for {', '.join(symbols_without_rates)}, so their funding counts as zero"
         )
     return tuple(notes)
 
 
 def _with_futures_assets(
-    options: FuturesBookOptions, portfolio: PortfolioOptions
+    options: FuturesBookOptions, portfolio_options: PortfolioOptions
 ) -> PortfolioOptions:
     """Return the portfolio with the markets of `--futures-target` as assets, at 0 % if they have no
     target. Raises ConfigError for a config that has [futures] itself.
     """
     if options.config is not None:
-        return portfolio
-    if has_futures(portfolio.config):
+        return portfolio_options
+    if has_futures(portfolio_options.config):
         raise ConfigError(
             "--futures-target: the config has [futures]", "omit it, or use a config without"
         )
-    if portfolio.config is not None:
-        return portfolio
-    target_texts = parse_pairs(portfolio.target, "--target")
-    added_targets = [f"{symbol}=0" for symbol in options.targets() if symbol not in target_texts]
-    return replace(portfolio, target=",".join([portfolio.target, *added_targets]))
+    if portfolio_options.config is not None:
+        return portfolio_options
+    target_text_by_symbol = parse_pairs(portfolio_options.target, "--target")
+    added_targets = [
+        f"{symbol}=0" for symbol in options.targets() if symbol not in target_text_by_symbol
+    ]
+    return replace(portfolio_options, target=",".join([portfolio_options.target, *added_targets]))
 
 
 def _futures_setup(
@@ -324,13 +355,13 @@ def _futures_setup(
     market_options: MarketOptions,
     spec: BacktestSpec,
     interval_s: int,
-    rates: tuple[FundingRateSeries, ...],
+    rate_series: tuple[FundingRateSeries, ...],
 ) -> tuple[FuturesSetup, BacktestSpec]:
     """Return the simulated futures, and the spec whose strategies and signals name their markets.
     With a delay, orders of a config are bounded by `--venue`, as the index moves meanwhile.
     """
-    config, settings = options.config, options.settings(interval_s, market_options)
-    if config is None:
+    config_path, settings = options.config, options.settings(interval_s, market_options)
+    if config_path is None:
         symbols = list(options.targets())
         spec_symbols = {token.symbol for token in spec.tokens}
         if missing_symbols := [symbol for symbol in symbols if symbol not in spec_symbols]:
@@ -338,12 +369,12 @@ def _futures_setup(
                 f"--futures-target: {missing_symbols[0]} is not an asset of the config",
                 "add it with a target of 0%",
             )
-        return setup_of_options(settings, spec, symbols, rates=rates), spec
-    tokens, config_tables = (
+        return setup_of_options(settings, spec, symbols, rates=rate_series), spec
+    token_by_symbol, config_tables = (
         {token.symbol: token for token in spec.tokens},
-        load_config(config).config,
+        load_config(config_path).config,
     )
-    live_policy = build_futures(config_tables, tokens)
+    live_policy = build_futures(config_tables, token_by_symbol)
     if live_policy is None:
         raise ConfigError("futures: missing", "add [futures], or use --futures-target")
     if (
@@ -351,7 +382,8 @@ def _futures_setup(
     ):  # gains are unknown, as in live steps
         live_policy = replace(live_policy, hedge=replace(live_policy.hedge, tax_rate_bps=0))
     asset_by_market = {
-        market_table.venue_key: market_table.asset or "" for market_table in _asset_markets(config)
+        market_table.venue_key: market_table.asset or ""
+        for market_table in _asset_markets(config_path)
     }
     policy = replace(simulated_policy(live_policy, asset_by_market), manual_triggers=())
     if market_options.latency or "bound" in options.venue:
@@ -364,36 +396,40 @@ def _futures_setup(
         )
         policy = replace(policy, limits=limits)
     collateral = next(token for token in spec.tokens if token.address == live_policy.collateral)
-    addresses = tuple((symbol, tokens[symbol].address) for symbol in asset_by_market.values())
-    setup = FuturesSetup(settings, policy, collateral, addresses, rates)
-    return setup, with_simulated_markets(spec, asset_by_market)
+    symbol_addresses = tuple(
+        (symbol, token_by_symbol[symbol].address) for symbol in asset_by_market.values()
+    )
+    futures_setup = FuturesSetup(settings, policy, collateral, symbol_addresses, rate_series)
+    return futures_setup, with_simulated_markets(spec, asset_by_market)
 
 
 def load_futures_market(
-    prices: Path,
+    prices_path: Path,
     options: FuturesBookOptions,
-    portfolio: PortfolioOptions,
-    funding: Path | None,
+    portfolio_options: PortfolioOptions,
+    funding_path: Path | None,
 ) -> tuple[PriceTable, tuple[FundingRateSeries, ...]]:
     """Return prices and funding rates of the targets' symbols. Raises ConfigError."""
-    table, rates = portfolio.load_prices_and_funding(prices, funding)
+    table, rate_series = portfolio_options.load_prices_and_funding(prices_path, funding_path)
     table = table.select(list(options.targets()))
-    rates = tuple(series for series in rates if series.symbol in table.symbols)
-    require_prices(rates, table.symbols, table.times_s)
-    return table, rates
+    rate_series = tuple(series for series in rate_series if series.symbol in table.symbols)
+    require_prices(rate_series, table.symbols, table.times_s)
+    return table, rate_series
 
 
 def futures_backtest_document(backtest: FuturesBacktest) -> FuturesBacktestDocument:
     """Return the document of a simulated book."""
-    result = backtest.result
+    futures_result = backtest.result
     return {
-        "from": result.times_s[0],
-        "until": result.times_s[-1],
-        "bars": len(result.times_s),
-        "start_value": _coin_text(result.start_raw),
-        "max_leverage": _multiple_text(result.settings.policy.limits.max_leverage_bps / BPS),
-        "agent": _book_document(result, result.agent_book),
-        "held": _book_document(result, result.held_book),
+        "from": futures_result.times_s[0],
+        "until": futures_result.times_s[-1],
+        "bars": len(futures_result.times_s),
+        "start_value": _coin_text(futures_result.start_raw),
+        "max_leverage": _multiple_text(
+            futures_result.settings.policy.limits.max_leverage_bps / BPS
+        ),
+        "agent": _book_document(futures_result, futures_result.agent_book),
+        "held": _book_document(futures_result, futures_result.held_book),
         "hedges": [
             {
                 "symbol": hedge.symbol,
@@ -404,18 +440,18 @@ def futures_backtest_document(backtest: FuturesBacktest) -> FuturesBacktestDocum
                 "reason": hedge.reason,
                 "end": hedge.close_reason,
             }
-            for hedge in result.hedges
+            for hedge in futures_result.hedges
         ],
         "notes": list(backtest.notes),
-        "config_hash": result.config_hash,
-        "data_hash": result.data_hash,
-        "seed": result.settings.seed,
+        "config_hash": futures_result.config_hash,
+        "data_hash": futures_result.data_hash,
+        "seed": futures_result.settings.seed,
         "versions": dict(library_versions()),
     }
 
 
-def _book_document(result: FuturesResult, book: BookResult) -> FuturesBookDocument:
-    leverage_limit_bps, profit = result.settings.policy.limits.max_leverage_bps, book.profit
+def _book_document(futures_result: FuturesResult, book: BookResult) -> FuturesBookDocument:
+    leverage_limit_bps, profit = futures_result.settings.policy.limits.max_leverage_bps, book.profit
     highest_leverage = float(book.leverage.max())
     return {
         "final_value": _coin_text(book.final_raw),
@@ -428,22 +464,22 @@ def _book_document(result: FuturesResult, book: BookResult) -> FuturesBookDocume
             "penalties": _coin_text(profit.penalties_raw),
             "insured": _coin_text(profit.insured_raw),
         },
-        "figures": _figures_document(result.times_s, book),
+        "figures": _figures_document(futures_result.times_s, book),
         "max_leverage": None if math.isinf(highest_leverage) else _multiple_text(highest_leverage),
         "bars_above_limit": book.bars_above_leverage(leverage_limit_bps),
         "longest_above_limit": book.longest_above_leverage(leverage_limit_bps),
         "deposited": _coin_text(book.deposited_raw),
-        "sizes": {symbol: _coin_text(raw) for symbol, raw in book.sizes},
+        "sizes": {symbol: _coin_text(size_raw) for symbol, size_raw in book.sizes},
         "fills": [
             {
-                "time": fill.time_s,
-                "symbol": fill.symbol,
-                "size": _coin_text(fill.size_raw),
-                "notional": _coin_text(abs(fill.quote_raw)),
-                "fee": _coin_text(fill.fee_raw),
-                "trigger": fill.trigger,
+                "time": futures_fill.time_s,
+                "symbol": futures_fill.symbol,
+                "size": _coin_text(futures_fill.size_raw),
+                "notional": _coin_text(abs(futures_fill.quote_raw)),
+                "fee": _coin_text(futures_fill.fee_raw),
+                "trigger": futures_fill.trigger,
             }
-            for fill in book.fills
+            for futures_fill in book.fills
         ],
         "liquidations": [
             {
@@ -466,8 +502,8 @@ def _figures_document(times_s: Sequence[int], book: BookResult) -> FuturesFigure
     growth = book.equity / book.equity[0]
     metrics, _ = performance(growth_of_indices(np.asarray(times_s), growth, growth))
     figure_texts = {
-        name: None if math.isnan(number) else f"{number:.6f}"
-        for name, number in asdict(metrics).items()
+        metric_name: None if math.isnan(metric_value) else f"{metric_value:.6f}"
+        for metric_name, metric_value in asdict(metrics).items()
     }
     return {
         "cagr": figure_texts["cagr"],
@@ -483,10 +519,10 @@ SECONDS_PER_BAR = 0.003
 
 
 def prepare_futures_stress(
-    prices: Path,
+    prices_path: Path,
     options: FuturesBookOptions,
     market_options: MarketOptions,
-    portfolio: PortfolioOptions,
+    portfolio_options: PortfolioOptions,
     *,
     bars: int,
     paths: int,
@@ -495,7 +531,7 @@ def prepare_futures_stress(
     """Return the stress test of a book over `bars` (default: 240, or all of a shorter file). Raises
     ConfigError naming the option.
     """
-    table, _ = load_futures_market(prices, options, portfolio, None)
+    table, _ = load_futures_market(prices_path, options, portfolio_options, None)
     settings = options.settings(table.interval_s, market_options)
     bars = bars or min(DEFAULT_BARS, table.bar_count)
     return FuturesStressSpec(table, settings, FuturesSeverity(), bars, paths, seeds)
@@ -548,16 +584,16 @@ def _stressed_document(book: StressedBook) -> StressedFuturesDocument:
     }
 
 
-def _parse_positive_raw(text: str, option: str) -> int:
-    raw = parse_raw(text, DECIMALS, option)
-    if raw == 0:
+def _parse_positive_raw(amount_text: str, option: str) -> int:
+    amount_raw = parse_raw(amount_text, DECIMALS, option)
+    if amount_raw == 0:
         raise ConfigError(f"{option}: must be above 0", "write an amount such as 10000")
-    return raw
+    return amount_raw
 
 
-def _coin_text(raw: int) -> str:
-    return decimal_text(raw, QUOTE.decimals)
+def _coin_text(amount_raw: int) -> str:
+    return decimal_text(amount_raw, QUOTE.decimals)
 
 
-def _multiple_text(number: float) -> str:
-    return f"{number:.6f}"
+def _multiple_text(multiple: float) -> str:
+    return f"{multiple:.6f}"

@@ -37,21 +37,21 @@ _figures_by_file: dict[tuple[str, int, int], tuple[str, str, list[ReportFigureDo
 
 def reports_folder(config: ConfigSource) -> Path:
     """Return the folder of reports, which is created for the first report."""
-    store = wiring.store_file(load_config(config))
-    return store.with_name(store.name + FOLDER_SUFFIX)
+    store_path = wiring.store_file(load_config(config))
+    return store_path.with_name(store_path.name + FOLDER_SUFFIX)
 
 
 def new_report_path(config: Path | None, report_kind: str) -> Path:
     """Return the path for a new report of a kind, and create the folder of reports. Raises
     ConfigError without a config, or if the folder cannot be created.
     """
-    path = Path("trimtab.toml") if config is None else config
-    if not path.exists():
+    config_path = Path("trimtab.toml") if config is None else config
+    if not config_path.exists():
         raise ConfigError(
-            f"--keep: {path}: no such config, so there is no store to keep a report beside",
+            f"--keep: {config_path}: no such config, so there is no store to keep a report beside",
             "name it with --config, or write the report to a file with --html",
         )
-    folder, stamp = reports_folder(path), datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    folder, time_stamp = reports_folder(config_path), datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
@@ -59,8 +59,11 @@ def new_report_path(config: Path | None, report_kind: str) -> Path:
             f"--keep: {folder} cannot be made: {error.strerror}",
             "choose another place for the store",
         ) from None
-    names = (f"{stamp}{f'-{number}' if number else ''}-{report_kind}.html" for number in range(999))
-    return next(folder / name for name in names if not (folder / name).exists())
+    file_names = (
+        f"{time_stamp}{f'-{suffix_number}' if suffix_number else ''}-{report_kind}.html"
+        for suffix_number in range(999)
+    )
+    return next(folder / file_name for file_name in file_names if not (folder / file_name).exists())
 
 
 def dashboard_reports(config: str) -> dict[str, KeptReportsDocument]:
@@ -74,18 +77,18 @@ def list_reports(config: ConfigSource) -> KeptReportsDocument:
     """
     folder = reports_folder(config)
     reports: list[KeptReportDocument] = []
-    skipped: list[str] = []
+    skip_reasons: list[str] = []
     with _open_folder(folder) as folder_fd:
-        names = [] if folder_fd is None else sorted(os.listdir(folder_fd), reverse=True)  # noqa: PTH208 an open folder
-        for name in filter(NAME_PATTERN.fullmatch, names):
+        file_names = [] if folder_fd is None else sorted(os.listdir(folder_fd), reverse=True)  # noqa: PTH208 an open folder
+        for file_name in filter(NAME_PATTERN.fullmatch, file_names):
             if len(reports) == MAX_LISTED:
-                skipped.append(f"reports older than the newest {MAX_LISTED}")
+                skip_reasons.append(f"reports older than the newest {MAX_LISTED}")
                 break
             try:
-                reports.append(_report_document(folder_fd, name))
+                reports.append(_report_document(folder_fd, file_name))
             except ConfigError as error:
-                skipped.append(error.message)
-    return {"folder": folder.name, "reports": reports, "skipped": skipped}
+                skip_reasons.append(error.message)
+    return {"folder": folder.name, "reports": reports, "skipped": skip_reasons}
 
 
 def read_report(config: ConfigSource, name: str) -> bytes:
@@ -96,53 +99,53 @@ def read_report(config: ConfigSource, name: str) -> bytes:
         return _read_content(folder_fd, name)
 
 
-def _report_document(folder_fd: int | None, name: str) -> KeptReportDocument:
-    match = NAME_PATTERN.fullmatch(name)
-    if match is None:
-        raise _unknown_report_error(name)
-    with _open_file(folder_fd, name) as (_, file_status):
-        size = file_status.st_size
-    data_name = name.removesuffix("html") + "json"
-    with _open_file(folder_fd, data_name) as (_, file_status):
-        file_key = data_name, file_status.st_mtime_ns, file_status.st_size
+def _report_document(folder_fd: int | None, file_name: str) -> KeptReportDocument:
+    name_match = NAME_PATTERN.fullmatch(file_name)
+    if name_match is None:
+        raise _unknown_report_error(file_name)
+    with _open_file(folder_fd, file_name) as (_, file_status):
+        page_bytes = file_status.st_size
+    json_file_name = file_name.removesuffix("html") + "json"
+    with _open_file(folder_fd, json_file_name) as (_, file_status):
+        file_key = json_file_name, file_status.st_mtime_ns, file_status.st_size
     if file_key not in _figures_by_file:
         if len(_figures_by_file) > 5 * MAX_LISTED:
             _figures_by_file.clear()
         try:
-            content = json.loads(_read_content(folder_fd, data_name))
+            report_json = json.loads(_read_content(folder_fd, json_file_name))
             figures: list[ReportFigureDocument] = [
-                {"name": _short_text(fact["name"]), "value": _short_text(fact["value"])}
-                for fact in content["facts"][:MAX_FIGURES]
+                {"name": _short_text(figure["name"]), "value": _short_text(figure["value"])}
+                for figure in report_json["facts"][:MAX_FIGURES]
             ]
             _figures_by_file[file_key] = (
-                _short_text(content["kind"]),
-                _short_text(content["title"]),
+                _short_text(report_json["kind"]),
+                _short_text(report_json["title"]),
                 figures,
             )
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            raise ConfigError(f"{name}: the file of its figures is damaged") from None
+            raise ConfigError(f"{file_name}: the file of its figures is damaged") from None
     kind, title, figures = _figures_by_file[file_key]
-    made_at = datetime.strptime(match[1], "%Y%m%d-%H%M%S").replace(tzinfo=UTC)
+    made_at = datetime.strptime(name_match[1], "%Y%m%d-%H%M%S").replace(tzinfo=UTC)
     return {
-        "name": name,
+        "name": file_name,
         "kind": kind,
         "title": title,
         "created": made_at.strftime("%Y-%m-%d %H:%M:%S"),
-        "bytes": size,
+        "bytes": page_bytes,
         "figures": figures,
     }
 
 
-def _short_text(value: object) -> str:
-    return str(value)[:MAX_TEXT_LENGTH]
+def _short_text(json_value: object) -> str:
+    return str(json_value)[:MAX_TEXT_LENGTH]
 
 
-def _read_content(folder_fd: int | None, name: str) -> bytes:
-    with _open_file(folder_fd, name) as (file, _):
-        content = file.read(MAX_REPORT_BYTES + 1)
-    if len(content) > MAX_REPORT_BYTES:
-        raise ConfigError(f"{name}: grew while it was read")
-    return content
+def _read_content(folder_fd: int | None, file_name: str) -> bytes:
+    with _open_file(folder_fd, file_name) as (file, _):
+        page_bytes = file.read(MAX_REPORT_BYTES + 1)
+    if len(page_bytes) > MAX_REPORT_BYTES:
+        raise ConfigError(f"{file_name}: grew while it was read")
+    return page_bytes
 
 
 @contextmanager
@@ -168,26 +171,28 @@ def _open_folder(folder: Path) -> Iterator[int | None]:
 
 
 @contextmanager
-def _open_file(folder_fd: int | None, name: str) -> Iterator[tuple[BinaryIO, os.stat_result]]:
+def _open_file(folder_fd: int | None, file_name: str) -> Iterator[tuple[BinaryIO, os.stat_result]]:
     """Open a file of the folder. Raises ConfigError unless it is a regular file of this user,
     without further hard links, and at most MAX_REPORT_BYTES long.
     """
     if folder_fd is None:
-        raise _unknown_report_error(name)
+        raise _unknown_report_error(file_name)
     try:
         # a pipe of this name must not keep the reader waiting
-        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder_fd)
+        descriptor = os.open(
+            file_name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder_fd
+        )
     except OSError as error:
-        raise ConfigError(f"{name}: cannot be read: {error.strerror}") from None
+        raise ConfigError(f"{file_name}: cannot be read: {error.strerror}") from None
     with os.fdopen(descriptor, "rb") as file:
         file_status = os.fstat(descriptor)
         is_plain = stat.S_ISREG(file_status.st_mode) and file_status.st_nlink == 1
         if not is_plain or file_status.st_uid != os.getuid():
-            raise ConfigError(f"{name}: not a plain file of this user")
+            raise ConfigError(f"{file_name}: not a plain file of this user")
         if file_status.st_size > MAX_REPORT_BYTES:
-            raise ConfigError(f"{name}: larger than {MAX_REPORT_BYTES // 2**20} MB")
+            raise ConfigError(f"{file_name}: larger than {MAX_REPORT_BYTES // 2**20} MB")
         yield file, file_status
 
 
-def _unknown_report_error(name: str) -> ConfigError:
-    return ConfigError(f"{name[:60]!r}: no such report", code=ErrorCode.UNKNOWN)
+def _unknown_report_error(file_name: str) -> ConfigError:
+    return ConfigError(f"{file_name[:60]!r}: no such report", code=ErrorCode.UNKNOWN)

@@ -50,9 +50,9 @@ def input_text(step_input: StepInput) -> str:
     return codec.dumps(step_input) + "\n"
 
 
-def plan_saved_input(text: str) -> StepOutcome:
+def plan_saved_input(input_json: str) -> StepOutcome:
     """Plan a saved input, without the guards that need live evidence. Raises ConfigError."""
-    return plan_step_input(codec.loads(StepInput, text))
+    return plan_step_input(codec.loads(StepInput, input_json))
 
 
 def plan_step_input(step_input: StepInput) -> StepOutcome:
@@ -112,13 +112,13 @@ def replay(folder: Path) -> Document:
     Files that are not steps are reported and skipped. "exit" is the exit code. Raises ConfigError
     if the folder has no steps.
     """
-    steps = [_replay_document(path) for path in _step_files(folder)]
-    if not steps:
+    step_documents = [_replay_document(path) for path in _step_files(folder)]
+    if not step_documents:
         raise ConfigError(
             f"{folder}: holds no recorded steps",
             "name the folder of record.dir, or of trimtab run --record",
         )
-    result_counts = Counter(step["result"] for step in steps)
+    result_counts = Counter(step_document["result"] for step_document in step_documents)
     exit_code = EXIT_OK
     if result_counts[DIFFERENT]:
         exit_code = EXIT_DIFFERS
@@ -127,8 +127,11 @@ def replay(folder: Path) -> Document:
     return {
         "folder": str(folder),
         "version": version("trimtab"),
-        "steps": steps,
-        **{name: result_counts[name] for name in (SAME, REWORDED, DIFFERENT, MANUAL, UNREADABLE)},
+        "steps": step_documents,
+        **{
+            result_name: result_counts[result_name]
+            for result_name in (SAME, REWORDED, DIFFERENT, MANUAL, UNREADABLE)
+        },
         "exit": exit_code,
     }
 
@@ -136,27 +139,27 @@ def replay(folder: Path) -> Document:
 def _step_files(folder: Path) -> Iterator[Path]:
     """Yield the .json files of the folder itself, sorted by name."""
     try:
-        names = sorted(
-            entry.name
-            for entry in os.scandir(folder)
-            if entry.name.endswith(".json") and not entry.name.startswith(".")
+        file_names = sorted(
+            directory_entry.name
+            for directory_entry in os.scandir(folder)
+            if directory_entry.name.endswith(".json") and not directory_entry.name.startswith(".")
         )
     except OSError as error:
         raise ConfigError(
             f"{folder}: {error.strerror}", "use a folder written by trimtab run --record"
         ) from None
-    yield from (folder / name for name in names)
+    yield from (folder / file_name for file_name in file_names)
 
 
 def _replay_document(path: Path) -> Document:
     """Replay one file; an invalid one is reported as unreadable."""
     try:
-        step = recorder.load_recorded_step(_read_text(path))
-        require_possible_input(step.input.snapshot, step.input.portfolio)
-        fields = _step_fields(step)
+        recorded_step = recorder.load_recorded_step(_read_text(path))
+        require_possible_input(recorded_step.input.snapshot, recorded_step.input.portfolio)
+        step_fields = _step_fields(recorded_step)
     except TrimtabError as error:
         return {"file": printable_text(path.name), "result": UNREADABLE, "why": error.message}
-    return {"file": printable_text(path.name), **fields, **_comparison(step)}
+    return {"file": printable_text(path.name), **step_fields, **_comparison(recorded_step)}
 
 
 def _read_text(path: Path) -> str:
@@ -164,8 +167,8 @@ def _read_text(path: Path) -> str:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_STEP_BYTES:
+            file_status = os.fstat(file.fileno())
+            if not stat.S_ISREG(file_status.st_mode) or file_status.st_size > MAX_STEP_BYTES:
                 raise ConfigError("not a regular file", "use a regular file of up to 64 MiB")
             return file.read(MAX_STEP_BYTES).decode()
     except OSError as error:
@@ -174,42 +177,46 @@ def _read_text(path: Path) -> str:
         raise ConfigError("not UTF-8 text") from None
 
 
-def _step_fields(step: RecordedStep) -> Document:
-    head = step.input.snapshot.head
+def _step_fields(recorded_step: RecordedStep) -> Document:
+    head = recorded_step.input.snapshot.head
     return {
-        "step": step.step,
-        "time": _utc_text(step.now_s),
+        "step": recorded_step.step,
+        "time": _utc_text(recorded_step.now_s),
         "block": head.number,
         "chain_id": head.chain_id,
-        "version": step.version,
-        "book_kind": step.store_kind,
-        "config": step.config,
-        "decision": step.decision,
-        "reason": step.reason,
-        "outcome": step.outcome,
-        "requested_by": None if step.request is None else requests.requester_name(step.request),
+        "version": recorded_step.version,
+        "book_kind": recorded_step.store_kind,
+        "config": recorded_step.config,
+        "decision": recorded_step.decision,
+        "reason": recorded_step.reason,
+        "outcome": recorded_step.outcome,
+        "requested_by": None
+        if recorded_step.request is None
+        else requests.requester_name(recorded_step.request),
     }
 
 
-def _comparison(step: RecordedStep) -> Document:
+def _comparison(recorded_step: RecordedStep) -> Document:
     """Replay the step, and return the differences of decision, reason and plan."""
-    if step.decision is None:
+    if recorded_step.decision is None:
         return {"result": UNREADABLE, "why": "the step was interrupted before it decided"}
-    if (proposer := _proposer(step)) is None:
+    if (proposer := _proposer(recorded_step)) is None:
         return {"result": MANUAL, "differs": [], "more_differences": 0}
     try:
         differences = list(
-            _differences(step, evaluation.evaluate_input_once(step.input, proposer, None))
+            _differences(
+                recorded_step, evaluation.evaluate_input_once(recorded_step.input, proposer, None)
+            )
         )
     except Exception as error:  # an error in place of a decision is a difference too
         differences = [
             _difference("error", None, f"{type(error).__name__}: {printable_text(str(error))}")
         ]
-    result = SAME
+    comparison_result = SAME
     if differences:
-        result = REWORDED if all(map(_is_wording, differences)) else DIFFERENT
+        comparison_result = REWORDED if all(map(_is_wording, differences)) else DIFFERENT
     return {
-        "result": result,
+        "result": comparison_result,
         "differs": differences[:MAX_SHOWN_DIFFERENCES],
         "more_differences": max(0, len(differences) - MAX_SHOWN_DIFFERENCES),
     }
@@ -225,38 +232,42 @@ def _is_wording(difference: Document) -> bool:
     return difference["path"].endswith("].why") or (difference["path"] == "reason" and names_cost)
 
 
-def _proposer(step: RecordedStep) -> Proposer | None:
+def _proposer(recorded_step: RecordedStep) -> Proposer | None:
     """Return the step's proposer; None if the owner acted and nothing was proposed."""
-    if step.request is None:
-        return None if _is_manual(step) else proposals.rebalance
-    return None if isinstance(step.request, ManualAction) else requests.proposer(step.request)
+    if recorded_step.request is None:
+        return None if _is_manual(recorded_step) else proposals.rebalance
+    return (
+        None
+        if isinstance(recorded_step.request, ManualAction)
+        else requests.proposer(recorded_step.request)
+    )
 
 
-def _is_manual(step: RecordedStep) -> bool:
+def _is_manual(recorded_step: RecordedStep) -> bool:
     """Return whether an old record without a request was an action of the owner: a swap, a payment,
     a cancel or a revocation.
     """
-    decision = None if step.plan is None else step.plan.decision
+    decision = None if recorded_step.plan is None else recorded_step.plan.decision
     is_manual_swap = isinstance(decision, Rebalance) and decision.by_hand
-    if is_manual_swap or step.decision not in AGENT_DECISIONS:
+    if is_manual_swap or recorded_step.decision not in AGENT_DECISIONS:
         return True
     # a halt with any other outcome was recorded by a cancel or a revocation
-    return step.decision == "halt" and step.outcome not in ("halt", "error")
+    return recorded_step.decision == "halt" and recorded_step.outcome not in ("halt", "error")
 
 
-def _differences(step: RecordedStep, outcome: StepOutcome) -> Iterator[Document]:
+def _differences(recorded_step: RecordedStep, outcome: StepOutcome) -> Iterator[Document]:
     decision_now = type(outcome.decision).__name__.lower()
-    if decision_now != step.decision:
-        yield _difference("decision", step.decision, decision_now)
+    if decision_now != recorded_step.decision:
+        yield _difference("decision", recorded_step.decision, decision_now)
     if (
-        step.plan is None
+        recorded_step.plan is None
         and outcome.plan is None
-        and step.outcome != "error"
-        and not (step.reason or "").endswith(outcome.reason)
+        and recorded_step.outcome != "error"
+        and not (recorded_step.reason or "").endswith(outcome.reason)
     ):
-        yield _difference("reason", step.reason, outcome.reason)
+        yield _difference("reason", recorded_step.reason, outcome.reason)
     yield from _differences_between(
-        "plan", _without_verdicts(step.plan), _without_verdicts(outcome.plan)
+        "plan", _without_verdicts(recorded_step.plan), _without_verdicts(outcome.plan)
     )
 
 
@@ -265,24 +276,30 @@ def _without_verdicts(plan: Plan | None) -> Any:
     return None if plan is None else codec.to_jsonable(replace(plan, verdicts=()))
 
 
-def _differences_between(path: str, recorded: Any, current: Any) -> Iterator[Document]:
+def _differences_between(value_path: str, recorded: Any, current: Any) -> Iterator[Document]:
     """Yield every leaf in which two trees differ; a branch of only one tree counts as one leaf."""
     if isinstance(recorded, dict) and isinstance(current, dict):
         for key in sorted(recorded.keys() | current.keys()):
-            yield from _differences_between(f"{path}.{key}", recorded.get(key), current.get(key))
+            yield from _differences_between(
+                f"{value_path}.{key}", recorded.get(key), current.get(key)
+            )
     elif isinstance(recorded, list) and isinstance(current, list) and len(recorded) == len(current):
-        for index, (recorded_item, current_item) in enumerate(zip(recorded, current, strict=True)):
-            yield from _differences_between(f"{path}[{index}]", recorded_item, current_item)
+        for index, (recorded_element, current_element) in enumerate(
+            zip(recorded, current, strict=True)
+        ):
+            yield from _differences_between(
+                f"{value_path}[{index}]", recorded_element, current_element
+            )
     elif recorded != current:
-        yield _difference(path, recorded, current)
+        yield _difference(value_path, recorded, current)
 
 
 def _difference(value_path: str, recorded: Any, current: Any) -> Document:
     return {"path": value_path, "recorded": recorded, "now": current}
 
 
-def _utc_text(seconds: int) -> str:
+def _utc_text(time_s: int) -> str:
     try:
-        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%d %H:%M:%S")
     except (OverflowError, OSError, ValueError):
-        raise ConfigError(f"{seconds} is not a time") from None
+        raise ConfigError(f"{time_s} is not a time") from None

@@ -121,25 +121,25 @@ class PreparedStressTest:
 
 
 def prepare_stress(
-    prices: Path,
-    market: MarketOptions,
-    options: StressOptions,
-    portfolio: PortfolioOptions,
+    prices_path: Path,
+    market_options: MarketOptions,
+    stress_options: StressOptions,
+    portfolio_options: PortfolioOptions,
     *,
     limits: str = "usual",
 ) -> PreparedStressTest:
     """Check the options and build the stress test. Without a config, `limits` are "usual" (those of
     `trimtab init`) or "off". Raises ConfigError naming the option.
     """
-    table = portfolio.load_prices(prices)
-    settings = market.settings()
-    if portfolio.config is None and limits not in ("usual", "off"):
+    table = portfolio_options.load_prices(prices_path)
+    settings = market_options.settings()
+    if portfolio_options.config is None and limits not in ("usual", "off"):
         raise ConfigError(f"--limits: {limits!r}", "choose usual or off")
-    spec = portfolio.spec(table)
-    if portfolio.config is None and limits == "usual":
+    spec = portfolio_options.spec(table)
+    if portfolio_options.config is None and limits == "usual":
         spec = replace(spec, limits=starting_limits(spec.portfolio.numeraire))
     require_priced_gas(settings, spec, table)
-    stress_spec = options.spec(table)
+    stress_spec = stress_options.spec(table)
     return PreparedStressTest(
         spec, table, settings, stress_spec, estimate_s(stress_spec, spec, settings)
     )
@@ -171,24 +171,30 @@ def run_stress(
     )
 
 
-def _scenarios(text: str) -> tuple[Scenario, ...]:
-    scenarios_by_name = {
+def _scenarios(scenarios_text: str) -> tuple[Scenario, ...]:
+    scenario_by_name = {
         scenario.value: scenario for scenario in Scenario if scenario is not Scenario.CALM
     }
-    if text == "all":
-        return tuple(scenarios_by_name.values())
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    unknown_names = [name for name in names if name not in scenarios_by_name]
-    if unknown_names or not names:
+    if scenarios_text == "all":
+        return tuple(scenario_by_name.values())
+    scenario_names = [
+        scenario_name.strip()
+        for scenario_name in scenarios_text.split(",")
+        if scenario_name.strip()
+    ]
+    unknown_names = [
+        scenario_name for scenario_name in scenario_names if scenario_name not in scenario_by_name
+    ]
+    if unknown_names or not scenario_names:
         raise ConfigError(
-            f"--scenarios: {(unknown_names or [text])[0]!r}",
-            f"choose from {', '.join(scenarios_by_name)}, or all",
+            f"--scenarios: {(unknown_names or [scenarios_text])[0]!r}",
+            f"choose from {', '.join(scenario_by_name)}, or all",
         )
-    return tuple(scenarios_by_name[name] for name in dict.fromkeys(names))
+    return tuple(scenario_by_name[scenario_name] for scenario_name in dict.fromkeys(scenario_names))
 
 
-def _parse_fraction(text: str, option: str) -> Fraction:
-    return Fraction(parse_raw(text, DECIMAL_PLACES, option), 10**DECIMAL_PLACES)
+def _parse_fraction(fraction_text: str, option: str) -> Fraction:
+    return Fraction(parse_raw(fraction_text, DECIMAL_PLACES, option), 10**DECIMAL_PLACES)
 
 
 MIN_FOLDS, MAX_FOLDS = 1, 50
@@ -218,39 +224,48 @@ class TuneOptions:
 
 
 def prepare_tune(
-    prices: Path, market: MarketOptions, options: TuneOptions, portfolio: PortfolioOptions
+    prices_path: Path,
+    market_options: MarketOptions,
+    tune_options: TuneOptions,
+    portfolio_options: PortfolioOptions,
 ) -> TuneSpec:
     """Check the options and build the search. A config's limits apply; the grid replaces its
     trigger and destination. Raises ConfigError naming the option.
     """
     grid = parse_grid(
-        options.band, options.every, options.destination, options.allocator, options.trigger
+        tune_options.band,
+        tune_options.every,
+        tune_options.destination,
+        tune_options.allocator,
+        tune_options.trigger,
     )
-    calendar = parse_calendar_rule(options.calendar)
-    if market.flows:
+    calendar_rule = parse_calendar_rule(tune_options.calendar)
+    if market_options.flows:
         raise ConfigError("--flow: deposits would count as growth", "omit them")
-    if not MIN_FOLDS <= options.folds <= MAX_FOLDS:
+    if not MIN_FOLDS <= tune_options.folds <= MAX_FOLDS:
         raise ConfigError(
-            f"--folds: {options.folds}", f"write a number from {MIN_FOLDS} to {MAX_FOLDS}"
+            f"--folds: {tune_options.folds}", f"write a number from {MIN_FOLDS} to {MAX_FOLDS}"
         )
-    table = portfolio.load_prices(prices)
-    if portfolio.config is None:
-        spec = replace(portfolio, band="", every=options.calendar, destination="target").spec(table)
-    elif portfolio.target:
+    table = portfolio_options.load_prices(prices_path)
+    if portfolio_options.config is None:
+        spec = replace(
+            portfolio_options, band="", every=tune_options.calendar, destination="target"
+        ).spec(table)
+    elif portfolio_options.target:
         raise ConfigError("--config: it already sets targets", "omit --target")
     else:
-        spec = portfolio.spec(table)
+        spec = portfolio_options.spec(table)
         if spec.split is not None:
             raise ConfigError(
                 "--config: each of its strategies has its own trigger",
                 "search the settings of one strategy at a time",
             )
     table = select_spec_symbols(spec, table)
-    settings = market.settings_for_table(market.settings(), spec, table)
+    settings = market_options.settings_for_table(market_options.settings(), spec, table)
     require_priced_gas(settings, spec, table)
     schedule = AllocatorSchedule(
-        parse_duration_s(options.rechoose, "--rechoose"),
-        parse_duration_s(options.window, "--window"),
+        parse_duration_s(tune_options.rechoose, "--rechoose"),
+        parse_duration_s(tune_options.window, "--window"),
     )
     for method in grid.allocators:
         if method is not AllocationMethod.FIXED:
@@ -261,20 +276,24 @@ def prepare_tune(
                 table.interval_s,
             )
     objective = parse_choice(
-        options.objective, "--objective", {objective.value: objective for objective in Objective}
+        tune_options.objective,
+        "--objective",
+        {objective.value: objective for objective in Objective},
     )
-    walk_mode = parse_choice(options.walk, "--walk", {mode.value: mode for mode in WalkForwardMode})
+    walk_mode = parse_choice(
+        tune_options.walk, "--walk", {mode.value: mode for mode in WalkForwardMode}
+    )
     return TuneSpec(
         table,
         spec,
         settings,
         grid,
-        calendar,
+        calendar_rule,
         schedule,
         objective,
         walk_mode,
-        options.folds,
-        options.full,
+        tune_options.folds,
+        tune_options.full,
     )
 
 

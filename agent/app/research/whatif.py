@@ -124,36 +124,37 @@ def what_if(  # noqa: PLR0913
     percent. `band` is "10%rel" or "5%abs" for all assets, SYMBOL=… for one asset. `only` needs a
     `numeraire`; `native` is the price of the native coin, for gas.
     """
-    targets = parse_targets(target)
-    values = {
-        symbol: parse_raw(text, VALUE_PLACES, f"--value {symbol}")
-        for symbol, text in parse_pairs(value, "--value").items()
+    target_bps_by_symbol = parse_targets(target)
+    values_raw = {
+        symbol: parse_raw(amount_text, VALUE_PLACES, f"--value {symbol}")
+        for symbol, amount_text in parse_pairs(value, "--value").items()
     }
-    _require_same_symbols(targets, values)
-    if sum(values.values()) == 0:
+    _require_same_symbols(target_bps_by_symbol, values_raw)
+    if sum(values_raw.values()) == 0:
         raise ConfigError("--value sums to 0", "give current values, such as BTC=5800,USD=1500")
-    common_band, asset_bands = parse_bands(band, targets)
-    if numeraire and numeraire not in targets:
+    common_band, asset_bands = parse_bands(band, target_bps_by_symbol)
+    if numeraire and numeraire not in target_bps_by_symbol:
         raise ConfigError(
-            f"--numeraire: {numeraire!r} is not an asset", f"choose from {', '.join(targets)}"
+            f"--numeraire: {numeraire!r} is not an asset",
+            f"choose from {', '.join(target_bps_by_symbol)}",
         )
     assets = [
-        Asset(Token(symbol, symbol, VALUE_PLACES), bps, 0, band=asset_bands.get(symbol))
-        for symbol, bps in targets.items()
+        Asset(Token(symbol, symbol, VALUE_PLACES), target_bps, 0, band=asset_bands.get(symbol))
+        for symbol, target_bps in target_bps_by_symbol.items()
     ]
-    unit_prices = dict.fromkeys(targets, Fraction(1))
+    unit_prices = dict.fromkeys(target_bps_by_symbol, Fraction(1))
     has_band, trigger = common_band is not None, common_band or NO_BAND_SCHEDULE
-    drifts = drifts_from_balances(assets, values, unit_prices, trigger)
+    drifts = drifts_from_balances(assets, values_raw, unit_prices, trigger)
     evaluation = evaluate_trigger(trigger, drifts, 0, NEW_STORE_HISTORY)
     side = _parse_side(only, numeraire, has_band)
     goal = restrict_to_side(
         drifts, rebalance_goal(drifts, _parse_destination(destination)), side, numeraire
     )
-    trades = corrections(drifts, goal)
+    trades_raw = corrections(drifts, goal)
     reason = evaluation.reason
     if not has_band:
         reason = "no band was given: this is what a due schedule would do"
-    has_trades = any(trades.values())
+    has_trades = any(trades_raw.values())
     if evaluation.fired and not has_trades:
         reason += "; nothing to do"
     return WhatIf(
@@ -161,13 +162,16 @@ def what_if(  # noqa: PLR0913
         acts=evaluation.fired and has_trades,
         reason=reason,
         trades={
-            symbol: amount / 10**VALUE_PLACES if evaluation.fired else Fraction(0)
-            for symbol, amount in trades.items()
+            symbol: trade_raw / 10**VALUE_PLACES if evaluation.fired else Fraction(0)
+            for symbol, trade_raw in trades_raw.items()
         },
         to_target={
-            symbol: amount / 10**VALUE_PLACES for symbol, amount in ideal_trades(drifts).items()
+            symbol: trade_raw / 10**VALUE_PLACES
+            for symbol, trade_raw in ideal_trades(drifts).items()
         },
-        alerts=_alert_prices_by_symbol(drifts, _parse_prices(price, targets), has_band, numeraire),
+        alerts=_alert_prices_by_symbol(
+            drifts, _parse_prices(price, target_bps_by_symbol), has_band, numeraire
+        ),
         has_band=has_band,
         minimum_totals=_minimum_totals(drifts, common_band, numeraire, native),
     )
@@ -202,11 +206,14 @@ def _minimum_totals(
 
 
 def _alert_prices_by_symbol(
-    drifts: tuple[AssetDrift, ...], prices: Mapping[str, Fraction], has_band: bool, numeraire: str
+    drifts: tuple[AssetDrift, ...],
+    price_by_symbol: Mapping[str, Fraction],
+    has_band: bool,
+    numeraire: str,
 ) -> dict[str, AlertPrices]:
-    alerts = {}
+    alert_prices_by_symbol = {}
     for drift in drifts:
-        price = prices.get(drift.symbol, Fraction(1))
+        price = price_by_symbol.get(drift.symbol, Fraction(1))
         low_price, high_price = alert_prices(drifts)[drift.token]
         low_missing_reason, high_missing_reason = unreachable_reasons(drift, drifts)
         if not has_band:
@@ -215,57 +222,61 @@ def _alert_prices_by_symbol(
         elif drift.symbol == numeraire:
             low_price = high_price = None
             low_missing_reason = high_missing_reason = "unit of all values, price 1"
-        alerts[drift.symbol] = AlertPrices(
+        alert_prices_by_symbol[drift.symbol] = AlertPrices(
             None if low_price is None else low_price * price,
             None if high_price is None else high_price * price,
             price,
             low_missing_reason,
             high_missing_reason,
         )
-    return alerts
+    return alert_prices_by_symbol
 
 
-def parse_pairs(text: str, option: str) -> dict[str, str]:
+def parse_pairs(pairs_text: str, option: str) -> dict[str, str]:
     """Parse comma-separated SYMBOL=TEXT into text by symbol. Raises ConfigError naming the
     option.
     """
-    pairs: dict[str, str] = {}
-    for part in text.split(","):
-        symbol, equals, value = (piece.strip() for piece in part.partition("="))
-        if not equals or not value or safe_label(symbol, "") != symbol or not symbol:
+    text_by_symbol: dict[str, str] = {}
+    for pair_text in pairs_text.split(","):
+        symbol, equals, entry_text = (piece.strip() for piece in pair_text.partition("="))
+        if not equals or not entry_text or safe_label(symbol, "") != symbol or not symbol:
             raise ConfigError(
-                f"{option}: {part.strip()!r} is not SYMBOL=NUMBER",
+                f"{option}: {pair_text.strip()!r} is not SYMBOL=NUMBER",
                 "for example BTC=50,ETH=30,USD=20",
             )
-        if symbol in pairs:
+        if symbol in text_by_symbol:
             raise ConfigError(f"{option}: {symbol} is given twice", "give each asset once")
-        pairs[symbol] = value
-    return pairs
+        text_by_symbol[symbol] = entry_text
+    return text_by_symbol
 
 
-def parse_targets(text: str) -> dict[str, int]:
+def parse_targets(targets_text: str) -> dict[str, int]:
     """Parse --target into basis points by symbol; a bare number is percent. Raises ConfigError."""
-    targets = {}
-    for symbol, share in parse_pairs(text, "--target").items():
-        is_bare_number = share.replace(".", "", 1).isdigit()
-        targets[symbol] = parse_bps(f"{share}%" if is_bare_number else share, f"--target {symbol}")
-    return targets
+    target_bps_by_symbol = {}
+    for symbol, share_text in parse_pairs(targets_text, "--target").items():
+        is_bare_number = share_text.replace(".", "", 1).isdigit()
+        target_bps_by_symbol[symbol] = parse_bps(
+            f"{share_text}%" if is_bare_number else share_text, f"--target {symbol}"
+        )
+    return target_bps_by_symbol
 
 
-def _require_same_symbols(targets: Mapping[str, int], values: Mapping[str, int]) -> None:
-    for option, amounts, required_symbols in (
-        ("--value", values, targets),
-        ("--target", targets, values),
+def _require_same_symbols(
+    target_bps_by_symbol: Mapping[str, int], values_raw: Mapping[str, int]
+) -> None:
+    for option, given_by_symbol, required_symbols in (
+        ("--value", values_raw, target_bps_by_symbol),
+        ("--target", target_bps_by_symbol, values_raw),
     ):
-        missing_symbols = [symbol for symbol in required_symbols if symbol not in amounts]
+        missing_symbols = [symbol for symbol in required_symbols if symbol not in given_by_symbol]
         if missing_symbols:
             raise ConfigError(
                 f"{option}: {missing_symbols[0]} is missing",
                 f"add it; {missing_symbols[0]}=0 if none is held",
             )
-    if len(targets) < MIN_ASSETS:
+    if len(target_bps_by_symbol) < MIN_ASSETS:
         raise ConfigError("--target needs at least two assets", "for example BTC=50,USD=50")
-    total_bps = sum(targets.values())
+    total_bps = sum(target_bps_by_symbol.values())
     if total_bps != BPS:
         raise ConfigError(
             f"--target: sums to {decimal_text(total_bps, 2)}%, not 100%",
@@ -274,20 +285,21 @@ def _require_same_symbols(targets: Mapping[str, int], values: Mapping[str, int])
 
 
 def parse_bands(
-    text: str, targets: Mapping[str, int]
+    bands_text: str, target_bps_by_symbol: Mapping[str, int]
 ) -> tuple[Threshold | None, dict[str, Threshold]]:
     """Return the common band (relative, absolute or both; None without bands), and the bands of
     single assets by symbol. Raises ConfigError.
     """
     common_band: Threshold | None = None
     asset_bands: dict[str, Threshold] = {}
-    for part in filter(None, (piece.strip() for piece in text.split(","))):
-        symbol, equals, width = (piece.strip() for piece in part.partition("="))
-        band = parse_band(width if equals else part, "--band")
+    for band_text in filter(None, (piece.strip() for piece in bands_text.split(","))):
+        symbol, equals, width_text = (piece.strip() for piece in band_text.partition("="))
+        band = parse_band(width_text if equals else band_text, "--band")
         validate_band(band, "--band")
-        if equals and symbol not in targets:
+        if equals and symbol not in target_bps_by_symbol:
             raise ConfigError(
-                f"--band: {symbol!r} is not an asset", f"choose from {', '.join(targets)}"
+                f"--band: {symbol!r} is not an asset",
+                f"choose from {', '.join(target_bps_by_symbol)}",
             )
         if equals:
             asset_bands[symbol] = _combined_band(asset_bands.get(symbol), band)
@@ -317,41 +329,44 @@ def _combined_band(band: Threshold | None, other_band: Threshold) -> Threshold:
     )
 
 
-def _parse_prices(text: str, targets: Mapping[str, int]) -> dict[str, Fraction]:
-    prices: dict[str, Fraction] = {}
-    if not text:
-        return prices
-    for symbol, price_text in parse_pairs(text, "--price").items():
-        if symbol not in targets:
+def _parse_prices(prices_text: str, target_bps_by_symbol: Mapping[str, int]) -> dict[str, Fraction]:
+    price_by_symbol: dict[str, Fraction] = {}
+    if not prices_text:
+        return price_by_symbol
+    for symbol, price_text in parse_pairs(prices_text, "--price").items():
+        if symbol not in target_bps_by_symbol:
             raise ConfigError(
-                f"--price: {symbol!r} is not an asset", f"choose from {', '.join(targets)}"
+                f"--price: {symbol!r} is not an asset",
+                f"choose from {', '.join(target_bps_by_symbol)}",
             )
-        prices[symbol] = Fraction(
+        price_by_symbol[symbol] = Fraction(
             parse_raw(price_text, VALUE_PLACES, f"--price {symbol}"), 10**VALUE_PLACES
         )
-        if prices[symbol] == 0:
+        if price_by_symbol[symbol] == 0:
             raise ConfigError(f"--price {symbol}: must be above 0", "give its current price")
-    return prices
+    return price_by_symbol
 
 
-def _parse_destination(text: str) -> Destination:
-    names = [destination.value for destination in DESTINATIONS]
-    if text not in names:
-        raise ConfigError(f"--destination: {text!r}", f"choose from {', '.join(names)}")
-    return Destination(text)
+def _parse_destination(destination_name: str) -> Destination:
+    destination_names = [destination.value for destination in DESTINATIONS]
+    if destination_name not in destination_names:
+        raise ConfigError(
+            f"--destination: {destination_name!r}", f"choose from {', '.join(destination_names)}"
+        )
+    return Destination(destination_name)
 
 
-def _parse_side(text: str, numeraire: str, has_band: bool) -> TradeSide | None:
-    if not text:
+def _parse_side(side_name: str, numeraire: str, has_band: bool) -> TradeSide | None:
+    if not side_name:
         return None
-    names = [side.value for side in TradeSide]
-    if text not in names:
-        raise ConfigError(f"--only: {text!r}", f"choose from {', '.join(names)}")
-    side = TradeSide(text)
+    side_names = [side.value for side in TradeSide]
+    if side_name not in side_names:
+        raise ConfigError(f"--only: {side_name!r}", f"choose from {', '.join(side_names)}")
+    side = TradeSide(side_name)
     if side in (TradeSide.SELL, TradeSide.BUY) and not numeraire:
         raise ConfigError(
-            f"--only {text}: needs --numeraire for the proceeds", "for example --numeraire USD"
+            f"--only {side_name}: needs --numeraire for the proceeds", "for example --numeraire USD"
         )
     if side in (TradeSide.WINNERS, TradeSide.LOSERS) and not has_band:
-        raise ConfigError(f"--only {text}: needs --band", "for example --band 10%rel")
+        raise ConfigError(f"--only {side_name}: needs --band", "for example --band 10%rel")
     return side

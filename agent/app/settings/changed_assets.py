@@ -49,7 +49,7 @@ class NewTokens:
     @property
     def unpinned_contracts(self) -> tuple[ContractDocument, ...]:
         """New contracts, which the confirmation pins. Changed code needs `trimtab trust` instead."""
-        return tuple(row for row in self.contracts if row["state"] == "new")
+        return tuple(contract for contract in self.contracts if contract["state"] == "new")
 
 
 NO_NEW_TOKENS = NewTokens()
@@ -69,13 +69,13 @@ def inspect_new_tokens(
     if not added_tokens:
         return context, NO_NEW_TOKENS
     snapshot = context.reader.snapshot()
-    pools = [pool for pool in context.pools if {pool.token0, pool.token1} & set(added_tokens)]
+    added_pools = [pool for pool in context.pools if {pool.token0, pool.token1} & set(added_tokens)]
     all_contracts, implementations, no_code_verdicts = setup.list_contracts(context, snapshot)
     implementations = [
         implementation for implementation in implementations if implementation[0] in added_tokens
     ]
     added_addresses = (
-        {pool.contract for pool in pools}
+        {pool.contract for pool in added_pools}
         | {address for _, address, _ in implementations}
         | set(added_tokens)
     )
@@ -105,9 +105,9 @@ def inspect_new_tokens(
         )
         for token in added_tokens
     ]
-    labels = {context.portfolio.token(token).label for token in added_tokens}
+    added_labels = {context.portfolio.token(token).label for token in added_tokens}
     for label, screened_token in screen_tokens(context, step):
-        if label not in labels:
+        if label not in added_labels:
             continue
         if not screened_token.finding.is_tradable:
             finding_text = f"{label}: {screened_token.why}"
@@ -158,7 +158,7 @@ def _price_note(
     contracts: Sequence[ContractDocument],
 ) -> str:
     reference_price, numeraire = references.prices[token], portfolio.numeraire
-    token_info = portfolio.token(token)
+    token_details = portfolio.token(token)
     pools_text = ""
     if reference_price.source is PriceSource.TWAP:
         counted_pools = {
@@ -168,13 +168,15 @@ def _price_note(
             and pool.keeps_observations
             and not twap_rejection(snapshot, reference, pool)
         }
-        names = ", ".join(
+        pool_roles_text = ", ".join(
             contract["role"] for contract in contracts if contract["address"] in counted_pools
         )
-        pools_text = f" (of the new pools: {names})"
-    price = value_text(reference_price.price * 10**token_info.decimals, numeraire.decimals, 6)
+        pools_text = f" (of the new pools: {pool_roles_text})"
+    coin_price = value_text(
+        reference_price.price * 10**token_details.decimals, numeraire.decimals, 6
+    )
     return (
-        f"{token_info.label} is priced by {reference_price.source.value}: {reference_price.detail}{pools_text}; now {price}"
+        f"{token_details.label} is priced by {reference_price.source.value}: {reference_price.detail}{pools_text}; now {coin_price}"
         f" {numeraire.label}"
     )
 
@@ -189,14 +191,17 @@ def _liquidity_text(
         return ""
     numeraire, pool_tokens = context.portfolio.numeraire, (pool.token0, pool.token1)
     if any(token not in references.prices for token in pool_tokens):
-        amounts = [(context.portfolio.token(token), pool.depth(token)) for token in pool_tokens]
+        token_depths = [
+            (context.portfolio.token(token), pool.depth(token)) for token in pool_tokens
+        ]
         return " and ".join(
-            f"{decimal_text(raw, token.decimals)} {token.label}" for token, raw in amounts
+            f"{decimal_text(depth_raw, token.decimals)} {token.label}"
+            for token, depth_raw in token_depths
         )
-    value = sum(
+    depth_value = sum(
         (pool.depth(token) * references.prices[token].price for token in pool_tokens), Fraction(0)
     )
-    return f"{value_text(value, numeraire.decimals, 0)} {numeraire.label}"
+    return f"{value_text(depth_value, numeraire.decimals, 0)} {numeraire.label}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,25 +236,28 @@ def find_leftovers(
         return []
     with wiring.open_context(config_before, transports, clock, untrusted_pools=True) as context:
         step = Agent(context).step_input()
-    holdings = {holding.token: holding.raw for holding in step.snapshot.holdings}
-    prices = reference_prices(step).prices
-    native_price = prices.get(context.portfolio.wrapped_native)
+    held_raw_by_token = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    price_by_token = reference_prices(step).prices
+    native_price = price_by_token.get(context.portfolio.wrapped_native)
     leftovers = []
     for asset in context.portfolio.assets:
         token = asset.token
         if token.address in addresses_after:
             continue
-        raw, reference_price = holdings.get(token.address), prices.get(token.address)
-        if raw is None:
+        held_raw, reference_price = (
+            held_raw_by_token.get(token.address),
+            price_by_token.get(token.address),
+        )
+        if held_raw is None:
             leftovers.append(Leftover(token.label, "?", False))
-        elif raw > 0:
+        elif held_raw > 0:
             is_dust = (
                 native_price is not None
                 and reference_price is not None
-                and raw * reference_price.price
+                and held_raw * reference_price.price
                 <= minimum.leg_gas_value(step.snapshot, native_price.price)
             )
-            leftovers.append(Leftover(token.label, decimal_text(raw, token.decimals), is_dust))
+            leftovers.append(Leftover(token.label, decimal_text(held_raw, token.decimals), is_dust))
     return leftovers
 
 
@@ -271,6 +279,8 @@ def leftover_lines(leftovers: Sequence[Leftover], keep_holdings: bool) -> tuple[
         )
     lines = []
     for leftover in leftovers:
-        why = ", less than the gas of its sale," if leftover.is_dust else ""
-        lines.append(f"{leftover.amount_text}{why} stay in the wallet and leave the portfolio")
+        dust_note = ", less than the gas of its sale," if leftover.is_dust else ""
+        lines.append(
+            f"{leftover.amount_text}{dust_note} stay in the wallet and leave the portfolio"
+        )
     return tuple(lines)

@@ -16,24 +16,30 @@ if TYPE_CHECKING:
 PUSH_SCHEME = "webpush://"
 
 
-def push_sender(table: AlertsTable) -> tuple[str, PushSender] | None:
+def push_sender(alerts_table: AlertsTable) -> tuple[str, PushSender] | None:
     """Return name and sender of the target of web push; None without one. Raises ConfigError for a
     second one, or a malformed address.
     """
-    targets = [target for target in table.targets if target.resolve().startswith(PUSH_SCHEME)]
-    if not targets:
+    push_targets = [
+        alert_target
+        for alert_target in alerts_table.targets
+        if alert_target.resolve().startswith(PUSH_SCHEME)
+    ]
+    if not push_targets:
         return None
-    if len(targets) > 1:
+    if len(push_targets) > 1:
         raise ConfigError(
-            f"alerts.targets: {targets[0].name} and {targets[1].name} are both {PUSH_SCHEME}",
+            f"alerts.targets: {push_targets[0].name} and {push_targets[1].name} are both {PUSH_SCHEME}",
             "keep one, which reaches every device",
         )
     from agent.observe.push import PushSender
 
-    return targets[0].name, PushSender.from_url(targets[0].resolve(), targets[0].url_env)
+    return push_targets[0].name, PushSender.from_url(
+        push_targets[0].resolve(), push_targets[0].url_env
+    )
 
 
-def change_devices(table: AlertsTable, store: AlertStore, control: Control) -> str:
+def change_devices(alerts_table: AlertsTable, store: AlertStore, control: Control) -> str:
     """Add or remove the device of a control; return what was done. Raises ConfigError for an unknown
     device or push service, and without a target of web push.
     """
@@ -42,7 +48,7 @@ def change_devices(table: AlertsTable, store: AlertStore, control: Control) -> s
         if not store.remove_devices({device_id}):
             raise ConfigError(f"remove: no device {device_id}", "the page Alerts lists them")
         return "removed"
-    if (push := push_sender(table)) is None:
+    if (name_and_sender := push_sender(alerts_table)) is None:
         raise ConfigError(f"alerts.targets: none is {PUSH_SCHEME}", "see docs/alerts.md")
     device = AlertDevice(
         arguments["endpoint"],
@@ -52,18 +58,21 @@ def change_devices(table: AlertsTable, store: AlertStore, control: Control) -> s
         control.asked_by,
         control.asked_at_s,
     )
-    push[1].check(device)
+    name_and_sender[1].check(device)
     store.add_device(device)
     return "added"
 
 
-def devices_document(table: AlertsTable, store: AlertStore) -> dict[str, object]:
+def devices_document(alerts_table: AlertsTable, store: AlertStore) -> dict[str, object]:
     """Return the devices of web push, and the key by which a browser subscribes: empty unless a run
     has offered it for a present target.
     """
-    target, public_key = store.push_target()
+    push_target_name, public_key = store.push_target()
     return {
-        "key": public_key if target in {configured.name for configured in table.targets} else "",
+        "key": public_key
+        if push_target_name
+        in {configured_target.name for configured_target in alerts_table.targets}
+        else "",
         "devices": [
             {
                 "id": device.id,

@@ -124,16 +124,16 @@ def edit(  # noqa: PLR0913
     that breaks a limit (with `in_slices` only if its first slice does), would halt the bot, or
     leaves a held token unmanaged (unless `keep_holdings`).
     """
-    file = Path(path)
-    text_before = _read_config(file)
+    config_file = Path(path)
+    text_before = _read_config(config_file)
     text_after = edit_text(text_before)
-    config_after = load_config_text(text_after, file.resolve(), "the edited config")
-    config_before = _load_before(text_before, file)
+    config_after = load_config_text(text_after, config_file.resolve(), "the edited config")
+    config_before = _load_before(text_before, config_file)
     leftovers = find_leftovers(config_before, config_after, transports, clock)
     leftovers_to_sell = [leftover for leftover in leftovers if not leftover.is_dust]
     if leftovers_to_sell and sale_edit_text is not None and not keep_holdings:
         leftovers, text_after = [], sale_edit_text(text_before)
-        config_after = load_config_text(text_after, file.resolve(), "the edited config")
+        config_after = load_config_text(text_after, config_file.resolve(), "the edited config")
     else:
         leftovers_to_sell = []
     holding_lines = leftover_lines(leftovers, keep_holdings)
@@ -183,14 +183,16 @@ def edit(  # noqa: PLR0913
                 if implementation[1] in addresses_to_pin
             ]
             setup.pin_contracts(context, contracts_to_pin, implementations)
-        backup = None if is_unchanged else _replace_config(file, text_before, text_after)
+        backup_path = (
+            None if is_unchanged else _replace_config(config_file, text_before, text_after)
+        )
         _record_versions(context.store.configs, config_before, config_after, is_unchanged, origin)
         _dismiss_transfers(config_before, config_after, context)
-    return replace(report, state="written", backup=backup)
+    return replace(report, state="written", backup=backup_path)
 
 
 def _record_versions(
-    configs: ConfigVersionStore,
+    config_store: ConfigVersionStore,
     config_before: LoadedConfig | None,
     config_after: LoadedConfig,
     is_unchanged: bool,
@@ -198,14 +200,16 @@ def _record_versions(
 ) -> None:
     """Record the confirmed version, preceded by the version that it replaces."""
     if is_unchanged:
-        config_versions.record_version(config_after, configs, config_versions.CONFIRMED)
+        config_versions.record_version(config_after, config_store, config_versions.CONFIRMED)
         return
     if config_before is not None:
-        is_first = configs.confirmed_digest() is None
+        is_first = config_store.confirmed_digest() is None
         config_versions.record_version(
-            config_before, configs, config_versions.FIRST if is_first else config_versions.NOTICED
+            config_before,
+            config_store,
+            config_versions.FIRST if is_first else config_versions.NOTICED,
         )
-    config_versions.record_version(config_after, configs, origin)
+    config_versions.record_version(config_after, config_store, origin)
 
 
 def accept_edit(report: EditReport, agent: Agent) -> bool:
@@ -217,20 +221,20 @@ def accept_edit(report: EditReport, agent: Agent) -> bool:
     return True
 
 
-def _read_config(file: Path) -> str:
-    require_private(file, "config")
+def _read_config(config_file: Path) -> str:
+    require_private(config_file, "config")
     try:
-        return file.read_bytes().decode()
+        return config_file.read_bytes().decode()
     except FileNotFoundError:
-        raise ConfigError(f"{file}: no such file", NO_CONFIG) from None
+        raise ConfigError(f"{config_file}: no such file", NO_CONFIG) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: cannot be read: {error}") from None
+        raise ConfigError(f"{config_file}: cannot be read: {error}") from None
 
 
-def _load_before(text: str, file: Path) -> LoadedConfig | None:
+def _load_before(config_text: str, config_file: Path) -> LoadedConfig | None:
     """Return the config before the edit; None if it is invalid, which the edit may repair."""
     try:
-        return load_config_text(text, file.resolve(), str(file))
+        return load_config_text(config_text, config_file.resolve(), str(config_file))
     except ConfigError:
         return None
 
@@ -238,10 +242,10 @@ def _load_before(text: str, file: Path) -> LoadedConfig | None:
 def _require_fixed_keys(config_before: LoadedConfig | None, config_after: LoadedConfig) -> None:
     if config_before is None:
         return
-    for key in FIXED_KEYS:
-        if _config_value(config_before, key) != _config_value(config_after, key):
+    for fixed_key in FIXED_KEYS:
+        if _config_value(config_before, fixed_key) != _config_value(config_after, fixed_key):
             raise ConfigError(
-                f"{key}: cannot be changed: the store belongs to the old value",
+                f"{fixed_key}: cannot be changed: the store belongs to the old value",
                 "write a new config: trimtab init --config",
             )
     _require_converted(config_before.config, config_after.config)
@@ -285,9 +289,9 @@ def _require_converted(config_before: Config, config_after: Config) -> None:
         )
 
 
-def _config_value(loaded: LoadedConfig, key: str) -> object:
-    table, name = key.split(".")
-    return getattr(getattr(loaded.config, table), name)
+def _config_value(loaded_config: LoadedConfig, key: str) -> object:
+    table_name, key_name = key.split(".")
+    return getattr(getattr(loaded_config.config, table_name), key_name)
 
 
 def _plan_edit(
@@ -300,15 +304,17 @@ def _plan_edit(
     """Return the edit's changes, planned transition and warnings; the confirmation pins the
     `addresses_to_pin` addresses. Raises Refused if the transition is not allowed.
     """
-    loaded, context = agent.context.loaded, agent.context
+    loaded_config, context = agent.context.loaded, agent.context
     changes: tuple[str, ...] = ()
     restart_tables: list[str] = []
     if is_unchanged:
-        changes = config_versions.unconfirmed_changes(loaded, context.store.configs) or ()
+        changes = config_versions.unconfirmed_changes(loaded_config, context.store.configs) or ()
         restart_tables = config_versions.fixed_tables_in(changes)
     elif config_before is not None:
-        changes = config_diff(config_before.redacted_text, loaded.redacted_text)
-        restart_tables = config_versions.fixed_tables_changed(config_before.config, loaded.config)
+        changes = config_diff(config_before.redacted_text, loaded_config.redacted_text)
+        restart_tables = config_versions.fixed_tables_changed(
+            config_before.config, loaded_config.config
+        )
     transition = evaluation.evaluate(
         _unlimited_readers(context.readers), requests.rebalance_wholly_to_targets
     )
@@ -325,48 +331,55 @@ def _plan_edit(
     if broken_limits and in_slices and first_rebalance is not None:
         broken_limits = _broken_limits(first_rebalance)
     if broken_limits:
-        message = "; ".join(
+        broken_limits_text = "; ".join(
             f"{verdict.guard} measured {verdict.measured}, limit {verdict.limit}"
             for verdict in broken_limits
         )
         remedy = "change less at a time, raise the limit, or wait"
         if not in_slices:
             remedy += "; --in-slices does it in slices"
-        raise Refused(f"the transition breaks a limit: {message}", broken_limits, remedy)
-    pinned_addresses = {pin.address for pin in context.store.trust.pins()}
-    contracts = (*context.execution.pinned, *(pool.contract for pool in context.pools))
-    unpinned_addresses = [address for address in contracts if address not in pinned_addresses]
+        raise Refused(f"the transition breaks a limit: {broken_limits_text}", broken_limits, remedy)
+    pinned_addresses = {contract_pin.address for contract_pin in context.store.trust.pins()}
+    contract_addresses = (*context.execution.pinned, *(pool.contract for pool in context.pools))
+    unpinned_addresses = [
+        address for address in contract_addresses if address not in pinned_addresses
+    ]
     confirmed_addresses = set(context.store.requests.payout_addresses())
-    next_steps: tuple[str, ...] = ()
+    next_commands: tuple[str, ...] = ()
     if (
         set(unpinned_addresses) - set(addresses_to_pin)
-        or set(loaded.config.wallet.payout_addresses) - confirmed_addresses
+        or set(loaded_config.config.wallet.payout_addresses) - confirmed_addresses
     ):
-        next_steps = ("trimtab trust: contracts or payout addresses are unconfirmed",)
+        next_commands = ("trimtab trust: contracts or payout addresses are unconfirmed",)
     if restart_tables:
         restart_reason = (
             f"it reads {', '.join(restart_tables)} only at start, and this edit ends it"
         )
-        next_steps += (f"start a running trimtab run again: {restart_reason}",)
-    old_notes = {} if config_before is None else price_level_notes(config_before.config.portfolio)
+        next_commands += (f"start a running trimtab run again: {restart_reason}",)
+    level_notes_before = (
+        {} if config_before is None else price_level_notes(config_before.config.portfolio)
+    )
     warnings = tuple(
         f"{key}: {note}"
-        for key, note in price_level_notes(loaded.config.portfolio).items()
-        if old_notes.get(key) != note
+        for key, note in price_level_notes(loaded_config.config.portfolio).items()
+        if level_notes_before.get(key) != note
     )
     levels_before = (
         set()
         if is_unchanged or config_before is None
         else named_levels(config_before.config.portfolio)
     )
-    changed_names = {name for name, _ in named_levels(loaded.config.portfolio) - levels_before}
-    warnings += unsent_alert_notes(loaded.config, changed_names)
+    changed_order_names = {
+        changed_order_name
+        for changed_order_name, _ in named_levels(loaded_config.config.portfolio) - levels_before
+    }
+    warnings += unsent_alert_notes(loaded_config.config, changed_order_names)
     warnings += _order_notes(
         transition.step_input.portfolio,
         transition.step_input.history.orders.states,
         reference_prices(transition.step_input).by_token,
         {order.terms for order in context.store.orders.orders_and_version()[0]},
-        changed_names,
+        changed_order_names,
     )
     pool_labels = pool_names(transition.step_input.snapshot, transition.step_input.portfolio)
     warnings += tuple(
@@ -379,7 +392,7 @@ def _plan_edit(
         first_rebalance,
         slice_count,
         warnings,
-        next_steps,
+        next_commands,
         "planned",
         restart=tuple(restart_tables),
     )
@@ -414,14 +427,14 @@ def _unlimited_readers(readers: StepReaders) -> StepReaders:
     return replace(readers, assemble=assemble)
 
 
-def _count_slices(transition: StepOutcome, limit_bps: int | None) -> int:
+def _count_slices(transition: StepOutcome, turnover_limit_bps: int | None) -> int:
     """Return the number of rebalances within limits.turnover that the transition takes."""
     if transition.plan is None:
         return 0
-    if limit_bps is None:
+    if turnover_limit_bps is None:
         return 1
-    total = investable_total(transition.decision_result.drifts) or Fraction(1)
-    return max(1, ceil_int(transition.plan.turnover * BPS / (limit_bps * total)))
+    total_value = investable_total(transition.decision_result.drifts) or Fraction(1)
+    return max(1, ceil_int(transition.plan.turnover * BPS / (turnover_limit_bps * total_value)))
 
 
 def _transition_notes(
@@ -435,8 +448,8 @@ def _transition_notes(
     ]
     if transition.plan is not None:
         notes += [
-            f"{skipped_item.subject}: {skipped_item.why}"
-            for skipped_item in transition.plan.skipped
+            f"{skipped_trade.subject}: {skipped_trade.why}"
+            for skipped_trade in transition.plan.skipped
         ]
     elif transition.kind is OutcomeKind.REFUSED:
         notes.append(f"no plan leads to these targets now: {transition.reason}")
@@ -446,22 +459,22 @@ def _transition_notes(
 def _order_notes(
     portfolio: Portfolio,
     orders: Iterable[ConditionalOrder],
-    prices: Mapping[str, Fraction],
+    price_by_token: Mapping[str, Fraction],
     stored_terms: Collection[OrderTerms],
-    changed_names: Collection[str],
+    changed_order_names: Collection[str],
 ) -> tuple[str, ...]:
     """Return where the changed orders that the store does not have would trigger if armed now."""
     notes = []
     for order in orders:
-        price, level = prices.get(order.token), trigger_price(order)
-        name = order_name(portfolio, order)
-        is_new = name in changed_names and order.terms not in stored_terms
+        price, level = price_by_token.get(order.token), trigger_price(order)
+        order_label = order_name(portfolio, order)
+        is_new = order_label in changed_order_names and order.terms not in stored_terms
         if is_new and price and level is not None:
-            move = level / price - 1
+            distance = level / price - 1
             notes.append(
-                f"{name}: at"
+                f"{order_label}: at"
                 f" {format_order_price(portfolio, order.token, level)},"
-                f" {format_percent(abs(move))} {'above' if move > 0 else 'below'} the present price"
+                f" {format_percent(abs(distance))} {'above' if distance > 0 else 'below'} the present price"
             )
     return tuple(notes)
 
@@ -483,17 +496,17 @@ def _dismiss_transfers(
             )
 
 
-def _replace_config(file: Path, text_before: str, text_after: str) -> str:
+def _replace_config(config_file: Path, text_before: str, text_after: str) -> str:
     """Replace the text atomically and keep the old one as .bak; both files are owner-only."""
-    backup = file.with_name(f"{file.name}.bak")
-    if _read_config(file) != text_before:
+    backup_path = config_file.with_name(f"{config_file.name}.bak")
+    if _read_config(config_file) != text_before:
         raise Refused(
-            f"{file} changed during the edit; nothing was written",
+            f"{config_file} changed during the edit; nothing was written",
             remedy="check the file and edit again",
         )
-    for target, text in ((backup, text_before), (file, text_after)):
-        write_config(target, text, 0o600)
-    return str(backup)
+    for written_path, written_text in ((backup_path, text_before), (config_file, text_after)):
+        write_config(written_path, written_text, 0o600)
+    return str(backup_path)
 
 
 MAX_SALES = 12
@@ -549,25 +562,27 @@ def remove(  # noqa: PLR0913
         )
 
     first_report = run_edit(changes, confirm)
-    symbols = [symbol for symbol in _asset_symbols(path) if symbol in changes.removes]
-    if not symbols and first_report.state == "written":
+    remaining_symbols = [symbol for symbol in _asset_symbols(path) if symbol in changes.removes]
+    if not remaining_symbols and first_report.state == "written":
         return RemovalReport(first_report, "removed", "")
     if not send or first_report.state in ("planned", "declined"):
         return RemovalReport(first_report, first_report.state, "")
     sent_intents: list[Intent] = []
-    is_sold_out, why = _sell_out(
-        path, symbols, confirm_sale, progress, transports, clock, sent_intents
+    is_sold_out, sale_reason = _sell_out(
+        path, remaining_symbols, confirm_sale, progress, transports, clock, sent_intents
     )
     last_report = first_report
     if is_sold_out:
-        last_report = run_edit(ConfigChanges(removes=tuple(symbols)), lambda _edit, _agent: True)
-    if set(_asset_symbols(path)) & set(symbols):
-        options = " ".join(f"--remove {symbol}" for symbol in symbols)
-        message = (
-            f"{', '.join(symbols)} stays at a target of 0 %: {why}; trimtab edit {options} --send"
+        last_report = run_edit(
+            ConfigChanges(removes=tuple(remaining_symbols)), lambda _edit, _agent: True
+        )
+    if set(_asset_symbols(path)) & set(remaining_symbols):
+        remove_options = " ".join(f"--remove {symbol}" for symbol in remaining_symbols)
+        unfinished_reason = (
+            f"{', '.join(remaining_symbols)} stays at a target of 0 %: {sale_reason}; trimtab edit {remove_options} --send"
             " continues"
         )
-        return RemovalReport(first_report, "unfinished", message, tuple(sent_intents))
+        return RemovalReport(first_report, "unfinished", unfinished_reason, tuple(sent_intents))
     combined_report = replace(
         last_report,
         changes=first_report.changes + last_report.changes,
@@ -583,7 +598,7 @@ def _asset_symbols(path: Path | str) -> list[str]:
 def _sell_out(
     path: Path | str,
     symbols: Sequence[str],
-    confirm: ConfirmSale,
+    confirm_sale: ConfirmSale,
     progress: Progress,
     transports: Sequence[Transport] | None,
     clock: Clock | None,
@@ -595,13 +610,13 @@ def _sell_out(
         agent.require_not_stopped()
         context = agent.context
         with wiring.open_transactor(
-            context, lambda outcome: confirm(agent, outcome), progress
+            context, lambda outcome: confirm_sale(agent, outcome), progress
         ) as transactor:
             for symbol in symbols:
-                token = agent.token(symbol, "--remove").address
+                token_address = agent.token(symbol, "--remove").address
                 for _ in range(MAX_SALES):
                     outcome = engine.run_cycle(
-                        context.readers, SellEntireBalance(token), context.store, transactor
+                        context.readers, SellEntireBalance(token_address), context.store, transactor
                     )
                     sent_intents += outcome.transactions
                     last_reason = outcome.reason

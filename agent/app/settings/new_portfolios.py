@@ -58,30 +58,30 @@ def write_portfolio(
     """Write the config of these answers, and the folder for its store; return its path. Raises
     ConfigError, also if it is not the one with this `sha256`, and then leaves neither.
     """
-    document, text = _prepare(folder, source, is_copy, field_texts, taken_names)
-    if document.get("sha256") != sha256:
+    check_document, config_text = _prepare(folder, source, is_copy, field_texts, taken_names)
+    if check_document.get("sha256") != sha256:
         raise ConfigError("the answers changed after this page was opened", "compare them again")
-    path = Path(folder, f"{field_texts['name']}.toml")
-    own_folder = path.with_suffix("")
+    config_path = Path(folder, f"{field_texts['name']}.toml")
+    store_folder = config_path.with_suffix("")
     try:
-        own_folder.mkdir(mode=0o700)
+        store_folder.mkdir(mode=0o700)
         try:
-            create_file(path, text.encode())
+            create_file(config_path, config_text.encode())
         except OSError:
-            own_folder.rmdir()
+            store_folder.rmdir()
             raise
     except FileExistsError:
         raise ConfigError(
-            f"name: {path.stem} exists already; nothing was changed",
+            f"name: {config_path.stem} exists already; nothing was changed",
             "write another name",
             code=ErrorCode.EXISTS,
         ) from None
     except OSError as error:
         raise ConfigError(
-            f"{path}: cannot be written: {error.strerror}",
+            f"{config_path}: cannot be written: {error.strerror}",
             "let the account of trimtab serve write to the folder, or use trimtab init in a terminal",
         ) from None
-    return str(path)
+    return str(config_path)
 
 
 def _prepare(
@@ -93,47 +93,59 @@ def _prepare(
 ) -> tuple[dict[str, Any], str]:
     """Return the document of `check_portfolio`, and the config; empty with errors."""
     field_texts = field_texts or _first_answers(source)
-    document = _check_copy(folder, source, field_texts) if is_copy else _check_new(field_texts)
-    document["typed"] = field_texts
-    errors, name = document["errors"], field_texts.get("name", "")
-    configs = list(Path(folder).glob("*.toml"))
+    check_document = (
+        _check_copy(folder, source, field_texts) if is_copy else _check_new(field_texts)
+    )
+    check_document["typed"] = field_texts
+    error_by_field, portfolio_name = check_document["errors"], field_texts.get("name", "")
+    other_config_paths = list(Path(folder).glob("*.toml"))
     try:
-        _require_name(name, [*taken_names, *(config.stem for config in configs)])
-        if (Path(folder) / name).exists():
-            raise ConfigError(f"name: the folder {name} exists already", "write another name")
-        if len(configs) >= MAX_PORTFOLIOS:
+        _require_name(
+            portfolio_name,
+            [*taken_names, *(other_config_path.stem for other_config_path in other_config_paths)],
+        )
+        if (Path(folder) / portfolio_name).exists():
             raise ConfigError(
-                f"name: there are {len(configs)} portfolios, the most that are served together",
+                f"name: the folder {portfolio_name} exists already", "write another name"
+            )
+        if len(other_config_paths) >= MAX_PORTFOLIOS:
+            raise ConfigError(
+                f"name: there are {len(other_config_paths)} portfolios, the most that are served together",
                 "remove one",
             )
     except ConfigError as error:
-        errors["name"] = error_text(error)
-    if errors:
-        return document, ""
-    path, wallet = Path(folder, f"{name}.toml"), parse_address(field_texts["wallet"], "wallet")
-    text = Path(source).read_text(encoding="utf-8") if is_copy else _text_from_basket(field_texts)
-    is_shared = wallet.lower() in map(_wallet_of, configs)
-    text = copy_text(text, name, wallet, has_own_wallet=not is_shared)
-    load_config_text(text, path, str(path), loads_env=False)
-    document["sha256"] = hashlib.sha256(text.encode()).hexdigest()
-    document["answer_texts"] |= {
-        "file": str(path),
+        error_by_field["name"] = error_text(error)
+    if error_by_field:
+        return check_document, ""
+    config_path, wallet = (
+        Path(folder, f"{portfolio_name}.toml"),
+        parse_address(field_texts["wallet"], "wallet"),
+    )
+    config_text = (
+        Path(source).read_text(encoding="utf-8") if is_copy else _text_from_basket(field_texts)
+    )
+    is_shared = wallet.lower() in map(_wallet_of, other_config_paths)
+    config_text = copy_text(config_text, portfolio_name, wallet, has_own_wallet=not is_shared)
+    load_config_text(config_text, config_path, str(config_path), loads_env=False)
+    check_document["sha256"] = hashlib.sha256(config_text.encode()).hexdigest()
+    check_document["answer_texts"] |= {
+        "file": str(config_path),
         "wallet": wallet,
         "key": "none can be added, because another portfolio has this wallet: on paper only"
         if is_shared
         else "none, so on paper, until one is added in a terminal",
     }
-    return document, text
+    return check_document, config_text
 
 
 def _first_answers(source: str) -> Mapping[str, str]:
-    about, endpoints = identity(source), load_config(source).config.chain.rpc
-    if about["network"] not in PRESETS:
-        return {"network": DEFAULT_NETWORK, "wallet": about["wallet"]}
-    pairs = (
+    source_identity, endpoints = identity(source), load_config(source).config.chain.rpc
+    if source_identity["network"] not in PRESETS:
+        return {"network": DEFAULT_NETWORK, "wallet": source_identity["wallet"]}
+    endpoint_pairs = (
         f"{endpoint.url_env}={endpoint.operator}" for endpoint in endpoints if endpoint.url_env
     )
-    return {**about, "endpoints": " ".join(pairs)}
+    return {**source_identity, "endpoints": " ".join(endpoint_pairs)}
 
 
 def _check_new(field_texts: Mapping[str, str]) -> dict[str, Any]:
@@ -142,47 +154,49 @@ def _check_new(field_texts: Mapping[str, str]) -> dict[str, Any]:
     """
     network = field_texts.get("network", DEFAULT_NETWORK)
     is_known = network in PRESETS
-    document = check_setup({**field_texts, "network": network if is_known else DEFAULT_NETWORK})
-    document["networks"] = list(PRESETS)
+    check_document = check_setup(
+        {**field_texts, "network": network if is_known else DEFAULT_NETWORK}
+    )
+    check_document["networks"] = list(PRESETS)
     if not is_known:
-        document["errors"]["network"] = f"It is not known. Choose from {', '.join(PRESETS)}."
+        check_document["errors"]["network"] = f"It is not known. Choose from {', '.join(PRESETS)}."
     template = PORTFOLIO_TEMPLATES.get(field_texts.get("basket", ""))
     if template is not None and template.todo:
-        document["year_costs"].append(template.todo)
-    return document
+        check_document["year_costs"].append(template.todo)
+    return check_document
 
 
 def _check_copy(folder: str, source: str, field_texts: Mapping[str, str]) -> dict[str, Any]:
-    loaded = load_config(source)
-    if loaded.path.parent != Path(folder).resolve():
+    loaded_config = load_config(source)
+    if loaded_config.path.parent != Path(folder).resolve():
         raise ConfigError(
             f"{source}: not in the folder that is served, {folder}",
             "serve its folder, or copy the file in a terminal",
         )
-    portfolio, errors = loaded.config.portfolio, dict[str, str]()
+    portfolio, error_by_field = loaded_config.config.portfolio, dict[str, str]()
     try:
         parse_address(field_texts.get("wallet", ""), "wallet")
     except ConfigError as error:
-        errors["wallet"] = error_text(error)
-    targets = (f"{asset.symbol} {asset.target / 100:g}%" for asset in portfolio.assets)
+        error_by_field["wallet"] = error_text(error)
+    target_texts = (f"{asset.symbol} {asset.target / 100:g}%" for asset in portfolio.assets)
     ceiling = "none" if portfolio.max_live_value is None else portfolio.max_live_value
     answer_texts = {
-        "copy of": loaded.path.stem,
-        "network": identity(loaded)["network"],
-        "basket": " ".join(targets),
+        "copy of": loaded_config.path.stem,
+        "network": identity(loaded_config)["network"],
+        "basket": " ".join(target_texts),
         "ceiling": f"{ceiling} {portfolio.numeraire}",
-        "payouts to": ", ".join(loaded.config.wallet.payout_addresses) or "none",
+        "payouts to": ", ".join(loaded_config.config.wallet.payout_addresses) or "none",
     }
-    return {"errors": errors, "answer_texts": answer_texts, "year_costs": []}
+    return {"errors": error_by_field, "answer_texts": answer_texts, "year_costs": []}
 
 
 def _text_from_basket(field_texts: Mapping[str, str]) -> str:
     """Return the config that `trimtab init` writes for valid answers."""
     answers, _, _ = parse_answers(field_texts)
-    with tempfile.TemporaryDirectory() as scratch:
-        config = Path(scratch, "trimtab.toml")
-        answers.write(config)
-        return config.read_text(encoding="utf-8")
+    with tempfile.TemporaryDirectory() as scratch_folder:
+        config_path = Path(scratch_folder, "trimtab.toml")
+        answers.write(config_path)
+        return config_path.read_text(encoding="utf-8")
 
 
 def _require_name(name: str, taken_names: Sequence[str]) -> None:
@@ -197,10 +211,10 @@ def _require_name(name: str, taken_names: Sequence[str]) -> None:
         raise ConfigError(f"name: {name} exists already", "write another name")
 
 
-def _wallet_of(config: Path) -> str:
+def _wallet_of(config_path: Path) -> str:
     """Return the wallet's address of a config, in lower case; empty if it cannot be read."""
     with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
-        address: str = tomllib.loads(config.read_text(encoding="utf-8"))["wallet"]["address"]
+        address: str = tomllib.loads(config_path.read_text(encoding="utf-8"))["wallet"]["address"]
         return address.lower()
     return ""
 
@@ -209,23 +223,23 @@ def next_commands(config: str) -> dict[str, Any]:
     """Return the commands that start a new portfolio on paper, `next`, and the one that adds its `key`,
     empty if it has no keystore. Raises ConfigError.
     """
-    loaded = load_config(config)
-    portfolio, option = loaded.config.portfolio, f" --config {shlex.quote(config)}"
+    loaded_config = load_config(config)
+    portfolio, config_option = loaded_config.config.portfolio, f" --config {shlex.quote(config)}"
     capital = portfolio.use_cash or portfolio.max_live_value or PAPER_CAPITAL
     missing_variables = [
         endpoint.url_env
-        for endpoint in loaded.config.chain.rpc
+        for endpoint in loaded_config.config.chain.rpc
         if endpoint.url_env and variable_state(endpoint.url_env) != "set"
     ]
     keystore = Path(config).with_suffix("") / "wallet.json"
     return {
         "next": [
             *(f"export {variable}=…" for variable in missing_variables),
-            f"trimtab user add NAME{option}",
-            f"trimtab trust{option}",
-            f"trimtab paper{option} --value {capital}",
+            f"trimtab user add NAME{config_option}",
+            f"trimtab trust{config_option}",
+            f"trimtab paper{config_option} --value {capital}",
         ],
         "key": f"trimtab wallet import --keystore {shlex.quote(str(keystore))}"
-        if loaded.keystore_path is not None
+        if loaded_config.keystore_path is not None
         else "",
     }

@@ -55,15 +55,15 @@ NO_TARGET = {"target": "0%"}
 
 def export_profile(config: Path | str, profile_path: Path) -> Document:
     """Write the config's profile into a new file. Raises ConfigError if the file exists."""
-    loaded = load_config(config)
-    text, skipped_keys = profile_text(loaded)
+    loaded_config = load_config(config)
+    exported_text, skipped_keys = profile_text(loaded_config)
     try:
         with os.fdopen(
             os.open(profile_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644),
             "w",
             encoding="utf-8",
         ) as file:
-            file.write(text)
+            file.write(exported_text)
     except FileExistsError:
         raise ConfigError(
             f"{profile_path}: exists already; nothing was changed",
@@ -76,8 +76,8 @@ def export_profile(config: Path | str, profile_path: Path) -> Document:
         ) from None
     return {
         "profile": str(profile_path),
-        "sha256": hashlib.sha256(text.encode()).hexdigest(),
-        "chain_id": loaded.config.chain.chain_id,
+        "sha256": hashlib.sha256(exported_text.encode()).hexdigest(),
+        "chain_id": loaded_config.config.chain.chain_id,
         "skipped": list(skipped_keys),
     }
 
@@ -106,8 +106,8 @@ def import_profile(  # noqa: PLR0913
     ambiguous or has the display name of another, or an invalid new config; Refused for a transition
     that is not allowed (agent/app/settings/editing.py).
     """
-    loaded = load_config(config)
-    chain_id = loaded.config.chain.chain_id
+    loaded_config = load_config(config)
+    chain_id = loaded_config.config.chain.chain_id
     if token_list_sha256 is not None and token_list is None:
         raise ConfigError(
             "--token-list-sha256: no token list is given",
@@ -116,147 +116,175 @@ def import_profile(  # noqa: PLR0913
     listed_tokens: Sequence[TemplateAsset] = ()
     if token_list is not None:
         listed_tokens = read_token_list(token_list, chain_id, token_list_sha256).tokens
-    profile = read_profile(_profile_content(str(source), sha256), str(source), loaded, sha256)
-    tokens = [
-        resolve_token(asset.symbol, loaded.config, listed_tokens, profile.origin)
+    profile = read_profile(
+        _profile_content(str(source), sha256), str(source), loaded_config, sha256
+    )
+    resolved_tokens = [
+        resolve_token(asset.symbol, loaded_config.config, listed_tokens, profile.origin)
         for asset in profile.table.assets
     ]
     require_addresses(profile)
-    limits = _compare_limits(profile, loaded, tokens)
+    limit_documents = _compare_limits(profile, loaded_config, resolved_tokens)
     adopted_limits = {
-        row["key"]: profile.raw["limits"][row["key"]] for row in limits if row["taken"]
+        limit_document["key"]: profile.raw["limits"][limit_document["key"]]
+        for limit_document in limit_documents
+        if limit_document["taken"]
     }
-    text_before = loaded.path.read_bytes().decode()
-    config_text = merge_profile(
+    text_before = loaded_config.path.read_bytes().decode()
+    new_config_text = merge_profile(
         text_before,
-        loaded.config,
+        loaded_config.config,
         profile,
-        tokens,
+        resolved_tokens,
         adopted_limits,
         sell_others,
     )
-    merged_config = load_config_text(config_text, loaded.path, f"{loaded.path} with the profile")
-    document: Document = {
+    merged_config = load_config_text(
+        new_config_text, loaded_config.path, f"{loaded_config.path} with the profile"
+    )
+    import_document: Document = {
         "profile": profile.origin,
         "sha256": profile.digest,
-        "config": str(loaded.path),
+        "config": str(loaded_config.path),
         "chain_id": chain_id,
-        **_asset_changes(profile, tokens, loaded, merged_config),
-        "policy": _policy_changes(loaded, merged_config),
-        "limits": limits + _following_limits(loaded, merged_config, adopted_limits),
+        **_asset_changes(profile, resolved_tokens, loaded_config, merged_config),
+        "policy": _policy_changes(loaded_config, merged_config),
+        "limits": limit_documents
+        + _asset_dependent_limits(loaded_config, merged_config, adopted_limits),
         "notes": _weight_notes(merged_config),
         "past": None,
         "other_years": [],
         "minimum_capital": minimum_capital_of(merged_config.config),
     }
-    _add_past_results(document, merged_config, prices, with_packaged=with_past_result)
+    _add_past_results(import_document, merged_config, prices, with_packaged=with_past_result)
 
-    def merged_text(text: str) -> str:
-        _require_unchanged(loaded.path, text_before, text)
-        return config_text
+    def merged_text(current_text: str) -> str:
+        _require_unchanged(loaded_config.path, text_before, current_text)
+        return new_config_text
 
     def confirm_edit(report: EditReport, agent: Agent) -> bool:
-        return confirm is not None and confirm(document, report, agent)
+        return confirm is not None and confirm(import_document, report, agent)
 
     try:
         opened_transports = (
-            wiring.open_transports(loaded.config) if transports is None else transports
+            wiring.open_transports(loaded_config.config) if transports is None else transports
         )
-        read_error = ""
+        chain_error = ""
     except ConfigError as error:
-        opened_transports, read_error = (), error.message
-    if not read_error or wiring.store_file(loaded).exists():
+        opened_transports, chain_error = (), error.message
+    if not chain_error or wiring.store_file(loaded_config).exists():
         try:
             report = editing.edit(
-                loaded.path,
+                loaded_config.path,
                 merged_text,
                 in_slices=in_slices,
                 keep_holdings=not sell_others,
                 confirm=None if confirm is None else confirm_edit,
                 transports=opened_transports or None,
             )
-            return {**document, "editing": report}
+            return {**import_document, "editing": report}
         except Retryable as error:
-            if wiring.store_file(loaded).exists():
+            if wiring.store_file(loaded_config).exists():
                 raise
-            read_error = error.message
-    warning = f"the chain cannot be read, so the transition is unknown: {read_error}"
+            chain_error = error.message
+    warning = f"the chain cannot be read, so the transition is unknown: {chain_error}"
     report = EditReport((), None, None, 0, (warning,), (), "planned")
     if confirm is not None:
-        report = replace(report, state="written" if confirm(document, report, None) else "declined")
+        report = replace(
+            report, state="written" if confirm(import_document, report, None) else "declined"
+        )
     if report.state == "written":
-        write_config(loaded.path, merged_text(loaded.path.read_bytes().decode()))
-    return {**document, "editing": report}
+        write_config(loaded_config.path, merged_text(loaded_config.path.read_bytes().decode()))
+    return {**import_document, "editing": report}
 
 
-def _require_unchanged(path: Path, text_before: str, text: str) -> None:
-    if text != text_before:
+def _require_unchanged(config_path: Path, text_before: str, current_text: str) -> None:
+    if current_text != text_before:
         raise Refused(
-            f"{path} changed during the import; nothing was written",
+            f"{config_path} changed during the import; nothing was written",
             remedy="check the file and import the profile again",
         )
 
 
 def profile_arguments(
-    config: Path | str, text: str, arguments: Sequence[tuple[str, str]] = ()
+    config: Path | str, profile_toml: str, arguments: Sequence[tuple[str, str]] = ()
 ) -> tuple[tuple[str, str], ...]:
     """Return the `arguments` of an edit with those that import the text of a profile: targets, with
     0 % for assets that it lacks, bands, policy, and tighter limits that bind no exit. Raises
     ConfigError for what an edit cannot import, such as a new asset or an allocator.
     """
-    loaded = load_config(config)
-    profile = read_profile(text.encode(), "profile", loaded)
+    loaded_config = load_config(config)
+    profile = read_profile(profile_toml.encode(), "profile", loaded_config)
     require_addresses(profile)
-    tables = tomllib.loads(loaded.path.read_text(encoding="utf-8"))
-    assets = {asset["symbol"]: asset for asset in tables["portfolio"]["assets"]}
-    entries = {entry["symbol"]: entry for entry in profile.raw["assets"]}
-    policy = profile.raw["policy"]
-    unsupported = [
-        *(f"a new asset, {symbol}" for symbol in entries if symbol not in assets),
+    config_tables = tomllib.loads(loaded_config.path.read_text(encoding="utf-8"))
+    config_asset_by_symbol = {
+        asset["symbol"]: asset for asset in config_tables["portfolio"]["assets"]
+    }
+    profile_asset_by_symbol = {
+        profile_asset["symbol"]: profile_asset for profile_asset in profile.raw["assets"]
+    }
+    profile_policy = profile.raw["policy"]
+    unsupported_parts = [
+        *(
+            f"a new asset, {symbol}"
+            for symbol in profile_asset_by_symbol
+            if symbol not in config_asset_by_symbol
+        ),
         *(
             "another allocator"
-            for table in (profile.raw, tables["portfolio"])
-            if "weights" in table
+            for weights_table in (profile.raw, config_tables["portfolio"])
+            if "weights" in weights_table
         ),
-        *(f"no policy.{key}" for key in POLICY_KEYS if key in tables["policy"].keys() - policy),
+        *(
+            f"no policy.{setting_key}"
+            for setting_key in POLICY_KEYS
+            if setting_key in config_tables["policy"].keys() - profile_policy
+        ),
         *(
             f"no band of {symbol}"
-            for symbol in entries
-            if "band" in assets.get(symbol, {}).keys() - entries[symbol]
+            for symbol in profile_asset_by_symbol
+            if "band"
+            in config_asset_by_symbol.get(symbol, {}).keys() - profile_asset_by_symbol[symbol]
         ),
     ]
-    if unsupported:
+    if unsupported_parts:
         raise ConfigError(
-            f"profile: it has {unsupported[0]}",
+            f"profile: it has {unsupported_parts[0]}",
             "import it at the terminal: trimtab import-profile",
         )
-    sets = {
-        f"policy.{key}": value
-        for key, value in policy.items()
-        if value != tables["policy"].get(key)
+    new_settings = {
+        f"policy.{setting_key}": setting
+        for setting_key, setting in profile_policy.items()
+        if setting != config_tables["policy"].get(setting_key)
     }
-    sets |= {
-        f"portfolio.assets.{symbol}.band": entry["band"]
-        for symbol, entry in entries.items()
-        if entry.get("band") != assets[symbol].get("band")
+    new_settings |= {
+        f"portfolio.assets.{symbol}.band": profile_asset["band"]
+        for symbol, profile_asset in profile_asset_by_symbol.items()
+        if profile_asset.get("band") != config_asset_by_symbol[symbol].get("band")
     }
-    tokens = [resolve_token(symbol, loaded.config, (), profile.origin) for symbol in entries]
-    sets |= {
-        f"limits.{row['key']}": profile.raw["limits"][row["key"]]
-        for row in _compare_limits(profile, loaded, tokens)
-        if row["taken"] and not LIMITS[row["key"]].binds_exits
+    resolved_tokens = [
+        resolve_token(symbol, loaded_config.config, (), profile.origin)
+        for symbol in profile_asset_by_symbol
+    ]
+    new_settings |= {
+        f"limits.{limit_document['key']}": profile.raw["limits"][limit_document["key"]]
+        for limit_document in _compare_limits(profile, loaded_config, resolved_tokens)
+        if limit_document["taken"] and not LIMITS[limit_document["key"]].binds_exits
     }
-    targets = {symbol: entries.get(symbol, NO_TARGET)["target"] for symbol in assets}
+    target_by_symbol = {
+        symbol: profile_asset_by_symbol.get(symbol, NO_TARGET)["target"]
+        for symbol in config_asset_by_symbol
+    }
     return (
         *arguments,
         *(
             ("target", f"{symbol}={target}")
-            for symbol, target in targets.items()
-            if target != assets[symbol]["target"]
+            for symbol, target in target_by_symbol.items()
+            if target != config_asset_by_symbol[symbol]["target"]
         ),
         *(
-            ("set", f"{key}={tomlkit.item(inline(value)).as_string()}")
-            for key, value in sets.items()
+            ("set", f"{setting_key}={tomlkit.item(inline(setting)).as_string()}")
+            for setting_key, setting in new_settings.items()
         ),
     )
 
@@ -269,75 +297,76 @@ def _profile_content(source: str, sha256: str | None) -> bytes:
         raise ConfigError(f"--sha256: {sha256!r} is not a SHA-256", "write its 64 hex digits")
     remedy = "use a file written by trimtab export-profile"
     if "://" in source:
-        address = urlsplit(source)
-        if address.scheme != "https" or address.username or address.password:
+        url_parts = urlsplit(source)
+        if url_parts.scheme != "https" or url_parts.username or url_parts.password:
             raise ConfigError(
                 "FILE: an address is https and has no password", "use such an address, or a file"
             )
         if sha256 is None:
             raise ConfigError(
-                f"--sha256: missing; {address.hostname} could send another profile each time",
+                f"--sha256: missing; {url_parts.hostname} could send another profile each time",
                 "pin the SHA-256 that export-profile printed for its author",
             )
         return download(source, "FILE", MAX_BYTES, remedy)
     try:
         with Path(source).open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+            profile_bytes = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"{source}: not a profile: {error}", remedy) from None
-    if len(content) > MAX_BYTES:
+    if len(profile_bytes) > MAX_BYTES:
         raise ConfigError(f"{source}: larger than {MAX_BYTES:,} bytes", remedy)
-    return content
+    return profile_bytes
 
 
 def _compare_limits(
-    profile: Profile, loaded: LoadedConfig, tokens: list[ResolvedToken]
+    profile: Profile, loaded_config: LoadedConfig, resolved_tokens: list[ResolvedToken]
 ) -> list[Document]:
     """Compare each limit of the profile with the config's; take it if tighter and comparable."""
     config_limits, profile_limits = (
-        loaded.config.limits,
-        read_limits(profile.table.limits, loaded.config.limits),
+        loaded_config.config.limits,
+        read_limits(profile.table.limits, loaded_config.config.limits),
     )
-    has_same_numeraire = _has_same_numeraire(profile, loaded, tokens)
+    has_same_numeraire = _has_same_numeraire(profile, loaded_config, resolved_tokens)
     limit_documents = []
-    for key, profile_limit in profile_limits.items():
-        config_limit: Limit = getattr(config_limits, key)
-        is_comparable = key in LIMITS and (
-            has_same_numeraire or LIMITS[key].unit is not LimitUnit.COINS
+    for limit_key, profile_limit in profile_limits.items():
+        config_limit: Limit = getattr(config_limits, limit_key)
+        is_comparable = limit_key in LIMITS and (
+            has_same_numeraire or LIMITS[limit_key].unit is not LimitUnit.COINS
         )
-        is_adopted = is_comparable and is_tighter(key, profile_limit, config_limit)
-        why = OTHER_NUMERAIRE_REASON
+        is_adopted = is_comparable and is_tighter(limit_key, profile_limit, config_limit)
+        taken_reason = OTHER_NUMERAIRE_REASON
         if is_adopted:
-            why = "tighter"
+            taken_reason = "tighter"
         elif profile_limit == config_limit:
-            why = "the same"
+            taken_reason = "the same"
         elif is_comparable:
-            why = "yours is tighter"
+            taken_reason = "yours is tighter"
         limit_documents.append(
             {
-                "key": key,
-                "yours": _limit_value_text(key, config_limit),
-                "profile": _limit_value_text(key, profile_limit),
+                "key": limit_key,
+                "yours": _limit_value_text(limit_key, config_limit),
+                "profile": _limit_value_text(limit_key, profile_limit),
                 "taken": is_adopted,
-                "why": why,
+                "why": taken_reason,
             }
         )
     return limit_documents
 
 
 def _has_same_numeraire(
-    profile: Profile, loaded: LoadedConfig, tokens: list[ResolvedToken]
+    profile: Profile, loaded_config: LoadedConfig, resolved_tokens: list[ResolvedToken]
 ) -> bool:
     """Return whether profile and config have the same numeraire: whether the profile's symbol
     resolves to the address of the config's numeraire.
     """
     config_numeraire = next(
         asset
-        for asset in loaded.config.portfolio.assets
-        if asset.symbol == loaded.config.portfolio.numeraire
+        for asset in loaded_config.config.portfolio.assets
+        if asset.symbol == loaded_config.config.portfolio.numeraire
     )
     profile_token = next(
-        (token for token in tokens if token.symbol == profile.table.profile.numeraire), None
+        (token for token in resolved_tokens if token.symbol == profile.table.profile.numeraire),
+        None,
     )
     return profile_token is not None and profile_token.address == (
         NATIVE if config_numeraire.native else config_numeraire.address
@@ -345,41 +374,50 @@ def _has_same_numeraire(
 
 
 def _add_past_results(
-    document: Document, loaded: LoadedConfig, prices: Path | None, *, with_packaged: bool
+    import_document: Document,
+    loaded_config: LoadedConfig,
+    prices_path: Path | None,
+    *,
+    with_packaged: bool,
 ) -> None:
     """Backtest a config on the packaged prices, and on each year of a file; add results and notes."""
     if with_packaged:
         from agent.app.research.past_results import past_result_or_reason  # loads the simulation
 
-        document["past"], why = past_result_or_reason(loaded)
-        document["notes"] += [why] if why else []
-    if prices is not None:
+        import_document["past"], no_result_reason = past_result_or_reason(loaded_config)
+        import_document["notes"] += [no_result_reason] if no_result_reason else []
+    if prices_path is not None:
         from agent.app.research.past_results import year_results
 
-        document["other_years"], reasons = year_results(loaded, prices)
-        document["notes"] += reasons
+        import_document["other_years"], no_result_reasons = year_results(loaded_config, prices_path)
+        import_document["notes"] += no_result_reasons
 
 
 def _asset_changes(
-    profile: Profile, tokens: list[ResolvedToken], loaded: LoadedConfig, merged_config: LoadedConfig
+    profile: Profile,
+    resolved_tokens: list[ResolvedToken],
+    loaded_config: LoadedConfig,
+    merged_config: LoadedConfig,
 ) -> Document:
     """Return targets before and after, with each token's address in config and profile, and assets
     no longer managed.
     """
-    old_assets = {_asset_address(asset): asset for asset in loaded.config.portfolio.assets}
-    sources = {
+    old_asset_by_address = {
+        _asset_address(asset): asset for asset in loaded_config.config.portfolio.assets
+    }
+    source_by_symbol = {
         token.symbol: (token.source, asset.address)
-        for token, asset in zip(tokens, profile.table.assets, strict=True)
+        for token, asset in zip(resolved_tokens, profile.table.assets, strict=True)
     }
     asset_documents = []
     for asset in merged_config.config.portfolio.assets:
-        source, profile_address = sources.get(asset.symbol, ("config", None))
-        old_asset = old_assets.get(_asset_address(asset))
+        address_source, profile_address = source_by_symbol.get(asset.symbol, ("config", None))
+        old_asset = old_asset_by_address.get(_asset_address(asset))
         asset_documents.append(
             {
                 "symbol": asset.symbol,
                 "address": _asset_address(asset),
-                "source": source,
+                "source": address_source,
                 "profile_address": profile_address,
                 "differs": profile_address is not None
                 and profile_address.lower() != _asset_address(asset).lower(),
@@ -388,54 +426,66 @@ def _asset_changes(
                 "after_bps": asset.target,
             }
         )
-    managed_addresses = {row["address"] for row in asset_documents}
+    managed_addresses = {asset_document["address"] for asset_document in asset_documents}
     excluded_documents = [
         {"symbol": asset.symbol, "address": address, "before_bps": asset.target}
-        for address, asset in old_assets.items()
+        for address, asset in old_asset_by_address.items()
         if address not in managed_addresses
     ]
     return {"assets": asset_documents, "excluded": excluded_documents}
 
 
-def _policy_changes(loaded: LoadedConfig, merged_config: LoadedConfig) -> list[Document]:
+def _policy_changes(loaded_config: LoadedConfig, merged_config: LoadedConfig) -> list[Document]:
     """Return the changes of trigger, destination, bands and weights."""
     old_and_new_values: list[tuple[str, object, object]] = [
-        (key, getattr(loaded.config.policy, key), getattr(merged_config.config.policy, key))
-        for key in POLICY_KEYS
+        (
+            policy_key,
+            getattr(loaded_config.config.policy, policy_key),
+            getattr(merged_config.config.policy, policy_key),
+        )
+        for policy_key in POLICY_KEYS
     ]
     old_and_new_values.append(
-        ("weights", loaded.config.portfolio.weights, merged_config.config.portfolio.weights)
+        ("weights", loaded_config.config.portfolio.weights, merged_config.config.portfolio.weights)
     )
-    bands = [
+    old_and_new_bands = [
         {
             asset.symbol: str(asset.band)
-            for asset in loaded_config.config.portfolio.assets
+            for asset in compared_config.config.portfolio.assets
             if asset.band
         }
         or None
-        for loaded_config in (loaded, merged_config)
+        for compared_config in (loaded_config, merged_config)
     ]
-    old_and_new_values.append(("bands", bands[0], bands[1]))
+    old_and_new_values.append(("bands", old_and_new_bands[0], old_and_new_bands[1]))
     return [
-        {"key": key, "before": _value_text(old_value), "after": _value_text(new_value)}
-        for key, old_value, new_value in old_and_new_values
+        {"key": policy_key, "before": _value_text(old_value), "after": _value_text(new_value)}
+        for policy_key, old_value, new_value in old_and_new_values
         if old_value != new_value
     ]
 
 
-def _following_limits(
-    loaded: LoadedConfig, merged_config: LoadedConfig, adopted_limits: Mapping[str, object]
+def _asset_dependent_limits(
+    loaded_config: LoadedConfig, merged_config: LoadedConfig, adopted_limits: Mapping[str, object]
 ) -> list[Document]:
     """Return the limits that had to change with the assets."""
     if (
         "native_top_up" in adopted_limits
-        or loaded.config.limits.native_top_up == merged_config.config.limits.native_top_up
+        or loaded_config.config.limits.native_top_up == merged_config.config.limits.native_top_up
     ):
         return []
-    config_text = _limit_value_text("native_top_up", loaded.config.limits.native_top_up)
-    why = "unwrapping needs the wrapped native coin among the assets"
+    config_limit_text = _limit_value_text(
+        "native_top_up", loaded_config.config.limits.native_top_up
+    )
+    limit_reason = "unwrapping needs the wrapped native coin among the assets"
     return [
-        {"key": "native_top_up", "yours": config_text, "profile": OFF, "taken": True, "why": why}
+        {
+            "key": "native_top_up",
+            "yours": config_limit_text,
+            "profile": OFF,
+            "taken": True,
+            "why": limit_reason,
+        }
     ]
 
 
@@ -450,23 +500,24 @@ def _weight_notes(merged_config: LoadedConfig) -> list[str]:
     ]
 
 
-def _limit_value_text(key: str, value: Limit) -> str:
-    return "on" if value is True else limit_text(key, value, "coins")
+def _limit_value_text(key: str, limit: Limit) -> str:
+    return "on" if limit is True else limit_text(key, limit, "coins")
 
 
 def _asset_address(asset: AssetTable) -> str:
     return NATIVE if asset.native else asset.address
 
 
-def _value_text(value: object) -> str:
+def _value_text(setting: object) -> str:
     """Format a value for display, "off" for none."""
-    if value is None:
+    if setting is None:
         return OFF
-    if isinstance(value, list):
-        return "; ".join(map(_value_text, value))
-    dump_model = getattr(value, "model_dump", None)
+    if isinstance(setting, list):
+        return "; ".join(map(_value_text, setting))
+    dump_model = getattr(setting, "model_dump", None)
     if callable(dump_model):
         return ", ".join(
-            f"{key} {inner_value}" for key, inner_value in dump_model(exclude_unset=True).items()
+            f"{key} {inner_setting}"
+            for key, inner_setting in dump_model(exclude_unset=True).items()
         )
-    return str(value)
+    return str(setting)

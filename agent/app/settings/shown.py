@@ -80,9 +80,9 @@ EXCLUDED_KEYS = ("policy.trigger", "execution.submit_url", "alerts.targets")
 
 def settings_document(config: ConfigSource) -> SettingsDocument:
     """Return the settings in force, from the config alone. Raises ConfigError."""
-    loaded = load_config(config)
-    settings_tables = loaded.config
-    tokens = {
+    loaded_config = load_config(config)
+    settings_tables = loaded_config.config
+    token_by_address = {
         token.address: Token(
             token.address,
             token.symbol,
@@ -90,8 +90,11 @@ def settings_document(config: ConfigSource) -> SettingsDocument:
         )
         for token in settings_tables.portfolio.listed
     }
-    portfolio, policy = build_portfolio(settings_tables, tokens), build_policy(settings_tables)
-    config_values = tomllib.loads(loaded.redacted_text)
+    portfolio, policy = (
+        build_portfolio(settings_tables, token_by_address),
+        build_policy(settings_tables),
+    )
+    config_values = tomllib.loads(loaded_config.redacted_text)
     order_texts = {
         asset_values["symbol"]: ", ".join(
             f"{key} {_setting_text(asset_values[key])}"
@@ -120,15 +123,17 @@ def settings_document(config: ConfigSource) -> SettingsDocument:
     }
     for title, keys in SECTIONS.items():
         section_settings = [
-            *_derived_settings(title, loaded),
+            *_derived_settings(title, loaded_config),
             *_settings_below(config_values, keys),
         ]
         if section_settings:
             shown_keys = [setting["key"] for setting in section_settings]
-            editable = [key for key in shown_keys if key in editable_keys]
-            sections.append({"title": title, "settings": section_settings, "editable": editable})
+            shown_editable_keys = [key for key in shown_keys if key in editable_keys]
+            sections.append(
+                {"title": title, "settings": section_settings, "editable": shown_editable_keys}
+            )
     return {
-        "config_hash": loaded.digest,
+        "config_hash": loaded_config.digest,
         "numeraire": settings_tables.portfolio.numeraire,
         "trigger": trigger_text.format_trigger(policy.trigger, portfolio),
         "assets": assets,
@@ -136,12 +141,12 @@ def settings_document(config: ConfigSource) -> SettingsDocument:
     }
 
 
-def _derived_settings(title: str, loaded: LoadedConfig) -> list[SettingDocument]:
+def _derived_settings(title: str, loaded_config: LoadedConfig) -> list[SettingDocument]:
     """Return the settings whose text differs from that of the config."""
-    config = loaded.config
+    config = loaded_config.config
     match title:
         case "Limits":
-            return _limit_settings(loaded)
+            return _limit_settings(loaded_config)
         case "Allocator" if config.portfolio.weights is None:
             return [_setting_document("portfolio.weights", "fixed: the targets above")]
         case "Execution":
@@ -175,8 +180,8 @@ def _derived_settings(title: str, loaded: LoadedConfig) -> list[SettingDocument]
     return []
 
 
-def _limit_settings(loaded: LoadedConfig) -> list[SettingDocument]:
-    limits, portfolio = loaded.config.limits, loaded.config.portfolio
+def _limit_settings(loaded_config: LoadedConfig) -> list[SettingDocument]:
+    limits, portfolio = loaded_config.config.limits, loaded_config.config.portfolio
     settings = [
         _setting_document(
             "portfolio.max_live_value", _coins_text(portfolio.max_live_value, portfolio.numeraire)
@@ -189,15 +194,21 @@ def _limit_settings(loaded: LoadedConfig) -> list[SettingDocument]:
             )
         )
     for key in type(limits).model_fields:
-        value = getattr(limits, key)
-        if key in LIMITS or value:
-            limit = LIMITS.get(key)
-            value_text = limit_text(key, value, portfolio.numeraire)
-            if limit is not None and limit.unit is LimitUnit.DURATION and value is not None:
-                value_text = format_duration(value)
+        limit_value = getattr(limits, key)
+        if key in LIMITS or limit_value:
+            limit_rule = LIMITS.get(key)
+            limit_value_text = limit_text(key, limit_value, portfolio.numeraire)
+            if (
+                limit_rule is not None
+                and limit_rule.unit is LimitUnit.DURATION
+                and limit_value is not None
+            ):
+                limit_value_text = format_duration(limit_value)
             settings.append(
                 _setting_document(
-                    f"limits.{key}", value_text, "" if limit is None else limit.comment
+                    f"limits.{key}",
+                    limit_value_text,
+                    "" if limit_rule is None else limit_rule.comment,
                 )
             )
     return settings
@@ -213,41 +224,45 @@ def _settings_below(
     """Return a row for each value below the keys, in the order of the config."""
     settings = []
     for key in keys:
-        value: Any = config_values
-        for name in key.split("."):
-            value = value.get(name) if isinstance(value, dict) else None
-        if value is not None:
+        config_value: Any = config_values
+        for key_part in key.split("."):
+            config_value = config_value.get(key_part) if isinstance(config_value, dict) else None
+        if config_value is not None:
             settings += [
-                _setting_document(path, value_text)
-                for path, value_text in _flat_settings(key, value)
+                _setting_document(key_path, setting_text)
+                for key_path, setting_text in _flat_settings(key, config_value)
             ]
     return settings
 
 
-def _flat_settings(path: str, value: Any) -> Iterator[tuple[str, str]]:
-    if path in EXCLUDED_KEYS or path.rpartition(".")[2] in FILE_KEYS:
+def _flat_settings(key_path: str, config_value: Any) -> Iterator[tuple[str, str]]:
+    if key_path in EXCLUDED_KEYS or key_path.rpartition(".")[2] in FILE_KEYS:
         return
-    if isinstance(value, dict):
-        for name, inner_value in value.items():
-            yield from _flat_settings(f"{path}.{name}", inner_value)
-    elif isinstance(value, list) and any(isinstance(list_item, dict) for list_item in value):
-        for number, list_item in enumerate(value):
-            name = next((list_item[key] for key in ("symbol", "name") if key in list_item), number)
-            yield from _flat_settings(f"{path}.{name}", list_item)
+    if isinstance(config_value, dict):
+        for sub_key, sub_value in config_value.items():
+            yield from _flat_settings(f"{key_path}.{sub_key}", sub_value)
+    elif isinstance(config_value, list) and any(
+        isinstance(sub_table, dict) for sub_table in config_value
+    ):
+        for table_index, sub_table in enumerate(config_value):
+            sub_key = next(
+                (sub_table[key] for key in ("symbol", "name") if key in sub_table), table_index
+            )
+            yield from _flat_settings(f"{key_path}.{sub_key}", sub_table)
     else:
-        yield path, _setting_text(value)
+        yield key_path, _setting_text(config_value)
 
 
-def _setting_text(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list):
-        return ", ".join(map(str, value)) or "none"
-    return str(value)
+def _setting_text(setting: object) -> str:
+    if isinstance(setting, bool):
+        return "yes" if setting else "no"
+    if isinstance(setting, list):
+        return ", ".join(map(str, setting)) or "none"
+    return str(setting)
 
 
-def _setting_document(key: str, value: str, about: str = "") -> SettingDocument:
-    return {"key": key, "about": about or DESCRIPTIONS.get(key, ""), "value": value}
+def _setting_document(key: str, setting_text: str, about: str = "") -> SettingDocument:
+    return {"key": key, "about": about or DESCRIPTIONS.get(key, ""), "value": setting_text}
 
 
 def identity(source: ConfigSource) -> dict[str, str]:
@@ -256,7 +271,9 @@ def identity(source: ConfigSource) -> dict[str, str]:
     """
     config = load_config(source).config
     chain = config.chain
-    preset_names = (name for name, preset in PRESETS.items() if preset.chain_id == chain.chain_id)
+    preset_names = (
+        preset_name for preset_name, preset in PRESETS.items() if preset.chain_id == chain.chain_id
+    )
     network = "local chain" if chain.local else next(preset_names, f"chain {chain.chain_id}")
-    local = "yes" if chain.local else ""
-    return {"network": network, "local": local, "wallet": config.wallet.address}
+    local_text = "yes" if chain.local else ""
+    return {"network": network, "local": local_text, "wallet": config.wallet.address}

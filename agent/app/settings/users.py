@@ -85,8 +85,8 @@ def add_user(
     user_store.add(
         name, argon2.PasswordHasher().hash(password_text), totp_secret, read_only, _now_s()
     )
-    uri = pyotp.TOTP(totp_secret).provisioning_uri(name=name, issuer_name=TOTP_ISSUER)
-    return {"user": name, "read_only": read_only, "secret": totp_secret, "otpauth": uri}
+    otpauth_uri = pyotp.TOTP(totp_secret).provisioning_uri(name=name, issuer_name=TOTP_ISSUER)
+    return {"user": name, "read_only": read_only, "secret": totp_secret, "otpauth": otpauth_uri}
 
 
 def list_users(config: ConfigSource) -> UsersDocument:
@@ -136,8 +136,8 @@ def record_token(config: ConfigSource, name: str, scopes: Sequence[str] = ()) ->
     """Record in the audit log that a token of the API was added with these scopes or, without
     scopes, revoked. What a revoked token has queued is refused, and its devices get no more alerts.
     """
-    kind = UserEventKind.TOKEN_ADDED if scopes else UserEventKind.TOKEN_REVOKED
-    _open_users(config).record(UserEvent(_now_s(), kind, name, "", " ".join(scopes)))
+    event_kind = UserEventKind.TOKEN_ADDED if scopes else UserEventKind.TOKEN_REVOKED
+    _open_users(config).record(UserEvent(_now_s(), event_kind, name, "", " ".join(scopes)))
     if not scopes:
         _end_requests(config, name, ControlOrigin.API, "its token was revoked")
 
@@ -150,16 +150,18 @@ def _end_requests(config: ConfigSource, name: str, origin: ControlOrigin, reason
     from agent.config.load import load_config
     from agent.store.controls import ControlEnd
 
-    loaded = load_config(config)
-    if not wiring.store_file(loaded).is_file():
+    loaded_config = load_config(config)
+    if not wiring.store_file(loaded_config).is_file():
         return
-    with wiring.open_store_offline(loaded) as (store, _):
+    with wiring.open_store_offline(loaded_config) as (store, _):
         if name not in {user.name for user in _open_users(config).users()}:
             store.alerts.remove_devices(user=name)
         refusals = [
-            ControlEnd(queued.number, ControlState.REFUSED, ControlCode.USER_REMOVED, reason)
-            for queued in store.controls.queued_controls()
-            if (control := queued.control) is not None
+            ControlEnd(
+                queued_control.number, ControlState.REFUSED, ControlCode.USER_REMOVED, reason
+            )
+            for queued_control in store.controls.queued_controls()
+            if (control := queued_control.control) is not None
             and (control.origin, control.asked_by) == (origin, name)
         ]
         store.controls.finish(refusals, _now_s())
@@ -221,9 +223,9 @@ def _code_period(user: DashboardUser, code: str, now_s: int) -> int:
     if not CODE_PATTERN.fullmatch(code):
         return 0
     totp, matching_period = pyotp.TOTP(user.totp_secret), 0
-    for period in (now_s // CODE_PERIOD_S + shift for shift in (-1, 0, 1)):
-        if hmac.compare_digest(totp.at(period * CODE_PERIOD_S), code):
-            matching_period = period
+    for candidate_period in (now_s // CODE_PERIOD_S + period_shift for period_shift in (-1, 0, 1)):
+        if hmac.compare_digest(totp.at(candidate_period * CODE_PERIOD_S), code):
+            matching_period = candidate_period
     return matching_period
 
 

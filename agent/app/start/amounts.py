@@ -49,12 +49,12 @@ def with_amounts(config_text: str, use_cash: str | None, max_live_value: str | N
         ("max_live_value",) if max_live_value == "off" else ("max_live_value", "payout_per_day")
     )
     for key in capped_keys:
-        line = f"{key} = {json.dumps(max_live_value)} "
-        if match := re.search(f'(?m)^{key} = "[^"]*" +', config_text):
+        setting_line = f"{key} = {json.dumps(max_live_value)} "
+        if key_match := re.search(f'(?m)^{key} = "[^"]*" +', config_text):
             config_text = (
-                config_text[: match.start()]
-                + line.ljust(len(match[0]))
-                + config_text[match.end() :]
+                config_text[: key_match.start()]
+                + setting_line.ljust(len(key_match[0]))
+                + config_text[key_match.end() :]
             )
     return config_text
 

@@ -36,16 +36,16 @@ def minimum_capital(template: PortfolioTemplate, preset: Preset) -> str:
     if no total works. Raises ConfigError if the network lacks tokens of the template.
     """
     config = _config_on_ethereum(template.name)
-    (asset, *_) = config.portfolio.assets
+    (first_asset, *_) = config.portfolio.assets
     assets = [
-        asset.model_copy(update={"symbol": symbol, "target": parse_bps(share, symbol)})
-        for symbol, share in template_targets(template, preset)
+        first_asset.model_copy(update={"symbol": symbol, "target": parse_bps(share_text, symbol)})
+        for symbol, share_text in template_targets(template, preset)
     ]
-    tables = {
+    changed_tables = {
         "chain": config.chain.model_copy(update={"chain_id": preset.chain_id}),
         "portfolio": config.portfolio.model_copy(update={"assets": assets}),
     }
-    return minimum_capital_of(config.model_copy(update=tables))
+    return minimum_capital_of(config.model_copy(update=changed_tables))
 
 
 def minimum_capital_of(config: Config) -> str:
@@ -54,13 +54,15 @@ def minimum_capital_of(config: Config) -> str:
     if not is_dollar(Token("", numeraire, 18)):
         return ""
     minimum_totals = minimum_totals_of_config(config, Fraction(1))
-    total = minimum_totals[ORDINARY_DAY]["total"] if minimum_totals else None
-    return f"{Decimal(total).to_integral_value(ROUND_CEILING):,}" if total else ""
+    total_text = minimum_totals[ORDINARY_DAY]["total"] if minimum_totals else None
+    return f"{Decimal(total_text).to_integral_value(ROUND_CEILING):,}" if total_text else ""
 
 
 def minimum_capitals(template: PortfolioTemplate) -> dict[str, str]:
     """Return the minimum capital of a template by network."""
-    return {name: minimum_capital(template, preset) for name, preset in PRESETS.items()}
+    return {
+        network_name: minimum_capital(template, preset) for network_name, preset in PRESETS.items()
+    }
 
 
 def ordinary_gas_gwei() -> dict[str, str]:
@@ -94,11 +96,12 @@ def draft_config(
             f"choose from {', '.join(preset_tokens)}",
         )
     assets = [
-        TemplateAsset(symbol, preset_tokens[symbol][0], share, None) for symbol, share in targets
+        TemplateAsset(symbol, preset_tokens[symbol][0], share_text, None)
+        for symbol, share_text in targets
     ]
-    text = render(preset, PLACEHOLDER_WALLET, assets, (), NUMERAIRE, (("RPC", "any"),))
+    config_text = render(preset, PLACEHOLDER_WALLET, assets, (), NUMERAIRE, (("RPC", "any"),))
     if template is not None:
-        text = apply_template(text, template)
+        config_text = apply_template(config_text, template)
     return parse_config(
-        with_amounts(text, use_cash or None, max_live_value or None), "the new config"
+        with_amounts(config_text, use_cash or None, max_live_value or None), "the new config"
     )

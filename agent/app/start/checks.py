@@ -112,52 +112,58 @@ def _trigger_checks(context: wiring.AgentContext, policy: Policy) -> Iterator[Ch
 def _feed_checks(
     context: wiring.AgentContext, snapshot: Snapshot, reference: ReferenceConfig
 ) -> Iterator[CheckLine]:
-    tokens = {
+    label_by_address = {
         token.address: token.label
         for token in (*(asset.token for asset in context.portfolio.assets), *context.portfolio.hubs)
     }
-    feeds = [
+    token_feeds = [
         (address, feed)
-        for address in tokens
+        for address in label_by_address
         if (feed := context.portfolio.feed(address)) is not None
     ]
     description_calls: list[LensItem] = [
-        CallItem(feed, DESCRIPTION, max_answer_bytes=_MAX_DESCRIPTION_BYTES) for _, feed in feeds
+        CallItem(feed, DESCRIPTION, max_answer_bytes=_MAX_DESCRIPTION_BYTES)
+        for _, feed in token_feeds
     ]
-    for (address, feed), answer in zip(
-        feeds, query_lens(context.transport, description_calls), strict=True
+    for (address, feed), description_answer in zip(
+        token_feeds, query_lens(context.transport, description_calls), strict=True
     ):
-        label = tokens[address]
+        label = label_by_address[address]
         latest_round = next(
             (feed_round for feed_round in snapshot.feeds if feed_round.feed == feed), None
         )
         if latest_round is None:
             continue  # a quarantined token has its own row
-        base, quote = _parse_pair(symbol_text(answer))
-        pair_and_bounds = f"{base} / {quote}, {format_answer_bounds(latest_round)}"
+        base_symbol, quote_symbol = _parse_pair(symbol_text(description_answer))
+        pair_and_bounds_text = (
+            f"{base_symbol} / {quote_symbol}, {format_answer_bounds(latest_round)}"
+        )
         check_name, fault = (
             f"feed {label}",
             feed_round_fault(snapshot, reference, latest_round),
         )
         if fault:
             yield check_name, FAIL, f"it {fault}", "wait for its next round, or correct the feed"
-        elif quote != _DOLLAR_SYMBOL or not (
-            base == feed_name(context.config.chain.chain_id, address) or _is_base_of(base, label)
+        elif quote_symbol != _DOLLAR_SYMBOL or not (
+            base_symbol == feed_name(context.config.chain.chain_id, address)
+            or _is_base_of(base_symbol, label)
         ):
             yield (
                 check_name,
                 WARN,
-                pair_and_bounds,
+                pair_and_bounds_text,
                 f"make sure that {feed} is a feed of {label} in dollars",
             )
         else:
-            yield check_name, OK, pair_and_bounds, ""
+            yield check_name, OK, pair_and_bounds_text, ""
 
 
 def _parse_pair(description: str) -> tuple[str, str]:
     """Split "ETH / USD" into both sides; text that is not a plain symbol becomes "?" (T17)."""
-    base, _, quote = description.partition("/")
-    return safe_label(base.strip(), _UNKNOWN_SYMBOL), safe_label(quote.strip(), _UNKNOWN_SYMBOL)
+    base_text, _, quote_text = description.partition("/")
+    return safe_label(base_text.strip(), _UNKNOWN_SYMBOL), safe_label(
+        quote_text.strip(), _UNKNOWN_SYMBOL
+    )
 
 
 def _is_base_of(base: str, label: str) -> bool:
@@ -181,15 +187,17 @@ def _twap_checks(snapshot: Snapshot, reference: ReferenceConfig) -> Iterator[Che
     if PriceSource.TWAP not in reference.kinds:
         return
     pools = [pool for pool in snapshot.pools if pool.keeps_observations]
-    rejected_pools = [
-        f"{pool.address}: {why}"
+    rejected_pool_texts = [
+        f"{pool.address}: {rejection}"
         for pool in pools
-        if (why := twap_rejection(snapshot, reference, pool))
+        if (rejection := twap_rejection(snapshot, reference, pool))
     ]
-    count_text = f"{len(pools) - len(rejected_pools)} of {len(pools)} V3 pools have a usable TWAP"
-    if rejected_pools:
-        count_and_first = f"{count_text}; the first without: {rejected_pools[0]}"
-        yield "TWAPs", WARN, count_and_first, "trimtab oracle shows them all"
+    count_text = (
+        f"{len(pools) - len(rejected_pool_texts)} of {len(pools)} V3 pools have a usable TWAP"
+    )
+    if rejected_pool_texts:
+        twap_finding = f"{count_text}; the first without: {rejected_pool_texts[0]}"
+        yield "TWAPs", WARN, twap_finding, "trimtab oracle shows them all"
     else:
         yield "TWAPs", OK, count_text, ""
 
@@ -205,9 +213,9 @@ def _sequencer_checks(snapshot: Snapshot, reference: ReferenceConfig) -> Iterato
 
 def _data_fee_checks(snapshot: Snapshot) -> Iterator[CheckLine]:
     """Yield a row on rollups: the data fee of one swap now."""
-    if why := snapshot.data_fee_unknown_reason:
+    if unknown_reason := snapshot.data_fee_unknown_reason:
         remedy = "check chain.chain_id and the endpoints; trading is halted until it is read"
-        yield "data_fee", FAIL, f"not read: {why}", remedy
+        yield "data_fee", FAIL, f"not read: {unknown_reason}", remedy
     elif snapshot.data_fee is not None:
         fee_wei = snapshot.data_fee_wei(minimum.LEG_GAS, 2 * minimum.LEG_BYTES)
         yield "data_fee", OK, f"at most {decimal_text(fee_wei, 18)} native for a swap", ""
@@ -222,14 +230,16 @@ def screen_tokens(
     quarantined_by_token = {
         screened_token.token: screened_token for screened_token in step.targets.quarantine
     }
-    all_screened = list(quarantined_by_token.values())
+    all_screenings = list(quarantined_by_token.values())
     if context.limits.token_screen:
         screened_tokens = context.token_screen.screen(step, initial_token_moves(step))
-        all_screened += [
-            screened for screened in screened_tokens if screened.token not in quarantined_by_token
+        all_screenings += [
+            token_screening
+            for token_screening in screened_tokens
+            if token_screening.token not in quarantined_by_token
         ]
-    for screened in all_screened:
-        yield step.portfolio.token(screened.token).label, screened
+    for token_screening in all_screenings:
+        yield step.portfolio.token(token_screening.token).label, token_screening
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,43 +280,47 @@ def _checks(
     endpoint_documents: list[ProbedEndpointDocument],
 ) -> Iterator[CheckResult]:
     try:
-        loaded = load_config(config)
+        loaded_config = load_config(config)
     except TrimtabError as error:
         yield _failed_check("config", error)
         return
-    yield _config_check(loaded)
+    yield _config_check(loaded_config)
     try:
-        require_private(wiring.store_file(loaded), "store", companions=True)
+        require_private(wiring.store_file(loaded_config), "store", companions=True)
     except ConfigError as error:
         yield _failed_check("store", error)
-    yield from _limit_checks(loaded.config.limits)
-    yield _key_check(loaded)
+    yield from _limit_checks(loaded_config.config.limits)
+    yield _key_check(loaded_config)
     try:
         opened_transports = (
-            wiring.open_transports(loaded.config) if transports is None else transports
+            wiring.open_transports(loaded_config.config) if transports is None else transports
         )
     except ConfigError as error:
         yield _failed_check("endpoints", error)
         return
-    chain = loaded.config.chain
+    chain = loaded_config.config.chain
     chain_endpoints = tuple(Endpoint(transport) for transport in opened_transports)
     probes = probe_endpoints(chain_endpoints, chain, now_s)
     endpoint_documents.extend(probed_endpoint_documents(probes))
     has_quorum = has_enough_operators(probes, chain.min_operators)
     failure_state = WARN if has_quorum else FAIL
     for probe in probes:
-        state = failure_state if probe.head is None else OK
+        endpoint_check_state = failure_state if probe.head is None else OK
         yield CheckResult(
-            f"endpoint {probe.endpoint.operator}", state, probe.finding, probe.remedy, probe.exit
+            f"endpoint {probe.endpoint.operator}",
+            endpoint_check_state,
+            probe.finding,
+            probe.remedy,
+            probe.exit,
         )
-    yield _operator_check(loaded)
-    yield _submission_check(loaded.config)
+    yield _operator_check(loaded_config)
+    yield _submission_check(loaded_config.config)
     if not has_quorum:
         return
     try:
-        with wiring.open_context(loaded, chain_endpoints, untrusted_pools=True) as context:
-            yield CheckResult("store", OK, str(wiring.store_file(loaded)))
-            yield from _seal_checks(context.store, loaded)
+        with wiring.open_context(loaded_config, chain_endpoints, untrusted_pools=True) as context:
+            yield CheckResult("store", OK, str(wiring.store_file(loaded_config)))
+            yield from _seal_checks(context.store, loaded_config)
             snapshot = context.reader.snapshot()
             endpoint_documents[:] = [
                 {**probed_document, **current_record}
@@ -326,9 +340,9 @@ def _checks(
         yield _failed_check("reading", error)
 
 
-def _seal_checks(store: Store, loaded: LoadedConfig) -> Iterator[CheckResult]:
+def _seal_checks(store: Store, loaded_config: LoadedConfig) -> Iterator[CheckResult]:
     """Yield a row for each sealed table with rows that another program wrote or removed."""
-    secret = secret_path(wiring.store_file(loaded))
+    seal_secret_path = secret_path(wiring.store_file(loaded_config))
     for seal_report in store.seal_reports():
         faults = []
         if seal_report.unsealed_count:
@@ -338,17 +352,17 @@ def _seal_checks(store: Store, loaded: LoadedConfig) -> Iterator[CheckResult]:
         if seal_report.missing_count:
             faults.append(f"rows are missing in {seal_report.missing_count} places")
         if faults:
-            remedy = f"find out which program wrote to the store, or restore {secret}"
+            remedy = f"find out which program wrote to the store, or restore {seal_secret_path}"
             yield CheckResult(seal_report.table, WARN, "; ".join(faults), remedy)
 
 
 def _chain_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[CheckResult]:
     """Yield the checks that need a snapshot: endpoints, contracts, tokens, prices, gas money."""
-    for operator, why in outvoted_endpoints(snapshot):
+    for operator, outvoted_reason in outvoted_endpoints(snapshot):
         yield CheckResult(
             f"endpoint {operator}",
             WARN,
-            why,
+            outvoted_reason,
             "the quorum works without it; ask its operator, or replace it",
         )
     step = context.readers.step_input_at(snapshot)
@@ -374,12 +388,12 @@ def _chain_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[
 def _limit_checks(limits: LimitsTable) -> Iterator[CheckResult]:
     for warning in accepted_limits(limits):
         yield CheckResult("limits", WARN, warning, "lower the limit, or keep it")
-    for name in needless_acceptances(limits):
+    for limit_name in needless_acceptances(limits):
         yield CheckResult(
             "limits",
             WARN,
-            f"limits.i_accept: {name} is within its ceiling",
-            f'remove "{name}" from limits.i_accept',
+            f"limits.i_accept: {limit_name} is within its ceiling",
+            f'remove "{limit_name}" from limits.i_accept',
         )
 
 
@@ -389,80 +403,82 @@ def _failed_check(check: str, error: TrimtabError) -> CheckResult:
     )
 
 
-def _config_check(loaded: LoadedConfig) -> CheckResult:
+def _config_check(loaded_config: LoadedConfig) -> CheckResult:
     """Check the config file's mode: a file with endpoint URLs is a secret (T18)."""
-    description = f"{loaded.path.name}, sha256 {loaded.digest[:12]}"
+    config_summary = f"{loaded_config.path.name}, sha256 {loaded_config.digest[:12]}"
     has_secrets = (
-        any(endpoint.url is not None for endpoint in loaded.config.chain.rpc)
-        and not loaded.config.chain.local
+        any(endpoint.url is not None for endpoint in loaded_config.config.chain.rpc)
+        and not loaded_config.config.chain.local
     )
-    mode = loaded.path.stat().st_mode & 0o777
-    if has_secrets and mode & 0o077:
+    file_mode = loaded_config.path.stat().st_mode & 0o777
+    if has_secrets and file_mode & 0o077:
         return CheckResult(
             "config",
             WARN,
-            f"{description}; it has endpoint URLs and is readable by others (mode {mode:04o})",
-            f"chmod 600 {loaded.path}",
+            f"{config_summary}; it has endpoint URLs and is readable by others (mode {file_mode:04o})",
+            f"chmod 600 {loaded_config.path}",
         )
-    return CheckResult("config", OK, description)
+    return CheckResult("config", OK, config_summary)
 
 
-def _key_check(loaded: LoadedConfig) -> CheckResult:
+def _key_check(loaded_config: LoadedConfig) -> CheckResult:
     """Check that a key source exists, without opening it or asking for a password."""
-    if loaded.config.wallet.mode == "propose":
+    if loaded_config.config.wallet.mode == "propose":
         return CheckResult(
-            "key", OK, f"external: transactions are proposed in {loaded.proposals_path}"
+            "key", OK, f"external: transactions are proposed in {loaded_config.proposals_path}"
         )
-    path = loaded.keystore_path
-    if path is not None:
-        if not path.is_file():
+    keystore_path = loaded_config.keystore_path
+    if keystore_path is not None:
+        if not keystore_path.is_file():
             return CheckResult(
                 "key",
                 WARN,
-                f"{path} does not exist",
+                f"{keystore_path} does not exist",
                 "trimtab wallet create, or copy it there before --send",
             )
-        if path.stat().st_mode & 0o077:
+        if keystore_path.stat().st_mode & 0o077:
             return CheckResult(
                 "key",
                 FAIL,
-                f"{path} is readable by others (mode {path.stat().st_mode & 0o777:04o})",
-                f"chmod 600 {path}",
+                f"{keystore_path} is readable by others (mode {keystore_path.stat().st_mode & 0o777:04o})",
+                f"chmod 600 {keystore_path}",
             )
-        return _keystore_check(loaded, path)
+        return _keystore_check(loaded_config, keystore_path)
     try:
-        key_source(loaded)
-        if loaded.config.wallet.keyring is not None:
+        key_source(loaded_config)
+        if loaded_config.config.wallet.keyring is not None:
             return CheckResult(
                 "key",
                 OK,
-                f"keyring entry {loaded.config.wallet.keyring}, in {keyring_backend()}",
+                f"keyring entry {loaded_config.config.wallet.keyring}, in {keyring_backend()}",
             )
     except ConfigError as error:
         return CheckResult("key", WARN, error.message, error.remedy)
     return CheckResult("key", OK, "a key source is configured")
 
 
-def _keystore_check(loaded: LoadedConfig, path: Path) -> CheckResult:
+def _keystore_check(loaded_config: LoadedConfig, keystore_path: Path) -> CheckResult:
     """Check the keystore's address, which most keystores state in clear text."""
     try:
-        address = str(codec.read_json(path.read_text(encoding="utf-8"))["address"])
+        keystore_address = str(
+            codec.read_json(keystore_path.read_text(encoding="utf-8"))["address"]
+        )
     except (OSError, ValueError, KeyError, TypeError):
-        return CheckResult("key", OK, f"keystore {path}")
-    expected_address = loaded.config.wallet.address.lower().removeprefix("0x")
-    if address.lower().removeprefix("0x") != expected_address:
+        return CheckResult("key", OK, f"keystore {keystore_path}")
+    expected_address = loaded_config.config.wallet.address.lower().removeprefix("0x")
+    if keystore_address.lower().removeprefix("0x") != expected_address:
         return CheckResult(
             "key",
             FAIL,
-            f"{path} belongs to another wallet",
+            f"{keystore_path} belongs to another wallet",
             "correct wallet.address or wallet.keystore",
             EXIT_USAGE,
         )
-    return CheckResult("key", OK, f"keystore {path} of this wallet")
+    return CheckResult("key", OK, f"keystore {keystore_path} of this wallet")
 
 
-def _operator_check(loaded: LoadedConfig) -> CheckResult:
-    chain = loaded.config.chain
+def _operator_check(loaded_config: LoadedConfig) -> CheckResult:
+    chain = loaded_config.config.chain
     operators = {endpoint.operator for endpoint in chain.rpc}
     if len(operators) >= chain.min_operators:
         return CheckResult(
@@ -492,24 +508,24 @@ def _submission_check(config: Config) -> CheckResult:
 
 
 def _contract_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterator[CheckResult]:
-    code_hashes = {code.address: code.hash for code in snapshot.code_hashes}
-    contracts = dict.fromkeys(
+    code_hashes = {code_entry.address: code_entry.hash for code_entry in snapshot.code_hashes}
+    contract_addresses = dict.fromkeys(
         (*context.execution.pinned, *(pool.contract for pool in context.pools))
     )
-    without_code = [
+    codeless_addresses = [
         address
-        for address in contracts
+        for address in contract_addresses
         if code_hashes.get(address, NO_CODE) in (NO_CODE, EMPTY_CODE)
     ]
-    if without_code:
+    if codeless_addresses:
         yield CheckResult(
             "contracts",
             FAIL,
-            f"no code at {', '.join(without_code)}",
+            f"no code at {', '.join(codeless_addresses)}",
             "correct these addresses in the config",
         )
     pinned_hashes = {pin.address: pin.code_hash for pin in context.store.trust.pins()}
-    unpinned_addresses = [address for address in contracts if address not in pinned_hashes]
+    unpinned_addresses = [address for address in contract_addresses if address not in pinned_hashes]
     changed_addresses = [
         address
         for address, pinned_hash in pinned_hashes.items()
@@ -526,7 +542,7 @@ def _contract_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterat
         yield CheckResult(
             "trust",
             WARN,
-            f"{len(unpinned_addresses)} of {len(contracts)} contracts are not pinned",
+            f"{len(unpinned_addresses)} of {len(contract_addresses)} contracts are not pinned",
             "trimtab trust",
         )
     else:
@@ -540,54 +556,58 @@ def _contract_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Iterat
         )
     else:
         yield CheckResult("pools", OK, f"{len(context.pools)} found")
-    for unread in (unread for unread in snapshot.quarantined if unread.subject != "endpoint"):
+    for quarantine_entry in (
+        quarantine_entry
+        for quarantine_entry in snapshot.quarantined
+        if quarantine_entry.subject != "endpoint"
+    ):
         yield CheckResult(
-            unread.subject,
+            quarantine_entry.subject,
             FAIL,
-            f"{unread.address}: {unread.why}",
+            f"{quarantine_entry.address}: {quarantine_entry.why}",
             "trading is halted until it is corrected or removed",
         )
 
 
 def _holding_checks(context: wiring.AgentContext, step: StepInput) -> Iterator[CheckResult]:
-    balances = native_coin.held_balances(step)
+    raw_by_token = native_coin.held_balances(step)
     references = reference_prices(step)
-    decimals = context.portfolio.numeraire.decimals
-    pools, pinned = (
-        {contract.address for contract in contracts}
-        for contracts in (context.pools, context.store.trust.pins())
+    numeraire_decimals = context.portfolio.numeraire.decimals
+    pool_addresses, pinned_addresses = (
+        {pool_or_pin.address for pool_or_pin in pools_or_pins}
+        for pools_or_pins in (context.pools, context.store.trust.pins())
     )
     for asset in context.portfolio.assets:
         token = asset.token
-        if token.address not in balances:
+        if token.address not in raw_by_token:
             continue
         reference_price = references.prices.get(token.address)
         if reference_price is None:
-            why = next(
+            unpriced_reason = next(
                 (
-                    unpriced.why
-                    for unpriced in references.unpriced
-                    if unpriced.token == token.address
+                    unpriced_token.why
+                    for unpriced_token in references.unpriced
+                    if unpriced_token.token == token.address
                 ),
                 "no reference price",
             )
-            if pools <= pinned:
+            if pool_addresses <= pinned_addresses:
                 remedy = "add a feed, or a V3 pool with enough observations"
-                yield CheckResult(f"token {token.label}", FAIL, why, remedy)
+                yield CheckResult(f"token {token.label}", FAIL, unpriced_reason, remedy)
             else:
                 remedy = "trimtab trust, then trimtab doctor again"
-                yield CheckResult(f"token {token.label}", WARN, why, remedy)
+                yield CheckResult(f"token {token.label}", WARN, unpriced_reason, remedy)
             continue
-        unit_price = price_text(reference_price.price, token.decimals, decimals, 8)
+        unit_price_text = price_text(reference_price.price, token.decimals, numeraire_decimals, 8)
         holding_text = (
-            f"{decimal_text(balances[token.address], token.decimals)} at {unit_price} by"
+            f"{decimal_text(raw_by_token[token.address], token.decimals)} at {unit_price_text} by"
             f" {reference_price.source.value}, {token.decimals} decimals"
         )
-        if balances[token.address]:
+        if raw_by_token[token.address]:
             yield CheckResult(f"token {token.label}", OK, holding_text)
         else:
             yield CheckResult(f"token {token.label}", WARN, holding_text, "the wallet holds none")
-    if not any(balances.values()):
+    if not any(raw_by_token.values()):
         yield CheckResult(
             "portfolio",
             FAIL,
@@ -612,11 +632,11 @@ def _minimum_total_checks(step: StepInput) -> Iterator[CheckResult]:
     prices = reference_prices(step).by_token
     try:
         drifts = compute_drifts(step, prices)
-        total = portfolio_total(step, drifts)
+        total_value = portfolio_total(step, drifts)
         minimum_total = current_minimum_total(step, investable_total(drifts))
     except TrimtabError:
         return
-    if ceiling_warning := cash_limit.ceiling_message(step.portfolio, step.limits, total):
+    if ceiling_warning := cash_limit.ceiling_message(step.portfolio, step.limits, total_value):
         yield CheckResult("max_live_value", WARN, ceiling_warning, cash_limit.CEILING_REMEDY)
     if minimum_total is not None:
         yield CheckResult(
@@ -646,12 +666,15 @@ def _gas_money_checks(context: wiring.AgentContext, snapshot: Snapshot) -> Itera
         yield CheckResult(
             "gas money", FAIL, below_floor_text, "send the wallet more of the native coin"
         )
-    age_s, max_age_s = context.clock.now_s() - snapshot.head.timestamp_s, context.limits.head_age_s
-    if max_age_s is not None and age_s > max_age_s:
+    head_age_s, max_head_age_s = (
+        context.clock.now_s() - snapshot.head.timestamp_s,
+        context.limits.head_age_s,
+    )
+    if max_head_age_s is not None and head_age_s > max_head_age_s:
         yield CheckResult(
             "head",
             FAIL,
-            f"{format_duration(age_s)} old, the limit is {format_duration(max_age_s)}",
+            f"{format_duration(head_age_s)} old, the limit is {format_duration(max_head_age_s)}",
             "the endpoint lags, or this machine's clock is wrong",
             EXIT_RETRYABLE,
         )

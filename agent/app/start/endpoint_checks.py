@@ -42,16 +42,16 @@ def probe_endpoints(
 ) -> list[EndpointProbe]:
     """Read chain id and head of each endpoint; mark those that lag behind the others."""
     probes = [_probe(endpoint, chain.chain_id, now_s) for endpoint in endpoints]
-    heads = {probe.endpoint: probe.head for probe in probes if probe.head is not None}
-    if len(operators_of(heads)) < chain.min_operators:
+    head_by_endpoint = {probe.endpoint: probe.head for probe in probes if probe.head is not None}
+    if len(operators_of(head_by_endpoint)) < chain.min_operators:
         return probes
     endpoint_pool = EndpointPool(
         endpoints, chain.min_operators, max_lag_blocks=chain.max_lag_blocks, now_s=now_s
     )
-    height = common_height(heads, chain.min_operators)
-    head_s = min(probe.head_s for probe in probes if probe.head == height)
+    quorum_height = common_height(head_by_endpoint, chain.min_operators)
+    head_s = min(probe.head_s for probe in probes if probe.head == quorum_height)
     # records the lag in each endpoint's health
-    height_disagreement(endpoint_pool, heads, height, head_s)
+    height_disagreement(endpoint_pool, head_by_endpoint, quorum_height, head_s)
     return [_marked_if_lagging(probe) for probe in probes]
 
 
@@ -69,8 +69,8 @@ def has_enough_operators(probes: Sequence[EndpointProbe], min_operators: int) ->
 def endpoint_records(endpoint_pool: EndpointPool) -> list[EndpointDocument]:
     """Return state, score from 0 to 1, latency and last problem of each endpoint in this process."""
     return [
-        fill(EndpointDocument, state, operator=operator)
-        for operator, state in endpoint_pool.endpoint_states()
+        fill(EndpointDocument, endpoint_state, operator=operator)
+        for operator, endpoint_state in endpoint_pool.endpoint_states()
     ]
 
 
@@ -85,9 +85,9 @@ def probed_endpoint_documents(probes: Sequence[EndpointProbe]) -> list[ProbedEnd
 def outvoted_endpoints(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
     """Yield each endpoint that the quorum excluded from a snapshot: its operator, and why."""
     yield from (
-        (unread.address, unread.why)
-        for unread in snapshot.quarantined
-        if unread.subject == "endpoint"
+        (quarantine_entry.address, quarantine_entry.why)
+        for quarantine_entry in snapshot.quarantined
+        if quarantine_entry.subject == "endpoint"
     )
 
 
@@ -96,8 +96,8 @@ def _probe(endpoint: Endpoint, chain_id: int, now_s: Callable[[], float]) -> End
         started_s = time.monotonic()
         answered_chain_id = int(endpoint.call("eth_chainId", []), 16)
         latency_ms = (time.monotonic() - started_s) * 1000
-        block = endpoint.call("eth_getBlockByNumber", ["latest", False])
-        head, head_s = int(block["number"], 16), int(block["timestamp"], 16)
+        head_block = endpoint.call("eth_getBlockByNumber", ["latest", False])
+        head, head_s = int(head_block["number"], 16), int(head_block["timestamp"], 16)
     except TrimtabError as error:
         return EndpointProbe(
             endpoint,
@@ -111,9 +111,9 @@ def _probe(endpoint: Endpoint, chain_id: int, now_s: Callable[[], float]) -> End
             endpoint, None, "is not a node's JSON-RPC endpoint", "check its URL", EXIT_OPERATOR
         )
     if answered_chain_id != chain_id:
-        why = f"chain {answered_chain_id}, but chain.chain_id is {chain_id}"
+        mismatch_text = f"chain {answered_chain_id}, but chain.chain_id is {chain_id}"
         return EndpointProbe(
-            endpoint, None, why, "correct chain.chain_id or the endpoint", EXIT_OPERATOR
+            endpoint, None, mismatch_text, "correct chain.chain_id or the endpoint", EXIT_OPERATOR
         )
     ahead_s = head_s - int(now_s())
     if ahead_s > MAX_CLOCK_SKEW_S:

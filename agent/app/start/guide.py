@@ -92,26 +92,28 @@ class InitAnswers:
         """Return whether the network is a chain of `trimtab localchain`."""
         return self.network not in PRESETS
 
-    def with_network(self, text: str) -> InitAnswers:
+    def with_network(self, network_name_or_file: str) -> InitAnswers:
         """Return the answers with a network, by name or by a local chain's config file. Endpoints
         of another network are dropped.
         """
-        find_preset(text)
-        is_local = text not in PRESETS
+        find_preset(network_name_or_file)
+        is_local = network_name_or_file not in PRESETS
         endpoints = () if is_local != self.is_local else self.rpc
-        return replace(self, network=text, rpc=endpoints or (LOCAL_RPC if is_local else ()))
+        return replace(
+            self, network=network_name_or_file, rpc=endpoints or (LOCAL_RPC if is_local else ())
+        )
 
-    def with_wallet(self, text: str) -> InitAnswers:
+    def with_wallet(self, address_text: str) -> InitAnswers:
         """Return the answers with the wallet's address."""
-        return replace(self, wallet=parse_address(text, "wallet"))
+        return replace(self, wallet=parse_address(address_text, "wallet"))
 
-    def with_endpoints(self, text: str) -> InitAnswers:
+    def with_endpoints(self, endpoints_text: str) -> InitAnswers:
         """Return the answers with endpoints, VARIABLE=OPERATOR separated by spaces, of at least two
         operators.
         """
         endpoints = []
-        for pair in text.replace(",", " ").split():
-            variable, equals, operator = pair.partition("=")
+        for endpoint_pair in endpoints_text.replace(",", " ").split():
+            variable, equals, operator = endpoint_pair.partition("=")
             if not equals:
                 raise ConfigError(
                     "endpoints: not VARIABLE=OPERATOR",  # not repeated: a URL is a secret
@@ -132,53 +134,59 @@ class InitAnswers:
             )
         return replace(self, rpc=tuple(endpoints))
 
-    def with_basket(self, text: str, offered_baskets: Sequence[Basket]) -> InitAnswers:
+    def with_basket(self, basket_text: str, offered_baskets: Sequence[Basket]) -> InitAnswers:
         """Return the answers with a basket by number or name, or with own targets such as WETH=50%
         USDC=50%.
         """
         names_by_number = {
             str(number): basket.name for number, basket in enumerate(offered_baskets, 1)
         }
-        name = names_by_number.get(text, text)
-        if name in [basket.name for basket in offered_baskets]:
-            return replace(self, template=name, targets=())
+        template_name = names_by_number.get(basket_text, basket_text)
+        if template_name in [basket.name for basket in offered_baskets]:
+            return replace(self, template=template_name, targets=())
         targets = []
-        for pair in text.replace(",", " ").split():
-            symbol, equals, share = pair.partition("=")
-            if not (symbol and equals and share):
+        for target_pair in basket_text.replace(",", " ").split():
+            symbol, equals, share_text = target_pair.partition("=")
+            if not (symbol and equals and share_text):
                 raise ConfigError(
-                    f"basket: {text[:60]!r} is neither a number of the list nor SYMBOL=SHARE",
+                    f"basket: {basket_text[:60]!r} is neither a number of the list nor SYMBOL=SHARE",
                     f"write 1 to {len(offered_baskets)}, or for example WETH=50% USDC=50%",
                 )
-            targets.append((symbol, share))
-        total_bps = sum(parse_bps(share, f"basket {symbol}") for symbol, share in targets)
+            targets.append((symbol, share_text))
+        total_bps = sum(parse_bps(share_text, f"basket {symbol}") for symbol, share_text in targets)
         symbols = [token.symbol for token in find_preset(self.network).tokens]
         unknown_symbols = [symbol for symbol, _ in targets if symbol not in symbols]
         if unknown_symbols or total_bps != BPS or NUMERAIRE not in dict(targets):
-            why = f"sum to {total_bps / 100:g}%"
+            shares_fault = f"sum to {total_bps / 100:g}%"
             if unknown_symbols:
-                why = f"name {unknown_symbols[0]}, which is not one of {', '.join(symbols)}"
+                shares_fault = (
+                    f"name {unknown_symbols[0]}, which is not one of {', '.join(symbols)}"
+                )
             elif total_bps == BPS:
-                why = f"lack {NUMERAIRE}, the unit of account (0% is allowed)"
-            raise ConfigError(f"basket: the shares {why}", "for example WETH=50% USDC=50%")
+                shares_fault = f"lack {NUMERAIRE}, the unit of account (0% is allowed)"
+            raise ConfigError(f"basket: the shares {shares_fault}", "for example WETH=50% USDC=50%")
         return replace(self, template="", targets=tuple(targets))
 
-    def with_cash(self, text: str) -> InitAnswers:
+    def with_cash(self, cash_text: str) -> InitAnswers:
         """Return the answers with the most numeraire to use; "all" or nothing for all of it. A new
         amount drops the ceiling, which was named for another.
         """
         amount = (
-            "" if text in ALL_CASH_ANSWERS else _parse_amount(text, "cash", "write 1000, or all")
+            ""
+            if cash_text in ALL_CASH_ANSWERS
+            else _parse_amount(cash_text, "cash", "write 1000, or all")
         )
         if amount == self.use_cash:
             return self
         return replace(self, use_cash=amount, max_live_value="")
 
-    def with_ceiling(self, text: str) -> InitAnswers:
+    def with_ceiling(self, ceiling_text: str) -> InitAnswers:
         """Return the answers with the largest value that the agent manages; nothing for the one
         that follows from the cash. Raises ConfigError for one below the cash.
         """
-        amount = _parse_amount(text, "ceiling", f"write {self.ceiling}") if text else ""
+        amount = (
+            _parse_amount(ceiling_text, "ceiling", f"write {self.ceiling}") if ceiling_text else ""
+        )
         if amount:
             require_ceiling(self.use_cash or None, amount)
         return replace(self, max_live_value=amount)
@@ -193,26 +201,26 @@ class InitAnswers:
         if template is not None:
             targets = tuple(portfolio_templates.template_targets(template, preset))
         config = draft_config(template, preset, targets, self.use_cash, self.ceiling)
-        total = Fraction(self.use_cash or self.ceiling)
-        minimum_totals = minimum_totals_of_config(config, Fraction(1), total)
+        total_value = Fraction(self.use_cash or self.ceiling)
+        minimum_totals = minimum_totals_of_config(config, Fraction(1), total_value)
         ceiling_note = "" if self.use_cash else f" {self.ceiling} is the ceiling."
         return [
             f"Is it worth it? {ESTIMATE_NOTE}.{ceiling_note}",
-            *year_cost_lines(minimum_totals, total),
+            *year_cost_lines(minimum_totals, total_value),
             *small_money_lines(self.template, self.network),
         ]
 
-    def with_alert(self, text: str) -> InitAnswers:
+    def with_alert(self, variable_text: str) -> InitAnswers:
         """Return the answers with the variable that holds the alert target's address, or none."""
-        if text.lower() in NO_ALERT_ANSWERS:
+        if variable_text.lower() in NO_ALERT_ANSWERS:
             return replace(self, alert=None)
-        if "://" in text:
+        if "://" in variable_text:
             raise ConfigError(
                 "alerts: that is an address, which is a secret",  # not repeated
                 "put it into a variable, and name the variable: TRIMTAB_ALERTS",
             )
-        name = self.alert[0] if self.alert else "owner"
-        return replace(self, alert=(name, parse_variable(text, "alerts")))
+        target_name = self.alert[0] if self.alert else "owner"
+        return replace(self, alert=(target_name, parse_variable(variable_text, "alerts")))
 
     def write(self, path: Path) -> InitDocument:
         """Write the config. Raises ConfigError, and then leaves no file."""
@@ -254,19 +262,21 @@ def baskets(network: str) -> list[Basket]:
     return offered_baskets
 
 
-def _parse_amount(text: str, name: str, remedy: str) -> str:
+def _parse_amount(amount_text: str, field_name: str, remedy: str) -> str:
     """Return an amount of the numeraire without separators. Raises ConfigError, also for a comma that
     is none between thousands, such as a decimal one.
     """
-    amount = text.replace(",", "")
-    if not (AMOUNT_PATTERN.fullmatch(text) and Decimal(amount) > 0):
-        raise ConfigError(f"{name}: {text[:40]!r} is not an amount of {NUMERAIRE}", remedy)
+    amount = amount_text.replace(",", "")
+    if not (AMOUNT_PATTERN.fullmatch(amount_text) and Decimal(amount) > 0):
+        raise ConfigError(
+            f"{field_name}: {amount_text[:40]!r} is not an amount of {NUMERAIRE}", remedy
+        )
     return amount
 
 
-def variable_state(name: str) -> str:
+def variable_state(variable_name: str) -> str:
     """Return whether a variable is set, without its value."""
-    return "set" if os.environ.get(name) else "not set yet"
+    return "set" if os.environ.get(variable_name) else "not set yet"
 
 
 OWN_WEIGHTS = "own"
@@ -280,13 +290,13 @@ def check_setup(field_texts: Mapping[str, str]) -> dict[str, Any]:
     is worth it; `baskets` and `tokens` of the network, and the `basis` of past results here and in other years. A field that
     is missing has its default.
     """
-    answers, errors, offered_baskets = parse_answers(field_texts)
+    answers, error_by_field, offered_baskets = parse_answers(field_texts)
     return {
-        "errors": errors,
-        "answer_texts": _answer_texts(answers, errors),
-        "year_costs": [] if errors else _year_costs(answers),
+        "errors": error_by_field,
+        "answer_texts": _answer_texts(answers, error_by_field),
+        "year_costs": [] if error_by_field else _year_costs(answers),
         "baskets": [_basket_document(basket) for basket in offered_baskets],
-        "tokens": [] if "network" in errors else _token_symbols(answers),
+        "tokens": [] if "network" in error_by_field else _token_symbols(answers),
         "basis": PAST_BASIS,
         "other_years_basis": OTHER_YEARS_BASIS,
         "numeraire": NUMERAIRE,
@@ -297,63 +307,67 @@ def write_setup(path: str, field_texts: Mapping[str, str]) -> dict[str, Any]:
     """Write the config as `trimtab init` does, and return its document, with the commands that come
     `next` and the `gas` that the wallet needs. Raises ConfigError, and then leaves no file.
     """
-    answers, errors, _ = parse_answers(field_texts)
-    for field, why in errors.items():
-        raise ConfigError(f"{field}: {why}", "correct it")
-    document = answers.write(Path(path))
-    loaded = load_config(path)
-    wallet = loaded.config.wallet
+    answers, error_by_field, _ = parse_answers(field_texts)
+    for field, field_error in error_by_field.items():
+        raise ConfigError(f"{field}: {field_error}", "correct it")
+    init_document = answers.write(Path(path))
+    loaded_config = load_config(path)
+    wallet = loaded_config.config.wallet
     config_option = "" if Path(path) == Path("trimtab.toml") else f" --config {shlex.quote(path)}"
-    next_steps = list(document["next"])
+    next_commands = list(init_document["next"])
     if wallet.test_account is None:
         first_command_index = next(
-            (index for index, line in enumerate(next_steps) if line.startswith("trimtab")),
-            len(next_steps),
+            (index for index, command in enumerate(next_commands) if command.startswith("trimtab")),
+            len(next_commands),
         )
-        next_steps.insert(
+        next_commands.insert(
             first_command_index,
             "trimtab wallet import  (in a terminal, with the key of the wallet, unless wallet.json"
             " has it already)",
         )
-    next_steps += [
+    next_commands += [
         f"trimtab run{config_option}  (decides but sends nothing; with --send it trades)",
         f"trimtab serve{config_option}  (this dashboard, after the first step)",
     ]
-    return {**document, "next": next_steps, "gas": loaded.config.limits.native_floor or ""}
+    return {
+        **init_document,
+        "next": next_commands,
+        "gas": loaded_config.config.limits.native_floor or "",
+    }
 
 
 def parse_answers(
     field_texts: Mapping[str, str],
 ) -> tuple[InitAnswers, dict[str, str], list[Basket]]:
     """Return the valid answers, the errors by field, and the baskets of the network."""
-    answers, errors = InitAnswers(), dict[str, str]()
+    answers, error_by_field = InitAnswers(), dict[str, str]()
 
     def check_field(
-        field: str, with_answer: Callable[[InitAnswers, str], InitAnswers], default: str
+        field: str, with_answer: Callable[[InitAnswers, str], InitAnswers], default_text: str
     ) -> None:
         nonlocal answers
         try:
-            answers = with_answer(answers, field_texts.get(field, "").strip() or default)
+            answers = with_answer(answers, field_texts.get(field, "").strip() or default_text)
         except ConfigError as error:
-            errors[field] = error_text(error)
+            error_by_field[field] = error_text(error)
 
     check_field("network", InitAnswers.with_network, "ethereum")
-    offered_baskets = [] if "network" in errors else _baskets(answers)
+    offered_baskets = [] if "network" in error_by_field else _baskets(answers)
     check_field("wallet", InitAnswers.with_wallet, "")
     if not answers.is_local or field_texts.get("endpoints", "").strip():
         check_field("endpoints", InitAnswers.with_endpoints, "")
     if offered_baskets:
         check_field(
             "basket",
-            lambda answers_so_far, text: _with_basket(
-                answers_so_far, text, field_texts, offered_baskets
+            lambda answers_so_far, basket_text: _with_basket(
+                answers_so_far, basket_text, field_texts, offered_baskets
             ),
             "",
         )
     check_field("cash", InitAnswers.with_cash, "all")
     check_field("ceiling", InitAnswers.with_ceiling, "")
     check_field("alert", InitAnswers.with_alert, "none")
-    return answers, errors, offered_baskets
+    return answers, error_by_field, offered_baskets
 
 
 def _baskets(answers: InitAnswers) -> list[Basket]:
@@ -372,14 +386,14 @@ def _with_basket(
     offered_baskets: list[Basket],
 ) -> InitAnswers:
     if chosen_basket == OWN_WEIGHTS:
-        shares = {
-            symbol: text.strip().removesuffix("%").strip()
+        share_by_symbol = {
+            symbol: share_text.strip().removesuffix("%").strip()
             for symbol in _token_symbols(answers)
-            if (text := field_texts.get(SHARE_FIELD + symbol, "")).strip()
+            if (share_text := field_texts.get(SHARE_FIELD + symbol, "")).strip()
         }
-        if not shares:
+        if not share_by_symbol:
             raise ConfigError("No weights were entered", "write the share of each token in percent")
-        targets_text = " ".join(f"{symbol}={share}%" for symbol, share in shares.items())
+        targets_text = " ".join(f"{symbol}={share}%" for symbol, share in share_by_symbol.items())
         return answers.with_basket(targets_text, offered_baskets)
     if chosen_basket not in [basket.name for basket in offered_baskets]:
         raise ConfigError("No basket is chosen", "choose a listed one, or type your own weights")
@@ -392,8 +406,8 @@ def error_text(error: ConfigError) -> str:
     return " ".join(f"{sentence[0].upper()}{sentence[1:]}." for sentence in sentences if sentence)
 
 
-def _answer_texts(answers: InitAnswers, errors: Mapping[str, str]) -> dict[str, str]:
-    texts = {
+def _answer_texts(answers: InitAnswers, error_by_field: Mapping[str, str]) -> dict[str, str]:
+    text_by_field = {
         "network": answers.network,
         "wallet": answers.wallet,
         "endpoints": ", ".join(
@@ -408,7 +422,11 @@ def _answer_texts(answers: InitAnswers, errors: Mapping[str, str]) -> dict[str, 
             f"{answers.alert[1]} ({variable_state(answers.alert[1])})" if answers.alert else "none"
         ),
     }
-    return {field: text for field, text in texts.items() if field not in errors}
+    return {
+        field: answer_text
+        for field, answer_text in text_by_field.items()
+        if field not in error_by_field
+    }
 
 
 def _year_costs(answers: InitAnswers) -> list[str]:

@@ -39,35 +39,37 @@ def small_money_year(network: str) -> str:
     """Return the measured trades and cost of a year of the template for small money; empty on a
     network without a stored result.
     """
-    result = template_result(network, SMALL_MONEY)
-    if result is None:
+    stored_result = template_result(network, SMALL_MONEY)
+    if stored_result is None:
         return ""
-    trades = f"{result['rebalances']} trade{'s' if result['rebalances'] != 1 else ''}"
+    trades_text = (
+        f"{stored_result['rebalances']} trade{'s' if stored_result['rebalances'] != 1 else ''}"
+    )
     return (
-        f"Template small, 60/40, band 25 %: about {trades} and {result['costs']} USDC a year"
-        f" with {SMALL_MONEY_USD} USDC on {network} ({result['basis']}; not a forecast)."
+        f"Template small, 60/40, band 25 %: about {trades_text} and {stored_result['costs']} USDC a year"
+        f" with {SMALL_MONEY_USD} USDC on {network} ({stored_result['basis']}; not a forecast)."
     )
 
 
 def small_money_lines(template: str | None, network: str) -> list[str]:
     """Return the measured year if the template is that for small money and has one there."""
-    year = small_money_year(network) if template == SMALL_MONEY else ""
-    return [f"Measured in a back-test, beside the estimate above: {year}"] if year else []
+    year_line = small_money_year(network) if template == SMALL_MONEY else ""
+    return [f"Measured in a back-test, beside the estimate above: {year_line}"] if year_line else []
 
 
 @cache
 def stored_results() -> dict[str, dict[str, PastResultDocument]]:
     """Return the stored results by network and template."""
-    results: dict[str, dict[str, PastResultDocument]] = json.loads(
+    results_by_network: dict[str, dict[str, PastResultDocument]] = json.loads(
         BASKETS_FILE.read_text(encoding="utf-8")
     )
-    return results
+    return results_by_network
 
 
 @cache
 def stored_other_years() -> dict[str, dict[str, list[PastResultDocument]]]:
     """Return the results of the other years by network and template."""
-    results: dict[str, dict[str, list[PastResultDocument]]] = json.loads(
+    results_by_network: dict[str, dict[str, list[PastResultDocument]]] = json.loads(
         OTHER_YEARS_FILE.read_text(encoding="utf-8")
     )
-    return results
+    return results_by_network

@@ -86,16 +86,21 @@ def usd_price(
         return Fraction(Decimal(price))
     if is_dollar(Token(numeraire.address, numeraire.symbol, 18)):
         return Fraction(1)
-    prices = [] if numeraire.feed is None else list(_feed_prices(numeraire.feed, rpc, now_s()))
-    if not prices or max(prices) > min(prices) * MAX_ENDPOINT_PRICE_RATIO:
-        why = "differs between endpoints" if prices else "is unknown"
+    endpoint_prices = (
+        [] if numeraire.feed is None else list(_feed_prices(numeraire.feed, rpc, now_s()))
+    )
+    if (
+        not endpoint_prices
+        or max(endpoint_prices) > min(endpoint_prices) * MAX_ENDPOINT_PRICE_RATIO
+    ):
+        price_fault = "differs between endpoints" if endpoint_prices else "is unknown"
         raise ConfigError(
             f"--numeraire {numeraire.symbol}: the config's caps are in {numeraire.symbol}, and its price"
-            f" {why}",
+            f" {price_fault}",
             f"give dollars per {numeraire.symbol} by --price, or export"
             f" {rpc[0][0] if rpc else 'the --rpc variable'} to read its feed",
         )
-    return min(prices)
+    return min(endpoint_prices)
 
 
 def _feed_prices(feed: str, rpc: Sequence[tuple[str, str]], now_s: float) -> Iterator[Fraction]:
@@ -185,14 +190,17 @@ def initialise(  # noqa: PLR0913
             "--token-list-sha256: no token list is given",
             "add --token-list FILE, or omit the hash",
         )
-    parsed_list = None
+    parsed_token_list = None
     if token_list is not None:
-        parsed_list = read_token_list(token_list, preset.chain_id, token_list_sha256)
-    listed_tokens = () if parsed_list is None else parsed_list.tokens
+        parsed_token_list = read_token_list(token_list, preset.chain_id, token_list_sha256)
+    listed_tokens = () if parsed_token_list is None else parsed_token_list.tokens
     chosen_template = _chosen_template(template, stable, targets)
     if chosen_template is not None:
         targets = portfolio_templates.template_targets(chosen_template, preset, stable)
-    assets = [_template_asset(name, share, preset, listed_tokens) for name, share in targets]
+    assets = [
+        _template_asset(symbol_or_address, share_text, preset, listed_tokens)
+        for symbol_or_address, share_text in targets
+    ]
     symbols = [asset.symbol for asset in assets]
     if numeraire not in symbols:
         raise ConfigError(
@@ -203,7 +211,7 @@ def initialise(  # noqa: PLR0913
     load_env_file(path.absolute().parent, (variable for variable, _ in rpc))
     numeraire_usd = usd_price(assets[symbols.index(numeraire)], price, rpc)
     local_chain = None if rpc else local_start(network)
-    text = render(
+    config_text = render(
         preset,
         parse_address(wallet, "--wallet"),
         assets,
@@ -213,16 +221,18 @@ def initialise(  # noqa: PLR0913
         numeraire_usd,
     )
     if chosen_template is not None:
-        text = portfolio_templates.apply_template(text, chosen_template)
+        config_text = portfolio_templates.apply_template(config_text, chosen_template)
     if futures is not None:
         if futures.venue is None and network not in PRESETS:
             futures = replace(futures, venue=Path(network))
-        text += futures.text(numeraire, assets)
-    text = with_amounts(text, use_cash, max_live_value or ceiling_of(use_cash, numeraire_usd))
-    text = _with_alert_and_key(text, network, wallet, alert, local_chain)
-    config = parse_config(text, "the new config")
+        config_text += futures.text(numeraire, assets)
+    config_text = with_amounts(
+        config_text, use_cash, max_live_value or ceiling_of(use_cash, numeraire_usd)
+    )
+    config_text = _with_alert_and_key(config_text, network, wallet, alert, local_chain)
+    config = parse_config(config_text, "the new config")
     try:
-        create_file(path, text.encode())
+        create_file(path, config_text.encode())
     except FileExistsError:
         raise ConfigError(
             f"{path}: exists already; nothing was changed",
@@ -240,19 +250,21 @@ def initialise(  # noqa: PLR0913
     )
     minimum_totals = minimum_totals_of_config(config, numeraire_usd, assumed_capital)
     config_option = "" if path == Path("trimtab.toml") else f" --config {shlex.quote(str(path))}"
-    next_steps = [
+    next_commands = [
         f"export {variable}=…  (endpoint of operator {operator})" for variable, operator in rpc
     ]
     if chosen_template is not None and chosen_template.todo:
-        next_steps.append(chosen_template.todo)
-    commands = ["doctor", "trust"]
+        next_commands.append(chosen_template.todo)
+    trimtab_commands = ["doctor", "trust"]
     if isinstance(config.futures, HyperliquidTable):
-        commands += ["paper --once --value 800 --margin 100", "delegate"]
-    next_steps += [f"trimtab {command}{config_option}" for command in commands]
+        trimtab_commands += ["paper --once --value 800 --margin 100", "delegate"]
+    next_commands += [
+        f"trimtab {trimtab_command}{config_option}" for trimtab_command in trimtab_commands
+    ]
     return {
         "config": str(path),
         "chain_id": preset.chain_id,
-        "token_list_sha256": None if parsed_list is None else parsed_list.digest,
+        "token_list_sha256": None if parsed_token_list is None else parsed_token_list.digest,
         "template": None if chosen_template is None else chosen_template.name,
         "numeraire": numeraire,
         "numeraire_usd": f"{float(numeraire_usd):.10g}",
@@ -265,7 +277,7 @@ def initialise(  # noqa: PLR0913
             *_depeg_warnings(config),
             *_store_warnings(path, config.store.url),
         ],
-        "next": next_steps,
+        "next": next_commands,
         "year_costs": []
         if assumed_capital is None
         else [
@@ -314,13 +326,15 @@ def local_start(network: str) -> LocalStart | None:
     """
     if network in PRESETS or not Path(network).is_file():
         return None
-    loaded = load_config(network)
-    config, policy = loaded.config, loaded.values["policy"]
+    loaded_config = load_config(network)
+    config, policy_values = loaded_config.config, loaded_config.values["policy"]
     url, is_local = config.chain.rpc[0].url, config.chain.local and not config.chain.fork
     if not is_local or config.wallet.test_account is None or url is None:
         return None
-    waits = {key: policy[key] for key in ("cooldown", "confirm_blocks") if key in policy}
-    return LocalStart(config.wallet.address, url.get_secret_value(), waits)
+    wait_by_key = {
+        key: policy_values[key] for key in ("cooldown", "confirm_blocks") if key in policy_values
+    }
+    return LocalStart(config.wallet.address, url.get_secret_value(), wait_by_key)
 
 
 def find_preset(network: str) -> Preset:
@@ -335,8 +349,8 @@ def find_preset(network: str) -> Preset:
             f"choose from {', '.join(PRESETS)}, name the config of a trimtab localchain, or write"
             " the config yourself",
         )
-    loaded = load_config(network)
-    config = loaded.config
+    loaded_config = load_config(network)
+    config = loaded_config.config
     is_live = config.chain.fork or not config.chain.local  # a fork has the id of a live chain
     if is_live:
         raise ConfigError(
@@ -350,13 +364,13 @@ def find_preset(network: str) -> Preset:
     return Preset(
         config.chain.chain_id,
         config.chain.wrapped_native,
-        tuple(loaded.values["venues"]),
+        tuple(loaded_config.values["venues"]),
         tuple(tokens),
     )
 
 
 def _with_alert_and_key(
-    text: str,
+    config_text: str,
     network: str,
     wallet: str,
     alert: tuple[str, str] | None,
@@ -367,20 +381,24 @@ def _with_alert_and_key(
     """
     if local_chain is not None:
         url_line = f"url = {json.dumps(local_chain.url)}"
-        text = re.sub("url_env = .*", lambda _: url_line, text, count=1)
-        for key, value in local_chain.waits.items():
-            text = re.sub(f"(?m)^{key} = [^ \n]*", f"{key} = {json.dumps(value)}", text, count=1)
+        config_text = re.sub("url_env = .*", lambda _: url_line, config_text, count=1)
+        for key, wait in local_chain.waits.items():
+            config_text = re.sub(
+                f"(?m)^{key} = [^ \n]*", f"{key} = {json.dumps(wait)}", config_text, count=1
+            )
     if alert is not None:
-        name, variable = alert
+        target_name, variable = alert
         parse_variable(variable, "--alert NAME=VARIABLE")
-        text += f"[[alerts.targets]]\nname = {json.dumps(name)}\nurl_env = {json.dumps(variable)}\n"
+        config_text += f"[[alerts.targets]]\nname = {json.dumps(target_name)}\nurl_env = {json.dumps(variable)}\n"
     if network not in PRESETS:
         chain_wallet = load_config(network).config.wallet
         if chain_wallet.address == parse_address(wallet, "--wallet"):
             key_line = f"test_account = {chain_wallet.test_account}"
             key_line += "                 # a published test key, for local chains alone"
-            text = re.sub('keystore = "wallet.json".*', lambda _: key_line, text, count=1)
-    return text
+            config_text = re.sub(
+                'keystore = "wallet.json".*', lambda _: key_line, config_text, count=1
+            )
+    return config_text
 
 
 def _require_endpoint_names(rpc: Sequence[tuple[str, str]]) -> None:
@@ -430,24 +448,26 @@ def trust(
     edited by hand. Raises Refused if an address holds no code, Retryable if the venue does not
     answer.
     """
-    loaded = load_config(config)
-    with wiring.open_context(loaded, transports, untrusted_pools=True) as context:
+    loaded_config = load_config(config)
+    with wiring.open_context(loaded_config, transports, untrusted_pools=True) as context:
         if unreviewed:
-            config_versions.require_unchanged(loaded, context.store.configs)
+            config_versions.require_unchanged(loaded_config, context.store.configs)
         snapshot = context.reader.snapshot()
         contracts, implementations, no_code_verdicts = list_contracts(context, snapshot)
         contracts += (payout_documents := _payout_address_documents(context))
         require_code(no_code_verdicts)
-        markets, market_numbers = list_markets(context)
-        is_all_pinned = all(contract["state"] == "unchanged" for contract in (*contracts, *markets))
-        document: TrustDocument = {
+        market_documents, market_numbers = list_markets(context)
+        is_all_pinned = all(
+            contract["state"] == "unchanged" for contract in (*contracts, *market_documents)
+        )
+        trust_document: TrustDocument = {
             "block": snapshot.head.number,
             "pinned": is_all_pinned,
             "contracts": contracts,
         }
-        if markets:
-            document["markets"] = markets
-        if not is_all_pinned and confirm(document):
+        if market_documents:
+            trust_document["markets"] = market_documents
+        if not is_all_pinned and confirm(trust_document):
             for payout_document in payout_documents:
                 context.store.requests.confirm_payout_address(
                     payout_document["address"], context.clock.now_s()
@@ -456,8 +476,8 @@ def trust(
             pin_contracts(
                 context, contracts[: len(contracts) - len(payout_documents)], implementations
             )
-            document["pinned"] = True
-        return document
+            trust_document["pinned"] = True
+        return trust_document
 
 
 def list_contracts(
@@ -466,8 +486,8 @@ def list_contracts(
     """Return a row for every contract of the config, each pool and each proxy implementation, the
     implementations, and a verdict for each address without code.
     """
-    code_hashes = {code.address: code.hash for code in snapshot.code_hashes}
-    names = _contract_names(context)
+    code_hashes = {code_entry.address: code_entry.hash for code_entry in snapshot.code_hashes}
+    name_by_address = _contract_names(context)
     pinned_hashes = {pin.address: pin.code_hash for pin in context.store.trust.pins()}
     contracts: list[ContractDocument] = []
     no_code_verdicts = []
@@ -477,19 +497,30 @@ def list_contracts(
         code_hash = code_hashes.get(address, NO_CODE)
         if code_hash in (NO_CODE, EMPTY_CODE):
             no_code_verdicts.append(
-                Verdict("code", f"{names[address]} at {address}: no code", "a contract", False)
+                Verdict(
+                    "code", f"{name_by_address[address]} at {address}: no code", "a contract", False
+                )
             )
         state = pin_state(pinned_hashes.get(address), code_hash)
         contracts.append(
-            {"role": names[address], "address": address, "code_hash": code_hash, "state": state}
+            {
+                "role": name_by_address[address],
+                "address": address,
+                "code_hash": code_hash,
+                "state": state,
+            }
         )
     pinned_implementations, implementations = context.store.trust.implementations(), []
     for implementation in snapshot.implementations:
         code_hash = code_hashes.get(implementation.address, NO_CODE)
-        contract_name = f"implementation of {names[implementation.token].removeprefix('token ')}"
+        contract_name = (
+            f"implementation of {name_by_address[implementation.token].removeprefix('token ')}"
+        )
         if code_hash in (NO_CODE, EMPTY_CODE):
-            fault = f"{contract_name} at {implementation.address}: no code, or it cannot be read"
-            no_code_verdicts.append(Verdict("code", fault, "a contract", False))
+            no_code_text = (
+                f"{contract_name} at {implementation.address}: no code, or it cannot be read"
+            )
+            no_code_verdicts.append(Verdict("code", no_code_text, "a contract", False))
         state = pin_state(
             pinned_implementations.get(implementation.token), (implementation.address, code_hash)
         )
@@ -534,14 +565,14 @@ def _payout_address_documents(context: wiring.AgentContext) -> list[ContractDocu
     the config, or the zero address.
     """
     wallet, confirmed_addresses = context.config.wallet, context.store.requests.payout_addresses()
-    refused_addresses = {wallet.address: "the wallet itself"} | dict.fromkeys(
+    refusal_by_address = {wallet.address: "the wallet itself"} | dict.fromkeys(
         context.execution.pinned, "a contract of the config"
     )
     for address in wallet.payout_addresses:
-        if address in refused_addresses or int(address, 16) == 0:
-            why = refused_addresses.get(address, "the zero address")
+        if address in refusal_by_address or int(address, 16) == 0:
+            refusal_reason = refusal_by_address.get(address, "the zero address")
             raise ConfigError(
-                f"wallet.payout_addresses: {address} is {why}",
+                f"wallet.payout_addresses: {address} is {refusal_reason}",
                 "give the address of another account of yours",
             )
     return [
@@ -561,19 +592,19 @@ def pin_all(config: LoadedConfig, transports: Sequence[Transport] | None = None)
 
 
 def _contract_names(context: wiring.AgentContext) -> dict[str, str]:
-    names = fixed_contracts(context.config, context.store.positions.changes())
-    names |= {
+    name_by_address = fixed_contracts(context.config, context.store.positions.changes())
+    name_by_address |= {
         token.address: f"token {token.label}"
         for token in (*(asset.token for asset in context.portfolio.assets), *context.portfolio.hubs)
     }
     for pool in context.pools:
-        tokens = "/".join(
+        pair_text = "/".join(
             context.portfolio.token(address).label for address in (pool.token0, pool.token1)
         )
-        names[pool.address] = (
-            f"{pool.venue.removeprefix('uniswap_')} {tokens} {pool.fee_pips / 10_000:g}%"
+        name_by_address[pool.address] = (
+            f"{pool.venue.removeprefix('uniswap_')} {pair_text} {pool.fee_pips / 10_000:g}%"
         )
-    return names
+    return name_by_address
 
 
 def _hubs(preset: Preset, assets: Sequence[TemplateAsset]) -> list[TemplateAsset]:
@@ -590,12 +621,12 @@ def _hubs(preset: Preset, assets: Sequence[TemplateAsset]) -> list[TemplateAsset
 
 
 def _template_asset(
-    symbol_or_address: str, share: str, preset: Preset, listed_tokens: Sequence[TemplateAsset]
+    symbol_or_address: str, share_text: str, preset: Preset, listed_tokens: Sequence[TemplateAsset]
 ) -> TemplateAsset:
     """Return the asset for a symbol, an address or "native", with its share. Raises ConfigError for
     an unknown or ambiguous symbol.
     """
-    target_text = f"{parse_bps(share, f'--target {symbol_or_address}') / 100:g}%"
+    target_text = f"{parse_bps(share_text, f'--target {symbol_or_address}') / 100:g}%"
     preset_tokens = [
         TemplateAsset(token.symbol, token.address, "", token.feed, token.decimals)
         for token in preset.tokens
@@ -608,10 +639,12 @@ def _template_asset(
             for token in preset_tokens
             if token.address == preset.wrapped_native
         )
-    feeds = {token.address: token.feed for token in preset.tokens}
+    feed_by_address = {token.address: token.feed for token in preset.tokens}
     if symbol_or_address.startswith("0x"):
         address = parse_address(symbol_or_address, "--target")
-        unlisted_token = TemplateAsset(f"T{address[2:8]}", address, target_text, feeds.get(address))
+        unlisted_token = TemplateAsset(
+            f"T{address[2:8]}", address, target_text, feed_by_address.get(address)
+        )
         return next(
             (
                 replace(token, target=target_text)
@@ -621,24 +654,26 @@ def _template_asset(
             unlisted_token,
         )
     # The preset's entry takes precedence over the token list's, because it has the feed.
-    matches = {
+    matching_token_by_address = {
         token.address: token
         for token in reversed((*preset_tokens, *listed_tokens))
         if token.symbol == symbol_or_address
     }
-    refuse_look_alike(symbol_or_address, next(iter(matches), None), preset_tokens, listed_tokens)
-    if not matches:
+    refuse_look_alike(
+        symbol_or_address, next(iter(matching_token_by_address), None), preset_tokens, listed_tokens
+    )
+    if not matching_token_by_address:
         raise ConfigError(
             f"--target: {symbol_or_address!r} is not a known token",
             f"known are {', '.join(token.symbol for token in preset.tokens)}; give any other token"
             " by address, or by --token-list",
         )
-    if len(matches) > 1:
+    if len(matching_token_by_address) > 1:
         raise ConfigError(
-            f"--target: {symbol_or_address!r} matches several tokens: {', '.join(sorted(matches))}",
+            f"--target: {symbol_or_address!r} matches several tokens: {', '.join(sorted(matching_token_by_address))}",
             "give the address instead",
         )
-    return replace(next(iter(matches.values())), target=target_text)
+    return replace(next(iter(matching_token_by_address.values())), target=target_text)
 
 
 FUTURES_NOTIONAL_NOTE = "limits.futures_notional: largest notional of [futures] per spot value"
@@ -649,22 +684,24 @@ def templates(network: str = "ethereum") -> TemplatesDocument:
     network without a preset.
     """
     preset = find_preset(network)
-    addresses = {token.symbol: token.address for token in preset.tokens}
-    documents: list[TemplateDocument] = []
+    address_by_symbol = {token.symbol: token.address for token in preset.tokens}
+    template_documents: list[TemplateDocument] = []
     for template in portfolio_templates.PORTFOLIO_TEMPLATES.values():
-        tokens = portfolio_templates.template_targets(template, preset)
-        documents.append(
+        token_shares = portfolio_templates.template_targets(template, preset)
+        template_documents.append(
             {
                 "name": template.name,
                 "about": template.about,
                 "shares_bps": dict(template.shares),
                 "tokens": [
-                    {"symbol": symbol, "address": addresses[symbol], "target": share}
-                    for symbol, share in tokens
+                    {"symbol": symbol, "address": address_by_symbol[symbol], "target": share_text}
+                    for symbol, share_text in token_shares
                 ],
                 "policy": {
-                    name: dict(value) if isinstance(value, Mapping) else value
-                    for name, value in template.policy.items()
+                    policy_key: dict(policy_value)
+                    if isinstance(policy_value, Mapping)
+                    else policy_value
+                    for policy_key, policy_value in template.policy.items()
                 },
                 "limits": dict(template.limits),
                 "weights": dict(template.weights) or None,
@@ -678,7 +715,7 @@ def templates(network: str = "ethereum") -> TemplatesDocument:
     return {
         "network": network,
         "chain_id": preset.chain_id,
-        "templates": documents,
+        "templates": template_documents,
         "futures": FUTURES_NOTIONAL_NOTE,
         "gas_gwei": capital.ordinary_gas_gwei(),
     }

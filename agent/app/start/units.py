@@ -28,11 +28,11 @@ _SAFE_PATH = re.compile(r"/[\w.+@/-]+", re.ASCII)
 """Paths that systemd reads as they are: without blanks, quotes, `%` and `$`."""
 _SAFE_NAME = re.compile(r"[a-z][a-z0-9-]{0,40}")
 
-_PASSWORDS = ("TRIMTAB_KEYSTORE_PASSWORD", "TRIMTAB_AGENT_PASSWORD")
-_HOMES = (Path("/home"), Path("/root"), Path("/run/user"))
+_PASSWORD_VARIABLES = ("TRIMTAB_KEYSTORE_PASSWORD", "TRIMTAB_AGENT_PASSWORD")
+_HOME_FOLDERS = (Path("/home"), Path("/root"), Path("/run/user"))
 """Folders that ProtectHome hides."""
 
-_UNIT = f"""\
+_UNIT_TEMPLATE = f"""\
 # Written by trimtab install, which overwrites it. Changes of your own: systemctl edit.
 [Unit]
 Description=trimtab {{service}} of {{config}}
@@ -142,7 +142,7 @@ def install_units(
     config; OperatorNeeded if a service does not start.
     """
     parse_duration_s(every, "--every")
-    loaded = load_config(config, checks_permissions=not options.is_system)
+    loaded_config = load_config(config, checks_permissions=not options.is_system)
     if options.env_file is not None:
         if not options.env_file.is_file():
             raise ConfigError(
@@ -150,142 +150,166 @@ def install_units(
             )
         make_private(options.env_file, "--env-file")
     if not services:
-        allowed = {
+        is_available_by_service = {
             "run": True,
             "serve": find_spec("uvicorn") is not None,
-            "telegram": loaded.config.telegram is not None,
+            "telegram": loaded_config.config.telegram is not None,
         }
-        services = [service for service in SERVICES if allowed[service]]
-    texts = {
-        options.folder / options.file_name(service): _unit_text(service, loaded, every, options)
+        services = [service for service in SERVICES if is_available_by_service[service]]
+    unit_text_by_path = {
+        options.folder / options.file_name(service): _unit_text(
+            service, loaded_config, every, options
+        )
         for service in services
     }
-    names = [path.name for path in texts]
+    unit_names = [unit_path.name for unit_path in unit_text_by_path]
     commands = [
         [*options.systemctl, "daemon-reload"],
-        [*options.systemctl, "enable", *names],
-        [*options.systemctl, "restart", *names],
+        [*options.systemctl, "enable", *unit_names],
+        [*options.systemctl, "restart", *unit_names],
     ]
     if not options.is_system:  # else the units end with the user's last session
         commands.insert(0, ["loginctl", "enable-linger"])
-    for path in texts:
-        _require_ours(path, loaded.path)
+    for unit_path in unit_text_by_path:
+        _require_ours(unit_path, loaded_config.path)
     if write:
         _require_systemctl()
-        store = sqlite_file(loaded.config.store.url, loaded.path.parent)
-        if store is not None and not store.exists():
-            raise ConfigError(f"store: {store} does not exist", "run trimtab trust first")
+        store_path = sqlite_file(loaded_config.config.store.url, loaded_config.path.parent)
+        if store_path is not None and not store_path.exists():
+            raise ConfigError(f"store: {store_path} does not exist", "run trimtab trust first")
         try:
             options.folder.mkdir(parents=True, exist_ok=True)
             if not options.is_system:
                 user_state_path("trimtab").mkdir(mode=0o700, parents=True, exist_ok=True)
-            for path, text in texts.items():
-                path.write_text(text, encoding="utf-8")
+            for unit_path, unit_text in unit_text_by_path.items():
+                unit_path.write_text(unit_text, encoding="utf-8")
         except OSError as error:
             raise ConfigError(
                 f"{options.folder}: {error}", "with --system, run it as root"
             ) from None
-        _run_all(commands, names[0], options)
-    return _document(texts, commands, done=write)
+        _run_all(commands, unit_names[0], options)
+    return _document(unit_text_by_path, commands, is_done=write)
 
 
 def remove_units(config: Path, options: UnitOptions, *, write: bool) -> UnitsDocument:
     """Return the units of that name and config that are installed; with `write`, stop and remove
     them. Raises ConfigError if there is none, or a unit of another config.
     """
-    paths = [options.folder / options.file_name(service) for service in SERVICES]
-    texts = {path: path.read_text(encoding="utf-8") for path in paths if path.exists()}
-    if not texts:
-        raise ConfigError(f"{paths[0]}: there is no such unit", "name the units with --name")
-    for path in texts:
-        _require_ours(path, config.resolve())
-    commands = [[*options.systemctl, "disable", "--now", *(path.name for path in texts)]]
+    unit_paths = [options.folder / options.file_name(service) for service in SERVICES]
+    unit_text_by_path = {
+        unit_path: unit_path.read_text(encoding="utf-8")
+        for unit_path in unit_paths
+        if unit_path.exists()
+    }
+    if not unit_text_by_path:
+        raise ConfigError(f"{unit_paths[0]}: there is no such unit", "name the units with --name")
+    for unit_path in unit_text_by_path:
+        _require_ours(unit_path, config.resolve())
+    commands = [
+        [
+            *options.systemctl,
+            "disable",
+            "--now",
+            *(unit_path.name for unit_path in unit_text_by_path),
+        ]
+    ]
     if write:
         _require_systemctl()
-        _run_all(commands, paths[0].name, options)
-        for path in texts:
-            path.unlink()
-        _run_all([[*options.systemctl, "daemon-reload"]], paths[0].name, options)
-    return _document(texts, commands, done=write)
+        _run_all(commands, unit_paths[0].name, options)
+        for unit_path in unit_text_by_path:
+            unit_path.unlink()
+        _run_all([[*options.systemctl, "daemon-reload"]], unit_paths[0].name, options)
+    return _document(unit_text_by_path, commands, is_done=write)
 
 
-def _unit_text(service: str, loaded: LoadedConfig, every: str, options: UnitOptions) -> str:
-    program, path, folder = (
+def _unit_text(service: str, loaded_config: LoadedConfig, every: str, options: UnitOptions) -> str:
+    trimtab_path, config_path, config_folder = (
         Path(sys.executable).with_name("trimtab"),
-        loaded.path,
-        loaded.path.parent,
+        loaded_config.path,
+        loaded_config.path.parent,
     )
-    words, lines = [str(program), service, "--config", str(path)], ["Type=exec"]
+    command_words, service_lines = (
+        [str(trimtab_path), service, "--config", str(config_path)],
+        ["Type=exec"],
+    )
     if service == "run":
-        words += ["--every", every, *options.run_options]
-        lines = _RUN_LINES.splitlines()
-        if loaded.config.service.log_format is None:
-            words += ["--log-format", "json"]
-    writable = {folder, *_written_folders(loaded)}
+        command_words += ["--every", every, *options.run_options]
+        service_lines = _RUN_LINES.splitlines()
+        if loaded_config.config.service.log_format is None:
+            command_words += ["--log-format", "json"]
+    writable_folders = {config_folder, *_written_folders(loaded_config)}
     if options.is_system:
-        if (owner := path.owner()) == "root":
+        if (owner := config_path.owner()) == "root":
             raise ConfigError(
-                f"--system: {path} belongs to root, and units run as the owner of the config",
+                f"--system: {config_path} belongs to root, and units run as the owner of the config",
                 "give the folder to a user of its own: chown -R",
             )
-        lines += [f"User={owner}", f"Environment=XDG_STATE_HOME={folder}"]
+        service_lines += [f"User={owner}", f"Environment=XDG_STATE_HOME={config_folder}"]
     else:
-        writable.add(user_state_path("trimtab"))
-    named_paths = [program, *writable]
+        writable_folders.add(user_state_path("trimtab"))
+    named_paths = [trimtab_path, *writable_folders]
     if options.env_file is not None:
         named_paths.append(env_file := options.env_file.resolve())
-        lines.append(f"EnvironmentFile={env_file}")
+        service_lines.append(f"EnvironmentFile={env_file}")
     if service != "run":  # needs no key
-        keystores = [folder / name for name in named_key_variables(loaded.values, "keystore")]
-        named_paths += keystores
-        lines += [f"InaccessiblePaths=-{keystore}" for keystore in keystores]
-        variables = (*_PASSWORDS, *named_key_variables(loaded.values))
-        lines.append(f"UnsetEnvironment={' '.join(variables)}")
-    is_at_home = any(named.is_relative_to(home) for named in named_paths for home in _HOMES)
-    lines.append(f"ProtectHome={'read-only' if is_at_home else 'yes'}")
+        keystore_paths = [
+            config_folder / keystore_name
+            for keystore_name in named_key_variables(loaded_config.values, "keystore")
+        ]
+        named_paths += keystore_paths
+        service_lines += [f"InaccessiblePaths=-{keystore_path}" for keystore_path in keystore_paths]
+        secret_variables = (*_PASSWORD_VARIABLES, *named_key_variables(loaded_config.values))
+        service_lines.append(f"UnsetEnvironment={' '.join(secret_variables)}")
+    is_at_home = any(
+        named_path.is_relative_to(home_folder)
+        for named_path in named_paths
+        for home_folder in _HOME_FOLDERS
+    )
+    service_lines.append(f"ProtectHome={'read-only' if is_at_home else 'yes'}")
     if not _SAFE_NAME.fullmatch(options.name):
         raise ConfigError(
             f"--name: {options.name!r} is not a name of units",
             "use a-z, digits and -, such as trimtab",
         )
-    for named in (path, *named_paths):
-        if not _SAFE_PATH.fullmatch(str(named)):
+    for named_path in (config_path, *named_paths):
+        if not _SAFE_PATH.fullmatch(str(named_path)):
             raise ConfigError(
-                f"{named}: systemd would misread this path",
+                f"{named_path}: systemd would misread this path",
                 "use folders and files named by letters, digits and . _ + @ -",
             )
-    return _UNIT.format(
+    return _UNIT_TEMPLATE.format(
         service=service,
-        config=path,
+        config=config_path,
         unit_lines=_NETWORK_LINES if options.is_system else "",
-        service_lines="".join(f"{line}\n" for line in lines),
-        folder=folder,
-        command=shlex.join(words),
-        writable=" ".join(f"-{named}" for named in sorted(writable)),
+        service_lines="".join(f"{service_line}\n" for service_line in service_lines),
+        folder=config_folder,
+        command=shlex.join(command_words),
+        writable=" ".join(f"-{named_path}" for named_path in sorted(writable_folders)),
         manager_lines=_SYSTEM_LINES if options.is_system else "",
         target="multi-user.target" if options.is_system else "default.target",
     )
 
 
-def _written_folders(loaded: LoadedConfig) -> list[Path]:
+def _written_folders(loaded_config: LoadedConfig) -> list[Path]:
     """Return the folders that the config names for files that commands write."""
-    config, folder = loaded.config, loaded.path.parent
-    folders = []
-    if (store := sqlite_file(config.store.url, folder)) is not None:
-        folders.append(store.parent)
+    config, config_folder = loaded_config.config, loaded_config.path.parent
+    written_folders = []
+    if (store_path := sqlite_file(config.store.url, config_folder)) is not None:
+        written_folders.append(store_path.parent)
     if config.record is not None:
-        folders.append(folder / config.record.dir)
+        written_folders.append(config_folder / config.record.dir)
     if config.wallet.mode == "propose":
-        folders.append(loaded.proposals_path)
-    return folders
+        written_folders.append(loaded_config.proposals_path)
+    return written_folders
 
 
-def _require_ours(path: Path, config: Path) -> None:
-    """Raise ConfigError if there is a unit at `path` that is not of this config."""
+def _require_ours(unit_path: Path, config_path: Path) -> None:
+    """Raise ConfigError if there is a unit at `unit_path` that is not of this config."""
     with suppress(FileNotFoundError):
-        if str(config) not in path.read_text(encoding="utf-8").split():
+        if str(config_path) not in unit_path.read_text(encoding="utf-8").split():
             raise ConfigError(
-                f"{path}: is not a unit of {config}", "choose another --name for this config"
+                f"{unit_path}: is not a unit of {config_path}",
+                "choose another --name for this config",
             )
 
 
@@ -297,22 +321,25 @@ def _require_systemctl() -> None:
         )
 
 
-def _run_all(commands: Sequence[Sequence[str]], unit: str, options: UnitOptions) -> None:
+def _run_all(commands: Sequence[Sequence[str]], unit_name: str, options: UnitOptions) -> None:
     for command in commands:
         process = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  fixed words and checked names
         if process.returncode != 0:
-            log = "journalctl" if options.is_system else "journalctl --user"
+            log_command = "journalctl" if options.is_system else "journalctl --user"
             raise OperatorNeeded(
                 f"{shlex.join(command)}: {process.stderr.strip() or process.returncode}",
-                f"see {log} -u {unit}, correct the cause, then repeat this",
+                f"see {log_command} -u {unit_name}, correct the cause, then repeat this",
             )
 
 
 def _document(
-    texts: dict[Path, str], commands: Sequence[Sequence[str]], *, done: bool
+    unit_text_by_path: dict[Path, str], commands: Sequence[Sequence[str]], *, is_done: bool
 ) -> UnitsDocument:
     return {
-        "units": [{"path": str(path), "text": text} for path, text in texts.items()],
+        "units": [
+            {"path": str(unit_path), "text": unit_text}
+            for unit_path, unit_text in unit_text_by_path.items()
+        ],
         "commands": [shlex.join(command) for command in commands],
-        "done": done,
+        "done": is_done,
     }

@@ -65,48 +65,51 @@ def venue_checks(
     context: wiring.AgentContext, snapshot: Snapshot, portfolio: Portfolio
 ) -> Iterator[CheckLine]:
     """Yield a row for each part of the venue; none without [futures]."""
-    table = context.config.futures
-    if table is None:
+    futures_table = context.config.futures
+    if futures_table is None:
         return
-    if isinstance(table, HyperliquidTable):
-        yield from _hyperliquid_checks(context, snapshot, table)
+    if isinstance(futures_table, HyperliquidTable):
+        yield from _hyperliquid_checks(context, snapshot, futures_table)
         return
-    yield from _collateral_checks(context, snapshot, portfolio, table)
-    yield from _address_checks(context, table)
-    yield from _market_checks(context, table)
-    yield from _implementation_checks(context, snapshot, table.contracts)
+    yield from _collateral_checks(context, snapshot, portfolio, futures_table)
+    yield from _address_checks(context, futures_table)
+    yield from _market_checks(context, futures_table)
+    yield from _implementation_checks(context, snapshot, futures_table.contracts)
 
 
 def _hyperliquid_checks(
-    context: wiring.AgentContext, unread_snapshot: Snapshot, table: HyperliquidTable
+    context: wiring.AgentContext, unread_snapshot: Snapshot, futures_table: HyperliquidTable
 ) -> Iterator[CheckLine]:
     """Read the account, and look for the approved agent."""
-    venue = context.order_venue()
-    if venue is None:
+    order_venue = context.order_venue()
+    if order_venue is None:
         return
-    snapshot = venue.read(unread_snapshot)
+    snapshot = order_venue.read(unread_snapshot)
     if (account := margin_account(snapshot)) is None:
-        why = snapshot.layer(FuturesReading).unknown
-        yield "futures account", FAIL, why, "no orders are sent until the margin account is known"
+        unknown_reason = snapshot.layer(FuturesReading).unknown
+        yield (
+            "futures account",
+            FAIL,
+            unknown_reason,
+            "no orders are sent until the margin account is known",
+        )
         return
-    value = decimal_text(margin.account_value_raw(account), account.quote.decimals)
-    text = (
-        f"{value} {account.quote.label} on the {table.network}, {len(account.positions)} positions"
-    )
+    account_value_text = decimal_text(margin.account_value_raw(account), account.quote.decimals)
+    finding = f"{account_value_text} {account.quote.label} on the {futures_table.network}, {len(account.positions)} positions"
     if margin.account_value_raw(account) > 0:
-        yield "futures account", OK, text, ""
+        yield "futures account", OK, finding, ""
     else:
-        yield "futures account", WARN, text, "deposit USDC at the venue before the first order"
+        yield "futures account", WARN, finding, "deposit USDC at the venue before the first order"
     remedy = "trimtab delegate --send"
     if blocked_reason := snapshot.layer(FuturesReading).blocked:
         yield "futures agent", WARN, blocked_reason, remedy
     else:
-        text = f"{table.agent_name}, approved until {format_time(snapshot.layer(FuturesReading).agent_end_s)}"
+        finding = f"{futures_table.agent_name}, approved until {format_time(snapshot.layer(FuturesReading).agent_end_s)}"
         if approval_ends_soon(snapshot):
-            yield "futures agent", WARN, text, remedy
+            yield "futures agent", WARN, finding, remedy
         else:
-            yield "futures agent", OK, text, ""
-    yield _agent_key_check(table, context.loaded.path.parent)
+            yield "futures agent", OK, finding, ""
+    yield _agent_key_check(futures_table, context.loaded.path.parent)
 
 
 def list_markets(
@@ -117,128 +120,154 @@ def list_markets(
     venue. Raises Retryable if the venue does not answer, Refused for a configured market that it
     does not have.
     """
-    table = context.config.futures
-    if not isinstance(table, HyperliquidTable):
+    futures_table = context.config.futures
+    if not isinstance(futures_table, HyperliquidTable):
         return [], {}
-    market_numbers = wiring.listed_numbers(table)
-    pinned_numbers = context.store.trust.market_numbers(table.network)
-    configured_names = [market.venue_key for market in table.markets]
-    for name in configured_names:
-        if name not in market_numbers:
+    market_numbers = wiring.listed_numbers(futures_table)
+    pinned_numbers = context.store.trust.market_numbers(futures_table.network)
+    configured_names = [market.venue_key for market in futures_table.markets]
+    for market_name in configured_names:
+        if market_name not in market_numbers:
             raise Refused(
-                f"futures.markets: {table.venue} lists no market {name}",
+                f"futures.markets: {futures_table.venue} lists no market {market_name}",
                 remedy="correct its symbol, as listed by the venue",
             )
     differing_names = [
-        name
-        for name in market_numbers
-        if pinned_numbers and pinned_numbers.get(name) != market_numbers[name]
+        market_name
+        for market_name in market_numbers
+        if pinned_numbers and pinned_numbers.get(market_name) != market_numbers[market_name]
     ]
     market_documents: list[MarketNumberDocument] = [
         {
-            "market": safe_label(name, "a market without a printable name"),
-            "number": market_numbers[name],
-            "state": pin_state(pinned_numbers.get(name), market_numbers[name]),
+            "market": safe_label(market_name, "a market without a printable name"),
+            "number": market_numbers[market_name],
+            "state": pin_state(pinned_numbers.get(market_name), market_numbers[market_name]),
         }
-        for name in dict.fromkeys((*configured_names, *differing_names))
+        for market_name in dict.fromkeys((*configured_names, *differing_names))
     ]
     return market_documents, market_numbers
 
 
-def pin_state(pinned: object, current: object) -> str:
+def pin_state(pinned_identity: object, current_identity: object) -> str:
     """Return whether what is present is pinned, new, or differs from its pin."""
-    if pinned is None:
+    if pinned_identity is None:
         return "new"
-    return "unchanged" if pinned == current else "CHANGED"
+    return "unchanged" if pinned_identity == current_identity else "CHANGED"
 
 
 def pin_markets(context: wiring.AgentContext, market_numbers: Mapping[str, int]) -> None:
     """Pin the market numbers of an off-chain venue; the owner has confirmed them."""
-    table = context.config.futures
-    if isinstance(table, HyperliquidTable):
-        context.store.trust.pin_markets(table.network, market_numbers)
+    futures_table = context.config.futures
+    if isinstance(futures_table, HyperliquidTable):
+        context.store.trust.pin_markets(futures_table.network, market_numbers)
 
 
-def _agent_key_check(table: HyperliquidTable, folder: Path) -> CheckLine:
+def _agent_key_check(futures_table: HyperliquidTable, folder: Path) -> CheckLine:
     """Check that a source of the agent key exists, without opening it."""
     check_name = "futures agent key"
-    if table.key_name is None:
+    if futures_table.key_name is None:
         return (
             check_name,
             WARN,
             "none: no order can be sent",
             "set futures.agent_keystore before --send",
         )
-    if table.agent_keystore is None:
-        return check_name, OK, f"from {table.key_name}", ""
-    path = folder / table.agent_keystore
-    if not path.is_file():
-        return check_name, WARN, f"{path} does not exist", "trimtab delegate --send"
-    if (mode := path.stat().st_mode & 0o777) & 0o077:
+    if futures_table.agent_keystore is None:
+        return check_name, OK, f"from {futures_table.key_name}", ""
+    keystore_path = folder / futures_table.agent_keystore
+    if not keystore_path.is_file():
+        return check_name, WARN, f"{keystore_path} does not exist", "trimtab delegate --send"
+    if (file_mode := keystore_path.stat().st_mode & 0o777) & 0o077:
         return (
             check_name,
             FAIL,
-            f"{path} is readable by others (mode {mode:04o})",
-            f"chmod 600 {path}",
+            f"{keystore_path} is readable by others (mode {file_mode:04o})",
+            f"chmod 600 {keystore_path}",
         )
-    return check_name, OK, f"keystore {path}", ""
+    return check_name, OK, f"keystore {keystore_path}", ""
 
 
 def _collateral_checks(
-    context: wiring.AgentContext, snapshot: Snapshot, portfolio: Portfolio, table: FuturesTable
+    context: wiring.AgentContext,
+    snapshot: Snapshot,
+    portfolio: Portfolio,
+    futures_table: FuturesTable,
 ) -> Iterator[CheckLine]:
     """Compare the vault's token and decimals with the configured collateral, and show balances."""
     check_name = "futures collateral"
-    token = next(
-        asset.token for asset in portfolio.assets if asset.token.symbol == table.collateral
+    collateral = next(
+        asset.token for asset in portfolio.assets if asset.token.symbol == futures_table.collateral
     )
     token_answer, decimals_answer, balance_answer = query_lens(
         context.transport,
         [
-            CallItem(table.vault, _SETTLEMENT_TOKEN),
-            CallItem(table.vault, _VAULT_DECIMALS),
-            CallItem(token.address, address_call(BALANCE_OF, table.vault)),
+            CallItem(futures_table.vault, _SETTLEMENT_TOKEN),
+            CallItem(futures_table.vault, _VAULT_DECIMALS),
+            CallItem(collateral.address, address_call(BALANCE_OF, futures_table.vault)),
         ],
     )
-    if (address := _answered_address(token_answer)) != token.address:
-        text = f"the vault's collateral is {address}, but the config has {token.label} at {token.address}"
-        yield check_name, FAIL, text, "correct futures.collateral, or the venue's addresses"
+    if (settlement_address := _answered_address(token_answer)) != collateral.address:
+        finding = f"the vault's collateral is {settlement_address}, but the config has {collateral.label} at {collateral.address}"
+        yield check_name, FAIL, finding, "correct futures.collateral, or the venue's addresses"
         return
-    if (vault_decimals := answer_uint(decimals_answer, 8)) != token.decimals:
-        text = f"the vault uses {vault_decimals} decimals, {token.label} has {token.decimals}"
-        yield check_name, FAIL, text, "correct the venue's addresses"
+    if (vault_decimals := answer_uint(decimals_answer, 8)) != collateral.decimals:
+        finding = f"the vault uses {vault_decimals} decimals, {collateral.label} has {collateral.decimals}"
+        yield check_name, FAIL, finding, "correct the venue's addresses"
         return
     account, vault_balance_raw = margin_account(snapshot), answer_uint(balance_answer, 256)
     if account is None or not isinstance(vault_balance_raw, int):
-        why = snapshot.layer(FuturesReading).unknown or "the vault's balance could not be read"
-        yield check_name, FAIL, why, "no orders are sent until the margin account is known"
+        unknown_reason = (
+            snapshot.layer(FuturesReading).unknown or "the vault's balance could not be read"
+        )
+        yield (
+            check_name,
+            FAIL,
+            unknown_reason,
+            "no orders are sent until the margin account is known",
+        )
         return
     margin_raw = account.collateral_raw // account.settlement_raw
     wallet_raw = next(
-        (holding.raw for holding in snapshot.holdings if holding.token == token.address), 0
+        (holding.raw for holding in snapshot.holdings if holding.token == collateral.address),
+        0,
     )
     margin_text, wallet_text, vault_text = (
-        decimal_text(raw, token.decimals) for raw in (margin_raw, wallet_raw, vault_balance_raw)
+        decimal_text(amount_raw, collateral.decimals)
+        for amount_raw in (margin_raw, wallet_raw, vault_balance_raw)
     )
-    text = f"{margin_text} {token.label} in the vault, {wallet_text} in the wallet, {token.decimals} decimals"
+    finding = f"{margin_text} {collateral.label} in the vault, {wallet_text} in the wallet, {collateral.decimals} decimals"
     if margin_raw > vault_balance_raw:
-        text += f"; the vault holds {vault_text} in total"
-        yield check_name, WARN, text, "the venue is short of tokens: withdraw the free collateral"
+        finding += f"; the vault holds {vault_text} in total"
+        yield (
+            check_name,
+            WARN,
+            finding,
+            "the venue is short of tokens: withdraw the free collateral",
+        )
     elif margin_raw <= 0:
-        yield check_name, WARN, text, "deposit collateral before the first order"
+        yield check_name, WARN, finding, "deposit collateral before the first order"
     else:
-        yield check_name, OK, text, ""
+        yield check_name, OK, finding, ""
 
 
-def _address_checks(context: wiring.AgentContext, table: FuturesTable) -> Iterator[CheckLine]:
+def _address_checks(
+    context: wiring.AgentContext, futures_table: FuturesTable
+) -> Iterator[CheckLine]:
     """Compare the addresses that the contracts name with those of the config."""
-    calls = [CallItem(getattr(table, name), selector(view)) for name, view, _ in CONTRACT_LINKS]
+    view_calls = [
+        CallItem(getattr(futures_table, contract_key), selector(view))
+        for contract_key, view, _ in CONTRACT_LINKS
+    ]
     mismatches = []
-    for (name, view, key), answer in zip(
-        CONTRACT_LINKS, query_lens(context.transport, calls), strict=True
+    for (contract_key, view, linked_key), address_answer in zip(
+        CONTRACT_LINKS, query_lens(context.transport, view_calls), strict=True
     ):
-        if (address := _answered_address(answer)) != getattr(table, key):
-            mismatches.append(f"{name}.{view} is {address}, futures.{key} is {getattr(table, key)}")
+        if (linked_address := _answered_address(address_answer)) != getattr(
+            futures_table, linked_key
+        ):
+            mismatches.append(
+                f"{contract_key}.{view} is {linked_address}, futures.{linked_key} is {getattr(futures_table, linked_key)}"
+            )
     if mismatches:
         remedy = "correct the addresses of [futures]: the contracts belong to two deployments"
         yield "futures contracts", FAIL, "; ".join(mismatches), remedy
@@ -251,60 +280,70 @@ def _address_checks(context: wiring.AgentContext, table: FuturesTable) -> Iterat
         )
 
 
-def _market_checks(context: wiring.AgentContext, table: FuturesTable) -> Iterator[CheckLine]:
+def _market_checks(
+    context: wiring.AgentContext, futures_table: FuturesTable
+) -> Iterator[CheckLine]:
     """Compare each market's registration and index aggregator with the config."""
-    transport, bases = context.transport, [market.base for market in table.markets]
+    transport, base_tokens = context.transport, [market.base for market in futures_table.markets]
     listed_answers = query_lens(
         transport,
-        [CallItem(table.market_registry, address_call(_HAS_POOL, base)) for base in bases],
+        [
+            CallItem(futures_table.market_registry, address_call(_HAS_POOL, base_token))
+            for base_token in base_tokens
+        ],
     )
-    contracts = bases
+    source_contracts = base_tokens
     for view in (_PRICE_FEED, _CHAINLINK_FEED, _AGGREGATOR):
-        answers = query_lens(transport, [CallItem(contract, view) for contract in contracts])
-        contracts = [_answered_address(answer) for answer in answers]
+        address_answers = query_lens(
+            transport, [CallItem(contract, view) for contract in source_contracts]
+        )
+        source_contracts = [_answered_address(address_answer) for address_answer in address_answers]
     for market, listed_answer, aggregator in zip(
-        table.markets, listed_answers, contracts, strict=True
+        futures_table.markets, listed_answers, source_contracts, strict=True
     ):
         check_name = f"futures market {market.symbol}"
         if answer_uint(listed_answer, 8) != 1:
-            text = f"the registry does not list {market.base}"
-            yield check_name, FAIL, text, f"correct futures.markets.{market.symbol}.base"
+            finding = f"the registry does not list {market.base}"
+            yield check_name, FAIL, finding, f"correct futures.markets.{market.symbol}.base"
         elif aggregator == UNREAD_ADDRESS:
-            text = "the aggregator behind its index could not be read"
-            yield check_name, WARN, text, f"make sure that {market.aggregator} is its index feed"
+            finding = "the aggregator behind its index could not be read"
+            yield check_name, WARN, finding, f"make sure that {market.aggregator} is its index feed"
         elif aggregator != market.aggregator:
-            text = f"its index comes from {aggregator}, but the config has {market.aggregator}"
-            yield check_name, FAIL, text, f"correct futures.markets.{market.symbol}.aggregator"
+            finding = f"its index comes from {aggregator}, but the config has {market.aggregator}"
+            yield check_name, FAIL, finding, f"correct futures.markets.{market.symbol}.aggregator"
         else:
             yield check_name, OK, f"listed, index by {aggregator}", ""
 
 
 def _implementation_checks(
-    context: wiring.AgentContext, snapshot: Snapshot, contracts: Mapping[str, str]
+    context: wiring.AgentContext, snapshot: Snapshot, contract_by_address: Mapping[str, str]
 ) -> Iterator[CheckLine]:
     """Compare the implementation behind each proxy of the venue with its pin."""
     pinned_implementations = context.store.trust.implementations()
-    code_hashes = {code.address: code.hash for code in snapshot.code_hashes}
+    code_hashes = {code_entry.address: code_entry.hash for code_entry in snapshot.code_hashes}
     implementations = [
         implementation
         for implementation in snapshot.implementations
-        if implementation.token in contracts
+        if implementation.token in contract_by_address
     ]
     for implementation in implementations:
-        check_name, pin = (
-            f"proxy {contracts[implementation.token]}",
+        check_name, pinned_implementation = (
+            f"proxy {contract_by_address[implementation.token]}",
             pinned_implementations.get(implementation.token),
         )
-        if pin is None:
+        if pinned_implementation is None:
             yield (
                 check_name,
                 WARN,
                 f"implementation {implementation.address} is not pinned",
                 "trimtab trust",
             )
-        elif pin != (implementation.address, code_hashes.get(implementation.address, "")):
-            text = f"implementation {implementation.address} differs from the pinned {pin[0]}"
-            yield check_name, FAIL, text, "find out why, then: trimtab trust"
+        elif pinned_implementation != (
+            implementation.address,
+            code_hashes.get(implementation.address, ""),
+        ):
+            finding = f"implementation {implementation.address} differs from the pinned {pinned_implementation[0]}"
+            yield check_name, FAIL, finding, "find out why, then: trimtab trust"
         else:
             yield check_name, OK, f"implementation {implementation.address}, pinned", ""
     if not implementations:
@@ -312,8 +351,10 @@ def _implementation_checks(
 
 
 def _answered_address(answer: LensAnswer) -> str:
-    word = answer_uint(answer, 160)
-    return UNREAD_ADDRESS if isinstance(word, CallStatus) else address_from_word(word)
+    address_word = answer_uint(answer, 160)
+    return (
+        UNREAD_ADDRESS if isinstance(address_word, CallStatus) else address_from_word(address_word)
+    )
 
 
 DEFAULT_DAYS, MAX_DAYS = 90, 179
@@ -357,45 +398,57 @@ def approve_agent_key(
     the old file is kept beside it. If an earlier run was interrupted after the venue approved its
     key, that key is put in place and no other is approved. Raises ConfigError, Refused, Retryable.
     """
-    table = _require_table(agent, revokes=revokes)
+    futures_table = _require_table(agent, revokes=revokes)
     disable_core_dumps()
-    approver = wiring.AgentApprover(agent.context, table)
+    approver = wiring.AgentApprover(agent.context, futures_table)
     approver.require_account()
-    approval, location = approver.approved_agent(), _key_location(agent, table)
+    approval, key_location = approver.approved_agent(), _key_location(agent, futures_table)
     interrupted_file = (
-        None if approval is None else _interrupted_key_file(location, approval.address)
+        None if approval is None else _interrupted_key_file(key_location, approval.address)
     )
     is_unused = (
-        interrupted_file is None and bool(location.address) and approver.is_fresh(location.address)
+        interrupted_file is None
+        and bool(key_location.address)
+        and approver.is_fresh(key_location.address)
     )
-    if interrupted_file is None and location.address and not is_unused and location.file is None:
+    if (
+        interrupted_file is None
+        and key_location.address
+        and not is_unused
+        and key_location.file is None
+    ):
         raise ConfigError(
-            f"the key {location.address} in {location.description} was an agent before; agent keys are never"
+            f"the key {key_location.address} in {key_location.description} was an agent before; agent keys are never"
             f" used"
             " twice",
             "name another entry or variable in [futures]",
         )
     now_ms = agent.context.clock.now_s() * 1000
     until_ms = now_ms + (days or DEFAULT_DAYS) * DAY_MS
-    document: AgentApprovalDocument = {
+    approval_document: AgentApprovalDocument = {
         "outcome": "planned",
         "account": agent.context.config.wallet.address,
-        "network": table.network,
-        "name": table.agent_name,
-        "agent": location.address if is_unused else None,
-        "key": location.description,
+        "network": futures_table.network,
+        "name": futures_table.agent_name,
+        "agent": key_location.address if is_unused else None,
+        "key": key_location.description,
         "until": format_time(until_ms // 1000),
         "replaces": None if approval is None else approval.address,
         "kept": None,
     }
     if approval is not None and interrupted_file is not None:
         until_text = format_time(approval.valid_until_ms // 1000)
-        document = {**document, "agent": approval.address, "until": until_text, "replaces": None}
+        approval_document = {
+            **approval_document,
+            "agent": approval.address,
+            "until": until_text,
+            "replaces": None,
+        }
     if not send:
-        return document
+        return approval_document
     _require_unpaused(agent)
-    if not confirm(document):
-        return {**document, "outcome": "declined"}
+    if not confirm(approval_document):
+        return {**approval_document, "outcome": "declined"}
     signer = approver.load_signer()
     session = wiring.open_wallet_session(
         agent.context, lambda _: False, lambda _: None, signs=False
@@ -406,26 +459,28 @@ def approve_agent_key(
             if approver.approved_agent() != approval:
                 raise Refused("the approval has changed meanwhile", remedy="run it again")
             agent.context.store.trust.remember_agent(approval.address, approval.valid_until_ms)
-            old_file = _put_in_place(interrupted_file, location)
+            old_file = _put_in_place(interrupted_file, key_location)
             return {
-                **document,
+                **approval_document,
                 "outcome": "done",
                 "kept": None if old_file is None else str(old_file),
             }
         if is_unused:
-            key = keys.load_key(agent_key_source(agent.context.loaded), _chain_id(agent), ask=ask)
-            new_approval = approver.approve(signer, key.address, until_ms)
-            return {**document, "outcome": "done", "agent": new_approval.address}
-        new_address, new_file = _create_key(location, ask)
+            agent_key = keys.load_key(
+                agent_key_source(agent.context.loaded), _chain_id(agent), ask=ask
+            )
+            new_approval = approver.approve(signer, agent_key.address, until_ms)
+            return {**approval_document, "outcome": "done", "agent": new_approval.address}
+        new_address, new_file = _create_key(key_location, ask)
         try:
             approver.approve(signer, new_address, until_ms)
         except Refused:
             if new_file is not None:
                 new_file.unlink()
             raise
-        old_file = None if new_file is None else _put_in_place(new_file, location)
+        old_file = None if new_file is None else _put_in_place(new_file, key_location)
     return {
-        **document,
+        **approval_document,
         "outcome": "done",
         "agent": new_address,
         "kept": None if old_file is None else str(old_file),
@@ -434,8 +489,8 @@ def approve_agent_key(
 
 def _require_table(agent: Agent, *, revokes: bool) -> HyperliquidTable:
     """Return [futures] of the venue. Raises ConfigError if it approves no keys, or on paper."""
-    table = agent.context.config.futures
-    if not isinstance(table, HyperliquidTable):
+    futures_table = agent.context.config.futures
+    if not isinstance(futures_table, HyperliquidTable):
         raise ConfigError("delegate: the futures venue has no agent keys", "omit it")
     if revokes:
         raise ConfigError(
@@ -445,35 +500,39 @@ def _require_table(agent: Agent, *, revokes: bool) -> HyperliquidTable:
         )
     if agent.on_paper:
         raise ConfigError("delegate: not available on paper", "omit --paper")
-    return table
+    return futures_table
 
 
-def _key_location(agent: Agent, table: HyperliquidTable) -> _KeyLocation:
+def _key_location(agent: Agent, futures_table: HyperliquidTable) -> _KeyLocation:
     """Return the key's location and address. Raises ConfigError."""
-    if table.agent_keystore is not None:
-        file = agent.context.loaded.path.parent / table.agent_keystore
-        exists = os.path.lexists(file)
-        address = stated_address(keys.read_private_file(file), file) if exists else ""
-        return _KeyLocation(file, None, address, f"keystore {file}")
-    if table.agent_keyring is not None:
-        service, entry_name = table.agent_keyring.split("/")
+    if futures_table.agent_keystore is not None:
+        keystore_path = agent.context.loaded.path.parent / futures_table.agent_keystore
+        file_exists = os.path.lexists(keystore_path)
+        address = (
+            stated_address(keys.read_private_file(keystore_path), keystore_path)
+            if file_exists
+            else ""
+        )
+        return _KeyLocation(keystore_path, None, address, f"keystore {keystore_path}")
+    if futures_table.agent_keyring is not None:
+        service, entry_name = futures_table.agent_keyring.split("/")
         keyring_entry = (service, entry_name)
         address = (
             keys.load_from_keyring(keyring_entry).address if keys.in_keyring(keyring_entry) else ""
         )
-        return _KeyLocation(None, keyring_entry, address, f"keyring {table.agent_keyring}")
-    source = agent_key_source(agent.context.loaded)
-    address = keys.load_key(source, _chain_id(agent), ask=None).address
-    return _KeyLocation(None, None, address, f"variable {table.agent_key_env}")
+        return _KeyLocation(None, keyring_entry, address, f"keyring {futures_table.agent_keyring}")
+    key_source = agent_key_source(agent.context.loaded)
+    address = keys.load_key(key_source, _chain_id(agent), ask=None).address
+    return _KeyLocation(None, None, address, f"variable {futures_table.agent_key_env}")
 
 
-def _interrupted_key_file(location: _KeyLocation, approved_address: str) -> Path | None:
+def _interrupted_key_file(key_location: _KeyLocation, approved_address: str) -> Path | None:
     """Return the file of the approved key if an approval was interrupted before that file had its
     final name; None otherwise. Raises ConfigError if the file has another key.
     """
-    if location.file is None or location.address == approved_address:
+    if key_location.file is None or key_location.address == approved_address:
         return None
-    interrupted_file = _file_beside(location.file, approved_address)
+    interrupted_file = _file_beside(key_location.file, approved_address)
     if not os.path.lexists(interrupted_file):
         return None
     if (
@@ -483,47 +542,55 @@ def _interrupted_key_file(location: _KeyLocation, approved_address: str) -> Path
     return interrupted_file
 
 
-def _create_key(location: _KeyLocation, ask: Ask | None) -> tuple[str, Path | None]:
+def _create_key(key_location: _KeyLocation, ask: Ask | None) -> tuple[str, Path | None]:
     """Create a key and store it. Return its address and file; the file has a temporary name until
     the key is approved. Raises ConfigError.
     """
-    key = PrivateKey(Account.create())
-    if location.keyring_entry is not None:
-        keys.save_to_keyring(location.keyring_entry, key)
-        return key.address, None
-    if location.file is None:
+    agent_key = PrivateKey(Account.create())
+    if key_location.keyring_entry is not None:
+        keys.save_to_keyring(key_location.keyring_entry, agent_key)
+        return agent_key.address, None
+    if key_location.file is None:
         raise ConfigError("futures: nowhere to store a new agent key", "set futures.agent_keystore")
-    file = _file_beside(location.file, key.address)
-    variable = PASSWORD_VARIABLE if os.environ.get(PASSWORD_VARIABLE) else None
+    keystore_path = _file_beside(key_location.file, agent_key.address)
+    password_variable = PASSWORD_VARIABLE if os.environ.get(PASSWORD_VARIABLE) else None
     password_source = PasswordSource(
-        variable, env_option=f"export {PASSWORD_VARIABLE}, or --password-env"
+        password_variable, env_option=f"export {PASSWORD_VARIABLE}, or --password-env"
     )
-    keys.write_keystore(file, key, new_password(password_source, _ask_naming(location.file, ask)))
-    return key.address, file
+    keys.write_keystore(
+        keystore_path, agent_key, new_password(password_source, _ask_naming(key_location.file, ask))
+    )
+    return agent_key.address, keystore_path
 
 
-def _put_in_place(new_file: Path, location: _KeyLocation) -> Path | None:
+def _put_in_place(new_file: Path, key_location: _KeyLocation) -> Path | None:
     """Rename the new key's file to its final name. Return the new path of the old file, None
     without one.
     """
-    if location.file is None:
+    if key_location.file is None:
         return None
-    old_file = _file_beside(location.file, location.address) if location.address else None
+    old_file = (
+        _file_beside(key_location.file, key_location.address) if key_location.address else None
+    )
     if old_file is not None:
         keys.require_free_path(old_file)
-        location.file.rename(old_file)
-    new_file.rename(location.file)
-    sync_folder(location.file.parent)
+        key_location.file.rename(old_file)
+    new_file.rename(key_location.file)
+    sync_folder(key_location.file.parent)
     return old_file
 
 
-def _file_beside(file: Path, address: str) -> Path:
+def _file_beside(keystore_path: Path, address: str) -> Path:
     """Return the path of a key's file beside the one in use: its name, followed by the address."""
-    return file.with_name(f"{file.name}.{address}")
+    return keystore_path.with_name(f"{keystore_path.name}.{address}")
 
 
-def _ask_naming(file: Path, ask: Ask | None) -> Ask | None:
-    return None if ask is None else lambda text: ask(f"Agent key {file.name}. {text}")
+def _ask_naming(keystore_path: Path, ask: Ask | None) -> Ask | None:
+    return (
+        None
+        if ask is None
+        else lambda question_text: ask(f"Agent key {keystore_path.name}. {question_text}")
+    )
 
 
 def _chain_id(agent: Agent) -> int:

@@ -47,64 +47,75 @@ class PasswordSource:
 
 
 def create_wallet(
-    file: Path | None, keyring: str | None, password_source: PasswordSource, ask: Ask | None
+    keystore_path: Path | None,
+    keyring: str | None,
+    password_source: PasswordSource,
+    ask: Ask | None,
 ) -> NewKeyDocument:
     """Create a random key in an encrypted keystore file, in the keyring, or both; the key itself is
     never shown. Raises ConfigError.
     """
     disable_core_dumps()
-    keyring_entry = _free_keyring_entry(file, keyring, password_source)
-    password = None if file is None else new_password(password_source, ask)
-    return _store_key(PrivateKey(Account.create()), file, keyring_entry, password)
+    keyring_entry = _free_keyring_entry(keystore_path, keyring, password_source)
+    password = None if keystore_path is None else new_password(password_source, ask)
+    return _store_key(PrivateKey(Account.create()), keystore_path, keyring_entry, password)
 
 
 def import_wallet(
-    file: Path | None,
+    keystore_path: Path | None,
     keyring: str | None,
     password_source: PasswordSource,
     ask: Ask | None,
-    index: int = 0,
+    account_index: int = 0,
 ) -> NewKeyDocument:
-    """Import a private key (64 hex digits), or account `index` of a recovery phrase: typed without
+    """Import a private key (64 hex digits), or account `account_index` of a recovery phrase: typed without
     echo, or read from standard input if there is no terminal. The key is stored as by
     `create_wallet`. Raises ConfigError.
     """
     disable_core_dumps()
-    keyring_entry = _free_keyring_entry(file, keyring, password_source)
-    if not 0 <= index < MAX_ACCOUNTS:
-        raise ConfigError(f"--index: {index} is not the number of an account", "the first one is 0")
+    keyring_entry = _free_keyring_entry(keystore_path, keyring, password_source)
+    if not 0 <= account_index < MAX_ACCOUNTS:
+        raise ConfigError(
+            f"--index: {account_index} is not the number of an account", "the first one is 0"
+        )
     # raise errors that need no prompt before the first prompt
     asks_no_password = password_source.is_unattended or ask is None
-    password = new_password(password_source, ask) if file is not None and asks_no_password else None
+    password = (
+        new_password(password_source, ask)
+        if keystore_path is not None and asks_no_password
+        else None
+    )
     if ask is None:
-        key_text, origin = _read_standard_input(), "standard input"
+        key_text, key_origin = _read_standard_input(), "standard input"
     else:
-        key_text, origin = Secret(ask("Private key or recovery phrase: ")), "the typed key"
-    private_key = parse_private_key(key_text, origin, index)
+        key_text, key_origin = Secret(ask("Private key or recovery phrase: ")), "the typed key"
+    private_key = parse_private_key(key_text, key_origin, account_index)
     if isinstance(private_key, ConfigError):
         raise private_key
-    if file is not None and password is None:
+    if keystore_path is not None and password is None:
         password = new_password(password_source, ask)
-    return _store_key(private_key, file, keyring_entry, password)
+    return _store_key(private_key, keystore_path, keyring_entry, password)
 
 
 def change_password(
-    file: Path, old_source: PasswordSource, new_source: PasswordSource, ask: Ask | None
+    keystore_path: Path, old_source: PasswordSource, new_source: PasswordSource, ask: Ask | None
 ) -> NewPasswordDocument:
     """Encrypt a keystore file with another password. On ConfigError the file is unchanged."""
     disable_core_dumps()
     private_key = keys.change_password(
-        file, _existing_password(file, old_source, ask), new_password(new_source, ask)
+        keystore_path,
+        _existing_password(keystore_path, old_source, ask),
+        new_password(new_source, ask),
     )
     return {
         "address": private_key.address,
-        "keystore": str(file),
-        "warnings": [f"copies and backups of {file} still open with the old password"],
+        "keystore": str(keystore_path),
+        "warnings": [f"copies and backups of {keystore_path} still open with the old password"],
     }
 
 
 def wallet_address(
-    file: Path | None,
+    keystore_file: Path | None,
     keyring: str | None,
     config: Path | None,
     password_source: PasswordSource,
@@ -115,7 +126,7 @@ def wallet_address(
     keyring, computed from the key itself. Raises ConfigError.
     """
     disable_core_dumps()
-    if sum(source is not None for source in (file, keyring, config)) > 1:
+    if sum(address_source is not None for address_source in (keystore_file, keyring, config)) > 1:
         raise ConfigError(
             "--keystore, --keyring and --config exclude each other", "give one of them"
         )
@@ -128,45 +139,45 @@ def wallet_address(
         }
     if config is not None:
         return _config_address(config, ask, verify)
-    path = file or Path("wallet.json")
-    keystore_bytes = keys.read_private_file(path)
+    keystore_path = keystore_file or Path("wallet.json")
+    keystore_bytes = keys.read_private_file(keystore_path)
     if not verify:
         return {
-            "address": stated_address(keystore_bytes, path),
-            "keystore": str(path),
+            "address": stated_address(keystore_bytes, keystore_path),
+            "keystore": str(keystore_path),
             "verified": False,
         }
     private_key = keys.open_keystore(
-        keystore_bytes, _existing_password(path, password_source, ask), path
+        keystore_bytes, _existing_password(keystore_path, password_source, ask), keystore_path
     )
     if isinstance(private_key, ConfigError):
         raise private_key
-    return {"address": private_key.address, "keystore": str(path), "verified": True}
+    return {"address": private_key.address, "keystore": str(keystore_path), "verified": True}
 
 
-def _config_address(config: Path, ask: Ask | None, verify: bool) -> KeyAddressDocument:
-    loaded = load_config(config)
-    configured_address, chain = loaded.config.wallet.address, loaded.config.chain
+def _config_address(config_path: Path, ask: Ask | None, verify: bool) -> KeyAddressDocument:
+    loaded_config = load_config(config_path)
+    configured_address, chain = loaded_config.config.wallet.address, loaded_config.config.chain
     if verify:
-        address = keys.load_key(
-            key_source(loaded), chain.chain_id, ask=ask, fork=chain.fork
+        key_address = keys.load_key(
+            key_source(loaded_config), chain.chain_id, ask=ask, fork=chain.fork
         ).address
-        if address != configured_address:
+        if key_address != configured_address:
             raise ConfigError(
-                f"wallet.address {configured_address} is not the address of the key, {address}",
+                f"wallet.address {configured_address} is not the address of the key, {key_address}",
                 "correct one of the two",
             )
-    return {"address": configured_address, "config": str(config), "verified": verify}
+    return {"address": configured_address, "config": str(config_path), "verified": verify}
 
 
-def stated_address(keystore_bytes: bytes, path: Path) -> str:
+def stated_address(keystore_bytes: bytes, keystore_path: Path) -> str:
     """Return the address stored in a keystore in clear text. Raises ConfigError without one."""
     try:
         address = codec.read_json(keystore_bytes.decode())["address"]
         return parse_address("0x" + str(address).lower().removeprefix("0x"))
     except (ValueError, KeyError, TypeError, ConfigError):
         raise ConfigError(
-            f"{path} does not state its address",
+            f"{keystore_path} does not state its address",
             "add --verify and its password",
             code=ErrorCode.UNKNOWN,
         ) from None
@@ -184,18 +195,18 @@ def _read_standard_input() -> Secret:
     )
 
 
-def _split_keyring_entry(name: str) -> tuple[str, str]:
-    service, _, user = name.partition("/")
+def _split_keyring_entry(entry_text: str) -> tuple[str, str]:
+    service, _, user = entry_text.partition("/")
     return service, user
 
 
 def _free_keyring_entry(
-    file: Path | None, keyring: str | None, password_source: PasswordSource
+    keystore_path: Path | None, keyring: str | None, password_source: PasswordSource
 ) -> tuple[str, str] | None:
     """Return the keyring entry, if any. Raises ConfigError, before any prompt, if the destination
     holds a key already.
     """
-    if file is None and password_source.is_unattended:
+    if keystore_path is None and password_source.is_unattended:
         raise ConfigError(
             f"{password_source.env_option}: only a keystore file has a password",
             "add --keystore, or omit the password",
@@ -203,8 +214,8 @@ def _free_keyring_entry(
     keyring_entry = (
         None if keyring is None else _split_keyring_entry(parse_keyring(keyring, "--keyring"))
     )
-    if file is not None:
-        keys.require_free_path(file)
+    if keystore_path is not None:
+        keys.require_free_path(keystore_path)
     if keyring_entry is not None:
         keys.require_free_keyring_entry(keyring_entry)
     return keyring_entry
@@ -212,24 +223,26 @@ def _free_keyring_entry(
 
 def _store_key(
     private_key: PrivateKey,
-    file: Path | None,
+    keystore_path: Path | None,
     keyring_entry: tuple[str, str] | None,
     password: Secret | None,
 ) -> NewKeyDocument:
     warnings = []
-    if file is not None and password is not None:
-        keys.write_keystore(file, private_key, password)
+    if keystore_path is not None and password is not None:
+        keys.write_keystore(keystore_path, private_key, password)
         warnings.append(
-            f"anyone with {file} and its password controls the funds; without them the funds are"
+            f"anyone with {keystore_path} and its password controls the funds; without them the funds are"
             " lost: keep a copy of each, apart"
         )
     if keyring_entry is not None:
         try:
             keys.save_to_keyring(keyring_entry, private_key)
         except ConfigError as error:
-            keystore_note = "" if file is None else f"; the keystore {file} is written"
+            keystore_note = (
+                "" if keystore_path is None else f"; the keystore {keystore_path} is written"
+            )
             raise ConfigError(error.message + keystore_note, error.remedy) from None
-        if file is None:
+        if keystore_path is None:
             warnings.append(
                 "the key exists only in this keyring: add --keystore FILE to write a copy"
             )
@@ -240,28 +253,30 @@ def _store_key(
         )
     return {
         "address": private_key.address,
-        "keystore": None if file is None else str(file),
+        "keystore": None if keystore_path is None else str(keystore_path),
         "keyring": None if keyring_entry is None else "/".join(keyring_entry),
         "warnings": warnings,
         "config": [
             f'address = "{private_key.address}"',
             f'keyring = "{"/".join(keyring_entry)}"'
             if keyring_entry is not None
-            else f'keystore = "{file}"',
+            else f'keystore = "{keystore_path}"',
         ],
     }
 
 
-def _existing_password(path: Path, password_source: PasswordSource, ask: Ask | None) -> Secret:
+def _existing_password(
+    keystore_path: Path, password_source: PasswordSource, ask: Ask | None
+) -> Secret:
     password = _password_of_source(password_source)
     if password is not None:
         return password
     if ask is None:
         raise ConfigError(
-            f"{path} needs its password, and there is no terminal to ask for it",
+            f"{keystore_path} needs its password, and there is no terminal to ask for it",
             f"{password_source.env_option} NAME, or run in a terminal",
         )
-    return Secret(ask(f"Password of {path}: "))
+    return Secret(ask(f"Password of {keystore_path}: "))
 
 
 def new_password(password_source: PasswordSource, ask: Ask | None) -> Secret:
@@ -295,13 +310,13 @@ def _password_of_source(password_source: PasswordSource) -> Secret | None:
             "give one of them",
         )
     if password_source.env is not None:
-        name = parse_variable(password_source.env, password_source.env_option)
-        if name not in os.environ:
+        variable_name = parse_variable(password_source.env, password_source.env_option)
+        if variable_name not in os.environ:
             raise ConfigError(
-                f"{password_source.env_option}: the environment variable {name} is not set",
-                f"export {name} before starting",
+                f"{password_source.env_option}: the environment variable {variable_name} is not set",
+                f"export {variable_name} before starting",
             )
-        return Secret(os.environ[name])
+        return Secret(os.environ[variable_name])
     return (
         None
         if password_source.fd is None
@@ -317,9 +332,12 @@ def _password_from_descriptor(descriptor: int, option: str) -> Secret:
             f"open another, such as {option} 3 with 3< in the shell",
         )
     try:
-        with os.fdopen(os.dup(descriptor), "rb") as file:
+        with os.fdopen(os.dup(descriptor), "rb") as password_stream:
             return Secret(
-                file.readline(MAX_INPUT_LENGTH).removesuffix(b"\n").removesuffix(b"\r").decode()
+                password_stream.readline(MAX_INPUT_LENGTH)
+                .removesuffix(b"\n")
+                .removesuffix(b"\r")
+                .decode()
             )
     except OSError as error:
         raise ConfigError(
