@@ -97,10 +97,10 @@ class ReplayReader:
         world = self._world
         wallet, tokens = world.wallet, [token.address for token in world.tokens]
         allowances = [Allowance(token, ROUTER, wallet.allowances.get(token, 0)) for token in tokens]
-        contracts = [ROUTER, *tokens, *world.pools]
+        contract_addresses = [ROUTER, *tokens, *world.pools]
         if (venue := world.venue) is not None:
             allowances.append(Allowance(venue.setup.collateral.address, VAULT, venue.allowance_raw))
-            contracts += [CLEARING_HOUSE, VAULT]
+            contract_addresses += [CLEARING_HOUSE, VAULT]
         return Snapshot(
             head=world.head(),
             now_s=world.now_s(),
@@ -114,7 +114,9 @@ class ReplayReader:
             allowances=tuple(allowances),
             pools=tuple(world.pools.values()),
             feeds=world.feeds,
-            code_hashes=tuple(CodeHash(address, code_hash(address)) for address in contracts),
+            code_hashes=tuple(
+                CodeHash(address, code_hash(address)) for address in contract_addresses
+            ),
             quarantined=(),
             operators=OPERATORS,
             requests=0,
@@ -134,12 +136,12 @@ class ReplayReader:
         heads = (
             Head(
                 head.chain_id,
-                number,
-                block_hash(number),
-                head.timestamp_s - (head.number - number),
+                block_number,
+                block_hash(block_number),
+                head.timestamp_s - (head.number - block_number),
                 head.base_fee_wei,
             )
-            for number in range(head.number - 1, head.number - 1 - blocks, -1)
+            for block_number in range(head.number - 1, head.number - 1 - blocks, -1)
         )
         pools = tuple(world.pools.values())
         return tuple(
@@ -178,14 +180,14 @@ class SimulatedEvidence:
         )
 
     def _quotes(self, plan: Plan) -> tuple[SecondQuote, ...]:
-        pools, second_quotes = dict(self._world.pools), []
+        pool_by_address, second_quotes = dict(self._world.pools), []
         for leg_index, leg in enumerate(plan.legs):
             try:
-                swap_result = pools[leg.pool].swap(leg.token_in, leg.amount_in_raw)
+                swap_result = pool_by_address[leg.pool].swap(leg.token_in, leg.amount_in_raw)
             except (ContractRevert, BeyondKnownTicks) as error:
                 second_quotes.append(SecondQuote(leg_index, None, error.message))
                 continue
-            pools[leg.pool] = swap_result.after
+            pool_by_address[leg.pool] = swap_result.after
             second_quotes.append(SecondQuote(leg_index, swap_result.amount_out_raw))
         return tuple(second_quotes)
 
@@ -242,8 +244,8 @@ class SimulatedChain:
     def nonces(self, _owner: str) -> tuple[int, int]:
         """See ports.Sender."""
         self._mine()
-        latest = self._world.wallet.nonce
-        return latest, latest + len(self._world.pending_transactions)
+        latest_nonce = self._world.wallet.nonce
+        return latest_nonce, latest_nonce + len(self._world.pending_transactions)
 
     def simulate(self, tx: UnsignedTx, _sender: str) -> Simulation:
         """See ports.Sender."""
@@ -346,22 +348,25 @@ class SimulatedChain:
                 zero_value,
                 gas_value,
             )
-        fees = swap_loss = Fraction(0)
+        fees_value = swap_loss = Fraction(0)
         for token_in, token_out, swap_result in effects.swaps:
-            fees += swap_result.fee_raw * prices[token_in]
+            fees_value += swap_result.fee_raw * prices[token_in]
             swap_loss += (
                 swap_result.amount_in_raw * prices[token_in]
                 - swap_result.amount_out_raw * prices[token_out]
             )
-        net_raw: dict[str, int] = {}
+        net_raw_by_token: dict[str, int] = {}
         for transfer in effects.transfers:
             sign = (transfer.recipient == WALLET) - (transfer.sender == WALLET)
-            net_raw[transfer.token] = net_raw.get(transfer.token, 0) + sign * transfer.raw
+            net_raw_by_token[transfer.token] = (
+                net_raw_by_token.get(transfer.token, 0) + sign * transfer.raw
+            )
         turnover = (
-            sum((abs(raw) * prices[token] for token, raw in net_raw.items()), Fraction(0)) / 2
+            sum((abs(raw) * prices[token] for token, raw in net_raw_by_token.items()), Fraction(0))
+            / 2
         )
         return TransactionCost(
-            world.bar, is_swap, True, turnover, fees, swap_loss - fees, gas_value
+            world.bar, is_swap, True, turnover, fees_value, swap_loss - fees_value, gas_value
         )
 
 
@@ -397,12 +402,12 @@ class SimulatedBalances(BalanceStore):
         version: int,
     ) -> bool:
         """See BalanceStore."""
-        key = "balances"
-        if not flows and self.db.answers.get(key) == balances:
+        answers_key = "balances"
+        if not flows and self.db.answers.get(answers_key) == balances:
             return True
         is_recorded = super().record(snapshot, balances, flows, version)
         if is_recorded:
-            self.db.answers[key] = dict(balances)
+            self.db.answers[answers_key] = dict(balances)
         return is_recorded
 
 
@@ -507,21 +512,22 @@ def _build_context(world: SimulatedWorld, store: Store, signals: SignalHost) -> 
                 )
             ),
         )
-        delisted = [
+        delisted_tokens = [
             ScreenedToken(token, TokenFinding.PAUSED, "no current price")
             for token in sorted(world.excluded_tokens)
         ]
-        tax = TaxState(tax_runs.tax_inputs(snapshot.head.timestamp_s))
-        readers = (SignalReader(signals), lambda _, __: tax)
+        tax_state = TaxState(tax_runs.tax_inputs(snapshot.head.timestamp_s))
+        state_readers = (SignalReader(signals), lambda _, __: tax_state)
         return assemble_input(
-            input_without_memory, read_memory(input_without_memory, store, delisted, readers)
+            input_without_memory,
+            read_memory(input_without_memory, store, delisted_tokens, state_readers),
         )
 
     chain = SimulatedChain(world)
     draw_random = random.Random(world.settings.seed).random
     tokens = tuple(token.address for token in world.tokens)
     wrapped_native, gas_price_ceiling_wei = spec.portfolio.wrapped_native, spec.limits.gas_price_wei
-    rules = SigningRules(
+    signing_rules = SigningRules(
         CHAIN_ID,
         WALLET,
         (ROUTER,),
@@ -531,7 +537,7 @@ def _build_context(world: SimulatedWorld, store: Store, signals: SignalHost) -> 
         wrapped_native=wrapped_native,
     )
     if world.venue is not None:
-        rules = replace(rules, futures=world.venue.signing_rules())
+        signing_rules = replace(signing_rules, futures=world.venue.signing_rules())
     submission_settings = SubmissionSettings(
         confirmations=1,
         poll_s=1.0,
@@ -540,13 +546,13 @@ def _build_context(world: SimulatedWorld, store: Store, signals: SignalHost) -> 
         max_fee_wei=gas_price_ceiling_wei,
         gas_per_day_wei=spec.limits.gas_per_day_wei,
     )
-    signer = NullSigner(rules, partial(signable_nonces, store.journal))
+    signer = NullSigner(signing_rules, partial(signable_nonces, store.journal))
     executor = JournaledExecutor(
         Submitter(
             store.journal, store.budgets, signer, chain, world, submission_settings, lambda: False
         )
     )
-    readers = StepReaders(
+    step_readers = StepReaders(
         ReplayReader(world),
         assemble,
         store.budgets.history,
@@ -557,6 +563,6 @@ def _build_context(world: SimulatedWorld, store: Store, signals: SignalHost) -> 
     return SimulationContext(
         world,
         store,
-        readers,
+        step_readers,
         StepTransactor(executor, SimulatedComposer(chain, world), lambda _: True),
     )

@@ -49,24 +49,30 @@ class PriceTable:
     @property
     def digest(self) -> str:
         """SHA-256 of symbols, times and closes."""
-        digest = hashlib.sha256("\n".join(self.symbols).encode())
-        digest.update(np.ascontiguousarray(self.times_s, dtype="<i8").tobytes())
-        digest.update(np.ascontiguousarray(self.closes, dtype="<f8").tobytes())
-        return digest.hexdigest()
+        hasher = hashlib.sha256("\n".join(self.symbols).encode())
+        hasher.update(np.ascontiguousarray(self.times_s, dtype="<i8").tobytes())
+        hasher.update(np.ascontiguousarray(self.closes, dtype="<f8").tobytes())
+        return hasher.hexdigest()
 
     def renaming_remedy(self, missing_symbols: Sequence[str], symbols: Sequence[str]) -> str:
         """Return the table's symbols, and --as for those that a missing symbol ends with, as WBTC
         with BTC, unless they are among the required `symbols`.
         """
         free_symbols = [symbol for symbol in self.symbols if symbol not in symbols]
-        pairs = {
-            max(endings, key=len): missing_symbol
+        missing_name_by_symbol = {
+            max(matching_symbols, key=len): missing_symbol
             for missing_symbol in missing_symbols
-            if (endings := [symbol for symbol in free_symbols if missing_symbol.endswith(symbol)])
+            if (
+                matching_symbols := [
+                    symbol for symbol in free_symbols if missing_symbol.endswith(symbol)
+                ]
+            )
         }
-        pairs_text = ",".join(f"{symbol}={new_symbol}" for symbol, new_symbol in pairs.items())
+        renames_text = ",".join(
+            f"{symbol}={new_symbol}" for symbol, new_symbol in missing_name_by_symbol.items()
+        )
         return f"its symbols are {', '.join(self.symbols)}" + (
-            f"; add --as {pairs_text}" if pairs else ""
+            f"; add --as {renames_text}" if missing_name_by_symbol else ""
         )
 
     def select(self, symbols: Sequence[str]) -> PriceTable:
@@ -87,9 +93,9 @@ class PriceTable:
                 f"--prices: {', '.join(symbols)} never have prices at the same time",
                 "omit symbols that start too late",
             )
-        filled = forward_fill(closes)[first_bar:].copy()
+        filled_closes = forward_fill(closes)[first_bar:].copy()
         closes_from_start = np.where(
-            np.arange(len(filled))[:, None] == 0, filled, closes[first_bar:]
+            np.arange(len(filled_closes))[:, None] == 0, filled_closes, closes[first_bar:]
         )
         notes = price_gap_notes(symbols, self.times_s, closes, first_bar)
         return replace(
@@ -101,13 +107,15 @@ class PriceTable:
         )
 
 
-def make_price_table(times_s: Sequence[int], closes: Mapping[str, Sequence[float]]) -> PriceTable:
+def make_price_table(
+    times_s: Sequence[int], closes_by_symbol: Mapping[str, Sequence[float]]
+) -> PriceTable:
     """Build a table from plain numbers. Raises ConfigError as validate_prices does."""
     close_columns = np.column_stack(
-        [np.asarray(column, dtype=np.float64) for column in closes.values()]
+        [np.asarray(symbol_closes, dtype=np.float64) for symbol_closes in closes_by_symbol.values()]
     )
     return validate_prices(
-        PriceTable(tuple(closes), np.asarray(times_s, dtype=np.int64), close_columns)
+        PriceTable(tuple(closes_by_symbol), np.asarray(times_s, dtype=np.int64), close_columns)
     )
 
 
@@ -116,8 +124,8 @@ def validate_prices(table: PriceTable) -> PriceTable:
     closes.
     """
     if table.bar_count < MIN_BARS or not table.symbols:
-        problem = f"--prices: {table.bar_count} bars of {len(table.symbols)} symbols"
-        raise ConfigError(problem, f"give at least {MIN_BARS} bars of one symbol")
+        size_problem = f"--prices: {table.bar_count} bars of {len(table.symbols)} symbols"
+        raise ConfigError(size_problem, f"give at least {MIN_BARS} bars of one symbol")
     for symbol in table.symbols:
         if safe_label(symbol, "") != symbol:
             raise ConfigError(
@@ -145,12 +153,12 @@ def validate_prices(table: PriceTable) -> PriceTable:
 
 def forward_fill(closes: NDArray[np.float64]) -> NDArray[np.float64]:
     """Replace each missing close by the newest one before it; NaN before the first."""
-    rows = np.where(np.isnan(closes), -1, np.arange(len(closes))[:, None])
-    newest_rows = np.maximum.accumulate(rows, axis=0)
-    filled: NDArray[np.float64] = np.where(
+    priced_rows = np.where(np.isnan(closes), -1, np.arange(len(closes))[:, None])
+    newest_rows = np.maximum.accumulate(priced_rows, axis=0)
+    filled_closes: NDArray[np.float64] = np.where(
         newest_rows >= 0, np.take_along_axis(closes, np.maximum(newest_rows, 0), axis=0), np.nan
     )
-    return filled
+    return filled_closes
 
 
 def price_gap_notes(
@@ -198,23 +206,23 @@ def unreadable_reason(path: Path) -> str:
     with too many cells.
     """
     try:
-        content = path.read_bytes()
+        file_bytes = path.read_bytes()
     except OSError as error:
         return f"cannot be opened: {error.strerror}"
-    if not content.strip():
+    if not file_bytes.strip():
         return "is empty"
     if path.suffix.lower() in (".parquet", ".pq"):
-        if content.startswith(PARQUET_MAGIC) and content.endswith(PARQUET_MAGIC):
+        if file_bytes.startswith(PARQUET_MAGIC) and file_bytes.endswith(PARQUET_MAGIC):
             return "is damaged"
         return "is not a Parquet file"
     try:
-        text = content.decode("utf-8")
+        csv_text = file_bytes.decode("utf-8")
     except UnicodeDecodeError as error:
-        return f"is not UTF-8 text: byte {error.start} is 0x{content[error.start]:02x}"
+        return f"is not UTF-8 text: byte {error.start} is 0x{file_bytes[error.start]:02x}"
     try:
-        rows = csv.reader(text.splitlines())
-        header = next(rows, [])
-        for row_number, row in enumerate(rows, 1):
+        csv_rows = csv.reader(csv_text.splitlines())
+        header = next(csv_rows, [])
+        for row_number, row in enumerate(csv_rows, 1):
             if len(row) > len(header):
                 return f"has {len(row)} cells in row {row_number}, but {len(header)} columns"
     except csv.Error:
@@ -250,18 +258,18 @@ def read_table(path: Path) -> PriceTable:
         )
     frame = frame.with_columns(unix_seconds(polars, frame[time_column], path).alias(time_column))
     require_unix_seconds(frame[time_column], path)
-    is_long = "symbol" in frame.columns
-    if is_long and "close" not in frame.columns:
+    is_long_format = "symbol" in frame.columns
+    if is_long_format and "close" not in frame.columns:
         raise ConfigError(
             f"{path.name}: has a column symbol but no column close",
             "name the column of prices close",
         )
-    if not is_long and (ohlcv := OHLCV_COLUMNS & set(frame.columns)):
+    if not is_long_format and (ohlcv_columns := OHLCV_COLUMNS & set(frame.columns)):
         raise ConfigError(
-            f"{path.name}: has a column {sorted(ohlcv)[0]} but no column symbol",
+            f"{path.name}: has a column {sorted(ohlcv_columns)[0]} but no column symbol",
             "add a column symbol",
         )
-    read_prices = _from_long_format if is_long else _from_wide_format
+    read_prices = _from_long_format if is_long_format else _from_wide_format
     return validate_prices(read_prices(polars, frame, time_column, path))
 
 
@@ -307,12 +315,12 @@ def read_gas(path: Path, times_s: NDArray[np.int64]) -> tuple[int, ...]:
     return tuple(int(gas_prices_wei[row]) for row in newest_rows)
 
 
-def require_unix_seconds(times: Any, path: Path) -> None:
+def require_unix_seconds(times_s: Any, path: Path) -> None:
     """Raise ConfigError if the times cannot be Unix seconds."""
-    earliest, latest = times.min(), times.max()
-    if earliest is not None and not _EARLIEST_S <= int(earliest) <= int(latest) <= _LATEST_S:
+    earliest_s, latest_s = times_s.min(), times_s.max()
+    if earliest_s is not None and not _EARLIEST_S <= int(earliest_s) <= int(latest_s) <= _LATEST_S:
         raise ConfigError(
-            f"{path.name}: times from {earliest} to {latest} are not Unix seconds",
+            f"{path.name}: times from {earliest_s} to {latest_s} are not Unix seconds",
             "write times such as 2021-04-04T21:00:00Z",
         )
 
@@ -378,15 +386,15 @@ def _parse_times(times: Any, path: Path) -> Any:
     zone_texts = times.str.extract(_ZONE_PATTERN).fill_null("").unique().to_list()
     if len(zone_texts) > 1:
         raise ConfigError(
-            f"{path.name}: times in several time zones: {', '.join(sorted(z or 'none' for z in zone_texts))}",
+            f"{path.name}: times in several time zones: {', '.join(sorted(zone_text or 'none' for zone_text in zone_texts))}",
             "write all of them in UTC",
         )
     local_times = (
         times.str.replace(_ZONE_PATTERN, "").str.replace("T", " ", literal=True).str.strip_chars()
     )
-    lengths = local_times.str.len_chars()
-    full_times = local_times.zip_with(lengths != len("2021-04-04"), local_times + " 00:00:00")
-    full_times = full_times.zip_with(lengths != len("2021-04-04 21:00"), full_times + ":00")
+    text_lengths = local_times.str.len_chars()
+    full_times = local_times.zip_with(text_lengths != len("2021-04-04"), local_times + " 00:00:00")
+    full_times = full_times.zip_with(text_lengths != len("2021-04-04 21:00"), full_times + ":00")
     parsed_times = full_times.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", strict=False)
     if parsed_times.null_count():
         row = int(parsed_times.is_null().arg_true()[0])
@@ -401,8 +409,8 @@ def _zone_offset(zone: str) -> timedelta:
     """Return the UTC offset of a zone such as "Z" or "+02:00"."""
     if zone in ("", "Z"):
         return timedelta(0)
-    digits = zone[1:].replace(":", "")
-    offset = timedelta(hours=int(digits[:2]), minutes=int(digits[2:]))
+    offset_digits = zone[1:].replace(":", "")
+    offset = timedelta(hours=int(offset_digits[:2]), minutes=int(offset_digits[2:]))
     return -offset if zone[0] == "-" else offset
 
 
@@ -475,9 +483,9 @@ def _with_float_columns(polars: Any, frame: Any, columns: list[str], path: Path)
 
 
 def _require_positive_prices(polars: Any, frame: Any, price_column: str, path: Path) -> None:
-    close = polars.col(price_column)
+    close_column = polars.col(price_column)
     invalid_rows = frame.with_row_index("row").filter(
-        close.is_nan() | close.is_infinite() | (close <= 0)
+        close_column.is_nan() | close_column.is_infinite() | (close_column <= 0)
     )
     if invalid_rows.height:
         symbol = invalid_rows["symbol"][0] if "symbol" in invalid_rows.columns else price_column
@@ -500,7 +508,7 @@ def columns_by_token(spec: BacktestSpec, table: PriceTable) -> dict[str, int]:
 
 
 def select_spec_symbols(spec: BacktestSpec, table: PriceTable) -> PriceTable:
-    """Return the table restricted to the portfolio's symbols, as PriceTable.only. The numeraire may
+    """Return the table restricted to the portfolio's symbols, as PriceTable.select. The numeraire may
     be missing. Raises ConfigError.
     """
     numeraire_address = spec.portfolio.numeraire.address
@@ -519,12 +527,12 @@ def numeraire_prices(
     """Return a column of prices for each token, in whole coins of the numeraire, from closes in the
     table's order; NaN if missing.
     """
-    columns, unit_prices = columns_by_token(spec, table), np.ones(len(closes))
-    closes_by_token = {address: closes[:, column] for address, column in columns.items()}
+    column_by_token, ones = columns_by_token(spec, table), np.ones(len(closes))
+    closes_by_token = {address: closes[:, column] for address, column in column_by_token.items()}
     prices: NDArray[np.float64] = np.column_stack(
-        [closes_by_token.get(token.address, unit_prices) for token in tokens]
+        [closes_by_token.get(token.address, ones) for token in tokens]
     )
-    return prices / closes_by_token.get(spec.portfolio.numeraire.address, unit_prices)[:, None]
+    return prices / closes_by_token.get(spec.portfolio.numeraire.address, ones)[:, None]
 
 
 def has_gas_price(spec: BacktestSpec, table: PriceTable) -> bool:

@@ -132,7 +132,7 @@ def rename_funding_symbols(
         )
         for rate_series in series
     )
-    if len({series.symbol for series in renamed_series}) < len(renamed_series):
+    if len({rates_of_symbol.symbol for rates_of_symbol in renamed_series}) < len(renamed_series):
         raise ConfigError(
             "--as: two symbols of the funding file get the same name",
             "give each symbol a different name",
@@ -176,17 +176,20 @@ def funding_carry(
     is_within, usual_interval_s = rates_within(series, bar_times_s), series.usual_interval_s
     times_s = series.times_s[is_within]
     bar_indices = np.searchsorted(bar_times_s, times_s, side="right") - 1
-    values = [holding_value_at(bar) for bar in bar_indices.tolist()]
+    holding_values = [holding_value_at(bar) for bar in bar_indices.tolist()]
     durations_s = np.minimum(
         np.diff(series.times_s, prepend=series.times_s[0] - usual_interval_s), usual_interval_s
     )[is_within]
     rates = [Fraction(str(rate)) for rate in series.rates[is_within].tolist()]
-    payments = tuple(floor_int(value * rate) for value, rate in zip(values, rates, strict=True))
+    payments = tuple(
+        floor_int(holding_value * rate)
+        for holding_value, rate in zip(holding_values, rates, strict=True)
+    )
     return FundingCarry(
         series.symbol,
         times_s,
         payments,
-        tuple(floor_int(value) for value in values),
+        tuple(floor_int(holding_value) for holding_value in holding_values),
         tuple(durations_s.tolist()),
     )
 
@@ -196,26 +199,28 @@ def funding_notes(series: FundingRateSeries, bar_times_s: Times) -> list[str]:
     intervals, or look like percent.
     """
     times_s, usual_interval_s, notes = series.times_s, series.usual_interval_s, []
-    prefix, is_within = f"funding: {series.symbol}", rates_within(series, bar_times_s)
+    note_prefix, is_within = f"funding: {series.symbol}", rates_within(series, bar_times_s)
     if times_s[0] - bar_times_s[0] > usual_interval_s:
         notes.append(
-            f"{prefix} starts at {_format_minute(times_s[0])}, after the simulation starts"
+            f"{note_prefix} starts at {_format_minute(times_s[0])}, after the simulation starts"
         )
     if bar_times_s[-1] - times_s[-1] > usual_interval_s:
-        notes.append(f"{prefix} ends at {_format_minute(times_s[-1])}, before the simulation ends")
+        notes.append(
+            f"{note_prefix} ends at {_format_minute(times_s[-1])}, before the simulation ends"
+        )
     if outside_count := int((~is_within).sum()):
         notes.append(
-            f"{prefix} has {outside_count} rates outside the simulation, which are ignored"
+            f"{note_prefix} has {outside_count} rates outside the simulation, which are ignored"
         )
     intervals_s = np.diff(times_s)
     if long_interval_count := int((intervals_s > MAX_INTERVAL_FACTOR * usual_interval_s).sum()):
         notes.append(
-            f"{prefix} has {long_interval_count} intervals longer than usual, at most {int(intervals_s.max())} s;"
+            f"{note_prefix} has {long_interval_count} intervals longer than usual, at most {int(intervals_s.max())} s;"
             " missing rates count as zero"
         )
     if short_interval_count := int((intervals_s * MAX_INTERVAL_FACTOR < usual_interval_s).sum()):
         notes.append(
-            f"{prefix} has {short_interval_count} intervals shorter than usual, at least {int(intervals_s.min())} s"
+            f"{note_prefix} has {short_interval_count} intervals shorter than usual, at least {int(intervals_s.min())} s"
         )
     yearly_rate = (
         float(np.median(np.abs(series.rates))) * YEAR_S / usual_interval_s
@@ -224,26 +229,26 @@ def funding_notes(series: FundingRateSeries, bar_times_s: Times) -> list[str]:
     )
     if yearly_rate > HIGH_YEARLY_RATE:
         notes.append(
-            f"{prefix} has rates of {100 * yearly_rate:,.0f}% a year: they may be percent instead of shares"
+            f"{note_prefix} has rates of {100 * yearly_rate:,.0f}% a year: they may be percent instead of shares"
         )
     return notes
 
 
 def funding_digest(series: Sequence[FundingRateSeries]) -> str:
     """Return the SHA-256 of symbols, times and rates."""
-    digest = hashlib.sha256("\n".join(rates.symbol for rates in series).encode())
+    hasher = hashlib.sha256("\n".join(named_series.symbol for named_series in series).encode())
     for rate_series in series:
-        digest.update(np.ascontiguousarray(rate_series.times_s, dtype="<i8").tobytes())
-        digest.update(np.ascontiguousarray(rate_series.rates, dtype="<f8").tobytes())
-    return digest.hexdigest()
+        hasher.update(np.ascontiguousarray(rate_series.times_s, dtype="<i8").tobytes())
+        hasher.update(np.ascontiguousarray(rate_series.rates, dtype="<f8").tobytes())
+    return hasher.hexdigest()
 
 
 def rates_within(series: FundingRateSeries, bar_times_s: Times) -> NDArray[np.bool_]:
     """Return a mask of the times of the series from the first bar to the last."""
-    mask: NDArray[np.bool_] = (series.times_s >= bar_times_s[0]) & (
+    is_within: NDArray[np.bool_] = (series.times_s >= bar_times_s[0]) & (
         series.times_s <= bar_times_s[-1]
     )
-    return mask
+    return is_within
 
 
 def _format_minute(time_s: int) -> str:
@@ -296,12 +301,12 @@ def read_funding(path: Path) -> tuple[FundingRateSeries, ...]:
             "sort the file by time, without duplicates",
         )
     symbols = frame["symbol"].unique(maintain_order=True).to_list()
-    frames = [frame.filter(polars.col("symbol") == symbol) for symbol in symbols]
+    symbol_frames = [frame.filter(polars.col("symbol") == symbol) for symbol in symbols]
     return tuple(
         FundingRateSeries(
-            str(column), symbol_frame[time_column].to_numpy(), symbol_frame["rate"].to_numpy()
+            str(rated_symbol), symbol_frame[time_column].to_numpy(), symbol_frame["rate"].to_numpy()
         )
-        for column, symbol_frame in zip(symbols, frames, strict=True)
+        for rated_symbol, symbol_frame in zip(symbols, symbol_frames, strict=True)
     )
 
 

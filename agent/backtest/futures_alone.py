@@ -37,15 +37,17 @@ def simulate_book(
     looks_at_all: bool = False,
 ) -> FuturesResult:
     """Simulate a book with and without the agent. The wallet holds the reserve."""
-    numeraire = WALLET_NUMERAIRE if WALLET_NUMERAIRE not in path.symbols else WALLET_NUMERAIRE + "_"
-    targets = dict.fromkeys(path.symbols, 0) | {numeraire: BPS}
+    numeraire_symbol = (
+        WALLET_NUMERAIRE if WALLET_NUMERAIRE not in path.symbols else WALLET_NUMERAIRE + "_"
+    )
+    targets = dict.fromkeys(path.symbols, 0) | {numeraire_symbol: BPS}
     interval_s = int(np.median(np.diff(path.times_s))) if path.bar_count > 1 else 1
-    spec = make_spec(targets, Every(REVIEW_S), numeraire, interval_s=interval_s)
-    reserve = Fraction(settings.reserve_raw, QUOTE.unit)
+    spec = make_spec(targets, Every(REVIEW_S), numeraire_symbol, interval_s=interval_s)
+    reserve_coins = Fraction(settings.reserve_raw, QUOTE.unit)
     market_settings = SimulationSettings(
         POOL_DEPTH,
         0,
-        reserve or DUST_WALLET,
+        reserve_coins or DUST_WALLET,
         latency_bars=settings.latency_bars,
         seed=settings.seed,
         looks_at_all=looks_at_all,

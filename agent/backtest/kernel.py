@@ -58,10 +58,15 @@ def set_bands(
     for asset in range(len(targets)):
         if is_tradable[asset]:
             target_sum += targets[asset]
-    low, high, end_low, end_high = bands[0], bands[1], bands[2], bands[3]
-    low_sum, high_sum = 0.0, 0.0
+    low_edges, high_edges, lowest_end_shares, highest_end_shares = (
+        bands[0],
+        bands[1],
+        bands[2],
+        bands[3],
+    )
+    low_edge_sum, high_edge_sum = 0.0, 0.0
     for asset in range(len(targets)):
-        scaled_targets[asset], low[asset], high[asset] = 0.0, 0.0, 1.0
+        scaled_targets[asset], low_edges[asset], high_edges[asset] = 0.0, 0.0, 1.0
         if is_tradable[asset] and target_sum > 0.0:
             scaled_targets[asset] = targets[asset] / target_sum
             width = absolute_width
@@ -69,17 +74,20 @@ def set_bands(
                 width = relative_width * scaled_targets[asset]
             if np.isnan(width):
                 width = 0.0
-            low[asset], high[asset] = (
+            low_edges[asset], high_edges[asset] = (
                 max(0.0, scaled_targets[asset] - width),
                 min(1.0, scaled_targets[asset] + width),
             )
-            low_sum, high_sum = low_sum + low[asset], high_sum + high[asset]
+            low_edge_sum, high_edge_sum = (
+                low_edge_sum + low_edges[asset],
+                high_edge_sum + high_edges[asset],
+            )
     for asset in range(len(targets)):
-        end_low[asset], end_high[asset] = 0.0, 0.0
+        lowest_end_shares[asset], highest_end_shares[asset] = 0.0, 0.0
         if is_tradable[asset]:
-            end_low[asset], end_high[asset] = (
-                max(low[asset], 1.0 - (high_sum - high[asset])),
-                min(high[asset], 1.0 - (low_sum - low[asset])),
+            lowest_end_shares[asset], highest_end_shares[asset] = (
+                max(low_edges[asset], 1.0 - (high_edge_sum - high_edges[asset])),
+                min(high_edges[asset], 1.0 - (low_edge_sum - low_edges[asset])),
             )
     return target_sum > 0.0
 
@@ -95,11 +103,13 @@ def destination_shares(
     nearest edge of its interval, and the total may differ from one. The difference is spread in
     proportion to the room left in each interval, for minimal turnover.
     """
-    end_low, end_high = bands[2], bands[3]
+    lowest_end_shares, highest_end_shares = bands[2], bands[3]
     largest_correction, remainder, room = 0.0, 1.0, 0.0
     for asset in range(len(shares)):
         if destination == BAND:
-            end_shares[asset] = min(max(shares[asset], end_low[asset]), end_high[asset])
+            end_shares[asset] = min(
+                max(shares[asset], lowest_end_shares[asset]), highest_end_shares[asset]
+            )
         else:
             end_shares[asset] = (
                 scaled_targets[asset]
@@ -112,21 +122,26 @@ def destination_shares(
         return largest_correction
     for asset in range(len(shares)):
         room += (
-            end_high[asset] - end_shares[asset]
+            highest_end_shares[asset] - end_shares[asset]
             if remainder > 0.0
-            else end_shares[asset] - end_low[asset]
+            else end_shares[asset] - lowest_end_shares[asset]
         )
     fill_ratio = min(1.0, abs(remainder) / room) if room > 0.0 else 0.0
     for asset in range(len(shares)):
         end_shares[asset] += fill_ratio * (
-            (end_high[asset] if remainder > 0.0 else end_low[asset]) - end_shares[asset]
+            (highest_end_shares[asset] if remainder > 0.0 else lowest_end_shares[asset])
+            - end_shares[asset]
         )
     return largest_correction
 
 
 @_compiled
 def value_after_costs(
-    values: Floats, end_shares: Floats, fee: Floats, inverse_depth: Floats, start_value: float
+    asset_values: Floats,
+    end_shares: Floats,
+    fee_shares: Floats,
+    inverse_depth: Floats,
+    start_value: float,
 ) -> float:
     """Return the value left of `start_value`, after costs, once every asset has its share `end_shares`.
 
@@ -136,61 +151,64 @@ def value_after_costs(
     pass the root.
     """
     end_value, has_costs = start_value, False
-    for asset in range(len(values)):
-        has_costs |= fee[asset] > 0.0 or inverse_depth[asset] > 0.0
+    for asset in range(len(asset_values)):
+        has_costs |= fee_shares[asset] > 0.0 or inverse_depth[asset] > 0.0
         if inverse_depth[asset] > 0.0 and end_shares[asset] > 0.0:
             end_value = min(
                 end_value,
-                (values[asset] + _MAX_DEPTH_SHARE / inverse_depth[asset]) / end_shares[asset],
+                (asset_values[asset] + _MAX_DEPTH_SHARE / inverse_depth[asset]) / end_shares[asset],
             )
     for _ in range(_MAX_NEWTON_STEPS if has_costs else 0):
         surplus, slope = 0.0, 0.0
-        for asset in range(len(values)):
-            trade_value, after_fee = end_shares[asset] * end_value - values[asset], 1.0 - fee[asset]
+        for asset in range(len(asset_values)):
+            trade_value, after_fee = (
+                end_shares[asset] * end_value - asset_values[asset],
+                1.0 - fee_shares[asset],
+            )
             if trade_value < 0.0:
                 net_sold = -trade_value * after_fee
-                impact = 1.0 + net_sold * inverse_depth[asset]
-                surplus += net_sold / impact
-                slope -= end_shares[asset] * after_fee / (impact * impact)
+                impact_factor = 1.0 + net_sold * inverse_depth[asset]
+                surplus += net_sold / impact_factor
+                slope -= end_shares[asset] * after_fee / (impact_factor * impact_factor)
             else:
-                impact = 1.0 - trade_value * inverse_depth[asset]
-                surplus -= trade_value / (impact * after_fee)
-                slope -= end_shares[asset] / (impact * impact * after_fee)
+                impact_factor = 1.0 - trade_value * inverse_depth[asset]
+                surplus -= trade_value / (impact_factor * after_fee)
+                slope -= end_shares[asset] / (impact_factor * impact_factor * after_fee)
         if slope == 0.0:
             break
-        step = surplus / slope
-        if step <= 1e-16 * start_value:
+        newton_step = surplus / slope
+        if newton_step <= 1e-16 * start_value:
             break
-        end_value -= step
+        end_value -= newton_step
     return end_value
 
 
 @_compiled
 def _portfolio_value(units: Floats, prices: Floats, bar: int) -> float:
     """Return the value of the holdings at bar `bar`."""
-    total = 0.0
+    portfolio_value = 0.0
     for asset in range(len(units)):
-        total += units[asset] * prices[asset, bar]
-    return total
+        portfolio_value += units[asset] * prices[asset, bar]
+    return portfolio_value
 
 
 @_compiled
 def _is_outside_band(units: Floats, prices: Floats, bar: int, bands: Floats) -> bool:
     """Return whether any share is strictly beyond its band at bar `bar`."""
-    total, is_outside = _portfolio_value(units, prices, bar), False
+    portfolio_value, is_outside = _portfolio_value(units, prices, bar), False
     for asset in range(len(units)):
-        value = units[asset] * prices[asset, bar]
-        is_outside |= (value > (bands[1, asset] + BAND_TOLERANCE) * total) | (
-            value < (bands[0, asset] - BAND_TOLERANCE) * total
+        asset_value = units[asset] * prices[asset, bar]
+        is_outside |= (asset_value > (bands[1, asset] + BAND_TOLERANCE) * portfolio_value) | (
+            asset_value < (bands[0, asset] - BAND_TOLERANCE) * portfolio_value
         )
     return is_outside
 
 
 @_compiled
 def first_bar_outside_band(
-    units: Floats, prices: Floats, start: int, end: int, bands: Floats, block_totals: Floats
+    units: Floats, prices: Floats, start_bar: int, end_bar: int, bands: Floats, block_totals: Floats
 ) -> int:
-    """Return the first bar from `start` at which `_is_outside_band` is true; `end` if there is
+    """Return the first bar from `start_bar` at which `_is_outside_band` is true; `end_bar` if there is
     none.
 
     Holdings are constant between trades, so bars are checked in blocks, asset by asset. Blocks
@@ -198,33 +216,33 @@ def first_bar_outside_band(
     `block_totals` is a buffer for the totals of one block.
     """
     block_size = 16
-    while start < end:
-        stop = min(end, start + block_size)
-        bar_count = stop - start
+    while start_bar < end_bar:
+        block_end = min(end_bar, start_bar + block_size)
+        bar_count = block_end - start_bar
         block_totals[:bar_count] = 0.0
         for asset in range(len(units)):
-            units_held, prices_in_block = units[asset], prices[asset, start:stop]
+            units_held, prices_in_block = units[asset], prices[asset, start_bar:block_end]
             for block_bar in range(bar_count):
                 block_totals[block_bar] += units_held * prices_in_block[block_bar]
         any_outside = 0
         for asset in range(len(units)):
-            units_held, prices_in_block, low, high = (
+            units_held, prices_in_block, low_edge, high_edge = (
                 units[asset],
-                prices[asset, start:stop],
+                prices[asset, start_bar:block_end],
                 bands[0, asset] - BAND_TOLERANCE,
                 bands[1, asset] + BAND_TOLERANCE,
             )
             for block_bar in range(bar_count):
-                value = units_held * prices_in_block[block_bar]
-                any_outside |= (value > high * block_totals[block_bar]) | (
-                    value < low * block_totals[block_bar]
+                asset_value = units_held * prices_in_block[block_bar]
+                any_outside |= (asset_value > high_edge * block_totals[block_bar]) | (
+                    asset_value < low_edge * block_totals[block_bar]
                 )
         if any_outside:
-            for bar in range(start, stop):
+            for bar in range(start_bar, block_end):
                 if _is_outside_band(units, prices, bar, bands):
                     return bar
-        start, block_size = stop, min(len(block_totals), 2 * block_size)
-    return end
+        start_bar, block_size = block_end, min(len(block_totals), 2 * block_size)
+    return end_bar
 
 
 @_compiled
@@ -242,17 +260,17 @@ def run_setting(  # noqa: C901, PLR0913, PLR0915
     cooldown_s: int,
     min_trade: float,
     destination: int,
-    fee: Floats,
+    fee_shares: Floats,
     inverse_depth: Floats,
     mark_bars: NDArray[np.int64],
-    results: Floats,
+    run_totals: Floats,
     marked_values: Floats,
     has_traded: NDArray[np.bool_],
     holdings: Floats,
 ) -> None:
     """Run one setting over all bars.
 
-    Results are written to `results`, the value at each bar of `mark_bars` (ascending) to
+    Results are written to `run_totals`, the value at each bar of `mark_bars` (ascending) to
     `marked_values`. `trade_prices` has prices by asset and bar, zero while an asset does not trade;
     `quote_prices` has the newest known prices, used for all values. `break_bars` has the bars that
     are not SAME, and the end. `start_value` buys the first holdings. If `has_traded` and `holdings`
@@ -260,7 +278,7 @@ def run_setting(  # noqa: C901, PLR0913, PLR0915
     buys and after each trade. NaN means no width, an `every_s` of zero no interval.
     """
     asset_count, bar_count = trade_prices.shape
-    units, hold_units, values, shares = (
+    units, hold_units, asset_values, shares = (
         np.zeros(asset_count),
         np.zeros(asset_count),
         np.zeros(asset_count),
@@ -278,20 +296,29 @@ def run_setting(  # noqa: C901, PLR0913, PLR0915
     )
     due_s, cooldown_end_s = times_s[0], times_s[0]
     turnover, costs = 0.0, 0.0
-    bar, rebalance_count, mark_index, next_break, has_targets, has_bought = 0, 0, 0, 0, False, False
+    bar, rebalance_count, mark_index, break_index, has_targets, has_bought = (
+        0,
+        0,
+        0,
+        0,
+        False,
+        False,
+    )
     while bar < bar_count:
-        while break_bars[next_break] < bar:
-            next_break += 1
-        end = break_bars[next_break]
-        if bar < end:
+        while break_bars[break_index] < bar:
+            break_index += 1
+        end_bar = break_bars[break_index]
+        if bar < end_bar:
             if has_interval:
-                bar += np.searchsorted(times_s[bar:end], due_s)
+                bar += np.searchsorted(times_s[bar:end_bar], due_s)
             elif has_targets and has_bought:
-                bar += np.searchsorted(times_s[bar:end], cooldown_end_s)
+                bar += np.searchsorted(times_s[bar:end_bar], cooldown_end_s)
                 if has_band:
-                    bar = first_bar_outside_band(units, trade_prices, bar, end, bands, block_totals)
+                    bar = first_bar_outside_band(
+                        units, trade_prices, bar, end_bar, bands, block_totals
+                    )
             else:
-                bar = end
+                bar = end_bar
         while mark_index < len(mark_bars) and mark_bars[mark_index] < bar:
             marked_values[mark_index] = (
                 _portfolio_value(units, quote_prices, mark_bars[mark_index])
@@ -320,24 +347,31 @@ def run_setting(  # noqa: C901, PLR0913, PLR0915
                 if len(has_traded) == bar_count:
                     holdings[bar] = units
         if bar_states[bar] != CLOSED and has_targets and times_s[bar] >= due_s:
-            total = _portfolio_value(units, trade_prices, bar)
-            is_triggered = total > 0.0 and (
+            portfolio_value = _portfolio_value(units, trade_prices, bar)
+            is_triggered = portfolio_value > 0.0 and (
                 not has_band or _is_outside_band(units, trade_prices, bar, bands)
             )
             if is_triggered and times_s[bar] >= cooldown_end_s:
                 for asset in range(asset_count):
-                    values[asset] = units[asset] * trade_prices[asset, bar]
-                    shares[asset] = values[asset] / total
+                    asset_values[asset] = units[asset] * trade_prices[asset, bar]
+                    shares[asset] = asset_values[asset] / portfolio_value
                 largest_correction = destination_shares(
                     destination, shares, scaled_targets, bands, end_shares
                 )
-                if largest_correction > BAND_TOLERANCE and largest_correction * total >= min_trade:
-                    end_value = value_after_costs(values, end_shares, fee, inverse_depth, total)
+                if (
+                    largest_correction > BAND_TOLERANCE
+                    and largest_correction * portfolio_value >= min_trade
+                ):
+                    end_value = value_after_costs(
+                        asset_values, end_shares, fee_shares, inverse_depth, portfolio_value
+                    )
                     for asset in range(asset_count):
                         if trade_prices[asset, bar] > 0.0:
-                            turnover += 0.5 * abs(end_shares[asset] * end_value - values[asset])
+                            turnover += 0.5 * abs(
+                                end_shares[asset] * end_value - asset_values[asset]
+                            )
                             units[asset] = end_shares[asset] * end_value / trade_prices[asset, bar]
-                    costs += total - end_value
+                    costs += portfolio_value - end_value
                     cooldown_end_s = times_s[bar] + cooldown_s
                     rebalance_count += 1
                     if len(has_traded) == bar_count:
@@ -351,16 +385,20 @@ def run_setting(  # noqa: C901, PLR0913, PLR0915
             )
             mark_index += 1
         bar += 1
-    results[FINAL] = (
+    run_totals[FINAL] = (
         _portfolio_value(units, quote_prices, bar_count - 1) if has_bought else start_value
     )
-    results[HOLD] = (
+    run_totals[HOLD] = (
         _portfolio_value(hold_units, quote_prices, bar_count - 1) if has_bought else start_value
     )
     for asset in range(asset_count):
         if trade_prices[asset, bar_count - 1] == 0.0:
-            results[STRANDED] += units[asset] * quote_prices[asset, bar_count - 1]
-    results[TURNOVER], results[COSTS], results[REBALANCES] = turnover, costs, float(rebalance_count)
+            run_totals[STRANDED] += units[asset] * quote_prices[asset, bar_count - 1]
+    run_totals[TURNOVER], run_totals[COSTS], run_totals[REBALANCES] = (
+        turnover,
+        costs,
+        float(rebalance_count),
+    )
 
 
 @_compiled
@@ -375,21 +413,21 @@ def run_settings(  # noqa: PLR0913
     widths_and_min_trade: Floats,
     interval_and_cooldown_s: NDArray[np.int64],
     destination_codes: NDArray[np.int64],
-    fees: Floats,
+    fee_shares: Floats,
     inverse_depths: Floats,
     mark_bars: NDArray[np.int64],
-    results: Floats,
+    run_totals: Floats,
     marked_values: Floats,
 ) -> None:
     """Call `run_setting` for each row: `widths_and_min_trade` are absolute width, relative width and
     smallest trade, `interval_and_cooldown_s` interval and cooldown.
     """
     no_trades, no_holdings = np.zeros(0, dtype=np.bool_), np.zeros((0, targets.shape[1]))
-    for row in range(len(targets)):
+    for setting in range(len(targets)):
         run_setting(
-            times_s, trade_prices, quote_prices, bar_states, break_bars, start_value, targets[row],
-            widths_and_min_trade[row, 0], widths_and_min_trade[row, 1],
-            interval_and_cooldown_s[row, 0], interval_and_cooldown_s[row, 1], widths_and_min_trade[row, 2],
-            destination_codes[row], fees[row], inverse_depths[row], mark_bars, results[row], marked_values[row],
-            no_trades, no_holdings,
+            times_s, trade_prices, quote_prices, bar_states, break_bars, start_value, targets[setting],
+            widths_and_min_trade[setting, 0], widths_and_min_trade[setting, 1],
+            interval_and_cooldown_s[setting, 0], interval_and_cooldown_s[setting, 1], widths_and_min_trade[setting, 2],
+            destination_codes[setting], fee_shares[setting], inverse_depths[setting], mark_bars, run_totals[setting],
+            marked_values[setting], no_trades, no_holdings,
         )  # fmt: skip

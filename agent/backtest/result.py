@@ -114,14 +114,14 @@ def rebalancing_premium(
         np.log(hold_weights @ np.exp(total_log_returns - largest_log_return)) + largest_log_return
     )
     dispersion = hold_log_growth - float(hold_weights @ total_log_returns)
-    costs = float(-np.log1p(-cost_shares).sum())
+    log_costs = float(-np.log1p(-cost_shares).sum())
     years = (int(times_s[-1]) - int(times_s[0])) / YEAR_S
     return RebalancingPremium(
-        advantage=float(log_growths.sum()) - costs - hold_log_growth,
+        advantage=float(log_growths.sum()) - log_costs - hold_log_growth,
         excess_growth=excess_growth,
         off_target=off_target,
         dispersion=dispersion,
-        costs=costs,
+        costs=log_costs,
         excess_growth_yearly=excess_growth / years,
         expected_yearly=excess_growth_rate(hold_weights, _covariance(log_returns))
         * len(log_returns)
@@ -147,17 +147,17 @@ def _covariance(log_returns: Floats) -> Floats:
 def _require_premium_inputs(
     prices: Floats, weights: Floats, cost_shares: Floats, times_s: NDArray[np.int64]
 ) -> None:
-    bars = len(times_s)
+    bar_count = len(times_s)
     if (
-        bars < 2
+        bar_count < 2
         or prices.ndim != 2
         or weights.shape != prices.shape
-        or len(prices) != bars
-        or cost_shares.shape != (bars,)
+        or len(prices) != bar_count
+        or cost_shares.shape != (bar_count,)
     ):
         raise ConfigError(
             f"rebalancing premium: {prices.shape} prices, {weights.shape} weights and {cost_shares.shape} costs"
-            f" for {bars} bars",
+            f" for {bar_count} bars",
             "give at least two bars, with a row of each",
         )
     if not (np.isfinite(prices).all() and (prices > 0).all()):
@@ -298,8 +298,11 @@ class SimulationResult:
     @property
     def is_gas_counted(self) -> bool:
         """True if gas or data had a price. Without one, the gas total of zero is meaningless."""
-        costs = dict(self.parameters)
-        return costs.get("gas_wei") != "0" or costs.get("data_fee_wei", "0") != "0"
+        market_parameters = dict(self.parameters)
+        return (
+            market_parameters.get("gas_wei") != "0"
+            or market_parameters.get("data_fee_wei", "0") != "0"
+        )
 
 
 BarValues = NDArray[np.float64]
@@ -340,31 +343,33 @@ class PortfolioPaths:
     bands: BarValues
 
 
-def _shares(values: Floats) -> Floats:
+def _shares(asset_values: Floats) -> Floats:
     """Return the share of each column in its row; zero in a row without value."""
-    totals = values.sum(axis=1, keepdims=True)
-    shares: Floats = np.divide(values, totals, out=np.zeros_like(values), where=totals > 0)
+    row_totals = asset_values.sum(axis=1, keepdims=True)
+    shares: Floats = np.divide(
+        asset_values, row_totals, out=np.zeros_like(asset_values), where=row_totals > 0
+    )
     return shares
 
 
 def portfolio_paths(world: SimulatedWorld, bands_by_step: Sequence[TargetBands]) -> PortfolioPaths:
     """Build the paths from the records of bars at which holdings changed."""
-    table, records = world.table, world.holdings_records
+    table, holdings_records = world.table, world.holdings_records
     tokens = world.tokens
     asset_addresses = [asset.token.address for asset in world.backtest.portfolio.assets]
     prices = numeraire_prices(world.backtest, table, world.filled_closes, tokens)
     base_units_per_coin = np.array([10.0**token.decimals for token in tokens])
     equity, hold_equity = np.empty(table.bar_count), np.empty(table.bar_count)
-    values = np.empty((table.bar_count, len(tokens)))
-    end_bars = [*(record.bar for record in records[1:]), table.bar_count]
-    for record, end_bar in zip(records, end_bars, strict=True):
+    token_values = np.empty((table.bar_count, len(tokens)))
+    end_bars = [*(record.bar for record in holdings_records[1:]), table.bar_count]
+    for record, end_bar in zip(holdings_records, end_bars, strict=True):
         bar_range = slice(record.bar, end_bar)
-        values[bar_range] = (
+        token_values[bar_range] = (
             np.array([float(record.balances[token.address]) for token in tokens])
             / base_units_per_coin
             * prices[bar_range]
         )
-        equity[bar_range] = values[bar_range].sum(axis=1) - float(
+        equity[bar_range] = token_values[bar_range].sum(axis=1) - float(
             record.gas_paid / 10**world.numeraire.decimals
         )
         hold_equity[bar_range] = (
@@ -378,9 +383,9 @@ def portfolio_paths(world: SimulatedWorld, bands_by_step: Sequence[TargetBands])
             world.venue.setup.collateral.address,
         )
         if world.venue.setup.policy.margin_in_weights:
-            values[:, [token.address for token in tokens].index(collateral)] += margin_values
+            token_values[:, [token.address for token in tokens].index(collateral)] += margin_values
         equity += margin_values
-    asset_values = values[:, : len(asset_addresses)]
+    asset_values = token_values[:, : len(asset_addresses)]
     targets = np.full((table.bar_count, len(asset_addresses)), np.nan)
     bands = np.full((table.bar_count, len(asset_addresses), 2), np.nan)
     end_bars = [*(later_bands.bar for later_bands in bands_by_step[1:]), table.bar_count][
@@ -408,11 +413,11 @@ def time_weighted_return(
     """Return the product of growth between transfers, less one (Global Investment Performance
     Standards); `flows` are (value before, transfer).
     """
-    growth, period_start_value = 1.0, start_value
+    total_growth, period_start_value = 1.0, start_value
     for value_before, transfer in flows:
-        growth *= float(value_before / period_start_value)
+        total_growth *= float(value_before / period_start_value)
         period_start_value = value_before + transfer
-    return growth * float(end_value / period_start_value) - 1
+    return total_growth * float(end_value / period_start_value) - 1
 
 
 def time_weighted_returns(
@@ -466,13 +471,13 @@ class SimulatedTaxRuns:
     """Cache of the tax run over the simulation's ledger, renewed when the ledger changes."""
 
     def __init__(
-        self, store: Store, portfolio: Portfolio, rule: TaxRule, *, is_needed: bool = False
+        self, store: Store, portfolio: Portfolio, tax_rule: TaxRule, *, is_needed: bool = False
     ) -> None:
         """`is_needed` forces the tax state even without a limit, for hedges that compare their cost
         with the tax of a sale.
         """
-        self._store, self._portfolio, self._rule = store, portfolio, rule
-        self._is_needed = is_needed or rule.year_limit is not None
+        self._store, self._portfolio, self._rule = store, portfolio, tax_rule
+        self._is_needed = is_needed or tax_rule.year_limit is not None
         self._ledger_version: tuple[int, ...] | None = None
         self._tax_run: TaxLotRun | None = None
 
@@ -483,13 +488,13 @@ class SimulatedTaxRuns:
         ledger_version = self._store.ledger.version()
         if self._tax_run is None or ledger_version != self._ledger_version:
             self._tax_run, self._ledger_version = self._run(), ledger_version
-        realised = self._tax_run.realised_gain(year_start_s(now_s))
+        year_gain = self._tax_run.realised_gain(year_start_s(now_s))
         return TaxInputs(
             self._rule.method,
             "",
             Fraction(1),
             self._tax_run.open_lots(),
-            realised,
+            year_gain,
             self._rule.year_limit,
         )
 
@@ -505,12 +510,15 @@ class SimulatedTaxRuns:
         )
 
     def _run(self) -> TaxLotRun:
-        entries = [
-            replace(entry, postings=tuple(p for p in entry.postings if p.token != NATIVE))
+        ledger_entries = [
+            replace(
+                entry,
+                postings=tuple(posting for posting in entry.postings if posting.token != NATIVE),
+            )
             for entry in self._store.ledger.entries()
         ]
         return run_tax_lots(
-            entries,
+            ledger_entries,
             self._rule.method,
             self._portfolio.numeraire.address,
             self._portfolio.wrapped_native,
@@ -524,16 +532,16 @@ def futures_yearly_gains(world: SimulatedWorld) -> tuple[YearGain, ...]:
     if (venue := world.venue) is None:
         return ()
     times_s = world.table.times_s
-    gains = []
+    year_gains = []
     for start_s, end_s in calendar_periods("year", int(times_s[0]), int(times_s[-1])):
         bar_before_year, last_bar = (
             int(bar) - 1 for bar in np.searchsorted(times_s, [start_s, end_s])
         )
-        realised = venue.realised_until(world.numeraire, last_bar) - venue.realised_until(
+        realised_gain = venue.realised_until(world.numeraire, last_bar) - venue.realised_until(
             world.numeraire, bar_before_year
         )
-        gains.append(YearGain(datetime.fromtimestamp(start_s, UTC).year, realised))
-    return tuple(gains)
+        year_gains.append(YearGain(datetime.fromtimestamp(start_s, UTC).year, realised_gain))
+    return tuple(year_gains)
 
 
 VALUE_DECIMALS = 2
@@ -589,11 +597,14 @@ def funding_of_holdings(
     """Return the carry of each series, in order, and notes on missing data. Symbols outside the
     portfolio have no carry.
     """
-    tokens, bar_times_s = {token.symbol: token for token in world.tokens}, world.table.times_s
+    token_by_symbol, bar_times_s = (
+        {token.symbol: token for token in world.tokens},
+        world.table.times_s,
+    )
     record_bars = np.array([record.bar for record in world.holdings_records])
     carries, notes = [], []
     for rate_series in series:
-        token = tokens.get(rate_series.symbol)
+        token = token_by_symbol.get(rate_series.symbol)
         carries.append(
             funding_carry(rate_series, bar_times_s, partial(_held_value, world, token, record_bars))
         )
@@ -635,5 +646,5 @@ def _count_missing_prices(world: SimulatedWorld, series: FundingRateSeries) -> i
     if series.symbol not in table.symbols:
         return 0
     rate_times_s = series.times_s[rates_within(series, table.times_s)]
-    bars = np.searchsorted(table.times_s, rate_times_s, side="right") - 1
-    return int(np.isnan(table.closes[bars, table.symbols.index(series.symbol)]).sum())
+    price_bars = np.searchsorted(table.times_s, rate_times_s, side="right") - 1
+    return int(np.isnan(table.closes[price_bars, table.symbols.index(series.symbol)]).sum())

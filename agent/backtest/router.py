@@ -58,8 +58,8 @@ class NullSigner:
     def sign(self, tx: UnsignedTx, grant: Grant) -> SignedTx:
         """See ports.Signer."""
         require_signable(tx, grant, self._rules, self._nonces())
-        raw = codec.dumps(tx).encode()
-        return SignedTx(raw, "0x" + hashlib.sha256(raw).hexdigest())
+        tx_bytes = codec.dumps(tx).encode()
+        return SignedTx(tx_bytes, "0x" + hashlib.sha256(tx_bytes).hexdigest())
 
 
 def decode_unsigned(signed: SignedTx) -> UnsignedTx:
@@ -129,7 +129,7 @@ class TransactionEffects:
 
 def execute(  # noqa: PLR0913
     to: str,
-    data: str,
+    call_data: str,
     balances: Mapping[str, int],
     allowances: Mapping[str, int],
     pools: Mapping[str, Pool],
@@ -146,11 +146,11 @@ def execute(  # noqa: PLR0913
     effects = TransactionEffects(
         dict(balances), dict(allowances), dict(pools), addresses, native_wei
     )
-    if (to, data, value_wei) == (addresses.wallet, "0x", 0):
+    if (to, call_data, value_wei) == (addresses.wallet, "0x", 0):
         effects.gas_units = CANCEL_UNITS
         return effects
     try:
-        call = decode(data)
+        call = decode(call_data)
     except UndecodableCalldata as error:
         raise TransactionReverted(str(error)) from None
     match call:
@@ -164,8 +164,8 @@ def execute(  # noqa: PLR0913
         case Multicall() if to == addresses.router:
             _execute_multicall(effects, call, value_wei, now_s)
             effects.gas_units = _gas_units(effects, balances, allowances, pools)
-        case unsupported:
-            raise TransactionReverted(f"{type(unsupported).__name__} at {to} is not simulated")
+        case unsupported_call:
+            raise TransactionReverted(f"{type(unsupported_call).__name__} at {to} is not simulated")
     return effects
 
 
@@ -196,10 +196,10 @@ def _execute_multicall(
 def _execute_swap(effects: TransactionEffects, call: ExactInputSingle | SwapExactTokens) -> None:
     addresses = effects.addresses
     if isinstance(call, ExactInputSingle):
-        token_in, token_out = pair = call.token_in, call.token_out
+        token_in, token_out = token_pair = call.token_in, call.token_out
     else:
-        token_in, token_out = pair = call.path[0], call.path[-1]
-    pool = _matching_pool(effects.pools, call, pair)
+        token_in, token_out = token_pair = call.path[0], call.path[-1]
+    pool = _matching_pool(effects.pools, call, token_pair)
     amount_raw = call.amount_in_raw or effects.router_balances.get(token_in, 0)
     source = LegFunding.WALLET if call.amount_in_raw else LegFunding.ROUTER
     sink = LegFunding.ROUTER if call.recipient == ROUTER_ITSELF else LegFunding.WALLET
@@ -249,7 +249,7 @@ def _swap_or_revert(pool: Pool, token_in: str, amount_raw: int) -> SwapResult[Po
 
 
 def _matching_pool(
-    pools: Mapping[str, Pool], call: ExactInputSingle | SwapExactTokens, pair: tuple[str, str]
+    pools: Mapping[str, Pool], call: ExactInputSingle | SwapExactTokens, token_pair: tuple[str, str]
 ) -> Pool:
     """Return the pool that the factory has for this call."""
     for pool in pools.values():
@@ -257,7 +257,7 @@ def _matching_pool(
             is_kind_match = pool.style is SwapStyle.V2
         else:
             is_kind_match = pool.style is SwapStyle.V3 and pool.fee_pips == call.fee_pips
-        if is_kind_match and {pool.token0, pool.token1} == set(pair):
+        if is_kind_match and {pool.token0, pool.token1} == set(token_pair):
             return pool
     raise TransactionReverted("no such pool")
 

@@ -65,24 +65,26 @@ class AppliedTransfer:
     hold_value_before: Value
 
 
-def parse_owner_transfer(text: str) -> OwnerTransfer:
+def parse_owner_transfer(flow_text: str) -> OwnerTransfer:
     """Parse 2021-03-01=+1000, or with a time of day; UTC unless a zone is named. Raises
     ConfigError.
     """
-    time_text, _, amount_text = text.partition("=")
+    time_text, _, amount_text = flow_text.partition("=")
     try:
-        time = datetime.fromisoformat(time_text.strip())
-        if not time.tzinfo:
-            time = time.replace(tzinfo=UTC)
-        transfer = OwnerTransfer(int(time.timestamp()), Fraction(Decimal(amount_text.strip())))
+        transfer_time = datetime.fromisoformat(time_text.strip())
+        if not transfer_time.tzinfo:
+            transfer_time = transfer_time.replace(tzinfo=UTC)
+        transfer = OwnerTransfer(
+            int(transfer_time.timestamp()), Fraction(Decimal(amount_text.strip()))
+        )
     except (ValueError, InvalidOperation, OverflowError):
         raise ConfigError(
-            f"--flow: {text[:40]!r}",
+            f"--flow: {flow_text[:40]!r}",
             "write a time and an amount of the numeraire: 2021-03-01=+1000",
         ) from None
     if transfer.amount == 0:
         raise ConfigError(
-            f"--flow: {text[:40]!r} has an amount of zero",
+            f"--flow: {flow_text[:40]!r} has an amount of zero",
             "write a positive amount for a deposit, a negative one for a withdrawal",
         )
     if (
@@ -90,7 +92,7 @@ def parse_owner_transfer(text: str) -> OwnerTransfer:
         or not EARLIEST_TRANSFER_S <= transfer.time_s <= LATEST_TRANSFER_S
     ):
         raise ConfigError(
-            f"--flow: {text[:40]!r} has a time or amount out of range",
+            f"--flow: {flow_text[:40]!r} has a time or amount out of range",
             "write for example 2021-03-01=+1000",
         )
     return transfer
@@ -118,12 +120,12 @@ def transfers_by_bar(
 def apply_transfer(
     balances: Mapping[str, int],
     prices: Mapping[str, Price],
-    value: Value,
+    transfer_value: Value,
     transfer_mode: str,
     numeraire: str,
     assets: Collection[str],
 ) -> dict[str, int]:
-    """Return the balances after a transfer of `value` (signed, numeraire base units), each rounded
+    """Return the balances after a transfer of `transfer_value` (signed, numeraire base units), each rounded
     against the wallet.
 
     By default the numeraire is transferred, and a withdrawal takes any shortfall from all other
@@ -132,19 +134,22 @@ def apply_transfer(
     """
     balances_after = dict(balances)
     total_value = sum((raw * prices[token] for token, raw in balances.items()), Fraction(0))
-    if value <= -total_value:
+    if transfer_value <= -total_value:
         raise ConfigError(
             "--flow: a withdrawal is not below the portfolio's value",
             "withdraw less",
         )
-    remaining_value, paying_tokens = value, [token for token in assets if balances[token] > 0]
+    remaining_value, paying_tokens = (
+        transfer_value,
+        [token for token in assets if balances[token] > 0],
+    )
     if transfer_mode == IN_NUMERAIRE:
-        if value > 0:
-            balances_after[numeraire] += floor_int(value / prices[numeraire])
+        if transfer_value > 0:
+            balances_after[numeraire] += floor_int(transfer_value / prices[numeraire])
             return balances_after
-        paid_raw = min(balances[numeraire], ceil_int(-value / prices[numeraire]))
+        paid_raw = min(balances[numeraire], ceil_int(-transfer_value / prices[numeraire]))
         balances_after[numeraire] -= paid_raw
-        remaining_value = min(Fraction(0), value + paid_raw * prices[numeraire])
+        remaining_value = min(Fraction(0), transfer_value + paid_raw * prices[numeraire])
         paying_tokens = [
             token for token, raw in balances_after.items() if token != numeraire and raw > 0
         ]
@@ -192,9 +197,9 @@ minimum would bind a swap.
 """
 
 
-def simulated_address(name: str) -> str:
+def simulated_address(address_name: str) -> str:
     """Return a deterministic address for a name. No key exists for it."""
-    return to_checksum_address(keccak(text=f"trimtab backtest {name}")[-20:])
+    return to_checksum_address(keccak(text=f"trimtab backtest {address_name}")[-20:])
 
 
 ROUTER = simulated_address("router")
@@ -291,9 +296,9 @@ class SimulationSettings:
                     f"{option}: {float(amount):g} is not above zero",
                     "write an amount of the numeraire, such as 10000",
                 )
-        for option, count in (("--latency", self.latency_bars), ("--seed", self.seed)):
-            if count < 0:
-                raise ConfigError(f"{option}: {count}", "write a whole number, 0 or more")
+        for option, whole_number in (("--latency", self.latency_bars), ("--seed", self.seed)):
+            if whole_number < 0:
+                raise ConfigError(f"{option}: {whole_number}", "write a whole number, 0 or more")
         if self.flows_in not in TRANSFER_MODES:
             raise ConfigError(
                 f"--flows-in: {self.flows_in!r}", f"choose from {', '.join(TRANSFER_MODES)}"
@@ -335,27 +340,31 @@ def make_spec(  # noqa: PLR0913
         ("--decimals", (*(decimals or {}),)),
         ("--pool-state", tuple(symbol for pair in pairs for symbol in pair)),
     ):
-        if unknown_symbols := [name for name in listed_symbols if name not in symbols]:
+        if unknown_symbols := [
+            listed_symbol for listed_symbol in listed_symbols if listed_symbol not in symbols
+        ]:
             raise ConfigError(
                 f"{option}: {unknown_symbols[0]!r} is not in the portfolio",
                 f"choose from {', '.join(symbols)}",
             )
-    decimals_by_symbol, addresses = decimals or {}, _addresses(symbols, pairs)
-    tokens = {
-        symbol: Token(addresses[symbol], symbol, decimals_by_symbol.get(symbol, DEFAULT_DECIMALS))
+    decimals_by_symbol, address_by_symbol = decimals or {}, _addresses(symbols, pairs)
+    token_by_symbol = {
+        symbol: Token(
+            address_by_symbol[symbol], symbol, decimals_by_symbol.get(symbol, DEFAULT_DECIMALS)
+        )
         for symbol in symbols
     }
-    if native and native not in tokens:
+    if native and native not in token_by_symbol:
         raise ConfigError(
             f"--native: {native!r} is not in the portfolio",
-            f"choose from {', '.join(tokens)}, or give it a target",
+            f"choose from {', '.join(token_by_symbol)}, or give it a target",
         )
-    numeraire_token = tokens[numeraire]
+    numeraire_token = token_by_symbol[numeraire]
     portfolio = Portfolio(
         numeraire=numeraire_token,
-        assets=tuple(Asset(tokens[symbol], bps, 0) for symbol, bps in targets.items()),
+        assets=tuple(Asset(token_by_symbol[symbol], bps, 0) for symbol, bps in targets.items()),
         hubs=() if numeraire in targets else (numeraire_token,),
-        wrapped_native=tokens[native or numeraire].address,
+        wrapped_native=token_by_symbol[native or numeraire].address,
     )
     policy = Policy(trigger, destination, cooldown_s)
     reference = ReferenceConfig(
@@ -371,12 +380,16 @@ def make_spec(  # noqa: PLR0913
 
 def _addresses(symbols: Sequence[str], pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
     """Return addresses derived from the names, sorted where pools require an order."""
-    addresses = {symbol: simulated_address(f"token {symbol}") for symbol in symbols}
+    address_by_symbol = {symbol: simulated_address(f"token {symbol}") for symbol in symbols}
     try:
         symbols_in_order = tuple(
             TopologicalSorter(
                 {
-                    symbol: [lower for lower, higher in pairs if higher == symbol]
+                    symbol: [
+                        lower_symbol
+                        for lower_symbol, higher_symbol in pairs
+                        if higher_symbol == symbol
+                    ]
                     for symbol in symbols
                 }
             ).static_order()
@@ -387,8 +400,8 @@ def _addresses(symbols: Sequence[str], pairs: Sequence[tuple[str, str]]) -> dict
             "name each pool's token0 first",
         ) from None
     if not pairs:
-        return addresses
-    sorted_addresses = sorted(addresses.values(), key=lambda address: int(address, 16))
+        return address_by_symbol
+    sorted_addresses = sorted(address_by_symbol.values(), key=lambda address: int(address, 16))
     return dict(zip(symbols_in_order, sorted_addresses, strict=True))
 
 
@@ -489,12 +502,16 @@ class HealthLog:
     def add(self, time_s: int, books: StrategyBooks | None) -> None:
         """Add the states after a step; None without strategies."""
         for book in () if books is None else books.strategies:
-            state = book.state
+            strategy_state = book.state
             record = HealthRecord(
-                time_s, book.name, state.health.value, state.reason, state.sharpe_milli
+                time_s,
+                book.name,
+                strategy_state.health.value,
+                strategy_state.reason,
+                strategy_state.sharpe_milli,
             )
-            previous = self._newest.get(book.name)
-            if previous is not None and previous.health != record.health:
+            previous_record = self._newest.get(book.name)
+            if previous_record is not None and previous_record.health != record.health:
                 self.changes.append(record)
             self._newest[book.name] = record
 

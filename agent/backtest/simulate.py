@@ -104,7 +104,7 @@ class DueBarFinder:
             band(trigger, asset.target_bps, asset.band, asset.max_bps) for asset in portfolio.assets
         ]
         self._bands = np.array(
-            [(float(low) / BPS, float(high) / BPS) for low, high in band_edges_bps]
+            [(float(low_bps) / BPS, float(high_bps) / BPS) for low_bps, high_bps in band_edges_bps]
         )
         addresses = dict.fromkeys(token.address for token in (*tokens, portfolio.numeraire))
         columns = [
@@ -128,17 +128,17 @@ class DueBarFinder:
 
     def next_bar(self, bar: int) -> int:
         """Return the first bar after `bar` to evaluate; the number of bars if there is none."""
-        bars = self._world.table.bar_count
-        if not self._can_skip_bars or self._world.venue is not None or bar + 1 >= bars:
+        bar_count = self._world.table.bar_count
+        if not self._can_skip_bars or self._world.venue is not None or bar + 1 >= bar_count:
             return bar + 1
-        start, block_size = bar + 1, 64
-        while start < bars:
-            end = min(bars, start + block_size)
-            is_due = self._due_bars(start, end)
+        start_bar, block_size = bar + 1, 64
+        while start_bar < bar_count:
+            end_bar = min(bar_count, start_bar + block_size)
+            is_due = self._due_bars(start_bar, end_bar)
             if is_due.any():
-                return start + int(np.argmax(is_due))
-            start, block_size = end, 2 * block_size
-        return bars
+                return start_bar + int(np.argmax(is_due))
+            start_bar, block_size = end_bar, 2 * block_size
+        return bar_count
 
     def is_quiet(self) -> bool:
         """Return whether the world's bar needs no step, in a simulation with futures: no weight is
@@ -161,43 +161,52 @@ class DueBarFinder:
             account, policy, spot_value
         )
 
-    def count_halted(self, start: int, end: int) -> int:
+    def count_halted(self, start_bar: int, end_bar: int) -> int:
         """Return the number of unevaluated bars in [start, end) with a stale price."""
         if not self._can_skip_bars or self._trades_without_stale:
             return 0
-        return int(self._is_stale[start:end].sum())
+        return int(self._is_stale[start_bar:end_bar].sum())
 
-    def count_waiting_bars(self, start: int, end: int) -> int:
+    def count_waiting_bars(self, start_bar: int, end_bar: int) -> int:
         """Return the number of bars in the range with a weight outside its band while the schedule
         is not due; zero without a band.
         """
         is_banded = has_band(self._world.backtest.policy.trigger)
-        if not (self._can_skip_bars and self._is_scheduled and is_banded) or end <= start:
+        if not (self._can_skip_bars and self._is_scheduled and is_banded) or end_bar <= start_bar:
             return 0
-        return int((self._is_outside_band(start, end, 0) & ~self._is_stale[start:end]).sum())
+        return int(
+            (
+                self._is_outside_band(start_bar, end_bar, 0) & ~self._is_stale[start_bar:end_bar]
+            ).sum()
+        )
 
-    def _due_bars(self, start: int, end: int) -> NDArray[np.bool_]:
-        is_stale = self._is_stale[start:end]
+    def _due_bars(self, start_bar: int, end_bar: int) -> NDArray[np.bool_]:
+        is_stale = self._is_stale[start_bar:end_bar]
         needs_halt = is_stale
         if not self._trades_without_stale:
-            needs_halt = is_stale & ~self._is_stale[start - 1 : end - 1]
+            needs_halt = is_stale & ~self._is_stale[start_bar - 1 : end_bar - 1]
         if self._is_scheduled:
-            is_due = self._world.table.times_s[start:end] >= self._due_s
+            is_due = self._world.table.times_s[start_bar:end_bar] >= self._due_s
         else:
-            is_due = self._is_outside_band(start, end, BAND_MARGIN)
+            is_due = self._is_outside_band(start_bar, end_bar, BAND_MARGIN)
         is_due_or_halts: NDArray[np.bool_] = (is_due & ~is_stale) | needs_halt
         return is_due_or_halts
 
-    def _is_outside_band(self, start: int, end: int, margin: float) -> NDArray[np.bool_]:
-        """Return a mask of bars with a weight beyond its band, or within `margin` of an edge."""
+    def _is_outside_band(
+        self, start_bar: int, end_bar: int, edge_margin: float
+    ) -> NDArray[np.bool_]:
+        """Return a mask of bars with a weight beyond its band, or within `edge_margin` of an edge."""
         portfolio, balances = (
             self._world.backtest.portfolio,
             self._world.wallet.balances,
         )
-        amounts = np.array(
-            [balances[a.token.address] / 10.0**a.token.decimals for a in portfolio.assets]
+        coin_amounts = np.array(
+            [
+                balances[held_asset.token.address] / 10.0**held_asset.token.decimals
+                for held_asset in portfolio.assets
+            ]
         )
-        values = amounts * self._prices[start:end]
+        asset_values = coin_amounts * self._prices[start_bar:end_bar]
         venue = self._world.venue
         if venue is not None and venue.setup.policy.margin_in_weights:
             # at the world's bar, the only one requested
@@ -205,11 +214,14 @@ class DueBarFinder:
             margin_value = float(
                 venue.account_value(self._world.numeraire) / self._world.numeraire.unit
             )
-            values[:, tokens.index(venue.setup.collateral.address)] += max(0.0, margin_value)
-        totals = values.sum(axis=1, keepdims=True)
-        weights = np.divide(values, totals, out=np.zeros_like(values), where=totals > 0)
+            asset_values[:, tokens.index(venue.setup.collateral.address)] += max(0.0, margin_value)
+        total_values = asset_values.sum(axis=1, keepdims=True)
+        weights = np.divide(
+            asset_values, total_values, out=np.zeros_like(asset_values), where=total_values > 0
+        )
         is_outside: NDArray[np.bool_] = (
-            (weights < self._bands[:, 0] + margin) | (weights > self._bands[:, 1] - margin)
+            (weights < self._bands[:, 0] + edge_margin)
+            | (weights > self._bands[:, 1] - edge_margin)
         ).any(axis=1)
         return is_outside
 
@@ -235,7 +247,8 @@ def _may_skip_bars(world: SimulatedWorld) -> bool:
     )
     has_no_reserves = all(asset.reserve_raw == 0 for asset in portfolio.assets)
     checks_depegs = limits.depeg_bps is not None and any(
-        is_dollar(a.token) and a.token.address in world.column_by_token for a in portfolio.assets
+        is_dollar(dollar_asset.token) and dollar_asset.token.address in world.column_by_token
+        for dollar_asset in portfolio.assets
     )
     return is_simple_policy and has_fixed_targets and has_no_reserves and not checks_depegs
 
@@ -278,11 +291,13 @@ def simulate(
         while run.evaluate_next_bar():
             if progress is not None:
                 progress(run.world.bar + 1, run.world.table.bar_count)
-        result = run.result()
+        simulation_result = run.result()
         if not funding:
-            return result
-        summary, notes = funding_of_holdings(run.world, funding)
-        return replace(result, funding=summary, notes=(*result.notes, *notes))
+            return simulation_result
+        funding_summary, notes = funding_of_holdings(run.world, funding)
+        return replace(
+            simulation_result, funding=funding_summary, notes=(*simulation_result.notes, *notes)
+        )
 
 
 class SimulationRun:
@@ -314,7 +329,7 @@ class SimulationRun:
         self.context: SimulationContext = self._context.__enter__()
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, *exception_details: object) -> None:
         self._context.__exit__(None, None, None)
 
     def evaluate_next_bar(self) -> bool:
@@ -421,14 +436,16 @@ class SimulationRun:
             world.transaction_costs,
         )
         rebalances = _rebalance_records(world, transaction_costs)
-        scale = 10**numeraire.decimals
+        raw_per_coin = 10**numeraire.decimals
         turnover_shares = [
-            rebalance.turnover / (Fraction(float(paths.equity[rebalance.bar])) * scale)
+            rebalance.turnover / (Fraction(float(paths.equity[rebalance.bar])) * raw_per_coin)
             for rebalance in rebalances
         ]
-        start_value = world.settings.start_value * scale
+        start_value = world.settings.start_value * raw_per_coin
         if world.venue is not None:
-            start_value += Fraction(world.venue.setup.settings.collateral_raw * scale, QUOTE.unit)
+            start_value += Fraction(
+                world.venue.setup.settings.collateral_raw * raw_per_coin, QUOTE.unit
+            )
         twr, hold_twr = time_weighted_returns(world, start_value, flows)
         final_value = world.net_value()
         delisted = delisted_holdings(world, final_value)
@@ -495,7 +512,7 @@ class SimulationRun:
 
     def _cap_note(self, start_value: Fraction) -> tuple[str, ...]:
         """Return a note if portfolio.max_live_value refused trades."""
-        max_value, numeraire = self.world.backtest.limits.max_live_value, self.world.numeraire
+        max_live_value, numeraire = self.world.backtest.limits.max_live_value, self.world.numeraire
         refused_count = sum(
             count
             for reason, count in (
@@ -504,18 +521,19 @@ class SimulationRun:
             )
             if "max_live_value" in reason
         )
-        if max_value is None or (start_value <= max_value and not refused_count):
+        if max_live_value is None or (start_value <= max_live_value and not refused_count):
             return ()
         value_text, start_text = (
-            decimal_text(floor_int(raw), numeraire.decimals) for raw in (max_value, start_value)
+            decimal_text(floor_int(raw), numeraire.decimals)
+            for raw in (max_live_value, start_value)
         )
-        effect = (
+        effect_text = (
             f"refused rebalances {refused_count} times, while the portfolio was worth more"
-            if start_value <= max_value
+            if start_value <= max_live_value
             else f"is below the start value of {start_text}, so every rebalance was refused"
         )
         return (
-            f"portfolio.max_live_value of {value_text} {numeraire.label} {effect}: set a lower --value,"
+            f"portfolio.max_live_value of {value_text} {numeraire.label} {effect_text}: set a lower --value,"
             " or raise it in a copy of the config",
         )
 
@@ -525,18 +543,18 @@ class SimulationRun:
         """
         if (venue := self.world.venue) is None:
             return None
-        settings, symbols = venue.setup.settings, venue.symbol_by_market
+        futures_settings, symbol_by_market = venue.setup.settings, venue.symbol_by_market
         weights_by_bar = [
-            (bar, {symbols[market]: weight for market, weight in weights})
+            (bar, {symbol_by_market[market]: weight for market, weight in weights})
             for bar, weights in self._futures_weights
         ]
         spot_values = (paths.equity - venue.account_values()).tolist()
         return compare_with_held(
             venue.result(sorted(self._futures_refusal_counts.items())),
             venue.path,
-            settings,
-            [Fraction(str(value)) * QUOTE.unit for value in spot_values],
-            policies_by_bar(settings.policy, weights_by_bar, range(venue.path.bar_count)),
+            futures_settings,
+            [Fraction(str(spot_value)) * QUOTE.unit for spot_value in spot_values],
+            policies_by_bar(futures_settings.policy, weights_by_bar, range(venue.path.bar_count)),
             venue.hedges(),
         )
 
@@ -553,16 +571,16 @@ def open_run(
 
 def parameter_texts(settings: SimulationSettings) -> tuple[tuple[str, str], ...]:
     """Return the market parameters as short texts, long series as their hash."""
-    texts = []
+    named_texts = []
     for field in fields(settings):
-        value = getattr(settings, field.name)
-        text = str(value)
-        if isinstance(value, Sequence) and not isinstance(value, str):
-            text = repr(tuple(value))
-        if len(text) > MAX_TEXT_LENGTH:
-            text = f"sha256 {sha256(text.encode()).hexdigest()}"
-        texts.append((field.name, text))
-    return tuple(texts)
+        setting_value = getattr(settings, field.name)
+        setting_text = str(setting_value)
+        if isinstance(setting_value, Sequence) and not isinstance(setting_value, str):
+            setting_text = repr(tuple(setting_value))
+        if len(setting_text) > MAX_TEXT_LENGTH:
+            setting_text = f"sha256 {sha256(setting_text.encode()).hexdigest()}"
+        named_texts.append((field.name, setting_text))
+    return tuple(named_texts)
 
 
 def spec_digest(
@@ -582,7 +600,11 @@ def spec_digest(
     hashed_texts = [codec.dumps(config_part) for config_part in hashed_parts]
     hashed_texts += [
         repr(spec.tax),
-        *(f"{name}={text}" for name, text in parameter_texts(settings) if name != "looks_at_all"),
+        *(
+            f"{parameter_name}={parameter_text}"
+            for parameter_name, parameter_text in parameter_texts(settings)
+            if parameter_name != "looks_at_all"
+        ),
     ]
     if futures is not None:
         hashed_texts += [settings_digest(futures.settings), codec.dumps(futures.policy)]
@@ -659,9 +681,9 @@ def _rebalance_records(
 def library_versions() -> tuple[tuple[str, str], ...]:
     """Return the versions of the libraries that affect a result."""
     versions = []
-    for name in VERSIONED_LIBRARIES:
+    for library in VERSIONED_LIBRARIES:
         try:
-            versions.append((name, version(name)))
+            versions.append((library, version(library)))
         except PackageNotFoundError:
             continue
     return tuple(versions)

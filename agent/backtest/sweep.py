@@ -62,16 +62,16 @@ def prepare_prices(
     Raises ConfigError for times that repeat or fall, for prices that are zero, negative or
     infinite, and for an asset without prices.
     """
-    times, table = _checked_arrays(symbols, times_s, prices)
+    checked_times_s, price_array = _checked_arrays(symbols, times_s, prices)
     if patience_bars is not None and patience_bars < 0:
         raise ConfigError(
             f"patience_bars: {patience_bars} is negative",
             "set the number of bars to wait for a price, or None",
         )
-    _check_times(times)
-    _check_prices(symbols, times, table)
-    has_price = ~np.isnan(table)
-    prices_or_zero = np.where(has_price, table, 0.0)
+    _check_times(checked_times_s)
+    _check_prices(symbols, checked_times_s, price_array)
+    has_price = ~np.isnan(price_array)
+    prices_or_zero = np.where(has_price, price_array, 0.0)
     trade_prices = np.ascontiguousarray(prices_or_zero.T)
     quote_prices = (
         trade_prices
@@ -79,33 +79,35 @@ def prepare_prices(
         else np.ascontiguousarray(_filled_prices(prices_or_zero, has_price).T)
     )
     bar_states = _bar_states(has_price, patience_bars)
-    break_bars = np.append(np.nonzero(bar_states != SAME)[0], len(times))
+    break_bars = np.append(np.nonzero(bar_states != SAME)[0], len(checked_times_s))
     return KernelPrices(
         tuple(symbols),
-        times,
+        checked_times_s,
         trade_prices,
         quote_prices,
         bar_states,
         break_bars,
-        _price_notes(symbols, times, has_price, patience_bars),
+        _price_notes(symbols, checked_times_s, has_price, patience_bars),
     )
 
 
 def _checked_arrays(
     symbols: Sequence[str], times_s: ArrayLike, prices: ArrayLike
 ) -> tuple[NDArray[np.int64], Floats]:
-    times: NDArray[Any] = np.asarray(times_s)
-    if times.dtype.kind not in "iu":
-        raise ConfigError(f"times: {times.dtype} are not unix seconds", "use whole seconds, UTC")
-    table = np.array(prices, dtype=np.float64, order="C")
-    if table.ndim != 2 or table.shape != (len(times), len(symbols)):
+    time_array_s: NDArray[Any] = np.asarray(times_s)
+    if time_array_s.dtype.kind not in "iu":
         raise ConfigError(
-            f"prices: a table of {table.shape} for {len(times)} times and {len(symbols)} assets",
+            f"times: {time_array_s.dtype} are not unix seconds", "use whole seconds, UTC"
+        )
+    price_array = np.array(prices, dtype=np.float64, order="C")
+    if price_array.ndim != 2 or price_array.shape != (len(time_array_s), len(symbols)):
+        raise ConfigError(
+            f"prices: a table of {price_array.shape} for {len(time_array_s)} times and {len(symbols)} assets",
             "use one row per time and one column per asset",
         )
-    if len(times) < MIN_BARS or not symbols:
+    if len(time_array_s) < MIN_BARS or not symbols:
         raise ConfigError(
-            f"prices: {len(times)} bars of {len(symbols)} assets",
+            f"prices: {len(time_array_s)} bars of {len(symbols)} assets",
             f"at least {MIN_BARS} bars of one asset are needed",
         )
     if len(set(symbols)) != len(symbols):
@@ -114,36 +116,36 @@ def _checked_arrays(
             "use one column per asset",
         )
     # A copy, since numba compiles anew for an array that may not be written.
-    return np.array(times, dtype=np.int64, order="C"), table
+    return np.array(time_array_s, dtype=np.int64, order="C"), price_array
 
 
-def _check_times(times: NDArray[np.int64]) -> None:
-    intervals_s = np.diff(times)
+def _check_times(times_s: NDArray[np.int64]) -> None:
+    intervals_s = np.diff(times_s)
     if (intervals_s <= 0).any():
         row = int(np.argmax(intervals_s <= 0)) + 1
         problem = "is repeated"
         if intervals_s[row - 1] != 0:
-            problem = f"follows {format_time(int(times[row - 1]))}"
+            problem = f"follows {format_time(int(times_s[row - 1]))}"
         raise ConfigError(
-            f"times: {format_time(int(times[row]))} (row {row}) {problem}",
+            f"times: {format_time(int(times_s[row]))} (row {row}) {problem}",
             "sort the table by time, one row per time",
         )
 
 
-def _check_prices(symbols: Sequence[str], times: NDArray[np.int64], table: Floats) -> None:
-    is_invalid = ~np.isnan(table) & ~((table > 0) & np.isfinite(table))
+def _check_prices(symbols: Sequence[str], times_s: NDArray[np.int64], price_array: Floats) -> None:
+    is_invalid = ~np.isnan(price_array) & ~((price_array > 0) & np.isfinite(price_array))
     if is_invalid.any():
         row, column = (int(indices[0]) for indices in np.nonzero(is_invalid))
-        price = float(table[row, column])
+        price = float(price_array[row, column])
         problem = "infinite"
         if np.isfinite(price):
             problem = "negative" if price < 0 else "zero"
         raise ConfigError(
             f"prices: {symbols[column]} is {problem} ({price:g}) at"
-            f" {format_time(int(times[row]))} (row {row})",
+            f" {format_time(int(times_s[row]))} (row {row})",
             "mark missing prices as NaN",
         )
-    is_empty = np.isnan(table).all(axis=0)
+    is_empty = np.isnan(price_array).all(axis=0)
     if is_empty.any():
         raise ConfigError(
             f"prices: {symbols[int(np.argmax(is_empty))]} has none (NaN in every bar)",
@@ -153,8 +155,10 @@ def _check_prices(symbols: Sequence[str], times: NDArray[np.int64], table: Float
 
 def _filled_prices(prices: Floats, has_price: NDArray[np.bool_]) -> Floats:
     """Replace each missing price by the newest earlier price, zero before the first."""
-    rows = np.maximum.accumulate(np.where(has_price, np.arange(len(has_price))[:, None], 0), axis=0)
-    filled_prices: Floats = np.take_along_axis(prices, rows, axis=0)
+    price_rows = np.maximum.accumulate(
+        np.where(has_price, np.arange(len(has_price))[:, None], 0), axis=0
+    )
+    filled_prices: Floats = np.take_along_axis(prices, price_rows, axis=0)
     return filled_prices
 
 
@@ -162,34 +166,36 @@ def _missing_bars(has_price: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Return the number of bars, including the current one, for which each asset has had no price;
     zero before its first price.
     """
-    rows = np.arange(len(has_price))[:, None]
-    newest_rows = np.maximum.accumulate(np.where(has_price, rows, -1), axis=0)
-    missing_bars: NDArray[np.int64] = np.where(newest_rows >= 0, rows - newest_rows, 0)
+    bar_numbers = np.arange(len(has_price))[:, None]
+    newest_price_bars = np.maximum.accumulate(np.where(has_price, bar_numbers, -1), axis=0)
+    missing_bars: NDArray[np.int64] = np.where(
+        newest_price_bars >= 0, bar_numbers - newest_price_bars, 0
+    )
     return missing_bars
 
 
 def _bar_states(has_price: NDArray[np.bool_], patience_bars: int | None) -> NDArray[np.int8]:
-    states = np.zeros(len(has_price), dtype=np.int8)
-    states[0] = CHANGED
+    bar_states = np.zeros(len(has_price), dtype=np.int8)
+    bar_states[0] = CHANGED
     if has_price.all():
-        return states
+        return bar_states
     missing_bars = _missing_bars(has_price)
     is_waiting = missing_bars > 0
     if patience_bars is not None:
         is_waiting &= missing_bars <= patience_bars
     is_closed = is_waiting.any(axis=1)
-    states[is_closed] = CLOSED
+    bar_states[is_closed] = CLOSED
     open_rows = np.nonzero(~is_closed)[0]
     priced_assets = has_price[open_rows]
     is_changed = np.ones(len(open_rows), dtype=bool)
     is_changed[1:] = (priced_assets[1:] != priced_assets[:-1]).any(axis=1)
-    states[open_rows] = np.where(is_changed, CHANGED, SAME)
-    return states
+    bar_states[open_rows] = np.where(is_changed, CHANGED, SAME)
+    return bar_states
 
 
 def _price_notes(
     symbols: Sequence[str],
-    times: NDArray[np.int64],
+    times_s: NDArray[np.int64],
     has_price: NDArray[np.bool_],
     patience_bars: int | None,
 ) -> tuple[str, ...]:
@@ -204,7 +210,7 @@ def _price_notes(
         first_row, last_row = int(priced_rows[0]), int(priced_rows[-1])
         if first_row > 0:
             notes.append(
-                f"{symbol} has no price before {format_time(int(times[first_row]))}: until then"
+                f"{symbol} has no price before {format_time(int(times_s[first_row]))}: until then"
                 " the other assets share its weight"
             )
         if missing_count := last_row - first_row + 1 - len(priced_rows):
@@ -214,16 +220,16 @@ def _price_notes(
             )
         if last_row < len(has_price) - 1:
             notes.append(
-                f"{symbol} has no price after {format_time(int(times[last_row]))}: it is"
+                f"{symbol} has no price after {format_time(int(times_s[last_row]))}: it is"
                 f" valued at its last price; {consequence}"
             )
-    intervals_s = np.diff(times)
+    intervals_s = np.diff(times_s)
     usual_interval_s = int(np.median(intervals_s))
     if long_gap_count := int((intervals_s > usual_interval_s).sum()):
         row = int(np.argmax(intervals_s))
         longest_text = (
             f"the longest, {format_duration(int(intervals_s[row]))}, follows"
-            f" {format_time(int(times[row]))}"
+            f" {format_time(int(times_s[row]))}"
         )
         notes.append(
             f"{long_gap_count} gaps between bars are longer than the usual {format_duration(usual_interval_s)};"
@@ -250,23 +256,25 @@ class TradingCosts:
     depth: tuple[float, ...]
 
     @classmethod
-    def proportional(cls, bps: float, assets: int, numeraire: int | None = None) -> TradingCosts:
+    def proportional(
+        cls, bps: float, asset_count: int, numeraire: int | None = None
+    ) -> TradingCosts:
         """Return a fee of `bps` for every asset except the numeraire, at index `numeraire`, which
         is free.
         """
-        return cls.pools(bps, inf, assets, numeraire)
+        return cls.pools(bps, inf, asset_count, numeraire)
 
     @classmethod
     def pools(
-        cls, fee_bps: float, depth: float, assets: int, numeraire: int | None = None
+        cls, fee_bps: float, depth: float, asset_count: int, numeraire: int | None = None
     ) -> TradingCosts:
         """Return a pool with that fee and depth for every asset except the numeraire."""
-        if numeraire is not None and not 0 <= numeraire < assets:
+        if numeraire is not None and not 0 <= numeraire < asset_count:
             raise ConfigError(
-                f"costs.numeraire: {numeraire} is not the index of one of {assets} assets",
+                f"costs.numeraire: {numeraire} is not the index of one of {asset_count} assets",
                 "use the index of its column, or None",
             )
-        fees, depths = [float(fee_bps)] * assets, [float(depth)] * assets
+        fees, depths = [float(fee_bps)] * asset_count, [float(depth)] * asset_count
         if numeraire is not None:
             fees[numeraire], depths[numeraire] = 0.0, inf
         return cls(tuple(fees), tuple(depths))
@@ -285,11 +293,13 @@ def simulated_costs(spec: BacktestSpec, settings: SimulationSettings) -> Trading
             f"--pool: the compiled kernel does not support {settings.pool!r}",
             f"choose from {', '.join(CONSTANT_PRODUCT)}",
         )
-    assets = [asset.token.address for asset in spec.portfolio.assets]
-    numeraire = spec.portfolio.numeraire.address
-    numeraire_index = assets.index(numeraire) if numeraire in assets else None
+    asset_addresses = [asset.token.address for asset in spec.portfolio.assets]
+    numeraire_address = spec.portfolio.numeraire.address
+    numeraire_index = (
+        asset_addresses.index(numeraire_address) if numeraire_address in asset_addresses else None
+    )
     return TradingCosts.pools(
-        settings.fee_pips * BPS / PIPS, float(settings.depth), len(assets), numeraire_index
+        settings.fee_pips * BPS / PIPS, float(settings.depth), len(asset_addresses), numeraire_index
     )
 
 
@@ -333,14 +343,14 @@ class SettingArrays:
         )
 
 
-def setting_arrays(settings: Sequence[KernelSetting], assets: int) -> SettingArrays:
-    """Return the settings as arrays for a table of `assets` assets. Raises ConfigError without
+def setting_arrays(settings: Sequence[KernelSetting], asset_count: int) -> SettingArrays:
+    """Return the settings as arrays for a table of that many assets. Raises ConfigError without
     settings, or for an invalid setting.
     """
     if not settings:
         raise ConfigError("settings: the list is empty", "give at least one setting")
     for setting in settings:
-        _check_setting(setting, assets)
+        _check_setting(setting, asset_count)
     bands_and_intervals = [_band_and_interval(setting) for setting in settings]
     return SettingArrays(
         np.array([setting.targets_bps for setting in settings], dtype=np.float64) / BPS,
@@ -368,16 +378,16 @@ def _band_and_interval(setting: KernelSetting) -> tuple[tuple[float, float], int
     """Return the widths of the band as shares, NaN for none, and the interval in seconds, zero for
     none.
     """
-    band, every_s = band_and_interval(setting.trigger) or (None, None)
+    threshold, every_s = band_and_interval(setting.trigger) or (None, None)
     absolute_width = relative_width = np.nan
-    if band is not None and band.absolute_bps is not None:
-        absolute_width = band.absolute_bps / BPS
-    if band is not None and band.relative_bps is not None:
-        relative_width = band.relative_bps / BPS
+    if threshold is not None and threshold.absolute_bps is not None:
+        absolute_width = threshold.absolute_bps / BPS
+    if threshold is not None and threshold.relative_bps is not None:
+        relative_width = threshold.relative_bps / BPS
     return (absolute_width, relative_width), every_s or 0
 
 
-def _check_setting(setting: KernelSetting, assets: int) -> None:
+def _check_setting(setting: KernelSetting, asset_count: int) -> None:
     trigger, costs = setting.trigger, setting.costs
     if band_and_interval(trigger) is None:
         raise ConfigError(
@@ -386,17 +396,17 @@ def _check_setting(setting: KernelSetting, assets: int) -> None:
         )
     validate_policy(Policy(trigger, setting.destination, setting.cooldown_s))
     if (
-        len(setting.targets_bps) != assets
+        len(setting.targets_bps) != asset_count
         or sum(setting.targets_bps) != BPS
         or min(setting.targets_bps) < 0
     ):
         raise ConfigError(
-            f"targets: {setting.targets_bps} for {assets} assets",
+            f"targets: {setting.targets_bps} for {asset_count} assets",
             f"use a target of 0 or more for each, {BPS} in total",
         )
-    if len(costs.fee_bps) != assets or len(costs.depth) != assets:
+    if len(costs.fee_bps) != asset_count or len(costs.depth) != asset_count:
         raise ConfigError(
-            f"costs: {len(costs.fee_bps)} fees and {len(costs.depth)} depths for {assets} assets",
+            f"costs: {len(costs.fee_bps)} fees and {len(costs.depth)} depths for {asset_count} assets",
             "set a fee and a depth for each asset",
         )
     if not all(0 <= bps < BPS for bps in costs.fee_bps):
@@ -458,25 +468,26 @@ def run_kernel(
     """Run one setting with an initial value in the numeraire. Raises ConfigError for invalid
     input, Refused without numba.
     """
-    kernel, arrays = _kernel(), setting_arrays([setting], len(prices.symbols))
+    kernel, settings_as_arrays = _kernel(), setting_arrays([setting], len(prices.symbols))
     _check_start_value(start_value)
     mark_bars = np.arange(len(prices.times_s)) if with_path else np.zeros(0, dtype=np.int64)
-    kernel_totals, values = np.zeros(6), np.zeros(len(mark_bars))
+    kernel_totals, mark_values = np.zeros(6), np.zeros(len(mark_bars))
     has_traded, holdings = (
         np.zeros(len(mark_bars), dtype=np.bool_),
         np.zeros((len(mark_bars), len(prices.symbols))),
     )
     (absolute_width, relative_width, min_trade), (every_s, cooldown_s) = (
-        arrays.widths_and_min_trade[0],
-        arrays.interval_and_cooldown_s[0],
+        settings_as_arrays.widths_and_min_trade[0],
+        settings_as_arrays.interval_and_cooldown_s[0],
     )
     kernel.run_setting(
         prices.times_s, prices.trade_prices, prices.quote_prices, prices.bar_states, prices.break_bars, float(start_value),
-        arrays.targets[0], absolute_width, relative_width, every_s, cooldown_s, min_trade, arrays.destination_codes[0], arrays.fees[0],
-        arrays.inverse_depths[0], mark_bars, kernel_totals, values, has_traded, holdings,
+        settings_as_arrays.targets[0], absolute_width, relative_width, every_s, cooldown_s, min_trade,
+        settings_as_arrays.destination_codes[0], settings_as_arrays.fees[0],
+        settings_as_arrays.inverse_depths[0], mark_bars, kernel_totals, mark_values, has_traded, holdings,
     )  # fmt: skip
     final_value, hold_value, turnover, costs, stranded_value = (
-        float(number) for number in kernel_totals[:5]
+        float(kernel_total) for kernel_total in kernel_totals[:5]
     )
     return KernelResult(
         final_value,
@@ -485,7 +496,7 @@ def run_kernel(
         costs,
         stranded_value,
         int(kernel_totals[5]),
-        values,
+        mark_values,
         np.nonzero(has_traded)[0],
         holdings,
     )
@@ -502,23 +513,26 @@ def sweep(
     """Run all settings on `cores` cores (default: all available). `marks` are rising bar numbers.
     Raises ConfigError for invalid input, Refused without numba.
     """
-    kernel, arrays = _kernel(), setting_arrays(settings, len(prices.symbols))
+    kernel, settings_as_arrays = _kernel(), setting_arrays(settings, len(prices.symbols))
     _check_start_value(start_value)
     mark_bars = _checked_mark_bars(marks, len(prices.times_s))
     setting_count = len(settings)
-    kernel_totals, values = np.zeros((setting_count, 6)), np.zeros((setting_count, len(mark_bars)))
+    kernel_totals, mark_values = (
+        np.zeros((setting_count, 6)),
+        np.zeros((setting_count, len(mark_bars))),
+    )
     thread_count = min(setting_count, cores or available_cores())
     chunk_size = (
         -(-setting_count // (thread_count * CHUNKS_PER_CORE)) if thread_count > 1 else setting_count
     )
 
     def run_chunk(start: int) -> None:
-        chunk: SettingArrays = arrays.slice_rows(start, start + chunk_size)
+        chunk: SettingArrays = settings_as_arrays.slice_rows(start, start + chunk_size)
         kernel.run_settings(
             prices.times_s, prices.trade_prices, prices.quote_prices, prices.bar_states, prices.break_bars, float(start_value),
             chunk.targets, chunk.widths_and_min_trade, chunk.interval_and_cooldown_s, chunk.destination_codes, chunk.fees,
             chunk.inverse_depths, mark_bars,
-            kernel_totals[start : start + chunk_size], values[start : start + chunk_size],
+            kernel_totals[start : start + chunk_size], mark_values[start : start + chunk_size],
         )  # fmt: skip
 
     if thread_count == 1:
@@ -536,7 +550,7 @@ def sweep(
         costs,
         stranded_values,
         kernel_totals[:, 5].astype(np.int64),
-        values,
+        mark_values,
     )
 
 
@@ -554,17 +568,20 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _check_start_value(value: float) -> None:
-    if not (np.isfinite(value) and value > 0):
-        raise ConfigError(f"value: {value} is not a positive amount", "write a value above zero")
+def _check_start_value(start_value: float) -> None:
+    if not (np.isfinite(start_value) and start_value > 0):
+        raise ConfigError(
+            f"value: {start_value} is not a positive amount", "write a value above zero"
+        )
 
 
-def _checked_mark_bars(marks: Sequence[int], bars: int) -> NDArray[np.int64]:
-    mark_bars = np.asarray(marks, dtype=np.int64)
+def _checked_mark_bars(mark_numbers: Sequence[int], bar_count: int) -> NDArray[np.int64]:
+    mark_bars = np.asarray(mark_numbers, dtype=np.int64)
     if len(mark_bars) and not (
-        mark_bars[0] >= 0 and mark_bars[-1] < bars and (np.diff(mark_bars) > 0).all()
+        mark_bars[0] >= 0 and mark_bars[-1] < bar_count and (np.diff(mark_bars) > 0).all()
     ):
         raise ConfigError(
-            "marks: the bar numbers are not ascending", f"bars are numbered from 0 to {bars - 1}"
+            "marks: the bar numbers are not ascending",
+            f"bars are numbered from 0 to {bar_count - 1}",
         )
     return mark_bars

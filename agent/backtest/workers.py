@@ -216,12 +216,18 @@ def _connect(distributed: Any, address: str) -> Any:
 
 
 def _require_workers(client: Any) -> None:
-    versions = client.run(local_version)
-    if not versions:
+    version_by_worker = client.run(local_version)
+    if not version_by_worker:
         raise ConfigError(
             "--scheduler: it has no workers", "start a worker with: dask worker ADDRESS"
         )
-    other_versions = sorted({text for text in versions.values() if text != local_version()})
+    other_versions = sorted(
+        {
+            worker_version
+            for worker_version in version_by_worker.values()
+            if worker_version != local_version()
+        }
+    )
     if other_versions:
         raise ConfigError(
             f"--scheduler: workers have trimtab {', '.join(other_versions)}, this machine has {local_version()}",
@@ -236,12 +242,12 @@ def _cluster_results(
     chunk_by_future = {
         client.submit(run_chunk, job_future, chunk, pure=False): chunk for chunk in chunks
     }
-    for future in distributed.as_completed(list(chunk_by_future), loop=client.loop):
-        if future.status == "error":
-            raise _worker_error(future.exception(timeout=SCHEDULER_TIMEOUT_S))
-        run_results: list[RunResult] = future.result(timeout=SCHEDULER_TIMEOUT_S)
-        yield chunk_by_future.pop(future), run_results
-        future.release()
+    for chunk_future in distributed.as_completed(list(chunk_by_future), loop=client.loop):
+        if chunk_future.status == "error":
+            raise _worker_error(chunk_future.exception(timeout=SCHEDULER_TIMEOUT_S))
+        run_results: list[RunResult] = chunk_future.result(timeout=SCHEDULER_TIMEOUT_S)
+        yield chunk_by_future.pop(chunk_future), run_results
+        chunk_future.release()
 
 
 def _worker_error(error: BaseException) -> TrimtabError:

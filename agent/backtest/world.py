@@ -58,44 +58,52 @@ def make_pool(
             "choose a depth with reserves of at least 1 base unit and less than 2^112",
         )
     is_token0 = int(token.address, 16) < int(numeraire.address, 16)
-    tokens, reserves, price0 = (token, numeraire), (token_raw, depth_raw), price
+    tokens, reserves_raw, price0 = (token, numeraire), (token_raw, depth_raw), price
     if not is_token0:
-        tokens, reserves, price0 = (numeraire, token), (depth_raw, token_raw), 1 / price
+        tokens, reserves_raw, price0 = (numeraire, token), (depth_raw, token_raw), 1 / price
     address = simulated_address(f"{pool_form} {token.address} {numeraire.address}")
-    return FORMS[pool_form].simulated(address, tokens, price0, reserves, fee_pips)
+    return FORMS[pool_form].simulated(address, tokens, price0, reserves_raw, fee_pips)
 
 
 MAX_SWAP_RAW = 2**255 - 1
 
 
-def read_pool(path: Path, token0: Token, token1: Token) -> V3Pool:
+def read_pool(pool_path: Path, token0: Token, token1: Token) -> V3Pool:
     """Read a JSON file with `scalars` (fee, tick_spacing, sqrt_price_x96, tick, liquidity) and
     `tick_data` by tick: [gross, net, …].
 
     `tick_data` must list every initialised tick. Raises ConfigError for another format, and unless
-    net liquidity sums to `tick_liquidity` up to the current tick and to zero over all ticks.
+    net liquidity sums to `liquidity` up to the current tick and to zero over all ticks.
     """
     try:
-        pool = _parse_pool(json.loads(path.read_text(encoding="utf-8")), path, token0, token1)
+        pool = _parse_pool(
+            json.loads(pool_path.read_text(encoding="utf-8")), pool_path, token0, token1
+        )
     except OSError as error:
         raise ConfigError(
-            f"--pool-state: {path} cannot be read: {error.strerror}",
+            f"--pool-state: {pool_path} cannot be read: {error.strerror}",
             "name a readable JSON file",
         ) from None
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        problem = f"--pool-state: {path.name} is not a pool: {type(error).__name__} {error}"[:160]
+        problem = f"--pool-state: {pool_path.name} is not a pool: {type(error).__name__} {error}"[
+            :160
+        ]
         remedy = (
             "write scalars (fee, tick_spacing, sqrt_price_x96, tick, liquidity) and tick_data, by tick"
             " [gross, net]"
         )
         raise ConfigError(problem, remedy) from None
-    liquidity_at_tick = sum(tick.liquidity_net for tick in pool.ticks if tick.index <= pool.tick)
+    liquidity_at_tick = sum(
+        initialised_tick.liquidity_net
+        for initialised_tick in pool.ticks
+        if initialised_tick.index <= pool.tick
+    )
     if (
         liquidity_at_tick != pool.liquidity
-        or sum(tick_liquidity.liquidity_net for tick_liquidity in pool.ticks) != 0
+        or sum(any_tick.liquidity_net for any_tick in pool.ticks) != 0
     ):
         raise ConfigError(
-            f"--pool-state: the ticks of {path.name} do not add up to its liquidity",
+            f"--pool-state: the ticks of {pool_path.name} do not add up to its liquidity",
             "list every initialised tick",
         )
     if not int(token0.address, 16) < int(token1.address, 16):
@@ -106,36 +114,41 @@ def read_pool(path: Path, token0: Token, token1: Token) -> V3Pool:
     return pool
 
 
-def _parse_pool(pool_document: Any, path: Path, token0: Token, token1: Token) -> V3Pool:
+def _parse_pool(pool_document: Any, pool_path: Path, token0: Token, token1: Token) -> V3Pool:
     scalars = pool_document["scalars"]
-    fee_pips, spacing, sqrt_x96, tick = (
-        int(scalars[name]) for name in ("fee", "tick_spacing", "sqrt_price_x96", "tick")
+    fee_pips, tick_spacing, sqrt_price_x96, tick = (
+        int(scalars[scalar_name])
+        for scalar_name in ("fee", "tick_spacing", "sqrt_price_x96", "tick")
     )
-    if not (0 <= fee_pips < PIPS and spacing > 0 and MIN_SQRT_RATIO <= sqrt_x96 < MAX_SQRT_RATIO):
+    if not (
+        0 <= fee_pips < PIPS
+        and tick_spacing > 0
+        and MIN_SQRT_RATIO <= sqrt_price_x96 < MAX_SQRT_RATIO
+    ):
         raise ValueError("fee, spacing or price is out of range")
-    if get_tick_at_sqrt_ratio(sqrt_x96) != tick:
+    if get_tick_at_sqrt_ratio(sqrt_price_x96) != tick:
         raise ValueError("the tick does not match the price")
     ticks = tuple(
-        TickLiquidity(int(index), int(liquidity_row[1]))
-        for index, liquidity_row in sorted(
-            pool_document["tick_data"].items(), key=lambda item: int(item[0])
+        TickLiquidity(int(tick_index), int(liquidity_row[1]))
+        for tick_index, liquidity_row in sorted(
+            pool_document["tick_data"].items(), key=lambda tick_and_row: int(tick_and_row[0])
         )
     )
-    last_tick = MAX_TICK // spacing * spacing
+    last_tick = MAX_TICK // tick_spacing * tick_spacing
     if any(
-        tick_liquidity.index % spacing or abs(tick_liquidity.index) > last_tick
+        tick_liquidity.index % tick_spacing or abs(tick_liquidity.index) > last_tick
         for tick_liquidity in ticks
     ):
         raise ValueError("a tick does not match the spacing or is out of range")
-    address = simulated_address(f"pool {path.name} {token0.address} {token1.address}")
+    address = simulated_address(f"pool {pool_path.name} {token0.address} {token1.address}")
     return V3Pool(
         address,
         V3Pool.kind,
         token0.address,
         token1.address,
         fee_pips,
-        spacing,
-        sqrt_x96,
+        tick_spacing,
+        sqrt_price_x96,
         tick,
         int(scalars["liquidity"]),
         ticks,
@@ -151,16 +164,16 @@ def arbitrage_pool(pool: V3Pool, price: Price) -> V3Pool:
     Real arbitrage stops one fee short of the price. Raises ConfigError for a price outside the
     pool's range.
     """
-    target_x96 = isqrt(floor_int(price * 2**192))
-    if not MIN_SQRT_RATIO < target_x96 < MAX_SQRT_RATIO:
+    target_sqrt_price_x96 = isqrt(floor_int(price * 2**192))
+    if not MIN_SQRT_RATIO < target_sqrt_price_x96 < MAX_SQRT_RATIO:
         raise ConfigError(
             "--pool-state: a price in the table is outside a pool's range",
             "check the decimals of its tokens",
         )
-    if target_x96 == pool.sqrt_price_x96:
+    if target_sqrt_price_x96 == pool.sqrt_price_x96:
         return pool
-    token_in = pool.token0 if target_x96 < pool.sqrt_price_x96 else pool.token1
-    return pool.swap(token_in, MAX_SWAP_RAW, target_x96).after
+    token_in = pool.token0 if target_sqrt_price_x96 < pool.sqrt_price_x96 else pool.token1
+    return pool.swap(token_in, MAX_SWAP_RAW, target_sqrt_price_x96).after
 
 
 CHAIN_ID = 31337
@@ -255,8 +268,8 @@ class SimulatedWorld:
             self.newest_price_bars[silent_start:silent_end] = self.newest_price_bars[
                 max(silent_start - 1, 0)
             ]
-        ages_s = self.table.times_s[:, None] - self.table.times_s[self.newest_price_bars]
-        self.is_stale = ages_s > np.array(
+        price_ages_s = self.table.times_s[:, None] - self.table.times_s[self.newest_price_bars]
+        self.is_stale = price_ages_s > np.array(
             [self._max_age_s(symbol) for symbol in self.table.symbols]
         )
         if self.settings.flows:
@@ -284,11 +297,11 @@ class SimulatedWorld:
         """Tokens excluded at this bar because their price is stale; never the numeraire."""
         if self.settings.gone != GONE_LEAVE:
             return frozenset()
-        is_stale = self.is_stale[self.bar]
+        is_stale_by_column = self.is_stale[self.bar]
         return frozenset(
             token
             for token, column in self.column_by_token.items()
-            if is_stale[column] and token != self.numeraire.address
+            if is_stale_by_column[column] and token != self.numeraire.address
         )
 
     @property
@@ -397,34 +410,43 @@ class SimulatedWorld:
     def _apply_transfers_due(self) -> None:
         """Apply the transfers due at this bar to the wallet and to the buy-and-hold portfolio."""
         while self.pending_transfers and self.pending_transfers[0][0] <= self.bar:
-            amount, self.pending_transfers = (
+            transfer_coins, self.pending_transfers = (
                 self.pending_transfers[0][1],
                 self.pending_transfers[1:],
             )
-            value = amount * 10**self.numeraire.decimals
+            transfer_value = transfer_coins * 10**self.numeraire.decimals
             self.applied_transfers.append(
                 AppliedTransfer(
                     self.bar,
                     self.bar_time_s,
-                    value,
+                    transfer_value,
                     self.net_value(),
                     self.value(self.hold_balances),
                 )
             )
-            assets = [asset.token.address for asset in self.backtest.portfolio.assets]
+            asset_addresses = [asset.token.address for asset in self.backtest.portfolio.assets]
             transfer_mode, numeraire = self.settings.flows_in, self.numeraire.address
             self.wallet.balances = apply_transfer(
-                self.wallet.balances, self.prices, value, transfer_mode, numeraire, assets
+                self.wallet.balances,
+                self.prices,
+                transfer_value,
+                transfer_mode,
+                numeraire,
+                asset_addresses,
             )
-            if value > 0 and transfer_mode == IN_NUMERAIRE:  # as in the ledger's buy and hold
+            if (
+                transfer_value > 0 and transfer_mode == IN_NUMERAIRE
+            ):  # as in the ledger's buy and hold
                 target_bps_by_token = target_shares_bps(self.backtest)
-                for token, raw in buy_at_targets(value, target_bps_by_token, self.prices).items():
-                    self.hold_balances[token] += floor_int(raw)
+                for token, bought_raw in buy_at_targets(
+                    transfer_value, target_bps_by_token, self.prices
+                ).items():
+                    self.hold_balances[token] += floor_int(bought_raw)
             else:
                 self.hold_balances = apply_transfer(
                     self.hold_balances,
                     self.prices,
-                    value,
+                    transfer_value,
                     PRO_RATA,
                     numeraire,
                     tuple(self.hold_balances),
@@ -505,9 +527,9 @@ class SimulatedWorld:
         self.pools = {pool.address: pool for pool in pools}
 
 
-def block_hash(block: int) -> str:
+def block_hash(block_number: int) -> str:
     """Return a unique pseudo-hash for each block."""
-    return f"0x{block:064x}"
+    return f"0x{block_number:064x}"
 
 
 def balances_at_targets(world: SimulatedWorld) -> dict[str, int]:
@@ -528,7 +550,7 @@ def balances_at_targets(world: SimulatedWorld) -> dict[str, int]:
     entry_tokens = {
         terms.token for terms in portfolio.orders.terms if terms.kind is OrderKind.ENTRY
     }
-    entry_substitute = (
+    entry_substitute_token = (
         numeraire if any(asset.token.address == numeraire for asset in portfolio.assets) else ""
     )
     target_bps_by_token = target_shares_bps(world.backtest)
@@ -537,8 +559,8 @@ def balances_at_targets(world: SimulatedWorld) -> dict[str, int]:
     )
     for asset in portfolio.assets:
         token = (
-            entry_substitute
-            if entry_substitute and asset.token.address in entry_tokens
+            entry_substitute_token
+            if entry_substitute_token and asset.token.address in entry_tokens
             else asset.token.address
         )
         bought_raw = floor_int(value_by_token[asset.token.address] / world.prices[token])
@@ -556,39 +578,43 @@ def balances_at_targets(world: SimulatedWorld) -> dict[str, int]:
 def target_shares_bps(spec: BacktestSpec) -> dict[str, Fraction]:
     """Return the targets of the assets; weights of strategies replace those of the portfolio."""
     split = spec.split
-    targets = {asset.token.address: Fraction(asset.target_bps) for asset in spec.portfolio.assets}
+    target_bps_by_token = {
+        asset.token.address: Fraction(asset.target_bps) for asset in spec.portfolio.assets
+    }
     if split is None or not all(strategy.weights_bps for strategy in split.strategies):
-        return targets
+        return target_bps_by_token
     return {
         token: sum(
             (_strategy_target_bps(strategy, token) for strategy in split.strategies), Fraction(0)
         )
-        for token in targets
+        for token in target_bps_by_token
     }
 
 
 def _without_margin(
-    world: SimulatedWorld, target_values: dict[str, Fraction]
+    world: SimulatedWorld, value_by_token: dict[str, Fraction]
 ) -> dict[str, Fraction]:
     """Return the values that an initial wallet holds in addition to its margin account, so that
     both together are at the targets, or as close as the wallet allows if the collateral exceeds its
     target.
     """
     if world.venue is None or not world.venue.setup.policy.margin_in_weights:
-        return target_values
-    collateral, start_value = (
+        return value_by_token
+    collateral_token, start_value = (
         world.venue.setup.collateral.address,
-        sum(target_values.values(), Fraction(0)),
+        sum(value_by_token.values(), Fraction(0)),
     )
     margin_value = world.venue.account_value(world.numeraire)
-    target_values = {
-        token: value * (start_value + margin_value) / start_value
-        for token, value in target_values.items()
+    value_by_token = {
+        token: token_value * (start_value + margin_value) / start_value
+        for token, token_value in value_by_token.items()
     }
-    target_values[collateral] = max(Fraction(0), target_values[collateral] - margin_value)
+    value_by_token[collateral_token] = max(
+        Fraction(0), value_by_token[collateral_token] - margin_value
+    )
     return {
-        token: value * start_value / sum(target_values.values(), Fraction(0))
-        for token, value in target_values.items()
+        token: token_value * start_value / sum(value_by_token.values(), Fraction(0))
+        for token, token_value in value_by_token.items()
     }
 
 

@@ -195,7 +195,7 @@ def test_resampled_means_are_distributed_as_those_of_arch() -> None:
 def test_an_interval_holds_the_truth_about_as_often_as_it_says() -> None:
     chance = np.random.default_rng(8)
     for n, rho, least in ((250, 0.3, 0.92), (90, 0.0, 0.92), (90, 0.3, 0.90)):  # 95 % by name: short and dependent series lose some
-        found = [bootstrap_interval(chained(chance, n, rho), seed, draws=200) for seed in range(150)]
+        found = [bootstrap_interval(chained(chance, n, rho), seed, resample_count=200) for seed in range(150)]
         assert least <= np.mean([one.low <= 0.0 <= one.high for one in found if one]) < 1.0
         assert np.mean([one.low > 0.0 for one in found if one]) <= 0.05  # an edge that is none
 
@@ -210,7 +210,7 @@ def over_hold(chance: np.random.Generator, days: int, runs: int) -> np.ndarray:
 
 def test_a_lower_end_over_hold_is_above_the_truth_as_often_as_the_documentation_says() -> None:
     # Without drift and costs neither is ahead, to a tenth of a percent a year.
-    found = [bootstrap_interval(one, seed, draws=200) for seed, one in enumerate(over_hold(np.random.default_rng(11), 120, 200))]
+    found = [bootstrap_interval(one, seed, resample_count=200) for seed, one in enumerate(over_hold(np.random.default_rng(11), 120, 200))]
     assert 0.03 <= np.mean([one.low > 0.0 for one in found if one]) <= 0.10
     assert 0.88 <= np.mean([one.low <= 0.0 <= one.high for one in found if one]) <= 0.97
 

@@ -65,13 +65,13 @@ def futures_path(table: PriceTable, funding: Sequence[FundingRateSeries] = ()) -
     closes = forward_fill(table.closes)
     priced_rows = np.where(np.isnan(table.closes), -1, np.arange(table.bar_count)[:, None])
     newest_rows = np.maximum.accumulate(priced_rows, axis=0)
-    index = tuple(tuple(Fraction(str(price)) for price in row) for row in closes.tolist())
+    index_prices = tuple(tuple(Fraction(str(price)) for price in row) for row in closes.tolist())
     payments, daily_rates = _funding_by_bar(table, funding)
     return FuturesPath(
         table.symbols,
         tuple(table.times_s.tolist()),
-        index,
-        index,
+        index_prices,
+        index_prices,
         tuple(tuple(row) for row in table.times_s[newest_rows].tolist()),
         payments,
         daily_rates,
@@ -91,12 +91,12 @@ def _funding_by_bar(
             continue
         column, is_within = table.symbols.index(series.symbol), rates_within(series, table.times_s)
         times_s, usual_interval_s = series.times_s[is_within], series.usual_interval_s
-        bars = np.searchsorted(table.times_s, times_s, side="left").tolist()
+        payment_bars = np.searchsorted(table.times_s, times_s, side="left").tolist()
         price_bars = (np.searchsorted(table.times_s, times_s, side="right") - 1).tolist()
-        for bar, price_bar, rate_value in zip(
-            bars, price_bars, series.rates[is_within].tolist(), strict=True
+        for bar, price_bar, rate_float in zip(
+            payment_bars, price_bars, series.rates[is_within].tolist(), strict=True
         ):
-            rate = Fraction(str(rate_value))
+            rate = Fraction(str(rate_float))
             payments[bar].append(FundingPayment(column, rate, price_bar))
             daily_rates[bar][column] = (
                 rate * DAY_S / usual_interval_s if usual_interval_s else Fraction(0)
@@ -191,11 +191,11 @@ class FuturesBook:
 
     def copy(self) -> FuturesBook:
         """Return an independent copy of the book."""
-        book = FuturesBook(self.account, self.reserve_raw, self._venue)
-        book.profit, book.deposited_raw = self.profit, self.deposited_raw
-        book.fills, book.liquidations = [*self.fills], [*self.liquidations]
-        book.unfilled_counts = self.unfilled_counts.copy()
-        return book
+        book_copy = FuturesBook(self.account, self.reserve_raw, self._venue)
+        book_copy.profit, book_copy.deposited_raw = self.profit, self.deposited_raw
+        book_copy.fills, book_copy.liquidations = [*self.fills], [*self.liquidations]
+        book_copy.unfilled_counts = self.unfilled_counts.copy()
+        return book_copy
 
     @property
     def value_raw(self) -> int:
@@ -256,24 +256,24 @@ class FuturesBook:
             self.unfilled_counts[reason] += 1
             return
         size_raw = self._fillable_raw(order)
-        market = self.account.market(order.market)
-        quote_raw, fee_raw = self.quote_and_fee_raw(market, size_raw)
+        perp_market = self.account.market(order.market)
+        quote_raw, fee_raw = self.quote_and_fee_raw(perp_market, size_raw)
         self._trade(order.market, size_raw, quote_raw, fee_raw)
         self._add_profit(fees_raw=fee_raw)
         self.fills.append(
-            BookFill(bar, time_s, market.symbol, size_raw, quote_raw, fee_raw, trigger)
+            BookFill(bar, time_s, perp_market.symbol, size_raw, quote_raw, fee_raw, trigger)
         )
 
     def revert_reason(self, order: PerpOrder, time_s: int) -> str:
         """Return the reason why the venue would revert an order; empty if it fills."""
-        size_raw, market = self._fillable_raw(order), self.account.market(order.market)
-        exchanged_raw, fee_raw = self.quote_and_fee_raw(market, size_raw)
+        size_raw, perp_market = self._fillable_raw(order), self.account.market(order.market)
+        exchanged_raw, fee_raw = self.quote_and_fee_raw(perp_market, size_raw)
         net_quote_raw = exchanged_raw - fee_raw
         if not size_raw:
             return "the position is closed"
-        if market.is_paused:
+        if perp_market.is_paused:
             return "the market is paused"
-        if market.index_s != time_s:
+        if perp_market.index_s != time_s:
             return "the market has no price"
         if net_quote_raw < _bound_for_size(order, size_raw):
             return "the price is beyond the order's bound"
@@ -298,27 +298,27 @@ class FuturesBook:
         quote_raw = floor_int(-size_raw * perp_market.mark * Fraction(price_bps, BPS))
         return quote_raw, mul_div_up(abs(quote_raw), perp_market.fee_ppm, margin.PPM)
 
-    def _trade(self, market: str, size_raw: int, quote_raw: int, charged_raw: int) -> None:
+    def _trade(self, market: str, size_raw: int, quote_raw: int, charge_raw: int) -> None:
         perp_market, size_before_raw = self.account.market(market), self.account.size_raw(market)
         value_change_raw = margin.position_value_raw(perp_market, size_before_raw + size_raw)
         value_change_raw -= margin.position_value_raw(perp_market, size_before_raw)
-        self.account = margin.with_trade(self.account, market, size_raw, quote_raw - charged_raw)
+        self.account = margin.with_trade(self.account, market, size_raw, quote_raw - charge_raw)
         self._add_profit(slippage_raw=-value_change_raw - quote_raw)
 
     def _realise(self, raw: int) -> None:
         self.account = replace(self.account, realised_raw=self.account.realised_raw + raw)
 
-    def _add_profit(self, **changes: int) -> None:
+    def _add_profit(self, **raw_by_part: int) -> None:
         self.profit = replace(
             self.profit,
-            **{name: getattr(self.profit, name) + raw for name, raw in changes.items()},
+            **{part: getattr(self.profit, part) + raw for part, raw in raw_by_part.items()},
         )
 
 
 def _bound_for_size(order: PerpOrder, size_raw: int) -> int:
     """Return the bound of a part of an order: its least signed quote, fee included."""
-    part_bound = Fraction(order.bound_raw * abs(size_raw), abs(order.size_raw))
-    return -floor_int(part_bound) if order.size_raw > 0 else ceil_int(part_bound)
+    part_bound_raw = Fraction(order.bound_raw * abs(size_raw), abs(order.size_raw))
+    return -floor_int(part_bound_raw) if order.size_raw > 0 else ceil_int(part_bound_raw)
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,33 +360,35 @@ def hedge_records(
     end.
     """
     records: list[HedgeRecord] = []
-    open_size_and_record: dict[str, tuple[int, HedgeRecord]] = {}
-    for plan in sent_plans:
-        for hedge in plan.hedges:
-            size_raw, record = open_size_and_record.get(hedge.token, (0, None))
+    open_hedge_by_token: dict[str, tuple[int, HedgeRecord]] = {}
+    for sent_plan in sent_plans:
+        for hedge in sent_plan.hedges:
+            size_raw, record = open_hedge_by_token.get(hedge.token, (0, None))
             if hedge.size_raw == size_raw:
                 continue
-            fill, change_raw = plan.fill, hedge.size_raw - size_raw
+            fill, change_raw = sent_plan.fill, hedge.size_raw - size_raw
             if record is None:
                 symbol = account.market(hedge.market).symbol
-                record = HedgeRecord(symbol, hedge.token, hedge.size_raw, hedge.at_s, plan.reason)
+                record = HedgeRecord(
+                    symbol, hedge.token, hedge.size_raw, hedge.at_s, sent_plan.reason
+                )
             fill_share = Fraction(0) if fill is None else Fraction(change_raw, fill.size_raw)
             if fill is None or fill.symbol != record.symbol or not 0 < fill_share <= 1:
                 record = replace(record, profit_raw=None)  # liquidated since the previous plan
             elif record.profit_raw is not None:
                 proceeds_raw = (fill.quote_raw - fill.fee_raw) * fill_share
                 record = replace(record, profit_raw=record.profit_raw + round(proceeds_raw))
-            open_size_and_record[hedge.token] = hedge.size_raw, record
+            open_hedge_by_token[hedge.token] = hedge.size_raw, record
             if not hedge.size_raw:
                 closed_s = hedge.at_s if fill is None else fill.time_s
-                records.append(replace(record, closed_s=closed_s, close_reason=plan.reason))
-                del open_size_and_record[hedge.token]
-    for size_raw, record in open_size_and_record.values():
-        market = next(
+                records.append(replace(record, closed_s=closed_s, close_reason=sent_plan.reason))
+                del open_hedge_by_token[hedge.token]
+    for size_raw, record in open_hedge_by_token.values():
+        closing_market = next(
             perp_market for perp_market in account.markets if perp_market.symbol == record.symbol
         )
         profit_raw = record.profit_raw
-        if profit_raw is not None and abs(account.size_raw(market.market)) >= abs(size_raw):
-            profit_raw += position_value_raw(market, size_raw)
+        if profit_raw is not None and abs(account.size_raw(closing_market.market)) >= abs(size_raw):
+            profit_raw += position_value_raw(closing_market, size_raw)
         records.append(replace(record, profit_raw=profit_raw))
     return tuple(sorted(records, key=lambda record: (record.opened_s, record.symbol)))

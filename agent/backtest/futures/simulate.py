@@ -78,11 +78,11 @@ class BookResult:
 
     def longest_above_leverage(self, limit_bps: int) -> int:
         """Return the largest number of consecutive bars that end above a leverage."""
-        longest = streak = 0
+        longest_streak = streak = 0
         for is_above in (self.leverage > limit_bps / BPS).tolist():
             streak = streak + 1 if is_above else 0
-            longest = max(longest, streak)
-        return longest
+            longest_streak = max(longest_streak, streak)
+        return longest_streak
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,14 +209,14 @@ def markets_at(
     path: FuturesPath,
     settings: FuturesSettings,
     bar: int,
-    names_by_symbol: Mapping[str, tuple[str, str]] | None = None,
+    market_and_asset_by_symbol: Mapping[str, tuple[str, str]] | None = None,
 ) -> tuple[PerpMarket, ...]:
-    """Return the markets at a bar. `names_by_symbol` maps each symbol to its (market, asset); by
+    """Return the markets at a bar. `market_and_asset_by_symbol` maps each symbol to its (market, asset); by
     default both names are the symbol itself.
     """
     venue, lots = settings.venue, dict(settings.venue.lots)
-    market_assets = [
-        (names_by_symbol or {}).get(symbol, (symbol, symbol)) for symbol in path.symbols
+    markets_and_assets = [
+        (market_and_asset_by_symbol or {}).get(symbol, (symbol, symbol)) for symbol in path.symbols
     ]
     return tuple(
         PerpMarket(
@@ -235,7 +235,7 @@ def markets_at(
             is_paused=bar in path.paused_bars,
         )
         for column, (symbol, (market, asset)) in enumerate(
-            zip(path.symbols, market_assets, strict=True)
+            zip(path.symbols, markets_and_assets, strict=True)
         )
     )
 
@@ -253,34 +253,36 @@ def settings_digest(settings: FuturesSettings, policies: Sequence[FuturesPolicy]
 
 def path_digest(path: FuturesPath) -> str:
     """Return the SHA-256 of prices, funding and pauses."""
-    header = (path.symbols, path.times_s, path.index_times_s, sorted(path.paused_bars))
+    path_header = (path.symbols, path.times_s, path.index_times_s, sorted(path.paused_bars))
     prices = [[str(price) for price in row] for row in (*path.index_prices, *path.mark_prices)]
     payment_rows = [
         (bar, payment.column, str(payment.rate), payment.price_bar)
         for bar, payments in enumerate(path.payments)
         for payment in payments
     ]
-    return sha256(repr((header, prices, payment_rows)).encode()).hexdigest()
+    return sha256(repr((path_header, prices, payment_rows)).encode()).hexdigest()
 
 
 def initial_book(
     path: FuturesPath,
     settings: FuturesSettings,
     settlement_raw: int = 1,
-    names_by_symbol: Mapping[str, tuple[str, str]] | None = None,
+    market_and_asset_by_symbol: Mapping[str, tuple[str, str]] | None = None,
 ) -> FuturesBook:
     """Return a book without positions at the first bar. `settlement_raw` is one base unit of the
-    collateral in quote base units; `names_by_symbol` as in `markets_at`.
+    collateral in quote base units; `market_and_asset_by_symbol` as in `markets_at`.
     """
-    markets = markets_at(path, settings, 0, names_by_symbol)
+    markets = markets_at(path, settings, 0, market_and_asset_by_symbol)
     account = MarginAccount(QUOTE, settlement_raw, settings.collateral_raw, 0, (), markets)
     return FuturesBook(account, settings.reserve_raw, settings.venue)
 
 
 def book_figures(book: FuturesBook) -> tuple[float, float, float, float]:
     """Return equity, leverage, utilisation and funding paid, as in BookResult."""
-    ratios = [margin.leverage(book.account), margin.utilisation(book.account)]
-    leverage, utilisation = (float("inf") if ratio is None else float(ratio) for ratio in ratios)
+    leverage_and_utilisation = [margin.leverage(book.account), margin.utilisation(book.account)]
+    leverage, utilisation = (
+        float("inf") if ratio is None else float(ratio) for ratio in leverage_and_utilisation
+    )
     return (
         book.value_raw / QUOTE.unit,
         leverage,

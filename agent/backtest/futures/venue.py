@@ -124,12 +124,12 @@ def with_simulated_markets(spec: BacktestSpec, symbol_by_market: Mapping[str, st
     def with_renamed_markets(allocator: AllocatorConfig | None) -> AllocatorConfig | None:
         if allocator is None:
             return None
-        if (risk := allocator.futures) is not None:
+        if (futures_risk := allocator.futures) is not None:
             sides = tuple(
                 replace(side, market=market_address(symbol_by_market[side.market]))
-                for side in risk.sides
+                for side in futures_risk.sides
             )
-            allocator = replace(allocator, futures=replace(risk, sides=sides))
+            allocator = replace(allocator, futures=replace(futures_risk, sides=sides))
         if allocator.signal is None:
             return allocator
         markets = tuple(
@@ -225,15 +225,15 @@ class SimulatedVenue:
 
     def account_values(self) -> Floats:
         """Return the account value at the end of each bar, in whole coins."""
-        values: Floats = self._figures[0]
-        return values
+        account_value_by_bar: Floats = self._figures[0]
+        return account_value_by_bar
 
     def realised_until(self, numeraire: Token, bar: int) -> Value:
         """Return realised profit less funding and penalties up to the end of a bar, numeraire base
         units; zero before the first.
         """
-        raw = self._realised_raw[bar] if bar >= 0 else 0
-        return raw * Fraction(numeraire.unit, QUOTE.unit)
+        realised_raw = self._realised_raw[bar] if bar >= 0 else 0
+        return realised_raw * Fraction(numeraire.unit, QUOTE.unit)
 
     def result(self, refused: Sequence[tuple[str, int]]) -> BookResult:
         """Return the book over all bars. `refused` has refused plans by reason."""
@@ -260,8 +260,8 @@ class SimulatedVenue:
     def draft(self, account: MarginAccount, action: FuturesAction, now_s: int) -> PerpOrderDraft:
         """See PerpVenue. A call to the clearing house or the vault."""
         expires_s, collateral = now_s + self._validity_s, self.setup.collateral.address
-        to, data = futures_call(action, CONTRACTS, WALLET, collateral, expires_s)
-        return PerpOrderDraft(to, data, expires_s)
+        to, call_data = futures_call(action, CONTRACTS, WALLET, collateral, expires_s)
+        return PerpOrderDraft(to, call_data, expires_s)
 
     def outcome(self, intent: Intent) -> Receipt | None:
         """See PerpVenue. Orders are transactions on the chain."""
@@ -320,8 +320,8 @@ class SimulatedVenue:
                 return VenueEffects(
                     new_balances, self.allowance_raw, book, ORDER_GAS, fills=(fill,)
                 )
-            case unsupported:
-                raise TransactionReverted(f"{type(unsupported).__name__} is not simulated")
+            case unsupported_call:
+                raise TransactionReverted(f"{type(unsupported_call).__name__} is not simulated")
 
     def apply(self, effects: VenueEffects) -> None:
         """Apply the effects of a transaction."""

@@ -46,30 +46,32 @@ PERIOD_BY_MAX_SPAN_S = ((2 * DAY_S, "hour"), (100 * DAY_S, "day"), (4 * YEAR_S, 
 
 def costs_section(analysis: BacktestAnalysis) -> ReportSection:
     """Return costs by kind, cumulated over time, and their sums."""
-    result = analysis.result
-    scale, rebalances = 10.0**result.decimals, result.rebalances
+    simulation_result = analysis.result
+    raw_per_coin, rebalances = 10.0**simulation_result.decimals, simulation_result.rebalances
     if not rebalances:
         return ReportSection("Costs", ("No trades, no costs.",))
     drawn_indices = np.unique(
         np.linspace(0, len(rebalances) - 1, min(len(rebalances), MAX_CHART_POINTS)).astype(np.int64)
     )
     times_ms = [
-        int(result.times_s[0]) * 1_000,
-        *(rebalances[index].time_s * 1_000 for index in drawn_indices.tolist()),
-        int(result.times_s[-1]) * 1_000,
+        int(simulation_result.times_s[0]) * 1_000,
+        *(rebalances[rebalance_index].time_s * 1_000 for rebalance_index in drawn_indices.tolist()),
+        int(simulation_result.times_s[-1]) * 1_000,
     ]
     traces: list[PlotlyDict] = []
-    for kind, colour in COST_KIND_COLOURS:
-        cumulative = np.cumsum([float(getattr(record, kind)) / scale for record in rebalances])
-        cumulative_costs = [
+    for cost_kind, colour in COST_KIND_COLOURS:
+        running_costs = np.cumsum(
+            [float(getattr(rebalance, cost_kind)) / raw_per_coin for rebalance in rebalances]
+        )
+        drawn_costs = [
             0.0,
-            *(float(f"{cumulative[index]:.6g}") for index in drawn_indices),
-            float(f"{cumulative[-1]:.6g}"),
+            *(float(f"{running_costs[rebalance_index]:.6g}") for rebalance_index in drawn_indices),
+            float(f"{running_costs[-1]:.6g}"),
         ]
-        traces.append(_stacked_trace(times_ms, cumulative_costs, kind, colour))
-    gas_text = "" if result.is_gas_counted else " Gas is not counted: it had no price."
-    chart = time_chart(traces, result.numeraire) | {
-        "title": f"Cumulative costs, in {result.numeraire}",
+        traces.append(_stacked_trace(times_ms, drawn_costs, cost_kind, colour))
+    gas_text = "" if simulation_result.is_gas_counted else " Gas is not counted: it had no price."
+    chart = time_chart(traces, simulation_result.numeraire) | {
+        "title": f"Cumulative costs, in {simulation_result.numeraire}",
         "says": "Cumulative fees, impact and gas, stacked",
         "height": 280,
     }
@@ -87,79 +89,94 @@ def costs_section(analysis: BacktestAnalysis) -> ReportSection:
     )
 
 
-def _stacked_trace(x: list[int], y: list[float], name: str, colour: str) -> PlotlyDict:
+def _stacked_trace(
+    times_ms: list[int], cumulative_costs: list[float], name: str, colour: str
+) -> PlotlyDict:
     return {
-        "type": "scatter", "mode": "lines", "x": x, "y": y, "name": name, "stackgroup": "costs", "yhoverformat": ",.2f",
+        "type": "scatter", "mode": "lines", "x": times_ms, "y": cumulative_costs, "name": name,
+        "stackgroup": "costs", "yhoverformat": ",.2f",
         "line": {"color": f"var({colour})", "width": 1, "shape": "hv"}, "fillcolor": f"var({colour})/0.35",
     }  # fmt: skip
 
 
 def _cost_table(analysis: BacktestAnalysis) -> ReportTable:
-    result, years = analysis.result, max(analysis.growth.years, 1e-9)
-    turnover = sum((rebalance.turnover for rebalance in result.rebalances), Fraction(0))
+    simulation_result, years = analysis.result, max(analysis.growth.years, 1e-9)
+    turnover = sum((rebalance.turnover for rebalance in simulation_result.rebalances), Fraction(0))
     sums_by_kind: tuple[tuple[str, Value], ...] = (
-        ("fees", result.fees),
-        ("impact", result.impact),
-        ("gas", result.gas),
+        ("fees", simulation_result.fees),
+        ("impact", simulation_result.impact),
+        ("gas", simulation_result.gas),
     )
-    sums_by_kind = (*sums_by_kind, ("all", sum((value for _, value in sums_by_kind), Fraction(0))))
-    rows = []
-    for kind, value in sums_by_kind:
-        if kind == "gas" and not result.is_gas_counted:
-            rows.append((kind, "not counted", DASH, DASH, DASH))
+    sums_by_kind = (
+        *sums_by_kind,
+        ("all", sum((cost_value for _, cost_value in sums_by_kind), Fraction(0))),
+    )
+    cost_rows = []
+    for cost_kind, cost_value in sums_by_kind:
+        if cost_kind == "gas" and not simulation_result.is_gas_counted:
+            cost_rows.append((cost_kind, "not counted", DASH, DASH, DASH))
             continue
-        share = float(value / result.start_value) if result.start_value else float("nan")
-        bps_text = f"{float(value / turnover) * 10_000:,.1f} bps" if turnover else DASH
-        rows.append(
+        cost_share = (
+            float(cost_value / simulation_result.start_value)
+            if simulation_result.start_value
+            else float("nan")
+        )
+        bps_text = f"{float(cost_value / turnover) * 10_000:,.1f} bps" if turnover else DASH
+        cost_rows.append(
             (
-                kind,
-                format_money(value, result.decimals),
-                format_percent(share, 2),
-                format_percent(share / years, 2),
+                cost_kind,
+                format_money(cost_value, simulation_result.decimals),
+                format_percent(cost_share, 2),
+                format_percent(cost_share / years, 2),
                 bps_text,
             )
         )
     return ReportTable(
-        ("kind", result.numeraire, "of the start value", "a year", "of turnover"), tuple(rows)
+        ("kind", simulation_result.numeraire, "of the start value", "a year", "of turnover"),
+        tuple(cost_rows),
     )
 
 
 def turnover_section(analysis: BacktestAnalysis) -> ReportSection:
     """Return the section on turnover by period."""
-    result = analysis.result
-    if not result.rebalances:
+    simulation_result = analysis.result
+    if not simulation_result.rebalances:
         return ReportSection("Turnover", ("No trades, no turnover.",))
-    period_starts_s, period = _period_starts(result)
-    turnovers, counts = (
+    period_starts_s, period = _period_starts(simulation_result)
+    turnovers, rebalance_counts = (
         np.zeros(len(period_starts_s)),
         np.zeros(len(period_starts_s), dtype=np.int64),
     )
-    scale = 10.0**result.decimals
+    raw_per_coin = 10.0**simulation_result.decimals
     start_times_s = np.array(period_starts_s)
-    for rebalance in result.rebalances:
+    for rebalance in simulation_result.rebalances:
         period_index = int(np.searchsorted(start_times_s, rebalance.time_s, side="right")) - 1
         turnovers[period_index] += (
-            float(rebalance.turnover) / scale / float(result.equity[rebalance.bar])
+            float(rebalance.turnover)
+            / raw_per_coin
+            / float(simulation_result.equity[rebalance.bar])
         )
-        counts[period_index] += rebalance.succeeded
-    trace = bar_trace(
+        rebalance_counts[period_index] += rebalance.succeeded
+    turnover_trace = bar_trace(
         [start_s * 1_000 for start_s in period_starts_s],
         [float(f"{turnover:.5g}") for turnover in turnovers],
         "turnover",
         "--c1",
         ".1%",
     )
-    trace |= {
-        "text": [pluralize(int(count), "rebalance") for count in counts],
+    turnover_trace |= {
+        "text": [
+            pluralize(int(rebalance_count), "rebalance") for rebalance_count in rebalance_counts
+        ],
         "hovertemplate": "%{y:.1%}, %{text}<extra></extra>",
     }
-    trace |= {"textposition": "none"}
-    chart = time_chart([trace], "", ".0%", showlegend=False, bargap=0.25) | {
+    turnover_trace |= {"textposition": "none"}
+    chart = time_chart([turnover_trace], "", ".0%", showlegend=False, bargap=0.25) | {
         "title": f"Turnover of each {period}, as a share of the portfolio",
         "says": f"One bar for each {period}; the largest is {format_percent(float(turnovers.max()))}",
         "height": 220,
     }
-    total_turnover = float(result.turnover)
+    total_turnover = float(simulation_result.turnover)
     paragraphs = (
         "Half of all purchases and sales over the portfolio's value.",
         (
@@ -170,25 +187,29 @@ def turnover_section(analysis: BacktestAnalysis) -> ReportSection:
     return ReportSection("Turnover", paragraphs, (chart,))
 
 
-def _period_starts(result: SimulationResult) -> tuple[list[int], str]:
+def _period_starts(simulation_result: SimulationResult) -> tuple[list[int], str]:
     """Return the starts of the UTC hours, days, months or years that cover the run, and the name of
     the period.
     """
-    first_s, last_s = int(result.times_s[0]), int(result.times_s[-1])
+    first_s, last_s = int(simulation_result.times_s[0]), int(simulation_result.times_s[-1])
     period = next(
         (period for max_span_s, period in PERIOD_BY_MAX_SPAN_S if last_s - first_s <= max_span_s),
         "year",
     )
     if period in ("hour", "day"):
-        step_s = 3_600 if period == "hour" else DAY_S
-        return list(range(first_s // step_s * step_s, last_s + 1, step_s)), period
-    start = datetime.fromtimestamp(first_s, UTC)
-    start = datetime(start.year, start.month if period == "month" else 1, 1, tzinfo=UTC)
+        period_s = 3_600 if period == "hour" else DAY_S
+        return list(range(first_s // period_s * period_s, last_s + 1, period_s)), period
+    period_start = datetime.fromtimestamp(first_s, UTC)
+    period_start = datetime(
+        period_start.year, period_start.month if period == "month" else 1, 1, tzinfo=UTC
+    )
     starts_s = []
-    while start.timestamp() <= last_s:
-        starts_s.append(int(start.timestamp()))
-        months_ahead = start.month if period == "month" else 12
-        start = datetime(start.year + months_ahead // 12, months_ahead % 12 + 1, 1, tzinfo=UTC)
+    while period_start.timestamp() <= last_s:
+        starts_s.append(int(period_start.timestamp()))
+        months_ahead = period_start.month if period == "month" else 12
+        period_start = datetime(
+            period_start.year + months_ahead // 12, months_ahead % 12 + 1, 1, tzinfo=UTC
+        )
     return starts_s, period
 
 
@@ -198,13 +219,13 @@ def premium_section(analysis: BacktestAnalysis) -> ReportSection | None:
     if premium is None or not any(rebalance.succeeded for rebalance in analysis.result.rebalances):
         return None
     excess_log_growth = math.log(float(analysis.growth.index[-1] / analysis.growth.hold_index[-1]))
-    outside_premium = excess_log_growth - premium.advantage
-    outside_parts = (
-        [_outside_part(analysis.result, outside_premium)]
-        if abs(outside_premium) >= MIN_SHOWN
+    unattributed_growth = excess_log_growth - premium.advantage
+    unattributed_parts = (
+        [_unattributed_part(analysis.result, unattributed_growth)]
+        if abs(unattributed_growth) >= MIN_SHOWN
         else []
     )
-    parts: tuple[tuple[str, float, str], ...] = (
+    return_parts: tuple[tuple[str, float, str], ...] = (
         (
             "excess growth",
             premium.excess_growth,
@@ -217,22 +238,25 @@ def premium_section(analysis: BacktestAnalysis) -> ReportSection | None:
         ),
         ("dispersion", -premium.dispersion, "gain of buy and hold from growing winners"),
         ("costs", -premium.costs, "fees, impact and gas"),
-        *outside_parts,
+        *unattributed_parts,
         ("excess return", excess_log_growth, "sum of the parts above"),
     )
-    labels, values = (
-        [name for name, _, _ in parts][::-1],
-        [float(f"{value:.6g}") for _, value, _ in parts][::-1],
+    part_names, part_growths = (
+        [name for name, _, _ in return_parts][::-1],
+        [float(f"{part_growth:.6g}") for _, part_growth, _ in return_parts][::-1],
     )
-    colours = ["var(--ink)", *("var(--c1)" if value >= 0 else "var(--c2)" for value in values[1:])]
-    trace = {
-        "type": "bar", "orientation": "h", "x": values, "y": labels, "name": "growth", "xhoverformat": "+.2%",
+    colours = [
+        "var(--ink)",
+        *("var(--c1)" if part_growth >= 0 else "var(--c2)" for part_growth in part_growths[1:]),
+    ]
+    parts_trace = {
+        "type": "bar", "orientation": "h", "x": part_growths, "y": part_names, "name": "growth", "xhoverformat": "+.2%",
         "marker": {"color": colours},
-        "text": [format_percent(value, 2, signed=True) for value in values],
+        "text": [format_percent(part_growth, 2, signed=True) for part_growth in part_growths],
         "textposition": "auto", "hoverinfo": "skip", "cliponaxis": False,
     }  # fmt: skip
     chart = {
-        "data": [trace],
+        "data": [parts_trace],
         "layout": {
             "xaxis": {
                 "tickformat": "+~%",
@@ -262,58 +286,66 @@ def premium_section(analysis: BacktestAnalysis) -> ReportSection | None:
             " the covariance of these prices."
         ),
     )
-    rows = tuple(
-        (name, format_percent(value, 2, signed=True), meaning) for name, value, meaning in parts
+    part_rows = tuple(
+        (name, format_percent(part_growth, 2, signed=True), meaning)
+        for name, part_growth, meaning in return_parts
     )
     return ReportSection(
         "Return attribution",
         paragraphs,
         (chart,),
-        (ReportTable(("part", "log growth", "meaning"), rows),),
+        (ReportTable(("part", "log growth", "meaning"), part_rows),),
     )
 
 
-def _outside_part(result: SimulationResult, outside_premium: float) -> tuple[str, float, str]:
+def _unattributed_part(
+    simulation_result: SimulationResult, unattributed_growth: float
+) -> tuple[str, float, str]:
     """Return the part of the excess return outside the premium: gas money, which earns no return,
     and transfers, which change the weights of buy and hold.
     """
     gas_text = "gas money is held outside the portfolio and earns none of its returns"
     flows_text = "deposits and withdrawals changed the weights of buy and hold"
-    if not result.transfers:
-        return "gas money", outside_premium, gas_text
-    if not result.gas:
-        return "flows", outside_premium, flows_text
-    return "flows and gas money", outside_premium, f"{flows_text}; {gas_text}"
+    if not simulation_result.transfers:
+        return "gas money", unattributed_growth, gas_text
+    if not simulation_result.gas:
+        return "flows", unattributed_growth, flows_text
+    return "flows and gas money", unattributed_growth, f"{flows_text}; {gas_text}"
 
 
 def taxes_section(analysis: BacktestAnalysis) -> ReportSection | None:
     """Return the section on realised gains of each calendar year."""
-    result = analysis.result
-    if not result.yearly_gains:
+    simulation_result = analysis.result
+    if not simulation_result.yearly_gains:
         return None
-    rows = tuple(
-        (str(gain.year), format_money(gain.realised, result.decimals))
-        for gain in result.yearly_gains
+    year_rows = tuple(
+        (str(gain.year), format_money(gain.realised, simulation_result.decimals))
+        for gain in simulation_result.yearly_gains
     )
-    total = sum((year_gains.realised for year_gains in result.yearly_gains), Fraction(0))
+    total_gain = sum(
+        (year_gains.realised for year_gains in simulation_result.yearly_gains), Fraction(0)
+    )
     paragraphs = (
         (
-            f"Realised gains less losses of each calendar year (UTC), by {result.lot_rule}, in"
-            f" {result.numeraire}, before tax rates. This is arithmetic, not advice."
+            f"Realised gains less losses of each calendar year (UTC), by {simulation_result.lot_rule}, in"
+            f" {simulation_result.numeraire}, before tax rates. This is arithmetic, not advice."
         ),
     )
-    table = ReportTable(
-        ("year", f"realised ({result.numeraire})"),
-        (*rows, ("all", format_money(total, result.decimals))),
+    gains_table = ReportTable(
+        ("year", f"realised ({simulation_result.numeraire})"),
+        (*year_rows, ("all", format_money(total_gain, simulation_result.decimals))),
     )
-    tables = [table]
-    if result.futures_yearly_gains:
+    tables = [gains_table]
+    if simulation_result.futures_yearly_gains:
         tables.append(
             ReportTable(
-                ("year", f"futures, less funding ({result.numeraire})"),
+                ("year", f"futures, less funding ({simulation_result.numeraire})"),
                 tuple(
-                    (str(futures_gains.year), format_money(futures_gains.realised, result.decimals))
-                    for futures_gains in result.futures_yearly_gains
+                    (
+                        str(futures_gains.year),
+                        format_money(futures_gains.realised, simulation_result.decimals),
+                    )
+                    for futures_gains in simulation_result.futures_yearly_gains
                 ),
                 "Apart from the gains above and from year_limit",
             )
@@ -323,63 +355,76 @@ def taxes_section(analysis: BacktestAnalysis) -> ReportSection | None:
 
 def run_log_section(analysis: BacktestAnalysis) -> ReportSection:
     """Return the section on bars evaluated, and reasons why the agent did not act."""
-    result = analysis.result
+    simulation_result = analysis.result
     paragraphs = [
-        f"{pluralize(result.bar_count, 'bar')}, {result.evaluated_bars:,} of them evaluated by a full step;"
+        f"{pluralize(simulation_result.bar_count, 'bar')}, {simulation_result.evaluated_bars:,} of them evaluated by a full step;"
         " no trigger could fire at the others."
     ]
-    if result.halted_bars:
+    if simulation_result.halted_bars:
         paragraphs.append(
-            f"{pluralize(result.halted_bars, 'bar')} without a decision: stale or contradictory data."
+            f"{pluralize(simulation_result.halted_bars, 'bar')} without a decision: stale or contradictory data."
         )
     else:
         paragraphs.append("Every bar had a decision.")
-    reverted_count = sum(not rebalance.succeeded for rebalance in result.rebalances)
+    reverted_count = sum(not rebalance.succeeded for rebalance in simulation_result.rebalances)
     if reverted_count:
         paragraphs.append(f"{pluralize(reverted_count, 'swap')} reverted and only paid gas.")
     tables = [
-        _count_table("Plans refused, by reason", result.refusals),
-        _count_table("Held although a trade was due, by setting", result.holds_by_setting),
+        _count_table("Plans refused, by reason", simulation_result.refusals),
+        _count_table(
+            "Held although a trade was due, by setting", simulation_result.holds_by_setting
+        ),
     ]
-    notes = tuple((note,) for note in result.notes)
-    if notes:
-        tables.append(ReportTable(("about the data",), notes, "Notes"))
+    note_rows = tuple((note,) for note in simulation_result.notes)
+    if note_rows:
+        tables.append(ReportTable(("about the data",), note_rows, "Notes"))
     return ReportSection(
         "Run log", tuple(paragraphs), (), tuple(table for table in tables if table is not None)
     )
 
 
-def _count_table(title: str, counts: Sequence[tuple[str, int]]) -> ReportTable | None:
-    if not counts:
+def _count_table(title: str, bar_counts_by_reason: Sequence[tuple[str, int]]) -> ReportTable | None:
+    if not bar_counts_by_reason:
         return None
     return ReportTable(
         ("reason", "bars"),
         tuple(
             (reason, f"{bar_count:,}")
             for reason, bar_count in sorted(
-                counts, key=lambda reason_and_count: (-reason_and_count[1], reason_and_count[0])
+                bar_counts_by_reason,
+                key=lambda reason_and_count: (-reason_and_count[1], reason_and_count[0]),
             )
         ),
         title,
     )
 
 
-def health_section(result: SimulationResult) -> ReportSection | None:
+def health_section(simulation_result: SimulationResult) -> ReportSection | None:
     """Return the health of strategies at the end, and each pause and return; None without
     strategies.
     """
-    if not result.final_health:
+    if not simulation_result.final_health:
         return None
 
-    def ratio_text(record: HealthRecord) -> str:
-        return DASH if record.sharpe_milli is None else format_ratio(record.sharpe_milli / 1_000)
+    def ratio_text(health_record: HealthRecord) -> str:
+        return (
+            DASH
+            if health_record.sharpe_milli is None
+            else format_ratio(health_record.sharpe_milli / 1_000)
+        )
 
     final_rows = tuple(
-        (strategy.name, strategy.health, ratio_text(strategy)) for strategy in result.final_health
+        (strategy.name, strategy.health, ratio_text(strategy))
+        for strategy in simulation_result.final_health
     )
     change_rows = tuple(
-        (record.name, format_day(record.time_s), record.health, record.reason)
-        for record in result.health_changes
+        (
+            health_change.name,
+            format_day(health_change.time_s),
+            health_change.health,
+            health_change.reason,
+        )
+        for health_change in simulation_result.health_changes
     )
     tables = [ReportTable(("strategy", "at the end", "Sharpe ratio"), final_rows)]
     if change_rows:
@@ -388,9 +433,9 @@ def health_section(result: SimulationResult) -> ReportSection | None:
     return ReportSection("Health of strategies", (paragraph,), (), tuple(tables))
 
 
-def total_costs(result: SimulationResult) -> Value:
+def total_costs(simulation_result: SimulationResult) -> Value:
     """Return fees, impact and gas, numeraire base units."""
-    return result.fees + result.impact + result.gas
+    return simulation_result.fees + simulation_result.impact + simulation_result.gas
 
 
 MIN_DIFFERENCE = 0.0005
@@ -403,10 +448,10 @@ NORMAL_95_QUANTILE = 1.96
 MIN_SAMPLES_FOR_INTERVAL = 60
 
 
-def backtest_page(result: SimulationResult) -> ReportPage:
+def backtest_page(simulation_result: SimulationResult) -> ReportPage:
     """Build the page. Raises Refused if empyrical is not installed."""
-    growth = growth_series(result)
-    analysis = BacktestAnalysis(result, growth, risk_metrics(growth))
+    growth = growth_series(simulation_result)
+    analysis = BacktestAnalysis(simulation_result, growth, risk_metrics(growth))
     sections = (
         report_sections.value_section(analysis),
         premium_section(analysis),
@@ -418,22 +463,22 @@ def backtest_page(result: SimulationResult) -> ReportPage:
         report_sections.funding_section(analysis),
         report_sections.risk_section(analysis),
         taxes_section(analysis),
-        health_section(result),
+        health_section(simulation_result),
         run_log_section(analysis),
     )
     return ReportPage(
-        title=_title(result),
-        kind=f"Backtest, {format_date_range(int(result.times_s[0]), int(result.times_s[-1]))}",
+        title=_title(simulation_result),
+        kind=f"Backtest, {format_date_range(int(simulation_result.times_s[0]), int(simulation_result.times_s[-1]))}",
         facts=_headline_facts(analysis),
         sections=tuple(section for section in sections if section is not None),
         summary=_summary(analysis),
-        origin=_provenance_facts(result),
+        origin=_provenance_facts(simulation_result),
     )
 
 
-def _title(result: SimulationResult) -> str:
-    short_names = [short_name(symbol) for symbol in result.symbols[:MAX_TITLE_SYMBOLS]]
-    if (unnamed_count := len(result.symbols) - MAX_TITLE_SYMBOLS) > 0:
+def _title(simulation_result: SimulationResult) -> str:
+    short_names = [short_name(symbol) for symbol in simulation_result.symbols[:MAX_TITLE_SYMBOLS]]
+    if (unnamed_count := len(simulation_result.symbols) - MAX_TITLE_SYMBOLS) > 0:
         return f"{', '.join(short_names)} and {unnamed_count} more"
     return " and ".join(", ".join(short_names).rsplit(", ", 1))
 
@@ -446,45 +491,53 @@ def excess_return(analysis: BacktestAnalysis) -> float:
 
 
 def _summary(analysis: BacktestAnalysis) -> tuple[str, ...]:
-    result, numeraire, excess = analysis.result, analysis.result.numeraire, excess_return(analysis)
-    rebalance_count = sum(rebalance.succeeded for rebalance in result.rebalances)
+    simulation_result, numeraire, excess_share = (
+        analysis.result,
+        analysis.result.numeraire,
+        excess_return(analysis),
+    )
+    rebalance_count = sum(rebalance.succeeded for rebalance in simulation_result.rebalances)
     end_text, hold_text = (
-        f"{format_money(value, result.decimals)} {numeraire}"
-        for value in (result.final_value, result.hold_value)
+        f"{format_money(portfolio_value, simulation_result.decimals)} {numeraire}"
+        for portfolio_value in (simulation_result.final_value, simulation_result.hold_value)
     )
     if not rebalance_count:
         reason = "no trigger fired"
-        if result.refusals or result.halted_bars or result.holds_by_setting:
+        if (
+            simulation_result.refusals
+            or simulation_result.halted_bars
+            or simulation_result.holds_by_setting
+        ):
             reason = "the reasons are listed below"
         result_text = (
-            f"In {_span_text(result)} it never rebalanced: {reason}. It ended at {end_text}, buy and hold at"
+            f"In {_span_text(simulation_result)} it never rebalanced: {reason}. It ended at {end_text}, buy and hold at"
             f" {hold_text}."
         )
-    elif not math.isfinite(excess):
+    elif not math.isfinite(excess_share):
         result_text = f"It ended at {end_text}; the result of buy and hold is unknown."
-    elif abs(excess) < MIN_DIFFERENCE:
+    elif abs(excess_share) < MIN_DIFFERENCE:
         result_text = f"Rebalancing made no difference here: it ended at {end_text}, buy and hold at {hold_text}."
-    elif excess > 0:
+    elif excess_share > 0:
         result_text = (
-            f"Rebalancing ended {format_percent(excess, _percent_places(excess))} above buy and hold: at"
+            f"Rebalancing ended {format_percent(excess_share, _percent_places(excess_share))} above buy and hold: at"
             f" {end_text} against {hold_text}, net of all costs."
         )
     else:
         result_text = (
             f"Rebalancing did not pay here: it ended at {end_text},"
-            f" {format_percent(-excess, _percent_places(excess))} below buy and hold, which ended at {hold_text}."
+            f" {format_percent(-excess_share, _percent_places(excess_share))} below buy and hold, which ended at {hold_text}."
         )
     sentences = [result_text]
     if rebalance_count:
-        gas_text = "" if result.is_gas_counted else ", gas not counted"
+        gas_text = "" if simulation_result.is_gas_counted else ", gas not counted"
         sentences.append(
-            f"In {_span_text(result)} it traded {pluralize(rebalance_count, 'time')}, with a turnover of"
-            f" {format_ratio(float(result.turnover))} portfolios and costs of"
-            f" {format_money(total_costs(result), result.decimals)} {numeraire}{gas_text}. Its maximum"
+            f"In {_span_text(simulation_result)} it traded {pluralize(rebalance_count, 'time')}, with a turnover of"
+            f" {format_ratio(float(simulation_result.turnover))} portfolios and costs of"
+            f" {format_money(total_costs(simulation_result), simulation_result.decimals)} {numeraire}{gas_text}. Its maximum"
             f" drawdown was {format_percent(-_max_drawdown(analysis))}, that of buy and hold"
             f" {format_percent(-_max_drawdown(analysis, of_holding=True))}."
         )
-    if result.transfers:
+    if simulation_result.transfers:
         sentences.append(
             "Both include deposits and withdrawals; the excess return is time-weighted."
         )
@@ -497,8 +550,8 @@ def _percent_places(share: float) -> int:
     return 1 if abs(share) >= 0.01 else 2
 
 
-def _span_text(result: SimulationResult) -> str:
-    return format_duration(float(result.times_s[-1] - result.times_s[0]))
+def _span_text(simulation_result: SimulationResult) -> str:
+    return format_duration(float(simulation_result.times_s[-1] - simulation_result.times_s[0]))
 
 
 def _confidence_text(analysis: BacktestAnalysis) -> str:
@@ -510,7 +563,7 @@ def _confidence_text(analysis: BacktestAnalysis) -> str:
         math.isfinite(mean_excess) and standard_error > 0
     ):
         return "This is one short history; it does not predict the future."
-    low, high = (
+    low_text, high_text = (
         format_percent(mean_excess + sign * NORMAL_95_QUANTILE * standard_error, 1, signed=True)
         for sign in (-1, 1)
     )
@@ -520,43 +573,45 @@ def _confidence_text(analysis: BacktestAnalysis) -> str:
     comparison = "faster" if mean_excess > 0 else "slower"
     return (
         f"Per year it grew {format_percent(abs(mean_excess), 2)} {comparison} than buy and hold. The 95% interval"
-        f" of that mean is {low} to {high}: {verdict}. It assumes independent days and does"
+        f" of that mean is {low_text} to {high_text}: {verdict}. It assumes independent days and does"
         " not predict the future."
     )
 
 
 def _max_drawdown(analysis: BacktestAnalysis, of_holding: bool = False) -> float:
-    index = analysis.growth.hold_index if of_holding else analysis.growth.index
-    return float(drawdown_series(index).min())
+    growth_index = analysis.growth.hold_index if of_holding else analysis.growth.index
+    return float(drawdown_series(growth_index).min())
 
 
 def _headline_facts(analysis: BacktestAnalysis) -> tuple[ReportFact, ...]:
-    result, excess = analysis.result, excess_return(analysis)
+    simulation_result, excess_share = analysis.result, excess_return(analysis)
     rebalance_count, costs = (
-        sum(rebalance.succeeded for rebalance in result.rebalances),
-        total_costs(result),
+        sum(rebalance.succeeded for rebalance in simulation_result.rebalances),
+        total_costs(simulation_result),
     )
     total_growth = float(analysis.growth.index[-1]) - 1
-    cost_share = float(costs / result.start_value) if result.start_value else math.nan
+    cost_share = (
+        float(costs / simulation_result.start_value) if simulation_result.start_value else math.nan
+    )
     cost_text = DASH
     if costs:
-        cost_text = f"of the start: {format_money(costs, result.decimals)} {result.numeraire}"
-        if not result.is_gas_counted:
+        cost_text = f"of the start: {format_money(costs, simulation_result.decimals)} {simulation_result.numeraire}"
+        if not simulation_result.is_gas_counted:
             cost_text += ", without gas"
     growth_text = (
         f"{format_percent(total_growth, signed=True)} from"
-        f" {format_money(result.start_value, result.decimals)}"
+        f" {format_money(simulation_result.start_value, simulation_result.decimals)}"
     )
     return (
         ReportFact(
-            f"Final value, {result.numeraire}",
-            format_money(result.final_value, result.decimals),
+            f"Final value, {simulation_result.numeraire}",
+            format_money(simulation_result.final_value, simulation_result.decimals),
             growth_text,
         ),
         ReportFact(
             "Excess return",
-            format_percent(excess, 2, signed=True),
-            f"held: {format_money(result.hold_value, result.decimals)}",
+            format_percent(excess_share, 2, signed=True),
+            f"held: {format_money(simulation_result.hold_value, simulation_result.decimals)}",
         ),
         ReportFact(
             "Maximum drawdown",
@@ -571,7 +626,7 @@ def _headline_facts(analysis: BacktestAnalysis) -> tuple[ReportFact, ...]:
         ReportFact(
             "Rebalances",
             f"{rebalance_count:,}",
-            f"{format_ratio(float(result.turnover))} times the portfolio",
+            f"{format_ratio(float(simulation_result.turnover))} times the portfolio",
         ),
         ReportFact(
             "Costs",
@@ -581,44 +636,57 @@ def _headline_facts(analysis: BacktestAnalysis) -> tuple[ReportFact, ...]:
     )
 
 
-def _provenance_facts(result: SimulationResult) -> tuple[ReportFact, ...]:
+def _provenance_facts(simulation_result: SimulationResult) -> tuple[ReportFact, ...]:
     parameter_texts = {
-        name: value for name, value in result.parameters if value not in OMITTED_VALUES
+        name: parameter_text
+        for name, parameter_text in simulation_result.parameters
+        if parameter_text not in OMITTED_VALUES
     }
     # longer lists are shown by their hash
-    flows = result.transfers if len(result.transfers) <= MAX_SHOWN_FLOWS else ()
+    flows = (
+        simulation_result.transfers if len(simulation_result.transfers) <= MAX_SHOWN_FLOWS else ()
+    )
     if flows:
         parameter_texts.pop("flows", None)
-    first_targets = result.targets[0] if len(result.targets) else result.weights[0]
-    targets = ", ".join(
+    first_targets = (
+        simulation_result.targets[0]
+        if len(simulation_result.targets)
+        else simulation_result.weights[0]
+    )
+    targets_text = ", ".join(
         f"{symbol} {format_percent(float(share), 2)}"
-        for symbol, share in zip(result.symbols, first_targets, strict=True)
+        for symbol, share in zip(simulation_result.symbols, first_targets, strict=True)
     )
     policy_facts, seed_facts, funding_facts = (
         list[ReportFact](),
         list[ReportFact](),
         list[ReportFact](),
     )
-    if result.policy:
-        policy_facts.append(ReportFact("policy", result.policy))
+    if simulation_result.policy:
+        policy_facts.append(ReportFact("policy", simulation_result.policy))
     if "seed" not in parameter_texts:
-        seed_facts.append(ReportFact("seed", str(result.seed)))
-    if result.funding is not None:
-        funding_facts.append(ReportFact("funding hash", result.funding.digest, "SHA-256"))
+        seed_facts.append(ReportFact("seed", str(simulation_result.seed)))
+    if simulation_result.funding is not None:
+        funding_facts.append(
+            ReportFact("funding hash", simulation_result.funding.digest, "SHA-256")
+        )
     return (
-        ReportFact("targets at the start", targets),
+        ReportFact("targets at the start", targets_text),
         *policy_facts,
-        *(ReportFact(name.replace("_", " "), value) for name, value in parameter_texts.items()),
+        *(
+            ReportFact(name.replace("_", " "), parameter_text)
+            for name, parameter_text in parameter_texts.items()
+        ),
         *(
             ReportFact(
                 f"flow, {format_day(flow.time_s)}",
-                f"{format_money(flow.value, result.decimals)} {result.numeraire}",
+                f"{format_money(flow.value, simulation_result.decimals)} {simulation_result.numeraire}",
             )
             for flow in flows
         ),
         *seed_facts,
-        ReportFact("config hash", result.config_hash, "SHA-256"),
-        ReportFact("data hash", result.data_hash, "SHA-256"),
+        ReportFact("config hash", simulation_result.config_hash, "SHA-256"),
+        ReportFact("data hash", simulation_result.data_hash, "SHA-256"),
         *funding_facts,
-        *(ReportFact(name, version) for name, version in result.versions),
+        *(ReportFact(name, version) for name, version in simulation_result.versions),
     )

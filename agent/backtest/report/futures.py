@@ -34,13 +34,13 @@ MULTIPLE_FORMAT, COINS_FORMAT = ".2f", ",.2f"
 CHART_PX = 280
 
 
-def futures_page(result: FuturesResult) -> ReportPage:
+def futures_page(futures_result: FuturesResult) -> ReportPage:
     """Return the page of a futures book alone."""
-    agent_book, held_book = result.agent_book, result.held_book
-    symbol_names = " and ".join(short_name(symbol) for symbol in result.symbols)
+    agent_book, held_book = futures_result.agent_book, futures_result.held_book
+    symbol_names = " and ".join(short_name(symbol) for symbol in futures_result.symbols)
     return ReportPage(
         title=f"Futures on {symbol_names}",
-        kind=f"Backtest, {format_date_range(result.times_s[0], result.times_s[-1])}",
+        kind=f"Backtest, {format_date_range(futures_result.times_s[0], futures_result.times_s[-1])}",
         facts=(
             ReportFact(
                 "Final value", _money(agent_book.final_raw), f"held: {_money(held_book.final_raw)}"
@@ -52,43 +52,43 @@ def futures_page(result: FuturesResult) -> ReportPage:
                 _held_liquidations_text(held_book),
             ),
         ),
-        sections=(futures_section(result),),
-        summary=(_summary(result),),
+        sections=(futures_section(futures_result),),
+        summary=(_summary(futures_result),),
         origin=(
-            ReportFact("config", result.config_hash),
-            ReportFact("data", result.data_hash),
-            ReportFact("seed", str(result.settings.seed)),
+            ReportFact("config", futures_result.config_hash),
+            ReportFact("data", futures_result.data_hash),
+            ReportFact("seed", str(futures_result.settings.seed)),
             *(ReportFact(name, version) for name, version in library_versions()),
         ),
     )
 
 
-def futures_section(result: FuturesResult) -> ReportSection:
+def futures_section(futures_result: FuturesResult) -> ReportSection:
     """Return charts of the book and the held book, and the profit of both by source."""
-    limits = result.settings.policy.limits
-    agent_book, held_book = result.agent_book, result.held_book
+    limits = futures_result.settings.policy.limits
+    agent_book, held_book = futures_result.agent_book, futures_result.held_book
     chart_columns = [
-        _without_infinities(path)
+        _without_infinities(series)
         for book in (agent_book, held_book)
-        for path in (book.equity, book.leverage, book.utilisation, book.funding)
+        for series in (book.equity, book.leverage, book.utilisation, book.funding)
     ]
     chart_rows = downsample_indices(chart_columns)
-    times_ms = to_milliseconds(np.asarray(result.times_s, dtype=np.int64), chart_rows)
+    times_ms = to_milliseconds(np.asarray(futures_result.times_s, dtype=np.int64), chart_rows)
 
     def chart(
-        title: str, agent_path: Floats, held_path: Floats, number_format: str, limit: float = 0
+        title: str, agent_series: Floats, held_series: Floats, number_format: str, limit: float = 0
     ) -> PlotlyDict:
         traces = [
             line_trace(
                 times_ms,
-                _points(held_path, chart_rows),
+                _points(held_series, chart_rows),
                 "held",
                 "--c2",
                 number_format=number_format,
             ),
             line_trace(
                 times_ms,
-                _points(agent_path, chart_rows),
+                _points(agent_series, chart_rows),
                 "agent",
                 "--c1",
                 width=STRONG,
@@ -133,20 +133,20 @@ def futures_section(result: FuturesResult) -> ReportSection:
         chart("Funding paid so far", agent_book.funding, held_book.funding, COINS_FORMAT),
     )
     paragraphs = (
-        _summary(result),
+        _summary(futures_result),
         "Held is the same book without the agent: it keeps its first positions. Leverage is gross"
         " notional over account value, margin in use initial margin over account value; both after"
         " a bar's fills. Gaps are bars without account value. Negative funding was received.",
     )
-    tables = [_profit_table(result)]
-    if result.hedges:
-        tables.append(_hedge_table(result))
+    tables = [_profit_table(futures_result)]
+    if futures_result.hedges:
+        tables.append(_hedge_table(futures_result))
     return ReportSection("Futures", paragraphs, charts, tuple(tables))
 
 
-def _hedge_table(result: FuturesResult) -> ReportTable:
+def _hedge_table(futures_result: FuturesResult) -> ReportTable:
     """Return a table of hedges: opening and closing times, reason for closing, and profit."""
-    rows = tuple(
+    hedge_rows = tuple(
         (
             f"{hedge.symbol}, {format_day(hedge.opened_s)}",
             decimal_text(abs(hedge.size_raw), DECIMALS),
@@ -154,21 +154,21 @@ def _hedge_table(result: FuturesResult) -> ReportTable:
             "unknown" if hedge.profit_raw is None else _money(hedge.profit_raw),
             hedge.close_reason,
         )
-        for hedge in result.hedges
+        for hedge in futures_result.hedges
     )
     column_names = ("hedge", "short", "closed", f"earned, {QUOTE.symbol}", "reason for closing")
     return ReportTable(
-        column_names, rows, "Hedges, excluding funding; open hedges at the mark price"
+        column_names, hedge_rows, "Hedges, excluding funding; open hedges at the mark price"
     )
 
 
-def _profit_table(result: FuturesResult) -> ReportTable:
-    books = (result.agent_book, result.held_book)
-    rows: list[tuple[str, ...]] = [
-        ("start value", *(_money(result.start_raw) for _ in books)),
+def _profit_table(futures_result: FuturesResult) -> ReportTable:
+    books = (futures_result.agent_book, futures_result.held_book)
+    profit_rows: list[tuple[str, ...]] = [
+        ("start value", *(_money(futures_result.start_raw) for _ in books)),
         *(
-            (label, *(_money(sign * getattr(book.profit, f"{part}_raw")) for book in books))
-            for label, part, sign in (
+            (label, *(_money(sign * getattr(book.profit, f"{profit_part}_raw")) for book in books))
+            for label, profit_part, sign in (
                 ("from price", "price", 1),
                 ("from slippage", "slippage", -1),
                 ("from funding", "funding", -1),
@@ -179,8 +179,8 @@ def _profit_table(result: FuturesResult) -> ReportTable:
         ),
         ("final value", *(_money(book.final_raw) for book in books)),
     ]
-    limit_bps = result.settings.policy.limits.max_leverage_bps
-    rows += [
+    limit_bps = futures_result.settings.policy.limits.max_leverage_bps
+    profit_rows += [
         (
             "bars above the leverage limit",
             *(str(book.bars_above_leverage(limit_bps)) for book in books),
@@ -189,19 +189,19 @@ def _profit_table(result: FuturesResult) -> ReportTable:
         ("orders filled", *(str(len(book.fills)) for book in books)),
         ("liquidations", *(str(len(book.liquidations)) for book in books)),
     ]
-    return ReportTable(("what", "agent", "held"), tuple(rows), f"in {QUOTE.symbol}")
+    return ReportTable(("what", "agent", "held"), tuple(profit_rows), f"in {QUOTE.symbol}")
 
 
-def _summary(result: FuturesResult) -> str:
-    agent_book, held_book = result.agent_book, result.held_book
-    leverage_limit = result.settings.policy.limits.max_leverage_bps / BPS
-    growth = agent_book.final_raw / result.start_raw - 1
+def _summary(futures_result: FuturesResult) -> str:
+    agent_book, held_book = futures_result.agent_book, futures_result.held_book
+    leverage_limit = futures_result.settings.policy.limits.max_leverage_bps / BPS
+    growth = agent_book.final_raw / futures_result.start_raw - 1
     return (
         f"The futures book ends at {_money(agent_book.final_raw)} {QUOTE.symbol}"
         f" ({format_percent(growth, signed=True)}); held without the agent, at"
         f" {_money(held_book.final_raw)}. The agent's book is"
         f" above its limit of {leverage_limit:g}x for at most"
-        f" {pluralize(agent_book.longest_above_leverage(result.settings.policy.limits.max_leverage_bps), 'bar')}"
+        f" {pluralize(agent_book.longest_above_leverage(futures_result.settings.policy.limits.max_leverage_bps), 'bar')}"
         f" in a row, and liquidated {pluralize(len(agent_book.liquidations), 'time')};"
         f" {_held_liquidations_text(held_book)}."
     )
@@ -215,11 +215,11 @@ def _money(raw: int) -> str:
     return format_money(Fraction(raw), DECIMALS)
 
 
-def _without_infinities(path: Floats) -> Floats:
+def _without_infinities(series: Floats) -> Floats:
     """Return the path with infinite values as gaps."""
-    finite_path: Floats = np.where(np.isfinite(path), path, np.nan)
-    return finite_path
+    finite_series: Floats = np.where(np.isfinite(series), series, np.nan)
+    return finite_series
 
 
-def _points(path: Floats, chart_rows: Indices) -> list[float]:
-    return values_at(_without_infinities(path), chart_rows)
+def _points(series: Floats, chart_rows: Indices) -> list[float]:
+    return values_at(_without_infinities(series), chart_rows)

@@ -73,12 +73,14 @@ class ReportTable:
     def numeric_columns(self) -> list[bool]:
         """Return for each column whether all its values are numbers."""
         columns = zip_longest(self.header, *self.rows, fillvalue="")
-        values_by_column = [
-            [value for value in values[1:] if value not in NO_VALUE_TEXTS] for values in columns
+        cell_texts_by_column = [
+            [cell_text for cell_text in column_texts[1:] if cell_text not in NO_VALUE_TEXTS]
+            for column_texts in columns
         ]
         return [
-            bool(values) and all(NUMBER_PATTERN.fullmatch(value) for value in values)
-            for values in values_by_column
+            bool(column_texts)
+            and all(NUMBER_PATTERN.fullmatch(cell_text) for cell_text in column_texts)
+            for column_texts in cell_texts_by_column
         ]
 
 
@@ -122,8 +124,10 @@ def write_document(page: ReportPage, path: Path) -> None:
     """Write the page as JSON: its texts, figures and tables. Replaces the file in one step. Raises
     OSError.
     """
-    text = json.dumps(report_document(page), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    replace_file(path, text.encode())
+    document_json = (
+        json.dumps(report_document(page), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    )
+    replace_file(path, document_json.encode())
 
 
 def report_document(page: ReportPage) -> dict[str, Any]:
@@ -153,42 +157,42 @@ def report_document(page: ReportPage) -> dict[str, Any]:
     }
 
 
-def to_plain_data(value: Any) -> Any:
+def to_plain_data(figure_value: Any) -> Any:
     """Convert figures, NumPy values included, to plain data; floats to nine digits, null for NaN
     and infinity.
     """
-    if isinstance(value, Mapping):
-        return {str(key): to_plain_data(element) for key, element in value.items()}
-    if hasattr(value, "tolist"):
-        return to_plain_data(value.tolist())
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [to_plain_data(element) for element in value]
-    if isinstance(value, float):
-        if not math.isfinite(value):
+    if isinstance(figure_value, Mapping):
+        return {str(key): to_plain_data(element) for key, element in figure_value.items()}
+    if hasattr(figure_value, "tolist"):
+        return to_plain_data(figure_value.tolist())
+    if isinstance(figure_value, Sequence) and not isinstance(figure_value, str):
+        return [to_plain_data(element) for element in figure_value]
+    if isinstance(figure_value, float):
+        if not math.isfinite(figure_value):
             return None
-        if abs(value) >= FULL_DIGITS_FROM:
-            return value
-        return float(f"{value:.{FLOAT_DIGITS}g}")
-    return value
+        if abs(figure_value) >= FULL_DIGITS_FROM:
+            return figure_value
+        return float(f"{figure_value:.{FLOAT_DIGITS}g}")
+    return figure_value
 
 
-def escape_for_plotly(value: Any, key: str = "") -> Any:
+def escape_for_plotly(plain_value: Any, plain_key: str = "") -> Any:
     """Escape all text for Plotly, which interprets a few HTML tags and entities."""
-    if isinstance(value, dict):
+    if isinstance(plain_value, dict):
         return {
             printable_text(element_key): escape_for_plotly(element, element_key)
-            for element_key, element in value.items()
+            for element_key, element in plain_value.items()
         }
-    if isinstance(value, list):
-        return [escape_for_plotly(element, key) for element in value]
-    if not isinstance(value, str):
-        return value
-    if key not in TEMPLATE_KEYS:
-        return _escape_html(printable_text(value))
-    text = _escape_html(value)
+    if isinstance(plain_value, list):
+        return [escape_for_plotly(element, plain_key) for element in plain_value]
+    if not isinstance(plain_value, str):
+        return plain_value
+    if plain_key not in TEMPLATE_KEYS:
+        return _escape_html(printable_text(plain_value))
+    escaped_text = _escape_html(plain_value)
     for tag in ALLOWED_TAGS:
-        text = text.replace(_escape_html(tag), tag)
-    return text
+        escaped_text = escaped_text.replace(_escape_html(tag), tag)
+    return escaped_text
 
 
 def _escape_html(text: str) -> str:
@@ -238,18 +242,20 @@ def _templates() -> Environment:
 
 @lru_cache(maxsize=1)
 def _plotly() -> str:
-    path = artifacts.plotly_bundle()
-    text = path.read_text(encoding="utf-8").replace("\r\n", "\n")
-    if re.search(r"</script|<!--", text, re.IGNORECASE):
+    bundle_path = artifacts.plotly_bundle()
+    bundle_js = bundle_path.read_text(encoding="utf-8").replace("\r\n", "\n")
+    if re.search(r"</script|<!--", bundle_js, re.IGNORECASE):
         raise ConfigError(
-            f"report: {path} cannot be embedded in a page", "install the locked version"
+            f"report: {bundle_path} cannot be embedded in a page", "install the locked version"
         )
-    return text
+    return bundle_js
 
 
-def _read_static(name: str) -> str:
+def _read_static(file_name: str) -> str:
     return (
-        (artifacts.WEB_FOLDER / "static" / name).read_text(encoding="utf-8").replace("\r\n", "\n")
+        (artifacts.WEB_FOLDER / "static" / file_name)
+        .read_text(encoding="utf-8")
+        .replace("\r\n", "\n")
     )
 
 
@@ -280,12 +286,12 @@ def _figures_json(figures: list[Figure]) -> str:
         )
         for figure in figures
     ]
-    text = f'{{"lists":[{",".join(index_by_list)}],"figures":{_json(plain_figures)}}}'
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    figures_json = f'{{"lists":[{",".join(index_by_list)}],"figures":{_json(plain_figures)}}}'
+    return figures_json.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+def _json(plain_value: Any) -> str:
+    return json.dumps(plain_value, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def _layout(figure: Figure) -> dict[str, Any]:
@@ -296,7 +302,7 @@ def _layout(figure: Figure) -> dict[str, Any]:
     }
 
 
-def _chart_frame(number: int, figure: Figure) -> ChartFrame:
+def _chart_frame(chart_number: int, figure: Figure) -> ChartFrame:
     layout = figure.get("layout", {})
     title = layout.get("title", "")
     if isinstance(title, dict):
@@ -307,7 +313,7 @@ def _chart_frame(number: int, figure: Figure) -> ChartFrame:
     ]
     height_px = int(figure.get("height") or layout.get("height") or DEFAULT_HEIGHT_PX)
     return ChartFrame(
-        number, title, ". ".join(label_parts) or "Chart", height_px, bool(figure.get("small"))
+        chart_number, title, ". ".join(label_parts) or "Chart", height_px, bool(figure.get("small"))
     )
 
 
@@ -321,39 +327,39 @@ def short_name(symbol: str) -> str:
     return symbol if len(symbol) <= MAX_NAME_LENGTH else f"{symbol[: MAX_NAME_LENGTH - 1]}…"
 
 
-def format_money(value: Fraction, decimals: int) -> str:
+def format_money(base_units: Fraction, decimals: int) -> str:
     """Format exact base units as whole coins with thousands separators: two decimals for values of
     at least 1, else four significant digits, truncated.
     """
-    coins = abs(value) / Fraction(10) ** decimals
+    coins = abs(base_units) / Fraction(10) ** decimals
     places = 2
     if 0 < coins < 1:
         places = min(18, 4 - math.ceil(math.log10(coins)))
-    units = floor_int(coins * 10**places)
-    text = f"{units // 10**places:,}.{units % 10**places:0{places}d}"
-    return f"{MINUS}{text}" if value < 0 and units else text
+    truncated_units = floor_int(coins * 10**places)
+    amount_text = f"{truncated_units // 10**places:,}.{truncated_units % 10**places:0{places}d}"
+    return f"{MINUS}{amount_text}" if base_units < 0 and truncated_units else amount_text
 
 
 def format_percent(share: float, places: int = 1, signed: bool = False) -> str:
     """Format 0.1234 as 12.3%; a dash for a non-finite number."""
     if not math.isfinite(share):
         return DASH
-    text = f"{abs(share) * 100:,.{places}f}"
-    if not any(digit not in "0.," for digit in text):
-        return f"{text}%"
+    percent_text = f"{abs(share) * 100:,.{places}f}"
+    if not any(digit not in "0.," for digit in percent_text):
+        return f"{percent_text}%"
     if share < 0:
-        return f"{MINUS}{text}%"
-    return f"+{text}%" if signed else f"{text}%"
+        return f"{MINUS}{percent_text}%"
+    return f"+{percent_text}%" if signed else f"{percent_text}%"
 
 
-def format_ratio(value: float, places: int = 2) -> str:
+def format_ratio(ratio: float, places: int = 2) -> str:
     """Format a plain number; a dash for a non-finite number."""
-    if not math.isfinite(value):
+    if not math.isfinite(ratio):
         return DASH
-    text = f"{abs(value):,.{places}f}"
-    if value < 0 and float(text.replace(",", "")):
-        return f"{MINUS}{text}"
-    return text
+    ratio_text = f"{abs(ratio):,.{places}f}"
+    if ratio < 0 and float(ratio_text.replace(",", "")):
+        return f"{MINUS}{ratio_text}"
+    return ratio_text
 
 
 def format_day(time_s: int) -> str:
@@ -470,8 +476,8 @@ def bar_trace(x: Any, y: Any, name: str, colour: str, number_format: str) -> Plo
 
 def value_axis(unit: str, number_format: str = "") -> PlotlyDict:
     """Return a vertical axis with its unit."""
-    axis: PlotlyDict = {"title": {"text": unit}}
-    return axis | (
+    axis_layout: PlotlyDict = {"title": {"text": unit}}
+    return axis_layout | (
         {"tickformat": number_format, "hoverformat": number_format} if number_format else {}
     )
 
@@ -486,9 +492,9 @@ def time_chart(
     }
 
 
-def values_at(values: Floats, indices: Indices, digits: int = 6) -> list[float]:
+def values_at(series: Floats, indices: Indices, digits: int = 6) -> list[float]:
     """Return the values at the indices, with `digits` significant digits."""
-    return [float(f"{value:.{digits}g}") for value in values[indices].tolist()]
+    return [float(f"{level:.{digits}g}") for level in series[indices].tolist()]
 
 
 def to_milliseconds(times_s: NDArray[np.int64], indices: Indices) -> list[int]:
@@ -496,8 +502,10 @@ def to_milliseconds(times_s: NDArray[np.int64], indices: Indices) -> list[int]:
     return [int(time_s) * 1_000 for time_s in times_s[indices].tolist()]
 
 
-def change_indices(values: Floats) -> Indices:
+def change_indices(series: Floats) -> Indices:
     """Return the indices at which a stepwise series changes, and both ends."""
-    changed_indices = np.nonzero(np.diff(np.nan_to_num(values, nan=-1.0)))[0] + 1
-    indices: Indices = np.unique(np.concatenate([[0], changed_indices, [len(values) - 1]]))
-    return indices
+    changed_indices = np.nonzero(np.diff(np.nan_to_num(series, nan=-1.0)))[0] + 1
+    end_and_change_indices: Indices = np.unique(
+        np.concatenate([[0], changed_indices, [len(series) - 1]])
+    )
+    return end_and_change_indices

@@ -81,36 +81,50 @@ def value_section(analysis: BacktestAnalysis) -> ReportSection:
     """Return the section on value against buy and hold, the calendar rule and single assets, and on
     excess return against buy and hold.
     """
-    result, index, hold_index = analysis.result, analysis.growth.index, analysis.growth.hold_index
-    first_targets = _first_target_shares(result)
-    single_columns = [
-        column for column in analysis.ranked_columns if _has_price_moves(result, column)
+    simulation_result, growth_index, hold_growth_index = (
+        analysis.result,
+        analysis.growth.index,
+        analysis.growth.hold_index,
+    )
+    first_targets = _first_target_shares(simulation_result)
+    single_asset_columns = [
+        column for column in analysis.ranked_columns if _has_price_moves(simulation_result, column)
     ][:MAX_SINGLE_ASSETS]
     calendar_values = with_owner_transfers(
-        calendar_benchmark(result.prices, first_targets, result.times_s, CALENDAR_INTERVAL_S),
-        result,
+        calendar_benchmark(
+            simulation_result.prices, first_targets, simulation_result.times_s, CALENDAR_INTERVAL_S
+        ),
+        simulation_result,
     )
-    single_values = [
-        with_owner_transfers(result.prices[:, column] / result.prices[0, column], result)
-        for column in single_columns
+    single_asset_values = [
+        with_owner_transfers(
+            simulation_result.prices[:, column] / simulation_result.prices[0, column],
+            simulation_result,
+        )
+        for column in single_asset_columns
     ]
     chart_rows = downsample_indices(
-        [result.equity, result.hold_equity, calendar_values, *single_values]
+        [
+            simulation_result.equity,
+            simulation_result.hold_equity,
+            calendar_values,
+            *single_asset_values,
+        ]
     )
-    times_ms = to_milliseconds(result.times_s, chart_rows)
-    number_format = ",.2f" if float(np.nanmax(result.equity)) < 100 else ",.0f"
-    lines = [
+    times_ms = to_milliseconds(simulation_result.times_s, chart_rows)
+    number_format = ",.2f" if float(np.nanmax(simulation_result.equity)) < 100 else ",.0f"
+    traces = [
         *(
             line_trace(
                 times_ms,
-                values_at(path, chart_rows),
-                f"{short_name(result.symbols[column])} alone",
+                values_at(asset_values, chart_rows),
+                f"{short_name(simulation_result.symbols[column])} alone",
                 colour,
                 width=THIN,
                 number_format=number_format,
             )
-            for path, column, colour in zip(
-                single_values, single_columns, SINGLE_ASSET_COLOURS, strict=False
+            for asset_values, column, colour in zip(
+                single_asset_values, single_asset_columns, SINGLE_ASSET_COLOURS, strict=False
             )
         ),
         line_trace(
@@ -124,7 +138,7 @@ def value_section(analysis: BacktestAnalysis) -> ReportSection:
         | {"legendrank": 30},
         line_trace(
             times_ms,
-            values_at(result.equity, chart_rows),
+            values_at(simulation_result.equity, chart_rows),
             "rebalanced",
             "--c1",
             width=STRONG,
@@ -133,7 +147,7 @@ def value_section(analysis: BacktestAnalysis) -> ReportSection:
         | {"legendrank": 10},
         line_trace(
             times_ms,
-            values_at(result.hold_equity, chart_rows),
+            values_at(simulation_result.hold_equity, chart_rows),
             "held",
             "--c8",
             dash="dash",
@@ -141,20 +155,20 @@ def value_section(analysis: BacktestAnalysis) -> ReportSection:
         )
         | {"legendrank": 20},
     ]
-    value_chart = time_chart(lines, result.numeraire) | {
-        "title": f"Value, in {result.numeraire}",
+    value_chart = time_chart(traces, simulation_result.numeraire) | {
+        "title": f"Value, in {simulation_result.numeraire}",
         "says": (
             "Value of the rebalanced portfolio, of buy and hold and of the benchmarks over time"
         ),
         "height": 400,
     }
-    excess = index / hold_index - 1
-    excess_rows = downsample_indices([excess])
+    excess_returns = growth_index / hold_growth_index - 1
+    excess_rows = downsample_indices([excess_returns])
     excess_chart = time_chart(
         [
             line_trace(
-                to_milliseconds(result.times_s, excess_rows),
-                values_at(excess, excess_rows),
+                to_milliseconds(simulation_result.times_s, excess_rows),
+                values_at(excess_returns, excess_rows),
                 "excess return",
                 "--c1",
                 number_format="+.2%",
@@ -166,21 +180,23 @@ def value_section(analysis: BacktestAnalysis) -> ReportSection:
         "title": "Excess return",
         "says": (
             "Excess return over time; it ends at "
-            f"{format_percent(float(excess[-1]), 2, signed=True)}; positive values favour rebalancing"
+            f"{format_percent(float(excess_returns[-1]), 2, signed=True)}; positive values favour rebalancing"
         ),
         "height": 220,
     }
     excess_chart["layout"]["yaxis"] |= {"zeroline": True}
-    if not float(np.nanmax(np.abs(excess), initial=0.0)) >= MIN_EXCESS_RANGE:
+    if not float(np.nanmax(np.abs(excess_returns), initial=0.0)) >= MIN_EXCESS_RANGE:
         excess_chart["layout"]["yaxis"]["range"] = [-MIN_EXCESS_RANGE, MIN_EXCESS_RANGE]
     excess_chart["layout"]["showlegend"] = False
-    gas_text = "gas included" if result.is_gas_counted else "except gas, which had no price"
+    gas_text = (
+        "gas included" if simulation_result.is_gas_counted else "except gas, which had no price"
+    )
     paragraphs = [
         f"Held keeps the initial holdings. Rebalanced is net of all costs, {gas_text}.",
         f"The dotted line is rebalanced to the initial targets every {CALENDAR_INTERVAL_S // DAY_S} days"
         " without costs, which no real rule achieves.",
     ]
-    if result.transfers:
+    if simulation_result.transfers:
         paragraphs.append(
             "Deposits and withdrawals are in every line, but not in the excess return."
         )
@@ -189,40 +205,40 @@ def value_section(analysis: BacktestAnalysis) -> ReportSection:
 
 def weights_section(analysis: BacktestAnalysis) -> ReportSection:
     """Return a panel for each asset, with weight, target and band."""
-    result, columns = analysis.result, analysis.ranked_columns[:MAX_PANELS]
-    figures = []
+    simulation_result, columns = analysis.result, analysis.ranked_columns[:MAX_PANELS]
+    panels = []
     for column in columns:
-        chart_rows = downsample_indices([result.weights[:, column]], PANEL_POINTS)
-        lines = [*_band_traces(result, column)]
-        if len(result.targets):
-            target_rows = change_indices(result.targets[:, column])
-            lines.append(
+        chart_rows = downsample_indices([simulation_result.weights[:, column]], PANEL_POINTS)
+        traces = [*_band_traces(simulation_result, column)]
+        if len(simulation_result.targets):
+            target_rows = change_indices(simulation_result.targets[:, column])
+            traces.append(
                 _stepped_without_hover(
                     line_trace(
-                        to_milliseconds(result.times_s, target_rows),
-                        values_at(result.targets[:, column], target_rows),
+                        to_milliseconds(simulation_result.times_s, target_rows),
+                        values_at(simulation_result.targets[:, column], target_rows),
                         "target",
                         "--c8",
                         dash="dot",
                     )
                 )
             )
-        lines.append(
+        traces.append(
             line_trace(
-                to_milliseconds(result.times_s, chart_rows),
-                values_at(result.weights[:, column], chart_rows, 4),
+                to_milliseconds(simulation_result.times_s, chart_rows),
+                values_at(simulation_result.weights[:, column], chart_rows, 4),
                 "weight",
                 "--c1",
                 number_format=PERCENT,
             )
         )
-        lowest = float(np.nanmin(result.weights[:, column]))
-        highest = float(np.nanmax(result.weights[:, column]))
-        figures.append(
-            time_chart(lines, "", ".0%" if highest - lowest > 0.04 else PERCENT)
+        lowest_weight = float(np.nanmin(simulation_result.weights[:, column]))
+        highest_weight = float(np.nanmax(simulation_result.weights[:, column]))
+        panels.append(
+            time_chart(traces, "", ".0%" if highest_weight - lowest_weight > 0.04 else PERCENT)
             | {
-                "title": short_name(result.symbols[column]),
-                "says": f"Weight between {format_percent(lowest)} and {format_percent(highest)}",
+                "title": short_name(simulation_result.symbols[column]),
+                "says": f"Weight between {format_percent(lowest_weight)} and {format_percent(highest_weight)}",
                 "small": True,
                 "height": PANEL_PX,
             }
@@ -230,40 +246,45 @@ def weights_section(analysis: BacktestAnalysis) -> ReportSection:
     paragraphs: tuple[str, ...] = (
         "Share of the portfolio. The shaded area is the band, the dotted line the target.",
     )
-    omitted_count = len(result.symbols) - len(columns)
+    omitted_count = len(simulation_result.symbols) - len(columns)
     if omitted_count:
         paragraphs = (
             *paragraphs,
             f"The {len(columns)} largest are drawn; {omitted_count} smaller ones are in the table.",
         )
-    rows = [_weight_row(result, column) for column in range(len(result.symbols))]
+    weight_rows = [
+        _weight_row(simulation_result, column) for column in range(len(simulation_result.symbols))
+    ]
     return ReportSection(
         "Weights",
         paragraphs,
-        tuple(figures),
-        (ReportTable(("asset", "target", "at the end", "least", "most"), tuple(rows)),),
+        tuple(panels),
+        (ReportTable(("asset", "target", "at the end", "least", "most"), tuple(weight_rows)),),
     )
 
 
-def _weight_row(result: SimulationResult, column: int) -> tuple[str, ...]:
-    path, target = result.weights[:, column], float("nan")
-    if len(result.targets):
-        target = float(result.targets[-1, column])
+def _weight_row(simulation_result: SimulationResult, column: int) -> tuple[str, ...]:
+    weights, target_weight = simulation_result.weights[:, column], float("nan")
+    if len(simulation_result.targets):
+        target_weight = float(simulation_result.targets[-1, column])
     return (
-        result.symbols[column],
+        simulation_result.symbols[column],
         *(
             format_percent(float(weight))
-            for weight in (target, path[-1], np.nanmin(path), np.nanmax(path))
+            for weight in (target_weight, weights[-1], np.nanmin(weights), np.nanmax(weights))
         ),
     )
 
 
 def drawdown_section(analysis: BacktestAnalysis) -> ReportSection:
     """Return the drawdown of both portfolios."""
-    result, rebalanced_drawdowns = analysis.result, drawdown_series(analysis.growth.index)
+    simulation_result, rebalanced_drawdowns = (
+        analysis.result,
+        drawdown_series(analysis.growth.index),
+    )
     hold_drawdowns = drawdown_series(analysis.growth.hold_index)
     chart_rows = downsample_indices([rebalanced_drawdowns, hold_drawdowns])
-    times_ms = to_milliseconds(result.times_s, chart_rows)
+    times_ms = to_milliseconds(simulation_result.times_s, chart_rows)
     drawdown_line = line_trace(
         times_ms,
         values_at(rebalanced_drawdowns, chart_rows, 4),
@@ -296,56 +317,64 @@ def drawdown_section(analysis: BacktestAnalysis) -> ReportSection:
         ),
         "height": 260,
     }
-    rows = tuple(
+    drawdown_rows = tuple(
         (
-            name,
-            format_percent(float(path.min())),
-            format_day(int(result.times_s[int(path.argmin())])),
-            _longest_drawdown_text(path, result),
+            portfolio_name,
+            format_percent(float(drawdowns.min())),
+            format_day(int(simulation_result.times_s[int(drawdowns.argmin())])),
+            _longest_drawdown_text(drawdowns, simulation_result),
         )
-        for name, path in (("rebalanced", rebalanced_drawdowns), ("held", hold_drawdowns))
+        for portfolio_name, drawdowns in (
+            ("rebalanced", rebalanced_drawdowns),
+            ("held", hold_drawdowns),
+        )
     )
     return ReportSection(
         "Drawdowns",
         ("Decline from the highest value so far, and time to recover.",),
         (chart,),
-        (ReportTable(("portfolio", "maximum", "on", "longest"), rows),),
+        (ReportTable(("portfolio", "maximum", "on", "longest"), drawdown_rows),),
     )
 
 
-def _longest_drawdown_text(path: Floats, result: SimulationResult) -> str:
+def _longest_drawdown_text(drawdowns: Floats, simulation_result: SimulationResult) -> str:
     """Return the longest time below a previous high."""
-    highs = np.append(np.nonzero(path >= 0)[0], len(path) - 1)
-    spans_s = np.diff(result.times_s[highs])
-    if not len(spans_s) or float(path.min()) >= 0:
+    high_bars = np.append(np.nonzero(drawdowns >= 0)[0], len(drawdowns) - 1)
+    spans_s = np.diff(simulation_result.times_s[high_bars])
+    if not len(spans_s) or float(drawdowns.min()) >= 0:
         return DASH
     return format_duration(float(spans_s.max()))
 
 
 def trades_section(analysis: BacktestAnalysis) -> ReportSection:
     """Return the price of every asset with its purchases and sales."""
-    result = analysis.result
+    simulation_result = analysis.result
     panel_columns = [
-        column for column in analysis.ranked_columns if _has_price_moves(result, column)
+        column for column in analysis.ranked_columns if _has_price_moves(simulation_result, column)
     ][:MAX_PANELS]
     if not panel_columns:
         return ReportSection(
             "Trades on prices",
-            (f"Only {result.numeraire} was held, so there are no prices to show.",),
+            (f"Only {simulation_result.numeraire} was held, so there are no prices to show.",),
         )
-    unit_changes_by_bar = unit_changes(result)
+    unit_changes_by_bar = unit_changes(simulation_result)
     bars_traded = {
-        rebalance.bar for rebalance in result.rebalances if rebalance.succeeded and rebalance.bar
+        rebalance.bar
+        for rebalance in simulation_result.rebalances
+        if rebalance.succeeded and rebalance.bar
     }
     sorted_bars = np.array(sorted(bars_traded), dtype=np.int64)
-    unmarked_count, figures = 0, []
+    unmarked_count, panels = 0, []
     for column in panel_columns:
-        price, unit_change = result.prices[:, column], unit_changes_by_bar[:, column]
-        chart_rows = downsample_indices([price], PANEL_POINTS)
-        lines = [
+        prices, asset_unit_changes = (
+            simulation_result.prices[:, column],
+            unit_changes_by_bar[:, column],
+        )
+        chart_rows = downsample_indices([prices], PANEL_POINTS)
+        traces = [
             line_trace(
-                to_milliseconds(result.times_s, chart_rows),
-                values_at(price, chart_rows),
+                to_milliseconds(simulation_result.times_s, chart_rows),
+                values_at(prices, chart_rows),
                 "price",
                 "--c8",
                 width=THIN,
@@ -356,37 +385,41 @@ def trades_section(analysis: BacktestAnalysis) -> ReportSection:
             ("bought", "--c1", "triangle-up", 1),
             ("sold", "--c2", "triangle-down", -1),
         ):
-            bars = sorted_bars[unit_change[sorted_bars] * sign > _MIN_UNIT_CHANGE]
+            direction_bars = sorted_bars[asset_unit_changes[sorted_bars] * sign > _MIN_UNIT_CHANGE]
             marked_bars = np.sort(
-                bars[np.argsort(-np.abs(unit_change[bars]), kind="stable")[:MAX_MARKED_TRADES]]
+                direction_bars[
+                    np.argsort(-np.abs(asset_unit_changes[direction_bars]), kind="stable")[
+                        :MAX_MARKED_TRADES
+                    ]
+                ]
             )
-            unmarked_count += len(bars) - len(marked_bars)
+            unmarked_count += len(direction_bars) - len(marked_bars)
             hover_texts = [
-                f"{direction} {format_percent(abs(float(unit_change[bar])))} of the holding"
+                f"{direction} {format_percent(abs(float(asset_unit_changes[bar])))} of the holding"
                 for bar in marked_bars
             ]
-            lines.append(
+            traces.append(
                 marker_trace(
-                    to_milliseconds(result.times_s, marked_bars),
-                    values_at(price, marked_bars),
+                    to_milliseconds(simulation_result.times_s, marked_bars),
+                    values_at(prices, marked_bars),
                     hover_texts,
                     direction,
                     colour,
                     symbol,
                 )
             )
-        figures.append(
-            time_chart(lines, result.numeraire, "", hovermode="closest")
+        panels.append(
+            time_chart(traces, simulation_result.numeraire, "", hovermode="closest")
             | {
-                "title": short_name(result.symbols[column]),
-                "says": f"Price in {result.numeraire}, with {len(sorted_bars)} rebalances marked",
+                "title": short_name(simulation_result.symbols[column]),
+                "says": f"Price in {simulation_result.numeraire}, with {len(sorted_bars)} rebalances marked",
                 "small": True,
                 "height": PANEL_PX + 20,
             }
         )
     paragraphs: tuple[str, ...] = (
         (
-            f"Prices in {result.numeraire}. Triangles that point up are purchases, triangles that"
+            f"Prices in {simulation_result.numeraire}. Triangles that point up are purchases, triangles that"
             " point down sales."
         ),
     )
@@ -399,7 +432,7 @@ def trades_section(analysis: BacktestAnalysis) -> ReportSection:
             ),
         )
     return ReportSection(
-        "Trades on prices", paragraphs, tuple(figures), _largest_trades_tables(result)
+        "Trades on prices", paragraphs, tuple(panels), _largest_trades_tables(simulation_result)
     )
 
 
@@ -407,39 +440,48 @@ _MIN_UNIT_CHANGE = 1e-9
 """Floating-point residue of an asset without trades."""
 
 
-def _largest_trades_tables(result: SimulationResult, max_rows: int = 12) -> tuple[ReportTable, ...]:
+def _largest_trades_tables(
+    simulation_result: SimulationResult, max_rows: int = 12
+) -> tuple[ReportTable, ...]:
     largest_rebalances = sorted(
-        result.rebalances, key=lambda rebalance: (-rebalance.turnover, rebalance.bar)
+        simulation_result.rebalances, key=lambda rebalance: (-rebalance.turnover, rebalance.bar)
     )[:max_rows]
-    rows = tuple(
+    rebalance_rows = tuple(
         (
-            format_minute(record.time_s),
-            format_money(record.turnover, result.decimals),
-            format_money(record.fees + record.impact + record.gas, result.decimals),
-            "done" if record.succeeded else "reverted",
+            format_minute(large_rebalance.time_s),
+            format_money(large_rebalance.turnover, simulation_result.decimals),
+            format_money(
+                large_rebalance.fees + large_rebalance.impact + large_rebalance.gas,
+                simulation_result.decimals,
+            ),
+            "done" if large_rebalance.succeeded else "reverted",
         )
-        for record in largest_rebalances
+        for large_rebalance in largest_rebalances
     )
-    if not rows:
+    if not rebalance_rows:
         return ()
-    unit = result.numeraire
-    column_names = ("time (UTC)", f"turnover ({unit})", f"cost ({unit})", "result")
+    numeraire = simulation_result.numeraire
+    column_names = ("time (UTC)", f"turnover ({numeraire})", f"cost ({numeraire})", "result")
     title = "All rebalances, largest first"
-    if len(result.rebalances) > max_rows:
+    if len(simulation_result.rebalances) > max_rows:
         title = "The largest rebalances"
-    return (ReportTable(column_names, rows, title),)
+    return (ReportTable(column_names, rebalance_rows, title),)
 
 
 def risk_section(analysis: BacktestAnalysis) -> ReportSection:
     """Return the section on rolling Sharpe ratio and tracking error, and the figures of the whole
     run.
     """
-    result, risk, window_samples = analysis.result, analysis.risk, analysis.growth.window_samples
+    simulation_result, risk, window_samples = (
+        analysis.result,
+        analysis.risk,
+        analysis.growth.window_samples,
+    )
     figures: list[PlotlyDict] = []
     window_text = format_duration(window_samples / analysis.growth.samples_per_year * 365 * DAY_S)
     end_bars = analysis.growth.sample_bars[window_samples:]
     if window_samples and len(end_bars) and np.isfinite(risk.rolling_sharpe).any():
-        times_ms = to_milliseconds(result.times_s, end_bars)
+        times_ms = to_milliseconds(simulation_result.times_s, end_bars)
         chart_rows: Indices = np.arange(len(end_bars))
         figures.append(
             time_chart(
@@ -491,15 +533,15 @@ def risk_section(analysis: BacktestAnalysis) -> ReportSection:
                 "height": 200,
             }
         )
-    sampling = "bar to bar" if analysis.growth.samples_per_year < 200 else "day to day"
+    sampling_text = "bar to bar" if analysis.growth.samples_per_year < 200 else "day to day"
     windows_text = "The run is too short for rolling windows."
     if figures:
         windows_text = f"Windows are {window_text} long and use only past data."
     paragraphs = (
-        f"From returns of {sampling}, per year of 365 days, with a risk-free rate of zero.",
+        f"From returns of {sampling_text}, per year of 365 days, with a risk-free rate of zero.",
         windows_text,
     )
-    rows = (
+    risk_rows = (
         ("Sharpe ratio", format_ratio(risk.sharpe), format_ratio(risk.hold_sharpe)),
         ("volatility", format_percent(risk.volatility), format_percent(risk.hold_volatility)),
         ("tracking error", format_percent(risk.tracking_error, 2), DASH),
@@ -508,29 +550,35 @@ def risk_section(analysis: BacktestAnalysis) -> ReportSection:
         "Risk over time",
         paragraphs,
         tuple(figures),
-        (ReportTable(("per year", "rebalanced", "held"), rows),),
+        (ReportTable(("per year", "rebalanced", "held"), risk_rows),),
     )
 
 
-def _first_target_shares(result: SimulationResult) -> Floats:
-    first_shares: Floats = result.weights[0]
-    if len(result.targets) and np.nansum(result.targets[0]) > 0:
-        first_shares = result.targets[0]
-    weights: Floats = np.nan_to_num(first_shares)
-    shares: Floats = weights / weights.sum()
-    return shares
+def _first_target_shares(simulation_result: SimulationResult) -> Floats:
+    first_shares: Floats = simulation_result.weights[0]
+    if len(simulation_result.targets) and np.nansum(simulation_result.targets[0]) > 0:
+        first_shares = simulation_result.targets[0]
+    finite_shares: Floats = np.nan_to_num(first_shares)
+    scaled_shares: Floats = finite_shares / finite_shares.sum()
+    return scaled_shares
 
 
-def _has_price_moves(result: SimulationResult, column: int) -> bool:
-    return bool(np.nanmax(result.prices[:, column]) > np.nanmin(result.prices[:, column]))
+def _has_price_moves(simulation_result: SimulationResult, column: int) -> bool:
+    return bool(
+        np.nanmax(simulation_result.prices[:, column])
+        > np.nanmin(simulation_result.prices[:, column])
+    )
 
 
-def _band_traces(result: SimulationResult, column: int) -> list[PlotlyDict]:
-    if not len(result.bands) or np.isnan(result.bands[:, column]).all():
+def _band_traces(simulation_result: SimulationResult, column: int) -> list[PlotlyDict]:
+    if not len(simulation_result.bands) or np.isnan(simulation_result.bands[:, column]).all():
         return []
-    low_edges, high_edges = result.bands[:, column, 0], result.bands[:, column, 1]
+    low_edges, high_edges = (
+        simulation_result.bands[:, column, 0],
+        simulation_result.bands[:, column, 1],
+    )
     chart_rows = np.union1d(change_indices(low_edges), change_indices(high_edges))
-    times_ms = to_milliseconds(result.times_s, chart_rows)
+    times_ms = to_milliseconds(simulation_result.times_s, chart_rows)
     return [
         band_edge_trace(times_ms, values_at(low_edges, chart_rows), "--c1", filled=False),
         band_edge_trace(times_ms, values_at(high_edges, chart_rows), "--c1", filled=True),
@@ -550,34 +598,42 @@ def funding_section(analysis: BacktestAnalysis) -> ReportSection | None:
     """Return the cumulative funding carry over time, with its totals; None without funding
     rates.
     """
-    result = analysis.result
-    if result.funding is None:
+    simulation_result = analysis.result
+    if simulation_result.funding is None:
         return None
-    carries, scale = result.funding.carries, 10.0**result.decimals
+    carries, raw_per_coin = simulation_result.funding.carries, 10.0**simulation_result.decimals
     times_s = np.unique(np.concatenate([carry.times_s for carry in carries]))
-    paths = {carry.symbol: _cumulative_carry(carry, times_s, scale) for carry in carries}
-    total_path: Floats = np.sum(list(paths.values()), axis=0)
+    carry_by_symbol = {
+        carry.symbol: _cumulative_carry(carry, times_s, raw_per_coin) for carry in carries
+    }
+    total_carry: Floats = np.sum(list(carry_by_symbol.values()), axis=0)
     largest_carries: list[FundingCarry] = []
     if len(carries) > 1:
         largest_carries = sorted(carries, key=lambda carry: (-abs(carry.total), carry.symbol))[
             : len(ASSET_COLOURS)
         ]
     chart_rows = downsample_indices(
-        [total_path, *(paths[carry.symbol] for carry in largest_carries)]
+        [total_carry, *(carry_by_symbol[carry.symbol] for carry in largest_carries)]
     )
     times_ms = to_milliseconds(times_s, chart_rows)
     traces = [
         *(
-            _carry_line(times_ms, paths[carry.symbol], chart_rows, short_name(carry.symbol), colour)
+            _carry_line(
+                times_ms,
+                carry_by_symbol[carry.symbol],
+                chart_rows,
+                short_name(carry.symbol),
+                colour,
+            )
             for carry, colour in zip(largest_carries, ASSET_COLOURS, strict=False)
         ),
-        _carry_line(times_ms, total_path, chart_rows, "all", "--c1", STRONG),
+        _carry_line(times_ms, total_carry, chart_rows, "all", "--c1", STRONG),
     ]
-    chart = time_chart(traces, result.numeraire) | {
-        "title": f"Cumulative funding, in {result.numeraire}",
+    chart = time_chart(traces, simulation_result.numeraire) | {
+        "title": f"Cumulative funding, in {simulation_result.numeraire}",
         "says": (
             "Cumulative funding over time; the total ends at"
-            f" {format_money(result.funding.total, result.decimals)}"
+            f" {format_money(simulation_result.funding.total, simulation_result.decimals)}"
         ),
         "height": 280,
     }
@@ -592,51 +648,53 @@ def funding_section(analysis: BacktestAnalysis) -> ReportSection | None:
             " simulated, and the portfolio's value excludes it."
         ),
     )
-    rows = tuple(
+    funding_rows = tuple(
         (
             carry.symbol,
-            format_money(carry.total, result.decimals),
+            format_money(carry.total, simulation_result.decimals),
             _format_yearly(carry.yearly_rate),
-            format_money(carry.mean_notional, result.decimals),
+            format_money(carry.mean_notional, simulation_result.decimals),
             f"{len(carry.payments):,}",
         )
         for carry in carries
     )
     payment_count = sum(len(carry.payments) for carry in carries)
-    rows = (
-        *rows,
+    funding_rows = (
+        *funding_rows,
         (
             "all",
-            format_money(result.funding.total, result.decimals),
-            _format_yearly(result.funding.yearly_rate),
+            format_money(simulation_result.funding.total, simulation_result.decimals),
+            _format_yearly(simulation_result.funding.yearly_rate),
             DASH,
             f"{payment_count:,}",
         ),
     )
     column_names = (
         "asset",
-        f"received ({result.numeraire})",
+        f"received ({simulation_result.numeraire})",
         "a year, of the holding",
         "mean holding",
         "times",
     )
     return ReportSection(
-        "Funding of a full hedge", paragraphs, (chart,), (ReportTable(column_names, rows),)
+        "Funding of a full hedge", paragraphs, (chart,), (ReportTable(column_names, funding_rows),)
     )
 
 
-def _cumulative_carry(carry: FundingCarry, times_s: Indices, scale: float) -> Floats:
+def _cumulative_carry(carry: FundingCarry, times_s: Indices, raw_per_coin: float) -> Floats:
     """Return the cumulative carry in whole coins at each of these times."""
-    cumulative = np.concatenate(
-        [[0.0], np.cumsum(np.array(carry.payments, dtype=np.float64) / scale)]
+    cumulative_payments = np.concatenate(
+        [[0.0], np.cumsum(np.array(carry.payments, dtype=np.float64) / raw_per_coin)]
     )
-    carry_by_time: Floats = cumulative[np.searchsorted(carry.times_s, times_s, side="right")]
+    carry_by_time: Floats = cumulative_payments[
+        np.searchsorted(carry.times_s, times_s, side="right")
+    ]
     return carry_by_time
 
 
 def _carry_line(
     times_ms: list[int],
-    carry_path: Floats,
+    cumulative_carry: Floats,
     chart_rows: Indices,
     name: str,
     colour: str,
@@ -644,7 +702,7 @@ def _carry_line(
 ) -> dict[str, object]:
     return line_trace(
         times_ms,
-        values_at(carry_path, chart_rows),
+        values_at(cumulative_carry, chart_rows),
         name,
         colour,
         width=width,

@@ -34,22 +34,22 @@ def downsample_indices(columns: Sequence[Floats], max_points: int = MAX_POINTS) 
     value of equal buckets. Jugel, Jerzak, Hackenbroich, Markl (2014), "M4: A Visualization-Oriented
     Time Series Data Aggregation", VLDB 7(10).
     """
-    bars = len(columns[0])
-    if bars <= max_points:
-        return np.arange(bars)
+    bar_count = len(columns[0])
+    if bar_count <= max_points:
+        return np.arange(bar_count)
     bucket_count = max(1, max_points // (2 + 2 * len(columns)))
-    bucket_edges = np.linspace(0, bars, bucket_count + 1).astype(np.int64)
+    bucket_edges = np.linspace(0, bar_count, bucket_count + 1).astype(np.int64)
     picked_indices = [bucket_edges[:-1], bucket_edges[1:] - 1]
     for column in columns:
-        bucket_values = [column[start:end] for start, end in pairwise(bucket_edges.tolist())]
-        has_values = [not np.isnan(span).all() for span in bucket_values]
+        buckets = [column[start:end] for start, end in pairwise(bucket_edges.tolist())]
+        has_values = [not np.isnan(bucket).all() for bucket in buckets]
         for arg_extreme in (np.nanargmin, np.nanargmax):
             picked_indices.append(
                 np.array(
                     [
-                        start + arg_extreme(span)
-                        for span, start, has_value in zip(
-                            bucket_values, bucket_edges, has_values, strict=False
+                        start + arg_extreme(bucket)
+                        for bucket, start, has_value in zip(
+                            buckets, bucket_edges, has_values, strict=False
                         )
                         if has_value
                     ],
@@ -86,66 +86,75 @@ class GrowthSeries:
         """Return the samples of a rolling window: ninety days, or a quarter of a shorter run; 0 if
         too few are left.
         """
-        samples = min(round(WINDOW_S / YEAR_S * self.samples_per_year), len(self.returns) // 4)
-        return samples if samples >= MIN_SAMPLES else 0
+        sample_count = min(round(WINDOW_S / YEAR_S * self.samples_per_year), len(self.returns) // 4)
+        return sample_count if sample_count >= MIN_SAMPLES else 0
 
 
-def growth_series(result: SimulationResult) -> GrowthSeries:
+def growth_series(simulation_result: SimulationResult) -> GrowthSeries:
     """Return the growth of both portfolios and their samples."""
-    scale = 10.0**result.decimals
+    raw_per_coin = 10.0**simulation_result.decimals
     flow_values: list[tuple[int, Value, Value]] = [
-        (flow.bar, flow.value_before, flow.value) for flow in result.transfers
+        (flow.bar, flow.value_before, flow.value) for flow in simulation_result.transfers
     ]
     hold_flow_values: list[tuple[int, Value, Value]] = [
-        (transfer.bar, transfer.hold_value_before, transfer.value) for transfer in result.transfers
+        (transfer.bar, transfer.hold_value_before, transfer.value)
+        for transfer in simulation_result.transfers
     ]
-    start_value = float(result.hold_equity[0])  # the value before the first bar's trades
+    start_value = float(simulation_result.hold_equity[0])  # the value before the first bar's trades
     return growth_of_indices(
-        result.times_s,
-        _unit_growth(result.equity, flow_values, scale, start_value),
-        _unit_growth(result.hold_equity, hold_flow_values, scale, start_value),
+        simulation_result.times_s,
+        _unit_growth(simulation_result.equity, flow_values, raw_per_coin, start_value),
+        _unit_growth(simulation_result.hold_equity, hold_flow_values, raw_per_coin, start_value),
     )
 
 
 def growth_of_indices(times_s: Indices, index: Floats, hold_index: Floats) -> GrowthSeries:
     """Return the growth of two units and their samples."""
     days = times_s // DAY_S
-    samples = np.append(np.nonzero(np.diff(days))[0], len(days) - 1)
+    sample_bars = np.append(np.nonzero(np.diff(days))[0], len(days) - 1)
     # from the total time, since weekends and other days without prices have no samples
-    sample_spacing_s = float(np.diff(times_s[samples]).mean()) if len(samples) > 1 else float(DAY_S)
+    sample_spacing_s = (
+        float(np.diff(times_s[sample_bars]).mean()) if len(sample_bars) > 1 else float(DAY_S)
+    )
     returns, hold_returns = (
-        path[samples][1:] / path[samples][:-1] - 1 for path in (index, hold_index)
+        unit_growth[sample_bars][1:] / unit_growth[sample_bars][:-1] - 1
+        for unit_growth in (index, hold_index)
     )
     return GrowthSeries(
-        index, hold_index, samples, YEAR_S / sample_spacing_s, returns, hold_returns
+        index, hold_index, sample_bars, YEAR_S / sample_spacing_s, returns, hold_returns
     )
 
 
 def _unit_growth(
-    path: Floats, flows: Sequence[tuple[int, Value, Value]], scale: float, start_value: float
+    equity: Floats,
+    flows: Sequence[tuple[int, Value, Value]],
+    raw_per_coin: float,
+    start_value: float,
 ) -> Floats:
     """Return the growth of one unit of `start_value`, including the costs of the first bar's
     trades. Time-weighted: a bar with a transfer is split at the transfer.
     """
-    factors = path[1:] / path[:-1]
-    for bar, value_before, value in flows:
+    factors = equity[1:] / equity[:-1]
+    for bar, value_before, transfer_value in flows:
         if bar > 0:
-            value_after = float(value_before + value) / scale
-            factors[bar - 1] = float(value_before) / scale / path[bar - 1] * path[bar] / value_after
-    growth: Floats = path[0] / start_value * np.concatenate([[1.0], np.cumprod(factors)])
+            value_after = float(value_before + transfer_value) / raw_per_coin
+            factors[bar - 1] = (
+                float(value_before) / raw_per_coin / equity[bar - 1] * equity[bar] / value_after
+            )
+    growth: Floats = equity[0] / start_value * np.concatenate([[1.0], np.cumprod(factors)])
     return growth
 
 
-def with_owner_transfers(index: Floats, result: SimulationResult) -> Floats:
-    """Return the value, in whole coins, of a portfolio with growth `index` and with the
+def with_owner_transfers(unit_growth: Floats, simulation_result: SimulationResult) -> Floats:
+    """Return the value, in whole coins, of a portfolio with growth `unit_growth` and with the
     simulation's start value and transfers.
     """
-    scale = 10.0**result.decimals
-    units = np.full(len(index), float(result.start_value) / scale)
-    for flow in result.transfers:
-        units[flow.bar :] += float(flow.value) / scale / index[flow.bar]
-    with_transfers: Floats = index * units
-    return with_transfers
+    raw_per_coin = 10.0**simulation_result.decimals
+    units = np.full(len(unit_growth), float(simulation_result.start_value) / raw_per_coin)
+    for flow in simulation_result.transfers:
+        units[flow.bar :] += float(flow.value) / raw_per_coin / unit_growth[flow.bar]
+    value_with_transfers: Floats = unit_growth * units
+    return value_with_transfers
 
 
 def calendar_benchmark(
@@ -154,23 +163,23 @@ def calendar_benchmark(
     """Return the growth of a portfolio rebalanced to `shares` at the first bar of every period,
     without costs.
     """
-    index = np.empty(len(prices))
+    unit_growth = np.empty(len(prices))
     start_level, period_start = 1.0, 0
     period_ends = [*(np.nonzero(np.diff((times_s - times_s[0]) // interval_s))[0] + 1), len(prices)]
     for period_end in period_ends:
         end_bar = min(
             int(period_end) + 1, len(prices)
         )  # the next period begins where this one ends
-        index[period_start:end_bar] = start_level * (
+        unit_growth[period_start:end_bar] = start_level * (
             prices[period_start:end_bar] / prices[period_start] @ shares
         )
-        period_start, start_level = int(period_end), float(index[end_bar - 1])
-    return index
+        period_start, start_level = int(period_end), float(unit_growth[end_bar - 1])
+    return unit_growth
 
 
-def drawdown_series(index: Floats) -> Floats:
+def drawdown_series(unit_growth: Floats) -> Floats:
     """Return the drawdown: the relative distance below the highest value so far, zero or less."""
-    drawdowns: Floats = index / np.maximum.accumulate(index) - 1
+    drawdowns: Floats = unit_growth / np.maximum.accumulate(unit_growth) - 1
     return drawdowns
 
 
@@ -200,7 +209,7 @@ def risk_metrics(growth: GrowthSeries) -> RiskMetrics:
     """
     with needs_analysis():
         import empyrical
-    per_year, excess_returns, window_samples = (
+    samples_per_year, excess_returns, window_samples = (
         growth.samples_per_year,
         growth.returns - growth.hold_returns,
         growth.window_samples,
@@ -211,22 +220,26 @@ def risk_metrics(growth: GrowthSeries) -> RiskMetrics:
     def volatility(returns: Floats) -> float:
         if not has_samples:
             return float("nan")
-        return float(empyrical.annual_volatility(returns, annualization=per_year))
+        return float(empyrical.annual_volatility(returns, annualization=samples_per_year))
 
     def sharpe(returns: Floats) -> float:
         if not has_samples:
             return float("nan")
-        return float(empyrical.sharpe_ratio(returns, annualization=per_year))
+        return float(empyrical.sharpe_ratio(returns, annualization=samples_per_year))
 
-    def rolling(rolling_function: object, returns: Floats) -> Floats:
-        if not window_samples or not callable(rolling_function):
+    def rolling(rolling_metric: object, returns: Floats) -> Floats:
+        if not window_samples or not callable(rolling_metric):
             return np.empty(0)
-        return np.asarray(rolling_function(returns, window=window_samples, annualization=per_year))
+        return np.asarray(
+            rolling_metric(returns, window=window_samples, annualization=samples_per_year)
+        )
 
     if has_samples:
         log_excesses = np.log1p(growth.returns) - np.log1p(growth.hold_returns)
-        mean_excess = float(log_excesses.mean() * per_year)
-        mean_excess_error = float(log_excesses.std(ddof=1) / np.sqrt(len(log_excesses)) * per_year)
+        mean_excess = float(log_excesses.mean() * samples_per_year)
+        mean_excess_error = float(
+            log_excesses.std(ddof=1) / np.sqrt(len(log_excesses)) * samples_per_year
+        )
     return RiskMetrics(
         sharpe=sharpe(growth.returns),
         hold_sharpe=sharpe(growth.hold_returns),
@@ -256,23 +269,23 @@ class PerformanceMetrics:
 
 
 def simulation_performance(
-    result: SimulationResult,
+    simulation_result: SimulationResult,
 ) -> tuple[PerformanceMetrics, PerformanceMetrics]:
     """Return the metrics of the rebalanced portfolio and of buy and hold, without transfers."""
-    return performance(growth_series(result))
+    return performance(growth_series(simulation_result))
 
 
 def performance(growth: GrowthSeries) -> tuple[PerformanceMetrics, PerformanceMetrics]:
     """Return the metrics of both units."""
     risk = risk_metrics(growth)
 
-    def metrics_of(index: Floats, volatility: float, sharpe: float) -> PerformanceMetrics:
-        is_long_enough = growth.years * YEAR_S >= MIN_SAMPLES * DAY_S and index[-1] > 0
+    def metrics_of(unit_growth: Floats, volatility: float, sharpe: float) -> PerformanceMetrics:
+        is_long_enough = growth.years * YEAR_S >= MIN_SAMPLES * DAY_S and unit_growth[-1] > 0
         return PerformanceMetrics(
-            float(index[-1] ** (1 / growth.years)) - 1 if is_long_enough else float("nan"),
+            float(unit_growth[-1] ** (1 / growth.years)) - 1 if is_long_enough else float("nan"),
             volatility,
             sharpe,
-            float(drawdown_series(index).min()),
+            float(drawdown_series(unit_growth).min()),
         )
 
     return (
@@ -281,12 +294,16 @@ def performance(growth: GrowthSeries) -> tuple[PerformanceMetrics, PerformanceMe
     )
 
 
-def unit_changes(result: SimulationResult) -> Floats:
+def unit_changes(simulation_result: SimulationResult) -> Floats:
     """Return the relative change of each asset's amount at each bar, positive for purchases."""
-    gas_paid = np.zeros(len(result.equity))
-    for rebalance in result.rebalances:
-        gas_paid[rebalance.bar :] += float(rebalance.gas) / 10.0**result.decimals
-    units = result.weights * (result.equity + gas_paid)[:, None] / result.prices
+    gas_paid = np.zeros(len(simulation_result.equity))
+    for rebalance in simulation_result.rebalances:
+        gas_paid[rebalance.bar :] += float(rebalance.gas) / 10.0**simulation_result.decimals
+    units = (
+        simulation_result.weights
+        * (simulation_result.equity + gas_paid)[:, None]
+        / simulation_result.prices
+    )
     larger_units = np.maximum(np.abs(units[:-1]), np.abs(units[1:]))
     relative_changes = np.divide(
         np.diff(units, axis=0),
@@ -297,55 +314,64 @@ def unit_changes(result: SimulationResult) -> Floats:
     return np.vstack([np.zeros(units.shape[1]), relative_changes])
 
 
-def backtest_document(result: SimulationResult) -> dict[str, Any]:
+def backtest_document(simulation_result: SimulationResult) -> dict[str, Any]:
     """Return the document of a backtest. Values are decimal strings in the numeraire, ratios
     decimal strings; unknown figures are null.
     """
 
     def money(amount: Fraction) -> str:
-        return value_text(amount, result.decimals, 18)
+        return value_text(amount, simulation_result.decimals, 18)
 
     return {
-        "final_value": money(result.final_value),
-        "hold_value": money(result.hold_value),
-        "start_value": money(result.start_value),
-        "twr": f"{result.twr:.6f}",
-        "hold_twr": f"{result.hold_twr:.6f}",
-        "numeraire": result.numeraire,
-        "rebalances": sum(record.succeeded for record in result.rebalances),
-        "turnover": value_text(result.turnover, 0, 6),
+        "final_value": money(simulation_result.final_value),
+        "hold_value": money(simulation_result.hold_value),
+        "start_value": money(simulation_result.start_value),
+        "twr": f"{simulation_result.twr:.6f}",
+        "hold_twr": f"{simulation_result.hold_twr:.6f}",
+        "numeraire": simulation_result.numeraire,
+        "rebalances": sum(record.succeeded for record in simulation_result.rebalances),
+        "turnover": value_text(simulation_result.turnover, 0, 6),
         "costs": {
-            "fees": money(result.fees),
-            "impact": money(result.impact),
-            "gas": money(result.gas),
-            "total": money(result.fees + result.impact + result.gas),
+            "fees": money(simulation_result.fees),
+            "impact": money(simulation_result.impact),
+            "gas": money(simulation_result.gas),
+            "total": money(
+                simulation_result.fees + simulation_result.impact + simulation_result.gas
+            ),
         },
-        "gas_counted": result.is_gas_counted,
+        "gas_counted": simulation_result.is_gas_counted,
         "figures": {
             name: {
-                key: None if math.isnan(number) else f"{number:.6f}"
-                for key, number in asdict(metrics).items()
+                metric_name: None if math.isnan(metric_value) else f"{metric_value:.6f}"
+                for metric_name, metric_value in asdict(metrics).items()
             }
             for name, metrics in zip(
-                ("rebalanced", "held"), simulation_performance(result), strict=True
+                ("rebalanced", "held"), simulation_performance(simulation_result), strict=True
             )
         },
         "rebalancing_premium": (
             None
-            if result.premium is None
-            else {name: f"{number:.6f}" for name, number in asdict(result.premium).items()}
+            if simulation_result.premium is None
+            else {
+                name: f"{metric_value:.6f}"
+                for name, metric_value in asdict(simulation_result.premium).items()
+            }
         ),
-        "funding": None if result.funding is None else _funding_document(result.funding, money),
-        "from": int(result.times_s[0]),
-        "until": int(result.times_s[-1]),
-        "bars": result.bar_count,
-        "evaluated_bars": result.evaluated_bars,
-        "halted_bars": result.halted_bars,
-        "refused": dict(result.refusals),
-        "held_back": dict(result.holds_by_setting),
+        "funding": None
+        if simulation_result.funding is None
+        else _funding_document(simulation_result.funding, money),
+        "from": int(simulation_result.times_s[0]),
+        "until": int(simulation_result.times_s[-1]),
+        "bars": simulation_result.bar_count,
+        "evaluated_bars": simulation_result.evaluated_bars,
+        "halted_bars": simulation_result.halted_bars,
+        "refused": dict(simulation_result.refusals),
+        "held_back": dict(simulation_result.holds_by_setting),
         "weights_bps": {
             symbol: round(float(weight) * 10_000)
-            for symbol, weight in zip(result.symbols, result.weights[-1], strict=True)
+            for symbol, weight in zip(
+                simulation_result.symbols, simulation_result.weights[-1], strict=True
+            )
         },
         "trades": [
             {
@@ -356,23 +382,25 @@ def backtest_document(result: SimulationResult) -> dict[str, Any]:
                 "gas": money(rebalance.gas),
                 "succeeded": rebalance.succeeded,
             }
-            for rebalance in result.rebalances
+            for rebalance in simulation_result.rebalances
         ],
         "flows": [
             {"time": flow.time_s, "value": money(flow.value), "before": money(flow.value_before)}
-            for flow in result.transfers
+            for flow in simulation_result.transfers
         ],
         "realised_gains": {
-            "lot_rule": result.lot_rule,
-            "years": {str(gain.year): money(gain.realised) for gain in result.yearly_gains},
+            "lot_rule": simulation_result.lot_rule,
+            "years": {
+                str(gain.year): money(gain.realised) for gain in simulation_result.yearly_gains
+            },
             **(
                 {
                     "futures": {
-                        str(futures_tax.year): money(futures_tax.realised)
-                        for futures_tax in result.futures_yearly_gains
+                        str(futures_gain.year): money(futures_gain.realised)
+                        for futures_gain in simulation_result.futures_yearly_gains
                     }
                 }
-                if result.futures_yearly_gains
+                if simulation_result.futures_yearly_gains
                 else {}
             ),
         },
@@ -380,28 +408,28 @@ def backtest_document(result: SimulationResult) -> dict[str, Any]:
             {
                 "symbol": holding.symbol,
                 "amount": decimal_text(holding.balance_raw, holding.decimals),
-                "price": price_text(holding.price, holding.decimals, result.decimals),
+                "price": price_text(holding.price, holding.decimals, simulation_result.decimals),
                 "time": holding.priced_at_s,
                 "value": money(holding.value),
                 "share": None if holding.share is None else f"{float(holding.share):.6f}",
             }
-            for holding in result.delisted_holdings
+            for holding in simulation_result.delisted_holdings
         ],
-        "notes": list(result.notes),
-        **_health_document(result),
-        "config_hash": result.config_hash,
-        "data_hash": result.data_hash,
-        "seed": result.seed,
-        "versions": dict(result.versions),
+        "notes": list(simulation_result.notes),
+        **_health_document(simulation_result),
+        "config_hash": simulation_result.config_hash,
+        "data_hash": simulation_result.data_hash,
+        "seed": simulation_result.seed,
+        "versions": dict(simulation_result.versions),
     }
 
 
-def _health_document(result: SimulationResult) -> dict[str, Any]:
+def _health_document(simulation_result: SimulationResult) -> dict[str, Any]:
     """Return the health of strategies at the end, and its changes; nothing without strategies."""
-    if not result.final_health:
+    if not simulation_result.final_health:
         return {}
     return {
-        key: [
+        section_key: [
             {
                 "time": record.time_s,
                 "name": record.name,
@@ -413,9 +441,12 @@ def _health_document(result: SimulationResult) -> dict[str, Any]:
                 ),
                 "reason": record.reason,
             }
-            for record in records
+            for record in health_records
         ]
-        for key, records in (("strategies", result.final_health), ("health", result.health_changes))
+        for section_key, health_records in (
+            ("strategies", simulation_result.final_health),
+            ("health", simulation_result.health_changes),
+        )
     }
 
 

@@ -26,11 +26,11 @@ def expected_shortfall(losses: NDArray[np.float64], worst_share: float = WORST_S
     return float(losses_descending @ weights / weights.sum())
 
 
-def quantiles(values: NDArray[np.float64]) -> tuple[float, ...] | None:
+def quantiles(path_outcomes: NDArray[np.float64]) -> tuple[float, ...] | None:
     """Return the values at QUANTILES, interpolated linearly; None if any value is NaN."""
-    if any(isnan(value) for value in values):
+    if any(isnan(path_outcome) for path_outcome in path_outcomes):
         return None
-    return tuple(float(quantile) for quantile in np.quantile(values, QUANTILES))
+    return tuple(float(quantile) for quantile in np.quantile(path_outcomes, QUANTILES))
 
 
 def outcome_distributions(losses: NDArray[np.float64], start_value: float) -> dict[str, Any]:
@@ -39,18 +39,18 @@ def outcome_distributions(losses: NDArray[np.float64], start_value: float) -> di
     """
     returns = -losses
     distributions: dict[str, Any] = {}
-    for name, values, digits in (
+    for measure, path_outcomes, decimal_places in (
         ("return", returns, 6),
         ("end_value", start_value * (1 + returns), 2),
     ):
-        quantile_values = quantiles(values)
-        distributions[name] = quantile_values and {
-            "mean": f"{values.mean():.{digits}f}",
-            "worst": f"{values.min():.{digits}f}",
-            "expected_shortfall": f"{-expected_shortfall(-values):.{digits}f}",
+        quantile_values = quantiles(path_outcomes)
+        distributions[measure] = quantile_values and {
+            "mean": f"{path_outcomes.mean():.{decimal_places}f}",
+            "worst": f"{path_outcomes.min():.{decimal_places}f}",
+            "expected_shortfall": f"{-expected_shortfall(-path_outcomes):.{decimal_places}f}",
             "quantiles": {
-                f"{q:.0%}": f"{value:.{digits}f}"
-                for q, value in zip(QUANTILES, quantile_values, strict=True)
+                f"{level:.0%}": f"{quantile_value:.{decimal_places}f}"
+                for level, quantile_value in zip(QUANTILES, quantile_values, strict=True)
             },
         }
     return distributions

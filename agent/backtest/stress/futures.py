@@ -137,25 +137,25 @@ def run_futures_stress(
             paths = [
                 stressed_path(path, spec.settings, scenario, spec.severity) for path in calm_paths
             ]
-        results = []
+        path_results = []
         for path_number, path in enumerate(paths, 1):
-            results.append(simulate_book(path, spec.settings))
+            path_results.append(simulate_book(path, spec.settings))
             if progress is not None:
                 progress(scenario.value, path_number, len(paths))
-        books = [
+        stressed_books = [
             _stressed_book(
                 [
                     (futures_result.start_raw, book)
-                    for futures_result, book in zip(results, book_results, strict=True)
+                    for futures_result, book in zip(path_results, book_results, strict=True)
                 ],
                 spec,
             )
             for book_results in (
-                [result.agent_book for result in results],
-                [result.held_book for result in results],
+                [path_result.agent_book for path_result in path_results],
+                [path_result.held_book for path_result in path_results],
             )
         ]
-        scenarios.append(StressedScenario(scenario, len(paths), *books))
+        scenarios.append(StressedScenario(scenario, len(paths), *stressed_books))
     return tuple(scenarios)
 
 
@@ -168,28 +168,37 @@ def stressed_path(
     """Apply a scenario from a third of the way into the path. Gaps are permanent; funding and basis
     end with the second third.
     """
-    weights = {target.market: target.weight_bps for target in settings.policy.targets}
-    signs = [1 if weights.get(symbol, 0) >= 0 else -1 for symbol in path.symbols]
-    start, end = path.bar_count // 3, 2 * path.bar_count // 3
+    weight_bps_by_market = {target.market: target.weight_bps for target in settings.policy.targets}
+    target_signs = [
+        1 if weight_bps_by_market.get(symbol, 0) >= 0 else -1 for symbol in path.symbols
+    ]
+    start_bar, end_bar = path.bar_count // 3, 2 * path.bar_count // 3
     match scenario:
         case FuturesScenario.FUNDING:
-            return _with_funding(path, signs, severity.funding_daily_bps, range(start, end))
+            return _with_funding(
+                path, target_signs, severity.funding_daily_bps, range(start_bar, end_bar)
+            )
         case FuturesScenario.BASIS:
-            moves = [-sign * Fraction(severity.basis_bps, BPS) for sign in signs]
-            move_shares = dict.fromkeys(range(start, end), Fraction(1))
-            return replace(path, mark_prices=_move_prices(path.mark_prices, moves, move_shares))
-        case FuturesScenario.PAUSE:
-            bars = range(start, min(path.bar_count, start + severity.pause_bars))
-            moves = [-sign * Fraction(severity.pause_bps, BPS) for sign in signs]
-            move_shares = {bar: Fraction(bar - start + 1, len(bars)) for bar in bars}
-            move_shares |= {bar: Fraction(1) for bar in range(bars.stop, path.bar_count)}
+            price_moves = [-sign * Fraction(severity.basis_bps, BPS) for sign in target_signs]
+            move_shares = dict.fromkeys(range(start_bar, end_bar), Fraction(1))
             return replace(
-                _move_index_and_marks(path, moves, move_shares), paused_bars=frozenset(bars)
+                path, mark_prices=_move_prices(path.mark_prices, price_moves, move_shares)
+            )
+        case FuturesScenario.PAUSE:
+            paused_bars = range(start_bar, min(path.bar_count, start_bar + severity.pause_bars))
+            price_moves = [-sign * Fraction(severity.pause_bps, BPS) for sign in target_signs]
+            move_shares = {
+                bar: Fraction(bar - start_bar + 1, len(paused_bars)) for bar in paused_bars
+            }
+            move_shares |= {bar: Fraction(1) for bar in range(paused_bars.stop, path.bar_count)}
+            return replace(
+                _move_index_and_marks(path, price_moves, move_shares),
+                paused_bars=frozenset(paused_bars),
             )
         case _ if scenario in GAPS_BPS:
-            moves = [-sign * Fraction(GAPS_BPS[scenario], BPS) for sign in signs]
+            price_moves = [-sign * Fraction(GAPS_BPS[scenario], BPS) for sign in target_signs]
             return _move_index_and_marks(
-                path, moves, {bar: Fraction(1) for bar in range(start, path.bar_count)}
+                path, price_moves, {bar: Fraction(1) for bar in range(start_bar, path.bar_count)}
             )
         case _:
             return path
@@ -199,11 +208,12 @@ def crash_and_rally(table: PriceTable, seed: int) -> FuturesPath:
     """Return a path from the table's newest prices: a crash of 40 % over 48 bars, then a rally of
     60 % over 72, with noise common to all markets.
     """
-    generator = np.random.default_rng(seed)
+    random_generator = np.random.default_rng(seed)
     log_moves = [0.0] * QUIET_BARS
-    for price_move, bars in ((-CRASH_SHARE, CRASH_BARS), (RALLY_SHARE, RALLY_BARS)):
+    for price_move, move_bars in ((-CRASH_SHARE, CRASH_BARS), (RALLY_SHARE, RALLY_BARS)):
         log_moves += (
-            np.log1p(price_move) / bars + generator.normal(0, NOISE_DEVIATION, bars)
+            np.log1p(price_move) / move_bars
+            + random_generator.normal(0, NOISE_DEVIATION, move_bars)
         ).tolist()
     price_factors = np.exp(np.cumsum([0.0, *log_moves]))
     closes = forward_fill(table.closes)[-1] * price_factors[:, None]
@@ -225,9 +235,13 @@ def _calm_paths(spec: FuturesStressSpec) -> list[FuturesPath]:
         history = return_history(table)
         mean_block_bars = mean_block_length(history)
         for path_number in range(1, spec.paths):
-            generator = np.random.default_rng((spec.settings.seed, path_number))
-            path = bootstrap_path(history, spec.bars, mean_block_bars, generator)
-            paths.append(futures_path(replace(path, closes=np.round(path.closes, PRICE_PLACES))))
+            random_generator = np.random.default_rng((spec.settings.seed, path_number))
+            resampled_table = bootstrap_path(history, spec.bars, mean_block_bars, random_generator)
+            paths.append(
+                futures_path(
+                    replace(resampled_table, closes=np.round(resampled_table.closes, PRICE_PLACES))
+                )
+            )
     return paths
 
 
@@ -235,30 +249,30 @@ PriceRows = tuple[tuple[Fraction, ...], ...]
 
 
 def _move_prices(
-    rows: PriceRows, moves: Sequence[Fraction], move_shares: dict[int, Fraction]
+    price_rows: PriceRows, price_moves: Sequence[Fraction], move_shares: dict[int, Fraction]
 ) -> PriceRows:
     """Return prices moved by a fraction of each column's move at the given bars."""
     return tuple(
         tuple(
             price * (1 + move * move_shares.get(bar, Fraction(0)))
-            for price, move in zip(row, moves, strict=True)
+            for price, move in zip(bar_prices, price_moves, strict=True)
         )
-        for bar, row in enumerate(rows)
+        for bar, bar_prices in enumerate(price_rows)
     )
 
 
 def _move_index_and_marks(
-    path: FuturesPath, moves: Sequence[Fraction], move_shares: dict[int, Fraction]
+    path: FuturesPath, price_moves: Sequence[Fraction], move_shares: dict[int, Fraction]
 ) -> FuturesPath:
     return replace(
         path,
-        index_prices=_move_prices(path.index_prices, moves, move_shares),
-        mark_prices=_move_prices(path.mark_prices, moves, move_shares),
+        index_prices=_move_prices(path.index_prices, price_moves, move_shares),
+        mark_prices=_move_prices(path.mark_prices, price_moves, move_shares),
     )
 
 
 def _with_funding(
-    path: FuturesPath, signs: Sequence[int], daily_bps: int, bars: range
+    path: FuturesPath, target_signs: Sequence[int], daily_bps: int, bars: range
 ) -> FuturesPath:
     """Return the path with an adverse payment for each target at each of these bars."""
     payments, daily_rates = list(path.payments), list(path.daily_rates)
@@ -266,9 +280,9 @@ def _with_funding(
     for bar in bars:
         bar_rate = daily_rate * (path.times_s[bar] - path.times_s[bar - 1]) / DAY_S
         payments[bar] = tuple(
-            FundingPayment(column, sign * bar_rate, bar) for column, sign in enumerate(signs)
+            FundingPayment(column, sign * bar_rate, bar) for column, sign in enumerate(target_signs)
         )
-        daily_rates[bar] = tuple(sign * daily_rate for sign in signs)
+        daily_rates[bar] = tuple(sign * daily_rate for sign in target_signs)
     return replace(path, payments=tuple(payments), daily_rates=tuple(daily_rates))
 
 

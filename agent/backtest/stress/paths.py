@@ -105,27 +105,27 @@ def bootstrap_path(
     return_count, move_count = len(history.returns), bars - 1
     is_block_start = generator.random(move_count) < 1 / mean_block_bars
     is_block_start[:1] = True
-    drawn_rows = generator.integers(0, return_count, move_count)
+    random_rows = generator.integers(0, return_count, move_count)
     block_starts = np.maximum.accumulate(np.where(is_block_start, np.arange(move_count), 0))
-    rows = (drawn_rows[block_starts] + np.arange(move_count) - block_starts) % return_count
-    return _path_table(history, history.returns[rows])
+    return_rows = (random_rows[block_starts] + np.arange(move_count) - block_starts) % return_count
+    return _path_table(history, history.returns[return_rows])
 
 
 def jump_diffusion_path(
-    history: ReturnHistory, model: JumpDiffusion, bars: int, generator: np.random.Generator
+    history: ReturnHistory, jump_model: JumpDiffusion, bars: int, generator: np.random.Generator
 ) -> PriceTable:
     """Return a path of `bars` by the jump diffusion."""
     move_count, asset_count = bars - 1, len(history.symbols)
     diffusion = (
         generator.standard_normal((move_count, asset_count))
-        @ _matrix_square_root(model.covariance).T
+        @ _matrix_square_root(jump_model.covariance).T
     )
-    jump_counts = generator.poisson(model.jumps_per_bar, move_count)[:, None]
-    jumps = jump_counts * model.jump_mean + np.sqrt(jump_counts) * (
+    jump_counts = generator.poisson(jump_model.jumps_per_bar, move_count)[:, None]
+    jumps = jump_counts * jump_model.jump_mean + np.sqrt(jump_counts) * (
         generator.standard_normal((move_count, asset_count))
-        @ _matrix_square_root(model.jump_covariance).T
+        @ _matrix_square_root(jump_model.jump_covariance).T
     )
-    return _path_table(history, model.drift + diffusion + jumps)
+    return _path_table(history, jump_model.drift + diffusion + jumps)
 
 
 def fit_jump_diffusion(history: ReturnHistory) -> JumpDiffusion:
@@ -169,11 +169,11 @@ def mean_block_length(history: ReturnHistory) -> float:
     The rule is applied to absolute returns, since volatility clusters and direction is nearly
     independent of the past.
     """
-    lengths = [
+    block_lengths = [
         block_length(np.abs(history.returns[:, column]))
         for column in range(history.returns.shape[1])
     ]
-    return min(max(lengths), float(len(history.returns)))
+    return min(max(block_lengths), float(len(history.returns)))
 
 
 def require_block_length(mean_block_bars: float, history: ReturnHistory) -> None:
@@ -208,8 +208,8 @@ def _matrix_square_root(covariance: Floats) -> Floats:
 def _nearest_semidefinite(matrix: Floats) -> Floats:
     """Return the nearest positive semidefinite matrix."""
     square_root = _matrix_square_root(matrix)
-    nearest: Floats = square_root @ square_root.T
-    return nearest
+    nearest_matrix: Floats = square_root @ square_root.T
+    return nearest_matrix
 
 
 class Scenario(Enum):
@@ -240,10 +240,10 @@ class Severity:
 
     def __post_init__(self) -> None:
         """Raise ConfigError naming the option that is invalid."""
-        for name, share in (("--crash", self.crash_bps), ("--depeg", self.depeg_bps)):
-            if not 0 < share < BPS:
+        for option, drop_bps in (("--crash", self.crash_bps), ("--depeg", self.depeg_bps)):
+            if not 0 < drop_bps < BPS:
                 raise ConfigError(
-                    f"{name}: {share / 100:g}%", "write a price drop above 0 and below 100%"
+                    f"{option}: {drop_bps / 100:g}%", "write a price drop above 0 and below 100%"
                 )
         if self.crash_bars < 1:
             raise ConfigError(
@@ -285,30 +285,31 @@ def apply_scenario(
 
     Raises ConfigError if the scenario does not apply to this portfolio.
     """
-    start = max(1, table.bar_count // 3)
-    end = max(start + 1, 2 * table.bar_count // 3)
-    unstressed = StressedPath(table, settings, np.ones(table.bar_count))
+    start_bar = max(1, table.bar_count // 3)
+    end_bar = max(start_bar + 1, 2 * table.bar_count // 3)
+    unstressed_path = StressedPath(table, settings, np.ones(table.bar_count))
     match scenario:
         case Scenario.CALM:
-            return unstressed
+            return unstressed_path
         case Scenario.CRASH:
-            return replace(unstressed, table=_crashed_table(spec, table, severity, start))
+            return replace(unstressed_path, table=_crashed_table(spec, table, severity, start_bar))
         case Scenario.DEPEG:
-            return _depegged_path(spec, unstressed, severity, slice(start, end))
+            return _depegged_path(spec, unstressed_path, severity, slice(start_bar, end_bar))
         case Scenario.GAS:
             _require_priced_gas(spec, table)
             gas_prices = settings.gas_wei
             if isinstance(gas_prices, int):
                 gas_prices = [gas_prices] * table.bar_count
-            spiked_wei = [severity.gas_wei] * (end - start)
-            prices_with_spike = (*gas_prices[:start], *spiked_wei, *gas_prices[end:])
-            return replace(unstressed, settings=replace(settings, gas_wei=prices_with_spike))
+            spiked_gas_wei = [severity.gas_wei] * (end_bar - start_bar)
+            prices_with_spike = (*gas_prices[:start_bar], *spiked_gas_wei, *gas_prices[end_bar:])
+            return replace(unstressed_path, settings=replace(settings, gas_wei=prices_with_spike))
         case Scenario.POOL:
             return replace(
-                unstressed, settings=replace(settings, thin=(start, end, severity.depth_part))
+                unstressed_path,
+                settings=replace(settings, thin=(start_bar, end_bar, severity.depth_part)),
             )
         case Scenario.ORACLE:
-            return replace(unstressed, settings=replace(settings, silent=(start, end)))
+            return replace(unstressed_path, settings=replace(settings, silent=(start_bar, end_bar)))
 
 
 def inapplicable_scenarios(
@@ -319,30 +320,32 @@ def inapplicable_scenarios(
     severity: Severity,
 ) -> list[tuple[str, str]]:
     """Return the scenarios that do not apply to this portfolio, with the reason."""
-    reasons = []
+    names_and_reasons = []
     for scenario in scenarios:
         try:
             apply_scenario(scenario, spec, table, settings, severity)
         except ConfigError as error:
-            reasons.append((scenario.value, error.message.removeprefix(f"{scenario.value}: ")))
-    return reasons
+            names_and_reasons.append(
+                (scenario.value, error.message.removeprefix(f"{scenario.value}: "))
+            )
+    return names_and_reasons
 
 
 def dollar_symbol(spec: BacktestSpec) -> str:
     """Return the symbol of the first dollar asset. Raises ConfigError if there is none."""
-    symbol = next(
+    first_symbol = next(
         (asset.token.symbol for asset in spec.portfolio.assets if is_dollar(asset.token)), None
     )
-    if symbol is None:
+    if first_symbol is None:
         raise ConfigError(
             "depeg: no asset of this portfolio has a dollar symbol",
             "omit depeg from --scenarios",
         )
-    return symbol
+    return first_symbol
 
 
 def _crashed_table(
-    spec: BacktestSpec, table: PriceTable, severity: Severity, start: int
+    spec: BacktestSpec, table: PriceTable, severity: Severity, start_bar: int
 ) -> PriceTable:
     numeraire = spec.portfolio.numeraire.symbol
     stable_symbols = {token.symbol for token in spec.tokens if is_dollar(token)} | {numeraire}
@@ -354,30 +357,32 @@ def _crashed_table(
             "crash: every asset of this portfolio is a dollar or the numeraire",
             "omit crash from --scenarios",
         )
-    crash_progress = np.clip((np.arange(table.bar_count) - start + 1) / severity.crash_bars, 0, 1)
-    closes = _closes_without_trend(table, start)
+    crash_progress = np.clip(
+        (np.arange(table.bar_count) - start_bar + 1) / severity.crash_bars, 0, 1
+    )
+    closes = _closes_without_trend(table, start_bar)
     closes[:, crashing_columns] *= ((1 - severity.crash_bps / BPS) ** crash_progress)[:, None]
     return replace(table, closes=closes)
 
 
-def _closes_without_trend(table: PriceTable, start: int) -> NDArray[np.float64]:
-    """Return the closes without a trend: constant before the bar `start`, then with the path's
+def _closes_without_trend(table: PriceTable, start_bar: int) -> NDArray[np.float64]:
+    """Return the closes without a trend: constant before `start_bar`, then with the path's
     moves less their mean, so that they end where they began. Gaps stay.
     """
-    filled = forward_fill(table.closes)
-    log_closes = np.log(filled[start - 1 :])
-    progress = np.linspace(0, 1, len(log_closes))[:, None]
-    detrended_moves = log_closes - log_closes[0] - progress * (log_closes[-1] - log_closes[0])
-    closes = np.repeat(filled[:1], table.bar_count, axis=0)
-    closes[start - 1 :] *= np.exp(detrended_moves)
+    filled_closes = forward_fill(table.closes)
+    log_closes = np.log(filled_closes[start_bar - 1 :])
+    elapsed_share = np.linspace(0, 1, len(log_closes))[:, None]
+    detrended_moves = log_closes - log_closes[0] - elapsed_share * (log_closes[-1] - log_closes[0])
+    closes = np.repeat(filled_closes[:1], table.bar_count, axis=0)
+    closes[start_bar - 1 :] *= np.exp(detrended_moves)
     closes[np.isnan(table.closes)] = np.nan
     return closes
 
 
 def _depegged_path(
-    spec: BacktestSpec, unstressed: StressedPath, severity: Severity, depeg_bars: slice
+    spec: BacktestSpec, unstressed_path: StressedPath, severity: Severity, depeg_bars: slice
 ) -> StressedPath:
-    symbol, table = dollar_symbol(spec), unstressed.table
+    symbol, table = dollar_symbol(spec), unstressed_path.table
     dollar_price = np.ones(table.bar_count)
     dollar_price[depeg_bars] = 1 - severity.depeg_bps / BPS
     if symbol in table.symbols:
@@ -391,9 +396,11 @@ def _depegged_path(
             closes=np.column_stack([table.closes, dollar_price]),
         )
     numeraire_value = (
-        dollar_price if symbol == spec.portfolio.numeraire.symbol else unstressed.numeraire_value
+        dollar_price
+        if symbol == spec.portfolio.numeraire.symbol
+        else unstressed_path.numeraire_value
     )
-    return replace(unstressed, table=depegged_table, numeraire_value=numeraire_value)
+    return replace(unstressed_path, table=depegged_table, numeraire_value=numeraire_value)
 
 
 def _require_priced_gas(spec: BacktestSpec, table: PriceTable) -> None:

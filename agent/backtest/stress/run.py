@@ -167,10 +167,10 @@ def estimate_s(spec: StressSpec, backtest: BacktestSpec, settings: SimulationSet
         and backtest.portfolio.weights is None
     )
     bar_s = QUIET_BAR_S if skips_bars and not settings.looks_at_all else STEP_BAR_S
-    step_s = spec.step_paths * (len(spec.scenarios) + 1) * spec.bars * bar_s
+    step_paths_s = spec.step_paths * (len(spec.scenarios) + 1) * spec.bars * bar_s
     if isinstance(kernel_setting_or_reason(backtest, settings), str):
-        return 2 * step_s
-    return step_s + 2 * spec.paths * (
+        return 2 * step_paths_s
+    return step_paths_s + 2 * spec.paths * (
         KERNEL_PATH_S + spec.bars * len(backtest.portfolio.assets) * KERNEL_PRICE_S
     )
 
@@ -194,12 +194,12 @@ def run_stress_test(
     mean_block_bars = mean_block_length(history) if spec.block is None else spec.block
     require_block_length(mean_block_bars, history)
     recorded_path = _recorded_path(table, spec.bars)
-    skipped = list[tuple[str, str]]()
+    skipped_cases = list[tuple[str, str]]()
     if spec.named:  # reject inapplicable scenarios before any path runs
         for scenario in spec.scenarios:
             apply_scenario(scenario, backtest, recorded_path, settings, spec.severity)
     else:
-        skipped = inapplicable_scenarios(
+        skipped_cases = inapplicable_scenarios(
             spec.scenarios, backtest, recorded_path, settings, spec.severity
         )
     work = StressWork.prepare(
@@ -207,25 +207,29 @@ def run_stress_test(
     )
     scenarios = (
         Scenario.CALM,
-        *(candidate for candidate in spec.scenarios if candidate.value not in dict(skipped)),
+        *(
+            applicable_scenario
+            for applicable_scenario in spec.scenarios
+            if applicable_scenario.value not in dict(skipped_cases)
+        ),
     )
     pieces = work.pieces(spec.paths, spec.step_paths, scenarios)
-    results = _run_pieces(work, pieces, run_pieces, progress or (lambda *_: None))
+    piece_results = _run_pieces(work, pieces, run_pieces, progress or (lambda *_: None))
     calm_results = {
         piece.start: piece_result
-        for piece, piece_result in zip(pieces, results, strict=True)
+        for piece, piece_result in zip(pieces, piece_results, strict=True)
         if piece.kind is PieceKind.STRESSED and piece.scenario is Scenario.CALM
     }
     if isinstance(work.kernel_setting_or_reason, str):
-        skipped.append(
+        skipped_cases.append(
             (
                 "kernel",
                 f"it does not support {work.kernel_setting_or_reason}; those paths ran in the live step",
             )
         )
     return StressResult(
-        cases=_cases(pieces, results),
-        skipped=tuple(skipped),
+        cases=_cases(pieces, piece_results),
+        skipped=tuple(skipped_cases),
         bars=spec.bars,
         interval_s=history.interval_s,
         return_count=len(history.returns),
@@ -249,42 +253,46 @@ def _run_pieces(
     work: StressWork, pieces: Sequence[StressPiece], run_pieces: PieceRunner, progress: Progress
 ) -> list[PieceResult]:
     """Return the results of all pieces in the order of the pieces, not of their completion."""
-    results, finished_counts, path_counts = (
+    result_by_piece, finished_counts, path_counts = (
         dict[StressPiece, PieceResult](),
         dict[str, int](),
         dict[str, int](),
     )
     for piece in pieces:
         path_counts[piece.name] = path_counts.get(piece.name, 0) + piece.end - piece.start
-    for piece, result in run_pieces(work, pieces):
-        results[piece] = result
+    for piece, piece_result in run_pieces(work, pieces):
+        result_by_piece[piece] = piece_result
         finished_counts[piece.name] = finished_counts.get(piece.name, 0) + piece.end - piece.start
         progress(piece.name, finished_counts[piece.name], path_counts[piece.name])
-    return [results[piece] for piece in pieces]
+    return [result_by_piece[piece] for piece in pieces]
 
 
-def _cases(pieces: Sequence[StressPiece], results: Sequence[PieceResult]) -> tuple[StressCase, ...]:
+def _cases(
+    pieces: Sequence[StressPiece], piece_results: Sequence[PieceResult]
+) -> tuple[StressCase, ...]:
     cases = []
-    for name in dict.fromkeys(piece.name for piece in pieces):
-        case_results = [
+    for case_name in dict.fromkeys(piece.name for piece in pieces):
+        pieces_and_results = [
             (piece, piece_result)
-            for piece, piece_result in zip(pieces, results, strict=True)
-            if piece.name == name
+            for piece, piece_result in zip(pieces, piece_results, strict=True)
+            if piece.name == case_name
         ]
         refusal_counts: dict[str, int] = {}
-        for limit, count in (
-            refusal for _, case_result in case_results for refusal in case_result.refusals
+        for refusing_limit, refusal_count in (
+            refusal
+            for _, result_of_piece in pieces_and_results
+            for refusal in result_of_piece.refusals
         ):
-            refusal_counts[limit] = refusal_counts.get(limit, 0) + count
-        engine = "kernel" if case_results[0][0].kind is PieceKind.KERNEL else "step"
+            refusal_counts[refusing_limit] = refusal_counts.get(refusing_limit, 0) + refusal_count
+        engine = "kernel" if pieces_and_results[0][0].kind is PieceKind.KERNEL else "step"
         cases.append(
             StressCase(
-                name,
+                case_name,
                 engine,
                 tuple(
                     metrics
-                    for _, case_result in case_results
-                    for metrics in case_result.path_metrics
+                    for _, result_of_piece in pieces_and_results
+                    for metrics in result_of_piece.path_metrics
                 ),
                 tuple(sorted(refusal_counts.items())),
             )
@@ -300,15 +308,15 @@ def _kernel_difference(work: StressWork, calm_results: Mapping[int, PieceResult]
     """
     if isinstance(work.kernel_setting_or_reason, str):
         return None
-    start_value, differences = float(work.settings.start_value), []
+    start_value, relative_differences = float(work.settings.start_value), []
     for path_number, piece_result in calm_results.items():
         path = work.calm_path(path_number)
         if not np.isnan(path.closes).any():
             loss = measure_by_kernel(
                 work.backtest, work.kernel_setting_or_reason, path, start_value
             ).loss
-            differences.append(abs((1 - loss) / piece_result.growth_factors[0] - 1))
-    return max(differences, default=None)
+            relative_differences.append(abs((1 - loss) / piece_result.growth_factors[0] - 1))
+    return max(relative_differences, default=None)
 
 
 def _recorded_path(table: PriceTable, bars: int) -> PriceTable:
@@ -377,15 +385,15 @@ def measure_statistics(case: StressCase) -> dict[str, Any]:
     """
     statistics: dict[str, Any] = {}
     for measure, field in FIELD_BY_MEASURE.items():
-        values = case.values(field)
-        quantile_values = quantiles(values)
+        path_outcomes = case.values(field)
+        quantile_values = quantiles(path_outcomes)
         statistics[measure] = quantile_values and {
-            "mean": f"{values.mean():.6f}",
-            "worst": f"{values.max():.6f}",
-            "expected_shortfall": f"{expected_shortfall(values):.6f}",
+            "mean": f"{path_outcomes.mean():.6f}",
+            "worst": f"{path_outcomes.max():.6f}",
+            "expected_shortfall": f"{expected_shortfall(path_outcomes):.6f}",
             "quantiles": {
-                f"{q:.0%}": f"{value:.6f}"
-                for q, value in zip(QUANTILES, quantile_values, strict=True)
+                f"{level:.0%}": f"{quantile_value:.6f}"
+                for level, quantile_value in zip(QUANTILES, quantile_values, strict=True)
             },
         }
     return statistics
@@ -449,13 +457,15 @@ def stress_sections(stress_result: StressResult) -> tuple[ReportSection, ...]:
     simulated_section = ReportSection(
         "Simulated paths",
         (method_text, shortfall_text, *_kernel_note(stress_result)),
-        tuple(_distribution_figure(simulated_cases, name) for name in ("loss", "turnover")),
+        tuple(_distribution_figure(simulated_cases, measure) for measure in ("loss", "turnover")),
         (
             _outcome_table(simulated_cases, stress_result.start_value),
             *(
-                _quantile_table(simulated_cases, name)
-                for name in MEASURES
-                if any(quantiles(case.values(FIELD_BY_MEASURE[name])) for case in simulated_cases)
+                _quantile_table(simulated_cases, measure)
+                for measure in MEASURES
+                if any(
+                    quantiles(case.values(FIELD_BY_MEASURE[measure])) for case in simulated_cases
+                )
             ),
         ),
     )
@@ -464,7 +474,7 @@ def stress_sections(stress_result: StressResult) -> tuple[ReportSection, ...]:
             "The live step on recorded and resampled prices, with gas, limits, minimums and halts."
             " The scenario applies to the middle third of a path; a crash starts from a flat market and has no recovery."
         ),
-        *(f"Skipped: {name}: {reason}." for name, reason in stress_result.skipped),
+        *(f"Skipped: {case_name}: {reason}." for case_name, reason in stress_result.skipped),
     )
     stressed_section = ReportSection(
         "Stress scenarios",
@@ -473,7 +483,7 @@ def stress_sections(stress_result: StressResult) -> tuple[ReportSection, ...]:
         (
             _outcome_table(stressed_cases, stress_result.start_value),
             _step_table(stressed_cases),
-            *(_quantile_table(stressed_cases, name) for name in MEASURES[:3]),
+            *(_quantile_table(stressed_cases, measure) for measure in MEASURES[:3]),
         ),
     )
     return simulated_section, stressed_section
@@ -491,25 +501,25 @@ def stress_page(stress_result: StressResult) -> ReportPage:
         for case in stress_result.cases[:2]
     ]
     path_count = len(worst_case.path_metrics)
-    subject = f"the mean of its worst {WORST_SHARE:.0%} of paths"
+    shortfall_subject = f"the mean of its worst {WORST_SHARE:.0%} of paths"
     if path_count == 1:
-        subject = "its only path"
+        shortfall_subject = "its only path"
     elif (
         path_count * WORST_SHARE < 1
     ):  # with so few paths, the expected shortfall is the worst path
-        subject = f"the worst of its {path_count} paths"
+        shortfall_subject = f"the worst of its {path_count} paths"
     loss_text = _format_percent(expected_shortfall(worst_case.values("loss")))
     summary = (
         (
-            f"The worst case is {worst_case.name}: {subject} is a loss of {loss_text} within {stress_result.bars} bars."
+            f"The worst case is {worst_case.name}: {shortfall_subject} is a loss of {loss_text} within {stress_result.bars} bars."
         ),
     )
     origin = (
-        *(ReportFact(name, value) for name, value in stress_result.parameters),
+        *(ReportFact(name, fact_value) for name, fact_value in stress_result.parameters),
         ReportFact("config", stress_result.config_hash),
         ReportFact("data", stress_result.data_hash),
         ReportFact("seed", str(stress_result.seed)),
-        *(ReportFact(name, value) for name, value in stress_result.versions),
+        *(ReportFact(name, fact_value) for name, fact_value in stress_result.versions),
     )
     return ReportPage(
         "Stress test", tuple(facts), stress_sections(stress_result), summary, origin, kind="Stress"
@@ -529,31 +539,31 @@ def _kernel_note(stress_result: StressResult) -> tuple[str, ...]:
 
 
 def _distribution_figure(cases: list[StressCase], measure: str) -> Figure:
-    all_values = np.concatenate([case.values(FIELD_BY_MEASURE[measure]) for case in cases])
-    bin_edges = np.linspace(all_values.min(), all_values.max() + 1e-12, BIN_COUNT + 1)
+    all_outcomes = np.concatenate([case.values(FIELD_BY_MEASURE[measure]) for case in cases])
+    bin_edges = np.linspace(all_outcomes.min(), all_outcomes.max() + 1e-12, BIN_COUNT + 1)
     bin_centres = (bin_edges[1:] + bin_edges[:-1]) / 2
     traces = []
     for case in cases:
-        counts, _ = np.histogram(case.values(FIELD_BY_MEASURE[measure]), bin_edges)
+        bin_counts, _ = np.histogram(case.values(FIELD_BY_MEASURE[measure]), bin_edges)
         traces.append(
             {
                 "type": "scatter",
                 "mode": "lines",
                 "line": {"shape": "hvh"},
                 "x": bin_centres,
-                "y": counts / counts.sum(),
+                "y": bin_counts / bin_counts.sum(),
                 "name": case.name,
             }
         )
-    axis: dict[str, Any] = {"title": {"text": TITLE_BY_MEASURE[measure]}}
+    x_axis: dict[str, Any] = {"title": {"text": TITLE_BY_MEASURE[measure]}}
     if measure != "turnover":
-        axis = {"title": {"text": f"{TITLE_BY_MEASURE[measure]} at the end"}, "tickformat": ".0%"}
+        x_axis = {"title": {"text": f"{TITLE_BY_MEASURE[measure]} at the end"}, "tickformat": ".0%"}
     return {
         "title": TITLE_BY_MEASURE[measure],
         "says": f"Distribution of {TITLE_BY_MEASURE[measure].lower()} over the paths.",
         "data": traces,
         "layout": {
-            "xaxis": axis,
+            "xaxis": x_axis,
             "yaxis": {"title": {"text": "Share of paths"}, "tickformat": ".0%"},
         },
     }
@@ -564,11 +574,11 @@ def _loss_figure(cases: list[StressCase]) -> Figure:
     traces = [
         {
             "type": "bar",
-            "name": label,
+            "name": statistic_name,
             "x": case_names,
             "y": [statistic(case.values("loss")) for case in cases],
         }
-        for label, statistic in (("median", np.median), ("worst", np.max))
+        for statistic_name, statistic in (("median", np.median), ("worst", np.max))
     ]
     return {
         "title": "Loss at the end",
@@ -579,47 +589,61 @@ def _loss_figure(cases: list[StressCase]) -> Figure:
 
 
 def _quantile_table(cases: list[StressCase], measure: str) -> ReportTable:
-    header = ("case", "paths", "mean", *(f"{q:.0%}" for q in QUANTILES), "shortfall", "worst")
-    rows = []
+    header = (
+        "case",
+        "paths",
+        "mean",
+        *(f"{level:.0%}" for level in QUANTILES),
+        "shortfall",
+        "worst",
+    )
+    quantile_rows = []
     for case in cases:
-        values = case.values(FIELD_BY_MEASURE[measure])
-        if (quantile_values := quantiles(values)) is not None:
-            statistics = (values.mean(), *quantile_values, expected_shortfall(values), values.max())
-            texts = tuple(
+        path_outcomes = case.values(FIELD_BY_MEASURE[measure])
+        if (quantile_values := quantiles(path_outcomes)) is not None:
+            statistics = (
+                path_outcomes.mean(),
+                *quantile_values,
+                expected_shortfall(path_outcomes),
+                path_outcomes.max(),
+            )
+            cell_texts = tuple(
                 f"{statistic:.3f}" if measure == "turnover" else _format_percent(float(statistic))
                 for statistic in statistics
             )
-            rows.append((case.name, str(len(values)), *texts))
-    return ReportTable(header, tuple(rows), TITLE_BY_MEASURE[measure])
+            quantile_rows.append((case.name, str(len(path_outcomes)), *cell_texts))
+    return ReportTable(header, tuple(quantile_rows), TITLE_BY_MEASURE[measure])
 
 
 def _outcome_table(cases: list[StressCase], start_value: float) -> ReportTable:
     """Return median, bad and good results of each case as return and end value."""
     quantile_labels = ("5%", "50%", "95%")
-    rows = []
+    outcome_rows = []
     for case in cases:
         distributions = outcome_distributions(case.values("loss"), start_value)
         if distributions["return"] is not None:
             returns = (
-                f"{100 * float(distributions['return']['quantiles'][label]):+.2f} %"
-                for label in quantile_labels
+                f"{100 * float(distributions['return']['quantiles'][quantile_label]):+.2f} %"
+                for quantile_label in quantile_labels
             )
             end_values = (
-                f"{float(distributions['end_value']['quantiles'][label]):,.2f}"
-                for label in quantile_labels
+                f"{float(distributions['end_value']['quantiles'][quantile_label]):,.2f}"
+                for quantile_label in quantile_labels
             )
-            rows.append((case.name, str(len(case.path_metrics)), *returns, *end_values))
+            outcome_rows.append((case.name, str(len(case.path_metrics)), *returns, *end_values))
     header = (
         "case",
         "paths",
-        *(f"return {label}" for label in quantile_labels),
-        *(f"end value {label}" for label in quantile_labels),
+        *(f"return {quantile_label}" for quantile_label in quantile_labels),
+        *(f"end value {quantile_label}" for quantile_label in quantile_labels),
     )
-    return ReportTable(header, tuple(rows), f"Returns, and end values of {start_value:,.2f}")
+    return ReportTable(
+        header, tuple(outcome_rows), f"Returns, and end values of {start_value:,.2f}"
+    )
 
 
 def _step_table(cases: list[StressCase]) -> ReportTable:
-    rows = tuple(
+    case_rows = tuple(
         (
             case.name,
             str(len(case.path_metrics)),
@@ -631,7 +655,7 @@ def _step_table(cases: list[StressCase]) -> ReportTable:
     )
     return ReportTable(
         ("case", "paths", "rebalances", "bars halted", "refused by"),
-        rows,
+        case_rows,
         "Steps over all paths",
     )
 

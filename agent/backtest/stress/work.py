@@ -72,7 +72,7 @@ def kernel_setting_or_reason(
 ) -> KernelSetting | str:
     """Return the policy as a kernel setting, or the reason why the kernel does not support it."""
     portfolio, policy, trigger = spec.portfolio, spec.policy, spec.policy.trigger
-    reasons = (
+    unsupported_features = (
         (spec.split is not None, "several strategies"),
         (portfolio.weights is not None, "an allocator"),
         (bool(portfolio.orders.terms), "orders"),
@@ -93,9 +93,9 @@ def kernel_setting_or_reason(
             "calendar schedules",
         ),
     )
-    for is_unsupported, reason in reasons:
+    for is_unsupported, feature in unsupported_features:
         if is_unsupported:
-            return reason
+            return feature
     if band_and_interval(trigger) is None:
         return "this trigger"
     min_trade = 0.0
@@ -122,11 +122,13 @@ def band_edges(spec: BacktestSpec) -> Floats | None:
         or spec.split is not None
     ):
         return None
-    edges = [
+    edges_bps = [
         band(spec.policy.trigger, asset.target_bps, asset.band, asset.max_bps)
         for asset in spec.portfolio.assets
     ]
-    return np.array([[float(low) / BPS, float(high) / BPS] for low, high in edges])
+    return np.array(
+        [[float(low_bps) / BPS, float(high_bps) / BPS] for low_bps, high_bps in edges_bps]
+    )
 
 
 def measure_by_kernel(
@@ -142,40 +144,47 @@ def measure_by_kernel(
         with_path=True,
     )
     units = _units_by_bar(kernel_result)
-    values = units * prices
-    total_values = values.sum(axis=1)
+    asset_values = units * prices
+    portfolio_values = asset_values.sum(axis=1)
     turnover = 0.0
     for bar in kernel_result.rebalance_bars:
         units_before = units[max(bar - 1, 0)]
         traded_value = float(np.abs((units[bar] - units_before) * prices[bar]).sum())
-        turnover += 0.5 * traded_value / float(total_values[bar])
+        turnover += 0.5 * traded_value / float(portfolio_values[bar])
     return PathMetrics(
-        loss=1 - float(total_values[-1] / total_values[0]),
-        drawdown=max_drawdown(total_values),
+        loss=1 - float(portfolio_values[-1] / portfolio_values[0]),
+        drawdown=max_drawdown(portfolio_values),
         hold_shortfall=1 - kernel_result.final_value / kernel_result.hold_value,
         turnover=turnover,
-        outside_share=share_outside_bands(values / total_values[:, None], band_edges(spec)),
+        outside_share=share_outside_bands(
+            asset_values / portfolio_values[:, None], band_edges(spec)
+        ),
         rebalance_count=kernel_result.rebalance_count,
     )
 
 
-def share_outside_bands(weights: Floats, edges: Floats | None) -> float:
+def share_outside_bands(weights: Floats, edge_shares: Floats | None) -> float:
     """Return the share of bars that end with a weight outside its band; NaN without bands."""
-    if edges is None:
+    if edge_shares is None:
         return float("nan")
-    low_edges, high_edges = edges[:, 0] - WEIGHT_TOLERANCE, edges[:, 1] + WEIGHT_TOLERANCE
+    low_edges, high_edges = (
+        edge_shares[:, 0] - WEIGHT_TOLERANCE,
+        edge_shares[:, 1] + WEIGHT_TOLERANCE,
+    )
     return float(((weights < low_edges) | (weights > high_edges)).any(axis=1).mean())
 
 
-def max_drawdown(values: Floats) -> float:
+def max_drawdown(portfolio_values: Floats) -> float:
     """Return the largest decline from an earlier maximum, as a share of that maximum."""
-    return float((1 - values / np.maximum.accumulate(values)).max())
+    return float((1 - portfolio_values / np.maximum.accumulate(portfolio_values)).max())
 
 
-def _units_by_bar(result: KernelResult) -> Floats:
+def _units_by_bar(kernel_result: KernelResult) -> Floats:
     """Return the units at the end of each bar."""
-    recorded_rows = np.where(result.holdings.any(axis=1), np.arange(len(result.holdings)), 0)
-    units: Floats = result.holdings[np.maximum.accumulate(recorded_rows)]
+    recorded_rows = np.where(
+        kernel_result.holdings.any(axis=1), np.arange(len(kernel_result.holdings)), 0
+    )
+    units: Floats = kernel_result.holdings[np.maximum.accumulate(recorded_rows)]
     return units
 
 
@@ -273,10 +282,10 @@ class StressWork:
                         PieceKind.STEP,
                         method,
                         Scenario.CALM,
-                        step_path,
-                        step_path + 1,
+                        path_number,
+                        path_number + 1,
                     )
-                    for step_path in range(step_paths)
+                    for path_number in range(step_paths)
                 )
             else:
                 for start in range(0, paths, KERNEL_PIECE_PATHS):
@@ -295,10 +304,10 @@ class StressWork:
                     PieceKind.STRESSED,
                     PathMethod.BLOCKS,
                     scenario,
-                    step_path,
-                    step_path + 1,
+                    path_number,
+                    path_number + 1,
                 )
-                for step_path in range(step_paths)
+                for path_number in range(step_paths)
             )
 
     def run(self, piece: StressPiece) -> PieceResult:
@@ -328,11 +337,11 @@ class StressWork:
             piece.scenario, self.backtest, path, self.settings, self.severity
         )
         simulation_result = simulate(self.backtest, stressed_path.table, stressed_path.settings)
-        growth = float(simulation_result.equity[-1] / simulation_result.equity[0])
+        growth_factor = float(simulation_result.equity[-1] / simulation_result.equity[0])
         return PieceResult(
             (_path_metrics(self.backtest, stressed_path, simulation_result),),
             simulation_result.refusals,
-            (growth,),
+            (growth_factor,),
             simulation_result.versions,
         )
 
@@ -362,16 +371,16 @@ def run_sequentially(
 
 
 def _path_metrics(
-    spec: BacktestSpec, stressed: StressedPath, result: SimulationResult
+    spec: BacktestSpec, stressed_path: StressedPath, simulation_result: SimulationResult
 ) -> PathMetrics:
-    values: NDArray[np.float64] = result.equity * stressed.numeraire_value
+    portfolio_values: NDArray[np.float64] = simulation_result.equity * stressed_path.numeraire_value
     return PathMetrics(
-        loss=1 - float(values[-1] / values[0]),
-        drawdown=max_drawdown(values),
-        hold_shortfall=1 - float(result.equity[-1] / result.hold_equity[-1]),
-        turnover=float(result.turnover),
-        outside_share=share_outside_bands(result.weights, band_edges(spec)),
-        rebalance_count=sum(rebalance.succeeded for rebalance in result.rebalances),
-        halted_bars=result.halted_bars,
-        refusal_count=sum(count for _, count in result.refusals),
+        loss=1 - float(portfolio_values[-1] / portfolio_values[0]),
+        drawdown=max_drawdown(portfolio_values),
+        hold_shortfall=1 - float(simulation_result.equity[-1] / simulation_result.hold_equity[-1]),
+        turnover=float(simulation_result.turnover),
+        outside_share=share_outside_bands(simulation_result.weights, band_edges(spec)),
+        rebalance_count=sum(rebalance.succeeded for rebalance in simulation_result.rebalances),
+        halted_bars=simulation_result.halted_bars,
+        refusal_count=sum(count for _, count in simulation_result.refusals),
     )

@@ -59,34 +59,36 @@ class PolicyChoice:
     @property
     def label(self) -> str:
         """Display text: "band 10% rel, every 7 d, to halfway"."""
-        parts = []
+        label_parts = []
         if self.band is not None:
-            parts.append(f"band {band_text(self.band)}")
+            label_parts.append(f"band {band_text(self.band)}")
         if self.every_s is not None:
-            parts.append(f"every {format_duration(self.every_s)}")
+            label_parts.append(f"every {format_duration(self.every_s)}")
         if self.destination is not Destination.TARGET:
-            parts.append(f"to {self.destination.value}")
+            label_parts.append(f"to {self.destination.value}")
         if self.allocator is not AllocationMethod.FIXED:
-            parts.append(f"weights {self.allocator.value}")
-        return ", ".join(parts)
+            label_parts.append(f"weights {self.allocator.value}")
+        return ", ".join(label_parts)
 
     @property
     def backtest_options(self) -> str:
         """Options of `trimtab backtest` for this setting; only a config can set its allocator."""
-        parts = []
+        option_texts = []
         if self.band is not None:
-            parts.append(f"--band {band_option(self.band)}")
+            option_texts.append(f"--band {band_option(self.band)}")
         if self.every_s is not None:
-            parts.append(f"--every {self.every_s}s")
+            option_texts.append(f"--every {self.every_s}s")
         if self.destination is not Destination.TARGET:
-            parts.append(f"--destination {self.destination.value}")
-        return " ".join(parts)
+            option_texts.append(f"--destination {self.destination.value}")
+        return " ".join(option_texts)
 
 
 def band_option(band: Threshold) -> str:
     """Return the option text of a band: "10%rel"."""
-    widths = ((band.relative_bps, "rel"), (band.absolute_bps, "abs"))
-    return ",".join(f"{bps / 100:g}%{suffix}" for bps, suffix in widths if bps is not None)
+    widths_and_suffixes = ((band.relative_bps, "rel"), (band.absolute_bps, "abs"))
+    return ",".join(
+        f"{bps / 100:g}%{suffix}" for bps, suffix in widths_and_suffixes if bps is not None
+    )
 
 
 def band_text(band: Threshold) -> str:
@@ -164,7 +166,7 @@ def parse_grid(
         parse_choice(
             value_text,
             "--destination",
-            {interval_s.value: interval_s for interval_s in DESTINATIONS},
+            {destination_choice.value: destination_choice for destination_choice in DESTINATIONS},
         )
         for value_text in _split_list(destination)
     )
@@ -200,31 +202,35 @@ def parse_grid(
     return grid
 
 
-def parse_calendar_rule(text: str) -> PolicyChoice:
+def parse_calendar_rule(interval_text: str) -> PolicyChoice:
     """Parse the interval of the baseline calendar rule. Raises ConfigError naming the option."""
     return PolicyChoice(
-        Every(_checked_interval_s(parse_duration_s(text, "--calendar"), text, "--calendar"))
+        Every(
+            _checked_interval_s(
+                parse_duration_s(interval_text, "--calendar"), interval_text, "--calendar"
+            )
+        )
     )
 
 
-def _checked_interval_s(interval_s: int, text: str, option: str) -> int:
+def _checked_interval_s(interval_s: int, interval_text: str, option: str) -> int:
     if not MIN_INTERVAL_S <= interval_s <= MAX_INTERVAL_S:
         raise ConfigError(
-            f"{option}: {text!r} is outside the valid intervals of a policy",
+            f"{option}: {interval_text!r} is outside the valid intervals of a policy",
             "write times from 30m to 28d",
         )
     return interval_s
 
 
-def _split_list(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
+def _split_list(comma_separated: str) -> list[str]:
+    return [entry.strip() for entry in comma_separated.split(",") if entry.strip()]
 
 
-def parse_choice(part: str, option: str, choices: Mapping[str, ChoiceT]) -> ChoiceT:
+def parse_choice(choice_text: str, option: str, choice_by_name: Mapping[str, ChoiceT]) -> ChoiceT:
     """Parse an enum value by name. Raises ConfigError naming the option and all names."""
-    if part not in choices:
-        raise ConfigError(f"{option}: {part!r}", f"choose from {', '.join(choices)}")
-    return choices[part]
+    if choice_text not in choice_by_name:
+        raise ConfigError(f"{option}: {choice_text!r}", f"choose from {', '.join(choice_by_name)}")
+    return choice_by_name[choice_text]
 
 
 def _parse_bands(grid_text: str) -> list[Threshold]:
@@ -265,14 +271,14 @@ def _parse_range(grid_text: str, option: str) -> tuple[str, str, int]:
     """Parse a range as (first, last, count); a single value has count one."""
     if ".." not in grid_text:
         return grid_text, grid_text, 1
-    low, _, high_and_count = grid_text.partition("..")
-    high, _, count_text = high_and_count.partition(":")
+    low_text, _, high_and_count = grid_text.partition("..")
+    high_text, _, count_text = high_and_count.partition(":")
     if not count_text.isdecimal() or not 2 <= int(count_text) <= MAX_RANGE_VALUES:
         raise ConfigError(
             f"{option}: {grid_text!r} has no number of values",
             f"write for example 1%rel..30%rel:12, 2 to {MAX_RANGE_VALUES:,}",
         )
-    return low, high, int(count_text)
+    return low_text, high_text, int(count_text)
 
 
 def _spaced_values(low: int, high: int, count: int, grid_text: str, option: str) -> list[int]:
@@ -280,4 +286,6 @@ def _spaced_values(low: int, high: int, count: int, grid_text: str, option: str)
         raise ConfigError(
             f"{option}: {grid_text!r} is not ascending", "write the smaller end first"
         )
-    return [low + round((high - low) * index / max(count - 1, 1)) for index in range(count)]
+    return [
+        low + round((high - low) * value_index / max(count - 1, 1)) for value_index in range(count)
+    ]

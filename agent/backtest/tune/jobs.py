@@ -108,16 +108,16 @@ class TuneJob:
         alone.
         """
         chunks: list[TuneChunk] = []
-        for run, choice in enumerate(self.choices):
+        for run_number, choice in enumerate(self.choices):
             engine = self.engine(choice)
             if (
                 chunks
                 and chunks[-1].engine is engine is RunEngine.KERNEL
                 and chunks[-1].end - chunks[-1].start < KERNEL_CHUNK_RUNS
             ):
-                chunks[-1] = replace(chunks[-1], end=run + 1)
+                chunks[-1] = replace(chunks[-1], end=run_number + 1)
             else:
-                chunks.append(TuneChunk(len(chunks), run, run + 1, engine))
+                chunks.append(TuneChunk(len(chunks), run_number, run_number + 1, engine))
         return tuple(chunks)
 
     def run(self, chunk: TuneChunk, cores: int | None = 1) -> list[RunResult]:
@@ -133,40 +133,49 @@ class TuneJob:
         kernel_prices = prepare_prices(
             [token.symbol for token in tokens], self.table.times_s, prices
         )
-        settings = [
+        kernel_settings = [
             kernel_setting(self.backtest, self.settings, choice)
             for choice in self.choices[chunk.start : chunk.end]
         ]
         sweep_result = sweep(
-            kernel_prices, settings, start_value, marks=self.mark_bars, cores=cores
+            kernel_prices, kernel_settings, start_value, marks=self.mark_bars, cores=cores
         )
         return [
             RunResult(
-                chunk.start + i, float(sweep_result.final_value[i]), float(sweep_result.turnover[i]), float(sweep_result.costs[i]),
-                int(sweep_result.rebalance_counts[i]),
-                sweep_result.values[i],
+                chunk.start + setting_index, float(sweep_result.final_value[setting_index]), float(sweep_result.turnover[setting_index]),
+                float(sweep_result.costs[setting_index]),
+                int(sweep_result.rebalance_counts[setting_index]),
+                sweep_result.values[setting_index],
             )
-            for i in range(len(settings))
+            for setting_index in range(len(kernel_settings))
         ]  # fmt: skip
 
-    def _run_by_step(self, run: int) -> RunResult:
+    def _run_by_step(self, run_number: int) -> RunResult:
         simulation_result = simulate(
             spec_for_choice(
-                self.backtest, self.choices[run], self.allocator_schedule, self.table.interval_s
+                self.backtest,
+                self.choices[run_number],
+                self.allocator_schedule,
+                self.table.interval_s,
             ),
             self.table,
             self.settings,
         )
-        first_mark, values = self.mark_bars[0], simulation_result.equity[list(self.mark_bars)]
+        first_mark_bar, value_by_mark = (
+            self.mark_bars[0],
+            simulation_result.equity[list(self.mark_bars)],
+        )
         warm_up_growth = Fraction(1)
-        if first_mark:  # bars before the first mark are a warm-up
-            warm_up_growth = Fraction(float(values[0])) / self.settings.start_value
+        if first_mark_bar:  # bars before the first mark are a warm-up
+            warm_up_growth = Fraction(float(value_by_mark[0])) / self.settings.start_value
         scale = 10**simulation_result.decimals * warm_up_growth
         rebalances = [
-            rebalance for rebalance in simulation_result.rebalances if rebalance.bar > first_mark
+            rebalance
+            for rebalance in simulation_result.rebalances
+            if rebalance.bar > first_mark_bar
         ]
         return RunResult(
-            run,
+            run_number,
             float(simulation_result.final_value / scale),
             float(sum((rebalance.turnover for rebalance in rebalances), Fraction(0)) / scale),
             float(
@@ -177,7 +186,7 @@ class TuneJob:
                 / scale
             ),
             sum(rebalance.succeeded for rebalance in rebalances),
-            np.ascontiguousarray(values / float(warm_up_growth)),
+            np.ascontiguousarray(value_by_mark / float(warm_up_growth)),
         )
 
 
@@ -300,7 +309,7 @@ def slice_settings(settings: SimulationSettings, start: int, end: int) -> Simula
 
 
 def buy_and_hold_values(
-    spec: BacktestSpec, settings: SimulationSettings, table: PriceTable, marks: Sequence[int]
+    spec: BacktestSpec, settings: SimulationSettings, table: PriceTable, mark_bars: Sequence[int]
 ) -> Floats:
     """Return values at the marks, in whole coins, of a wallet that begins at its targets with its
     reserves and never trades.
@@ -310,10 +319,10 @@ def buy_and_hold_values(
         spec, table, forward_fill(table.closes), [asset.token for asset in assets]
     )
     shares = np.array([asset.target_bps / BPS for asset in assets])
-    units = float(settings.start_value) * shares / prices[marks[0]]
+    units = float(settings.start_value) * shares / prices[mark_bars[0]]
     units += np.array([asset.reserve_raw / 10.0**asset.token.decimals for asset in assets])
-    values: Floats = prices[list(marks)] @ units
-    return values
+    hold_values: Floats = prices[list(mark_bars)] @ units
+    return hold_values
 
 
 STAMP_FILE = "search.json"
@@ -367,8 +376,8 @@ class ResultStore:
             lock.release()
 
     def _load(self, folder: Path) -> None:
-        for draft in folder.glob(".*.draft"):  # left over from a process killed while writing
-            draft.unlink(missing_ok=True)
+        for draft_path in folder.glob(".*.draft"):  # left over from a process killed while writing
+            draft_path.unlink(missing_ok=True)
         stamp_path, result_paths = folder / STAMP_FILE, sorted(folder.glob("*.parquet"))
         if not stamp_path.is_file():
             if result_paths:
@@ -386,44 +395,49 @@ class ResultStore:
         """Return the name of a chunk's file."""
         return f"runs-{chunk.start:07d}-{chunk.end:07d}"
 
-    def add(self, key: str, results: list[RunResult], choices: Sequence[PolicyChoice]) -> None:
+    def add(self, key: str, run_results: list[RunResult], choices: Sequence[PolicyChoice]) -> None:
         """Write the results to the file `file_key`, then count them as done."""
         if self._folder is not None:
-            frame = _polars().DataFrame(_result_columns(results, choices))
+            frame = _polars().DataFrame(_result_columns(run_results, choices))
             _write_file(self._folder / f"{key}.parquet", frame.write_parquet)
-        self.results_by_key[key] = results
+        self.results_by_key[key] = run_results
 
 
 def _polars() -> Any:
     return import_module("polars")
 
 
-def _result_columns(results: list[RunResult], choices: Sequence[PolicyChoice]) -> dict[str, Any]:
+def _result_columns(
+    run_results: list[RunResult], choices: Sequence[PolicyChoice]
+) -> dict[str, Any]:
     bands = [choice.band for choice in choices]
     return {
-        **{name: [getattr(result, name) for result in results] for name in _RESULT_COLUMNS},
+        **{
+            column_name: [getattr(chunk_result, column_name) for chunk_result in run_results]
+            for column_name in _RESULT_COLUMNS
+        },
         "band_absolute_bps": [None if band is None else band.absolute_bps for band in bands],
         "band_relative_bps": [None if band is None else band.relative_bps for band in bands],
         "every_s": [choice.every_s for choice in choices],
         "destination": [choice.destination.value for choice in choices],
         "allocator": [choice.allocator.value for choice in choices],
-        "values": [run_result.values.tolist() for run_result in results],
+        "values": [run_result.values.tolist() for run_result in run_results],
     }
 
 
-def _read_results(path: Path) -> list[RunResult]:
+def _read_results(result_path: Path) -> list[RunResult]:
     try:
-        frame = _polars().read_parquet(path)
+        frame = _polars().read_parquet(result_path)
         return [_parse_result(row) for row in frame.iter_rows(named=True)]
     except Exception:  # a broken file may raise any error of the library
         raise ConfigError(
-            f"--out: {path} is damaged", "remove that file; its runs will be repeated"
+            f"--out: {result_path} is damaged", "remove that file; its runs will be repeated"
         ) from None
 
 
 def _parse_result(row: Mapping[str, Any]) -> RunResult:
     final_value, turnover, costs = (
-        float(row[name]) for name in ("final_value", "turnover", "costs")
+        float(row[column_name]) for column_name in ("final_value", "turnover", "costs")
     )
     return RunResult(
         int(row["run"]),
@@ -435,13 +449,13 @@ def _parse_result(row: Mapping[str, Any]) -> RunResult:
     )
 
 
-def _require_same_search(path: Path, stamp: Mapping[str, str]) -> None:
+def _require_same_search(stamp_path: Path, stamp: Mapping[str, str]) -> None:
     try:
-        stored_stamp = json.loads(path.read_text(encoding="utf-8"))
+        stored_stamp = json.loads(stamp_path.read_text(encoding="utf-8"))
     except ValueError:
         stored_stamp = None
     if not isinstance(stored_stamp, dict):
-        raise ConfigError(f"--out: {path} is not valid JSON", "name an empty folder")
+        raise ConfigError(f"--out: {stamp_path} is not valid JSON", "name an empty folder")
     differing_parts = [
         display_name
         for part, display_name in STAMP_PARTS.items()
@@ -449,7 +463,7 @@ def _require_same_search(path: Path, stamp: Mapping[str, str]) -> None:
     ]
     if differing_parts:
         raise ConfigError(
-            f"--out: {path.parent} belongs to another search: {', '.join(differing_parts)} differ",
+            f"--out: {stamp_path.parent} belongs to another search: {', '.join(differing_parts)} differ",
             "name another folder, or repeat the original command",
         )
 
@@ -509,10 +523,10 @@ def estimate_work(job: TuneJob, chunks: Sequence[TuneChunk], cores: int) -> Work
     seconds, then scaled to all bars.
     """
     kernel_runs = [
-        run
+        run_number
         for chunk in chunks
         if chunk.engine is RunEngine.KERNEL
-        for run in range(chunk.start, chunk.end)
+        for run_number in range(chunk.start, chunk.end)
     ]
     step_runs = [chunk.start for chunk in chunks if chunk.engine is RunEngine.FULL]
     core_s, measured_runs = 0.0, 0
@@ -542,14 +556,15 @@ def estimate_work(job: TuneJob, chunks: Sequence[TuneChunk], cores: int) -> Work
 def _spread_runs(runs: Sequence[int], max_count: int) -> list[int]:
     sample_count = min(max_count, len(runs))
     return [
-        runs[round(i * (len(runs) - 1) / max(1, sample_count - 1))] for i in range(sample_count)
+        runs[round(sample_index * (len(runs) - 1) / max(1, sample_count - 1))]
+        for sample_index in range(sample_count)
     ]
 
 
-def _step_run_s(job: TuneJob, run: int) -> float:
+def _step_run_s(job: TuneJob, run_number: int) -> float:
     """Return the estimated seconds of a run of the full step, from its first bars."""
     spec = spec_for_choice(
-        job.backtest, job.choices[run], job.allocator_schedule, job.table.interval_s
+        job.backtest, job.choices[run_number], job.allocator_schedule, job.table.interval_s
     )
     started_s = time.perf_counter()
     with open_run(spec, job.table, job.settings) as simulation_run:

@@ -73,7 +73,7 @@ def tune_document(tune_result: TuneResult) -> Document:
                 }
                 for fold_result, over_hold, over_calendar in tune_result.fold_results
             ],
-            "excess_intervals": [_excess_document(growth) for growth in tune_result.fold_claims],
+            "excess_intervals": [_excess_document(fold_claim) for fold_claim in tune_result.fold_claims],
         },
         "deflated_sharpe": None
         if deflated_sharpe is None
@@ -91,7 +91,7 @@ def tune_document(tune_result: TuneResult) -> Document:
             "column_name": heat_map.column_axis.name,
             "rows": list(heat_map.row_axis.labels),
             "columns": list(heat_map.column_axis.labels),
-            "values": [[None if np.isnan(value) else _format_number(value) for value in row] for row in heat_map.values.tolist()],
+            "values": [[None if np.isnan(score) else _format_number(score) for score in row] for row in heat_map.values.tolist()],
             "best": list(heat_map.best_cell),
             "neighbours": None
             if neighbours is None
@@ -117,8 +117,8 @@ def yearly_mean(tune_result: TuneResult, returns: NDArray[np.float64]) -> float:
     return float(returns.mean()) * YEAR_S / tune_result.period_s
 
 
-def _format_number(value: float) -> str:
-    return f"{value:.6f}"
+def _format_number(number: float) -> str:
+    return f"{number:.6f}"
 
 
 def _choice_document(choice: PolicyChoice) -> Document:
@@ -147,11 +147,11 @@ def _ranked_document(tune_result: TuneResult, choice_index: int) -> Document:
     }
 
 
-def _excess_document(excess: ExcessGrowth) -> Document:
-    interval: ConfidenceInterval | None = excess.interval
+def _excess_document(claim: ExcessGrowth) -> Document:
+    interval: ConfidenceInterval | None = claim.interval
     if interval is None:
         return {
-            "benchmark": excess.benchmark,
+            "benchmark": claim.benchmark,
             "mean": None,
             "low": None,
             "high": None,
@@ -160,7 +160,7 @@ def _excess_document(excess: ExcessGrowth) -> Document:
             "bootstrap_block_length": None,
         }
     return {
-        "benchmark": excess.benchmark,
+        "benchmark": claim.benchmark,
         "mean": _format_number(interval.mean),
         "low": _format_number(interval.low),
         "high": _format_number(interval.high),
@@ -178,9 +178,9 @@ COLOUR_SCALE = ((0.0, "#7a3b69"), (0.5, "#d9d4cf"), (1.0, "#1f6f6b"))
 def tune_page(tune_result: TuneResult) -> ReportPage:
     """Build the whole report."""
     stamp, search = tune_result.stamp, tune_result.search
-    verdict = "recommended" if tune_result.verdict.is_recommended else "no edge"
+    verdict_label = "recommended" if tune_result.verdict.is_recommended else "no edge"
     facts = [
-        ReportFact("Verdict", verdict, tune_result.choices[tune_result.best_index].label),
+        ReportFact("Verdict", verdict_label, tune_result.choices[tune_result.best_index].label),
         *(_excess_fact(claim) for claim in tune_result.claims),
         ReportFact(
             "Settings tried",
@@ -189,10 +189,10 @@ def tune_page(tune_result: TuneResult) -> ReportPage:
         ),
     ]
     if tune_result.overfitting is not None:
-        ways_text = f"{tune_result.overfitting.split_count:,} ways to halve the data"
+        splits_text = f"{tune_result.overfitting.split_count:,} ways to halve the data"
         facts.append(
             ReportFact(
-                "Chance of over-fitting", f"{tune_result.overfitting.probability:.0%}", ways_text
+                "Chance of over-fitting", f"{tune_result.overfitting.probability:.0%}", splits_text
             )
         )
     if tune_result.deflated_sharpe is not None:
@@ -238,25 +238,25 @@ def tune_sections(tune_result: TuneResult) -> tuple[ReportSection, ...]:
 
 def _excess_fact(claim: ExcessGrowth) -> ReportFact:
     interval = claim.interval
-    rival = claim.benchmark.partition(" (")[0]
+    benchmark_name = claim.benchmark.partition(" (")[0]
     if interval is None:
-        return ReportFact(f"Over {rival}, last quarter", "–", "too few periods")
+        return ReportFact(f"Over {benchmark_name}, last quarter", "–", "too few periods")
     return ReportFact(
-        f"Over {rival}, last quarter",
+        f"Over {benchmark_name}, last quarter",
         f"{format_signed_percent(interval.mean)} a year",
         f"{format_signed_percent(interval.low)} to {format_signed_percent(interval.high)}",
     )
 
 
-def _format_objective(tune_result: TuneResult, value: float) -> str:
+def _format_objective(tune_result: TuneResult, score: float) -> str:
     if tune_result.search.objective is Objective.GROWTH:
-        return format_signed_percent(value)
-    return f"{value:.3f}"
+        return format_signed_percent(score)
+    return f"{score:.3f}"
 
 
 def _last_quarter_section(tune_result: TuneResult) -> ReportSection:
     times_ms = [time_s * 1000 for time_s in tune_result.last_times_s.tolist()]
-    values_by_name = (
+    names_and_values = (
         (tune_result.choices[tune_result.best_index].label, tune_result.last_results[0].values),
         (f"calendar, {tune_result.search.calendar.label}", tune_result.last_results[1].values),
         ("hold", tune_result.last_hold_path),
@@ -269,10 +269,10 @@ def _last_quarter_section(tune_result: TuneResult) -> ReportSection:
                 "type": "scatter",
                 "mode": "lines",
                 "x": times_ms,
-                "y": values / values[0] - 1,
-                "name": name,
+                "y": portfolio_values / portfolio_values[0] - 1,
+                "name": portfolio_name,
             }
-            for name, values in values_by_name
+            for portfolio_name, portfolio_values in names_and_values
         ],
         "layout": {"xaxis": {"type": "date"}, "yaxis": {"tickformat": ".0%"}},
     }
@@ -285,7 +285,7 @@ def _last_quarter_section(tune_result: TuneResult) -> ReportSection:
 
 def _ranking_section(tune_result: TuneResult) -> ReportSection:
     ranked_indices = np.argsort(-tune_result.scores, kind="stable")[:RANKED_ON_PAGE]
-    rows = tuple(
+    setting_rows = tuple(
         (
             tune_result.choices[choice_index].label,
             _format_objective(tune_result, float(tune_result.scores[choice_index])),
@@ -314,7 +314,13 @@ def _ranking_section(tune_result: TuneResult) -> ReportSection:
         "Settings tried",
         paragraphs,
         (),
-        (ReportTable(header, rows, f"The best {len(rows)} of {len(tune_result.choices):,}"),),
+        (
+            ReportTable(
+                header,
+                setting_rows,
+                f"The best {len(setting_rows)} of {len(tune_result.choices):,}",
+            ),
+        ),
     )
 
 
@@ -336,16 +342,16 @@ def _stability_section(tune_result: TuneResult) -> ReportSection:
     )
 
 
-def _format_decline(tune_result: TuneResult, value: float) -> str:
+def _format_decline(tune_result: TuneResult, decline: float) -> str:
     if tune_result.search.objective is Objective.GROWTH:
-        return f"{value * 100:.2f} points a year"
-    return f"{value:.3f}"
+        return f"{decline * 100:.2f} points a year"
+    return f"{decline:.3f}"
 
 
 def heat_figure(heat_map: HeatMap, objective: Objective) -> Figure:
     """Draw a heat map as coloured squares; Plotly's basic bundle lacks heat maps."""
     row_indices, column_indices = np.nonzero(~np.isnan(heat_map.values))
-    values = heat_map.values[row_indices, column_indices]
+    cell_scores = heat_map.values[row_indices, column_indices]
     axis_format, hover_format = ".2f", ".3f"
     if objective is Objective.GROWTH:
         axis_format, hover_format = "+.1%", "+.2%"
@@ -357,15 +363,15 @@ def heat_figure(heat_map: HeatMap, objective: Objective) -> Figure:
     marker: dict[str, Any] = {
         "symbol": "square",
         "size": cell_px,
-        "color": values,
-        "colorscale": [list(stop) for stop in COLOUR_SCALE],
+        "color": cell_scores,
+        "colorscale": [list(colour_stop) for colour_stop in COLOUR_SCALE],
         "showscale": True,
         "colorbar": {
             "tickformat": axis_format,
             "title": {"text": f"{objective.value} a year"},
         },
     }
-    squares = {
+    squares_trace = {
         "type": "scatter",
         "mode": "markers",
         "x": [heat_map.column_axis.labels[column] for column in column_indices],
@@ -375,7 +381,7 @@ def heat_figure(heat_map: HeatMap, objective: Objective) -> Figure:
         "showlegend": False,
         "hovertemplate": f"%{{text}}<br>%{{marker.color:{hover_format}}}<extra></extra>",
     }
-    ring = {
+    ring_trace = {
         "type": "scatter",
         "mode": "markers",
         "x": [heat_map.column_axis.labels[heat_map.best_cell[1]]],
@@ -389,7 +395,7 @@ def heat_figure(heat_map: HeatMap, objective: Objective) -> Figure:
         "showlegend": False,
         "hoverinfo": "skip",
     }
-    axes = (("xaxis", heat_map.column_axis), ("yaxis", heat_map.row_axis))
+    axes_by_name = (("xaxis", heat_map.column_axis), ("yaxis", heat_map.row_axis))
     return {
         "title": f"{objective.value.capitalize()} by {heat_map.row_axis.name} and {heat_map.column_axis.name}",
         "says": (
@@ -397,15 +403,15 @@ def heat_figure(heat_map: HeatMap, objective: Objective) -> Figure:
             " ringed."
         ),
         "height": max(320, 60 + (cell_px + 6) * len(heat_map.row_axis.labels)),
-        "data": [squares, ring],
+        "data": [squares_trace, ring_trace],
         "layout": {
-            name: {
+            axis_name: {
                 "type": "category",
                 "categoryorder": "array",
                 "categoryarray": list(axis.labels),
                 "title": {"text": axis.name},
             }
-            for name, axis in axes
+            for axis_name, axis in axes_by_name
         },
     }
 
@@ -413,7 +419,7 @@ def heat_figure(heat_map: HeatMap, objective: Objective) -> Figure:
 def _walk_forward_section(tune_result: TuneResult) -> ReportSection:
     if not tune_result.fold_results:
         return ReportSection("Walk-forward", ("The data are too short for the folds.",))
-    start_ms, period_ms, rows = (
+    start_ms, period_ms, fold_rows = (
         int(tune_result.search.table.times_s[0]) * 1000,
         round(tune_result.period_s) * 1000,
         [],
@@ -424,15 +430,15 @@ def _walk_forward_section(tune_result: TuneResult) -> ReportSection:
             fold_result.fold.evaluation_start,
             fold_result.fold.evaluation_end,
         )
-        excesses = (
+        excess_texts = (
             format_signed_percent(yearly_mean(tune_result, excess))
             for excess in (over_hold, over_calendar)
         )
-        rows.append(
+        fold_rows.append(
             (
                 tune_result.choices[fold_result.choice].label,
                 _format_date(start_ms + evaluation_start * period_ms),
-                *excesses,
+                *excess_texts,
             )
         )
         times_ms += [
@@ -451,11 +457,17 @@ def _walk_forward_section(tune_result: TuneResult) -> ReportSection:
                 "mode": "lines",
                 "x": times_ms,
                 "y": np.cumsum(np.concatenate(excess_returns)),
-                "name": name,
+                "name": excess_name,
             }
-            for name, excess_returns in (
-                ("over hold", [fold[1] for fold in tune_result.fold_results]),
-                ("over the calendar rule", [fold[2] for fold in tune_result.fold_results]),
+            for excess_name, excess_returns in (
+                (
+                    "over hold",
+                    [fold_and_excesses[1] for fold_and_excesses in tune_result.fold_results],
+                ),
+                (
+                    "over the calendar rule",
+                    [fold_and_excesses[2] for fold_and_excesses in tune_result.fold_results],
+                ),
             )
         ],
         "layout": {"xaxis": {"type": "date"}, "yaxis": {"tickformat": ".1%"}},
@@ -470,11 +482,13 @@ def _walk_forward_section(tune_result: TuneResult) -> ReportSection:
         "excess over holding, per year",
         "excess over the calendar rule, per year",
     )
-    return ReportSection("Walk-forward", paragraphs, (figure,), (ReportTable(header, tuple(rows)),))
+    return ReportSection(
+        "Walk-forward", paragraphs, (figure,), (ReportTable(header, tuple(fold_rows)),)
+    )
 
 
-def _format_date(milliseconds: int) -> str:
-    return str(np.datetime64(milliseconds // 1000, "s").astype("datetime64[D]"))
+def _format_date(time_ms: int) -> str:
+    return str(np.datetime64(time_ms // 1000, "s").astype("datetime64[D]"))
 
 
 def _confidence_section(tune_result: TuneResult) -> ReportSection:
@@ -485,12 +499,12 @@ def _confidence_section(tune_result: TuneResult) -> ReportSection:
         " to this market only."
     ]
     if tune_result.deflated_sharpe is not None:
-        deflated = tune_result.deflated_sharpe
+        deflated_sharpe = tune_result.deflated_sharpe
         paragraphs.append(
-            f"The Sharpe ratio of the excess over hold is {deflated.sharpe:.4f} per period in the data"
-            f" used to choose it; the best of {deflated.trials} trials without skill would have an expected"
-            f" {deflated.threshold:.4f}. The true ratio is above that with probability"
-            f" {deflated.probability:.1%} (deflated Sharpe ratio, Bailey & López de Prado 2014)."
+            f"The Sharpe ratio of the excess over hold is {deflated_sharpe.sharpe:.4f} per period in the data"
+            f" used to choose it; the best of {deflated_sharpe.trials} trials without skill would have an expected"
+            f" {deflated_sharpe.threshold:.4f}. The true ratio is above that with probability"
+            f" {deflated_sharpe.probability:.1%} (deflated Sharpe ratio, Bailey & López de Prado 2014)."
         )
     if tune_result.overfitting is not None:
         overfitting = tune_result.overfitting

@@ -59,7 +59,7 @@ Floats = NDArray[np.float64]
 ChunkRunner = Callable[[TuneJob, Sequence[TuneChunk]], Iterator[tuple[TuneChunk, list[RunResult]]]]
 Progress = Callable[[int, int], None]
 """Called with the numbers of finished runs and of all runs."""
-_LastQuarter = tuple[
+_LastQuarterJudgement = tuple[
     tuple[ExcessGrowth, ...], tuple[RunResult, RunResult], Floats, float, NDArray[np.int64]
 ]
 MAX_VALUES = 100_000_000
@@ -144,15 +144,15 @@ def tune(
     """
     choices, table = search.grid.choices(), search.table
     split_bar = last_quarter_start(table.bar_count)
-    marks = tuple(range(0, split_bar, _period_bars(table)))
-    if len(marks) <= MIN_PERIODS:
+    mark_bars = tuple(range(0, split_bar, _period_bars(table)))
+    if len(mark_bars) <= MIN_PERIODS:
         raise ConfigError(
-            f"--prices: the first three quarters of {table.bar_count} bars are {len(marks)} periods",
+            f"--prices: the first three quarters of {table.bar_count} bars are {len(mark_bars)} periods",
             f"a search needs at least {MIN_PERIODS + 1}; use more prices",
         )
-    if len(choices) * len(marks) > MAX_VALUES:
+    if len(choices) * len(mark_bars) > MAX_VALUES:
         raise ConfigError(
-            f"the grid has {len(choices):,} settings over {len(marks):,} periods",
+            f"the grid has {len(choices):,} settings over {len(mark_bars):,} periods",
             "use wider steps, or fewer values",
         )
     run_choices = (*choices, search.calendar)
@@ -161,18 +161,18 @@ def tune(
         search.backtest,
         slice_settings(search.settings, 0, split_bar),
         run_choices,
-        marks,
+        mark_bars,
         search.allocator_schedule,
         search.uses_full_step,
     )
     with ResultStore(folder, _stamp(search, run_choices)).opened() as store:
         resumed_count = sum(
             len(run_results)
-            for key, run_results in store.results_by_key.items()
-            if key.startswith("runs-")
+            for result_key, run_results in store.results_by_key.items()
+            if result_key.startswith("runs-")
         )
-        results = _all_runs(job, store, run_chunks, confirm_work, progress)
-        return _assemble_result(search, job, store, results, resumed_count)
+        job_results = _all_runs(job, store, run_chunks, confirm_work, progress)
+        return _assemble_result(search, job, store, job_results, resumed_count)
 
 
 def _all_runs(
@@ -207,9 +207,9 @@ def _all_runs(
     )
 
 
-def _require_matching_runs(results: Sequence[RunResult], runs: range, marks: int) -> None:
-    if [run_result.run for run_result in results] != list(runs) or any(
-        len(result.values) != marks for result in results
+def _require_matching_runs(run_results: Sequence[RunResult], runs: range, mark_count: int) -> None:
+    if [run_result.run for run_result in run_results] != list(runs) or any(
+        len(result_of_run.values) != mark_count for result_of_run in run_results
     ):
         raise ConfigError(
             f"results of runs {runs.start} to {runs.stop - 1} do not fit",
@@ -230,22 +230,23 @@ def _assemble_result(
     hold_returns = log_returns(
         buy_and_hold_values(search.backtest, search.settings, job.table, job.mark_bars)
     )
-    per_year = _periods_per_year(job.table, job.mark_bars)
-    annual_factor = per_year if objective is Objective.GROWTH else np.sqrt(per_year)
+    periods_per_year = _periods_per_year(job.table, job.mark_bars)
+    annual_factor = periods_per_year if objective is Objective.GROWTH else np.sqrt(periods_per_year)
     scores = objective_scores(choice_returns, objective) * annual_factor
     best_index = int(scores.argmax())
     fold_results = walk_forward(
         choice_returns, objective, make_folds(len(choice_returns), search.folds, search.walk)
     )
-    fold_excesses = [
-        _excesses(search, job, fold_result, calendar_returns) for fold_result in fold_results
+    fold_excess_pairs = [
+        _fold_excess_returns(search, job, fold_result, calendar_returns)
+        for fold_result in fold_results
     ]
-    claims, last_results, last_hold_path, last_hold_value, last_times_s = _last_quarter(
+    claims, last_results, last_hold_path, last_hold_value, last_times_s = _judge_last_quarter(
         search, store, best_index, choices[best_index]
     )
     overfitting = overfitting_probability(choice_returns, objective)
     settings_judged = (
-        sum(key.startswith("last-") for key in store.results_by_key) - 1
+        sum(result_key.startswith("last-") for result_key in store.results_by_key) - 1
     )  # one of them is the calendar rule
     engine_names = [job.engine(choice).value for choice in job.choices]
     return TuneResult(
@@ -253,17 +254,17 @@ def _assemble_result(
         choices=choices,
         results=run_results[:-1],
         scores=scores,
-        excess_growths=(choice_returns.mean(axis=0) - hold_returns.mean()) * per_year,
+        excess_growths=(choice_returns.mean(axis=0) - hold_returns.mean()) * periods_per_year,
         best_index=best_index,
-        period_s=YEAR_S / per_year,
+        period_s=YEAR_S / periods_per_year,
         deflated_sharpe=deflated_sharpe(choice_returns - hold_returns[:, None], best_index),
         overfitting=overfitting,
         heat_map=heat_map(choices, scores, best_index),
         neighbours=compare_neighbours(choices, scores, best_index),
-        fold_results=tuple((fold, *excess) for fold, excess in zip(fold_results, fold_excesses, strict=True)),
-        fold_claims=() if not fold_excesses else tuple(
-            ExcessGrowth(rival, _yearly_interval(np.concatenate(excess_returns), per_year, search.settings.seed))
-            for rival, excess_returns in zip(_benchmark_names(search), zip(*fold_excesses, strict=True), strict=True)
+        fold_results=tuple((chosen_fold, *excess_pair) for chosen_fold, excess_pair in zip(fold_results, fold_excess_pairs, strict=True)),
+        fold_claims=() if not fold_excess_pairs else tuple(
+            ExcessGrowth(benchmark_name, _yearly_interval(np.concatenate(excess_returns), periods_per_year, search.settings.seed))
+            for benchmark_name, excess_returns in zip(_benchmark_names(search), zip(*fold_excess_pairs, strict=True), strict=True)
         ),
         claims=claims,
         verdict=judge_choice(choices[best_index], search.calendar, claims, overfitting, settings_judged),
@@ -279,9 +280,9 @@ def _assemble_result(
     )  # fmt: skip
 
 
-def log_returns(values: Floats) -> Floats:
+def log_returns(portfolio_values: Floats) -> Floats:
     """Return the log return of each period; a value of zero or less counts as almost zero."""
-    returns: Floats = np.diff(np.log(np.maximum(values, 1e-9 * values[0])))
+    returns: Floats = np.diff(np.log(np.maximum(portfolio_values, 1e-9 * portfolio_values[0])))
     return returns
 
 
@@ -290,15 +291,19 @@ def _period_bars(table: PriceTable) -> int:
     return max(1, round(DAY_S / table.interval_s))
 
 
-def _periods_per_year(table: PriceTable, marks: Sequence[int]) -> float:
-    return YEAR_S * (len(marks) - 1) / float(table.times_s[marks[-1]] - table.times_s[marks[0]])
+def _periods_per_year(table: PriceTable, mark_bars: Sequence[int]) -> float:
+    return (
+        YEAR_S
+        * (len(mark_bars) - 1)
+        / float(table.times_s[mark_bars[-1]] - table.times_s[mark_bars[0]])
+    )
 
 
 def _benchmark_names(search: TuneSpec) -> tuple[str, str]:
     return "hold", f"the calendar rule ({search.calendar.label})"
 
 
-def _excesses(
+def _fold_excess_returns(
     search: TuneSpec, job: TuneJob, fold_result: FoldResult, calendar_returns: Floats
 ) -> tuple[Floats, Floats]:
     """Return the excess over buy and hold from the start of the evaluated periods, and over the
@@ -321,14 +326,16 @@ def _excesses(
     ]
 
 
-def _yearly_interval(values: Floats, per_year: float, seed: int) -> ConfidenceInterval | None:
-    interval = bootstrap_interval(values, seed)
-    return None if interval is None else interval.scaled(per_year)
+def _yearly_interval(
+    excess_returns: Floats, periods_per_year: float, seed: int
+) -> ConfidenceInterval | None:
+    interval = bootstrap_interval(excess_returns, seed)
+    return None if interval is None else interval.scaled(periods_per_year)
 
 
-def _last_quarter(
+def _judge_last_quarter(
     search: TuneSpec, store: ResultStore, best_index: int, best_choice: PolicyChoice
-) -> _LastQuarter:
+) -> _LastQuarterJudgement:
     """Run the chosen setting and the calendar rule over the last quarter, each starting at its
     targets. An allocator also receives the prices of its window before the quarter.
     """
@@ -336,48 +343,50 @@ def _last_quarter(
     split_bar = last_quarter_start(table.bar_count)
     period_bars = _period_bars(table)
     run_results = []
-    for key, policy_choice in (
+    for result_key, policy_choice in (
         (f"last-{best_index:07d}", best_choice),
         ("last-calendar", search.calendar),
     ):
         warm_up_bars = 0
         if policy_choice.allocator is not AllocationMethod.FIXED:
             warm_up_bars = min(split_bar, search.allocator_schedule.window_s // table.interval_s)
-        start, end = split_bar - warm_up_bars, table.bar_count
-        marks = tuple(range(warm_up_bars, end - start, period_bars))
+        start_bar, end_bar = split_bar - warm_up_bars, table.bar_count
+        mark_bars = tuple(range(warm_up_bars, end_bar - start_bar, period_bars))
         job = TuneJob(
-            slice_table(table, start, end), search.backtest, slice_settings(search.settings, start, end),
-            (policy_choice,), marks, search.allocator_schedule, search.uses_full_step
+            slice_table(table, start_bar, end_bar), search.backtest, slice_settings(search.settings, start_bar, end_bar),
+            (policy_choice,), mark_bars, search.allocator_schedule, search.uses_full_step
         )  # fmt: skip
-        if key not in store.results_by_key:
-            store.add(key, job.run(job.chunks()[0]), (policy_choice,))
-        _require_matching_runs(store.results_by_key[key], range(1), len(marks))
-        run_results.append(store.results_by_key[key][0])
+        if result_key not in store.results_by_key:
+            store.add(result_key, job.run(job.chunks()[0]), (policy_choice,))
+        _require_matching_runs(store.results_by_key[result_key], range(1), len(mark_bars))
+        run_results.append(store.results_by_key[result_key][0])
     last_table = slice_table(table, split_bar, table.bar_count)
-    marks = tuple(range(0, last_table.bar_count, period_bars))
-    *hold_path, last_hold_value = buy_and_hold_values(
-        search.backtest, search.settings, last_table, (*marks, last_table.bar_count - 1)
+    mark_bars = tuple(range(0, last_table.bar_count, period_bars))
+    *hold_value_list, last_hold_value = buy_and_hold_values(
+        search.backtest, search.settings, last_table, (*mark_bars, last_table.bar_count - 1)
     ).tolist()
-    hold_values = np.array(hold_path)
-    per_year = _periods_per_year(last_table, marks) if len(marks) > 1 else 0.0
+    hold_values = np.array(hold_value_list)
+    periods_per_year = _periods_per_year(last_table, mark_bars) if len(mark_bars) > 1 else 0.0
     choice_returns, calendar_returns = (
         log_returns(run_result.values) for run_result in run_results
     )
-    returns_by_rival = zip(
+    benchmarks_and_returns = zip(
         _benchmark_names(search),
         (choice_returns - log_returns(hold_values), choice_returns - calendar_returns),
         strict=True,
     )
     claims = tuple(
-        ExcessGrowth(rival, _yearly_interval(excess_returns, per_year, search.settings.seed))
-        for rival, excess_returns in returns_by_rival
+        ExcessGrowth(
+            benchmark_name, _yearly_interval(excess_returns, periods_per_year, search.settings.seed)
+        )
+        for benchmark_name, excess_returns in benchmarks_and_returns
     )
     return (
         claims,
         (run_results[0], run_results[1]),
         hold_values,
         last_hold_value,
-        last_table.times_s[list(marks)],
+        last_table.times_s[list(mark_bars)],
     )
 
 

@@ -68,12 +68,12 @@ def objective_scores(returns: Floats, objective: Objective) -> Floats:
 
 
 def _scores(sums: Floats, square_sums: Floats, periods: int, objective: Objective) -> Floats:
-    mean: Floats = sums / periods
+    means: Floats = sums / periods
     if objective is Objective.GROWTH:
-        return mean
-    std_deviation = np.sqrt(np.maximum(square_sums / periods - mean**2, 0.0))
-    is_constant = std_deviation <= 1e-12
-    scores: Floats = np.where(is_constant, 0.0, mean / np.where(is_constant, 1.0, std_deviation))
+        return means
+    deviations = np.sqrt(np.maximum(square_sums / periods - means**2, 0.0))
+    is_constant = deviations <= 1e-12
+    scores: Floats = np.where(is_constant, 0.0, means / np.where(is_constant, 1.0, deviations))
     return scores
 
 
@@ -157,33 +157,36 @@ def overfitting_probability(
         block_count, block_periods, setting_count
     )
     block_sums, block_square_sums = block_returns.sum(axis=1), (block_returns**2).sum(axis=1)
-    halves = list(combinations(range(block_count), block_count // 2))
-    half_masks = np.zeros((len(halves), block_count))
-    for row, half in enumerate(halves):
-        half_masks[row, list(half)] = 1.0
+    block_halves = list(combinations(range(block_count), block_count // 2))
+    half_masks = np.zeros((len(block_halves), block_count))
+    for row, half_blocks in enumerate(block_halves):
+        half_masks[row, list(half_blocks)] = 1.0
     half_periods, rows_per_pass, below_count = (
         block_periods * block_count // 2,
         max(1, _MAX_VALUES_PER_PASS // setting_count),
         0.0,
     )
-    for start in range(0, len(halves), rows_per_pass):
-        masks = half_masks[start : start + rows_per_pass]
+    for first_split in range(0, len(block_halves), rows_per_pass):
+        inside_masks = half_masks[first_split : first_split + rows_per_pass]
         inside_scores = _scores(
-            masks @ block_sums, masks @ block_square_sums, half_periods, objective
+            inside_masks @ block_sums, inside_masks @ block_square_sums, half_periods, objective
         )
         outside_scores = _scores(
-            (1.0 - masks) @ block_sums, (1.0 - masks) @ block_square_sums, half_periods, objective
+            (1.0 - inside_masks) @ block_sums,
+            (1.0 - inside_masks) @ block_square_sums,
+            half_periods,
+            objective,
         )
         below_count += _count_below_median(inside_scores, outside_scores)
-    return OverfittingEstimate(below_count / len(halves), len(halves), block_count)
+    return OverfittingEstimate(below_count / len(block_halves), len(block_halves), block_count)
 
 
 def _count_below_median(inside_scores: Floats, outside_scores: Floats) -> float:
     """Return the number of rows in which the setting with the best of `inside_scores` is below the
     median of `outside_scores`; a setting exactly at the median counts one half.
     """
-    rows = np.arange(len(inside_scores))
-    best_scores = outside_scores[rows, inside_scores.argmax(axis=1)][:, None]
+    split_rows = np.arange(len(inside_scores))
+    best_scores = outside_scores[split_rows, inside_scores.argmax(axis=1)][:, None]
     tolerance = 1e-12 * np.maximum(1e-3, np.abs(best_scores))
     lower_counts, higher_counts = (
         (outside_scores < best_scores - tolerance).sum(axis=1),
@@ -223,7 +226,7 @@ class ConfidenceInterval:
         )
 
 
-def block_length(values: Floats) -> float:
+def block_length(series: Floats) -> float:
     """Return the mean block length, in periods, that best estimates the variance of the mean, at
     least 1.
 
@@ -232,8 +235,8 @@ def block_length(values: Floats) -> float:
     λ(k/M)·|k|·R(k), D = 2·g(0)², g(0) = Σ λ(k/M)·R(k), with the flat-top window λ and M twice the
     lag beyond which correlations are insignificant.
     """
-    n = len(values)
-    centred = values - values.mean()
+    n = len(series)
+    centred = series - series.mean()
     variance = float(centred @ centred) / n
     if variance <= 1e-30:
         return 1.0
@@ -270,25 +273,29 @@ def block_length(values: Floats) -> float:
     )
 
 
-def resampled_means(values: Floats, block: float, draws: int, seed: int) -> Floats:
-    """Return the means of `draws` resamples: blocks from random places on the circle of periods,
-    each ending after a period with probability 1/block.
+def resampled_means(
+    series: Floats, mean_block_periods: float, resample_count: int, seed: int
+) -> Floats:
+    """Return the means of `resample_count` resamples: blocks from random places on the circle of periods,
+    each ending after a period with probability 1 / `mean_block_periods`.
 
     Politis & Romano 1994, "The Stationary Bootstrap", section 2.
     """
-    random = np.random.default_rng(seed)
-    n = len(values)
-    indices = random.integers(0, n, draws)
-    sums = values[indices].copy()
+    random_generator = np.random.default_rng(seed)
+    n = len(series)
+    drawn_indices = random_generator.integers(0, n, resample_count)
+    sums = series[drawn_indices].copy()
     for _ in range(n - 1):
-        is_block_end = random.random(draws) < 1.0 / block
-        indices = np.where(is_block_end, random.integers(0, n, draws), (indices + 1) % n)
-        sums += values[indices]
+        is_block_end = random_generator.random(resample_count) < 1.0 / mean_block_periods
+        drawn_indices = np.where(
+            is_block_end, random_generator.integers(0, n, resample_count), (drawn_indices + 1) % n
+        )
+        sums += series[drawn_indices]
     return sums / n
 
 
 def bootstrap_interval(
-    values: Floats, seed: int, draws: int = RESAMPLE_COUNT, level: float = CONFIDENCE_LEVEL
+    series: Floats, seed: int, resample_count: int = RESAMPLE_COUNT, level: float = CONFIDENCE_LEVEL
 ) -> ConfidenceInterval | None:
     """Return the mean with the widened two-sided interval that contains `level` of the resampled
     means; None for fewer than MIN_INTERVAL_PERIODS.
@@ -303,20 +310,24 @@ def bootstrap_interval(
     from scipy.stats import norm
     from scipy.stats import t as student
 
-    n = len(values)
+    n = len(series)
     if n < MIN_INTERVAL_PERIODS:
         return None
-    block = min(2.0 * block_length(values), n / MIN_BOOTSTRAP_BLOCKS)
-    mean, tail_probability = float(values.mean()), (1.0 - level) / 2.0
-    low, high = np.quantile(
-        resampled_means(values, block, draws, seed) - mean,
+    mean_block_periods = min(2.0 * block_length(series), n / MIN_BOOTSTRAP_BLOCKS)
+    mean, tail_probability = float(series.mean()), (1.0 - level) / 2.0
+    low_deviation, high_deviation = np.quantile(
+        resampled_means(series, mean_block_periods, resample_count, seed) - mean,
         [tail_probability, 1.0 - tail_probability],
     )
-    widening = sqrt(n / (n - block)) * float(
-        student.ppf(tail_probability, n / block - 1.0) / norm.ppf(tail_probability)
+    widening = sqrt(n / (n - mean_block_periods)) * float(
+        student.ppf(tail_probability, n / mean_block_periods - 1.0) / norm.ppf(tail_probability)
     )
     return ConfidenceInterval(
-        mean, mean + widening * float(low), mean + widening * float(high), n, block
+        mean,
+        mean + widening * float(low_deviation),
+        mean + widening * float(high_deviation),
+        n,
+        mean_block_periods,
     )
 
 
@@ -391,34 +402,40 @@ def _grid_indices(
     """Return the position of each choice on every axis, the axes, and their values: relative bands,
     then absolute bands, then none.
     """
-    indices, axes, all_values = [], [], []
-    for name, value_of, label_of in _AXES:
-        labels = {value_of(choice): label_of(choice) for choice in choices}
-        values = sorted(labels, key=str) if name in ("destination", "allocator") else sorted(labels)
-        index_of = {value: i for i, value in enumerate(values)}
-        indices.append([index_of[value_of(choice)] for choice in choices])
-        axes.append(GridAxis(name, tuple(labels[value] for value in values)))
-        all_values.append(list[object](values))
-    return np.array(indices, dtype=np.int64).T, axes, all_values
+    grid_indices, axes, values_by_axis = [], [], []
+    for axis_name, value_of, label_of in _AXES:
+        label_by_value = {value_of(choice): label_of(choice) for choice in choices}
+        axis_values = (
+            sorted(label_by_value, key=str)
+            if axis_name in ("destination", "allocator")
+            else sorted(label_by_value)
+        )
+        index_by_value = {axis_value: i for i, axis_value in enumerate(axis_values)}
+        grid_indices.append([index_by_value[value_of(choice)] for choice in choices])
+        axes.append(
+            GridAxis(axis_name, tuple(label_by_value[axis_value] for axis_value in axis_values))
+        )
+        values_by_axis.append(list[object](axis_values))
+    return np.array(grid_indices, dtype=np.int64).T, axes, values_by_axis
 
 
 def heat_map(choices: Sequence[PolicyChoice], scores: Floats, best_index: int) -> HeatMap:
     """Return the heat map over the two axes with the most values; bands run down if they are one of
     the two.
     """
-    indices, axes, _ = _grid_indices(choices)
+    grid_indices, axes, _ = _grid_indices(choices)
     largest_axes = sorted(range(len(axes)), key=lambda axis: -len(axes[axis].labels))[:2]
     row_axis, column_axis = sorted(largest_axes)
-    values = np.full((len(axes[row_axis].labels), len(axes[column_axis].labels)), np.nan)
+    cell_scores = np.full((len(axes[row_axis].labels), len(axes[column_axis].labels)), np.nan)
     other_axes = [axis for axis in range(len(axes)) if axis not in (row_axis, column_axis)]
-    for choice_indices, score in zip(indices, scores, strict=True):
-        if all(choice_indices[axis] == indices[best_index][axis] for axis in other_axes):
-            values[choice_indices[row_axis], choice_indices[column_axis]] = score
+    for choice_indices, score in zip(grid_indices, scores, strict=True):
+        if all(choice_indices[axis] == grid_indices[best_index][axis] for axis in other_axes):
+            cell_scores[choice_indices[row_axis], choice_indices[column_axis]] = score
     return HeatMap(
         axes[row_axis],
         axes[column_axis],
-        values,
-        (int(indices[best_index][row_axis]), int(indices[best_index][column_axis])),
+        cell_scores,
+        (int(grid_indices[best_index][row_axis]), int(grid_indices[best_index][column_axis])),
     )
 
 
@@ -430,17 +447,19 @@ def compare_neighbours(
 
     None without neighbours.
     """
-    indices, _, values_by_axis = _grid_indices(choices)
-    distances = np.abs(indices - indices[best_index])
+    grid_indices, _, values_by_axis = _grid_indices(choices)
+    distances = np.abs(grid_indices - grid_indices[best_index])
     is_neighbour = np.zeros(len(choices), dtype=bool)
     for axis in range(len(_AXES)):
         differs_only_on_axis = (np.delete(distances, axis, axis=1) == 0).all(axis=1) & (
             distances[:, axis] > 0
         )
         if axis < _ORDERED_AXES:
-            best_value = values_by_axis[axis][indices[best_index][axis]]
-            is_same_kind = np.array([value[0] == best_value[0] for value in values_by_axis[axis]])  # type: ignore[index]  # ordered axes have pairs
-            differs_only_on_axis &= (distances[:, axis] == 1) & is_same_kind[indices[:, axis]]
+            best_value = values_by_axis[axis][grid_indices[best_index][axis]]
+            is_same_kind = np.array(
+                [axis_value[0] == best_value[0] for axis_value in values_by_axis[axis]]  # type: ignore[index]  # ordered axes have pairs
+            )
+            differs_only_on_axis &= (distances[:, axis] == 1) & is_same_kind[grid_indices[:, axis]]
         is_neighbour |= differs_only_on_axis
     if not is_neighbour.any():
         return None
@@ -488,16 +507,16 @@ class FoldResult:
     returns: Floats
 
 
-def last_quarter_start(bars: int) -> int:
+def last_quarter_start(bar_count: int) -> int:
     """Return the first bar of the last quarter."""
-    return bars - bars // DATA_PART_COUNT
+    return bar_count - bar_count // DATA_PART_COUNT
 
 
-def make_folds(periods: int, count: int, mode: WalkForwardMode) -> tuple[Fold, ...]:
+def make_folds(periods: int, fold_count: int, mode: WalkForwardMode) -> tuple[Fold, ...]:
     """Return that many folds over equal pieces; none if a piece would have fewer than two
     periods.
     """
-    piece_count = count + ROLLING_PIECE_COUNT
+    piece_count = fold_count + ROLLING_PIECE_COUNT
     if periods < 2 * piece_count:
         return ()
     piece_starts = [periods * piece // piece_count for piece in range(piece_count + 1)]
@@ -518,12 +537,12 @@ def walk_forward(
     """Return the best of `returns[period, setting]` in each fold, evaluated in the periods that
     follow; the first of equal settings.
     """
-    results = []
+    fold_results = []
     for fold in folds:
         scores = objective_scores(returns[fold.choice_start : fold.evaluation_start], objective)
         best_column = int(scores.argmax())
         evaluation_returns = returns[fold.evaluation_start : fold.evaluation_end]
-        results.append(
+        fold_results.append(
             FoldResult(
                 fold,
                 best_column,
@@ -532,7 +551,7 @@ def walk_forward(
                 evaluation_returns[:, best_column],
             )
         )
-    return tuple(results)
+    return tuple(fold_results)
 
 
 GROWTH_TOLERANCE = 1e-6
