@@ -28,20 +28,20 @@ def fee_items(data_fee: DataFee) -> list[CallItem]:
     """Return the calls for a snapshot, whose answers `read_quote` takes: bounds, and on the OP Stack
     the fees of typical swaps; none for chains without a fee.
     """
-    items = _bound_items(data_fee)
+    call_items = _bound_items(data_fee)
     if data_fee in (DataFee.OP_STACK, DataFee.OP_STACK_COPY):
-        items += [
+        call_items += [
             CallItem(
-                GAS_PRICE_ORACLE, _bytes_call(_L1_FEE, swap), gas=_L1_FEE_GAS, likely_gas=500_000
+                GAS_PRICE_ORACLE, _bytes_call(_L1_FEE, swap_tx), gas=_L1_FEE_GAS, likely_gas=500_000
             )
-            for swap in (ONE_SWAP, FOUR_SWAPS)
+            for swap_tx in (ONE_SWAP, FOUR_SWAPS)
         ]
-    return items
+    return call_items
 
 
-def _bytes_call(function: bytes, argument: bytes) -> bytes:
+def _bytes_call(function_selector: bytes, argument: bytes) -> bytes:
     padding = bytes(-len(argument) % 32)
-    return function + uint_word(32) + uint_word(len(argument)) + argument + padding
+    return function_selector + uint_word(32) + uint_word(len(argument)) + argument + padding
 
 
 def _bound_items(data_fee: DataFee) -> list[CallItem]:
@@ -68,22 +68,26 @@ def read_quote(data_fee: DataFee, answers: Sequence[LensAnswer]) -> DataFeeQuote
     simple transaction and that of a byte of calldata. Fees of typical swaps may be missing.
     """
     if data_fee is DataFee.ARBITRUM:
-        prices = answer_words(answers[0], 2)
-        if isinstance(prices, CallStatus):
-            return prices
-        fees_wei = [prices[0], prices[0] + prices[1] * MAX_TX_BYTES]
+        prices_wei = answer_words(answers[0], 2)
+        if isinstance(prices_wei, CallStatus):
+            return prices_wei
+        fees_wei = [prices_wei[0], prices_wei[0] + prices_wei[1] * MAX_TX_BYTES]
     else:
-        words = [answer_words(answer, 1) for answer in answers]
-        if failures := [
-            answer_word for answer_word in words if isinstance(answer_word, CallStatus)
+        word_results = [answer_words(answer, 1) for answer in answers]
+        if failed_statuses := [
+            word_result for word_result in word_results if isinstance(word_result, CallStatus)
         ]:
-            return failures[0]
+            return failed_statuses[0]
         fees_wei = [
-            answer_word[0] for answer_word in words if not isinstance(answer_word, CallStatus)
+            word_result[0]
+            for word_result in word_results
+            if not isinstance(word_result, CallStatus)
         ]
-    if any(wei >> _FEE_BITS for wei in fees_wei) or any(
-        without_data > with_data
-        for without_data, with_data in zip(fees_wei[::2], fees_wei[1::2], strict=True)
+    if any(fee_wei >> _FEE_BITS for fee_wei in fees_wei) or any(
+        fee_without_data_wei > fee_with_data_wei
+        for fee_without_data_wei, fee_with_data_wei in zip(
+            fees_wei[::2], fees_wei[1::2], strict=True
+        )
     ):
         return CallStatus.MALFORMED
     return DataFeeQuote(*fees_wei, as_gas=data_fee is DataFee.ARBITRUM)
@@ -92,12 +96,12 @@ def read_quote(data_fee: DataFee, answers: Sequence[LensAnswer]) -> DataFeeQuote
 def fee_calls(data_fee: DataFee, block_tag: str) -> list[RpcCall]:
     """Return the calls for bounds alone, for one node, at a block tag."""
     return [
-        ("eth_call", [{"to": item.target, "data": hex_data(item.data)}, block_tag])
-        for item in _bound_items(data_fee)
+        ("eth_call", [{"to": call_item.target, "data": hex_data(call_item.data)}, block_tag])
+        for call_item in _bound_items(data_fee)
     ]
 
 
-def node_quote(name: str, data_fee: DataFee, answers: Sequence[object]) -> DataFeeQuote | None:
+def node_quote(node_name: str, data_fee: DataFee, answers: Sequence[object]) -> DataFeeQuote | None:
     """Return the quote of one node's answers; None for chains without a fee. Raises Retryable if a
     call failed.
     """
@@ -106,13 +110,13 @@ def node_quote(name: str, data_fee: DataFee, answers: Sequence[object]) -> DataF
     quote = read_quote(
         data_fee,
         [
-            parse_bytes(require_result(name, "eth_call", answer), "the data fee")
+            parse_bytes(require_result(node_name, "eth_call", answer), "the data fee")
             for answer in answers
         ],
     )
     if isinstance(quote, CallStatus):
         raise Retryable(
-            f"{name} cannot report the {DATA_FEE_ITEM}: {quote.why}", code=ErrorCode.ANSWER
+            f"{node_name} cannot report the {DATA_FEE_ITEM}: {quote.why}", code=ErrorCode.ANSWER
         )
     return quote
 

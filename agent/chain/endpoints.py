@@ -149,10 +149,10 @@ class EndpointHealth:
 
     def _decay(self) -> None:
         now_s = self._clock_s()
-        factor = 0.5 ** ((now_s - self._decayed_at_s) / HALF_LIFE_S)
-        self._success_weight *= factor
-        self._failure_weight *= factor
-        self._latency_sum_s *= factor
+        decay_factor = 0.5 ** ((now_s - self._decayed_at_s) / HALF_LIFE_S)
+        self._success_weight *= decay_factor
+        self._failure_weight *= decay_factor
+        self._latency_sum_s *= decay_factor
         self._decayed_at_s = now_s
 
 
@@ -199,10 +199,10 @@ class Endpoint:
     def batch(self, calls: Sequence[RpcCall]) -> list[Any]:
         """See Transport. Raises EndpointResting during a pause that the endpoint requested."""
         with self._lock:
-            state = self.health.state
-            if state.circuit is Circuit.RATE_LIMITED:
+            health_state = self.health.state
+            if health_state.circuit is Circuit.RATE_LIMITED:
                 raise EndpointResting(
-                    f"{self.name} is rate limited for {format_duration(int(state.rest_s))} more: {state.why}",
+                    f"{self.name} is rate limited for {format_duration(int(health_state.rest_s))} more: {health_state.why}",
                     code=ErrorCode.RATE_LIMIT,
                 )
             started_s = self._clock_s()
@@ -257,7 +257,7 @@ class EndpointPool:
         )
         self.min_operators = min_operators
         self.max_lag_blocks = max_lag_blocks
-        self.report: Callable[[str], None] = lambda text: None
+        self.report: Callable[[str], None] = lambda message: None
         self.data_fee = data_fee
         self.now_s = now_s
         self._grace_s = grace_s
@@ -289,43 +289,47 @@ class EndpointPool:
         """Query all endpoints in service in parallel. Once `is_enough` returns True, the others
         have a short grace period. Errors of endpoints are returned; any other error is raised.
         """
-        candidates = self.ranked if among is None else list(among)
-        queried = self._in_service(candidates)
+        candidate_endpoints = self.ranked if among is None else list(among)
+        queried_endpoints = self._in_service(candidate_endpoints)
         failures: dict[Endpoint, TrimtabError] = {
-            endpoint: _resting_error(endpoint) for endpoint in candidates if endpoint not in queried
+            endpoint: _resting_error(endpoint)
+            for endpoint in candidate_endpoints
+            if endpoint not in queried_endpoints
         }
         answers: dict[Endpoint, T] = {}
-        results: queue.SimpleQueue[tuple[Endpoint, T | Exception, bool]] = queue.SimpleQueue()
-        for endpoint in queried[1:]:
+        outcome_queue: queue.SimpleQueue[tuple[Endpoint, T | Exception, bool]] = queue.SimpleQueue()
+        for endpoint in queried_endpoints[1:]:
             # daemon threads: a hanging request does not keep the process alive
             threading.Thread(
-                target=_ask_endpoint, args=(question, endpoint, results), daemon=True
+                target=_ask_endpoint, args=(question, endpoint, outcome_queue), daemon=True
             ).start()
-        if len(queried) == 1:
-            _ask_endpoint(question, queried[0], results)
-        elif queried:
+        if len(queried_endpoints) == 1:
+            _ask_endpoint(question, queried_endpoints[0], outcome_queue)
+        elif queried_endpoints:
             threading.Thread(
-                target=_ask_endpoint, args=(question, queried[0], results), daemon=True
+                target=_ask_endpoint,
+                args=(question, queried_endpoints[0], outcome_queue),
+                daemon=True,
             ).start()
-        unanswered, grace_end_s = set(queried), None
-        while unanswered:
+        waiting_endpoints, grace_end_s = set(queried_endpoints), None
+        while waiting_endpoints:
             timeout_s = None if grace_end_s is None else max(0.0, grace_end_s - time.monotonic())
             try:
-                endpoint, result, is_error = results.get(timeout=timeout_s)
+                endpoint, answer_or_error, is_error = outcome_queue.get(timeout=timeout_s)
             except queue.Empty:
                 break
-            unanswered.discard(endpoint)
+            waiting_endpoints.discard(endpoint)
             if not is_error:
-                answers[endpoint] = result  # type: ignore[assignment]  # an answer unless `is_error`
-            elif isinstance(result, Retryable | OperatorNeeded):
-                failures[endpoint] = result
+                answers[endpoint] = answer_or_error  # type: ignore[assignment]  # an answer unless `is_error`
+            elif isinstance(answer_or_error, Retryable | OperatorNeeded):
+                failures[endpoint] = answer_or_error
             else:
-                raise result  # type: ignore[misc]  # an error, since `is_error`
-            if not is_error and grace_end_s is None and unanswered and is_enough(answers):
+                raise answer_or_error  # type: ignore[misc]  # an error, since `is_error`
+            if not is_error and grace_end_s is None and waiting_endpoints and is_enough(answers):
                 grace_end_s = time.monotonic() + self._grace_s
         failures |= {
             endpoint: Retryable(f"{endpoint.name} had not answered when enough others agreed")
-            for endpoint in unanswered
+            for endpoint in waiting_endpoints
         }
         answers_in_order = {
             endpoint: answers[endpoint] for endpoint in self.endpoints if endpoint in answers
@@ -340,7 +344,7 @@ class EndpointPool:
             return
         if len(self.endpoints) == 1:
             raise next(iter(poll.failures.values()))
-        message = "; ".join(
+        failures_text = "; ".join(
             failure_text(endpoint, failure) for endpoint, failure in poll.failures.items()
         )
         error_type: type[TrimtabError] = Retryable
@@ -350,7 +354,7 @@ class EndpointPool:
             error_type = OperatorNeeded
         remedy = next((failure.remedy for failure in poll.failures.values() if failure.remedy), "")
         raise error_type(
-            f"{len(poll.operators)} of {self.min_operators} operators answered: {message}",
+            f"{len(poll.operators)} of {self.min_operators} operators answered: {failures_text}",
             remedy,
             code=ErrorCode.OPERATORS,
         )
@@ -360,8 +364,8 @@ class EndpointPool:
         majority. `report` tells it once.
         """
         if endpoint.health.state.why != why:
-            majority = "; the others outvoted it" if outvoted else ""
-            self.report(f"{endpoint.name} {why}{majority}")
+            majority_text = "; the others outvoted it" if outvoted else ""
+            self.report(f"{endpoint.name} {why}{majority_text}")
         endpoint.health.blame(why)
 
     def record_lag(self, endpoint: Endpoint, why: str) -> None:
@@ -374,22 +378,24 @@ class EndpointPool:
         """Return operator and record of each endpoint, in the order of the config."""
         return [(endpoint.operator, endpoint.health.state) for endpoint in self.endpoints]
 
-    def _in_service(self, candidates: Sequence[Endpoint]) -> list[Endpoint]:
+    def _in_service(self, candidate_endpoints: Sequence[Endpoint]) -> list[Endpoint]:
         """Return the candidates that are neither resting nor busy; if they have too few operators,
         the resting and busy ones too. An endpoint that is rate limiting is never returned.
         """
-        not_rate_limited = [
+        not_limited_endpoints = [
             endpoint
-            for endpoint in candidates
+            for endpoint in candidate_endpoints
             if endpoint.health.circuit is not Circuit.RATE_LIMITED
         ]
-        usable = [
+        usable_endpoints = [
             endpoint
-            for endpoint in not_rate_limited
+            for endpoint in not_limited_endpoints
             if endpoint.health.circuit is not Circuit.OPEN and not endpoint.is_busy
         ]
         return (
-            usable if len(operators_of(usable)) >= max(1, self.min_operators) else not_rate_limited
+            usable_endpoints
+            if len(operators_of(usable_endpoints)) >= max(1, self.min_operators)
+            else not_limited_endpoints
         )
 
 
@@ -406,10 +412,10 @@ def failure_text(endpoint: Endpoint, failure: TrimtabError) -> str:
 
 
 def _resting_error(endpoint: Endpoint) -> EndpointResting:
-    state = endpoint.health.state
-    if state.rest_s > 0:
+    health_state = endpoint.health.state
+    if health_state.rest_s > 0:
         return EndpointResting(
-            f"{endpoint.name} {state.circuit.value}, {format_duration(int(state.rest_s))} more: {state.why}"
+            f"{endpoint.name} {health_state.circuit.value}, {format_duration(int(health_state.rest_s))} more: {health_state.why}"
         )
     return EndpointResting(f"{endpoint.name} has not yet answered an earlier request")
 
@@ -417,9 +423,9 @@ def _resting_error(endpoint: Endpoint) -> EndpointResting:
 def _ask_endpoint(
     question: Callable[[Endpoint], T],
     endpoint: Endpoint,
-    results: queue.SimpleQueue[tuple[Endpoint, T | Exception, bool]],
+    outcome_queue: queue.SimpleQueue[tuple[Endpoint, T | Exception, bool]],
 ) -> None:
     try:
-        results.put((endpoint, question(endpoint), False))
+        outcome_queue.put((endpoint, question(endpoint), False))
     except Exception as error:
-        results.put((endpoint, error, True))
+        outcome_queue.put((endpoint, error, True))

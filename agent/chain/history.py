@@ -98,7 +98,7 @@ def _round_ids(
             round_numbers = range(
                 newest_round_number, max(newest_round_number - ROUNDS_PER_REQUEST, 0), -1
             )
-            yield [phase << PHASE_BITS | number for number in round_numbers]
+            yield [phase << PHASE_BITS | round_number for round_number in round_numbers]
             newest_round_number = max(newest_round_number - ROUNDS_PER_REQUEST, 0)
         phase -= 1
         if phase <= 0:
@@ -113,12 +113,12 @@ def _last_round(transport: Transport, feed: str, phase: int, block_ref: dict[str
     )[0]
     if isinstance(aggregator_answer, RpcFault):
         return 0
-    aggregator = int.from_bytes(parse_bytes(aggregator_answer, "an aggregator", 32), "big")
-    if not 0 < aggregator < 2**160:
+    aggregator_number = int.from_bytes(parse_bytes(aggregator_answer, "an aggregator", 32), "big")
+    if not 0 < aggregator_number < 2**160:
         return 0
-    answer = transport.batch([_feed_call(address_from_word(aggregator), LATEST_ROUND, block_ref)])[
-        0
-    ]
+    answer = transport.batch(
+        [_feed_call(address_from_word(aggregator_number), LATEST_ROUND, block_ref)]
+    )[0]
     if isinstance(answer, RpcFault):
         return 0
     round_id = int.from_bytes(parse_bytes(answer, "a round", 32), "big")
@@ -141,16 +141,16 @@ def _rounds_since(round_by_id: dict[int, PastRound], since_s: int) -> tuple[Past
     )
 
 
-def _feed_call(to: str, data: bytes, block_ref: dict[str, object]) -> RpcCall:
-    return ("eth_call", [{"to": to, "data": hex_data(data)}, block_ref])
+def _feed_call(to: str, call_data: bytes, block_ref: dict[str, object]) -> RpcCall:
+    return ("eth_call", [{"to": to, "data": hex_data(call_data)}, block_ref])
 
 
 def _parse_round(answer: object) -> tuple[int, int, int, int]:
     """Return (round, answer, started, updated) of AggregatorV3Interface.getRoundData."""
     answer_bytes = parse_bytes(answer, "a round of a feed", _ROUND_BYTES)
     round_id, price, started_s, updated_s, _ = (
-        int.from_bytes(answer_bytes[start : start + 32], "big")
-        for start in range(0, _ROUND_BYTES, 32)
+        int.from_bytes(answer_bytes[word_offset : word_offset + 32], "big")
+        for word_offset in range(0, _ROUND_BYTES, 32)
     )
     if round_id >> 80 or started_s >> 63 or updated_s >> 63:
         raise Retryable("the feed's answer is not a round")
@@ -182,10 +182,10 @@ def past_twaps(
     pools_by_end: dict[int, list[V3Pool]] = {}
     request_count = 0
     for pool in [pool for pool in pools if isinstance(pool, V3Pool) and pool.keeps_observations]:
-        for start in range(0, len(window_ends_s), TWAPS_PER_REQUEST):
+        for first_index in range(0, len(window_ends_s), TWAPS_PER_REQUEST):
             end_times_s = [
                 end_s
-                for end_s in window_ends_s[start : start + TWAPS_PER_REQUEST]
+                for end_s in window_ends_s[first_index : first_index + TWAPS_PER_REQUEST]
                 if end_s <= head.timestamp_s
             ]
             if not end_times_s or request_count == MAX_TWAP_REQUESTS:
@@ -210,8 +210,10 @@ def past_twaps(
 
 def _twap_call(pool: str, ago_s: int, window_s: int, block_ref: dict[str, object]) -> RpcCall:
     """Return the call observe(uint32[]) for both ends of the window."""
-    data = OBSERVE + uint_word(32) + uint_word(2) + uint_word(ago_s + window_s) + uint_word(ago_s)
-    return ("eth_call", [{"to": pool, "data": hex_data(data)}, block_ref])
+    call_data = (
+        OBSERVE + uint_word(32) + uint_word(2) + uint_word(ago_s + window_s) + uint_word(ago_s)
+    )
+    return ("eth_call", [{"to": pool, "data": hex_data(call_data)}, block_ref])
 
 
 def _with_twap(pool: V3Pool, answer: object, window_s: int) -> V3Pool | None:
@@ -222,8 +224,8 @@ def _with_twap(pool: V3Pool, answer: object, window_s: int) -> V3Pool | None:
         return None
     answer_bytes = parse_bytes(answer, "observations of a pool", 32 * _OBSERVE_WORDS)
     _, _, _, tick_before, tick_after, _, per_liquidity_before, per_liquidity_after = (
-        int.from_bytes(answer_bytes[start : start + 32], "big")
-        for start in range(0, 32 * _OBSERVE_WORDS, 32)
+        int.from_bytes(answer_bytes[word_offset : word_offset + 32], "big")
+        for word_offset in range(0, 32 * _OBSERVE_WORDS, 32)
     )
     tick_change = to_signed(tick_after) - to_signed(tick_before)
     seconds_per_liquidity = (per_liquidity_after - per_liquidity_before) % 2**160
@@ -289,14 +291,16 @@ def recent_transactions(
         )
     )
     votes = [
-        (endpoint.operator, result)
-        for endpoint, result in poll.answers.items()
-        if isinstance(result, RecentTransactions)
+        (endpoint.operator, report_or_reason)
+        for endpoint, report_or_reason in poll.answers.items()
+        if isinstance(report_or_reason, RecentTransactions)
     ]
     if not votes:
-        reasons = [result for result in poll.answers.values() if isinstance(result, str)] + [
-            failure.message for failure in poll.failures.values()
-        ]
+        reasons = [
+            report_or_reason
+            for report_or_reason in poll.answers.values()
+            if isinstance(report_or_reason, str)
+        ] + [failure.message for failure in poll.failures.values()]
         raise HistoryUnavailable(reasons[0] if reasons else "no endpoint answers")
     if len({operator for operator, _ in votes}) < endpoint_pool.min_operators:
         raise HistoryUnavailable(
@@ -352,10 +356,13 @@ def _first_block(transport: Transport, head: Head, since_s: int) -> int:
     )
     if _block_time_s(genesis) > since_s:
         return 0
-    low, high = 0, head.number  # Invariant: `low` is not after `since_s`, `high` is.
-    while high - low > 1:
-        stride = max(1, (high - low) // (HEADERS_PER_PROBE + 1))
-        heights = list(range(low + stride, high, stride))[:HEADERS_PER_PROBE]
+    low_block, high_block = (
+        0,
+        head.number,
+    )  # Invariant: `low_block` is not after `since_s`, `high_block` is.
+    while high_block - low_block > 1:
+        stride = max(1, (high_block - low_block) // (HEADERS_PER_PROBE + 1))
+        heights = list(range(low_block + stride, high_block, stride))[:HEADERS_PER_PROBE]
         headers = _require_answers(
             transport,
             [("eth_getBlockByNumber", [hex(height), False]) for height in heights],
@@ -363,10 +370,10 @@ def _first_block(transport: Transport, head: Head, since_s: int) -> int:
         )
         for height, header in zip(heights, headers, strict=True):
             if _block_time_s(header) > since_s:
-                high = height
+                high_block = height
                 break
-            low = height
-    return high
+            low_block = height
+    return high_block
 
 
 def _blocks_with_transactions(
@@ -396,38 +403,44 @@ def _transaction_heights(
             f" the {MAX_TRANSACTIONS} that can be read",
             code=ErrorCode.TRANSACTIONS_MANY,
         )
-    spans = (
+    block_spans = (
         [(max(since_block - 1, 0), head.number, nonce_before, nonce)]
         if nonce > nonce_before
         else []
     )
-    heights: list[int] = []
-    while spans:
-        middles = [(low + high) // 2 for low, high, _, _ in spans]
-        halves = []
-        for (low, high, first_nonce, last_nonce), middle, middle_nonce in zip(
-            spans, middles, _nonces(transport, owner, middles), strict=True
+    block_numbers: list[int] = []
+    while block_spans:
+        middle_blocks = [
+            (low_block + high_block) // 2 for low_block, high_block, _, _ in block_spans
+        ]
+        half_spans = []
+        for (low_block, high_block, first_nonce, last_nonce), middle_block, middle_nonce in zip(
+            block_spans, middle_blocks, _nonces(transport, owner, middle_blocks), strict=True
         ):
-            halves += [
-                (low, middle, first_nonce, middle_nonce),
-                (middle, high, middle_nonce, last_nonce),
+            half_spans += [
+                (low_block, middle_block, first_nonce, middle_nonce),
+                (middle_block, high_block, middle_nonce, last_nonce),
             ]
-        changed_spans = [span for span in halves if span[3] > span[2]]
-        heights += [high for low, high, _, _ in changed_spans if high - low <= 1]
-        spans = [span for span in changed_spans if span[1] - span[0] > 1]
-    return sorted({*heights, *([0] if since_block == 0 else [])})
+        changed_spans = [half_span for half_span in half_spans if half_span[3] > half_span[2]]
+        block_numbers += [
+            high_block
+            for low_block, high_block, _, _ in changed_spans
+            if high_block - low_block <= 1
+        ]
+        block_spans = [half_span for half_span in changed_spans if half_span[1] - half_span[0] > 1]
+    return sorted({*block_numbers, *([0] if since_block == 0 else [])})
 
 
 def _nonces(transport: Transport, owner: str, heights: Sequence[int]) -> list[int]:
-    answers = []
+    nonce_answers = []
     for start in range(0, len(heights), CALLS_PER_BATCH):
         batch_heights = heights[start : start + CALLS_PER_BATCH]
-        answers += _require_answers(
+        nonce_answers += _require_answers(
             transport,
             [("eth_getTransactionCount", [owner, hex(height)]) for height in batch_heights],
             "states of a day ago",
         )
-    return [parse_quantity(answer, "nonce") for answer in answers]
+    return [parse_quantity(answer, "nonce") for answer in nonce_answers]
 
 
 def _whole_blocks(transport: Transport, heights: Sequence[int]) -> list[Mapping[str, Any]]:
@@ -497,21 +510,21 @@ def _with_feed_answers(
     if not feeds:
         return tuple(transactions)
     transfer_txs = [tx for tx in transactions if any(tx.receipt.net_transfers(owner).values())]
-    data = hex_data(LATEST_ROUND_DATA)
+    calldata_hex = hex_data(LATEST_ROUND_DATA)
     calls: list[RpcCall] = [
-        ("eth_call", [{"to": feed, "data": data}, hex(tx.receipt.block_number - 1)])
+        ("eth_call", [{"to": feed, "data": calldata_hex}, hex(tx.receipt.block_number - 1)])
         for tx in transfer_txs
         for feed in feeds
     ]
-    prices: list[int | None] = []
+    feed_prices: list[int | None] = []
     for start in range(0, len(calls), CALLS_PER_BATCH):
-        prices += [
+        feed_prices += [
             _parse_answer(reply)
             for reply in transport.batch(calls[start : start + CALLS_PER_BATCH])
         ]
     answers_by_hash: dict[str, tuple[tuple[str, int], ...]] = {}
-    for index, tx in enumerate(transfer_txs):
-        tx_prices = prices[index * len(feeds) : (index + 1) * len(feeds)]
+    for tx_index, tx in enumerate(transfer_txs):
+        tx_prices = feed_prices[tx_index * len(feeds) : (tx_index + 1) * len(feeds)]
         feed_answers = [
             (feed, price) for feed, price in zip(feeds, tx_prices, strict=True) if price is not None
         ]
@@ -529,12 +542,12 @@ def _parse_answer(reply: object) -> int | None:
         answer_bytes = b"" if isinstance(reply, RpcFault) else parse_bytes(reply, "a price feed")
     except Retryable:
         return None
-    answer = (
+    price_raw = (
         int.from_bytes(answer_bytes[32:64], "big", signed=True)
         if len(answer_bytes) == _ROUND_BYTES
         else 0
     )
-    return answer if answer > 0 else None
+    return price_raw if price_raw > 0 else None
 
 
 def _require_answers(transport: Transport, calls: Sequence[RpcCall], subject: str) -> list[Any]:
@@ -547,10 +560,11 @@ def _require_answers(transport: Transport, calls: Sequence[RpcCall], subject: st
         raise HistoryUnavailable(
             f"the endpoint cannot report {subject}: {error.message}", code=ErrorCode.OLD_BLOCKS
         ) from None
-    fault = next((answer for answer in answers if isinstance(answer, RpcFault)), None)
-    if fault is not None:
+    first_fault = next((answer for answer in answers if isinstance(answer, RpcFault)), None)
+    if first_fault is not None:
         raise HistoryUnavailable(
-            f"{transport.name} cannot report {subject}: {fault.message}", code=ErrorCode.OLD_BLOCKS
+            f"{transport.name} cannot report {subject}: {first_fault.message}",
+            code=ErrorCode.OLD_BLOCKS,
         )
     return answers
 

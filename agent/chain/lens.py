@@ -74,12 +74,12 @@ class CallItem:
 
     def packed_call(self) -> bytes:
         """Return the packed item without its target address."""
-        sizes = (
+        call_header = (
             self.gas.to_bytes(3, "big")
             + self.max_answer_bytes.to_bytes(2, "big")
             + len(self.data).to_bytes(2, "big")
         )
-        return sizes + self.data
+        return call_header + self.data
 
     def max_bytes(self) -> int:
         """Return the number of bytes of the longest answer, status included."""
@@ -149,17 +149,17 @@ class V3Item:
     @property
     def likely_gas(self) -> int:
         """Likely gas: as if every tick in the window were initialised."""
-        word_count = 2 * self.window_ticks // (256 * self.tick_spacing) + 3
+        bitmap_word_count = 2 * self.window_ticks // (256 * self.tick_spacing) + 3
         return (
             30_000
-            + word_count * 5_000
+            + bitmap_word_count * 5_000
             + self.max_ticks * 8_000
             + (100_000 if self.twap_window_s else 0)
         )
 
     def packed(self) -> bytes:
         """Encode the item for the contract."""
-        bounds = (
+        window_fields = (
             self.tick_spacing.to_bytes(3, "big")
             + self.window_ticks.to_bytes(3, "big")
             + self.max_ticks.to_bytes(2, "big")
@@ -168,7 +168,7 @@ class V3Item:
             bytes([_V4_TAG if self.pool_id else _V3_TAG])
             + _address_bytes(self.pool)
             + bytes.fromhex(self.pool_id[2:])
-            + bounds
+            + window_fields
             + self.twap_window_s.to_bytes(4, "big")
         )
 
@@ -205,25 +205,29 @@ def split_into_pages(items: Sequence[LensItem], page_gas: int = PAGE_GAS) -> lis
     """Return the indexes of `items` in pages that fit the limits of bytes and, most likely, of gas.
     Order is preserved.
     """
-    pages: list[list[int]] = []
+    index_pages: list[list[int]] = []
     answer_room = request_room = gas_room = 0
     for index, item in enumerate(items):
-        answer_bytes, request_bytes, gas = item.max_bytes(), len(item.packed()), item.likely_gas
+        answer_bytes, request_bytes, likely_gas = (
+            item.max_bytes(),
+            len(item.packed()),
+            item.likely_gas,
+        )
         if (
-            not pages
+            not index_pages
             or answer_bytes > answer_room
             or request_bytes > request_room
-            or gas > gas_room
+            or likely_gas > gas_room
         ):
-            pages.append([])
+            index_pages.append([])
             answer_room, request_room, gas_room = PAGE_BYTES - 64, REQUEST_BYTES, page_gas
-        pages[-1].append(index)
+        index_pages[-1].append(index)
         answer_room, request_room, gas_room = (
             answer_room - answer_bytes,
             request_room - request_bytes,
-            gas_room - gas,
+            gas_room - likely_gas,
         )
-    return pages
+    return index_pages
 
 
 def creation_code(items: Sequence[LensItem]) -> str:
@@ -231,29 +235,29 @@ def creation_code(items: Sequence[LensItem]) -> str:
     0x-hex.
     """
     request = len(items).to_bytes(2, "big") + b"".join(item.packed() for item in items)
-    argument = (
+    constructor_argument = (
         (32).to_bytes(32, "big")
         + len(request).to_bytes(32, "big")
         + request
         + bytes(-len(request) % 32)
     )
-    return own_artifact("PortfolioLens").bytecode + argument.hex()
+    return own_artifact("PortfolioLens").bytecode + constructor_argument.hex()
 
 
-def decode_page(items: Sequence[LensItem], page: bytes) -> list[LensAnswer]:
+def decode_page(items: Sequence[LensItem], page_bytes: bytes) -> list[LensAnswer]:
     """Return the answers in the order of `items`. Raises Retryable if the bytes are not an answer
     to exactly these items.
     """
-    return [answer for answer, _ in _read_page(items, page)]
+    return [answer for answer, _ in _read_page(items, page_bytes)]
 
 
-def encoded_answers(items: Sequence[LensItem], page: bytes) -> list[bytes]:
+def encoded_answers(items: Sequence[LensItem], page_bytes: bytes) -> list[bytes]:
     """Return the bytes of each item's answer, equal if the answers are. Raises as `decode_page`."""
-    return [encoded for _, encoded in _read_page(items, page)]
+    return [encoded_answer for _, encoded_answer in _read_page(items, page_bytes)]
 
 
-def _read_page(items: Sequence[LensItem], page: bytes) -> list[tuple[LensAnswer, bytes]]:
-    reader = _PageReader(page)
+def _read_page(items: Sequence[LensItem], page_bytes: bytes) -> list[tuple[LensAnswer, bytes]]:
+    reader = _PageReader(page_bytes)
     if reader.uint(1) != PAGE_FORMAT:
         raise Retryable(
             "the endpoint's answer to the lens is malformed",
@@ -261,8 +265,8 @@ def _read_page(items: Sequence[LensItem], page: bytes) -> list[tuple[LensAnswer,
         )
     answers = []
     for item in items:
-        start = reader.offset
-        answers.append((_decode(item, reader), page[start : reader.offset]))
+        answer_offset = reader.offset
+        answers.append((_decode(item, reader), page_bytes[answer_offset : reader.offset]))
     reader.end()
     return answers
 
@@ -275,10 +279,10 @@ def _decode(item: LensItem, reader: _PageReader) -> LensAnswer:
         return CallStatus(status)
     match item:
         case CallItem() | ViaItem():
-            size = reader.uint(2)
-            if size > item.max_bytes() - 3:
+            answer_bytes = reader.uint(2)
+            if answer_bytes > item.max_bytes() - 3:
                 raise Retryable("the endpoint's answer to the lens is longer than its bound")
-            return reader.take(size)
+            return reader.take(answer_bytes)
         case CodeItem():
             return reader.take(32)
         case V3Item():
@@ -286,7 +290,7 @@ def _decode(item: LensItem, reader: _PageReader) -> LensAnswer:
 
 
 def _decode_v3(reader: _PageReader) -> LensAnswer:
-    sqrt_price, tick, observations = (
+    sqrt_price_x96, tick, observation_counts = (
         reader.uint(20),
         reader.signed(3),
         (reader.uint(2), reader.uint(2)),
@@ -301,14 +305,14 @@ def _decode_v3(reader: _PageReader) -> LensAnswer:
     if has_twap > 1:  # one canonical encoding, so that equal answers are equal bytes (T2)
         raise Retryable("the endpoint's answer to the lens has an unknown mark")
     ticks = sorted((reader.signed(3), reader.signed(16)) for _ in range(reader.uint(2)))
-    indexes = [index for index, _ in ticks]
-    if len(set(indexes)) != len(indexes) or any(
-        not from_tick <= index <= to_tick for index in indexes
+    tick_indexes = [tick_index for tick_index, _ in ticks]
+    if len(set(tick_indexes)) != len(tick_indexes) or any(
+        not from_tick <= tick_index <= to_tick for tick_index in tick_indexes
     ):
         return CallStatus.MALFORMED
     twap = (tick_delta, seconds_per_liquidity_delta) if has_twap else None
     return V3Answer(
-        sqrt_price, tick, liquidity, from_tick, to_tick, tuple(ticks), twap, observations
+        sqrt_price_x96, tick, liquidity, from_tick, to_tick, tuple(ticks), twap, observation_counts
     )
 
 
@@ -320,22 +324,22 @@ _CONTRACT_STATUSES = frozenset(
 class _PageReader:
     """Reader of big-endian fields in sequence; a short page raises Retryable."""
 
-    def __init__(self, data: bytes) -> None:
-        self._data = data
+    def __init__(self, page_bytes: bytes) -> None:
+        self._data = page_bytes
         self.offset = 0
 
-    def take(self, size: int) -> bytes:
-        field = self._data[self.offset : self.offset + size]
-        if len(field) != size:
+    def take(self, byte_count: int) -> bytes:
+        field_bytes = self._data[self.offset : self.offset + byte_count]
+        if len(field_bytes) != byte_count:
             raise Retryable("the endpoint's answer to the lens is truncated")
-        self.offset += size
-        return field
+        self.offset += byte_count
+        return field_bytes
 
-    def uint(self, size: int) -> int:
-        return int.from_bytes(self.take(size), "big")
+    def uint(self, byte_count: int) -> int:
+        return int.from_bytes(self.take(byte_count), "big")
 
-    def signed(self, size: int) -> int:
-        return int.from_bytes(self.take(size), "big", signed=True)
+    def signed(self, byte_count: int) -> int:
+        return int.from_bytes(self.take(byte_count), "big", signed=True)
 
     def end(self) -> None:
         if self.offset != len(self._data):
@@ -346,24 +350,24 @@ def _address_bytes(address: str) -> bytes:
     return bytes.fromhex(address[2:])
 
 
-def answer_words(answer: LensAnswer, count: int) -> tuple[int, ...] | CallStatus:
-    """Return the first `count` 32-byte words of a call's answer as unsigned integers.
+def answer_words(answer: LensAnswer, word_count: int) -> tuple[int, ...] | CallStatus:
+    """Return the first `word_count` 32-byte words of a call's answer as unsigned integers.
 
     A shorter answer is MALFORMED; a failure is returned.
     """
     if isinstance(answer, CallStatus):
         return answer
-    if not isinstance(answer, bytes) or len(answer) < 32 * count:
+    if not isinstance(answer, bytes) or len(answer) < 32 * word_count:
         return CallStatus.MALFORMED
-    return tuple(int.from_bytes(answer[32 * i : 32 * i + 32], "big") for i in range(count))
+    return tuple(int.from_bytes(answer[32 * i : 32 * i + 32], "big") for i in range(word_count))
 
 
-def answer_uint(answer: LensAnswer, bits: int = 256) -> int | CallStatus:
-    """Return one unsigned integer of at most `bits` bits, or the failure."""
+def answer_uint(answer: LensAnswer, max_bits: int = 256) -> int | CallStatus:
+    """Return one unsigned integer of at most `max_bits` bits, or the failure."""
     words = answer_words(answer, 1)
     if isinstance(words, CallStatus):
         return words
-    return words[0] if words[0] >> bits == 0 else CallStatus.MALFORMED
+    return words[0] if words[0] >> max_bits == 0 else CallStatus.MALFORMED
 
 
 _SMALLER_PAGE_DIVISOR = 8
@@ -377,15 +381,15 @@ class LensPages:
 
     def __init__(self, items: Sequence[LensItem], caller: str = "") -> None:
         self._sender = {"from": caller} if caller else {}
-        self.pages = [[items[i] for i in page] for page in split_into_pages(items)]
-        self._creation_codes = [creation_code(page) for page in self.pages]
+        self.pages = [[items[i] for i in item_indexes] for item_indexes in split_into_pages(items)]
+        self._creation_codes = [creation_code(page_items) for page_items in self.pages]
         self._items_by_code = dict(zip(self._creation_codes, self.pages, strict=True))
 
     def calls(self, block_ref: object) -> list[RpcCall]:
         """Return the JSON-RPC calls of all pages at one block."""
         return [
-            ("eth_call", [{**self._sender, "data": code}, block_ref])
-            for code in self._creation_codes
+            ("eth_call", [{**self._sender, "data": lens_code}, block_ref])
+            for lens_code in self._creation_codes
         ]
 
     def items_of(self, call: RpcCall) -> Sequence[LensItem]:
@@ -407,49 +411,57 @@ class LensPages:
         are on a refused page, are requested once more, at the same block. Raises CallFailed if the
         node refuses smaller pages too. An item that still lacks gas is CallStatus.UNREAD.
         """
-        answers_by_call = {
-            call_index: _page_answers(transport, items, answer)
-            for call_index, (call, answer) in enumerate(zip(calls, answers, strict=True))
-            if (items := self.items_of(call))
+        item_answers_by_call = {
+            call_index: _encoded_item_answers(transport, page_items, page_answer)
+            for call_index, (call, page_answer) in enumerate(zip(calls, answers, strict=True))
+            if (page_items := self.items_of(call))
         }
         smaller_pages = [
-            (call_index, [unread_indexes[i] for i in page])
-            for call_index, page_answers in answers_by_call.items()
-            if (unread_indexes := [i for i, answer in enumerate(page_answers) if answer == _UNREAD])
-            for page in split_into_pages(
+            (call_index, [unread_indexes[i] for i in item_indexes])
+            for call_index, item_answers in item_answers_by_call.items()
+            if (
+                unread_indexes := [
+                    i for i, encoded_answer in enumerate(item_answers) if encoded_answer == _UNREAD
+                ]
+            )
+            for item_indexes in split_into_pages(
                 [self.items_of(calls[call_index])[i] for i in unread_indexes],
                 PAGE_GAS // _SMALLER_PAGE_DIVISOR,
             )
         ]
         if not smaller_pages:
             return list(answers)
-        smaller_items = [
-            [self.items_of(calls[call_index])[i] for i in page]
-            for call_index, page in smaller_pages
+        smaller_page_items = [
+            [self.items_of(calls[call_index])[i] for i in item_indexes]
+            for call_index, item_indexes in smaller_pages
         ]
-        smaller_answers = transport.batch(
+        smaller_page_answers = transport.batch(
             [
                 (
                     "eth_call",
-                    [{**self._sender, "data": creation_code(items)}, calls[call_index][1][1]],
+                    [{**self._sender, "data": creation_code(page_items)}, calls[call_index][1][1]],
                 )
-                for (call_index, _), items in zip(smaller_pages, smaller_items, strict=True)
+                for (call_index, _), page_items in zip(
+                    smaller_pages, smaller_page_items, strict=True
+                )
             ]
         )
         complete_answers = list(answers)
-        for (call_index, page), items, answer in zip(
-            smaller_pages, smaller_items, smaller_answers, strict=True
+        for (call_index, item_indexes), page_items, page_answer in zip(
+            smaller_pages, smaller_page_items, smaller_page_answers, strict=True
         ):
-            if isinstance(answer, RpcFault):
+            if isinstance(page_answer, RpcFault):
                 raise CallFailed(
-                    f"{transport.name} refused the lens: {answer.message}",
-                    answer,
+                    f"{transport.name} refused the lens: {page_answer.message}",
+                    page_answer,
                     "it must allow eth_call of creation code",
                 )
-            for i, item_answer in zip(page, _page_answers(transport, items, answer), strict=True):
-                answers_by_call[call_index][i] = item_answer
+            for i, item_answer in zip(
+                item_indexes, _encoded_item_answers(transport, page_items, page_answer), strict=True
+            ):
+                item_answers_by_call[call_index][i] = item_answer
             complete_answers[call_index] = hex_data(
-                bytes([PAGE_FORMAT]) + b"".join(answers_by_call[call_index])
+                bytes([PAGE_FORMAT]) + b"".join(item_answers_by_call[call_index])
             )
         return complete_answers
 
@@ -457,8 +469,8 @@ class LensPages:
         """Return the answers of all items, in order, from those of the pages."""
         return [
             item_answer
-            for items, answer in zip(self.pages, answers, strict=True)
-            for item_answer in decode_page(items, parse_bytes(answer, "the lens"))
+            for page_items, page_answer in zip(self.pages, answers, strict=True)
+            for item_answer in decode_page(page_items, parse_bytes(page_answer, "the lens"))
         ]
 
 
@@ -479,11 +491,13 @@ def query_lens(
     return answers
 
 
-def _page_answers(transport: Transport, items: Sequence[LensItem], answer: object) -> list[bytes]:
+def _encoded_item_answers(
+    transport: Transport, items: Sequence[LensItem], page_answer: object
+) -> list[bytes]:
     """Return the bytes of each item's answer; all unread if the node refused the page."""
-    if isinstance(answer, RpcFault):
+    if isinstance(page_answer, RpcFault):
         return [_UNREAD] * len(items)
-    return encoded_answers(items, parse_bytes(answer, f"the lens from {transport.name}"))
+    return encoded_answers(items, parse_bytes(page_answer, f"the lens from {transport.name}"))
 
 
 BALANCE_OF = bytes.fromhex("70a08231")
@@ -519,19 +533,19 @@ EXTSLOAD = bytes.fromhex("1e2eaeaf")
 PRICE_0_CUMULATIVE = bytes.fromhex("5909c0d5")
 
 
-def uint_word(value: int) -> bytes:
+def uint_word(integer: int) -> bytes:
     """Return an unsigned integer as one ABI word."""
-    return value.to_bytes(32, "big")
+    return integer.to_bytes(32, "big")
 
 
-def int_word(value: int) -> bytes:
+def int_word(integer: int) -> bytes:
     """Return a signed integer as one ABI word."""
-    return value.to_bytes(32, "big", signed=True)
+    return integer.to_bytes(32, "big", signed=True)
 
 
-def to_signed(value: int) -> int:
+def to_signed(word: int) -> int:
     """Return the signed integer that a word encodes."""
-    return value - (value >> 255 << 256)
+    return word - (word >> 255 << 256)
 
 
 def address_word(address: str) -> bytes:
@@ -549,15 +563,15 @@ def allowance_call(owner: str, spender: str) -> bytes:
     return address_call(ALLOWANCE, owner, spender)
 
 
-def abi_encode(types: Sequence[str], values: Sequence[Any]) -> bytes:
+def abi_encode(abi_types: Sequence[str], arguments: Sequence[Any]) -> bytes:
     """Encode values with eth-abi. Imported lazily, since read-only cycles do not need it."""
     from eth_abi.abi import encode
 
-    return encode(types, values)
+    return encode(abi_types, arguments)
 
 
-def abi_decode(types: Sequence[str], data: bytes) -> tuple[Any, ...]:
+def abi_decode(abi_types: Sequence[str], data: bytes) -> tuple[Any, ...]:
     """Decode ABI data with eth-abi. Raises its DecodingError."""
     from eth_abi.abi import decode
 
-    return decode(types, data)
+    return decode(abi_types, data)

@@ -114,17 +114,17 @@ class PerpScope:
     def questions(self) -> list[LensQuestion]:
         """See LayerScope."""
         return [
-            LensQuestion(f"futures: {perp.name}", perp.address, perp.item)
-            for perp in perp_questions(self)
+            LensQuestion(f"futures: {question.name}", question.address, question.item)
+            for question in perp_questions(self)
         ]
 
     def read(self, answers: Sequence[LensAnswer]) -> tuple[FuturesReading, list[QuarantinedItem]]:
         """See LayerScope."""
-        account = read_account(self, answers)
-        if isinstance(account, str):
-            item = QuarantinedItem(MARGIN_ACCOUNT_ITEM, self.trader, account)
-            return FuturesReading(unknown=account), [item]
-        return FuturesReading(account), []
+        account_or_reason = read_account(self, answers)
+        if isinstance(account_or_reason, str):
+            quarantined_item = QuarantinedItem(MARGIN_ACCOUNT_ITEM, self.trader, account_or_reason)
+            return FuturesReading(unknown=account_or_reason), [quarantined_item]
+        return FuturesReading(account_or_reason), []
 
     def widened(
         self,
@@ -134,10 +134,12 @@ class PerpScope:
         """See LayerScope: markets in which someone else, such as a stolen delegate, has opened a
         position for the account.
         """
-        if not (bases := unread_bases(self, answers)):
+        if not (unread_base_tokens := unread_bases(self, answers)):
             return self
-        other_markets = unnamed_markets(bases, [market.symbol for market in self.markets], ask)
-        return replace(self, markets=(*self.markets, *other_markets))
+        extra_markets = unnamed_markets(
+            unread_base_tokens, [market.symbol for market in self.markets], ask
+        )
+        return replace(self, markets=(*self.markets, *extra_markets))
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +162,11 @@ def perp_questions(scope: PerpScope) -> list[PerpQuestion]:
         _question("collateral", scope.vault, address_call(_GET_BALANCE, trader)),
         _question("settlement token", scope.vault, _GET_SETTLEMENT_TOKEN),
         _question(
-            "profit", scope.account_balance, address_call(_GET_PNL, trader), 96, gas=_ACCOUNT_GAS
+            "profit",
+            scope.account_balance,
+            address_call(_GET_PNL, trader),
+            96,
+            gas_cap=_ACCOUNT_GAS,
         ),
         _question(
             "markets held",
@@ -173,7 +179,7 @@ def perp_questions(scope: PerpScope) -> list[PerpQuestion]:
             "account value",
             scope.vault,
             address_call(_GET_SETTLEMENT_VALUE, trader),
-            gas=_ACCOUNT_GAS,
+            gas_cap=_ACCOUNT_GAS,
         ),
         _question(
             "other collateral",
@@ -185,51 +191,69 @@ def perp_questions(scope: PerpScope) -> list[PerpQuestion]:
             "maintenance margin",
             scope.account_balance,
             address_call(_GET_MAINTENANCE, trader),
-            gas=_ACCOUNT_GAS,
+            gas_cap=_ACCOUNT_GAS,
         ),
         _question(
-            "free margin", scope.vault, address_call(_GET_FREE_COLLATERAL, trader), gas=_ACCOUNT_GAS
+            "free margin",
+            scope.vault,
+            address_call(_GET_FREE_COLLATERAL, trader),
+            gas_cap=_ACCOUNT_GAS,
         ),
         _question("initial ratio", scope.config, _GET_INITIAL_RATIO),
         _question("maintenance ratio", scope.config, _GET_MAINTENANCE_RATIO),
         _question("maximum funding rate", scope.config, _GET_MAX_FUNDING),
     ]
     for market in scope.markets:
-        base, name = market.base, market.symbol
-        twap = _GET_MARKET_TWAP + address_word(base) + uint_word(FUNDING_WINDOW_S)
-        index_twap = _GET_INDEX + uint_word(FUNDING_WINDOW_S)
+        base_token, symbol = market.base, market.symbol
+        market_twap_calldata = (
+            _GET_MARKET_TWAP + address_word(base_token) + uint_word(FUNDING_WINDOW_S)
+        )
+        index_twap_calldata = _GET_INDEX + uint_word(FUNDING_WINDOW_S)
         questions += [
             _question(
-                f"position in {name}", scope.account_balance, address_call(_GET_SIZE, trader, base)
-            ),
-            _question(
-                f"open notional in {name}",
+                f"position in {symbol}",
                 scope.account_balance,
-                address_call(_GET_OPEN_NOTIONAL, trader, base),
+                address_call(_GET_SIZE, trader, base_token),
             ),
             _question(
-                f"funding in {name}",
-                scope.exchange,
-                address_call(_GET_FUNDING, trader, base),
-                gas=_HEAVY_GAS,
-            ),
-            _question(
-                f"mark of {name}",
+                f"open notional in {symbol}",
                 scope.account_balance,
-                address_call(_GET_MARK, base),
-                gas=_HEAVY_GAS,
+                address_call(_GET_OPEN_NOTIONAL, trader, base_token),
             ),
-            _question(f"index of {name}", base, _GET_INDEX + uint_word(0), gas=_HEAVY_GAS),
-            _question(f"mean index of {name}", base, index_twap, gas=_HEAVY_GAS),
-            _question(f"mean market price of {name}", scope.exchange, twap, gas=_HEAVY_GAS),
-            _question(f"fee of {name}", scope.market_registry, address_call(_GET_FEE, base)),
             _question(
-                f"maximum ticks per block of {name}",
+                f"funding in {symbol}",
                 scope.exchange,
-                address_call(_GET_MAX_TICKS, base),
+                address_call(_GET_FUNDING, trader, base_token),
+                gas_cap=_HEAVY_GAS,
             ),
-            _question(f"state of {name}", base, _IS_OPEN),
-            _question(f"index round of {name}", market.aggregator, LATEST_ROUND_DATA, 160),
+            _question(
+                f"mark of {symbol}",
+                scope.account_balance,
+                address_call(_GET_MARK, base_token),
+                gas_cap=_HEAVY_GAS,
+            ),
+            _question(
+                f"index of {symbol}", base_token, _GET_INDEX + uint_word(0), gas_cap=_HEAVY_GAS
+            ),
+            _question(
+                f"mean index of {symbol}", base_token, index_twap_calldata, gas_cap=_HEAVY_GAS
+            ),
+            _question(
+                f"mean market price of {symbol}",
+                scope.exchange,
+                market_twap_calldata,
+                gas_cap=_HEAVY_GAS,
+            ),
+            _question(
+                f"fee of {symbol}", scope.market_registry, address_call(_GET_FEE, base_token)
+            ),
+            _question(
+                f"maximum ticks per block of {symbol}",
+                scope.exchange,
+                address_call(_GET_MAX_TICKS, base_token),
+            ),
+            _question(f"state of {symbol}", base_token, _IS_OPEN),
+            _question(f"index round of {symbol}", market.aggregator, LATEST_ROUND_DATA, 160),
         ]
     return questions
 
@@ -253,72 +277,77 @@ QuestionAnswers = Iterator[tuple[PerpQuestion, LensAnswer]]
 
 
 def _read_margin_account(scope: PerpScope, remaining_answers: QuestionAnswers) -> MarginAccount:
-    (collateral,), (settlement_token,) = (
+    (collateral_word,), (settlement_token_word,) = (
         _next_words(remaining_answers, 1),
         _next_words(remaining_answers, 1),
     )
-    if settlement_token != int(scope.collateral.address, 16):
+    if settlement_token_word != int(scope.collateral.address, 16):
         raise _Unreadable(
-            f"the vault settles in 0x{settlement_token:040x}, not in futures.collateral"
+            f"the vault settles in 0x{settlement_token_word:040x}, not in futures.collateral"
             f" {scope.collateral.label}"
         )
-    realised, _, pending_fee = _next_words(remaining_answers, 3)
-    base_words = {int(market.base, 16) for market in scope.markets}
-    foreign_words = [
-        word for word in _address_words(*next(remaining_answers)) if word not in base_words
+    realised_pnl_word, _, pending_fee = _next_words(remaining_answers, 3)
+    base_token_words = {int(market.base, 16) for market in scope.markets}
+    foreign_base_words = [
+        word for word in _address_words(*next(remaining_answers)) if word not in base_token_words
     ]
-    (has_orders,), (account_value,) = (
+    (has_orders,), (account_value_word,) = (
         _next_words(remaining_answers, 1),
         _next_words(remaining_answers, 1),
     )
-    other_collateral = _address_words(*next(remaining_answers))
-    (maintenance_margin,), (free_margin,) = (
+    other_collateral_words = _address_words(*next(remaining_answers))
+    (maintenance_margin_word,), (free_margin,) = (
         _next_words(remaining_answers, 1),
         _next_words(remaining_answers, 1),
     )
-    (initial_ppm,), (maintenance_ppm,) = (
+    (initial_margin_ppm,), (maintenance_margin_ppm,) = (
         _next_words(remaining_answers, 1),
         _next_words(remaining_answers, 1),
     )
     (max_funding_ppm,) = _next_words(remaining_answers, 1)
-    if foreign_words:
-        foreign_text = ", ".join(f"0x{word:040x}" for word in foreign_words)
-        raise _Unreadable(f"the account has positions in markets not configured: {foreign_text}")
+    if foreign_base_words:
+        foreign_markets_text = ", ".join(f"0x{word:040x}" for word in foreign_base_words)
+        raise _Unreadable(
+            f"the account has positions in markets not configured: {foreign_markets_text}"
+        )
     if has_orders or pending_fee:
         raise _Unreadable("the account provides liquidity, whose value is not counted")
-    scale = 10 ** (18 - scope.collateral.decimals)
-    tiers = (MarginTier(0, initial_ppm, maintenance_ppm),)
+    collateral_scale = 10 ** (18 - scope.collateral.decimals)
+    margin_tiers = (MarginTier(0, initial_margin_ppm, maintenance_margin_ppm),)
     markets, positions = [], []
-    for ref in scope.markets:
+    for market_ref in scope.markets:
         market, position = _read_market(
-            ref, tiers, Fraction(max_funding_ppm, margin.PPM), remaining_answers
+            market_ref, margin_tiers, Fraction(max_funding_ppm, margin.PPM), remaining_answers
         )
-        if ref.is_named or position.size_raw:
+        if market_ref.is_named or position.size_raw:
             markets.append(market)
         positions += [position] if position.size_raw else []
     account = MarginAccount(
         quote=Token(scope.clearing_house, "USD", 18),
-        settlement_raw=scale,
-        collateral_raw=to_signed(collateral) * scale,
-        realised_raw=to_signed(realised),
+        settlement_raw=collateral_scale,
+        collateral_raw=to_signed(collateral_word) * collateral_scale,
+        realised_raw=to_signed(realised_pnl_word),
         positions=tuple(positions),
         markets=tuple(markets),
     )
     sums_by_name = {
-        "account value": (margin.settled_value_raw(account), to_signed(account_value) * scale),
+        "account value": (
+            margin.settled_value_raw(account),
+            to_signed(account_value_word) * collateral_scale,
+        ),
         "maintenance margin": (
             margin.maintenance_margin_raw(account),
-            to_signed(maintenance_margin),
+            to_signed(maintenance_margin_word),
         ),
-        "free margin": (max(0, margin.free_margin_raw(account)) // scale, free_margin),
+        "free margin": (max(0, margin.free_margin_raw(account)) // collateral_scale, free_margin),
     }
-    if other_collateral and free_margin > sums_by_name["free margin"][0]:
+    if other_collateral_words and free_margin > sums_by_name["free margin"][0]:
         # anyone may deposit another collateral, which is not counted
         del sums_by_name["free margin"]
-    for name, (own_sum, venue_sum) in sums_by_name.items():
+    for sum_name, (own_sum, venue_sum) in sums_by_name.items():
         if own_sum != venue_sum:
             raise _Unreadable(
-                f"the {name} is {venue_sum} base units, but its parts sum to {own_sum}"
+                f"the {sum_name} is {venue_sum} base units, but its parts sum to {own_sum}"
             )
     return account
 
@@ -327,14 +356,22 @@ def unread_bases(scope: PerpScope, answers: Sequence[LensAnswer]) -> tuple[str, 
     """Return the base tokens of markets outside of the scope in which the account has a position;
     empty if the answer is unreadable, which makes the account unknown.
     """
-    pairs = zip(perp_questions(scope), answers, strict=True)
-    base_tokens_answer = next(pair for pair in pairs if pair[0].item.data[:4] == _GET_BASE_TOKENS)
-    base_words = {int(market.base, 16) for market in scope.markets}
+    question_answers = zip(perp_questions(scope), answers, strict=True)
+    base_tokens_question_answer = next(
+        question_answer
+        for question_answer in question_answers
+        if question_answer[0].item.data[:4] == _GET_BASE_TOKENS
+    )
+    configured_base_words = {int(market.base, 16) for market in scope.markets}
     try:
-        words = _address_words(*base_tokens_answer)
+        held_base_words = _address_words(*base_tokens_question_answer)
     except _Unreadable:
         return ()
-    return tuple(to_checksum_address(f"0x{word:040x}") for word in words if word not in base_words)
+    return tuple(
+        to_checksum_address(f"0x{word:040x}")
+        for word in held_base_words
+        if word not in configured_base_words
+    )
 
 
 Ask = Callable[[Sequence[CallItem]], Sequence[LensAnswer]]
@@ -342,30 +379,38 @@ Ask = Callable[[Sequence[CallItem]], Sequence[LensAnswer]]
 
 
 def unnamed_markets(
-    bases: Sequence[str], named_symbols: Collection[str], ask: Ask
+    base_tokens: Sequence[str], named_symbols: Collection[str], ask: Ask
 ) -> tuple[PerpMarketRef, ...]:
     """Return the markets of base tokens that the config does not name. A symbol that is unsafe to
     print, or the same as one of the config (`named_symbols`), is replaced by the address. An
     aggregator that cannot be read leaves the age of the index unknown.
     """
-    symbols = ask([CallItem(base, _SYMBOL, 96) for base in bases])
-    feed_contracts = list(bases)
-    for view in (_PRICE_FEED, _CHAINLINK_FEED, _AGGREGATOR):
-        view_answers = ask([CallItem(feed_contract, view) for feed_contract in feed_contracts])
+    symbol_answers = ask([CallItem(base_token, _SYMBOL, 96) for base_token in base_tokens])
+    feed_contracts = list(base_tokens)
+    for view_selector in (_PRICE_FEED, _CHAINLINK_FEED, _AGGREGATOR):
+        view_answers = ask(
+            [CallItem(feed_contract, view_selector) for feed_contract in feed_contracts]
+        )
         feed_contracts = [
-            feed_contract if (address := _answer_address(answer)) is None else address
-            for feed_contract, answer in zip(feed_contracts, view_answers, strict=True)
+            feed_contract if (address := _answer_address(address_answer)) is None else address
+            for feed_contract, address_answer in zip(feed_contracts, view_answers, strict=True)
         ]
-    refs: list[PerpMarketRef] = []
-    for base, symbol, feed_contract in zip(bases, symbols, feed_contracts, strict=True):
-        label = safe_label(_decode_text(symbol), base)
-        used_symbols = {*named_symbols, *(ref.symbol for ref in refs)}
-        refs.append(
+    market_refs: list[PerpMarketRef] = []
+    for base_token, symbol_answer, feed_contract in zip(
+        base_tokens, symbol_answers, feed_contracts, strict=True
+    ):
+        safe_symbol = safe_label(_decode_text(symbol_answer), base_token)
+        used_symbols = {*named_symbols, *(market_ref.symbol for market_ref in market_refs)}
+        market_refs.append(
             PerpMarketRef(
-                base, base if label in used_symbols else label, "", feed_contract, is_named=False
+                base_token,
+                base_token if safe_symbol in used_symbols else safe_symbol,
+                "",
+                feed_contract,
+                is_named=False,
             )
         )
-    return tuple(refs)
+    return tuple(market_refs)
 
 
 def _answer_address(answer: LensAnswer) -> str | None:
@@ -388,76 +433,87 @@ def _address_words(question: PerpQuestion, answer: LensAnswer) -> tuple[int, ...
     header_words = answer_words(answer, 2)
     if isinstance(header_words, CallStatus):
         raise _Unreadable(f"{question.name} could not be read: {header_words.why}")
-    offset, count = header_words
-    words = answer_words(answer, 2 + count) if count <= MAX_MARKETS else CallStatus.TOO_LONG
+    offset, address_count = header_words
+    words = (
+        answer_words(answer, 2 + address_count)
+        if address_count <= MAX_MARKETS
+        else CallStatus.TOO_LONG
+    )
     if offset != 32 or isinstance(words, CallStatus) or any(word >> 160 for word in words[2:]):
         raise _Unreadable(f"{question.name} could not be read: {CallStatus.MALFORMED.why}")
     return words[2:]
 
 
 def _read_market(
-    ref: PerpMarketRef,
-    tiers: tuple[MarginTier, ...],
-    max_funding: Fraction,
+    market_ref: PerpMarketRef,
+    margin_tiers: tuple[MarginTier, ...],
+    max_funding_daily: Fraction,
     remaining_answers: QuestionAnswers,
 ) -> tuple[PerpMarket, Position]:
-    (size,), (notional,), (funding,) = (
+    (size_word,), (open_notional_word,), (funding_word,) = (
         _next_words(remaining_answers, 1),
         _next_words(remaining_answers, 1),
         _next_words(remaining_answers, 1),
     )
-    (mark,), (index,), (mean_index,) = (
+    (mark_wad,), (index_wad,), (mean_index_wad,) = (
         _next_words(remaining_answers, 1),
         _next_words(remaining_answers, 1),
         _next_words(remaining_answers, 1),
     )
-    (mean_sqrt_x96,), (fee_ppm,), (max_ticks,) = (
+    (mean_sqrt_price_x96,), (fee_ppm,), (max_ticks,) = (
         _next_words(remaining_answers, 1),
         _next_words(remaining_answers, 1),
         _next_words(remaining_answers, 1),
     )
     (is_open,) = _next_words(remaining_answers, 1)
-    _, round_answer = next(remaining_answers)
-    round_words = answer_words(round_answer, 5)
-    if not mark or not index or not mean_index:
-        raise _Unreadable(f"{ref.symbol} has no price")
-    mean_market = margin.wad_of_sqrt_x96(mean_sqrt_x96)
-    premium = Fraction(mean_market - mean_index, mean_index)
+    _, index_round_answer = next(remaining_answers)
+    index_round_words = answer_words(index_round_answer, 5)
+    if not mark_wad or not index_wad or not mean_index_wad:
+        raise _Unreadable(f"{market_ref.symbol} has no price")
+    mean_market_wad = margin.wad_of_sqrt_x96(mean_sqrt_price_x96)
+    premium = Fraction(mean_market_wad - mean_index_wad, mean_index_wad)
     market = PerpMarket(
-        market=ref.base,
-        symbol=ref.symbol,
-        asset=ref.asset,
+        market=market_ref.base,
+        symbol=market_ref.symbol,
+        asset=market_ref.asset,
         size_decimals=18,
         lot_raw=1,
         tick=Fraction(1, WAD),
-        tiers=tiers,
+        tiers=margin_tiers,
         fee_ppm=fee_ppm,
-        mark=Fraction(mark, WAD),
-        index=Fraction(index, WAD),
-        index_s=UNKNOWN_INDEX_S if isinstance(round_words, CallStatus) else round_words[3],
+        mark=Fraction(mark_wad, WAD),
+        index=Fraction(index_wad, WAD),
+        index_s=UNKNOWN_INDEX_S
+        if isinstance(index_round_words, CallStatus)
+        else index_round_words[3],
         # Exchange._getDeltaTwapX96 caps it.
-        funding_daily=max(-max_funding, min(max_funding, premium)),
+        funding_daily=max(-max_funding_daily, min(max_funding_daily, premium)),
         is_paused=not is_open or not max_ticks,
-        is_named=ref.is_named,
+        is_named=market_ref.is_named,
     )
-    position = Position(ref.base, to_signed(size), to_signed(notional), to_signed(funding))
+    position = Position(
+        market_ref.base,
+        to_signed(size_word),
+        to_signed(open_notional_word),
+        to_signed(funding_word),
+    )
     return market, position
 
 
 def _question(
-    name: str, target: str, data: bytes, max_answer_bytes: int = 32, *, gas: int = 0
+    name: str, target: str, calldata: bytes, max_answer_bytes: int = 32, *, gas_cap: int = 0
 ) -> PerpQuestion:
-    if gas:
+    if gas_cap:
         return PerpQuestion(
-            name, target, CallItem(target, data, max_answer_bytes, gas, _LIKELY_GAS)
+            name, target, CallItem(target, calldata, max_answer_bytes, gas_cap, _LIKELY_GAS)
         )
-    return PerpQuestion(name, target, CallItem(target, data, max_answer_bytes))
+    return PerpQuestion(name, target, CallItem(target, calldata, max_answer_bytes))
 
 
-def _next_words(remaining_answers: QuestionAnswers, count: int) -> tuple[int, ...]:
+def _next_words(remaining_answers: QuestionAnswers, word_count: int) -> tuple[int, ...]:
     """Return the words of the next answer. Raises _Unreadable naming the question."""
     question, answer = next(remaining_answers)
-    words = answer_words(answer, count)
+    words = answer_words(answer, word_count)
     if isinstance(words, CallStatus):
         raise _Unreadable(f"{question.name} could not be read: {words.why}")
     return words
@@ -481,10 +537,11 @@ def with_perp_events(receipt: Receipt, logs: Sequence[Log]) -> Receipt:
 def _parse_fill(log: Log) -> PerpFill | None:
     """Return the PositionChanged event of a log entry: a trade of a futures account."""
     topics = topics_of(log, POSITION_CHANGED, 3)
-    if topics is None or len(data := parse_bytes(log.get("data"), "log data")) != 192:
+    if topics is None or len(event_data := parse_bytes(log.get("data"), "log data")) != 192:
         return None
     size_raw, quote_raw, fee_raw, realised_raw = (
-        int.from_bytes(data[start : start + 32], "big", signed=True) for start in (0, 32, 64, 128)
+        int.from_bytes(event_data[word_offset : word_offset + 32], "big", signed=True)
+        for word_offset in (0, 32, 64, 128)
     )
     return PerpFill(
         emitter(log),
@@ -500,11 +557,11 @@ def _parse_fill(log: Log) -> PerpFill | None:
 def _parse_funding(log: Log) -> PerpFunding | None:
     """Return the FundingPaymentSettled event of a log entry."""
     topics = topics_of(log, FUNDING_SETTLED, 3)
-    if topics is None or len(data := parse_bytes(log.get("data"), "log data")) != 32:
+    if topics is None or len(event_data := parse_bytes(log.get("data"), "log data")) != 32:
         return None
     return PerpFunding(
         emitter(log),
         address_of(topics[1]),
         address_of(topics[2]),
-        int.from_bytes(data, "big", signed=True),
+        int.from_bytes(event_data, "big", signed=True),
     )

@@ -52,21 +52,25 @@ def find_quorum(
     `value_names` are those of the values, for the message. Raises Refused with a verdict that names
     dissenters and differences.
     """
-    operators_by_answer = operators_by_value(
+    operators_by_values = operators_by_value(
         (answer.operator, answer.compared_values) for answer in answers
     )
-    ranked = sorted(
-        operators_by_answer, key=lambda answer: len(operators_by_answer[answer]), reverse=True
+    ranked_answers = sorted(
+        operators_by_values, key=lambda values: len(operators_by_values[values]), reverse=True
     )
-    agreed_answer = next(answer for answer in answers if answer.compared_values == ranked[0])
-    operators = sorted(operators_by_answer[ranked[0]])
+    agreed_answer = next(
+        answer for answer in answers if answer.compared_values == ranked_answers[0]
+    )
+    operators = sorted(operators_by_values[ranked_answers[0]])
     dissent = tuple(
         (answer.operator, first_difference(agreed_answer, answer, value_names))
-        for other_answer in ranked[1:]
+        for dissenting_values in ranked_answers[1:]
         for answer in answers
-        if answer.compared_values == other_answer
+        if answer.compared_values == dissenting_values
     )
-    is_contested = len(ranked) > 1 and len(operators_by_answer[ranked[1]]) == len(operators)
+    is_contested = len(ranked_answers) > 1 and len(operators_by_values[ranked_answers[1]]) == len(
+        operators
+    )
     if is_contested or len(operators) < min_operators:
         raise Refused(
             _refusal_message(answers, operators, dissent),
@@ -77,14 +81,16 @@ def find_quorum(
 
 
 def first_difference(
-    agreed: EndpointAnswer, other: EndpointAnswer, value_names: Sequence[str]
+    agreed_answer: EndpointAnswer, dissenting_answer: EndpointAnswer, value_names: Sequence[str]
 ) -> str:
     """Return the name of the first difference between two answers."""
-    if agreed.head != other.head:
-        return f"the header of block {agreed.head.number}"
-    for name, value, other_value in zip(value_names, agreed.values, other.values, strict=True):
-        if value != other_value:
-            return f"the {name}"
+    if agreed_answer.head != dissenting_answer.head:
+        return f"the header of block {agreed_answer.head.number}"
+    for value_name, agreed_value, dissenting_value in zip(
+        value_names, agreed_answer.values, dissenting_answer.values, strict=True
+    ):
+        if agreed_value != dissenting_value:
+            return f"the {value_name}"
     return "nothing"
 
 
@@ -94,9 +100,11 @@ def _refusal_message(
     block = answers[0].head.number
     if not dissent:
         return f"only {', '.join(backers) or 'no operator'} confirms block {block}"
-    message = "; ".join(f"{operator} differs in {field_name}" for operator, field_name in dissent)
-    majority = ", ".join(backers) or "an operator that contradicts itself"
-    return f"endpoints disagree on block {block}: {message} (against {majority})"
+    differences_text = "; ".join(
+        f"{operator} differs in {field_name}" for operator, field_name in dissent
+    )
+    majority_text = ", ".join(backers) or "an operator that contradicts itself"
+    return f"endpoints disagree on block {block}: {differences_text} (against {majority_text})"
 
 
 def _verdict(
@@ -133,15 +141,19 @@ def confirmed_value(votes: Sequence[tuple[str, H]], min_operators: int, subject:
     for neither. Raises NoQuorum naming dissenters.
     """
     quorum = quorum_size(len({operator for operator, _ in votes}), min_operators)
-    operators_by_answer = operators_by_value(votes)
-    ranked = sorted(
-        operators_by_answer, key=lambda value: len(operators_by_answer[value]), reverse=True
+    operators_by_vote = operators_by_value(votes)
+    ranked_values = sorted(
+        operators_by_vote,
+        key=lambda ranked_value: len(operators_by_vote[ranked_value]),
+        reverse=True,
     )
-    if not ranked or len(operators_by_answer[ranked[0]]) < quorum:
+    if not ranked_values or len(operators_by_vote[ranked_values[0]]) < quorum:
         # The values are untrusted text and are not repeated (T17).
         operator_groups = [
-            ", ".join(sorted({operator for operator, answer in votes if answer == value}))
-            for value in ranked
+            ", ".join(
+                sorted({operator for operator, voted_value in votes if voted_value == ranked_value})
+            )
+            for ranked_value in ranked_values
         ]
         raise NoQuorum(
             f"endpoints disagree on {subject}, {quorum} operators must agree"
@@ -149,7 +161,7 @@ def confirmed_value(votes: Sequence[tuple[str, H]], min_operators: int, subject:
             NO_MAJORITY_REMEDY,
             code=ErrorCode.QUORUM,
         )
-    return ranked[0]
+    return ranked_values[0]
 
 
 def is_decided(
@@ -166,29 +178,29 @@ def is_decided(
 def operators_by_value(votes: Iterable[tuple[str, H]]) -> dict[H, set[str]]:
     """Return the operators that give each value; an operator that gives two counts for neither."""
     values_by_operator: dict[str, set[H]] = {}
-    operators: dict[H, set[str]] = {}
-    for operator, value in votes:
-        values_by_operator.setdefault(operator, set()).add(value)
-        operators.setdefault(value, set())
-    for operator, values in values_by_operator.items():
-        if len(values) == 1:
-            operators[next(iter(values))].add(operator)
-    return operators
+    agreeing_operators: dict[H, set[str]] = {}
+    for operator, voted_value in votes:
+        values_by_operator.setdefault(operator, set()).add(voted_value)
+        agreeing_operators.setdefault(voted_value, set())
+    for operator, operator_values in values_by_operator.items():
+        if len(operator_values) == 1:
+            agreeing_operators[next(iter(operator_values))].add(operator)
+    return agreeing_operators
 
 
-def highest_confirmed(values: Mapping[str, int], quorum: int) -> int:
+def highest_confirmed(number_by_operator: Mapping[str, int], quorum: int) -> int:
     """Return the highest value that `quorum` operators have reached, such as a height or a used
     nonce. Fewer than `quorum` dishonest operators cannot raise it above the highest honest value,
     nor lower it while `quorum` are honest.
     """
-    return sorted(values.values(), reverse=True)[quorum - 1]
+    return sorted(number_by_operator.values(), reverse=True)[quorum - 1]
 
 
-def lowest_sufficient(values: Mapping[str, int], quorum: int) -> int:
+def lowest_sufficient(number_by_operator: Mapping[str, int], quorum: int) -> int:
     """Return the lowest value that `quorum` operators call sufficient, such as gas or a pending
     nonce. With two operators, the higher value counts.
     """
-    return sorted(values.values())[quorum - 1]
+    return sorted(number_by_operator.values())[quorum - 1]
 
 
 def common_height(height_by_endpoint: Mapping[Endpoint, int], min_operators: int) -> int:
@@ -196,7 +208,7 @@ def common_height(height_by_endpoint: Mapping[Endpoint, int], min_operators: int
     operator suffices, all its endpoints must have the block.
     """
     quorum = quorum_size(len(operators_of(height_by_endpoint)), min_operators)
-    return highest_confirmed(_heights(height_by_endpoint, lowest=quorum == 1), quorum)
+    return highest_confirmed(_heights(height_by_endpoint, take_lowest=quorum == 1), quorum)
 
 
 def height_disagreement(
@@ -211,24 +223,26 @@ def height_disagreement(
     lagging and a dishonest operator are a majority of three, so a newer header stops trading (T32).
     Records lagging and leading endpoints.
     """
-    max_lag, heights = endpoint_pool.max_lag_blocks, _heights(height_by_endpoint)
-    near_count = sum(abs(block_number - height) <= max_lag for block_number in heights.values())
-    is_agreed = near_count >= quorum_size(len(heights), endpoint_pool.min_operators)
+    max_lag_blocks, height_by_operator = endpoint_pool.max_lag_blocks, _heights(height_by_endpoint)
+    near_count = sum(
+        abs(block_number - height) <= max_lag_blocks for block_number in height_by_operator.values()
+    )
+    is_agreed = near_count >= quorum_size(len(height_by_operator), endpoint_pool.min_operators)
     is_agreed = is_agreed and not any(
-        block_number - height > max_lag
+        block_number - height > max_lag_blocks
         and _may_be_newest(endpoint_pool, block_number, height, timestamp_s)
         and _has_header(endpoint, block_number)
         for endpoint, block_number in height_by_endpoint.items()
     )
-    newest_height = height if is_agreed else max(heights.values())
+    newest_height = height if is_agreed else max(height_by_operator.values())
     for endpoint, block_number in height_by_endpoint.items():
-        if newest_height - block_number > max_lag:
+        if newest_height - block_number > max_lag_blocks:
             endpoint_pool.record_lag(
                 endpoint, f"is {newest_height - block_number} blocks behind block {newest_height}"
             )
             continue
         endpoint.health.record_caught_up()
-        if block_number - height > max_lag:
+        if block_number - height > max_lag_blocks:
             endpoint_pool.blame(
                 endpoint,
                 f"is {block_number - height} blocks ahead of block {height}",
@@ -236,13 +250,17 @@ def height_disagreement(
             )
     if is_agreed:
         return ""
-    message = ", ".join(
+    heights_text = ", ".join(
         f"{operator} is at block {block_number}"
-        for operator, block_number in sorted(heights.items(), key=lambda item: item[1])
+        for operator, block_number in sorted(
+            height_by_operator.items(), key=lambda operator_height: operator_height[1]
+        )
     )
-    distance = max(abs(block_number - height) for block_number in heights.values())
+    distance_blocks = max(
+        abs(block_number - height) for block_number in height_by_operator.values()
+    )
     return (
-        f"endpoints are {distance} blocks apart, chain.max_lag_blocks is {max_lag}: {message}; one"
+        f"endpoints are {distance_blocks} blocks apart, chain.max_lag_blocks is {max_lag_blocks}: {heights_text}; one"
         " lags, or reports a block that the others lack"
     )
 
@@ -263,8 +281,8 @@ def _may_be_newest(
     age_s = endpoint_pool.now_s() - timestamp_s
     if age_s <= MAX_NEWEST_AGE_S:
         return False
-    passed_s, block_count = _recent_duration_and_blocks(endpoint_pool, height, timestamp_s)
-    return 2 * age_s * block_count >= passed_s * (block_number - height)
+    recent_blocks_s, block_count = _recent_duration_and_blocks(endpoint_pool, height, timestamp_s)
+    return 2 * age_s * block_count >= recent_blocks_s * (block_number - height)
 
 
 def _recent_duration_and_blocks(
@@ -280,12 +298,17 @@ def _recent_duration_and_blocks(
         return parse_head(block, 0).timestamp_s
 
     poll = endpoint_pool.ask(read_timestamp)
-    votes = [(endpoint.operator, answer) for endpoint, answer in poll.answers.items()]
+    votes = [
+        (endpoint.operator, block_timestamp_s)
+        for endpoint, block_timestamp_s in poll.answers.items()
+    ]
     try:
-        first_s = confirmed_value(votes, endpoint_pool.min_operators, f"block {first_block}")
+        first_timestamp_s = confirmed_value(
+            votes, endpoint_pool.min_operators, f"block {first_block}"
+        )
     except NoQuorum:
-        first_s = timestamp_s
-    return max(0, timestamp_s - first_s), max(1, height - first_block)
+        first_timestamp_s = timestamp_s
+    return max(0, timestamp_s - first_timestamp_s), max(1, height - first_block)
 
 
 def _has_header(endpoint: Endpoint, block_number: int) -> bool:
@@ -298,17 +321,19 @@ def _has_header(endpoint: Endpoint, block_number: int) -> bool:
         return False
 
 
-def _heights(height_by_endpoint: Mapping[Endpoint, int], *, lowest: bool = False) -> dict[str, int]:
-    """Return the newest block by operator: the highest of its endpoints, or with `lowest` the
+def _heights(
+    height_by_endpoint: Mapping[Endpoint, int], *, take_lowest: bool = False
+) -> dict[str, int]:
+    """Return the newest block by operator: the highest of its endpoints, or with `take_lowest` the
     lowest.
     """
-    choose = min if lowest else max
-    heights: dict[str, int] = {}
+    min_or_max = min if take_lowest else max
+    height_by_operator: dict[str, int] = {}
     for endpoint, block_number in height_by_endpoint.items():
-        heights[endpoint.operator] = choose(
-            heights.get(endpoint.operator, block_number), block_number
+        height_by_operator[endpoint.operator] = min_or_max(
+            height_by_operator.get(endpoint.operator, block_number), block_number
         )
-    return heights
+    return height_by_operator
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,20 +360,20 @@ def ask_at_one_block(
     """
 
     def agreeing_answers(answers: Mapping[Endpoint, T]) -> list[tuple[Endpoint, T]]:
-        heads = {endpoint: head_of(answer) for endpoint, answer in answers.items()}
-        operators_of_head = operators_by_value(
-            (endpoint.operator, head) for endpoint, head in heads.items()
+        head_by_endpoint = {endpoint: head_of(answer) for endpoint, answer in answers.items()}
+        operators_by_head = operators_by_value(
+            (endpoint.operator, head) for endpoint, head in head_by_endpoint.items()
         )
         quorum = quorum_size(len(operators_of(answers)), endpoint_pool.min_operators)
         best_head = max(
-            operators_of_head, key=lambda head: len(operators_of_head[head]), default=None
+            operators_by_head, key=lambda head: len(operators_by_head[head]), default=None
         )
-        if best_head is None or len(operators_of_head[best_head]) < quorum:
+        if best_head is None or len(operators_by_head[best_head]) < quorum:
             return []
         return [
             (endpoint, answer)
             for endpoint, answer in answers.items()
-            if heads[endpoint] == best_head
+            if head_by_endpoint[endpoint] == best_head
         ]
 
     poll = endpoint_pool.ask(
@@ -356,13 +381,13 @@ def ask_at_one_block(
         is_enough=lambda answers: bool(agreeing_answers(answers)),
     )
     endpoint_pool.require_quorum(poll)
-    heads = {endpoint: head_of(answer) for endpoint, answer in poll.answers.items()}
-    height_by_endpoint = {endpoint: head.number for endpoint, head in heads.items()}
-    agreed = agreeing_answers(poll.answers)
-    if not agreed:
+    head_by_endpoint = {endpoint: head_of(answer) for endpoint, answer in poll.answers.items()}
+    height_by_endpoint = {endpoint: head.number for endpoint, head in head_by_endpoint.items()}
+    agreed_answers = agreeing_answers(poll.answers)
+    if not agreed_answers:
         height = common_height(height_by_endpoint, endpoint_pool.min_operators)
         endpoints_with_block = [
-            endpoint for endpoint, head in heads.items() if head.number >= height
+            endpoint for endpoint, head in head_by_endpoint.items() if head.number >= height
         ]
         second_poll = endpoint_pool.ask(
             lambda endpoint: question(endpoint, height),
@@ -370,34 +395,37 @@ def ask_at_one_block(
             is_enough=lambda answers: bool(agreeing_answers(answers)),
         )
         endpoint_pool.require_quorum(second_poll)
-        heads |= {endpoint: head_of(answer) for endpoint, answer in second_poll.answers.items()}
-        agreed = agreeing_answers(second_poll.answers)
-        if not agreed:
+        head_by_endpoint |= {
+            endpoint: head_of(answer) for endpoint, answer in second_poll.answers.items()
+        }
+        agreed_answers = agreeing_answers(second_poll.answers)
+        if not agreed_answers:
             message = "; ".join(
-                f"{endpoint.operator}: {heads[endpoint].hash}" for endpoint in second_poll.answers
+                f"{endpoint.operator}: {head_by_endpoint[endpoint].hash}"
+                for endpoint in second_poll.answers
             )
             raise NoQuorum(
                 f"endpoints disagree on block {height} ({message})",
                 NO_MAJORITY_REMEDY,
                 code=ErrorCode.QUORUM,
             )
-    common_head = head_of(agreed[0][1])
+    common_head = head_of(agreed_answers[0][1])
     message = height_disagreement(
         endpoint_pool, height_by_endpoint, common_head.number, common_head.timestamp_s
     )
-    for endpoint, head in heads.items():
+    for endpoint, head in head_by_endpoint.items():
         if head.number == common_head.number and head != common_head:
             endpoint_pool.blame(endpoint, f"differs in the header of block {common_head.number}")
-    return BlockAnswers(agreed, message)
+    return BlockAnswers(agreed_answers, message)
 
 
 def read_head(transport: Transport, height: int | None = None) -> Head:
     """Return one endpoint's newest header, or that at `height`, with its chain id. Raises
     CallFailed if it refuses, else as Transport.
     """
-    tag = "latest" if height is None else hex(height)
+    block_tag = "latest" if height is None else hex(height)
     chain_id_answer, block = transport.batch(
-        [("eth_chainId", []), ("eth_getBlockByNumber", [tag, False])]
+        [("eth_chainId", []), ("eth_getBlockByNumber", [block_tag, False])]
     )
     chain_id = parse_quantity(
         require_result(transport.name, "eth_chainId", chain_id_answer), "chain id"

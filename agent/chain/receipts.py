@@ -112,29 +112,31 @@ def _data_fee_wei(receipt_json: Mapping[str, object], gas_used: int, data_fee: D
             "use another endpoint; for a local copy of the chain, write chain.fork = true",
             code=ErrorCode.ANSWER,
         )
-    fee_scalar, fee_constant = (
+    operator_fee_scalar, operator_fee_constant = (
         receipt_json.get("operatorFeeScalar"),
         receipt_json.get("operatorFeeConstant"),
     )
-    fee_wei = parse_quantity(l1_fee, "l1Fee")
-    if fee_scalar is None and fee_constant is None:
-        return fee_wei
-    operator_fee_wei = parse_quantity(fee_scalar, "operatorFeeScalar") * gas_used
+    l1_fee_wei = parse_quantity(l1_fee, "l1Fee")
+    if operator_fee_scalar is None and operator_fee_constant is None:
+        return l1_fee_wei
+    operator_fee_wei = parse_quantity(operator_fee_scalar, "operatorFeeScalar") * gas_used
     if receipt_json.get("daFootprintGasScalar") is None:
         operator_fee_wei //= _ISTHMUS_UNIT
     else:
         operator_fee_wei *= _JOVIAN_FACTOR
-    return fee_wei + operator_fee_wei + parse_quantity(fee_constant, "operatorFeeConstant")
+    return (
+        l1_fee_wei + operator_fee_wei + parse_quantity(operator_fee_constant, "operatorFeeConstant")
+    )
 
 
 def _transfer(log: Log) -> Transfer | None:
     """Return the ERC-20 Transfer of a log entry; None for any other event (an NFT's has four topics
     and no data).
     """
-    topics, data = topics_of(log, TRANSFER, 3), log.get("data")
+    topics, log_data = topics_of(log, TRANSFER, 3), log.get("data")
     if topics is None:
         return None
-    amount_bytes = parse_bytes(data, "log data")
+    amount_bytes = parse_bytes(log_data, "log data")
     if len(amount_bytes) != 32:
         return None
     return Transfer(
@@ -149,13 +151,13 @@ def _wrap_transfer(log: Log) -> Transfer | None:
     """Return a log entry's Deposit or Withdrawal of WETH9, as a transfer from or to the zero
     address.
     """
-    for event in (DEPOSIT, WITHDRAWAL):
-        topics = topics_of(log, event, 2)
-        if topics is not None and len(data := parse_bytes(log.get("data"), "log data")) == 32:
-            holder, raw = address_of(topics[1]), int.from_bytes(data, "big")
-            if event == DEPOSIT:
-                return Transfer(emitter(log), NATIVE, holder, raw)
-            return Transfer(emitter(log), holder, NATIVE, raw)
+    for event_topic in (DEPOSIT, WITHDRAWAL):
+        topics = topics_of(log, event_topic, 2)
+        if topics is not None and len(log_data := parse_bytes(log.get("data"), "log data")) == 32:
+            account, wrapped_raw = address_of(topics[1]), int.from_bytes(log_data, "big")
+            if event_topic == DEPOSIT:
+                return Transfer(emitter(log), NATIVE, account, wrapped_raw)
+            return Transfer(emitter(log), account, NATIVE, wrapped_raw)
     return None
 
 
@@ -164,32 +166,39 @@ def _wrapped(logs: Sequence[Log]) -> tuple[Transfer, ...]:
     in a later swap: no holder gets it. Other contracts may write events between the two, and may
     give coin that the swap takes too.
     """
-    wraps: list[Transfer] = []
-    swaps = [(index, swap) for index, log in enumerate(logs) if (swap := _managed_swap(log))]
-    for index, log in enumerate(logs):
+    wrap_transfers: list[Transfer] = []
+    unpaid_swaps = [
+        (log_index, swap) for log_index, log in enumerate(logs) if (swap := _managed_swap(log))
+    ]
+    for log_index, log in enumerate(logs):
         if (wrap := _wrap_transfer(log)) is None:
             continue
-        most_raw = wrap.raw + wrap.raw // _GIFT_DIVISOR
+        max_in_raw = wrap.raw + wrap.raw // _GIFT_DIVISOR
         paid_swaps = [
-            (swap_index, swap)
-            for swap_index, swap in swaps
-            if swap_index > index and wrap.raw <= swap.in_raw <= most_raw
+            (swap_log_index, swap)
+            for swap_log_index, swap in unpaid_swaps
+            if swap_log_index > log_index and wrap.raw <= swap.in_raw <= max_in_raw
         ]
         if wrap.recipient != NATIVE or not paid_swaps:
-            wraps.append(wrap)
+            wrap_transfers.append(wrap)
         else:
-            swaps.remove(paid_swaps[0])
-    return tuple(wraps)
+            unpaid_swaps.remove(paid_swaps[0])
+    return tuple(wrap_transfers)
 
 
 def _managed_swap(log: Log) -> ManagedSwap | None:
     """Return the Swap event of V4's PoolManager, whose amounts are changes of the caller's balance."""
     topics = topics_of(log, MANAGED_SWAP, 3)
-    if topics is None or len(data := parse_bytes(log.get("data"), "log data")) != 192:
+    if topics is None or len(log_data := parse_bytes(log.get("data"), "log data")) != 192:
         return None
-    changes = [int.from_bytes(data[start : start + 32], "big", signed=True) for start in (0, 32)]
+    balance_changes_raw = [
+        int.from_bytes(log_data[word_offset : word_offset + 32], "big", signed=True)
+        for word_offset in (0, 32)
+    ]
     return ManagedSwap(
-        hex_data(parse_bytes(topics[1], "log topic", 32)), -min(changes), max(changes)
+        hex_data(parse_bytes(topics[1], "log topic", 32)),
+        -min(balance_changes_raw),
+        max(balance_changes_raw),
     )
 
 
@@ -200,19 +209,22 @@ def _added_liquidity(logs: Sequence[Log]) -> tuple[LiquidityAdded, ...]:
     mint_recipients: dict[tuple[str, int], str] = {}
     added_positions = []
     for log in logs:
-        nft_topics = topics_of(log, TRANSFER, 4)
-        if nft_topics is not None and address_of(nft_topics[1]) == NATIVE:
-            mint_recipients[emitter(log), _topic_number(nft_topics[3])] = address_of(nft_topics[2])
-        topics = topics_of(log, INCREASE_LIQUIDITY, 2)
-        if topics is None:
+        mint_topics = topics_of(log, TRANSFER, 4)
+        if mint_topics is not None and address_of(mint_topics[1]) == NATIVE:
+            mint_recipients[emitter(log), _topic_number(mint_topics[3])] = address_of(
+                mint_topics[2]
+            )
+        increase_topics = topics_of(log, INCREASE_LIQUIDITY, 2)
+        if increase_topics is None:
             continue
-        data = parse_bytes(log.get("data"), "log data")
-        if len(data) != 96:
+        log_data = parse_bytes(log.get("data"), "log data")
+        if len(log_data) != 96:
             continue
         liquidity, amount0, amount1 = (
-            int.from_bytes(data[start : start + 32], "big") for start in (0, 32, 64)
+            int.from_bytes(log_data[word_offset : word_offset + 32], "big")
+            for word_offset in (0, 32, 64)
         )
-        manager, token_id = emitter(log), _topic_number(topics[1])
+        manager, token_id = emitter(log), _topic_number(increase_topics[1])
         added_positions.append(
             LiquidityAdded(
                 manager,
@@ -305,9 +317,9 @@ def _find_by_nonce(
     # Invariant: the nonce is unused after block `low_block`, used after block `high_block`.
     low_block, high_block = max(0, since_block - 1), head_block
 
-    def nonce_at(block: int) -> int:
+    def nonce_at(block_number: int) -> int:
         return parse_quantity(
-            transport.call("eth_getTransactionCount", [owner, hex(block)]), "nonce"
+            transport.call("eth_getTransactionCount", [owner, hex(block_number)]), "nonce"
         )
 
     if nonce_at(high_block) <= nonce:
@@ -411,7 +423,14 @@ def find_conflicting_tx(
         if nonce_tx is not None:
             return nonce_tx.tx_hash
     poll = endpoint_pool.ask(lambda transport: _find_pending(transport, owner, nonce))
-    return next((answer for answer in poll.answers.values() if answer is not None), None)
+    return next(
+        (
+            pending_tx_hash
+            for pending_tx_hash in poll.answers.values()
+            if pending_tx_hash is not None
+        ),
+        None,
+    )
 
 
 def _find_pending(transport: Transport, owner: str, nonce: int) -> str | None:
@@ -428,8 +447,8 @@ def _find_pending(transport: Transport, owner: str, nonce: int) -> str | None:
 
 _ERROR_SELECTOR = selector("Error(string)")
 _PANIC_SELECTOR = selector("Panic(uint256)")
-_MAX_TEXT_LENGTH = 120
-_PREFIXES = (
+_MAX_REVERT_TEXT_LENGTH = 120
+_REVERT_PREFIXES = (
     "execution reverted: ",
     "execution reverted",
     "VM Exception while processing transaction: revert ",
@@ -438,7 +457,9 @@ _PREFIXES = (
 )
 
 REVERT_MESSAGES = {
-    text: message for kind in POOL_KINDS.values() for text, message in kind.revert_messages.items()
+    revert_text: description
+    for pool_kind in POOL_KINDS.values()
+    for revert_text, description in pool_kind.revert_messages.items()
 }
 """Descriptions of the revert reasons of the venues' contracts."""
 
@@ -506,19 +527,23 @@ def revert_reason(fault: RpcFault) -> str:
     """
     if fault.data not in ("", "0x"):
         return _reason_from_data(bytes.fromhex(fault.data[2:]))
-    text = fault.message
-    for prefix in _PREFIXES:
-        text = text.removeprefix(prefix)
-    text = text.strip(" :'")
-    return revert_message(text) if text else "reverted without a reason"
+    revert_text = fault.message
+    for prefix in _REVERT_PREFIXES:
+        revert_text = revert_text.removeprefix(prefix)
+    revert_text = revert_text.strip(" :'")
+    return revert_message(revert_text) if revert_text else "reverted without a reason"
 
 
-def revert_message(code: str) -> str:
+def revert_message(revert_text: str) -> str:
     """Describe a contract's revert text. A text missing from the table is returned truncated and
     sanitised.
     """
-    plain_code = scrub(code)[:_MAX_TEXT_LENGTH]
-    return f"{REVERT_MESSAGES[code]} ({plain_code})" if code in REVERT_MESSAGES else plain_code
+    safe_text = scrub(revert_text)[:_MAX_REVERT_TEXT_LENGTH]
+    return (
+        f"{REVERT_MESSAGES[revert_text]} ({safe_text})"
+        if revert_text in REVERT_MESSAGES
+        else safe_text
+    )
 
 
 def _reason_from_data(data: bytes) -> str:

@@ -81,8 +81,8 @@ REMEDIES = {
 
 def refusal_kind(fault: RpcFault) -> RefusalKind | None:
     """Return the kind of a node's refusal; None if its text matches none."""
-    text = fault.message.lower()
+    message = fault.message.lower()
     for kind, phrases in _PHRASES.items():
-        if any(phrase in text for phrase in phrases):
+        if any(phrase in message for phrase in phrases):
             return kind
     return None

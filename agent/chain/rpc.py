@@ -49,41 +49,43 @@ Log = Mapping[str, object]
 """Log entry of a receipt."""
 
 
-def require_result(name: str, method: str, answer: object) -> object:
+def require_result(endpoint_name: str, method: str, answer: object) -> object:
     """Return the answer. Raises CallFailed for a fault."""
     if isinstance(answer, RpcFault):
-        raise CallFailed(f"{name} refused {method}: {answer.message}", answer)
+        raise CallFailed(f"{endpoint_name} refused {method}: {answer.message}", answer)
     return answer
 
 
-def parse_quantity(value: object, subject: str) -> int:
+def parse_quantity(answer: object, subject: str) -> int:
     """Parse a JSON-RPC quantity, a non-negative integer. Raises Retryable naming `subject`."""
-    if isinstance(value, str) and _QUANTITY.fullmatch(value):
-        return int(value, 16)
+    if isinstance(answer, str) and _QUANTITY.fullmatch(answer):
+        return int(answer, 16)
     raise Retryable(f"the endpoint's answer for {subject} is not a number", code=ErrorCode.ANSWER)
 
 
-def parse_bytes(value: object, subject: str, length: int | None = None) -> bytes:
+def parse_bytes(answer: object, subject: str, length: int | None = None) -> bytes:
     """Parse bytes of JSON-RPC data, exactly `length` of them if given. Raises Retryable naming
     `subject`.
     """
-    if isinstance(value, str) and value.startswith("0x"):
+    if isinstance(answer, str) and answer.startswith("0x"):
         with suppress(ValueError):
-            raw = bytes.fromhex(value[2:])
+            parsed_bytes = bytes.fromhex(answer[2:])
             # fromhex skips spaces, which are not data
-            if len(value) == 2 + 2 * len(raw) and length in (None, len(raw)):
-                return raw
-    expected = "data" if length is None else f"{length} bytes"
-    raise Retryable(f"the endpoint's answer for {subject} is not {expected}", code=ErrorCode.ANSWER)
+            if len(answer) == 2 + 2 * len(parsed_bytes) and length in (None, len(parsed_bytes)):
+                return parsed_bytes
+    expected_text = "data" if length is None else f"{length} bytes"
+    raise Retryable(
+        f"the endpoint's answer for {subject} is not {expected_text}", code=ErrorCode.ANSWER
+    )
 
 
-def parse_recipient(value: object) -> str:
+def parse_recipient(answer: object) -> str:
     """Parse the recipient of a transaction, checksummed; "" for a contract creation. Raises
     Retryable for other values.
     """
-    if value is None or value == "":
+    if answer is None or answer == "":
         return ""
-    return str(to_checksum_address(parse_bytes(value, "a recipient", 20)))
+    return str(to_checksum_address(parse_bytes(answer, "a recipient", 20)))
 
 
 def at_hash(block_hash: str) -> Any:
@@ -91,9 +93,9 @@ def at_hash(block_hash: str) -> Any:
     return {"blockHash": block_hash, "requireCanonical": True}
 
 
-def hex_data(raw: bytes) -> str:
+def hex_data(data_bytes: bytes) -> str:
     """Return bytes as 0x-hex."""
-    return "0x" + raw.hex()
+    return "0x" + data_bytes.hex()
 
 
 def parse_head(block: object, chain_id: int) -> Head:
@@ -132,21 +134,27 @@ def header_verifies(block: object, block_number: int) -> bool:
     if not isinstance(block, Mapping):
         return False
     try:
-        fields: list[int | bytes] = []
-        for index, (name, is_number) in enumerate(HEADER_FIELDS):
-            if (value := block.get(name)) is None and index >= _FIRST_OPTIONAL_FIELD:
+        header_fields: list[int | bytes] = []
+        for field_index, (field_name, is_number) in enumerate(HEADER_FIELDS):
+            if (
+                field_json := block.get(field_name)
+            ) is None and field_index >= _FIRST_OPTIONAL_FIELD:
                 break
-            fields.append(parse_quantity(value, name) if is_number else parse_bytes(value, name))
-        same_number = parse_quantity(block.get("number"), "block number") == block_number
-        computed_hash = keccak(rlp.encode(fields))
-        return same_number and parse_bytes(block.get("hash"), "block hash", 32) == computed_hash
+            header_fields.append(
+                parse_quantity(field_json, field_name)
+                if is_number
+                else parse_bytes(field_json, field_name)
+            )
+        is_same_number = parse_quantity(block.get("number"), "block number") == block_number
+        computed_hash = keccak(rlp.encode(header_fields))
+        return is_same_number and parse_bytes(block.get("hash"), "block hash", 32) == computed_hash
     except Retryable:
         return False
 
 
-def _parse_int64(value: object, subject: str) -> int:
+def _parse_int64(answer: object, subject: str) -> int:
     """Parse a quantity that fits a signed 64-bit column of the store."""
-    number = parse_quantity(value, subject)
+    number = parse_quantity(answer, subject)
     if number >= 2**63:
         raise Retryable(
             f"the endpoint's answer for {subject} is out of range", code=ErrorCode.ANSWER
@@ -160,8 +168,8 @@ def scrub(message: str, secrets: Sequence[str] = ()) -> str:
         (s for s in secrets if len(s) >= _MIN_SECRET_LENGTH), key=len, reverse=True
     ):
         message = message.replace(secret, "(secret)")
-    plain = _UNSAFE_CHARACTER.sub("?", _URL.sub("(url)", message))
-    return plain[:_MAX_MESSAGE_LENGTH]
+    safe_message = _UNSAFE_CHARACTER.sub("?", _URL.sub("(url)", message))
+    return safe_message[:_MAX_MESSAGE_LENGTH]
 
 
 def parse_fault(error: object) -> RpcFault:
@@ -169,10 +177,12 @@ def parse_fault(error: object) -> RpcFault:
     if not isinstance(error, Mapping):
         return RpcFault(0, scrub(str(error)))
     code = error.get("code")
-    data = error.get("data")
-    if isinstance(data, Mapping):
-        data = data.get("data")
-    revert_data = re.search(r"0x(?:[0-9a-fA-F]{2})*", data) if isinstance(data, str) else None
+    error_data = error.get("data")
+    if isinstance(error_data, Mapping):
+        error_data = error_data.get("data")
+    revert_data = (
+        re.search(r"0x(?:[0-9a-fA-F]{2})*", error_data) if isinstance(error_data, str) else None
+    )
     return RpcFault(
         code if isinstance(code, int) else 0,
         scrub(str(error.get("message", "no message"))),
@@ -225,12 +235,12 @@ class Transport(Protocol):
         ...
 
 
-def topics_of(log: Log, event: str, count: int) -> list[object] | None:
+def topics_of(log: Log, event_topic: str, topic_count: int) -> list[object] | None:
     """Return the topics of a log entry if it has this event signature and number of topics, else
     None.
     """
     topics = log.get("topics")
-    if isinstance(topics, list) and len(topics) == count and topics[0] == event:
+    if isinstance(topics, list) and len(topics) == topic_count and topics[0] == event_topic:
         return topics
     return None
 

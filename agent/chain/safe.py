@@ -73,8 +73,12 @@ def typed_data(safe: str, tx: UnsignedTx) -> dict[str, Any]:
     """Return the EIP-712 data of the SafeTx for `eth_signTypedData_v4`."""
     return {
         "types": {
-            "EIP712Domain": [{"type": abi_type, "name": name} for abi_type, name in _DOMAIN_FIELDS],
-            "SafeTx": [{"type": abi_type, "name": name} for abi_type, name in _SAFE_TX_FIELDS],
+            "EIP712Domain": [
+                {"type": abi_type, "name": field_name} for abi_type, field_name in _DOMAIN_FIELDS
+            ],
+            "SafeTx": [
+                {"type": abi_type, "name": field_name} for abi_type, field_name in _SAFE_TX_FIELDS
+            ],
         },
         "primaryType": "SafeTx",
         "domain": {"chainId": tx.chain_id, "verifyingContract": safe},
@@ -86,8 +90,10 @@ def safe_tx_hash(safe: str, tx: UnsignedTx) -> str:
     """Return the hash that the owners sign: 0x-hex of Safe.getTransactionHash, computed here."""
     from eth_account.messages import encode_typed_data
 
-    message = encode_typed_data(full_message=typed_data(safe, tx))
-    return hex_data(keccak(b"\x19" + message.version + message.header + message.body))
+    signable_message = encode_typed_data(full_message=typed_data(safe, tx))
+    return hex_data(
+        keccak(b"\x19" + signable_message.version + signable_message.header + signable_message.body)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +121,12 @@ class SafeContract:
 
     def require_hash(self, tx: UnsignedTx) -> str:
         """Return the hash to sign. Raises OperatorNeeded if the Safe returns another hash."""
-        own_hash, fields = safe_tx_hash(self.address, tx), safe_tx_fields(tx)
+        computed_hash, tx_fields = safe_tx_hash(self.address, tx), safe_tx_fields(tx)
         field_values = [
-            parse_bytes(fields[name], name) if abi_type == "bytes" else fields[name]
-            for abi_type, name in _SAFE_TX_FIELDS
+            parse_bytes(tx_fields[field_name], field_name)
+            if abi_type == "bytes"
+            else tx_fields[field_name]
+            for abi_type, field_name in _SAFE_TX_FIELDS
         ]
         signature = f"getTransactionHash({','.join(abi_type for abi_type, _ in _SAFE_TX_FIELDS)})"
         safe_hash = hex_data(
@@ -126,25 +134,25 @@ class SafeContract:
                 signature, [abi_type for abi_type, _ in _SAFE_TX_FIELDS], field_values, ["bytes32"]
             )[0]
         )
-        if safe_hash != own_hash:
+        if safe_hash != computed_hash:
             raise OperatorNeeded(
                 f"the Safe {self.address} returns another hash for this call, {safe_hash} instead of"
-                f" {own_hash}",
+                f" {computed_hash}",
                 "do not sign it; report this",
             )
-        return own_hash
+        return computed_hash
 
     def _call_view(
         self,
         signature: str,
-        types: list[str],
-        values: list[Any],
+        argument_types: list[str],
+        arguments: list[Any],
         answer_types: list[str],
         block_ref: object = "latest",
     ) -> tuple[Any, ...]:
-        data = hex_data(keccak(text=signature)[:4] + abi_encode(types, values))
+        calldata = hex_data(keccak(text=signature)[:4] + abi_encode(argument_types, arguments))
         answer_bytes = parse_bytes(
-            self.transport.call("eth_call", [{"to": self.address, "data": data}, block_ref]),
+            self.transport.call("eth_call", [{"to": self.address, "data": calldata}, block_ref]),
             signature,
         )
         try:
@@ -255,30 +263,32 @@ class WalletOwner:
             serializable_unsigned_transaction_from_dict,
         )
 
-        fields = {
-            name: hex(value) if isinstance(value, int) else value
-            for name, value in transaction_fields(tx).items()
+        fields_json = {
+            field_name: hex(field_value) if isinstance(field_value, int) else field_value
+            for field_name, field_value in transaction_fields(tx).items()
         }
-        unsigned = serializable_unsigned_transaction_from_dict(transaction_fields(tx))  # type: ignore[no-untyped-call,unused-ignore]  # untyped in 0.11
+        unsigned_tx = serializable_unsigned_transaction_from_dict(transaction_fields(tx))  # type: ignore[no-untyped-call,unused-ignore]  # untyped in 0.11
         return {
             "kind": "transaction",
             "from": self.address,
-            "transaction": fields,
-            "signing_hash": hex_data(bytes(unsigned.hash())),
+            "transaction": fields_json,
+            "signing_hash": hex_data(bytes(unsigned_tx.hash())),
         }
 
     def mined_at_nonce(self, tx: UnsignedTx, since_block: int) -> MinedTransaction | None:
         """See ports.ExternalSigner."""
-        head = self.sender.head().number
-        nonce_tx = find_tx_by_nonce(self.endpoint_pool, self.address, tx.nonce, since_block, head)
+        head_number = self.sender.head().number
+        nonce_tx = find_tx_by_nonce(
+            self.endpoint_pool, self.address, tx.nonce, since_block, head_number
+        )
         if nonce_tx is None:
             return None
-        is_same = (nonce_tx.to, nonce_tx.value_wei, nonce_tx.data) == (
+        is_proposed_tx = (nonce_tx.to, nonce_tx.value_wei, nonce_tx.data) == (
             tx.to,
             tx.value_wei,
             tx.data.lower(),
         )
-        return MinedTransaction(nonce_tx.tx_hash, nonce_tx.block, is_same)
+        return MinedTransaction(nonce_tx.tx_hash, nonce_tx.block, is_proposed_tx)
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,17 +315,17 @@ class SafeOwners:
 
     def signing_json(self, tx: UnsignedTx) -> Mapping[str, Any]:
         """Return the SafeTx with its hash, and its typed data."""
-        fields = {
-            name: str(value) if name in ("value", "nonce") else value
-            for name, value in safe_tx_fields(tx).items()
+        fields_json = {
+            field_name: str(field_value) if field_name in ("value", "nonce") else field_value
+            for field_name, field_value in safe_tx_fields(tx).items()
         }
         digest = safe_tx_hash(self.address, tx)
         # numbers as text, since wallets read JSON numbers with 53 bits only
-        typed_data_json = {**typed_data(self.address, tx), "message": fields}
+        typed_data_json = {**typed_data(self.address, tx), "message": fields_json}
         return {
             "kind": "safe",
             "safe": self.address,
-            "safe_tx": fields,
+            "safe_tx": fields_json,
             "safe_tx_hash": digest,
             "typed_data": typed_data_json,
         }
@@ -352,7 +362,7 @@ def open_external_signer(
     """
     if not is_safe:
         return WalletOwner(rules, nonces, endpoint_pool, sender), sender
-    contract = SafeContract(transport, rules.wallet)
-    contract.require_known()
-    safe_sender = SafeSender(sender, contract)
-    return SafeOwners(rules, nonces, endpoint_pool, safe_sender, contract), safe_sender
+    safe_contract = SafeContract(transport, rules.wallet)
+    safe_contract.require_known()
+    safe_sender = SafeSender(sender, safe_contract)
+    return SafeOwners(rules, nonces, endpoint_pool, safe_sender, safe_contract), safe_sender

@@ -71,68 +71,71 @@ class TrialRecord:
     hooks: int
 
 
-def decode_record(page: bytes) -> TrialRecord:
+def decode_record(page_bytes: bytes) -> TrialRecord:
     """Decode the record of one trial. Raises Retryable if the bytes are malformed."""
-    if len(page) != 1 + RECORD_BYTES or page[0] != RECORD_FORMAT:
+    if len(page_bytes) != 1 + RECORD_BYTES or page_bytes[0] != RECORD_FORMAT:
         raise Retryable(
             "the endpoint's answer to the token screen is malformed",
             "it must allow eth_call of creation code",
         )
-    status = page[1]
-    words = [int.from_bytes(page[2 + 32 * i : 34 + 32 * i], "big") for i in range(12)]
-    if status > 4 or max(words[4], words[7], words[8]) > 4:
+    status = page_bytes[1]
+    record_words = [int.from_bytes(page_bytes[2 + 32 * i : 34 + 32 * i], "big") for i in range(12)]
+    if status > 4 or max(record_words[4], record_words[7], record_words[8]) > 4:
         raise Retryable("the endpoint's answer to the token screen has an unknown status")
     return TrialRecord(
         status=status,
-        lent=words[0],
-        pool_before=words[1],
-        arrived=words[2],
-        pool_after_loan=words[3],
-        transfer=TransferOutcome(words[4]),
-        passed_on=words[5],
-        first_remainder=words[6],
-        approve=TransferOutcome(words[7]),
-        transfer_from=TransferOutcome(words[8]),
-        pool_after=words[9],
-        second_remainder=words[10],
-        hooks=words[11],
+        lent=record_words[0],
+        pool_before=record_words[1],
+        arrived=record_words[2],
+        pool_after_loan=record_words[3],
+        transfer=TransferOutcome(record_words[4]),
+        passed_on=record_words[5],
+        first_remainder=record_words[6],
+        approve=TransferOutcome(record_words[7]),
+        transfer_from=TransferOutcome(record_words[8]),
+        pool_after=record_words[9],
+        second_remainder=record_words[10],
+        hooks=record_words[11],
     )
 
 
-def judge_trial(record: TrialRecord) -> ScreenResult:
+def judge_trial(trial_record: TrialRecord) -> ScreenResult:
     """Return the finding of one trial; UNKNOWN if the pool did not lend, so that further calls
     decide.
     """
-    if record.status in _EARLY_END_RESULTS:
-        return _EARLY_END_RESULTS[record.status]
-    balances = (
-        record.pool_before,
-        record.arrived,
-        record.pool_after_loan,
-        record.passed_on,
-        record.first_remainder,
-        record.pool_after,
-        record.second_remainder,
+    if trial_record.status in _EARLY_END_RESULTS:
+        return _EARLY_END_RESULTS[trial_record.status]
+    trial_balances_raw = (
+        trial_record.pool_before,
+        trial_record.arrived,
+        trial_record.pool_after_loan,
+        trial_record.passed_on,
+        trial_record.first_remainder,
+        trial_record.pool_after,
+        trial_record.second_remainder,
     )
-    if _UNREAD_BALANCE in balances:
+    if _UNREAD_BALANCE in trial_balances_raw:
         return TokenFinding.UNREADABLE, "a balance during the transfer"
-    answers = {
-        "transfer": record.transfer,
-        "approve": record.approve,
-        "transferFrom": record.transfer_from,
+    outcome_by_function = {
+        "transfer": trial_record.transfer,
+        "approve": trial_record.approve,
+        "transferFrom": trial_record.transfer_from,
     }
-    for function, answer in answers.items():
-        if answer is TransferOutcome.FALSE:
-            return TokenFinding.FALSE_RETURNING, f"{function} returned false"
-        if answer is TransferOutcome.ODD:
-            return TokenFinding.FALSE_RETURNING, f"{function} returned neither true nor empty data"
-    for function, answer in answers.items():
-        if answer is TransferOutcome.FAILED:
-            message = f"{function} of {record.lent} base units paid by a pool reverts"
-            return TokenFinding.HONEYPOT, message
-    if record.hooks:
+    for function_name, outcome in outcome_by_function.items():
+        if outcome is TransferOutcome.FALSE:
+            return TokenFinding.FALSE_RETURNING, f"{function_name} returned false"
+        if outcome is TransferOutcome.ODD:
+            return (
+                TokenFinding.FALSE_RETURNING,
+                f"{function_name} returned neither true nor empty data",
+            )
+    for function_name, outcome in outcome_by_function.items():
+        if outcome is TransferOutcome.FAILED:
+            reason = f"{function_name} of {trial_record.lent} base units paid by a pool reverts"
+            return TokenFinding.HONEYPOT, reason
+    if trial_record.hooks:
         return TokenFinding.CALLBACK, "sender and recipient are called on transfer"
-    return _judge_balances(record, TransferOutcome.SILENT in answers.values())
+    return _judge_balances(trial_record, TransferOutcome.SILENT in outcome_by_function.values())
 
 
 _EARLY_END_RESULTS: dict[int, ScreenResult] = {
@@ -144,26 +147,30 @@ _EARLY_END_RESULTS: dict[int, ScreenResult] = {
 """Statuses of a trial that ended before the first transfer."""
 
 
-def _judge_balances(record: TrialRecord, is_silent: bool) -> ScreenResult:
+def _judge_balances(trial_record: TrialRecord, is_silent: bool) -> ScreenResult:
     """Return the finding of a trial by comparing every balance change with the transfer."""
-    steps = (
-        ("a pool transfers it", record.lent, record.arrived),
-        ("it is forwarded", record.arrived, record.passed_on),
-        ("it is sold to a pool", record.passed_on, record.pool_after - record.pool_after_loan),
+    transfer_stages = (
+        ("a pool transfers it", trial_record.lent, trial_record.arrived),
+        ("it is forwarded", trial_record.arrived, trial_record.passed_on),
+        (
+            "it is sold to a pool",
+            trial_record.passed_on,
+            trial_record.pool_after - trial_record.pool_after_loan,
+        ),
     )
-    stage, sent_raw, received_raw = max(steps, key=lambda step: step[1] - step[2])
+    stage, sent_raw, received_raw = max(
+        transfer_stages, key=lambda transfer_stage: transfer_stage[1] - transfer_stage[2]
+    )
     if sent_raw - received_raw > SHARE_ROUNDING_RAW:
         lost_bps = -(-(sent_raw - received_raw) * BPS // sent_raw)
-        message = (
-            f"of {sent_raw} base units {received_raw} arrive when {stage}, {lost_bps} bps less"
-        )
-        return TokenFinding.FEE_ON_TRANSFER, message
+        reason = f"of {sent_raw} base units {received_raw} arrive when {stage}, {lost_bps} bps less"
+        return TokenFinding.FEE_ON_TRANSFER, reason
     is_exact = (
-        all(sent_raw == received_raw for _, sent_raw, received_raw in steps)
-        and not record.first_remainder
-        and not record.second_remainder
+        all(sent_raw == received_raw for _, sent_raw, received_raw in transfer_stages)
+        and not trial_record.first_remainder
+        and not trial_record.second_remainder
     )
-    if not is_exact or record.pool_before - record.pool_after_loan != record.lent:
+    if not is_exact or trial_record.pool_before - trial_record.pool_after_loan != trial_record.lent:
         return TokenFinding.REBASING, "balances do not change by the amount transferred"
     return (TokenFinding.NO_RETURN_VALUE if is_silent else TokenFinding.CLEAN), ""
 
@@ -193,15 +200,17 @@ def word_of(answer: object) -> int | None:
 
 def _is_revert(fault: RpcFault) -> bool:
     """Return whether the call ran and failed. The texts differ between nodes."""
-    text = fault.message.lower()
-    revert_words = ("revert", "invalid opcode", "out of gas", "outofgas", "stack", "invalid jump")
-    return fault.code == 3 or bool(fault.data) or any(phrase in text for phrase in revert_words)
+    message = fault.message.lower()
+    revert_phrases = ("revert", "invalid opcode", "out of gas", "outofgas", "stack", "invalid jump")
+    return (
+        fault.code == 3 or bool(fault.data) or any(phrase in message for phrase in revert_phrases)
+    )
 
 
 UNLISTED_ADDRESS = "0x000000000000000000000000000000007472696D"
 """Address that no blocklist is expected to contain."""
 _PAUSED_SELECTOR = bytes.fromhex("5c975abb")
-_LIST_VIEWS = ("fe575a87", "e47d6060", "dbac26e9", "fbac3951", "59bf1abe")
+_BLOCKLIST_VIEWS = ("fe575a87", "e47d6060", "dbac26e9", "fbac3951", "59bf1abe")
 """isBlacklisted, isBlackListed, blacklisted, isBlocked, getBlackListStatus, all (address)."""
 TRANSFER = bytes.fromhex("a9059cbb")
 TRANSFER_FROM = bytes.fromhex("23b872dd")
@@ -226,28 +235,28 @@ def explain_failure(
     transport: Transport,
     snapshot: Snapshot,
     move: TokenMove,
-    result: ScreenResult,
+    trial_result: ScreenResult,
     failed_calls: Sequence[FailedCall],
     block_ref: object,
 ) -> ScreenResult:
     """Return the finding of one token whose trial or single calls failed, with one more request."""
-    if result[0] is not TokenFinding.UNKNOWN and not result[0].is_tradable:
-        return result
-    bad_outcomes = (TransferOutcome.FALSE, TransferOutcome.ODD)
-    if any(call.outcome in bad_outcomes for call in failed_calls):
+    if trial_result[0] is not TokenFinding.UNKNOWN and not trial_result[0].is_tradable:
+        return trial_result
+    not_true_outcomes = (TransferOutcome.FALSE, TransferOutcome.ODD)
+    if any(failed_call.outcome in not_true_outcomes for failed_call in failed_calls):
         return _NOT_TRUE_RESULT
     wallet, label_by_address = snapshot.owner, {snapshot.owner: "the wallet"}
-    for tested_move in (move, *(call.move for call in failed_calls)):
+    for tested_move in (move, *(failed_call.move for failed_call in failed_calls)):
         label_by_address[tested_move.pool.contract] = f"pool {tested_move.pool.contract}"
         label_by_address.setdefault(tested_move.payee or wallet, "the router")
         label_by_address.setdefault(tested_move.spender or wallet, "the router")
     view_calls = [CallItem(move.token, _PAUSED_SELECTOR)]
     view_calls += [
-        CallItem(move.token, address_call(bytes.fromhex(view), address))
+        CallItem(move.token, address_call(bytes.fromhex(view_selector), address))
         for address in label_by_address
-        for view in _LIST_VIEWS
+        for view_selector in _BLOCKLIST_VIEWS
     ]
-    pages = LensPages(view_calls)
+    view_pages = LensPages(view_calls)
     balance_raw = next(
         (holding.raw for holding in snapshot.holdings if holding.token == move.token), 0
     )
@@ -256,33 +265,41 @@ def explain_failure(
         transfer_call(move.token, wallet, UNLISTED_ADDRESS, min(balance_raw, move.raw), block_ref),
         transfer_from_call(move.token, UNLISTED_ADDRESS, wallet, move.pool.contract, 0, block_ref),
     ]
-    calls += pages.calls(block_ref)
-    replies = pages.complete(transport, calls, transport.batch(calls))
-    pool_outcome, wallet_outcome, nobody_outcome = (
+    calls += view_pages.calls(block_ref)
+    replies = view_pages.complete(transport, calls, transport.batch(calls))
+    pool_outcome, wallet_outcome, unlisted_outcome = (
         transfer_outcome(answer) for answer in replies[:3]
     )
-    view_answers = [answer_uint(answer) for answer in pages.decode(replies[3:])]
+    view_answers = [answer_uint(answer) for answer in view_pages.decode(replies[3:])]
     if view_answers[0] == 1:
         return TokenFinding.PAUSED, "paused() returns true"
-    for index, label in enumerate(label_by_address.values()):
-        if 1 in view_answers[1 + index * len(_LIST_VIEWS) : 1 + (index + 1) * len(_LIST_VIEWS)]:
-            return TokenFinding.BLOCKLISTED, f"{label} is on its blocklist"
-    if pool_outcome in bad_outcomes or wallet_outcome in bad_outcomes:
+    for address_index, address_label in enumerate(label_by_address.values()):
+        if (
+            1
+            in view_answers[
+                1 + address_index * len(_BLOCKLIST_VIEWS) : 1
+                + (address_index + 1) * len(_BLOCKLIST_VIEWS)
+            ]
+        ):
+            return TokenFinding.BLOCKLISTED, f"{address_label} is on its blocklist"
+    if pool_outcome in not_true_outcomes or wallet_outcome in not_true_outcomes:
         return _NOT_TRUE_RESULT
-    if result[0] is TokenFinding.UNKNOWN:
-        return _not_lent_result(move, result, pool_outcome, wallet_outcome if balance_raw else None)
-    return _blocklist_result(result, failed_calls, nobody_outcome)
+    if trial_result[0] is TokenFinding.UNKNOWN:
+        return _not_lent_result(
+            move, trial_result, pool_outcome, wallet_outcome if balance_raw else None
+        )
+    return _blocklist_result(trial_result, failed_calls, unlisted_outcome)
 
 
 def _not_lent_result(
     move: TokenMove,
-    result: ScreenResult,
+    trial_result: ScreenResult,
     pool_outcome: TransferOutcome | None,
     wallet_outcome: TransferOutcome | None,
 ) -> ScreenResult:
     """Return the finding for a token that the pool did not lend."""
     if pool_outcome is not TransferOutcome.FAILED:
-        return result
+        return trial_result
     if wallet_outcome in _SUCCESS_OUTCOMES:
         return TokenFinding.BLOCKLISTED, f"pool {move.pool.contract} cannot send it"
     if wallet_outcome is None:
@@ -291,26 +308,28 @@ def _not_lent_result(
 
 
 def _blocklist_result(
-    result: ScreenResult, failed_calls: Sequence[FailedCall], nobody_outcome: TransferOutcome | None
+    trial_result: ScreenResult,
+    failed_calls: Sequence[FailedCall],
+    unlisted_outcome: TransferOutcome | None,
 ) -> ScreenResult:
     """Return the finding for a token that transfers between other addresses, but not for an address
     of the plan.
     """
-    for call in failed_calls:
-        if call.outcome is None:
+    for failed_call in failed_calls:
+        if failed_call.outcome is None:
             return TokenFinding.UNKNOWN, "the endpoint cannot run a call from that address"
-        pool = call.move.pool.contract
-        if call.role == "payee":
+        pool = failed_call.move.pool.contract
+        if failed_call.role == "payee":
             return (
                 TokenFinding.BLOCKLISTED,
-                f"{call.move.payee} cannot receive it from pool {pool}",
+                f"{failed_call.move.payee} cannot receive it from pool {pool}",
             )
-        if call.role == "wallet":
+        if failed_call.role == "wallet":
             return TokenFinding.BLOCKLISTED, f"the wallet cannot send it to pool {pool}"
-        if nobody_outcome in _SUCCESS_OUTCOMES:
-            return TokenFinding.BLOCKLISTED, f"{call.move.spender} cannot spend it"
+        if unlisted_outcome in _SUCCESS_OUTCOMES:
+            return TokenFinding.BLOCKLISTED, f"{failed_call.move.spender} cannot spend it"
     # The token rejects a transfer of zero, and there is no allowance yet to test with.
-    return result
+    return trial_result
 
 
 BLOCKS_BACK = 64
@@ -341,22 +360,28 @@ class TokenScreen:
 
     def screen(self, step: StepInput, moves: tuple[TokenMove, ...]) -> tuple[ScreenedToken, ...]:
         """Return a finding for each token of the transfers."""
-        largest_by_token = list(largest_moves(moves).values())
-        if not largest_by_token:
+        largest_token_moves = list(largest_moves(moves).values())
+        if not largest_token_moves:
             return ()
         block_ref: dict[str, object] = {
             "blockHash": step.snapshot.head.hash,
             "requireCanonical": True,
         }
-        trial_calls = [_trial_call(move, block_ref) for move in largest_by_token]
+        trial_calls = [_trial_call(move, block_ref) for move in largest_token_moves]
         single_calls = [
             call for move in moves for call in _single_calls(step.snapshot, move, block_ref)
         ]
         trait_pages = LensPages(
-            [item for move in largest_by_token for item in _trait_items(step.snapshot, move.token)]
+            [
+                trait_item
+                for move in largest_token_moves
+                for trait_item in _trait_items(step.snapshot, move.token)
+            ]
         )
         balance_call = address_call(BALANCE_OF, step.snapshot.owner)
-        balance_pages = LensPages([CallItem(move.token, balance_call) for move in largest_by_token])
+        balance_pages = LensPages(
+            [CallItem(move.token, balance_call) for move in largest_token_moves]
+        )
         earlier_balance_calls = balance_pages.calls(hex(_earlier_block(step.snapshot)))
         trait_calls = trait_pages.calls(block_ref)
         answers = iter(
@@ -369,8 +394,8 @@ class TokenScreen:
                 ]
             )
         )
-        results = self._trial_results(
-            largest_by_token, [next(answers) for _ in trial_calls], block_ref
+        trial_results = self._trial_results(
+            largest_token_moves, [next(answers) for _ in trial_calls], block_ref
         )
         earlier_balances = _earlier_balances(
             balance_pages, [next(answers) for _ in earlier_balance_calls]
@@ -385,20 +410,20 @@ class TokenScreen:
             trait_pages.complete(self.transport, trait_calls, list(answers))
         )
         screened_tokens = []
-        for index, move in enumerate(largest_by_token):
+        for token_index, move in enumerate(largest_token_moves):
             failed_calls = [call for call in all_failed_calls if call.move.token == move.token]
-            result = results[index]
-            if result[0] is TokenFinding.UNKNOWN or failed_calls:
-                result = explain_failure(
-                    self.transport, step.snapshot, move, result, failed_calls, block_ref
+            screen_result = trial_results[token_index]
+            if screen_result[0] is TokenFinding.UNKNOWN or failed_calls:
+                screen_result = explain_failure(
+                    self.transport, step.snapshot, move, screen_result, failed_calls, block_ref
                 )
-            if result[0].is_tradable:
-                result = (
-                    _judge_traits(trait_answers[4 * index : 4 * index + 4])
-                    or self._find_rebasing(step, move.token, earlier_balances[index])
-                    or result
+            if screen_result[0].is_tradable:
+                screen_result = (
+                    _judge_traits(trait_answers[4 * token_index : 4 * token_index + 4])
+                    or self._find_rebasing(step, move.token, earlier_balances[token_index])
+                    or screen_result
                 )
-            screened_tokens.append(ScreenedToken(move.token, *result))
+            screened_tokens.append(ScreenedToken(move.token, *screen_result))
         return tuple(screened_tokens)
 
     def _trial_results(
@@ -408,43 +433,50 @@ class TokenScreen:
         UNKNOWN if refused again. Raises Retryable if the node refuses all, since that says nothing
         about a token.
         """
-        results = [_trial_result(self.transport, answer) for answer in answers]
-        refused_trials = [index for index, result in enumerate(results) if result is None]
-        if refused_trials:
-            repeated = self.transport.batch(
-                [_trial_call(moves[index], block_ref) for index in refused_trials]
+        trial_results = [_trial_result(self.transport, answer) for answer in answers]
+        refused_trial_indexes = [
+            trial_index
+            for trial_index, trial_result in enumerate(trial_results)
+            if trial_result is None
+        ]
+        if refused_trial_indexes:
+            repeated_answers = self.transport.batch(
+                [
+                    _trial_call(moves[trial_index], block_ref)
+                    for trial_index in refused_trial_indexes
+                ]
             )
-            for index, answer in zip(refused_trials, repeated, strict=True):
-                results[index] = _trial_result(self.transport, answer)
-        if not any(results):
+            for trial_index, answer in zip(refused_trial_indexes, repeated_answers, strict=True):
+                trial_results[trial_index] = _trial_result(self.transport, answer)
+        if not any(trial_results):
             raise Retryable(
                 f"{self.transport.name} refuses the token screen",
                 "it must allow eth_call of creation code",
                 code=ErrorCode.SCREEN,
             )
         return [
-            result or (TokenFinding.UNKNOWN, "the endpoint refuses the screen")
-            for result in results
+            trial_result or (TokenFinding.UNKNOWN, "the endpoint refuses the screen")
+            for trial_result in trial_results
         ]
 
     def _find_rebasing(
-        self, step: StepInput, token: str, earlier_raw: int | None
+        self, step: StepInput, token: str, earlier_balance_raw: int | None
     ) -> ScreenResult | None:
         """Return REBASING if the wallet's balance changed over the last blocks without transfers,
         else None, also if the node lacks that state or the logs.
 
         The check can exclude a token but never clear it.
         """
-        current_raw = next(
+        current_balance_raw = next(
             (holding.raw for holding in step.snapshot.holdings if holding.token == token), None
         )
         if (
             token == self.wrapped_native
-            or current_raw is None
-            or earlier_raw in (None, current_raw)
+            or current_balance_raw is None
+            or earlier_balance_raw in (None, current_balance_raw)
         ):
             return None
-        wallet = hex_data(address_word(step.snapshot.owner))
+        wallet_topic = hex_data(address_word(step.snapshot.owner))
         log_filter = {
             "address": token,
             "fromBlock": hex(_earlier_block(step.snapshot) + 1),
@@ -452,20 +484,20 @@ class TokenScreen:
         }
         calls: list[RpcCall] = [
             ("eth_getLogs", [{**log_filter, "topics": topics}])
-            for topics in ([TRANSFER_TOPIC, None, wallet], [TRANSFER_TOPIC, wallet])
+            for topics in ([TRANSFER_TOPIC, None, wallet_topic], [TRANSFER_TOPIC, wallet_topic])
         ]
         received_raw, sent_raw = (_transferred_raw(logs) for logs in self.transport.batch(calls))
         if (
-            earlier_raw is None
+            earlier_balance_raw is None
             or received_raw is None
             or sent_raw is None
-            or earlier_raw + received_raw - sent_raw == current_raw
+            or earlier_balance_raw + received_raw - sent_raw == current_balance_raw
         ):
             return None
         return (
             TokenFinding.REBASING,
             f"since block {_earlier_block(step.snapshot)} the wallet's balance changed by"
-            f" {current_raw - earlier_raw - received_raw + sent_raw} base units without a transfer",
+            f" {current_balance_raw - earlier_balance_raw - received_raw + sent_raw} base units without a transfer",
         )
 
 
@@ -479,13 +511,17 @@ def _trial_call(move: TokenMove, block_ref: object) -> RpcCall:
     """Return a call of TokenScreen's creation code for one token. Each token gets its own call,
     since state persists within a call and a token can prevent rollback.
     """
-    addresses = bytes.fromhex(move.token[2:]) + bytes.fromhex(move.pool.contract[2:])
-    loan = addresses + bytes([move.pool_flags]) + min(move.raw, 2**128 - 1).to_bytes(16, "big")
-    request = bytes([1]) + loan
-    argument = uint_word(32) + uint_word(len(request)) + request + bytes(-len(request) % 32)
+    loan_addresses = bytes.fromhex(move.token[2:]) + bytes.fromhex(move.pool.contract[2:])
+    packed_loan = (
+        loan_addresses + bytes([move.pool_flags]) + min(move.raw, 2**128 - 1).to_bytes(16, "big")
+    )
+    request = bytes([1]) + packed_loan
+    constructor_argument = (
+        uint_word(32) + uint_word(len(request)) + request + bytes(-len(request) % 32)
+    )
     return (
         "eth_call",
-        [{"data": own_artifact("TokenScreen").bytecode + argument.hex()}, block_ref],
+        [{"data": own_artifact("TokenScreen").bytecode + constructor_argument.hex()}, block_ref],
     )
 
 
@@ -519,13 +555,13 @@ def _single_calls(
         calls.append((move, "payee", transfer_call(token, pool, move.payee, move.raw, block_ref)))
     balance_raw = next((holding.raw for holding in snapshot.holdings if holding.token == token), 0)
     if move.spender is not None and balance_raw > 0:
-        raw = min(move.raw, balance_raw)
-        calls.append((move, "wallet", transfer_call(token, wallet, pool, raw, block_ref)))
-        allowances = {
+        tested_raw = min(move.raw, balance_raw)
+        calls.append((move, "wallet", transfer_call(token, wallet, pool, tested_raw, block_ref)))
+        allowance_raw_by_key = {
             (allowance.token, allowance.spender): allowance.raw
             for allowance in reversed(snapshot.allowances)
         }
-        spendable_raw = min(raw, allowances.get((token, move.spender), 0))
+        spendable_raw = min(tested_raw, allowance_raw_by_key.get((token, move.spender), 0))
         calls.append(
             (
                 move,
@@ -536,36 +572,40 @@ def _single_calls(
     return calls
 
 
-def transfer_call(token: str, sender: str, to: str, raw: int, block_ref: object) -> RpcCall:
+def transfer_call(
+    token: str, sender: str, recipient: str, amount_raw: int, block_ref: object
+) -> RpcCall:
     """Return a call of transfer by `sender`."""
-    data = TRANSFER + address_word(to) + uint_word(raw)
-    return "eth_call", [{"from": sender, "to": token, "data": hex_data(data)}, block_ref]
+    calldata = TRANSFER + address_word(recipient) + uint_word(amount_raw)
+    return "eth_call", [{"from": sender, "to": token, "data": hex_data(calldata)}, block_ref]
 
 
 def transfer_from_call(
-    token: str, spender: str, sender: str, to: str, raw: int, block_ref: object
+    token: str, spender: str, sender: str, recipient: str, amount_raw: int, block_ref: object
 ) -> RpcCall:
     """Return a call of transferFrom by `spender`."""
-    data = TRANSFER_FROM + address_word(sender) + address_word(to) + uint_word(raw)
-    return "eth_call", [{"from": spender, "to": token, "data": hex_data(data)}, block_ref]
+    calldata = (
+        TRANSFER_FROM + address_word(sender) + address_word(recipient) + uint_word(amount_raw)
+    )
+    return "eth_call", [{"from": spender, "to": token, "data": hex_data(calldata)}, block_ref]
 
 
 def _trait_items(snapshot: Snapshot, token: str) -> list[CallItem]:
     """Return calls of functions that only share-based or ERC-777 tokens have."""
     owner = snapshot.owner
-    calls = (
+    trait_calldata = (
         address_call(_SHARE_VIEWS["sharesOf"], owner),
         address_call(_SHARE_VIEWS["scaledBalanceOf"], owner),
         _SHARE_VIEWS["gonsForBalance"] + uint_word(10**6),
         _GRANULARITY,
     )
-    return [CallItem(token, data) for data in calls]
+    return [CallItem(token, calldata) for calldata in trait_calldata]
 
 
 def _judge_traits(answers: Sequence[LensAnswer]) -> ScreenResult | None:
-    for name, answer in zip(_SHARE_VIEWS, answers, strict=False):
+    for view_name, answer in zip(_SHARE_VIEWS, answers, strict=False):
         if isinstance(answer_uint(answer), int):
-            return TokenFinding.REBASING, f"its balances are shares: {name}()"
+            return TokenFinding.REBASING, f"its balances are shares: {view_name}()"
     if isinstance(answer_uint(answers[3]), int):
         return TokenFinding.CALLBACK, "it is an ERC-777 token: granularity()"
     return None
@@ -577,14 +617,19 @@ def _earlier_block(snapshot: Snapshot) -> int:
 
 def _earlier_balances(pages: LensPages, answers: Sequence[object]) -> list[int | None]:
     """Return balances at an earlier block; None without an answer."""
-    balances: list[int | None] = []
-    for items, answer in zip(pages.pages, answers, strict=True):
-        if isinstance(answer, RpcFault):
-            balances += [None] * len(items)
+    balances_raw: list[int | None] = []
+    for page_items, page_answer in zip(pages.pages, answers, strict=True):
+        if isinstance(page_answer, RpcFault):
+            balances_raw += [None] * len(page_items)
             continue
-        values = map(answer_uint, decode_page(items, parse_bytes(answer, "earlier balances")))
-        balances += [None if isinstance(value, CallStatus) else value for value in values]
-    return balances
+        page_balances_raw = map(
+            answer_uint, decode_page(page_items, parse_bytes(page_answer, "earlier balances"))
+        )
+        balances_raw += [
+            None if isinstance(balance_raw, CallStatus) else balance_raw
+            for balance_raw in page_balances_raw
+        ]
+    return balances_raw
 
 
 def _transferred_raw(logs: object) -> int | None:
@@ -595,8 +640,8 @@ def _transferred_raw(logs: object) -> int | None:
     for log in logs:
         if not isinstance(log, dict) or len(log.get("topics", ())) != 3:
             return None
-        raw = word_of(log.get("data"))
-        if raw is None:
+        transfer_raw = word_of(log.get("data"))
+        if transfer_raw is None:
             return None
-        total_raw += raw
+        total_raw += transfer_raw
     return total_raw

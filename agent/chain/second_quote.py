@@ -117,17 +117,17 @@ def second_quotes(plan: Plan, block_hash: str, quoter: Quoter) -> tuple[SecondQu
     reserve): 0.3 bps if the earlier legs brought 1 % of the reserve. A leg opposite to an earlier
     one cannot be quoted at the snapshot's state and gets an error.
     """
-    outputs: dict[tuple[str, int], int] = {}
+    output_raw_by_key: dict[tuple[str, int], int] = {}
     token_in_by_pool: dict[str, str] = {}
-    input_by_pool: dict[str, int] = {}
+    input_raw_by_pool: dict[str, int] = {}
 
     def total_out(leg: Leg, amount_in_raw: int) -> int:
         if amount_in_raw == 0:
             return 0
-        key = (leg.pool, amount_in_raw)
-        if key not in outputs:
-            outputs[key] = quoter.quote(leg, amount_in_raw, block_hash)
-        return outputs[key]
+        quote_key = (leg.pool, amount_in_raw)
+        if quote_key not in output_raw_by_key:
+            output_raw_by_key[quote_key] = quoter.quote(leg, amount_in_raw, block_hash)
+        return output_raw_by_key[quote_key]
 
     quotes: list[SecondQuote] = []
     for leg_index, leg in enumerate(plan.legs):
@@ -140,10 +140,12 @@ def second_quotes(plan: Plan, block_hash: str, quoter: Quoter) -> tuple[SecondQu
             )
             quotes.append(SecondQuote(leg_index, None, reason))
             continue
-        earlier_raw = input_by_pool.get(leg.pool, 0)
-        input_by_pool[leg.pool] = earlier_raw + leg.amount_in_raw
+        earlier_input_raw = input_raw_by_pool.get(leg.pool, 0)
+        input_raw_by_pool[leg.pool] = earlier_input_raw + leg.amount_in_raw
         try:
-            out_raw = total_out(leg, earlier_raw + leg.amount_in_raw) - total_out(leg, earlier_raw)
+            out_raw = total_out(leg, earlier_input_raw + leg.amount_in_raw) - total_out(
+                leg, earlier_input_raw
+            )
             quotes.append(SecondQuote(leg_index, out_raw))
         except NoSecondQuote as error:
             quotes.append(SecondQuote(leg_index, None, error.message))
@@ -210,8 +212,8 @@ def _open_library(transport: Transport, venue: QuotedVenue) -> _LibraryQuoter:
     from agent.chain.providers.one_block import BlockProvider
 
     block_provider = BlockProvider(transport)
-    opening = _open_v2_library if venue.library_version == 2 else _open_v3_library
-    return opening(open_web3(block_provider), block_provider, venue)
+    open_library = _open_v2_library if venue.library_version == 2 else _open_v3_library
+    return open_library(open_web3(block_provider), block_provider, venue)
 
 
 def _open_v2_library(w3: Web3, block_provider: BlockProvider, venue: QuotedVenue) -> _LibraryQuoter:
@@ -276,8 +278,8 @@ def without_foreign_errors(query: Callable[[], T]) -> T:
             f"the venue's quoter refused: {error.fault.message}", code=ErrorCode.QUOTER
         ) from None
     except TrimtabError as error:
-        code = ErrorCode.METHOD if error.code == ErrorCode.METHOD else ErrorCode.NO_ANSWER
-        raise NoSecondQuote(f"no answer: {error.message}", code=code) from None
+        error_code = ErrorCode.METHOD if error.code == ErrorCode.METHOD else ErrorCode.NO_ANSWER
+        raise NoSecondQuote(f"no answer: {error.message}", code=error_code) from None
     except Exception as error:  # uniswap-python raises Exception, ValueError and web3's errors
         raise NoSecondQuote(
             f"the library failed with {type(error).__name__}", code=ErrorCode.LIBRARY
@@ -289,13 +291,13 @@ def view_abi(
 ) -> dict[str, object]:
     """Return the ABI of a view function that returns exactly `word_count` words."""
     outputs = [{"name": "", "type": "uint256"}] * word_count
-    fields = {"type": "function", "name": name, "stateMutability": "view"}
-    return {**fields, "inputs": inputs, "outputs": outputs}
+    abi_fields = {"type": "function", "name": name, "stateMutability": "view"}
+    return {**abi_fields, "inputs": inputs, "outputs": outputs}
 
 
-def input_abis(*types: str) -> list[Mapping[str, object]]:
+def input_abis(*abi_types: str) -> list[Mapping[str, object]]:
     """Return the ABI of inputs without names."""
-    return [{"name": "", "type": abi_type} for abi_type in types]
+    return [{"name": "", "type": abi_type} for abi_type in abi_types]
 
 
 _OTHER_POOL_MESSAGE = "the venue's factory has a different pool for this pair and fee"
@@ -322,12 +324,12 @@ class ContractQuoter:
 
     def _quote(self, leg: Leg, amount_in_raw: int, block_hash: str) -> int:
         venue, tier = _venue_of(self._venues, leg), self._tiers.get(leg.pool, leg.fee_pips)
-        pool, words = self._ask(
+        pool_address_int, quote_words = self._ask(
             venue.find_call(leg, tier), venue.quote_call(leg, amount_in_raw, tier), block_hash
         )
-        if not venue.is_found(leg, tier, pool):
+        if not venue.is_found(leg, tier, pool_address_int):
             raise NoSecondQuote(_OTHER_POOL_MESSAGE, code=ErrorCode.POOL)
-        return venue.quoted(words)
+        return venue.quoted(quote_words)
 
     def _ask(
         self, find_call: ContractCall, quote_call: ContractCall, block_hash: str
@@ -337,8 +339,8 @@ class ContractQuoter:
         from agent.chain.providers.one_block import BlockProvider
 
         calls = find_call, quote_call
-        answer_bytes = tuple(32 * len(abi["outputs"]) for _, abi, _ in calls)
-        w3 = open_web3(BlockProvider(self._transport, block_hash, answer_bytes))
+        answer_sizes = tuple(32 * len(abi["outputs"]) for _, abi, _ in calls)
+        w3 = open_web3(BlockProvider(self._transport, block_hash, answer_sizes))
         with w3.batch_requests() as batch:
             for address, abi, arguments in calls:
                 contract: Any = w3.eth.contract(w3.to_checksum_address(address), abi=[abi])
@@ -357,18 +359,20 @@ class UnanimousQuoter:
 
     def quote(self, leg: Leg, amount_in_raw: int, block_hash: str) -> int:
         """See Quoter."""
-        quotes: dict[str, int] = {}
-        for name, quoter in self.quoters:
+        out_raw_by_source: dict[str, int] = {}
+        for source_name, quoter in self.quoters:
             with suppress(VenueNotCovered):
-                quotes[name] = quoter.quote(leg, amount_in_raw, block_hash)
-        if not quotes:
+                out_raw_by_source[source_name] = quoter.quote(leg, amount_in_raw, block_hash)
+        if not out_raw_by_source:
             raise NoSecondQuote(f"no second source quotes {leg.venue}", code=ErrorCode.VENUE)
-        if len(set(quotes.values())) != 1:
-            quotes_text = ", ".join(f"{name} {out_raw}" for name, out_raw in quotes.items())
+        if len(set(out_raw_by_source.values())) != 1:
+            quotes_text = ", ".join(
+                f"{source_name} {out_raw}" for source_name, out_raw in out_raw_by_source.items()
+            )
             raise NoSecondQuote(
                 f"second quotes differ: {quotes_text}", code=ErrorCode.QUOTES_DIFFER
             )
-        return next(iter(quotes.values()))
+        return next(iter(out_raw_by_source.values()))
 
 
 CONTRACT_QUOTER_NAME = "the venue's contracts"
@@ -410,20 +414,20 @@ class EvidenceGatherer:
 
     def gather(self, step: StepInput, plan: Plan) -> Evidence:
         """Gather the evidence for one plan. Raises the errors of reading the pins."""
-        screens = None
+        screened_tokens = None
         if self.screen_tokens is not None and step.limits.token_screen is not None:
-            screens = self.screen_tokens(step, plan)
+            screened_tokens = self.screen_tokens(step, plan)
         quotes = self._second_quotes(step, plan)
-        pins = tuple(self.read_pins())
-        paused, reason = self._kill_switch()
+        trusted_pins = tuple(self.read_pins())
+        is_paused, pause_reason = self._kill_switch()
         return Evidence(
-            paused=paused,
-            pause_reason=reason,
-            trusted=pins,
+            paused=is_paused,
+            pause_reason=pause_reason,
+            trusted=trusted_pins,
             second_quotes=quotes,
             quorum=len(set(step.snapshot.operators)) >= self.min_operators,
             now_s=self.clock.now_s(),
-            screens=screens,
+            screens=screened_tokens,
         )
 
     def _second_quotes(self, step: StepInput, plan: Plan) -> tuple[SecondQuote, ...]:

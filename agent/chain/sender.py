@@ -70,19 +70,21 @@ class NodeSender:
         because that check would require the price of a whole block. Raises Retryable if the node
         cannot simulate.
         """
-        request, block_tag = _call_object(tx, sender), _block_tag(height)
-        chain_id, block, call_answer, gas_answer, *fee_answers = self._transport.batch(
-            [
-                ("eth_chainId", []),
-                ("eth_getBlockByNumber", [block_tag, False]),
-                ("eth_call", [request, block_tag]),
-                ("eth_estimateGas", [request, block_tag]),
-                *fee_calls(self._data_fee, block_tag),
-            ]
+        call_object, block_tag = _call_object(tx, sender), _block_tag(height)
+        chain_id_answer, block_answer, call_answer, gas_answer, *fee_answers = (
+            self._transport.batch(
+                [
+                    ("eth_chainId", []),
+                    ("eth_getBlockByNumber", [block_tag, False]),
+                    ("eth_call", [call_object, block_tag]),
+                    ("eth_estimateGas", [call_object, block_tag]),
+                    *fee_calls(self._data_fee, block_tag),
+                ]
+            )
         )
         head = parse_head(
-            _require_answer(block, "the head"),
-            parse_quantity(_require_answer(chain_id, "the chain id"), "chain id"),
+            _require_answer(block_answer, "the head"),
+            parse_quantity(_require_answer(chain_id_answer, "the chain id"), "chain id"),
         )
         if head.base_fee_wei is not None and tx.max_gas_price_wei < head.base_fee_wei:
             return Simulation(
@@ -104,15 +106,17 @@ class NodeSender:
         if tx.data.startswith(hex_data(APPROVE)) and _is_not_true(
             parse_bytes(call_answer, "the simulated call")
         ):
-            refusal = "the token returned false, refusing the approval"
-            return Simulation(False, refusal, 0, head, reverted=True)
+            refusal_reason = "the token returned false, refusing the approval"
+            return Simulation(False, refusal_reason, 0, head, reverted=True)
         gas_units = parse_quantity(gas_answer, "the gas estimate")
         try:
-            quote = node_quote(self._transport.name, self._data_fee, fee_answers)
+            data_fee_quote = node_quote(self._transport.name, self._data_fee, fee_answers)
         except Retryable as error:  # no reason to keep a revocation or a cancel from being sent
             return Simulation(True, "", gas_units, head, data_fee_unknown_reason=error.message)
         data_fee_wei = (
-            0 if quote is None else quote.most_wei(max(tx.gas, gas_units), len(tx.data) // 2 - 1)
+            0
+            if data_fee_quote is None
+            else data_fee_quote.most_wei(max(tx.gas, gas_units), len(tx.data) // 2 - 1)
         )
         return Simulation(True, "", gas_units, head, data_fee_wei=data_fee_wei)
 
@@ -134,7 +138,9 @@ class NodeSender:
         """
         unknown_text = _outcome_unknown(signed.hash)
         try:
-            answer = self._private_transport.call("eth_sendRawTransaction", [hex_data(signed.raw)])
+            hash_answer = self._private_transport.call(
+                "eth_sendRawTransaction", [hex_data(signed.raw)]
+            )
         except CallFailed as error:
             _raise_refusal(signed.hash, error.fault)
             return
@@ -144,7 +150,7 @@ class NodeSender:
                 "check its hash before sending anything else",
                 code=ErrorCode.UNKNOWN_IF_SENT,
             ) from None
-        if not isinstance(answer, str) or answer.lower() != signed.hash:
+        if not isinstance(hash_answer, str) or hash_answer.lower() != signed.hash:
             raise Retryable(
                 f"{unknown_text}: the node returned another hash",
                 "check its hash before sending anything else",
@@ -158,13 +164,13 @@ class NodeSender:
         receipt_answer, tx_answer = self._transport.batch(
             [("eth_getTransactionReceipt", [tx_hash]), ("eth_getTransactionByHash", [tx_hash])]
         )
-        receipt, tx_body = (
+        receipt_json, tx_json = (
             _object_or_none(receipt_answer, "the receipt"),
             _object_or_none(tx_answer, "the transaction"),
         )
-        if receipt is not None and receipt.get("blockHash") is not None:
-            return TransactionStatus("mined", parse_receipt(receipt, tx_hash, self._data_fee))
-        if tx_body is not None:
+        if receipt_json is not None and receipt_json.get("blockHash") is not None:
+            return TransactionStatus("mined", parse_receipt(receipt_json, tx_hash, self._data_fee))
+        if tx_json is not None:
             return TransactionStatus("pending", None)
         return TransactionStatus("unknown", None)
 
@@ -235,18 +241,22 @@ def _block_tag(height: int | str | None) -> str:
 
 def _call_object(tx: UnsignedTx, sender: str) -> dict[str, str]:
     """Return the transaction as the object of eth_call and eth_estimateGas."""
-    request = {"from": sender, "to": tx.to, "data": tx.data, "value": hex(tx.value_wei)}
+    call_object = {"from": sender, "to": tx.to, "data": tx.data, "value": hex(tx.value_wei)}
     if tx.gas == 0:
-        return request
-    fees = {
+        return call_object
+    fee_fields_wei = {
         "maxFeePerGas": tx.max_fee_wei,
         "maxPriorityFeePerGas": tx.max_priority_fee_wei,
         "gasPrice": tx.gas_price_wei,
     }
     return {
-        **request,
+        **call_object,
         "gas": hex(tx.gas),
-        **{name: hex(value) for name, value in fees.items() if value is not None},
+        **{
+            fee_field: hex(fee_wei)
+            for fee_field, fee_wei in fee_fields_wei.items()
+            if fee_wei is not None
+        },
     }
 
 
@@ -260,9 +270,9 @@ def _require_answer(answer: object, subject: str) -> object:
 
 def _object_or_none(answer: object, subject: str) -> Mapping[str, object] | None:
     """Return the answered object, None for null. Raises Retryable for an error or another type."""
-    result = _require_answer(answer, subject)
-    if result is None or isinstance(result, Mapping):
-        return result
+    answered_object = _require_answer(answer, subject)
+    if answered_object is None or isinstance(answered_object, Mapping):
+        return answered_object
     raise Retryable(f"the endpoint's answer for {subject} is not an object", code=ErrorCode.ANSWER)
 
 
@@ -355,58 +365,70 @@ class QuorumSender:
         self._require_chain(simulation.head)
         return simulation
 
-    def _agreed_simulation(self, results: Sequence[tuple[Endpoint, Simulation]]) -> Simulation:
+    def _agreed_simulation(self, simulations: Sequence[tuple[Endpoint, Simulation]]) -> Simulation:
         quorum = quorum_size(
-            len({endpoint.operator for endpoint, _ in results}), self._endpoint_pool.min_operators
+            len({endpoint.operator for endpoint, _ in simulations}),
+            self._endpoint_pool.min_operators,
         )
         operators_by_ok = operators_by_value(
-            (endpoint.operator, result.ok) for endpoint, result in results
+            (endpoint.operator, simulation.ok) for endpoint, simulation in simulations
         )
         succeeding_operators, failing_operators = (
             operators_by_ok.get(True, set()),
             operators_by_ok.get(False, set()),
         )
         self._blame(
-            results,
-            lambda result: (
-                (len(succeeding_operators) >= quorum and not result.ok)
-                or (len(failing_operators) >= quorum and result.ok)
+            simulations,
+            lambda simulation: (
+                (len(succeeding_operators) >= quorum and not simulation.ok)
+                or (len(failing_operators) >= quorum and simulation.ok)
             ),
             "the simulation",
         )
         if len(succeeding_operators) >= quorum:
             gas_by_operator: dict[str, int] = {}
-            fee_by_operator: dict[str, int] = {}
-            unread_reason = ""
-            for endpoint, result in results:
+            data_fee_by_operator: dict[str, int] = {}
+            fee_unknown_reason = ""
+            for endpoint, simulation in simulations:
                 if (operator := endpoint.operator) in succeeding_operators:
-                    gas_by_operator[operator] = max(gas_by_operator.get(operator, 0), result.gas)
-                    if result.data_fee_unknown_reason:
-                        unread_reason = result.data_fee_unknown_reason
+                    gas_by_operator[operator] = max(
+                        gas_by_operator.get(operator, 0), simulation.gas
+                    )
+                    if simulation.data_fee_unknown_reason:
+                        fee_unknown_reason = simulation.data_fee_unknown_reason
                     else:
-                        fee_by_operator[operator] = max(
-                            fee_by_operator.get(operator, 0), result.data_fee_wei
+                        data_fee_by_operator[operator] = max(
+                            data_fee_by_operator.get(operator, 0), simulation.data_fee_wei
                         )
-            gas_units, head = lowest_sufficient(gas_by_operator, quorum), results[0][1].head
-            if len(fee_by_operator) < quorum:
-                return Simulation(True, "", gas_units, head, data_fee_unknown_reason=unread_reason)
-            fee_wei = lowest_sufficient(fee_by_operator, quorum)
-            return Simulation(True, "", gas_units, head, data_fee_wei=fee_wei)
-        failed_results = [(endpoint, result) for endpoint, result in results if not result.ok]
+            gas_units, simulated_head = (
+                lowest_sufficient(gas_by_operator, quorum),
+                simulations[0][1].head,
+            )
+            if len(data_fee_by_operator) < quorum:
+                return Simulation(
+                    True, "", gas_units, simulated_head, data_fee_unknown_reason=fee_unknown_reason
+                )
+            data_fee_wei = lowest_sufficient(data_fee_by_operator, quorum)
+            return Simulation(True, "", gas_units, simulated_head, data_fee_wei=data_fee_wei)
+        failed_simulations = [
+            (endpoint, simulation) for endpoint, simulation in simulations if not simulation.ok
+        ]
         if len(failing_operators) >= quorum:
             reverting_operators = operators_by_value(
-                (endpoint.operator, result.reverted) for endpoint, result in failed_results
+                (endpoint.operator, simulation.reverted)
+                for endpoint, simulation in failed_simulations
             ).get(True, set())
-            return replace(failed_results[0][1], reverted=len(reverting_operators) >= quorum)
-        message = "; ".join(
-            f"{endpoint.operator}: {result.reason}" for endpoint, result in failed_results
+            return replace(failed_simulations[0][1], reverted=len(reverting_operators) >= quorum)
+        failures_text = "; ".join(
+            f"{endpoint.operator}: {simulation.reason}"
+            for endpoint, simulation in failed_simulations
         )
         succeeding_text = ", ".join(sorted(succeeding_operators)) or "none"
         return Simulation(
             False,
-            f"endpoints disagree ({message}; it succeeds for {succeeding_text})",
+            f"endpoints disagree ({failures_text}; it succeeds for {succeeding_text})",
             0,
-            results[0][1].head,
+            simulations[0][1].head,
         )
 
     def send(self, signed: SignedTx) -> None:
@@ -430,9 +452,9 @@ class QuorumSender:
         ):
             raise failures[0]
         if unknown_outcomes or not refusals:
-            message = "; ".join(failure.message for failure in failures)
+            failures_text = "; ".join(failure.message for failure in failures)
             raise Retryable(
-                f"{_outcome_unknown(signed.hash)}: {message}",
+                f"{_outcome_unknown(signed.hash)}: {failures_text}",
                 "check its hash before sending anything else",
                 code=ErrorCode.UNKNOWN_IF_SENT,
             )
@@ -454,12 +476,12 @@ class QuorumSender:
         )
         agreed_status = self._agreed_status(answers)
         if agreed_status.receipt is not None:
-            mined = [
+            mined_statuses = [
                 (endpoint, status)
                 for endpoint, status in answers.items()
                 if status.receipt is not None
             ]
-            self._blame(mined, lambda status: status != agreed_status, "a receipt")
+            self._blame(mined_statuses, lambda status: status != agreed_status, "a receipt")
         return agreed_status
 
     def nonces(self, owner: str) -> tuple[int, int]:
@@ -570,15 +592,15 @@ class QuorumSender:
         """
         refusals: list[Refusal] = []
         failures: list[Retryable | OperatorNeeded] = []
-        targets = (
+        target_pools = (
             [EndpointPool([self._private_endpoint], 1)]
             if self._private_endpoint is not None
             else []
         )
         if self._private_endpoint is None or self._public_fallback:
-            targets.append(self._endpoint_pool)
-        for target in targets:
-            poll = target.ask(
+            target_pools.append(self._endpoint_pool)
+        for target_pool in target_pools:
+            poll = target_pool.ask(
                 lambda endpoint: _offer(endpoint, signed),
                 is_enough=lambda answers: None in answers.values(),
             )

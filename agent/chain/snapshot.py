@@ -64,7 +64,7 @@ def read_past_prices(
     heights = range(head.number - 1, max(-1, head.number - 1 - blocks), -1)
     if not heights:
         return ()
-    narrow_scope = replace(
+    price_scope = replace(
         scope,
         tokens=(),
         spenders=(),
@@ -76,10 +76,10 @@ def read_past_prices(
         data_fee=DataFee.PLAIN,
     )
     subject = f"the prices of the {len(heights)} blocks before block {head.number}"
-    pages = LensPages(
-        [question.item for question in snapshot_questions(narrow_scope)], scope.caller
+    lens_pages = LensPages(
+        [question.item for question in snapshot_questions(price_scope)], scope.caller
     )
-    provider = QuorumProvider(endpoint_pool, pages, subject)
+    provider = QuorumProvider(endpoint_pool, lens_pages, subject)
     header_calls: list[RpcCall] = [
         (BLOCK_METHOD, [hex(height), False]) for height in (head.number, *heights)
     ]
@@ -94,24 +94,26 @@ def read_past_prices(
         )
     if [past_head.number for past_head in past_heads] != list(heights):
         raise Retryable(f"{provider.name} returned different blocks than requested")
-    answers = _read_pages(provider, pages, [past_head.hash for past_head in past_heads])
-    parts = [snapshot_parts(narrow_scope, block_answers) for block_answers in answers]
+    answers_by_block = _read_pages(
+        provider, lens_pages, [past_head.hash for past_head in past_heads]
+    )
+    past_parts = [snapshot_parts(price_scope, block_answers) for block_answers in answers_by_block]
     return tuple(
         PastPrices(past_head, block_parts.feeds, block_parts.pools)
-        for past_head, block_parts in zip(past_heads, parts, strict=True)
+        for past_head, block_parts in zip(past_heads, past_parts, strict=True)
     )
 
 
 def _read_pages(
-    provider: QuorumProvider, pages: LensPages, hashes: Sequence[str]
+    provider: QuorumProvider, pages: LensPages, block_hashes: Sequence[str]
 ) -> list[list[LensAnswer]]:
     """Return the lens's answers at each block, in one request."""
-    calls = [call for block_hash in hashes for call in pages.calls(at_hash(block_hash))]
+    calls = [call for block_hash in block_hashes for call in pages.calls(at_hash(block_hash))]
     answers = read_batch(provider, calls)
     page_count = len(pages.pages)
     return [
-        pages.decode(answers[index * page_count : (index + 1) * page_count])
-        for index in range(len(hashes))
+        pages.decode(answers[block_index * page_count : (block_index + 1) * page_count])
+        for block_index in range(len(block_hashes))
     ]
 
 
@@ -183,7 +185,7 @@ class ChainReader:
         )
         first_answers = self._first_answers(scope.owner)
         head = _newest_head(first_answers.answers, self._min_operators)
-        if message := height_disagreement(
+        if disagreement_text := height_disagreement(
             self._endpoint_pool,
             {
                 endpoint: head_answer.head.number
@@ -192,7 +194,7 @@ class ChainReader:
             head.number,
             head.timestamp_s,
         ):
-            raise NoQuorum(message, NO_MAJORITY_REMEDY, code=ErrorCode.LAG)
+            raise NoQuorum(disagreement_text, NO_MAJORITY_REMEDY, code=ErrorCode.LAG)
         try:
             reading = self._read_block(head, first_answers, scope)
         except (Refused, Retryable):
@@ -212,9 +214,17 @@ class ChainReader:
     def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
         """See ports.Reader."""
         requests_before = self._endpoint_pool.requests
-        refs = [ref for ref in self.scope.pools if ref.has_ticks and ref.address in pools]
-        answers = self._read_items([deep_pool_item(ref) for ref in refs], snapshot.head)
-        answer_by_pool = {ref.address: answer for ref, answer in zip(refs, answers, strict=True)}
+        pool_refs = [
+            pool_ref
+            for pool_ref in self.scope.pools
+            if pool_ref.has_ticks and pool_ref.address in pools
+        ]
+        answers = self._read_items(
+            [deep_pool_item(pool_ref) for pool_ref in pool_refs], snapshot.head
+        )
+        answer_by_pool = {
+            pool_ref.address: answer for pool_ref, answer in zip(pool_refs, answers, strict=True)
+        }
         deeper_pools = tuple(
             with_deeper_ticks(pool, answer_by_pool[pool.address])
             if pool.address in answer_by_pool
@@ -259,17 +269,17 @@ class ChainReader:
         )
         endpoints_with_block, failures = [], dict(first_answers.failures)
         for endpoint, head_answer in first_answers.answers.items():
-            if (lag := head.number - head_answer.head.number) <= 0:
+            if (lag_blocks := head.number - head_answer.head.number) <= 0:
                 endpoints_with_block.append(endpoint)
-            elif lag > self._endpoint_pool.max_lag_blocks:
+            elif lag_blocks > self._endpoint_pool.max_lag_blocks:
                 failures[endpoint] = Retryable(
-                    f"{endpoint.name} is {lag} blocks behind block {head.number}"
+                    f"{endpoint.name} is {lag_blocks} blocks behind block {head.number}"
                 )
         provider = SnapshotProvider(
             self._endpoint_pool, pages, head, endpoints_with_block, failures, item_names
         )
         block_ref = at_hash(head.hash)
-        block, nonce_answer, native_answer, *page_answers = read_batch(
+        block_answer, nonce_answer, native_answer, *page_answers = read_batch(
             provider,
             [
                 (BLOCK_METHOD, [hex(head.number), False]),
@@ -281,7 +291,7 @@ class ChainReader:
         )
         page_count = len(pages.pages)
         return _BlockReading(
-            parse_head(block, self._chain_id),
+            parse_head(block_answer, self._chain_id),
             parse_quantity(nonce_answer, item_names[0]),
             parse_quantity(native_answer, item_names[1]),
             pages.decode(page_answers[:page_count]),
@@ -305,18 +315,18 @@ class ChainReader:
         else has opened a position for the account; None if they show nothing, or while that cannot
         be read. Later snapshots read it with the rest.
         """
-        answers = iter(reading.answers[len(reading.answers) - len(layer_questions(scope)) :])
+        layer_answers = iter(reading.answers[len(reading.answers) - len(layer_questions(scope)) :])
         try:
-            layers = tuple(
+            wider_layers = tuple(
                 layer.widened(
-                    [*islice(answers, len(layer.questions()))],
+                    [*islice(layer_answers, len(layer.questions()))],
                     lambda items: self._read_items(items, reading.head),
                 )
                 for layer in scope.layers
             )
         except (Refused, Retryable):
             return None
-        return None if layers == scope.layers else replace(scope, layers=layers)
+        return None if wider_layers == scope.layers else replace(scope, layers=wider_layers)
 
     def _older_head(self, head: Head, first_answers: Mapping[Endpoint, _HeadAnswer]) -> Head | None:
         """Return the newest block that all endpoints without a large lag have, by quorum on its
@@ -335,7 +345,9 @@ class ChainReader:
         poll = self._endpoint_pool.ask(
             lambda endpoint: read_head(endpoint, height), among=near_endpoints
         )
-        votes = [(endpoint.operator, answer) for endpoint, answer in poll.answers.items()]
+        votes = [
+            (endpoint.operator, endpoint_head) for endpoint, endpoint_head in poll.answers.items()
+        ]
         try:
             older_head = confirmed_value(votes, self._min_operators, f"block {height}")
         except NoQuorum:
@@ -352,9 +364,9 @@ class ChainReader:
             ("eth_maxPriorityFeePerGas", []),
         ]
         *answers, priority_answer = transport.batch(calls)
-        named_calls = zip(calls, answers, strict=False)
-        chain_answer, block, *nonce_and_price = [
-            require_result(transport.name, call[0], answer) for call, answer in named_calls
+        answered_calls = zip(calls, answers, strict=False)
+        chain_answer, block, *nonce_and_gas_price = [
+            require_result(transport.name, call[0], answer) for call, answer in answered_calls
         ]
         chain_id = parse_quantity(chain_answer, "chain id")
         if chain_id != self._chain_id:
@@ -365,15 +377,15 @@ class ChainReader:
             )
         return _HeadAnswer(
             parse_head(block, chain_id),
-            parse_quantity(nonce_and_price[0], "pending nonce"),
+            parse_quantity(nonce_and_gas_price[0], "pending nonce"),
             0
             if isinstance(priority_answer, RpcFault)
             else parse_quantity(priority_answer, "priority fee"),
-            parse_quantity(nonce_and_price[1], "gas price"),
+            parse_quantity(nonce_and_gas_price[1], "gas price"),
         )
 
     def _assemble(
-        self, scope: SnapshotScope, reading: _BlockReading, now_s: int, requests: int
+        self, scope: SnapshotScope, reading: _BlockReading, now_s: int, request_count: int
     ) -> Snapshot:
         agreement, parts = reading.agreement, snapshot_parts(scope, reading.answers)
         # The code of new proxy implementations is read from the next snapshot on.
@@ -390,7 +402,7 @@ class ChainReader:
             QuarantinedItem("endpoint", endpoint.operator, failure.message)
             for endpoint, failure in reading.failures.items()
         )
-        differing_items = tuple(
+        dissent_items = tuple(
             QuarantinedItem("endpoint", operator, f"differs in {field_name}")
             for operator, field_name in agreement.dissent
         )
@@ -421,9 +433,9 @@ class ChainReader:
             pools=parts.pools,
             feeds=parts.feeds,
             code_hashes=parts.code_hashes,
-            quarantined=parts.quarantined + failed_items + differing_items,
+            quarantined=parts.quarantined + failed_items + dissent_items,
             operators=agreement.operators,
-            requests=requests,
+            requests=request_count,
             positions=parts.positions,
             implementations=reading.implementations,
             supplies=parts.supplies,
@@ -440,24 +452,26 @@ def _newest_head(first_answers: Mapping[Endpoint, _HeadAnswer], min_operators: i
         {endpoint: head_answer.head.number for endpoint, head_answer in first_answers.items()},
         min_operators,
     )
-    operators_of_head = operators_by_value(
+    operators_by_head = operators_by_value(
         (endpoint.operator, head_answer.head)
         for endpoint, head_answer in first_answers.items()
         if head_answer.head.number == height
     )
-    return max(operators_of_head, key=lambda head: len(operators_of_head[head]))
+    return max(operators_by_head, key=lambda head: len(operators_by_head[head]))
 
 
 def _by_operator(
     first_answers: Mapping[Endpoint, _HeadAnswer],
-    field_of: Callable[[_HeadAnswer], int],
-    choose: Callable[[int, int], int],
+    number_of: Callable[[_HeadAnswer], int],
+    min_or_max: Callable[[int, int], int],
 ) -> dict[str, int]:
-    values: dict[str, int] = {}
+    number_by_operator: dict[str, int] = {}
     for endpoint, head_answer in first_answers.items():
-        value = field_of(head_answer)
-        values[endpoint.operator] = choose(values.get(endpoint.operator, value), value)
-    return values
+        number = number_of(head_answer)
+        number_by_operator[endpoint.operator] = min_or_max(
+            number_by_operator.get(endpoint.operator, number), number
+        )
+    return number_by_operator
 
 
 class WrongChain(OperatorNeeded):

@@ -47,9 +47,9 @@ def read_tokens(transport: Transport, addresses: Sequence[str]) -> tuple[Token, 
     address holds no contract, or one without `decimals`; Retryable from the endpoint.
     """
     call_items = [
-        item
+        call_item
         for address in addresses
-        for item in (
+        for call_item in (
             CallItem(address, DECIMALS),
             CallItem(address, SYMBOL, max_answer_bytes=_SYMBOL_BYTES),
         )
@@ -80,10 +80,10 @@ def symbol_text(answer: LensAnswer) -> str:
         return ""
     if len(answer) == 32:
         return answer.rstrip(b"\0").decode("utf-8", errors="replace")
-    length = int.from_bytes(answer[32:64], "big")
-    if int.from_bytes(answer[:32], "big") != 32 or length > len(answer) - 64:
+    byte_count = int.from_bytes(answer[32:64], "big")
+    if int.from_bytes(answer[:32], "big") != 32 or byte_count > len(answer) - 64:
         return ""
-    return answer[64 : 64 + length].decode("utf-8", errors="replace")
+    return answer[64 : 64 + byte_count].decode("utf-8", errors="replace")
 
 
 IMPLEMENTATION = bytes.fromhex("5c60da1b")
@@ -126,27 +126,29 @@ def find_proxies(transport: Transport, tokens: Sequence[str]) -> tuple[ProxyRef,
 
     Raises CallFailed if a node does not serve storage.
     """
-    slots = [(token, slot) for token in tokens for slot in (*IMPLEMENTATION_SLOTS, BEACON_SLOT)]
+    token_slots = [
+        (token, slot) for token in tokens for slot in (*IMPLEMENTATION_SLOTS, BEACON_SLOT)
+    ]
     slot_answers = transport.batch(
-        [("eth_getStorageAt", [token, slot, "latest"]) for token, slot in slots]
+        [("eth_getStorageAt", [token, slot, "latest"]) for token, slot in token_slots]
     )
-    filled_slots: dict[str, tuple[str, str]] = {}
-    for (token, slot), answer in zip(slots, slot_answers, strict=True):
-        slot_value = parse_quantity(
+    filled_slot_by_token: dict[str, tuple[str, str]] = {}
+    for (token, slot), answer in zip(token_slots, slot_answers, strict=True):
+        slot_word = parse_quantity(
             require_result(transport.name, "eth_getStorageAt", answer), "a storage slot"
         )
-        if slot_value and token not in filled_slots:
-            filled_slots[token] = (slot, address_from_word(slot_value & (1 << 160) - 1))
+        if slot_word and token not in filled_slot_by_token:
+            filled_slot_by_token[token] = (slot, address_from_word(slot_word & (1 << 160) - 1))
     implementers = [
-        filled_slots[token][1]
-        if token in filled_slots and filled_slots[token][0] == BEACON_SLOT
+        filled_slot_by_token[token][1]
+        if token in filled_slot_by_token and filled_slot_by_token[token][0] == BEACON_SLOT
         else token
         for token in tokens
     ]
     answers = query_lens(transport, [CallItem(address, IMPLEMENTATION) for address in implementers])
     proxies = []
     for token, implementer, answer in zip(tokens, implementers, answers, strict=True):
-        slot, implementation = filled_slots.get(token, ("", ""))
+        slot, implementation = filled_slot_by_token.get(token, ("", ""))
         if slot and slot != BEACON_SLOT:
             proxies.append(ProxyRef(token, slot, None, implementation))
         elif slot or _address(answer) != UNREAD_ADDRESS:
@@ -154,14 +156,18 @@ def find_proxies(transport: Transport, tokens: Sequence[str]) -> tuple[ProxyRef,
     return tuple(proxies)
 
 
-def proxy_calls(refs: Sequence[ProxyRef], block_ref: object) -> list[RpcCall]:
+def proxy_calls(proxy_refs: Sequence[ProxyRef], block_ref: object) -> list[RpcCall]:
     """Return the calls for all proxies at one block."""
-    return [call for ref in refs for call in ref.calls(block_ref)]
+    return [call for proxy_ref in proxy_refs for call in proxy_ref.calls(block_ref)]
 
 
-def proxy_call_names(refs: Sequence[ProxyRef]) -> list[str]:
+def proxy_call_names(proxy_refs: Sequence[ProxyRef]) -> list[str]:
     """Return the name of each of these calls."""
-    return [f"implementation of {ref.token}" for ref in refs for _ in ref.calls(None)]
+    return [
+        f"implementation of {proxy_ref.token}"
+        for proxy_ref in proxy_refs
+        for _ in proxy_ref.calls(None)
+    ]
 
 
 def proxy_answers(answers: Sequence[object]) -> tuple[LensAnswer, ...]:
@@ -177,24 +183,24 @@ def _word(answer: object) -> LensAnswer:
 
 
 def proxy_implementations(
-    refs: Sequence[ProxyRef], answers: Sequence[LensAnswer]
+    proxy_refs: Sequence[ProxyRef], answers: Sequence[LensAnswer]
 ) -> tuple[ProxyImplementation, ...]:
     """Return each proxy's current implementation: zero if it was not read, the new beacon if its
     beacon changed. Neither is ever pinned.
     """
     remaining_answers = iter(answers)
     implementations = []
-    for ref in refs:
-        addresses = [_address(next(remaining_answers)) for _ in ref.calls(None)]
-        if ref.slot == BEACON_SLOT and addresses[0] != ref.implementer:
-            addresses = addresses[:1]
-        implementations.append(ProxyImplementation(ref.token, addresses[-1]))
+    for proxy_ref in proxy_refs:
+        read_addresses = [_address(next(remaining_answers)) for _ in proxy_ref.calls(None)]
+        if proxy_ref.slot == BEACON_SLOT and read_addresses[0] != proxy_ref.implementer:
+            read_addresses = read_addresses[:1]
+        implementations.append(ProxyImplementation(proxy_ref.token, read_addresses[-1]))
     return tuple(implementations)
 
 
 def _address(answer: LensAnswer) -> str:
-    value = answer_uint(answer, 160)
-    return UNREAD_ADDRESS if isinstance(value, CallStatus) else address_from_word(value)
+    address_int = answer_uint(answer, 160)
+    return UNREAD_ADDRESS if isinstance(address_int, CallStatus) else address_from_word(address_int)
 
 
 PERMIT2 = "0x000000000022D473030F116dDEE9F6B43aC78BA3"
@@ -205,18 +211,19 @@ The agent never approves it; earlier users of the wallet may have.
 
 
 def read_allowances(
-    transport: Transport, owner: str, pairs: Sequence[tuple[str, str]]
+    transport: Transport, owner: str, token_spenders: Sequence[tuple[str, str]]
 ) -> tuple[int | None, ...]:
     """Return base units of `owner` that each (token, spender) may transfer; None if the token does
     not answer. Raises Retryable.
     """
     call_items = [
         CallItem(token, ALLOWANCE + address_word(owner) + address_word(spender))
-        for token, spender in pairs
+        for token, spender in token_spenders
     ]
-    allowances = (answer_uint(answer) for answer in query_lens(transport, call_items))
+    allowances_raw = (answer_uint(answer) for answer in query_lens(transport, call_items))
     return tuple(
-        None if isinstance(allowance, CallStatus) else allowance for allowance in allowances
+        None if isinstance(allowance_raw, CallStatus) else allowance_raw
+        for allowance_raw in allowances_raw
     )
 
 
@@ -237,14 +244,14 @@ def lacking_approvals(
     tokens like USDT refuse to change one non-zero allowance into another. Raises Refused if an
     allowance is not in the snapshot.
     """
-    allowance_by_token = {
+    allowance_raw_by_token = {
         allowance.token: allowance.raw
         for allowance in snapshot.allowances
         if allowance.spender == spender
     }
     approvals: list[tuple[str, int]] = []
-    for token, raw in raw_by_token.items():
-        if token not in allowance_by_token:
+    for token, needed_raw in raw_by_token.items():
+        if token not in allowance_raw_by_token:
             raise Refused(
                 f"the allowance of {spender} for {token} is not in the snapshot of block"
                 f" {snapshot.head.number}",
@@ -253,11 +260,11 @@ def lacking_approvals(
                 ),
                 code=ErrorCode.ALLOWANCE,
             )
-        if allowance_by_token[token] >= raw:
+        if allowance_raw_by_token[token] >= needed_raw:
             continue
-        if allowance_by_token[token] > 0:
+        if allowance_raw_by_token[token] > 0:
             approvals.append((token, 0))
-        approvals.append((token, raw))
+        approvals.append((token, needed_raw))
     return tuple(approvals)
 
 
@@ -307,21 +314,21 @@ def plan_token_moves(step: StepInput, plan: Plan) -> tuple[TokenMove, ...]:
 
 
 def _leg_moves(step: StepInput, plan: Plan) -> Iterator[TokenMove]:
-    pools = {pool.address: pool for pool in step.snapshot.pools}
+    pool_by_address = {pool.address: pool for pool in step.snapshot.pools}
     router, wallet = step.execution.router, step.snapshot.owner
     for leg in plan.legs:
-        pool = pools.get(leg.pool)
+        pool = pool_by_address.get(leg.pool)
         if pool is None or NATIVE in (leg.token_in, leg.token_out):
             continue  # the wrapped token is screened at its swap
         spender = router if leg.source is LegFunding.WALLET else None
         payees = [wallet] if leg.sink is LegFunding.WALLET else [router]
         if step.execution.swept and swap_style(leg.venue) is SwapStyle.V3 and payees == [wallet]:
             payees.append(router)
-        lender, raw = _lender(step.snapshot, pool, leg.token_in, leg.amount_in_raw)
-        yield TokenMove(leg.token_in, lender, raw, spender=spender)
-        lender, raw = _lender(step.snapshot, pool, leg.token_out, leg.amount_out_raw)
+        lending_pool, move_raw = _lender(step.snapshot, pool, leg.token_in, leg.amount_in_raw)
+        yield TokenMove(leg.token_in, lending_pool, move_raw, spender=spender)
+        lending_pool, move_raw = _lender(step.snapshot, pool, leg.token_out, leg.amount_out_raw)
         for payee in payees:
-            yield TokenMove(leg.token_out, lender, raw, payee=payee)
+            yield TokenMove(leg.token_out, lending_pool, move_raw, payee=payee)
 
 
 def _lender(snapshot: Snapshot, pool: Pool, token: str, raw: int) -> tuple[Pool, int]:
@@ -331,49 +338,56 @@ def _lender(snapshot: Snapshot, pool: Pool, token: str, raw: int) -> tuple[Pool,
     """
     if not (pool.trades_native and token == pool.token0):
         return pool, raw
-    depth_raw, deepest = _deepest_pool(snapshot, token)
-    return deepest or pool, min(raw, depth_raw // 2)
+    depth_raw, deepest_pool = _deepest_pool(snapshot, token)
+    return deepest_pool or pool, min(raw, depth_raw // 2)
 
 
 def _deepest_pool(snapshot: Snapshot, token: str) -> tuple[int, Pool | None]:
     """Return the depth of the deepest pool that holds a token, base units, and the pool."""
-    depths = [
+    pools_with_depth = [
         (pool.depth(token), pool)
         for pool in snapshot.pools
         if token == pool.token1 or (token == pool.token0 and not pool.trades_native)
     ]
-    return max(depths, key=lambda depth: depth[0], default=(0, None))
+    return max(pools_with_depth, key=lambda depth_and_pool: depth_and_pool[0], default=(0, None))
 
 
 def _provided_moves(snapshot: Snapshot, plan: Plan) -> Iterator[TokenMove]:
-    pools = {pool.address: pool for pool in snapshot.pools}
+    pool_by_address = {pool.address: pool for pool in snapshot.pools}
     for action in plan.actions:
-        pool = pools.get(action.pool)
+        pool = pool_by_address.get(action.pool)
         if isinstance(action, Provide) and pool is not None:
-            for token, raw in zip((action.token0, action.token1), action.desired_raw, strict=True):
-                yield TokenMove(token, pool, raw, spender=action.contract)
+            for token, move_raw in zip(
+                (action.token0, action.token1), action.desired_raw, strict=True
+            ):
+                yield TokenMove(token, pool, move_raw, spender=action.contract)
 
 
 def initial_token_moves(step: StepInput) -> tuple[TokenMove, ...]:
     """Return a transfer of each token in both directions, without a plan: the wallet's balance, or
     a hundredth of the deepest pool.
     """
-    balances = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    balance_raw_by_token = {holding.token: holding.raw for holding in step.snapshot.holdings}
     moves = []
     for token in (*(asset.token for asset in step.portfolio.assets), *step.portfolio.hubs):
-        deepest_raw, pool = _deepest_pool(step.snapshot, token.address)
-        raw = min(balances.get(token.address, 0) or deepest_raw // 100, deepest_raw // 2)
-        if pool is not None and raw > 0:
+        depth_raw, pool = _deepest_pool(step.snapshot, token.address)
+        move_raw = min(
+            balance_raw_by_token.get(token.address, 0) or depth_raw // 100, depth_raw // 2
+        )
+        if pool is not None and move_raw > 0:
             moves.append(
-                TokenMove(token.address, pool, raw, step.snapshot.owner, step.execution.router)
+                TokenMove(token.address, pool, move_raw, step.snapshot.owner, step.execution.router)
             )
     return tuple(moves)
 
 
 def largest_moves(moves: tuple[TokenMove, ...]) -> dict[str, TokenMove]:
     """Return the largest transfer of each token."""
-    largest_by_token: dict[str, TokenMove] = {}
+    largest_move_by_token: dict[str, TokenMove] = {}
     for move in moves:
-        if move.token not in largest_by_token or move.raw > largest_by_token[move.token].raw:
-            largest_by_token[move.token] = move
-    return largest_by_token
+        if (
+            move.token not in largest_move_by_token
+            or move.raw > largest_move_by_token[move.token].raw
+        ):
+            largest_move_by_token[move.token] = move
+    return largest_move_by_token

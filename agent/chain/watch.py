@@ -76,26 +76,30 @@ def read_feed(
     feed: str, answers: Sequence[LensAnswer]
 ) -> tuple[FeedRound | None, tuple[QuarantinedItem, ...]]:
     """Return the latest round, or the items that could not be read."""
-    names = [name for name, _ in feed_questions(feed)]
-    decimals, latest_round = answer_uint(answers[0], 8), _latest_round(answers[1])
+    item_names = [item_name for item_name, _ in feed_questions(feed)]
+    decimals, round_fields = answer_uint(answers[0], 8), _latest_round(answers[1])
     named_answers = [
-        (names[0], decimals),
-        (names[1], latest_round),
-        *((name, value) for name, value in zip(names[2:], answers[2:], strict=True)),
+        (item_names[0], decimals),
+        (item_names[1], round_fields),
+        *(
+            (item_name, item_answer)
+            for item_name, item_answer in zip(item_names[2:], answers[2:], strict=True)
+        ),
     ]
     # A feed may lack bounds, but an item that ran out of gas was not read.
     unread_items = [
-        (name, value)
-        for index, (name, value) in enumerate(named_answers)
-        if isinstance(value, CallStatus) and (index < 2 or value is CallStatus.UNREAD)
+        (item_name, item_answer)
+        for item_index, (item_name, item_answer) in enumerate(named_answers)
+        if isinstance(item_answer, CallStatus)
+        and (item_index < 2 or item_answer is CallStatus.UNREAD)
     ]
-    if isinstance(decimals, CallStatus) or isinstance(latest_round, CallStatus) or unread_items:
+    if isinstance(decimals, CallStatus) or isinstance(round_fields, CallStatus) or unread_items:
         return None, tuple(
-            QuarantinedItem(name, feed, value.why)
-            for name, value in unread_items
-            if isinstance(value, CallStatus)
+            QuarantinedItem(item_name, feed, item_answer.why)
+            for item_name, item_answer in unread_items
+            if isinstance(item_answer, CallStatus)
         )
-    round_id, answer, started_s, updated_s, answered_in_round = latest_round
+    round_id, answer, started_s, updated_s, answered_in_round = round_fields
     return (
         FeedRound(
             feed,
@@ -117,10 +121,10 @@ def _latest_round(answer: LensAnswer) -> tuple[int, int, int, int, int] | CallSt
     words = answer_words(answer, 5)
     if isinstance(words, CallStatus):
         return words
-    round_id, price, started_s, updated_s, answered_in_round = words
+    round_id, answer_word, started_s, updated_s, answered_in_round = words
     if round_id >> 80 or answered_in_round >> 80 or started_s >> 64 or updated_s >> 64:
         return CallStatus.MALFORMED
-    return round_id, to_signed(price), started_s, updated_s, answered_in_round
+    return round_id, to_signed(answer_word), started_s, updated_s, answered_in_round
 
 
 def _answer_bound(answer: LensAnswer) -> int | None:
@@ -226,8 +230,8 @@ def window_ticks(impact_bps: int) -> int:
             f"impact of {impact_bps} bps is not between 0 and {BPS - 1}",
             "set a limit below 100%",
         )
-    sqrt_ratio = isqrt(BPS * Q96**2 // (BPS - impact_bps))
-    return get_tick_at_sqrt_ratio(sqrt_ratio - 1) + 2
+    sqrt_ratio_x96 = isqrt(BPS * Q96**2 // (BPS - impact_bps))
+    return get_tick_at_sqrt_ratio(sqrt_ratio_x96 - 1) + 2
 
 
 def snapshot_questions(scope: SnapshotScope) -> list[LensQuestion]:
@@ -257,11 +261,11 @@ def snapshot_questions(scope: SnapshotScope) -> list[LensQuestion]:
     questions.extend(
         LensQuestion("code", address, CodeItem(address)) for address in scope.code_addresses
     )
-    for ref in scope.positions:
-        position = ref.confirmed
+    for position_ref in scope.positions:
+        position = position_ref.confirmed
         questions += [
             LensQuestion(f"{position.name}: {question.name}", position.contract, question.item)
-            for question in positions.position_questions(ref, scope.owner)
+            for question in positions.position_questions(position_ref, scope.owner)
         ]
     questions += [
         LensQuestion(
@@ -295,9 +299,9 @@ def _other_allowances(scope: SnapshotScope) -> list[tuple[str, str, str]]:
     need.
     """
     allowances = [
-        ("LP tokens", ref.confirmed.contract, scope.pair_spender)
-        for ref in scope.positions
-        if ref.confirmed.token_id is None and scope.pair_spender is not None
+        ("LP tokens", position_ref.confirmed.contract, scope.pair_spender)
+        for position_ref in scope.positions
+        if position_ref.confirmed.token_id is None and scope.pair_spender is not None
     ]
     for layer in scope.layers:
         allowances += layer.allowances
@@ -316,36 +320,38 @@ def _are_unwritten(pool: PoolRef, answers: Sequence[LensAnswer]) -> tuple[bool, 
     """Return, for token0 and token1, whether the item is known to be zero. A V2 pair has one item
     for both tokens. Affects only the gas estimate, so an unread item counts as written.
     """
-    is_zero = [answer_uint(answer) == 0 for answer in answers]
-    return is_zero[0], is_zero[-1]
+    are_zero = [answer_uint(answer) == 0 for answer in answers]
+    return are_zero[0], are_zero[-1]
 
 
 def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> SnapshotParts:  # noqa: C901
     """Return the typed parts of the snapshot. Unread items are listed in `quarantined` only."""
     questions = snapshot_questions(scope)
-    quarantined: list[QuarantinedItem] = []
+    quarantined_items: list[QuarantinedItem] = []
     remaining_answers = iter(zip(questions, answers, strict=True))
 
-    def next_uint(bits: int = 256) -> int | None:
+    def next_uint(max_bits: int = 256) -> int | None:
         question, answer = next(remaining_answers)
-        value = answer_uint(answer, bits)
-        if not isinstance(value, CallStatus):
-            return value
-        quarantine(question, value)
+        uint_or_status = answer_uint(answer, max_bits)
+        if not isinstance(uint_or_status, CallStatus):
+            return uint_or_status
+        quarantine(question, uint_or_status)
         return None
 
     def quarantine(question: LensQuestion, status: CallStatus) -> None:
-        quarantined.append(QuarantinedItem(question.name, question.address, status.why))
+        quarantined_items.append(QuarantinedItem(question.name, question.address, status.why))
 
     holdings: list[Holding] = []
     allowances: list[Allowance] = []
     for token in scope.tokens:
-        balance, decimals = next_uint(), next_uint(8)
+        balance_raw, decimals = next_uint(), next_uint(8)
         if decimals is not None and decimals != token.decimals:
-            why = f"the contract has {decimals} decimals, expected {token.decimals}"
-            quarantined.append(QuarantinedItem(f"decimals of {token.label}", token.address, why))
-        elif balance is not None and decimals is not None:
-            holdings.append(Holding(token.address, balance))
+            decimals_reason = f"the contract has {decimals} decimals, expected {token.decimals}"
+            quarantined_items.append(
+                QuarantinedItem(f"decimals of {token.label}", token.address, decimals_reason)
+            )
+        elif balance_raw is not None and decimals is not None:
+            holdings.append(Holding(token.address, balance_raw))
         for spender in scope.spenders:
             allowance_raw = next_uint()
             if allowance_raw is not None:
@@ -353,22 +359,22 @@ def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
     tick_window = window_ticks(max(scope.impact_bps, MIN_WINDOW_BPS))
     pools: list[V2Pool | V3Pool] = []
     for pool in scope.pools:
-        items = pool.reader.items(pool, tick_window, scope.twap_window_s)
-        pool_answers = [next(remaining_answers) for _ in items]
-        pool_reading = pool.reader.state(
+        pool_items = pool.reader.items(pool, tick_window, scope.twap_window_s)
+        pool_answers = [next(remaining_answers) for _ in pool_items]
+        pool_state = pool.reader.state(
             pool, [answer for _, answer in pool_answers], scope.twap_window_s
         )
-        if isinstance(pool_reading, CallStatus):
-            quarantine(pool_answers[0][0], pool_reading)
+        if isinstance(pool_state, CallStatus):
+            quarantine(pool_answers[0][0], pool_state)
         else:
-            pools.append(pool_reading)
+            pools.append(pool_state)
     feeds: list[FeedRound] = []
     for feed in scope.feeds:
-        latest_round, unread_items = read_feed(
+        feed_round, unread_items = read_feed(
             feed, [next(remaining_answers)[1] for _ in range(ITEMS_PER_FEED)]
         )
-        feeds += [] if latest_round is None else [latest_round]
-        quarantined += unread_items
+        feeds += [] if feed_round is None else [feed_round]
+        quarantined_items += unread_items
     code_hashes: list[CodeHash] = []
     for address in scope.code_addresses:
         question, answer = next(remaining_answers)
@@ -377,17 +383,22 @@ def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
         else:
             quarantine(question, answer if isinstance(answer, CallStatus) else CallStatus.MALFORMED)
     lp_positions: list[LpPosition] = []
-    for ref in scope.positions:
+    for position_ref in scope.positions:
         position_answers = [
-            next(remaining_answers)[1] for _ in positions.position_questions(ref, scope.owner)
+            next(remaining_answers)[1]
+            for _ in positions.position_questions(position_ref, scope.owner)
         ]
-        position = positions.read_position(ref, scope.owner, position_answers)
-        if isinstance(position, str):
-            quarantined.append(
-                QuarantinedItem(f"position {ref.confirmed.name}", ref.confirmed.contract, position)
+        position_or_reason = positions.read_position(position_ref, scope.owner, position_answers)
+        if isinstance(position_or_reason, str):
+            quarantined_items.append(
+                QuarantinedItem(
+                    f"position {position_ref.confirmed.name}",
+                    position_ref.confirmed.contract,
+                    position_or_reason,
+                )
             )
         else:
-            lp_positions.append(position)
+            lp_positions.append(position_or_reason)
     for _, token_address, spender in _other_allowances(scope):
         allowance_raw = next_uint()
         if allowance_raw is not None:
@@ -399,20 +410,23 @@ def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
         for pool in scope.pools
     }
     pools = [
-        replace(pool_reading, unwritten=unwritten_by_pool[pool_reading.address])
-        for pool_reading in pools
+        replace(pool_state, unwritten=unwritten_by_pool[pool_state.address]) for pool_state in pools
     ]
     supply_answers = [(token, answer_uint(next(remaining_answers)[1])) for token in scope.supplies]
     supplies = tuple(
-        TokenSupply(token, raw) for token, raw in supply_answers if not isinstance(raw, CallStatus)
+        TokenSupply(token, supply_raw)
+        for token, supply_raw in supply_answers
+        if not isinstance(supply_raw, CallStatus)
     )
-    data_fee = _data_fee(
-        scope, [next(remaining_answers)[1] for _ in fee_items(scope.data_fee)], quarantined
+    data_fee_quote = _data_fee(
+        scope, [next(remaining_answers)[1] for _ in fee_items(scope.data_fee)], quarantined_items
     )
     layers: tuple[LayerReading, ...] = ()
     for layer in scope.layers:
-        reading, unknown_items = layer.read([next(remaining_answers)[1] for _ in layer.questions()])
-        layers, quarantined = (*layers, reading), [*quarantined, *unknown_items]
+        layer_reading, unknown_items = layer.read(
+            [next(remaining_answers)[1] for _ in layer.questions()]
+        )
+        layers, quarantined_items = (*layers, layer_reading), [*quarantined_items, *unknown_items]
     return SnapshotParts(
         tuple(holdings),
         tuple(allowances),
@@ -420,25 +434,25 @@ def snapshot_parts(scope: SnapshotScope, answers: Sequence[LensAnswer]) -> Snaps
         tuple(feeds),
         tuple(code_hashes),
         tuple(lp_positions),
-        tuple(quarantined),
+        tuple(quarantined_items),
         supplies,
         layers,
-        data_fee,
+        data_fee_quote,
     )
 
 
 def _data_fee(
-    scope: SnapshotScope, answers: Sequence[LensAnswer], quarantined: list[QuarantinedItem]
+    scope: SnapshotScope, answers: Sequence[LensAnswer], quarantined_items: list[QuarantinedItem]
 ) -> DataFeeQuote | None:
-    """Return the data fee; None, with an entry in `quarantined`, if the rollup's contract did not
+    """Return the data fee; None, with an entry in `quarantined_items`, if the rollup's contract did not
     answer.
     """
     if not answers:
         return None
-    quote = read_quote(scope.data_fee, answers)
-    if isinstance(quote, CallStatus):
-        quarantined.append(
-            QuarantinedItem(DATA_FEE_ITEM, fee_items(scope.data_fee)[0].target, quote.why)
+    fee_quote = read_quote(scope.data_fee, answers)
+    if isinstance(fee_quote, CallStatus):
+        quarantined_items.append(
+            QuarantinedItem(DATA_FEE_ITEM, fee_items(scope.data_fee)[0].target, fee_quote.why)
         )
         return None
-    return quote
+    return fee_quote

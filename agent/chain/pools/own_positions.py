@@ -61,10 +61,13 @@ class PositionReader:
 
     def snapshot(self) -> Snapshot:
         """See ports.Reader."""
-        changes = self._recorded_changes()
-        refs = tuple(self._ref(position, changes) for position in self._counted_positions(changes))
-        if refs != self.chain.scope.positions:
-            self.chain.scope = replace(self.chain.scope, positions=refs)
+        position_changes = self._recorded_changes()
+        position_refs = tuple(
+            self._ref(position, position_changes)
+            for position in self._counted_positions(position_changes)
+        )
+        if position_refs != self.chain.scope.positions:
+            self.chain.scope = replace(self.chain.scope, positions=position_refs)
         return self.chain.snapshot()
 
     def past(self, head: Head, blocks: int) -> tuple[PastPrices, ...]:
@@ -75,16 +78,18 @@ class PositionReader:
         """See ports.Reader."""
         return self.chain.with_more_ticks(snapshot, pools)
 
-    def _ref(self, position: ConfirmedPosition, changes: Sequence[LpPositionChange]) -> PositionRef:
-        ref = self._start_refs.get(position.name)
-        if ref is not None:
-            return replace(ref, confirmed=position)
-        ranges = (
+    def _ref(
+        self, position: ConfirmedPosition, position_changes: Sequence[LpPositionChange]
+    ) -> PositionRef:
+        position_ref = self._start_refs.get(position.name)
+        if position_ref is not None:
+            return replace(position_ref, confirmed=position)
+        position_ranges = (
             PositionRange(mint.pool, mint.fee_pips, *(mint.ticks or (0, 0)))
-            for mint in own_changes.open_mints(changes)
+            for mint in own_changes.open_mints(position_changes)
             if mint.name == position.name
         )
-        return PositionRef(position, self._factories[position.venue], next(ranges, None))
+        return PositionRef(position, self._factories[position.venue], next(position_ranges, None))
 
 
 MAX_CHECKED_TOKENS = 100
@@ -120,42 +125,50 @@ def find_unsolicited_positions(
     owner: str,
     manager: str | None,
     pools: Iterable[PoolRef],
-    confirmed: Sequence[ConfirmedPosition],
+    confirmed_positions: Sequence[ConfirmedPosition],
     block_ref: object,
 ) -> UnsolicitedPositions:
     """Return the unconfirmed LP tokens of `pools` and tokens of the manager that `owner` holds at
     one block, with up to three requests. Raises Retryable from the endpoint.
     """
-    confirmed_names = {position.name for position in confirmed}
-    pairs = [pool for pool in pools if pool.style is SwapStyle.V2]
-    contracts = [*(pool.address for pool in pairs), *([] if manager is None else [manager])]
-    balances = [
+    confirmed_names = {position.name for position in confirmed_positions}
+    v2_pools = [pool for pool in pools if pool.style is SwapStyle.V2]
+    position_contracts = [
+        *(pool.address for pool in v2_pools),
+        *([] if manager is None else [manager]),
+    ]
+    token_balances = [
         answer_uint(answer)
         for answer in query_lens(
             transport,
-            [CallItem(contract, address_call(BALANCE_OF, owner)) for contract in contracts],
+            [
+                CallItem(contract, address_call(BALANCE_OF, owner))
+                for contract in position_contracts
+            ],
             block_ref,
         )
     ]
-    unsolicited = [
+    unsolicited_positions = [
         UnsolicitedPosition(
             position_name(pool.venue, pool.address, None),
             pool.address,
             None,
             (pool.token0, pool.token1),
-            raw,
+            lp_balance_raw,
         )
-        for pool, raw in zip(pairs, balances[: len(pairs)], strict=True)
-        if not isinstance(raw, CallStatus) and raw > 0
+        for pool, lp_balance_raw in zip(v2_pools, token_balances[: len(v2_pools)], strict=True)
+        if not isinstance(lp_balance_raw, CallStatus) and lp_balance_raw > 0
     ]
-    manager_balance = balances[-1] if manager is not None else 0
+    manager_balance = token_balances[-1] if manager is not None else 0
     token_count = 0 if isinstance(manager_balance, CallStatus) else manager_balance
     if manager is not None and token_count:
-        unsolicited += _manager_tokens(
+        unsolicited_positions += _manager_tokens(
             transport, owner, manager, min(token_count, MAX_CHECKED_TOKENS), block_ref
         )
     return UnsolicitedPositions(
-        tuple(position for position in unsolicited if position.name not in confirmed_names),
+        tuple(
+            position for position in unsolicited_positions if position.name not in confirmed_names
+        ),
         max(0, token_count - MAX_CHECKED_TOKENS),
     )
 
@@ -166,26 +179,26 @@ def foreign_position_texts(
     """Return a text for each contract of positions of other kinds, with the name of its venue, of
     which `owner` holds tokens at one block. Raises Retryable from the endpoint.
     """
-    items = [CallItem(manager, address_call(BALANCE_OF, owner)) for manager in managers]
-    counts = map(answer_uint, query_lens(transport, items, block_ref))
+    balance_calls = [CallItem(manager, address_call(BALANCE_OF, owner)) for manager in managers]
+    position_counts = map(answer_uint, query_lens(transport, balance_calls, block_ref))
     return tuple(
-        f"{count} position(s) of {venue} at {manager} do not count and are left alone"
-        for (manager, venue), count in zip(managers.items(), counts, strict=True)
-        if not isinstance(count, CallStatus) and count > 0
+        f"{position_count} position(s) of {venue} at {manager} do not count and are left alone"
+        for (manager, venue), position_count in zip(managers.items(), position_counts, strict=True)
+        if not isinstance(position_count, CallStatus) and position_count > 0
     )
 
 
 def _manager_tokens(
-    transport: Transport, owner: str, manager: str, count: int, block_ref: object
+    transport: Transport, owner: str, manager: str, token_count: int, block_ref: object
 ) -> list[UnsolicitedPosition]:
-    """Return the first `count` tokens of the manager that the owner holds."""
-    items = [
-        CallItem(manager, address_call(TOKEN_OF_OWNER_BY_INDEX, owner) + uint_word(index))
-        for index in range(count)
+    """Return the first `token_count` tokens of the manager that the owner holds."""
+    token_id_calls = [
+        CallItem(manager, address_call(TOKEN_OF_OWNER_BY_INDEX, owner) + uint_word(owner_index))
+        for owner_index in range(token_count)
     ]
     token_ids = [
         token_id
-        for token_id in map(answer_uint, query_lens(transport, items, block_ref))
+        for token_id in map(answer_uint, query_lens(transport, token_id_calls, block_ref))
         if not isinstance(token_id, CallStatus)
     ]
     position_answers = query_lens(
@@ -196,21 +209,21 @@ def _manager_tokens(
         ],
         block_ref,
     )
-    unsolicited = []
+    unsolicited_positions = []
     for token_id, answer in zip(token_ids, position_answers, strict=True):
-        words = answer_words(answer, 12)
-        if not isinstance(words, CallStatus):
-            tokens = (
-                address_from_word(words[2] & _ADDRESS_MASK),
-                address_from_word(words[3] & _ADDRESS_MASK),
+        position_words = answer_words(answer, 12)
+        if not isinstance(position_words, CallStatus):
+            pool_tokens = (
+                address_from_word(position_words[2] & _ADDRESS_MASK),
+                address_from_word(position_words[3] & _ADDRESS_MASK),
             )
-            unsolicited.append(
+            unsolicited_positions.append(
                 UnsolicitedPosition(
                     position_name(LpVenue.V3, manager, token_id),
                     manager,
                     token_id,
-                    tokens,
-                    words[7],
+                    pool_tokens,
+                    position_words[7],
                 )
             )
-    return unsolicited
+    return unsolicited_positions

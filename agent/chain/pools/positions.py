@@ -83,7 +83,9 @@ class _PositionUnreadable(Exception):
 
 
 def resolve_positions(
-    transport: Transport, confirmed: Sequence[ConfirmedPosition], factories: Mapping[str, str]
+    transport: Transport,
+    confirmed_positions: Sequence[ConfirmedPosition],
+    factories: Mapping[str, str],
 ) -> tuple[PositionRef, ...]:
     """Find each position's pool, in two requests.
 
@@ -95,33 +97,40 @@ def resolve_positions(
         query_lens(
             transport,
             [
-                item
-                for confirmed_position in confirmed
-                for item in _first_items(confirmed_position, factories[confirmed_position.venue])
+                call_item
+                for confirmed_position in confirmed_positions
+                for call_item in _first_items(
+                    confirmed_position, factories[confirmed_position.venue]
+                )
             ],
         )
     )
-    refs_and_ranges = [
+    refs_and_range_fields = [
         (
             _v2_ref(position, factories[position.venue], [next(answers) for _ in range(3)])
             if position.token_id is None
             else _v3_ref(position, factories[position.venue], [next(answers) for _ in range(3)])
         )
-        for position in confirmed
+        for position in confirmed_positions
     ]
-    minted = [
-        (ref, range_fields) for ref, range_fields in refs_and_ranges if range_fields is not None
+    existing_v3_tokens = [
+        (position_ref, range_fields)
+        for position_ref, range_fields in refs_and_range_fields
+        if range_fields is not None
     ]
-    call_items = [
-        _get_pool(ref.factory, ref.confirmed, range_fields[0]) for ref, range_fields in minted
+    pool_calls = [
+        _get_pool(position_ref.factory, position_ref.confirmed, range_fields[0])
+        for position_ref, range_fields in existing_v3_tokens
     ]
     pool_answers = {
-        ref.confirmed: answer_uint(answer, 160)
-        for (ref, _), answer in zip(minted, query_lens(transport, call_items), strict=True)
+        position_ref.confirmed: answer_uint(answer, 160)
+        for (position_ref, _), answer in zip(
+            existing_v3_tokens, query_lens(transport, pool_calls), strict=True
+        )
     }
     return tuple(
-        _with_range(ref, range_fields, pool_answers.get(ref.confirmed))
-        for ref, range_fields in refs_and_ranges
+        _with_range(position_ref, range_fields, pool_answers.get(position_ref.confirmed))
+        for position_ref, range_fields in refs_and_range_fields
     )
 
 
@@ -156,8 +165,8 @@ def _v2_ref(
             if not isinstance(token_word, CallStatus)
         ],
     )
-    pair = answer_uint(answers[2], 160)
-    if isinstance(pair, CallStatus) or address_from_word(pair) != position.contract:
+    pair_word = answer_uint(answers[2], 160)
+    if isinstance(pair_word, CallStatus) or address_from_word(pair_word) != position.contract:
         raise ConfigError(
             f"{_position_label(position)}: was not created by the factory {factory}",
             "remove it; it may be a scam",
@@ -169,11 +178,11 @@ def _v3_ref(
     position: ConfirmedPosition, factory: str, answers: Sequence[LensAnswer]
 ) -> tuple[PositionRef, tuple[int, int, int] | None]:
     """Return the reference, and (fee, lower tick, upper tick) if the token exists."""
-    manager_factory, supply = answer_uint(answers[0], 160), answer_uint(answers[1])
+    manager_factory, total_supply = answer_uint(answers[0], 160), answer_uint(answers[1])
     # Routers have a factory too, but only a position manager also has a token supply.
     if (
         isinstance(manager_factory, CallStatus)
-        or isinstance(supply, CallStatus)
+        or isinstance(total_supply, CallStatus)
         or address_from_word(manager_factory) != factory
     ):
         raise ConfigError(
@@ -183,29 +192,39 @@ def _v3_ref(
         )
     if answers[2] is CallStatus.FAILED:
         return PositionRef(position, factory), None
-    words = answer_words(answers[2], 12)
-    if isinstance(words, CallStatus):
+    position_words = answer_words(answers[2], 12)
+    if isinstance(position_words, CallStatus):
         raise ConfigError(
-            f"{_position_label(position)}: {words.why}", "check position_manager in [[venues]]"
+            f"{_position_label(position)}: {position_words.why}",
+            "check position_manager in [[venues]]",
         )
-    _require_tokens(position, [address_from_word(value & (1 << 160) - 1) for value in words[2:4]])
-    return PositionRef(position, factory), (words[4], to_signed(words[5]), to_signed(words[6]))
+    _require_tokens(
+        position,
+        [address_from_word(token_word & (1 << 160) - 1) for token_word in position_words[2:4]],
+    )
+    return PositionRef(position, factory), (
+        position_words[4],
+        to_signed(position_words[5]),
+        to_signed(position_words[6]),
+    )
 
 
 def _with_range(
-    ref: PositionRef,
+    position_ref: PositionRef,
     range_fields: tuple[int, int, int] | None,
     pool_answer: int | CallStatus | None,
 ) -> PositionRef:
     if range_fields is None:
-        return ref
+        return position_ref
     if pool_answer is None or isinstance(pool_answer, CallStatus) or pool_answer == 0:
         raise ConfigError(
-            f"{_position_label(ref.confirmed)}: the factory {ref.factory} has no pool for it",
+            f"{_position_label(position_ref.confirmed)}: the factory {position_ref.factory} has no pool for it",
             "check the addresses of the venue",
         )
     return PositionRef(
-        ref.confirmed, ref.factory, PositionRange(address_from_word(pool_answer), *range_fields)
+        position_ref.confirmed,
+        position_ref.factory,
+        PositionRange(address_from_word(pool_answer), *range_fields),
     )
 
 
@@ -222,9 +241,9 @@ def _position_label(position: ConfirmedPosition) -> str:
     return f"portfolio.positions: {position.name}"
 
 
-def position_questions(ref: PositionRef, owner: str) -> list[PositionQuestion]:
+def position_questions(position_ref: PositionRef, owner: str) -> list[PositionQuestion]:
     """Return the snapshot's questions about a position, in the order of `read_position`."""
-    position = ref.confirmed
+    position = position_ref.confirmed
     if position.token_id is None:
         pair = position.contract
         return [
@@ -238,8 +257,8 @@ def position_questions(ref: PositionRef, owner: str) -> list[PositionQuestion]:
             PositionQuestion(
                 "balance of token1", CallItem(position.token1, address_call(BALANCE_OF, pair))
             ),
-            PositionQuestion("feeTo", CallItem(ref.factory, FEE_TO)),
-            PositionQuestion("pair of the factory", _get_pair(ref.factory, position)),
+            PositionQuestion("feeTo", CallItem(position_ref.factory, FEE_TO)),
+            PositionQuestion("pair of the factory", _get_pair(position_ref.factory, position)),
         ]
     questions = [
         PositionQuestion(
@@ -247,13 +266,17 @@ def position_questions(ref: PositionRef, owner: str) -> list[PositionQuestion]:
         ),
         PositionQuestion("position", _manager_position(position)),
     ]
-    if ref.range is None:
+    if position_ref.range is None:
         return questions
-    pool, ticks = ref.range.pool, (ref.range.tick_lower, ref.range.tick_upper)
+    pool, range_end_ticks = (
+        position_ref.range.pool,
+        (position_ref.range.tick_lower, position_ref.range.tick_upper),
+    )
     return [
         *questions,
         PositionQuestion(
-            "pool of the factory", _get_pool(ref.factory, position, ref.range.fee_pips)
+            "pool of the factory",
+            _get_pool(position_ref.factory, position, position_ref.range.fee_pips),
         ),
         PositionQuestion("price", CallItem(pool, SLOT0, max_answer_bytes=224)),
         PositionQuestion("fee growth of token0", CallItem(pool, FEE_GROWTH_GLOBAL_0)),
@@ -262,90 +285,109 @@ def position_questions(ref: PositionRef, owner: str) -> list[PositionQuestion]:
             PositionQuestion(
                 f"tick {tick}", CallItem(pool, TICKS + int_word(tick), max_answer_bytes=256)
             )
-            for tick in ticks
+            for tick in range_end_ticks
         ),
         PositionQuestion(
             "account of the range",
-            CallItem(pool, POOL_POSITIONS + ref.range.key(position.contract), max_answer_bytes=160),
+            CallItem(
+                pool,
+                POOL_POSITIONS + position_ref.range.key(position.contract),
+                max_answer_bytes=160,
+            ),
         ),
     ]
 
 
-def read_position(ref: PositionRef, owner: str, answers: Sequence[LensAnswer]) -> LpPosition | str:
+def read_position(
+    position_ref: PositionRef, owner: str, answers: Sequence[LensAnswer]
+) -> LpPosition | str:
     """Return the position, or the reason why it cannot be counted: a part was not read, or it
     belongs to another account.
     """
-    questions = position_questions(ref, owner)
+    questions = position_questions(position_ref, owner)
     try:
         return (
-            _read_v2(ref, questions, answers)
-            if ref.confirmed.token_id is None
-            else _read_v3(ref, questions, answers, owner)
+            _read_v2(position_ref, questions, answers)
+            if position_ref.confirmed.token_id is None
+            else _read_v3(position_ref, questions, answers, owner)
         )
     except _PositionUnreadable as error:
         return str(error)
 
 
 def _read_v2(
-    ref: PositionRef, questions: Sequence[PositionQuestion], answers: Sequence[LensAnswer]
+    position_ref: PositionRef, questions: Sequence[PositionQuestion], answers: Sequence[LensAnswer]
 ) -> LpV2Position:
-    position = ref.confirmed
-    liquidity, supply, reserves, k_last, balance0, balance1, fee_to, pair_words = (
+    position = position_ref.confirmed
+    (
+        liquidity_words,
+        supply_words,
+        reserve_words,
+        k_last_words,
+        balance0_words,
+        balance1_words,
+        fee_to_words,
+        pair_words,
+    ) = (
         _require_words(question, answer, 2 if question.name == "reserves" else 1)
         for question, answer in zip(questions, answers, strict=True)
     )
     if address_from_word(_require_bits(pair_words[0], 160)) != position.contract:
         raise _PositionUnreadable(
-            f"the factory {ref.factory} has a different pair for these tokens"
+            f"the factory {position_ref.factory} has a different pair for these tokens"
         )
     return LpV2Position(
         venue=position.venue,
         pair=position.contract,
         token0=position.token0,
         token1=position.token1,
-        liquidity=liquidity[0],
-        total_supply=supply[0],
-        reserves=(_require_bits(reserves[0], 112), _require_bits(reserves[1], 112)),
-        balances=(balance0[0], balance1[0]),
-        k_last=k_last[0],
-        protocol_fee=fee_to[0] != 0,
+        liquidity=liquidity_words[0],
+        total_supply=supply_words[0],
+        reserves=(_require_bits(reserve_words[0], 112), _require_bits(reserve_words[1], 112)),
+        balances=(balance0_words[0], balance1_words[0]),
+        k_last=k_last_words[0],
+        protocol_fee=fee_to_words[0] != 0,
     )
 
 
 def _read_v3(
-    ref: PositionRef,
+    position_ref: PositionRef,
     questions: Sequence[PositionQuestion],
     answers: Sequence[LensAnswer],
     owner: str,
 ) -> LpV3Position | LpMissingPosition:
-    position, position_range = ref.confirmed, ref.range
+    position, position_range = position_ref.confirmed, position_ref.range
     token_id = position.token_id or 0
     if answers[0] is CallStatus.FAILED and answers[1] is CallStatus.FAILED:
         # both calls revert if, and only if, the token does not exist
         return LpMissingPosition(
             position.venue, position.contract, token_id, position.token0, position.token1
         )
-    holder = address_from_word(_require_bits(_require_words(questions[0], answers[0], 1)[0], 160))
-    if holder != owner:
-        raise _PositionUnreadable(f"it belongs to {holder}, not to the wallet {owner}")
+    token_owner = address_from_word(
+        _require_bits(_require_words(questions[0], answers[0], 1)[0], 160)
+    )
+    if token_owner != owner:
+        raise _PositionUnreadable(f"it belongs to {token_owner}, not to the wallet {owner}")
     if position_range is None:
         raise _PositionUnreadable("it did not exist when the agent started: restart the agent")
     word_counts = (12, 1, 2, 1, 1, 4, 4, 5)
     (
         manager_words,
-        pool_word,
-        slot0,
-        growth0,
-        growth1,
+        pool_words,
+        slot0_words,
+        growth0_words,
+        growth1_words,
         lower_tick_words,
         upper_tick_words,
         range_words,
     ) = (
-        _require_words(question, answer, count)
-        for question, answer, count in zip(questions[1:], answers[1:], word_counts, strict=True)
+        _require_words(question, answer, word_count)
+        for question, answer, word_count in zip(
+            questions[1:], answers[1:], word_counts, strict=True
+        )
     )
     current_fields = (
-        *(address_from_word(_require_bits(value, 160)) for value in manager_words[2:4]),
+        *(address_from_word(_require_bits(token_word, 160)) for token_word in manager_words[2:4]),
         manager_words[4],
         to_signed(manager_words[5]),
         to_signed(manager_words[6]),
@@ -358,11 +400,11 @@ def _read_v3(
         position_range.tick_upper,
     ):
         raise _PositionUnreadable("its pool or ticks have changed since the agent started")
-    if address_from_word(_require_bits(pool_word[0], 160)) != position_range.pool:
+    if address_from_word(_require_bits(pool_words[0], 160)) != position_range.pool:
         raise _PositionUnreadable(
-            f"the factory {ref.factory} has a different pool than {position_range.pool}"
+            f"the factory {position_ref.factory} has a different pool than {position_range.pool}"
         )
-    if _require_bits(slot0[0], 160) == 0:
+    if _require_bits(slot0_words[0], 160) == 0:
         raise _PositionUnreadable("its pool has no price")
     return LpV3Position(
         venue=position.venue,
@@ -377,9 +419,9 @@ def _read_v3(
         liquidity=_require_bits(manager_words[7], 128),
         inside_last_x128=(manager_words[8], manager_words[9]),
         owed=(_require_bits(manager_words[10], 128), _require_bits(manager_words[11], 128)),
-        sqrt_price_x96=slot0[0],
-        tick=to_signed(slot0[1]),
-        growth_global_x128=(growth0[0], growth1[0]),
+        sqrt_price_x96=slot0_words[0],
+        tick=to_signed(slot0_words[1]),
+        growth_global_x128=(growth0_words[0], growth1_words[0]),
         growth_outside_lower_x128=(lower_tick_words[2], lower_tick_words[3]),
         growth_outside_upper_x128=(upper_tick_words[2], upper_tick_words[3]),
         core_liquidity=_require_bits(range_words[0], 128),
@@ -388,17 +430,19 @@ def _read_v3(
     )
 
 
-def _require_words(question: PositionQuestion, answer: LensAnswer, count: int) -> tuple[int, ...]:
-    words = answer_words(answer, count)
+def _require_words(
+    question: PositionQuestion, answer: LensAnswer, word_count: int
+) -> tuple[int, ...]:
+    words = answer_words(answer, word_count)
     if isinstance(words, CallStatus):
         raise _PositionUnreadable(f"{question.name}: {words.why}")
     return words
 
 
-def _require_bits(value: int, bits: int) -> int:
-    if value >> bits:
+def _require_bits(word: int, max_bits: int) -> int:
+    if word >> max_bits:
         raise _PositionUnreadable(CallStatus.MALFORMED.why)
-    return value
+    return word
 
 
 def _manager_position(position: ConfirmedPosition) -> CallItem:

@@ -127,10 +127,10 @@ class V2Reader:
         self, pool: PoolRef, answers: Sequence[LensAnswer], twap_window_s: int
     ) -> V2Pool | CallStatus:
         """See PoolReader."""
-        reserves = answer_words(answers[0], 3)
-        if isinstance(reserves, CallStatus):
-            return reserves
-        reserve0, reserve1, _ = reserves
+        reserve_words = answer_words(answers[0], 3)
+        if isinstance(reserve_words, CallStatus):
+            return reserve_words
+        reserve0, reserve1, _ = reserve_words
         if reserve0 >> 112 or reserve1 >> 112:
             return CallStatus.MALFORMED
         return V2Pool(
@@ -160,24 +160,26 @@ class V3Reader:
 
     def items(self, pool: PoolRef, tick_window: int, twap_window_s: int) -> list[LensItem]:
         """See PoolReader."""
-        bounds = tick_window, MAX_TICKS_PER_POOL, twap_window_s
-        return [V3Item(pool.contract, pool.tick_spacing, *bounds, pool.id)]
+        read_limits = tick_window, MAX_TICKS_PER_POOL, twap_window_s
+        return [V3Item(pool.contract, pool.tick_spacing, *read_limits, pool.id)]
 
     def state(
         self, pool: PoolRef, answers: Sequence[LensAnswer], twap_window_s: int
     ) -> V3Pool | CallStatus:
         """See PoolReader."""
-        answer = answers[0]
-        if not isinstance(answer, V3Answer):
-            return answer if isinstance(answer, CallStatus) else CallStatus.MALFORMED
-        if answer.twap is not None and not twap_window_s:
+        pool_answer = answers[0]
+        if not isinstance(pool_answer, V3Answer):
+            return pool_answer if isinstance(pool_answer, CallStatus) else CallStatus.MALFORMED
+        if pool_answer.twap is not None and not twap_window_s:
             return CallStatus.MALFORMED
         twap_tick = twap_liquidity = None
-        if answer.twap is not None and answer.twap[1] > 0:
+        if pool_answer.twap is not None and pool_answer.twap[1] > 0:
             # OracleLibrary.consult: mean tick rounds towards minus infinity, liquidity is the
             # harmonic mean.
-            twap_tick = answer.twap[0] // twap_window_s
-            twap_liquidity = min(twap_window_s * _UINT160_MAX // (answer.twap[1] << 32), 2**128 - 1)
+            twap_tick = pool_answer.twap[0] // twap_window_s
+            twap_liquidity = min(
+                twap_window_s * _UINT160_MAX // (pool_answer.twap[1] << 32), 2**128 - 1
+            )
         return self.pool_class(
             address=pool.address,
             venue=pool.venue,
@@ -185,16 +187,19 @@ class V3Reader:
             token1=pool.token1,
             fee_pips=pool.fee_pips,
             tick_spacing=pool.tick_spacing,
-            sqrt_price_x96=answer.sqrt_price_x96,
-            tick=answer.tick,
-            liquidity=answer.liquidity,
-            ticks=tuple(TickLiquidity(index, net) for index, net in answer.ticks),
-            known_from_tick=answer.known_from_tick,
-            known_to_tick=answer.known_to_tick,
+            sqrt_price_x96=pool_answer.sqrt_price_x96,
+            tick=pool_answer.tick,
+            liquidity=pool_answer.liquidity,
+            ticks=tuple(
+                TickLiquidity(tick_index, liquidity_net)
+                for tick_index, liquidity_net in pool_answer.ticks
+            ),
+            known_from_tick=pool_answer.known_from_tick,
+            known_to_tick=pool_answer.known_to_tick,
             twap_tick=twap_tick,
             twap_liquidity=twap_liquidity,
             twap_window_s=twap_window_s if twap_tick is not None else None,
-            observations=answer.observations,
+            observations=pool_answer.observations,
         )
 
 
@@ -225,7 +230,9 @@ def with_deeper_ticks(pool: Pool, answer: LensAnswer) -> Pool:
     """
     if not isinstance(pool, V3Pool) or not isinstance(answer, V3Answer):
         return pool
-    ticks = tuple(TickLiquidity(index, net) for index, net in answer.ticks)
+    ticks = tuple(
+        TickLiquidity(tick_index, liquidity_net) for tick_index, liquidity_net in answer.ticks
+    )
     known_ticks = tuple(
         tick for tick in ticks if pool.known_from_tick <= tick.index <= pool.known_to_tick
     )

@@ -47,7 +47,9 @@ def checked_answer(method: str, answer: object) -> object:
         base_fee = None if head.base_fee_wei is None else hex(head.base_fee_wei)
         header_values = (hex(head.number), head.hash, hex(head.timestamp_s), base_fee)
         return {
-            name: value for name, value in zip(HEADER_FIELDS, header_values, strict=True) if value
+            field_name: header_value
+            for field_name, header_value in zip(HEADER_FIELDS, header_values, strict=True)
+            if header_value
         }
     if method == CALL_METHOD:
         return hex_data(parse_bytes(answer, "a contract call"))
@@ -97,7 +99,7 @@ def open_web3(provider: CheckedProvider) -> Web3:
     return Web3(provider, middleware=[], modules={"eth": Eth, "net": Net})
 
 
-_UNFORMATTED: dict[str, Method[Any]] = {
+_UNFORMATTED_METHODS: dict[str, Method[Any]] = {
     method: Method(
         RPCEndpoint(method),
         request_formatters=lambda method: None,
@@ -113,5 +115,5 @@ def read_batch(provider: CheckedProvider, calls: Sequence[RpcCall]) -> list[Any]
     module = Module(Web3(provider, middleware=[], modules={}))
     with module.w3.batch_requests() as batch:
         for method, params in calls:
-            batch.add(_UNFORMATTED[method].__get__(module)(*params))
+            batch.add(_UNFORMATTED_METHODS[method].__get__(module)(*params))
         return list(batch.execute())

@@ -30,10 +30,10 @@ from agent.errors import ConfigError, ErrorCode, OperatorNeeded, Retryable
 from agent.hosts import LOOPBACK
 
 MAX_RESPONSE_BYTES = 32 * 1024 * 1024
-_LONGEST_HEADER = 64
+_MAX_HEADER_CHARS = 64
 _DAY_S = 86_400.0
 _MAX_DEPTH = 64
-_NESTING = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+_STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 _LONGEST_WAIT_S = 2.0
 """Longest Retry-After that is waited for. A longer one suspends the endpoint."""
 _BACKOFF = wait_random_exponential(multiplier=0.2, max=_LONGEST_WAIT_S)
@@ -81,12 +81,19 @@ class EndpointProvider(CheckedProvider, HTTPProvider):
                 f"chain.rpc url of operator {operator!r} is not an http or https address",
                 "write https://host/…",
             )
-        options = {"timeout": timeout_s, "headers": {}, "stream": True, "allow_redirects": False}
-        HTTPProvider.__init__(self, self._url, options, open_session(self._url))
+        request_options = {
+            "timeout": timeout_s,
+            "headers": {},
+            "stream": True,
+            "allow_redirects": False,
+        }
+        HTTPProvider.__init__(self, self._url, request_options, open_session(self._url))
         self._timeout_s = timeout_s
         self._max_response_bytes = max_response_bytes
-        stop, retry = stop_after_attempt(attempts), retry_if_exception(_may_retry)
-        self._retrying = Retrying(stop=stop, wait=_pause_s, retry=retry, sleep=sleep, reraise=True)
+        stop_rule, retry_rule = stop_after_attempt(attempts), retry_if_exception(_may_retry)
+        self._retrying = Retrying(
+            stop=stop_rule, wait=_pause_s, retry=retry_rule, sleep=sleep, reraise=True
+        )
         self._wall_clock = wall_clock
         self.request_counter = itertools.count(1)
         self.operator = operator
@@ -163,21 +170,21 @@ class EndpointProvider(CheckedProvider, HTTPProvider):
     def _check_status(self, status: int, body: bytes, retry_after: str | None) -> None:
         if status == requests.codes.ok:
             return
-        after_s = None
+        pause_s = None
         if status in _RETRY_AFTER_STATUS:
-            after_s = retry_after_s(retry_after, self._wall_clock())
+            pause_s = retry_after_s(retry_after, self._wall_clock())
         if status == requests.codes.too_many_requests:
             raise EndpointOverloaded(
                 f"{self.name} is rate limiting (HTTP 429)",
                 "send fewer requests, or use a plan that permits more",
-                after_s,
+                pause_s,
                 code=ErrorCode.RATE_LIMIT,
             )
         if status in _RETRY_STATUS:
             raise EndpointOverloaded(
                 f"{self.name} failed (HTTP {status})",
                 "it may be overloaded; try again, or configure a second endpoint",
-                after_s,
+                pause_s,
                 code=ErrorCode.ENDPOINT,
             )
         if body.lstrip()[:1] in (b"{", b"["):
@@ -191,8 +198,8 @@ class EndpointProvider(CheckedProvider, HTTPProvider):
     def _parse(self, body: bytes) -> object:
         try:
             if not _is_too_deep(body):
-                parsed: object = json.loads(body)
-                return parsed
+                parsed_body: object = json.loads(body)
+                return parsed_body
         except ValueError:
             pass
         if body.lstrip()[:1] == b"<":
@@ -207,10 +214,10 @@ class EndpointProvider(CheckedProvider, HTTPProvider):
             code=ErrorCode.NOT_JSON,
         )
 
-    def _match_ids(self, parsed: object, request_ids: list[int]) -> list[object]:
-        answers = parsed if isinstance(parsed, list) else [parsed]
-        if len(request_ids) > 1 and isinstance(parsed, dict) and "error" in parsed:
-            fault = self._fault(parsed["error"])
+    def _match_ids(self, parsed_body: object, request_ids: list[int]) -> list[object]:
+        answers = parsed_body if isinstance(parsed_body, list) else [parsed_body]
+        if len(request_ids) > 1 and isinstance(parsed_body, dict) and "error" in parsed_body:
+            fault = self._fault(parsed_body["error"])
             raise Retryable(
                 f"{self.name} refused the whole batch: {fault.message}",
                 "the endpoint must support JSON-RPC batches",
@@ -262,26 +269,28 @@ def retry_after_s(header: str | None, now_s: float) -> float | None:
     """Return the seconds of a Retry-After header, at most a day: a number, or an HTTP date against
     `now_s` (RFC 9110, 10.2.3). None for a missing or invalid header.
     """
-    if header is None or len(header) > _LONGEST_HEADER:
+    if header is None or len(header) > _MAX_HEADER_CHARS:
         return None
-    text = header.strip()
-    if text.isascii() and text.isdigit():
-        return min(float(text), _DAY_S)
+    header_text = header.strip()
+    if header_text.isascii() and header_text.isdigit():
+        return min(float(header_text), _DAY_S)
     try:
-        return min(max(parsedate_to_datetime(text).timestamp() - now_s, 0.0), _DAY_S)
+        return min(max(parsedate_to_datetime(header_text).timestamp() - now_s, 0.0), _DAY_S)
     except (ValueError, OverflowError, OSError):
         return None
 
 
 def _may_retry(error: BaseException) -> bool:
-    requested_s = _requested_pause_s(error)
-    return isinstance(error, Retryable) and (requested_s is None or requested_s <= _LONGEST_WAIT_S)
+    requested_pause_s = _requested_pause_s(error)
+    return isinstance(error, Retryable) and (
+        requested_pause_s is None or requested_pause_s <= _LONGEST_WAIT_S
+    )
 
 
-def _pause_s(state: RetryCallState) -> float:
+def _pause_s(retry_state: RetryCallState) -> float:
     """Return a random, growing pause that is at least as long as the endpoint requested."""
-    error = None if state.outcome is None else state.outcome.exception()
-    return max(_BACKOFF(state), _requested_pause_s(error) or 0.0)
+    error = None if retry_state.outcome is None else retry_state.outcome.exception()
+    return max(_BACKOFF(retry_state), _requested_pause_s(error) or 0.0)
 
 
 def _requested_pause_s(error: BaseException | None) -> float | None:
@@ -293,15 +302,15 @@ def is_read(method: str) -> bool:
     return method in _READ_METHODS or method.startswith("eth_get")
 
 
-def _is_too_deep(text: bytes) -> bool:
+def _is_too_deep(json_bytes: bytes) -> bool:
     """Return whether JSON nests deeper than any valid answer. The parser recurses, and enough
     brackets would crash the process.
     """
-    if text.count(b"[") + text.count(b"{") <= _MAX_DEPTH:
+    if json_bytes.count(b"[") + json_bytes.count(b"{") <= _MAX_DEPTH:
         return False
     depth = 0
-    for token in _NESTING.finditer(text):
-        depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(token.group(), 0)
+    for string_or_bracket in _STRING_OR_BRACKET.finditer(json_bytes):
+        depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(string_or_bracket.group(), 0)
         if depth > _MAX_DEPTH:
             return True
     return False

@@ -21,8 +21,8 @@ def storage_at(tester: Any, address: str, slot: str, block_number: int) -> bytes
     """Return the 32 bytes at a storage slot (0x-hex) after a block; `tester` is an
     EthereumTester.
     """
-    state = _vm(tester, block_number).state
-    return int(state.get_storage(_address_bytes(address), int(slot, 16))).to_bytes(32, "big")
+    chain_state = _vm(tester, block_number).state
+    return int(chain_state.get_storage(_address_bytes(address), int(slot, 16))).to_bytes(32, "big")
 
 
 def call_as(tester: Any, tx: dict[str, Any], block_number: int) -> bytes:
@@ -32,18 +32,18 @@ def call_as(tester: Any, tx: dict[str, Any], block_number: int) -> bytes:
     from eth_tester.exceptions import TransactionFailed
 
     vm = _vm(tester, block_number)
-    sender, to = _address_bytes(tx["from"]), _address_bytes(tx["to"])
-    data = bytes.fromhex(str(tx.get("data", "0x"))[2:])
+    sender, recipient = _address_bytes(tx["from"]), _address_bytes(tx["to"])
+    calldata = bytes.fromhex(str(tx.get("data", "0x"))[2:])
     computation = vm.execute_bytecode(
         origin=sender,
         gas_price=0,
         gas=CALL_GAS,
-        to=to,
+        to=recipient,
         sender=sender,
         value=0,
-        data=data,
-        code=vm.state.get_code(to),
-        code_address=to,
+        data=calldata,
+        code=vm.state.get_code(recipient),
+        code_address=recipient,
     )
     if computation.is_error:
         raise TransactionFailed(repr(bytes(computation.output)))
@@ -69,7 +69,9 @@ def logs(
     from eth_bloom.bloom import BloomFilter
 
     chain, address = tester.backend.chain, _address_bytes(event_filter["address"])
-    topics = [None if topic is None else int(topic, 16) for topic in event_filter.get("topics", ())]
+    expected_topics = [
+        None if topic is None else int(topic, 16) for topic in event_filter.get("topics", ())
+    ]
     events = []
     for block_number in range(first_block, last_block + 1):
         block = chain.get_canonical_block_by_number(block_number)
@@ -84,7 +86,7 @@ def logs(
             }
             for receipt in block.get_receipts(chain.chaindb)
             for log in receipt.logs
-            if log.address == address and _topics_match(log.topics, topics)
+            if log.address == address and _topics_match(log.topics, expected_topics)
         ]
     return events
 
@@ -98,9 +100,9 @@ def _topics_match(topics: tuple[int, ...], expected_topics: list[int | None]) ->
 
 EXECUTION_REVERTED = 3
 BLOCK_UNKNOWN = -32001
-_NEGATIVE_GAS = "gas cannot be negative"
+_NEGATIVE_GAS_MESSAGE = "gas cannot be negative"
 """py-evm 0.12's message for a gas limit below intrinsic gas; 0.10 has "Insufficient gas"."""
-_UNKNOWN_TO_TESTER = ("type", "chainId")
+_UNKNOWN_TX_FIELDS = ("type", "chainId")
 
 
 class EthTesterTransport(CheckedProvider):
@@ -145,8 +147,8 @@ class EthTesterTransport(CheckedProvider):
                 )
             if method == "eth_getLogs" and isinstance(params[0].get("address"), str):
                 first_block, last_block = (
-                    self._number(method, params[0].get(key, "latest"))
-                    for key in ("fromBlock", "toBlock")
+                    self._number(method, params[0].get(range_end, "latest"))
+                    for range_end in ("fromBlock", "toBlock")
                 )
                 return _json_value(logs(self._tester, params[0], first_block, last_block))
             response = self._request(
@@ -161,16 +163,22 @@ class EthTesterTransport(CheckedProvider):
         except Exception as error:  # eth-tester raises many types for bad input
             message = f"{type(error).__name__}: {error}"
             return RpcFault(
-                -32000, "intrinsic gas too low" if _NEGATIVE_GAS in message else scrub(message)
+                -32000,
+                "intrinsic gas too low" if _NEGATIVE_GAS_MESSAGE in message else scrub(message),
             )
         if "error" in response:
             return parse_fault(response["error"])
         return _json_value(response.get("result"))
 
-    def _number(self, method: str, block: object) -> int:
+    def _number(self, method: str, block_ref: object) -> int:
         """Return the block number of a parameter."""
-        tag = self._param(method, block)
-        return int(str(self._answer("eth_blockNumber", []) if tag == "latest" else tag), 16)
+        converted_ref = self._param(method, block_ref)
+        return int(
+            str(
+                self._answer("eth_blockNumber", []) if converted_ref == "latest" else converted_ref
+            ),
+            16,
+        )
 
     def _param(self, method: str, param: object) -> object:
         """Convert a block-hash parameter (EIP-1898), unknown to eth-tester, to the canonical
@@ -180,12 +188,16 @@ class EthTesterTransport(CheckedProvider):
             block = self._answer("eth_getBlockByHash", [param["blockHash"], False])
             if not isinstance(block, Mapping):
                 raise _BlockUnknown("block hash is unknown")
-            canonical = self._answer("eth_getBlockByNumber", [block["number"], False])
-            if not isinstance(canonical, Mapping) or canonical["hash"] != block["hash"]:
+            canonical_block = self._answer("eth_getBlockByNumber", [block["number"], False])
+            if not isinstance(canonical_block, Mapping) or canonical_block["hash"] != block["hash"]:
                 raise _BlockUnknown("block hash is not canonical")
             return block["number"]
         if isinstance(param, Mapping) and method in ("eth_call", "eth_estimateGas"):
-            tx = {key: value for key, value in param.items() if key not in _UNKNOWN_TO_TESTER}
+            tx = {
+                tx_field: field_value
+                for tx_field, field_value in param.items()
+                if tx_field not in _UNKNOWN_TX_FIELDS
+            }
             # eth-tester charges the caller; use its last account, because tests may empty the first
             if "to" not in tx:
                 tx["from"] = self._caller
@@ -209,32 +221,32 @@ def _revert_fault(error: Exception) -> RpcFault:
     """Return revert data, which eth-tester puts into the message as the text of a Python bytes
     literal.
     """
-    text = str(error.args[0]) if error.args else ""
-    literal = text.removeprefix("execution reverted: ")
-    data = getattr(error, "data", None)
-    if isinstance(data, str) and data.startswith("0x"):
-        return RpcFault(EXECUTION_REVERTED, "execution reverted", data)
+    message = str(error.args[0]) if error.args else ""
+    revert_literal = message.removeprefix("execution reverted: ")
+    error_data = getattr(error, "data", None)
+    if isinstance(error_data, str) and error_data.startswith("0x"):
+        return RpcFault(EXECUTION_REVERTED, "execution reverted", error_data)
     try:
-        revert_data = ast.literal_eval(literal)
+        revert_data = ast.literal_eval(revert_literal)
     except (ValueError, SyntaxError):
         revert_data = None
     if isinstance(revert_data, bytes):
         return RpcFault(EXECUTION_REVERTED, "execution reverted", "0x" + revert_data.hex())
-    return RpcFault(EXECUTION_REVERTED, scrub(f"execution reverted: {literal}"))
+    return RpcFault(EXECUTION_REVERTED, scrub(f"execution reverted: {revert_literal}"))
 
 
-def _json_value(value: Any) -> object:
+def _json_value(python_value: Any) -> object:
     """Convert eth-tester's Python values to JSON-RPC values."""
-    match value:
+    match python_value:
         case bool() | None | str():
-            return value
+            return python_value
         case int():
-            return hex(value)
+            return hex(python_value)
         case bytes():
-            return "0x" + value.hex()
+            return "0x" + python_value.hex()
         case Mapping():
-            return {str(key): _json_value(element) for key, element in value.items()}
+            return {str(key): _json_value(element) for key, element in python_value.items()}
         case list() | tuple():
-            return [_json_value(element) for element in value]
+            return [_json_value(element) for element in python_value]
         case _:
-            return str(value)
+            return str(python_value)

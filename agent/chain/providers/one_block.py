@@ -29,13 +29,19 @@ class BlockProvider(CheckedProvider):
         block_ref = at_hash(self.block_hash)
         answers = self.transport.batch(
             [
-                (method, [{key: params[0][key] for key in ("to", "data")}, block_ref])
+                (
+                    method,
+                    [
+                        {call_field: params[0][call_field] for call_field in ("to", "data")},
+                        block_ref,
+                    ],
+                )
                 for method, params in calls
             ]
         )
-        for answer, size in zip(answers, self._sizes, strict=False):
+        for answer, byte_count in zip(answers, self._sizes, strict=False):
             if isinstance(answer, str):
-                parse_bytes(answer, "a quote", size)
+                parse_bytes(answer, "a quote", byte_count)
         return answers
 
     def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:

@@ -103,15 +103,15 @@ class QuorumProvider(CheckedProvider):
             ),
         )
         self._endpoint_pool.require_quorum(poll)
-        agreed_keys = vote(poll.answers)
-        equal_answers: list[list[Any]] = [[] for _ in calls]
+        agreed_vote_keys = vote(poll.answers)
+        agreed_answers_by_call: list[list[Any]] = [[] for _ in calls]
         for endpoint, replies in poll.answers.items():
             for i, call in enumerate(calls):
-                if _vote_key(call, replies[i]) == agreed_keys[i]:
-                    equal_answers[i].append(replies[i])
+                if _vote_key(call, replies[i]) == agreed_vote_keys[i]:
+                    agreed_answers_by_call[i].append(replies[i])
                 else:
                     self._endpoint_pool.blame(endpoint, f"differs in {answer_names[i]}")
-        return [_representative(answers) for answers in equal_answers]
+        return [_representative(answers) for answers in agreed_answers_by_call]
 
     def _ask(self, endpoint: Endpoint, calls: Sequence[RpcCall]) -> list[Any]:
         """Return one endpoint's raw answers, pages whole. Among several, a refusal is a vote."""
@@ -168,32 +168,32 @@ class SnapshotProvider(QuorumProvider):
         endpoint_pool, answers = self._endpoint_pool, dict[Endpoint, list[Any]]()
 
         def cast_vote(endpoint: Endpoint) -> EndpointAnswer:
-            header, *others = answers[endpoint] = self._ask(endpoint, calls)
-            values = [
-                value
-                for call, answer in zip(calls[1:], others, strict=True)
-                for value in self._values(call, answer)
+            header, *call_answers = answers[endpoint] = self._ask(endpoint, calls)
+            compared_values = [
+                compared_value
+                for call, answer in zip(calls[1:], call_answers, strict=True)
+                for compared_value in self._values(call, answer)
             ]
-            return EndpointAnswer(endpoint.operator, parse_head(header, 0), tuple(values))
+            return EndpointAnswer(endpoint.operator, parse_head(header, 0), tuple(compared_values))
 
-        def agreement(votes: Mapping[Endpoint, EndpointAnswer]) -> QuorumAgreement:
+        def find_agreement(votes: Mapping[Endpoint, EndpointAnswer]) -> QuorumAgreement:
             return find_quorum(list(votes.values()), self._names, endpoint_pool.min_operators)
 
         poll = endpoint_pool.ask(
-            cast_vote, self._endpoints_with_block, lambda votes: is_decided(agreement, votes)
+            cast_vote, self._endpoints_with_block, lambda votes: is_decided(find_agreement, votes)
         )
         self.failures |= poll.failures
         endpoint_pool.require_quorum(PollResult(poll.answers, self.failures))
-        self.agreement = agreement(poll.answers)
-        agreed = self.agreement.endpoint_answer
+        self.agreement = find_agreement(poll.answers)
+        agreed_answer = self.agreement.endpoint_answer
         self.agreeing_endpoints = [
             endpoint
             for endpoint, vote in poll.answers.items()
-            if vote.compared_values == agreed.compared_values
+            if vote.compared_values == agreed_answer.compared_values
         ]
         for endpoint, vote in poll.answers.items():
-            if vote.compared_values != agreed.compared_values:
-                field_name = first_difference(agreed, vote, self._names)
+            if vote.compared_values != agreed_answer.compared_values:
+                field_name = first_difference(agreed_answer, vote, self._names)
                 endpoint_pool.blame(endpoint, f"differs in {field_name}")
         return answers[self.agreeing_endpoints[0]]
 
@@ -223,8 +223,8 @@ class SnapshotProvider(QuorumProvider):
 
     def _values(self, call: RpcCall, answer: Any) -> Sequence[Any]:
         """Return what must be equal: of a page, each item's answer."""
-        items = self._snapshot_pages.items_of(call)
-        return encoded_answers(items, bytes.fromhex(answer[2:])) if items else [answer]
+        page_items = self._snapshot_pages.items_of(call)
+        return encoded_answers(page_items, bytes.fromhex(answer[2:])) if page_items else [answer]
 
 
 _EMPTY_ANSWERS = {CALL_METHOD: "0x", STORAGE_METHOD: hex_data(bytes(32))}
@@ -234,10 +234,10 @@ def _representative(equal_answers: Sequence[Any]) -> Any:
     """Return one of the equal answers. Of errors, return one with the most frequent code, so that
     no single operator decides the reason.
     """
-    codes = [answer.code for answer in equal_answers if isinstance(answer, RpcFault)]
+    error_codes = [answer.code for answer in equal_answers if isinstance(answer, RpcFault)]
     return (
-        max(equal_answers, key=lambda answer: codes.count(answer.code))
-        if codes
+        max(equal_answers, key=lambda answer: error_codes.count(answer.code))
+        if error_codes
         else equal_answers[0]
     )
 

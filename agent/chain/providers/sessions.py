@@ -27,13 +27,13 @@ def open_session(url: str) -> requests.Session:
     return session
 
 
-def read_body(response: requests.Response, max_bytes: int, deadline: float) -> bytes | None:
-    """Read the body; None once it exceeds `max_bytes` or the monotonic `deadline`."""
+def read_body(response: requests.Response, max_bytes: int, deadline_s: float) -> bytes | None:
+    """Read the body; None once it exceeds `max_bytes` or the monotonic `deadline_s`."""
     chunks: list[bytes] = []
     byte_count = 0
     while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=True):
         byte_count += len(chunk)
-        if byte_count > max_bytes or time.monotonic() > deadline:
+        if byte_count > max_bytes or time.monotonic() > deadline_s:
             return None
         chunks.append(chunk)
     return b"".join(chunks)
