@@ -217,7 +217,7 @@ def backtest(
     price_path = api.prices_file(prices, sample)
     if sample and native and gas_prices is None and gas == NO_GAS_PRICE:
         gas_prices = api.sample_files()[1]
-    market = api.MarketOptions(
+    market_options = api.MarketOptions(
         pool_fee,
         depth,
         value,
@@ -238,7 +238,7 @@ def backtest(
             if status is not None:
                 status.update(f"bar {finished_bars} of {bar_count}")
 
-        portfolio = api.PortfolioOptions(
+        portfolio_options = api.PortfolioOptions(
             config,
             target,
             band,
@@ -268,20 +268,27 @@ def backtest(
                     venue=venue,
                     config=None if futures_target else config,
                 ),
-                market,
-                portfolio,
+                market_options,
+                portfolio_options,
                 funding=funding,
                 progress=progress,
             )
-            result, book_result = futures_backtest.portfolio_result, futures_backtest.result
-            if result is not None:
-                document = api.backtest_document(result)
+            portfolio_result, book_result = (
+                futures_backtest.portfolio_result,
+                futures_backtest.result,
+            )
+            if portfolio_result is not None:
+                document = api.backtest_document(portfolio_result)
             document["futures"] = api.futures_backtest_document(futures_backtest)
         else:
-            result = api.backtest(price_path, market, portfolio, funding=funding, progress=progress)
-            document = api.backtest_document(result)
+            portfolio_result = api.backtest(
+                price_path, market_options, portfolio_options, funding=funding, progress=progress
+            )
+            document = api.backtest_document(portfolio_result)
     for page_path in page_paths:
-        written_paths = [str(path) for path in api.write_report(result, page_path, book_result)]
+        written_paths = [
+            str(path) for path in api.write_report(portfolio_result, page_path, book_result)
+        ]
         document["report"] = document.get("report", []) + written_paths
     emit(document, as_json, lambda: _show_backtest(document))
 
@@ -302,29 +309,31 @@ def report_paths(
     return page_paths
 
 
-def progress_display(text: str, as_json: bool) -> AbstractContextManager[Status | None]:
+def progress_display(progress_text: str, as_json: bool) -> AbstractContextManager[Status | None]:
     """Show a progress text on stderr, at a terminal only and not with --json."""
     if as_json or not err.is_terminal:
         return nullcontext()
-    return err.status(text)
+    return err.status(progress_text)
 
 
 def format_premium(premium: Document, twr: float, hold_twr: float) -> str:
     """Format the log return against holding and its parts; the remainder is gas money and external
     transfers.
     """
-    part_texts = {name: f"{100 * float(number):+.3f}%" for name, number in premium.items()}
+    part_texts = {
+        part_name: f"{100 * float(log_return):+.3f}%" for part_name, log_return in premium.items()
+    }
     advantage = float(premium["advantage"])
-    excess, remainder_text = advantage, ""
+    excess_return, remainder_text = advantage, ""
     if min(twr, hold_twr) > -1:
-        excess = math.log((1 + twr) / (1 + hold_twr))
-    remainder = excess - advantage
+        excess_return = math.log((1 + twr) / (1 + hold_twr))
+    remainder = excess_return - advantage
     if abs(remainder) >= MIN_SHOWN:
         remainder_text = f", and {100 * remainder:+.3f}% from gas money and external transfers"
     else:
-        excess = advantage
+        excess_return = advantage
     return (
-        f"log return against holding {100 * excess:+.3f}%:"
+        f"log return against holding {100 * excess_return:+.3f}%:"
         f" {part_texts['excess_growth']} from rebalancing itself, {part_texts['off_target']} from weights off"
         f" target, less {part_texts['dispersion']} that holding gains from growing winners, less"
         f" {part_texts['costs']} of costs{remainder_text}"
@@ -345,10 +354,10 @@ def _show_portfolio(document: Document) -> None:
     _show_returns(document)
     if document["halted_bars"]:
         say(f"{document['halted_bars']} bars without a decision: stale or contradictory data")
-    for setting, count in document["held_back"].items():
-        say(f"held {count} times by {setting}, although a trade was due")
-    for reason, count in document["refused"].items():
-        say(f"refused {count} times: {reason}")
+    for setting, times in document["held_back"].items():
+        say(f"held {times} times by {setting}, although a trade was due")
+    for reason, times in document["refused"].items():
+        say(f"refused {times} times: {reason}")
     _show_health(document)
     for note in document["notes"]:
         say(note)
@@ -358,13 +367,17 @@ def _show_portfolio(document: Document) -> None:
 def _show_health(document: Document) -> None:
     """Print the health of strategies at the end, and each pause and return."""
     for event in document.get("health", ()):
-        day = datetime.fromtimestamp(event["time"], UTC)
-        say(f"{day:%Y-%m-%d} strategy {event['name']} is {event['health']}: {event['reason']}")
+        event_date = datetime.fromtimestamp(event["time"], UTC)
+        say(
+            f"{event_date:%Y-%m-%d} strategy {event['name']} is {event['health']}: {event['reason']}"
+        )
     for strategy in document.get("strategies", ()):
-        sharpe = (
+        sharpe_text = (
             "not known yet" if strategy["sharpe"] is None else f"{float(strategy['sharpe']):.2f}"
         )
-        say(f"strategy {strategy['name']}: {strategy['health']} at the end, Sharpe ratio {sharpe}")
+        say(
+            f"strategy {strategy['name']}: {strategy['health']} at the end, Sharpe ratio {sharpe_text}"
+        )
 
 
 def show_report(document: Document) -> None:
@@ -399,9 +412,13 @@ def _show_figures(document: Document) -> None:
     figure_table.add_row(
         "final value", money(document["final_value"]), money(document["hold_value"])
     )
-    for name, key in FIGURE_KEYS:
+    for figure_name, figure_key in FIGURE_KEYS:
         figure_table.add_row(
-            name, *(figure_text(key, book_figures[key]) for book_figures in figures.values())
+            figure_name,
+            *(
+                figure_text(figure_key, book_figures[figure_key])
+                for book_figures in figures.values()
+            ),
         )
     for kind in ("fees", "impact", "gas"):
         cost_text = money(document["costs"][kind])
@@ -409,9 +426,9 @@ def _show_figures(document: Document) -> None:
             cost_text = "not counted"
         figure_table.add_row(f"cost: {kind}", cost_text)
     for flow in document["flows"]:
-        day = datetime.fromtimestamp(flow["time"], UTC).date()
+        flow_date = datetime.fromtimestamp(flow["time"], UTC).date()
         kind = "withdrawal" if flow["value"].startswith("-") else "deposit"
-        figure_table.add_row(f"{day}: {kind}", money(flow["value"].lstrip("-")))
+        figure_table.add_row(f"{flow_date}: {kind}", money(flow["value"].lstrip("-")))
     out.print(figure_table)
 
 
@@ -438,16 +455,16 @@ def _show_funding(document: Document, unit: str) -> None:
     from agent.cli.display.tables import money, table
 
     figure_table = table(f"funding, in {unit}", ("asset",), ("received", "a year"))
-    for name, asset_funding in (
+    for asset_name, asset_funding in (
         *document["assets"].items(),
         ("all", {**document, "carry": document["total"]}),
     ):
-        yearly_text = (
+        yearly_rate_text = (
             ""
             if asset_funding["yearly_rate"] is None
             else f"{100 * float(asset_funding['yearly_rate']):+.2f}%"
         )
-        figure_table.add_row(name, money(asset_funding["carry"]), yearly_text)
+        figure_table.add_row(asset_name, money(asset_funding["carry"]), yearly_rate_text)
     out.print(figure_table)
     say(
         f"{document['intervals']:,} funding payments to shorts as large as the holdings (negative:"

@@ -273,11 +273,11 @@ def rehearse(
         def show(console: Console, document: Document) -> None:
             _show_rehearsal(console, document, agent)
 
-        def confirm(trade: Rehearsal) -> bool:
+        def confirm(round_trip: Rehearsal) -> bool:
             return money.ask_owner(
                 agent,
                 spinner,
-                rehearsal.rehearsal_document(trade, agent),
+                rehearsal.rehearsal_document(round_trip, agent),
                 show,
                 "Trade this round trip?",
                 yes=yes,
@@ -316,10 +316,16 @@ def _show_shutdown(console: Console, document: Document, agent: Agent, *, verbos
         for payment in document["payments"]:
             table.add_row("pay", f"{payment['amount']} {payment['symbol']} to {document['to']}")
         console.print(table)
-        for number, sale in enumerate(document["sales"]):
-            repeated_keys = {"futures"} if number else set()  # the account is the same in each sale
-            figures = {key: value for key, value in sale.items() if key not in repeated_keys}
-            show_sale(console, figures, agent, verbose=verbose)
+        for sale_index, sale in enumerate(document["sales"]):
+            repeated_keys = (
+                {"futures"} if sale_index else set()
+            )  # the account is the same in each sale
+            sale_figures = {
+                sale_key: sale_value
+                for sale_key, sale_value in sale.items()
+                if sale_key not in repeated_keys
+            }
+            show_sale(console, sale_figures, agent, verbose=verbose)
     show_sent(console, document)
     for line in document["remaining"] if document["state"] not in ("planned", "declined") else ():
         console.print(safe_text(f"stays in the wallet: {line}"))
@@ -346,7 +352,7 @@ def _show_revoking(console: Console, document: Document) -> None:
                 "Open allowances",
                 ("token", "by", "spender"),
                 ("base units",),
-                order=("token", "base units", "by", "spender"),
+                column_order=("token", "base units", "by", "spender"),
                 rows=(
                     (
                         allowance["symbol"],
@@ -359,12 +365,14 @@ def _show_revoking(console: Console, document: Document) -> None:
             )
         )
     show_sent(console, document)
-    messages = {
+    message_by_state = {
         "clear": "No open allowances of known contracts.",
         "planned": "Add --send to set this to zero.",
     }
     console.print(
-        safe_text(messages.get(document["state"], f"{document['state']}: {document['reason']}"))
+        safe_text(
+            message_by_state.get(document["state"], f"{document['state']}: {document['reason']}")
+        )
     )
 
 
@@ -376,17 +384,24 @@ def _show_rehearsal(console: Console, document: Document, agent: Agent) -> None:
     if document["state"] in ("planned", "refused"):
         show_sale(console, document["plan"], agent)
     if document["legs"]:
-        decimals = token_decimals(agent.portfolio)
-        columns = ("sold", "predicted", "realised", "slippage bps", "gas predicted", "gas used")
-        table = tables.table("Round trip", ("",), columns)
+        decimals_by_symbol = token_decimals(agent.portfolio)
+        column_names = (
+            "sold",
+            "predicted",
+            "realised",
+            "slippage bps",
+            "gas predicted",
+            "gas used",
+        )
+        table = tables.table("Round trip", ("",), column_names)
         for leg in document["legs"]:
-            decimals_out = decimals[leg["token_out"]]
+            decimals_out = decimals_by_symbol[leg["token_out"]]
             table.add_row(
                 f"{leg['token_in']} for {leg['token_out']}",
-                decimal_text(int(leg["amount_in_raw"]), decimals[leg["token_in"]]),
+                decimal_text(int(leg["amount_in_raw"]), decimals_by_symbol[leg["token_in"]]),
                 *(
-                    decimal_text(int(leg[name]), decimals_out)
-                    for name in ("predicted_raw", "realised_raw")
+                    decimal_text(int(leg[amount_key]), decimals_out)
+                    for amount_key in ("predicted_raw", "realised_raw")
                 ),
                 f"{leg['slippage_bps']:.2f}",
                 str(leg["gas_predicted"]),
@@ -452,13 +467,13 @@ def request(
     """
     from agent import app as api
 
-    pairs = [_parse_argument(text) for text in arguments or ()]
-    if kind in ("pause", "resume", "device") or (kind == "stop" and not pairs):
-        _queue_control(config, kind, pairs, "", as_json=as_json)
+    control_arguments = [_parse_argument(argument_text) for argument_text in arguments or ()]
+    if kind in ("pause", "resume", "device") or (kind == "stop" and not control_arguments):
+        _queue_control(config, kind, control_arguments, "", as_json=as_json)
         return
     if not plan:
         with show_spinner(READING_CHAIN) as spinner:
-            preview = api.preview_control(config, kind, pairs)
+            preview = api.preview_control(config, kind, control_arguments)
             with spinner.hidden():
                 if preview["state"] == "refused":
                     emit(preview, as_json, lambda: say(f"Refused: {preview['reason']}"))
@@ -471,16 +486,16 @@ def request(
                     if not ask("Queue the confirmation of this plan?"):
                         raise typer.Exit(EXIT_REFUSED)
         plan = preview["plan_hash"]
-    _queue_control(config, kind, pairs, plan, as_json=as_json)
+    _queue_control(config, kind, control_arguments, plan, as_json=as_json)
 
 
 def _queue_control(
-    config: Path, kind: str, pairs: list[tuple[str, str]], plan: str, *, as_json: bool
+    config: Path, kind: str, control_arguments: list[tuple[str, str]], plan: str, *, as_json: bool
 ) -> None:
     from agent import app as api
 
     control = api.submit_control(
-        config, kind, pairs, plan_hash=plan, asked_by=getpass.getuser(), origin="cli"
+        config, kind, control_arguments, plan_hash=plan, asked_by=getpass.getuser(), origin="cli"
     )
     document = api.find_control(config, control.id)
 
@@ -493,11 +508,11 @@ def _queue_control(
     emit(document, as_json, show)
 
 
-def _parse_argument(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise ConfigError(f"{text!r}: is not NAME=VALUE", "for example amount=500")
-    return name.strip(), value.strip()
+def _parse_argument(argument_text: str) -> tuple[str, str]:
+    argument_name, equals_sign, argument_value = argument_text.partition("=")
+    if not equals_sign:
+        raise ConfigError(f"{argument_text!r}: is not NAME=VALUE", "for example amount=500")
+    return argument_name.strip(), argument_value.strip()
 
 
 def _show_plan(console: Console, document: Document) -> None:

@@ -86,12 +86,12 @@ def margin(
 
     if deposit is not None and withdraw is not None:
         raise ConfigError("--deposit and --withdraw cannot be combined", "use one of them")
-    amount = withdraw if deposit is None else deposit
-    if paper and amount is not None:
+    amount_text = withdraw if deposit is None else deposit
+    if paper and amount_text is not None:
         raise ConfigError(
             "--paper is read-only: margin cannot be moved manually on paper", "omit --paper"
         )
-    if amount is None:
+    if amount_text is None:
         if send:
             raise ConfigError("--send needs --deposit or --withdraw", "for example --deposit 100")
         document: Document = mark_paper(
@@ -103,7 +103,7 @@ def margin(
     def carry_out(agent: Agent, confirm: Confirm, progress: Progress) -> StepOutcome:
         return margin_moves.move_margin(
             agent,
-            amount,
+            amount_text,
             is_deposit=deposit is not None,
             send=send,
             confirm=confirm,
@@ -274,16 +274,16 @@ def _carry_out(
         confirm = confirmer(agent, yes, spinner, verbose=style.verbose)
         outcome = request_step(agent, confirm, spinner.update)
         with spinner.hidden():
-            code = show_outcome(
+            exit_code = show_outcome(
                 outcome,
                 agent,
                 style,
                 send_allowed=send,
                 extra_fields=_refused_request_fields(outcome, request_text),
             )
-            if code == EXIT_OK:
+            if exit_code == EXIT_OK:
                 warn(agent)
-            return code
+            return exit_code
 
 
 def _refused_request_fields(outcome: StepOutcome, request_text: str) -> dict[str, object]:

@@ -258,13 +258,13 @@ def _transactions_table(document: Document) -> Any:
         "Transactions",
         ("kind", "status", "hash", "what"),
         ("nonce", "block", "gwei"),
-        order=("nonce", "kind", "status", "gwei", "block", "what", "hash"),
+        column_order=("nonce", "kind", "status", "gwei", "block", "what", "hash"),
     )
     for transaction in document["transactions"]:
         status, description = transaction["status"], transaction["note"]
-        if (order := transaction.get("order")) is not None:
+        if (resting_order := transaction.get("order")) is not None:
             status = "resting"
-            description += f"; {order['filled']} of {order['size']} filled, until {spaced_time(order['expires'])}"
+            description += f"; {resting_order['filled']} of {resting_order['size']} filled, until {spaced_time(resting_order['expires'])}"
         figure_table.add_row(
             str(transaction["nonce"]),
             transaction["kind"],
@@ -329,11 +329,11 @@ def check(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
     copy_note = ""
     if document["copy"] is not None:
         copy_note = f", a copy ({document['copy']}) not yet adopted"
-    text = (
+    check_text = (
         f"{document['store']} is intact: version {document['version']}, wallet {document['wallet']},"
         f" chain {document['chain_id']}{copy_note}."
     )
-    emit(document, as_json, lambda: say(text))
+    emit(document, as_json, lambda: say(check_text))
 
 
 @command(Heading.TROUBLE, 60)

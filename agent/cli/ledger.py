@@ -125,8 +125,8 @@ def check(
     document["chain"] = None
     if not offline:
         with show_spinner("Reading the chain"), api.open_agent(config) as agent:
-            document["chain"] = comparison = api.compare_with_chain(agent)
-        document["sound"] = document["sound"] and not comparison["disagreement"]
+            document["chain"] = chain_comparison = api.compare_with_chain(agent)
+        document["sound"] = document["sound"] and not chain_comparison["disagreement"]
     emit(document, as_json, lambda: show_check(document))
     raise typer.Exit(0 if document["sound"] else EXIT_OPERATOR)
 
@@ -208,34 +208,34 @@ def show_pnl(console: Console, document: Document) -> None:
     cost_columns = ("fees", "impact", "gas", "realised")
     since, until = spaced_time(document["since"]), spaced_time(document["until"])
     title = f"Profit and loss in {unit}, {since} to {until} UTC"
-    rows = []
+    period_rows = []
     for period in document["periods"]:
         costs = period["costs"]
-        rows.append((
+        period_rows.append((
             period["from"][:10], money(period["end_value"]), money(period["deposits"]),
             money(period["withdrawals"]), gain_or_loss(period["profit"]), format_share(period["twr_bps"]), format_share(period["mwr_bps"]),
             format_share(period["hold_return_bps"]), format_share(period["benchmark_return_bps"]),
             gain_or_loss(period["rebalancing_effect"]), str(period["rebalances"]),
             money(costs["fees"]), money(costs["impact"]), money(costs["gas"]), gain_or_loss(period["realised"]),
         ))  # fmt: skip
-    if rows:
+    if period_rows:
         console.print(
-            figures_table(title, ("from", *value_columns, "rebalances", *cost_columns), rows)
+            figures_table(title, ("from", *value_columns, "rebalances", *cost_columns), period_rows)
         )
     else:
         say(
             f"No profit or loss yet: {document['why_empty']}. Try again later: trimtab pnl --now,"
             " or trimtab run."
         )
-    if count := document["not_final"]:
+    if unbooked_count := document["not_final"]:
         say(
-            f"Not booked yet: {count} mined transactions that are not final. The value includes"
+            f"Not booked yet: {unbooked_count} mined transactions that are not final. The value includes"
             " them; rebalances, fees, impact, gas and realised gains do not."
         )
     excluded_values = [
-        f"{money(document[name])} {unit} {description}"
-        for name, description in EXCLUDED_VALUE_LABELS
-        if document[name] != "0"
+        f"{money(document[value_key])} {unit} {description}"
+        for value_key, description in EXCLUDED_VALUE_LABELS
+        if document[value_key] != "0"
     ]
     if excluded_values:
         say(f"Not included: {' and '.join(excluded_values)}.")
@@ -259,55 +259,59 @@ def show_pnl(console: Console, document: Document) -> None:
 
 def _show_taxes(console: Console, document: Document) -> None:
     """Print the realised gains by year, and what they count."""
-    if (tax := document["tax"]) is not None and tax["years"]:
+    if (tax_report := document["tax"]) is not None and tax_report["years"]:
         years_text = ", ".join(
-            f"{year} {gain_or_loss(gain)}" for year, gain in tax["years"].items()
+            f"{year} {gain_or_loss(gain)}" for year, gain in tax_report["years"].items()
         )
         limit_text = ""
-        if tax["year_limit"] is not None:
-            limit_text = f"; at most {tax['year_limit']} a year"
-        say(f"Realised by {tax['method']} in {tax['currency']}: {years_text}{limit_text}.")
+        if tax_report["year_limit"] is not None:
+            limit_text = f"; at most {tax_report['year_limit']} a year"
+        say(
+            f"Realised by {tax_report['method']} in {tax_report['currency']}: {years_text}{limit_text}."
+        )
     if document["gas_money"] != "0" and any(
         float(period["realised"]) for period in document["periods"]
     ):
         say(GAS_LOTS_NOTE)
-    if tax is not None and (futures := tax.get("futures")):
-        years_text = ", ".join(f"{year} {gain_or_loss(result)}" for year, result in futures.items())
-        say(
-            f"Futures, apart from these gains, in {tax['currency']}: {years_text}; {FUTURES_TAX_NOTE}."
+    if tax_report is not None and (futures_gains := tax_report.get("futures")):
+        years_text = ", ".join(
+            f"{year} {gain_or_loss(futures_gain)}" for year, futures_gain in futures_gains.items()
         )
-    if tax is not None and tax["rate_warning"]:
-        console.print(safe_text(tax["rate_warning"], "yellow"))
+        say(
+            f"Futures, apart from these gains, in {tax_report['currency']}: {years_text}; {FUTURES_TAX_NOTE}."
+        )
+    if tax_report is not None and tax_report["rate_warning"]:
+        console.print(safe_text(tax_report["rate_warning"], "yellow"))
 
 
 def _show_period_notes(console: Console, document: Document, unit: str) -> None:
     """Print manual swaps, futures, hint and statistics of a period."""
     if document["manual_swaps"]["swaps"]:
-        by_hand = document["manual_swaps"]
+        manual_swaps = document["manual_swaps"]
         say(
-            f"{document['from'][:10]}: {by_hand['swaps']} manual"
-            f" {'swap' if by_hand['swaps'] == 1 else 'swaps'} changed"
-            f" {gain_or_loss(by_hand['effect'])}, not included above."
+            f"{document['from'][:10]}: {manual_swaps['swaps']} manual"
+            f" {'swap' if manual_swaps['swaps'] == 1 else 'swaps'} changed"
+            f" {gain_or_loss(manual_swaps['effect'])}, not included above."
         )
-    if (futures := document.get("futures")) is not None:
-        say(format_futures(document["from"][:10], futures, unit))
+    if (futures_figures := document.get("futures")) is not None:
+        say(format_futures(document["from"][:10], futures_figures, unit))
     if document["hint"]:
         console.print(safe_text(f"{document['from'][:10]}: {document['hint']}", "yellow"))
     if (statistics := document["statistics"]) is not None:
-        message = statistics.get("missing") or ", ".join(
-            f"{name.replace('_', ' ')} {statistics[name]}"
-            for name in ("volatility", "sharpe", "max_drawdown")
+        statistics_text = statistics.get("missing") or ", ".join(
+            f"{statistic_name.replace('_', ' ')} {statistics[statistic_name]}"
+            for statistic_name in ("volatility", "sharpe", "max_drawdown")
         )
-        say(f"{document['from'][:10]}: over {statistics['days']} days {message}.")
+        say(f"{document['from'][:10]}: over {statistics['days']} days {statistics_text}.")
 
 
 def format_futures(day: str, document: Document, unit: str) -> str:
     """Return the components of a period's futures profit as text."""
-    parts = (
+    parts_text = (
         f"price {gain_or_loss(document['price'])}, trading fees {_result_text(document['fees'])}"
     )
     text = (
-        f"{day}: futures made {gain_or_loss(document['profit'])} {unit} of the profit: {parts}, funding"
+        f"{day}: futures made {gain_or_loss(document['profit'])} {unit} of the profit: {parts_text}, funding"
         f" {_result_text(document['funding'])}; realised {gain_or_loss(document['realised'])}."
     )
     if document["transferred"] != "0":
@@ -342,8 +346,8 @@ def show_values(console: Console, document: Document) -> None:
             ("step",),
             ("fees", "funding paid", "realised"),
             rows=(
-                (step, *(brief(futures[name]) for name in ("fees", "funding", "realised")))
-                for step, futures in futures_steps
+                (step, *(brief(futures_costs[name]) for name in ("fees", "funding", "realised")))
+                for step, futures_costs in futures_steps
             ),
         )
         console.print(figure_table)
@@ -353,14 +357,20 @@ def show_values(console: Console, document: Document) -> None:
                 name for valuation in document["values"] for name in valuation["weights_bps"]
             )
         )
-        rows = []
+        valuation_rows = []
         for valuation in document["values"]:
-            shares = (valuation["weights_bps"].get(name) for name in symbols)
-            time = spaced_time(valuation["time"])
-            rows.append(
-                (time, money(valuation["value"]), *(format_share(share) for share in shares))
+            weights_bps = (valuation["weights_bps"].get(name) for name in symbols)
+            time_text = spaced_time(valuation["time"])
+            valuation_rows.append(
+                (
+                    time_text,
+                    money(valuation["value"]),
+                    *(format_share(weight_bps) for weight_bps in weights_bps),
+                )
             )
-        console.print(figures_table("Weights over time", ("time (UTC)", "value", *symbols), rows))
+        console.print(
+            figures_table("Weights over time", ("time (UTC)", "value", *symbols), valuation_rows)
+        )
 
 
 def _against_plan(execution: Document | None) -> str:
@@ -385,20 +395,20 @@ def show_journal(console: Console, document: Document) -> None:
     for entry in document["entries"]:
         kind = f"{entry['kind']}, manual" if entry["manual"] else entry["kind"]
         head_cells = [spaced_time(entry["time"][:16]), kind]
-        for number, posting in enumerate(entry["postings"]):
+        for posting_index, posting in enumerate(entry["postings"]):
             figure_table.add_row(
-                head_cells[number] if number < len(head_cells) else "",
+                head_cells[posting_index] if posting_index < len(head_cells) else "",
                 f"{posting['account']}:{posting['token']}",
                 amount(decimal_text(int(posting["raw"]), posting["decimals"]), 8),
                 "" if posting["value"] is None else money(posting["value"]),
             )
         for event in entry.get("futures", ()):
-            value = money(event["value"]) if event["value"] else ""
+            value_text = money(event["value"]) if event["value"] else ""
             figure_table.add_row(
                 "",
                 f"futures:{event['symbol']}, {event['event']}",
                 amount(event["amount"], 8),
-                value,
+                value_text,
             )
     console.print(figure_table)
 
@@ -419,20 +429,20 @@ def show_lots(console: Console, document: Document) -> None:
             for lot in asset["lots"]:
                 figure_table.add_row(f"  {lot['acquired'][:10]}", *_lot_cells(lot), "")
     console.print(figure_table)
-    if count := document["not_final"]:
+    if unbooked_count := document["not_final"]:
         say(
-            f"Not booked yet: {count} mined transactions that are not final. The lots and realised"
+            f"Not booked yet: {unbooked_count} mined transactions that are not final. The lots and realised"
             " gains are those before them."
         )
-    if (gas := document["gas_money"]) is not None:
-        cells, unrealised = _lot_cells(gas), gas["unrealised"]
+    if (gas_lots := document["gas_money"]) is not None:
+        gas_cells, unrealised = _lot_cells(gas_lots), gas_lots["unrealised"]
         say(
-            f"Gas money, in no total: {cells[0]} {gas['symbol']}, cost {cells[2]}, value {cells[3]}"
+            f"Gas money, in no total: {gas_cells[0]} {gas_lots['symbol']}, cost {gas_cells[2]}, value {gas_cells[3]}"
             + ("." if unrealised is None else f", unrealised {gain_or_loss(unrealised)}.")
         )
     if document["year"] is not None:
         say(f"Realised in {document['year']} so far: {gain_or_loss(document['realised'])} {unit}.")
-        if gas is not None and float(document["realised"]):
+        if gas_lots is not None and float(document["realised"]):
             say(GAS_LOTS_NOTE)
     for asset in document["assets"]:
         if asset["unmatched"] != "0":
@@ -469,9 +479,9 @@ def show_check(document: Document) -> None:
     for difference in document["misstated"]:
         remedy = "recomputed" if document["rebuilt"] else f"{rebuild_command} recomputes them"
         say(f"Running sums: {difference}; {remedy}.")
-    for symbol, raw in document["missing_lots"].items():
+    for symbol, missing_raw in document["missing_lots"].items():
         say(
-            f"{raw} base units of {symbol} were sold or withdrawn without a recorded purchase; they"
+            f"{missing_raw} base units of {symbol} were sold or withdrawn without a recorded purchase; they"
             " count without a gain."
         )
     if document["chain"] is not None and document["chain"]["disagreement"]:

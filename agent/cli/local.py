@@ -171,12 +171,12 @@ def demo(
     from agent.cli.display.terminal import Output
 
     discarded_output = io.StringIO() if as_json else None
-    columns, force_terminal = (None, None) if svg is None else (PICTURE_COLUMNS, True)
+    picture_columns, force_terminal = (None, None) if svg is None else (PICTURE_COLUMNS, True)
     console = Output(
         file=discarded_output,
         record=svg is not None,
         highlight=False,
-        width=columns,
+        width=picture_columns,
         force_terminal=force_terminal,
     )
     document = run_futures_demo(console) if futures else run_demo(console, on_base=on_base)
@@ -193,11 +193,11 @@ def demo(
     )
 
 
-def _save_picture(path: Path, svg: str) -> None:
+def _save_picture(path: Path, svg_text: str) -> None:
     """Save the picture without the fonts that Rich would load from the network."""
     try:
         path.write_text(
-            re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL), encoding="utf-8"
+            re.sub(r"\s*@font-face \{.*?\}", "", svg_text, flags=re.DOTALL), encoding="utf-8"
         )
     except OSError as error:
         raise ConfigError(
@@ -218,16 +218,17 @@ def run_demo(console: Console, *, on_base: bool = False) -> DemoDocument:
     open_world = api.base_demo_world if on_base else api.demo_world
     with start_display, open_world() as world:
         agent = world.agent
-        decimals = plans.decimals_by_label(agent.portfolio)
+        decimals_by_symbol = plans.decimals_by_label(agent.portfolio)
         status_before = status_document(agent.status())
         _print_chapter(console, 1, "A wallet with three tokens, each on target")
         console.print(tables.holdings_table(status_before))
 
-        moves = world.move_market()
+        market_moves = world.move_market()
         _print_chapter(
             console,
             2,
-            "The market moves: " + ", ".join(f"{symbol} {text}" for symbol, text in moves.items()),
+            "The market moves: "
+            + ", ".join(f"{symbol} {move_text}" for symbol, move_text in market_moves.items()),
         )
         status_after_move = status_document(agent.status())
         console.print(
@@ -240,7 +241,9 @@ def run_demo(console: Console, *, on_base: bool = False) -> DemoDocument:
             console, 3, "The plan: swaps over V2 and V3 pools, their cost and every guard's verdict"
         )
         plan_document = plans.plan_document(agent.plan())
-        plan_tables.show_plan(console, plan_document, decimals, with_decision=False, verbose=True)
+        plan_tables.show_plan(
+            console, plan_document, decimals_by_symbol, with_decision=False, verbose=True
+        )
 
         _print_chapter(
             console, 4, "Signed and sent: approvals, then the whole rebalance in one transaction"
@@ -249,7 +252,7 @@ def run_demo(console: Console, *, on_base: bool = False) -> DemoDocument:
         rebalance_document = plans.rebalance_document(outcome, agent.realised(outcome))
         if outcome.input_after is not None:
             rebalance_document["weights_after_bps"] = agent.weights(outcome.input_after)
-        plan_tables.show_sent(console, rebalance_document, decimals)
+        plan_tables.show_sent(console, rebalance_document, decimals_by_symbol)
 
         _print_chapter(console, 5, "Balanced again; the next cycle holds and says why")
         status_after = status_document(agent.status())
@@ -257,13 +260,13 @@ def run_demo(console: Console, *, on_base: bool = False) -> DemoDocument:
         console.print(
             tables.holdings_table(status_after), tables.decision_notice(plan_after), sep="\n"
         )
-    place = "on this machine" if on_base else "inside this process"
+    place_text = "on this machine" if on_base else "inside this process"
     console.print(
-        Text(f"All of this ran on real Uniswap contracts, on a chain {place}.", style="dim")
+        Text(f"All of this ran on real Uniswap contracts, on a chain {place_text}.", style="dim")
     )
     document: DemoDocument = {
         "before": status_before,
-        "moves": moves,
+        "moves": market_moves,
         "drifted": status_after_move,
         "plan": plan_document,
         "rebalance": rebalance_document,
@@ -276,8 +279,8 @@ def run_demo(console: Console, *, on_base: bool = False) -> DemoDocument:
     return document
 
 
-def _print_chapter(console: Console, number: int, text: str) -> None:
-    title = Text(f"{number}  {text}", style="bold")
+def _print_chapter(console: Console, number: int, title_text: str) -> None:
+    title = Text(f"{number}  {title_text}", style="bold")
     if console.is_terminal:
         console.print(Rule(title, align="left", style="cyan", characters="─"))
     else:
@@ -296,28 +299,28 @@ def run_live_demo(port: int, as_json: bool) -> None:
     with suppress(api.StopRequested), clock.listening(), ExitStack() as stack:
         note("Starting a local chain with Uniswap V2 and V3")
         with clock.interruptible():
-            demo = stack.enter_context(api.live_demo(clock))
-            dashboard = DashboardProcess(demo.config, port, api.DEMO_BANNER)
+            live_demo = stack.enter_context(api.live_demo(clock))
+            dashboard = DashboardProcess(live_demo.config, port, api.DEMO_BANNER)
             stack.callback(dashboard.stop)
-        address = dashboard.address
-        address_document: LiveDemoDocument = {"url": address, "config": str(demo.config)}
-        emit(address_document, as_json, lambda: _show_address(address, demo.config))
-        for event in demo.play():
+        dashboard_url = dashboard.address
+        address_document: LiveDemoDocument = {"url": dashboard_url, "config": str(live_demo.config)}
+        emit(address_document, as_json, lambda: _show_address(dashboard_url, live_demo.config))
+        for event in live_demo.play():
             dashboard.require_alive()
             _show_event(event)
 
 
-def _show_address(address: str, config: Path) -> None:
+def _show_address(dashboard_url: str, config: Path) -> None:
     say(api.DEMO_BANNER)
-    say(f"Dashboard: {address}. Stop with Ctrl-C.")
+    say(f"Dashboard: {dashboard_url}. Stop with Ctrl-C.")
     say(f"In a second terminal: trimtab status --config {config}")
 
 
 def _show_event(event: StepOutcome | TrimtabError | MarketMove) -> None:
     """Print a move of the market, a rebalance or an error."""
     if isinstance(event, api.MarketMove):
-        moves = ", ".join(f"{name} {text}" for name, text in event.moves.items())
-        note(f"Recorded prices of {event.date}: {moves}")
+        moves_text = ", ".join(f"{symbol} {move_text}" for symbol, move_text in event.moves.items())
+        note(f"Recorded prices of {event.date}: {moves_text}")
     elif isinstance(event, TrimtabError):
         note(f"{event.message}; trying again")
     elif event.transactions:
@@ -348,25 +351,29 @@ def run_futures_demo(console: Console) -> FuturesDemoDocument:
         world.remember_positions()
 
         crashes: list[CrashDocument] = []
-        for number, factors in enumerate(api.DEMO_CRASHES, 3):
-            moves = world.crash(factors)
-            moves_text = ", ".join(f"{symbol} {text}" for symbol, text in moves.items())
+        for chapter_number, price_factors in enumerate(api.DEMO_CRASHES, 3):
+            price_moves = world.crash(price_factors)
+            moves_text = ", ".join(
+                f"{symbol} {move_text}" for symbol, move_text in price_moves.items()
+            )
             _print_chapter(
-                console, number, f"The market falls: {moves_text}. Leverage is above its limit"
+                console,
+                chapter_number,
+                f"The market falls: {moves_text}. Leverage is above its limit",
             )
             margin_document = documents.margin_document(api.current_futures_report(agent))
             futures_tables.show_margin(console, margin_document)
             reduction_document = _futures_step(console, world)
             margin_after = documents.margin_document(api.current_futures_report(agent))
-            untouched = world.unreduced_positions()
-            _say_untouched(console, margin_after, untouched)
+            unreduced_positions = world.unreduced_positions()
+            _say_untouched(console, margin_after, unreduced_positions)
             crashes.append(
                 {
-                    "moves": moves,
+                    "moves": price_moves,
                     "margin": margin_document,
                     "rebalance": reduction_document,
                     "after": margin_after,
-                    "untouched": untouched,
+                    "untouched": unreduced_positions,
                 }
             )
 
@@ -416,16 +423,18 @@ def _futures_step(console: Console, world: FuturesDemoWorld) -> RebalanceDocumen
 
 
 def _say_untouched(
-    console: Console, margin_after: MarginDocument, untouched: UnreducedPositionsDocument
+    console: Console, margin_after: MarginDocument, unreduced_positions: UnreducedPositionsDocument
 ) -> None:
     """Print the comparison of the account with the initial positions, had they not been reduced."""
     leverage = futures_tables.multiple_text(
         None if margin_after["margin"] is None else margin_after["margin"]["leverage"]
     )
-    liquidation_text = "liquidated" if untouched["is_liquidated"] else "not liquidated yet"
+    liquidation_text = (
+        "liquidated" if unreduced_positions["is_liquidated"] else "not liquidated yet"
+    )
     console.print(
         Text(
-            f"Leverage is {leverage} now. Without the agent: {futures_tables.multiple_text(untouched['leverage'])},"
+            f"Leverage is {leverage} now. Without the agent: {futures_tables.multiple_text(unreduced_positions['leverage'])},"
             f" {liquidation_text}.",
             style="bold",
         )

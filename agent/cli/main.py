@@ -40,7 +40,7 @@ def declared_commands() -> list[DeclaredCommand]:
     """Load every module of agent/cli, and return the commands in their order."""
     for module in iter_modules(cli.__path__):
         import_module(f"agent.cli.{module.name}")
-    return sorted(DECLARED_COMMANDS, key=lambda declared: declared.sort_key)
+    return sorted(DECLARED_COMMANDS, key=lambda declared_command: declared_command.sort_key)
 
 
 def build_app(commands: Iterable[DeclaredCommand]) -> typer.Typer:
@@ -123,19 +123,21 @@ def _is_negative_amount(error: click.ClickException) -> bool:
     if not isinstance(error, click.NoSuchOption) or error.ctx is None:
         return False
     arguments = [
-        param.name for param in error.ctx.command.params if isinstance(param, click.Argument)
+        parameter.name
+        for parameter in error.ctx.command.params
+        if isinstance(parameter, click.Argument)
     ]
     return re.match(r"-[0-9.]", error.option_name) is not None and "amount" in arguments
 
 
 def _help_command(error: click.ClickException) -> str:
     """Return the command whose help describes the expected input."""
-    names: list[str] = []
-    context = error.ctx if isinstance(error, click.UsageError) else None
-    while context is not None and context.parent is not None:
-        names.insert(0, context.info_name or "")
-        context = context.parent
-    return " ".join(("trimtab", *names, "--help"))
+    command_names: list[str] = []
+    click_context = error.ctx if isinstance(error, click.UsageError) else None
+    while click_context is not None and click_context.parent is not None:
+        command_names.insert(0, click_context.info_name or "")
+        click_context = click_context.parent
+    return " ".join(("trimtab", *command_names, "--help"))
 
 
 def main() -> None:
@@ -152,14 +154,14 @@ def main() -> None:
     as_json, process_exit = "--json" in sys.argv, terminal.sending_exit()
     try:
         with terminal.exit_in_time(process_exit):
-            code = _run(as_json, process_exit)
+            exit_code = _run(as_json, process_exit)
             sys.stdout.flush()
     except KeyboardInterrupt:  # before the signal handlers were set, or after they were removed
-        code = _interrupted(as_json, process_exit)
+        exit_code = _interrupted(as_json, process_exit)
     except OSError as error:  # the report is lost, but the transactions are in the journal
         terminal.report_lost_output(error)
-        code = 0 if _is_closed_help_pipe(error.errno) else OperatorNeeded.exit_code
-    sys.exit(code)
+        exit_code = 0 if _is_closed_help_pipe(error.errno) else OperatorNeeded.exit_code
+    sys.exit(exit_code)
 
 
 def _is_closed_help_pipe(error_number: int | None) -> bool:
@@ -173,8 +175,8 @@ def _is_closed_help_pipe(error_number: int | None) -> bool:
 def _run(as_json: bool, process_exit: terminal.ProcessExit) -> int:
     """Run one command and return its exit code. Raises OSError if an output cannot be written."""
     try:
-        code = app(standalone_mode=False)
-        if code == TYPER_INTERRUPTED_EXIT:
+        exit_code = app(standalone_mode=False)
+        if exit_code == TYPER_INTERRUPTED_EXIT:
             raise KeyboardInterrupt
     except SystemExit:  # Rich's and Typer's answer to a closed pipe
         if _is_closed_help_pipe(errno.EPIPE):
@@ -182,15 +184,15 @@ def _run(as_json: bool, process_exit: terminal.ProcessExit) -> int:
         raise
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
-        code = 2
+        exit_code = 2
     except click.ClickException as error:
-        code = fail(ConfigError(_safe_message(error), f"see {_help_command(error)}"), as_json)
+        exit_code = fail(ConfigError(_safe_message(error), f"see {_help_command(error)}"), as_json)
     except (click.exceptions.Abort, KeyboardInterrupt):
         if sys.argv[1:2] and sys.argv[1] in terminal.INTERRUPTIBLE_COMMANDS:
             return fail(Interrupted(terminal.interruption_message(sys.argv[1])), as_json)
-        code = _interrupted(as_json, process_exit)
+        exit_code = _interrupted(as_json, process_exit)
     except TrimtabError as error:
-        code = fail(error, as_json)
+        exit_code = fail(error, as_json)
     except Exception as error:  # a bug: the traceback is for the report, the document for machines
         if isinstance(error, OSError) and terminal.is_output_error(error):
             raise
@@ -199,14 +201,14 @@ def _run(as_json: bool, process_exit: terminal.ProcessExit) -> int:
         ):  # native code may turn a KeyboardInterrupt into another error
             return _interrupted(as_json, process_exit)
         traceback.print_exc()
-        code = fail(
+        exit_code = fail(
             TrimtabError(
                 f"internal error: {type(error).__name__}",
                 "this is a bug; report it with the lines above",
             ),
             as_json,
         )
-    return code if isinstance(code, int) else 0
+    return exit_code if isinstance(exit_code, int) else 0
 
 
 def _interrupted(as_json: bool, process_exit: terminal.ProcessExit) -> int:

@@ -104,7 +104,7 @@ def invest(
     with open_for_command(config, send=send, yes=yes) as (agent, spinner):
 
         def show(console: Console, document: Document) -> None:
-            _show_investing(console, document, agent, hint=not send, verbose=verbose)
+            _show_investing(console, document, agent, with_hint=not send, verbose=verbose)
 
         def confirm(report: InvestmentReport) -> bool:
             question = "Confirm this as a deposit and invest it?"
@@ -165,7 +165,7 @@ def withdraw(
     from agent.app.documents import fill, owner
     from agent.app.money import transfers
 
-    if sum(choice is not None for choice in (amount, resume, release)) > 1:
+    if sum(option_value is not None for option_value in (amount, resume, release)) > 1:
         raise ConfigError("AMOUNT, --resume and --release cannot be combined", "use one of them")
     if amount is None and (token is not None or pro_rata):
         raise ConfigError("--in and --pro-rata need an AMOUNT", "give the amount in whole coins")
@@ -175,7 +175,7 @@ def withdraw(
         if amount is None and resume is None:
             if release is not None:
                 transfers.release(agent, release, spinner.update)
-            requests = [
+            withdrawal_requests = [
                 owner_request
                 for owner_request in agent.context.store.requests.newest()
                 if owner_request.payments
@@ -183,7 +183,7 @@ def withdraw(
             requests_document: Document = {
                 "withdrawals": [
                     fill(owner.WithdrawalRequestDocument, request, agent.portfolio)
-                    for request in requests
+                    for request in withdrawal_requests
                 ]
             }
             with spinner.hidden():
@@ -237,11 +237,11 @@ def show_sale(console: Console, plan: Document, agent: Agent, *, verbose: bool =
     )
 
 
-def _with_pool_names(text: str, plan: Document | None) -> str:
+def _with_pool_names(reason: str, plan: Document | None) -> str:
     """Return the text with the plan's pools by name instead of address."""
     from agent.app.describe import replace_pool_addresses
 
-    return text if plan is None else replace_pool_addresses(text, plan["pools"])
+    return reason if plan is None else replace_pool_addresses(reason, plan["pools"])
 
 
 def show_remedies(console: Console, document: Document) -> None:
@@ -266,13 +266,15 @@ def _show_requests(document: Document) -> None:
         return
     table = tables.table("Withdrawals", ("no.", "state", "amounts", "to"))
     for request in document["withdrawals"]:
-        amounts = ", ".join(
+        amounts_text = ", ".join(
             f"{payment['amount']} {payment['symbol']}" for payment in request["payments"]
         )
-        state = request["state"]
-        if state == "open" and request["parts"] is not None:
-            state = request["parts"]["text"]
-        table.add_row(str(request["number"]), state, amounts, request["to"] or "set aside")
+        state_text = request["state"]
+        if state_text == "open" and request["parts"] is not None:
+            state_text = request["parts"]["text"]
+        table.add_row(
+            str(request["number"]), state_text, amounts_text, request["to"] or "set aside"
+        )
     out.print(table)
 
 
@@ -296,7 +298,7 @@ def _show_withdrawing(console: Console, document: Document, agent: Agent, *, ver
         "Payments" if document["to"] else "Set aside",
         ("asset", "to"),
         ("amount",),
-        order=("asset", "amount", "to"),
+        column_order=("asset", "amount", "to"),
         rows=(
             (payment["symbol"], payment["amount"], document["to"] or "stays in the wallet")
             for payment in document["payments"]
@@ -309,10 +311,10 @@ def _show_withdrawing(console: Console, document: Document, agent: Agent, *, ver
         console.print(safe_text(document["excluded"]))
     if document["state"] == "planned":
         if console is out:
-            action = "pay" if document["to"] else "set it aside"
+            action_text = "pay" if document["to"] else "set it aside"
             if document["sale"]:
-                action = f"sell and {action}"
-            say(f"Dry run: nothing was sent. Add --send to {action}.")
+                action_text = f"sell and {action_text}"
+            say(f"Dry run: nothing was sent. Add --send to {action_text}.")
     elif document["state"] == "refused" and _is_reason_shown(document):
         console.print(safe_text("refused, for the reason above"))
     else:
@@ -322,7 +324,7 @@ def _show_withdrawing(console: Console, document: Document, agent: Agent, *, ver
 
 
 def _show_investing(
-    console: Console, document: Document, agent: Agent, *, hint: bool, verbose: bool
+    console: Console, document: Document, agent: Agent, *, with_hint: bool, verbose: bool
 ) -> None:
     from agent.cli.display import tables
 
@@ -366,7 +368,7 @@ def _show_investing(
     elif document["outcome"] not in ("planned", "refused"):
         reason = _with_pool_names(document["reason"], document["plan"])
         console.print(safe_text(f"{document['outcome']}: {reason}"))
-    if hint and console is out:
+    if with_hint and console is out:
         say(
             "Dry run: nothing was recorded or sent. Add --send to confirm the deposit and invest"
             " it."

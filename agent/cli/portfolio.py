@@ -215,11 +215,13 @@ def swap(
     if send:
         require_answerable(yes)
     if limit_price is not None and until is not None:
-        request = api.LimitOrderRequest(
+        order_request = api.LimitOrderRequest(
             token_in, token_out, amount, limit_price, until, waits_for_fill
         )
         raise typer.Exit(
-            place_limit_order(config, request, send=send, yes=yes, verbose=verbose, as_json=as_json)
+            place_limit_order(
+                config, order_request, send=send, yes=yes, verbose=verbose, as_json=as_json
+            )
         )
     with api.open_agent(config) as agent, show_spinner(READING_CHAIN) as spinner:
         confirm = confirmer(agent, yes, spinner, verbose=verbose)
@@ -306,19 +308,19 @@ def show_outcome(
         if agent is None
         else agent.plan_document(outcome, extra_fields or {}, send_allowed=send_allowed)
     )
-    decimals = plans.decimals_by_label(outcome.step_input.portfolio)
+    decimals_by_symbol = plans.decimals_by_label(outcome.step_input.portfolio)
 
     def show() -> None:
         kind = document["outcome"]
         if kind not in ("done", "failed", "declined"):
             plan_tables.show_plan(
-                out, document, decimals, verbose=style.verbose, details_option="--verbose"
+                out, document, decimals_by_symbol, verbose=style.verbose, details_option="--verbose"
             )
             _show_target_reasons(document)
             for opinion in document.get("second_opinions", ()):
                 say(opinion["text"])
         if document.get("transactions"):
-            plan_tables.show_sent(out, document, decimals)
+            plan_tables.show_sent(out, document, decimals_by_symbol)
         if kind in ("done", "failed", "declined"):
             say(f"{kind}: {document['reason']}")
             if kind == "done":
@@ -343,14 +345,14 @@ def noting_waits(update: Callable[[str], None]) -> Callable[[str], None]:
     """
     last_wait = ""
 
-    def progress(text: str) -> None:
+    def progress(progress_text: str) -> None:
         nonlocal last_wait
-        update(text)
-        wait = re.sub("waiting [0-9]+ s to be", "waiting to be", text)
-        is_wait = wait != text or text.startswith("slice ")
-        if is_wait and wait != last_wait and not err.is_terminal:
-            note(wait)
-        last_wait = wait
+        update(progress_text)
+        wait_text = re.sub("waiting [0-9]+ s to be", "waiting to be", progress_text)
+        is_wait = wait_text != progress_text or progress_text.startswith("slice ")
+        if is_wait and wait_text != last_wait and not err.is_terminal:
+            note(wait_text)
+        last_wait = wait_text
 
     return progress
 
@@ -408,9 +410,11 @@ def limit(
     from agent import app as api
 
     if cancel is not None:
-        cancelled = api.cancel_waiting(config, cancel)
+        cancelled_document = api.cancel_waiting(config, cancel)
         emit(
-            cancelled, as_json, lambda: say(f"Ended: {cancel}. Sent transactions are not reverted.")
+            cancelled_document,
+            as_json,
+            lambda: say(f"Ended: {cancel}. Sent transactions are not reverted."),
         )
         return
     document = api.waiting_orders(config)
@@ -435,7 +439,7 @@ def place_limit_order(
         prices = api.limit_prices(order, outcome.step_input)
         with spinner.hidden():
             order_fields: dict[str, object] = {"order": api.order_document(order), "prices": prices}
-            code = show_outcome(
+            exit_code = show_outcome(
                 outcome,
                 agent,
                 PrintStyle(as_json, verbose),
@@ -451,7 +455,7 @@ def place_limit_order(
                     say(FILL_NOTE)
     if order.state in ("filled", "open") and outcome.kind.value not in ("declined", "failed"):
         return EXIT_OK
-    return code or EXIT_REFUSED
+    return exit_code or EXIT_REFUSED
 
 
 def _limit_text(prices: LimitPricesDocument) -> str:

@@ -103,22 +103,22 @@ def set_(
         "alert_above": alert_above,
         "alert_below": alert_below,
     }
-    levels = {kind: level for kind, level in levels_by_kind.items() if level is not None}
-    if not levels:
+    given_levels = {kind: level for kind, level in levels_by_kind.items() if level is not None}
+    if not given_levels:
         raise ConfigError(
             "orders set: no level given",
             f"for example: trimtab orders set {subject} --stop-loss 10%",
         )
     with show_spinner(READING_CHAIN) as spinner:
 
-        def confirm_levels(implausible: Sequence[str]) -> bool:
+        def confirm_levels(implausible_levels: Sequence[str]) -> bool:
             with spinner.hidden():
                 return yes or (
                     is_interactive()
-                    and ask(f'{"; ".join(implausible)}. Write it? A share is "12%"')
+                    and ask(f'{"; ".join(implausible_levels)}. Write it? A share is "12%"')
                 )
 
-        document = api.set_orders(config, subject, levels, confirm_levels)
+        document = api.set_orders(config, subject, given_levels, confirm_levels)
 
     def show() -> None:
         for line in document["notes"]:
@@ -175,11 +175,11 @@ def _change_orders(
     from agent import app as api
     from agent.model import OrderKind
 
-    names = [kind.value for kind in OrderKind]
-    if unknown_kinds := [kind for kind in kinds if kind not in names]:
+    kind_names = [kind.value for kind in OrderKind]
+    if unknown_kinds := [kind for kind in kinds if kind not in kind_names]:
         raise ConfigError(
             f"--only: {unknown_kinds[0]!r} is not a kind of order",
-            f"choose from {', '.join(names)}",
+            f"choose from {', '.join(kind_names)}",
         )
     require_answerable(yes)
     with show_spinner(READING_CHAIN) as spinner, api.open_agent(config) as agent:
@@ -201,8 +201,8 @@ def _change_orders(
 def _show_change(document: Document) -> None:
     is_armed = "armed" in document
     for order in document["armed" if is_armed else "disarmed"]:
-        state = "is armed at the next cycle" if is_armed else "is disarmed"
-        say(f"{order['kind']} of {order['subject']} {state}")
+        state_text = "is armed at the next cycle" if is_armed else "is disarmed"
+        say(f"{order['kind']} of {order['subject']} {state_text}")
     subjects_with_entry = {
         order["subject"] for order in document.get("armed", ()) if order["kind"] == "entry"
     }
@@ -275,16 +275,16 @@ def show_liquidity(document: Document) -> None:
         say("The config lists no liquidity positions.")
     if document["targets"]:
         out.print(_targets_table(document))
-    for name, title in (("expected_loss", "Expected loss"), ("weight", "In liquidity")):
-        say(f"{title}: {_total_text(document[name], document['numeraire'])}")
+    for total_key, title in (("expected_loss", "Expected loss"), ("weight", "In liquidity")):
+        say(f"{title}: {_total_text(document[total_key], document['numeraire'])}")
     for message in (*document["unreadable"], *document["warnings"]):
         out.print(safe_text(f"Note: {message}", "yellow"))
     for position in document["ignored"]:
-        tokens = " and ".join(position["tokens"])
+        tokens_text = " and ".join(position["tokens"])
         out.print(
             safe_text(
                 f"Ignored, not confirmed in the config: {position['position']}, liquidity"
-                f" {position['liquidity']} of {tokens}",
+                f" {position['liquidity']} of {tokens_text}",
                 "yellow",
             )
         )
@@ -305,13 +305,14 @@ def _positions_table(document: Document) -> FigureTable:
         ("value", "if held", "loss", "fees", "LVR a day"),
     )
     for position in document["positions"]:
-        figures = (
-            tables.amount(position[key], 2) for key in ("value", "hold_value", "loss", "fees")
+        figure_cells = (
+            tables.amount(position[figure_key], 2)
+            for figure_key in ("value", "hold_value", "loss", "fees")
         )
         table.add_row(
             _position_cell(position),
             position["state"],
-            *figures,
+            *figure_cells,
             tables.amount(position["lvr_per_day"], 4),
         )
     return table
@@ -320,8 +321,10 @@ def _positions_table(document: Document) -> FigureTable:
 def _targets_table(document: Document) -> FigureTable:
     from agent.cli.display import tables
 
-    order = ("pool", "target", "share", "value", "fees", "next")
-    table = tables.table("Liquidity targets", ("pool", "next"), order[1:-1], order=order)
+    column_names = ("pool", "target", "share", "value", "fees", "next")
+    table = tables.table(
+        "Liquidity targets", ("pool", "next"), column_names[1:-1], column_order=column_names
+    )
     for target in document["targets"]:
         share_text = "unknown"
         if target["weight_bps"] is not None:
@@ -332,13 +335,13 @@ def _targets_table(document: Document) -> FigureTable:
                 *(f"skipped: {reason}" for reason in target["skipped_reasons"]),
             )
         )
-        figures = (tables.amount(target[key], 2) for key in ("value", "fees"))
-        pool = safe_text(f"{'/'.join(target['tokens'])} {target['fee_pips'] / 10_000:g} %")
+        figure_cells = (tables.amount(target[figure_key], 2) for figure_key in ("value", "fees"))
+        pool_cell = safe_text(f"{'/'.join(target['tokens'])} {target['fee_pips'] / 10_000:g} %")
         table.add_row(
-            pool,
+            pool_cell,
             f"{target['share_bps'] / 100:g} %",
             share_text,
-            *figures,
+            *figure_cells,
             next_text or "at its target share",
         )
     return table
@@ -395,22 +398,22 @@ def _total_text(document: Document, numeraire: str) -> str:
 
     if document["value"] is None or document["share_bps"] is None:
         return "unknown"
-    limit = "no limit"
+    limit_text = "no limit"
     if document["limit_bps"] is not None:
-        limit = f"limit {document['limit_bps'] / 100:g} %"
+        limit_text = f"limit {document['limit_bps'] / 100:g} %"
     exceeded_text = "" if document["within"] else ", exceeded"
     return (
         f"{tables.amount(document['value'], 2)} {numeraire}, {float(document['share_bps']) / 100:.2f} %"
-        f" of the portfolio, {limit}{exceeded_text}"
+        f" of the portfolio, {limit_text}{exceeded_text}"
     )
 
 
 def _position_cell(position: Document) -> Any:
     venue = position["venue"].removeprefix("uniswap_")
-    text = f"{'/'.join(position['tokens'])} {venue}"
+    cell_text = f"{'/'.join(position['tokens'])} {venue}"
     if position["token_id"] is not None:
-        text += f" #{position['token_id']}"
-    return safe_text(text)
+        cell_text += f" #{position['token_id']}"
+    return safe_text(cell_text)
 
 
 strategies_group = command_group(
@@ -473,10 +476,10 @@ def deposits_to(
     from agent import app as api
 
     document = api.route_transfers(config, name)
-    receiver = document["flows_to"]
+    receiving_strategy = document["flows_to"]
     message = "Deposits and withdrawals are now shared by capital."
-    if receiver is not None:
-        message = f"{receiver} now gets deposits and pays withdrawals."
+    if receiving_strategy is not None:
+        message = f"{receiving_strategy} now gets deposits and pays withdrawals."
     emit(document, as_json, lambda: say(message))
 
 
@@ -489,7 +492,7 @@ def show_strategies(console: Console, document: Document) -> None:
         f"Strategies at block {document['block']}: {tables.money(document['total_value'])} {unit}",
         ("strategy", "state", "since"),
         ("capital", "share", "target"),
-        order=("strategy", "capital", "share", "target", "state", "since"),
+        column_order=("strategy", "capital", "share", "target", "state", "since"),
     )
     performance_table = tables.table(
         "Performance", ("strategy",), ("unit value", "return", "Sharpe", "costs")
@@ -516,12 +519,13 @@ def show_strategies(console: Console, document: Document) -> None:
         console.print(holdings_table(strategy, unit))
         if futures_weights := strategy.get("futures"):
             targets_text = ", ".join(
-                f"{symbol} {_share_text(bps)}" for symbol, bps in futures_weights.items()
+                f"{symbol} {_share_text(weight_bps)}"
+                for symbol, weight_bps in futures_weights.items()
             )
-            state = "no futures while paused" if strategy["state"] == "paused" else "futures"
+            state_text = "no futures while paused" if strategy["state"] == "paused" else "futures"
             console.print(
                 safe_text(
-                    f"{strategy['name']}: {state}, targets {targets_text} of its target notional"
+                    f"{strategy['name']}: {state_text}, targets {targets_text} of its target notional"
                 )
             )
         if strategy["state_reason"]:
@@ -562,19 +566,19 @@ def netting_lines(document: Document | None, unit: str) -> list[str]:
     """Return sentences on internal netting between strategies; empty if there is none."""
     if document is None:
         return []
-    lines = [f"{name}: {reason}" for name, reason in document["reasons"].items()]
+    lines = [f"{strategy_name}: {reason}" for strategy_name, reason in document["reasons"].items()]
     lines += [
-        f"Internal: {move['from']} transfers {move['value']} {unit} of capital to {move['to']}"
-        for move in document["capital_moved"]
+        f"Internal: {capital_move['from']} transfers {capital_move['value']} {unit} of capital to {capital_move['to']}"
+        for capital_move in document["capital_moved"]
     ]
     lines += [
         f"{token['symbol']}: {token['bought']} {unit} to buy, {token['sold']} to sell; {token['crossed']}"
         f" netted internally, {token['net']} left for the market"
         for token in document["netted"]
     ]
-    if (saved := document["saved_fees"]) != "0":
+    if (saved_fees := document["saved_fees"]) != "0":
         lines.append(
-            f"Netted internally: {document['crossed']} {unit}; pool fees saved: at least {saved} {unit}"
+            f"Netted internally: {document['crossed']} {unit}; pool fees saved: at least {saved_fees} {unit}"
         )
     return lines
 
@@ -584,5 +588,5 @@ def _show_applied(document: Document) -> None:
     say("The ledgers are adopted." if document["applied"] else "Nothing was changed.")
 
 
-def _share_text(value_bps: int | None) -> str:
-    return "" if value_bps is None else f"{value_bps / 100:.2f} %"
+def _share_text(share_bps: int | None) -> str:
+    return "" if share_bps is None else f"{share_bps / 100:.2f} %"

@@ -49,40 +49,42 @@ def templates(
     def show() -> None:
         table = tables.table(f"Templates on {network}", ("name", "holdings", "trigger", "limits"))
         for template in document["templates"]:
-            contents = ", ".join(
+            holdings_text = ", ".join(
                 f"{token['symbol']} {token['target']}" for token in template["tokens"]
             )
             class_shares_text = ", ".join(
-                f"{name} {bps / 100:g}%" for name, bps in template["shares_bps"].items()
+                f"{name} {share_bps / 100:g}%" for name, share_bps in template["shares_bps"].items()
             )
             trigger_text = ", ".join(
-                f"{name} {value}"
-                for name, value in template["policy"]["trigger"].items()
+                f"{name} {parameter_text}"
+                for name, parameter_text in template["policy"]["trigger"].items()
                 if name != "kind"
             )
             policy_text = (
                 f"{trigger_text}; to {template['policy']['destination']}; cooldown"
                 f" {template['policy']['cooldown']}"
             )
-            limits_text = ", ".join(f"{name} {value}" for name, value in template["limits"].items())
+            limits_text = ", ".join(
+                f"{name} {parameter_text}" for name, parameter_text in template["limits"].items()
+            )
             if template["futures_notional"]:
                 limits_text += f"\nfutures at most {template['futures_notional']} of spot"
             if template["weights"]:
-                contents += (
+                holdings_text += (
                     f"\nthen by {template['weights']['kind']} every {template['weights']['every']}"
                 )
             if template["past"] is not None:
-                contents += f"\n{tables.past_text(template['past'])}; {tables.past_costs_text(template['past'])}"
+                holdings_text += f"\n{tables.past_text(template['past'])}; {tables.past_costs_text(template['past'])}"
             if template["other_years"]:
-                contents += f"\n{tables.past_years_text(template['other_years'])}"
+                holdings_text += f"\n{tables.past_years_text(template['other_years'])}"
             table.add_row(
                 safe_text(template["name"], "bold"),
-                f"{template['about']}\n{class_shares_text}\n{contents}",
+                f"{template['about']}\n{class_shares_text}\n{holdings_text}",
                 policy_text,
                 limits_text,
             )
         out.print(table)
-        capitals = [
+        template_capitals = [
             (template["name"], template["minimum_capitals"].values())
             for template in document["templates"]
         ]
@@ -93,7 +95,10 @@ def templates(
                 ("template",),
                 tuple(document["gas_gwei"]),
                 rows=[
-                    *((name, *(amount or "none" for amount in row)) for name, row in capitals),
+                    *(
+                        (name, *(capital or "none" for capital in capital_amounts))
+                        for name, capital_amounts in template_capitals
+                    ),
                     gas_row,
                 ],
             )
@@ -191,8 +196,10 @@ def import_profile(
                 return agent is None or editing.accept_edit(report, agent)
             with spinner.hidden():
                 _show_import(err, changes)
-                decimals = None if agent is None else plans.decimals_by_label(agent.portfolio)
-                show_editing(err, editing.edit_document(report), decimals)
+                decimals_by_symbol = (
+                    None if agent is None else plans.decimals_by_label(agent.portfolio)
+                )
+                show_editing(err, editing.edit_document(report), decimals_by_symbol)
                 return ask("Write this?")
 
         document = api.import_profile(
@@ -270,12 +277,12 @@ def _show_import(console: Console, document: Document) -> None:
         ),
     )
     for limit in document["limits"]:
-        message = f"adopted: {limit['why']}" if limit["taken"] else f"kept: {limit['why']}"
+        adoption_text = f"adopted: {limit['why']}" if limit["taken"] else f"kept: {limit['why']}"
         table.add_row(
             limit["key"],
             limit["yours"],
             limit["profile"],
-            safe_text(message, "" if limit["taken"] else "dim"),
+            safe_text(adoption_text, "" if limit["taken"] else "dim"),
         )
     console.print(table)
 
@@ -341,10 +348,10 @@ def edit(
     if send:
         require_answerable(yes)
 
-    def new_text(text: str) -> str:
+    def new_text(config_text: str) -> str:
         if confirm:
-            return text
-        return apply_changes(text, changes) if changes.any else _edit_in_editor(text)
+            return config_text
+        return apply_changes(config_text, changes) if changes.any else _edit_in_editor(config_text)
 
     is_answerable = yes or is_interactive()
     with show_spinner("Reading the chain") as spinner:
@@ -392,17 +399,21 @@ def edit(
             )
             document = editing.edit_document(report)
         with spinner.hidden():
-            decimals = None
+            decimals_by_symbol = None
             if verbose and report.transition is not None and document["state"] == "planned":
-                decimals = plans.decimals_by_label(report.transition.step_input.portfolio)
-            emit(document, as_json, lambda: show_editing(out, document, decimals, verbose=verbose))
+                decimals_by_symbol = plans.decimals_by_label(report.transition.step_input.portfolio)
+            emit(
+                document,
+                as_json,
+                lambda: show_editing(out, document, decimals_by_symbol, verbose=verbose),
+            )
     raise typer.Exit(EXIT_REFUSED if document["state"] in ("declined", "unfinished") else 0)
 
 
-def _edit_in_editor(text: str) -> str:
+def _edit_in_editor(config_text: str) -> str:
     """Return the text as saved in $EDITOR from an owner-only file; unchanged if nothing was saved."""
     try:
-        return click.edit(text, extension=".toml") or text
+        return click.edit(config_text, extension=".toml") or config_text
     except click.ClickException as error:
         raise ConfigError(
             f"$EDITOR: {error.format_message()}", "nothing was changed; set EDITOR, or use --set"
@@ -410,7 +421,11 @@ def _edit_in_editor(text: str) -> str:
 
 
 def show_editing(
-    console: Console, document: Document, decimals: dict[str, int] | None, *, verbose: bool = False
+    console: Console,
+    document: Document,
+    decimals_by_symbol: dict[str, int] | None,
+    *,
+    verbose: bool = False,
 ) -> None:
     """Print an edit. If the decimals of its tokens are given, also print its plan."""
     if document["state"] == "unchanged":
@@ -420,7 +435,7 @@ def show_editing(
         return
     _show_changes(console, document)
     if document["transition"] is not None:
-        _show_transition(console, document, decimals, verbose)
+        _show_transition(console, document, decimals_by_symbol, verbose)
     for line in document["warnings"]:
         console.print(safe_text(f"note: {line}", "yellow"))
     show_sent(console, document)
@@ -466,26 +481,29 @@ def _show_changes(console: Console, document: Document) -> None:
 
 
 def _show_transition(
-    console: Console, document: Document, decimals: dict[str, int] | None, verbose: bool
+    console: Console, document: Document, decimals_by_symbol: dict[str, int] | None, verbose: bool
 ) -> None:
     """Print the plan of an edit and its cost."""
     from agent.app.describe import replace_pool_addresses
     from agent.cli.display import plan_tables, tables
 
     plan = document["transition"]
-    unit, summary = plan["numeraire"], replace_pool_addresses(plan["reason"], plan["pools"])
+    unit, transition_summary = (
+        plan["numeraire"],
+        replace_pool_addresses(plan["reason"], plan["pools"]),
+    )
     if plan["legs"]:
-        if decimals is not None:
+        if decimals_by_symbol is not None:
             plan_tables.show_plan(
-                console, plan, decimals, verbose=verbose, details_option="--verbose"
+                console, plan, decimals_by_symbol, verbose=verbose, details_option="--verbose"
             )
-        summary = (
+        transition_summary = (
             f"{tables.money(plan['turnover'])} {unit} of turnover for"
             f" {tables.amount(plan['cost']['total'], 4)} {unit}"
         )
     console.print(
         safe_text(
-            f"The transition: {summary}; rebalances within limits.turnover: {document['rebalance_count']}"
+            f"The transition: {transition_summary}; rebalances within limits.turnover: {document['rebalance_count']}"
         )
     )
 

@@ -106,10 +106,10 @@ def run(
 
     agent_context = api.open_agent(config, clock=clock, record=record)
     options = RunOptions(send, every, once, log_format, takes_controls=send, offers_plans=offer)
-    code = run_loop(
+    exit_code = run_loop(
         agent_context, clock, make_confirm, options, PrintStyle(as_json, verbose, one_line=not once)
     )
-    raise typer.Exit(code)
+    raise typer.Exit(exit_code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ def run_loop(
     """
     from agent import app as api
 
-    code, is_logging = 0, False
+    exit_code, is_logging = 0, False
     try:
         with (
             clock.listening(),
@@ -185,7 +185,7 @@ def run_loop(
                     if controls is not None and options.offers_plans and controls.has_offer:
                         service.on_offer()
                     with spinner.hidden():
-                        code = printer.show(cycle, logged=is_logging)
+                        exit_code = printer.show(cycle, is_logged=is_logging)
                         _show_notes(service)
                     clock.check()
             service.report_controls()  # a stop control, which no further cycle would report
@@ -200,12 +200,12 @@ def run_loop(
                     else "The bot was stopped (trimtab stop), so this run ends. trimtab resume"
                     " starts it again."
                 )
-            code = 0
+            exit_code = 0
     except api.StopRequested:
         if not is_logging:
             note(_stop_message(options))
-        code = 0
-    return code
+        exit_code = 0
+    return exit_code
 
 
 def _stop_message(options: RunOptions) -> str:
@@ -236,58 +236,62 @@ class CyclePrinter:
         self._agent, self._style, self._clock, self._may_send = agent, style, clock, may_send
         self._last_result: tuple[object, ...] = ()
 
-    def show(self, result: StepOutcome | TrimtabError, *, logged: bool) -> int:
+    def show(self, cycle_result: StepOutcome | TrimtabError, *, is_logged: bool) -> int:
         """Print a cycle, unless it was logged and no documents were requested. Returns its exit
         code.
         """
-        if isinstance(result, TrimtabError):
-            code = result.exit_code
+        if isinstance(cycle_result, TrimtabError):
+            exit_code = cycle_result.exit_code
         else:
-            code = OUTCOME_EXITS.get(result.kind.value, 0)
-        if logged and not self._style.as_json:
-            return code
-        if self._style.one_line and not self._style.as_json and self._show_time(result):
-            return code
-        if isinstance(result, TrimtabError):
-            return fail(result, self._style.as_json, one_line=self._style.one_line)
-        return show_outcome(result, self._agent, self._style, send_allowed=self._may_send)
+            exit_code = OUTCOME_EXITS.get(cycle_result.kind.value, 0)
+        if is_logged and not self._style.as_json:
+            return exit_code
+        if self._style.one_line and not self._style.as_json and self._show_time(cycle_result):
+            return exit_code
+        if isinstance(cycle_result, TrimtabError):
+            return fail(cycle_result, self._style.as_json, one_line=self._style.one_line)
+        return show_outcome(cycle_result, self._agent, self._style, send_allowed=self._may_send)
 
-    def _show_time(self, result: StepOutcome | TrimtabError) -> bool:
+    def _show_time(self, cycle_result: StepOutcome | TrimtabError) -> bool:
         """Print the cycle's time, and the result if it is that of the last cycle. Returns whether
         nothing else is to be printed.
         """
         from agent.app.documents import utc_text
 
-        time = f"{utc_text(self._clock.now_s())} UTC"
-        previous, self._last_result = self._last_result, _comparable_result(result)
-        is_repeated = bool(self._last_result) and self._last_result == previous
-        if isinstance(result, TrimtabError):
-            note(f"{time}, as before: {result.message}" if is_repeated else time)
+        time_text = f"{utc_text(self._clock.now_s())} UTC"
+        previous_result, self._last_result = self._last_result, _comparable_result(cycle_result)
+        is_repeated = bool(self._last_result) and self._last_result == previous_result
+        if isinstance(cycle_result, TrimtabError):
+            note(f"{time_text}, as before: {cycle_result.message}" if is_repeated else time_text)
         elif is_repeated:
-            say(f"{time}, as before: {result.kind.value}: {format_reason(result)}")
+            say(f"{time_text}, as before: {cycle_result.kind.value}: {format_reason(cycle_result)}")
         else:
-            say(time)
+            say(time_text)
         return is_repeated
 
 
-def _comparable_result(result: StepOutcome | TrimtabError) -> tuple[object, ...]:
+def _comparable_result(cycle_result: StepOutcome | TrimtabError) -> tuple[object, ...]:
     """Return the result of a cycle, to compare it with the next; empty if the cycle is always printed
     in full, as one with transactions is.
     """
-    if isinstance(result, TrimtabError):
-        return (result.exit_code, result.message, result.remedy)
-    if result.transactions:
+    if isinstance(cycle_result, TrimtabError):
+        return (cycle_result.exit_code, cycle_result.message, cycle_result.remedy)
+    if cycle_result.transactions:
         return ()
-    trades = (
+    planned_trades = (
         None
-        if result.plan is None
+        if cycle_result.plan is None
         else (
-            result.plan.legs,
-            result.plan.actions,
-            [layer for layer in result.plan.layers if layer.acts],
+            cycle_result.plan.legs,
+            cycle_result.plan.actions,
+            [layer for layer in cycle_result.plan.layers if layer.acts],
         )
     )
-    return (result.kind, result.reason, trades if result.kind.value == "planned" else None)
+    return (
+        cycle_result.kind,
+        cycle_result.reason,
+        planned_trades if cycle_result.kind.value == "planned" else None,
+    )
 
 
 @command(Heading.LOOK, 18)
@@ -330,17 +334,15 @@ def _health_text(document: Mapping[str, Any], *, ready: bool) -> str:
             return "NOT READY:"
         return "UNHEALTHY, a dry run:" if is_dry_run else "UNHEALTHY:"
     last_good_age_s = document["last_good_cycle_s"]
-    last_cycle = (
+    last_cycle_text = (
         "no cycle yet"
         if last_good_age_s is None
         else f"last successful cycle {format_duration(int(last_good_age_s))} ago"
     )
     pause_note = ", paused" if document["paused"] else ""
     dry_run_note = " A dry run: it sends nothing." if is_dry_run else ""
-    cycle_count = f"{document['cycles']} cycle{'' if document['cycles'] == 1 else 's'}"
-    return (
-        f"{'Ready' if ready else 'Healthy'}: {cycle_count}, {last_cycle}{pause_note}.{dry_run_note}"
-    )
+    cycle_count_text = f"{document['cycles']} cycle{'' if document['cycles'] == 1 else 's'}"
+    return f"{'Ready' if ready else 'Healthy'}: {cycle_count_text}, {last_cycle_text}{pause_note}.{dry_run_note}"
 
 
 PAPER_BANNER = (
@@ -440,16 +442,18 @@ def _show_replay(document: Document) -> None:
         "Recorded steps",
         ("file", "command", "recorded", "now"),
         ("block",),
-        order=("file", "block", "command", "recorded", "now"),
+        column_order=("file", "block", "command", "recorded", "now"),
     )
     for step in document["steps"]:
-        result = step["result"]
-        cells = (safe_text(step.get(key) or "") for key in ("requested_by", "decision"))
+        replay_result = step["result"]
+        text_cells = (
+            safe_text(step.get(step_key) or "") for step_key in ("requested_by", "decision")
+        )
         table.add_row(
             step["file"],
             str(step.get("block", "")),
-            *cells,
-            safe_text(result, RESULT_STYLES[result]),
+            *text_cells,
+            safe_text(replay_result, RESULT_STYLES[replay_result]),
         )
     out.print(table)
     for step in document["steps"]:
@@ -469,9 +473,9 @@ def _show_replay(document: Document) -> None:
     )
 
 
-def _truncated(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= MAX_VALUE_CHARS else f"{text[:MAX_VALUE_CHARS]}…"
+def _truncated(json_value: object) -> str:
+    value_text = json_value if isinstance(json_value, str) else json.dumps(json_value)
+    return value_text if len(value_text) <= MAX_VALUE_CHARS else f"{value_text[:MAX_VALUE_CHARS]}…"
 
 
 alerts_group = command_group(
@@ -520,8 +524,10 @@ def test(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
 
     def show() -> None:
         for target in document["targets"]:
-            result = "delivered" if target["delivered"] else f"NOT delivered, {target['why']}"
-            say(f"{target['name']}: {result}")
+            delivery_text = (
+                "delivered" if target["delivered"] else f"NOT delivered, {target['why']}"
+            )
+            say(f"{target['name']}: {delivery_text}")
 
     emit(document, as_json, show)
     if not document["reached"]:
@@ -561,15 +567,15 @@ def _targets_table(document: Document) -> FigureTable:
         "Targets", ("name", "events", "last delivered", "last failed"), ("pending",)
     )
     for target in document["targets"]:
-        name, failed_text = target["name"], target["failed"] or "never"
+        target_name, failed_text = target["name"], target["failed"] or "never"
         if not target["ready"]:
-            name += f" ({target['url_env']} is not set)"
+            target_name += f" ({target['url_env']} is not set)"
         if target["failures_in_row"]:
             failed_text = (
                 f"{target['failed']}: {target['why']}, {target['failures_in_row']} in a row"
             )
         table.add_row(
-            name,
+            target_name,
             ", ".join(target["events"]),
             target["delivered"] or "never",
             failed_text,
@@ -578,10 +584,10 @@ def _targets_table(document: Document) -> FigureTable:
     return table
 
 
-def _price_text(text: str | None) -> str:
+def _price_text(price: str | None) -> str:
     from agent.cli.display import tables
 
-    return tables.brief(text) if text else "none"
+    return tables.brief(price) if price else "none"
 
 
 def _percent_text(bps: int | None) -> str:

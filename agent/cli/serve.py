@@ -102,8 +102,8 @@ def serve(
         drop_key_variables([])
 
         def show_address(address: str) -> None:
-            text = f"Set-up: {address} (in a browser of this machine; it opens once)."
-            emit({"url": address}, as_json, lambda: say(f"{text} Stop with Ctrl-C."))
+            set_up_line = f"Set-up: {address} (in a browser of this machine; it opens once)."
+            emit({"url": address}, as_json, lambda: say(f"{set_up_line} Stop with Ctrl-C."))
 
         serve_setup((config or [DEFAULT_CONFIG])[0], host, port, show_address)
         return
@@ -167,12 +167,12 @@ def docs(
     from agent.web.stopping import quiet_end
 
     drop_key_variables([])
-    place = f"refusals.html#{code}" if code else ""
+    page_path = f"refusals.html#{code}" if code else ""
     with quiet_end():
         serve_documentation(
             documentation_site(),
             port,
-            lambda address: say_whole(f"Documentation: {address}{place} (stop with Ctrl-C)"),
+            lambda address: say_whole(f"Documentation: {address}{page_path} (stop with Ctrl-C)"),
         )
 
 
@@ -241,20 +241,20 @@ def install(
         )
     flags = {"--send": send, "--yes": yes, "--offer": offer}
     run_options = tuple(flag for flag, is_set in flags.items() if is_set)
-    options = api.UnitOptions(name, run_options, system, env_file)
+    unit_options = api.UnitOptions(name, run_options, system, env_file)
     if remove:
-        document = api.remove_units(config, options, write=write)
+        document = api.remove_units(config, unit_options, write=write)
     else:
-        chosen = [service.value for service in services or ()]
-        document = api.install_units(config, chosen, every, options, write=write)
+        service_names = [service.value for service in services or ()]
+        document = api.install_units(config, service_names, every, unit_options, write=write)
 
     def show() -> None:
         for unit in document["units"]:
             out.print(safe_text(unit["path"], "bold"))
             if not write and not remove:
                 typer.echo(unit["text"])
-        for line in document["commands"]:
-            say_whole(f"{'Done' if write else 'Would run'}: {line}")
+        for shell_command in document["commands"]:
+            say_whole(f"{'Done' if write else 'Would run'}: {shell_command}")
 
     emit(document, as_json, show)
     if not write:
@@ -303,14 +303,14 @@ def add_user(
     emit(new_user, as_json, show)
 
 
-def _qr_code(text: str) -> list[str]:
+def _qr_code(uri: str) -> list[str]:
     """Return the QR code of a text as lines of half blocks; empty without the package."""
     try:
         import segno
     except ImportError:
         return []
     buffer = io.StringIO()
-    segno.make(text, error="l", micro=False).terminal(buffer, compact=True)
+    segno.make(uri, error="l", micro=False).terminal(buffer, compact=True)
     return buffer.getvalue().splitlines()
 
 

@@ -133,19 +133,19 @@ def init(
     from agent import app as api
 
     targets, endpoints = (
-        [_parse_pair(text, "--target") for text in target or ()],
-        [_parse_pair(text, "--rpc") for text in rpc or ()],
+        [_parse_pair(option_text, "--target") for option_text in target or ()],
+        [_parse_pair(option_text, "--rpc") for option_text in rpc or ()],
     )
     alert_pair = None if alert is None else _parse_pair(alert, "--alert")
     local_start = api.local_start(network)
     missing_options = [
-        option
-        for option, value in (
+        option_name
+        for option_name, given_value in (
             ("--wallet", wallet or local_start),
             ("--rpc", endpoints or local_start),
             ("--target or --template", targets or template),
         )
-        if not value
+        if not given_value
     ]
     option_values = {
         "--stable": stable,
@@ -155,7 +155,7 @@ def init(
         "--futures": futures or futures_venue or futures_target,
     }
     unsupported_options = [
-        name for name, value in option_values.items() if value
+        extra_option for extra_option, given_value in option_values.items() if given_value
     ]  # the dialogue would drop them
     if missing_options and not unsupported_options and not yes and not as_json and is_interactive():
         answers = api.InitAnswers(
@@ -168,9 +168,9 @@ def init(
             alert_pair,
             ceiling or "",
         )
-        source = click.get_current_context().get_parameter_source("network")
-        answered = {
-            "Network": source is ParameterSource.COMMANDLINE,
+        network_source = click.get_current_context().get_parameter_source("network")
+        answer_by_topic = {
+            "Network": network_source is ParameterSource.COMMANDLINE,
             "Wallet": wallet,
             "Endpoints": endpoints,
             "Basket": targets or template,
@@ -178,7 +178,9 @@ def init(
             "Ceiling": ceiling,
             "Alerts": alert_pair,
         }
-        _init_guided(config, answers, {name for name, value in answered.items() if value})
+        _init_guided(
+            config, answers, {topic for topic, answer in answer_by_topic.items() if answer}
+        )
         return
     if local_start is not None:
         wallet = wallet or local_start.wallet
@@ -374,8 +376,8 @@ def trust(config: ConfigPath = DEFAULT_CONFIG, yes: Yes = False, as_json: AsJson
     if not document["pinned"]:
         note("Nothing pinned. To pin these: trimtab trust --yes")
         raise typer.Exit(EXIT_REFUSED)
-    markets = " and the venue's market numbers" if "markets" in document else ""
-    note(f"{len(document['contracts'])} contracts{markets} are pinned.")
+    markets_text = " and the venue's market numbers" if "markets" in document else ""
+    note(f"{len(document['contracts'])} contracts{markets_text} are pinned.")
 
 
 def _checks_table(document: Document) -> FigureTable:
@@ -401,15 +403,15 @@ def _contracts_table(document: Document) -> FigureTable:
     """Return a table of the contracts that trust would pin."""
     from agent.cli.display.tables import table
 
-    styles = {"new": "yellow", "CHANGED": "bold red"}
+    style_by_state = {"new": "yellow", "CHANGED": "bold red"}
     figure_table = table(f"Contracts at block {document['block']}", ("state", "address", "role"))
     for contract in document["contracts"]:
-        state = safe_text(contract["state"], styles.get(contract["state"], ""))
-        figure_table.add_row(state, contract["address"], contract["role"])
+        state_cell = safe_text(contract["state"], style_by_state.get(contract["state"], ""))
+        figure_table.add_row(state_cell, contract["address"], contract["role"])
     for market in document.get("markets", ()):
-        state = safe_text(market["state"], styles.get(market["state"], ""))
+        state_cell = safe_text(market["state"], style_by_state.get(market["state"], ""))
         figure_table.add_row(
-            state, f"number {market['number']}", f"futures market {market['market']}"
+            state_cell, f"number {market['number']}", f"futures market {market['market']}"
         )
     return figure_table
 
@@ -423,12 +425,12 @@ def _futures_start(
                 "--futures: no profile given", "choose conservative, moderate or aggressive"
             )
         return None
-    pairs = [_parse_pair(text, "--futures-target") for text in targets]
-    return api.FuturesStart(profile, venue, pairs)
+    target_pairs = [_parse_pair(text, "--futures-target") for text in targets]
+    return api.FuturesStart(profile, venue, target_pairs)
 
 
-def _parse_pair(text: str, option: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
+def _parse_pair(pair_text: str, option: str) -> tuple[str, str]:
+    name, equals, value = pair_text.partition("=")
     if not equals or not name or not value:
         # the text is not repeated, because a URL pasted here is a secret
         raise ConfigError(

@@ -181,17 +181,17 @@ def stress(
         )
     page_paths = report_paths("stress", html, config, keep)
     price_path = api.prices_file(prices, sample)
-    market = api.MarketOptions(
+    market_options = api.MarketOptions(
         pool_fee=pool_fee, depth=depth, value=value, pool=pool, gas=gas, seed=seed
     )
-    portfolio = api.PortfolioOptions(
+    portfolio_options = api.PortfolioOptions(
         config, target, band, every, destination, numeraire, native, symbol_mapping or ()
     )
     estimate_s = 0.0
     if has_portfolio:
         prepared_stress = api.prepare_stress(
             price_path,
-            market,
+            market_options,
             api.StressOptions(
                 paths,
                 step_paths,
@@ -205,7 +205,7 @@ def stress(
                 gas_spike,
                 thin,
             ),
-            portfolio,
+            portfolio_options,
             limits=limits,
         )
         estimate_s += prepared_stress.estimated_s
@@ -223,8 +223,8 @@ def stress(
                 lot=lot,
                 venue=venue,
             ),
-            market,
-            portfolio,
+            market_options,
+            portfolio_options,
             bars=bars,
             paths=step_paths,
             seeds=seeds,
@@ -276,7 +276,7 @@ def _show_stress_test(document: Document) -> None:
 def _show_stress_cases(document: Document) -> None:
     from agent.cli.display.tables import table
 
-    return_columns = tuple(f"return {name}" for name in STRESS_QUANTILES)
+    return_columns = tuple(f"return {quantile}" for quantile in STRESS_QUANTILES)
     figure_names = (*return_columns, "shortfall", "end value 50%", "turnover", "outside")
     case_table = table(
         f"{document['bars']} bars each; shortfall is the mean return of the worst 5 %",
@@ -288,7 +288,10 @@ def _show_stress_cases(document: Document) -> None:
         case_table.add_row(
             case["name"],
             str(case["paths"]),
-            *(_percent_text(returns["quantiles"][name], sign="+") for name in STRESS_QUANTILES),
+            *(
+                _percent_text(returns["quantiles"][quantile], sign="+")
+                for quantile in STRESS_QUANTILES
+            ),
             _percent_text(returns["expected_shortfall"], sign="+"),
             f"{float(case['end_value']['quantiles']['50%']):,.2f}",
             f"{float(turnover['quantiles']['50%']):.2f}",
@@ -305,8 +308,8 @@ def _show_stress_cases(document: Document) -> None:
             notes.insert(0, f"{case['halted_bars']} bars halted")
         if notes:
             say(f"{case['name']}: {', '.join(notes)}")
-    for name, reason in document["skipped"].items():
-        say(f"skipped: {name}: {reason}")
+    for case_name, reason in document["skipped"].items():
+        say(f"skipped: {case_name}: {reason}")
     for note in document["notes"]:
         say(note)
     show_provenance(document)
@@ -421,7 +424,7 @@ def tune(
 
     page_paths = report_paths("tune", html, config, keep)
     price_path = api.prices_file(prices, sample)
-    market = api.MarketOptions(
+    market_options = api.MarketOptions(
         pool_fee, depth, value, pool, gas, latency, seed, gas_prices=gas_prices
     )
     tune_options = api.TuneOptions(
@@ -438,10 +441,10 @@ def tune(
         rechoose,
         full,
     )
-    portfolio = api.PortfolioOptions(
+    portfolio_options = api.PortfolioOptions(
         config, target, numeraire=numeraire, native=native, symbol_mapping=symbol_mapping or ()
     )
-    search = api.prepare_tune(price_path, market, tune_options, portfolio)
+    prepared_search = api.prepare_tune(price_path, market_options, tune_options, portfolio_options)
     with progress_display("measuring", as_json) as status:
 
         def progress(finished_runs: int, run_count: int) -> None:
@@ -459,7 +462,7 @@ def tune(
             return is_confirmed
 
         tune_result = api.run_tune(
-            search,
+            prepared_search,
             cores=cores,
             scheduler=scheduler,
             folder=folder,
@@ -521,10 +524,10 @@ def _show_tune(document: Document) -> None:
             f"Probability of overfitting: {float(overfitting['probability']):.0%} ({overfitting['split_count']:,} ways"
             " to halve the data)"
         )
-    if (deflated := document["deflated_sharpe"]) is not None:
+    if (deflated_sharpe := document["deflated_sharpe"]) is not None:
         say(
-            f"Deflated Sharpe ratio of the excess over hold, {deflated['trials']} trials:"
-            f" {float(deflated['probability']):.1%}"
+            f"Deflated Sharpe ratio of the excess over hold, {deflated_sharpe['trials']} trials:"
+            f" {float(deflated_sharpe['probability']):.1%}"
         )
     if document["resumed"]:
         say(f"{document['resumed']:,} runs were loaded from an earlier search")
@@ -548,7 +551,7 @@ def _show_map(stability: Document, is_growth: bool) -> None:
         for score in row_scores
         if score is not None
     ]
-    lowest, highest = min(scores), max(scores)
+    lowest_score, highest_score = min(scores), max(scores)
     score_table = table(
         f"{'Growth' if is_growth else 'Sharpe ratio'} by {stability['row_name']} and {stability['column_name']}",
         (stability["row_name"], *stability["columns"]),
@@ -556,25 +559,27 @@ def _show_map(stability: Document, is_growth: bool) -> None:
     for row_index, (row_label, row_scores) in enumerate(
         zip(stability["rows"], stability["values"], strict=True)
     ):
-        cells = []
+        row_cells = []
         for column_index, score in enumerate(row_scores):
             if score is None:
-                cells.append(safe_text(""))
+                row_cells.append(safe_text(""))
                 continue
             relative_score = (
-                (float(score) - lowest) / (highest - lowest) if highest > lowest else 1.0
+                (float(score) - lowest_score) / (highest_score - lowest_score)
+                if highest_score > lowest_score
+                else 1.0
             )
             cell_text = SHADES[min(len(SHADES) - 1, int(relative_score * len(SHADES)))] * 2
             if len(row_scores) <= MAX_NUMBERED_COLUMNS:
                 cell_text += f" {_signed_percent_text(score) if is_growth else score[:-4]}"
-            cells.append(
+            row_cells.append(
                 safe_text(
                     f"[{cell_text}]"
                     if [row_index, column_index] == stability["best"]
                     else cell_text
                 )
             )
-        score_table.add_row(row_label, *cells)
+        score_table.add_row(row_label, *row_cells)
     out.print(score_table)
     neighbours = stability["neighbours"]
     if neighbours is not None:
@@ -589,5 +594,5 @@ def _show_map(stability: Document, is_growth: bool) -> None:
         )
 
 
-def _signed_percent_text(text: str) -> str:
-    return f"{100 * float(text):+.2f} %"
+def _signed_percent_text(share: str) -> str:
+    return f"{100 * float(share):+.2f} %"

@@ -150,38 +150,38 @@ def _show_weights(document: Document) -> None:
         title,
         ("asset", "limits", "data"),
         weight_columns,
-        order=("asset", *weight_columns, "limits", "data"),
+        column_order=("asset", *weight_columns, "limits", "data"),
     )
     for asset in document["assets"]:
-        limits = data_text = ""
+        limits_text = data_text = ""
         if asset["fixed"]:
-            limits = "fixed"
+            limits_text = "fixed"
         elif asset["limits_bps"] is not None:
-            limits = "{} to {}".format(*map(_percent_text, asset["limits_bps"]))
+            limits_text = "{} to {}".format(*map(_percent_text, asset["limits_bps"]))
         if asset["volatility"] is not None:
             data_text = f"annual volatility {float(asset['volatility']):.1%}"
         elif asset["supply_raw"] is not None:
             data_text = f"supply by {asset['supply_source']}"
         weight_cells = (
-            _percent_text(asset[key]) for key in ("target_bps", "chosen_bps", "now_bps")
+            _percent_text(asset[bps_field]) for bps_field in ("target_bps", "chosen_bps", "now_bps")
         )
-        table.add_row(asset["symbol"], *weight_cells, limits, data_text)
+        table.add_row(asset["symbol"], *weight_cells, limits_text, data_text)
     out.print(table)
     if document["correlations"]:
         out.print(_correlations_table(document))
-    if (chosen_weights := document["chosen"]) is not None:
+    if (last_choice := document["chosen"]) is not None:
         say(
-            f"Chosen {_utc_text(chosen_weights['at_s'])} from"
-            f" {chosen_weights['price_source']}{_span_text(chosen_weights)}: {chosen_weights['why']}."
+            f"Chosen {_utc_text(last_choice['at_s'])} from"
+            f" {last_choice['price_source']}{_span_text(last_choice)}: {last_choice['why']}."
         )
         say(
             f"The next choice is due {'now' if document['due'] else _utc_text(document['next_s'])}."
         )
     else:
         say("Nothing chosen yet: the next cycle of trimtab run or rebalance chooses.")
-    if (weights_now := document["now"]) is not None:
+    if (current_choice := document["now"]) is not None:
         say(
-            f"Now, from {weights_now['price_source']}{_span_text(weights_now)}: {weights_now['why']}."
+            f"Now, from {current_choice['price_source']}{_span_text(current_choice)}: {current_choice['why']}."
         )
     if document["turnover_bps"]:
         say(f"That would move {document['turnover_bps'] / 100:g} % of the portfolio.")
@@ -194,14 +194,19 @@ def _correlations_table(document: Document) -> FigureTable:
     from agent.cli.display import tables
 
     correlations = document["correlations"]
-    symbols = list(dict.fromkeys(symbol for pair in correlations for symbol in pair.split("/")))
+    symbols = list(
+        dict.fromkeys(symbol for symbol_pair in correlations for symbol in symbol_pair.split("/"))
+    )
     column_symbols = symbols[:-1]
     table = tables.table("Correlations", ("",), column_symbols)
     for row_symbol in symbols[1:]:
         cells = [
             correlations.get(f"{column_symbol}/{row_symbol}") for column_symbol in column_symbols
         ]
-        table.add_row(row_symbol, *("" if text is None else f"{float(text):.2f}" for text in cells))
+        table.add_row(
+            row_symbol,
+            *("" if correlation is None else f"{float(correlation):.2f}" for correlation in cells),
+        )
     return table
 
 
@@ -242,24 +247,24 @@ def _show_import(document: Document) -> None:
         return
     table = tables.table(
         f"Closes in {document['unit']}", ("token", "from", "until", "every", "gaps"), ("rows", "hours", "new"),
-        order=("token", "rows", "hours", "new", "from", "until", "every", "gaps"),
+        column_order=("token", "rows", "hours", "new", "from", "until", "every", "gaps"),
     )  # fmt: skip
     for imported_series in document["prices"]:
-        gaps = "none"
+        gaps_text = "none"
         if imported_series["gaps"]:
-            gaps = f"{imported_series['gaps']}, the longest {imported_series['longest_gap_s'] / 3600:g} h"
-        counts = (
+            gaps_text = f"{imported_series['gaps']}, the longest {imported_series['longest_gap_s'] / 3600:g} h"
+        count_cells = (
             str(imported_series["rows"]),
             str(imported_series["hours"]),
             str(imported_series["new"]),
         )
         table.add_row(
             imported_series["symbol"],
-            *counts,
+            *count_cells,
             _utc_text(imported_series["from_s"]),
             _utc_text(imported_series["until_s"]),
             f"{imported_series['interval_s'] / 3600:g} h",
-            gaps,
+            gaps_text,
         )
     out.print(table)
     if document["skipped"]:
@@ -276,7 +281,7 @@ def _show_fetched(document: Document) -> None:
             "Prices from the chain",
             ("token", "source", "from", "until", "remark"),
             ("hours", "new"),
-            order=("token", "source", "hours", "new", "from", "until", "remark"),
+            column_order=("token", "source", "hours", "new", "from", "until", "remark"),
             rows=(
                 (
                     fetched_series["symbol"],
@@ -303,10 +308,10 @@ def _span_text(document: Document) -> str:
     return f", {_utc_text(document['from_s'])} to {_utc_text(document['until_s'])}"
 
 
-def _utc_text(seconds: int | None) -> str:
-    if seconds is None:
+def _utc_text(unix_s: int | None) -> str:
+    if unix_s is None:
         return ""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 @command(Heading.DATA, 60)
@@ -368,22 +373,24 @@ def _show_observations(document: Document) -> None:
         title,
         ("pool", "pair", "TWAP"),
         ("fee", "observations", "next"),
-        order=("pool", "pair", "fee", "observations", "next", "TWAP"),
+        column_order=("pool", "pair", "fee", "observations", "next", "TWAP"),
     )
     for pool in document["pools"]:
-        figures = (
+        figure_cells = (
             f"{pool['fee_pips'] / 10_000:g}%",
             str(pool["observations"]),
             str(pool["observations_next"]),
         )
-        table.add_row(pool["pool"], "/".join(pool["tokens"]), *figures, pool["why"] or "sufficient")
+        table.add_row(
+            pool["pool"], "/".join(pool["tokens"]), *figure_cells, pool["why"] or "sufficient"
+        )
     out.print(table)
 
 
 def _show_cost(document: Document) -> None:
-    pair, current_capacity = "/".join(document["tokens"]), document["observations_next"]
+    token_pair, current_capacity = "/".join(document["tokens"]), document["observations_next"]
     say(
-        f"{document['pool']} ({pair}): from {current_capacity} to {document['to']} price observations"
+        f"{document['pool']} ({token_pair}): from {current_capacity} to {document['to']} price observations"
     )
     cost_text = f"{document['cost_native']} native coin"
     if document["cost"] is not None:

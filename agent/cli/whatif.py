@@ -219,9 +219,9 @@ def whatif(
         numeraire=numeraire,
         native=native,
     )
-    result = what_if_document(what_if)
+    document = what_if_document(what_if)
     if futures:
-        options = api.FuturesOptions(
+        futures_options = api.FuturesOptions(
             notional=futures,
             target=futures_target,
             band=futures_band,
@@ -240,9 +240,9 @@ def whatif(
             funding=funding,
             horizon=horizon,
         )
-        futures_document = api.what_if_futures(options, what_if.values, what_if.trades)
-        result = {**result, "trades": futures_document["trades"], "futures": futures_document}
-    emit(result, as_json, lambda: _show_what_if(result))
+        futures_document = api.what_if_futures(futures_options, what_if.values, what_if.trades)
+        document = {**document, "trades": futures_document["trades"], "futures": futures_document}
+    emit(document, as_json, lambda: _show_what_if(document))
 
 
 def what_if_document(what_if: WhatIf) -> Document:
@@ -253,8 +253,12 @@ def what_if_document(what_if: WhatIf) -> Document:
         "total": _value_text(what_if.total),
         "triggered": list(what_if.symbols_outside),
         "decision": {"kind": "rebalance" if what_if.acts else "hold", "reason": what_if.reason},
-        "trades": {symbol: _value_text(value) for symbol, value in what_if.trades.items()},
-        "to_target": {symbol: _value_text(value) for symbol, value in what_if.to_target.items()},
+        "trades": {
+            symbol: _value_text(exact_value) for symbol, exact_value in what_if.trades.items()
+        },
+        "to_target": {
+            symbol: _value_text(exact_value) for symbol, exact_value in what_if.to_target.items()
+        },
         "weights_bps": {drift.symbol: drift.weight_bps for drift in what_if.drifts},
         "assets": [
             {
@@ -282,17 +286,17 @@ def what_if_document(what_if: WhatIf) -> Document:
 
 
 def _alert_document(alert: AlertPrices) -> Document:
-    def edge(price: Fraction | None) -> tuple[str, str] | tuple[None, None]:
+    def edge_texts(price: Fraction | None) -> tuple[str, str] | tuple[None, None]:
         if price is None:
             return None, None
         return _value_text(price), value_text((price / alert.price - 1) * 100, 0, 2)
 
-    low, low_change = edge(alert.low)
-    high, high_change = edge(alert.high)
+    low_price, low_change = edge_texts(alert.low)
+    high_price, high_change = edge_texts(alert.high)
     return {
         "price": _value_text(alert.price),
-        "low": low,
-        "high": high,
+        "low": low_price,
+        "high": high_price,
         "low_change_percent": low_change,
         "high_change_percent": high_change,
         "low_missing_reason": alert.low_missing_reason,
@@ -300,8 +304,8 @@ def _alert_document(alert: AlertPrices) -> Document:
     }
 
 
-def _value_text(value: Fraction) -> str:
-    return value_text(value, 0, 18)
+def _value_text(exact_value: Fraction) -> str:
+    return value_text(exact_value, 0, 18)
 
 
 def _show_what_if(document: Document) -> None:
@@ -315,17 +319,17 @@ def _show_what_if(document: Document) -> None:
     alerts_table = table("Alert prices", ("asset",), ("now", "low", "", "high", " "))
     for asset in document["assets"]:
         symbol, alert = asset["symbol"], document["alert_prices"][asset["symbol"]]
-        band = (
+        band_text = (
             "none"
             if asset["band_bps"] is None
-            else "-".join(f"{edge / 100:g}" for edge in asset["band_bps"])
+            else "-".join(f"{edge_bps / 100:g}" for edge_bps in asset["band_bps"])
         )
         figure_table.add_row(
             safe_text(symbol, "bold red" if asset["outside"] else ""),
             money(asset["value"]),
             percent_text(asset["weight_bps"]),
             percent_text(asset["target_bps"]),
-            band,
+            band_text,
             _signed_text(document["trades"][symbol], money),
         )
         alerts_table.add_row(
@@ -397,19 +401,23 @@ def _show_futures(document: Document) -> None:
         if "reason" in hedge:
             say(hedge["reason"])
     exposure_text = ", ".join(
-        f"{symbol} {money(text)}" for symbol, text in document["net_exposure"].items()
+        f"{symbol} {money(exposure)}" for symbol, exposure in document["net_exposure"].items()
     )
     say(f"Net exposure after trades and orders, spot and futures: {exposure_text}")
 
 
-def _signed_text(text: str, format_value: Callable[[str], str]) -> str:
-    return format_value(text) if text.startswith("-") or text == "0" else f"+{format_value(text)}"
+def _signed_text(amount_text: str, format_value: Callable[[str], str]) -> str:
+    return (
+        format_value(amount_text)
+        if amount_text.startswith("-") or amount_text == "0"
+        else f"+{format_value(amount_text)}"
+    )
 
 
-def _price_text(text: str) -> str:
+def _price_text(price: str) -> str:
     from agent.cli.display.tables import brief
 
-    return brief(text)
+    return brief(price)
 
 
 def _edge_cells(alert: Document, side: str) -> tuple[str, str]:

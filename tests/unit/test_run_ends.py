@@ -57,7 +57,7 @@ def test_each_cycle_has_its_time_and_one_that_comes_to_the_same_is_one_line(
     cycles = CyclePrinter(agent, PrintStyle(False, one_line=True), clock, may_send=False)
     down = Retryable("the node does not answer", "wait")
     for found in (refused, refused, replace(refused, reason="another"), down, down, refused):
-        cycles.show(found, logged=False)
+        cycles.show(found, is_logged=False)
     said = capsys.readouterr()
     assert len(printed) == 3, "in full: the first, another reason, and the first again after something else"
     assert said.out.splitlines() == [
@@ -80,5 +80,5 @@ def test_sent_transactions_are_printed_in_full_each_time(monkeypatch: pytest.Mon
     agent: Any = None
     cycles = CyclePrinter(agent, PrintStyle(False, one_line=True), clock, may_send=True)
     for _ in range(2):
-        cycles.show(failed, logged=False)
+        cycles.show(failed, is_logged=False)
     assert printed == ["reverted"] * 2

@@ -52,7 +52,7 @@ def test_a_narrow_terminal_stacks_rows_and_a_wide_one_has_bars() -> None:
 
 
 def test_bars_go_before_rows_are_stacked() -> None:
-    made = table("", ("token", ""), ("amount",), order=("token", "amount", ""))
+    made = table("", ("token", ""), ("amount",), column_order=("token", "amount", ""))
     made.add_row("WETH", "1,234,567.123456", Bar(10, 20, 30, False))
     assert drawn(made, 26).splitlines()[-2] == "WETH   1,234,567.123456"
     assert "┃" in drawn(made, 40)

@@ -52,8 +52,8 @@ def guided_init(
             answers = _ask(question, answers)
     while True:
         _say("")
-        for number, question in enumerate(questions, 1):
-            _say(f"{number} {question.name:<10} {question.format_answer(answers)}", "  ")
+        for question_number, question in enumerate(questions, 1):
+            _say(f"{question_number} {question.name:<10} {question.format_answer(answers)}", "  ")
         _show_year_costs(answers)
         reply = _read_line("Write it? yes, no, or the number of an answer to change: ")
         if reply.lower() in ("y", "yes"):
@@ -86,13 +86,15 @@ def _ask(question: Question, answers: InitAnswers) -> InitAnswers:
     _say("")
     _say(f"{question.name}. {question.explain(answers)}")
     while True:
-        default = question.default(answers)
-        reply = _read_line(f"{question.name}{'' if default is None else f' [{default}]'}: ")
-        if not reply and default is None:
+        default_answer = question.default(answers)
+        reply = _read_line(
+            f"{question.name}{'' if default_answer is None else f' [{default_answer}]'}: "
+        )
+        if not reply and default_answer is None:
             _show_error(ConfigError(f"{question.name}: nothing was entered", question.remedy))
             continue
         try:
-            return question.apply_answer(answers, reply or default or "")
+            return question.apply_answer(answers, reply or default_answer or "")
         except ConfigError as error:
             _show_error(error)
 
@@ -107,10 +109,10 @@ def _questions() -> tuple[Question, ...]:
             "What the portfolio holds: a number of this list, or your own, like WETH=50% USDC=50%"
         ]
         baskets = api.baskets(answers.network)
-        for number, basket in enumerate(baskets, 1):
+        for basket_number, basket in enumerate(baskets, 1):
             targets_text = " ".join(f"{symbol} {share}" for symbol, share in basket.targets)
             lines.append(
-                f"{number} {basket.name}: {targets_text}; from {basket.minimum_capital} USDC"
+                f"{basket_number} {basket.name}: {targets_text}; from {basket.minimum_capital} USDC"
             )
             if basket.past is not None:
                 lines += [
@@ -134,11 +136,11 @@ def _questions() -> tuple[Question, ...]:
             " of the baskets there, in USDC on an ordinary day:"
         ]
         for network in PRESETS:
-            amounts = [
+            capital_texts = [
                 f"{basket.name} {basket.minimum_capitals[network]}"
                 for basket in api.baskets("ethereum")
             ]
-            lines.append(f"{network}: {', '.join(amounts)}")
+            lines.append(f"{network}: {', '.join(capital_texts)}")
         return "\n".join(lines)
 
     def alerts_text(answers: InitAnswers) -> str:
@@ -152,14 +154,14 @@ def _questions() -> tuple[Question, ...]:
             "Network",
             network_text,
             lambda answers: answers.network,
-            lambda answers, text: answers.with_network(text),
+            lambda answers, answer_text: answers.with_network(answer_text),
             lambda answers: answers.network,
         ),
         Question(
             "Wallet",
             lambda _: "Its address, 0x…; trimtab wallet create makes a new one.",
             lambda answers: answers.wallet or None,
-            lambda answers, text: answers.with_wallet(text),
+            lambda answers, answer_text: answers.with_wallet(answer_text),
             lambda answers: answers.wallet,
             "write the address that holds the portfolio, 0x… with 40 digits",
         ),
@@ -170,7 +172,7 @@ def _questions() -> tuple[Question, ...]:
                 " different operators must agree before money moves."
             ),
             lambda answers: _pairs_text(answers.rpc) or None,
-            lambda answers, text: answers.with_endpoints(text),
+            lambda answers, answer_text: answers.with_endpoints(answer_text),
             lambda answers: ", ".join(
                 f"{variable}={operator} ({variable_state(variable)})"
                 for variable, operator in answers.rpc
@@ -181,7 +183,9 @@ def _questions() -> tuple[Question, ...]:
             "Basket",
             basket_text,
             lambda answers: answers.template or _pairs_text(answers.targets) or None,
-            lambda answers, text: answers.with_basket(text, api.baskets(answers.network)),
+            lambda answers, answer_text: answers.with_basket(
+                answer_text, api.baskets(answers.network)
+            ),
             lambda answers: answers.template or _pairs_text(answers.targets),
             "write a number or a name of the list, or for example WETH=50% USDC=50%",
         ),
@@ -192,7 +196,7 @@ def _questions() -> tuple[Question, ...]:
                 " is left alone."
             ),
             lambda answers: answers.use_cash or "all",
-            lambda answers, text: answers.with_cash(text),
+            lambda answers, answer_text: answers.with_cash(answer_text),
             lambda answers: f"{answers.use_cash or 'all'} USDC",
         ),
         Question(
@@ -203,14 +207,14 @@ def _questions() -> tuple[Question, ...]:
                 " wallet holds already count."
             ),
             lambda answers: answers.ceiling,
-            lambda answers, text: answers.with_ceiling(text),
+            lambda answers, answer_text: answers.with_ceiling(answer_text),
             lambda answers: f"{answers.ceiling} USDC at most are managed, and paid out in a day",
         ),
         Question(
             "Alerts",
             alerts_text,
             lambda answers: answers.alert[1] if answers.alert else "none",
-            lambda answers, text: answers.with_alert(text),
+            lambda answers, answer_text: answers.with_alert(answer_text),
             lambda answers: (
                 f"{answers.alert[1]} ({variable_state(answers.alert[1])})"
                 if answers.alert
@@ -240,10 +244,10 @@ def _read_line(prompt: str) -> str:
     """Return a line from the terminal. Raises KeyboardInterrupt at the end of input."""
     sys.stderr.write(prompt)
     sys.stderr.flush()
-    text = sys.stdin.readline()
-    if not text:
+    line = sys.stdin.readline()
+    if not line:
         raise KeyboardInterrupt
-    return text.strip()
+    return line.strip()
 
 
 def _show_error(error: ConfigError) -> None:
@@ -256,7 +260,7 @@ def _say(text: str, indent: str = "") -> None:
     """Print lines of at most MAX_COLUMNS columns; further ones of a paragraph are indented."""
     for line in text.split("\n") or [""]:
         first_indent = indent + line[: len(line) - len(line.lstrip())]
-        wrapped = textwrap.wrap(
+        wrapped_lines = textwrap.wrap(
             printable(line.strip()),
             MAX_COLUMNS,
             initial_indent=first_indent,
@@ -264,5 +268,5 @@ def _say(text: str, indent: str = "") -> None:
             break_long_words=False,
             break_on_hyphens=False,
         )
-        err.file.write("\n".join(wrapped or [""]) + "\n")
+        err.file.write("\n".join(wrapped_lines or [""]) + "\n")
     err.file.flush()

@@ -66,8 +66,8 @@ def positions_table(document: Document) -> FigureTable:
 
 def show_margin(console: Console, document: Document) -> None:
     """Print the margin account, its limits and the plan."""
-    unit, figures = document["unit"], document["margin"]
-    if figures is None:
+    unit, margin_figures = document["unit"], document["margin"]
+    if margin_figures is None:
         return
     figure_table = table(
         f"Margin account {document['account']} at block {document['block']}, in {unit}",
@@ -75,7 +75,7 @@ def show_margin(console: Console, document: Document) -> None:
         ("value",),
     )
     figure_table.show_header = False
-    for key, name in (
+    for figure_key, figure_name in (
         ("collateral", "collateral"),
         ("realised", "realised profit, unsettled"),
         ("unrealised", "unrealised profit"),
@@ -88,15 +88,18 @@ def show_margin(console: Console, document: Document) -> None:
         ("net", "net notional"),
         ("spot_value", "spot portfolio"),
     ):
-        figure_table.add_row(name, NO_VALUE if figures[key] is None else money(figures[key]))
-    figure_table.add_row("leverage", multiple_text(figures["leverage"]))
-    figure_table.add_row("target leverage", _target_leverage_text(figures))
-    figure_table.add_row("utilisation", share_text(figures["utilisation"]))
+        figure_table.add_row(
+            figure_name,
+            NO_VALUE if margin_figures[figure_key] is None else money(margin_figures[figure_key]),
+        )
+    figure_table.add_row("leverage", multiple_text(margin_figures["leverage"]))
+    figure_table.add_row("target leverage", _target_leverage_text(margin_figures))
+    figure_table.add_row("utilisation", share_text(margin_figures["utilisation"]))
     console.print(figure_table)
     limits_table = table("Limits", ("limit",), ("measured", "allowed"))
     for limit in document["limits"]:
-        style = "bold red" if limit["broken"] else ""
-        limits_table.add_row(limit["limit"], limit["measured"], limit["allowed"], style=style)
+        row_style = "bold red" if limit["broken"] else ""
+        limits_table.add_row(limit["limit"], limit["measured"], limit["allowed"], style=row_style)
     if document["limits"]:
         console.print(limits_table)
     _show_blocked(console, document)
@@ -138,7 +141,7 @@ def orders_table(plan: Document, title: str) -> FigureTable:
         title,
         ("market", "side", "kind"),
         ("size", "bound", "bound price"),
-        order=("market", "side", "size", "bound", "bound price", "kind"),
+        column_order=("market", "side", "size", "bound", "bound price", "kind"),
         rows=(
             (
                 order["symbol"],
@@ -192,12 +195,12 @@ def comparison_table(comparison: Document, unit: str) -> FigureTable:
         ("cost",),
         ("sale", "short"),
     )
-    for name, sale_key, short_key in COMPARISON_ROWS:
+    for cost_name, sale_key, short_key in COMPARISON_ROWS:
         figure_table.add_row(
-            name,
+            cost_name,
             amount(comparison[sale_key], 2) if sale_key else "",
             amount(comparison[short_key], 2) if short_key else "",
-            style="bold" if name == "total" else "",
+            style="bold" if cost_name == "total" else "",
         )
     figure_table.note = (
         f"{money(comparison['margin'])} {unit} of margin required; choice: {comparison['choice']}"
@@ -238,7 +241,7 @@ def show_funding(console: Console, document: Document) -> None:
         "total",
         "",
         "",
-        *(money(document[key]) for key in ("pending", "today", "daily", "expected")),
+        *(money(document[sum_key]) for sum_key in ("pending", "today", "daily", "expected")),
     )
     console.print(figure_table)
     if document["recorded"]:
@@ -270,34 +273,36 @@ def show_summary(console: Console, document: Document) -> None:
             safe_text(f"Futures: the margin account is not known: {summary['unknown']}", "red")
         )
         return
-    text = (
+    line_text = (
         f"Futures: leverage {multiple_text(summary['leverage'])} of at most"
         f" {multiple_text(summary['max_leverage'])}, target {_target_leverage_text(summary)}, gross notional {money(summary['gross'])}"
         f" {summary['unit']}, account value {money(summary['value'])} {summary['unit']}, utilisation"
         f" {share_text(summary['utilisation'])} of at most {share_text(summary['max_utilisation'])}"
     )
-    if (nearest := summary["liquidation"]) is not None:
-        text += (
-            f"; nearest liquidation: {nearest['symbol']} at {brief(nearest['price'])},"
-            f" {percent_text(nearest['distance'], '+')} away"
+    if (nearest_liquidation := summary["liquidation"]) is not None:
+        line_text += (
+            f"; nearest liquidation: {nearest_liquidation['symbol']} at {brief(nearest_liquidation['price'])},"
+            f" {percent_text(nearest_liquidation['distance'], '+')} away"
         )
     if summary["broken"]:
-        text += f"; breached: {', '.join(summary['broken'])} (trimtab margin)"
-    console.print(safe_text(text, "bold red" if summary["broken"] else ""))
+        line_text += f"; breached: {', '.join(summary['broken'])} (trimtab margin)"
+    console.print(safe_text(line_text, "bold red" if summary["broken"] else ""))
     _show_blocked(console, summary)
     if summary["unnamed"]:
         unnamed_markets = ", ".join(summary["unnamed"])
-        text = f"Positions that the config does not name: {unnamed_markets}. Nothing is opened (docs/futures.md)"
-        console.print(safe_text(text, "bold red"))
+        line_text = f"Positions that the config does not name: {unnamed_markets}. Nothing is opened (docs/futures.md)"
+        console.print(safe_text(line_text, "bold red"))
     if summary["paused"]:
-        text = f"Paused by the venue: {', '.join(summary['paused'])}. No order there until it opens"
-        console.print(safe_text(text, "bold yellow"))
+        line_text = (
+            f"Paused by the venue: {', '.join(summary['paused'])}. No order there until it opens"
+        )
+        console.print(safe_text(line_text, "bold yellow"))
     for order in summary["open_orders"]:
-        text = (
+        line_text = (
             f"Resting order: {order['side']} {order['size']} {order['symbol']} at"
             f" {brief(order['price'])}, {order['filled']} filled, until {spaced_time(order['expires'])}"
         )
-        console.print(safe_text(text))
+        console.print(safe_text(line_text))
     if summary["actions"] and not summary["blocked"]:
         console.print(safe_text(f"Due: {', '.join(summary['actions'])} (trimtab margin)", "yellow"))
     exposure_texts = [
@@ -314,7 +319,7 @@ def show_summary(console: Console, document: Document) -> None:
 
 def show_approval(console: Console, document: Document) -> None:
     """Print the approval of an agent's key."""
-    for name, text in (
+    for field_name, field_text in (
         ("account", document["account"]),
         ("network", document["network"]),
         ("agent name", document["name"]),
@@ -323,7 +328,7 @@ def show_approval(console: Console, document: Document) -> None:
         ("may trade until", document["until"]),
         ("replaces", document["replaces"] or NO_VALUE),
     ):
-        console.print(safe_text(f"{name}: {text}"))
+        console.print(safe_text(f"{field_name}: {field_text}"))
     console.print(safe_text("The key trades for the account and cannot withdraw."))
     if document["kept"]:
         console.print(safe_text(f"The old key is in {document['kept']}."))
@@ -340,19 +345,19 @@ def show_approval(console: Console, document: Document) -> None:
             console.print(safe_text("Nothing was sent. --send creates, signs and sends."))
 
 
-def share_text(text: str | None) -> str:
+def share_text(share: str | None) -> str:
     """0.05 -> 5.00 %; none without a value."""
-    return NO_VALUE if text is None else percent_text(text)
+    return NO_VALUE if share is None else percent_text(share)
 
 
-def multiple_text(text: str | None) -> str:
+def multiple_text(multiple: str | None) -> str:
     """2.5 -> 2.50x."""
-    return NO_VALUE if text is None else f"{float(text):.2f}x"
+    return NO_VALUE if multiple is None else f"{float(multiple):.2f}x"
 
 
-def percent_text(text: str, sign: str = "", places: int = 2) -> str:
+def percent_text(fraction: str, sign: str = "", places: int = 2) -> str:
     """0.05 -> 5.00 %."""
-    return f"{float(text) * 100:{sign}.{places}f} %"
+    return f"{float(fraction) * 100:{sign}.{places}f} %"
 
 
 PROFIT_PARTS = (
@@ -373,7 +378,7 @@ def show_book(document: Document) -> None:
     """Print the books with and without the agent."""
     from agent.cli.display.tables import money, table
 
-    books = [document[name] for name in BOOK_NAMES]
+    books = [document[book_name] for book_name in BOOK_NAMES]
     figure_table = table(f"Futures, {document['bars']} bars", ("what",), BOOK_NAMES)
     figure_table.add_row("start value", *(money(document["start_value"]) for _ in books))
     figure_table.add_row("final value", *(money(book["final_value"]) for book in books))
@@ -382,8 +387,10 @@ def show_book(document: Document) -> None:
         if sign or any(part_text != "0" for part_text in part_texts):
             signed_texts = [_negated(part_text) if sign else part_text for part_text in part_texts]
             figure_table.add_row(f"from {PART_LABELS.get(name, name)}", *map(money, signed_texts))
-    for name, key in (("Sharpe ratio", "sharpe"), ("maximum drawdown", "max_drawdown")):
-        figure_table.add_row(name, *(figure_text(key, book["figures"][key]) for book in books))
+    for name, figure_key in (("Sharpe ratio", "sharpe"), ("maximum drawdown", "max_drawdown")):
+        figure_table.add_row(
+            name, *(figure_text(figure_key, book["figures"][figure_key]) for book in books)
+        )
     figure_table.add_row(
         "highest leverage", *(leverage_text(book["max_leverage"]) for book in books)
     )
@@ -419,18 +426,22 @@ def show_futures_stress(document: Document) -> None:
         (
             "paths",
             *(
-                f"{measure} {name}"
+                f"{measure} {book_name}"
                 for measure in ("mean", "worst", "liquidated")
-                for name in BOOK_NAMES
+                for book_name in BOOK_NAMES
             ),
         ),
     )
     for case in document["cases"]:
-        books = [case[name] for name in BOOK_NAMES]
+        books = [case[book_name] for book_name in BOOK_NAMES]
         figure_table.add_row(
             case["name"],
             str(case["paths"]),
-            *(f"{float(book[key]):.2%}" for key in ("mean_loss", "worst_loss") for book in books),
+            *(
+                f"{float(book[loss_key]):.2%}"
+                for loss_key in ("mean_loss", "worst_loss")
+                for book in books
+            ),
             *(str(book["liquidated_paths"]) for book in books),
         )
     out.print(figure_table)
@@ -453,8 +464,8 @@ def _show_book_events(book_name: str, book: Document) -> None:
         say(f"{book_name}: first liquidated on {liquidated_at:%Y-%m-%d %H:%M} UTC")
     if book["deposited"] != "0":
         say(f"{book_name}: {money(book['deposited'])} deposited from the wallet")
-    for reason, count in {**book["unfilled"], **book["refused"]}.items():
-        say(f"{book_name}: {count} orders unfilled or reduced: {reason}")
+    for reason, order_count in {**book["unfilled"], **book["refused"]}.items():
+        say(f"{book_name}: {order_count} orders unfilled or reduced: {reason}")
 
 
 def _show_hedge(document: Document) -> None:
@@ -473,12 +484,12 @@ def _show_hedge(document: Document) -> None:
     )
 
 
-def _negated(text: str) -> str:
-    if text == "0":
-        return text
-    return text.removeprefix("-") if text.startswith("-") else f"-{text}"
+def _negated(amount_text: str) -> str:
+    if amount_text == "0":
+        return amount_text
+    return amount_text.removeprefix("-") if amount_text.startswith("-") else f"-{amount_text}"
 
 
-def leverage_text(text: str | None) -> str:
+def leverage_text(leverage: str | None) -> str:
     """2.5 -> 2.50x; unlimited without equity."""
-    return "unlimited" if text is None else f"{float(text):.2f}x"
+    return "unlimited" if leverage is None else f"{float(leverage):.2f}x"

@@ -48,23 +48,28 @@ class CommandLine(TyperGroup):
 
     def format_help(self, ctx: click.Context, _formatter: click.HelpFormatter) -> None:
         """Print the commands below their headings, one line each where the terminal is wide enough."""
-        headings: dict[str, list[tuple[str, str]]] = {}
+        rows_by_heading: dict[str, list[tuple[str, str]]] = {}
         shows_all = ctx.meta.get(_SHOWS_ALL, False)
         if shows_all:
-            for name, command in self.commands.items():
+            for command_name, command in self.commands.items():
                 heading = getattr(command, "rich_help_panel", "")
-                headings.setdefault(heading, []).append((name, _summary(command)))
-            records = (parameter.get_help_record(ctx) for parameter in self.get_params(ctx))
-            headings["Options"] = [record for record in records if record is not None]
+                rows_by_heading.setdefault(heading, []).append((command_name, _summary(command)))
+            option_records = (parameter.get_help_record(ctx) for parameter in self.get_params(ctx))
+            rows_by_heading["Options"] = [
+                option_record for option_record in option_records if option_record is not None
+            ]
         else:
-            for heading, names in DAILY_COMMANDS.items():
-                headings[heading] = [(name, _summary(self.commands[name])) for name in names]
+            for heading, command_names in DAILY_COMMANDS.items():
+                rows_by_heading[heading] = [
+                    (command_name, _summary(self.commands[command_name]))
+                    for command_name in command_names
+                ]
         say(f"Usage: {ctx.command_path} COMMAND [OPTIONS]")
         say(f"{self.help}\n")
-        for heading, rows in headings.items():
+        for heading, heading_rows in rows_by_heading.items():
             out.print(safe_text(heading, "bold"))
-            width = max(map(len, chain(*DAILY_COMMANDS.values())))
-            out.print(Padding.indent(word_grid(rows, width), 2))
+            name_width = max(map(len, chain(*DAILY_COMMANDS.values())))
+            out.print(Padding.indent(word_grid(heading_rows, name_width), 2))
         say("All commands: trimtab help all. One of them: trimtab help COMMAND")
 
 
@@ -76,11 +81,15 @@ def _summary(command: click.Command) -> str:
 def with_present_names(args: list[str]) -> list[str]:
     """Return a command's words with options by their present names; an old name is noted on stderr."""
     present_args = list(args)
-    for (command, old_name), name in RENAMED_OPTIONS.items():
-        words = command.split()
-        for index in range(len(words), len(args)) if args[: len(words)] == words else ():
-            option, equals, value = args[index].partition("=")
+    for (command, old_name), new_name in RENAMED_OPTIONS.items():
+        command_words = command.split()
+        for word_index in (
+            range(len(command_words), len(args))
+            if args[: len(command_words)] == command_words
+            else ()
+        ):
+            option, equals_sign, option_value = args[word_index].partition("=")
             if option == old_name:
-                note(f"{old_name} is now {name}")
-                present_args[index] = f"{name}{equals}{value}"
+                note(f"{old_name} is now {new_name}")
+                present_args[word_index] = f"{new_name}{equals_sign}{option_value}"
     return present_args

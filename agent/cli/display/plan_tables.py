@@ -39,7 +39,7 @@ failed guards.
 def show_plan(
     console: Console,
     document: Document,
-    decimals: dict[str, int],
+    decimals_by_symbol: dict[str, int],
     *,
     verbose: bool = False,
     with_decision: bool = True,
@@ -55,11 +55,11 @@ def show_plan(
         max_rows = MAX_SWAP_ROWS_IF_REFUSED if is_refused else MAX_SWAP_ROWS
         if verbose:
             max_rows = len(document["legs"])
-        console.print(legs_table(document, decimals, max_rows))
+        console.print(legs_table(document, decimals_by_symbol, max_rows))
         if len(document["legs"]) > max_rows:
             console.print(safe_text(f"and {len(document['legs']) - max_rows} more swaps"))
     if document["actions"]:
-        console.print(actions_table(document["actions"], decimals))
+        console.print(actions_table(document["actions"], decimals_by_symbol))
         console.print(
             safe_text(
                 "After each action the agent plans again, within the same limits, and sends the next."
@@ -84,19 +84,19 @@ def show_plan(
         console.print(Notice(reason.removeprefix("refused: "), title, "red"))
 
 
-def show_sent(console: Console, document: Document, decimals: dict[str, int]) -> None:
+def show_sent(console: Console, document: Document, decimals_by_symbol: dict[str, int]) -> None:
     """Print the transactions of a step, and their changes to wallet and futures."""
     console.print(transactions_table(document))
-    data_fee_wei = sum(int(sent.get("data_fee_wei", 0)) for sent in document["transactions"])
+    data_fee_wei = sum(int(sent_tx.get("data_fee_wei", 0)) for sent_tx in document["transactions"])
     if data_fee_wei:
-        fee_text = value_text(Fraction(data_fee_wei), 18)
-        console.print(safe_text(f"Data fee of the rollup, beside gas: {fee_text} native coin"))
+        data_fee_text = value_text(Fraction(data_fee_wei), 18)
+        console.print(safe_text(f"Data fee of the rollup, beside gas: {data_fee_text} native coin"))
     filled_notes = {fill["note"] for fill in document.get("fills") or ()}
     for transaction in document["transactions"]:  # margin moves and delegates
         if transaction["kind"] == "futures" and transaction["note"] not in filled_notes:
             console.print(safe_text(f"Futures: {transaction['note']}: {transaction['status']}"))
     if document["realised"]:
-        console.print(realised_table(document, decimals))
+        console.print(realised_table(document, decimals_by_symbol))
     if document.get("fills"):
         console.print(fills_table(document["fills"]))
 
@@ -107,16 +107,18 @@ def _show_short(console: Console, document: Document, details_option: str) -> No
     """
     unit = document["numeraire"]
     if document["legs"] or document["actions"]:
-        parts_text = ", ".join(
-            f"{name} {amount(amount_text, 4)}"
-            for name, amount_text in document["cost"].items()
-            if name != "total" and float(amount_text)
+        cost_parts_text = ", ".join(
+            f"{cost_name} {amount(amount_text, 4)}"
+            for cost_name, amount_text in document["cost"].items()
+            if cost_name != "total" and float(amount_text)
         )
         cost_text = (
             f"Cost: {amount(document['cost']['total'], 4)} {unit}, for"
             f" {money(document['turnover'])} {unit} of turnover"
         )
-        console.print(safe_text(f"{cost_text} ({parts_text})" if parts_text else cost_text))
+        console.print(
+            safe_text(f"{cost_text} ({cost_parts_text})" if cost_parts_text else cost_text)
+        )
         if (worst_case := document.get("worst_case")) is not None:
             console.print(
                 safe_text(
@@ -138,9 +140,11 @@ def _show_short(console: Console, document: Document, details_option: str) -> No
                 f" {amount(zone_plan['cost'], 4)} {unit}"
             )
         )
-    if (tax := document.get("tax")) is not None and tax["disposals"]:
+    if (tax_report := document.get("tax")) is not None and tax_report["disposals"]:
         console.print(
-            safe_text(f"Taxable gain: {_gain_text(tax, tax['currency'])}, by {tax['method']}")
+            safe_text(
+                f"Taxable gain: {_gain_text(tax_report, tax_report['currency'])}, by {tax_report['method']}"
+            )
         )
     if document.get("gradual_execution") is not None:
         console.print(safe_text(format_execution(document["gradual_execution"], unit)))
@@ -150,15 +154,15 @@ def _show_short(console: Console, document: Document, details_option: str) -> No
     if failed_verdicts:
         console.print(guards_table(failed_verdicts, document["pools"]))
     if document["verdicts"]:
-        message = (
+        guards_text = (
             f"Guards: {len(document['verdicts']) - len(failed_verdicts)} of {len(document['verdicts'])}"
             " passed"
         )
         if document["skipped"]:
-            message += f"; {len(document['skipped'])} pools or assets skipped"
+            guards_text += f"; {len(document['skipped'])} pools or assets skipped"
         console.print(
             safe_text(
-                f"{message} (details: {details_option})", "bold red" if failed_verdicts else ""
+                f"{guards_text} (details: {details_option})", "bold red" if failed_verdicts else ""
             )
         )
 
@@ -167,10 +171,10 @@ def show_off_target(console: Console, document: Document) -> None:
     """Print one line for each asset that a plan leaves off target, with the reason."""
     from agent.app.describe import replace_pool_addresses
 
-    for skipped in document["skipped"]:
-        if skipped["subject"] in document["weights_after_bps"]:  # an asset
-            reason = replace_pool_addresses(skipped["why"], document["pools"])
-            console.print(safe_text(f"{skipped['subject']} stays {reason}", "yellow"))
+    for skipped_move in document["skipped"]:
+        if skipped_move["subject"] in document["weights_after_bps"]:  # an asset
+            reason = replace_pool_addresses(skipped_move["why"], document["pools"])
+            console.print(safe_text(f"{skipped_move['subject']} stays {reason}", "yellow"))
 
 
 def _show_details(console: Console, document: Document) -> None:
@@ -186,22 +190,27 @@ def _show_details(console: Console, document: Document) -> None:
     show_execution(console, document)
     if document["verdicts"]:
         console.print(guards_table(document["verdicts"], document["pools"]))
-    for skipped in document["skipped"]:
+    for skipped_move in document["skipped"]:
         console.print(
             safe_text(
                 "Skipped"
-                f" {replace_pool_addresses(skipped['subject'], document['pools'], addresses=True)}:"
-                f" {replace_pool_addresses(skipped['why'], document['pools'])}",
+                f" {replace_pool_addresses(skipped_move['subject'], document['pools'], addresses=True)}:"
+                f" {replace_pool_addresses(skipped_move['why'], document['pools'])}",
                 "yellow",
             )
         )
 
 
-def legs_table(document: Document, decimals: dict[str, int], max_rows: int) -> FigureTable:
+def legs_table(
+    document: Document, decimals_by_symbol: dict[str, int], max_rows: int
+) -> FigureTable:
     """Return a table of the first `max_rows` swaps of a plan."""
     figure_table = table("Swaps", ("#", "pool"), ("sell", "buy", "at least", "impact"))
     for number, leg in enumerate(document["legs"][:max_rows], 1):
-        sold_decimals, bought_decimals = decimals[leg["token_in"]], decimals[leg["token_out"]]
+        sold_decimals, bought_decimals = (
+            decimals_by_symbol[leg["token_in"]],
+            decimals_by_symbol[leg["token_out"]],
+        )
         pool_name = document["pools"].get(
             leg["pool"], f"{leg['pool'][:6]}…{leg['pool'][-4:]} {leg['fee_pips'] / 10_000:g} %"
         )
@@ -216,17 +225,17 @@ def legs_table(document: Document, decimals: dict[str, int], max_rows: int) -> F
     return figure_table
 
 
-def show_quote(console: Console, document: Document, decimals: dict[str, int]) -> None:
+def show_quote(console: Console, document: Document, decimals_by_symbol: dict[str, int]) -> None:
     """Print a whole quote."""
-    console.print(legs_table(document, decimals, MAX_SWAP_ROWS))
+    console.print(legs_table(document, decimals_by_symbol, MAX_SWAP_ROWS))
     if len(document["legs"]) > MAX_SWAP_ROWS:
         console.print(
             safe_text(f"and {len(document['legs']) - MAX_SWAP_ROWS} more swaps (all: --json)")
         )
     token_in, token_out = document["token_in"], document["token_out"]
     sold_coins, bought_coins = (
-        amount(coins(document[key], decimals[token]), 18)
-        for key, token in (("amount_in_raw", token_in), ("amount_out_raw", token_out))
+        amount(coins(document[amount_key], decimals_by_symbol[token]), 18)
+        for amount_key, token in (("amount_in_raw", token_in), ("amount_out_raw", token_out))
     )
     console.print(
         safe_text(
@@ -240,11 +249,13 @@ def costs_table(document: Document) -> FigureTable:
     """Return a table of the plan's cost, in the numeraire."""
     figure_table = table(f"Cost in {document['numeraire']}", ("part",), ("amount",))
     figure_table.show_header = False
-    for name in ("fees", "impact", "skew", "gas", "approvals", "funding", "total"):
-        if name not in document["cost"]:
+    for cost_name in ("fees", "impact", "skew", "gas", "approvals", "funding", "total"):
+        if cost_name not in document["cost"]:
             continue
         figure_table.add_row(
-            name, amount(document["cost"][name], 4), style="bold" if name == "total" else ""
+            cost_name,
+            amount(document["cost"][cost_name], 4),
+            style="bold" if cost_name == "total" else "",
         )
     if "data_fee" in document["cost"]:
         figure_table.add_row(
@@ -269,11 +280,11 @@ def guards_table(verdicts: Sequence[Document], pools: dict[str, str]) -> FigureT
 
     figure_table = table("Guards", ("", "guard", "measured", "limit"))
     for verdict in verdicts:
-        result_text = (
+        verdict_text = (
             safe_text("✓", "green") if verdict["passed"] else safe_text("refused", "bold red")
         )
         figure_table.add_row(
-            result_text,
+            verdict_text,
             verdict["guard"],
             replace_pool_addresses(verdict["measured"], pools),
             replace_pool_addresses(verdict["limit"], pools),
@@ -285,8 +296,8 @@ def parameters_table(parameters: dict[str, str]) -> FigureTable:
     """Return a table of every parameter that binds the transaction."""
     figure_table = table("Parameters", ("name", "value"))
     figure_table.show_header = False
-    for name, value in parameters.items():
-        figure_table.add_row(name, value)
+    for parameter_name, parameter_text in parameters.items():
+        figure_table.add_row(parameter_name, parameter_text)
     return figure_table
 
 
@@ -298,11 +309,11 @@ def signing_text(parameters: dict[str, str]) -> str:
     )
 
 
-def _gain_text(tax: Document, unit: str = "") -> str:
+def _gain_text(tax_report: Document, unit: str = "") -> str:
     """Format the gain of a plan, or why it is unknown."""
-    if tax["gain"] is None:
-        return f"unknown ({tax['unknown']})"
-    return f"{money(tax['gain'])} {unit}".rstrip()
+    if tax_report["gain"] is None:
+        return f"unknown ({tax_report['unknown']})"
+    return f"{money(tax_report['gain'])} {unit}".rstrip()
 
 
 def show_tax(console: Console, document: Document | None) -> None:
@@ -335,10 +346,10 @@ def show_tax(console: Console, document: Document | None) -> None:
     say(f"Realised this year: {money(document['realised_this_year'])}{limit_text}.")
 
 
-def actions_table(actions: Sequence[Document], decimals: dict[str, int]) -> FigureTable:
+def actions_table(actions: Sequence[Document], decimals_by_symbol: dict[str, int]) -> FigureTable:
     """Return a table of liquidity actions with their amounts and minimums."""
     figure_table = table("Liquidity, one transaction each", ("", "position", "token", "why"), ("amount", "at least", "fees"),
-                        order=("", "position", "token", "amount", "at least", "fees", "why"))  # fmt: skip
+                        column_order=("", "position", "token", "amount", "at least", "fees", "why"))  # fmt: skip
     for action in actions:
         kind, position, reason = action["kind"], action["position"], action["reason"]
         for symbol in action["tokens"]:
@@ -348,9 +359,9 @@ def actions_table(actions: Sequence[Document], decimals: dict[str, int]) -> Figu
                 symbol,
                 *(
                     ""
-                    if action[name] is None
-                    else brief(coins(action[name][symbol], decimals[symbol]))
-                    for name in ACTION_AMOUNT_KEYS
+                    if action[amount_key] is None
+                    else brief(coins(action[amount_key][symbol], decimals_by_symbol[symbol]))
+                    for amount_key in ACTION_AMOUNT_KEYS
                 ),
                 reason,
             )
@@ -375,13 +386,15 @@ def slices_table(pacing: Document, numeraire: str) -> FigureTable:
         (),
         ("slices", *SLICE_COST_KEYS),
     )
-    for slice_count_option in pacing["options"]:
-        is_chosen = slice_count_option["rounds"] == pacing["chosen"]
-        figures = [
-            str(slice_count_option["rounds"]),
-            *(money(slice_count_option[cost_key]) for cost_key in SLICE_COST_KEYS),
+    for pacing_option in pacing["options"]:
+        is_chosen = pacing_option["rounds"] == pacing["chosen"]
+        figure_texts = [
+            str(pacing_option["rounds"]),
+            *(money(pacing_option[cost_key]) for cost_key in SLICE_COST_KEYS),
         ]
-        figure_table.add_row(*(safe_text(text, "bold" if is_chosen else "") for text in figures))
+        figure_table.add_row(
+            *(safe_text(figure_text, "bold" if is_chosen else "") for figure_text in figure_texts)
+        )
     return figure_table
 
 

@@ -57,29 +57,36 @@ class FigureTable:
 
     def add_row(self, *cells: str | Text | Bar, style: str = "") -> None:
         """Add a row. Missing cells at its end are empty."""
-        texts = [value if isinstance(value, Text | Bar) else safe_text(value) for value in cells]
-        self.rows.append((tuple(texts + [Text()] * (len(self.column_names) - len(texts))), style))
+        row_cells = [cell if isinstance(cell, Text | Bar) else safe_text(cell) for cell in cells]
+        self.rows.append(
+            (tuple(row_cells + [Text()] * (len(self.column_names) - len(row_cells))), style)
+        )
 
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
         if self.heading.plain:
             yield self.heading
         bar_columns = {
-            column
+            column_index
             for cells, _ in self.rows
-            for column, value in enumerate(cells)
-            if isinstance(value, Bar)
+            for column_index, cell in enumerate(cells)
+            if isinstance(cell, Bar)
         }
-        without_bars = [
-            column for column in range(len(self.column_names)) if column not in bar_columns
+        columns_without_bars = [
+            column_index
+            for column_index in range(len(self.column_names))
+            if column_index not in bar_columns
         ]
-        for columns in (list(range(len(self.column_names))), without_bars):
-            if (widths := self._widths(columns, options.max_width)) is not None:
-                yield self._side_by_side(columns, widths)
+        for column_indexes in (list(range(len(self.column_names))), columns_without_bars):
+            if (widths := self._widths(column_indexes, options.max_width)) is not None:
+                yield self._side_by_side(column_indexes, widths)
                 break
         else:
             for cells, style in self.rows:
                 yield from self._stacked(
-                    [(self.column_names[column], cells[column]) for column in without_bars],
+                    [
+                        (self.column_names[column_index], cells[column_index])
+                        for column_index in columns_without_bars
+                    ],
                     style,
                     options.max_width,
                 )
@@ -87,13 +94,13 @@ class FigureTable:
             yield safe_text(self.note, "italic dim")
         yield Text()
 
-    def _widths(self, columns: Sequence[int], max_width: int) -> list[int] | None:
+    def _widths(self, column_indexes: Sequence[int], max_width: int) -> list[int] | None:
         """Return the width of each column: its full width if there is room, else at least its
         minimum. None if even the minimums do not fit.
         """
-        column_widths = [self._measure(column) for column in columns]
+        column_widths = [self._measure(column_index) for column_index in column_indexes]
         total_min = sum(min_width for min_width, _ in column_widths)
-        spare_width = max_width - COLUMN_GAP * (len(columns) - 1) - total_min
+        spare_width = max_width - COLUMN_GAP * (len(column_indexes) - 1) - total_min
         max_growth = sum(full_width for _, full_width in column_widths) - total_min
         if spare_width < 0:
             return None
@@ -104,24 +111,24 @@ class FigureTable:
             for min_width, full_width in column_widths
         ]
 
-    def _measure(self, column: int) -> tuple[int, int]:
+    def _measure(self, column_index: int) -> tuple[int, int]:
         """Return minimum and full width of a column: figures do not wrap, free text wraps between
         words.
         """
-        header = self.column_names[column] if self.show_header else ""
-        cells = [cells[column] for cells, _ in self.rows]
-        if any(isinstance(value, Bar) for value in cells):
+        header = self.column_names[column_index] if self.show_header else ""
+        column_cells = [row_cells[column_index] for row_cells, _ in self.rows]
+        if any(isinstance(cell, Bar) for cell in column_cells):
             return MIN_BAR_CELLS, MAX_BAR_CELLS
-        texts = [value.plain for value in cells if isinstance(value, Text)]
+        texts = [cell.plain for cell in column_cells if isinstance(cell, Text)]
         full_width = max(
             (cell_len(line) for text in (header, *texts) for line in text.splitlines()), default=0
         )
         min_width = _longest_word(header, *texts)
-        if self.column_names[column] in self.figure_columns:
+        if self.column_names[column_index] in self.figure_columns:
             return max(min_width, *map(cell_len, texts), 0), full_width
         return max(min_width, min(full_width, MIN_TEXT_WIDTH)), full_width
 
-    def _side_by_side(self, columns: Sequence[int], widths: Sequence[int]) -> Table:
+    def _side_by_side(self, column_indexes: Sequence[int], widths: Sequence[int]) -> Table:
         grid = Table(
             box=box.SIMPLE_HEAD,
             show_edge=False,
@@ -130,15 +137,17 @@ class FigureTable:
             header_style="dim",
         )
         grid.show_header = self.show_header
-        for column, width in zip(columns, widths, strict=True):
+        for column_index, width in zip(column_indexes, widths, strict=True):
             grid.add_column(
-                self.column_names[column],
-                justify="right" if self.column_names[column] in self.figure_columns else "left",
+                self.column_names[column_index],
+                justify="right"
+                if self.column_names[column_index] in self.figure_columns
+                else "left",
                 width=width,
                 overflow="fold",
             )
         for cells, style in self.rows:
-            grid.add_row(*(cells[column] for column in columns), style=style)
+            grid.add_row(*(cells[column_index] for column_index in column_indexes), style=style)
         return grid
 
     def _stacked(
@@ -148,10 +157,17 @@ class FigureTable:
         line is too short.
         """
         named_texts = [
-            (name.strip(), value) for name, value in named_cells if isinstance(value, Text)
+            (column_name.strip(), cell_text)
+            for column_name, cell_text in named_cells
+            if isinstance(cell_text, Text)
         ]
         title_index = next(
-            (index for index, (name, _) in enumerate(named_texts) if name not in ("", "#")), 0
+            (
+                index
+                for index, (column_name, _) in enumerate(named_texts)
+                if column_name not in ("", "#")
+            ),
+            0,
         )
         title = Text(" ").join(text for _, text in named_texts[: title_index + 1] if text.plain)
         if named_texts and named_texts[title_index][0] in self.figure_columns and self.show_header:
@@ -160,35 +176,46 @@ class FigureTable:
         if title.plain:
             yield title
         labelled_texts: list[tuple[str, Text]] = []
-        for name, value in named_texts[title_index + 1 :]:
-            if not name and labelled_texts and self.show_header:
+        for column_name, cell_text in named_texts[title_index + 1 :]:
+            if not column_name and labelled_texts and self.show_header:
                 labelled_texts[-1] = (
                     labelled_texts[-1][0],
                     Text(" ").join(
-                        text_part for text_part in (labelled_texts[-1][1], value) if text_part.plain
+                        text_part
+                        for text_part in (labelled_texts[-1][1], cell_text)
+                        if text_part.plain
                     ),
                 )
-            elif value.plain:
-                labelled_texts.append((name if self.show_header else "", value))
+            elif cell_text.plain:
+                labelled_texts.append((column_name if self.show_header else "", cell_text))
         indent = (
-            max((cell_len(name) + COLUMN_GAP for name, _ in labelled_texts if name), default=0)
+            max(
+                (
+                    cell_len(column_name) + COLUMN_GAP
+                    for column_name, _ in labelled_texts
+                    if column_name
+                ),
+                default=0,
+            )
             + COLUMN_GAP
         )
-        for name, value in labelled_texts:
+        for column_name, cell_text in labelled_texts:
             needed_width = (
-                cell_len(value.plain) if name in self.figure_columns else _longest_word(value.plain)
+                cell_len(cell_text.plain)
+                if column_name in self.figure_columns
+                else _longest_word(cell_text.plain)
             )
             if indent + needed_width <= max_width:
                 grid = Table.grid(padding=(0, 0))
                 grid.add_column(width=indent)
                 grid.add_column(overflow="fold")
-                grid.add_row(Text(" " * COLUMN_GAP + name, "dim"), value, style=style)
+                grid.add_row(Text(" " * COLUMN_GAP + column_name, "dim"), cell_text, style=style)
                 yield grid
                 continue
-            if name:
-                yield Text(" " * COLUMN_GAP + name, "dim")
+            if column_name:
+                yield Text(" " * COLUMN_GAP + column_name, "dim")
             yield Text.assemble(
-                " " * min(COLUMN_GAP, max(0, max_width - needed_width)), value, style=style
+                " " * min(COLUMN_GAP, max(0, max_width - needed_width)), cell_text, style=style
             )
 
 
@@ -201,17 +228,17 @@ def table(
     text_columns: Sequence[str],
     figure_columns: Sequence[str] = (),
     *,
-    order: Sequence[str] = (),
+    column_order: Sequence[str] = (),
     rows: Iterable[Sequence[str | Text | Bar]] = (),
 ) -> FigureTable:
-    """Create a table; `text_columns` and `figure_columns` name the columns by alignment, `order` is
+    """Create a table; `text_columns` and `figure_columns` name the columns by alignment, `column_order` is
     their order (text first by default).
 
     Figures belong in `figure_columns` and are not wrapped, free text and names in `text_columns`.
     """
     figure_table = FigureTable(
         safe_text(title, "bold"),
-        tuple(order or (*text_columns, *figure_columns)),
+        tuple(column_order or (*text_columns, *figure_columns)),
         frozenset(figure_columns),
     )
     for row in rows:
@@ -251,41 +278,41 @@ def word_grid(rows: Iterable[tuple[str, str]], min_width: int) -> Table:
     return grid
 
 
-def percent_text(value: int) -> str:
+def percent_text(bps: int) -> str:
     """Format basis points as percent: 4250 as 42.50 %."""
-    return f"{value / 100:.2f} %"
+    return f"{bps / 100:.2f} %"
 
 
-def amount(text: str, places: int = 6) -> str:
+def amount(number_text: str, places: int = 6) -> str:
     """Format a decimal string with thousands separators, truncated to `places`. A result of zero
     has no sign.
     """
-    whole, _, fraction = text.lstrip("-").partition(".")
+    whole, _, fraction = number_text.lstrip("-").partition(".")
     formatted = f"{int(whole or 0):,}"
-    if decimals := fraction[:places].rstrip("0"):
-        formatted += f".{decimals}"
-    if text.startswith("-") and formatted != "0":
+    if fraction_digits := fraction[:places].rstrip("0"):
+        formatted += f".{fraction_digits}"
+    if number_text.startswith("-") and formatted != "0":
         return f"-{formatted}"
     return formatted
 
 
-def money(text: str) -> str:
+def money(number_text: str) -> str:
     """Format a decimal string with thousands separators, truncated to two places."""
-    return "{0}.{2:0<2}".format(*amount(text, 2).partition("."))
+    return "{0}.{2:0<2}".format(*amount(number_text, 2).partition("."))
 
 
-def gain_or_loss(text: str) -> str:
+def gain_or_loss(number_text: str) -> str:
     """Format a profit like `money`, rounded down: a loss is rounded up in size."""
-    return money(gain_text(text))
+    return money(gain_text(number_text))
 
 
-def brief(text: str) -> str:
+def brief(number_text: str) -> str:
     """Format a decimal string with six significant figures and at least two places. The JSON has
     all digits.
     """
-    whole, _, fraction = text.lstrip("-").partition(".")
+    whole, _, fraction = number_text.lstrip("-").partition(".")
     leading_digits = len(whole) if int(whole or 0) else -(len(fraction) - len(fraction.lstrip("0")))
-    return amount(text, max(2, 6 - leading_digits))
+    return amount(number_text, max(2, 6 - leading_digits))
 
 
 def holdings_table(document: Document, title: str = "Holdings") -> FigureTable:
@@ -297,17 +324,19 @@ def holdings_table(document: Document, title: str = "Holdings") -> FigureTable:
     )
     figure_names = ["amount", "price", "value", "weight", "target", "band"]
     exposures = document.get("futures", {}).get("exposures", ())
-    net_by_symbol = {exposure["symbol"]: money(exposure["net"]) for exposure in exposures}
-    if net_by_symbol:
+    net_exposure_by_symbol = {exposure["symbol"]: money(exposure["net"]) for exposure in exposures}
+    if net_exposure_by_symbol:
         figure_names.insert(4, "net exposure")
     figure_table = table(
         f"{title} at block {document['block']}: {total_text}",
         ("token", ""),
         figure_names,
-        order=("token", *figure_names, ""),
+        column_order=("token", *figure_names, ""),
     )
     for holding in document["holdings"]:
-        net_cells = (net_by_symbol.get(holding["symbol"], ""),) if net_by_symbol else ()
+        net_cells = (
+            (net_exposure_by_symbol.get(holding["symbol"], ""),) if net_exposure_by_symbol else ()
+        )
         low_bps, high_bps = holding["band_bps"]
         is_outside = not low_bps <= holding["weight_bps"] <= high_bps
         figure_table.add_row(
@@ -339,13 +368,17 @@ def _show_margin(console: Console, document: Document) -> None:
                 f"Values and weights include margin: {', '.join(margin_texts)} (trimtab margin)"
             )
         )
-    futures = document.get("futures")
-    if futures and not futures["margin_in_weights"] and futures["value"] != "0":
-        margin_text = f"{money(futures['value'])} {futures['unit']}"
-        text = (
+    futures_summary = document.get("futures")
+    if (
+        futures_summary
+        and not futures_summary["margin_in_weights"]
+        and futures_summary["value"] != "0"
+    ):
+        margin_text = f"{money(futures_summary['value'])} {futures_summary['unit']}"
+        margin_note = (
             f"The total includes margin of {margin_text}; weights are of the spot portfolio alone"
         )
-        console.print(safe_text(text))
+        console.print(safe_text(margin_note))
 
 
 def show_status(console: Console, document: Document) -> None:
@@ -367,12 +400,14 @@ def show_status(console: Console, document: Document) -> None:
     _show_margin(console, document)
     console.print(safe_text(native_text(document["native"])))
     console.print(safe_text(format_trigger(document["trigger"])))
-    if (minimum := document["least_total"]) is not None:
-        console.print(safe_text(minimum["text"], "yellow" if minimum["enough"] is False else ""))
-    for quarantined in document["quarantined"]:
+    if (minimum_total := document["least_total"]) is not None:
+        console.print(
+            safe_text(minimum_total["text"], "yellow" if minimum_total["enough"] is False else "")
+        )
+    for quarantined_item in document["quarantined"]:
         console.print(
             safe_text(
-                f"Not readable: {quarantined['item']} {quarantined['address']}: {quarantined['why']}",
+                f"Not readable: {quarantined_item['item']} {quarantined_item['address']}: {quarantined_item['why']}",
                 "yellow",
             )
         )
@@ -402,8 +437,10 @@ def show_status(console: Console, document: Document) -> None:
 
 def _show_price_alerts(console: Console, document: Document) -> None:
     for holding in document["holdings"]:
-        for text in holding.get("price_alerts", ()):
-            console.print(safe_text(f"Price alert: {text}", "yellow" if ": fired" in text else ""))
+        for alert_text in holding.get("price_alerts", ()):
+            console.print(
+                safe_text(f"Price alert: {alert_text}", "yellow" if ": fired" in alert_text else "")
+            )
 
 
 def native_text(document: Document) -> str:
@@ -427,36 +464,36 @@ def transactions_table(document: Document) -> FigureTable:
         "Transactions",
         ("kind", "status", "hash"),
         ("nonce", "block", "gas"),
-        order=("kind", "nonce", "status", "block", "gas", "hash"),
+        column_order=("kind", "nonce", "status", "block", "gas", "hash"),
     )
     for transaction in document["transactions"]:
-        block, gas = "", ""
+        block_text, gas_text = "", ""
         if transaction["block"] is not None and transaction["block"] >= 0:
-            block, gas = str(transaction["block"]), f"{transaction['gas_used']:,}"
+            block_text, gas_text = str(transaction["block"]), f"{transaction['gas_used']:,}"
         figure_table.add_row(
             transaction["kind"],
             str(transaction["nonce"]),
             safe_text(transaction["status"], STATE_STYLES.get(transaction["status"], "yellow")),
-            block,
-            gas,
+            block_text,
+            gas_text,
             transaction["hash"],
         )
     return figure_table
 
 
-def realised_table(document: Document, decimals: dict[str, int]) -> FigureTable:
+def realised_table(document: Document, decimals_by_symbol: dict[str, int]) -> FigureTable:
     """Return a table of planned against realised change of each balance."""
     figure_table = table(
         "Planned against realised", ("token",), ("planned", "realised", "difference in base units")
     )
     for balance_change in document["realised"]:
-        decimal_places = decimals[balance_change["symbol"]]
-        planned, actual = balance_change["planned_raw"], balance_change["realised_raw"]
+        decimal_places = decimals_by_symbol[balance_change["symbol"]]
+        planned_raw, actual_raw = balance_change["planned_raw"], balance_change["realised_raw"]
         figure_table.add_row(
             balance_change["symbol"],
-            amount(coins(planned, decimal_places)),
-            amount(coins(actual, decimal_places)),
-            str(int(actual) - int(planned)),
+            amount(coins(planned_raw, decimal_places)),
+            amount(coins(actual_raw, decimal_places)),
+            str(int(actual_raw) - int(planned_raw)),
         )
     return figure_table
 
@@ -487,8 +524,8 @@ def zone_table(document: Document, numeraire: str) -> FigureTable:
         notes.append(document["measured"])
     if plan is not None:
         cost_parts_text = ", ".join(
-            f"{name} {amount(plan[name], 4)}"
-            for name in ("fees", "impact", "skew", "gas", "approvals")
+            f"{cost_name} {amount(plan[cost_name], 4)}"
+            for cost_name in ("fees", "impact", "skew", "gas", "approvals")
         )
         notes.append(
             f"A plan saves {amount(plan['saved_risk'], 4)} {numeraire} of risk and costs"
@@ -508,14 +545,14 @@ def decision_notice(document: Document) -> Notice:
 
 def format_trigger(document: Document) -> str:
     """Describe the trigger in one line."""
-    parts = [f"Trigger: {document['text']}, to {document['destination']}"]
+    clauses = [f"Trigger: {document['text']}, to {document['destination']}"]
     if document["bands"]:
-        parts.append(f"bands of single assets: {document['bands']}")
+        clauses.append(f"bands of single assets: {document['bands']}")
     if document["only"]:
-        parts.append(f"only = {document['only']}: {document['only_text']}")
+        clauses.append(f"only = {document['only']}: {document['only_text']}")
     if document["next"]:
-        parts.append(f"next {document['next']}")
-    return "; ".join(parts)
+        clauses.append(f"next {document['next']}")
+    return "; ".join(clauses)
 
 
 def excluded_table(holdings: Sequence[Document]) -> FigureTable:
@@ -524,48 +561,53 @@ def excluded_table(holdings: Sequence[Document]) -> FigureTable:
         "Excluded",
         ("asset", "why"),
         ("amount",),
-        order=("asset", "amount", "why"),
+        column_order=("asset", "amount", "why"),
         rows=((holding["symbol"], holding["amount"], holding["why"]) for holding in holdings),
     )
 
 
-def past_text(past: Document, *, with_basis: bool = False, short: bool = False) -> str:
+def past_text(past_result: Document, *, with_basis: bool = False, short: bool = False) -> str:
     """Return the past result of a basket in one line, with its basis if asked; `short` for 80
     columns.
     """
-    figures = {
-        name: f"{float(past[name]) * 100:+.1f} %"
-        for name in ("return", "return_of_holding", "max_drawdown", "max_drawdown_of_holding")
+    figure_texts = {
+        figure_name: f"{float(past_result[figure_name]) * 100:+.1f} %"
+        for figure_name in (
+            "return",
+            "return_of_holding",
+            "max_drawdown",
+            "max_drawdown_of_holding",
+        )
     }
     drawdown_label = "drawdown" if short else "maximum drawdown"
     text = (
-        f"{past['from'][:4]}: {figures['return']} (held {figures['return_of_holding']}),"
-        f" {drawdown_label} {figures['max_drawdown']} (held {figures['max_drawdown_of_holding']})"
+        f"{past_result['from'][:4]}: {figure_texts['return']} (held {figure_texts['return_of_holding']}),"
+        f" {drawdown_label} {figure_texts['max_drawdown']} (held {figure_texts['max_drawdown_of_holding']})"
     )
     if with_basis:
-        return f"{text}; {past_costs_text(past)}; {past['basis']}; not a forecast"
+        return f"{text}; {past_costs_text(past_result)}; {past_result['basis']}; not a forecast"
     return text
 
 
-def past_years_text(results: Sequence[Document], *, short: bool = False) -> str:
+def past_years_text(year_results: Sequence[Document], *, short: bool = False) -> str:
     """Return the returns of a basket in several years in one line; `short` for 80 columns."""
-    years = []
-    for result in results:
-        text = f"{result['from'][:4]} {float(result['return']) * 100:+.1f} %"
-        holding_text = f" (held {float(result['return_of_holding']) * 100:+.1f} %)"
-        years.append(text if short else text + holding_text)
-    return ", ".join(years)
+    year_texts = []
+    for year_result in year_results:
+        year_text = f"{year_result['from'][:4]} {float(year_result['return']) * 100:+.1f} %"
+        holding_text = f" (held {float(year_result['return_of_holding']) * 100:+.1f} %)"
+        year_texts.append(year_text if short else year_text + holding_text)
+    return ", ".join(year_texts)
 
 
-def past_costs_text(past: Document) -> str:
+def past_costs_text(past_result: Document) -> str:
     """Return the worst month, trades and costs of the past result of a basket in one line."""
     worst_text, holding_text = (
-        f"{float(past[name]) * 100:+.1f} %"
-        for name in ("worst_month_return", "worst_month_return_of_holding")
+        f"{float(past_result[return_name]) * 100:+.1f} %"
+        for return_name in ("worst_month_return", "worst_month_return_of_holding")
     )
     return (
-        f"worst month {past['worst_month']} {worst_text} (held {holding_text}); trades {past['rebalances']}, costs"
-        f" {past['costs']} of {int(past['value']):,}"
+        f"worst month {past_result['worst_month']} {worst_text} (held {holding_text}); trades {past_result['rebalances']}, costs"
+        f" {past_result['costs']} of {int(past_result['value']):,}"
     )
 
 
@@ -608,7 +650,7 @@ def show_orders(document: Document) -> None:
             "Limit orders",
             (*column_names[:4], column_names[5]),
             column_names[4:5],
-            order=column_names,
+            column_order=column_names,
         )
         for order in document["limit_orders"]:
             market_text = "unknown" if order["market"] is None else order["market"][0]
@@ -634,22 +676,23 @@ def show_orders(document: Document) -> None:
         title, ("asset", "order", "stage", "since"), ("set", "level", "price", "distance")
     )
     for order in document["orders"]:
-        since = order["since"] or ""
+        since_text = order["since"] or ""
         if order["fired_at"]:
-            since += f", at {amount(order['fired_at'], 4)}"
-        level, price = (
-            amount(order[name], 4) if order[name] else "" for name in ("level", "price")
+            since_text += f", at {amount(order['fired_at'], 4)}"
+        level_text, price_text = (
+            amount(order[price_key], 4) if order[price_key] else ""
+            for price_key in ("level", "price")
         )
         if order["level_now"]:
-            level = f"({amount(order['level_now'], 4)})"
+            level_text = f"({amount(order['level_now'], 4)})"
         figure_table.add_row(
             order["subject"],
             order["kind"],
             _stage_text(order),
-            since,
+            since_text,
             order["terms"],
-            level,
-            price,
+            level_text,
+            price_text,
             _distance_text(order["distance_bps"]),
         )
     out.print(figure_table)
@@ -672,8 +715,8 @@ def _note_orders(document: Document) -> None:
         out.print(safe_text(f"Nothing is traded: {line}", "bold red"))
 
 
-def figure_text(key: str, value: str | None) -> str:
+def figure_text(figure_name: str, figure_value: str | None) -> str:
     """Format a figure of a report: a Sharpe ratio as a number, any other in percent."""
-    if value is None:
+    if figure_value is None:
         return "–"
-    return f"{float(value):.2f}" if key == "sharpe" else f"{float(value):.2%}"
+    return f"{float(figure_value):.2f}" if figure_name == "sharpe" else f"{float(figure_value):.2%}"

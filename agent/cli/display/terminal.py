@@ -99,9 +99,9 @@ def say_whole(text: str) -> None:
     out.print(safe_text(text), soft_wrap=True)
 
 
-def spaced_time(iso: str) -> str:
+def spaced_time(iso_time: str) -> str:
     """Return an ISO time in UTC with a space in place of "T", and without "Z"."""
-    return iso.replace("T", " ").removesuffix("Z")
+    return iso_time.replace("T", " ").removesuffix("Z")
 
 
 def note(text: str) -> None:
@@ -284,17 +284,20 @@ class Bar:
 
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
         width = min(options.max_width, MAX_BAR_CELLS)
-        weight, target = (
-            round(value / max(1, self.full_bps) * (width - 1))
-            for value in (self.weight_bps, self.target_bps)
+        weight_cells, target_cells = (
+            round(bps / max(1, self.full_bps) * (width - 1))
+            for bps in (self.weight_bps, self.target_bps)
         )
         gap_style = "red" if self.is_outside else "green"
-        common_cells, difference_cells = min(weight, target), abs(weight - target)
+        common_cells, difference_cells = (
+            min(weight_cells, target_cells),
+            abs(weight_cells - target_cells),
+        )
         yield Text.assemble(
-            ("━" * common_cells, "green" if weight >= target else gap_style),
-            ("╌" * difference_cells if weight < target else "", gap_style),
+            ("━" * common_cells, "green" if weight_cells >= target_cells else gap_style),
+            ("╌" * difference_cells if weight_cells < target_cells else "", gap_style),
             ("┃", "bold"),
-            ("━" * difference_cells if weight > target else "", gap_style),
+            ("━" * difference_cells if weight_cells > target_cells else "", gap_style),
         )
 
 
@@ -413,8 +416,8 @@ class ProcessExit:
                 2, f"{prefix}{ERROR_TITLES[self.error.exit_code]}: {self.error.message}\n".encode()
             )
         if self._is_graceful:
-            for output in (1, 2):  # silence threads that report their lost processes
-                os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+            for output_fd in (1, 2):  # silence threads that report their lost processes
+                os.dup2(os.open(os.devnull, os.O_WRONLY), output_fd)
             if "multiprocessing" in sys.modules:
                 for process in sys.modules["multiprocessing"].active_children():
                     process.terminate()
@@ -539,14 +542,16 @@ def _watch_interrupts(
         if not select.select([read_end], [], [], timeout_s)[0]:
             end_process()
             return
-        signals = os.read(read_end, 64)
-        if not signals:  # the command has ended, but the interpreter's exit may wait for threads
+        signal_bytes = os.read(read_end, 64)
+        if (
+            not signal_bytes
+        ):  # the command has ended, but the interpreter's exit may wait for threads
             os.close(read_end)
             if deadline_s < float("inf"):
                 time.sleep(max(0.0, deadline_s - time.monotonic()))
                 end_process()
             return
-        for _ in range(signals.count(signal.SIGINT)):
+        for _ in range(signal_bytes.count(signal.SIGINT)):
             press_count += 1
             delays_s = exit_delays()
             if (delay_s := delays_s[min(press_count, len(delays_s)) - 1]) is not None:
