@@ -35,30 +35,33 @@ EXPIRE_BLOCKS = 25
 """Age in blocks from which a plan is not sent; its deadline in chain time is usually tighter."""
 
 
-def build_portfolio(config: Config, tokens: Mapping[str, Token]) -> Portfolio:
-    """Build the portfolio. `tokens` are read from the chain, by address; symbols are the
+def build_portfolio(config: Config, token_by_address: Mapping[str, Token]) -> Portfolio:
+    """Build the portfolio. `token_by_address` has the tokens read from the chain; symbols are the
     config's.
     """
 
-    def checked_token(entry: AssetTable | HubTable) -> Token:
-        if entry.address not in tokens:
+    def checked_token(token_table: AssetTable | HubTable) -> Token:
+        if token_table.address not in token_by_address:
             raise ConfigError(
-                f"portfolio: {entry.symbol} at {entry.address} was not read from the chain"
+                f"portfolio: {token_table.symbol} at {token_table.address} was not read from the chain"
             )
-        decimals = tokens[entry.address].decimals
-        if entry.decimals not in (None, decimals):
+        decimals = token_by_address[token_table.address].decimals
+        if token_table.decimals not in (None, decimals):
             raise ConfigError(
-                f"portfolio: {entry.symbol} at {entry.address} has {decimals} decimals on the chain,"
-                f" the config says {entry.decimals}",
+                f"portfolio: {token_table.symbol} at {token_table.address} has {decimals} decimals on the chain,"
+                f" the config says {token_table.decimals}",
                 "check that this is the right token, then correct the config",
             )
-        return Token(entry.address, entry.symbol, decimals)
+        return Token(token_table.address, token_table.symbol, decimals)
 
     table = config.portfolio
-    assets = tuple(_build_asset(config, entry, checked_token(entry)) for entry in table.assets)
+    assets = tuple(
+        _build_asset(config, asset_table, checked_token(asset_table))
+        for asset_table in table.assets
+    )
     numeraire = next(asset.token for asset in assets if asset.token.symbol == table.numeraire)
-    hubs = tuple(checked_token(h) for h in table.hubs)
-    feeds = tuple((h.address, h.feed) for h in table.hubs if h.feed is not None)
+    hubs = tuple(checked_token(hub) for hub in table.hubs)
+    hub_feeds = tuple((hub.address, hub.feed) for hub in table.hubs if hub.feed is not None)
     positions = build_positions(config, {asset.token.symbol: asset.token for asset in assets})
     orders = build_orders(table, assets, numeraire)
     use_cash = table.use_cash
@@ -67,7 +70,7 @@ def build_portfolio(config: Config, tokens: Mapping[str, Token]) -> Portfolio:
         assets,
         hubs,
         config.chain.wrapped_native,
-        feeds,
+        hub_feeds,
         positions,
         orders=orders,
         use_cash_raw=(
@@ -78,30 +81,32 @@ def build_portfolio(config: Config, tokens: Mapping[str, Token]) -> Portfolio:
     )
 
 
-def _build_asset(config: Config, entry: AssetTable, token: Token) -> Asset:
-    reserve = parse_raw(entry.reserve, token.decimals, f"portfolio.assets.{entry.symbol}.reserve")
+def _build_asset(config: Config, asset_table: AssetTable, token: Token) -> Asset:
+    reserve_raw = parse_raw(
+        asset_table.reserve, token.decimals, f"portfolio.assets.{asset_table.symbol}.reserve"
+    )
     return Asset(
         token=token,
-        target_bps=entry.target,
-        reserve_raw=reserve,
-        feed=entry.feed,
-        native=entry.native,
-        rebasing_bps=entry.rebasing,
-        band=entry.band,
-        max_bps=max_weight_bps(config, entry.symbol),
+        target_bps=asset_table.target,
+        reserve_raw=reserve_raw,
+        feed=asset_table.feed,
+        native=asset_table.native,
+        rebasing_bps=asset_table.rebasing,
+        band=asset_table.band,
+        max_bps=max_weight_bps(config, asset_table.symbol),
     )
 
 
 def build_policy(config: Config) -> Policy:
     """Build the policy: trigger, destination and cooldown."""
-    policy = config.policy
+    policy_table = config.policy
     return Policy(
         trigger=build_policy_trigger(config),
-        destination=Destination(policy.destination),
-        cooldown_s=policy.cooldown,
-        confirm_blocks=policy.confirm_blocks or 0,
-        jitter_bps=policy.jitter or 0,
-        only=None if policy.only is None else TradeSide(policy.only),
+        destination=Destination(policy_table.destination),
+        cooldown_s=policy_table.cooldown,
+        confirm_blocks=policy_table.confirm_blocks or 0,
+        jitter_bps=policy_table.jitter or 0,
+        only=None if policy_table.only is None else TradeSide(policy_table.only),
     )
 
 
@@ -133,11 +138,11 @@ def build_limits(config: Config, numeraire: Token) -> Limits:
     return build_limits_from_table(config.limits, config.portfolio.max_live_value, numeraire)
 
 
-def build_execution(config: Config, pinned: tuple[str, ...]) -> ExecutionConfig:
-    """Build the execution settings; `pinned` are the addresses whose code must be pinned. Raises
-    ConfigError if the router's address is missing.
+def build_execution(config: Config, pinned_addresses: tuple[str, ...]) -> ExecutionConfig:
+    """Build the execution settings; `pinned_addresses` are the addresses whose code must be pinned.
+    Raises ConfigError if the router's address is missing.
     """
-    table, venue = config.execution, find_venue(config, V3Pool.kind)
+    table, v3_venue = config.execution, find_venue(config, V3Pool.kind)
     if table.router == "rebalancer":
         if table.rebalancer is None:
             raise ConfigError(
@@ -149,19 +154,19 @@ def build_execution(config: Config, pinned: tuple[str, ...]) -> ExecutionConfig:
             table.rebalancer,
             table.deadline,
             EXPIRE_BLOCKS,
-            pinned,
+            pinned_addresses,
             pace=build_pace(config),
         )
-    if venue is None or venue.router is None:
+    if v3_venue is None or v3_venue.router is None:
         raise ConfigError(
             f"execution.router: swap_router_02 needs [[venues]] of kind {V3Pool.kind} with its router"
         )
     return ExecutionConfig(
         table.router,
-        venue.router,
+        v3_venue.router,
         table.deadline,
         EXPIRE_BLOCKS,
-        pinned,
+        pinned_addresses,
         pace=build_pace(config),
         swept=True,
     )
@@ -172,24 +177,24 @@ def factories(config: Config) -> dict[str, str]:
     return {venue.name: venue.factory for venue in config.venues}
 
 
-def fixed_contracts(config: Config, moves: Sequence[LpPositionChange] = ()) -> dict[str, str]:
+def fixed_contracts(config: Config, changes: Sequence[LpPositionChange] = ()) -> dict[str, str]:
     """Return the names of routers, factories and the futures venue's contracts by address.
 
     The position manager is included once one of its positions is counted or targeted, because
-    weights then depend on its answers. `moves` are the agent's own actions.
+    weights then depend on its answers. `changes` are the agent's own actions.
     """
-    names: dict[str, str] = {}
+    name_by_address: dict[str, str] = {}
     for venue in config.venues:
-        names[venue.factory] = f"{venue.name} factory"
+        name_by_address[venue.factory] = f"{venue.name} factory"
         if venue.router is not None:
-            names[venue.router] = f"{venue.name} router"
+            name_by_address[venue.router] = f"{venue.name} router"
         if venue.hooks is not None:
-            names[venue.hooks] = f"{venue.name} hooks"
+            name_by_address[venue.hooks] = f"{venue.name} hooks"
     manager = position_manager(config)
-    if manager is not None and LpVenue.V3 in lp_venues(config, moves):
-        names[manager] = f"{LpVenue.V3} position manager"
+    if manager is not None and LpVenue.V3 in lp_venues(config, changes):
+        name_by_address[manager] = f"{LpVenue.V3} position manager"
     if config.execution.router == "rebalancer" and config.execution.rebalancer is not None:
-        names[config.execution.rebalancer] = "rebalancer"
+        name_by_address[config.execution.rebalancer] = "rebalancer"
     if config.futures is not None:
-        names |= config.futures.contracts
-    return names
+        name_by_address |= config.futures.contracts
+    return name_by_address

@@ -33,35 +33,39 @@ def require_futures(config: Config) -> None:
         return
     _require_keys(table, config)
     symbols = [asset.symbol for asset in config.portfolio.assets]
-    choices = f"choose from {', '.join(symbols)}, or add it with a target of 0%"
-    _require_collateral(table, config.portfolio.numeraire, symbols, choices)
-    for number, market in enumerate(table.markets):
-        key = f"futures.markets.{market.symbol}"
-        earlier = table.markets[:number]
-        if market.symbol in [market_table.symbol for market_table in earlier]:
-            raise ValueError(f"{key}: given twice; list each market once")
+    choices_text = f"choose from {', '.join(symbols)}, or add it with a target of 0%"
+    _require_collateral(table, config.portfolio.numeraire, symbols, choices_text)
+    for market_index, market in enumerate(table.markets):
+        config_key = f"futures.markets.{market.symbol}"
+        earlier_markets = table.markets[:market_index]
+        if market.symbol in [market_table.symbol for market_table in earlier_markets]:
+            raise ValueError(f"{config_key}: given twice; list each market once")
         if isinstance(market, FuturesMarketTable) and market.venue_key in [
-            earlier_market.venue_key for earlier_market in earlier
+            earlier_market.venue_key for earlier_market in earlier_markets
         ]:
-            raise ValueError(f"{key}.base: {market.base} is given twice; list each market once")
+            raise ValueError(
+                f"{config_key}.base: {market.base} is given twice; list each market once"
+            )
         if market.asset is not None and market.asset not in symbols:
-            raise ValueError(f"{key}.asset: {market.asset!r} is not an asset; {choices}")
+            raise ValueError(
+                f"{config_key}.asset: {market.asset!r} is not an asset; {choices_text}"
+            )
         if abs(market.weight) > table.limits.max_position:
             raise ValueError(
-                f"{key}.weight: {market.weight / 100:g}% is beyond futures.limits.max_position of"
+                f"{config_key}.weight: {market.weight / 100:g}% is beyond futures.limits.max_position of"
                 f" {table.limits.max_position / 100:g}%; lower it, or raise the limit"
             )
-    for field, bps in (
+    for limit_key, multiple_bps in (
         ("futures.limits.spot_multiple", table.limits.spot_multiple),
         ("limits.futures_notional", config.limits.futures_notional),
     ):
-        if bps == 0:
-            raise ValueError(f'{field}: 0x allows no futures; write a value above 0x, or "off"')
-    total = sum(abs(market.weight) for market in table.markets)
-    if total != BPS and (total or table.leverage):
+        if multiple_bps == 0:
+            raise ValueError(f'{limit_key}: 0x allows no futures; write a value above 0x, or "off"')
+    weight_sum_bps = sum(abs(market.weight) for market in table.markets)
+    if weight_sum_bps != BPS and (weight_sum_bps or table.leverage):
         raise ValueError(
-            f"futures.markets: absolute weights sum to {total / 100:g}%, not 100%;"
-            f" {'add' if total < BPS else 'take away'} {abs(BPS - total) / 100:g}%"
+            f"futures.markets: absolute weights sum to {weight_sum_bps / 100:g}%, not 100%;"
+            f" {'add' if weight_sum_bps < BPS else 'take away'} {abs(BPS - weight_sum_bps) / 100:g}%"
         )
     if table.limits.resting_stop and not isinstance(table, HyperliquidTable):
         raise ValueError(
@@ -78,11 +82,16 @@ def require_futures(config: Config) -> None:
 
 
 def _require_collateral(
-    table: FuturesTable | HyperliquidTable, numeraire: str, symbols: Sequence[str], choices: str
+    table: FuturesTable | HyperliquidTable,
+    numeraire: str,
+    symbols: Sequence[str],
+    choices_text: str,
 ) -> None:
     """Raise ValueError unless margin is in the numeraire, and in USDC on Hyperliquid."""
     if table.collateral not in symbols:
-        raise ValueError(f"futures.collateral: {table.collateral!r} is not an asset; {choices}")
+        raise ValueError(
+            f"futures.collateral: {table.collateral!r} is not an asset; {choices_text}"
+        )
     if isinstance(table, HyperliquidTable) and not table.collateral.startswith(HYPERLIQUID_MARGIN):
         raise ValueError(
             f"futures.collateral: {table.collateral!r} is not the {HYPERLIQUID_MARGIN} that the venue"
@@ -139,15 +148,17 @@ def _require_horizon_and_hedges(table: FuturesTable | HyperliquidTable) -> None:
         )
     if table.hedge is None:
         return
-    assets = [market.asset for market in table.markets if market.asset is not None]
-    if not assets:
+    hedgeable_symbols = [market.asset for market in table.markets if market.asset is not None]
+    if not hedgeable_symbols:
         raise ValueError(
             "futures.hedge: no market has an asset; add asset to one of [[futures.markets]], or remove"
             " [futures.hedge]"
         )
-    if repeated := [asset for asset in assets if assets.count(asset) > 1]:
+    if repeated_symbols := [
+        symbol for symbol in hedgeable_symbols if hedgeable_symbols.count(symbol) > 1
+    ]:
         raise ValueError(
-            f"futures.markets: two markets have the asset {repeated[0]!r}; keep it"
+            f"futures.markets: two markets have the asset {repeated_symbols[0]!r}; keep it"
             " only in the market used for hedging"
         )
 
@@ -159,49 +170,57 @@ def futures_markets(config: Config) -> Sequence[MarketTable]:
 
 def require_hedge_market(config: Config, symbol: str) -> None:
     """Raise ConfigError unless a market has the asset of this symbol."""
-    assets = [market.asset for market in futures_markets(config) if market.asset is not None]
-    if symbol not in assets:
-        choices = f"choose from {', '.join(assets)}" if assets else "none has an asset yet"
+    hedgeable_symbols = [
+        market.asset for market in futures_markets(config) if market.asset is not None
+    ]
+    if symbol not in hedgeable_symbols:
+        choices_text = (
+            f"choose from {', '.join(hedgeable_symbols)}"
+            if hedgeable_symbols
+            else "none has an asset yet"
+        )
         raise ConfigError(
             f"hedge: {symbol} has no futures market",
-            f'{choices}, or add asset = "{symbol}" to its market in [[futures.markets]]',
+            f'{choices_text}, or add asset = "{symbol}" to its market in [[futures.markets]]',
         )
 
 
-def build_futures(config: Config, tokens: Mapping[str, Token]) -> FuturesPolicy | None:
+def build_futures(config: Config, token_by_symbol: Mapping[str, Token]) -> FuturesPolicy | None:
     """Build targets and limits of futures, with the portfolio's tokens by symbol; None without
     [futures].
     """
     table = config.futures
     if table is None:
         return None
-    limits = table.limits
+    limits_table = table.limits
     return FuturesPolicy(
         tuple(FuturesTarget(market.venue_key, market.weight) for market in table.markets),
         table.leverage,
         table.band or 0,
         FuturesLimits(
-            max_leverage_bps=limits.max_leverage,
-            max_utilisation_bps=limits.max_utilisation,
-            max_position_bps=limits.max_position,
+            max_leverage_bps=limits_table.max_leverage,
+            max_utilisation_bps=limits_table.max_utilisation,
+            max_position_bps=limits_table.max_position,
             spot_multiple_bps=_spot_multiple_bps(config),
-            stress_move_bps=limits.stress_move or 0,
-            slippage_bps=limits.slippage,
-            hysteresis_bps=limits.hysteresis,
-            emergency_distance_bps=limits.emergency_distance or 0,
-            emergency_slippage_bps=limits.emergency_slippage,
-            max_basis_bps=limits.max_basis,
-            index_age_s=limits.index_age,
-            reduction_per_day_bps=limits.max_reduction_per_day or 0,
-            emergency_gas_price_wei=limits.emergency_gas_price or 0,
+            stress_move_bps=limits_table.stress_move or 0,
+            slippage_bps=limits_table.slippage,
+            hysteresis_bps=limits_table.hysteresis,
+            emergency_distance_bps=limits_table.emergency_distance or 0,
+            emergency_slippage_bps=limits_table.emergency_slippage,
+            max_basis_bps=limits_table.max_basis,
+            index_age_s=limits_table.index_age,
+            reduction_per_day_bps=limits_table.max_reduction_per_day or 0,
+            emergency_gas_price_wei=limits_table.emergency_gas_price or 0,
             emergency_gas_per_day_wei=parse_raw(
-                limits.emergency_gas_per_day or "0", 18, "futures.limits.emergency_gas_per_day"
+                limits_table.emergency_gas_per_day or "0",
+                18,
+                "futures.limits.emergency_gas_per_day",
             ),
-            top_up_per_day_bps=limits.max_top_up_per_day,
-            emergency_cooldown_s=limits.emergency_cooldown or 0,
-            resting_stop_bps=limits.resting_stop or 0,
+            top_up_per_day_bps=limits_table.max_top_up_per_day,
+            emergency_cooldown_s=limits_table.emergency_cooldown or 0,
+            resting_stop_bps=limits_table.resting_stop or 0,
         ),
-        tokens[table.collateral].address,
+        token_by_symbol[table.collateral].address,
         table.account or config.wallet.address,
         leverage_band_bps=table.leverage_band or 0,
         manual_triggers=tuple(dict.fromkeys(table.ask)),
@@ -234,8 +253,8 @@ def _spot_multiple_bps(config: Config) -> int:
     """Return the tighter of futures.limits.spot_multiple and limits.futures_notional; zero if both
     are off.
     """
-    limits = (
+    multiples_bps = (
         None if config.futures is None else config.futures.limits.spot_multiple,
         config.limits.futures_notional,
     )
-    return min((bps for bps in limits if bps), default=0)
+    return min((bps for bps in multiples_bps if bps), default=0)

@@ -23,21 +23,21 @@ from agent.units import BPS
 def require_accepted(config: Config) -> None:
     """Raise ValueError for a limit beyond its ceiling that the owner has not accepted by name."""
     limits = config.limits
-    unknown = next((name for name in limits.i_accept if name not in CEILINGS), None)
-    if unknown is not None:
+    unknown_limit = next((name for name in limits.i_accept if name not in CEILINGS), None)
+    if unknown_limit is not None:
         raise ValueError(
-            f"limits.i_accept: {unknown!r} is not a limit with a ceiling; choose from"
+            f"limits.i_accept: {unknown_limit!r} is not a limit with a ceiling; choose from"
             f" {', '.join(CEILINGS)}"
         )
     unaccepted_limits = {
-        key: text
-        for key, text in limits_beyond_ceiling(limits).items()
-        if key not in limits.i_accept
+        limit_key: fault_text
+        for limit_key, fault_text in limits_beyond_ceiling(limits).items()
+        if limit_key not in limits.i_accept
     }
     if unaccepted_limits:
-        names = ", ".join(f'"{name}"' for name in (*limits.i_accept, *unaccepted_limits))
+        accepted_names = ", ".join(f'"{name}"' for name in (*limits.i_accept, *unaccepted_limits))
         raise ValueError(
-            f"{'; '.join(unaccepted_limits.values())}; lower it, or accept it with i_accept = [{names}] in"
+            f"{'; '.join(unaccepted_limits.values())}; lower it, or accept it with i_accept = [{accepted_names}] in"
             " [limits]"
         )
 
@@ -56,27 +56,29 @@ def require_max_weight(config: Config) -> None:
     """
     portfolio, max_weights = config.portfolio, config.limits.max_weight or {}
     symbols = [asset.symbol for asset in portfolio.assets]
-    unknown = next((name for name in max_weights if name != ANY and name not in symbols), None)
-    if unknown is not None:
+    unknown_symbol = next(
+        (name for name in max_weights if name != ANY and name not in symbols), None
+    )
+    if unknown_symbol is not None:
         raise ValueError(
-            f"limits.max_weight.{unknown}: not an asset; choose from {', '.join(symbols)}, or"
+            f"limits.max_weight.{unknown_symbol}: not an asset; choose from {', '.join(symbols)}, or"
             " write any"
         )
     for symbol in symbols:
-        limit = max_weight_bps(config, symbol)
-        if limit is None:
+        limit_bps = max_weight_bps(config, symbol)
+        if limit_bps is None:
             continue
-        if not 0 < limit <= BPS:
+        if not 0 < limit_bps <= BPS:
             raise ValueError(
-                f"limits.max_weight: {limit / 100:g}% for {symbol} is not above 0% and at most"
+                f"limits.max_weight: {limit_bps / 100:g}% for {symbol} is not above 0% and at most"
                 " 100%;"
                 " write for example 60%"
             )
-        for key, bps in _highest_weights(config, symbol):
-            if bps > limit:
+        for config_key, weight_bps in _highest_weights(config, symbol):
+            if weight_bps > limit_bps:
                 raise ValueError(
-                    f"{key}: {bps / 100:g}% for {symbol} is above limits.max_weight of"
-                    f" {limit / 100:g}%; lower it, or raise the limit"
+                    f"{config_key}: {weight_bps / 100:g}% for {symbol} is above limits.max_weight of"
+                    f" {limit_bps / 100:g}%; lower it, or raise the limit"
                 )
 
 
@@ -100,12 +102,12 @@ def _highest_weights(config: Config, symbol: str) -> Iterator[tuple[str, int]]:
 
 def _max_strategy_weight_bps(strategy: StrategyTable, symbol: str, asset_count: int) -> int:
     if strategy.weights is None:
-        target = -(-BPS // asset_count)
+        target_bps = -(-BPS // asset_count)
     else:
-        target = strategy.weights.get(symbol, 0)
+        target_bps = strategy.weights.get(symbol, 0)
     if isinstance(strategy.allocator, WeightsTable):
-        return max(target, _max_allocator_weight_bps(strategy.allocator, symbol))
-    return target
+        return max(target_bps, _max_allocator_weight_bps(strategy.allocator, symbol))
+    return target_bps
 
 
 def _max_allocator_weight_bps(weights: WeightsTable, symbol: str) -> int:

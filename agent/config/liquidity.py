@@ -39,23 +39,25 @@ def require_targets(config: Config) -> None:
     targets = [] if config.lp is None else config.lp.targets
     if not targets:
         return
-    for number, target in enumerate(targets):
-        key = f"lp.targets.{target.pool_address}"
-        if target.pool_address in [earlier.pool_address for earlier in targets[:number]]:
-            raise ValueError(f"{key}: given twice; list each pool once")
+    for target_index, target in enumerate(targets):
+        config_key = f"lp.targets.{target.pool_address}"
+        if target.pool_address in [
+            earlier_target.pool_address for earlier_target in targets[:target_index]
+        ]:
+            raise ValueError(f"{config_key}: given twice; list each pool once")
         if find_venue(config, target.kind) is None:
-            raise ValueError(f"{key}: needs [[venues]] of kind {target.kind}")
-    limit = config.limits.lp_max_weight
-    if limit is None:
+            raise ValueError(f"{config_key}: needs [[venues]] of kind {target.kind}")
+    limit_bps = config.limits.lp_max_weight
+    if limit_bps is None:
         raise ValueError(
             "limits.lp_max_weight: missing or off; required by [[lp.targets]]; write a share such as"
             ' "25%"'
         )
-    share_sum = sum(target.share for target in targets)
-    if share_sum > limit:
+    share_sum_bps = sum(target.share for target in targets)
+    if share_sum_bps > limit_bps:
         raise ValueError(
-            f"lp.targets: shares sum to {share_sum / 100:g}%, but limits.lp_max_weight is"
-            f" {limit / 100:g}%;"
+            f"lp.targets: shares sum to {share_sum_bps / 100:g}%, but limits.lp_max_weight is"
+            f" {limit_bps / 100:g}%;"
             " lower the shares or raise the limit"
         )
 
@@ -79,45 +81,51 @@ def _build_target(
     portfolio: Portfolio,
     pools: Sequence[PoolRef],
 ) -> LpTarget:
-    key = f"lp.targets.{table.pool_address}"
+    config_key = f"lp.targets.{table.pool_address}"
     pool = next(
         (pool for pool in pools if pool.address == table.pool_address and pool.venue == table.kind),
         None,
     )
     if pool is None:
         raise ConfigError(
-            f"{key}: not a priced pool of {table.kind} in [[venues]] between the portfolio's tokens",
+            f"{config_key}: not a priced pool of {table.kind} in [[venues]] between the portfolio's tokens",
             "check the address; add its fee tier to fee_tiers, or the pool to the venue's pools",
         )
-    assets = {asset.token.address for asset in portfolio.assets}
+    asset_addresses = {asset.token.address for asset in portfolio.assets}
     foreign_labels = [
-        portfolio.token(token).label for token in (pool.token0, pool.token1) if token not in assets
+        portfolio.token(token_address).label
+        for token_address in (pool.token0, pool.token1)
+        if token_address not in asset_addresses
     ]
     if foreign_labels:
         raise ConfigError(
-            f"{key}: holds {' and '.join(foreign_labels)}, not an asset of the portfolio",
+            f"{config_key}: holds {' and '.join(foreign_labels)}, not an asset of the portfolio",
             "add it to portfolio.assets (a target of 0% is allowed), or use another pool",
         )
-    manager = position_manager(config)
-    compound_above, width = None, None
+    manager_address = position_manager(config)
+    compound_above, width_bps = None, None
     if isinstance(table, V3TargetTable):
-        width = table.width
+        width_bps = table.width
         if table.compound_above is not None:
             compound_above = Fraction(
                 parse_raw(
-                    table.compound_above, portfolio.numeraire.decimals, f"{key}.compound_above"
+                    table.compound_above,
+                    portfolio.numeraire.decimals,
+                    f"{config_key}.compound_above",
                 )
             )
     return LpTarget(
         venue=table.kind,
-        contract=table.pool_address if width is None or manager is None else manager,
+        contract=table.pool_address
+        if width_bps is None or manager_address is None
+        else manager_address,
         pool=table.pool_address,
         token0=pool.token0,
         token1=pool.token1,
         fee_pips=pool.fee_pips,
-        tick_spacing=None if width is None else pool.tick_spacing,
+        tick_spacing=None if width_bps is None else pool.tick_spacing,
         share_bps=table.share,
-        width_bps=width,
+        width_bps=width_bps,
         compound_above=compound_above,
         volatility_bps=lp.volatility if table.volatility is None else table.volatility,
         horizon_s=lp.horizon,
@@ -132,20 +140,20 @@ def require_usable_liquidity(config: Config) -> None:
     positions = config.portfolio.positions
     if not positions:
         return
-    names = [(position.kind, position.name) for position in positions]
-    for number, position in enumerate(positions):
-        key = f"portfolio.positions.{position.name.removeprefix('token_id ')}"
-        if (position.kind, position.name) in names[:number]:
+    position_names = [(position.kind, position.name) for position in positions]
+    for position_index, position in enumerate(positions):
+        config_key = f"portfolio.positions.{position.name.removeprefix('token_id ')}"
+        if (position.kind, position.name) in position_names[:position_index]:
             raise ValueError(
-                f"{key}: {position.kind} {position.name} is given twice; list each position once"
+                f"{config_key}: {position.kind} {position.name} is given twice; list each position once"
             )
         if find_venue(config, position.kind) is None:
-            raise ValueError(f"{key}: needs [[venues]] of kind {position.kind}")
+            raise ValueError(f"{config_key}: needs [[venues]] of kind {position.kind}")
         symbols = [asset.symbol for asset in config.portfolio.assets]
         foreign_symbols = [symbol for symbol in position.entry if symbol not in symbols]
         if foreign_symbols:
             raise ValueError(
-                f"{key}.entry: {foreign_symbols[0]!r} is not an asset; add it to portfolio.assets"
+                f"{config_key}.entry: {foreign_symbols[0]!r} is not an asset; add it to portfolio.assets"
                 " (a target of 0% is allowed)"
             )
     if config.lp is None:
@@ -160,28 +168,32 @@ def require_usable_liquidity(config: Config) -> None:
         )
 
 
-def build_positions(config: Config, tokens: Mapping[str, Token]) -> tuple[ConfirmedPosition, ...]:
-    """Build the confirmed positions; `tokens` by symbol. Raises ConfigError for an entry with more
-    decimals than its token.
+def build_positions(
+    config: Config, token_by_symbol: Mapping[str, Token]
+) -> tuple[ConfirmedPosition, ...]:
+    """Build the confirmed positions. Raises ConfigError for an entry
+    with more decimals than its token.
     """
     if config.lp is None:
         return ()
     lp = config.lp
-    return tuple(_build_position(config, lp, table, tokens) for table in config.portfolio.positions)
+    return tuple(
+        _build_position(config, lp, table, token_by_symbol) for table in config.portfolio.positions
+    )
 
 
 def _build_position(
     config: Config,
     lp: LpTable,
     table: V2PositionTable | V3PositionTable,
-    tokens: Mapping[str, Token],
+    token_by_symbol: Mapping[str, Token],
 ) -> ConfirmedPosition:
-    key = f"portfolio.positions.{table.name.removeprefix('token_id ')}.entry"
-    amounts = sorted(
-        (int(tokens[symbol].address, 16), tokens[symbol], amount)
+    config_key = f"portfolio.positions.{table.name.removeprefix('token_id ')}.entry"
+    entry_amounts = sorted(
+        (int(token_by_symbol[symbol].address, 16), token_by_symbol[symbol], amount)
         for symbol, amount in table.entry.items()
     )
-    (_, token0, amount0), (_, token1, amount1) = amounts
+    (_, token0, amount0), (_, token1, amount1) = entry_amounts
     return ConfirmedPosition(
         venue=table.kind,
         contract=table.pair if isinstance(table, V2PositionTable) else _position_manager(config),
@@ -189,8 +201,8 @@ def _build_position(
         token0=token0.address,
         token1=token1.address,
         entry_raw=(
-            parse_raw(amount0, token0.decimals, f"{key}.{token0.symbol}"),
-            parse_raw(amount1, token1.decimals, f"{key}.{token1.symbol}"),
+            parse_raw(amount0, token0.decimals, f"{config_key}.{token0.symbol}"),
+            parse_raw(amount1, token1.decimals, f"{config_key}.{token1.symbol}"),
         ),
         entry_block=table.entry_block,
         volatility_bps=lp.volatility if table.volatility is None else table.volatility,
@@ -199,13 +211,13 @@ def _build_position(
 
 
 def _position_manager(config: Config) -> str:
-    manager = position_manager(config)
-    if manager is None:
+    manager_address = position_manager(config)
+    if manager_address is None:
         raise ConfigError(
             "portfolio.positions: a position by its token_id needs position_manager in [[venues]] of"
             f" kind {LpVenue.V3}"
         )
-    return manager
+    return manager_address
 
 
 def known_positions(
@@ -231,11 +243,11 @@ def known_positions(
             config.lp.volatility,
             config.lp.horizon,
         )
-    if still_open := {
+    if open_names := {
         change.name for change in changes if own_changes.is_position_open(changes, change.name)
     }:
         raise ConfigError(
-            f"lp: missing, but the agent has liquidity in {', '.join(sorted(still_open))}",
+            f"lp: missing, but the agent has liquidity in {', '.join(sorted(open_names))}",
             "keep [lp] with its volatility and horizon in the config; a target with a share of 0%"
             " withdraws liquidity",
         )
@@ -245,7 +257,7 @@ def known_positions(
 def lp_venues(config: Config, changes: Sequence[LpPositionChange]) -> frozenset[str]:
     """Return venues of positions that are confirmed, targeted, or opened by the agent."""
     targets = () if config.lp is None else config.lp.targets
-    configured_venues = [entry.kind for entry in (*config.portfolio.positions, *targets)]
+    configured_venues = [table.kind for table in (*config.portfolio.positions, *targets)]
     return frozenset(configured_venues) | {
         change.venue for change in changes if own_changes.is_position_open(changes, change.name)
     }
@@ -257,14 +269,14 @@ def liquidity_contracts(
     """Return (venue, contract) pairs of the contracts that provide and withdraw liquidity, for venues
     with liquidity.
     """
-    pairs = find_venue(config, LpVenue.V2)
-    contracts = (
-        (LpVenue.V2, None if pairs is None else pairs.router),
+    v2_venue = find_venue(config, LpVenue.V2)
+    venue_contracts = (
+        (LpVenue.V2, None if v2_venue is None else v2_venue.router),
         (LpVenue.V3, position_manager(config)),
     )
     venues = lp_venues(config, changes)
     return tuple(
         (venue.value, contract)
-        for venue, contract in contracts
+        for venue, contract in venue_contracts
         if contract is not None and venue in venues
     )

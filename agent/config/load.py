@@ -44,29 +44,29 @@ NO_CONFIG = (
 """Remedy for a missing config."""
 
 
-def parse_config(text: str, origin: str = "config") -> Config:
+def parse_config(toml_text: str, origin: str = "config") -> Config:
     """Parse TOML text into a Config. Raises ConfigError listing every mistake."""
-    return check_values(_parse_toml(text, origin), origin)
+    return check_values(_parse_toml(toml_text, origin), origin)
 
 
-def _parse_toml(text: str, origin: str) -> dict[str, Any]:
+def _parse_toml(toml_text: str, origin: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(text)
+        return tomllib.loads(toml_text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(
             f"{origin}: not valid TOML: {error}",
-            _toml_remedy(text, str(error)),
+            _toml_remedy(toml_text, str(error)),
         ) from None
 
 
-def _toml_remedy(text: str, error: str) -> str:
+def _toml_remedy(toml_text: str, toml_error: str) -> str:
     """Return the remedy of a TOML error: quotes, if it is at a bare percentage or duration."""
-    if match := re.search(r"at line (\d+), column (\d+)", error):
-        line, column = text.split("\n")[int(match[1]) - 1], int(match[2]) - 1
-        number = re.search(r"=\s*([0-9][0-9.]*\s?)$", line[:column])
+    if error_position := re.search(r"at line (\d+), column (\d+)", toml_error):
+        line, column = toml_text.split("\n")[int(error_position[1]) - 1], int(error_position[2]) - 1
+        bare_number = re.search(r"=\s*([0-9][0-9.]*\s?)$", line[:column])
         unit = re.match("%|[a-z]+", line[column:])
-        if number is not None and unit is not None:
-            return f'put the value in quotes: "{number[1]}{unit[0]}"'
+        if bare_number is not None and unit is not None:
+            return f'put the value in quotes: "{bare_number[1]}{unit[0]}"'
     return "correct it; trimtab init writes a valid config"
 
 
@@ -89,27 +89,27 @@ CHECKS = (
 """Checks between tables; each raises ValueError naming field and remedy."""
 
 
-def check_values(values: dict[str, Any], origin: str) -> Config:
+def check_values(toml_values: dict[str, Any], origin: str) -> Config:
     """Return the config of parsed values. Raises ConfigError."""
     try:
-        config = Config.model_validate(values)
+        config = Config.model_validate(toml_values)
         for check in CHECKS:
             check(config)
         if config.wallet.test_account is not None and not config.chain.local:
             raise ValueError("wallet.test_account is for local chains only; use keystore")
     except ValueError as error:
         mistakes = (
-            describe_errors(error, values, Config)
+            describe_errors(error, toml_values, Config)
             if isinstance(error, ValidationError)
             else [str(error)]
         )
         raise ConfigError(
             f"{origin}: {'; '.join(mistakes)}", "correct these keys, then run trimtab doctor"
         ) from None
-    bands = {
+    band_by_symbol = {
         asset.symbol: asset.band for asset in config.portfolio.assets if asset.band is not None
     }
-    validation.validate_policy(build_policy(config), bands)
+    validation.validate_policy(build_policy(config), band_by_symbol)
     build_split(config)
     return config
 
@@ -125,29 +125,39 @@ def load_config(
     """
     if isinstance(path, LoadedConfig):
         return path
-    file = Path(path)
+    config_file = Path(path)
     if checks_permissions:
-        make_private(file, "config")
+        make_private(config_file, "config")
     try:
-        content = file.read_bytes()
-        text = content.decode()
+        config_bytes = config_file.read_bytes()
+        config_text = config_bytes.decode()
     except FileNotFoundError:
-        raise ConfigError(f"{file}: no such file", NO_CONFIG) from None
+        raise ConfigError(f"{config_file}: no such file", NO_CONFIG) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: cannot be read: {error}", "name a readable text file") from None
-    return load_config_text(text, file.resolve(), str(file), loads_env=checks_permissions)
+        raise ConfigError(
+            f"{config_file}: cannot be read: {error}", "name a readable text file"
+        ) from None
+    return load_config_text(
+        config_text, config_file.resolve(), str(config_file), loads_env=checks_permissions
+    )
 
 
-def load_config_text(text: str, path: Path, origin: str, *, loads_env: bool = True) -> LoadedConfig:
+def load_config_text(
+    config_text: str, path: Path, origin: str, *, loads_env: bool = True
+) -> LoadedConfig:
     """Load a config from text that may not be saved yet, and .env beside `path` unless `loads_env` is
     false.
     """
-    values = _parse_toml(text, origin)
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    loaded = LoadedConfig(check_values(values, origin), path, digest, values)
+    toml_values = _parse_toml(config_text, origin)
+    config_digest = hashlib.sha256(config_text.encode()).hexdigest()
+    loaded_config = LoadedConfig(
+        check_values(toml_values, origin), path, config_digest, toml_values
+    )
     if loads_env:
-        load_env_file(path.parent, referenced_env_variables(values), named_key_variables(values))
-    return loaded
+        load_env_file(
+            path.parent, referenced_env_variables(toml_values), named_key_variables(toml_values)
+        )
+    return loaded_config
 
 
 def store_file_unchecked(path: Path | str, error: TrimtabError) -> Path:
@@ -155,27 +165,27 @@ def store_file_unchecked(path: Path | str, error: TrimtabError) -> Path:
 
     Raises `error` with the file to create as remedy if the TOML or its store.url cannot be read.
     """
-    file = Path(path).resolve()
+    config_file = Path(path).resolve()
     try:
-        text = file.read_text(encoding="utf-8", errors="replace")
+        config_text = config_file.read_text(encoding="utf-8", errors="replace")
     except OSError:
         raise error from None
     try:
-        url = tomllib.loads(text)["store"]["url"]
-        store = sqlite_file(url, file.parent)
+        store_url = tomllib.loads(config_text)["store"]["url"]
+        store_file = sqlite_file(store_url, config_file.parent)
     except (tomllib.TOMLDecodeError, LookupError, TypeError, AttributeError):
-        store = None
-    if store is None:
+        store_file = None
+    if store_file is None:
         raise ConfigError(
             error.message,
-            f"{error.remedy}. To pause now: touch {shlex.quote(str(_likely_store(text, file)))}"
+            f"{error.remedy}. To pause now: touch {shlex.quote(str(_likely_store(config_text, config_file)))}"
             ".paused (the file of store.url with .paused added)",
         ) from error
-    return store
+    return store_file
 
 
-def _likely_store(text: str, config: Path) -> Path:
+def _likely_store(config_text: str, config_file: Path) -> Path:
     """Return the store's file by the only URL in the text that names one, else the usual file."""
-    urls = set(re.findall(rf"""["']({SQLITE}[^"'\n]+)""", text))
-    store = sqlite_file(urls.pop(), config.parent) if len(urls) == 1 else None
-    return store or config.parent / USUAL_STORE
+    store_urls = set(re.findall(rf"""["']({SQLITE}[^"'\n]+)""", config_text))
+    store_file = sqlite_file(store_urls.pop(), config_file.parent) if len(store_urls) == 1 else None
+    return store_file or config_file.parent / USUAL_STORE

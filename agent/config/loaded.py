@@ -62,15 +62,15 @@ class LoadedConfig:
     def live_url(self) -> str:
         """Return the URL of the live store, even with `paper`."""
         url = self.config.store.url
-        if (file := sqlite_file(url, self.path.parent)) is None:
+        if (store_file := sqlite_file(url, self.path.parent)) is None:
             return url
-        return SQLITE + str(file)
+        return SQLITE + str(store_file)
 
     @property
     def keystore_path(self) -> Path | None:
         """The keystore file, relative to the config file; None without one."""
-        name = self.config.wallet.keystore
-        return None if name is None else (self.path.parent / name)
+        keystore_name = self.config.wallet.keystore
+        return None if keystore_name is None else (self.path.parent / keystore_name)
 
     @property
     def proposals_path(self) -> Path:
@@ -86,5 +86,5 @@ def sqlite_file(url: str, folder: Path) -> Path | None:
     """Return the file of a store's URL, relative to `folder`; None for another kind of store."""
     if not url.startswith(SQLITE):
         return None
-    file = Path(url.removeprefix(SQLITE))
-    return file if file.is_absolute() else (folder / file).resolve()
+    store_file = Path(url.removeprefix(SQLITE))
+    return store_file if store_file.is_absolute() else (folder / store_file).resolve()

@@ -26,41 +26,45 @@ from agent.units import Token
 
 def price_level_notes(portfolio: PortfolioTable) -> dict[str, str]:
     """Return notes on levels written as amounts, by symbol and kind, in case a share was meant."""
-    notes = {}
+    note_by_level = {}
     for asset in portfolio.assets:
         for kind, level in order_levels(asset):
             if level.price is None:
                 continue
             price_text = _decimal_text(level.price)
-            meaning = "distance" if kind is OrderKind.TRAILING_STOP else "price"
+            amount_meaning = "distance" if kind is OrderKind.TRAILING_STOP else "price"
             share_hint = f'; a share is written "{price_text}%"' if level.price < 100 else ""
-            notes[f"{asset.symbol} {kind.value}"] = (
-                f"{price_text} is a {meaning} in {portfolio.numeraire}{share_hint}"
+            note_by_level[f"{asset.symbol} {kind.value}"] = (
+                f"{price_text} is a {amount_meaning} in {portfolio.numeraire}{share_hint}"
             )
-    return notes
+    return note_by_level
 
 
 def unsent_alert_notes(config: Config, level_names: Iterable[str]) -> tuple[str, ...]:
     """Return a note if one of these levels, by kind or display name, is a price alert that no target
     takes.
     """
-    event, table = AlertKind.PRICE.value, config.alerts
-    is_sent = event in table.events and any(
-        event in (target.events or table.events) for target in table.targets
+    price_event, alerts_table = AlertKind.PRICE.value, config.alerts
+    is_sent = price_event in alerts_table.events and any(
+        price_event in (target.events or alerts_table.events) for target in alerts_table.targets
     )
-    kinds = tuple(kind.value for kind in PRICE_ALERTS)
-    if is_sent or not any(name.startswith(kinds) for name in level_names):
+    price_alert_kinds = tuple(kind.value for kind in PRICE_ALERTS)
+    if is_sent or not any(name.startswith(price_alert_kinds) for name in level_names):
         return ()
-    return (f'no alert target takes the event "{event}", so no message is sent (docs/alerts.md)',)
+    return (
+        f'no alert target takes the event "{price_event}", so no message is sent (docs/alerts.md)',
+    )
 
 
 def named_levels(portfolio: PortfolioTable) -> set[tuple[str, OrderLevel]]:
     """Return all orders of a portfolio by display name, such as "stop_loss of WETH"."""
-    tables: list[tuple[str, ExitKeys]] = [("the portfolio", portfolio.orders or OrdersTable())]
-    tables += [(asset.symbol, asset) for asset in portfolio.assets]
+    subject_tables: list[tuple[str, ExitKeys]] = [
+        ("the portfolio", portfolio.orders or OrdersTable())
+    ]
+    subject_tables += [(asset.symbol, asset) for asset in portfolio.assets]
     return {
         (f"{kind.value} of {subject}", level)
-        for subject, table in tables
+        for subject, table in subject_tables
         for kind, level in order_levels(table)
     }
 
@@ -76,10 +80,12 @@ def require_strategy_orders(config: Config) -> None:
     portfolio = config.portfolio
     if not config.strategies:
         return
-    with_entry = next((asset.symbol for asset in portfolio.assets if asset.entry is not None), None)
-    if with_entry is not None:
+    symbol_with_entry = next(
+        (asset.symbol for asset in portfolio.assets if asset.entry is not None), None
+    )
+    if symbol_with_entry is not None:
         raise ValueError(
-            f"portfolio.assets.{with_entry}.entry: strategies do not support entries; remove the entry"
+            f"portfolio.assets.{symbol_with_entry}.entry: strategies do not support entries; remove the entry"
             " or [[strategies]]"
         )
     if portfolio.orders is not None and portfolio.orders.absent != "cash":
@@ -93,21 +99,21 @@ def build_orders(
     portfolio: PortfolioTable, assets: Iterable[Asset], numeraire: Token
 ) -> OrdersConfig:
     """Build the orders in exact units, by token address."""
-    table = portfolio.orders or OrdersTable()
-    tokens = {asset.token.symbol: asset.token for asset in assets}
-    terms = [
+    orders_table = portfolio.orders or OrdersTable()
+    token_by_symbol = {asset.token.symbol: asset.token for asset in assets}
+    order_terms = [
         OrderTerms(PORTFOLIO_SUBJECT, kind, None, level.share_bps)
-        for kind, level in order_levels(table)
+        for kind, level in order_levels(orders_table)
     ]
     for asset in portfolio.assets:
-        token = tokens[asset.symbol]
-        scale = Fraction(10) ** (numeraire.decimals - token.decimals)
+        token = token_by_symbol[asset.symbol]
+        price_scale = Fraction(10) ** (numeraire.decimals - token.decimals)
         for kind, level in order_levels(asset):
-            price = None if level.price is None else level.price * scale
-            terms.append(OrderTerms(token.address, kind, price, level.share_bps))
+            price_raw = None if level.price is None else level.price * price_scale
+            order_terms.append(OrderTerms(token.address, kind, price_raw, level.share_bps))
     return OrdersConfig(
-        tuple(terms),
-        WeightReallocation(table.absent),
-        table.hysteresis,
-        table.entry_above_price == "refuse",
+        tuple(order_terms),
+        WeightReallocation(orders_table.absent),
+        orders_table.hysteresis,
+        orders_table.entry_above_price == "refuse",
     )

@@ -39,10 +39,13 @@ def require_pace(config: Config) -> None:
                 f"execution.{key}: {seconds} s is not between {MIN_DURATION_S}s and 28d; write for"
                 f" example {EXAMPLES[key]}"
             )
-    for key, limit in (("size_jitter", MAX_SIZE_JITTER_BPS), ("time_jitter", MAX_TIME_JITTER_BPS)):
-        if (getattr(table, key) or 0) > limit:
+    for key, max_jitter_bps in (
+        ("size_jitter", MAX_SIZE_JITTER_BPS),
+        ("time_jitter", MAX_TIME_JITTER_BPS),
+    ):
+        if (getattr(table, key) or 0) > max_jitter_bps:
             raise ValueError(
-                f"execution.{key}: more than {limit // 100}% would produce empty slices; write for"
+                f"execution.{key}: more than {max_jitter_bps // 100}% would produce empty slices; write for"
                 f" example {EXAMPLES[key]}"
             )
     if (
@@ -69,7 +72,7 @@ def require_pace(config: Config) -> None:
 def build_pace(config: Config) -> ExecutionPace:
     """Build the pace of gradual execution."""
     table = config.execution
-    cost = table.waiting_cost
+    waiting_cost = table.waiting_cost
     return ExecutionPace(
         style=ExecutionStyle(table.style),
         max_rounds=table.max_rounds or 1,
@@ -79,7 +82,7 @@ def build_pace(config: Config) -> ExecutionPace:
         size_jitter_bps=table.size_jitter or 0,
         time_jitter_bps=table.time_jitter or 0,
         budget_bps=table.budget,
-        waiting_bps_hour=cost if isinstance(cost, Fraction) else None,
+        waiting_bps_hour=waiting_cost if isinstance(waiting_cost, Fraction) else None,
         limit_bps=table.limit or 0,
         patience_s=table.patience or 0,
     )
@@ -88,18 +91,18 @@ def build_pace(config: Config) -> ExecutionPace:
 def pace_text(config: Config) -> str:
     """Return the execution style and its keys as text."""
     table = config.execution
-    values = {key: getattr(table, key) for key in STYLE_KEYS[table.style]}
-    parts = [f"{key} {_value_text(key, value)}" for key, value in values.items()]
-    return ", ".join([table.style, *parts])
+    style_values = {key: getattr(table, key) for key in STYLE_KEYS[table.style]}
+    key_texts = [f"{key} {_value_text(key, value)}" for key, value in style_values.items()]
+    return ", ".join([table.style, *key_texts])
 
 
-def _value_text(key: str, value: object) -> str:
-    if value is None:
+def _value_text(key: str, style_value: object) -> str:
+    if style_value is None:
         return "off"
-    if key in ("interval", "recovery", "over", "patience") and isinstance(value, int):
-        return format_duration(value)
-    if isinstance(value, int) and key != "max_rounds":
-        return f"{value / 100:g}%"
-    if isinstance(value, Fraction):
-        return f"{float(value):g} bps per hour"
-    return str(value)
+    if key in ("interval", "recovery", "over", "patience") and isinstance(style_value, int):
+        return format_duration(style_value)
+    if isinstance(style_value, int) and key != "max_rounds":
+        return f"{style_value / 100:g}%"
+    if isinstance(style_value, Fraction):
+        return f"{float(style_value):g} bps per hour"
+    return str(style_value)

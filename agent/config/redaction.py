@@ -10,77 +10,80 @@ from typing import Any
 
 HIDDEN = "(secret)"
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-_KEY = re.compile(r"(0x)?[0-9a-fA-F]{64}")
-_PHRASE = re.compile(r"([A-Za-z]+\s+){11,}[A-Za-z]+")
+_PRIVATE_KEY = re.compile(r"(0x)?[0-9a-fA-F]{64}")
+_RECOVERY_PHRASE = re.compile(r"([A-Za-z]+\s+){11,}[A-Za-z]+")
 SQLITE = "sqlite:///"
 
 
-def redacted_text(values: Mapping[str, Any]) -> str:
+def redacted_text(toml_values: Mapping[str, Any]) -> str:
     """Return canonical TOML of the values with URLs, keys and recovery phrases redacted."""
     import tomlkit
 
-    return tomlkit.dumps(_redacted(values))
+    return tomlkit.dumps(_redacted(toml_values))
 
 
-def config_diff(before: str, after: str) -> tuple[str, ...]:
+def config_diff(earlier_text: str, later_text: str) -> tuple[str, ...]:
     """Return the removed ("- …") and added ("+ …") values between two stored texts, each with its
     path.
     """
-    lines = difflib.unified_diff(_value_lines(before), _value_lines(after), n=0, lineterm="")
+    diff_lines = difflib.unified_diff(
+        _value_lines(earlier_text), _value_lines(later_text), n=0, lineterm=""
+    )
     return tuple(
         f"{line[0]} {line[1:]}"
-        for line in lines
+        for line in diff_lines
         if line[:1] in "+-" and line[:3] not in ("+++", "---")
     )
 
 
-def is_secret(value: str) -> bool:
+def is_secret(text: str) -> bool:
     """Return whether a text looks like a URL, key or recovery phrase. A plain SQLite path does not
     count.
     """
-    if value.startswith(SQLITE):
-        value = value.removeprefix(SQLITE)
-    return any(pattern.search(value) for pattern in (_URL, _KEY, _PHRASE))
+    if text.startswith(SQLITE):
+        text = text.removeprefix(SQLITE)
+    return any(pattern.search(text) for pattern in (_URL, _PRIVATE_KEY, _RECOVERY_PHRASE))
 
 
-def _redacted(value: Any) -> Any:
-    match value:
+def _redacted(toml_value: Any) -> Any:
+    match toml_value:
         case dict():
             return {
-                HIDDEN if is_secret(name) else name: _redacted(inner)
-                for name, inner in value.items()
+                HIDDEN if is_secret(key) else key: _redacted(inner_value)
+                for key, inner_value in toml_value.items()
             }
         case list():
-            return [_redacted(inner) for inner in value]
-        case str() if is_secret(value):
+            return [_redacted(inner_value) for inner_value in toml_value]
+        case str() if is_secret(toml_value):
             return HIDDEN
         case _:
-            return value
+            return toml_value
 
 
-def _value_lines(text: str) -> list[str]:
+def _value_lines(toml_text: str) -> list[str]:
     """Return one line for each value, with its path."""
     import tomlkit
 
     return [
         f"{path} = {tomlkit.item(value).as_string()}"
-        for path, value in leaf_values(tomllib.loads(text))
+        for path, value in leaf_values(tomllib.loads(toml_text))
     ]
 
 
-def leaf_values(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def leaf_values(toml_value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Yield each value in tables and lists of tables with its path, as `trimtab edit --set` takes
     it: a table in a list has its symbol, its name or its number from 0.
     """
-    match value:
+    match toml_value:
         case dict():
-            for name, inner in value.items():
-                yield from leaf_values(inner, f"{path}.{name}" if path else name)
-        case list() if any(isinstance(inner, dict) for inner in value):
-            for number, inner in enumerate(value):
-                tags = inner if isinstance(inner, dict) else {}
+            for name, inner_value in toml_value.items():
+                yield from leaf_values(inner_value, f"{path}.{name}" if path else name)
+        case list() if any(isinstance(inner_value, dict) for inner_value in toml_value):
+            for table_index, inner_value in enumerate(toml_value):
+                inner_table = inner_value if isinstance(inner_value, dict) else {}
                 yield from leaf_values(
-                    inner, f"{path}.{tags.get('symbol', tags.get('name', number))}"
+                    inner_value,
+                    f"{path}.{inner_table.get('symbol', inner_table.get('name', table_index))}",
                 )
         case _:
-            yield path, value
+            yield path, toml_value

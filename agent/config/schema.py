@@ -94,13 +94,13 @@ class ExecutionTable(PaceTable):
 
     @model_validator(mode="after")
     def _check_submission(self) -> ExecutionTable:
-        url = self.submit_url.get_secret_value()
-        if url and not url.startswith(("http://", "https://")):
+        submit_url = self.submit_url.get_secret_value()
+        if submit_url and not submit_url.startswith(("http://", "https://")):
             raise ValueError(
                 "submit_url: not an http or https address; write https://…, or leave it empty to use the"
                 " public mempool"
             )
-        if self.submit_public_fallback and not url:
+        if self.submit_public_fallback and not submit_url:
             raise ValueError(
                 "submit_public_fallback: has no effect without submit_url; set submit_url, or"
                 " remove it"

@@ -46,18 +46,24 @@ def require_strategies(config: Config) -> None:
         raise ValueError(
             'split: missing; strategies need it, for example [split] with relative = "20%"'
         )
-    names = [strategy.name for strategy in strategies]
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"strategies: the name {repeated[0]} is given twice; write another name")
-    if "all" in names:
+    strategy_names = [strategy.name for strategy in strategies]
+    if repeated_names := sorted(
+        {name for name in strategy_names if strategy_names.count(name) > 1}
+    ):
+        raise ValueError(
+            f"strategies: the name {repeated_names[0]} is given twice; write another name"
+        )
+    if "all" in strategy_names:
         raise ValueError("strategies: 'all' is reserved; choose another name")
-    if (total := sum(strategy.share for strategy in strategies)) != BPS:
-        raise ValueError(f"strategies: shares sum to {total / 100:g}%, not 100%")
+    if (share_sum_bps := sum(strategy.share for strategy in strategies)) != BPS:
+        raise ValueError(f"strategies: shares sum to {share_sum_bps / 100:g}%, not 100%")
     symbols = [asset.symbol for asset in config.portfolio.assets]
     for strategy in strategies:
-        if unknown := [symbol for symbol in strategy.weights or {} if symbol not in symbols]:
+        if unknown_symbols := [
+            symbol for symbol in strategy.weights or {} if symbol not in symbols
+        ]:
             raise ValueError(
-                f"strategies.{strategy.name}.weights: {unknown[0]} is not an asset; choose from"
+                f"strategies.{strategy.name}.weights: {unknown_symbols[0]} is not an asset; choose from"
                 f" {', '.join(symbols)}"
             )
         if isinstance(strategy.allocator, WeightsTable):
@@ -81,15 +87,19 @@ def _require_markets(config: Config) -> None:
     """
     table = config.futures
     for strategy in config.strategies:
-        field = f"strategies.{strategy.name}.futures"
+        config_key = f"strategies.{strategy.name}.futures"
         if not strategy.futures:
             continue
         if table is None:
-            raise ValueError(f"{field}: the config has no [futures]; add it, or remove the weights")
-        markets = [market.symbol for market in table.markets]
-        if unknown := [symbol for symbol in strategy.futures if symbol not in markets]:
             raise ValueError(
-                f"{field}: {unknown[0]} is not a futures market; choose from {', '.join(markets)}"
+                f"{config_key}: the config has no [futures]; add it, or remove the weights"
+            )
+        market_symbols = [market.symbol for market in table.markets]
+        if unknown_symbols := [
+            symbol for symbol in strategy.futures if symbol not in market_symbols
+        ]:
+            raise ValueError(
+                f"{config_key}: {unknown_symbols[0]} is not a futures market; choose from {', '.join(market_symbols)}"
             )
         if "leverage_band" not in table.model_fields_set:
             raise ValueError(
@@ -112,7 +122,7 @@ def _require_no_wallet_settings(config: Config) -> None:
     """Raise ValueError naming field, value and remedy for settings of the whole wallet that cannot
     be combined with strategies.
     """
-    policy, portfolio, lp = config.policy, config.portfolio, config.lp
+    policy_table, portfolio, lp = config.policy, config.portfolio, config.lp
     for strategy in config.strategies:
         if is_zone(strategy.trigger):
             raise ValueError(
@@ -122,11 +132,15 @@ def _require_no_wallet_settings(config: Config) -> None:
     conflicts = (
         (
             "policy.trigger: a zone",
-            is_zone(policy.trigger),
+            is_zone(policy_table.trigger),
             "use another trigger, such as a threshold",
         ),
-        ("policy.destination: zone", policy.destination == "zone", 'write destination = "target"'),
-        ("policy.risk: the risk of a zone", policy.risk is not None, "remove [policy.risk]"),
+        (
+            "policy.destination: zone",
+            policy_table.destination == "zone",
+            'write destination = "target"',
+        ),
+        ("policy.risk: the risk of a zone", policy_table.risk is not None, "remove [policy.risk]"),
         (
             (
                 f"portfolio.weights: {portfolio.weights.kind if portfolio.weights else None}, the"
@@ -175,34 +189,46 @@ def build_split(config: Config) -> CapitalSplit | None:
     if not config.strategies or config.split is None:
         return None
     policy, assets = build_policy(config), config.portfolio.assets
-    addresses = {asset.symbol: asset.address for asset in assets}
-    market_names = {market.symbol: market.venue_key for market in futures_markets(config)}
+    address_by_symbol = {asset.symbol: asset.address for asset in assets}
+    market_key_by_symbol = {market.symbol: market.venue_key for market in futures_markets(config)}
     strategies = []
     for table in config.strategies:
         strategy_policy = _strategy_policy(config, policy, table)
         if table.weights is None:
-            weights = dict(
-                zip(addresses.values(), largest_remainder([Fraction(1)] * len(assets)), strict=True)
+            weight_by_address = dict(
+                zip(
+                    address_by_symbol.values(),
+                    largest_remainder([Fraction(1)] * len(assets)),
+                    strict=True,
+                )
             )
         else:
-            weights = {addresses[symbol]: bps for symbol, bps in table.weights.items()}
-        health = None
-        if (rule := table.health) is not None:
-            health = StrategyHealthRule(
-                rule.sharpe, rule.recover, rule.window, rule.period, rule.recover_period
+            weight_by_address = {
+                address_by_symbol[symbol]: weight_bps
+                for symbol, weight_bps in table.weights.items()
+            }
+        health_rule = None
+        if (health_table := table.health) is not None:
+            health_rule = StrategyHealthRule(
+                health_table.sharpe,
+                health_table.recover,
+                health_table.window,
+                health_table.period,
+                health_table.recover_period,
             )
         strategies.append(
             Strategy(
                 table.name,
                 table.share,
-                tuple(weights.items()),
+                tuple(weight_by_address.items()),
                 strategy_policy.trigger,
                 strategy_policy.destination,
                 strategy_policy.cooldown_s,
                 table.floor,
-                health,
+                health_rule,
                 market_bps=tuple(
-                    (market_names[symbol], bps) for symbol, bps in table.futures.items()
+                    (market_key_by_symbol[symbol], weight_bps)
+                    for symbol, weight_bps in table.futures.items()
                 ),
             )
         )
@@ -217,11 +243,13 @@ def with_allocators(
     """
     if split is None:
         return None
-    tables = {table.name: table for table in config.strategies}
+    table_by_name = {table.name: table for table in config.strategies}
     strategies = []
     for strategy in split.strategies:
-        table = strategy_as_portfolio(config.portfolio, tables[strategy.name])
-        allocator = build_weights(table, portfolio, folder, build_signals(config), config.futures)
+        strategy_portfolio = strategy_as_portfolio(config.portfolio, table_by_name[strategy.name])
+        allocator = build_weights(
+            strategy_portfolio, portfolio, folder, build_signals(config), config.futures
+        )
         if allocator is not None and allocator.method is AllocationMethod.FIXED:
             allocator = None
         strategies.append(replace(strategy, allocator=allocator))
@@ -230,7 +258,7 @@ def with_allocators(
 
 def _strategy_policy(config: Config, policy: Policy, table: StrategyTable) -> Policy:
     """Build the policy of one strategy, validated like that of a portfolio."""
-    risky_addresses = {
+    risky_address_by_symbol = {
         asset.symbol: asset.address
         for asset in config.portfolio.assets
         if asset.symbol != config.portfolio.numeraire
@@ -241,7 +269,7 @@ def _strategy_policy(config: Config, policy: Policy, table: StrategyTable) -> Po
                 "policy.trigger: a zone needs the whole portfolio", "use another trigger"
             )
         if table.trigger is not None:
-            policy = replace(policy, trigger=build_trigger(table.trigger, risky_addresses))
+            policy = replace(policy, trigger=build_trigger(table.trigger, risky_address_by_symbol))
         if table.destination is not None:
             policy = replace(policy, destination=Destination(table.destination))
         if table.cooldown is not None:

@@ -33,26 +33,30 @@ def require_usable_venues(config: Config) -> None:
     does not trade: SwapRouter02 finds the pools of one deployment of each kind, by Uniswap's own
     code.
     """
-    names = [venue.name for venue in config.venues]
+    venue_names = [venue.name for venue in config.venues]
     router = config.execution.router
-    for number, venue in enumerate(config.venues):
-        if venue.name in names[:number]:
+    for venue_index, venue in enumerate(config.venues):
+        if venue.name in venue_names[:venue_index]:
             raise ValueError(f"venues.{venue.name}: given twice; give one of them a label")
-        kind = POOL_KINDS[venue.kind]
+        pool_kind = POOL_KINDS[venue.kind]
         pool_sets = [
-            (earlier.factory, earlier.hooks, POOL_KINDS[earlier.kind].trades_native)
-            for earlier in config.venues[:number]
+            (
+                earlier_venue.factory,
+                earlier_venue.hooks,
+                POOL_KINDS[earlier_venue.kind].trades_native,
+            )
+            for earlier_venue in config.venues[:venue_index]
         ]
-        if (venue.factory, venue.hooks, kind.trades_native) in pool_sets:
+        if (venue.factory, venue.hooks, pool_kind.trades_native) in pool_sets:
             raise ValueError(f"venues.{venue.name}.factory: given twice; each factory is one venue")
         is_fork = venue.label or venue.fee is not None or venue.init_code_hash is not None
-        is_reached = router in kind.gas.swap
+        is_reached = router in pool_kind.gas.swap
         if not is_reached or (is_fork and router != "rebalancer"):
             raise ValueError(
                 f"venues.{venue.name}: execution.router {router} does not trade there; remove this"
                 " venue"
             )
-        if kind.trades_native and any(asset.native for asset in config.portfolio.assets):
+        if pool_kind.trades_native and any(asset.native for asset in config.portfolio.assets):
             raise ValueError(
                 f"venues.{venue.name}: while the native coin is an asset, only its wrapped form is"
                 " traded; remove this venue"

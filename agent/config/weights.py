@@ -52,8 +52,8 @@ def build_weights(
     weights = table.weights
     if weights is None:
         return None
-    tokens = {asset.token.symbol: asset.token.address for asset in portfolio.assets}
-    unfixed_symbols = [symbol for symbol in tokens if symbol not in weights.fixed]
+    address_by_symbol = {asset.token.symbol: asset.token.address for asset in portfolio.assets}
+    unfixed_symbols = [symbol for symbol in address_by_symbol if symbol not in weights.fixed]
     step_s = weights.step or HOUR_S
     supplies: list[TokenSupply] = []
     if weights.supplies is not None:
@@ -68,27 +68,27 @@ def build_weights(
         keep_s=weights.keep or 0,
         churn_bps=weights.churn or 0,
         until_chosen=InitialWeights(weights.until_chosen or "wait"),
-        fixed=tuple(tokens[symbol] for symbol in weights.fixed),
+        fixed=tuple(address_by_symbol[symbol] for symbol in weights.fixed),
         limits=tuple(
-            WeightLimit(tokens[symbol], *weight_bounds(weights, symbol))
+            WeightLimit(address_by_symbol[symbol], *weight_bounds(weights, symbol))
             for symbol in unfixed_symbols
         ),
         supplies=tuple(supplies),
         signal=None if weights.signal is None else signals[weights.signal],
-        futures=_futures_risk(weights, futures, tokens),
+        futures=_futures_risk(weights, futures, address_by_symbol),
     )
 
 
 def _futures_risk(
     weights: WeightsTable,
     futures: FuturesTable | HyperliquidTable | None,
-    tokens: Mapping[str, str],
+    address_by_symbol: Mapping[str, str],
 ) -> FuturesRisk | None:
     """Return the bounds of futures weights; None for an allocator of spot weights."""
     if futures is None or weights.method.needs is not AllocationNeeds.MARKETS:
         return None
     futures_sides = tuple(
-        FuturesSide(market.venue_key, tokens[market.asset], market.weight > 0)
+        FuturesSide(market.venue_key, address_by_symbol[market.asset], market.weight > 0)
         for market in futures.markets
         if market.weight and market.asset is not None
     )
@@ -105,11 +105,11 @@ def require_futures_allocators(config: Config) -> None:
     """Raise ValueError naming the field if an allocator of futures weights lacks futures, an asset
     of a market, a stress move, or a band of the leverage.
     """
-    tables = {"portfolio.weights": config.portfolio.weights}
+    table_by_field = {"portfolio.weights": config.portfolio.weights}
     for strategy in config.strategies:
         if isinstance(strategy.allocator, WeightsTable):
-            tables[f"strategies.{strategy.name}.allocator"] = strategy.allocator
-    for field, table in tables.items():
+            table_by_field[f"strategies.{strategy.name}.allocator"] = strategy.allocator
+    for field, table in table_by_field.items():
         if table is not None and table.method.needs is AllocationNeeds.MARKETS:
             _require_futures_allocator(field, table, config)
 
@@ -118,16 +118,18 @@ def _require_futures_allocator(field: str, table: WeightsTable, config: Config) 
     futures = config.futures
     if futures is None or not futures.leverage:
         raise ValueError(f"{field}: kind {table.kind} needs [futures] with a leverage above 0x")
-    markets = [market for market in futures.markets if market.weight]
-    if without_asset := [market.symbol for market in markets if market.asset is None]:
+    weighted_markets = [market for market in futures.markets if market.weight]
+    if symbols_without_asset := [
+        market.symbol for market in weighted_markets if market.asset is None
+    ]:
         raise ValueError(
-            f"futures.markets.{without_asset[0]}.asset: missing; kind {table.kind} uses the prices of the"
+            f"futures.markets.{symbols_without_asset[0]}.asset: missing; kind {table.kind} uses the prices of the"
             " asset"
         )
-    assets = [market.asset for market in markets]
-    if repeated := [asset for asset in assets if assets.count(asset) > 1]:
+    asset_symbols = [market.asset for market in weighted_markets]
+    if repeated_symbols := [symbol for symbol in asset_symbols if asset_symbols.count(symbol) > 1]:
         raise ValueError(
-            f"futures.markets: two markets have the asset {repeated[0]!r}; kind {table.kind} needs one"
+            f"futures.markets: two markets have the asset {repeated_symbols[0]!r}; kind {table.kind} needs one"
         )
     if not futures.limits.stress_move or not 0 < (table.stress_loss or 0) <= BPS:
         raise ValueError(
@@ -146,9 +148,11 @@ def supply_tokens(portfolio: Portfolio) -> tuple[str, ...]:
     weights = portfolio.weights
     if weights is None or weights.method.needs is not AllocationNeeds.SUPPLIES:
         return ()
-    tokens = {*weights.fixed, *(supply.token for supply in weights.supplies)}
+    excluded_tokens = {*weights.fixed, *(supply.token for supply in weights.supplies)}
     return tuple(
-        asset.token.address for asset in portfolio.assets if asset.token.address not in tokens
+        asset.token.address
+        for asset in portfolio.assets
+        if asset.token.address not in excluded_tokens
     )
 
 
@@ -158,7 +162,11 @@ def allocator_supply_tokens(portfolio: Portfolio, layers: Iterable[LayerConfig])
     """
     allocators = [
         portfolio.weights,
-        *(allocator.allocator for settings in layers for allocator in settings.allocators),
+        *(
+            layer_allocator.allocator
+            for layer_config in layers
+            for layer_allocator in layer_config.allocators
+        ),
     ]
     return tuple(
         dict.fromkeys(
@@ -175,80 +183,84 @@ def weights_text(table: PortfolioTable) -> str:
     if weights is None or weights.method is AllocationMethod.FIXED:
         return "fixed targets"
     unfixed_symbols = [asset.symbol for asset in table.assets if asset.symbol not in weights.fixed]
-    name = weights.kind if weights.signal is None else f"{weights.kind} {weights.signal}"
-    choice = f"{name}, chosen every {format_duration(weights.every or 0)}"
+    allocator_name = weights.kind if weights.signal is None else f"{weights.kind} {weights.signal}"
+    choice_text = f"{allocator_name}, chosen every {format_duration(weights.every or 0)}"
     if weights.step and weights.window:
-        series = "returns" if weights.signal is None else "prices"
-        choice += f" from {series} of {format_duration(weights.step)}"
-        choice += f" over {format_duration(weights.window)}"
-    parts = [choice]
+        series_name = "returns" if weights.signal is None else "prices"
+        choice_text += f" from {series_name} of {format_duration(weights.step)}"
+        choice_text += f" over {format_duration(weights.window)}"
+    sentences = [choice_text]
     if weights.min_history:
-        history, age = format_duration(weights.min_history), format_duration(weights.max_age or 0)
-        parts.append(f"at least {history}, none older than {age}")
+        history_text, age_text = (
+            format_duration(weights.min_history),
+            format_duration(weights.max_age or 0),
+        )
+        sentences.append(f"at least {history_text}, none older than {age_text}")
     if weights.fixed:
-        parts.append(f"{', '.join(weights.fixed)} fixed")
+        sentences.append(f"{', '.join(weights.fixed)} fixed")
     if weights.stress_loss is not None:
-        parts.append(f"futures weights, stress loss of a market {weights.stress_loss / 100:g}%")
+        sentences.append(f"futures weights, stress loss of a market {weights.stress_loss / 100:g}%")
         unfixed_symbols = []
     for symbol in unfixed_symbols:
-        low, high = weight_bounds(weights, symbol)
-        parts.append(f"{symbol} {low / 100:g}% to {high / 100:g}%")
-    parts += [
+        low_bps, high_bps = weight_bounds(weights, symbol)
+        sentences.append(f"{symbol} {low_bps / 100:g}% to {high_bps / 100:g}%")
+    sentences += [
         f"changes of up to {(weights.churn or 0) / 100:g}% not applied",
         f"kept for {format_duration(weights.keep or 0)} if none can be chosen",
         f"until the first choice: {weights.until_chosen}",
     ]
-    return "; ".join(parts)
+    return "; ".join(sentences)
 
 
 def read_supplies(path: Path, portfolio: Portfolio) -> list[TokenSupply]:
     """Read the supplies of tokens from a CSV with the columns symbol, supply (or market_cap and
     price) and optionally as_of. Raises ConfigError naming the line.
     """
-    tokens = {asset.token.symbol: asset.token for asset in portfolio.assets}
-    field = f"portfolio.weights.supplies: {path.name}"
+    token_by_symbol = {asset.token.symbol: asset.token for asset in portfolio.assets}
+    file_label = f"portfolio.weights.supplies: {path.name}"
     try:
-        rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+        csv_rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
     except (OSError, ValueError, csv.Error) as error:  # ValueError: not text, or not a path
         raise ConfigError(
-            f"{field}: cannot be read: {error}", "write a CSV with the columns symbol,supply,as_of"
+            f"{file_label}: cannot be read: {error}",
+            "write a CSV with the columns symbol,supply,as_of",
         ) from None
-    supplies: dict[str, TokenSupply] = {}
-    for line_number, row in enumerate(rows, 2):
-        symbol, text = (row.get("symbol") or "").strip(), _supply_text(row)
-        if symbol not in tokens:
+    supply_by_symbol: dict[str, TokenSupply] = {}
+    for line_number, row in enumerate(csv_rows, 2):
+        symbol, supply_text = (row.get("symbol") or "").strip(), _supply_text(row)
+        if symbol not in token_by_symbol:
             raise ConfigError(
-                f"{field}, line {line_number}: {symbol!r} is not an asset",
+                f"{file_label}, line {line_number}: {symbol!r} is not an asset",
                 "remove the line, or correct the symbol",
             )
-        if symbol in supplies:
+        if symbol in supply_by_symbol:
             raise ConfigError(
-                f"{field}, line {line_number}: {symbol} is given twice", "keep one line"
+                f"{file_label}, line {line_number}: {symbol} is given twice", "keep one line"
             )
-        if not _NUMBER.fullmatch(text):
+        if not _NUMBER.fullmatch(supply_text):
             raise ConfigError(
-                f"{field}, line {line_number}: {text!r} is not a number of coins",
+                f"{file_label}, line {line_number}: {supply_text!r} is not a number of coins",
                 "write a plain decimal such as 19850000.5",
             )
         as_of = (row.get("as_of") or "").strip()
-        source = safe_label(path.name, "a file")
+        source_label = safe_label(path.name, "a file")
         if _DATE.fullmatch(as_of):
-            source += f" of {as_of}"
-        token = tokens[symbol]
-        supplies[symbol] = TokenSupply(
-            token.address, floor_int(Fraction(text) * 10**token.decimals), source
+            source_label += f" of {as_of}"
+        token = token_by_symbol[symbol]
+        supply_by_symbol[symbol] = TokenSupply(
+            token.address, floor_int(Fraction(supply_text) * 10**token.decimals), source_label
         )
-    if not supplies:
+    if not supply_by_symbol:
         raise ConfigError(
-            f"{field}: no supplies", "write a CSV with the columns symbol,supply,as_of"
+            f"{file_label}: no supplies", "write a CSV with the columns symbol,supply,as_of"
         )
-    return list(supplies.values())
+    return list(supply_by_symbol.values())
 
 
 def _supply_text(row: Mapping[str, str | None]) -> str:
     """Return the supply of a line, or market_cap over price, rounded down to a millionth of a coin."""
     supply, market_cap, price = (
-        (row.get(name) or "").strip() for name in ("supply", "market_cap", "price")
+        (row.get(column) or "").strip() for column in ("supply", "market_cap", "price")
     )
     if supply or not (_NUMBER.fullmatch(market_cap) and _NUMBER.fullmatch(price)):
         return supply or market_cap
@@ -262,15 +274,15 @@ def require_signals(config: Config) -> None:
     would have no band.
     """
     signal_by_field = dict(_signals_by_field(config))
-    for field, name in signal_by_field.items():
-        if name not in config.signals:
+    for field, signal_name in signal_by_field.items():
+        if signal_name not in config.signals:
             raise ValueError(
-                f"{field}: no [signals.{name}]; add it with a timeout, or correct the name"
+                f"{field}: no [signals.{signal_name}]; add it with a timeout, or correct the name"
             )
-    for name in config.signals:
-        if name not in signal_by_field.values():
+    for signal_name in config.signals:
+        if signal_name not in signal_by_field.values():
             raise ValueError(
-                f"signals.{name}: unused; name it in an allocator of kind 'signal', or remove it"
+                f"signals.{signal_name}: unused; name it in an allocator of kind 'signal', or remove it"
             )
     futures = config.futures
     if signal_by_field and futures is not None and "leverage_band" not in futures.model_fields_set:
@@ -282,11 +294,11 @@ def require_signals(config: Config) -> None:
 
 def _signals_by_field(config: Config) -> Iterator[tuple[str, str]]:
     """Yield (field, name) of each signal that an allocator names."""
-    tables = {"portfolio.weights.signal": config.portfolio.weights}
+    table_by_field = {"portfolio.weights.signal": config.portfolio.weights}
     for strategy in config.strategies:
         if isinstance(strategy.allocator, WeightsTable):
-            tables[f"strategies.{strategy.name}.allocator.signal"] = strategy.allocator
-    for field, table in tables.items():
+            table_by_field[f"strategies.{strategy.name}.allocator.signal"] = strategy.allocator
+    for field, table in table_by_field.items():
         if table is not None and table.signal is not None:
             yield field, table.signal
 

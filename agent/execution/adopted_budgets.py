@@ -36,8 +36,8 @@ UNKNOWN_DAY_REMEDY = (
 
 def with_prior_day(
     step: StepInput,
-    balances: BalanceStore,
-    budgets: BudgetStore,
+    balance_store: BalanceStore,
+    budget_store: BudgetStore,
     endpoint_pool: EndpointPool,
     is_contract: bool = False,
 ) -> StepInput:
@@ -53,30 +53,34 @@ def with_prior_day(
     """
     snapshot = step.snapshot
     now_s = snapshot.head.timestamp_s
-    if balances.prior_day_known(now_s):
+    if balance_store.prior_day_known(now_s):
         return step
     try:
         if is_contract and snapshot.nonce_latest:
             raise HistoryUnavailable("earlier transactions of the Safe's owners are not read")
-        feeds = [feed.feed for feed in snapshot.feeds if feed.feed in step.portfolio.feeds()]
+        feed_addresses = [
+            feed.feed for feed in snapshot.feeds if feed.feed in step.portfolio.feeds()
+        ]
         recent_txs = RecentTransactions(0, ())
         if snapshot.nonce_latest:
             recent_txs = recent_transactions(
-                endpoint_pool, snapshot.owner, snapshot.head, snapshot.nonce_latest, feeds
+                endpoint_pool, snapshot.owner, snapshot.head, snapshot.nonce_latest, feed_addresses
             )
-        usage = prior_day_usage(step, recent_txs)
+        day_transactions = prior_day_usage(step, recent_txs)
     except TrimtabError as error:
-        balances.mark_prior_day_failed(now_s)
-        why = f"the wallet's last 24 h are not known ({error.message}); {UNKNOWN_DAY_REMEDY}"
-        unknown_reason = "; ".join(filter(None, (step.history.budgets.unknown, why)))
+        balance_store.mark_prior_day_failed(now_s)
+        failure_text = (
+            f"the wallet's last 24 h are not known ({error.message}); {UNKNOWN_DAY_REMEDY}"
+        )
+        unknown_reason = "; ".join(filter(None, (step.history.budgets.unknown, failure_text)))
         return replace(
             step,
             history=replace(
                 step.history, budgets=replace(step.history.budgets, unknown=unknown_reason)
             ),
         )
-    balances.record_prior_day(usage, snapshot.nonce_latest)
-    return replace(step, history=budgets.history(now_s))
+    balance_store.record_prior_day(day_transactions, snapshot.nonce_latest)
+    return replace(step, history=budget_store.history(now_s))
 
 
 def prior_day_usage(
@@ -87,14 +91,14 @@ def prior_day_usage(
     because its loss would go unrecorded.
     """
     wrapped_native = step.portfolio.wrapped_native
-    assets = {asset.token.address for asset in step.portfolio.assets} | {wrapped_native}
-    current_prices = reference_prices(step).by_token
-    usage = []
+    asset_tokens = {asset.token.address for asset in step.portfolio.assets} | {wrapped_native}
+    current_price_by_token = reference_prices(step).by_token
+    day_transactions = []
     for transaction in recent_txs.transactions:
-        prices = current_prices
+        price_by_token = current_price_by_token
         if transaction.feed_answers:
-            prices = {
-                **current_prices,
+            price_by_token = {
+                **current_price_by_token,
                 **reference_prices(_with_feeds_as_of(step, transaction)).by_token,
             }
         moved_tokens = {
@@ -102,32 +106,40 @@ def prior_day_usage(
             for token, raw in transaction.receipt.net_transfers(step.snapshot.owner).items()
             if raw
         }
-        for token in sorted(((moved_tokens | {wrapped_native}) & assets) - prices.keys()):
+        for token in sorted(
+            ((moved_tokens | {wrapped_native}) & asset_tokens) - price_by_token.keys()
+        ):
             raise HistoryUnavailable(f"{token_label(step.portfolio, token)} has no reference price")
-        asset_prices = {token: price for token, price in prices.items() if token in assets}
-        usage.append(
+        asset_price_by_token = {
+            token: price for token, price in price_by_token.items() if token in asset_tokens
+        }
+        day_transactions.append(
             _prior_usage(
-                step.portfolio, step.execution, step.snapshot.owner, transaction, asset_prices
+                step.portfolio,
+                step.execution,
+                step.snapshot.owner,
+                transaction,
+                asset_price_by_token,
             )
         )
-    return tuple(usage)
+    return tuple(day_transactions)
 
 
 def _with_feeds_as_of(step: StepInput, transaction: MinedTx) -> StepInput:
     """Return the step with the feed answers at the time of a transaction."""
-    answers, now_s = dict(transaction.feed_answers), step.snapshot.head.timestamp_s
-    feeds = tuple(
+    answer_by_feed, now_s = dict(transaction.feed_answers), step.snapshot.head.timestamp_s
+    past_feeds = tuple(
         replace(
             feed,
-            answer=answers[feed.feed],
+            answer=answer_by_feed[feed.feed],
             started_at_s=now_s,
             updated_at_s=now_s,
         )
-        if feed.feed in answers
+        if feed.feed in answer_by_feed
         else feed
         for feed in step.snapshot.feeds
     )
-    return replace(step, snapshot=replace(step.snapshot, feeds=feeds))
+    return replace(step, snapshot=replace(step.snapshot, feeds=past_feeds))
 
 
 def _prior_usage(
@@ -140,29 +152,33 @@ def _prior_usage(
     wrapped_native, wallet, receipt = portfolio.wrapped_native, owner, transaction.receipt
     native_price = prices.get(wrapped_native, Fraction(0))
     intent = _as_intent(transaction)
-    deltas = {
+    change_by_token = {
         token: raw
         for token, raw in receipt.net_transfers(wallet).items()
         if token in prices and raw
     }
     if native_change_wei := intent.native_change_wei(wallet, wrapped_native):
-        deltas[wrapped_native] = deltas.get(wrapped_native, 0) + native_change_wei
+        change_by_token[wrapped_native] = change_by_token.get(wrapped_native, 0) + native_change_wei
     gas_value = receipt.gas_cost_wei * native_price
-    is_exchange = any(raw > 0 for raw in deltas.values()) and any(
-        raw < 0 for raw in deltas.values()
+    is_exchange = any(raw > 0 for raw in change_by_token.values()) and any(
+        raw < 0 for raw in change_by_token.values()
     )
     is_trade = is_exchange or transaction.to == execution.router
-    loss = max(gas_value, trade_loss({}, deltas, prices, gas_value)) if is_trade else gas_value
-    turnover = trade_turnover(deltas, prices) if is_trade else Fraction(0)
+    loss = (
+        max(gas_value, trade_loss({}, change_by_token, prices, gas_value))
+        if is_trade
+        else gas_value
+    )
+    turnover = trade_turnover(change_by_token, prices) if is_trade else Fraction(0)
     if transaction.to == execution.router:
         payout_value = Fraction(0)
     elif is_trade:  # a payment that returned only dust is still a payment
         payout_value = loss - gas_value
     else:
         payout_value = sum(
-            (-raw * prices[token] for token, raw in deltas.items() if raw < 0), Fraction(0)
+            (-raw * prices[token] for token, raw in change_by_token.items() if raw < 0), Fraction(0)
         )
-    changes = tuple(sorted(intent.balance_changes(wallet, wrapped_native).items()))
+    wallet_changes = tuple(sorted(intent.balance_changes(wallet, wrapped_native).items()))
     return ExternalTransaction(
         receipt.tx_hash,
         receipt.block_number,
@@ -170,7 +186,7 @@ def _prior_usage(
         turnover,
         loss,
         receipt.gas_cost_wei,
-        changes,
+        wallet_changes,
         payout_value,
     )
 

@@ -55,22 +55,22 @@ def approve(
 
 
 def execute_prepared(
-    transactor: StepTransactor, step_id: str, prepared: PreparedTransaction
+    transactor: StepTransactor, step_id: str, prepared_tx: PreparedTransaction
 ) -> Intent:
     """Run one prepared transaction to its end."""
     return transactor.executor.run(
-        step_id, prepared.grant.kind, prepared.tx, prepared.grant, prepared.note
+        step_id, prepared_tx.grant.kind, prepared_tx.tx, prepared_tx.grant, prepared_tx.note
     )
 
 
 def format_open_allowances(open_allowances: Sequence[Approval]) -> str:
     """Describe the open allowances by spender."""
-    labels_by_holder: dict[str, list[str]] = {}
+    labels_by_spender: dict[str, list[str]] = {}
     for approval in open_allowances:
-        labels_by_holder.setdefault(approval.holder, []).append(approval.label)
+        labels_by_spender.setdefault(approval.holder, []).append(approval.label)
     return " and ".join(
-        f"the {holder} can still spend {', '.join(tokens)}"
-        for holder, tokens in labels_by_holder.items()
+        f"the {spender_name} can still spend {', '.join(token_labels)}"
+        for spender_name, token_labels in labels_by_spender.items()
     )
 
 
@@ -93,25 +93,29 @@ def revoke_leftovers(
     try:
         if sent_intents and outcome.input_after is None:
             step_input = readers.step_input_at(readers.reader.snapshot())
-        approvals = transactor.composer.open_approvals(step_input)
+        leftover_approvals = transactor.composer.open_approvals(step_input)
         misreported_approvals = [
-            approval for approval in approvals if _is_misreported(store.journal, approval)
+            approval for approval in leftover_approvals if _is_misreported(store.journal, approval)
         ]
-        approvals = [approval for approval in approvals if approval not in misreported_approvals]
+        leftover_approvals = [
+            approval for approval in leftover_approvals if approval not in misreported_approvals
+        ]
         if misreported_approvals:
             message = (
                 f"{format_open_allowances(misreported_approvals)}, although it was set to zero"
                 f" {MAX_RESETS} times; inspect the token, or run trimtab revoke"
             )
             outcome = replace(outcome, reason=f"{outcome.reason}; {message}")
-        if not approvals:
+        if not leftover_approvals:
             return outcome
-        message = format_open_allowances(approvals)
+        message = format_open_allowances(leftover_approvals)
         if not sent_intents and not transactor.confirm(
             replace(outcome, reason=f"{outcome.reason}; {message}: set to zero")
         ):
             return outcome
-        failures = set_to_zero(transactor, outcome.step_id, step_input, approvals, sent_intents)
+        failures = set_to_zero(
+            transactor, outcome.step_id, step_input, leftover_approvals, sent_intents
+        )
         snapshot = readers.reader.snapshot()
         settle_mined(store, snapshot, lambda: readers.step_input_at(snapshot))
         if not failures:
@@ -198,8 +202,8 @@ def pay(
             step_id, prepared_tx.grant.kind, prepared_tx.tx, prepared_tx.grant, prepared_tx.note
         )
     except TrimtabError as error:
-        outcome = "refused" if isinstance(error, Refused) else "error"
-        store.steps.end(step_id, "payout", str(error), None, outcome)
+        outcome_name = "refused" if isinstance(error, Refused) else "error"
+        store.steps.end(step_id, "payout", str(error), None, outcome_name)
         raise
     current_step_input(readers, store)
     store.steps.end(
@@ -228,20 +232,20 @@ def send_by_command(  # noqa: PLR0913
     )
     intents: tuple[Intent, ...] = ()
     try:
-        prepared = compose(step)
-        if confirm(prepared):
-            intents = (execute_prepared(transactor, step_id, prepared),)
+        prepared_tx = compose(step)
+        if confirm(prepared_tx):
+            intents = (execute_prepared(transactor, step_id, prepared_tx),)
     except TrimtabError as error:
-        outcome = "refused" if isinstance(error, Refused) else "error"
-        store.steps.end(step_id, action, str(error), None, outcome)
+        outcome_name = "refused" if isinstance(error, Refused) else "error"
+        store.steps.end(step_id, action, str(error), None, outcome_name)
         raise
-    outcome = "declined"
+    outcome_name = "declined"
     if intents:
-        outcome = "done" if intents[0].succeeded else "failed"
-    reason = success_text if outcome == "done" else f"{outcome}: nothing changed"
-    store.steps.end(step_id, action, reason, None, outcome)
+        outcome_name = "done" if intents[0].succeeded else "failed"
+    reason = success_text if outcome_name == "done" else f"{outcome_name}: nothing changed"
+    store.steps.end(step_id, action, reason, None, outcome_name)
     current_step_input(readers, store)
-    return outcome, intents
+    return outcome_name, intents
 
 
 def current_step_input(readers: StepReaders, store: Store) -> StepInput:

@@ -123,12 +123,12 @@ def audit_entries(store: Store, current_step: StepInput) -> tuple[AuditedEntry, 
     opening_entries = [entry for entry in store.ledger.entries() if entry.kind is EntryKind.OPENING]
 
     def principal(position: str) -> dict[str, int]:
-        sums = entries.account_balances(
+        balance_by_account = entries.account_balances(
             [*opening_entries, *(entry.derived for entry in audited_entries)]
         )
         return {
             token: raw
-            for (account, token), raw in sums.items()
+            for (account, token), raw in balance_by_account.items()
             if account == f"{entries.LP}:{position}"
         }
 
@@ -180,9 +180,9 @@ def derive_entry(
         return derive_layer_entry(
             grant, transaction, prices, ledger_tokens, step, receipt, principal
         )
-    kind = EntryKind.WRAP if intent.kind is IntentKind.UNWRAP else EntryKind.TRADE
+    entry_kind = EntryKind.WRAP if intent.kind is IntentKind.UNWRAP else EntryKind.TRADE
     return entries.trade_entry(
-        transaction, prices, ledger_tokens, _pool_fees(grant, intent, ledger_tokens), kind
+        transaction, prices, ledger_tokens, _pool_fees(grant, intent, ledger_tokens), entry_kind
     )
 
 
@@ -192,60 +192,69 @@ def valuation(step: StepInput, prices: EntryPrices) -> Valuation | None:
     """
     if unknown_value_reason(step):
         return None
-    balances = balance_changes.balances_of(step.snapshot)
-    targets = {asset.token.address: asset.target_bps for asset in step.effective_assets}
-    if any(token not in balances or prices.of(token) is None for token in targets):
+    balance_by_token = balance_changes.balances_of(step.snapshot)
+    target_bps_by_token = {asset.token.address: asset.target_bps for asset in step.effective_assets}
+    if any(
+        token not in balance_by_token or prices.of(token) is None for token in target_bps_by_token
+    ):
         return None
     try:
         outside_raw_by_token = outside_raw(step, prices.by_token, READINGS)
     except Refused:
         return None
-    reserved_raw = _reserved_by_token(step.portfolio, step.limits, balances)
+    reserved_raw_by_token = _reserved_by_token(step.portfolio, step.limits, balance_by_token)
     valued_holdings = []
-    margin_readings = {
+    margin_reading_by_token = {
         token: reading
         for readings_of in READINGS.values()
         for token, reading in readings_of(step).items()
     }
-    for token in (*targets, NATIVE):
+    for token in (*target_bps_by_token, NATIVE):
         price = prices.of(token) or Fraction(0)
         valued_holdings.append(
             ValuedHolding(
                 token,
-                balances[token],
+                balance_by_token[token],
                 outside_raw_by_token.get(token, 0),
                 price,
-                targets.get(token, 0),
-                reserved_raw.get(token, 0),
-                margin_readings.get(token),
+                target_bps_by_token.get(token, 0),
+                reserved_raw_by_token.get(token, 0),
+                margin_reading_by_token.get(token),
             )
         )
-    value = sum((holding.total_raw * holding.price for holding in valued_holdings), Fraction(0))
+    total_value = sum(
+        (holding.total_raw * holding.price for holding in valued_holdings), Fraction(0)
+    )
     return Valuation(
         step.snapshot.head.number,
         step.snapshot.head.timestamp_s,
-        quantize(value),
+        quantize(total_value),
         tuple(valued_holdings),
     )
 
 
 def _reserved_by_token(
-    portfolio: Portfolio, limits: Limits, balances: Mapping[str, int]
+    portfolio: Portfolio, limits: Limits, balance_by_token: Mapping[str, int]
 ) -> dict[str, int]:
     """Return the wallet's unmanaged base units: reserves, and native coin unless it is an asset.
     The reserve of a native asset is taken from native coin first.
     """
-    reserved_raw = {
-        asset.token.address: min(balances[asset.token.address], asset.reserve_raw)
+    reserved_raw_by_token = {
+        asset.token.address: min(balance_by_token[asset.token.address], asset.reserve_raw)
         for asset in portfolio.assets
     }
     native_asset = next((asset for asset in portfolio.assets if asset.native), None)
     if native_asset is None:
-        return reserved_raw | {NATIVE: balances[NATIVE]}
-    raw, token = native_coin.reserved_raw(limits, native_asset), native_asset.token.address
-    return reserved_raw | {
-        NATIVE: min(balances[NATIVE], raw),
-        token: min(balances[token], max(0, raw - balances[NATIVE])),
+        return reserved_raw_by_token | {NATIVE: balance_by_token[NATIVE]}
+    native_reserve_raw, native_token = (
+        native_coin.reserved_raw(limits, native_asset),
+        native_asset.token.address,
+    )
+    return reserved_raw_by_token | {
+        NATIVE: min(balance_by_token[NATIVE], native_reserve_raw),
+        native_token: min(
+            balance_by_token[native_token], max(0, native_reserve_raw - balance_by_token[NATIVE])
+        ),
     }
 
 
@@ -255,15 +264,15 @@ def _holdings_by_place(
     """Return base units and value of every asset and the native coin, by (place, token); the place
     is a position's name, or "" for the wallet.
     """
-    balances = balance_changes.balances_of(step.snapshot)
-    holdings = {
-        ("", token): balances[token]
+    balance_by_token = balance_changes.balances_of(step.snapshot)
+    raw_by_place = {
+        ("", token): balance_by_token[token]
         for token in (*(asset.token.address for asset in step.portfolio.assets), NATIVE)
     }
     for holdings_of in LEDGER_HOLDINGS:
-        holdings |= holdings_of(step, prices.by_token)
+        raw_by_place |= holdings_of(step, prices.by_token)
     amounts_and_values = {}
-    for (place, token), raw in holdings.items():
+    for (place, token), raw in raw_by_place.items():
         price = prices.of(token)
         amounts_and_values[place, token] = (raw, None if price is None else quantize(raw * price))
     return amounts_and_values
@@ -280,15 +289,17 @@ def _pool_fees(grant: Grant, intent: Intent, ledger_tokens: frozenset[str]) -> d
         or not ledger_tokens
     ):
         return {}
-    fees: dict[str, int] = {}
+    fee_raw_by_token: dict[str, int] = {}
     for leg, realised_leg in zip(
         grant.plan.legs, realised_legs(grant.plan, intent.receipt), strict=True
     ):
-        raw = (
+        amount_in_raw = (
             leg.amount_in_raw if realised_leg.amount_in_raw is None else realised_leg.amount_in_raw
         )
-        fees[leg.token_in] = fees.get(leg.token_in, 0) - (-raw * leg.fee_pips // PIPS)
-    return {token: raw for token, raw in fees.items() if raw}
+        fee_raw_by_token[leg.token_in] = fee_raw_by_token.get(leg.token_in, 0) - (
+            -amount_in_raw * leg.fee_pips // PIPS
+        )
+    return {token: raw for token, raw in fee_raw_by_token.items() if raw}
 
 
 def _is_manual(plan: Plan) -> bool:
@@ -334,12 +345,21 @@ def _planned_entry(store: Store, intent: Intent, current_step: StepInput) -> Ent
     if plan is None:
         return None
     step = originating_step(store.steps, intent) or current_step
-    head, changes = step.snapshot.head, plan.wallet_changes()
+    head, wallet_changes = step.snapshot.head, plan.wallet_changes()
     transaction = SettledTransaction(
-        intent.id, head.number, head.timestamp_s, intent.tx_hash or "", intent.note, changes, 0
+        intent.id,
+        head.number,
+        head.timestamp_s,
+        intent.tx_hash or "",
+        intent.note,
+        wallet_changes,
+        0,
     )
     return entries.trade_entry(
-        transaction, entry_prices(step.portfolio, reference_prices(step)), {*changes, NATIVE}, {}
+        transaction,
+        entry_prices(step.portfolio, reference_prices(step)),
+        {*wallet_changes, NATIVE},
+        {},
     )
 
 
@@ -369,6 +389,6 @@ def record_hourly_prices(readers: StepReaders, step: StepInput, prices: PriceSto
             past_prices = readers.reader.past(step.snapshot.head, block_count)
         except (Refused, Retryable):
             return
-    points = confirmed_prices(step, past_prices, at_s)
-    if points:
-        prices.record(numeraire, points)
+    price_points = confirmed_prices(step, past_prices, at_s)
+    if price_points:
+        prices.record(numeraire, price_points)

@@ -33,8 +33,8 @@ def confirmation_of(outcome: StepOutcome, plan: Plan) -> Confirmation:
         plan.acts_in_layer,
         bool(plan.actions),
         outcome.decision_result.order,
-        tuple(sorted(screened.token for screened in step_input.targets.quarantine)),
-        tuple(sorted(blocked.token for blocked in outcome.decision_result.blocked_exits)),
+        tuple(sorted(quarantined.token for quarantined in step_input.targets.quarantine)),
+        tuple(sorted(blocked_exit.token for blocked_exit in outcome.decision_result.blocked_exits)),
     )
 
 
@@ -70,18 +70,18 @@ def require_exit_possible(confirmation: Confirmation, outcome: StepOutcome) -> N
     step, exit_token = outcome.step_input, confirmation.exit_token
     if not exit_token or exit_token == outcome.decision_result.exit_token:
         return
-    label = step.portfolio.token(exit_token).label
+    token_label = step.portfolio.token(exit_token).label
     causes = [quarantine.format_quarantine(step.portfolio, step.targets.quarantine, {exit_token})]
     causes += [
-        f"{label} cannot be sold now: {blocked.why}"
-        for blocked in step.blocked_exits
-        if blocked.token == exit_token
+        f"{token_label} cannot be sold now: {blocked_exit.why}"
+        for blocked_exit in step.blocked_exits
+        if blocked_exit.token == exit_token
     ]
     if reasons := [f"{reason}, {UNCONFIRMED_NOTE}" for reason in causes if reason]:
         raise ExitRefused("; ".join(reasons), remedy=REPLAN_REMEDY)
     if native_coin.held_balances(step).get(exit_token, 0) < confirmation.exit_raw:
         raise ExitRefused(
-            f"{label} was to be sold and is no longer in the wallet", remedy=REPLAN_REMEDY
+            f"{token_label} was to be sold and is no longer in the wallet", remedy=REPLAN_REMEDY
         )
 
 
@@ -92,15 +92,17 @@ def _require_no_new_exclusions(confirmation: Confirmation, outcome: StepOutcome)
     step = outcome.step_input
     if outcome.decision_result.exit_token:
         return
-    if new_quarantined := {screened.token for screened in step.targets.quarantine} - {
+    if new_quarantined_tokens := {quarantined.token for quarantined in step.targets.quarantine} - {
         *confirmation.quarantined
     }:
         raise Refused(
-            f"{quarantine.format_quarantine(step.portfolio, step.targets.quarantine, new_quarantined)}, {UNCONFIRMED_NOTE}",
+            f"{quarantine.format_quarantine(step.portfolio, step.targets.quarantine, new_quarantined_tokens)}, {UNCONFIRMED_NOTE}",
             remedy=REPLAN_REMEDY,
         )
-    if new_blocked := {blocked.token for blocked in step.blocked_exits} - {*confirmation.blocked}:
+    if new_blocked_tokens := {blocked_exit.token for blocked_exit in step.blocked_exits} - {
+        *confirmation.blocked
+    }:
         raise Refused(
-            f"{blocked_exits.format_blocked_exits(step, new_blocked)}, {UNCONFIRMED_NOTE}",
+            f"{blocked_exits.format_blocked_exits(step, new_blocked_tokens)}, {UNCONFIRMED_NOTE}",
             remedy=REPLAN_REMEDY,
         )

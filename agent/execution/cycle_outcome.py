@@ -56,7 +56,7 @@ def _after_exits(cycle: Cycle, last_outcome: StepOutcome, outcome_of: OutcomeOf)
     """Return the outcome of the last failed exit, else of the last exit."""
     outcome = outcome_of((cycle.failed_exits or cycle.exits)[-1].step_id)
     sent_tokens = {note.exit_token for note in cycle.exits}
-    blocked = tuple(
+    unsent_exits = tuple(
         blocked_exit
         for blocked_exit in last_outcome.decision_result.blocked_exits
         if blocked_exit.token not in sent_tokens
@@ -64,12 +64,12 @@ def _after_exits(cycle: Cycle, last_outcome: StepOutcome, outcome_of: OutcomeOf)
     reasons = [outcome.reason]
     if len(sent_tokens) > 1:
         reasons += _sold_exits_note(cycle, last_outcome.step_input.portfolio)
-    if blocked or last_outcome.kind is not OutcomeKind.HOLD:
+    if unsent_exits or last_outcome.kind is not OutcomeKind.HOLD:
         reasons.append(f"then: {last_outcome.reason}")
     return replace(
         outcome,
         reason="; ".join(reasons),
-        decision_result=replace(outcome.decision_result, blocked_exits=blocked),
+        decision_result=replace(outcome.decision_result, blocked_exits=unsent_exits),
         exits_tried=cycle.exits_tried,
         input_after=last_outcome.step_input,
     )
@@ -118,10 +118,10 @@ def _sold_exits_note(cycle: Cycle, portfolio: Portfolio) -> list[str]:
     return [f"exits sold, each in its own transaction: {', '.join(labels)}"] if labels else []
 
 
-def unsent_phrase(sent: Sequence[IntentKind]) -> str:
+def unsent_phrase(sent_kinds: Sequence[IntentKind]) -> str:
     """Return the words before "sent" in the note on a declined plan, such as "nothing more was" if
     other actions were sent.
     """
-    if any(kind is not IntentKind.APPROVE for kind in sent):
+    if any(kind is not IntentKind.APPROVE for kind in sent_kinds):
         return "nothing more was"
-    return "only approvals were" if sent else "nothing was"
+    return "only approvals were" if sent_kinds else "nothing was"

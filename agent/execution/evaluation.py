@@ -89,13 +89,13 @@ def refused_exit(outcome: StepOutcome) -> BlockedExit | None:
     """Return the exit whose plan is refused only by guards of its market and by limits that another
     exit may meet; None in every other case. An exit that was already skipped is not returned.
     """
-    token, failed_verdicts = (
+    exit_token, failed_verdicts = (
         outcome.decision_result.exit_token,
         [verdict for verdict in outcome.verdicts if not verdict.passed],
     )
-    if outcome.kind is not OutcomeKind.REFUSED or outcome.plan is None or not token:
+    if outcome.kind is not OutcomeKind.REFUSED or outcome.plan is None or not exit_token:
         return None
-    if token in blocked_exits.excluded_tokens(
+    if exit_token in blocked_exits.excluded_tokens(
         outcome.step_input.targets, outcome.step_input.blocked_exits
     ):
         return None
@@ -104,14 +104,14 @@ def refused_exit(outcome: StepOutcome) -> BlockedExit | None:
         or not {verdict.guard for verdict in failed_verdicts} <= MARKET_GUARDS | BUDGET_GUARDS
     ):
         return None
-    why = "; ".join(
+    verdicts_text = "; ".join(
         f"{verdict.guard} measured {verdict.measured}, limit {verdict.limit}"
         for verdict in failed_verdicts
     )
     remedies = dict.fromkeys(
         REMEDIES.get(verdict.guard, "plan again") for verdict in failed_verdicts
     )
-    return BlockedExit(token, f"refused: {why}", "; ".join(remedies))
+    return BlockedExit(exit_token, f"refused: {verdicts_text}", "; ".join(remedies))
 
 
 def concerns_budget(verdicts: Sequence[Verdict]) -> bool:
@@ -133,15 +133,17 @@ def missing_approvals(
     `is_last_plan` means that no later plan can use an approval, so an exit that still lacks one is
     not sold in this cycle.
     """
-    token = outcome.decision_result.exit_token
+    exit_token = outcome.decision_result.exit_token
     try:
         approvals = composer.approvals(outcome.step_input, plan)
     except Refused as refusal:
-        if token:
+        if exit_token:
             raise ExitRefused(refusal.message, refusal.verdicts, refusal.remedy) from None
         raise
     for approval in approvals:
-        if approval.token == token and (is_last_plan or approval_count > MAX_INEFFECTIVE_APPROVALS):
+        if approval.token == exit_token and (
+            is_last_plan or approval_count > MAX_INEFFECTIVE_APPROVALS
+        ):
             raise ExitRefused(
                 f"{approval.label} was approved, but its allowance is still too small",
                 code=ErrorCode.ALLOWANCE,
@@ -167,14 +169,16 @@ def concerns_trade(refusal: Refused) -> bool:
 
 def without_doubtful(
     refusals: Sequence[SubmissionRefusal],
-    earlier_by_token: Mapping[str, SubmissionRefusal | None],
+    earlier_refusal_by_token: Mapping[str, SubmissionRefusal | None],
 ) -> tuple[SubmissionRefusal, ...]:
     """Return the refusals; for tokens whose refusal may have had another cause, the earlier stored
     one, if any.
     """
-    earlier_refusals = (refusal for refusal in earlier_by_token.values() if refusal is not None)
+    earlier_refusals = (
+        refusal for refusal in earlier_refusal_by_token.values() if refusal is not None
+    )
     return (
-        *(refusal for refusal in refusals if refusal.token not in earlier_by_token),
+        *(refusal for refusal in refusals if refusal.token not in earlier_refusal_by_token),
         *earlier_refusals,
     )
 

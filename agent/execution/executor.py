@@ -77,11 +77,11 @@ class JournaledExecutor:
         transaction of ours is unfinished. For revocations (`for_revoking`) the switch may be at
         hard.
         """
-        unfinished = self._submitter.unfinished()
+        unfinished_intents = self._submitter.unfinished()
         is_allowed = self._submitter.is_paused() is False or (
             for_revoking and self._submitter.is_hard()
         )
-        return is_allowed and not unfinished
+        return is_allowed and not unfinished_intents
 
     def run(
         self, step_id: str, kind: IntentKind, tx: UnsignedTx, grant: Grant, note: str
@@ -123,15 +123,15 @@ class JournaledExecutor:
         """Raise if a reorg can still change the position's id: added liquidity could then go to
         someone else's position.
         """
-        action, journal = grant.action, self._submitter.journal
-        if not isinstance(action, Provide) or action.token_id is None:
+        provide_action, journal = grant.action, self._submitter.journal
+        if not isinstance(provide_action, Provide) or provide_action.token_id is None:
             return
         for intent in journal.open_intents():
             earlier_action = journal.grant(intent.id).action
             if (
                 isinstance(earlier_action, Provide)
                 and earlier_action.token_id is None
-                and earlier_action.contract == action.contract
+                and earlier_action.contract == provide_action.contract
             ):
                 raise Retryable(
                     f"the mint of {intent.tx_hash} is not final: a reorg "
@@ -142,8 +142,8 @@ class JournaledExecutor:
 
     def _require_next_nonce(self, tx: UnsignedTx) -> None:
         """Raise unless the nonce is free and the next one of both chain and journal."""
-        if unfinished := self._submitter.unfinished():
-            first_unfinished, open_note = unfinished[0], unfinished[0].note
+        if unfinished_intents := self._submitter.unfinished():
+            first_unfinished, open_note = unfinished_intents[0], unfinished_intents[0].note
             if first_unfinished.state in IN_FLIGHT_STATES:
                 open_note = f"{open_note}, {first_unfinished.tx_hash}"
             raise Retryable(
@@ -344,7 +344,7 @@ class ProposingExecutor(JournaledExecutor):
 
     def _proposal_document(self, intent: Intent) -> dict[str, Any]:
         grant = self._journal.grant(intent.id)
-        plan = None if grant.plan is None else json.loads(codec.dumps(grant.plan))
+        plan_json = None if grant.plan is None else json.loads(codec.dumps(grant.plan))
         return {
             "proposal": PROPOSAL_FORMAT,
             "id": intent.id,
@@ -354,7 +354,7 @@ class ProposingExecutor(JournaledExecutor):
             "created_s": intent.created_s,
             "expires_s": intent.deadline_s,
             **self._external_signer.signing_json(intent.tx),
-            "plan": plan,
+            "plan": plan_json,
         }
 
     def _drop(self, intent: Intent, why: str) -> None:
@@ -388,7 +388,9 @@ class ProposingExecutor(JournaledExecutor):
 
     def _current(self, intent: Intent) -> Intent:
         return next(
-            other for other in self._journal.intents_at(intent.tx.nonce) if other.id == intent.id
+            stored_intent
+            for stored_intent in self._journal.intents_at(intent.tx.nonce)
+            if stored_intent.id == intent.id
         )
 
 

@@ -80,38 +80,43 @@ def skip_refused_exit(
     )
     concerns_trade = evaluation.concerns_trade(refusal)
     concerns_exit = concerns_trade or evaluation.is_budget_refusal(refusal)
-    is_by_token = isinstance(refusal, evaluation.ExitRefused)
-    token = outcome.decision_result.exit_token
+    is_token_refusal = isinstance(refusal, evaluation.ExitRefused)
+    exit_token = outcome.decision_result.exit_token
     if (
         concerns_exit
-        and not is_by_token
+        and not is_token_refusal
         and may_take_direct_route(
-            outcome.step_input.portfolio, outcome.step_input.progress.direct, outcome.plan, token
+            outcome.step_input.portfolio,
+            outcome.step_input.progress.direct,
+            outcome.plan,
+            exit_token,
         )
     ):
-        return StepResult(cycle.take_direct_route(token), refused_outcome)
-    if concerns_exit and token and not concerns_trade:
+        return StepResult(cycle.take_direct_route(exit_token), refused_outcome)
+    if concerns_exit and exit_token and not concerns_trade:
         why = f"refused at submission: {refusal.message}"
         return StepResult(skip_declined_exit(cycle, refused_outcome, why), refused_outcome)
-    token = "" if cycle.confirmed is None else cycle.confirmed.exit_token
-    if concerns_trade and token:
+    exit_token = "" if cycle.confirmed is None else cycle.confirmed.exit_token
+    if concerns_trade and exit_token:
         return StepResult(
-            _without_refused_exit(ports, cycle, outcome, refusal, token), refused_outcome
+            _without_refused_exit(ports, cycle, outcome, refusal, exit_token), refused_outcome
         )
     if concerns_trade:
-        _restore_doubtful(ports, cycle, outcome)
+        _restore_earlier_refusals(ports, cycle, outcome)
     return StepResult(cycle.end(CycleEnd.REFUSED), refused_outcome)
 
 
 def _without_refused_exit(
-    ports: StepPorts, cycle: Cycle, outcome: StepOutcome, refusal: Refused, token: str
+    ports: StepPorts, cycle: Cycle, outcome: StepOutcome, refusal: Refused, exit_token: str
 ) -> Cycle:
     """Record the refusal of the confirmed exit, and leave it out."""
     if not isinstance(refusal, evaluation.ExitRefused):
-        earlier_refusal = _refusal_by_token(outcome).get(token)
-        earlier_by_token = dict(cycle.doubtful) | {token: earlier_refusal}
-        cycle = replace(cycle, doubtful=tuple(earlier_by_token.items()))
-    blocked_exit = BlockedExit(token, f"refused at submission: {refusal.message}", RETRY_REMEDY)
+        earlier_refusal = _refusal_by_token(outcome).get(exit_token)
+        earlier_refusal_by_token = dict(cycle.doubtful) | {exit_token: earlier_refusal}
+        cycle = replace(cycle, doubtful=tuple(earlier_refusal_by_token.items()))
+    blocked_exit = BlockedExit(
+        exit_token, f"refused at submission: {refusal.message}", RETRY_REMEDY
+    )
     ports.store.budgets.mark_submission_refusals(
         add_submission_refusal(
             outcome.step_input.snapshot, outcome.step_input.history.failures, blocked_exit
@@ -120,7 +125,7 @@ def _without_refused_exit(
     return cycle.after_exit(blocked_exit)
 
 
-def _restore_doubtful(ports: StepPorts, cycle: Cycle, outcome: StepOutcome) -> None:
+def _restore_earlier_refusals(ports: StepPorts, cycle: Cycle, outcome: StepOutcome) -> None:
     """Restore the earlier refusals of this cycle's refused exits, unless an exit was sold."""
     if cycle.doubtful and len(cycle.exits) == len(cycle.failed_exits):
         ports.store.budgets.mark_submission_refusals(
@@ -141,9 +146,9 @@ def after_approval(
     """Return the result of a step that has sent this approval, for the use of the next; a failed
     one skips its exit or ends the cycle.
     """
-    approval = ports.store.journal.grant(intent.id).approve
-    if approval is not None and approval[2] > 0:  # resets to zero are no attempts
-        cycle = replace(cycle, attempts=increment_count(cycle.attempts, approval[0]))
+    approval_terms = ports.store.journal.grant(intent.id).approve
+    if approval_terms is not None and approval_terms[2] > 0:  # resets to zero are no attempts
+        cycle = replace(cycle, attempts=increment_count(cycle.attempts, approval_terms[0]))
     if intent.succeeded:
         return StepResult(cycle, close_step(ports.store, outcome))
     if intent.receipt is not None and intent.tx.to == outcome.decision_result.exit_token:
@@ -157,7 +162,7 @@ def after_approval(
 def skip_interrupted_exit(
     ports: StepPorts,
     cycle: Cycle,
-    token: str,
+    exit_token: str,
     error: TrimtabError,
     *,
     may_retry_on_direct_route: bool,
@@ -167,20 +172,20 @@ def skip_interrupted_exit(
     through another token. Raise any other error, and this one if the next nonce is unknown: the
     swap of the step was sent or a transaction is open.
     """
-    if not isinstance(error, Retryable) or not token or token in cycle.exits_tried:
+    if not isinstance(error, Retryable) or not exit_token or exit_token in cycle.exits_tried:
         raise error
-    intents = ports.store.journal.intents(step_id) if step_id else ()
+    step_intents = ports.store.journal.intents(step_id) if step_id else ()
     sent_intents = [
         intent
-        for intent in intents
+        for intent in step_intents
         if intent.kind is not IntentKind.APPROVE and intent.receipt is not None
     ]
     if sent_intents or not ports.transactor.executor.may_send():
         raise error
     if may_retry_on_direct_route:
-        return StepResult(cycle.take_direct_route(token), None)
-    interruption = InterruptedExit(token, error.message, error.remedy, error.code)
+        return StepResult(cycle.take_direct_route(exit_token), None)
+    interruption = InterruptedExit(exit_token, error.message, error.remedy, error.code)
     why = f"it could not be sent: {error.message}"
-    blocked_exit = BlockedExit(token, why, error.remedy or evaluation.NO_ACTION_REMEDY)
+    blocked_exit = BlockedExit(exit_token, why, error.remedy or evaluation.NO_ACTION_REMEDY)
     cycle = replace(cycle.after_exit(blocked_exit), interrupted=(*cycle.interrupted, interruption))
     return StepResult(cycle, None)

@@ -213,22 +213,24 @@ class TxReplacer:
             for intent in self._submitter.in_flight(pending_intent.tx.nonce)
         ):
             return
-        unbooked_wei = sum(
+        unbooked_gas_wei = sum(
             intent.receipt.gas_cost_wei
             for intent in self._journal.unbooked()
             if intent.receipt is not None
         )
         history = self._submitter.budgets.history(now_s)
-        spent_wei = (
+        spent_gas_wei = (
             history.emergency_gas_24h_wei
             if pending_grant.is_emergency
             else history.budgets.gas_24h_wei
         )
-        total_wei = spent_wei + unbooked_wei + tx_max_cost_wei + (pending_grant.data_fee_wei or 0)
-        if total_wei > day_limit_wei:
+        day_gas_wei = (
+            spent_gas_wei + unbooked_gas_wei + tx_max_cost_wei + (pending_grant.data_fee_wei or 0)
+        )
+        if day_gas_wei > day_limit_wei:
             raise guard_refusal(
                 "gas_per_day",
-                f"{total_wei} wei",
+                f"{day_gas_wei} wei",
                 f"{day_limit_wei} wei",
                 "a resend could exceed limits.gas_per_day",
                 "wait, or raise limits.gas_per_day",
@@ -249,7 +251,11 @@ def with_bumped_fees(
         sufficient_fee_wei = 2 * head.base_fee_wei + (bumped_fees.max_priority_fee_wei or 0)
         sufficient_fee_wei = min(
             sufficient_fee_wei,
-            *(wei for wei in (limit_wei, soft_limit_wei) if wei is not None),
+            *(
+                fee_cap_wei
+                for fee_cap_wei in (limit_wei, soft_limit_wei)
+                if fee_cap_wei is not None
+            ),
             sufficient_fee_wei,
         )
         bumped_fees = replace(
@@ -435,7 +441,9 @@ class Reconciler:
 
     def _current(self, intent: Intent) -> Intent:
         return next(
-            other for other in self._journal.intents_at(intent.tx.nonce) if other.id == intent.id
+            stored_intent
+            for stored_intent in self._journal.intents_at(intent.tx.nonce)
+            if stored_intent.id == intent.id
         )
 
     def _resolve(self, nonce: int, may_send: bool) -> None:
@@ -447,14 +455,14 @@ class Reconciler:
                 event=IntentEvent.REOPEN,
             )
         intents_at_nonce = self._journal.intents_at(nonce)
-        winners = [intent for intent in intents_at_nonce if intent.state in ENDED_IN_BLOCK]
-        for winner in winners:
+        winning_intents = [intent for intent in intents_at_nonce if intent.state in ENDED_IN_BLOCK]
+        for winning_intent in winning_intents:
             if any(
                 intent.state in OPEN_STATES
-                for intent in replacement_family(intents_at_nonce, winner.id)
+                for intent in replacement_family(intents_at_nonce, winning_intent.id)
             ):
                 # An earlier process was killed between ending the winner and the others.
-                self._submitter.settle_nonce(winner)
+                self._submitter.settle_nonce(winning_intent)
                 return
         unfinished_intents = [
             intent
@@ -482,17 +490,17 @@ class Reconciler:
             if attempt:
                 self._submitter.clock.sleep(self._submitter.settings.poll_s)
             next_nonce, _ = self._nonces()
-            states = {
+            state_by_id = {
                 intent.id: self._sender.status_of(str(intent.tx_hash)).state
                 for intent in unfinished_intents
             }
             for intent in unfinished_intents:
                 # sent by a copy of this store
-                if states[intent.id] != "unknown" and intent.state is IntentState.SIGNED:
+                if state_by_id[intent.id] != "unknown" and intent.state is IntentState.SIGNED:
                     self._submitter.move(intent, IntentState.BROADCAST, "found on the chain")
-            if "mined" in states.values():
+            if "mined" in state_by_id.values():
                 return "mined"
-            if "pending" in states.values():
+            if "pending" in state_by_id.values():
                 return "pending"
             if any(intent.state is IntentState.MINED for intent in unfinished_intents):
                 return "mined"
@@ -513,8 +521,8 @@ class Reconciler:
         """Wait for a block and its confirmations; False if nothing was mined in time, or a reorg
         removed the block.
         """
-        while_waiting = [self._replacer.replacement_callback(nonce)] if may_send else []
-        mined_intent = self._submitter.await_mined(nonce, *while_waiting)
+        poll_callbacks = [self._replacer.replacement_callback(nonce)] if may_send else []
+        mined_intent = self._submitter.await_mined(nonce, *poll_callbacks)
         return (
             mined_intent is not None
             and self._submitter.await_final(mined_intent).state is not IntentState.BROADCAST
@@ -530,7 +538,7 @@ class Reconciler:
                 simulation = self._submitter.simulate(
                     intent.tx, intent.deadline_s, self._journal.grant(intent.id)
                 )
-                signed = self._submitter.sign_again(intent, simulation.head.timestamp_s)
+                signed_tx = self._submitter.sign_again(intent, simulation.head.timestamp_s)
                 self._submitter.require_running(self._journal.grant(intent.id))
             except Refused as error:
                 if intent.state is IntentState.SIGNED:
@@ -542,7 +550,7 @@ class Reconciler:
                 ) and self._still_unknown(unfinished_intents):
                     self._replacer.cancel(intent, error.message)
                 return
-            self._submitter.send(intent, signed)
+            self._submitter.send(intent, signed_tx)
             return
 
     def _may_resend(self, intent: Intent) -> bool:

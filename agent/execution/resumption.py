@@ -61,8 +61,8 @@ def resumed_cycle(ports: StepPorts, request: PlanRequest) -> StepResult | None:
     store = ports.store
     if (cycle := _open_cycle(store, request)) is None:
         return None
-    if why := _not_resumed_reason(cycle, request, ports.readers.clock.now_s()):
-        store.cycles.close(why)
+    if reason := _not_resumed_reason(cycle, request, ports.readers.clock.now_s()):
+        store.cycles.close(reason)
         return None
     try:
         cycle, outcome = _with_last_transaction(ports, cycle)
@@ -72,11 +72,13 @@ def resumed_cycle(ports: StepPorts, request: PlanRequest) -> StepResult | None:
     if not cycle.is_open:
         store.cycles.close(cycle.ended.value)
         return StepResult(cycle, outcome) if names_amount(request) and outcome else None
-    if (confirmed := cycle.confirmed) is not None:
-        confirmed = replace(confirmed, is_of_ended_process=True)
+    if (confirmation := cycle.confirmed) is not None:
+        confirmation = replace(confirmation, is_of_ended_process=True)
     # The caps belong to the plan of that process: a larger one is confirmed, and approved, again.
     restarts = cycle.restarts + 1
-    cycle = replace(cycle, request=request, restarts=restarts, confirmed=confirmed, spend_caps=())
+    cycle = replace(
+        cycle, request=request, restarts=restarts, confirmed=confirmation, spend_caps=()
+    )
     store.cycles.write(cycle)
     return StepResult(cycle, None)
 
@@ -112,16 +114,17 @@ def _with_last_transaction(ports: StepPorts, cycle: Cycle) -> tuple[Cycle, StepO
     outcome of its step. One that never reached a block is planned again.
     """
     step_id = cycle.sending
-    intents = ports.store.journal.intents(step_id) if step_id else ()
-    mined_intents = [intent for intent in intents if intent.receipt is not None]
+    step_intents = ports.store.journal.intents(step_id) if step_id else ()
+    mined_intents = [intent for intent in step_intents if intent.receipt is not None]
     if not mined_intents:
         open_ids = {intent.id for intent in ports.store.journal.open_intents()}
-        is_pending = any(intent.id in open_ids for intent in intents)
+        is_pending = any(intent.id in open_ids for intent in step_intents)
         return (cycle if is_pending else replace(cycle, sending="")), None
     cycle = replace(cycle, sending="")
-    originals = [intent for intent in intents if intent.kind is not IntentKind.CANCEL]
+    original_intents = [intent for intent in step_intents if intent.kind is not IntentKind.CANCEL]
     intent = next(
-        (original for original in originals if original in mined_intents), originals[0]
+        (original for original in original_intents if original in mined_intents),
+        original_intents[0],
     )  # a mined cancel ends its own
     outcome = _with_result(ports.store, recorded_outcome(ports.store, cycle, step_id), intent)
     cycle = cycle.with_transaction(intent)
@@ -149,11 +152,13 @@ def recorded_outcome(store: Store, cycle: Cycle, step_id: str) -> StepOutcome:
     decision and plan follow from it. Raises ConfigError if it is unreadable, and Refused if it has
     no plan.
     """
-    if (record := store.steps.get(step_id)) is None:
+    if (step_record := store.steps.get(step_id)) is None:
         raise ConfigError(f"step {step_id} is not in the journal", "start the cycle again")
-    step = codec.loads(StepInput, record.input_json)
+    step = codec.loads(StepInput, step_record.input_json)
     proposal = proposer(cycle.request)(step)
-    outcome = record.summary.outcome
-    kind = OutcomeKind(outcome) if outcome in {*OutcomeKind} else OutcomeKind.PLANNED  # "error"
-    reason = record.summary.reason or proposal.decision_result.decision.reason
+    outcome_name = step_record.summary.outcome
+    kind = (
+        OutcomeKind(outcome_name) if outcome_name in {*OutcomeKind} else OutcomeKind.PLANNED
+    )  # "error"
+    reason = step_record.summary.reason or proposal.decision_result.decision.reason
     return StepOutcome(step_id, kind, reason, step, proposal.decision_result, proposal.plan)

@@ -27,18 +27,18 @@ def _after_swap(cycle: Cycle, outcome: StepOutcome, _: Plan, __: Intent) -> Cycl
     only actions of a layer follow.
     """
     is_failed = outcome.kind is OutcomeKind.FAILED
-    if token := outcome.decision_result.exit_token:
+    if exit_token := outcome.decision_result.exit_token:
         blocked_exit = None
         if is_failed and not outcome.short:
             blocked_exit = BlockedExit(
-                token, evaluation.REVERTED_REASON, evaluation.NO_ACTION_REMEDY
+                exit_token, evaluation.REVERTED_REASON, evaluation.NO_ACTION_REMEDY
             )
-        exits = (*cycle.exits, note_of(outcome, failed=is_failed))
-        return replace(cycle.after_exit(blocked_exit), exits=exits)
+        exit_notes = (*cycle.exits, note_of(outcome, failed=is_failed))
+        return replace(cycle.after_exit(blocked_exit), exits=exit_notes)
     cycle = replace(cycle, swapped=outcome.step_id)
     if is_failed:
         return cycle.end(CycleEnd.FAILED)
-    if any(part.may_act_again for part in cycle.layers):
+    if any(layer_part.may_act_again for layer_part in cycle.layers):
         return cycle.begin_plan()
     return cycle.end(CycleEnd.DONE)
 

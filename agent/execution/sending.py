@@ -67,6 +67,6 @@ def failed_outcome(
     outcome: StepOutcome, intent: Intent, transaction_name: str, consequence: str
 ) -> StepOutcome:
     """Return the outcome of a step whose transaction did not succeed."""
-    state = "reverted" if intent.receipt is not None else intent.state.value
-    reason = f"{transaction_name} ended {state}; {consequence}"
+    end_state = "reverted" if intent.receipt is not None else intent.state.value
+    reason = f"{transaction_name} ended {end_state}; {consequence}"
     return replace(outcome, kind=OutcomeKind.FAILED, reason=reason)

@@ -75,8 +75,8 @@ def realised_legs(plan: Plan, receipt: Receipt) -> tuple[RealisedLeg, ...]:
 
     def leg_amounts(leg: Leg) -> tuple[int | None, int | None]:
         if leg.venue == NATIVE_VENUE:
-            raw = take_transfer(wrap_transfers, lambda transfer: _is_wrap_of(transfer, leg))
-            return raw, raw
+            wrapped_raw = take_transfer(wrap_transfers, lambda transfer: _is_wrap_of(transfer, leg))
+            return wrapped_raw, wrapped_raw
         for index, swap in enumerate(unused_swaps):
             if swap.pool == leg.pool:
                 del unused_swaps[index]
@@ -138,11 +138,14 @@ def trade_loss(
     return loss
 
 
-def trade_turnover(deltas: Mapping[str, int], prices: Mapping[str, Fraction]) -> Fraction:
+def trade_turnover(change_by_token: Mapping[str, int], prices: Mapping[str, Fraction]) -> Fraction:
     """Return half the sum of absolute changes in value, numeraire base units, without tokens that
     have no price.
     """
-    value_changes = (abs(delta) * prices.get(token, Fraction(0)) for token, delta in deltas.items())
+    value_changes = (
+        abs(change_raw) * prices.get(token, Fraction(0))
+        for token, change_raw in change_by_token.items()
+    )
     return sum(value_changes, Fraction(0)) / 2
 
 
@@ -153,51 +156,57 @@ def book_intent(  # noqa: PLR0913
     prices: Mapping[str, Fraction],
     native_price: Fraction,
     chain_s: int,
-    balances: tuple[Mapping[str, int], Mapping[str, int]] | None = None,
+    balances_before_after: tuple[Mapping[str, int], Mapping[str, int]] | None = None,
     counts_gain: bool = True,
     wrapped_native: str = "",
     payout: Payout | None = None,
     exempt_turnover: Fraction = Fraction(0),
-    exit_into: str = "",
+    proceeds_token: str = "",
 ) -> Fraction:
     """Book a mined intent, including a reverted one and a cancel, and return its loss. Booking is
     idempotent.
 
     `prices` are the reference prices before the trade, and `native_price` is the price of one wei;
-    only tokens in `prices` count. `balances` are the balances before and after, if read. The larger
-    of the losses by balances and by receipt events counts, so neither false events nor a deposit in
-    between hides a loss. `chain_s` is the time of the block, or later. Without `counts_gain` the
-    loss is at least the gas, because prices of another time cannot prove a gain. Native coin counts
-    as its token `wrapped_native`, so that wrapping costs nothing. A payout is an outflow, not a
-    loss. Turnover limits exclude `exempt_turnover`, the value of a purchase or of a withdrawal's
-    sale. An exit sells for the token `exit_into`: only its purchases of other tokens count as
-    turnover, as in the guards.
+    only tokens in `prices` count. `balances_before_after` are the balances before and after, if
+    read. The larger of the losses by balances and by receipt events counts, so neither false events
+    nor a deposit in between hides a loss. `chain_s` is the time of the block, or later. Without
+    `counts_gain` the loss is at least the gas, because prices of another time cannot prove a gain.
+    Native coin counts as its token `wrapped_native`, so that wrapping costs nothing. A payout is an
+    outflow, not a loss. Turnover limits exclude `exempt_turnover`, the value of a purchase or of a
+    withdrawal's sale. An exit sells for the token `proceeds_token`: only its purchases of other
+    tokens count as turnover, as in the guards.
     """
     receipt = intent.receipt
     if receipt is None:
         raise ValueError(f"intent {intent.id} has no receipt to book")
     gas_value = receipt.gas_cost_wei * native_price
-    deltas = {token: raw for token, raw in receipt.net_transfers(wallet).items() if token in prices}
-    native_wei = intent.native_change_wei(wallet, wrapped_native)
-    if native_wei and wrapped_native in prices:
-        deltas[wrapped_native] = deltas.get(wrapped_native, 0) + native_wei
-    payout_raw, outflow = _payout_raw(receipt, payout, wrapped_native), Fraction(0)
-    for token, raw in payout_raw.items():
-        deltas[token] = deltas.get(token, 0) + raw
-        outflow += raw * prices.get(token, Fraction(0))
-    loss = trade_loss({}, deltas, prices, gas_value)
-    if balances is not None:
-        loss = max(loss, trade_loss(*balances, prices, gas_value))
+    change_by_token = {
+        token: raw for token, raw in receipt.net_transfers(wallet).items() if token in prices
+    }
+    native_change_wei = intent.native_change_wei(wallet, wrapped_native)
+    if native_change_wei and wrapped_native in prices:
+        change_by_token[wrapped_native] = change_by_token.get(wrapped_native, 0) + native_change_wei
+    payout_raw_by_token, outflow_value = _payout_raw(receipt, payout, wrapped_native), Fraction(0)
+    for token, raw in payout_raw_by_token.items():
+        change_by_token[token] = change_by_token.get(token, 0) + raw
+        outflow_value += raw * prices.get(token, Fraction(0))
+    loss = trade_loss({}, change_by_token, prices, gas_value)
+    if balances_before_after is not None:
+        loss = max(loss, trade_loss(*balances_before_after, prices, gas_value))
     if not counts_gain:
         loss = max(loss, gas_value)
     gross_turnover = Fraction(0)
-    if exit_into:
-        other_values = (raw * prices[token] for token, raw in deltas.items() if token != exit_into)
-        gross_turnover = sum((value for value in other_values if value > 0), gross_turnover)
+    if proceeds_token:
+        other_values = (
+            raw * prices[token] for token, raw in change_by_token.items() if token != proceeds_token
+        )
+        gross_turnover = sum(
+            (other_value for other_value in other_values if other_value > 0), gross_turnover
+        )
     elif payout is None:
-        gross_turnover = trade_turnover(deltas, prices)
+        gross_turnover = trade_turnover(change_by_token, prices)
     turnover = max(Fraction(0), gross_turnover - exempt_turnover)
-    budgets.book_intent(intent, turnover, loss, receipt.gas_cost_wei, chain_s, outflow)
+    budgets.book_intent(intent, turnover, loss, receipt.gas_cost_wei, chain_s, outflow_value)
     return loss
 
 
@@ -212,7 +221,7 @@ def _payout_raw(receipt: Receipt, payout: Payout | None, wrapped_native: str) ->
 
 
 def record_balance_changes(
-    balances: BalanceStore, snapshot: Snapshot, current_step: Callable[[], StepInput]
+    balance_store: BalanceStore, snapshot: Snapshot, current_step: Callable[[], StepInput]
 ) -> tuple[ExpectedBalances, tuple[ExternalTransfer, ...]]:
     """Record what differs from the expected balances, and the balances of `snapshot` as the new
     basis. Return the expected balances and the recorded transfers: new ones, and older ones newly
@@ -223,21 +232,23 @@ def record_balance_changes(
     """
     current_raw = balance_changes.balances_of(snapshot)
 
-    def is_explained(expected: ExpectedBalances) -> bool:
+    def is_explained(expected_balances: ExpectedBalances) -> bool:
         return (
-            balance_changes.is_comparable(snapshot, expected)
-            and not balance_changes.differences(snapshot, expected)
-            and not balance_changes.may_change(expected)
+            balance_changes.is_comparable(snapshot, expected_balances)
+            and not balance_changes.differences(snapshot, expected_balances)
+            and not balance_changes.may_change(expected_balances)
         )
 
-    expected_before, is_recorded = balances.record_explained(snapshot, current_raw, is_explained)
+    expected_before, is_recorded = balance_store.record_explained(
+        snapshot, current_raw, is_explained
+    )
     if is_recorded or not balance_changes.is_comparable(snapshot, expected_before):
         return expected_before, ()
     step = current_step()
-    expected = balances.expected()  # more external transactions may be known now
-    transfers = balance_changes.changes_to_record(step, expected)
-    return expected, transfers if balances.record(
-        snapshot, current_raw, transfers, expected.version
+    expected_balances = balance_store.expected()  # more external transactions may be known now
+    transfers = balance_changes.changes_to_record(step, expected_balances)
+    return expected_balances, transfers if balance_store.record(
+        snapshot, current_raw, transfers, expected_balances.version
     ) else ()
 
 
@@ -286,16 +297,16 @@ def settle_mined(
                 store, intent, intent_step, price_step, snapshot_after, native_price, booked_at_s
             )
             continue
-        balances = None
+        balances_before_after = None
         if (
             snapshot_before is not None
             and not all_balances_expected
             and intent.kind in _TRADE_KINDS
         ):
-            balances = _priced_balances(snapshot_before, snapshot, prices)
+            balances_before_after = _priced_balances(snapshot_before, snapshot, prices)
             if intent.native_change_wei(snapshot.owner, wrapped_native):
-                balances = _with_native(
-                    balances, (snapshot_before, snapshot), intent, wrapped_native
+                balances_before_after = _with_native(
+                    balances_before_after, (snapshot_before, snapshot), intent, wrapped_native
                 )
         payout = None
         if intent.kind is IntentKind.PAYOUT:
@@ -307,16 +318,18 @@ def settle_mined(
             prices,
             native_price,
             booked_at_s,
-            balances,
+            balances_before_after,
             counts_gain=intent_step is not None,
             wrapped_native=wrapped_native,
             payout=payout,
             exempt_turnover=_exempt_turnover(store.journal, intent),
-            exit_into=_exit_proceeds_token(store.journal, intent, price_step.portfolio),
+            proceeds_token=_exit_proceeds_token(store.journal, intent, price_step.portfolio),
         )
-    expected, transfers = record_balance_changes(store.balances, snapshot, current_step)
-    transfer_blocks = [transfer.block for transfer in (*expected.transfers, *transfers)]
-    return frozenset([*transfer_blocks, *(change.block for change in expected.own_changes)])
+    expected_balances, transfers = record_balance_changes(store.balances, snapshot, current_step)
+    transfer_blocks = [transfer.block for transfer in (*expected_balances.transfers, *transfers)]
+    return frozenset(
+        [*transfer_blocks, *(change.block for change in expected_balances.own_changes)]
+    )
 
 
 _TRADE_KINDS = (IntentKind.SWAP, IntentKind.UNWRAP)
@@ -393,16 +406,16 @@ def _priced_balances(
     """Return balances before and after by token, for priced tokens that are in both snapshots,
     because an unread balance is not zero.
     """
-    old_raw = {holding.token: holding.raw for holding in snapshot_before.holdings}
-    new_raw = {holding.token: holding.raw for holding in snapshot_after.holdings}
-    shared_tokens = old_raw.keys() & new_raw.keys() & prices.keys()
-    return {token: old_raw[token] for token in shared_tokens}, {
-        token: new_raw[token] for token in shared_tokens
+    old_raw_by_token = {holding.token: holding.raw for holding in snapshot_before.holdings}
+    new_raw_by_token = {holding.token: holding.raw for holding in snapshot_after.holdings}
+    shared_tokens = old_raw_by_token.keys() & new_raw_by_token.keys() & prices.keys()
+    return {token: old_raw_by_token[token] for token in shared_tokens}, {
+        token: new_raw_by_token[token] for token in shared_tokens
     }
 
 
 def _with_native(
-    balances: tuple[dict[str, int], dict[str, int]],
+    balances_before_after: tuple[dict[str, int], dict[str, int]],
     snapshots: tuple[Snapshot, Snapshot],
     intent: Intent,
     wrapped_native: str,
@@ -411,15 +424,17 @@ def _with_native(
     `intent`.
     """
     gas_wei = 0 if intent.receipt is None else intent.receipt.gas_cost_wei
-    natives_wei = snapshots[0].native_wei, snapshots[1].native_wei + gas_wei
-    old_raw, new_raw = (
+    native_wei_before_after = snapshots[0].native_wei, snapshots[1].native_wei + gas_wei
+    old_raw_by_token, new_raw_by_token = (
         {
-            token: raw + (wei if token == wrapped_native else 0)
+            token: raw + (native_wei if token == wrapped_native else 0)
             for token, raw in balance_by_token.items()
         }
-        for balance_by_token, wei in zip(balances, natives_wei, strict=True)
+        for balance_by_token, native_wei in zip(
+            balances_before_after, native_wei_before_after, strict=True
+        )
     )
-    return old_raw, new_raw
+    return old_raw_by_token, new_raw_by_token
 
 
 def _booking_time_s(snapshot: Snapshot, intent_step: StepInput | None) -> int:

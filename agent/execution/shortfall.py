@@ -36,13 +36,16 @@ def end_interrupted_steps(store: Store) -> None:
     for intent in store.journal.succeeded_in("", "error"):
         if (step := originating_step(store.steps, intent)) is None:
             continue
-        kind, reason = OutcomeKind.DONE, "the transaction was mined after the step was interrupted"
+        outcome_kind, reason = (
+            OutcomeKind.DONE,
+            "the transaction was mined after the step was interrupted",
+        )
         if shortfalls := recovered_shortfall(store, intent):
-            kind, reason = OutcomeKind.FAILED, _shortfall_reason(step.portfolio, shortfalls)
+            outcome_kind, reason = OutcomeKind.FAILED, _shortfall_reason(step.portfolio, shortfalls)
         plan = store.journal.grant(intent.id).plan
-        decision = "" if plan is None else type(plan.decision).__name__.lower()
+        decision_name = "" if plan is None else type(plan.decision).__name__.lower()
         plan_json = None if plan is None else codec.dumps(plan)
-        store.steps.end(intent.step_id, decision, reason, plan_json, kind.value)
+        store.steps.end(intent.step_id, decision_name, reason, plan_json, outcome_kind.value)
 
 
 def recovered_shortfall(store: Store, intent: Intent) -> dict[str, tuple[int, int]]:
@@ -54,8 +57,8 @@ def recovered_shortfall(store: Store, intent: Intent) -> dict[str, tuple[int, in
         return {}
     if grant.plan is not None:
         return short_tokens(grant.plan, intent.receipt, step.snapshot, None)
-    least_raw = {} if grant.action is None else grant.action.least_raw
-    return _below_least(least_raw, intent.receipt, step.snapshot, None)
+    least_raw_by_token = {} if grant.action is None else grant.action.least_raw
+    return _changes_below_least(least_raw_by_token, intent.receipt, step.snapshot, None)
 
 
 def _shortfall_reason(portfolio: Portfolio, shortfalls: dict[str, tuple[int, int]]) -> str:
@@ -63,7 +66,7 @@ def _shortfall_reason(portfolio: Portfolio, shortfalls: dict[str, tuple[int, int
     for token, (change_raw, least_raw) in shortfalls.items():
         token_info = portfolio.token(token)
         change_text, least_text = (
-            decimal_text(raw, token_info.decimals) for raw in (change_raw, least_raw)
+            decimal_text(amount_raw, token_info.decimals) for amount_raw in (change_raw, least_raw)
         )
         sentences.append(
             f"the wallet's {token_info.label} changed by {change_text}, at least {least_text} was due"
@@ -86,35 +89,35 @@ def short_tokens(
     covers.
     """
     if plan.actions:
-        least_raw = plan.actions[0].least_raw
+        least_raw_by_token = plan.actions[0].least_raw
     else:
-        least_raw = balance_deltas(
+        least_raw_by_token = balance_deltas(
             [replace(leg, amount_out_raw=leg.min_out_raw) for leg in plan.legs]
         )
-        least_raw.pop(NATIVE, None)
-    return _below_least(least_raw, receipt, snapshot_before, snapshot_after)
+        least_raw_by_token.pop(NATIVE, None)
+    return _changes_below_least(least_raw_by_token, receipt, snapshot_before, snapshot_after)
 
 
-def _below_least(
-    least_raw: dict[str, int],
+def _changes_below_least(
+    least_raw_by_token: dict[str, int],
     receipt: Receipt,
     snapshot_before: Snapshot,
     snapshot_after: Snapshot | None,
 ) -> dict[str, tuple[int, int]]:
-    event_changes = receipt.net_transfers(snapshot_before.owner)
-    balances_before = {holding.token: holding.raw for holding in snapshot_before.holdings}
-    balances_after = (
+    event_change_by_token = receipt.net_transfers(snapshot_before.owner)
+    raw_before_by_token = {holding.token: holding.raw for holding in snapshot_before.holdings}
+    raw_after_by_token = (
         {}
         if snapshot_after is None
         else {holding.token: holding.raw for holding in snapshot_after.holdings}
     )
-    change_by_token = {token: event_changes.get(token, 0) for token in least_raw}
-    for token in least_raw.keys() & balances_before.keys() & balances_after.keys():
+    change_by_token = {token: event_change_by_token.get(token, 0) for token in least_raw_by_token}
+    for token in least_raw_by_token.keys() & raw_before_by_token.keys() & raw_after_by_token.keys():
         change_by_token[token] = min(
-            change_by_token[token], balances_after[token] - balances_before[token]
+            change_by_token[token], raw_after_by_token[token] - raw_before_by_token[token]
         )
     return {
-        token: (change_by_token[token], raw)
-        for token, raw in least_raw.items()
-        if change_by_token[token] < raw
+        token: (change_by_token[token], least_raw)
+        for token, least_raw in least_raw_by_token.items()
+        if change_by_token[token] < least_raw
     }

@@ -71,9 +71,9 @@ class CaughtUpReader:
         """See ports.Reader."""
         return self._reader.past(head, blocks)
 
-    def with_more_ticks(self, snapshot: Snapshot, pools: Collection[str]) -> Snapshot:
+    def with_more_ticks(self, snapshot: Snapshot, pool_addresses: Collection[str]) -> Snapshot:
         """See ports.Reader."""
-        return self._reader.with_more_ticks(snapshot, pools)
+        return self._reader.with_more_ticks(snapshot, pool_addresses)
 
 
 class TickExtender:
@@ -90,12 +90,18 @@ class TickExtender:
         if self._has_read:
             return None
         self._has_read = True
-        pools = [pool.address for pool in step.snapshot.pools if pool.tick_state is not None]
+        pool_addresses = [
+            pool.address for pool in step.snapshot.pools if pool.tick_state is not None
+        ]
         try:
-            snapshot = self._reader.with_more_ticks(step.snapshot, pools)
+            extended_snapshot = self._reader.with_more_ticks(step.snapshot, pool_addresses)
         except Retryable:
             return None
-        return None if snapshot.pools == step.snapshot.pools else replace(step, snapshot=snapshot)
+        return (
+            None
+            if extended_snapshot.pools == step.snapshot.pools
+            else replace(step, snapshot=extended_snapshot)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,27 +135,29 @@ def confirm_prices(readers: StepReaders, step: StepInput) -> StepInput:
     """Add the preceding blocks to the step if it acts on prices and policy.confirm_blocks requires
     them.
     """
-    moves_orders = conditional_orders.needs_past_prices(step)
-    if not moves_orders and not _acts_on_prices(step):
+    orders_need_prices = conditional_orders.needs_past_prices(step)
+    if not orders_need_prices and not _acts_on_prices(step):
         return step
     past_prices = readers.reader.past(step.snapshot.head, step.policy.confirm_blocks)
     snapshot = replace(step.snapshot, past=past_prices)
     # the preceding blocks may change the stage of orders and thereby the targets
-    return readers.step_input_at(snapshot) if moves_orders else replace(step, snapshot=snapshot)
+    return (
+        readers.step_input_at(snapshot) if orders_need_prices else replace(step, snapshot=snapshot)
+    )
 
 
 def _acts_on_prices(step: StepInput) -> bool:
     """True if the step acts on prices now, or would without its open purchase: triggers are judged
     beside one that waits, and in place of one that ends.
     """
-    steps = [step]
+    step_variants = [step]
     if step.history.cash_flows.purchase is not None:
-        steps.append(purchases.with_purchase(step, None))
+        step_variants.append(purchases.with_purchase(step, None))
     return any(
         price_confirmation.needs_past_blocks(
-            step_input, lambda other: decide(other).decision_to_confirm
+            step_variant, lambda judged_step: decide(judged_step).decision_to_confirm
         )
-        for step_input in steps
+        for step_variant in step_variants
     )
 
 
@@ -159,10 +167,10 @@ def record_anomalies(budgets: BudgetStore, balances: BalanceStore, step: StepInp
     token is quarantined if its balance is unreadable for too long, and an excluded deposit stays
     excluded.
     """
-    if (depegged_now := depegged_tokens(step, reference_prices(step))) != step.history.depegged:
-        budgets.mark_depegged(depegged_now)
-    if (unread_now := quarantine.unreadable_balances(step)) != step.history.unread:
-        budgets.mark_unreadable(unread_now)
+    if (tokens_off_peg := depegged_tokens(step, reference_prices(step))) != step.history.depegged:
+        budgets.mark_depegged(tokens_off_peg)
+    if (unread_tokens := quarantine.unreadable_balances(step)) != step.history.unread:
+        budgets.mark_unreadable(unread_tokens)
     if step.excluded.reason and step.history.cash_flows.left_rises != step.history.cash_flows.rises:
         balances.exclude_unexplained_deposits()
 
@@ -171,14 +179,16 @@ def record_order_stages(orders: OrderStore, history: History) -> None:
     """Record every order's stage before the step acts on it, also that none is left: a removed order
     that is set again starts anew. Raise Retryable if orders changed meanwhile.
     """
-    states, nav, version = (
+    order_states, nav_per_share, orders_version = (
         history.orders.states,
         history.orders.nav_per_share,
         history.orders.version,
     )
-    if version == 0 and not states and nav is None:  # there has never been an order
+    if (
+        orders_version == 0 and not order_states and nav_per_share is None
+    ):  # there has never been an order
         return
-    if not orders.update(states, nav, version):
+    if not orders.update(order_states, nav_per_share, orders_version):
         raise Retryable(
             "orders were changed while the chain was read",
             "run it again",
@@ -304,11 +314,11 @@ def propose_screened(
         try:
             plan_evidence = evidence.gather(step, proposal.plan)
         except Retryable as error:
-            if token := proposal.decision_result.exit_token:
+            if exit_token := proposal.decision_result.exit_token:
                 may_retry_on_direct_route = blocked_exits.may_take_direct_route(
-                    step.portfolio, step.progress.direct, proposal.plan, token
+                    step.portfolio, step.progress.direct, proposal.plan, exit_token
                 )
-                raise ExitInterrupted(token, error, may_retry_on_direct_route) from error
+                raise ExitInterrupted(exit_token, error, may_retry_on_direct_route) from error
             raise
         screened_step = quarantine.quarantine_tokens(step, plan_evidence.screens or ())
         if screened_step is step:

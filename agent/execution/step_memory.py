@@ -41,10 +41,10 @@ def record_cash(cash: CashStore, history: History) -> None:
     """Record the account of portfolio.use_cash before the step acts on it. Raises Retryable if it
     cannot be opened at this block, or if another process wrote first.
     """
-    memory = history.cash_flows.cash
-    if memory is None or memory.is_stored:
+    cash_memory = history.cash_flows.cash
+    if cash_memory is None or cash_memory.is_stored:
         return
-    if not (memory.is_known and cash.record(memory.account, memory.record_version)):
+    if not (cash_memory.is_known and cash.record(cash_memory.account, cash_memory.record_version)):
         raise Retryable(
             "portfolio.use_cash: the wallet's cash changed while its account was recorded",
             "wait for the next cycle",
@@ -60,37 +60,46 @@ service of its own.
 def read_memory(
     bare_step: StepInput,
     store: Store,
-    untradable: Iterable[ScreenedToken] = (),
-    readers: Iterable[LayerReader] = (),
+    untradable_tokens: Iterable[ScreenedToken] = (),
+    layer_readers: Iterable[LayerReader] = (),
 ) -> StepMemory:
     """Return the store's history at the block of `bare_step` (snapshot, config and budgets), with
-    what the `readers` add.
+    what the `layer_readers` add.
     """
-    allocation = None if bare_step.portfolio.weights is None else store.allocations.newest()
-    balances = store.balances.expected()
-    ledger = store.ledger.balances(bare_step.snapshot.head.number)
-    allocator_parts = [part for config in bare_step.layers for part in config.allocators]
-    allocations_by_owner = tuple(
-        (part.owner, newest_allocation)
-        for part in allocator_parts
-        if (newest_allocation := store.allocations.newest(part.owner)) is not None
+    newest_wallet_allocation = (
+        None if bare_step.portfolio.weights is None else store.allocations.newest()
     )
-    prices = _recorded_prices(bare_step, store.prices, allocation, dict(allocations_by_owner))
+    expected_balances = store.balances.expected()
+    ledger_balances = store.ledger.balances(bare_step.snapshot.head.number)
+    allocator_parts = [
+        allocator_part
+        for layer_config in bare_step.layers
+        for allocator_part in layer_config.allocators
+    ]
+    owners_and_allocations = tuple(
+        (allocator_part.owner, newest_part_allocation)
+        for allocator_part in allocator_parts
+        if (newest_part_allocation := store.allocations.newest(allocator_part.owner)) is not None
+    )
+    prices = _recorded_prices(
+        bare_step, store.prices, newest_wallet_allocation, dict(owners_and_allocations)
+    )
     memory = StepMemory(
         prices,
-        allocation,
-        balances,
-        ledger,
-        allocations_by_owner,
-        tuple(untradable),
+        newest_wallet_allocation,
+        expected_balances,
+        ledger_balances,
+        owners_and_allocations,
+        tuple(untradable_tokens),
         read_cash(bare_step.portfolio, bare_step.snapshot, store.cash),
         tuple(read_layer(bare_step, store) for read_layer in READERS),
     )
     step = replace(
-        bare_step, history=replace(bare_step.history, prices=prices, allocation=allocation)
+        bare_step,
+        history=replace(bare_step.history, prices=prices, allocation=newest_wallet_allocation),
     )
     return replace(
-        memory, layers=(*memory.layers, *(read_layer(step, memory) for read_layer in readers))
+        memory, layers=(*memory.layers, *(read_layer(step, memory) for read_layer in layer_readers))
     )
 
 
@@ -103,14 +112,16 @@ def part_history_needed(
     """Return (seconds, step in seconds) of recorded prices that due choices of the parts that
     divide the wallet need; `allocation_by_owner` are their earlier ones, by owner.
     """
-    spans_and_steps = []
-    for part in (part for config in layers for part in config.allocators):
-        part_portfolio = replace(portfolio, weights=part.allocator)
+    spans_and_intervals = []
+    for allocator_part in (
+        allocator_part for layer_config in layers for allocator_part in layer_config.allocators
+    ):
+        part_portfolio = replace(portfolio, weights=allocator_part.allocator)
         span_s = target_changes.allocation_history_s(
-            part_portfolio, allocation_by_owner.get(part.owner), now_s
+            part_portfolio, allocation_by_owner.get(allocator_part.owner), now_s
         )
-        spans_and_steps.append((span_s, part.allocator.step_s))
-    return [(span_s, step_s) for span_s, step_s in spans_and_steps if span_s]
+        spans_and_intervals.append((span_s, allocator_part.allocator.step_s))
+    return [(span_s, interval_s) for span_s, interval_s in spans_and_intervals if span_s]
 
 
 def _recorded_prices(
@@ -123,25 +134,28 @@ def _recorded_prices(
     and older prices at the interval of each due allocation.
     """
     portfolio, now_s = step.portfolio, step.snapshot.head.timestamp_s
-    numeraire, weights = portfolio.numeraire.address, portfolio.weights
-    layer_triggers = [trigger for config in step.layers for trigger in config.triggers]
+    numeraire, allocator = portfolio.numeraire.address, portfolio.weights
+    layer_triggers = [trigger for layer_config in step.layers for trigger in layer_config.triggers]
     trigger_span_s = rules.required_history_s(step.policy, layer_triggers)
-    spans_and_steps = part_history_needed(
+    spans_and_intervals = part_history_needed(
         step.portfolio, step.layers, step.snapshot.head.timestamp_s, allocation_by_owner
     )
-    if weights is not None:
-        spans_and_steps.append(
-            (target_changes.allocation_history_s(portfolio, allocation, now_s), weights.step_s)
+    if allocator is not None:
+        spans_and_intervals.append(
+            (target_changes.allocation_history_s(portfolio, allocation, now_s), allocator.step_s)
         )
-    spans_and_steps.append(risk_estimates.price_history_needed(step.policy))
-    until_s = now_s - trigger_span_s - bool(trigger_span_s)
-    older_points = {
-        point
-        for span_s, step_s in spans_and_steps
+    spans_and_intervals.append(risk_estimates.price_history_needed(step.policy))
+    older_until_s = now_s - trigger_span_s - bool(trigger_span_s)
+    older_prices = {
+        price_point
+        for span_s, interval_s in spans_and_intervals
         if span_s > trigger_span_s
-        for point in price_store.between(numeraire, now_s - span_s, until_s, step_s)
+        for price_point in price_store.between(numeraire, now_s - span_s, older_until_s, interval_s)
     }
-    recent_points = (
+    recent_prices = (
         price_store.between(numeraire, now_s - trigger_span_s, now_s) if trigger_span_s else ()
     )
-    return (*sorted(older_points, key=lambda point: (point.at_s, point.token)), *recent_points)
+    return (
+        *sorted(older_prices, key=lambda price_point: (price_point.at_s, price_point.token)),
+        *recent_prices,
+    )

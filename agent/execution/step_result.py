@@ -39,8 +39,8 @@ def close_step(store: Store, outcome: StepOutcome) -> StepOutcome:
 def end_step(store: Store, outcome: StepOutcome, reason: str, outcome_kind: str) -> None:
     """Record the end of a step in the journal, with a reason and a kind of its own."""
     plan_json = None if outcome.plan is None else codec.dumps(outcome.plan)
-    decision = type(outcome.decision).__name__.lower()
-    store.steps.end(outcome.step_id, decision, reason, plan_json, outcome_kind)
+    decision_name = type(outcome.decision).__name__.lower()
+    store.steps.end(outcome.step_id, decision_name, reason, plan_json, outcome_kind)
 
 
 def note_of(outcome: StepOutcome, *, failed: bool = False) -> StepNote:

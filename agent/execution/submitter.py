@@ -226,27 +226,27 @@ class Submitter:
         last check fails.
         """
         try:
-            signed = self.signer.sign(intent.tx, grant)
+            signed_tx = self.signer.sign(intent.tx, grant)
         except TrimtabError as error:
             self.drop(intent, error.message)
             raise
-        intent = self.move(intent, IntentState.SIGNED, tx_hash=signed.hash)
+        intent = self.move(intent, IntentState.SIGNED, tx_hash=signed_tx.hash)
         try:
             self.require_running(grant)
             require_before_deadline(self.sender.head().timestamp_s, deadline_s)
         except TrimtabError as error:
             self.drop(intent, error.message)
             raise
-        return self.send(intent, signed)
+        return self.send(intent, signed_tx)
 
-    def send(self, intent: Intent, signed: SignedTx) -> Intent:
+    def send(self, intent: Intent, signed_tx: SignedTx) -> Intent:
         """Send the bytes once BROADCAST is on disk. An unknown outcome is not raised: waiting or
         the next reconciliation resolves it.
         """
         intent = self.move(intent, IntentState.BROADCAST, "sent", event=IntentEvent.SEND)
         self.on_event(SubmissionEvent("before:send", intent))
         try:
-            self.sender.send(signed)
+            self.sender.send(signed_tx)
         except Retryable as error:
             self.on_event(SubmissionEvent("fate-unknown", intent, error.message))
         self.on_event(SubmissionEvent("after:send", intent))
@@ -256,15 +256,15 @@ class Submitter:
         """Sign again and return the same bytes as before. Raises Refused if the rules now forbid
         it, or the signer returns other bytes.
         """
-        signed = self.signer.sign(intent.tx, replace(self.journal.grant(intent.id), now_s=now_s))
-        if signed.hash != intent.tx_hash:
+        signed_tx = self.signer.sign(intent.tx, replace(self.journal.grant(intent.id), now_s=now_s))
+        if signed_tx.hash != intent.tx_hash:
             raise guard_refusal(
                 "hash",
-                signed.hash,
+                signed_tx.hash,
                 str(intent.tx_hash),
                 "the signer returned another signature; the old bytes are lost",
             )
-        return signed
+        return signed_tx
 
     # waiting
     def await_mined(
@@ -314,9 +314,11 @@ class Submitter:
         """Return the agent's mined transaction at `nonce`, checking once; None if there is none.
         Moves the others at that nonce out of MINED.
         """
-        in_flight = self.in_flight(nonce)
-        mined_intents = [intent for intent in in_flight if intent.state is IntentState.MINED]
-        for intent in in_flight:
+        in_flight_intents = self.in_flight(nonce)
+        mined_intents = [
+            intent for intent in in_flight_intents if intent.state is IntentState.MINED
+        ]
+        for intent in in_flight_intents:
             if intent.state is IntentState.MINED:
                 continue
             receipt = self.receipt_of(intent)
@@ -344,12 +346,12 @@ class Submitter:
             code=ErrorCode.ANSWER,
         )
 
-    def _unmine(self, other_intents: Sequence[Intent], winner: Intent) -> None:
-        for other in other_intents:
+    def _unmine(self, losing_intents: Sequence[Intent], winning_intent: Intent) -> None:
+        for losing_intent in losing_intents:
             self.move(
-                other,
+                losing_intent,
                 IntentState.BROADCAST,
-                f"{winner.tx_hash} is in a block in its place",
+                f"{winning_intent.tx_hash} is in a block in its place",
                 event=IntentEvent.UNMINE,
             )
 
@@ -377,10 +379,10 @@ class Submitter:
         """
         waited_s = 0.0
         while True:
-            intent, is_deep = self._canonical_state(intent)
+            intent, is_confirmed = self._canonical_state(intent)
             if intent.state is not IntentState.MINED:
                 return intent
-            if is_deep:
+            if is_confirmed:
                 return self.settle_nonce(intent) if self._is_tagged(intent) else intent
             if waited_s >= self.settings.final_timeout_s:
                 return intent
@@ -398,18 +400,18 @@ class Submitter:
         """Return whether the intent's block has the finality tag; False if no answer says so. The
         height is read before the hash: what is canonical below a final block stays so.
         """
-        tag, (number, block_hash) = self.settings.finality_tag, _block_of(intent)
-        if tag is None:
+        finality_tag, (block_number, block_hash) = self.settings.finality_tag, _block_of(intent)
+        if finality_tag is None:
             return True
         try:
-            tagged_height = self.sender.tagged_height(tag)
-            if number <= tagged_height:
-                return self.sender.block_hash(number) == block_hash
+            tagged_height = self.sender.tagged_height(finality_tag)
+            if block_number <= tagged_height:
+                return self.sender.block_hash(block_number) == block_hash
         except Retryable as error:
             self.on_event(SubmissionEvent("confirming", intent, error.message))
             return False
-        text = f"block {number} is not {tag} yet; block {tagged_height} is"
-        self.on_event(SubmissionEvent("confirming", intent, text))
+        wait_text = f"block {block_number} is not {finality_tag} yet; block {tagged_height} is"
+        self.on_event(SubmissionEvent("confirming", intent, wait_text))
         return False
 
     def _canonical_state(self, intent: Intent) -> tuple[Intent, bool]:
@@ -424,9 +426,9 @@ class Submitter:
                 code=ErrorCode.RECEIPT,
             )
         try:
-            height = self.sender.head().number
+            head_height = self.sender.head().number
             if self.sender.block_hash(receipt.block_number) == receipt.block_hash:
-                return intent, height - receipt.block_number + 1 >= self.settings.confirmations
+                return intent, head_height - receipt.block_number + 1 >= self.settings.confirmations
             new_receipt = self.receipt_of(intent)
         except Retryable as error:
             self.on_event(SubmissionEvent("confirming", intent, error.message))
@@ -446,26 +448,37 @@ class Submitter:
             )
         return self.move(intent, IntentState.MINED, "moved to another block", receipt=receipt)
 
-    def settle_nonce(self, winner: Intent) -> Intent:
-        """End `winner`, then every other intent at its nonce."""
-        if winner.state is IntentState.MINED:
-            is_success = winner.receipt is not None and winner.receipt.status == 1
-            winner = self.move(winner, IntentState.FINAL if is_success else IntentState.REVERTED)
-        intents_at_nonce = self.journal.intents_at(winner.tx.nonce)
+    def settle_nonce(self, winning_intent: Intent) -> Intent:
+        """End `winning_intent`, then every other intent at its nonce."""
+        if winning_intent.state is IntentState.MINED:
+            has_succeeded = (
+                winning_intent.receipt is not None and winning_intent.receipt.status == 1
+            )
+            winning_intent = self.move(
+                winning_intent, IntentState.FINAL if has_succeeded else IntentState.REVERTED
+            )
+        intents_at_nonce = self.journal.intents_at(winning_intent.tx.nonce)
         self._unmine(
-            [other for other in intents_at_nonce if other.state is IntentState.MINED], winner
+            [
+                losing_intent
+                for losing_intent in intents_at_nonce
+                if losing_intent.state is IntentState.MINED
+            ],
+            winning_intent,
         )
         loser_state = (
-            IntentState.CANCELLED if winner.kind is IntentKind.CANCEL else IntentState.REPLACED
+            IntentState.CANCELLED
+            if winning_intent.kind is IntentKind.CANCEL
+            else IntentState.REPLACED
         )
-        for other in self.journal.intents_at(winner.tx.nonce):
-            if other.id == winner.id:
+        for losing_intent in self.journal.intents_at(winning_intent.tx.nonce):
+            if losing_intent.id == winning_intent.id:
                 continue
-            if other.state in (IntentState.PLANNED, IntentState.SIGNED):
-                self.drop(other, f"{winner.tx_hash} took the nonce")
-            elif other.state is IntentState.BROADCAST:
-                self.move(other, loser_state, f"{winner.tx_hash} took the nonce")
-        return winner
+            if losing_intent.state in (IntentState.PLANNED, IntentState.SIGNED):
+                self.drop(losing_intent, f"{winning_intent.tx_hash} took the nonce")
+            elif losing_intent.state is IntentState.BROADCAST:
+                self.move(losing_intent, loser_state, f"{winning_intent.tx_hash} took the nonce")
+        return winning_intent
 
 
 def open_transactions(journal: IntentStore) -> list[Intent]:
@@ -566,21 +579,21 @@ class ReorgHandler:
         if not unchecked_intents:
             return
         head = self._submitter.sender.head()
-        gone_intents: list[Intent] = []
-        all_known = True
+        reorged_intents: list[Intent] = []
+        all_blocks_known = True
         for intent in unchecked_intents:
             depth = head.number - _block_of(intent)[0] + 1
             is_canonical = self._is_canonical(intent)
-            all_known = all_known and is_canonical is not None
+            all_blocks_known = all_blocks_known and is_canonical is not None
             if is_canonical is False:
                 if depth > REORG_WATCH_BLOCKS:
                     raise self._deep_reorg_error(intent, depth)
-                gone_intents.append(intent)
+                reorged_intents.append(intent)
             elif depth > REORG_WATCH_BLOCKS:
                 break  # deeper blocks are ancestors of a canonical block
-        for intent in reversed(gone_intents):
+        for intent in reversed(reorged_intents):
             self._move_back(intent)
-        self._checked_head = head if all_known and not gone_intents else None
+        self._checked_head = head if all_blocks_known and not reorged_intents else None
 
     def require_no_deep_reorg(self, nonce: int) -> None:
         """Raise OperatorNeeded if the chain replaced the final block of our transaction at `nonce`.
@@ -600,19 +613,19 @@ class ReorgHandler:
         """Return the transactions that no earlier check of the current chain covers, newest
         first.
         """
-        anchor = self._checked_head
+        checked_head = self._checked_head
         if (
             not ended_intents
-            or anchor is None
-            or self._submitter.sender.block_hash(anchor.number) != anchor.hash
+            or checked_head is None
+            or self._submitter.sender.block_hash(checked_head.number) != checked_head.hash
         ):
             return ended_intents
-        return [intent for intent in ended_intents if _block_of(intent)[0] > anchor.number]
+        return [intent for intent in ended_intents if _block_of(intent)[0] > checked_head.number]
 
     def _is_canonical(self, intent: Intent) -> bool | None:
         """True if the chain has its block; None if no endpoint has a block at that height."""
-        number, block_hash = _block_of(intent)
-        canonical_hash = self._submitter.sender.block_hash(number)
+        block_number, block_hash = _block_of(intent)
+        canonical_hash = self._submitter.sender.block_hash(block_number)
         return None if canonical_hash is None else canonical_hash == block_hash
 
     def _move_back(self, intent: Intent) -> None:
@@ -621,10 +634,10 @@ class ReorgHandler:
             self._submitter.follow_reorg(intent, receipt)
 
     def _deep_reorg_error(self, intent: Intent, depth: int) -> OperatorNeeded:
-        number, block_hash = _block_of(intent)
+        block_number, block_hash = _block_of(intent)
         return OperatorNeeded(
             f"transaction {intent.tx_hash} ({intent.note}) was {intent.state.value} in block"
-            f" {number} ({block_hash}), {depth} deep, and the chain has another block there: a"
+            f" {block_number} ({block_hash}), {depth} deep, and the chain has another block there: a"
             f" reorg of more than {REORG_WATCH_BLOCKS} blocks, or another chain",
             "check the endpoints and the balances; to continue from the current chain: trimtab"
             " adopt",

@@ -185,7 +185,7 @@ def test_booking_takes_the_receipts_word_when_balances_were_not_read(tmp_path: P
 @pytest.mark.parametrize(("into", "turnover"), [(USDC, 0), (WETH, 15_000), ("", 17_500)])
 def test_the_turnover_of_an_exit_is_what_it_buys_of_other_tokens(tmp_path: Path, into: str, turnover: int) -> None:
     made, intent = swapped(tmp_path, Transfer(WETH, WALLET, ROUTER, 10), Transfer(USDC, ROUTER, WALLET, 15_000))
-    settlement.book_intent(made.store.budgets, intent, WALLET, PRICES, Fraction(0), START_S, exit_into=into)
+    settlement.book_intent(made.store.budgets, intent, WALLET, PRICES, Fraction(0), START_S, proceeds_token=into)
     assert made.store.budgets.history(START_S).budgets.turnover_24h == turnover
 
 

@@ -24,9 +24,9 @@ def typical_fees(chain_id: int) -> TypicalFees:
     """Return the fees of a chain; for one without a module here those of Base if it is a rollup, else
     of Ethereum.
     """
-    by_chain_id = {network.chain_id: network.fees for network in NETWORKS}
+    fees_by_chain_id = {network.chain_id: network.fees for network in NETWORKS}
     is_rollup = chain_id in {**OP_STACK_CHAINS, **ARBITRUM_CHAINS}
-    return by_chain_id.get(chain_id, (BASE if is_rollup else ETHEREUM).fees)
+    return fees_by_chain_id.get(chain_id, (BASE if is_rollup else ETHEREUM).fees)
 
 
 def feed_name(chain_id: int, address: str) -> str | None:

@@ -120,10 +120,10 @@ class Network:
 
     def twap_fault(self, observation_cardinality: int, window_s: int) -> str:
         """Return why a pool's TWAP may not stand in for a missing feed; empty if it may."""
-        needed = self.observations_for(window_s)
-        if observation_cardinality >= needed:
+        needed_observations = self.observations_for(window_s)
+        if observation_cardinality >= needed_observations:
             return ""
         return (
             f"the pool keeps {observation_cardinality} observations; a window of {window_s} s on"
-            f" {self.title} needs {needed}: raise its cardinality, or shorten the window"
+            f" {self.title} needs {needed_observations}: raise its cardinality, or shorten the window"
         )

@@ -43,16 +43,16 @@ class Preset:
 
 
 def _preset(network: Network) -> Preset:
-    tables = [(venue, table) for venue in network.venues for table in _venue_tables(venue)]
+    venue_tables = [(venue, table) for venue in network.venues for table in _venue_tables(venue)]
     return Preset(
         network.chain_id,
         network.wrapped_native,
-        tuple(table for venue, table in tables if _is_reached(venue, table)),
+        tuple(table for venue, table in venue_tables if _is_reached(venue, table)),
         tuple(
             PresetToken(token.symbol, token.address, token.decimals, network.feed_of(token))
             for token in network.tokens
         ),
-        tuple(table for venue, table in tables if not _is_reached(venue, table)),
+        tuple(table for venue, table in venue_tables if not _is_reached(venue, table)),
         network,
     )
 
@@ -69,8 +69,8 @@ def _venue_tables(venue: VenueDeployment) -> list[dict[str, Any]]:
     """
     if venue.kind not in POOL_KINDS:
         return []
-    keys, factory = POOL_KINDS[venue.kind].venue_keys, venue.factory or venue.pool_manager
-    values: dict[str, Any] = {
+    venue_keys, factory = POOL_KINDS[venue.kind].venue_keys, venue.factory or venue.pool_manager
+    value_by_key: dict[str, Any] = {
         "router": venue.router,
         "quoter": venue.quoter_v2 if venue.pool_manager is None else venue.quoter,
         "quoter_v1": venue.quoter,
@@ -82,15 +82,15 @@ def _venue_tables(venue: VenueDeployment) -> list[dict[str, Any]]:
         "tiers": V4_TIERS,
         "hooks": None,
     }
-    if factory is None or any(values[key] is None for key in keys.required):
+    if factory is None or any(value_by_key[key] is None for key in venue_keys.required):
         return []
-    known_keys = {
-        key: value
-        for key, value in values.items()
-        if value is not None and key in (*keys.required, *keys.optional)
+    known_values = {
+        key: config_value
+        for key, config_value in value_by_key.items()
+        if config_value is not None and key in (*venue_keys.required, *venue_keys.optional)
     }
-    kinds = [kind for kind in (venue.kind, f"{venue.kind}_native") if kind in POOL_KINDS]
-    return [{"kind": kind, "factory": factory} | known_keys for kind in kinds]
+    pool_kinds = [kind for kind in (venue.kind, f"{venue.kind}_native") if kind in POOL_KINDS]
+    return [{"kind": kind, "factory": factory} | known_values for kind in pool_kinds]
 
 
 PRESETS = {network.name: _preset(network) for network in NETWORKS}
@@ -128,16 +128,16 @@ their fees permit.
 """
 
 
-def starting_deviation_bps(feeds: Iterable[str | None], numeraire: str | None) -> int | None:
+def starting_deviation_bps(feeds: Iterable[str | None], numeraire_feed: str | None) -> int | None:
     """Return limits.oracle_deviation for a new config: the thresholds of an asset's feed and of the
     numeraire's, the largest of all assets, plus a margin. None if a threshold is not known.
     """
-    asset_thresholds = [FEED_THRESHOLDS_BPS.get(feed or "") for feed in feeds]
-    numeraire_threshold = FEED_THRESHOLDS_BPS.get(numeraire or "")
-    thresholds = [bps for bps in asset_thresholds if bps is not None]
-    if numeraire_threshold is None or len(thresholds) < len(asset_thresholds):
+    asset_thresholds_bps = [FEED_THRESHOLDS_BPS.get(feed or "") for feed in feeds]
+    numeraire_threshold_bps = FEED_THRESHOLDS_BPS.get(numeraire_feed or "")
+    known_thresholds_bps = [bps for bps in asset_thresholds_bps if bps is not None]
+    if numeraire_threshold_bps is None or len(known_thresholds_bps) < len(asset_thresholds_bps):
         return None
-    return max(thresholds, default=0) + numeraire_threshold + DEVIATION_MARGIN_BPS
+    return max(known_thresholds_bps, default=0) + numeraire_threshold_bps + DEVIATION_MARGIN_BPS
 
 
 SEQUENCED_CHAINS = {

@@ -13,11 +13,11 @@ def keyring_backend() -> str:
     return keys.require_keyring()
 
 
-def key_source(loaded: LoadedConfig) -> keys.KeySource:
+def key_source(loaded_config: LoadedConfig) -> keys.KeySource:
     """Return the key source of the config. Raises ConfigError if none is configured."""
-    wallet = loaded.config.wallet
-    if loaded.keystore_path is not None:
-        return keys.KeystoreFile(loaded.keystore_path, "TRIMTAB_KEYSTORE_PASSWORD")
+    wallet = loaded_config.config.wallet
+    if loaded_config.keystore_path is not None:
+        return keys.KeystoreFile(loaded_config.keystore_path, "TRIMTAB_KEYSTORE_PASSWORD")
     if wallet.key_env is not None:
         return keys.KeyEnv(wallet.key_env)
     if wallet.keyring is not None:
@@ -32,15 +32,15 @@ def key_source(loaded: LoadedConfig) -> keys.KeySource:
     )
 
 
-def agent_key_source(loaded: LoadedConfig) -> keys.KeySource:
+def agent_key_source(loaded_config: LoadedConfig) -> keys.KeySource:
     """Return the source of the futures venue's agent key. Raises ConfigError if none is
     configured.
     """
-    table = loaded.config.futures
+    table = loaded_config.config.futures
     if isinstance(table, HyperliquidTable):
         if table.agent_keystore is not None:
             return keys.KeystoreFile(
-                loaded.path.parent / table.agent_keystore, "TRIMTAB_AGENT_PASSWORD"
+                loaded_config.path.parent / table.agent_keystore, "TRIMTAB_AGENT_PASSWORD"
             )
         if table.agent_key_env is not None:
             return keys.KeyEnv(table.agent_key_env)

@@ -41,23 +41,23 @@ class AlertTargetTable(ConfigTable):
 
     def resolve(self) -> str:
         """Return the address. Raises ConfigError if its variable is not set."""
-        value = os.environ.get(self.url_env, "")
-        if not value:
+        address = os.environ.get(self.url_env, "")
+        if not address:
             raise ConfigError(
                 f"alerts.targets.url_env: environment variable {self.url_env} is not set",
                 "export it, or remove the target",
             )
-        return value
+        return address
 
     def secrets(self) -> list[str]:
         """Return the address and all its long parts, since services put tokens in different places."""
-        value = os.environ.get(self.url_env, "")
-        parts = re.split(r"[/:@?&=,]+", value.partition("://")[2])
+        address = os.environ.get(self.url_env, "")
+        address_parts = re.split(r"[/:@?&=,]+", address.partition("://")[2])
         return [
-            text
-            for part in (value, *parts)
-            for text in {part, unquote(part)}
-            if len(text) >= SHORTEST_SECRET
+            secret
+            for part in (address, *address_parts)
+            for secret in {part, unquote(part)}
+            if len(secret) >= SHORTEST_SECRET
         ]
 
 
@@ -93,21 +93,21 @@ class AlertsTable(ConfigTable):
 
     @field_validator("timezone")
     @classmethod
-    def _known_zone(cls, name: str | None) -> str | None:
-        if name is not None:
+    def _check_timezone(cls, timezone: str | None) -> str | None:
+        if timezone is not None:
             try:
-                ZoneInfo(name)
+                ZoneInfo(timezone)
             except (KeyError, ValueError, OSError):
                 raise ValueError(
                     "unknown time zone; write for example Europe/Berlin, or UTC"
                 ) from None
-        return name
+        return timezone
 
     @model_validator(mode="after")
     def _check_values(self) -> AlertsTable:
         if self.quiet is not None:
-            match = _QUIET_HOURS.fullmatch(self.quiet)
-            if match is None or match.groups()[:2] == match.groups()[2:]:
+            hours_match = _QUIET_HOURS.fullmatch(self.quiet)
+            if hours_match is None or hours_match.groups()[:2] == hours_match.groups()[2:]:
                 raise ValueError(
                     f"quiet: {self.quiet!r} is not a daily time span; write for example"
                     ' "22:00-07:00"'
@@ -125,27 +125,29 @@ class AlertsTable(ConfigTable):
             raise ValueError(
                 f"timeout: {self.timeout}s; write from 1s to {LONGEST_TIMEOUT_S}s, such as 15s"
             )
-        names = [target.name for target in self.targets]
-        if repeated := [name for name in names if names.count(name) > 1]:
+        target_names = [target.name for target in self.targets]
+        if repeated_names := [name for name in target_names if target_names.count(name) > 1]:
             raise ValueError(
-                f"targets: {repeated[0]!r} is given twice; use a different name for each target"
+                f"targets: {repeated_names[0]!r} is given twice; use a different name for each target"
             )
         if self.digest and "digest" not in self.events:
             raise ValueError("digest: alerts.events does not have 'digest'; add it, or remove this")
         for target in self.targets:
-            if missing := [event for event in target.events or () if event not in self.events]:
+            if missing_events := [
+                event for event in target.events or () if event not in self.events
+            ]:
                 raise ValueError(
-                    f"targets: {target.name} has {missing[0]!r}, but alerts.events does not; add"
+                    f"targets: {target.name} has {missing_events[0]!r}, but alerts.events does not; add"
                     " it there, or remove it"
                 )
         return self
 
     def quiet_minutes(self) -> tuple[int, int] | None:
         """Return start and end of quiet hours as minutes of the day; None without quiet hours."""
-        match = None if self.quiet is None else _QUIET_HOURS.fullmatch(self.quiet)
-        if match is None:
+        hours_match = None if self.quiet is None else _QUIET_HOURS.fullmatch(self.quiet)
+        if hours_match is None:
             return None
-        from_hour, from_minute, to_hour, to_minute = map(int, match.groups())
+        from_hour, from_minute, to_hour, to_minute = map(int, hours_match.groups())
         return from_hour * 60 + from_minute, to_hour * 60 + to_minute
 
     def secrets(self) -> Iterator[str]:

@@ -35,7 +35,7 @@ class RpcTable(ConfigTable):
     """Longest time of one request, 1s to 60s."""
 
     @model_validator(mode="after")
-    def _one_source(self) -> RpcTable:
+    def _require_one_url(self) -> RpcTable:
         if (self.url is None) == (self.url_env is None):
             raise ValueError("give exactly one of url and url_env")
         if not 0 < self.timeout <= LONGEST_TIMEOUT_S:
@@ -48,13 +48,13 @@ class RpcTable(ConfigTable):
         """Return the URL, from file or environment. Raises ConfigError if the variable is not set."""
         if self.url is not None:
             return self.url.get_secret_value()
-        value = os.environ.get(self.url_env or "")
-        if not value:
+        url = os.environ.get(self.url_env or "")
+        if not url:
             raise ConfigError(
                 f"chain.rpc.url_env: environment variable {self.url_env} is not set",
                 "export it, or put it into .env beside the config",
             )
-        return value
+        return url
 
 
 class ChainTable(ConfigTable):
@@ -110,8 +110,8 @@ class ChainTable(ConfigTable):
         follow the base chain (specs.optimism.io, "Derivation"; docs.arbitrum.io, "Finality").
         """
         is_rollup = self.chain_id in {**OP_STACK_CHAINS, **ARBITRUM_CHAINS}
-        default = "finalized" if is_rollup and not self.local else "blocks"
-        tag = self.finality or default
+        default_tag = "finalized" if is_rollup and not self.local else "blocks"
+        tag = self.finality or default_tag
         return None if tag == "blocks" else tag
 
     @property

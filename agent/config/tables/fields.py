@@ -21,122 +21,128 @@ from agent.units import parse_bps, parse_share_bps
 OFF = "off"
 _Parser = Callable[[object], object]
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(s|m|h|d|w)")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_WEI = {"wei": 1, "gwei": 10**9}
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
-_KEY = re.compile(r"(0x)?[0-9a-fA-F]{64}")
-_KEYRING = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}/[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
+_SECONDS_BY_UNIT = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_WEI_BY_UNIT = {"wei": 1, "gwei": 10**9}
+_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
+_PRIVATE_KEY = re.compile(r"(0x)?[0-9a-fA-F]{64}")
+_KEYRING_ENTRY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}/[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
 _GAS_PRICE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(gwei|wei)")
 
 
-def compact(value: object) -> str:
+def compact(config_value: object) -> str:
     """Return a string without its spaces; empty if the value is not a string."""
-    return value.strip().replace(" ", "") if isinstance(value, str) else ""
+    return config_value.strip().replace(" ", "") if isinstance(config_value, str) else ""
 
 
-def parse_address(value: object, field: str = "address") -> str:
+def parse_address(address: object, field: str = "address") -> str:
     """Parse an address to its checksummed form. A wrong checksum is rejected as a likely typo. This
     and the other parsers raise ConfigError naming `field`.
     """
-    if value == "native":
+    if address == "native":
         raise ConfigError(
             f"{field}: only an asset may be the native coin", "name its wrapped token here"
         )
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(address, int) and not isinstance(address, bool):
         raise ConfigError(
-            f"{field}: {value:#x} is a number, not an address",
+            f"{field}: {address:#x} is a number, not an address",
             'write it in quotes, such as "0x…"',
         )
-    if not isinstance(value, str) or not re.fullmatch(r"0x[0-9a-fA-F]{40}", value):
-        raise ConfigError(f"{field}: {value!r} is not an address", "write 0x and 40 hex digits")
-    if is_checksum_formatted_address(value) and not is_checksum_address(value):
-        checksummed = to_checksum_address(value)
+    if not isinstance(address, str) or not re.fullmatch(r"0x[0-9a-fA-F]{40}", address):
+        raise ConfigError(f"{field}: {address!r} is not an address", "write 0x and 40 hex digits")
+    if is_checksum_formatted_address(address) and not is_checksum_address(address):
+        checksummed_address = to_checksum_address(address)
         raise ConfigError(
-            f"{field}: {value} has a wrong checksum; the right form is {checksummed}",
+            f"{field}: {address} has a wrong checksum; the right form is {checksummed_address}",
             "compare each digit with its source",
         )
-    return str(to_checksum_address(value))
+    return str(to_checksum_address(address))
 
 
-def parse_duration_s(value: object, field: str = "duration") -> int:
+def parse_duration_s(duration: object, field: str = "duration") -> int:
     """Parse a duration such as "90s", "30m", "1h", "7d" or "4w" to whole seconds."""
-    match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+    match = _DURATION.fullmatch(duration.strip()) if isinstance(duration, str) else None
     if match is None:
-        raise ConfigError(f"{field}: {value!r} is not a duration", "write 90s, 30m, 1h or 7d")
-    seconds = Fraction(Decimal(match[1])) * _SECONDS[match[2]]
+        raise ConfigError(f"{field}: {duration!r} is not a duration", "write 90s, 30m, 1h or 7d")
+    seconds = Fraction(Decimal(match[1])) * _SECONDS_BY_UNIT[match[2]]
     if seconds.denominator != 1:
         raise ConfigError(
-            f"{field}: {value!r} is not a whole number of seconds",
+            f"{field}: {duration!r} is not a whole number of seconds",
             "use a smaller unit, such as 90s",
         )
     return seconds.numerator
 
 
-def parse_gas_price_wei(value: object, field: str = "gas price") -> int:
+def parse_gas_price_wei(gas_price: object, field: str = "gas price") -> int:
     """Parse a gas price such as "60 gwei" to wei."""
-    match = _GAS_PRICE.fullmatch(value.strip()) if isinstance(value, str) else None
+    match = _GAS_PRICE.fullmatch(gas_price.strip()) if isinstance(gas_price, str) else None
     if match is None:
-        raise ConfigError(f"{field}: {value!r} is not a gas price", "write for example 60 gwei")
-    wei = Fraction(Decimal(match[1])) * _WEI[match[2]]
+        raise ConfigError(f"{field}: {gas_price!r} is not a gas price", "write for example 60 gwei")
+    wei = Fraction(Decimal(match[1])) * _WEI_BY_UNIT[match[2]]
     if wei.denominator != 1:
         raise ConfigError(
-            f"{field}: {value!r} is not a whole number of wei", "round it to whole wei"
+            f"{field}: {gas_price!r} is not a whole number of wei", "round it to whole wei"
         )
     return wei.numerator
 
 
-def parse_variable(value: object, field: str = "variable") -> str:
+def parse_variable(variable_name: object, field: str = "variable") -> str:
     """Parse the name of an environment variable. A URL or key in its place is rejected without
     repeating it in the message.
     """
-    if not isinstance(value, str) or not _VARIABLE.fullmatch(value) or _KEY.fullmatch(value):
+    if (
+        not isinstance(variable_name, str)
+        or not _VARIABLE_NAME.fullmatch(variable_name)
+        or _PRIVATE_KEY.fullmatch(variable_name)
+    ):
         raise ConfigError(
             f"{field}: not the name of an environment variable",
             "use letters, digits and _, such as RPC_URL_1",
         )
-    return value
+    return variable_name
 
 
-def parse_keyring(value: object, field: str = "keyring") -> str:
+def parse_keyring(keyring_entry: object, field: str = "keyring") -> str:
     """Parse service and name of an entry in the keyring, "trimtab/main". A key in its place is
     rejected without repeating it in the message.
     """
     if (
-        not isinstance(value, str)
-        or not _KEYRING.fullmatch(value)
-        or any(_KEY.fullmatch(part) for part in value.split("/"))
+        not isinstance(keyring_entry, str)
+        or not _KEYRING_ENTRY.fullmatch(keyring_entry)
+        or any(_PRIVATE_KEY.fullmatch(part) for part in keyring_entry.split("/"))
     ):
         raise ConfigError(
             f"{field}: not the name of a keyring entry",
             "write service/name in letters, digits, . _ -, such as trimtab/main",
         )
-    return value
+    return keyring_entry
 
 
-def _plain_decimal(value: object) -> str:
+def _plain_decimal(amount: object) -> str:
     """Validate a non-negative plain decimal. It remains text until the token's decimals are known."""
-    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    amount_text = (
+        str(amount) if isinstance(amount, int) and not isinstance(amount, bool) else amount
+    )
     try:
         if (
-            isinstance(text, str)
-            and re.fullmatch(r"[0-9]+(\.[0-9]+)?", text.strip())
-            and Decimal(text) >= 0
+            isinstance(amount_text, str)
+            and re.fullmatch(r"[0-9]+(\.[0-9]+)?", amount_text.strip())
+            and Decimal(amount_text) >= 0
         ):
-            return text.strip()
+            return amount_text.strip()
     except InvalidOperation:
         pass
     raise ValueError(
-        f"{value!r} is not an amount; write it in quotes as a plain decimal such as '1.5'"
+        f"{amount!r} is not an amount; write it in quotes as a plain decimal such as '1.5'"
     )
 
 
-def _switch(value: object) -> bool | None:
+def _switch(on_or_off: object) -> bool | None:
     """Return True for "on" and None for "off"."""
-    if value == "on":
+    if on_or_off == "on":
         return True
-    if value == OFF:
+    if on_or_off == OFF:
         return None
-    raise ValueError(f"{value!r} is neither 'on' nor 'off'")
+    raise ValueError(f"{on_or_off!r} is neither 'on' nor 'off'")
 
 
 def to_value_error(error: ConfigError) -> ValueError:
@@ -151,9 +157,9 @@ def to_value_error(error: ConfigError) -> ValueError:
 def _relay(parse: _Parser) -> _Parser:
     """Make a pydantic validator from a parser of this module."""
 
-    def validate(value: object) -> object:
+    def validate(config_value: object) -> object:
         try:
-            return parse(value)
+            return parse(config_value)
         except ConfigError as error:
             raise to_value_error(error) from None
 
@@ -161,8 +167,8 @@ def _relay(parse: _Parser) -> _Parser:
 
 
 def _or_off(parse: _Parser) -> _Parser:
-    def validate(value: object) -> object:
-        return None if value == OFF else parse(value)
+    def validate(config_value: object) -> object:
+        return None if config_value == OFF else parse(config_value)
 
     return validate
 
@@ -170,10 +176,10 @@ def _or_off(parse: _Parser) -> _Parser:
 PAGE = re.compile(r"(https?://[A-Za-z0-9.:-]+(/[A-Za-z0-9._~/-]*)?)?")
 
 
-def _page(value: str) -> str:
-    if not PAGE.fullmatch(value):
+def _page(page_address: str) -> str:
+    if not PAGE.fullmatch(page_address):
         raise ValueError("it is not the address of a page; write https://NAME, no user, no query")
-    return value
+    return page_address
 
 
 Address = Annotated[str, BeforeValidator(_relay(lambda v: parse_address(v, "value")))]

@@ -39,12 +39,15 @@ MAX_HORIZON_S = 365 * 86_400
 """Longest horizon of expected funding and of hedges."""
 
 
-def _signed_share(value: object) -> int:
+def _signed_share(config_value: object) -> int:
     """Return the basis points of "60%" or "-40%". Raises ValueError without a unit."""
-    text = value.strip() if isinstance(value, str) else value
-    is_short = isinstance(text, str) and text.startswith("-")
+    stripped_share = config_value.strip() if isinstance(config_value, str) else config_value
+    is_short = isinstance(stripped_share, str) and stripped_share.startswith("-")
     try:
-        bps = parse_share_bps(text[1:] if isinstance(text, str) and is_short else text, "value")
+        bps = parse_share_bps(
+            stripped_share[1:] if isinstance(stripped_share, str) and is_short else stripped_share,
+            "value",
+        )
     except ConfigError as error:
         raise to_value_error(error) from None
     return -bps if is_short else bps
@@ -135,8 +138,8 @@ class FuturesLimitsTable(ConfigTable):
     """Distance to liquidation at which a stop rests at Hyperliquid."""
 
     @model_validator(mode="after")
-    def _sane(self) -> FuturesLimitsTable:
-        bounds = {
+    def _check_ranges(self) -> FuturesLimitsTable:
+        max_bps_by_key = {
             "max_leverage": MOST_LEVERAGE_BPS,
             "max_utilisation": BPS,
             "max_position": BPS,
@@ -144,12 +147,14 @@ class FuturesLimitsTable(ConfigTable):
             "emergency_slippage": MOST_EMERGENCY_BPS,
             "max_basis": BPS,
         }
-        for key, max_bps in bounds.items():
-            bps = getattr(self, key)
-            if not 0 < bps <= max_bps:
+        for key, max_bps in max_bps_by_key.items():
+            limit_bps = getattr(self, key)
+            if not 0 < limit_bps <= max_bps:
                 unit = "x" if key == "max_leverage" else "%"
-                text, limit = (share_text(value, unit) for value in (bps, max_bps))
-                raise ValueError(f"{key}: {text}; write above 0{unit} and at most {limit}")
+                limit_text, max_text = (
+                    share_text(share_bps, unit) for share_bps in (limit_bps, max_bps)
+                )
+                raise ValueError(f"{key}: {limit_text}; write above 0{unit} and at most {max_text}")
         if (self.resting_stop or 0) >= (self.emergency_distance or BPS):
             raise ValueError(
                 f"resting_stop: {(self.resting_stop or 0) / 100:g}%; write less than"
@@ -187,7 +192,7 @@ class HedgeTable(ConfigTable):
     """Cost of the required margin a year."""
 
     @model_validator(mode="after")
-    def _sane(self) -> HedgeTable:
+    def _check_ranges(self) -> HedgeTable:
         if not 0 < self.ratio <= BPS:
             raise ValueError(f"ratio: {self.ratio / 100:g}%; write above 0% and at most 100%")
         if not 0 < self.horizon <= MAX_HORIZON_S:
@@ -265,15 +270,15 @@ class FuturesTable(PerpetualContracts, FuturesLayerTable):
     @property
     def contracts(self) -> dict[str, str]:
         """Names of the contracts by address."""
-        names = {
+        name_by_address = {
             getattr(self, key): f"futures {key.replace('_', ' ')}"
             for key in PerpetualContracts.model_fields
             if key != "venue"
         }
         for market in self.markets:
-            names[market.base] = f"futures market {market.symbol}"
-            names[market.aggregator] = f"futures index {market.symbol}"
-        return names
+            name_by_address[market.base] = f"futures market {market.symbol}"
+            name_by_address[market.aggregator] = f"futures index {market.symbol}"
+        return name_by_address
 
 
 class HyperliquidTable(FuturesLayerTable):
@@ -301,13 +306,13 @@ class HyperliquidTable(FuturesLayerTable):
     """Traded markets."""
 
     @model_validator(mode="after")
-    def _usable(self) -> HyperliquidTable:
+    def _check_url_and_key(self) -> HyperliquidTable:
         if (self.url is None) == (self.url_env is None):
             raise ValueError("give exactly one of url and url_env")
-        names = ("agent_keystore", "agent_key_env", "agent_keyring")
-        if len(sources := [name for name in names if getattr(self, name)]) > 1:
+        source_keys = ("agent_keystore", "agent_key_env", "agent_keyring")
+        if len(given_keys := [key for key in source_keys if getattr(self, key)]) > 1:
             raise ValueError(
-                f"more than one source of the agent key ({', '.join(sources)}); keep one"
+                f"more than one source of the agent key ({', '.join(given_keys)}); keep one"
             )
         if find_spec("hyperliquid") is None:
             raise ValueError(
@@ -321,8 +326,8 @@ class HyperliquidTable(FuturesLayerTable):
         """URL of the venue. Raises ConfigError if the variable is not set."""
         if self.url is not None:
             return self.url.get_secret_value()
-        if value := os.environ.get(self.url_env or ""):
-            return value
+        if url := os.environ.get(self.url_env or ""):
+            return url
         raise ConfigError(
             f"futures.url_env: environment variable {self.url_env} is not set",
             f"export {self.url_env} before starting",
@@ -331,8 +336,8 @@ class HyperliquidTable(FuturesLayerTable):
     @property
     def key_name(self) -> str | None:
         """Name of the source of the agent key; None without one."""
-        names = ("agent_keystore", "agent_key_env", "agent_keyring")
-        return next((name for name in names if getattr(self, name)), None)
+        source_keys = ("agent_keystore", "agent_key_env", "agent_keyring")
+        return next((key for key in source_keys if getattr(self, key)), None)
 
     @property
     def contracts(self) -> dict[str, str]:

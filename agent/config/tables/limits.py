@@ -27,13 +27,13 @@ Limit = int | str | bool | None
 ANY = "any"
 
 
-def _per_asset(value: object) -> object:
+def _per_asset(max_weight: object) -> object:
     """Turn a single share into a table for any asset."""
-    if value == OFF:
+    if max_weight == OFF:
         return None
-    if isinstance(value, str | int | float):
-        return {ANY: value}
-    return value
+    if isinstance(max_weight, str | int | float):
+        return {ANY: max_weight}
+    return max_weight
 
 
 MaxWeight = Annotated[dict[str, Share] | None, BeforeValidator(_per_asset)]
@@ -107,25 +107,25 @@ def build_limits_from_table(
     table: LimitsTable, max_live_value: str | None, numeraire: Token
 ) -> Limits:
     """Build the limits in exact units: values in the numeraire's base units, gas in wei."""
-    values: dict[str, Any] = {
+    limit_by_field: dict[str, Any] = {
         spec.field: _in_exact_units(spec, getattr(table, spec.key), numeraire)
         for spec in LIMITS.values()
     }
-    max_value = None
+    max_live_value_raw = None
     if max_live_value is not None:
-        max_value = Fraction(
+        max_live_value_raw = Fraction(
             parse_raw(max_live_value, numeraire.decimals, "portfolio.max_live_value")
         )
-    return Limits(max_live_value=max_value, **values)
+    return Limits(max_live_value=max_live_value_raw, **limit_by_field)
 
 
-def _in_exact_units(spec: LimitSpec, value: Any, numeraire: Token) -> Any:
+def _in_exact_units(spec: LimitSpec, limit: Any, numeraire: Token) -> Any:
     """Return the table's value in the unit of its field in Limits."""
-    if value is not None and spec.unit is LimitUnit.NATIVE:
-        return parse_raw(value, 18, f"limits.{spec.key}")
-    if value is not None and spec.unit is LimitUnit.COINS:
-        return Fraction(parse_raw(value, numeraire.decimals, f"limits.{spec.key}"))
-    return value
+    if limit is not None and spec.unit is LimitUnit.NATIVE:
+        return parse_raw(limit, 18, f"limits.{spec.key}")
+    if limit is not None and spec.unit is LimitUnit.COINS:
+        return Fraction(parse_raw(limit, numeraire.decimals, f"limits.{spec.key}"))
+    return limit
 
 
 CEILINGS = {
@@ -141,21 +141,21 @@ CEILINGS = {
 
 def limits_beyond_ceiling(limits: LimitsTable) -> dict[str, str]:
     """Describe each limit that is off or above its ceiling, by key."""
-    values = {key: getattr(limits, key) for key in CEILINGS}
-    values_beyond_ceiling = {
-        key: bps for key, bps in values.items() if bps is None or bps > CEILINGS[key]
+    limit_by_key = {key: getattr(limits, key) for key in CEILINGS}
+    excessive_limits = {
+        key: bps for key, bps in limit_by_key.items() if bps is None or bps > CEILINGS[key]
     }
     return {
         key: f"limits.{key}: {_percent(bps)} is above the ceiling of {_percent(CEILINGS[key])}"
-        for key, bps in values_beyond_ceiling.items()
+        for key, bps in excessive_limits.items()
     }
 
 
 def accepted_limits(limits: LimitsTable) -> list[str]:
     """Describe the limits accepted by limits.i_accept."""
     return [
-        f"{text}, accepted by limits.i_accept"
-        for key, text in limits_beyond_ceiling(limits).items()
+        f"{excess_text}, accepted by limits.i_accept"
+        for key, excess_text in limits_beyond_ceiling(limits).items()
         if key in limits.i_accept
     ]
 
@@ -172,35 +172,37 @@ def _percent(bps: int | None) -> str:
 OFF_IS_TIGHTEST = (TighterDirection.LESS_OR_OFF, TighterDirection.MORE_OR_OFF)
 
 
-def is_tighter(key: str, theirs: Limit, mine: Limit) -> bool:
-    """Return whether `theirs` is strictly tighter than `mine`, both parsed by LimitsTable; None is
-    "off".
+def is_tighter(key: str, other_limit: Limit, own_limit: Limit) -> bool:
+    """Return whether `other_limit` is strictly tighter than `own_limit`, both parsed by
+    LimitsTable; None is "off".
     """
-    if key not in LIMITS or theirs == mine:
+    if key not in LIMITS or other_limit == own_limit:
         return False
-    tighter = LIMITS[key].tighter
-    if theirs is None or mine is None:
-        return (theirs is None) is (tighter in OFF_IS_TIGHTEST)
-    if tighter is TighterDirection.ON:
+    tighter_direction = LIMITS[key].tighter
+    if other_limit is None or own_limit is None:
+        return (other_limit is None) is (tighter_direction in OFF_IS_TIGHTEST)
+    if tighter_direction is TighterDirection.ON:
         return False
-    is_lower = Decimal(theirs) < Decimal(mine)
-    return is_lower is (tighter in (TighterDirection.LESS, TighterDirection.LESS_OR_OFF))
+    is_lower = Decimal(other_limit) < Decimal(own_limit)
+    return is_lower is (tighter_direction in (TighterDirection.LESS, TighterDirection.LESS_OR_OFF))
 
 
-def read_limits(raw: Mapping[str, object], mine: LimitsTable) -> dict[str, Limit]:
-    """Parse the limits of a profile by LimitsTable; `raw` is the content of its file. Raises
-    pydantic's ValidationError.
+def read_limits(profile_values: Mapping[str, object], own_limits: LimitsTable) -> dict[str, Limit]:
+    """Parse the limits of a profile by LimitsTable; `profile_values` is the content of its file.
+    Raises pydantic's ValidationError.
     """
-    texts = {spec.key: _notation(spec, getattr(mine, spec.key)) for spec in LIMITS.values()}
-    parsed = LimitsTable.model_validate({**texts, **raw})
-    return {name: getattr(parsed, name) for name in raw}
+    own_texts = {
+        spec.key: _notation(spec, getattr(own_limits, spec.key)) for spec in LIMITS.values()
+    }
+    profile_limits = LimitsTable.model_validate({**own_texts, **profile_values})
+    return {key: getattr(profile_limits, key) for key in profile_values}
 
 
-def _notation(spec: LimitSpec, value: Any) -> str:
+def _notation(spec: LimitSpec, limit: Any) -> str:
     """Return a parsed limit in the notation of a config."""
-    if value is None:
+    if limit is None:
         return OFF
-    if value is True:
+    if limit is True:
         return "on"
-    units = {LimitUnit.SHARE: "bps", LimitUnit.DURATION: "s", LimitUnit.GAS_PRICE: " wei"}
-    return f"{value}{units.get(spec.unit, '')}"
+    unit_suffixes = {LimitUnit.SHARE: "bps", LimitUnit.DURATION: "s", LimitUnit.GAS_PRICE: " wei"}
+    return f"{limit}{unit_suffixes.get(spec.unit, '')}"

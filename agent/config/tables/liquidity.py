@@ -23,13 +23,13 @@ MAX_VOLATILITY_BPS = 100_000
 """Maximum annual volatility, 1000 %."""
 
 
-def sane_volatility(value: int) -> int:
+def sane_volatility(volatility_bps: int) -> int:
     """Return the annual volatility in basis points. Raises ValueError if implausible."""
-    if not 0 < value <= MAX_VOLATILITY_BPS:
+    if not 0 < volatility_bps <= MAX_VOLATILITY_BPS:
         raise ValueError(
             "an annual volatility is above 0% and at most 1000%; write for example 60%"
         )
-    return value
+    return volatility_bps
 
 
 class _LpTargetTable(ConfigTable):
@@ -42,15 +42,15 @@ class _LpTargetTable(ConfigTable):
 
     @field_validator("share")
     @classmethod
-    def _at_most_all(cls, value: int) -> int:
-        if value > BPS:
+    def _check_share(cls, share_bps: int) -> int:
+        if share_bps > BPS:
             raise ValueError("a share is at most 100% of the portfolio")
-        return value
+        return share_bps
 
     @field_validator("volatility")
     @classmethod
-    def _sane(cls, value: int | None) -> int | None:
-        return None if value is None else sane_volatility(value)
+    def _check_volatility(cls, volatility_bps: int | None) -> int | None:
+        return None if volatility_bps is None else sane_volatility(volatility_bps)
 
 
 class V2TargetTable(_LpTargetTable):
@@ -83,10 +83,10 @@ class V3TargetTable(_LpTargetTable):
 
     @field_validator("width")
     @classmethod
-    def _plausible_width(cls, value: int) -> int:
-        if not LEAST_WIDTH_BPS <= value <= MOST_WIDTH_BPS:
+    def _check_width(cls, width_bps: int) -> int:
+        if not LEAST_WIDTH_BPS <= width_bps <= MOST_WIDTH_BPS:
             raise ValueError("a width is from 0.1% to 1000%; write for example 20%")
-        return value
+        return width_bps
 
     @property
     def pool_address(self) -> str:
@@ -109,14 +109,14 @@ class LpTable(ConfigTable):
     targets: list[LpTargetTable] = Field(default_factory=list)
     """Pools in which liquidity is provided."""
 
-    _sane = field_validator("volatility")(sane_volatility)
+    _check_volatility = field_validator("volatility")(sane_volatility)
 
     @field_validator("horizon")
     @classmethod
-    def _within_a_year(cls, value: int) -> int:
-        if not 0 < value <= MAX_HORIZON_S:
+    def _check_horizon(cls, horizon_s: int) -> int:
+        if not 0 < horizon_s <= MAX_HORIZON_S:
             raise ValueError("a horizon is above 0s and at most 365d; write for example 30d")
-        return value
+        return horizon_s
 
 
 class _LpPositionTable(ConfigTable):
@@ -131,7 +131,7 @@ class _LpPositionTable(ConfigTable):
 
     @field_validator("entry")
     @classmethod
-    def _two_tokens(cls, entry: dict[str, str]) -> dict[str, str]:
+    def _check_entry(cls, entry: dict[str, str]) -> dict[str, str]:
         if len(entry) != 2:
             raise ValueError(
                 f'has {len(entry)} tokens, but a position has two; write entry = {{ WETH = "1.5",'
@@ -141,8 +141,8 @@ class _LpPositionTable(ConfigTable):
 
     @field_validator("volatility")
     @classmethod
-    def _sane(cls, value: int | None) -> int | None:
-        return None if value is None else sane_volatility(value)
+    def _check_volatility(cls, volatility_bps: int | None) -> int | None:
+        return None if volatility_bps is None else sane_volatility(volatility_bps)
 
 
 class V2PositionTable(_LpPositionTable):

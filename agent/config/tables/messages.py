@@ -37,121 +37,133 @@ _BOUNDS = {
 }
 
 
-def describe_errors(error: ValidationError, data: object, root: type[BaseModel]) -> list[str]:
-    """Return one line for each error of `data` against `root`, with field, value and remedy.
+def describe_errors(
+    error: ValidationError, config_data: object, root: type[BaseModel]
+) -> list[str]:
+    """Return one line for each error of `config_data` against `root`, with field, value and remedy.
     Possible secrets are not repeated.
     """
-    lines = []
-    for item in error.errors(include_url=False):
-        names, tables = _path_and_tables(item, data, root)
-        key = ".".join(names)
-        if item["type"] == "extra_forbidden":
-            lines.append(f"{key}: unknown key; {_suggestion(str(item['loc'][-1]), tables, root)}")
-        elif item["type"] == "missing":
-            lines.append(f"{key}: missing; trimtab init writes every key with an initial value")
+    mistakes = []
+    for error_details in error.errors(include_url=False):
+        path_names, tables = _path_and_tables(error_details, config_data, root)
+        config_key = ".".join(path_names)
+        if error_details["type"] == "extra_forbidden":
+            mistakes.append(
+                f"{config_key}: unknown key; {_suggestion(str(error_details['loc'][-1]), tables, root)}"
+            )
+        elif error_details["type"] == "missing":
+            mistakes.append(
+                f"{config_key}: missing; trimtab init writes every key with an initial value"
+            )
         else:
-            message = _message(item)
-            if not any(word in key for word in SECRET_WORDS):
-                message = _with_value_in_list(message, item["input"])
-                is_own_message = item["type"] in ("value_error", "union_tag_invalid")
-                message += _value_text(item["input"], message if is_own_message else "")
-            lines.append(f"{key}: {message}" if key else message)
-    return lines
+            message = _message(error_details)
+            if not any(word in config_key for word in SECRET_WORDS):
+                message = _with_value_in_list(message, error_details["input"])
+                is_own_message = error_details["type"] in ("value_error", "union_tag_invalid")
+                message += _value_text(error_details["input"], message if is_own_message else "")
+            mistakes.append(f"{config_key}: {message}" if config_key else message)
+    return mistakes
 
 
-def _with_value_in_list(message: str, value: object) -> str:
+def _with_value_in_list(message: str, entered_value: object) -> str:
     """Return the message with an entered text as the only entry of its example list."""
-    if not isinstance(value, str) or len(value) > MAX_SHOWN_CHARS:
+    if not isinstance(entered_value, str) or len(entered_value) > MAX_SHOWN_CHARS:
         return message
-    entry = value if value.isdecimal() else json.dumps(value)
-    return message.replace("[1, 2]", f"[{entry}]")
+    list_entry = entered_value if entered_value.isdecimal() else json.dumps(entered_value)
+    return message.replace("[1, 2]", f"[{list_entry}]")
 
 
-def _value_text(value: object, message: str) -> str:
+def _value_text(entered_value: object, message: str) -> str:
     """Return the value in brackets; empty if it is a table or already in the message."""
-    if isinstance(value, dict | list) or (text := repr(value)) in message:
+    if isinstance(entered_value, dict | list) or (shown_value := repr(entered_value)) in message:
         return ""
-    if len(text) > MAX_SHOWN_CHARS:
-        text = text[:MAX_SHOWN_CHARS] + "…"
-    return f" (got {text})"
+    if len(shown_value) > MAX_SHOWN_CHARS:
+        shown_value = shown_value[:MAX_SHOWN_CHARS] + "…"
+    return f" (got {shown_value})"
 
 
-def _message(item: ErrorDetails) -> str:
+def _message(error_details: ErrorDetails) -> str:
     """Describe the mistake without its field; pydantic's wording is not shown."""
-    kind, context = item["type"], item.get("ctx", {})
-    if kind == "value_error":
-        return item["msg"].removeprefix("Value error, ")
-    if kind == "literal_error":
+    error_type, context = error_details["type"], error_details.get("ctx", {})
+    if error_type == "value_error":
+        return error_details["msg"].removeprefix("Value error, ")
+    if error_type == "literal_error":
         return f"choose from {context['expected']}"
-    if kind == "union_tag_invalid":
+    if error_type == "union_tag_invalid":
         return f"{context['tag']!r} is not a kind; choose from {context['expected_tags']}"
-    if kind == "union_tag_not_found":
+    if error_type == "union_tag_not_found":
         return f"{context['discriminator']} is missing; set it".replace("'", "")
-    if kind in _BOUNDS:
-        bound, key = _BOUNDS[kind]
-        return f"write {bound} {context[key]}"
-    if kind in ("too_short", "too_long"):
-        bound, key = (
-            ("at least", "min_length") if kind == "too_short" else ("at most", "max_length")
+    if error_type in _BOUNDS:
+        comparison, context_key = _BOUNDS[error_type]
+        return f"write {comparison} {context[context_key]}"
+    if error_type in ("too_short", "too_long"):
+        comparison, context_key = (
+            ("at least", "min_length") if error_type == "too_short" else ("at most", "max_length")
         )
-        return f"{context['actual_length']} entries; write {bound} {context[key]}"
-    if kind == "string_too_short":
+        return f"{context['actual_length']} entries; write {comparison} {context[context_key]}"
+    if error_type == "string_too_short":
         return "it is empty; write text"
-    if kind == "string_pattern_mismatch":
+    if error_type == "string_pattern_mismatch":
         max_length = re.search(r"\{1,(\d+)\}", context["pattern"])
-        count = "only" if max_length is None else f"1 to {max_length[1]}"
-        return f"write {count} letters, digits, . _ or -"
-    for start, description in _TYPE_TEXTS.items():
-        if kind.startswith(start):
+        length_text = "only" if max_length is None else f"1 to {max_length[1]}"
+        return f"write {length_text} letters, digits, . _ or -"
+    for type_prefix, description in _TYPE_TEXTS.items():
+        if error_type.startswith(type_prefix):
             return f"write {description}"
     return "write another value"
 
 
 def _suggestion(key: str, tables: Sequence[type[BaseModel]], root: type[BaseModel]) -> str:
     """Suggest the closest known key for an unknown one, or the table that it belongs to."""
-    keys = {name for table in tables for name in table.model_fields}
-    if matches := difflib.get_close_matches(key, keys, 1, 0.6):
-        return f"did you mean {matches[0]}?"
-    sections = [
+    known_keys = {name for table in tables for name in table.model_fields}
+    if close_keys := difflib.get_close_matches(key, known_keys, 1, 0.6):
+        return f"did you mean {close_keys[0]}?"
+    section_names = [
         name
         for name, section in root.model_fields.items()
         for table in _models(section.annotation)
         if key in table.model_fields
     ]
-    if len(sections) == 1:
-        return f"it belongs in [{sections[0]}]"
+    if len(section_names) == 1:
+        return f"it belongs in [{section_names[0]}]"
     return "remove it or check its spelling"
 
 
 def _path_and_tables(
-    item: ErrorDetails, data: object, root: type[BaseModel]
+    error_details: ErrorDetails, config_data: object, root: type[BaseModel]
 ) -> tuple[list[str], list[type[BaseModel]]]:
     """Return the path of the field with list entries by name, and the tables that its last key may
     belong to.
 
     Pydantic's path also contains the assumed kind of table.
     """
-    names: list[str] = []
+    path_names: list[str] = []
     tables: list[type[BaseModel]] = [root]
-    for part in item["loc"]:
-        is_missing = item["type"] == "missing" and part == item["loc"][-1]
+    for part in error_details["loc"]:
+        is_missing = error_details["type"] == "missing" and part == error_details["loc"][-1]
         if isinstance(part, int):
-            data = data[part] if isinstance(data, list) and part < len(data) else None
-            key = "kind" if names == ["venues"] else ""
-            names.append(_name(data, key) or str(part))
-        elif isinstance(data, dict) and (part in data or is_missing):
+            config_data = (
+                config_data[part]
+                if isinstance(config_data, list) and part < len(config_data)
+                else None
+            )
+            name_key = "kind" if path_names == ["venues"] else ""
+            path_names.append(_name(config_data, name_key) or str(part))
+        elif isinstance(config_data, dict) and (part in config_data or is_missing):
             is_printable = part.isprintable() and len(part) <= MAX_SHOWN_CHARS
-            names.append(part if is_printable else "(a key that cannot be shown)")
-            data = data.get(part)
-            if part != item["loc"][-1]:
-                fields = [
+            path_names.append(part if is_printable else "(a key that cannot be shown)")
+            config_data = config_data.get(part)
+            if part != error_details["loc"][-1]:
+                field_infos = [
                     table.model_fields[part] for table in tables if part in table.model_fields
                 ]
-                inner_tables = [model for info in fields for model in _models(info.annotation)]
+                inner_tables = [
+                    model for field_info in field_infos for model in _models(field_info.annotation)
+                ]
                 tables = inner_tables or tables
         else:
             tables = [table for table in tables if part in _kinds_of(table)] or tables
-    return names, tables
+    return path_names, tables
 
 
 def _name(entry: object, own_key: str) -> str:
@@ -161,7 +173,11 @@ def _name(entry: object, own_key: str) -> str:
     if not isinstance(entry, Mapping):
         return ""
     name = next(
-        (str(entry[key]) for key in (*NAME_KEYS, own_key) if isinstance(entry.get(key), str | int)),
+        (
+            str(entry[name_key])
+            for name_key in (*NAME_KEYS, own_key)
+            if isinstance(entry.get(name_key), str | int)
+        ),
         "",
     )
     return name if _ADDRESS.fullmatch(name) else safe_label(name, "")
@@ -169,8 +185,10 @@ def _name(entry: object, own_key: str) -> str:
 
 def _kinds_of(table: type[BaseModel]) -> tuple[str, ...]:
     """Return the kinds, or the venue, that select a table of a union."""
-    names = [name for name in ("kind", "venue") if name in table.model_fields]
-    return tuple(kind for name in names for kind in get_args(table.model_fields[name].annotation))
+    kind_keys = [kind_key for kind_key in ("kind", "venue") if kind_key in table.model_fields]
+    return tuple(
+        kind for kind_key in kind_keys for kind in get_args(table.model_fields[kind_key].annotation)
+    )
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:
@@ -179,5 +197,5 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
     """
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
-    for inner in get_args(annotation):
-        yield from _models(inner)
+    for type_argument in get_args(annotation):
+        yield from _models(type_argument)

@@ -28,42 +28,46 @@ class OrderLevel:
     share_bps: int | None
 
 
-def parse_level(value: object) -> OrderLevel:
+def parse_level(config_value: object) -> OrderLevel:
     """Parse a price or share: "1500" and 1500 are prices, "10%" and "1000bps" are shares. A bare
     number below 1 is ambiguous.
 
     Raises ValueError.
     """
-    if isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value):
-        if value < 1:
+    if (
+        isinstance(config_value, int | float)
+        and not isinstance(config_value, bool)
+        and isfinite(config_value)
+    ):
+        if config_value < 1:
             raise ValueError(
-                f'{value!r} is ambiguous; write a price in quotes such as "{value!r}",'
+                f'{config_value!r} is ambiguous; write a price in quotes such as "{config_value!r}",'
                 ' or a distance such as "10%"'
             )
-        return OrderLevel(Fraction(Decimal(repr(value))), None)
-    match = _LEVEL.fullmatch(value.strip()) if isinstance(value, str) else None
+        return OrderLevel(Fraction(Decimal(repr(config_value))), None)
+    match = _LEVEL.fullmatch(config_value.strip()) if isinstance(config_value, str) else None
     if match is None:
         raise ValueError(
-            f'{value!r} is not a level; write a price in the numeraire such as "1500", or a'
+            f'{config_value!r} is not a level; write a price in the numeraire such as "1500", or a'
             ' distance such as "10%"'
         )
     number = Fraction(Decimal(match[1]))
     if number == 0:
         raise ValueError(
-            f"{value!r}: zero can never trigger; write a price above zero, or a distance such as"
+            f"{config_value!r}: zero can never trigger; write a price above zero, or a distance such as"
             ' "10%"'
         )
     if match[2] is None:
         return OrderLevel(number, None)
-    bps = number * (100 if match[2] == "%" else 1)
-    if bps.denominator != 1:
-        raise ValueError(f"{value!r} is finer than a basis point")
-    return OrderLevel(None, bps.numerator)
+    share_bps = number * (100 if match[2] == "%" else 1)
+    if share_bps.denominator != 1:
+        raise ValueError(f"{config_value!r} is finer than a basis point")
+    return OrderLevel(None, share_bps.numerator)
 
 
-def _parse_share_level(value: object) -> OrderLevel:
+def _parse_share_level(config_value: object) -> OrderLevel:
     """Parse a share; raises ValueError for a price too."""
-    level = parse_level(value)
+    level = parse_level(config_value)
     if level.share_bps is None:
         raise ValueError(
             "deposits change the portfolio's value, so a price is not meaningful; write a share such"
@@ -125,43 +129,47 @@ class OrdersTable(ExitKeys):
     """What happens to an entry above the price, which fills at once."""
 
 
-def require_orders(table: OrdersTable, assets: Mapping[str, OrderKeys], numeraire: str) -> None:
+def require_orders(
+    table: OrdersTable, orders_by_symbol: Mapping[str, OrderKeys], numeraire: str
+) -> None:
     """Raise ValueError naming field and remedy for orders that could never trigger, or would trigger
-    at any price. `assets` are the orders of each asset by symbol.
+    at any price. `orders_by_symbol` are the orders of each asset by symbol.
     """
     if table.hysteresis > MOST_HYSTERESIS_BPS:
         raise ValueError('portfolio.orders.hysteresis: more than 20%; write less, such as "1%"')
     for kind, level in order_levels(table):
         _require_reachable(f"portfolio.orders.{kind.value}", kind, level, table.hysteresis)
-    for symbol, orders in assets.items():
+    for symbol, orders in orders_by_symbol.items():
         for kind, level in order_levels(orders):
-            key = f"portfolio.assets.{symbol}.{kind.value}"
+            config_key = f"portfolio.assets.{symbol}.{kind.value}"
             if symbol == numeraire:
                 raise ValueError(
-                    f"{key}: {symbol} is the numeraire, whose price is always 1; remove it"
+                    f"{config_key}: {symbol} is the numeraire, whose price is always 1; remove it"
                 )
-            _require_reachable(key, kind, level, table.hysteresis)
+            _require_reachable(config_key, kind, level, table.hysteresis)
         _require_level_order(symbol, orders)
 
 
 def order_levels(table: ExitKeys) -> list[tuple[OrderKind, OrderLevel]]:
     """Return the orders of a table with their levels."""
-    levels = [(kind, getattr(table, kind.value, None)) for kind in OrderKind]
-    return [(kind, level) for kind, level in levels if level is not None]
+    kinds_and_levels = [(kind, getattr(table, kind.value, None)) for kind in OrderKind]
+    return [(kind, level) for kind, level in kinds_and_levels if level is not None]
 
 
-def _require_reachable(key: str, kind: OrderKind, level: OrderLevel, hysteresis_bps: int) -> None:
-    bps = level.share_bps
-    if bps is None:
+def _require_reachable(
+    config_key: str, kind: OrderKind, level: OrderLevel, hysteresis_bps: int
+) -> None:
+    share_bps = level.share_bps
+    if share_bps is None:
         return
-    if kind not in (OrderKind.TAKE_PROFIT, OrderKind.ALERT_ABOVE) and bps >= BPS:
+    if kind not in (OrderKind.TAKE_PROFIT, OrderKind.ALERT_ABOVE) and share_bps >= BPS:
         raise ValueError(
-            f"{key}: {bps / 100:g}% below is at or below zero, so it can never trigger; write"
+            f"{config_key}: {share_bps / 100:g}% below is at or below zero, so it can never trigger; write"
             " less than 100%"
         )
-    if kind is not OrderKind.ENTRY and kind not in PRICE_ALERTS and bps <= hysteresis_bps:
+    if kind is not OrderKind.ENTRY and kind not in PRICE_ALERTS and share_bps <= hysteresis_bps:
         raise ValueError(
-            f"{key}: {bps / 100:g}% is within portfolio.orders.hysteresis of"
+            f"{config_key}: {share_bps / 100:g}% is within portfolio.orders.hysteresis of"
             f" {hysteresis_bps / 100:g}%, so it could never be armed; write more, or lower the"
             " hysteresis"
         )
@@ -169,18 +177,18 @@ def _require_reachable(key: str, kind: OrderKind, level: OrderLevel, hysteresis_
 
 def _require_level_order(symbol: str, orders: OrderKeys) -> None:
     """Require stop, entry and profit prices to be in ascending order."""
-    stop, entry, profit = (
+    stop_price, entry_price, profit_price = (
         (level.price if level is not None else None)
         for level in (orders.stop_loss, orders.entry, orders.take_profit)
     )
-    pairs = (
-        ("stop_loss", stop, "entry", entry),
-        ("stop_loss", stop, "take_profit", profit),
-        ("entry", entry, "take_profit", profit),
+    price_pairs = (
+        ("stop_loss", stop_price, "entry", entry_price),
+        ("stop_loss", stop_price, "take_profit", profit_price),
+        ("entry", entry_price, "take_profit", profit_price),
     )
-    for low_name, low, high_name, high in pairs:
-        if low is not None and high is not None and low >= high:
+    for low_name, low_price, high_name, high_price in price_pairs:
+        if low_price is not None and high_price is not None and low_price >= high_price:
             raise ValueError(
-                f"portfolio.assets.{symbol}.{low_name}: {float(low):g} is not below"
-                f" {high_name} {float(high):g}; lower {low_name} or raise {high_name}"
+                f"portfolio.assets.{symbol}.{low_name}: {float(low_price):g} is not below"
+                f" {high_name} {float(high_price):g}; lower {low_name} or raise {high_name}"
             )

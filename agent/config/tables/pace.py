@@ -42,44 +42,44 @@ EXAMPLES = {
 }
 
 
-def _number(text: str, unit: str) -> Fraction | None:
-    if not text.endswith(unit):
+def _number(number_text: str, unit: str) -> Fraction | None:
+    if not number_text.endswith(unit):
         return None
     try:
-        number = Decimal(text.removesuffix(unit))
+        number = Decimal(number_text.removesuffix(unit))
     except InvalidOperation:
         return None
     return Fraction(number) if number.is_finite() else None
 
 
-def _parse_bps(text: str) -> Fraction | None:
+def _parse_bps(bps_text: str) -> Fraction | None:
     """Parse "0.5bps" or "0.005%"; None if it is neither."""
-    if (percent := _number(text, "%")) is not None:
+    if (percent := _number(bps_text, "%")) is not None:
         return percent * 100
-    return _number(text, "bps")
+    return _number(bps_text, "bps")
 
 
-def _parse_bps_per_hour(value: object) -> Fraction | str:
+def _parse_bps_per_hour(config_value: object) -> Fraction | str:
     """Parse bps per hour, "0.5bps" or "0.005%", or "zone"."""
-    compact_text = compact(value)
+    compact_text = compact(config_value)
     if compact_text == ZONE_KEYWORD:
         return ZONE_KEYWORD
     bps = _parse_bps(compact_text)
     if bps is None or bps < 0:
         raise ValueError(
-            f"{value!r} is not a cost per hour; write the cost of one hour as a share of the"
+            f"{config_value!r} is not a cost per hour; write the cost of one hour as a share of the"
             ' amount not yet traded, such as 0.5bps, or "zone"'
         )
     return bps
 
 
-def _signed_bps(value: object) -> int:
+def _signed_bps(config_value: object) -> int:
     """Parse a signed share such as "0.2%", "20bps" or "-0.5%" to bps."""
-    compact_text = compact(value)
+    compact_text = compact(config_value)
     bps = _parse_bps(compact_text)
     if bps is None or bps.denominator != 1:
         raise ValueError(
-            f"{value!r} is not a share; write the distance from arrival prices, such as"
+            f"{config_value!r} is not a share; write the distance from arrival prices, such as"
             ' "0.2%" (worse) or "-0.5%" (better)'
         )
     return int(bps)

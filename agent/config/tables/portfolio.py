@@ -54,27 +54,29 @@ def resolve_native_asset(tables: object) -> object:
     other_assets = [asset for asset in assets if asset not in native_assets]
     if isinstance(hubs, list):
         other_assets += hubs
-    duplicates = [
+    duplicate_symbols = [
         token.get("symbol")
         for token in other_assets
         if isinstance(token, dict) and _same_address(token.get("address"), wrapped_address)
     ]
-    duplicates += [asset.get("symbol") for asset in native_assets[1:]]
-    if duplicates:
+    duplicate_symbols += [asset.get("symbol") for asset in native_assets[1:]]
+    if duplicate_symbols:
         raise ValueError(
             f"portfolio: {native_assets[0].get('symbol')} is the native coin, which counts together with"
-            f" its wrapped token; remove {duplicates[0]}: both are one asset"
+            f" its wrapped token; remove {duplicate_symbols[0]}: both are one asset"
         )
     native_keys = {"address": wrapped_address, "native": True}
-    resolved: list[Any] = [
+    resolved_assets: list[Any] = [
         {**asset, **native_keys} if asset in native_assets else asset for asset in assets
     ]
-    return {**tables, "portfolio": {**portfolio, "assets": resolved}}
+    return {**tables, "portfolio": {**portfolio, "assets": resolved_assets}}
 
 
-def _same_address(address: object, wrapped: object) -> bool:
+def _same_address(address: object, wrapped_address: object) -> bool:
     return (
-        isinstance(address, str) and isinstance(wrapped, str) and address.lower() == wrapped.lower()
+        isinstance(address, str)
+        and isinstance(wrapped_address, str)
+        and address.lower() == wrapped_address.lower()
     )
 
 
@@ -134,24 +136,30 @@ class PortfolioTable(ConfigTable):
 
     @field_validator("assets")
     @classmethod
-    def _sums_to_one(cls, assets: list[AssetTable]) -> list[AssetTable]:
-        total = sum(asset.target for asset in assets)
-        if total != BPS:
+    def _check_target_sum(cls, assets: list[AssetTable]) -> list[AssetTable]:
+        target_sum_bps = sum(asset.target for asset in assets)
+        if target_sum_bps != BPS:
             raise ValueError(
-                f"targets sum to {total / 100:g}%, not 100%;"
-                f" {'add' if total < BPS else 'take away'} {abs(BPS - total) / 100:g}%"
+                f"targets sum to {target_sum_bps / 100:g}%, not 100%;"
+                f" {'add' if target_sum_bps < BPS else 'take away'} {abs(BPS - target_sum_bps) / 100:g}%"
             )
         return assets
 
     @model_validator(mode="after")
     def _check_tokens(self) -> PortfolioTable:
-        addresses = [a.address for a in self.assets] + [h.address for h in self.hubs]
-        symbols = [a.symbol for a in self.assets] + [h.symbol for h in self.hubs]
-        for key, values in (("address", addresses), ("symbol", symbols)):
-            repeated = sorted({v for v in values if values.count(v) > 1})
-            if repeated:
-                raise ValueError(f"{key} {repeated[0]} is given twice; list each token once")
-        if self.numeraire not in [a.symbol for a in self.assets]:
+        addresses = [asset_table.address for asset_table in self.assets] + [
+            hub.address for hub in self.hubs
+        ]
+        symbols = [asset_table.symbol for asset_table in self.assets] + [
+            hub.symbol for hub in self.hubs
+        ]
+        for key, key_values in (("address", addresses), ("symbol", symbols)):
+            repeated_values = sorted(
+                {key_value for key_value in key_values if key_values.count(key_value) > 1}
+            )
+            if repeated_values:
+                raise ValueError(f"{key} {repeated_values[0]} is given twice; list each token once")
+        if self.numeraire not in [asset_table.symbol for asset_table in self.assets]:
             raise ValueError(
                 f"numeraire {self.numeraire!r} is not an asset; add it with a target (0% is"
                 " allowed)"
@@ -164,10 +172,10 @@ class PortfolioTable(ConfigTable):
                 " counted; omit use_cash, and set a reserve"
             )
         if self.weights is not None:
-            targets = {asset.symbol: asset.target for asset in self.assets}
-            require_weights(self.weights, targets, self.numeraire)
-        orders = {asset.symbol: asset for asset in self.assets}
-        require_orders(self.orders or OrdersTable(), orders, self.numeraire)
+            target_bps_by_symbol = {asset.symbol: asset.target for asset in self.assets}
+            require_weights(self.weights, target_bps_by_symbol, self.numeraire)
+        orders_by_symbol = {asset.symbol: asset for asset in self.assets}
+        require_orders(self.orders or OrdersTable(), orders_by_symbol, self.numeraire)
         return self
 
     @property

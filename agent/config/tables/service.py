@@ -59,16 +59,16 @@ class ServiceTable(ConfigTable):
             return self.heartbeat_url.get_secret_value()
         if self.heartbeat_url_env is None:
             return None
-        url = os.environ.get(self.heartbeat_url_env, "")
+        heartbeat_url = os.environ.get(self.heartbeat_url_env, "")
         try:
-            _require_http(url, "heartbeat_url_env")
+            _require_http(heartbeat_url, "heartbeat_url_env")
         except ValueError:
             raise ConfigError(
                 f"service.heartbeat_url_env: environment variable {self.heartbeat_url_env} is not"
                 " set to an http or https address",
                 "export it",
             ) from None
-        return url
+        return heartbeat_url
 
 
 def _require_http(url: str, key: str) -> None:

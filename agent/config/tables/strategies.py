@@ -19,19 +19,23 @@ SHORTEST_WINDOW_S, LONGEST_WINDOW_S = 7 * DAY_S, 730 * DAY_S
 _RATIO = re.compile(r"-?[0-9]{1,2}(\.[0-9]{1,3})?")
 
 
-def _parse_milli(value: object) -> int:
+def _parse_milli(config_value: object) -> int:
     """Parse "0.5" to thousandths."""
-    text = str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
-    if not isinstance(text, str) or not _RATIO.fullmatch(text.strip()):
+    ratio_text = (
+        str(config_value)
+        if isinstance(config_value, int | float) and not isinstance(config_value, bool)
+        else config_value
+    )
+    if not isinstance(ratio_text, str) or not _RATIO.fullmatch(ratio_text.strip()):
         raise ValueError(
-            f"{value!r} is not a Sharpe ratio; write it as a decimal with at most three places,"
+            f"{config_value!r} is not a Sharpe ratio; write it as a decimal with at most three places,"
             " such as 0.5"
         )
-    return int(Decimal(text.strip()) * 1000)
+    return int(Decimal(ratio_text.strip()) * 1000)
 
 
-def _none_if_off(value: object) -> object:
-    return None if value == "off" else value
+def _none_if_off(config_value: object) -> object:
+    return None if config_value == "off" else config_value
 
 
 Ratio = Annotated[int, BeforeValidator(_parse_milli)]
@@ -52,7 +56,7 @@ class HealthTable(ConfigTable):
     """How long it must be at least `recover`."""
 
     @model_validator(mode="after")
-    def _sensible(self) -> HealthTable:
+    def _check_periods(self) -> HealthTable:
         if self.recover <= self.sharpe:
             raise ValueError(
                 "recover is not above sharpe: a strategy would alternate between cut and"
@@ -103,11 +107,11 @@ class StrategyTable(ConfigTable):
             raise ValueError(
                 f'{self.name}: allocator = "equal" needs no weights; remove one of them'
             )
-        if self.weights is not None and (total := sum(self.weights.values())) != BPS:
-            raise ValueError(f"{self.name}: weights sum to {total / 100:g}%, not 100%")
-        if (total := sum(map(abs, self.futures.values()))) > BPS:
+        if self.weights is not None and (weight_sum_bps := sum(self.weights.values())) != BPS:
+            raise ValueError(f"{self.name}: weights sum to {weight_sum_bps / 100:g}%, not 100%")
+        if (weight_sum_bps := sum(map(abs, self.futures.values()))) > BPS:
             raise ValueError(
-                f"{self.name}: absolute futures weights sum to {total / 100:g}%; write at most 100%"
+                f"{self.name}: absolute futures weights sum to {weight_sum_bps / 100:g}%; write at most 100%"
             )
         if not 0 < self.share <= BPS:
             raise ValueError(f"{self.name}: share must be above 0% and at most 100%")

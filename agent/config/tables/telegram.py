@@ -48,23 +48,23 @@ class TelegramTable(ConfigTable):
 
     def resolve(self) -> str:
         """Return the bot's token. Raises ConfigError if its variable has none."""
-        token = os.environ.get(self.token_env, "")
-        if not _TOKEN.fullmatch(token):
+        bot_token = os.environ.get(self.token_env, "")
+        if not _TOKEN.fullmatch(bot_token):
             raise ConfigError(
                 f"telegram.token_env: environment variable {self.token_env} has no bot token",
                 "export the token of @BotFather, or put it into .env beside the config",
             )
-        return token
+        return bot_token
 
 
-def _is_address(text: str) -> bool:
+def _is_address(url: str) -> bool:
     """Return whether the text is an https URL, or an http URL on this machine, to which a path can
     be appended (no query, fragment or trailing slash).
     """
-    parts = urlsplit(text)
-    is_local = parts.scheme == "http" and parts.hostname in LOOPBACK
-    is_plain = not (parts.query or parts.fragment or text.endswith("/"))
-    return bool(is_plain and parts.hostname and (parts.scheme == "https" or is_local))
+    url_parts = urlsplit(url)
+    is_local = url_parts.scheme == "http" and url_parts.hostname in LOOPBACK
+    is_plain = not (url_parts.query or url_parts.fragment or url.endswith("/"))
+    return bool(is_plain and url_parts.hostname and (url_parts.scheme == "https" or is_local))
 
 
 _TOKEN = re.compile(r"[0-9]{1,20}:[A-Za-z0-9_-]{20,80}")

@@ -28,35 +28,35 @@ from agent.policy.triggers.rules import NOTATIONS
 from agent.units import BPS, parse_share_bps
 
 
-def _parse_yearly_cost(value: object) -> Fraction:
+def _parse_yearly_cost(config_value: object) -> Fraction:
     """Parse bps per year, such as "0.5bps" or "0.005%". Fractions of a basis point are allowed."""
-    compact_text = compact(value)
+    compact_text = compact(config_value)
     unit = next((unit for unit in ("bps", "%") if compact_text.endswith(unit)), None)
     number = _finite_decimal(compact_text.removesuffix(unit)) if unit else None
     if number is None:
         raise ValueError(
-            f"{value!r} is not a cost per year; write the cost of 1 % of tracking error, such as"
+            f"{config_value!r} is not a cost per year; write the cost of 1 % of tracking error, such as"
             " 0.5bps"
         )
     return Fraction(number) * (100 if unit == "%" else 1)
 
 
-def _parse_correlation(value: object) -> int:
+def _parse_correlation(config_value: object) -> int:
     """Parse a correlation such as "80%" or "-20%" to bps."""
-    compact_text = compact(value)
+    compact_text = compact(config_value)
     percent = (
         _finite_decimal(compact_text.removesuffix("%")) if compact_text.endswith("%") else None
     )
     if percent is None or abs(bps := percent * 100) > BPS or bps != int(bps):
         raise ValueError(
-            f"{value!r} is not a correlation; write a percentage from -99% to 99%, such as 60%"
+            f"{config_value!r} is not a correlation; write a percentage from -99% to 99%, such as 60%"
         )
     return int(bps)
 
 
-def _finite_decimal(text: str) -> Decimal | None:
+def _finite_decimal(number_text: str) -> Decimal | None:
     try:
-        number = Decimal(text)
+        number = Decimal(number_text)
     except InvalidOperation:
         return None
     return number if number.is_finite() else None
@@ -79,7 +79,7 @@ class EstimateTable(ConfigTable):
     """Largest age of the newest price."""
 
     @model_validator(mode="after")
-    def _possible(self) -> EstimateTable:
+    def _check_sampling(self) -> EstimateTable:
         require_sampling(None, self.step, self.window, self.min_history, self.max_age)
         return self
 
@@ -99,13 +99,13 @@ class RiskTable(ConfigTable):
 
 SINGLE, SEVERAL = "single", "several"
 ZONE = "zone"
-_UNITS: Mapping[KeyUnit, Any] = {
+_FIELD_TYPES: Mapping[KeyUnit, Any] = {
     KeyUnit.SHARE: Share,
     KeyUnit.DURATION: Duration,
     KeyUnit.TEXT: str,
     KeyUnit.YEARLY_COST: YearlyCost,
 }
-_MEANINGS: Mapping[str, str] = {
+_DESCRIPTIONS: Mapping[str, str] = {
     "absolute": "width of the band in points of the portfolio; of two widths the narrower counts, one is needed",
     "relative": "width of the band as a share of the target",
     "every": "time from one review to the next, 30m to 28d; or `cron`",
@@ -135,26 +135,32 @@ class AnyTriggerTable(ConfigTable):
 
 
 def _trigger_table(notation: TriggerNotation) -> type[AnyTriggerTable]:
-    fields: dict[str, Any] = {
+    field_definitions: dict[str, Any] = {
         "kind": (Literal[notation.kind], Field(description="kind of trigger"))
     }
-    for name, unit in notation.keys.items():
+    for key, unit in notation.keys.items():
         if unit is KeyUnit.SYMBOLS:
-            fields[name] = (
+            field_definitions[key] = (
                 list[str],
-                Field(default_factory=list, description=_MEANINGS[name]),
+                Field(default_factory=list, description=_DESCRIPTIONS[key]),
             )
         elif notation.keys_required:
-            fields[name] = (_UNITS[unit], Field(description=_MEANINGS[name]))
+            field_definitions[key] = (_FIELD_TYPES[unit], Field(description=_DESCRIPTIONS[key]))
         else:
-            fields[name] = (_UNITS[unit] | None, Field(None, description=_MEANINGS[name]))
+            field_definitions[key] = (
+                _FIELD_TYPES[unit] | None,
+                Field(None, description=_DESCRIPTIONS[key]),
+            )
     return create_model(
-        f"{notation.kind}_trigger", __base__=AnyTriggerTable, __module__=__name__, **fields
+        f"{notation.kind}_trigger",
+        __base__=AnyTriggerTable,
+        __module__=__name__,
+        **field_definitions,
     )
 
 
-def _trigger_tag(value: object) -> str:
-    return SEVERAL if isinstance(value, list) else SINGLE
+def _trigger_tag(trigger_keys: object) -> str:
+    return SEVERAL if isinstance(trigger_keys, list) else SINGLE
 
 
 if TYPE_CHECKING:
@@ -175,24 +181,26 @@ def is_zone(table: TriggerTable | None) -> bool:
     return isinstance(table, AnyTriggerTable) and table.kind == ZONE
 
 
-def parse_band(text: object, field: str) -> Threshold:
+def parse_band(band_text: object, field: str) -> Threshold:
     """Parse a band such as "10%rel" of the target, or "5%abs" in points of the portfolio. Raises
     ConfigError.
     """
-    compact_text = compact(text)
-    kind = next((kind for kind in ("abs", "rel") if compact_text.endswith(kind)), None)
-    if kind is None:
+    compact_text = compact(band_text)
+    band_kind = next(
+        (band_kind for band_kind in ("abs", "rel") if compact_text.endswith(band_kind)), None
+    )
+    if band_kind is None:
         raise ConfigError(
-            f"{field}: {text!r} is not a band",
+            f"{field}: {band_text!r} is not a band",
             "write 10%rel (of the target) or 5%abs (points of the portfolio)",
         )
-    width_bps = parse_share_bps(compact_text.removesuffix(kind), field)
-    return Threshold(width_bps, None) if kind == "abs" else Threshold(None, width_bps)
+    width_bps = parse_share_bps(compact_text.removesuffix(band_kind), field)
+    return Threshold(width_bps, None) if band_kind == "abs" else Threshold(None, width_bps)
 
 
-def _validate_band(value: object) -> Threshold:
+def _validate_band(config_value: object) -> Threshold:
     try:
-        return parse_band(value, "value")
+        return parse_band(config_value, "value")
     except ConfigError as error:
         raise to_value_error(error) from None
 
@@ -201,15 +209,15 @@ Band = Annotated[Any, BeforeValidator(_validate_band)]
 """A band of an asset, parsed to a Threshold."""
 
 
-def build_trigger(table: TriggerTable, tokens: Mapping[str, str]) -> Trigger:
-    """Build a trigger. The risk of a zone is added later. `tokens` are addresses by symbol, without
-    the numeraire. Raises ConfigError.
+def build_trigger(table: TriggerTable, address_by_symbol: Mapping[str, str]) -> Trigger:
+    """Build a trigger. The risk of a zone is added later. `address_by_symbol` are addresses by
+    symbol, without the numeraire. Raises ConfigError.
     """
     if isinstance(table, AnyTriggerTable):
-        return _build_single(table, tokens)
+        return _build_single(table, address_by_symbol)
     triggers = []
     for trigger_table in table:
-        trigger = _build_single(trigger_table, tokens)
+        trigger = _build_single(trigger_table, address_by_symbol)
         if isinstance(trigger, AnyOf):
             raise ConfigError(
                 'policy.trigger: a list cannot contain a trigger of kind "either"',
@@ -224,20 +232,22 @@ def build_trigger(table: TriggerTable, tokens: Mapping[str, str]) -> Trigger:
     return AnyOf(tuple(triggers))
 
 
-def _build_single(table: AnyTriggerTable, tokens: Mapping[str, str]) -> Trigger:
+def _build_single(table: AnyTriggerTable, address_by_symbol: Mapping[str, str]) -> Trigger:
     notation = NOTATIONS[table.kind]
-    values = []
-    for name, unit in notation.keys.items():
-        value = getattr(table, name)
-        values.append(_addresses(value, tokens) if unit is KeyUnit.SYMBOLS else value)
-    return notation.build(*values)
+    arguments = []
+    for key, unit in notation.keys.items():
+        argument = getattr(table, key)
+        arguments.append(
+            _addresses(argument, address_by_symbol) if unit is KeyUnit.SYMBOLS else argument
+        )
+    return notation.build(*arguments)
 
 
-def _addresses(symbols: list[str], tokens: Mapping[str, str]) -> tuple[str, ...]:
-    unknown_symbols = [symbol for symbol in symbols if symbol not in tokens]
+def _addresses(symbols: list[str], address_by_symbol: Mapping[str, str]) -> tuple[str, ...]:
+    unknown_symbols = [symbol for symbol in symbols if symbol not in address_by_symbol]
     if unknown_symbols:
         raise ConfigError(
             f"policy.trigger.assets: {unknown_symbols[0]!r} is not an asset other than the numeraire",
-            f"choose from {', '.join(tokens)}",
+            f"choose from {', '.join(address_by_symbol)}",
         )
-    return tuple(tokens[symbol] for symbol in symbols or tokens)
+    return tuple(address_by_symbol[symbol] for symbol in symbols or address_by_symbol)

@@ -66,15 +66,15 @@ class VenueTable(ConfigTable):
     def _require_static_fees(
         cls, tiers: list[tuple[int, int]] | None
     ) -> list[tuple[int, int]] | None:
-        for fee_pips, spacing in tiers or ():
+        for fee_pips, tick_spacing in tiers or ():
             if fee_pips == DYNAMIC_FEE:
                 raise ValueError(
-                    f"[{fee_pips}, {spacing}] has the flag of a dynamic fee, which the pool's hooks may"
+                    f"[{fee_pips}, {tick_spacing}] has the flag of a dynamic fee, which the pool's hooks may"
                     " change within a swap; remove it"
                 )
-            if not (0 <= fee_pips <= MAX_FEE_PIPS and 0 < spacing <= WIDEST_SPACING):
+            if not (0 <= fee_pips <= MAX_FEE_PIPS and 0 < tick_spacing <= WIDEST_SPACING):
                 raise ValueError(
-                    f"[{fee_pips}, {spacing}] is not a fee of 0 to {MAX_FEE_PIPS} millionths with a tick"
+                    f"[{fee_pips}, {tick_spacing}] is not a fee of 0 to {MAX_FEE_PIPS} millionths with a tick"
                     f" spacing of 1 to {WIDEST_SPACING}"
                 )
         return tiers
@@ -96,12 +96,14 @@ class VenueTable(ConfigTable):
             raise ValueError(f"kind {self.kind!r} is not known; use {', '.join(POOL_KINDS)}")
         if self.fee == 0:
             raise ValueError("fee is 0; write that of the pairs, such as 0.25%, or remove it")
-        keys = POOL_KINDS[self.kind].venue_keys
+        venue_keys = POOL_KINDS[self.kind].venue_keys
         common_keys = {"kind", "label", "factory"}
-        foreign_keys = self.model_fields_set - common_keys - {*keys.required, *keys.optional}
+        foreign_keys = (
+            self.model_fields_set - common_keys - {*venue_keys.required, *venue_keys.optional}
+        )
         if foreign_keys:
             raise ValueError(f"{sorted(foreign_keys)[0]} is not a key of {self.kind}; remove it")
-        missing_keys = [key for key in keys.required if getattr(self, key) is None]
+        missing_keys = [key for key in venue_keys.required if getattr(self, key) is None]
         if missing_keys:
             raise ValueError(f"{missing_keys[0]} is missing; {self.kind} needs it")
         return self

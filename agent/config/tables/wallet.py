@@ -41,15 +41,17 @@ class WalletTable(ConfigTable):
     """
 
     @model_validator(mode="after")
-    def _one_key(self) -> WalletTable:
-        sources = [n for n in ("keystore", "key_env", "keyring", "prompt") if getattr(self, n)]
+    def _require_one_key_source(self) -> WalletTable:
+        key_sources = [
+            key for key in ("keystore", "key_env", "keyring", "prompt") if getattr(self, key)
+        ]
         if self.test_account is not None:
-            sources.append("test_account")
-        if len(sources) > 1:
-            raise ValueError(f"more than one key source ({', '.join(sources)}); keep one")
-        if self.mode == "propose" and sources:
+            key_sources.append("test_account")
+        if len(key_sources) > 1:
+            raise ValueError(f"more than one key source ({', '.join(key_sources)}); keep one")
+        if self.mode == "propose" and key_sources:
             raise ValueError(
-                f'mode "propose" signs nothing here and takes no {sources[0]}; remove it, or write'
+                f'mode "propose" signs nothing here and takes no {key_sources[0]}; remove it, or write'
                 ' mode = "sign"'
             )
         if self.safe and self.mode != "propose":

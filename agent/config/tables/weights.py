@@ -95,21 +95,21 @@ class WeightsTable(ConfigTable):
         return AllocationMethod(self.kind)
 
     @model_validator(mode="after")
-    def _fits_its_kind(self) -> WeightsTable:
+    def _check_keys_of_kind(self) -> WeightsTable:
         method = self.method
-        keys = {*_KEYS_BY_NEEDS[method.needs]}
+        allowed_keys = {*_KEYS_BY_NEEDS[method.needs]}
         if method is not AllocationMethod.FIXED:
-            keys |= {
+            allowed_keys |= {
                 *_COMMON_KEYS,
                 *(() if method.needs is AllocationNeeds.MARKETS else _SPOT_KEYS),
             }
-        unknown = sorted((self.model_fields_set - {"kind"}) - keys)
-        if unknown:
-            raise ValueError(f"{unknown[0]}: not a key of kind {self.kind}; remove it")
+        unknown_keys = sorted((self.model_fields_set - {"kind"}) - allowed_keys)
+        if unknown_keys:
+            raise ValueError(f"{unknown_keys[0]}: not a key of kind {self.kind}; remove it")
         missing_keys = [
             key
             for key in (*_COMMON_KEYS, *_RETURN_KEYS, "signal", "stress_loss")
-            if key in keys and getattr(self, key) is None
+            if key in allowed_keys and getattr(self, key) is None
         ]
         if missing_keys:
             raise ValueError(
@@ -158,25 +158,31 @@ def require_sampling(
         )
 
 
-def require_weights(weights: WeightsTable, targets: Mapping[str, int], numeraire: str) -> None:
+def require_weights(
+    weights: WeightsTable, target_bps_by_symbol: Mapping[str, int], numeraire: str
+) -> None:
     """Raise ValueError if the allocator does not fit the assets, whose targets are in bps by symbol:
     unknown names, infeasible bounds, or a numeraire without returns.
     """
     if weights.method.needs is AllocationNeeds.MARKETS or weights.method is AllocationMethod.FIXED:
         return
-    for field, names in (("fixed", weights.fixed), ("limits", list(weights.limits))):
-        unknown_names = [name for name in names if name not in targets]
-        if unknown_names:
+    for weights_key, symbols in (("fixed", weights.fixed), ("limits", list(weights.limits))):
+        unknown_symbols = [
+            listed_symbol for listed_symbol in symbols if listed_symbol not in target_bps_by_symbol
+        ]
+        if unknown_symbols:
             raise ValueError(
-                f"weights.{field}: {unknown_names[0]!r} is not an asset; remove it or correct its"
+                f"weights.{weights_key}: {unknown_symbols[0]!r} is not an asset; remove it or correct its"
                 " spelling"
             )
-    fixed_and_limited = [name for name in weights.limits if name in weights.fixed]
-    if fixed_and_limited:
+    fixed_and_limited_symbols = [
+        listed_symbol for listed_symbol in weights.limits if listed_symbol in weights.fixed
+    ]
+    if fixed_and_limited_symbols:
         raise ValueError(
-            f"weights.limits: {fixed_and_limited[0]} is fixed at its target; remove it from fixed or from limits"
+            f"weights.limits: {fixed_and_limited_symbols[0]} is fixed at its target; remove it from fixed or from limits"
         )
-    unfixed_symbols = [symbol for symbol in targets if symbol not in weights.fixed]
+    unfixed_symbols = [symbol for symbol in target_bps_by_symbol if symbol not in weights.fixed]
     if len(unfixed_symbols) < 2:
         raise ValueError(
             f"weights.fixed: leaves {len(unfixed_symbols)} assets to choose weights for; leave at least two,"
@@ -198,22 +204,24 @@ def require_weights(weights: WeightsTable, targets: Mapping[str, int], numeraire
             f"weights.min_history: {len(unfixed_symbols)} assets need at least {len(unfixed_symbols) + 1} steps for a"
             " non-singular covariance; write a longer one"
         )
-    rest_bps = BPS - sum(targets[symbol] for symbol in weights.fixed)
-    lows, highs = zip(*(weight_bounds(weights, symbol) for symbol in unfixed_symbols), strict=True)
-    if not sum(lows) <= rest_bps <= sum(highs):
+    rest_bps = BPS - sum(target_bps_by_symbol[symbol] for symbol in weights.fixed)
+    min_weights_bps, max_weights_bps = zip(
+        *(weight_bounds(weights, symbol) for symbol in unfixed_symbols), strict=True
+    )
+    if not sum(min_weights_bps) <= rest_bps <= sum(max_weights_bps):
         raise ValueError(
-            f"weights.limits: they allow {sum(lows) / 100:g}% to {sum(highs) / 100:g}% in total, but"
+            f"weights.limits: they allow {sum(min_weights_bps) / 100:g}% to {sum(max_weights_bps) / 100:g}% in total, but"
             f" {rest_bps / 100:g}% must be allocated; widen them, or raise cap"
         )
 
 
 def weight_bounds(weights: WeightsTable, symbol: str) -> tuple[int, int]:
     """Return the smallest and largest weight that the allocator may choose for an asset, in bps."""
-    limit = weights.limits.get(symbol)
-    cap = BPS if weights.cap is None else weights.cap
-    if limit is None:
-        return 0, cap
-    return limit.min, limit.max if "max" in limit.model_fields_set else cap
+    weight_limit = weights.limits.get(symbol)
+    cap_bps = BPS if weights.cap is None else weights.cap
+    if weight_limit is None:
+        return 0, cap_bps
+    return weight_limit.min, weight_limit.max if "max" in weight_limit.model_fields_set else cap_bps
 
 
 class DataTable(ConfigTable):
@@ -234,14 +242,14 @@ class DataTable(ConfigTable):
 
     @field_validator("source")
     @classmethod
-    def _reachable(cls, source: str) -> str:
-        parts = urlsplit(source)
-        is_local = parts.scheme == "http" and parts.hostname in LOOPBACK
-        if "://" in source and not (parts.scheme == "https" or is_local):
-            raise ValueError(f"{source!r} is not an https address; write one, or a file")
-        if parts.username or parts.password:
+    def _check_source(cls, file_or_url: str) -> str:
+        url_parts = urlsplit(file_or_url)
+        is_local = url_parts.scheme == "http" and url_parts.hostname in LOOPBACK
+        if "://" in file_or_url and not (url_parts.scheme == "https" or is_local):
+            raise ValueError(f"{file_or_url!r} is not an https address; write one, or a file")
+        if url_parts.username or url_parts.password:
             raise ValueError("an address with a password; publish it without one, or use a file")
-        return source
+        return file_or_url
 
 
 LONGEST_TIMEOUT_S = 60
@@ -257,17 +265,17 @@ class SignalTable(ConfigTable):
 
     @field_validator("timeout")
     @classmethod
-    def _sane(cls, timeout: int) -> int:
+    def _check_timeout(cls, timeout: int) -> int:
         if not 0 < timeout <= LONGEST_TIMEOUT_S:
             raise ValueError(f"{timeout}s; write above 0s and at most {LONGEST_TIMEOUT_S}s")
         return timeout
 
     @field_validator("options", mode="before")
     @classmethod
-    def _texts(cls, options: object) -> object:
+    def _options_as_text(cls, options: object) -> object:
         if not isinstance(options, dict):
             return options
         return {
-            key: str(value) if isinstance(value, int | float) else value
-            for key, value in options.items()
+            key: str(option) if isinstance(option, int | float) else option
+            for key, option in options.items()
         }

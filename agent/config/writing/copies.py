@@ -13,29 +13,31 @@ WALLET_KEYS = {"address", "payout_addresses"}
 FUTURES_KEY_SOURCES = {"agent_keystore", "agent_key_env", "agent_keyring"}
 
 
-def copy_text(text: str, name: str, wallet: str, has_own_wallet: bool) -> str:
-    """Return the config `text` for a portfolio of this name and wallet. Its store, keystore and records
-    are in the folder `name` beside the config. It has no key, and a keystore to put one into only with
-    a wallet of its own. What one process alone may use is left out: bot, heartbeat, and the positions,
-    margin account and delegate of the other wallet.
+def copy_text(
+    config_text: str, portfolio_name: str, wallet_address: str, has_own_wallet: bool
+) -> str:
+    """Return the config `config_text` for a portfolio of this name and wallet. Its store, keystore
+    and records are in the folder `portfolio_name` beside the config. It has no key, and a keystore
+    to put one into only with a wallet of its own. What one process alone may use is left out: bot,
+    heartbeat, and the positions, margin account and delegate of the other wallet.
     """
-    document: Any = tomlkit.parse(text)
+    document: Any = tomlkit.parse(config_text)
     wallet_table = document["wallet"]
-    is_other_wallet = wallet_table["address"].lower() != wallet.lower()
+    is_other_wallet = wallet_table["address"].lower() != wallet_address.lower()
     dropped_keys = {
         "wallet": wallet_table.keys() - WALLET_KEYS,
         "portfolio": {"positions"},
         "futures": FUTURES_KEY_SOURCES | ({"account", "delegate"} if is_other_wallet else set()),
         "service": {"heartbeat_url", "heartbeat_url_env"},
     }
-    for table, keys in dropped_keys.items():
+    for table_name, keys in dropped_keys.items():
         for key in keys:
-            document.get(table, {}).pop(key, None)
+            document.get(table_name, {}).pop(key, None)
     document.pop("telegram", None)
-    document["store"]["url"] = f"sqlite:///{name}/{USUAL_STORE}"
-    wallet_table["address"] = wallet
+    document["store"]["url"] = f"sqlite:///{portfolio_name}/{USUAL_STORE}"
+    wallet_table["address"] = wallet_address
     if has_own_wallet:
-        wallet_table["keystore"] = f"{name}/wallet.json"
+        wallet_table["keystore"] = f"{portfolio_name}/wallet.json"
     if "record" in document:
-        document["record"]["dir"] = f"{name}/steps"
+        document["record"]["dir"] = f"{portfolio_name}/steps"
     return tomlkit.dumps(document)

@@ -22,8 +22,8 @@ from agent.config.writing.token_lists import refuse_look_alike
 from agent.errors import ConfigError
 from agent.units import parse_bps, safe_label
 
-_HEADER = re.compile(r"\s*\[\[\s*portfolio\s*\.\s*assets\s*\]\]")
-_ANY_HEADER = re.compile(r"\s*\[")
+_ASSET_HEADER = re.compile(r"\s*\[\[\s*portfolio\s*\.\s*assets\s*\]\]")
+_TABLE_HEADER = re.compile(r"\s*\[")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,8 @@ def parse_changes(
     a value is a secret, the message does not repeat it.
     """
     added_assets = []
-    for text in adds:
-        symbol, address_and_share = _pair(text, "--add SYMBOL=ADDRESS:SHARE")
+    for assignment in adds:
+        symbol, address_and_share = _pair(assignment, "--add SYMBOL=ADDRESS:SHARE")
         address, separator, share = address_and_share.rpartition(":")
         if not separator:
             raise ConfigError(
@@ -60,8 +60,8 @@ def parse_changes(
         if address != NATIVE:
             address = parse_address(address, "--add")
         added_assets.append((symbol, address, share))
-    pairs = tuple(_pair(text, "--set KEY=VALUE") for text in sets)
-    for key, value in pairs:
+    set_pairs = tuple(_pair(assignment, "--set KEY=VALUE") for assignment in sets)
+    for key, value in set_pairs:
         if is_secret(value) or key.rpartition(".")[2].endswith("url"):
             raise ConfigError(
                 "--set: a URL or a key is a secret and must not be given on a command line",
@@ -69,25 +69,25 @@ def parse_changes(
                 " edit",
             )
     return ConfigChanges(
-        pairs,
-        tuple(_pair(text, "--target SYMBOL=SHARE") for text in targets),
+        set_pairs,
+        tuple(_pair(assignment, "--target SYMBOL=SHARE") for assignment in targets),
         tuple(added_assets),
         tuple(removes),
     )
 
 
-def apply_changes(text: str, changes: ConfigChanges) -> str:
+def apply_changes(config_text: str, changes: ConfigChanges) -> str:
     """Apply the changes to the text.
 
     Raises ConfigError for an unknown key or asset, or if an added asset exists already. The result
     is not validated as a config.
     """
     for symbol in changes.removes:
-        text = _without_asset(text, symbol)
+        config_text = _without_asset(config_text, symbol)
     for symbol, address, share in changes.adds:
-        text = _with_asset(text, symbol, address, share)
+        config_text = _with_asset(config_text, symbol, address, share)
     try:
-        document = tomlkit.parse(text)
+        document = tomlkit.parse(config_text)
     except TOMLKitError as error:
         raise ConfigError(
             f"the config is not TOML: {error}", "correct it in an editor: trimtab edit"
@@ -104,16 +104,21 @@ def sell_removed_assets(changes: ConfigChanges) -> ConfigChanges:
     """Replace each removal by a target of 0 % and no reserve, so that the next rebalance sells the
     whole asset.
     """
-    targets = tuple((symbol, "0%") for symbol in changes.removes)
-    sets = tuple((f"portfolio.assets.{symbol}.reserve", "0") for symbol in changes.removes)
-    return replace(changes, removes=(), targets=changes.targets + targets, sets=changes.sets + sets)
+    zero_targets = tuple((symbol, "0%") for symbol in changes.removes)
+    reserve_sets = tuple((f"portfolio.assets.{symbol}.reserve", "0") for symbol in changes.removes)
+    return replace(
+        changes,
+        removes=(),
+        targets=changes.targets + zero_targets,
+        sets=changes.sets + reserve_sets,
+    )
 
 
-def _pair(text: str, field: str) -> tuple[str, str]:
-    name, separator, value = text.partition("=")
+def _pair(assignment: str, option: str) -> tuple[str, str]:
+    name, separator, value = assignment.partition("=")
     if not separator or not name.strip() or not value.strip():
         raise ConfigError(
-            f"{field}: invalid form",
+            f"{option}: invalid form",
             "for example --set policy.cooldown=2h, --target WETH=40%",
         )
     return name.strip(), value.strip()
@@ -158,7 +163,7 @@ def _set_key(document: Any, key: str, value: str) -> None:
 def insert_key(table: Any, key: str, value: Any) -> None:
     """Add a key after the last one of the table: at its end comments of the next section follow."""
     body = table.value.body if isinstance(table, Table) else ()
-    own_keys = [name for name, item in body if name and not isinstance(item, Table | AoT)]
+    own_keys = [name for name, element in body if name and not isinstance(element, Table | AoT)]
     if own_keys:
         table.value._insert_after(own_keys[-1], key, tomlkit.item(value))
     else:
@@ -169,59 +174,64 @@ def _descend(table: Any, path: str, key: str) -> tuple[Any, str]:
     """Return the first inner table on the path, and the rest of the path. Symbols and names may have
     dots, such as USDC.e.
     """
-    table_name, _, rest = path.partition(".")
+    table_name, _, rest_of_path = path.partition(".")
     if isinstance(table, AoT | Array):
-        tagged_tables = {
-            f"{tag}.": inner
-            for number, inner in enumerate(table)
-            if hasattr(inner, "get")
-            for tag in (number, inner.get("name"), inner.get("symbol"))
+        table_by_tag = {
+            f"{tag}.": inner_table
+            for table_index, inner_table in enumerate(table)
+            if hasattr(inner_table, "get")
+            for tag in (table_index, inner_table.get("name"), inner_table.get("symbol"))
             if tag is not None
         }
-        if tags := [tag for tag in tagged_tables if path.startswith(tag)]:
-            longest_tag = max(tags, key=len)
-            return tagged_tables[longest_tag], path.removeprefix(longest_tag)
+        if matching_tags := [tag for tag in table_by_tag if path.startswith(tag)]:
+            longest_tag = max(matching_tags, key=len)
+            return table_by_tag[longest_tag], path.removeprefix(longest_tag)
     elif hasattr(table, "get") and table_name in table:
-        return table[table_name], rest
+        return table[table_name], rest_of_path
     raise ConfigError(
         f"--set {key}: there is no {table_name!r} in the config",
         "trimtab edit opens the config in an editor",
     )
 
 
-def _parse_value(value: str) -> Any:
+def _parse_value(value_text: str) -> Any:
     """Parse a value as TOML. Values such as 2h or 10%, which are not TOML, and addresses, which TOML
     reads as numbers, stay text.
     """
-    if value[:2].lower() == "0x":
-        return value
+    if value_text[:2].lower() == "0x":
+        return value_text
     try:
-        parsed = tomllib.loads(f"x = {value}")["x"]
+        parsed_value = tomllib.loads(f"x = {value_text}")["x"]
     except tomllib.TOMLDecodeError:
-        return value
-    return parsed if isinstance(parsed, str | bool | int | float | list | dict) else value
-
-
-def _without_asset(text: str, symbol: str) -> str:
-    """Return the text without an asset's lines. Comments after them are kept."""
-    config = _parse(text)
-    position = next(
-        (n for n, asset in enumerate(_asset_list(config)) if asset.get("symbol") == symbol), None
+        return value_text
+    return (
+        parsed_value
+        if isinstance(parsed_value, str | bool | int | float | list | dict)
+        else value_text
     )
-    if position is None:
+
+
+def _without_asset(config_text: str, symbol: str) -> str:
+    """Return the text without an asset's lines. Comments after them are kept."""
+    config = _parse(config_text)
+    asset_index = next(
+        (index for index, asset in enumerate(_asset_list(config)) if asset.get("symbol") == symbol),
+        None,
+    )
+    if asset_index is None:
         raise ConfigError(
             f"--remove {symbol}: not an asset of the portfolio", "trimtab status lists them"
         )
-    lines = text.splitlines(keepends=True)
-    first, end = _block_bounds(lines, position)
-    edited_text = "".join(lines[:first] + lines[end:])
-    del config["portfolio"]["assets"][position]
+    config_lines = config_text.splitlines(keepends=True)
+    block_start, block_end = _block_bounds(config_lines, asset_index)
+    edited_text = "".join(config_lines[:block_start] + config_lines[block_end:])
+    del config["portfolio"]["assets"][asset_index]
     return _require_parsed(edited_text, config, "--remove")
 
 
-def _with_asset(text: str, symbol: str, address: str, share: str) -> str:
+def _with_asset(config_text: str, symbol: str, address: str, share: str) -> str:
     """Return the text with an asset after the last one."""
-    config = _parse(text)
+    config = _parse(config_text)
     if safe_label(symbol, "") != symbol:
         raise ConfigError(
             "--add: a symbol is up to 16 letters, digits, . _ -", "for example --add LINK=0x…:10%"
@@ -233,21 +243,23 @@ def _with_asset(text: str, symbol: str, address: str, share: str) -> str:
                 f"--add {symbol}: already an asset", "change its weight with --target"
             )
     feed = _known_feed(config, symbol, address)
-    fields = {"symbol": symbol, "address": address, "target": share, "reserve": "0"}
+    asset_fields = {"symbol": symbol, "address": address, "target": share, "reserve": "0"}
     if feed is not None:
-        fields["feed"] = feed
+        asset_fields["feed"] = feed
     if feed in HOURLY_FEEDS:
-        fields["feed_max_age"] = HOURLY_FEED_MAX_AGE
-    lines = text.splitlines(keepends=True)
-    _, end = _block_bounds(lines, len(_asset_list(config)) - 1)
-    if end and not lines[end - 1].endswith("\n"):
-        lines[end - 1] += "\n"
+        asset_fields["feed_max_age"] = HOURLY_FEED_MAX_AGE
+    config_lines = config_text.splitlines(keepends=True)
+    _, block_end = _block_bounds(config_lines, len(_asset_list(config)) - 1)
+    if block_end and not config_lines[block_end - 1].endswith("\n"):
+        config_lines[block_end - 1] += "\n"
     block_lines = [
         "[[portfolio.assets]]\n",
-        *(f'{name} = "{value}"\n' for name, value in fields.items()),
+        *(f'{name} = "{value}"\n' for name, value in asset_fields.items()),
     ]
-    config["portfolio"]["assets"].append(fields)
-    return _require_parsed("".join(lines[:end] + block_lines + lines[end:]), config, "--add")
+    config["portfolio"]["assets"].append(asset_fields)
+    return _require_parsed(
+        "".join(config_lines[:block_end] + block_lines + config_lines[block_end:]), config, "--add"
+    )
 
 
 def _known_feed(config: dict[str, Any], symbol: str, address: str) -> str | None:
@@ -271,31 +283,39 @@ def _known_feed(config: dict[str, Any], symbol: str, address: str) -> str | None
     return next((token.feed for token in tokens if token.address == address), None)
 
 
-def _block_bounds(lines: Sequence[str], position: int) -> tuple[int, int]:
+def _block_bounds(config_lines: Sequence[str], asset_index: int) -> tuple[int, int]:
     """Return the indices of the first line of the asset's table and of the line after its last
     key.
     """
-    headers = [number for number, line in enumerate(lines) if _HEADER.match(line)]
-    if position >= len(headers):
+    header_lines = [
+        line_index for line_index, line in enumerate(config_lines) if _ASSET_HEADER.match(line)
+    ]
+    if asset_index >= len(header_lines):
         raise ConfigError(
             "portfolio.assets: not in the form of [[portfolio.assets]] tables",
             "change them in an editor: trimtab edit",
         )
-    first = headers[position]
-    next_table = next(
-        (n for n in range(first + 1, len(lines)) if _ANY_HEADER.match(lines[n])), len(lines)
+    block_start = header_lines[asset_index]
+    next_table_line = next(
+        (
+            index
+            for index in range(block_start + 1, len(config_lines))
+            if _TABLE_HEADER.match(config_lines[index])
+        ),
+        len(config_lines),
     )
-    keys = [
-        n
-        for n in range(first, next_table)
-        if n == first or ("=" in lines[n] and not lines[n].lstrip().startswith("#"))
+    key_lines = [
+        index
+        for index in range(block_start, next_table_line)
+        if index == block_start
+        or ("=" in config_lines[index] and not config_lines[index].lstrip().startswith("#"))
     ]
-    return first, keys[-1] + 1
+    return block_start, key_lines[-1] + 1
 
 
-def _parse(text: str) -> dict[str, Any]:
+def _parse(config_text: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(text)
+        return tomllib.loads(config_text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(
             f"the config is not TOML: {error}", "correct it in an editor: trimtab edit"
@@ -311,26 +331,26 @@ def _asset_list(config: dict[str, Any]) -> list[dict[str, Any]]:
     return assets
 
 
-def _require_parsed(text: str, expected: dict[str, Any], option: str) -> str:
-    """Return the text if it parses as `expected`. Raises ConfigError for a notation that cannot be
-    edited automatically.
+def _require_parsed(edited_text: str, expected_config: dict[str, Any], option: str) -> str:
+    """Return the text if it parses as `expected_config`. Raises ConfigError for a notation that
+    cannot be edited automatically.
     """
-    if _parse(text) != expected:
+    if _parse(edited_text) != expected_config:
         raise ConfigError(
             f"{option}: this notation of the asset tables cannot be edited automatically",
             "change them in an editor: trimtab edit",
         )
-    return text
+    return edited_text
 
 
-def write_config(path: Path, text: str, mode: int | None = None) -> None:
-    """Replace the file's text atomically; without `mode` the file keeps its mode. Raises
+def write_config(path: Path, config_text: str, file_mode: int | None = None) -> None:
+    """Replace the file's text atomically; without `file_mode` the file keeps its mode. Raises
     ConfigError.
     """
     try:
-        if mode is None:
-            mode = path.stat().st_mode & 0o777
-        files.replace_file(path, text.encode(), mode)
+        if file_mode is None:
+            file_mode = path.stat().st_mode & 0o777
+        files.replace_file(path, config_text.encode(), file_mode)
     except OSError as error:
         raise ConfigError(
             f"{path}: cannot be written: {error.strerror}",

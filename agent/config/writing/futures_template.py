@@ -157,7 +157,7 @@ class HyperliquidFileTable(ConfigTable):
 
 
 VenueTable = VenueFileTable | HyperliquidFileTable
-_HYPERLIQUID = {
+_HYPERLIQUID_APIS = {
     "hyperliquid": ("https://api.hyperliquid.xyz", "mainnet"),
     "hyperliquid-testnet": ("https://api.hyperliquid-testnet.xyz", "testnet"),
 }
@@ -170,28 +170,31 @@ _MARKET_BY_SYMBOL = {"WETH": "ETH", "WBTC": "BTC"} | {
 
 def read_venue(path: Path) -> VenueTable:
     """Read a venue file, or the venue of a config with [futures], or return the venue of a name in
-    `_HYPERLIQUID`. Raises ConfigError with all mistakes.
+    `_HYPERLIQUID_APIS`. Raises ConfigError with all mistakes.
     """
-    if api := _HYPERLIQUID.get(str(path)):
-        url, network = api
+    if url_and_network := _HYPERLIQUID_APIS.get(str(path)):
+        url, network = url_and_network
         return HyperliquidFileTable.model_validate(
             {"venue": "hyperliquid", "url": url, "network": network, "markets": _MARKET_BY_SYMBOL}
         )
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        venue_values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(
             f"--futures-venue {path}: cannot be read: {error}", "docs/futures.md shows its form"
         ) from None
-    if "chain" in values:
-        values = _venue_of_config(path, values)
-    table_type = HyperliquidFileTable if values.get("venue") == "hyperliquid" else VenueFileTable
+    if "chain" in venue_values:
+        venue_values = _venue_of_config(path, venue_values)
+    table_type = (
+        HyperliquidFileTable if venue_values.get("venue") == "hyperliquid" else VenueFileTable
+    )
     try:
-        return table_type.model_validate(values)
+        return table_type.model_validate(venue_values)
     except ValidationError as error:
-        missing = "missing; trimtab init writes every key with an initial value"
+        missing_text = "missing; trimtab init writes every key with an initial value"
         mistakes = "; ".join(
-            text.replace(missing, "missing") for text in describe_errors(error, values, table_type)
+            mistake.replace(missing_text, "missing")
+            for mistake in describe_errors(error, venue_values, table_type)
         )
         raise ConfigError(
             f"--futures-venue {path}: {mistakes}", "docs/futures.md shows its form"
@@ -206,50 +209,59 @@ def _venue_of_config(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
             f"--futures-venue {path}: this config has no [futures]",
             "for a local chain with futures: trimtab localchain --futures --write-config FILE",
         )
-    keys = {"venue", *VenueFileTable.model_fields, *HyperliquidFileTable.model_fields} - {"markets"}
+    venue_keys = {"venue", *VenueFileTable.model_fields, *HyperliquidFileTable.model_fields} - {
+        "markets"
+    }
     markets: dict[str, Any] = {}
     for market in table.get("markets", ()):
-        contracts = {key: market[key] for key in VenueMarketTable.model_fields if key in market}
-        markets[market.get("asset", market["symbol"])] = contracts or market["symbol"]
-    return {**{key: value for key, value in table.items() if key in keys}, "markets": markets}
+        market_contracts = {
+            key: market[key] for key in VenueMarketTable.model_fields if key in market
+        }
+        markets[market.get("asset", market["symbol"])] = market_contracts or market["symbol"]
+    return {**{key: value for key, value in table.items() if key in venue_keys}, "markets": markets}
 
 
 def futures_weights(
-    venue: VenueTable, spot: Mapping[str, str], overrides: Mapping[str, str]
+    venue: VenueTable, spot_targets: Mapping[str, str], overrides: Mapping[str, str]
 ) -> dict[str, str]:
     """Return the target weights of the markets: `overrides`, or by default the proportions of the spot
     targets among assets with a market, all long. Raises ConfigError for unknown markets, or if
     absolute weights do not sum to 100 %.
     """
     if overrides:
-        total, weights = 0, dict[str, str]()
-        for symbol, text in overrides.items():
-            if (name := venue.name_of(symbol)) is None or name in weights:
+        weight_sum_bps, weight_by_market = 0, dict[str, str]()
+        for symbol, share in overrides.items():
+            if (market_name := venue.name_of(symbol)) is None or market_name in weight_by_market:
                 raise ConfigError(
                     f"--futures-target: {symbol!r} has no market at the venue, or its market was"
                     " already given",
                     f"choose from {', '.join(venue.markets)}",
                 )
-            total += parse_share_bps(text.removeprefix("-"), f"--futures-target {symbol}")
-            weights[name] = text
-        if total != BPS:
+            weight_sum_bps += parse_share_bps(share.removeprefix("-"), f"--futures-target {symbol}")
+            weight_by_market[market_name] = share
+        if weight_sum_bps != BPS:
             raise ConfigError(
-                f"--futures-target: absolute weights sum to {total / 100:g}%, not 100%",
+                f"--futures-target: absolute weights sum to {weight_sum_bps / 100:g}%, not 100%",
                 "write for example --futures-target WETH=60% --futures-target WBTC=-40%",
             )
-        return weights
-    shares: dict[str, int] = {}
-    for symbol, text in spot.items():
-        if (name := venue.name_of(symbol)) and (bps := parse_share_bps(text, f"--target {symbol}")):
-            shares[name] = shares.get(name, 0) + bps
-    if not shares or len(shares) > MOST_MARKETS:
+        return weight_by_market
+    share_bps_by_market: dict[str, int] = {}
+    for symbol, share in spot_targets.items():
+        if (market_name := venue.name_of(symbol)) and (
+            share_bps := parse_share_bps(share, f"--target {symbol}")
+        ):
+            share_bps_by_market[market_name] = share_bps_by_market.get(market_name, 0) + share_bps
+    if not share_bps_by_market or len(share_bps_by_market) > MOST_MARKETS:
         raise ConfigError(
-            f"--futures: {len(shares)} assets have a market at the venue, of 1 to {MOST_MARKETS}"
+            f"--futures: {len(share_bps_by_market)} assets have a market at the venue, of 1 to {MOST_MARKETS}"
             " supported",
             "choose markets with --futures-target SYMBOL=SHARE",
         )
-    weights_bps = largest_remainder([Fraction(bps) for bps in shares.values()], BPS)
-    return {name: f"{bps / 100:g}%" for name, bps in zip(shares, weights_bps, strict=True)}
+    weights_bps = largest_remainder([Fraction(bps) for bps in share_bps_by_market.values()], BPS)
+    return {
+        market_name: f"{bps / 100:g}%"
+        for market_name, bps in zip(share_bps_by_market, weights_bps, strict=True)
+    }
 
 
 def futures_text(
@@ -257,15 +269,16 @@ def futures_text(
     venue: VenueTable,
     collateral: str,
     weights: Mapping[str, str],
-    assets: Iterable[str],
+    asset_symbols: Iterable[str],
 ) -> str:
-    """Return the [futures] of a trimtab.toml. `weights` are those of `futures_weights`, `assets`
-    the symbols of the portfolio's assets; a market without an asset has no spot position.
+    """Return the [futures] of a trimtab.toml. `weights` are those of `futures_weights`,
+    `asset_symbols` the symbols of the portfolio's assets; a market without an asset has no spot
+    position.
     """
     asset_by_market = dict[str, str]()
-    for symbol in assets:
-        if (name := venue.name_of(symbol)) is not None:
-            asset_by_market.setdefault(name, symbol)
+    for symbol in asset_symbols:
+        if (market_name := venue.name_of(symbol)) is not None:
+            asset_by_market.setdefault(market_name, symbol)
     venue_keys = {
         **venue.keys(),
         "collateral": collateral,
@@ -274,12 +287,12 @@ def futures_text(
         "leverage_band": LEVERAGE_BAND,
         "funding_horizon": FUNDING_HORIZON,
     }
-    tables = [("[futures]", venue_keys)]
-    for symbol, weight in weights.items():
-        asset = {"asset": asset_by_market[symbol]} if symbol in asset_by_market else {}
-        keys = {"symbol": symbol, **venue.market_keys(symbol), **asset}
-        tables.append(("[[futures.markets]]", {**keys, "weight": weight}))
-    tables.append(
+    toml_tables = [("[futures]", venue_keys)]
+    for market, weight in weights.items():
+        asset_entry = {"asset": asset_by_market[market]} if market in asset_by_market else {}
+        market_keys = {"symbol": market, **venue.market_keys(market), **asset_entry}
+        toml_tables.append(("[[futures.markets]]", {**market_keys, "weight": weight}))
+    toml_tables.append(
         ("[futures.limits]", {**profile.limits, "max_position": _max_position(profile, weights)})
     )
     heading = (
@@ -287,13 +300,21 @@ def futures_text(
         " (docs/futures.md).\n"
     )
     return heading + "\n".join(
-        "\n".join([name, *(f"{key} = {json.dumps(value)}" for key, value in keys.items()), ""])
-        for name, keys in tables
+        "\n".join(
+            [
+                table_header,
+                *(f"{key} = {json.dumps(value)}" for key, value in table_keys.items()),
+                "",
+            ]
+        )
+        for table_header, table_keys in toml_tables
     )
 
 
 def _max_position(profile: FuturesProfile, weights: Mapping[str, str]) -> str:
     """Return the profile's maximum position, or the largest weight plus POSITION_MARGIN_BPS if that is higher."""
-    largest = max(parse_share_bps(text.removeprefix("-"), "weight") for text in weights.values())
-    allowed = parse_share_bps(profile.limits["max_position"], "max_position")
-    return f"{min(BPS, max(allowed, largest + POSITION_MARGIN_BPS)) / 100:g}%"
+    largest_weight_bps = max(
+        parse_share_bps(weight.removeprefix("-"), "weight") for weight in weights.values()
+    )
+    profile_max_bps = parse_share_bps(profile.limits["max_position"], "max_position")
+    return f"{min(BPS, max(profile_max_bps, largest_weight_bps + POSITION_MARGIN_BPS)) / 100:g}%"

@@ -29,23 +29,23 @@ def edit_order_levels(
         document: Any = tomlkit.parse(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, TOMLKitError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
-    table = _order_table(document, subject)
+    order_table = _order_table(document, subject)
     changes: dict[str, tuple[str | None, str | None]] = {}
     for kind, level in levels.items():
-        old_level = table.get(kind)
+        old_level = order_table.get(kind)
         new_level = None if level == OFF else level
         if old_level == new_level:
             continue
         changes[kind] = (None if old_level is None else str(old_level), new_level)
         if new_level is None:
-            del table[kind]
+            del order_table[kind]
         elif old_level is not None:
-            table[kind] = new_level
+            order_table[kind] = new_level
         else:
-            insert_key(table, kind, new_level)
-    text = tomlkit.dumps(document)
-    parse_config(text, f"{path} with the new levels")
-    return text, changes
+            insert_key(order_table, kind, new_level)
+    config_text = tomlkit.dumps(document)
+    parse_config(config_text, f"{path} with the new levels")
+    return config_text, changes
 
 
 def _order_table(document: Any, subject: str) -> Any:

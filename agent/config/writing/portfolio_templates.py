@@ -182,71 +182,73 @@ def find_template(name: str) -> PortfolioTemplate:
     return PORTFOLIO_TEMPLATES[name]
 
 
-def template_shares(template: PortfolioTemplate, stable: str | None) -> Mapping[str, int]:
-    """Return bps by class. `stable`, if given, is the share of stable tokens; the other classes
-    keep their proportions. Raises ConfigError for a share that does not fit the template.
+def template_shares(template: PortfolioTemplate, stable_share: str | None) -> Mapping[str, int]:
+    """Return bps by class. `stable_share`, if given, is the share of stable tokens; the other
+    classes keep their proportions. Raises ConfigError for a share that does not fit the template.
     """
-    if stable is None:
+    if stable_share is None:
         return template.shares
     if not template.adjustable:
-        adjustable = ", ".join(
+        adjustable_names = ", ".join(
             name
             for name, other_template in PORTFOLIO_TEMPLATES.items()
             if other_template.adjustable
         )
         raise ConfigError(
             f"--stable: the shares of {template.name} are fixed",
-            f"omit --stable, or use --template {adjustable}",
+            f"omit --stable, or use --template {adjustable_names}",
         )
-    bps = parse_share_bps(stable, "--stable")
-    if not 0 < bps < BPS:
+    stable_bps = parse_share_bps(stable_share, "--stable")
+    if not 0 < stable_bps < BPS:
         raise ConfigError(
-            f"--stable: {stable} leaves nothing to rebalance",
+            f"--stable: {stable_share} leaves nothing to rebalance",
             "write more than 0% and less than 100%, such as 20%",
         )
-    other_classes = {name: share for name, share in template.shares.items() if name != STABLE}
+    other_share_by_class = {
+        name: share for name, share in template.shares.items() if name != STABLE
+    }
     other_shares = largest_remainder(
-        [Fraction(share) for share in other_classes.values()], BPS - bps
+        [Fraction(share) for share in other_share_by_class.values()], BPS - stable_bps
     )
-    return {**dict(zip(other_classes, other_shares, strict=True)), STABLE: bps}
+    return {**dict(zip(other_share_by_class, other_shares, strict=True)), STABLE: stable_bps}
 
 
 def template_targets(
-    template: PortfolioTemplate, preset: Preset, stable: str | None = None
+    template: PortfolioTemplate, preset: Preset, stable_share: str | None = None
 ) -> list[tuple[str, str]]:
     """Return (symbol, share) of each token on that network, each class split evenly. Raises
     ConfigError if no tokens of the chain are known.
     """
     preset_symbols = {token.symbol for token in preset.tokens}
-    classes = {
-        name: tuple(
+    symbols_by_class = {
+        token_class: tuple(
             known_symbols[0]
             for symbols in alternatives
             if (known_symbols := [symbol for symbol in symbols if symbol in preset_symbols])
         )
-        for name, alternatives in CLASSES.items()
+        for token_class, alternatives in CLASSES.items()
     }
-    shares = template_shares(template, stable)
-    if not all(classes[name] for name in shares):
+    shares = template_shares(template, stable_share)
+    if not all(symbols_by_class[token_class] for token_class in shares):
         raise ConfigError(
             f"--template: no tokens are known for chain {preset.chain_id}",
             "give every token with --target",
         )
     targets: list[tuple[str, str]] = []
-    for name, share in shares.items():
-        symbols = classes[name]
-        for symbol, bps in zip(
-            symbols, largest_remainder([Fraction(1)] * len(symbols), share), strict=True
+    for token_class, class_bps in shares.items():
+        symbols = symbols_by_class[token_class]
+        for symbol, target_bps in zip(
+            symbols, largest_remainder([Fraction(1)] * len(symbols), class_bps), strict=True
         ):
-            targets.append((symbol, f"{bps / 100:g}%"))
+            targets.append((symbol, f"{target_bps / 100:g}%"))
     return targets
 
 
-def apply_template(text: str, template: PortfolioTemplate) -> str:
+def apply_template(config_text: str, template: PortfolioTemplate) -> str:
     """Return the commented config with this portfolio's trigger, limits and allocator."""
     import tomlkit
 
-    document = tomlkit.parse(text)
+    document = tomlkit.parse(config_text)
     policy, limits = (_table(document, name) for name in ("policy", "limits"))
     for key, value in template.policy.items():
         policy[key] = value if isinstance(value, str) else _inline_table(value)
@@ -256,17 +258,23 @@ def apply_template(text: str, template: PortfolioTemplate) -> str:
         futures_notional = tomlkit.item(f"{template.futures}x")
         limits.add("futures_notional", futures_notional.comment(FUTURES_NOTIONAL))
         futures_notional.trivia.comment_ws = " " * 10
-    config = tomlkit.dumps(document)
+    templated_text = tomlkit.dumps(document)
     if template.weights:
-        config = config.replace(ALLOCATOR_ANCHOR, f"{_allocator(template)}\n{ALLOCATOR_ANCHOR}", 1)
-    return f"# Template: {template.name}, {template.about}.\n{config}"
+        templated_text = templated_text.replace(
+            ALLOCATOR_ANCHOR, f"{_allocator(template)}\n{ALLOCATOR_ANCHOR}", 1
+        )
+    return f"# Template: {template.name}, {template.about}.\n{templated_text}"
 
 
 def _allocator(template: PortfolioTemplate) -> str:
-    lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in template.weights.items())
-    todo = f"# Before trading: {template.todo}.\n" if template.todo else ""
-    about = "# Targets are chosen from data; those above are the starting values (docs/weights.md)."
-    return f"{about}\n{todo}[portfolio.weights]\n{lines}\n"
+    weight_lines = "\n".join(
+        f"{key} = {json.dumps(value)}" for key, value in template.weights.items()
+    )
+    todo_comment = f"# Before trading: {template.todo}.\n" if template.todo else ""
+    about_comment = (
+        "# Targets are chosen from data; those above are the starting values (docs/weights.md)."
+    )
+    return f"{about_comment}\n{todo_comment}[portfolio.weights]\n{weight_lines}\n"
 
 
 def _table(document: TOMLDocument, name: str) -> Table:
@@ -278,9 +286,9 @@ def _table(document: TOMLDocument, name: str) -> Table:
     return table
 
 
-def _inline_table(values: Mapping[str, str]) -> Item:
+def _inline_table(value_by_key: Mapping[str, str]) -> Item:
     """Return an inline table with spaces inside the braces, like the rest of the file."""
     import tomlkit
 
-    pairs = ", ".join(f"{key} = {json.dumps(value)}" for key, value in values.items())
-    return tomlkit.value(f"{{ {pairs} }}")
+    entries_text = ", ".join(f"{key} = {json.dumps(value)}" for key, value in value_by_key.items())
+    return tomlkit.value(f"{{ {entries_text} }}")

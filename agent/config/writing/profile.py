@@ -91,23 +91,27 @@ class Profile:
     origin: str
 
 
-def profile_text(loaded: LoadedConfig) -> tuple[str, tuple[str, ...]]:
+def profile_text(loaded_config: LoadedConfig) -> tuple[str, tuple[str, ...]]:
     """Return the profile of a config as TOML, and the names of omitted tables. Raises ConfigError
     if a value looks like a secret.
     """
-    raw = tomllib.loads(loaded.path.read_text(encoding="utf-8"))
-    portfolio = raw["portfolio"]
+    config_values = tomllib.loads(loaded_config.path.read_text(encoding="utf-8"))
+    portfolio = config_values["portfolio"]
     profile: dict[str, Any] = {
         "profile": {
             "format": FORMAT,
-            "chain_id": raw["chain"]["chain_id"],
+            "chain_id": config_values["chain"]["chain_id"],
             "numeraire": portfolio["numeraire"],
         },
         "assets": [
             {key: asset[key] for key in ASSET_KEYS if key in asset} for asset in portfolio["assets"]
         ],
-        "policy": {key: raw["policy"][key] for key in POLICY_KEYS if key in raw["policy"]},
-        "limits": {key: value for key, value in raw["limits"].items() if key in LIMITS},
+        "policy": {
+            key: config_values["policy"][key]
+            for key in POLICY_KEYS
+            if key in config_values["policy"]
+        },
+        "limits": {key: value for key, value in config_values["limits"].items() if key in LIMITS},
     }
     if "weights" in portfolio:
         profile["weights"] = {
@@ -126,65 +130,66 @@ def profile_text(loaded: LoadedConfig) -> tuple[str, tuple[str, ...]]:
             f"{secret_path}: looks like a secret, so no profile was written",
             "correct the config first",
         )
-    omitted_keys = {name for name in ("strategies", "split") if raw.get(name)}
-    if raw.get("lp", {}).get("targets"):
+    omitted_keys = {name for name in ("strategies", "split") if config_values.get(name)}
+    if config_values.get("lp", {}).get("targets"):
         omitted_keys.add("lp.targets")
     allocator = portfolio.get("weights", {})
-    omitted_keys |= {f"limits.{name}" for name in raw["limits"] if name not in LIMITS}
+    omitted_keys |= {f"limits.{name}" for name in config_values["limits"] if name not in LIMITS}
     omitted_keys |= {f"portfolio.{name}" for name in ("orders", "positions") if portfolio.get(name)}
     omitted_keys |= {f"portfolio.weights.{name}" for name in FILE_KEYS if name in allocator}
     return HEADER_TEXT + tomlkit.dumps(profile), tuple(sorted(omitted_keys))
 
 
 def read_profile(
-    content: bytes, origin: str, loaded: LoadedConfig, pinned: str | None = None
+    profile_bytes: bytes, origin: str, loaded_config: LoadedConfig, pinned_sha256: str | None = None
 ) -> Profile:
-    """Read the content of a profile for the chain of `loaded`; `origin` is its file or address.
+    """Read the content of a profile for the chain of `loaded_config`; `origin` is its file or
+    address.
 
-    Raises ConfigError if the SHA-256 is not `pinned` (None: any), before anything is parsed, for a key
-    not allowed in a profile, or for another chain.
+    Raises ConfigError if the SHA-256 is not `pinned_sha256` (None: any), before anything is parsed,
+    for a key not allowed in a profile, or for another chain.
     """
-    digest = hashlib.sha256(content).hexdigest()
-    if pinned is not None and pinned.lower().removeprefix("0x") != digest:
+    sha256_digest = hashlib.sha256(profile_bytes).hexdigest()
+    if pinned_sha256 is not None and pinned_sha256.lower().removeprefix("0x") != sha256_digest:
         raise ConfigError(
-            f"{origin}: its SHA-256 is {digest}, but {pinned.lower()} is pinned",
+            f"{origin}: its SHA-256 is {sha256_digest}, but {pinned_sha256.lower()} is pinned",
             "find out why it changed before using it",
         )
     try:
-        raw = tomllib.loads(content.decode())
+        profile_values = tomllib.loads(profile_bytes.decode())
     except (ValueError, RecursionError) as error:
         raise ConfigError(
             f"{origin}: not a profile: {error}", "use a file written by trimtab export-profile"
         ) from None
-    _refuse_foreign(raw, origin)
+    _refuse_foreign(profile_values, origin)
     mistakes: list[str] = []
     try:
-        table = ProfileTable.model_validate(raw)
+        profile_table = ProfileTable.model_validate(profile_values)
     except ValidationError as error:
-        mistakes = describe_errors(error, raw, ProfileTable)
+        mistakes = describe_errors(error, profile_values, ProfileTable)
     else:
         try:
-            read_limits(table.limits, loaded.config.limits)
+            read_limits(profile_table.limits, loaded_config.config.limits)
         except ValidationError as error:
-            lines = describe_errors(error, table.limits, LimitsTable)
-            mistakes = [f"limits.{line}" for line in lines]
+            limit_mistakes = describe_errors(error, profile_table.limits, LimitsTable)
+            mistakes = [f"limits.{limit_mistake}" for limit_mistake in limit_mistakes]
     if mistakes:
         raise ConfigError(
             f"{origin}: {'; '.join(mistakes)}", "use a file written by trimtab export-profile"
         )
-    symbols = [asset.symbol for asset in table.assets]
-    if repeated := [symbol for symbol in symbols if symbols.count(symbol) > 1]:
+    symbols = [asset.symbol for asset in profile_table.assets]
+    if repeated_symbols := [symbol for symbol in symbols if symbols.count(symbol) > 1]:
         raise ConfigError(
-            f"{origin}: assets: symbol {repeated[0]!r} is given twice; list each token once"
+            f"{origin}: assets: symbol {repeated_symbols[0]!r} is given twice; list each token once"
         )
-    chain_id = loaded.config.chain.chain_id
-    if table.profile.chain_id != chain_id:
+    chain_id = loaded_config.config.chain.chain_id
+    if profile_table.profile.chain_id != chain_id:
         raise ConfigError(
-            f"{origin}: profile.chain_id: the profile is for chain {table.profile.chain_id}, your"
+            f"{origin}: profile.chain_id: the profile is for chain {profile_table.profile.chain_id}, your"
             f" config for chain {chain_id}",
             "use a profile for your chain: the same symbols are different tokens on other chains",
         )
-    return Profile(table, raw, digest, origin)
+    return Profile(profile_table, profile_values, sha256_digest, origin)
 
 
 def require_addresses(profile: Profile) -> None:
@@ -194,45 +199,49 @@ def require_addresses(profile: Profile) -> None:
             parse_address(asset.address, f"{profile.origin}: address of {asset.symbol}")
 
 
-def _refuse_foreign(raw: Mapping[str, Any], origin: str) -> None:
+def _refuse_foreign(profile_values: Mapping[str, Any], origin: str) -> None:
     """Raise ConfigError naming every key that is not allowed in a profile."""
-    foreign = list(_foreign_keys(raw))
-    if foreign:
+    foreign_keys = list(_foreign_keys(profile_values))
+    if foreign_keys:
         raise ConfigError(
-            f"{origin}: a profile may not have {', '.join(foreign[:50])}",
+            f"{origin}: a profile may not have {', '.join(foreign_keys[:50])}",
             "remove these keys: a profile has weights, triggers and limits only",
         )
 
 
-def _foreign_keys(raw: Mapping[str, Any]) -> Iterator[str]:
-    for name, value in raw.items():
+def _foreign_keys(profile_values: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in profile_values.items():
         if name not in TABLES:
             yield from (path for path, _ in _leaf_values(value, name))
-    assets = raw.get("assets")
+    assets = profile_values.get("assets")
     for asset in assets if isinstance(assets, list) else ():
         yield from _unknown_keys(asset, "assets", ASSET_KEYS)
-    yield from _unknown_keys(raw.get("profile"), "profile", tuple(ProfileHeaderTable.model_fields))
-    yield from _unknown_keys(raw.get("policy"), "policy", POLICY_KEYS)
-    yield from _unknown_keys(raw.get("limits"), "limits", tuple(LIMITS))
     yield from _unknown_keys(
-        raw.get("weights"),
+        profile_values.get("profile"), "profile", tuple(ProfileHeaderTable.model_fields)
+    )
+    yield from _unknown_keys(profile_values.get("policy"), "policy", POLICY_KEYS)
+    yield from _unknown_keys(profile_values.get("limits"), "limits", tuple(LIMITS))
+    yield from _unknown_keys(
+        profile_values.get("weights"),
         "weights",
         tuple(name for name in WeightsTable.model_fields if name not in FILE_KEYS),
     )
 
 
-def _unknown_keys(table: Any, name: str, allowed: tuple[str, ...]) -> Iterator[str]:
+def _unknown_keys(table: Any, table_name: str, allowed_keys: tuple[str, ...]) -> Iterator[str]:
     if isinstance(table, Mapping):
-        yield from (f"{name}.{key}" for key in table if key not in allowed)
+        yield from (f"{table_name}.{key}" for key in table if key not in allowed_keys)
 
 
-def _leaf_values(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+def _leaf_values(toml_value: Any, path: str) -> Iterator[tuple[str, Any]]:
     """Yield (path, value) of every leaf; an empty table is a leaf."""
-    if isinstance(value, Mapping) and value:
-        for name, inner in value.items():
-            yield from _leaf_values(inner, f"{path}.{name}" if path else name)
-    elif isinstance(value, list) and any(isinstance(inner, Mapping) for inner in value):
-        for inner in value:
-            yield from _leaf_values(inner, path)
+    if isinstance(toml_value, Mapping) and toml_value:
+        for key, inner_value in toml_value.items():
+            yield from _leaf_values(inner_value, f"{path}.{key}" if path else key)
+    elif isinstance(toml_value, list) and any(
+        isinstance(inner_value, Mapping) for inner_value in toml_value
+    ):
+        for inner_value in toml_value:
+            yield from _leaf_values(inner_value, path)
     else:
-        yield path, value
+        yield path, toml_value

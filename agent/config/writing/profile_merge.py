@@ -17,41 +17,47 @@ OFF = "off"
 
 
 def merge_profile(
-    text: str,
+    config_text: str,
     config: Config,
     profile: Profile,
     tokens: Sequence[ResolvedToken],
     limits: Mapping[str, object],
     sell_others: bool = False,
 ) -> str:
-    """Merge the profile into the config's `text`, which parses as `config`.
+    """Merge the profile into the config's `config_text`, which parses as `config`.
 
     `tokens` are the resolved tokens of its assets, in order; `limits` are written to the config.
     Assets missing from the profile are removed, and their holdings kept; with `sell_others` they
     stay with a target of 0. The numeraire is never removed. Raises ConfigError if no asset would
     price gas.
     """
-    document: Any = tomlkit.parse(text)
-    portfolio, wrapped = document["portfolio"], config.chain.wrapped_native
+    document: Any = tomlkit.parse(config_text)
+    portfolio, wrapped_address = document["portfolio"], config.chain.wrapped_native
     assets = portfolio["assets"]
-    entries = dict(zip((token.symbol for token in tokens), profile.raw["assets"], strict=True))
-    for number in reversed(range(len(assets))):
-        symbol = str(assets[number]["symbol"])
-        if symbol in entries:
+    entry_by_symbol = dict(
+        zip((token.symbol for token in tokens), profile.raw["assets"], strict=True)
+    )
+    for asset_index in reversed(range(len(assets))):
+        symbol = str(assets[asset_index]["symbol"])
+        if symbol in entry_by_symbol:
             continue
         if sell_others or symbol == portfolio["numeraire"]:
-            _set_target(assets[number], {"target": "0%"})
+            _set_target(assets[asset_index], {"target": "0%"})
         else:
-            del assets[number]
+            del assets[asset_index]
     asset_by_symbol = {str(asset["symbol"]): asset for asset in assets}
     for token in tokens:
         if token.symbol not in asset_by_symbol:
             assets.append(_token_table(token))
             asset_by_symbol[token.symbol] = assets[-1]
-        _set_target(asset_by_symbol[token.symbol], entries[token.symbol])
-    addresses = {str(asset["address"]).lower() for asset in assets}
-    holds_native = NATIVE in addresses or wrapped.lower() in addresses
-    _update_hubs(portfolio, addresses, None if holds_native else _wrapped_token(config, wrapped))
+        _set_target(asset_by_symbol[token.symbol], entry_by_symbol[token.symbol])
+    asset_addresses = {str(asset["address"]).lower() for asset in assets}
+    holds_native = NATIVE in asset_addresses or wrapped_address.lower() in asset_addresses
+    _update_hubs(
+        portfolio,
+        asset_addresses,
+        None if holds_native else _wrapped_token(config, wrapped_address),
+    )
     _replace_allocator(portfolio, profile)
     _replace_policy(document["policy"], profile)
     for key, value in limits.items():
@@ -61,11 +67,11 @@ def merge_profile(
     return tomlkit.dumps(document)
 
 
-def _set_target(asset: Any, entry: Mapping[str, Any]) -> None:
-    asset["target"] = entry["target"]
+def _set_target(asset: Any, profile_entry: Mapping[str, Any]) -> None:
+    asset["target"] = profile_entry["target"]
     asset.pop("band", None)
-    if "band" in entry:
-        asset["band"] = entry["band"]
+    if "band" in profile_entry:
+        asset["band"] = profile_entry["band"]
 
 
 def _token_table(token: ResolvedToken, is_asset: bool = True) -> Any:
@@ -85,36 +91,51 @@ def _token_table(token: ResolvedToken, is_asset: bool = True) -> Any:
     return table
 
 
-def _update_hubs(portfolio: Any, asset_addresses: Set[str], wrapped: ResolvedToken | None) -> None:
+def _update_hubs(
+    portfolio: Any, asset_addresses: Set[str], wrapped_token: ResolvedToken | None
+) -> None:
     """Remove hubs that are now held. Add the wrapped native coin, which prices gas, if it is
     neither held nor a hub.
     """
     hubs = portfolio.get("hubs", [])
-    for number in reversed(range(len(hubs))):
-        if str(hubs[number]["address"]).lower() in asset_addresses:
-            del hubs[number]
-    addresses = {str(hub["address"]).lower() for hub in hubs}
-    if wrapped is not None and wrapped.address.lower() not in addresses:
+    for hub_index in reversed(range(len(hubs))):
+        if str(hubs[hub_index]["address"]).lower() in asset_addresses:
+            del hubs[hub_index]
+    hub_addresses = {str(hub["address"]).lower() for hub in hubs}
+    if wrapped_token is not None and wrapped_token.address.lower() not in hub_addresses:
         if "hubs" not in portfolio:
             portfolio["hubs"] = tomlkit.aot()
-        portfolio["hubs"].append(_token_table(wrapped, is_asset=False))
+        portfolio["hubs"].append(_token_table(wrapped_token, is_asset=False))
     elif "hubs" in portfolio and not hubs:
         portfolio.pop("hubs")
 
 
-def _wrapped_token(config: Config, wrapped: str) -> ResolvedToken:
-    for entry in config.portfolio.listed:
-        if entry.address == wrapped and not getattr(entry, "native", False):
-            return ResolvedToken(entry.symbol, wrapped, entry.decimals, entry.feed, "config")
-    preset = next(
-        (token for token in known_tokens(config.chain.chain_id) if token.address == wrapped), None
+def _wrapped_token(config: Config, wrapped_address: str) -> ResolvedToken:
+    for listed_token in config.portfolio.listed:
+        if listed_token.address == wrapped_address and not getattr(listed_token, "native", False):
+            return ResolvedToken(
+                listed_token.symbol,
+                wrapped_address,
+                listed_token.decimals,
+                listed_token.feed,
+                "config",
+            )
+    preset_token = next(
+        (
+            token
+            for token in known_tokens(config.chain.chain_id)
+            if token.address == wrapped_address
+        ),
+        None,
     )
-    if preset is None:
+    if preset_token is None:
         raise ConfigError(
             "portfolio.hubs: gas has no price without the native coin or a hub for it",
             "add its wrapped token to [[portfolio.hubs]] first",
         )
-    return ResolvedToken(preset.symbol, wrapped, preset.decimals, preset.feed, "preset")
+    return ResolvedToken(
+        preset_token.symbol, wrapped_address, preset_token.decimals, preset_token.feed, "preset"
+    )
 
 
 def _replace_allocator(portfolio: Any, profile: Profile) -> None:
@@ -122,17 +143,17 @@ def _replace_allocator(portfolio: Any, profile: Profile) -> None:
     same.
     """
     old_weights, new_weights = portfolio.get("weights", {}), profile.raw.get("weights")
-    files = {
+    local_files = {
         key: old_weights[key]
         for key in FILE_KEYS
         if new_weights and key in old_weights and old_weights.get("kind") == new_weights.get("kind")
     }
     portfolio.pop("weights", None)
     if new_weights is not None:
-        table = tomlkit.table()
-        for key, value in {**new_weights, **files}.items():
-            table[key] = inline(value)
-        portfolio["weights"] = table
+        weights_table = tomlkit.table()
+        for key, value in {**new_weights, **local_files}.items():
+            weights_table[key] = inline(value)
+        portfolio["weights"] = weights_table
 
 
 def _replace_policy(policy: Any, profile: Profile) -> None:
@@ -144,16 +165,16 @@ def _replace_policy(policy: Any, profile: Profile) -> None:
             policy[key] = inline(value) if isinstance(value, dict | list) else value
 
 
-def inline(value: Any) -> Any:
+def inline(toml_value: Any) -> Any:
     """Return the value in TOML's inline form."""
-    if isinstance(value, Mapping):
+    if isinstance(toml_value, Mapping):
         table = tomlkit.inline_table()
-        for name, inner in value.items():
-            table[name] = inline(inner)
+        for key, inner_value in toml_value.items():
+            table[key] = inline(inner_value)
         return table
-    if isinstance(value, list):
+    if isinstance(toml_value, list):
         array = tomlkit.array()
-        for inner in value:
-            array.append(inline(inner))
+        for inner_value in toml_value:
+            array.append(inline(inner_value))
         return array
-    return value
+    return toml_value

@@ -32,45 +32,51 @@ def resolve_token(
     """
     config_tokens = [
         TemplateAsset(
-            entry.symbol,
-            NATIVE if isinstance(entry, AssetTable) and entry.native else entry.address,
+            token_table.symbol,
+            NATIVE
+            if isinstance(token_table, AssetTable) and token_table.native
+            else token_table.address,
             "",
-            entry.feed,
-            entry.decimals,
+            token_table.feed,
+            token_table.decimals,
         )
-        for entry in config.portfolio.listed
+        for token_table in config.portfolio.listed
     ]
-    preset = known_tokens(config.chain.chain_id)
-    field = f"{origin}: symbol"
+    preset_tokens = known_tokens(config.chain.chain_id)
+    symbol_field = f"{origin}: symbol"
     config_token = next((token for token in config_tokens if token.symbol == symbol), None)
     if config_token is not None:
         return ResolvedToken(
             symbol, config_token.address, config_token.decimals, config_token.feed, "config"
         )
-    by_address = {
+    token_by_address = {
         token.address: token
-        for token in reversed((*preset, *listed_tokens))
+        for token in reversed((*preset_tokens, *listed_tokens))
         if token.symbol == symbol
     }
     refuse_look_alike(
-        symbol, next(iter(by_address), None), (*config_tokens, *preset), listed_tokens, field
+        symbol,
+        next(iter(token_by_address), None),
+        (*config_tokens, *preset_tokens),
+        listed_tokens,
+        symbol_field,
     )
     if safe_label(symbol, "") == "":
         raise ConfigError(
-            f"{field}: {symbol!r} is not a symbol", "write up to 16 letters, digits, . _ -"
+            f"{symbol_field}: {symbol!r} is not a symbol", "write up to 16 letters, digits, . _ -"
         )
-    if not by_address:
+    if not token_by_address:
         raise ConfigError(
-            f"{field}: {symbol!r} is neither in your config nor in the network's preset",
+            f"{symbol_field}: {symbol!r} is neither in your config nor in the network's preset",
             "add a --token-list that contains it",
         )
-    if len(by_address) > 1:
+    if len(token_by_address) > 1:
         raise ConfigError(
-            f"{field}: {symbol!r} is the symbol of several tokens: {', '.join(sorted(by_address))}",
+            f"{symbol_field}: {symbol!r} is the symbol of several tokens: {', '.join(sorted(token_by_address))}",
             "add the right token to your config first",
         )
-    token = next(iter(by_address.values()))
-    source = "preset" if token in preset else "token list"
+    token = next(iter(token_by_address.values()))
+    source = "preset" if token in preset_tokens else "token list"
     return ResolvedToken(symbol, token.address, token.decimals, token.feed, source)
 
 
@@ -83,8 +89,12 @@ def known_tokens(chain_id: int) -> tuple[TemplateAsset, ...]:
         TemplateAsset(token.symbol, token.address, "", token.feed, token.decimals)
         for token in preset.tokens
     ]
-    wrapped = next(token for token in tokens if token.address == preset.wrapped_native)
-    coin = TemplateAsset(
-        wrapped.symbol.removeprefix("W"), NATIVE, "", wrapped.feed, wrapped.decimals
+    wrapped_token = next(token for token in tokens if token.address == preset.wrapped_native)
+    native_coin = TemplateAsset(
+        wrapped_token.symbol.removeprefix("W"),
+        NATIVE,
+        "",
+        wrapped_token.feed,
+        wrapped_token.decimals,
     )
-    return (*tokens, coin)
+    return (*tokens, native_coin)

@@ -75,10 +75,10 @@ def render(
     the file. `dollars` is the price of a coin of the numeraire, in which caps are written.
     """
     caps = _DollarCaps(numeraire, dollars)
-    rpc = "\n".join(
-        f'[[chain.rpc]]\nurl_env = "{env}"      # the URL is secret and stays in the'
+    rpc_tables = "\n".join(
+        f'[[chain.rpc]]\nurl_env = "{variable}"      # the URL is secret and stays in the'
         f' environment\noperator = "{operator}"'
-        for env, operator in rpc_envs
+        for variable, operator in rpc_envs
     )
     return f"""\
 # trimtab configuration. Every value that decides money is in this file; there are no hidden defaults.
@@ -87,12 +87,12 @@ def render(
 [chain]
 chain_id = {preset.chain_id}
 confirmations = 2                  # blocks until a transaction counts as final
-{_finality(preset)}wrapped_native = "{preset.wrapped_native}"
+{_finality_line(preset)}wrapped_native = "{preset.wrapped_native}"
 # Money moves only when two endpoints of different operators agree. To trust a single operator, name it:
 # single_operator = "{rpc_envs[0][1]}"
 # To require more than two: quorum = 3
 max_lag_blocks = {_max_lag_blocks(preset)}                 # largest distance in blocks between the operators' heads while trading
-{rpc}
+{rpc_tables}
 
 [wallet]
 address = "{wallet}"               # enough for status and plan
@@ -104,7 +104,7 @@ payout_addresses = []              # allowed recipients of trimtab withdraw, aft
 numeraire = "{numeraire}"
 {caps.at_most("max_live_value", 1_000)}: largest value that the agent manages; "off": no limit
 # use_cash = "1000"                # most {numeraire} that the agent takes from the wallet; the rest is left alone (docs/bot.md)
-{_assets(assets)}{_hubs(hubs)}
+{_asset_tables(assets)}{_hub_tables(hubs)}
 # Orders (docs/orders.md): entry, stop_loss, take_profit, trailing_stop, alert_above, alert_below of an asset; for the whole portfolio:
 # [portfolio.orders]
 # stop_loss = "20%"                # of the NAV per share; take_profit and trailing_stop likewise
@@ -112,7 +112,7 @@ numeraire = "{numeraire}"
 # hysteresis = "1%"                # distance from its level at which an order can be armed
 # Targets chosen from data, except those in fixed (docs/weights.md; preview: trimtab weights):
 # [portfolio.weights]
-# kind = "risk_parity"             # or {_allocators()}
+# kind = "risk_parity"             # or {_allocator_names()}
 # every = "7d"                     # interval between choices
 # window = "90d"                   # prices used: one per step, covering at least min_history, the newest no older than max_age
 # step = "1d"
@@ -128,10 +128,10 @@ numeraire = "{numeraire}"
 kind = ["feed", "twap"]            # price of a token: its feed, else a time-weighted pool price
 twap_window = "30m"
 feed_max_age = "25h"               # Chainlink's slowest heartbeat is a day; an asset may have its own feed_max_age
-{_sequencer(preset)}
+{_sequencer_lines(preset)}
 {venues_text(preset.venues, preset.other_venues)}
 [policy]
-{_triggers()}
+{_trigger_comments()}
 # zone: trades as long as the risk saved exceeds the cost (docs/zone.md); requires destination = "zone":
 # trigger = {{ kind = "zone", tracking_error_cost = "0.5bps", horizon = "30d" }}   # annual cost of 1 % of tracking error
 # risk = {{ volatilities = {{ WETH = "80%", USDC = "0.5%" }}, correlation = "0%" }}   # correlations = {{ "WETH/WBTC" = "80%" }}
@@ -144,13 +144,13 @@ confirm_blocks = 3                 # previous blocks whose prices must confirm a
 jitter = "10%"                     # random delay of a schedule, as a share of its interval; "off" is predictable
 
 [limits]                           # each may be "off"; a limit whose data are missing refuses the plan; shares need a unit: %, bps or x
-# i_accept = ["slippage"]          # limits that are deliberately off or above their ceiling. Ceilings: {_ceilings()}
-{_limits(preset, assets, numeraire, caps)}
+# i_accept = ["slippage"]          # limits that are deliberately off or above their ceiling. Ceilings: {_ceilings_text()}
+{_limit_lines(preset, assets, numeraire, caps)}
 
 [execution]
 router = "swap_router_02"          # or "rebalancer", trimtab's own contract, at the address rebalancer = "0x…"
 deadline = "90s"
-submit_url = ""                    # private submission endpoint{_submission(preset)}
+submit_url = ""                    # private submission endpoint{_submission_comment(preset)}
 submit_public_fallback = false     # true: use the public mempool if the private endpoint fails
 style = "market"                   # one trade; or gradual execution, with every key of its style (docs/gradual-execution.md):
 # style = "rounds"                 # slices of random size at random times, if they cost less than the impact that they save
@@ -261,29 +261,29 @@ MAX_WEIGHT_LINE = (
 )
 
 
-def _ceilings() -> str:
+def _ceilings_text() -> str:
     return ", ".join(f"{key} {bps / 100:g}%" for key, bps in CEILINGS.items())
 
 
-def _triggers() -> str:
+def _trigger_comments() -> str:
     """Return comment lines of triggers: those with a hint, then the names of the others."""
     lines = [""]
     for notation in NOTATIONS.values():
         if not notation.hint:
             continue
-        hint = f"{notation.kind}: {notation.hint}"
-        if lines[-1] and len(lines[-1]) + len(hint) < MOST_COLUMNS:
-            lines[-1] += f";   {hint}"
+        hint_text = f"{notation.kind}: {notation.hint}"
+        if lines[-1] and len(lines[-1]) + len(hint_text) < MOST_COLUMNS:
+            lines[-1] += f";   {hint_text}"
         else:
-            lines.append(f"# {hint}")
-    kinds = [notation.kind for notation in NOTATIONS.values() if not notation.hint]
-    listed_kinds = [kind for kind in kinds if kind != "zone"]
+            lines.append(f"# {hint_text}")
+    kinds_without_hint = [notation.kind for notation in NOTATIONS.values() if not notation.hint]
+    listed_kinds = [kind for kind in kinds_without_hint if kind != "zone"]
     return "\n".join(
         [*lines[1:], f"# {', '.join(listed_kinds)}, several in a list: docs/triggers.md"]
     )
 
 
-def _allocators() -> str:
+def _allocator_names() -> str:
     excluded_methods = (
         AllocationMethod.FIXED,
         AllocationMethod.RISK_PARITY,
@@ -303,7 +303,7 @@ def _max_lag_blocks(preset: Preset) -> int:
     return min(64, max(3, -(-LAG_MS // preset.network.block_ms)))
 
 
-def _finality(preset: Preset) -> str:
+def _finality_line(preset: Preset) -> str:
     """Return the line of a network's finality tag; empty for a local chain."""
     if preset.network is None:
         return ""
@@ -311,15 +311,15 @@ def _finality(preset: Preset) -> str:
     return f'finality = "{preset.network.finality}"'.ljust(35) + f"{comment}\n"
 
 
-def _submission(preset: Preset) -> str:
+def _submission_comment(preset: Preset) -> str:
     """Return the comment on where transactions go: a known private endpoint, and what empty means."""
-    way = "" if preset.network is None else preset.network.submission
-    if way.startswith("https://"):
-        return f', such as "{way}"; empty: public mempool'
-    return f"; empty: {ORDERED_BY_SEQUENCER if way == ORDERED_BY_SEQUENCER else 'public mempool'}"
+    submission = "" if preset.network is None else preset.network.submission
+    if submission.startswith("https://"):
+        return f', such as "{submission}"; empty: public mempool'
+    return f"; empty: {ORDERED_BY_SEQUENCER if submission == ORDERED_BY_SEQUENCER else 'public mempool'}"
 
 
-def _sequencer(preset: Preset) -> str:
+def _sequencer_lines(preset: Preset) -> str:
     """Return the sequencer feed of a rollup; empty otherwise."""
     feed = SEQUENCER_FEEDS.get(preset.chain_id)
     if feed is None:
@@ -330,7 +330,7 @@ def _sequencer(preset: Preset) -> str:
     return f'sequencer_feed = "{feed}"   # uptime feed of the rollup\'s sequencer; or "off"\n{grace_line}\n'
 
 
-def _limits(
+def _limit_lines(
     preset: Preset, assets: Sequence[TemplateAsset], numeraire: str, caps: _DollarCaps
 ) -> str:
     """Return one line per limit. native_top_up is off unless the wrapped coin is an asset and can
@@ -354,14 +354,14 @@ def _limits(
             if spec.comment:
                 line += f": {spec.comment}"
         else:
-            value = spec.initial_value if has_native or spec.key != "native_top_up" else "off"
+            limit_text = spec.initial_value if has_native or spec.key != "native_top_up" else "off"
             if spec.key == "oracle_deviation" and deviation_bps is not None:
-                value = f"{deviation_bps / 100:g}%"
+                limit_text = f"{deviation_bps / 100:g}%"
             if spec.key == "depeg" and has_unfed_numeraire:
-                value = "off"
-            if value != "off":
-                value = limit_by_key.get(spec.key, value)
-            line = f'{spec.key} = "{value}"'
+                limit_text = "off"
+            if limit_text != "off":
+                limit_text = limit_by_key.get(spec.key, limit_text)
+            line = f'{spec.key} = "{limit_text}"'
             if spec.comment:
                 line = f"{line:<35}# {spec.comment}"
         lines.append(line)
@@ -380,33 +380,33 @@ def network_limits(network: Network) -> dict[str, str]:
     }
 
 
-def _assets(assets: Sequence[TemplateAsset]) -> str:
+def _asset_tables(assets: Sequence[TemplateAsset]) -> str:
     return "\n".join(
-        f"[[portfolio.assets]]\n{_token(asset)}"
+        f"[[portfolio.assets]]\n{_token_lines(asset)}"
         f'target = "{asset.target}"\nreserve = "0"                      # whole coins that are'
         " never traded\n"
         '# band = "5%abs"                   # overrides the trigger\'s band; or'
-        f' "10%rel"\n{_feed(asset)}'
+        f' "10%rel"\n{_feed_lines(asset)}'
         for asset in assets
     )
 
 
-def _hubs(hubs: Sequence[TemplateAsset]) -> str:
+def _hub_tables(hubs: Sequence[TemplateAsset]) -> str:
     return "".join(
         "\n# Not held: routes may pass through it, and it prices"
-        f" gas.\n[[portfolio.hubs]]\n{_token(h)}{_feed(h)}"
-        for h in hubs
+        f" gas.\n[[portfolio.hubs]]\n{_token_lines(hub)}{_feed_lines(hub)}"
+        for hub in hubs
     )
 
 
-def _token(asset: TemplateAsset) -> str:
-    decimals = ""
+def _token_lines(asset: TemplateAsset) -> str:
+    decimals_line = ""
     if asset.decimals is not None:
-        decimals = f"decimals = {asset.decimals}".ljust(35) + "# must match the chain\n"
-    return f'symbol = "{asset.symbol}"\naddress = "{asset.address}"\n{decimals}'
+        decimals_line = f"decimals = {asset.decimals}".ljust(35) + "# must match the chain\n"
+    return f'symbol = "{asset.symbol}"\naddress = "{asset.address}"\n{decimals_line}'
 
 
-def _feed(asset: TemplateAsset) -> str:
+def _feed_lines(asset: TemplateAsset) -> str:
     if asset.feed in HOURLY_FEEDS:
         max_age_line = (
             f'feed_max_age = "{HOURLY_FEED_MAX_AGE}"'.ljust(35) + "# it writes a round every hour"
@@ -419,7 +419,7 @@ def _feed(asset: TemplateAsset) -> str:
 
 def starting_limits(numeraire: Token) -> Limits:
     """Return the limits of a new config, without a cap on the managed value."""
-    text = render(ETHEREUM, "", (), (), numeraire.symbol, (("RPC_URL", "any"),))
+    config_text = render(ETHEREUM, "", (), (), numeraire.symbol, (("RPC_URL", "any"),))
     return build_limits_from_table(
-        LimitsTable.model_validate(tomllib.loads(text)["limits"]), None, numeraire
+        LimitsTable.model_validate(tomllib.loads(config_text)["limits"]), None, numeraire
     )

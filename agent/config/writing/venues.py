@@ -26,16 +26,19 @@ def venues_text(
     """Return the tables of deployments, given as the config's keys and values; `other_venues`, in
     which the router of a new config does not trade, as comments.
     """
-    lines = [line for venue in venues for line in _table_lines(venue)]
+    table_lines = [line for venue in venues for line in _table_lines(venue)]
     if other_venues:
-        commented = [line for venue in other_venues for line in _table_lines(venue)]
-        lines += [_OTHER_VENUES, *(f"# {line}" for line in commented)]
-    return "".join(f"{line}\n" for line in lines)
+        other_lines = [line for venue in other_venues for line in _table_lines(venue)]
+        table_lines += [_OTHER_VENUES, *(f"# {line}" for line in other_lines)]
+    return "".join(f"{line}\n" for line in table_lines)
 
 
 def _table_lines(venue: Mapping[str, Any]) -> list[str]:
-    comments = _COMMENTS_WITH_TIERS if "tiers" in venue else _COMMENTS
-    return ["[[venues]]", *(_line(key, value, comments.get(key)) for key, value in venue.items())]
+    comment_by_key = _COMMENTS_WITH_TIERS if "tiers" in venue else _COMMENTS
+    return [
+        "[[venues]]",
+        *(_line(key, value, comment_by_key.get(key)) for key, value in venue.items()),
+    ]
 
 
 def _line(key: str, value: Any, comment: str | None) -> str:
