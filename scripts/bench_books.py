@@ -107,7 +107,9 @@ def read_times(loaded: LoadedConfig) -> dict[str, Any]:
         return assemble_input(
             step_with_history,
             read_memory(
-                step_with_history, store, readers=(tax_cache.reader(store),) if with_tax else ()
+                step_with_history,
+                store,
+                layer_readers=(tax_cache.reader(store),) if with_tax else (),
             ),
         )
 

@@ -107,4 +107,4 @@ def build_layer_case(step: StepInput, plan: Plan) -> LayerGuardAnswers:
 
 def acts_beside_spot(step: StepInput) -> bool:
     """True if a layer may act although the spot portfolio holds or its plan is refused."""
-    return any(acts(step) for acts in ACTS_BESIDE_SPOT)
+    return any(layer_acts(step) for layer_acts in ACTS_BESIDE_SPOT)

@@ -128,25 +128,25 @@ def outside_raw(
     step: StepInput, prices: Mapping[str, Price], skipped_places: Collection[str] = ()
 ) -> dict[str, int]:
     """Return the base units by token that weights count in all these places together."""
-    return _sums(outside_by_place(step, prices, skipped_places).values())
+    return _summed_by_token(outside_by_place(step, prices, skipped_places).values())
 
 
 def unweighted_raw(step: StepInput) -> dict[str, int]:
     """Return the base units by token outside the wallet that count in no weight."""
-    return _sums(holdings_of(step) for holdings_of in UNWEIGHTED_HOLDINGS)
+    return _summed_by_token(holdings_of(step) for holdings_of in UNWEIGHTED_HOLDINGS)
 
 
-def _sums(amounts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    raw_sums: dict[str, int] = {}
-    for raw_by_token in amounts:
+def _summed_by_token(amounts_by_place: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    raw_sum_by_token: dict[str, int] = {}
+    for raw_by_token in amounts_by_place:
         for token, raw in raw_by_token.items():
-            raw_sums[token] = raw_sums.get(token, 0) + raw
-    return raw_sums
+            raw_sum_by_token[token] = raw_sum_by_token.get(token, 0) + raw
+    return raw_sum_by_token
 
 
 def locked_raw(step: StepInput) -> dict[str, int]:
     """Return the base units of the wallet by token that no swap may spend."""
-    return _sums(locked_of(step) for locked_of in LOCKED)
+    return _summed_by_token(locked_of(step) for locked_of in LOCKED)
 
 
 def outside_value(
@@ -155,9 +155,11 @@ def outside_value(
     """Return the value outside the wallet, but in `skipped_places`; zero without a price. Raises
     Refused if something is unknown.
     """
-    amounts = _sums((outside_raw(step, prices, skipped_places), unweighted_raw(step)))
+    raw_by_token = _summed_by_token(
+        (outside_raw(step, prices, skipped_places), unweighted_raw(step))
+    )
     return sum(
-        (raw * prices.get(token, Fraction(0)) for token, raw in amounts.items()), Fraction(0)
+        (raw * prices.get(token, Fraction(0)) for token, raw in raw_by_token.items()), Fraction(0)
     )
 
 

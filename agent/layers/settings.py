@@ -32,6 +32,8 @@ the second.
 """
 
 
-def build_layer_settings(loaded: LoadedConfig, portfolio: Portfolio) -> tuple[LayerConfig, ...]:
+def build_layer_settings(
+    loaded_config: LoadedConfig, portfolio: Portfolio
+) -> tuple[LayerConfig, ...]:
     """Return the settings of the layers that are on. Raises ConfigError."""
-    return without_defaults(build(loaded, portfolio) for build in SETTINGS)
+    return without_defaults(build_settings(loaded_config, portfolio) for build_settings in SETTINGS)

@@ -42,8 +42,8 @@ def read_own_states(
 ) -> tuple[LayerState, ...]:
     """Return the states that the layers read from tables of their own."""
     states: tuple[LayerState, ...] = ()
-    for read in READERS:
-        states = with_part(states, read(db, wallet, wrapped_native, chain_now_s))
+    for read_state in READERS:
+        states = with_part(states, read_state(db, wallet, wrapped_native, chain_now_s))
     return states
 
 
@@ -53,12 +53,12 @@ def read_states(
     wrapped_native: str,
     chain_now_s: int,
     budget_rows: Sequence[BudgetRow],
-    newest_s: Mapping[str, int | None],
+    last_success_s_by_kind: Mapping[str, int | None],
 ) -> tuple[LayerState, ...]:
     """Return the states of all layers that are on; `budget_rows` are the budget rows of the last 24
-    h, `newest_s` the chain times of the newest success of each budget kind.
+    h, `last_success_s_by_kind` the chain times of the newest success of each budget kind.
     """
     states = read_own_states(db, wallet, wrapped_native, chain_now_s)
-    for read in BUDGET_READERS:
-        states = with_part(states, read(db, budget_rows, newest_s))
+    for read_state in BUDGET_READERS:
+        states = with_part(states, read_state(db, budget_rows, last_success_s_by_kind))
     return states

@@ -47,12 +47,12 @@ def settled_entry(
     receipt: Receipt,
 ) -> Entry:
     """Return the entry of a successful futures action; that of a delegate's approval is gas."""
-    effect = futures_effect(step.snapshot, futures_policy(step), receipt, prices)
+    account_effect = futures_effect(step.snapshot, futures_policy(step), receipt, prices)
     match granted_action(grant):
         case PerpOrder():
-            return futures_entry(transaction, prices, ledger_tokens, effect)
+            return futures_entry(transaction, prices, ledger_tokens, account_effect)
         case MarginDeposit() | MarginWithdrawal():
-            return margin_entry(transaction, prices, ledger_tokens, effect)
+            return margin_entry(transaction, prices, ledger_tokens, account_effect)
         case _:
             return trade_entry(transaction, prices, ledger_tokens, {})
 
@@ -61,24 +61,26 @@ def margin_entry(
     transaction: SettledTransaction,
     prices: EntryPrices,
     ledger_tokens: Collection[str],
-    effect: FuturesEntry | None,
+    account_effect: FuturesEntry | None,
 ) -> Entry:
     """Return the entry of an internal transfer of collateral between wallet and margin account."""
     builder = EntryBuilder(prices)
-    for token, raw in ledger_moves(transaction.moved_raw, ledger_tokens).items():
-        builder.move(WALLET, MARGIN, token, raw)
-    return replace(builder.entry(transaction, EntryKind.MARGIN, ledger_tokens), futures=effect)
+    for token, moved_raw in ledger_moves(transaction.moved_raw, ledger_tokens).items():
+        builder.move(WALLET, MARGIN, token, moved_raw)
+    return replace(
+        builder.entry(transaction, EntryKind.MARGIN, ledger_tokens), futures=account_effect
+    )
 
 
 def futures_entry(
     transaction: SettledTransaction,
     prices: EntryPrices,
     ledger_tokens: Collection[str],
-    effect: FuturesEntry | None,
+    account_effect: FuturesEntry | None,
 ) -> Entry:
     """Return the entry of a futures order: gas in the wallet, and effect on the margin account."""
-    entry = EntryBuilder(prices).entry(transaction, EntryKind.FUTURES, ledger_tokens)
-    return replace(entry, futures=effect)
+    gas_entry = EntryBuilder(prices).entry(transaction, EntryKind.FUTURES, ledger_tokens)
+    return replace(gas_entry, futures=account_effect)
 
 
 def futures_effect(
@@ -90,8 +92,8 @@ def futures_effect(
     account = margin_account(snapshot)
     if account is None or policy is None:
         return None
-    symbols = {market.market: market.symbol for market in account.markets}
-    size_decimals = {market.market: market.size_decimals for market in account.markets}
+    symbol_by_market = {market.market: market.symbol for market in account.markets}
+    size_decimals_by_market = {market.market: market.size_decimals for market in account.markets}
     account_key = (account.quote.address, policy.account)
     return FuturesEntry(
         policy.collateral,
@@ -100,19 +102,21 @@ def futures_effect(
         tuple(
             FuturesFill(
                 fill.market,
-                symbols.get(fill.market, fill.market),
+                symbol_by_market.get(fill.market, fill.market),
                 fill.size_raw,
                 abs(fill.quote_raw),
                 fill.fee_raw,
                 fill.realised_raw,
-                size_decimals.get(fill.market, account.quote.decimals),
+                size_decimals_by_market.get(fill.market, account.quote.decimals),
             )
             for fill in receipt.fills
             if (fill.clearing_house, fill.trader) == account_key
         ),
         tuple(
             SettledFunding(
-                payment.market, symbols.get(payment.market, payment.market), payment.paid_raw
+                payment.market,
+                symbol_by_market.get(payment.market, payment.market),
+                payment.paid_raw,
             )
             for payment in receipt.funding
             if (payment.clearing_house, payment.trader) == account_key
@@ -127,8 +131,8 @@ def funding_entries(step: StepInput, prices: EntryPrices) -> tuple[Entry, ...]:
     account, policy = margin_account(step.snapshot), futures_policy(step)
     if account is None or policy is None:
         return ()
-    symbols = {market.market: market.symbol for market in account.markets}
-    price = prices.of(policy.collateral)
+    symbol_by_market = {market.market: market.symbol for market in account.markets}
+    collateral_price = prices.of(policy.collateral)
     return tuple(
         Entry(
             f"funding-{payment.market}-{payment.at_s}",
@@ -141,12 +145,12 @@ def funding_entries(step: StepInput, prices: EntryPrices) -> tuple[Entry, ...]:
             futures=FuturesEntry(
                 policy.collateral,
                 account.settlement_raw,
-                price,
+                collateral_price,
                 (),
                 (
                     SettledFunding(
                         payment.market,
-                        symbols.get(payment.market, payment.market),
+                        symbol_by_market.get(payment.market, payment.market),
                         payment.paid_raw,
                     ),
                 ),
@@ -161,7 +165,9 @@ def margin_reading(snapshot: Snapshot, policy: FuturesPolicy | None) -> MarginRe
     account = margin_account(snapshot)
     if account is None:
         return None
-    pending_raw = {position.market: position.funding_pending_raw for position in account.positions}
+    pending_funding_raw_by_market = {
+        position.market: position.funding_pending_raw for position in account.positions
+    }
     return MarginReading(
         account.settlement_raw,
         account.collateral_raw,
@@ -173,7 +179,7 @@ def margin_reading(snapshot: Snapshot, policy: FuturesPolicy | None) -> MarginRe
                 market.symbol,
                 account.size_raw(market.market),
                 margin.position_value_raw(market, account.size_raw(market.market)),
-                pending_raw.get(market.market, 0),
+                pending_funding_raw_by_market.get(market.market, 0),
                 market.funding_daily,
             )
             for market in account.markets

@@ -47,11 +47,13 @@ class FuturesComposer:
         action = plan.layer(FuturesPlan).actions[0]
         if account is None or policy is None or not isinstance(action, MarginDeposit):
             return []
-        spend = {policy.collateral: action.raw}
+        spend_raw_by_token = {policy.collateral: action.raw}
         layer_grant = FuturesGrant(action, account)
         return [
-            replace(build_approval(step, token, policy.vault, raw), layer=layer_grant)
-            for token, raw in tokens.lacking_approvals(spend, step.snapshot, policy.vault)
+            replace(build_approval(step, token, policy.vault, approval_raw), layer=layer_grant)
+            for token, approval_raw in tokens.lacking_approvals(
+                spend_raw_by_token, step.snapshot, policy.vault
+            )
         ]
 
     def compose(self, step: StepInput, plan: Plan, head: Head) -> TxDraft | PreparedTransaction:
@@ -94,8 +96,8 @@ class FuturesComposer:
             )
         if isinstance(action, PerpOrder) and not action.kind.can_rest:
             self._venue.quote(account, action)
-        chain_id, fees = step.snapshot.head.chain_id, (None, None, None)
-        tx = UnsignedTx(chain_id, draft.nonce, draft.to, 0, draft.data, 0, *fees)
+        chain_id, no_fees = step.snapshot.head.chain_id, (None, None, None)
+        tx = UnsignedTx(chain_id, draft.nonce, draft.to, 0, draft.data, 0, *no_fees)
         grant = Grant(
             IntentKind.FUTURES,
             now_s=head.timestamp_s,

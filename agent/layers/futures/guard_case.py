@@ -42,13 +42,13 @@ class FuturesCase(LayerGuardAnswers):
         """True if the plan only buys back open hedges; their closing cost was counted when they
         were opened.
         """
-        futures, policy = self.futures, futures_policy(self.step)
-        if policy is None or futures.account_actions or not futures.orders:
+        layer_plan, policy = self.futures, futures_policy(self.step)
+        if policy is None or layer_plan.account_actions or not layer_plan.orders:
             return False
         short_raw_by_market = {hedge.market: -hedge.size_raw for hedge in policy.hedges}
         return all(
             0 < order.size_raw <= short_raw_by_market.get(order.market, 0)
-            for order in futures.orders
+            for order in layer_plan.orders
         )
 
     def ends_delegate(self) -> bool:
@@ -70,10 +70,10 @@ class FuturesCase(LayerGuardAnswers):
         orders, account_actions = self.futures.orders, self.futures.account_actions
         if account is None or not all(map(_lowers_risk, account_actions)):
             return False
-        markets = {order.market for order in orders}
+        ordered_markets = {order.market for order in orders}
         return (
             bool(self.futures.actions)
-            and len(markets) == len(orders)
+            and len(ordered_markets) == len(orders)
             and all(order.is_reduce_only and is_reduction(account, order) for order in orders)
         )
 
@@ -81,15 +81,15 @@ class FuturesCase(LayerGuardAnswers):
         """True for reductions and deposits that a limit requires, except those that `spot_multiple`
         requires; False for deposits of the owner and for hedges.
         """
-        futures, decision = self.futures, self.plan.decision
+        layer_plan, decision = self.futures, self.plan.decision
         by_owner = isinstance(decision, AdjustFutures) and decision.by_owner
         return (
             (
-                not futures.account_actions
+                not layer_plan.account_actions
                 or self.ends_delegate()
-                or (futures.trigger in DEPOSIT_TRIGGERS and not by_owner)
+                or (layer_plan.trigger in DEPOSIT_TRIGGERS and not by_owner)
             )
-            and futures.trigger != FuturesTrigger.SPOT_MULTIPLE.value
+            and layer_plan.trigger != FuturesTrigger.SPOT_MULTIPLE.value
             and self.only_reduces()
         )
 
@@ -98,8 +98,8 @@ class FuturesCase(LayerGuardAnswers):
         policy, history = futures_policy(self.step), self.step.history
         if policy is None or not self.plan.is_emergency:
             return None
-        max_wei = gas_per_day_wei(policy.limits, self.step.limits) or limit_wei
-        return max_wei, history.emergency_gas_24h_wei
+        emergency_limit_wei = gas_per_day_wei(policy.limits, self.step.limits) or limit_wei
+        return emergency_limit_wei, history.emergency_gas_24h_wei
 
 
 def _lowers_risk(action: AccountAction) -> bool:
@@ -110,5 +110,5 @@ def _lowers_risk(action: AccountAction) -> bool:
 
 def build_futures_case(step: StepInput, plan: Plan) -> FuturesCase | None:
     """Return the case of a plan of futures actions; None for any other plan."""
-    futures = planned_futures(plan)
-    return None if futures is None else FuturesCase(step, plan, futures)
+    layer_plan = planned_futures(plan)
+    return None if layer_plan is None else FuturesCase(step, plan, layer_plan)

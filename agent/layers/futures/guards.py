@@ -60,23 +60,23 @@ from agent.units import BPS, Value, decimal_text
 
 def _require_futures(case: GuardCase) -> tuple[FuturesPlan, FuturesPolicy, MarginAccount]:
     """Return orders, policy and account. Raises MissingData."""
-    plan, policy, account = (
+    layer_plan, policy, account = (
         planned_futures(case.plan),
         futures_policy(case.step),
         margin_account(case.step.snapshot),
     )
-    if plan is None or policy is None or account is None:
+    if layer_plan is None or policy is None or account is None:
         raise MissingData(
             case.step.snapshot.layer(FuturesReading).unknown or "no margin account is configured"
         )
-    market_names = {market.market for market in account.markets}
+    known_markets = {market.market for market in account.markets}
     if unknown_markets := [
         action.market
-        for action in (*plan.orders, *plan.resting)
-        if action.market not in market_names
+        for action in (*layer_plan.orders, *layer_plan.resting)
+        if action.market not in known_markets
     ]:
         raise MissingData(f"market {unknown_markets[0]} is not in the snapshot")
-    return plan, policy, account
+    return layer_plan, policy, account
 
 
 def index_age(case: GuardCase) -> GuardMeasurement:
@@ -84,21 +84,21 @@ def index_age(case: GuardCase) -> GuardMeasurement:
     unless every action is a reduction, of the positions. A reduction needs only the index of its
     own market.
     """
-    plan, policy, account = _require_futures(case)
-    markets = {order.market for order in (*plan.orders, *plan.resting)}
-    if plan.account_actions or not case.layer.only_reduces():
-        markets |= {position.market for position in account.positions}
+    layer_plan, policy, account = _require_futures(case)
+    judged_markets = {order.market for order in (*layer_plan.orders, *layer_plan.resting)}
+    if layer_plan.account_actions or not case.layer.only_reduces():
+        judged_markets |= {position.market for position in account.positions}
     now_s = case.step.snapshot.head.timestamp_s
-    ages = [
+    ages_and_symbols = [
         (now_s - market.index_s, market.symbol)
         for market in account.markets
-        if market.market in markets
+        if market.market in judged_markets
     ]
-    if any(age_s < 0 for age_s, _ in ages):
+    if any(age_s < 0 for age_s, _ in ages_and_symbols):
         return GuardMeasurement("an index dated in the future", False)
-    if not ages:
+    if not ages_and_symbols:
         return GuardMeasurement("no market has an order or a position", True)
-    age_s, symbol = max(ages)
+    age_s, symbol = max(ages_and_symbols)
     limit_s = policy.limits.index_age_s
     return GuardMeasurement(
         f"{format_seconds(age_s)} ({symbol})", age_s <= limit_s, format_seconds(limit_s)
@@ -109,12 +109,12 @@ def order_bound(case: GuardCase) -> GuardMeasurement:
     """Require each order's bound to be within the slippage from the index. The wider bound of
     emergencies is valid only while positions are near liquidation (T12).
     """
-    plan, policy, account = _require_futures(case)
-    limits, closing_sizes = policy.limits, emergency_sizes(account, policy)
-    for order in plan.orders:
+    layer_plan, policy, account = _require_futures(case)
+    limits, emergency_size_by_market = policy.limits, emergency_sizes(account, policy)
+    for order in layer_plan.orders:
         market, slippage_bps = account.market(order.market), limits.slippage_bps
-        if plan.is_emergency:
-            if order.market not in closing_sizes or not is_reduction(account, order):
+        if layer_plan.is_emergency:
+            if order.market not in emergency_size_by_market or not is_reduction(account, order):
                 return GuardMeasurement(f"no emergency in {market.symbol}", False)
             slippage_bps = limits.emergency_slippage_bps
         bound_raw = index_bound_raw(market, order.size_raw, slippage_bps)
@@ -124,10 +124,12 @@ def order_bound(case: GuardCase) -> GuardMeasurement:
         if excess_raw > 0 or order.bound_raw <= 0:
             excess_text = decimal_text(max(excess_raw, 0), account.quote.decimals)
             return GuardMeasurement(f"{market.symbol} is {excess_text} beyond the bound", False)
-    for stop in plan.resting:
+    for stop in layer_plan.resting:
         if isinstance(stop, StopOrder) and not _is_protective(account, stop, limits):
-            text = f"the stop of {account.market(stop.market).symbol} is not one of its position"
-            return GuardMeasurement(text, False)
+            stop_text = (
+                f"the stop of {account.market(stop.market).symbol} is not one of its position"
+            )
+            return GuardMeasurement(stop_text, False)
     return GuardMeasurement("every order within the bound", True)
 
 
@@ -153,17 +155,17 @@ def basis(case: GuardCase) -> GuardMeasurement:
     """Return the largest distance between mark and index among the markets in which orders open
     positions.
     """
-    plan, policy, account = _require_futures(case)
+    layer_plan, policy, account = _require_futures(case)
     limit_share = Fraction(policy.limits.max_basis_bps, BPS)
-    deviations = [
+    shares_and_symbols = [
         (abs(market.mark / market.index - 1), market.symbol)
-        for order in plan.orders
+        for order in layer_plan.orders
         if not is_reduction(account, order)
         for market in [account.market(order.market)]
     ]
-    if not deviations:
+    if not shares_and_symbols:
         return GuardMeasurement("no position is opened", True)
-    largest_share, symbol = max(deviations)
+    largest_share, symbol = max(shares_and_symbols)
     return GuardMeasurement(
         f"{_percent_text(largest_share)} ({symbol})",
         largest_share <= limit_share,
@@ -175,34 +177,38 @@ def reopening(case: GuardCase) -> GuardMeasurement:
     """Return the time since the newest emergency of a plan that opens a position, so that prices
     which gap back and forth do not close and open it at every tick.
     """
-    plan, policy, account = _require_futures(case)
+    layer_plan, policy, account = _require_futures(case)
     limit_text = format_seconds(policy.limits.emergency_cooldown_s)
-    last_s = case.step.layer(FuturesState).emergency_s
-    if last_s is None or all(is_reduction(account, order) for order in plan.orders):
+    last_emergency_s = case.step.layer(FuturesState).emergency_s
+    if last_emergency_s is None or all(is_reduction(account, order) for order in layer_plan.orders):
         return GuardMeasurement("no emergency, or nothing opened", True, limit_text)
-    elapsed_s = case.step.snapshot.head.timestamp_s - last_s
-    is_over = case.step.snapshot.head.timestamp_s >= reopening_s(
+    elapsed_s = case.step.snapshot.head.timestamp_s - last_emergency_s
+    is_cooldown_over = case.step.snapshot.head.timestamp_s >= reopening_s(
         futures_policy(case.step), case.step.layer(FuturesState)
     )
-    return GuardMeasurement(f"{format_seconds(elapsed_s)} after an emergency", is_over, limit_text)
+    return GuardMeasurement(
+        f"{format_seconds(elapsed_s)} after an emergency", is_cooldown_over, limit_text
+    )
 
 
 def account_after_plan(case: GuardCase) -> GuardMeasurement:
     """Require that the account keeps every limit after all actions, with each order filled at its
     bound and each resting order at its price, or that every action is a deposit or a reduction.
     """
-    plan, policy, account = _require_futures(case)
-    if not plan.actions:
+    layer_plan, policy, account = _require_futures(case)
+    if not layer_plan.actions:
         return GuardMeasurement("no action", False)
     if case.layer.only_reduces():
         return GuardMeasurement("every action reduces or deposits", True)
-    if all(isinstance(action, DelegateChange) for action in plan.actions):
+    if all(isinstance(action, DelegateChange) for action in layer_plan.actions):
         return GuardMeasurement("no position and no margin changes", True)
-    reasons_by_market = unnamed_reasons(account)
-    if reasons_by_market and any(not is_reduction(account, order) for order in plan.orders):
-        return GuardMeasurement("; ".join(reasons_by_market.values()), False)
+    reason_by_unnamed_market = unnamed_reasons(account)
+    if reason_by_unnamed_market and any(
+        not is_reduction(account, order) for order in layer_plan.orders
+    ):
+        return GuardMeasurement("; ".join(reason_by_unnamed_market.values()), False)
     account_after = after_resting_fills(account)
-    for action in plan.actions:
+    for action in layer_plan.actions:
         if _opens_by_reduction(account_after, action):
             return GuardMeasurement("a reduction that opens", False)
         account_after = after_action(account_after, action)
@@ -211,24 +217,29 @@ def account_after_plan(case: GuardCase) -> GuardMeasurement:
         if trades_for_another(case.step.snapshot, futures_policy(case.step))
         else _spot_value(case)
     )
-    state = margin_state(account_after, policy.limits, policy.leverage_bps)
-    account_breaches = breaches(state, policy.limits, spot_value)
-    oversized_shares = oversized_positions(account_after, policy.limits, policy.leverage_bps)
+    state_after = margin_state(account_after, policy.limits, policy.leverage_bps)
+    account_breaches = breaches(state_after, policy.limits, spot_value)
+    share_by_oversized_market = oversized_positions(
+        account_after, policy.limits, policy.leverage_bps
+    )
     if all(
-        is_reduction(account, order) for order in plan.orders if order.market in oversized_shares
+        is_reduction(account, order)
+        for order in layer_plan.orders
+        if order.market in share_by_oversized_market
     ):
         account_breaches = [
             breach for breach in account_breaches if breach.limit != "max_position"
         ]  # no order enlarges it
     if account_breaches:
-        text = "; ".join(
+        breach_text = "; ".join(
             f"{breach.limit} {breach.measured}, limit {breach.allowed}"
             for breach in account_breaches
         )
-        return GuardMeasurement(text, False)
-    leverage = margin.leverage(account_after)
+        return GuardMeasurement(breach_text, False)
+    leverage_after = margin.leverage(account_after)
     return GuardMeasurement(
-        f"{'unknown' if leverage is None else f'{float(leverage):.2f}x'} after the plan", True
+        f"{'unknown' if leverage_after is None else f'{float(leverage_after):.2f}x'} after the plan",
+        True,
     )
 
 
@@ -249,36 +260,38 @@ def margin_move(case: GuardCase) -> GuardMeasurement:
         case.step.snapshot, futures_policy(case.step)
     ):
         return GuardMeasurement("only revokes a delegate", True)
-    plan, policy, account = _require_futures(case)
-    if not plan.account_actions:
+    layer_plan, policy, account = _require_futures(case)
+    if not layer_plan.account_actions:
         return GuardMeasurement("no margin moved", True)
     if not account.is_on_chain:
         return GuardMeasurement("an off-chain venue", False)
     if trades_for_another(case.step.snapshot, futures_policy(case.step)):
         return GuardMeasurement(f"a delegate of {policy.account}", False)
-    portfolio, collateral_unit = case.step.portfolio, account.settlement_raw
-    token = portfolio.token(policy.collateral)
-    for action in plan.account_actions:
+    portfolio, quote_per_collateral = case.step.portfolio, account.settlement_raw
+    collateral = portfolio.token(policy.collateral)
+    for action in layer_plan.account_actions:
         match action:
             case DelegateChange(delegate, is_allowed):
                 if is_allowed and delegate != policy.delegate:
                     return GuardMeasurement(f"the delegate {delegate}", False)
                 continue
-            case MarginDeposit(raw):
-                asset = next(member for member in portfolio.assets if member.token == token)
+            case MarginDeposit(moved_raw):
+                asset = next(
+                    candidate for candidate in portfolio.assets if candidate.token == collateral
+                )
                 available_raw, place_text = case.investable_raw(asset), "in the wallet"
-            case MarginWithdrawal(raw):
+            case MarginWithdrawal(moved_raw):
                 available_raw, place_text = (
-                    margin.free_margin_raw(account) // collateral_unit,
+                    margin.free_margin_raw(account) // quote_per_collateral,
                     "of free margin",
                 )
-        if not 0 < raw <= available_raw:
+        if not 0 < moved_raw <= available_raw:
             amount_text, available_text = (
-                decimal_text(max(0, raw_amount), token.decimals)
-                for raw_amount in (raw, available_raw)
+                decimal_text(max(0, amount_raw), collateral.decimals)
+                for amount_raw in (moved_raw, available_raw)
             )
             return GuardMeasurement(
-                f"{amount_text} of {available_text} {token.label} {place_text}", False
+                f"{amount_text} of {available_text} {collateral.label} {place_text}", False
             )
     return GuardMeasurement("within wallet, free margin and delegate", True)
 
@@ -288,18 +301,18 @@ def top_up_budget(case: GuardCase) -> GuardMeasurement:
     portfolio: a manipulated mark must not drain the wallet into the account (T12). While prices
     are missing or contradictory, only the wallet's collateral counts. Owner deposits pass.
     """
-    plan, policy, account = _require_futures(case)
+    layer_plan, policy, account = _require_futures(case)
     limit_bps = policy.limits.top_up_per_day_bps
     if limit_bps is None:
         return GuardMeasurement("not measured", True, "off")
     limit_text = f"{limit_bps / 100:g} % of the spot portfolio"
-    if _by_owner(case) or not plan.top_up_raw:
+    if _by_owner(case) or not layer_plan.top_up_raw:
         return GuardMeasurement("no top-up", True, limit_text)
     case.require_known_day()
-    quote_rate = quote_per_numeraire(case.step.snapshot, case.step.portfolio)
+    numeraire_in_quote = quote_per_numeraire(case.step.snapshot, case.step.portfolio)
     deposited_value = (
-        case.step.layer(FuturesState).topped_up_24h * quote_rate
-        + plan.top_up_raw * account.settlement_raw
+        case.step.layer(FuturesState).topped_up_24h * numeraire_in_quote
+        + layer_plan.top_up_raw * account.settlement_raw
     )
     spot_value = Fraction(
         spendable_collateral_raw(
@@ -323,12 +336,12 @@ def reduction_budget(case: GuardCase) -> GuardMeasurement:
     emergencies, the owner's reductions, closed hedges, and reductions that the index alone demands,
     because in a crash a breached limit cannot wait for the next day.
     """
-    plan, policy, account = _require_futures(case)
+    layer_plan, policy, account = _require_futures(case)
     limit_share = Fraction(policy.limits.reduction_per_day_bps, BPS)
-    reductions = [order for order in plan.orders if order.is_reduce_only]
+    reduction_orders = [order for order in layer_plan.orders if order.is_reduce_only]
     if (
-        plan.is_emergency
-        or not reductions
+        layer_plan.is_emergency
+        or not reduction_orders
         or not limit_share
         or not uses_reduction_budget(case.plan)
     ):
@@ -346,7 +359,7 @@ def reduction_budget(case: GuardCase) -> GuardMeasurement:
         case.step.snapshot, case.step.portfolio
     )
     closed_notional += sum(
-        (abs(order.size_raw) * account.market(order.market).index for order in reductions),
+        (abs(order.size_raw) * account.market(order.market).index for order in reduction_orders),
         Fraction(0),
     )
     if account_value <= 0:
@@ -362,24 +375,26 @@ def hedge_size(case: GuardCase) -> GuardMeasurement:
     """Require that no hedge exceeds the wallet's holding of its asset: a hedge replaces a sale, and
     a larger one would be a bet against the asset.
     """
-    plan, _, account = _require_futures(case)
+    layer_plan, _, account = _require_futures(case)
     if case.layer.only_reduces():
         return GuardMeasurement("every order reduces", True)
-    quote_rate, ratios = (
+    numeraire_in_quote, shares_and_texts = (
         quote_per_numeraire(case.step.snapshot, case.step.portfolio),
         [(Fraction(0), "no hedge")],
     )
-    assets = {asset.token.address: asset for asset in case.step.portfolio.assets}
-    for hedge in plan.hedges:
+    asset_by_token = {asset.token.address: asset for asset in case.step.portfolio.assets}
+    for hedge in layer_plan.hedges:
         if not hedge.size_raw:
             continue
-        if (asset := assets.get(hedge.token)) is None:
+        if (asset := asset_by_token.get(hedge.token)) is None:
             raise MissingData("the asset of a hedge is not in the portfolio")
         spot_value = case.investable_raw(asset) * case.price(hedge.token)
-        short_value = -hedge.size_raw * account.market(hedge.market).index / quote_rate
-        share = short_value / spot_value if spot_value > 0 else Fraction(2)
-        ratios.append((share, f"{_percent_text(share)} of {asset.token.label}"))
-    largest_share, share_text = max(ratios)
+        short_value = -hedge.size_raw * account.market(hedge.market).index / numeraire_in_quote
+        short_share = short_value / spot_value if spot_value > 0 else Fraction(2)
+        shares_and_texts.append(
+            (short_share, f"{_percent_text(short_share)} of {asset.token.label}")
+        )
+    largest_share, share_text = max(shares_and_texts)
     return GuardMeasurement(share_text, largest_share <= 1, _percent_text(Fraction(1)))
 
 
@@ -388,17 +403,19 @@ def futures_cost(case: GuardCase, *, at_bound: bool) -> tuple[Value, Value]:
     numeraire base units; fills are at the mark or, with `at_bound`, at the bound. Raises
     MissingData.
     """
-    plan, _, account = _require_futures(case)
+    layer_plan, _, account = _require_futures(case)
     cost, notional = Fraction(0), Fraction(0)
-    for order in plan.orders:
+    for order in layer_plan.orders:
         market = account.market(order.market)
         index_value = abs(order.size_raw) * market.index
         fill_value = Fraction(order.bound_raw) if at_bound else abs(order.size_raw) * market.mark
-        shortfall = fill_value - index_value if order.size_raw > 0 else index_value - fill_value
-        cost += max(Fraction(0), shortfall) + fill_value * market.fee_ppm / margin.PPM
+        slippage_value = (
+            fill_value - index_value if order.size_raw > 0 else index_value - fill_value
+        )
+        cost += max(Fraction(0), slippage_value) + fill_value * market.fee_ppm / margin.PPM
         notional += index_value
-    quote_rate = quote_per_numeraire(case.step.snapshot, case.step.portfolio)
-    return cost / quote_rate, notional / quote_rate
+    numeraire_in_quote = quote_per_numeraire(case.step.snapshot, case.step.portfolio)
+    return cost / numeraire_in_quote, notional / numeraire_in_quote
 
 
 def plan_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement | None:

@@ -21,16 +21,16 @@ from agent.venues.allowances import label_and_decimals
 
 def futures_action_note(step: StepInput, action: FuturesAction) -> str:
     """Describe a futures action."""
-    collateral = collateral_token(futures_policy(step))
+    collateral_address = collateral_token(futures_policy(step))
     match action:
         case PerpOrder():
             return order_note(step.snapshot, action)
-        case MarginDeposit(raw):
-            label, decimals = label_and_decimals(step.portfolio, collateral)
-            return f"deposit {decimal_text(raw, decimals)} {label} as margin"
-        case MarginWithdrawal(raw):
-            label, decimals = label_and_decimals(step.portfolio, collateral)
-            return f"withdraw {decimal_text(raw, decimals)} {label} of margin"
+        case MarginDeposit(amount_raw):
+            label, decimals = label_and_decimals(step.portfolio, collateral_address)
+            return f"deposit {decimal_text(amount_raw, decimals)} {label} as margin"
+        case MarginWithdrawal(amount_raw):
+            label, decimals = label_and_decimals(step.portfolio, collateral_address)
+            return f"withdraw {decimal_text(amount_raw, decimals)} {label} of margin"
         case DelegateChange(delegate, is_allowed):
             verb = "allow" if is_allowed else "no longer allow"
             return f"{verb} {delegate} to trade futures for this account"
@@ -38,26 +38,30 @@ def futures_action_note(step: StepInput, action: FuturesAction) -> str:
             return stop_note(step.snapshot, action)
 
 
-def _six_place_text(raw: int, decimals: int, *, rounds_up: bool = False) -> str:
+def _six_place_text(amount_raw: int, decimals: int, *, rounds_up: bool = False) -> str:
     """Format an amount to six places; all of it if that would be zero."""
     divisor = 10 ** max(0, decimals - 6)
-    units = -(-raw // divisor) if rounds_up else raw // divisor
-    return decimal_text(units, min(decimals, 6)) if units else decimal_text(raw, decimals)
+    rounded_units = -(-amount_raw // divisor) if rounds_up else amount_raw // divisor
+    return (
+        decimal_text(rounded_units, min(decimals, 6))
+        if rounded_units
+        else decimal_text(amount_raw, decimals)
+    )
 
 
-def stop_note(snapshot: Snapshot, change: RestingAction) -> str:
+def stop_note(snapshot: Snapshot, stop_change: RestingAction) -> str:
     """Describe a change of a resting stop."""
     account = margin_account(snapshot)
     if account is None:
-        return f"change the resting stop of {change.market}"
-    market, quote = account.market(change.market), account.quote
+        return f"change the resting stop of {stop_change.market}"
+    market, quote = account.market(stop_change.market), account.quote
     label = safe_label(market.symbol, market.market)
-    if isinstance(change, OrderCancel):
+    if isinstance(stop_change, OrderCancel):
         return f"cancel a resting stop of {label}"
-    size = _six_place_text(abs(change.size_raw), market.size_decimals)
-    side = "sells" if change.size_raw < 0 else "buys"
-    trigger_value = _six_place_text(change.trigger_raw, quote.decimals)
-    return f"place a resting stop of {label} that {side} {size} once it is worth {trigger_value} {quote.label}"
+    size_text = _six_place_text(abs(stop_change.size_raw), market.size_decimals)
+    side_verb = "sells" if stop_change.size_raw < 0 else "buys"
+    trigger_text = _six_place_text(stop_change.trigger_raw, quote.decimals)
+    return f"place a resting stop of {label} that {side_verb} {size_text} once it is worth {trigger_text} {quote.label}"
 
 
 def order_note(snapshot: Snapshot, order: PerpOrder) -> str:
@@ -65,15 +69,15 @@ def order_note(snapshot: Snapshot, order: PerpOrder) -> str:
     rounded so that it holds.
     """
     account = margin_account(snapshot)
-    verb = "sell" if order.size_raw < 0 else "buy"
-    limit = "at least" if order.size_raw < 0 else "at most"
-    purpose = "reduce" if order.is_reduce_only else "open"
+    side_verb = "sell" if order.size_raw < 0 else "buy"
+    bound_word = "at least" if order.size_raw < 0 else "at most"
+    purpose_verb = "reduce" if order.is_reduce_only else "open"
     if account is None:
-        return f"{purpose} futures: {verb} {abs(order.size_raw)} base units of {order.market}"
+        return f"{purpose_verb} futures: {side_verb} {abs(order.size_raw)} base units of {order.market}"
     market, quote = account.market(order.market), account.quote
-    size = _six_place_text(abs(order.size_raw), market.size_decimals)
-    bound = _six_place_text(order.bound_raw, quote.decimals, rounds_up=order.size_raw > 0)
+    size_text = _six_place_text(abs(order.size_raw), market.size_decimals)
+    bound_text = _six_place_text(order.bound_raw, quote.decimals, rounds_up=order.size_raw > 0)
     return (
-        f"{purpose} futures: {verb} {size} {safe_label(market.symbol, market.market)} for {limit}"
-        f" {bound} {quote.label}"
+        f"{purpose_verb} futures: {side_verb} {size_text} {safe_label(market.symbol, market.market)} for {bound_word}"
+        f" {bound_text} {quote.label}"
     )

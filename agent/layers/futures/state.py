@@ -133,8 +133,8 @@ class FuturesCycle(LayerCycle):
 
     def postpones(self, plan: Plan) -> bool:
         """True if the plan opens positions after a reduction or a deposit."""
-        futures = planned_futures(plan)
-        return self.reduced and futures is not None and not futures.is_reducing
+        layer_plan = planned_futures(plan)
+        return self.reduced and layer_plan is not None and not layer_plan.is_reducing
 
     def is_done_before(self, plan: Plan | None) -> bool:
         """True for any futures plan after a reduction or a deposit."""

@@ -35,17 +35,17 @@ from agent.store.tables import BudgetRow, IntentRow
 
 
 def read_state(
-    db: Connection, budget_rows: Sequence[BudgetRow], newest_s: Mapping[str, int | None]
+    db: Connection, budget_rows: Sequence[BudgetRow], newest_s_by_kind: Mapping[str, int | None]
 ) -> FuturesState:
-    """Return the state from the budget rows of the last 24 h and from the newest orders; `newest_s`
-    are the chain times of the newest success of each budget kind.
+    """Return the state from the budget rows of the last 24 h and from the newest orders;
+    `newest_s_by_kind` are the chain times of the newest success of each budget kind.
     """
     return FuturesState(
         turnover_sum([row for row in budget_rows if row.kind == FUTURES_REDUCTION]),
         turnover_sum([row for row in budget_rows if row.kind == FUTURES_DEPOSIT]),
         sum(int(row.gas_wei) for row in budget_rows if row.kind == FUTURES_EMERGENCY),
-        newest_s[FUTURES_EMERGENCY],
-        _hedges(db, newest_s),
+        newest_s_by_kind[FUTURES_EMERGENCY],
+        _stored_hedges(db, newest_s_by_kind),
     )
 
 
@@ -71,8 +71,8 @@ def is_resting_row(row: IntentRow) -> bool:
     """True for a futures action that `is_resting`."""
     if row.kind != IntentKind.FUTURES.value:
         return False
-    grant = futures_grant(decode_json(Grant, decompress_text(row.grant_z)))
-    return grant is not None and is_resting(grant)
+    layer_grant = futures_grant(decode_json(Grant, decompress_text(row.grant_z)))
+    return layer_grant is not None and is_resting(layer_grant)
 
 
 def is_resting(grant: FuturesGrant) -> bool:
@@ -83,26 +83,30 @@ def is_resting(grant: FuturesGrant) -> bool:
     return isinstance(action, StopOrder | OrderCancel)
 
 
-def _hedges(db: Connection, newest_s: Mapping[str, int | None]) -> tuple[Hedge, ...]:
+def _stored_hedges(db: Connection, newest_s_by_kind: Mapping[str, int | None]) -> tuple[Hedge, ...]:
     """Return the hedges after the newest successful futures action, from its grant and its
     fills.
     """
-    newest_rows = [
+    newest_order_rows = [
         row
         for kind in FUTURES_KINDS
         if kind != FUTURES_RESTING
-        and newest_s[kind] is not None
+        and newest_s_by_kind[kind] is not None
         and (row := db.execute(_select_newest_order(), {"kind": kind}).one_or_none()) is not None
     ]
-    if not newest_rows:
+    if not newest_order_rows:
         return ()
-    row = max(newest_rows, key=lambda candidate: int(candidate.seq))
-    grant = futures_grant(decode_json(Grant, decompress_text(row.grant_z)))
-    if grant is None or not isinstance(grant.action, PerpOrder) or row.receipt_json is None:
-        return () if grant is None else grant.hedges
-    order, fills = grant.action, decode_json(Receipt, row.receipt_json).fills
-    filled_sizes = [fill.size_raw for fill in fills if fill.market == order.market]
-    return filled_hedges(grant, sum(filled_sizes) if filled_sizes else order.size_raw)
+    row = max(newest_order_rows, key=lambda candidate: int(candidate.seq))
+    layer_grant = futures_grant(decode_json(Grant, decompress_text(row.grant_z)))
+    if (
+        layer_grant is None
+        or not isinstance(layer_grant.action, PerpOrder)
+        or row.receipt_json is None
+    ):
+        return () if layer_grant is None else layer_grant.hedges
+    order, fills = layer_grant.action, decode_json(Receipt, row.receipt_json).fills
+    fill_sizes_raw = [fill.size_raw for fill in fills if fill.market == order.market]
+    return filled_hedges(layer_grant, sum(fill_sizes_raw) if fill_sizes_raw else order.size_raw)
 
 
 @cache

@@ -23,35 +23,41 @@ def futures_volatility(
     Weight above that bound goes to the other markets in proportion; if all are at it, the leverage
     is below its target. The spot targets stay.
     """
-    risk = settings.futures
-    if risk is None:
+    futures_settings = settings.futures
+    if futures_settings is None:
         raise Refused("no futures markets are configured", remedy="add [futures]")
-    tokens = tuple(side.token for side in risk.sides)
-    returns = compute_returns(settings, tokens, inputs.labels, inputs.prices, inputs.now_s)
-    maximums = [risk.max_weight_bps] * len(tokens)
-    total_bps = min(BPS, len(tokens) * risk.max_weight_bps)
-    minimums = [0] * len(tokens)
-    shares = proportional_shares(
-        [Fraction(1 / float(v)) for v in returns.volatilities], minimums, maximums, total_bps
+    tokens = tuple(side.token for side in futures_settings.sides)
+    sample_returns = compute_returns(settings, tokens, inputs.labels, inputs.prices, inputs.now_s)
+    max_weights_bps = [futures_settings.max_weight_bps] * len(tokens)
+    total_bps = min(BPS, len(tokens) * futures_settings.max_weight_bps)
+    min_weights_bps = [0] * len(tokens)
+    unrounded_shares = proportional_shares(
+        [Fraction(1 / float(volatility)) for volatility in sample_returns.volatilities],
+        min_weights_bps,
+        max_weights_bps,
+        total_bps,
     )
-    sizes_bps = bounded_bps(shares, minimums, maximums, total_bps)
+    weights_bps = bounded_bps(unrounded_shares, min_weights_bps, max_weights_bps, total_bps)
     weight_texts = ", ".join(
-        f"{inputs.labels[side.token]} {'' if side.is_long else '-'}{bps / 100:g} % ({v:.1%})"
-        for side, bps, v in zip(risk.sides, sizes_bps, returns.volatilities, strict=True)
+        f"{inputs.labels[side.token]} {'' if side.is_long else '-'}{bps / 100:g} % ({volatility:.1%})"
+        for side, bps, volatility in zip(
+            futures_settings.sides, weights_bps, sample_returns.volatilities, strict=True
+        )
     )
-    gross_leverage = Fraction(total_bps * risk.leverage_bps, BPS * BPS)
+    gross_leverage = Fraction(total_bps * futures_settings.leverage_bps, BPS * BPS)
     stress_loss = Fraction(
-        max(sizes_bps) * risk.leverage_bps * risk.stress_move_bps, BPS * BPS * BPS
+        max(weights_bps) * futures_settings.leverage_bps * futures_settings.stress_move_bps,
+        BPS * BPS * BPS,
     )
     unrounded_weights = from_returns(
         (),
         f"futures weights in inverse proportion to annual volatilities: {weight_texts}; {float(gross_leverage):.2f}x"
-        f" of the account value in all, and a move of {risk.stress_move_bps / 100:g} % against one"
+        f" of the account value in all, and a move of {futures_settings.stress_move_bps / 100:g} % against one"
         f" market costs at most {float(stress_loss) * 100:.2f} % of it",
-        returns,
+        sample_returns,
     )
     market_bps = [
         (side.market, bps if side.is_long else -bps)
-        for side, bps in zip(risk.sides, sizes_bps, strict=True)
+        for side, bps in zip(futures_settings.sides, weights_bps, strict=True)
     ]
     return replace(unrounded_weights, market_bps=tuple(market_bps))

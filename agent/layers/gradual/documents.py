@@ -61,26 +61,26 @@ def sentences(step: StepInput, plan: Plan | None) -> list[str]:
     """Describe a past step's gradual execution, and the comparison of slices with a single trade;
     empty without either.
     """
-    numeraire, texts = step.portfolio.numeraire, []
+    numeraire, lines = step.portfolio.numeraire, []
 
-    def money(value: Value) -> str:
+    def money_text(value: Value) -> str:
         return f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"
 
     if (progress := step.layer(GradualState).progress) is not None:
         execution, budget_text = progress.execution, "without a budget"
         if execution.budget is not None:
-            budget_text = f"of a budget of {money(execution.budget)}"
-        texts.append(
+            budget_text = f"of a budget of {money_text(execution.budget)}"
+        lines.append(
             f"A gradual execution has run since {utc_text(execution.began_s)}: {progress.parts_done} of about"
-            f" {execution.rounds} slices done, {money(progress.moved_value)} of {money(execution.value_to_move)}"
-            f" moved, {money(progress.spent)} lost {budget_text}."
+            f" {execution.rounds} slices done, {money_text(progress.moved_value)} of {money_text(execution.value_to_move)}"
+            f" moved, {money_text(progress.spent)} lost {budget_text}."
         )
     if plan is not None and plan.pacing is not None:
-        texts.append(f"Slices compared with one trade: {plan.pacing.why}.")
-        texts += [
-            f"  {option.rounds}: {money(option.total)} in total: fees {money(option.fees)}, impact"
-            f" {money(option.impact + option.skew)}, gas {money(option.gas)}, waiting"
-            f" {money(option.waiting)}, not executed {money(option.unfinished)}."
+        lines.append(f"Slices compared with one trade: {plan.pacing.why}.")
+        lines += [
+            f"  {option.rounds}: {money_text(option.total)} in total: fees {money_text(option.fees)}, impact"
+            f" {money_text(option.impact + option.skew)}, gas {money_text(option.gas)}, waiting"
+            f" {money_text(option.waiting)}, not executed {money_text(option.unfinished)}."
             for option in plan.pacing.options
         ]
-    return texts
+    return lines

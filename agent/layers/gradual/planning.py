@@ -85,8 +85,8 @@ def compare_slice_counts(
     pace, prices = step.execution.pace, references.by_token
     intended_value = value_to_move(step, goal, prices)
     simulations = [
-        _SliceSimulation(step, decision, goal, references, prices, pace, count)
-        for count in range(1, max_slices(step.limits, step.execution, intended_value) + 1)
+        _SliceSimulation(step, decision, goal, references, prices, pace, slice_count)
+        for slice_count in range(1, max_slices(step.limits, step.execution, intended_value) + 1)
     ]
     costs = [
         simulation.cost(intended_value, single_plan if simulation.count == 1 else None)
@@ -96,18 +96,20 @@ def compare_slice_counts(
         replace(cost, unfinished=cost.unfinished * _unmoved_unit_cost(step.limits, costs))
         for cost in costs
     )
-    cheapest = min(options, key=lambda option: (option.total, option.rounds))
+    cheapest_option = min(options, key=lambda option: (option.total, option.rounds))
     return SlicingComparison(
-        options, cheapest.rounds, _comparison_text(step.portfolio, options[0], cheapest, options)
+        options,
+        cheapest_option.rounds,
+        _comparison_text(step.portfolio, options[0], cheapest_option, options),
     )
 
 
 def value_to_move(step: StepInput, goal: Goal, prices: Mapping[str, Price]) -> Value:
     """Return the value to sell, or to buy if that is more, until the goal is reached."""
-    missing_values = corrections(compute_drifts(step, prices), goal).values()
+    correction_values = corrections(compute_drifts(step, prices), goal).values()
     return max(
-        sum((-missing for missing in missing_values if missing < 0), Fraction(0)),
-        sum((missing for missing in missing_values if missing > 0), Fraction(0)),
+        sum((-correction for correction in correction_values if correction < 0), Fraction(0)),
+        sum((correction for correction in correction_values if correction > 0), Fraction(0)),
     )
 
 
@@ -126,9 +128,9 @@ def remaining_impact(seconds: int, half_life_s: int) -> Fraction:
     """Return the fraction of a price move left after this time: 2^(-seconds / half-life), rounded
     up.
     """
-    share = DECIMAL_CONTEXT.power(2, DECIMAL_CONTEXT.divide(-seconds, half_life_s))
+    remaining_share = DECIMAL_CONTEXT.power(2, DECIMAL_CONTEXT.divide(-seconds, half_life_s))
     return Fraction(
-        min(IMPACT_DENOMINATOR, int(share * IMPACT_DENOMINATOR) + 1), IMPACT_DENOMINATOR
+        min(IMPACT_DENOMINATOR, int(remaining_share * IMPACT_DENOMINATOR) + 1), IMPACT_DENOMINATOR
     )
 
 
@@ -150,7 +152,7 @@ class _SliceSimulation:
         """
         fees = impact = skew = gas = waiting_cost = moved_value = sold_value = Fraction(0)
         remaining_share = remaining_impact(self.pace.interval_s, self.pace.recovery_s)
-        pools_at_start = {pool.address: pool for pool in self.step.snapshot.pools}
+        start_pool_by_address = {pool.address: pool for pool in self.step.snapshot.pools}
         for slice_number in range(1, self.count + 1):
             plan = single_plan or self._plan(Fraction(1, self.count - slice_number + 1))
             if plan is not None:
@@ -164,7 +166,7 @@ class _SliceSimulation:
             if slice_number < self.count:
                 waiting_cost += self._waiting_cost(max(Fraction(0), intended_value - sold_value))
                 pools = tuple(
-                    pool.recovered(pools_at_start[pool.address], remaining_share)
+                    pool.recovered(start_pool_by_address[pool.address], remaining_share)
                     for pool in self.step.snapshot.pools
                 )
                 self.step = replace(self.step, snapshot=replace(self.step.snapshot, pools=pools))
@@ -187,17 +189,24 @@ class _SliceSimulation:
             return None
 
     def _sold_value(self, plan: Plan) -> Value:
-        balances = {holding.token: holding.raw for holding in self.step.snapshot.holdings}
-        changes = {token: raw - balances[token] for token, raw in plan.holdings_after}
+        raw_by_token = {holding.token: holding.raw for holding in self.step.snapshot.holdings}
+        change_raw_by_token = {
+            token: token_raw - raw_by_token[token] for token, token_raw in plan.holdings_after
+        }
         if plan.native_after_wei is not None:
             wrapped_native = self.step.portfolio.wrapped_native
-            changes[wrapped_native] = (
-                changes.get(wrapped_native, 0)
+            change_raw_by_token[wrapped_native] = (
+                change_raw_by_token.get(wrapped_native, 0)
                 + plan.native_after_wei
                 - self.step.snapshot.native_wei
             )
         return sum(
-            (-raw * self.prices[token] for token, raw in changes.items() if raw < 0), Fraction(0)
+            (
+                -token_raw * self.prices[token]
+                for token, token_raw in change_raw_by_token.items()
+                if token_raw < 0
+            ),
+            Fraction(0),
         )
 
     def _waiting_cost(self, unmoved_value: Value) -> Value:
@@ -207,12 +216,14 @@ class _SliceSimulation:
         trigger = self.step.policy.trigger
         if self.pace.waiting_bps_hour is None and isinstance(trigger, NoTradeZone):
             drifts = compute_drifts(self.step, self.prices)
-            values, tokens = (
+            asset_values, tokens = (
                 [asset_drift.value for asset_drift in drifts],
                 [drift.token for drift in drifts],
             )
-            targets = [Fraction(drift.target_bps, BPS) for drift in drifts]
-            drift_risk = penalty(trigger.risk, tokens, targets, values, sum(values, Fraction(0)))
+            target_shares = [Fraction(drift.target_bps, BPS) for drift in drifts]
+            drift_risk = penalty(
+                trigger.risk, tokens, target_shares, asset_values, sum(asset_values, Fraction(0))
+            )
             return drift_risk * Fraction(self.pace.interval_s, trigger.risk.horizon_s)
         return (
             unmoved_value
@@ -224,15 +235,19 @@ class _SliceSimulation:
 
 def _step_after(step: StepInput, plan: Plan) -> StepInput:
     """Return the step after the plan: pools, balances, allowances, and the turnover of the day."""
-    pools = {pool.address: pool for pool in step.snapshot.pools}
+    pool_by_address = {pool.address: pool for pool in step.snapshot.pools}
     for leg in plan.legs:
         if leg.venue != NATIVE_VENUE:
-            pools[leg.pool] = pools[leg.pool].swap(leg.token_in, leg.amount_in_raw).after
-    balances_after, spent_raw = dict(plan.holdings_after), swap_spend(plan.legs)
+            pool_by_address[leg.pool] = (
+                pool_by_address[leg.pool].swap(leg.token_in, leg.amount_in_raw).after
+            )
+    raw_after_by_token, spent_raw_by_token = dict(plan.holdings_after), swap_spend(plan.legs)
     snapshot = step.snapshot
     allowances = tuple(
         (
-            replace(allowance, raw=max(0, allowance.raw - spent_raw.get(allowance.token, 0)))
+            replace(
+                allowance, raw=max(0, allowance.raw - spent_raw_by_token.get(allowance.token, 0))
+            )
             if allowance.spender == step.execution.router
             else allowance
         )
@@ -242,9 +257,9 @@ def _step_after(step: StepInput, plan: Plan) -> StepInput:
         step,
         snapshot=replace(
             snapshot,
-            pools=tuple(pools[pool.address] for pool in snapshot.pools),
+            pools=tuple(pool_by_address[pool.address] for pool in snapshot.pools),
             holdings=tuple(
-                Holding(holding.token, balances_after.get(holding.token, holding.raw))
+                Holding(holding.token, raw_after_by_token.get(holding.token, holding.raw))
                 for holding in snapshot.holdings
             ),
             allowances=allowances,
@@ -279,30 +294,40 @@ def _cost_without_rest(cost: SlicingCost) -> Value:
 
 def _comparison_text(
     portfolio: Portfolio,
-    single_cost: SlicingCost,
-    cheapest: SlicingCost,
+    single_trade_cost: SlicingCost,
+    cheapest_option: SlicingCost,
     options: tuple[SlicingCost, ...],
 ) -> str:
     numeraire = portfolio.numeraire
 
-    def money(value: Value) -> str:
+    def money_text(value: Value) -> str:
         return f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"
 
     if len(options) == 1:
         return "the amount is too small for more than one slice"
-    if cheapest.rounds == 1:
-        best_sliced = min(options[1:], key=lambda option: option.total)
+    if cheapest_option.rounds == 1:
+        best_sliced_option = min(options[1:], key=lambda option: option.total)
         return (
-            f"one trade costs {money(single_cost.total)}, and {best_sliced.rounds} "
-            f"slices would cost {money(best_sliced.total)}"
+            f"one trade costs {money_text(single_trade_cost.total)}, and {best_sliced_option.rounds} "
+            f"slices would cost {money_text(best_sliced_option.total)}"
         )
     pool_savings = (
-        single_cost.fees + single_cost.impact + single_cost.skew + single_cost.unfinished
-    ) - (cheapest.fees + cheapest.impact + cheapest.skew + cheapest.unfinished)
-    added_costs = (cheapest.gas + cheapest.waiting) - (single_cost.gas + single_cost.waiting)
+        single_trade_cost.fees
+        + single_trade_cost.impact
+        + single_trade_cost.skew
+        + single_trade_cost.unfinished
+    ) - (
+        cheapest_option.fees
+        + cheapest_option.impact
+        + cheapest_option.skew
+        + cheapest_option.unfinished
+    )
+    added_costs = (cheapest_option.gas + cheapest_option.waiting) - (
+        single_trade_cost.gas + single_trade_cost.waiting
+    )
     return (
-        f"{cheapest.rounds} slices cost {money(cheapest.total)}, one trade {money(single_cost.total)}:"
-        f" {money(pool_savings)} less for pools, {money(added_costs)} more for gas and waiting"
+        f"{cheapest_option.rounds} slices cost {money_text(cheapest_option.total)}, one trade {money_text(single_trade_cost.total)}:"
+        f" {money_text(pool_savings)} less for pools, {money_text(added_costs)} more for gas and waiting"
     )
 
 
@@ -338,26 +363,26 @@ def schedule_plan(
             single_plan,
             execution,
         )
-    comparison, count = None, 1
+    comparison, slice_count = None, 1
     if pace.style is ExecutionStyle.ROUNDS and not step.progress.spend_caps:
         comparison = compare_slice_counts(
             step, decision, goal, single_plan, decision_result.references
         )
-        count = comparison.chosen
+        slice_count = comparison.chosen
     elif not step.progress.spend_caps:
-        count = max_slices(
+        slice_count = max_slices(
             step.limits,
             step.execution,
             value_to_move(step, goal, _reference_prices(decision_result)),
         )
-    if count == 1 and (pace.budget_bps is None or prior_budget_use(step) is None):
+    if slice_count == 1 and (pace.budget_bps is None or prior_budget_use(step) is None):
         return decision_result, replace(single_plan, pacing=comparison)
     return _begin_gradual_execution(
         step,
         decision_result,
         decision,
         replace(single_plan, pacing=comparison),
-        _new_gradual_execution(step, decision_result, goal, count),
+        _new_gradual_execution(step, decision_result, goal, slice_count),
     )
 
 
@@ -389,15 +414,15 @@ def _begin_gradual_execution(
             replace(decision_result, decision=Hold(why), reviewed=False),
             None,
         )  # a plan that may not begin in slices may not be sent at once either
-    first_slice = replace(
+    first_slice_decision = replace(
         decision,
         reason=f"{decision.reason}; {slice_decision.decision.reason}",
         goal=slice_decision.decision.goal,
     )
-    plan = plan_within_daily_loss(step, first_slice)
+    plan = plan_within_daily_loss(step, first_slice_decision)
     return _plan_slice(
         begun_step,
-        replace(decision_result, decision=first_slice).with_layer(
+        replace(decision_result, decision=first_slice_decision).with_layer(
             GradualResult(
                 slice_decision.due_slice, decision_result.layer(GradualResult).ended, execution
             )
@@ -418,8 +443,8 @@ def _plan_slice(step: StepInput, decision_result: DecisionResult, plan: Plan) ->
     if execution.budget is None or progress.spent + worst_loss <= execution.budget:
         return decision_result, plan
     why = (
-        f"slice {progress.parts_done + 1} may cost {_money(step.portfolio, worst_loss)} at worst;"
-        f" {_money(step.portfolio, progress.spent)} of its budget of {format_budget(step.portfolio, execution)} is spent"
+        f"slice {progress.parts_done + 1} may cost {_money_text(step.portfolio, worst_loss)} at worst;"
+        f" {_money_text(step.portfolio, progress.spent)} of its budget of {format_budget(step.portfolio, execution)} is spent"
     )
     return (
         replace(
@@ -442,7 +467,7 @@ def _plan_at_price(
         return decision_result, with_raised_minimums(plan, prices, min_output)
     why = (
         f"{decision_result.decision.reason}; waiting for its price: it would yield"
-        f" {_money(portfolio, output_value(plan, prices))} and needs {_money(portfolio, min_output)}, at the prices of"
+        f" {_money_text(portfolio, output_value(plan, prices))} and needs {_money_text(portfolio, min_output)}, at the prices of"
         f" {format_time(execution.began_s)}, until {format_time(execution.expires_s)}"
     )
     gradual_result = replace(decision_result.layer(GradualResult), due_slice=None)
@@ -450,19 +475,19 @@ def _plan_at_price(
 
 
 def _new_gradual_execution(
-    step: StepInput, decision_result: DecisionResult, goal: Goal, count: int
+    step: StepInput, decision_result: DecisionResult, goal: Goal, slice_count: int
 ) -> GradualExecution:
     pace = step.execution.pace
     prices = _reference_prices(decision_result)
     now_s = step.snapshot.head.timestamp_s
-    intended_value, prior_use = value_to_move(step, goal, prices), prior_budget_use(step)
-    ends_s, expires_s = execution_deadlines(pace, count, now_s)
+    intended_value, prior_carryover = value_to_move(step, goal, prices), prior_budget_use(step)
+    ends_s, expires_s = execution_deadlines(pace, slice_count, now_s)
     arrival_prices = prices | (
         {}
-        if prior_use is None
-        else {token: price for token, price in prior_use.arrival if token in prices}
+        if prior_carryover is None
+        else {token: price for token, price in prior_carryover.arrival if token in prices}
     )
-    missing_values = corrections(decision_result.drifts, goal)
+    correction_by_token = corrections(decision_result.drifts, goal)
     return GradualExecution(
         pace=pace,
         targets_bps=target_weights(step.effective_assets),
@@ -470,17 +495,19 @@ def _new_gradual_execution(
         goal=goal,
         arrival=tuple(sorted(arrival_prices.items())),
         sides=tuple(
-            (token, sign_of(missing)) for token, missing in missing_values.items() if missing
+            (token, sign_of(correction))
+            for token, correction in correction_by_token.items()
+            if correction
         ),
         value_to_move=intended_value,
-        rounds=count,
-        budget=budget_left(pace, intended_value, prior_use),
+        rounds=slice_count,
+        budget=budget_left(pace, intended_value, prior_carryover),
         began_s=now_s,
         ends_s=ends_s,
         expires_s=expires_s,
         first=step.layer(GradualState).draw or NO_JITTER,
         only=step.policy.only,
-        carryover=prior_use,
+        carryover=prior_carryover,
     )
 
 
@@ -502,6 +529,6 @@ def _reference_prices(decision_result: DecisionResult) -> dict[str, Price]:
     return decision_result.references.by_token
 
 
-def _money(portfolio: Portfolio, value: Value) -> str:
+def _money_text(portfolio: Portfolio, value: Value) -> str:
     numeraire = portfolio.numeraire
     return f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"

@@ -46,10 +46,10 @@ MAX_DURATION_FACTOR = 2
 """Longest duration of ROUNDS as a multiple of the expected duration."""
 
 
-def jitter_factor(ppm: int, jitter_bps: int) -> Fraction:
+def jitter_factor(draw_ppm: int, jitter_bps: int) -> Fraction:
     """Map a draw in millionths to a factor from 1 - jitter to 1 + jitter, uniform."""
-    jitter = Fraction(jitter_bps, BPS)
-    return 1 - jitter + 2 * jitter * Fraction(ppm, MILLION - 1)
+    jitter_share = Fraction(jitter_bps, BPS)
+    return 1 - jitter_share + 2 * jitter_share * Fraction(draw_ppm, MILLION - 1)
 
 
 def mean_slice_value(execution: GradualExecution) -> Value:
@@ -72,8 +72,10 @@ def slice_fraction(
     """Return the next slice as a fraction of `remaining_value`; 1 if no more than one slice is
     left.
     """
-    value = slice_value(execution, draw)
-    return Fraction(1) if remaining_value <= value else value / remaining_value
+    next_slice_value = slice_value(execution, draw)
+    return (
+        Fraction(1) if remaining_value <= next_slice_value else next_slice_value / remaining_value
+    )
 
 
 def mean_interval_s(pace: ExecutionPace, rounds: int) -> int:
@@ -150,16 +152,18 @@ def invalidation_reason(step: StepInput) -> str:
     return "[execution] was changed"
 
 
-def _targets_differ(current_bps: Mapping[str, int], initial_bps: Mapping[str, int]) -> bool:
+def _targets_differ(
+    current_bps_by_token: Mapping[str, int], initial_bps_by_token: Mapping[str, int]
+) -> bool:
     """True if tokens, their order or targets differ; a target that becomes zero or non-zero always
     differs.
     """
-    if [*current_bps] != [*initial_bps]:
+    if [*current_bps_by_token] != [*initial_bps_by_token]:
         return True
     return any(
-        abs(bps - initial_bps[token]) > IGNORED_CHANGE_BPS
-        or (bps == 0) != (initial_bps[token] == 0)
-        for token, bps in current_bps.items()
+        abs(bps - initial_bps_by_token[token]) > IGNORED_CHANGE_BPS
+        or (bps == 0) != (initial_bps_by_token[token] == 0)
+        for token, bps in current_bps_by_token.items()
     )
 
 
@@ -188,18 +192,20 @@ def decide_slice(
         )
     began_text, remaining_text = (
         format_time(execution.began_s),
-        _money(step.portfolio, remaining_value),
+        _money_text(step.portfolio, remaining_value),
     )
     if execution.pace.style is not ExecutionStyle.LIMIT:
-        message = f"slice {progress.parts_done + 1} of about {execution.rounds} from {began_text}, {remaining_text} to move"
+        slice_text = f"slice {progress.parts_done + 1} of about {execution.rounds} from {began_text}, {remaining_text} to move"
     else:
-        message = (
+        slice_text = (
             f"the limit-price correction started {began_text}, {remaining_text} still to trade"
         )
     if now_s < progress.next_s:
         return SliceDecision(
             Hold(
-                f"{message}: due {format_time(progress.next_s)}", progress.next_s, "execution.style"
+                f"{slice_text}: due {format_time(progress.next_s)}",
+                progress.next_s,
+                "execution.style",
             )
         )
     execution_slice = ExecutionSlice(
@@ -208,12 +214,12 @@ def decide_slice(
     if wait_reason := price_confirmation.unconfirmed_reason(step, prices, execution_signals):
         return SliceDecision(
             Hold(
-                f"{message}; but {wait_reason}; checked again in the next cycle",
+                f"{slice_text}; but {wait_reason}; checked again in the next cycle",
                 limiting_rule="policy.confirm_blocks",
             )
         )
     return SliceDecision(
-        Rebalance(message, partial_goal(drifts, execution.goal, execution_slice.part)),
+        Rebalance(slice_text, partial_goal(drifts, execution.goal, execution_slice.part)),
         execution_slice,
     )
 
@@ -259,20 +265,20 @@ def carried_budget(progress: ExecutionProgress, why: str) -> BudgetCarryover:
     the budget.
     """
     execution = progress.execution
-    prior_use = execution.carryover or BudgetCarryover(
+    prior_carryover = execution.carryover or BudgetCarryover(
         execution.expires_s, Fraction(0), Fraction(0)
     )
-    loss = prior_use.spent + max(Fraction(0), progress.spent)
+    spent_value = prior_carryover.spent + max(Fraction(0), progress.spent)
     return BudgetCarryover(
-        prior_use.until_s,
-        max(prior_use.value_to_move, execution.value_to_move),
-        loss,
+        prior_carryover.until_s,
+        max(prior_carryover.value_to_move, execution.value_to_move),
+        spent_value,
         execution.arrival if why == TARGETS_CHANGED_REASON else (),
     )
 
 
 def budget_left(
-    pace: ExecutionPace, intended_value: Value, prior_use: BudgetCarryover | None
+    pace: ExecutionPace, intended_value: Value, prior_carryover: BudgetCarryover | None
 ) -> Value | None:
     """Return the remaining budget of an execution of this value; None without a budget.
 
@@ -282,23 +288,24 @@ def budget_left(
         return None
     budget_share = Fraction(pace.budget_bps, BPS)
     own_budget = intended_value * budget_share
-    if prior_use is None:
+    if prior_carryover is None:
         return own_budget
     return max(
         Fraction(0),
         min(
             own_budget,
-            max(intended_value, prior_use.value_to_move) * budget_share - prior_use.spent,
+            max(intended_value, prior_carryover.value_to_move) * budget_share
+            - prior_carryover.spent,
         ),
     )
 
 
 def format_budget(portfolio: Portfolio, execution: GradualExecution) -> str:
     """Format an execution's budget, and mark the remainder of a shared one."""
-    budget = _money(portfolio, execution.budget or Fraction(0))
+    budget_text = _money_text(portfolio, execution.budget or Fraction(0))
     if execution.carryover is None:
-        return budget
-    return f"{budget}, the remainder of a budget shared until {format_time(execution.carryover.until_s)}"
+        return budget_text
+    return f"{budget_text}, the remainder of a budget shared until {format_time(execution.carryover.until_s)}"
 
 
 def _fraction_now(progress: ExecutionProgress, remaining_value: Value, now_s: int) -> Fraction:
@@ -338,11 +345,11 @@ def _end_reason(
     if now_s >= execution.expires_s:
         return (
             f"its time ended {format_time(execution.expires_s)} after {slices_text};"
-            f" {_money(portfolio, remaining_value)} remain"
+            f" {_money_text(portfolio, remaining_value)} remain"
         )
     if execution.budget is not None and progress.spent >= execution.budget:
         loss_text = (
-            f"it has lost {_money(portfolio, progress.spent)} against the prices at its start"
+            f"it has lost {_money_text(portfolio, progress.spent)} against the prices at its start"
         )
         return (
             f"after {slices_text} {loss_text}, its budget is {format_budget(portfolio, execution)}"
@@ -352,32 +359,32 @@ def _end_reason(
 
 def _remaining_value(drifts: Sequence[AssetDrift], execution: GradualExecution) -> Value:
     """Return the value that still has to move in the initial direction."""
-    correction_by_token, sign_by_token = corrections(drifts, execution.goal), dict(execution.sides)
-    sold_value = sum(
+    correction_by_token, side_by_token = corrections(drifts, execution.goal), dict(execution.sides)
+    value_to_sell = sum(
         (
             -correction
             for token, correction in correction_by_token.items()
-            if correction < 0 and sign_by_token.get(token) == -1
+            if correction < 0 and side_by_token.get(token) == -1
         ),
         Fraction(0),
     )
-    bought_value = sum(
+    value_to_buy = sum(
         (
             correction
             for token, correction in correction_by_token.items()
-            if correction > 0 and sign_by_token.get(token) == 1
+            if correction > 0 and side_by_token.get(token) == 1
         ),
         Fraction(0),
     )
-    return max(sold_value, bought_value)
+    return max(value_to_sell, value_to_buy)
 
 
 def _reversal_text(
     drifts: Sequence[AssetDrift], execution: GradualExecution, min_value: Value
 ) -> str:
-    sign_by_token = dict(execution.sides)
+    side_by_token = dict(execution.sides)
     for drift, correction in zip(drifts, corrections(drifts, execution.goal).values(), strict=True):
-        if abs(correction) > min_value and correction * sign_by_token.get(drift.token, 0) < 0:
+        if abs(correction) > min_value and correction * side_by_token.get(drift.token, 0) < 0:
             return (
                 f"{drift.symbol} would now have to be {'bought' if correction > 0 else 'sold'} instead of"
                 f" {'sold' if correction > 0 else 'bought'}"
@@ -385,7 +392,7 @@ def _reversal_text(
     return ""
 
 
-def _money(portfolio: Portfolio, value: Value) -> str:
+def _money_text(portfolio: Portfolio, value: Value) -> str:
     numeraire = portfolio.numeraire
     return f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"
 
@@ -396,16 +403,18 @@ def continue_execution(context: DecisionContext) -> DecisionResult | None:
     if (slice_decision := decide_slice(step, context.drifts, prices)) is None:
         return None
     gradual_result = GradualResult(slice_decision.due_slice, slice_decision.ended)
-    result = context.result(slice_decision.decision).with_layer(gradual_result)
+    decision_result = context.result(slice_decision.decision).with_layer(gradual_result)
     if gradual_result.due_slice is not None and (
-        top_up := native_coin.top_up(step, result.decision)
+        top_up := native_coin.top_up(step, decision_result.decision)
     ):
-        return result.without_trades(top_up)
-    return result
+        return decision_result.without_trades(top_up)
+    return decision_result
 
 
-def end_if_invalid(step: StepInput, result: DecisionResult) -> DecisionResult:
+def end_if_invalid(step: StepInput, decision_result: DecisionResult) -> DecisionResult:
     """Return the decision with the end of an execution whose terms no longer match."""
     if not (end_reason := invalidation_reason(step)):
-        return result
-    return result.with_layer(replace(result.layer(GradualResult), ended=end_reason))
+        return decision_result
+    return decision_result.with_layer(
+        replace(decision_result.layer(GradualResult), ended=end_reason)
+    )

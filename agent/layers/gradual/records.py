@@ -19,51 +19,53 @@ def before_decision(readers: StepReaders, store: Store, step: StepInput) -> Step
     """Add the random draw for a first slice to the step. The draw is stored, so that a restart
     plans the same slice.
     """
-    state = step.layer(GradualState)
+    gradual_state = step.layer(GradualState)
     if (
         step.execution.pace.style not in RANDOM_SLICE_STYLES
-        or state.progress is not None
-        or state.draw is not None
+        or gradual_state.progress is not None
+        or gradual_state.draw is not None
     ):
         return step
     draw = _draw(readers)
     store.layer(GradualExecutionStore).store_next_draw(draw)
-    return step.with_layer(replace(state, draw=draw))
+    return step.with_layer(replace(gradual_state, draw=draw))
 
 
 def after_decision(store: Store, outcome: StepOutcome) -> None:
     """Record gradual executions that ended in a cycle, and new ones that wait for their price."""
-    result, step = outcome.decision_result.layer(GradualResult), outcome.step_input
+    gradual_result, step = outcome.decision_result.layer(GradualResult), outcome.step_input
     progress, execution_store = (
         step.layer(GradualState).progress,
         store.layer(GradualExecutionStore),
     )
-    if result.ended and progress is not None:
-        store.executions.end(progress.id, "ended", result.ended, step.snapshot.head.timestamp_s)
-    if result.begins is not None and outcome.kind is OutcomeKind.HOLD:
-        execution_store.begin(result.begins)
+    if gradual_result.ended and progress is not None:
+        store.executions.end(
+            progress.id, "ended", gradual_result.ended, step.snapshot.head.timestamp_s
+        )
+    if gradual_result.begins is not None and outcome.kind is OutcomeKind.HOLD:
+        execution_store.begin(gradual_result.begins)
 
 
 def before_swap(readers: StepReaders, store: Store, outcome: StepOutcome) -> None:
     """Record the slice about to be sent, with the draw for the next one; a new execution is
     recorded before its first slice. Does nothing if the plan is not a slice.
     """
-    result, step = outcome.decision_result.layer(GradualResult), outcome.step_input
+    gradual_result, step = outcome.decision_result.layer(GradualResult), outcome.step_input
     progress, execution_store = (
         step.layer(GradualState).progress,
         store.layer(GradualExecutionStore),
     )
-    if result.due_slice is None:
+    if gradual_result.due_slice is None:
         return
-    if result.begins is not None:
-        execution_id = execution_store.begin(result.begins)
+    if gradual_result.begins is not None:
+        execution_id = execution_store.begin(gradual_result.begins)
     elif progress is not None:
         execution_id = progress.id
     else:
         return
-    at_s = step.snapshot.head.timestamp_s
-    number, draw = result.due_slice.number, _draw(readers)
-    execution_store.begin_slice(execution_id, number, outcome.step_id, at_s, draw)
+    chain_now_s = step.snapshot.head.timestamp_s
+    slice_number, draw = gradual_result.due_slice.number, _draw(readers)
+    execution_store.begin_slice(execution_id, slice_number, outcome.step_id, chain_now_s, draw)
 
 
 def _draw(readers: StepReaders) -> SliceDraw:

@@ -70,7 +70,7 @@ class GradualExecutionStore:
             return add_execution(db, GRADUAL, execution.began_s, codec.dumps(execution))
 
     def begin_slice(
-        self, execution_id: str, number: int, step_id: str, at_s: int, draw: SliceDraw
+        self, execution_id: str, slice_number: int, step_id: str, at_s: int, next_draw: SliceDraw
     ) -> None:
         """Record an attempt at a slice before it is sent, with the draw for the next slice; if the
         slice is attempted again, the draw of its first attempt is kept.
@@ -83,15 +83,15 @@ class GradualExecutionStore:
                 _select_first_attempt(),
                 ExecutionAttemptRow,
                 execution_id=execution_id,
-                number=number,
+                number=slice_number,
             )
-            slice_draw = (
-                draw
+            stored_draw = (
+                next_draw
                 if first_attempt is None
                 else SliceDraw(first_attempt.size_ppm, first_attempt.wait_ppm)
             )
-            draw_columns = {"size_ppm": slice_draw.size_ppm, "wait_ppm": slice_draw.wait_ppm}
-            add_attempt(db, execution_id, number, step_id, at_s, **draw_columns)
+            draw_columns = {"size_ppm": stored_draw.size_ppm, "wait_ppm": stored_draw.wait_ppm}
+            add_attempt(db, execution_id, slice_number, step_id, at_s, **draw_columns)
 
     def newest(self, limit: int = 20) -> tuple[PastExecution[ExecutionProgress], ...]:
         """Return the newest executions, newest first."""
@@ -107,14 +107,14 @@ class GradualExecutionStore:
 
 def read_state(db: Connection, wallet: str, wrapped_native: str, chain_now_s: int) -> GradualState:
     """Return the open execution, the end and carryover of the last one, and the stored draw."""
-    rows: Sequence[Any] = db.execute(_select_state()).all()
-    draw = rows[0].draw
-    open_row = next((row for row in rows if row.state == OPEN), None)
-    ended_row = next((row for row in rows if row.state not in (OPEN, None)), None)
+    execution_rows: Sequence[Any] = db.execute(_select_state()).all()
+    draw_text = execution_rows[0].draw
+    open_row = next((row for row in execution_rows if row.state == OPEN), None)
+    ended_row = next((row for row in execution_rows if row.state not in (OPEN, None)), None)
     return GradualState(
         progress=None if open_row is None else _progress(db, open_row, wallet, wrapped_native),
         ended_s=None if ended_row is None else ended_row.ended_s,
-        draw=None if draw is None else _parse_draw(draw),
+        draw=None if draw_text is None else _parse_draw(draw_text),
         carried=None
         if open_row or ended_row is None
         else _budget_carryover(db, ended_row, wallet, wrapped_native, chain_now_s),
@@ -141,24 +141,24 @@ def _progress(
     receipts of all its transactions.
     """
     execution, executed_slices = load_terms(GradualExecution, row), executed_parts(db, row)
-    draw, next_s, prices = execution.first, execution.began_s, dict(execution.arrival)
+    next_draw, next_s, arrival_prices = execution.first, execution.began_s, dict(execution.arrival)
     if (newest_attempt := executed_slices.newest) is not None:
-        draw = SliceDraw(newest_attempt.size_ppm, newest_attempt.wait_ppm)
-        next_s = newest_attempt.at_s + slice_wait_s(execution, draw)
+        next_draw = SliceDraw(newest_attempt.size_ppm, newest_attempt.wait_ppm)
+        next_s = newest_attempt.at_s + slice_wait_s(execution, next_draw)
     return ExecutionProgress(
         id=row.id,
         execution=execution,
         parts_done=len(executed_slices.trading_attempts),
-        moved_value=executed_slices.moved_value(wallet, prices),
-        spent=executed_slices.lost_value(wallet, wrapped_native, prices),
+        moved_value=executed_slices.moved_value(wallet, arrival_prices),
+        spent=executed_slices.lost_value(wallet, wrapped_native, arrival_prices),
         next_s=next_s,
-        draw=draw,
+        draw=next_draw,
     )
 
 
-def _parse_draw(text: str) -> SliceDraw:
+def _parse_draw(draw_text: str) -> SliceDraw:
     try:
-        size_text, _, wait_text = text.partition(" ")
+        size_text, _, wait_text = draw_text.partition(" ")
         return SliceDraw(int(size_text), int(wait_text))
     except ValueError as error:
         raise OperatorNeeded(
@@ -184,11 +184,11 @@ def _select_first_attempt() -> Select[Any]:
 @cache
 def _select_state() -> Select[Any]:
     """Select the stored draw beside the open executions, oldest first, and the newest that ended."""
-    last_ended = select(func.max(ExecutionRow.seq)).where(
+    last_ended_seq = select(func.max(ExecutionRow.seq)).where(
         ExecutionRow.kind == GRADUAL, ExecutionRow.state != OPEN
     )
     is_open_or_last = or_(
-        ExecutionRow.state == OPEN, ExecutionRow.seq == last_ended.scalar_subquery()
+        ExecutionRow.state == OPEN, ExecutionRow.seq == last_ended_seq.scalar_subquery()
     )
     gradual_rows = select(ExecutionRow).where(ExecutionRow.kind == GRADUAL, is_open_or_last)
     return database.beside_facts(gradual_rows, draw=SLICE_DRAW).order_by("seq")

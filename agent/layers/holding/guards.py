@@ -9,22 +9,24 @@ from agent.model import Rebalance, StepInput
 from agent.units import format_time
 
 
-def _measure_sales(case: GuardCase, hold_ends_s: dict[str, int]) -> GuardMeasurement:
+def _measure_sales(case: GuardCase, hold_end_s_by_token: dict[str, int]) -> GuardMeasurement:
     """Return the held tokens that the plan sells. Exits and manual swaps pass."""
-    del hold_ends_s
+    del hold_end_s_by_token
     sold_tokens, decision = tokens_sold_early(case.step, case.plan), case.plan.decision
     if not sold_tokens:
         return GuardMeasurement("sells none of them", True)
-    text = f"sells {', '.join(case.step.portfolio.token(token).label for token in sold_tokens)}"
+    sales_text = (
+        f"sells {', '.join(case.step.portfolio.token(token).label for token in sold_tokens)}"
+    )
     if (isinstance(decision, Rebalance) and decision.by_hand) or case.is_sell_only():
-        return GuardMeasurement(f"{text} (not applied)", True)
-    return GuardMeasurement(text, False)
+        return GuardMeasurement(f"{sales_text} (not applied)", True)
+    return GuardMeasurement(sales_text, False)
 
 
-def _limit_text(hold_ends_s: dict[str, int], step: StepInput) -> str:
+def _limit_text(hold_end_s_by_token: dict[str, int], step: StepInput) -> str:
     return ", ".join(
         f"no {step.portfolio.token(token).label} before {format_time(end_s)}"
-        for token, end_s in hold_ends_s.items()
+        for token, end_s in hold_end_s_by_token.items()
     )
 
 

@@ -16,13 +16,13 @@ def read_memory(step: StepInput, store: Store) -> HoldingState:
     if not config.tokens:
         return HoldingState()
     after_s = step.snapshot.head.timestamp_s - config.least_s
-    purchase_times_s: dict[str, int] = {}
-    for bought_token, at_s in store.layer(HoldingStore).last_purchases_s(after_s).items():
+    purchase_s_by_token: dict[str, int] = {}
+    for bought_token, bought_s in store.layer(HoldingStore).last_purchases_s(after_s).items():
         for token in (
             config.tokens
             if bought_token == ANY_TOKEN
             else (step.portfolio.pricing_token(bought_token),)
         ):
             if token in config.tokens:
-                purchase_times_s[token] = max(at_s, purchase_times_s.get(token, at_s))
-    return HoldingState(tuple(sorted(purchase_times_s.items())))
+                purchase_s_by_token[token] = max(bought_s, purchase_s_by_token.get(token, bought_s))
+    return HoldingState(tuple(sorted(purchase_s_by_token.items())))

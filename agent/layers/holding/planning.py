@@ -12,7 +12,10 @@ from agent.units import Value
 
 
 def without_held_sales(
-    step: StepInput, decision: Rebalance, full_plan: Plan, turnover_cap: tuple[Value, str] | None
+    step: StepInput,
+    decision: Rebalance,
+    unrestricted_plan: Plan,
+    turnover_cap: tuple[Value, str] | None,
 ) -> Plan:
     """Return the plan, or one that sells no token that is held. Its decision lists these tokens as
     unsold, so that later plans from it do not sell them either. Exits never wait.
@@ -20,9 +23,9 @@ def without_held_sales(
     `turnover_cap` bounds the plan's turnover, with the name of that limit. Raises NothingPlanned if
     nothing else is worth a trade.
     """
-    sold_tokens = tokens_sold_early(step, full_plan)
+    sold_tokens = tokens_sold_early(step, unrestricted_plan)
     if decision.exit or not sold_tokens:
-        return full_plan
+        return unrestricted_plan
     unsold_tokens = tuple(dict.fromkeys((*decision.goal.unsold, *held_until_s(step))))
     restricted_decision = replace(decision, goal=replace(decision.goal, unsold=unsold_tokens))
     try:
@@ -33,7 +36,9 @@ def without_held_sales(
         )
         raise planner.NothingPlanned(
             "; ".join(
-                text for text in (reason, "no other swap is possible or worth its cost") if text
+                sentence
+                for sentence in (reason, "no other swap is possible or worth its cost")
+                if sentence
             ),
             error.verdicts,
             "wait until then, or lower holding.hours",
@@ -41,9 +46,15 @@ def without_held_sales(
             error.drift,
             error.off_target,
         ) from None
-    texts = {step.portfolio.token(token).label: held_text(step, token) for token in sold_tokens}
-    other_items = [
-        skipped_item for skipped_item in plan.skipped if skipped_item.subject not in texts
+    held_text_by_label = {
+        step.portfolio.token(token).label: held_text(step, token) for token in sold_tokens
+    }
+    unaffected_items = [
+        skipped_item
+        for skipped_item in plan.skipped
+        if skipped_item.subject not in held_text_by_label
     ]
-    held_items = [SkippedItem(label, text, LOCKED) for label, text in texts.items()]
-    return replace(plan, skipped=(*other_items, *held_items))
+    held_items = [
+        SkippedItem(label, sentence, LOCKED) for label, sentence in held_text_by_label.items()
+    ]
+    return replace(plan, skipped=(*unaffected_items, *held_items))

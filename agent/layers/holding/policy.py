@@ -14,23 +14,23 @@ from agent.units import format_time
 def held_until_s(step: StepInput) -> dict[str, int]:
     """Return the chain time from which each token that is held may be sold."""
     config, now_s = step.config(HoldingConfig), step.snapshot.head.timestamp_s
-    hold_ends_s = {
-        token: at_s + config.least_s
-        for token, at_s in step.layer(HoldingState).bought_s
+    hold_end_s_by_token = {
+        token: bought_s + config.least_s
+        for token, bought_s in step.layer(HoldingState).bought_s
         if token in config.tokens
     }
-    return {token: end_s for token, end_s in hold_ends_s.items() if now_s < end_s}
+    return {token: end_s for token, end_s in hold_end_s_by_token.items() if now_s < end_s}
 
 
 def tokens_sold_early(step: StepInput, plan: Plan) -> list[str]:
     """Return the held tokens of which the plan leaves less in the wallet. Native coin counts as its
     wrapped token.
     """
-    changes: dict[str, int] = {}
-    for address, raw in plan.wallet_changes().items():
+    change_raw_by_token: dict[str, int] = {}
+    for address, change_raw in plan.wallet_changes().items():
         token = step.portfolio.pricing_token(address)
-        changes[token] = changes.get(token, 0) + raw
-    return [token for token in held_until_s(step) if changes.get(token, 0) < 0]
+        change_raw_by_token[token] = change_raw_by_token.get(token, 0) + change_raw
+    return [token for token in held_until_s(step) if change_raw_by_token.get(token, 0) < 0]
 
 
 def held_text(step: StepInput, token: str) -> str:
@@ -47,22 +47,24 @@ def held_reason(step: StepInput, tokens: Iterable[str]) -> str:
     )
 
 
-def explain_held(step: StepInput, result: DecisionResult) -> DecisionResult:
+def explain_held(step: StepInput, decision_result: DecisionResult) -> DecisionResult:
     """Return the decision with the reason for each asset above its band that is held. Exits and
     halts do not need it.
     """
-    decision = result.decision
+    decision = decision_result.decision
     if not isinstance(decision, Hold | Rebalance):
-        return result
+        return decision_result
     if isinstance(decision, Rebalance) and (decision.exit or decision.by_hand):
-        return result
-    hold_ends_s = held_until_s(step)
+        return decision_result
+    hold_end_s_by_token = held_until_s(step)
     tokens_above_target = [
         drift.token
-        for drift in result.drifts
-        if drift.token in hold_ends_s and drift.outside and drift.drift_bps > 0
+        for drift in decision_result.drifts
+        if drift.token in hold_end_s_by_token and drift.outside and drift.drift_bps > 0
     ]
     reason = "; ".join(
-        text for text in (decision.reason, held_reason(step, tokens_above_target)) if text
+        reason_part
+        for reason_part in (decision.reason, held_reason(step, tokens_above_target))
+        if reason_part
     )
-    return replace(result, decision=replace(decision, reason=reason))
+    return replace(decision_result, decision=replace(decision, reason=reason))

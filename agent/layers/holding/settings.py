@@ -16,24 +16,28 @@ def require_assets(config: Config) -> None:
     if config.holding is None:
         return
     numeraire = config.portfolio.numeraire
-    allowed = [asset.symbol for asset in config.portfolio.assets if asset.symbol != numeraire]
+    allowed_symbols = [
+        asset.symbol for asset in config.portfolio.assets if asset.symbol != numeraire
+    ]
     for symbol in config.holding.assets or ():
-        if symbol not in allowed:
+        if symbol not in allowed_symbols:
             why = "the numeraire" if symbol == numeraire else "no asset of the portfolio"
-            raise ValueError(f"holding.assets: {symbol} is {why}; choose from {', '.join(allowed)}")
+            raise ValueError(
+                f"holding.assets: {symbol} is {why}; choose from {', '.join(allowed_symbols)}"
+            )
 
 
-def build_settings(loaded: LoadedConfig, portfolio: Portfolio) -> HoldingConfig:
+def build_settings(loaded_config: LoadedConfig, portfolio: Portfolio) -> HoldingConfig:
     """Return the tokens that are held after a purchase, by address, and for how many seconds."""
-    table = loaded.config.holding
+    table = loaded_config.config.holding
     if table is None:
         return HoldingConfig()
-    symbols = {asset.symbol for asset in loaded.config.portfolio.assets}
-    symbols &= set(symbols if table.assets is None else table.assets)
-    tokens = (asset.token for asset in portfolio.assets if asset.token.symbol in symbols)
+    held_symbols = {asset.symbol for asset in loaded_config.config.portfolio.assets}
+    held_symbols &= set(held_symbols if table.assets is None else table.assets)
+    held_tokens = (asset.token for asset in portfolio.assets if asset.token.symbol in held_symbols)
     numeraire = portfolio.numeraire.address
     return HoldingConfig(
-        tuple(token.address for token in tokens if token.address != numeraire), table.hours
+        tuple(token.address for token in held_tokens if token.address != numeraire), table.hours
     )
 
 
@@ -42,5 +46,7 @@ def parameters(config: Config, portfolio: Portfolio) -> Mapping[str, str]:
     del portfolio
     if (table := config.holding) is None:
         return {}
-    assets = "all assets but the numeraire" if table.assets is None else ", ".join(table.assets)
-    return {"holding": f"{assets}: {format_duration(table.hours)} after a purchase"}
+    assets_text = (
+        "all assets but the numeraire" if table.assets is None else ", ".join(table.assets)
+    )
+    return {"holding": f"{assets_text}: {format_duration(table.hours)} after a purchase"}

@@ -31,16 +31,22 @@ class HoldingStore:
         may be lost; if it is unknown what that trade bought, its time is that of ANY_TOKEN.
         """
         with self.db.read("read the last purchases") as db:
-            swaps = all_rows(db, _select_swaps(), MovementRow, after_s=after_s)
-            purchases = [(row.token, row.chain_s) for row in swaps if int(row.delta_raw) > 0]
+            swap_movements = all_rows(db, _select_swaps(), MovementRow, after_s=after_s)
+            tokens_and_times_s = [
+                (row.token, row.chain_s) for row in swap_movements if int(row.delta_raw) > 0
+            ]
             for row in all_rows(db, _select_external(), ExternalTransactionRow, after_s=after_s):
                 if parse_fraction(row.turnover) > 0:
-                    changes = parse_changes(row) or ((ANY_TOKEN, 1),)
-                    purchases += [(token, row.chain_s) for token, raw in changes if raw > 0]
-        last_times_s: dict[str, int] = {}
-        for token, at_s in purchases:
-            last_times_s[token] = max(at_s, last_times_s.get(token, at_s))
-        return last_times_s
+                    token_changes = parse_changes(row) or ((ANY_TOKEN, 1),)
+                    tokens_and_times_s += [
+                        (token, row.chain_s)
+                        for token, change_raw in token_changes
+                        if change_raw > 0
+                    ]
+        last_s_by_token: dict[str, int] = {}
+        for token, bought_s in tokens_and_times_s:
+            last_s_by_token[token] = max(bought_s, last_s_by_token.get(token, bought_s))
+        return last_s_by_token
 
 
 @cache

@@ -36,24 +36,26 @@ def settled_entry(
                 dict(transaction.moved_raw),
             )
         case Withdraw() as action:
-            share = (
+            withdrawn_share = (
                 Fraction(action.liquidity, action.position_liquidity)
                 if action.position_liquidity > 0
                 else Fraction(1)
             )
-            fees = dict(zip((action.token0, action.token1), action.fees_raw, strict=True))
-            provided = provided_by_name(action.name)
+            fee_raw_by_token = dict(
+                zip((action.token0, action.token1), action.fees_raw, strict=True)
+            )
+            provided_raw_by_token = provided_by_name(action.name)
             return entries.withdrawal_entry(
                 transaction,
                 prices,
                 ledger_tokens,
                 action.name,
-                provided,
-                min(share, Fraction(1)),
-                fees,
+                provided_raw_by_token,
+                min(withdrawn_share, Fraction(1)),
+                fee_raw_by_token,
             )
         case Provide() as action:
             position_change = own_changes.position_change(action, receipt, step.snapshot.owner)
-            name = action.name if position_change is None else position_change.name
-            return entries.provision_entry(transaction, prices, ledger_tokens, name)
+            position_name = action.name if position_change is None else position_change.name
+            return entries.provision_entry(transaction, prices, ledger_tokens, position_name)
     return entries.trade_entry(transaction, prices, ledger_tokens, {}, EntryKind.TRADE)

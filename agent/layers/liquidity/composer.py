@@ -55,9 +55,10 @@ class LiquidityComposer:
         """See LayerComposer."""
         action = plan.actions[0]
         spender = action_contract(step.execution, action)
-        lacking_by_token = tokens.lacking_approvals(action.spends_raw, step.snapshot, spender)
+        lacking_approvals = tokens.lacking_approvals(action.spends_raw, step.snapshot, spender)
         return [
-            build_approval(step, token, spender, raw, action) for token, raw in lacking_by_token
+            build_approval(step, token, spender, approval_raw, action)
+            for token, approval_raw in lacking_approvals
         ]
 
     def compose(self, step: StepInput, plan: Plan, head: Head) -> TxDraft:
@@ -114,11 +115,11 @@ def action_note(portfolio: Portfolio, action: LayerAction) -> str:
 
 
 def _amounts_text(portfolio: Portfolio, action: LayerAction, amounts_raw: tuple[int, int]) -> str:
-    texts = []
-    for token, amount in zip((action.token0, action.token1), amounts_raw, strict=True):
+    amount_texts = []
+    for token, amount_raw in zip((action.token0, action.token1), amounts_raw, strict=True):
         label, decimals = label_and_decimals(portfolio, token)
-        texts.append(f"{decimal_text(amount, decimals)} {label}")
-    return " and ".join(texts)
+        amount_texts.append(f"{decimal_text(amount_raw, decimals)} {label}")
+    return " and ".join(amount_texts)
 
 
 def encode_liquidity(action: LpAction, wallet: str, deadline_s: int) -> str:
@@ -132,7 +133,7 @@ def encode_liquidity(action: LpAction, wallet: str, deadline_s: int) -> str:
         raise Refused(f"deadline {deadline_s} is not a Unix time", remedy="set execution.deadline")
     match action:
         case Withdraw(venue=LpVenue.V3, token_id=int() as token_id):
-            _require(action.liquidity > 0 and max(action.min_raw) > 0, action)
+            _require_nonzero(action.liquidity > 0 and max(action.min_raw) > 0, action)
             decrease_calldata = DECREASE + abi_encode(
                 ["(uint256,uint128,uint256,uint256,uint256)"],
                 [(token_id, action.liquidity, *action.min_raw, deadline_s)],
@@ -144,12 +145,20 @@ def encode_liquidity(action: LpAction, wallet: str, deadline_s: int) -> str:
                 )
             )
         case Withdraw(venue=LpVenue.V2):
-            _require(action.liquidity > 0 and max(action.min_raw) > 0, action)
-            types = ["address", "address", "uint256", "uint256", "uint256", "address", "uint256"]
+            _require_nonzero(action.liquidity > 0 and max(action.min_raw) > 0, action)
+            abi_types = [
+                "address",
+                "address",
+                "uint256",
+                "uint256",
+                "uint256",
+                "address",
+                "uint256",
+            ]
             return to_hex(
                 REMOVE
                 + abi_encode(
-                    types,
+                    abi_types,
                     [
                         action.token0,
                         action.token1,
@@ -163,7 +172,7 @@ def encode_liquidity(action: LpAction, wallet: str, deadline_s: int) -> str:
         case Collect(venue=LpVenue.V3):
             return to_hex(_collect_calldata(action.token_id, wallet))
         case Provide():
-            _require(max(action.desired_raw) > 0 and max(action.min_raw) > 0, action)
+            _require_nonzero(max(action.desired_raw) > 0 and max(action.min_raw) > 0, action)
             return to_hex(_provide_calldata(action, wallet, deadline_s))
         case _:
             raise Refused(
@@ -173,9 +182,9 @@ def encode_liquidity(action: LpAction, wallet: str, deadline_s: int) -> str:
 
 
 def _provide_calldata(action: Provide, wallet: str, deadline_s: int) -> bytes:
-    amounts = (*action.desired_raw, *action.min_raw)
+    amount_fields = (*action.desired_raw, *action.min_raw)
     if action.venue == LpVenue.V2:
-        types = [
+        abi_types = [
             "address",
             "address",
             "uint256",
@@ -185,7 +194,9 @@ def _provide_calldata(action: Provide, wallet: str, deadline_s: int) -> bytes:
             "address",
             "uint256",
         ]
-        return ADD + abi_encode(types, [action.token0, action.token1, *amounts, wallet, deadline_s])
+        return ADD + abi_encode(
+            abi_types, [action.token0, action.token1, *amount_fields, wallet, deadline_s]
+        )
     if action.venue != LpVenue.V3:
         raise Refused(
             f"{action.name}: venue {action.venue!r} is not known",
@@ -194,7 +205,7 @@ def _provide_calldata(action: Provide, wallet: str, deadline_s: int) -> bytes:
     if action.token_id is not None:
         return INCREASE + abi_encode(
             ["(uint256,uint256,uint256,uint256,uint256,uint256)"],
-            [(action.token_id, *amounts, deadline_s)],
+            [(action.token_id, *amount_fields, deadline_s)],
         )
     if action.ticks is None:
         raise Refused(f"{action.name}: a new position needs its ticks")
@@ -203,7 +214,7 @@ def _provide_calldata(action: Provide, wallet: str, deadline_s: int) -> bytes:
         action.token1,
         action.fee_pips,
         *action.ticks,
-        *amounts,
+        *amount_fields,
         wallet,
         deadline_s,
     )
@@ -219,8 +230,8 @@ def _collect_calldata(token_id: int, wallet: str) -> bytes:
     )
 
 
-def _require(is_valid: bool, action: LpAction) -> None:
-    if not is_valid:
+def _require_nonzero(is_nonzero: bool, action: LpAction) -> None:
+    if not is_nonzero:
         raise Refused(
             f"{action.name}: an amount of zero, or a minimum of zero for both tokens",
             remedy="raise limits.min_trade to skip dust",

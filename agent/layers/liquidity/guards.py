@@ -62,27 +62,27 @@ def lp_max_weight(case: GuardCase, limit_bps: int) -> GuardMeasurement:
         )
     if not case.step.portfolio.positions or case.layer.only_reduces():
         return NO_POSITION
-    value = from_layer(
+    positions_value = from_layer(
         lambda: valuation.total_value(case.step.snapshot, case.step.portfolio, case.prices)
     )
-    return _measure_liquidity(case, value, limit_bps, "in positions")
+    return _measure_liquidity(case, positions_value, limit_bps, "in positions")
 
 
 def _measure_liquidity(
-    case: GuardCase, value: Fraction, limit_bps: int, qualifier: str
+    case: GuardCase, measured_value: Fraction, limit_bps: int, qualifier: str
 ) -> GuardMeasurement:
-    portfolio_after = case.portfolio_value() - max(Fraction(0), case.trading_cost())
-    if portfolio_after <= 0:
+    portfolio_value_after = case.portfolio_value() - max(Fraction(0), case.trading_cost())
+    if portfolio_value_after <= 0:
         return GuardMeasurement(
-            f"{format_money(value, case.numeraire)} {qualifier} of an empty portfolio",
-            value == 0,
+            f"{format_money(measured_value, case.numeraire)} {qualifier} of an empty portfolio",
+            measured_value == 0,
         )
-    message = f"{format_ratio(value / portfolio_after)} ({format_money(value, case.numeraire)} {qualifier})"
-    if value * BPS <= limit_bps * portfolio_after:
-        return GuardMeasurement(message, True)
+    measured_text = f"{format_ratio(measured_value / portfolio_value_after)} ({format_money(measured_value, case.numeraire)} {qualifier})"
+    if measured_value * BPS <= limit_bps * portfolio_value_after:
+        return GuardMeasurement(measured_text, True)
     if case.is_risk_reducing():
-        return GuardMeasurement(f"{message}: not applied to an exit", True)
-    return GuardMeasurement(message, False)
+        return GuardMeasurement(f"{measured_text}: not applied to an exit", True)
+    return GuardMeasurement(measured_text, False)
 
 
 def _measure_after(
@@ -90,8 +90,8 @@ def _measure_after(
     limit_bps: int,
     exposure_before: LiquidityExposure,
     exposure_after: LiquidityExposure,
-    measured_before: Fraction,
-    measured_after: Fraction,
+    value_before: Fraction,
+    value_after: Fraction,
     qualifier: str,
 ) -> GuardMeasurement:
     """Return the share after the actions. Above the limit, a plan passes if it only withdraws and
@@ -99,23 +99,25 @@ def _measure_after(
     """
     if min(exposure_before.total, exposure_after.total) <= 0:
         return GuardMeasurement(
-            f"{format_money(measured_after, case.numeraire)} {qualifier} of an empty portfolio",
-            measured_after == 0,
+            f"{format_money(value_after, case.numeraire)} {qualifier} of an empty portfolio",
+            value_after == 0,
         )
     share_before, share_after = (
-        measured_before / exposure_before.total,
-        measured_after / exposure_after.total,
+        value_before / exposure_before.total,
+        value_after / exposure_after.total,
     )
-    message = (
-        f"{format_ratio(share_after)} ({format_money(measured_after, case.numeraire)} {qualifier})"
+    measured_text = (
+        f"{format_ratio(share_after)} ({format_money(value_after, case.numeraire)} {qualifier})"
     )
     if share_after * BPS <= limit_bps:
-        return GuardMeasurement(message, True)
+        return GuardMeasurement(measured_text, True)
     is_lowered = share_after < share_before and not any(
         isinstance(action, Provide) for action in case.plan.actions
     )
     return GuardMeasurement(
-        f"{message}, lowered from {format_ratio(share_before)}" if is_lowered else message,
+        f"{measured_text}, lowered from {format_ratio(share_before)}"
+        if is_lowered
+        else measured_text,
         is_lowered,
     )
 
@@ -130,13 +132,15 @@ def plan_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement | None:
         sum((simulation.value for simulation in _simulated_actions(case)), Fraction(0)),
         case.cost(),
     )
-    message = format_money(cost, case.numeraire)
+    cost_text = format_money(cost, case.numeraire)
     if case.is_required_by_layer():
-        return GuardMeasurement(f"{message} of gas: not applied to liquidity above its limit", True)
+        return GuardMeasurement(
+            f"{cost_text} of gas: not applied to liquidity above its limit", True
+        )
     if moved_value == 0:
-        return GuardMeasurement(message, cost <= 0)
+        return GuardMeasurement(cost_text, cost <= 0)
     return GuardMeasurement(
-        f"{format_ratio(cost / moved_value)} ({message})", cost * BPS <= limit_bps * moved_value
+        f"{format_ratio(cost / moved_value)} ({cost_text})", cost * BPS <= limit_bps * moved_value
     )
 
 
@@ -149,10 +153,10 @@ def smallest_action(case: GuardCase, limit: Fraction) -> GuardMeasurement | None
     smallest_value, action_name = min(
         (simulation.value, simulation.action.name) for simulation in _simulated_actions(case)
     )
-    message = f"{format_money(smallest_value, case.numeraire)} of {action_name}"
+    action_text = f"{format_money(smallest_value, case.numeraire)} of {action_name}"
     if case.is_required_by_layer():
-        return GuardMeasurement(f"{message}: not applied to liquidity above its limit", True)
-    return GuardMeasurement(message, smallest_value >= limit)
+        return GuardMeasurement(f"{action_text}: not applied to liquidity above its limit", True)
+    return GuardMeasurement(action_text, smallest_value >= limit)
 
 
 def slippage(case: GuardCase, limit_bps: int) -> GuardMeasurement | None:
@@ -161,7 +165,7 @@ def slippage(case: GuardCase, limit_bps: int) -> GuardMeasurement | None:
     """
     if not case.plan.actions:
         return None
-    worst_share = Fraction(0)
+    largest_overpayment_share = Fraction(0)
     for simulation in _simulated_actions(case):
         if any(
             minimum > amount
@@ -172,8 +176,12 @@ def slippage(case: GuardCase, limit_bps: int) -> GuardMeasurement | None:
                 f" {simulation.amounts}",
                 False,
             )
-        worst_share = max(worst_share, worst_overpayment_share(simulation, case.step.limits))
-    return GuardMeasurement(format_ratio(worst_share), worst_share * BPS <= limit_bps)
+        largest_overpayment_share = max(
+            largest_overpayment_share, worst_overpayment_share(simulation, case.step.limits)
+        )
+    return GuardMeasurement(
+        format_ratio(largest_overpayment_share), largest_overpayment_share * BPS <= limit_bps
+    )
 
 
 def fair_floor_kept(case: GuardCase) -> GuardMeasurement | None:
@@ -183,13 +191,13 @@ def fair_floor_kept(case: GuardCase) -> GuardMeasurement | None:
     if not case.plan.actions:
         return None
     for simulation in _simulated_actions(case):
-        for lowest_allowed, minimum in zip(
+        for lowest_minimum, minimum in zip(
             simulation.lowest_minimums, simulation.minimums, strict=True
         ):
-            if minimum < lowest_allowed:
+            if minimum < lowest_minimum:
                 return GuardMeasurement(
                     f"action {simulation.number} has a minimum of {minimum}, the reference requires"
-                    f" {lowest_allowed}",
+                    f" {lowest_minimum}",
                     False,
                 )
     return GuardMeasurement("every action at or above it", True)
@@ -210,11 +218,13 @@ def overspent(case: GuardCase) -> GuardMeasurement | None:
     for simulation in _simulated_actions(case):
         if not isinstance(action := simulation.action, Provide):
             continue
-        for token, raw in zip((action.token0, action.token1), action.desired_raw, strict=True):
-            missing_raw = raw - simulation.book_before.spendable(token)
-            if missing_raw > 0:
+        for token, desired_raw in zip(
+            (action.token0, action.token1), action.desired_raw, strict=True
+        ):
+            overspent_raw = desired_raw - simulation.book_before.spendable(token)
+            if overspent_raw > 0:
                 return GuardMeasurement(
-                    f"action {simulation.number} provides {missing_raw} base units of {case.label(token)}"
+                    f"action {simulation.number} provides {overspent_raw} base units of {case.label(token)}"
                     " too much",
                     False,
                 )
@@ -234,12 +244,12 @@ def mispredicted(case: GuardCase) -> GuardMeasurement | None:
                 False,
             )
     if isinstance(case.layer, LiquidityCase):
-        final_balances = case.layer.replay.book_after.balances
-        for token, raw in case.plan.holdings_after:
-            if final_balances.get(token) != raw:
+        final_raw_by_token = case.layer.replay.book_after.balances
+        for token, predicted_raw in case.plan.holdings_after:
+            if final_raw_by_token.get(token) != predicted_raw:
                 return GuardMeasurement(
-                    f"{case.label(token)} ends at {final_balances.get(token)} base units, the plan predicts"
-                    f" {raw}",
+                    f"{case.label(token)} ends at {final_raw_by_token.get(token)} base units, the plan predicts"
+                    f" {predicted_raw}",
                     False,
                 )
     return None

@@ -12,10 +12,10 @@ from agent.store.budgets import BudgetStore
 
 def with_unknown_positions(
     step: StepInput,
-    positions: PositionStore,
+    position_store: PositionStore,
     budgets: BudgetStore,
     transport: Transport,
-    manager: str | None,
+    position_manager: str | None,
 ) -> StepInput:
     """Return the step with the V3 positions of target pairs that are not in the store.
 
@@ -28,17 +28,17 @@ def with_unknown_positions(
         for target in step.portfolio.lp_targets
         if target.tick_spacing is not None
     }
-    if manager is None or not target_pairs or positions.is_scanned():
+    if position_manager is None or not target_pairs or position_store.is_scanned():
         return step
     head = step.snapshot.head
     block_ref = {"blockHash": head.hash, "requireCanonical": True}
-    unsolicited = find_unsolicited_positions(
-        transport, step.snapshot.owner, manager, (), step.portfolio.positions, block_ref
+    unsolicited_positions = find_unsolicited_positions(
+        transport, step.snapshot.owner, position_manager, (), step.portfolio.positions, block_ref
     ).positions
-    positions.record(
+    position_store.record(
         [
             position.name
-            for position in unsolicited
+            for position in unsolicited_positions
             if position.liquidity > 0 and position.tokens in target_pairs
         ],
         head.timestamp_s,

@@ -22,20 +22,28 @@ def parameters(config: Config, portfolio: Portfolio) -> Mapping[str, str]:
     }
 
 
-def editable_keys(before: Config, after: Config) -> Iterator[str]:
+def editable_keys(config_before: Config, config_after: Config) -> Iterator[str]:
     """Yield the key of each liquidity target's share, whose sum limits.lp_max_weight bounds. It may
     not rise while an exit is set, nor together with one, because an exit waits for liquidity of a
     pool off the reference.
     """
     targets_before, targets_after = (
-        [] if config.lp is None else config.lp.targets for config in (before, after)
+        [] if config.lp is None else config.lp.targets for config in (config_before, config_after)
     )
-    for number, (old, new) in enumerate(zip(targets_before, targets_after, strict=False)):
-        if new.share <= old.share or not (has_exits(before) or has_exits(after)):
-            yield f"lp.targets.{number}.share"
+    for target_index, (old_target, new_target) in enumerate(
+        zip(targets_before, targets_after, strict=False)
+    ):
+        if new_target.share <= old_target.share or not (
+            has_exits(config_before) or has_exits(config_after)
+        ):
+            yield f"lp.targets.{target_index}.share"
 
 
 def has_exits(config: Config) -> bool:
     """Return whether an exit of the portfolio or of an asset is set."""
-    tables = (config.portfolio.orders, *config.portfolio.assets)
-    return any(getattr(table, key, None) for table in tables for key in ExitKeys.model_fields)
+    order_tables = (config.portfolio.orders, *config.portfolio.assets)
+    return any(
+        getattr(order_table, exit_key, None)
+        for order_table in order_tables
+        for exit_key in ExitKeys.model_fields
+    )

@@ -13,10 +13,14 @@ from agent.store.tables import BudgetRow
 
 
 def read_state(
-    db: Connection, budget_rows: Sequence[BudgetRow], newest_s: Mapping[str, int | None]
+    db: Connection,
+    budget_rows: Sequence[BudgetRow],
+    last_success_s_by_kind: Mapping[str, int | None],
 ) -> LiquidityState:
     """Return the time of the newest action, and the positions that await the owner's decision;
-    `newest_s` are the chain times of the newest success of each budget kind.
+    `last_success_s_by_kind` are the chain times of the newest success of each budget kind.
     """
     del budget_rows
-    return LiquidityState(newest_s[IntentKind.LIQUIDITY.value], positions.undecided_positions(db))
+    return LiquidityState(
+        last_success_s_by_kind[IntentKind.LIQUIDITY.value], positions.undecided_positions(db)
+    )

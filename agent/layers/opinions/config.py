@@ -25,8 +25,10 @@ class SecondOpinionsTable(ConfigTable):
 
     @model_validator(mode="after")
     def _check_values(self) -> SecondOpinionsTable:
-        if repeated := [name for name in self.services if self.services.count(name) > 1]:
-            raise ValueError(f"services: {repeated[0]!r} is given twice; remove one")
+        if repeated_services := [
+            service for service in self.services if self.services.count(service) > 1
+        ]:
+            raise ValueError(f"services: {repeated_services[0]!r} is given twice; remove one")
         if ("0x" in self.services) is (self.zero_x_env is None):
             raise ValueError(
                 'zero_x_env: 0x needs a key; name the variable that holds it, or remove "0x" from'

@@ -53,38 +53,51 @@ def live_plan_keys(tables: LayerTables, outcome: StepOutcome) -> LivePlanKeys:
     """Return what the services of [second_opinions] would pay for the plan's trades; nothing
     without the table or without trades.
     """
-    table, plan, portfolio = tables.second_opinions, outcome.plan, outcome.step_input.portfolio
-    if table is None or plan is None or not (trades := trades_of(plan, portfolio)):
+    opinions_table, plan, portfolio = (
+        tables.second_opinions,
+        outcome.plan,
+        outcome.step_input.portfolio,
+    )
+    if opinions_table is None or plan is None or not (trades := trades_of(plan, portfolio)):
         return {}
     sales = [
-        Sale(token, bought, raw)
-        for bought, (sold, _) in trades.items()
-        for token, raw in sold.items()
+        Sale(token, bought_token, sold_raw)
+        for bought_token, (sold_raw_by_token, _) in trades.items()
+        for token, sold_raw in sold_raw_by_token.items()
     ]
-    api_key = os.environ.get(table.zero_x_env or "", "")
-    answers = iter(ask(table.services, api_key, outcome.step_input.snapshot.head.chain_id, sales))
-    documents: list[SecondOpinionDocument] = []
-    for bought, (sold, planned_raw) in trades.items():
-        answers_of_trade = [next(answers) for _ in sold]
+    api_key = os.environ.get(opinions_table.zero_x_env or "", "")
+    answers = iter(
+        ask(opinions_table.services, api_key, outcome.step_input.snapshot.head.chain_id, sales)
+    )
+    opinion_documents: list[SecondOpinionDocument] = []
+    for bought_token, (sold_raw_by_token, planned_raw) in trades.items():
+        answers_of_trade = [next(answers) for _ in sold_raw_by_token]
         answer_documents = [
-            _answer_document(name, planned_raw, [answers[name] for answers in answers_of_trade])
-            for name in table.services
+            _answer_document(
+                service_name,
+                planned_raw,
+                [sale_answers[service_name] for sale_answers in answers_of_trade],
+            )
+            for service_name in opinions_table.services
         ]
-        sell = {portfolio.token(token).label: str(raw) for token, raw in sold.items()}
-        buy, texts = (
-            portfolio.token(bought).label,
-            [document["text"] for document in answer_documents],
+        sold_raw_by_symbol = {
+            portfolio.token(token).label: str(sold_raw)
+            for token, sold_raw in sold_raw_by_token.items()
+        }
+        bought_symbol, answer_texts = (
+            portfolio.token(bought_token).label,
+            [answer_document["text"] for answer_document in answer_documents],
         )
-        documents.append(
+        opinion_documents.append(
             {
-                "sell": sell,
-                "buy": buy,
+                "sell": sold_raw_by_symbol,
+                "buy": bought_symbol,
                 "planned_raw": str(planned_raw),
                 "answers": answer_documents,
-                "text": f"Elsewhere, {' and '.join(sell)} to {buy}: {', '.join(texts)}; before gas",
+                "text": f"Elsewhere, {' and '.join(sold_raw_by_symbol)} to {bought_symbol}: {', '.join(answer_texts)}; before gas",
             }
         )
-    return {"second_opinions": documents}
+    return {"second_opinions": opinion_documents}
 
 
 def trades_of(plan: Plan, portfolio: Portfolio) -> dict[str, tuple[Counter[str], int]]:
@@ -92,30 +105,42 @@ def trades_of(plan: Plan, portfolio: Portfolio) -> dict[str, tuple[Counter[str],
     the base units that it buys. Native coin counts as its wrapped token. What legs collect in the
     router is followed to the leg that spends it, which spends all of it.
     """
-    collected: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    spent_raw_in_router: defaultdict[str, Counter[str]] = defaultdict(Counter)
     trades: dict[str, tuple[Counter[str], int]] = {}
     for leg in plan.legs:
-        sold, bought = map(portfolio.pricing_token, (leg.token_in, leg.token_out))
-        spent = Counter({sold: leg.amount_in_raw})
+        sold_token, bought_token = map(portfolio.pricing_token, (leg.token_in, leg.token_out))
+        spent_raw_by_token = Counter({sold_token: leg.amount_in_raw})
         if leg.source is LegFunding.ROUTER:
-            spent = collected.pop(sold, Counter[str]())
+            spent_raw_by_token = spent_raw_in_router.pop(sold_token, Counter[str]())
         if leg.sink is LegFunding.ROUTER:
-            collected[bought].update(spent)
-        elif bought not in spent:  # else it only wraps or unwraps
-            spent_before, raw_before = trades.get(bought, (Counter[str](), 0))
-            trades[bought] = spent_before + spent, raw_before + leg.amount_out_raw
+            spent_raw_in_router[bought_token].update(spent_raw_by_token)
+        elif bought_token not in spent_raw_by_token:  # else it only wraps or unwraps
+            spent_before_raw_by_token, bought_before_raw = trades.get(
+                bought_token, (Counter[str](), 0)
+            )
+            trades[bought_token] = (
+                spent_before_raw_by_token + spent_raw_by_token,
+                bought_before_raw + leg.amount_out_raw,
+            )
     return trades
 
 
-def _answer_document(name: str, planned_raw: int, answers: Sequence[int | str]) -> AnswerDocument:
+def _answer_document(
+    service_name: str, planned_raw: int, answers: Sequence[int | str]
+) -> AnswerDocument:
     """Return the document of one service's answers to the sales of a trade, summed."""
-    service, raw = SERVICES[name].label, 0
+    service_label, total_raw = SERVICES[service_name].label, 0
     for answer in answers:
         if isinstance(answer, str):
-            text = f"{answer} ({service})"
-            return {"service": service, "amount_raw": None, "more_bps": None, "text": text}
-        raw += answer
-    more_bps = decimal_text(ceil_int(Fraction(raw - planned_raw, planned_raw) * BPS * 10), 1)
+            text = f"{answer} ({service_label})"
+            return {"service": service_label, "amount_raw": None, "more_bps": None, "text": text}
+        total_raw += answer
+    more_bps = decimal_text(ceil_int(Fraction(total_raw - planned_raw, planned_raw) * BPS * 10), 1)
     sign = "" if more_bps.startswith("-") else "+"
-    text = f"{sign}{more_bps} bps ({service})"
-    return {"service": service, "amount_raw": str(raw), "more_bps": more_bps, "text": text}
+    text = f"{sign}{more_bps} bps ({service_label})"
+    return {
+        "service": service_label,
+        "amount_raw": str(total_raw),
+        "more_bps": more_bps,
+        "text": text,
+    }

@@ -63,18 +63,18 @@ class Aggregator:
     needs_key: bool = False
 
 
-def _raw(fields: object, name: str) -> int:
+def _amount_raw(answer_object: object, field_name: str) -> int:
     """Return an amount of base units, which all services write as text."""
-    text = json_field(fields, name)
-    if not isinstance(text, str) or not re.fullmatch("[0-9]{1,78}", text):
-        raise ValueError(f"{name} is not a whole number of base units")
-    return int(text)
+    amount_text = json_field(answer_object, field_name)
+    if not isinstance(amount_text, str) or not re.fullmatch("[0-9]{1,78}", amount_text):
+        raise ValueError(f"{field_name} is not a whole number of base units")
+    return int(amount_text)
 
 
-def _ask_zero_x(chain: str, sale: Sale, api_key: str) -> Request:
+def _ask_zero_x(chain_name: str, sale: Sale, api_key: str) -> Request:
     """Indicative price of Swap API v2 (0x.org/docs/api)."""
     query = {
-        "chainId": chain,
+        "chainId": chain_name,
         "sellToken": sale.sold,
         "buyToken": sale.bought,
         "sellAmount": sale.raw,
@@ -86,23 +86,30 @@ def _ask_zero_x(chain: str, sale: Sale, api_key: str) -> Request:
 def _read_zero_x(answer: object) -> Offer:
     if isinstance(answer, dict) and "buyAmount" not in answer:
         raise ValueError("it has no route")
-    sold, bought = json_field(answer, "sellToken"), json_field(answer, "buyToken")
-    return Offer(sold, bought, _raw(answer, "sellAmount"), _raw(answer, "buyAmount"))
+    sold_token, bought_token = json_field(answer, "sellToken"), json_field(answer, "buyToken")
+    return Offer(
+        sold_token,
+        bought_token,
+        _amount_raw(answer, "sellAmount"),
+        _amount_raw(answer, "buyAmount"),
+    )
 
 
-def _ask_kyberswap(chain: str, sale: Sale, _: str) -> Request:
+def _ask_kyberswap(chain_name: str, sale: Sale, _: str) -> Request:
     """Route of Aggregator API v1 (docs.kyberswap.com)."""
     query = {"tokenIn": sale.sold, "tokenOut": sale.bought, "amountIn": sale.raw}
-    return f"/{chain}/api/v1/routes?{urlencode(query)}", None, {"x-client-id": "trimtab"}
+    return f"/{chain_name}/api/v1/routes?{urlencode(query)}", None, {"x-client-id": "trimtab"}
 
 
 def _read_kyberswap(answer: object) -> Offer:
     route = json_field(json_field(answer, "data"), "routeSummary")
-    sold, bought = json_field(route, "tokenIn"), json_field(route, "tokenOut")
-    return Offer(sold, bought, _raw(route, "amountIn"), _raw(route, "amountOut"))
+    sold_token, bought_token = json_field(route, "tokenIn"), json_field(route, "tokenOut")
+    return Offer(
+        sold_token, bought_token, _amount_raw(route, "amountIn"), _amount_raw(route, "amountOut")
+    )
 
 
-def _ask_cow(chain: str, sale: Sale, _: str) -> Request:
+def _ask_cow(chain_name: str, sale: Sale, _: str) -> Request:
     """Quote of the order book (docs.cow.fi, @cowprotocol/sdk-order-book)."""
     body = {
         "sellToken": sale.sold,
@@ -111,7 +118,7 @@ def _ask_cow(chain: str, sale: Sale, _: str) -> Request:
         "kind": "sell",
         "sellAmountBeforeFee": str(sale.raw),
     }
-    return f"/{chain}/api/v1/quote", body, {}
+    return f"/{chain_name}/api/v1/quote", body, {}
 
 
 def _read_cow(answer: object) -> Offer:
@@ -119,10 +126,15 @@ def _read_cow(answer: object) -> Offer:
     proportion.
     """
     quote = json_field(answer, "quote")
-    sold, bought = json_field(quote, "sellToken"), json_field(quote, "buyToken")
-    traded, paid = _raw(quote, "sellAmount"), _raw(quote, "buyAmount")
-    raw = traded + _raw(quote, "feeAmount")
-    return Offer(sold, bought, raw, mul_div_down(paid, raw, traded) if traded else 0)
+    sold_token, bought_token = json_field(quote, "sellToken"), json_field(quote, "buyToken")
+    traded_raw, paid_raw = _amount_raw(quote, "sellAmount"), _amount_raw(quote, "buyAmount")
+    sold_raw = traded_raw + _amount_raw(quote, "feeAmount")
+    return Offer(
+        sold_token,
+        bought_token,
+        sold_raw,
+        mul_div_down(paid_raw, sold_raw, traded_raw) if traded_raw else 0,
+    )
 
 
 SERVICES = {
@@ -161,27 +173,32 @@ SERVICES = {
 
 
 def ask(
-    names: Sequence[str], api_key: str, chain_id: int, sales: Sequence[Sale]
+    service_names: Sequence[str], api_key: str, chain_id: int, sales: Sequence[Sale]
 ) -> list[dict[str, int | str]]:
     """Return for each sale the base units that each service, by name, would pay before gas, or why
     that is unknown. Returns within TIMEOUT_S.
     """
-    deadline = time.monotonic() + TIMEOUT_S
+    deadline_s = time.monotonic() + TIMEOUT_S
     answers: list[dict[str, int | str]] = [
-        dict.fromkeys(names, f"no answer within {TIMEOUT_S:g} s") for _ in sales
+        dict.fromkeys(service_names, f"no answer within {TIMEOUT_S:g} s") for _ in sales
     ]
 
-    def ask_aggregator(name: str) -> None:
+    def ask_aggregator(service_name: str) -> None:
         for sale, answers_of_sale in zip(sales, answers, strict=True):
-            if time.monotonic() < deadline:
-                answers_of_sale[name] = _answer(SERVICES[name], api_key, chain_id, sale, deadline)
+            if time.monotonic() < deadline_s:
+                answers_of_sale[service_name] = _answer_of(
+                    SERVICES[service_name], api_key, chain_id, sale, deadline_s
+                )
 
     # A server may send single bytes for as long as it likes; a daemon delays neither us nor an exit.
-    threads = [threading.Thread(target=ask_aggregator, args=(name,), daemon=True) for name in names]
+    threads = [
+        threading.Thread(target=ask_aggregator, args=(service_name,), daemon=True)
+        for service_name in service_names
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(max(0.0, deadline - time.monotonic()))
+        thread.join(max(0.0, deadline_s - time.monotonic()))
     return [dict(answers_of_sale) for answers_of_sale in answers]
 
 
@@ -192,17 +209,17 @@ def _open_session(url: str) -> requests.Session:
     return session
 
 
-def _answer(
-    aggregator: Aggregator, api_key: str, chain_id: int, sale: Sale, deadline: float
+def _answer_of(
+    aggregator: Aggregator, api_key: str, chain_id: int, sale: Sale, deadline_s: float
 ) -> int | str:
     """Return the base units paid, or why they are unknown, in our words: neither the server's text
     nor the key is repeated.
     """
-    if (chain := aggregator.chains.get(chain_id)) is None:
+    if (chain_name := aggregator.chains.get(chain_id)) is None:
         return f"does not know chain {chain_id}"
     if aggregator.needs_key and not api_key:
         return "its key is not set"
-    path, body, headers = aggregator.request(chain, sale, api_key)
+    path, body, headers = aggregator.request(chain_name, sale, api_key)
     try:
         with (
             _open_session(aggregator.url) as session,
@@ -218,21 +235,21 @@ def _answer(
         ):
             if response.status_code != requests.codes.ok:
                 return f"HTTP {response.status_code}"
-            content = read_body(response, MAX_ANSWER_BYTES, deadline)
+            answer_bytes = read_body(response, MAX_ANSWER_BYTES, deadline_s)
     except Exception as error:  # also those of urllib3, idna and the encoding of headers
         return type(error).__name__
-    if content is None:
+    if answer_bytes is None:
         return "its answer is too long or too slow"
     try:
-        answer = read_json(content.decode())
+        answer = read_json(answer_bytes.decode())
     except ValueError:
         return "odd answer: no JSON"
     try:
         offer = aggregator.read(answer)
     except ValueError as error:
         return f"odd answer: {error}"
-    tokens = [str(token).lower() for token in (offer.sold, offer.bought)]
-    if tokens != [sale.sold.lower(), sale.bought.lower()]:
+    answered_tokens = [str(token).lower() for token in (offer.sold, offer.bought)]
+    if answered_tokens != [sale.sold.lower(), sale.bought.lower()]:
         return "odd answer: other tokens"
     if offer.raw != sale.raw:
         return "odd answer: another amount"

@@ -31,29 +31,35 @@ class _Worker:
     """One running process of a signal."""
 
     def __init__(self, name: str) -> None:
-        environment = {key: os.environ[key] for key in PASSED_VARIABLES if key in os.environ}
-        paths = os.pathsep.join(path for path in sys.path if path)
+        environment = {
+            variable: os.environ[variable]
+            for variable in PASSED_VARIABLES
+            if variable in os.environ
+        }
+        python_path = os.pathsep.join(path for path in sys.path if path)
         self.process = subprocess.Popen(  # noqa: S603 our own program; the name is that of the config
             [sys.executable, "-m", "agent.signals.worker", name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=environment | {"PYTHONPATH": paths, "PYTHONHASHSEED": "0"},
+            env=environment | {"PYTHONPATH": python_path, "PYTHONHASHSEED": "0"},
             text=False,
         )
 
-    def ask(self, line: str, timeout_s: float) -> str:
+    def ask(self, request_line: str, timeout_s: float) -> str:
         """Return the answer to one line. Raises TimeoutError, and OSError if the process ended."""
         worker_output, worker_input = self.process.stdout, self.process.stdin
         if worker_output is None or worker_input is None:
             raise OSError("its process has no pipe")
         end_s = time.monotonic() + timeout_s
         os.set_blocking(worker_input.fileno(), False)
-        self._write(worker_input, line.encode() + b"\n", end_s)
+        self._write(worker_input, request_line.encode() + b"\n", end_s)
         answer_bytes = b""
         while not answer_bytes.endswith(b"\n"):
-            ready, _, _ = select.select([worker_output], [], [], max(0.0, end_s - time.monotonic()))
-            if not ready:
+            ready_pipes, _, _ = select.select(
+                [worker_output], [], [], max(0.0, end_s - time.monotonic())
+            )
+            if not ready_pipes:
                 raise TimeoutError
             chunk = os.read(worker_output.fileno(), MAX_ANSWER_BYTES)
             if not chunk:
@@ -64,12 +70,14 @@ class _Worker:
         return answer_bytes.decode()
 
     @staticmethod
-    def _write(worker_input: IO[bytes], unsent: bytes, end_s: float) -> None:
-        while unsent:
-            _, ready, _ = select.select([], [worker_input], [], max(0.0, end_s - time.monotonic()))
-            if not ready:
+    def _write(worker_input: IO[bytes], unsent_bytes: bytes, end_s: float) -> None:
+        while unsent_bytes:
+            _, ready_pipes, _ = select.select(
+                [], [worker_input], [], max(0.0, end_s - time.monotonic())
+            )
+            if not ready_pipes:
                 raise TimeoutError
-            unsent = unsent[os.write(worker_input.fileno(), unsent) :]
+            unsent_bytes = unsent_bytes[os.write(worker_input.fileno(), unsent_bytes) :]
 
     def stop(self) -> None:
         """End the process."""
@@ -106,7 +114,7 @@ class SignalHost:
         if request.why:
             return _failed_answer(empty_answer, request.why)
         try:
-            package = signal_source(settings.name)
+            source = signal_source(settings.name)
         except ConfigError as error:
             return _failed_answer(empty_answer, error.message)
         timeout_s = float(settings.timeout_s)
@@ -115,13 +123,13 @@ class SignalHost:
             worker = self._workers[settings.name] = _Worker(settings.name)
             timeout_s += START_S
         try:
-            answer = json.loads(worker.ask(_request_line(request.view), timeout_s))
+            reply = json.loads(worker.ask(_request_line(request.view), timeout_s))
         except TimeoutError:
             why = f"it gave no answer within {settings.timeout_s} s"
         except (OSError, ValueError) as error:
             why = f"it failed: {error}"
         else:
-            return checked_answer(request, answer, package)
+            return checked_answer(request, reply, source)
         self._workers.pop(settings.name).stop()
         return _failed_answer(empty_answer, why)
 
@@ -136,7 +144,7 @@ def _stop_all(workers: dict[str, _Worker]) -> None:
 
 
 def _request_line(view: SignalView) -> str:
-    fields: dict[str, Any] = {
+    view_fields: dict[str, Any] = {
         "now_s": view.now_s,
         "numeraire": view.numeraire,
         "prices": {
@@ -148,4 +156,4 @@ def _request_line(view: SignalView) -> str:
         "options": dict(view.options),
         "free": list(view.free),
     }
-    return json.dumps(fields, sort_keys=True, allow_nan=False)
+    return json.dumps(view_fields, sort_keys=True, allow_nan=False)

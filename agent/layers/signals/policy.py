@@ -36,42 +36,44 @@ SUM_TOLERANCE_PPM = 100
 
 
 def signal_requests(
-    step: StepInput, choices: Mapping[str, Allocation]
+    step: StepInput, last_allocation_by_owner: Mapping[str, Allocation]
 ) -> tuple[SignalRequest, ...]:
     """Return the requests that are due, of the portfolio or of the parts that divide the wallet;
-    `choices` are the parts' last allocations by owner. `step` has prices and the portfolio's last
+    `last_allocation_by_owner` are those of the parts. `step` has prices and the portfolio's last
     allocation in its history.
     """
     assets = step.portfolio.assets
-    candidates: list[tuple[str, AllocatorConfig, tuple[Asset, ...], Allocation | None]] = []
+    possible_requests: list[tuple[str, AllocatorConfig, tuple[Asset, ...], Allocation | None]] = []
     if not step.divides_wallet and step.portfolio.weights is not None:
-        candidates.append(("", step.portfolio.weights, assets, step.history.allocation))
+        possible_requests.append(("", step.portfolio.weights, assets, step.history.allocation))
     for owned_allocator in (
-        owned_allocator for config in step.layers for owned_allocator in config.allocators
+        owned_allocator
+        for layer_config in step.layers
+        for owned_allocator in layer_config.allocators
     ):
         weights_bps = dict(owned_allocator.weights_bps)
         owned_assets = tuple(
             replace(asset, target_bps=weights_bps.get(asset.token.address, 0)) for asset in assets
         )
-        candidates.append(
+        possible_requests.append(
             (
                 owned_allocator.owner,
                 owned_allocator.allocator,
                 owned_assets,
-                choices.get(owned_allocator.owner),
+                last_allocation_by_owner.get(owned_allocator.owner),
             )
         )
     now_s = trusted_time_s(step.snapshot)
     return tuple(
-        _request(step, owner, allocator, allocator.signal)
-        for owner, allocator, owned_assets, last_allocation in candidates
+        _signal_request(step, owner, allocator, allocator.signal)
+        for owner, allocator, owned_assets, last_allocation in possible_requests
         if allocator.method is AllocationMethod.SIGNAL
         and allocator.signal is not None
         and targets.is_allocation_due(allocator, owned_assets, last_allocation, now_s)
     )
 
 
-def _request(
+def _signal_request(
     step: StepInput, owner: str, allocator: AllocatorConfig, settings: SignalSettings
 ) -> SignalRequest:
     """Return the request with its view, or with the reason why the view is incomplete."""
@@ -80,62 +82,68 @@ def _request(
         asset.token for asset in portfolio.assets if asset.token.address not in allocator.fixed
     ]
     numeraire = portfolio.numeraire
-    prices, missing_notes = {}, []
+    bars_by_symbol, gap_reasons = {}, []
     for asset in portfolio.assets:
         token = asset.token
         if token.address == numeraire.address:
             continue
         bars = _bars(allocator, step.history.prices, token, numeraire, now_s)
-        prices[token.label] = bars
+        bars_by_symbol[token.label] = bars
         if token in free_tokens and (why := _missing_prices_reason(allocator, bars, now_s)):
-            missing_notes.append(f"{token.label} {why}")
+            gap_reasons.append(f"{token.label} {why}")
     # these are shares of the wallet, not of one of its parts
-    whole_step = replace(
+    whole_wallet_step = replace(
         step, layers=tuple(layer for layer in step.layers if not layer.divides_wallet)
     )
-    shares = {drift.token: drift.share for drift in current_drifts(whole_step)}
-    if not shares:
-        missing_notes.append("some balances or prices are unknown")
-    market_shares = held_weights(step)
+    share_by_token = {drift.token: drift.share for drift in current_drifts(whole_wallet_step)}
+    if not share_by_token:
+        gap_reasons.append("some balances or prices are unknown")
+    share_by_market = held_weights(step)
     view = SignalView(
         now_s,
         numeraire.label,
-        prices,
+        bars_by_symbol,
         {
-            listed.token.label: float(shares.get(listed.token.address, 0))
-            for listed in portfolio.assets
+            listed_asset.token.label: float(share_by_token.get(listed_asset.token.address, 0))
+            for listed_asset in portfolio.assets
         },
-        {market.symbol: float(market_shares.get(market.market, 0)) for market in settings.markets},
+        {
+            market.symbol: float(share_by_market.get(market.market, 0))
+            for market in settings.markets
+        },
         {market.symbol: market.asset for market in settings.markets},
         dict(settings.options),
         tuple(token.label for token in free_tokens),
     )
-    tokens = tuple((token.label, token.address) for token in free_tokens)
-    if missing_notes:
-        missing_notes.append("trimtab prices import and trimtab prices fetch add recorded prices")
-    return SignalRequest(settings, owner, view, tokens, "; ".join(missing_notes))
+    labelled_addresses = tuple((token.label, token.address) for token in free_tokens)
+    if gap_reasons:
+        gap_reasons.append("trimtab prices import and trimtab prices fetch add recorded prices")
+    return SignalRequest(settings, owner, view, labelled_addresses, "; ".join(gap_reasons))
 
 
 def _bars(
     allocator: AllocatorConfig,
-    prices: tuple[PricePoint, ...],
+    price_points: tuple[PricePoint, ...],
     token: Token,
     numeraire: Token,
     now_s: int,
 ) -> tuple[PriceBar, ...]:
     """Return the last price of each interval within the window, oldest first."""
-    start_s, scale = (
+    start_s, unit_scale = (
         now_s - allocator.window_s,
         Fraction(10) ** (token.decimals - numeraire.decimals),
     )
-    last_points = {
+    last_point_by_interval = {
         point.at_s // allocator.step_s: point
-        for point in prices
+        for point in price_points
         if point.token == token.address and start_s < point.at_s <= now_s
     }
     return tuple(
-        PriceBar(last_points[interval].at_s, float(last_points[interval].price * scale))
-        for interval in sorted(last_points)
+        PriceBar(
+            last_point_by_interval[interval].at_s,
+            float(last_point_by_interval[interval].price * unit_scale),
+        )
+        for interval in sorted(last_point_by_interval)
     )
 
 
@@ -159,51 +167,55 @@ def checked_answer(request: SignalRequest, reply: Any, source: str) -> SignalAns
         return replace(answer, source=source, why="its answer is not readable")
     if why := reply.get("why"):
         return replace(answer, source=source, why=str(why))
-    spot, futures = reply.get("spot"), reply.get("futures")
-    markets = {market.symbol: market.market for market in settings.markets}
+    spot_weights, futures_weights = reply.get("spot"), reply.get("futures")
+    market_by_symbol = {market.symbol: market.market for market in settings.markets}
     try:
-        if spot is None and futures is None:
+        if spot_weights is None and futures_weights is None:
             raise ValueError("it returned neither spot nor futures weights")
-        spot_ppm = None if spot is None else _spot_ppm(spot, dict(request.tokens))
-        market_ppm = None if futures is None else _market_ppm(futures, markets)
+        spot_ppm = None if spot_weights is None else _spot_ppm(spot_weights, dict(request.tokens))
+        market_ppm = (
+            None if futures_weights is None else _market_ppm(futures_weights, market_by_symbol)
+        )
     except ValueError as error:
         return replace(answer, source=source, why=str(error))
     return replace(answer, spot_ppm=spot_ppm, market_ppm=market_ppm, source=source)
 
 
-def _spot_ppm(weights: Any, tokens: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
-    weights_ppm = _weights_ppm(weights, tokens, "an asset whose weight is free", 0)
-    if abs((total := sum(weights_ppm.values())) - WEIGHT_RESOLUTION) > SUM_TOLERANCE_PPM:
-        raise ValueError(f"its spot weights sum to {total / WEIGHT_RESOLUTION:g}, not 1")
-    return tuple((token, weights_ppm.get(symbol, 0)) for symbol, token in tokens.items())
+def _spot_ppm(weights: Any, token_by_symbol: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
+    ppm_by_symbol = _weights_ppm(weights, token_by_symbol, "an asset whose weight is free", 0)
+    if abs((total_ppm := sum(ppm_by_symbol.values())) - WEIGHT_RESOLUTION) > SUM_TOLERANCE_PPM:
+        raise ValueError(f"its spot weights sum to {total_ppm / WEIGHT_RESOLUTION:g}, not 1")
+    return tuple((token, ppm_by_symbol.get(symbol, 0)) for symbol, token in token_by_symbol.items())
 
 
-def _market_ppm(weights: Any, markets: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
-    if not markets:
+def _market_ppm(weights: Any, market_by_symbol: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
+    if not market_by_symbol:
         raise ValueError("it returned futures weights, but the config has no [futures]")
-    weights_ppm = _weights_ppm(weights, markets, "a futures market", -1)
-    if (total := sum(map(abs, weights_ppm.values()))) > WEIGHT_RESOLUTION + SUM_TOLERANCE_PPM:
+    ppm_by_symbol = _weights_ppm(weights, market_by_symbol, "a futures market", -1)
+    if (total_ppm := sum(map(abs, ppm_by_symbol.values()))) > WEIGHT_RESOLUTION + SUM_TOLERANCE_PPM:
         raise ValueError(
-            f"its absolute futures weights sum to {total / WEIGHT_RESOLUTION:g}, above 1"
+            f"its absolute futures weights sum to {total_ppm / WEIGHT_RESOLUTION:g}, above 1"
         )
-    return tuple((market, weights_ppm.get(symbol, 0)) for symbol, market in markets.items())
+    return tuple(
+        (market, ppm_by_symbol.get(symbol, 0)) for symbol, market in market_by_symbol.items()
+    )
 
 
 def _weights_ppm(
-    weights: Any, names: Mapping[str, str], kind_text: str, minimum: int
+    weights: Any, known_names: Mapping[str, str], kind_text: str, min_weight: int
 ) -> dict[str, int]:
     """Return weights in millionths, rounded half to even."""
     if not isinstance(weights, dict):
         raise ValueError("its weights are not a mapping")
-    weights_ppm = {}
+    ppm_by_name = {}
     for name, weight in weights.items():
-        if name not in names:
+        if name not in known_names:
             raise ValueError(
-                f"{str(name)[:16]!r} is not {kind_text}; choose from {', '.join(names)}"
+                f"{str(name)[:16]!r} is not {kind_text}; choose from {', '.join(known_names)}"
             )
         if isinstance(weight, bool) or not isinstance(weight, int | float):
             raise ValueError(f"the weight of {name} is not a number")
-        if not math.isfinite(weight) or not minimum <= weight <= 1:
-            raise ValueError(f"the weight of {name} is {weight:g}, not from {minimum} to 1")
-        weights_ppm[name] = round(weight * WEIGHT_RESOLUTION)
-    return weights_ppm
+        if not math.isfinite(weight) or not min_weight <= weight <= 1:
+            raise ValueError(f"the weight of {name} is {weight:g}, not from {min_weight} to 1")
+        ppm_by_name[name] = round(weight * WEIGHT_RESOLUTION)
+    return ppm_by_name

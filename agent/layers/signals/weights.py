@@ -21,19 +21,21 @@ def signal(
         raise Refused("the signal was not run", remedy="see docs/signals.md")
     if answer.why:
         raise Refused(f"signal {answer.name}: {answer.why}", remedy="see docs/signals.md")
-    spot_ppm, shares = dict(answer.spot_ppm or ()), []
+    spot_ppm, shares_bps = dict(answer.spot_ppm or ()), []
     total_ppm = sum(spot_ppm.values(), Fraction(0))
-    for token, low, high in zip(bounds.tokens, bounds.low_bps, bounds.high_bps, strict=True):
-        share = Fraction(spot_ppm.get(token, 0) * bounds.total_bps) / (total_ppm or 1)
-        if spot_ppm and not low <= share <= high:
+    for token, low_bps, high_bps in zip(
+        bounds.tokens, bounds.low_bps, bounds.high_bps, strict=True
+    ):
+        share_bps = Fraction(spot_ppm.get(token, 0) * bounds.total_bps) / (total_ppm or 1)
+        if spot_ppm and not low_bps <= share_bps <= high_bps:
             raise Refused(
-                f"signal {answer.name}: {inputs.labels[token]} {float(share) / 100:.2f} % is not"
-                f" within {low / 100:g} to {high / 100:g} %",
+                f"signal {answer.name}: {inputs.labels[token]} {float(share_bps) / 100:.2f} % is not"
+                f" within {low_bps / 100:g} to {high_bps / 100:g} %",
                 remedy="change the signal, or limits and cap of the allocator",
             )
-        shares.append(share)
+        shares_bps.append(share_bps)
     return UnroundedWeights(
-        tuple(shares) if spot_ppm else (),
+        tuple(shares_bps) if spot_ppm else (),
         f"{' and '.join(answer.kinds)} weights of the signal {answer.name}",
         answer.source,
         market_bps=_market_bps(answer),
@@ -46,8 +48,8 @@ def _market_bps(answer: SignalAnswer) -> tuple[tuple[str, int], ...]:
     """
     market_ppm = answer.market_ppm or ()
     absolute_ppm = [Fraction(abs(ppm)) for _, ppm in market_ppm]
-    total = min(BPS, round(sum(absolute_ppm, Fraction(0)) * BPS / WEIGHT_RESOLUTION))
-    rounded_bps = largest_remainder(absolute_ppm, total) if total else [0] * len(market_ppm)
+    total_bps = min(BPS, round(sum(absolute_ppm, Fraction(0)) * BPS / WEIGHT_RESOLUTION))
+    rounded_bps = largest_remainder(absolute_ppm, total_bps) if total_bps else [0] * len(market_ppm)
     return tuple(
         (market, bps if ppm > 0 else -bps)
         for (market, ppm), bps in zip(market_ppm, rounded_bps, strict=True)

@@ -18,10 +18,10 @@ def read_memory(step: StepInput, store: Store) -> StrategyMemory:
     """Return the store's record of the strategies; nothing with a single strategy."""
     if not step.config(CapitalSplit).strategies:
         return StrategyMemory()
-    ledger, head = store.layer(StrategyStore).ledger(), step.snapshot.head.number
+    ledger, head_block = store.layer(StrategyStore).ledger(), step.snapshot.head.number
     steps_by_intent = {}
     for intent in ledger.intents if ledger.bookings else ():
-        if intent.receipt is None or intent.receipt.block_number > head:
+        if intent.receipt is None or intent.receipt.block_number > head_block:
             continue
         if (strategy_step := _strategy_step(store, intent)) is not None:
             steps_by_intent[intent.id] = strategy_step

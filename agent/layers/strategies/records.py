@@ -68,46 +68,52 @@ def after_cycle(store: Store, outcome: StepOutcome) -> None:
     if booking is not None:
         # Only onto this version of the accounts: if another process wrote since, the next cycle
         # books it.
-        version = books.record_version + bool(books.pending)
-        store.layer(StrategyStore).record_bookings((booking,), version)
+        record_version = books.record_version + bool(books.pending)
+        store.layer(StrategyStore).record_bookings((booking,), record_version)
 
 
 def _record_strategy_states(
     strategy_store: StrategyStore, step: StepInput, books: StrategyBooks
 ) -> None:
     now_s, prices = capped_chain_time_s(step.snapshot), reference_prices(step).by_token
-    strategies = {strategy.name: strategy for strategy in step.config(CapitalSplit).strategies}
-    states, points = [], {}
-    values = [capital.holdings_value(dict(book.holdings), prices) for book in books.strategies]
-    growth_inputs = market_growth(step, sum(values, Fraction(0)))
+    strategy_by_name = {
+        strategy.name: strategy for strategy in step.config(CapitalSplit).strategies
+    }
+    updated_states, point_by_name = [], {}
+    strategy_values = [
+        capital.holdings_value(dict(book.holdings), prices) for book in books.strategies
+    ]
+    growth_of_markets = market_growth(step, sum(strategy_values, Fraction(0)))
     for book in books.strategies:
         if book.state.noted_s is not None and book.state.noted_s // HOUR_S >= now_s // HOUR_S:
             continue
         nav_per_unit = accounting.nav_per_unit(
             capital.holdings_value(dict(book.holdings), prices), book.units
         )
-        strategy = strategies[book.name]
+        strategy = strategy_by_name[book.name]
         updated_state = health.update_unit_index(book.state, strategy, nav_per_unit, prices, now_s)
-        updated_state = with_market_growth(updated_state, book.state, strategy, growth_inputs)
-        point = NavPoint(now_s, updated_state.unit_nav, updated_state.index)
-        states.append(
-            _with_health(updated_state, strategies[book.name], point, strategy_store.nav_points)
+        updated_state = with_market_growth(updated_state, book.state, strategy, growth_of_markets)
+        nav_point = NavPoint(now_s, updated_state.unit_nav, updated_state.index)
+        updated_states.append(
+            _with_health(
+                updated_state, strategy_by_name[book.name], nav_point, strategy_store.nav_points
+            )
         )
-        points[book.name] = point
-    if states:
-        strategy_store.record_states(states, points)
+        point_by_name[book.name] = nav_point
+    if updated_states:
+        strategy_store.record_states(updated_states, point_by_name)
 
 
 def _with_health(
     state: StrategyState,
     strategy: Strategy,
     point: NavPoint,
-    nav_points: Callable[[str, int], tuple[NavPoint, ...]],
+    read_nav_points: Callable[[str, int], tuple[NavPoint, ...]],
 ) -> StrategyState:
     rule = strategy.health
     if rule is None:
         return state
-    past_points = nav_points(state.name, point.at_s - rule.window_s - 2 * DAY_S)
+    past_points = read_nav_points(state.name, point.at_s - rule.window_s - 2 * DAY_S)
     return health.update_health(
         state,
         rule,

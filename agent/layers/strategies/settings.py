@@ -11,15 +11,18 @@ from agent.layers.strategies.state import CapitalSplit
 from agent.model import Portfolio
 
 
-def build_settings(loaded: LoadedConfig, portfolio: Portfolio) -> CapitalSplit:
+def build_settings(loaded_config: LoadedConfig, portfolio: Portfolio) -> CapitalSplit:
     """Return the strategies with their allocators. Raises ConfigError."""
-    split = build_split(loaded.config)
-    return with_allocators(loaded.config, split, portfolio, loaded.path.parent) or CapitalSplit()
+    split = build_split(loaded_config.config)
+    return (
+        with_allocators(loaded_config.config, split, portfolio, loaded_config.path.parent)
+        or CapitalSplit()
+    )
 
 
-def editable_keys(before: Config, _: Config) -> Iterator[str]:
+def editable_keys(config: Config, _: Config) -> Iterator[str]:
     """Yield the keys of each strategy's share and weights."""
-    for strategy in before.strategies:
+    for strategy in config.strategies:
         yield f"strategies.{strategy.name}.share"
         for symbol in strategy.weights or ():
             yield f"strategies.{strategy.name}.weights.{symbol}"

@@ -79,7 +79,8 @@ class StrategyStore:
             )
             bookings = tuple(map(_parse_booking, column_values(db, _select_bookings())))
             states = tuple(
-                decode_json(StrategyState, text) for text in column_values(db, _select_states())
+                decode_json(StrategyState, state_json)
+                for state_json in column_values(db, _select_states())
             )
             return StrategyLedger(
                 bookings=bookings,
@@ -121,7 +122,7 @@ class StrategyStore:
             return True
 
     def record_states(
-        self, states: Sequence[StrategyState], points: Mapping[str, NavPoint]
+        self, states: Sequence[StrategyState], point_by_name: Mapping[str, NavPoint]
     ) -> None:
         """Record states of strategies, and the first NAV per share of each hour."""
         with self.db.write("write the unit values of strategies") as db:
@@ -130,7 +131,7 @@ class StrategyStore:
                 StrategyRow,
                 [{"name": state.name, "state_json": codec.dumps(state)} for state in states],
             )
-            rows = [
+            nav_point_rows = [
                 {
                     "name": name,
                     "hour": point.at_s // HOUR_S,
@@ -138,17 +139,19 @@ class StrategyStore:
                     "unit_nav": str(point.unit_nav),
                     "health_index": str(point.index),
                 }
-                for name, point in points.items()
+                for name, point in point_by_name.items()
             ]
-            insert_new_rows(db, NavPointRow, rows)
+            insert_new_rows(db, NavPointRow, nav_point_rows)
 
     def nav_points(self, name: str, since_s: int) -> tuple[NavPoint, ...]:
         """Return the NAV per share of a strategy since that time, oldest first."""
         with self.db.read("read the unit values of strategies") as db:
-            rows = all_rows(db, _select_points(), NavPointRow, name=name, hour=since_s // HOUR_S)
+            nav_point_rows = all_rows(
+                db, _select_points(), NavPointRow, name=name, hour=since_s // HOUR_S
+            )
             return tuple(
                 NavPoint(row.at_s, _nav_number(row.unit_nav), _nav_number(row.health_index))
-                for row in rows
+                for row in nav_point_rows
                 if row.at_s >= since_s
             )
 
@@ -166,19 +169,23 @@ def unbook_intent(db: Connection, intent_id: str) -> None:
 
 
 @lru_cache(maxsize=16_384)
-def _parse_booking(text: str) -> StrategyBooking:
+def _parse_booking(booking_json: str) -> StrategyBooking:
     """Parse a booking from its JSON; cached, because every cycle reads all bookings."""
-    return decode_json(StrategyBooking, text)
+    return decode_json(StrategyBooking, booking_json)
 
 
 def _record_opening(db: Connection) -> None:
     """Record that the opening balances contain all earlier transactions."""
-    first_open = db.scalar(select(func.min(IntentRow.seq)).where(IntentRow.state.in_(_OPEN_STATES)))
-    newest_settled = max_value(db, IntentRow.seq) if first_open is None else first_open - 1
+    first_open_seq = db.scalar(
+        select(func.min(IntentRow.seq)).where(IntentRow.state.in_(_OPEN_STATES))
+    )
+    newest_settled_seq = (
+        max_value(db, IntentRow.seq) if first_open_seq is None else first_open_seq - 1
+    )
     database.write_facts(
         db,
         {
-            BOOKED_TO_INTENT: newest_settled,
+            BOOKED_TO_INTENT: newest_settled_seq,
             BOOKED_TO_TRANSFER: max_value(db, ExternalTransferRow.seq),
         },
     )
@@ -188,8 +195,10 @@ def _fold_transfers(db: Connection) -> None:
     """Merge bookings of old transfers into one, because anyone can send any number of transfers."""
     if (db.scalar(_select_foldable_count()) or 0) < FOLD_THRESHOLD:
         return
-    rows = all_rows(db, _select_foldable().order_by(StrategyBookingRow.seq), StrategyBookingRow)
-    foldable_bookings = [(row, _parse_booking(row.booking_json)) for row in rows]
+    booking_rows = all_rows(
+        db, _select_foldable().order_by(StrategyBookingRow.seq), StrategyBookingRow
+    )
+    foldable_bookings = [(row, _parse_booking(row.booking_json)) for row in booking_rows]
     newest_block = max((booking.block for _, booking in foldable_bookings), default=0)
     old_bookings = [
         (row, booking)
@@ -198,31 +207,37 @@ def _fold_transfers(db: Connection) -> None:
     ]
     if len(old_bookings) < FOLD_THRESHOLD:
         return
-    change_sums: dict[tuple[str, str], int] = {}
+    change_raw_by_key: dict[tuple[str, str], int] = {}
     for _, booking in old_bookings:
-        for name, token, raw in booking.changes:
-            change_sums[name, token] = change_sums.get((name, token), 0) + raw
+        for strategy_name, token, change_raw in booking.changes:
+            change_raw_by_key[strategy_name, token] = (
+                change_raw_by_key.get((strategy_name, token), 0) + change_raw
+            )
     transfer_ids = [_transfer_id(booking.source) for _, booking in old_bookings]
     database.write_facts(
         db, {BOOKED_TO_TRANSFER: max([database.fact_number(db, BOOKED_TO_TRANSFER), *transfer_ids])}
     )
-    changes = tuple((name, token, raw) for (name, token), raw in sorted(change_sums.items()) if raw)
+    changes = tuple(
+        (strategy_name, token, change_raw)
+        for (strategy_name, token), change_raw in sorted(change_raw_by_key.items())
+        if change_raw
+    )
     last_booking = old_bookings[-1][1]
     folded_json = codec.dumps(
         StrategyBooking(
             _FOLDED_SOURCE, StrategyBookingKind.FLOW, last_booking.block, last_booking.at_s, changes
         )
     )
-    row_numbers = [row.seq for row, _ in old_bookings]
-    for start in range(1, len(row_numbers), FOLD_THRESHOLD):
+    row_seqs = [row.seq for row, _ in old_bookings]
+    for start in range(1, len(row_seqs), FOLD_THRESHOLD):
         db.execute(
             delete(StrategyBookingRow).where(
-                StrategyBookingRow.seq.in_(row_numbers[start : start + FOLD_THRESHOLD])
+                StrategyBookingRow.seq.in_(row_seqs[start : start + FOLD_THRESHOLD])
             )
         )
     db.execute(
         update(StrategyBookingRow)
-        .where(StrategyBookingRow.seq == row_numbers[0])
+        .where(StrategyBookingRow.seq == row_seqs[0])
         .values(source=_FOLDED_SOURCE, booking_json=folded_json)
     )
 
@@ -238,12 +253,12 @@ def _unbooked_intents(
     if not bookings:
         return ()
     booked_sources, opening_block = {booking.source for booking in bookings}, bookings[0].block
-    rows = [
+    intent_rows = [
         row
         for row in all_rows(db, _select_mined(), IntentRow, after=after_seq)
         if row.id not in booked_sources
     ]
-    intents = [database.intent_from_row(row) for row in rows]
+    intents = [database.intent_from_row(row) for row in intent_rows]
     return tuple(
         intent
         for intent in intents
@@ -269,17 +284,19 @@ def _unbooked_external(
     if not bookings:
         return ()
     booked_sources = {booking.source for booking in bookings}
-    rows = all_rows(db, _select_external(), ExternalTransactionRow, block=bookings[0].block)
+    transaction_rows = all_rows(
+        db, _select_external(), ExternalTransactionRow, block=bookings[0].block
+    )
     return tuple(
         (row.tx_hash, row.block_number, balances.parse_changes(row))
-        for row in rows
+        for row in transaction_rows
         if row.tx_hash not in booked_sources
     )
 
 
-def _nav_number(text: str) -> int:
+def _nav_number(number_text: str) -> int:
     try:
-        return int(Fraction(text))
+        return int(Fraction(number_text))
     except (ValueError, ZeroDivisionError) as error:
         raise OperatorNeeded(
             f"store: a NAV per share is damaged: {error}", "restore a backup"

@@ -20,39 +20,44 @@ def year_limit(case: GuardCase, limit: Value) -> GuardMeasurement:
 
     Plans without a gain, exits and manual requests pass.
     """
-    tax, plan, decision = case.step.layer(TaxState).inputs, case.plan, case.plan.decision
-    if tax is None or not plan.legs or not isinstance(decision, Rebalance):
+    tax_inputs, plan, decision = case.step.layer(TaxState).inputs, case.plan, case.plan.decision
+    if tax_inputs is None or not plan.legs or not isinstance(decision, Rebalance):
         return GuardMeasurement("no gain", True)
     at_s, wrapped_native = case.step.snapshot.head.timestamp_s, case.step.portfolio.wrapped_native
-    gains = planned_gains(plan, tax, case.prices, case.numeraire.address, wrapped_native, at_s)
-    total_gain = sum((token_gain.gain for token_gain in gains), Fraction(0))
-    text = f"{_money(case, total_gain)} with {_money(case, tax.realised)} realised this year"
+    plan_gains = planned_gains(
+        plan, tax_inputs, case.prices, case.numeraire.address, wrapped_native, at_s
+    )
+    total_gain = sum((token_gain.gain for token_gain in plan_gains), Fraction(0))
+    gain_text = f"{_money_text(case, total_gain)} with {_money_text(case, tax_inputs.realised)} realised this year"
     if decision.by_hand or case.is_sell_only():
-        return GuardMeasurement(f"{text} (not applied)", True)
-    return GuardMeasurement(text, total_gain <= max(limit - tax.realised, Fraction(0)))
+        return GuardMeasurement(f"{gain_text} (not applied)", True)
+    return GuardMeasurement(gain_text, total_gain <= max(limit - tax_inputs.realised, Fraction(0)))
 
 
-def format_year_limit(limit: Value, currency: str, label: str, decimals: int) -> str:
+def format_year_limit(limit: Value, currency: str, numeraire_label: str, decimals: int) -> str:
     """Format the limit in the reporting currency."""
-    return f"{value_text(limit, decimals)} {currency or label} a year"
+    return f"{value_text(limit, decimals)} {currency or numeraire_label} a year"
 
 
-def _money(case: GuardCase, value: Value) -> str:
-    tax = case.step.layer(TaxState).inputs
-    currency = (tax.currency if tax else "") or case.numeraire.label
+def _money_text(case: GuardCase, value: Value) -> str:
+    tax_inputs = case.step.layer(TaxState).inputs
+    currency = (tax_inputs.currency if tax_inputs else "") or case.numeraire.label
     return f"{value_text(value, case.numeraire.decimals)} {currency}"
 
 
 def _year_limit(step: StepInput) -> Fraction | None:
     """Return the annual limit of realised gains; None without one."""
-    inputs = step.layer(TaxState).inputs
-    return None if inputs is None else inputs.year_limit
+    tax_inputs = step.layer(TaxState).inputs
+    return None if tax_inputs is None else tax_inputs.year_limit
 
 
 def _year_limit_text(limit: Fraction, step: StepInput) -> str:
-    numeraire, inputs = step.portfolio.numeraire, step.layer(TaxState).inputs
+    numeraire, tax_inputs = step.portfolio.numeraire, step.layer(TaxState).inputs
     return format_year_limit(
-        limit, "" if inputs is None else inputs.currency, numeraire.label, numeraire.decimals
+        limit,
+        "" if tax_inputs is None else tax_inputs.currency,
+        numeraire.label,
+        numeraire.decimals,
     )
 
 

@@ -30,53 +30,62 @@ def within_year_limit(
     `turnover_cap` bounds the plan's turnover, with the name of that limit. Raises NothingPlanned if
     the year's remainder allows no plan.
     """
-    tax = step.layer(TaxState).inputs
-    if tax is None or tax.year_limit is None or decision.exit:
+    tax_inputs = step.layer(TaxState).inputs
+    if tax_inputs is None or tax_inputs.year_limit is None or decision.exit:
         return full_plan
-    unused_gain = tax.year_limit - tax.realised
-    gains = _gains_of(
-        step.portfolio, reference_prices(step), step.snapshot.head.timestamp_s, tax, full_plan
+    unused_gain = tax_inputs.year_limit - tax_inputs.realised
+    plan_gains = _gains_of(
+        step.portfolio,
+        reference_prices(step),
+        step.snapshot.head.timestamp_s,
+        tax_inputs,
+        full_plan,
     )
-    if _total_gain(gains) <= max(unused_gain, Fraction(0)):
+    if _total_gain(plan_gains) <= max(unused_gain, Fraction(0)):
         return full_plan
     tokens_with_gains, allowed_gain = (
-        {planned_gain.token for planned_gain in gains if planned_gain.gain > 0},
+        {planned_gain.token for planned_gain in plan_gains if planned_gain.gain > 0},
         max(unused_gain, Fraction(0)),
     )
     for attempt in range(MAX_ATTEMPTS):
-        sale_caps = _sale_caps(
+        cap_raw_by_token = _sale_caps(
             step.portfolio,
             reference_prices(step),
-            tax,
-            gains,
+            tax_inputs,
+            plan_gains,
             allowed_gain * PLANNED_SHARE ** (attempt + 1),
         )
         capped_decision = replace(
-            decision, goal=replace(decision.goal, sell_at_most=tuple(sorted(sale_caps.items())))
+            decision,
+            goal=replace(decision.goal, sell_at_most=tuple(sorted(cap_raw_by_token.items()))),
         )
         try:
             trimmed_plan = planner.plan(step, capped_decision, turnover_cap=turnover_cap)
         except planner.NothingPlanned as error:
             raise planner.NothingPlanned(
-                f"{error.message}; {_limit_reason(step.portfolio, tax)}",
+                f"{error.message}; {_limit_reason(step.portfolio, tax_inputs)}",
                 error.verdicts,
                 error.remedy,
             ) from None
-        gains = _gains_of(
+        plan_gains = _gains_of(
             step.portfolio,
             reference_prices(step),
             step.snapshot.head.timestamp_s,
-            tax,
+            tax_inputs,
             trimmed_plan,
         )
-        if _total_gain(gains) <= allowed_gain:
-            notes = [
-                SkippedItem(step.portfolio.token(token).label, _limit_reason(step.portfolio, tax))
-                for token in sorted(tokens_with_gains & set(sale_caps))
+        if _total_gain(plan_gains) <= allowed_gain:
+            skip_notes = [
+                SkippedItem(
+                    step.portfolio.token(token).label, _limit_reason(step.portfolio, tax_inputs)
+                )
+                for token in sorted(tokens_with_gains & set(cap_raw_by_token))
             ]
-            return replace(trimmed_plan, decision=decision, skipped=(*trimmed_plan.skipped, *notes))
+            return replace(
+                trimmed_plan, decision=decision, skipped=(*trimmed_plan.skipped, *skip_notes)
+            )
     raise planner.NothingPlanned(
-        f"no plan keeps tax.year_limit: {_limit_reason(step.portfolio, tax)}",
+        f"no plan keeps tax.year_limit: {_limit_reason(step.portfolio, tax_inputs)}",
         (),
         "raise tax.year_limit, or wait for the new year",
     )
@@ -85,42 +94,49 @@ def within_year_limit(
 def _sale_caps(
     portfolio: Portfolio,
     references: ReferencePrices,
-    tax: TaxInputs,
-    gains: tuple[PlannedGain, ...],
+    tax_inputs: TaxInputs,
+    plan_gains: tuple[PlannedGain, ...],
     allowed_gain: Value,
 ) -> dict[str, int]:
     """Return the base units that may be sold of each asset: tokens with gains share the remainder
     in proportion, others must not realise a gain.
     """
     prices = references.by_token
-    total_gain = sum((max(planned_gain.gain, Fraction(0)) for planned_gain in gains), Fraction(0))
+    total_gain = sum(
+        (max(planned_gain.gain, Fraction(0)) for planned_gain in plan_gains), Fraction(0)
+    )
     if total_gain:
-        shares = {
+        gain_share_by_token = {
             planned_gain.token: max(planned_gain.gain, Fraction(0)) / total_gain
-            for planned_gain in gains
+            for planned_gain in plan_gains
         }
     else:
-        shares = {}
-    sale_caps = {}
+        gain_share_by_token = {}
+    cap_raw_by_token = {}
     for asset in portfolio.assets:
         token = asset.token.address
-        if token == portfolio.numeraire.address and not tax.currency:
+        if token == portfolio.numeraire.address and not tax_inputs.currency:
             continue
-        lots_raw = sum(lot.raw for lot in tax.lots if lot.token == token)
-        token_gain = shares.get(token, Fraction(0)) * allowed_gain
-        sale_caps[token] = max_sellable_raw(
-            tax.lots, tax.method, token, prices[token] * tax.rate, token_gain, lots_raw
+        lots_raw = sum(lot.raw for lot in tax_inputs.lots if lot.token == token)
+        allowed_token_gain = gain_share_by_token.get(token, Fraction(0)) * allowed_gain
+        cap_raw_by_token[token] = max_sellable_raw(
+            tax_inputs.lots,
+            tax_inputs.method,
+            token,
+            prices[token] * tax_inputs.rate,
+            allowed_token_gain,
+            lots_raw,
         )
-    return sale_caps
+    return cap_raw_by_token
 
 
 def _gains_of(
-    portfolio: Portfolio, references: ReferencePrices, now_s: int, tax: TaxInputs, plan: Plan
+    portfolio: Portfolio, references: ReferencePrices, now_s: int, tax_inputs: TaxInputs, plan: Plan
 ) -> tuple[PlannedGain, ...]:
     if plan.wallet_changes():
         return planned_gains(
             plan,
-            tax,
+            tax_inputs,
             references.by_token,
             portfolio.numeraire.address,
             portfolio.wrapped_native,
@@ -129,28 +145,33 @@ def _gains_of(
     return ()
 
 
-def _total_gain(gains: tuple[PlannedGain, ...]) -> Value:
-    return sum((planned_gain.gain for planned_gain in gains), Fraction(0))
+def _total_gain(plan_gains: tuple[PlannedGain, ...]) -> Value:
+    return sum((planned_gain.gain for planned_gain in plan_gains), Fraction(0))
 
 
-def _limit_reason(portfolio: Portfolio, tax: TaxInputs) -> str:
+def _limit_reason(portfolio: Portfolio, tax_inputs: TaxInputs) -> str:
     decimals = portfolio.numeraire.decimals
-    currency = tax.currency or portfolio.numeraire.label
-    limit, realised = (
-        value_text(value, decimals, 2) for value in (tax.year_limit or Fraction(0), tax.realised)
+    currency = tax_inputs.currency or portfolio.numeraire.label
+    limit_text, realised_text = (
+        value_text(gain, decimals, 2)
+        for gain in (tax_inputs.year_limit or Fraction(0), tax_inputs.realised)
     )
-    return f"tax.year_limit of {limit} {currency} leaves too little: {realised} {currency} were realised this year"
+    return f"tax.year_limit of {limit_text} {currency} leaves too little: {realised_text} {currency} were realised this year"
 
 
 def taxed_gain(step: StepInput, plan: Plan) -> Value:
     """Return the gain that a plan adds to the year's taxed gain, net of the year's losses, in
     numeraire base units; zero without [tax].
     """
-    tax = step.layer(TaxState).inputs
-    if tax is None:
+    tax_inputs = step.layer(TaxState).inputs
+    if tax_inputs is None:
         return Fraction(0)
     plan_gain = _total_gain(
-        _gains_of(step.portfolio, reference_prices(step), step.snapshot.head.timestamp_s, tax, plan)
+        _gains_of(
+            step.portfolio, reference_prices(step), step.snapshot.head.timestamp_s, tax_inputs, plan
+        )
     )
-    added_taxed_gain = max(Fraction(0), tax.realised + plan_gain) - max(Fraction(0), tax.realised)
-    return added_taxed_gain / tax.rate
+    added_taxed_gain = max(Fraction(0), tax_inputs.realised + plan_gain) - max(
+        Fraction(0), tax_inputs.realised
+    )
+    return added_taxed_gain / tax_inputs.rate

@@ -10,24 +10,24 @@ from agent.config.loaded import LoadedConfig
 from agent.errors import ConfigError
 
 
-def read_rates(loaded: LoadedConfig) -> RateTable | None:
+def read_rates(loaded_config: LoadedConfig) -> RateTable | None:
     """Return the rate table beside the config file; None if taxes are reported in the numeraire.
     Raises ConfigError.
     """
-    tax = loaded.config.tax
-    if tax is None or tax.rates is None:
+    tax_table = loaded_config.config.tax
+    if tax_table is None or tax_table.rates is None:
         return None
-    path = loaded.path.parent / tax.rates
+    rates_path = loaded_config.path.parent / tax_table.rates
     try:
-        with path.open(encoding="utf-8") as file:
-            return parse_rates(f"tax.rates {path.name}", file)
+        with rates_path.open(encoding="utf-8") as rates_file:
+            return parse_rates(f"tax.rates {rates_path.name}", rates_file)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"tax.rates: {path} cannot be read ({type(error).__name__})",
+            f"tax.rates: {rates_path} cannot be read ({type(error).__name__})",
             "name a CSV file with lines time,rate",
         ) from None
 
 
-def year_limit(text: str | None, decimals: int) -> Fraction | None:
+def year_limit(limit_text: str | None, decimals: int) -> Fraction | None:
     """Return the yearly gain limit in base units of the reporting currency; None if it is off."""
-    return None if text is None else Fraction(Decimal(text)) * 10**decimals
+    return None if limit_text is None else Fraction(Decimal(limit_text)) * 10**decimals

@@ -47,7 +47,7 @@ def book_futures_action(
         raise ValueError(f"intent {intent.id} has no receipt to book")
     loss, turnover = receipt.gas_cost_wei * native_price, Fraction(0)
     if grant is not None and receipt.status == 1:
-        quote_rate = Fraction(grant.account.quote.unit, step.portfolio.numeraire.unit)
+        numeraire_in_quote = Fraction(grant.account.quote.unit, step.portfolio.numeraire.unit)
         if isinstance(grant.action, PerpOrder):
             may_be_partial = intent.tx.is_venue_order
             cost, budgeted_value = _order_cost(
@@ -57,7 +57,7 @@ def book_futures_action(
             cost, budgeted_value = _collateral_cost(
                 grant, receipt, step.snapshot, futures_policy(step)
             )
-        loss, turnover = loss + cost / quote_rate, budgeted_value / quote_rate
+        loss, turnover = loss + cost / numeraire_in_quote, budgeted_value / numeraire_in_quote
     store.budgets.book_intent(intent, turnover, loss, receipt.gas_cost_wei, chain_s)
     return loss
 
@@ -78,9 +78,11 @@ def _order_cost(
     if (fill := order_fill(order, receipt, may_be_partial=may_be_partial)) is not None:
         size_raw, quote_raw, fee_raw = fill.size_raw, abs(fill.quote_raw), fill.fee_raw
     index_value = abs(size_raw) * market.index
-    shortfall = quote_raw - index_value if order.size_raw > 0 else index_value - quote_raw
-    is_counted = order.is_reduce_only and not grant.is_emergency and grant.is_budgeted
-    return max(Fraction(0), shortfall) + fee_raw, index_value if is_counted else Fraction(0)
+    slippage_value = quote_raw - index_value if order.size_raw > 0 else index_value - quote_raw
+    counts_against_budget = order.is_reduce_only and not grant.is_emergency and grant.is_budgeted
+    return max(
+        Fraction(0), slippage_value
+    ) + fee_raw, index_value if counts_against_budget else Fraction(0)
 
 
 def _collateral_cost(
@@ -89,12 +91,15 @@ def _collateral_cost(
     """Return the wallet's shortfall against the granted amount, and the deposit that counts against
     its budget, in quote base units.
     """
-    expected_raw, collateral_unit = moved_raw(grant.action), grant.account.settlement_raw
-    missing_raw = expected_raw - receipt.net_transfers(snapshot.owner).get(
+    expected_change_raw, quote_per_collateral = (
+        moved_raw(grant.action),
+        grant.account.settlement_raw,
+    )
+    missing_collateral_raw = expected_change_raw - receipt.net_transfers(snapshot.owner).get(
         collateral_token(policy), 0
     )
-    return Fraction(max(0, missing_raw) * collateral_unit), Fraction(
-        max(0, -expected_raw) * collateral_unit
+    return Fraction(max(0, missing_collateral_raw) * quote_per_collateral), Fraction(
+        max(0, -expected_change_raw) * quote_per_collateral
     )
 
 

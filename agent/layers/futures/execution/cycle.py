@@ -80,10 +80,10 @@ def completed_outcome(
     outcome = replace(outcome, layers=layers, reason=reason)
     if not futures_cycle.refused_orders:
         return outcome
-    refusals = dict.fromkeys(note.reason for note in futures_cycle.refused_orders)
-    outcome = replace(outcome, reason="; ".join([outcome.reason, *refusals]))
-    is_failed = any(note.failed for note in futures_cycle.refused_orders)
-    if is_failed and outcome.kind in (OutcomeKind.HOLD, OutcomeKind.HALT, OutcomeKind.DONE):
+    refusal_reasons = dict.fromkeys(note.reason for note in futures_cycle.refused_orders)
+    outcome = replace(outcome, reason="; ".join([outcome.reason, *refusal_reasons]))
+    has_reverted = any(note.failed for note in futures_cycle.refused_orders)
+    if has_reverted and outcome.kind in (OutcomeKind.HOLD, OutcomeKind.HALT, OutcomeKind.DONE):
         return replace(outcome, kind=OutcomeKind.FAILED)
     if outcome.kind is OutcomeKind.HOLD:
         verdicts = outcome_of(futures_cycle.refused_orders[-1].step_id).verdicts
@@ -107,7 +107,7 @@ def skip_refused_action(cycle: Cycle, outcome: StepOutcome, refusal: Refused) ->
     """
     futures_cycle = cycle.layer(FuturesCycle)
     plan, decision = outcome.plan, outcome.decision
-    if plan is None or (futures := planned_futures(plan)) is None:
+    if plan is None or (layer_plan := planned_futures(plan)) is None:
         return None
     by_owner = isinstance(decision, AdjustFutures) and decision.by_owner
     if refusal.code is ErrorCode.AGENT_KEY and not by_owner and not futures_cycle.hold_reason:
@@ -115,11 +115,14 @@ def skip_refused_action(cycle: Cycle, outcome: StepOutcome, refusal: Refused) ->
             cycle, replace(futures_cycle, hold_reason=f"futures: {refusal}"), outcome, refusal
         )
     failure_key = failures.exit_name(plan)
-    if futures.trigger == HEDGE_MARGIN:
+    if layer_plan.trigger == HEDGE_MARGIN:
         failure_key = MARGIN
-    elif futures.orders and not futures.account_actions:
-        failure_key = futures.orders[0].market
-    refused_markets, divisors = dict(futures_cycle.refused_markets), dict(futures_cycle.order_parts)
+    elif layer_plan.orders and not layer_plan.account_actions:
+        failure_key = layer_plan.orders[0].market
+    refused_markets, divisor_by_market = (
+        dict(futures_cycle.refused_markets),
+        dict(futures_cycle.order_parts),
+    )
     if (
         by_owner
         or not failure_key
@@ -128,11 +131,11 @@ def skip_refused_action(cycle: Cycle, outcome: StepOutcome, refusal: Refused) ->
     ):
         return None
     if (divisor := _next_divisor(futures_cycle, outcome, refusal)) > 1:
-        is_first_divisor = failure_key not in divisors
+        is_first_divisor = failure_key not in divisor_by_market
         futures_cycle = replace(
-            futures_cycle, order_parts=tuple((divisors | {failure_key: divisor}).items())
+            futures_cycle, order_parts=tuple((divisor_by_market | {failure_key: divisor}).items())
         )
-        if is_first_divisor and not futures.is_reducing:
+        if is_first_divisor and not layer_plan.is_reducing:
             # a part of an opening may not be worth its cost
             return _refuse_order(cycle, futures_cycle, outcome, refusal)
         refused_outcome = replace(outcome, kind=OutcomeKind.REFUSED, reason=str(refusal))
@@ -160,11 +163,11 @@ def _next_divisor(futures_cycle: FuturesCycle, outcome: StepOutcome, refusal: Re
     fill a smaller order; zero for any other refusal, and after the largest divisor. An off-chain
     venue makes partial fills itself.
     """
-    futures = outcome_futures(outcome)
+    layer_plan = outcome_futures(outcome)
     account = margin_account(outcome.step_input.snapshot)
-    if futures is None or account is None or not account.is_on_chain:
+    if layer_plan is None or account is None or not account.is_on_chain:
         return 0
-    action = futures.actions[0]
+    action = layer_plan.actions[0]
     if not isinstance(refusal, UnsendableTransaction) or not isinstance(action, PerpOrder):
         return 0
     divisor = dict(futures_cycle.order_parts).get(action.market, 1) * DIVISOR_STEP
@@ -197,11 +200,11 @@ def comparisons(outcome: StepOutcome) -> tuple[HedgeComparison, ...]:
     """Return the comparisons of sale and hedge: first those of opened hedges, then the plan's for
     other assets.
     """
-    hedged = part_of(outcome.layers, FuturesOutcome).hedged
-    hedged_tokens = {comparison.token for comparison in hedged}
+    hedge_comparisons = part_of(outcome.layers, FuturesOutcome).hedged
+    hedged_tokens = {comparison.token for comparison in hedge_comparisons}
     plan_comparisons = () if outcome.plan is None else outcome.plan.layer(HedgeChoices).comparisons
     return (
-        *hedged,
+        *hedge_comparisons,
         *(comparison for comparison in plan_comparisons if comparison.token not in hedged_tokens),
     )
 

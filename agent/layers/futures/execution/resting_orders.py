@@ -27,21 +27,24 @@ def end_resting_orders(ports: StepPorts, cycle: Cycle, outcome: StepOutcome) -> 
     note_by_cloid = {
         str(intent.tx_hash): intent.note for intent in open_intents if intent.is_resting
     }
-    earlier_notes = dict(futures_cycle.ended_orders)
-    reasons = end_reasons(outcome, note_by_cloid.keys() - earlier_notes.keys())
-    if not reasons:
+    earlier_note_by_cloid = dict(futures_cycle.ended_orders)
+    reason_by_cloid = end_reasons(outcome, note_by_cloid.keys() - earlier_note_by_cloid.keys())
+    if not reason_by_cloid:
         return None
-    end_notes = {
-        cloid: f"order ended ({note_by_cloid[cloid]}): {why}" for cloid, why in reasons.items()
+    end_note_by_cloid = {
+        cloid: f"order ended ({note_by_cloid[cloid]}): {why}"
+        for cloid, why in reason_by_cloid.items()
     }
-    reason = "; ".join(end_notes.values())
+    outcome_reason = "; ".join(end_note_by_cloid.values())
     cycle = cycle.with_layer(
-        replace(futures_cycle, ended_orders=tuple((earlier_notes | end_notes).items()))
+        replace(
+            futures_cycle, ended_orders=tuple((earlier_note_by_cloid | end_note_by_cloid).items())
+        )
     )
     ports.store.cycles.write(cycle)
-    ended_outcome = replace(outcome, kind=OutcomeKind.HOLD, plan=None, reason=reason)
+    ended_outcome = replace(outcome, kind=OutcomeKind.HOLD, plan=None, reason=outcome_reason)
     close_step(ports.store, ended_outcome)
-    ports.transactor.executor.cancel_resting(reasons, outcome.step_id)
+    ports.transactor.executor.cancel_resting(reason_by_cloid, outcome.step_id)
     return StepResult(cycle, ended_outcome)
 
 
@@ -51,15 +54,15 @@ def end_reasons(outcome: StepOutcome, cloids: Collection[str]) -> dict[str, str]
     """
     if not cloids:
         return {}
-    futures, why = outcome_futures(outcome), ""
+    layer_plan, end_reason = outcome_futures(outcome), ""
     if outcome.kind is OutcomeKind.HALT:
-        why = outcome.reason
+        end_reason = outcome.reason
     elif outcome.decision_result.exit_token:
-        why = "an exit is due"
-    elif futures is not None and futures.orders and futures.is_reducing:
+        end_reason = "an exit is due"
+    elif layer_plan is not None and layer_plan.orders and layer_plan.is_reducing:
         drift_triggers = {trigger.value for trigger in DRIFT_REASONS}
-        why = "" if futures.trigger in drift_triggers else "positions are reduced"
-    if why:
-        return dict.fromkeys(cloids, why)
+        end_reason = "" if layer_plan.trigger in drift_triggers else "positions are reduced"
+    if end_reason:
+        return dict.fromkeys(cloids, end_reason)
     step = outcome.step_input
     return ended_orders(step.snapshot, futures_policy(step), futures_state(step), cloids)

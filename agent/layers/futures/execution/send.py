@@ -17,41 +17,45 @@ from agent.ports import Composer
 
 def _draft(composer: Composer, outcome: StepOutcome, plan: Plan) -> Draft:
     """Return the plan's first futures action."""
-    prepared = composer.layer_action(outcome.step_input, plan)
-    is_order = (futures := planned_futures(plan)) is not None and futures.orders
-    failure_text = "no position was changed" if is_order else "no margin was moved"
-    return Draft(prepared, f'"{prepared.note}"', failure_text)
+    prepared_tx = composer.layer_action(outcome.step_input, plan)
+    sends_order = (layer_plan := planned_futures(plan)) is not None and layer_plan.orders
+    failure_text = "no position was changed" if sends_order else "no margin was moved"
+    return Draft(prepared_tx, f'"{prepared_tx.note}"', failure_text)
 
 
 def _after_sent(cycle: Cycle, outcome: StepOutcome, plan: Plan, intent: Intent) -> Cycle:
     """Return the cycle after the plan's first futures action, successful or not."""
-    if (futures := planned_futures(plan)) is None:
+    if (layer_plan := planned_futures(plan)) is None:
         raise ValueError("a plan without futures actions is sent as swaps")
-    futures_cycle, action = cycle.layer(FuturesCycle), futures.actions[0]
-    frees_margin = action.is_reduce_only if isinstance(action, PerpOrder) else futures.is_reducing
-    frees_margin = frees_margin and not futures.resting
-    is_failed = outcome.kind is OutcomeKind.FAILED
+    futures_cycle, action = cycle.layer(FuturesCycle), layer_plan.actions[0]
+    frees_margin = (
+        action.is_reduce_only if isinstance(action, PerpOrder) else layer_plan.is_reducing
+    )
+    frees_margin = frees_margin and not layer_plan.resting
+    has_failed = outcome.kind is OutcomeKind.FAILED
     futures_cycle = replace(
         futures_cycle,
         orders=futures_cycle.orders + 1,
-        reverted=futures_cycle.reverted + is_failed,
+        reverted=futures_cycle.reverted + has_failed,
         reduced=futures_cycle.reduced or frees_margin,
     )
     if isinstance(action, PerpOrder) and frees_margin:
-        markets = (*futures_cycle.reduced_markets, action.market)
-        goals = reduction_goals(outcome.step_input.snapshot, futures)
-        futures_cycle = replace(futures_cycle, reduced_markets=markets, reduction_goals=goals)
+        reduced_markets = (*futures_cycle.reduced_markets, action.market)
+        goal_sizes = reduction_goals(outcome.step_input.snapshot, layer_plan)
+        futures_cycle = replace(
+            futures_cycle, reduced_markets=reduced_markets, reduction_goals=goal_sizes
+        )
     if (
-        is_failed
-        and (after_failure := skip_failed_market(futures_cycle, outcome, plan, intent)) is not None
+        has_failed
+        and (skipping_cycle := skip_failed_market(futures_cycle, outcome, plan, intent)) is not None
     ):
-        return cycle.with_layer(after_failure).begin_plan()
-    if futures.trigger == HEDGE:
-        choices = plan.layer(HedgeChoices).comparisons
-        hedged = [comparison for comparison in choices if comparison.is_hedged]
-        futures_cycle = replace(futures_cycle, hedged=(*futures_cycle.hedged, *hedged))
+        return cycle.with_layer(skipping_cycle).begin_plan()
+    if layer_plan.trigger == HEDGE:
+        comparisons = plan.layer(HedgeChoices).comparisons
+        hedged_comparisons = [comparison for comparison in comparisons if comparison.is_hedged]
+        futures_cycle = replace(futures_cycle, hedged=(*futures_cycle.hedged, *hedged_comparisons))
     cycle = cycle.with_layer(futures_cycle)
-    if is_failed:
+    if has_failed:
         return cycle.end(CycleEnd.FAILED)
     if futures_cycle.orders == MAX_ORDERS:
         return cycle.end(CycleEnd.STEP_LIMIT)

@@ -43,10 +43,14 @@ class VenueExecutor:
     """
 
     def __init__(
-        self, chain: JournaledExecutor, submitter: Submitter, signer: Signer, venue: OrderVenue
+        self,
+        chain_executor: JournaledExecutor,
+        submitter: Submitter,
+        signer: Signer,
+        venue: OrderVenue,
     ) -> None:
         """Take the chain's executor and submitter, and the signer and the venue of orders."""
-        self._chain_executor = chain
+        self._chain_executor = chain_executor
         self._submitter = submitter
         self._signer = signer
         self._venue = venue
@@ -59,11 +63,14 @@ class VenueExecutor:
         so far. While the kill switch is on they are cancelled, at any level, because they only
         open; a cancel that fails is sent again by the next call.
         """
-        reconciled = [*self._chain_executor.reconcile(may_send=may_send), *self._resolve_all()]
+        reconciled_intents = [
+            *self._chain_executor.reconcile(may_send=may_send),
+            *self._resolve_all(),
+        ]
         if not may_send or self._submitter.is_paused() is False:
-            return reconciled
+            return reconciled_intents
         return [
-            *reconciled,
+            *reconciled_intents,
             *self.cancel_resting(self._cancel_reasons("the kill switch is on")),
         ]
 
@@ -72,9 +79,13 @@ class VenueExecutor:
         dropped, all others resolved. Resting stops stay, because they only close positions ahead of
         liquidation.
         """
-        cancelled = self._chain_executor.cancel_pending(why)
-        resolved = self._resolve_all()
-        return [*cancelled, *resolved, *self.cancel_resting(self._cancel_reasons(why))]
+        cancelled_intents = self._chain_executor.cancel_pending(why)
+        resolved_orders = self._resolve_all()
+        return [
+            *cancelled_intents,
+            *resolved_orders,
+            *self.cancel_resting(self._cancel_reasons(why)),
+        ]
 
     def cancel_resting(self, reasons: Mapping[str, str], step_id: str = "") -> list[Intent]:
         """See ports.Executor. Needs no snapshot: the market and the order are in the journal."""
@@ -120,19 +131,22 @@ class VenueExecutor:
         self._require_none_unresolved(grant)
         self._venue.require_agent(grant.deadline_s)
         intent = submitter.record_intent(step_id, kind, tx, grant, note, grant.deadline_s)
-        intent, refusal = self._post(intent, grant)
-        resolved = self._await_outcome(intent, refusal)
-        if resolved.state is IntentState.REVERTED and _is_limit_order(grant):
+        intent, rejection_reason = self._post(intent, grant)
+        resolved_order = self._await_outcome(intent, rejection_reason)
+        if resolved_order.state is IntentState.REVERTED and _is_limit_order(grant):
             raise guard_refusal(
                 "simulation",
-                refusal or "rejected",
+                rejection_reason or "rejected",
                 "accepted by the venue",
-                f"{note}: the venue rejects it: {refusal or 'without a reason'}",
+                f"{note}: the venue rejects it: {rejection_reason or 'without a reason'}",
                 "the next step plans it again",
                 error_type=UnsendableTransaction,
             )
-        if resolved.state in (IntentState.FINAL, IntentState.REVERTED) or resolved.is_resting:
-            return resolved
+        if (
+            resolved_order.state in (IntentState.FINAL, IntentState.REVERTED)
+            or resolved_order.is_resting
+        ):
+            return resolved_order
         raise Retryable(
             f"{note}: the venue does not know the order {intent.tx_hash} yet",
             "run the command again: it first queries this order's outcome",
@@ -193,11 +207,11 @@ class VenueExecutor:
         """
         submitter = self._submitter
         try:
-            signed = self._signer.sign(intent.tx, grant)
+            signed_order = self._signer.sign(intent.tx, grant)
         except TrimtabError as error:
             submitter.drop(intent, error.message)
             raise
-        intent = submitter.move(intent, IntentState.SIGNED, tx_hash=signed.hash)
+        intent = submitter.move(intent, IntentState.SIGNED, tx_hash=signed_order.hash)
         try:
             if not while_paused:
                 submitter.require_running(grant)
@@ -207,21 +221,21 @@ class VenueExecutor:
             raise
         intent = submitter.move(intent, IntentState.BROADCAST, "sent", event=IntentEvent.SEND)
         submitter.on_event(SubmissionEvent("before:send", intent))
-        refusal = ""
+        rejection_reason = ""
         try:
-            refusal = self._venue.post(signed)
+            rejection_reason = self._venue.post(signed_order)
         except Retryable as error:
             submitter.on_event(SubmissionEvent("fate-unknown", intent, error.message))
         submitter.on_event(SubmissionEvent("after:send", intent))
-        return intent, refusal
+        return intent, rejection_reason
 
-    def _await_outcome(self, intent: Intent, refusal: str) -> Intent:
+    def _await_outcome(self, intent: Intent, rejection_reason: str) -> Intent:
         """Query the outcome until it is known, or the attempts are used up."""
         submitter = self._submitter
         for attempt in range(OUTCOME_POLLS):
             if attempt:
                 submitter.clock.sleep(submitter.settings.poll_s)
-            intent = self._resolve(intent, refusal)
+            intent = self._resolve(intent, rejection_reason)
             if intent.is_resting or intent.state not in (IntentState.BROADCAST, IntentState.MINED):
                 break
         return intent
@@ -229,7 +243,7 @@ class VenueExecutor:
     def _resolve_all(self) -> list[Intent]:
         return [self._resolve(intent, "") for intent in self._open_orders()]
 
-    def _resolve(self, intent: Intent, refusal: str) -> Intent:
+    def _resolve(self, intent: Intent, rejection_reason: str) -> Intent:
         """Return the intent in its current state: ended if its outcome is known, MINED with the
         receipt of its fills so far if it rests.
         """
@@ -242,7 +256,7 @@ class VenueExecutor:
             receipt = self._venue.outcome(intent)
             if receipt is None and intent.state is IntentState.SIGNED:
                 return submitter.drop(intent, "the process ended before sending")
-            if receipt is None and refusal:
+            if receipt is None and rejection_reason:
                 receipt = unfilled_receipt(intent)
             if receipt is None or not _is_newer(receipt, intent.receipt):
                 return intent
@@ -253,7 +267,7 @@ class VenueExecutor:
         if intent.state is IntentState.SIGNED:  # sent by a copy of this store
             intent = submitter.move(intent, IntentState.BROADCAST, "found at the venue")
         receipt = replace(receipt, block_number=head.number, block_hash=head.hash)
-        note = refusal or _fills_note(intent, receipt)
+        note = rejection_reason or _fills_note(intent, receipt)
         intent = submitter.move(intent, IntentState.MINED, note, receipt=receipt)
         return intent if intent.is_resting else submitter.settle_nonce(intent)
 
@@ -268,10 +282,10 @@ class VenueExecutor:
         Raises Refused for a limit order in a market in which another rests: together they could
         open twice what is planned.
         """
-        new_action, unresolved = granted_action(grant), []
+        new_action, unresolved_orders = granted_action(grant), []
         for intent, action in self._open_actions():
             if not intent.is_resting and not isinstance(action, OrderCancel):
-                unresolved.append(intent)
+                unresolved_orders.append(intent)
             elif not isinstance(new_action, PerpOrder) or isinstance(action, OrderCancel):
                 continue
             elif new_action.kind.can_rest and _may_open_in(action, new_action.market):
@@ -282,12 +296,12 @@ class VenueExecutor:
                     f"an order of {new_action.market} still rests at the venue",
                     error_type=UnsendableTransaction,
                 )
-        if not unresolved:
+        if not unresolved_orders:
             return
-        first_unresolved = unresolved[0]
+        first_unresolved_order = unresolved_orders[0]
         raise Retryable(
-            f"the outcome of an earlier order is not known: {first_unresolved.note}, {first_unresolved.tx_hash}",
-            f"wait: it is resolved by the time it expires, {format_time(first_unresolved.deadline_s or 0)}",
+            f"the outcome of an earlier order is not known: {first_unresolved_order.note}, {first_unresolved_order.tx_hash}",
+            f"wait: it is resolved by the time it expires, {format_time(first_unresolved_order.deadline_s or 0)}",
             code=ErrorCode.OPEN_TRANSACTION,
         )
 
@@ -301,13 +315,13 @@ def _is_limit_order(grant: Grant) -> bool:
     return isinstance(action, PerpOrder) and action.kind.can_rest
 
 
-def _is_newer(receipt: Receipt, earlier: Receipt | None) -> bool:
+def _is_newer(receipt: Receipt, earlier_receipt: Receipt | None) -> bool:
     """True unless the receipt of a limit order says nothing new, or lacks a fill that is known."""
-    if earlier is None:
+    if earlier_receipt is None:
         return True
-    if not set(earlier.fills) <= set(receipt.fills):
+    if not set(earlier_receipt.fills) <= set(receipt.fills):
         return False
-    return (receipt.fills, receipt.is_open) != (earlier.fills, earlier.is_open)
+    return (receipt.fills, receipt.is_open) != (earlier_receipt.fills, earlier_receipt.is_open)
 
 
 def _fills_note(intent: Intent, receipt: Receipt) -> str:

@@ -98,16 +98,19 @@ def hedge_instead(
         return decision_result, sale_plan
     comparisons: list[HedgeComparison] = []
     hedged_tokens = {hedge.token for hedge in policy.hedges}
-    changes, numeraire = sale_plan.wallet_changes(), step.portfolio.numeraire.address
-    sold_excesses = [
-        (min(-changes[asset_drift.token] * asset_drift.price, asset_drift.value), asset_drift)
+    change_raw_by_token, numeraire = sale_plan.wallet_changes(), step.portfolio.numeraire.address
+    excesses_and_drifts = [
+        (
+            min(-change_raw_by_token[asset_drift.token] * asset_drift.price, asset_drift.value),
+            asset_drift,
+        )
         for asset_drift in decision_result.drifts
-        if changes.get(asset_drift.token, 0) < 0
+        if change_raw_by_token.get(asset_drift.token, 0) < 0
         and asset_drift.token not in (numeraire, policy.collateral, *hedged_tokens)
         and market_of(step.snapshot, asset_drift.token) is not None
     ]
     for excess, drift in sorted(
-        sold_excesses,
+        excesses_and_drifts,
         key=lambda excess_and_drift: (-excess_and_drift[0], excess_and_drift[1].token),
     ):
         ratio_bps = policy.hedge.ratio_bps
@@ -127,7 +130,7 @@ def hedge_instead(
     if not comparisons:
         return decision_result, sale_plan
     comparison_texts = "; ".join(
-        _comparison_text(step.portfolio, comparison) for comparison in comparisons
+        _comparison_text(step.portfolio, asset_comparison) for asset_comparison in comparisons
     )
     decision = replace(decision, reason=f"{decision.reason}; {comparison_texts}")
     plan = replace(sale_plan, decision=decision).with_layer(HedgeChoices(tuple(comparisons)))
@@ -151,7 +154,7 @@ def compare(
     if policy is None or policy.hedge is None or account is None:
         raise ValueError("a hedge needs [futures.hedge] and a margin account")
     hedge_settings = policy.hedge
-    no_hedge = HedgeComparison(
+    empty_comparison = HedgeComparison(
         drift.token,
         excess,
         ZERO,
@@ -169,7 +172,7 @@ def compare(
     if market is not None:
         short = _sized_short(step, decision_result.drifts, drift, market, short_value)
     if market is None or not short.size_raw:
-        return replace(no_hedge, reason=short.why), short
+        return replace(empty_comparison, reason=short.why), short
     hedged_value = (
         -short.size_raw * market.index / quote_per_numeraire(step.snapshot, step.portfolio)
     )
@@ -180,32 +183,37 @@ def compare(
         margin_share(market, policy),
         hedge_settings.capital_cost_bps,
     )
-    basis = max(ZERO, 1 - market.mark / market.index) * hedged_value
+    basis_cost = max(ZERO, 1 - market.mark / market.index) * hedged_value
     plan_beside = _plan_beside(step, decision, sale_plan, drift, hedged_value)
-    saved_costs, gas = (
-        _costs(sale_plan),
+    saved_costs, order_gas_value = (
+        _fees_and_impact(sale_plan),
         _order_gas(step.snapshot, step.portfolio, reference_prices(step)),
     )
     if plan_beside is not None:
         saved_costs = tuple(  # type: ignore[assignment]
             whole_cost - cost_beside
-            for whole_cost, cost_beside in zip(saved_costs, _costs(plan_beside), strict=True)
+            for whole_cost, cost_beside in zip(
+                saved_costs, _fees_and_impact(plan_beside), strict=True
+            )
         )
     saved_tax = _tax(step, sale_plan) - (ZERO if plan_beside is None else _tax(step, plan_beside))
     comparison = replace(
-        no_hedge,
+        empty_comparison,
         hedged=hedged_value,
         sale_fees=saved_costs[0],
         sale_impact=saved_costs[1],
         sale_tax=saved_tax,
-        hedge_fees=fees + basis + 2 * gas,
+        hedge_fees=fees + basis_cost + 2 * order_gas_value,
         hedge_funding=funding,
         hedge_capital=capital_cost,
         margin=required_margin,
         reason=short.why,
     )
     limit_bps = step.limits.plan_cost_bps
-    if limit_bps is not None and (fees / 2 + basis + gas) * BPS > limit_bps * hedged_value:
+    if (
+        limit_bps is not None
+        and (fees / 2 + basis_cost + order_gas_value) * BPS > limit_bps * hedged_value
+    ):
         return replace(comparison, reason="its order would cost more than limits.plan_cost"), Short(
             0, ""
         )
@@ -273,36 +281,38 @@ def _sized_short(
     if block_reason := _no_short_reason(step, policy, drift, market):
         return Short(0, block_reason)
     if drift.max_bps is not None:
-        unhedged_bps = dict(step.config(FuturesConfig).unhedged_bps).get(
+        target_before_hedges_bps = dict(step.config(FuturesConfig).unhedged_bps).get(
             drift.token, drift.target_bps
         )
-        max_short_value = investable_total(drifts) * (drift.max_bps - unhedged_bps) / BPS
+        max_short_value = (
+            investable_total(drifts) * (drift.max_bps - target_before_hedges_bps) / BPS
+        )
         short_value = min(short_value, max(ZERO, max_short_value))
     if short_value < (step.limits.min_trade or 0):
         return Short(0, "the part to short is below limits.min_trade")
-    size_raw = size_for_notional_raw(
+    wanted_size_raw = size_for_notional_raw(
         market, -short_value * quote_per_numeraire(step.snapshot, step.portfolio)
     )
-    if not size_raw:
+    if not wanted_size_raw:
         lot_text = decimal_text(market.lot_raw, market.size_decimals)
         return Short(0, f"the part to short is below one lot of {lot_text}")
     spot_value = spot_value_in_quote(step, drifts)
 
-    def allowed_raw(deposit_raw: int) -> int:
+    def largest_short_raw(deposit_raw: int) -> int:
         collateral_raw = account.collateral_raw + deposit_raw * account.settlement_raw
         funded_account = replace(account, collateral_raw=collateral_raw)
         limits, target_leverage_bps = policy.limits, policy.leverage_bps
         return largest_allowed_raw(
-            funded_account, market.market, size_raw, limits, spot_value, target_leverage_bps
+            funded_account, market.market, wanted_size_raw, limits, spot_value, target_leverage_bps
         )
 
-    short_raw, deposit_raw = allowed_raw(0), 0
-    if short_raw != size_raw and (
+    short_raw, deposit_raw = largest_short_raw(0), 0
+    if short_raw != wanted_size_raw and (
         possible_deposit_raw := _deposit_raw(step, drifts, market, short_value)
     ):
-        funded_raw = allowed_raw(possible_deposit_raw)
-        if abs(funded_raw) > abs(short_raw):
-            short_raw, deposit_raw = funded_raw, possible_deposit_raw
+        funded_short_raw = largest_short_raw(possible_deposit_raw)
+        if abs(funded_short_raw) > abs(short_raw):
+            short_raw, deposit_raw = funded_short_raw, possible_deposit_raw
     if not short_raw:
         return Short(
             0,
@@ -310,7 +320,7 @@ def _sized_short(
         )
     if cut_reason := untradable_reason(account, market, short_raw, policy.limits.slippage_bps):
         return Short(0, cut_reason)
-    cut_reason = "" if short_raw == size_raw else "cut to what the margin account allows"
+    cut_reason = "" if short_raw == wanted_size_raw else "cut to what the margin account allows"
     return Short(short_raw, cut_reason, deposit_raw)
 
 
@@ -346,10 +356,10 @@ def _deposit_raw(
     available_raw = depositable_raw(step, drifts)
     if (
         0
-        < (deposit_approved_raw := approved_raw(step.snapshot, step.progress.spend_caps, policy))
+        < (approved_deposit_raw := approved_raw(step.snapshot, step.progress.spend_caps, policy))
         <= available_raw
     ):
-        return deposit_approved_raw
+        return approved_deposit_raw
     required_margin = (
         short_value
         * quote_per_numeraire(step.snapshot, step.portfolio)
@@ -374,7 +384,7 @@ def _plan_beside(
         return None
 
 
-def _costs(plan: Plan) -> tuple[Value, Value]:
+def _fees_and_impact(plan: Plan) -> tuple[Value, Value]:
     """Return a plan's fees with gas, and its impact."""
     cost = plan.cost
     return cost.fees + cost.gas + cost.approvals, cost.impact + cost.skew
@@ -393,8 +403,8 @@ def _tax(step: StepInput, plan: Plan) -> Value:
     policy = futures_policy(step)
     if policy is None or policy.hedge is None:
         return ZERO
-    gain = sum((gain_of(step, plan) for gain_of in sales.TAXED_GAINS), ZERO)
-    return gain * policy.hedge.tax_rate_bps / BPS
+    taxed_gain = sum((gain_of(step, plan) for gain_of in sales.TAXED_GAINS), ZERO)
+    return taxed_gain * policy.hedge.tax_rate_bps / BPS
 
 
 def _opening_plan(
@@ -413,7 +423,7 @@ def _opening_plan(
         raise ValueError("a hedge needs a market and a margin account")
     if short.deposit_raw:
         deposit = MarginDeposit(short.deposit_raw)
-        futures = FuturesPlan(
+        layer_plan = FuturesPlan(
             (),
             HEDGE_MARGIN,
             _comparison_text(step.portfolio, comparison),
@@ -423,12 +433,12 @@ def _opening_plan(
         decision = AdjustFutures(
             f"futures: margin is deposited for a hedge; {reason}", False, by_owner
         )
-        return futures_plan(step, decision, futures, account, tuple(drifts))
+        return futures_plan(step, decision, layer_plan, account, tuple(drifts))
     size_raw = short.size_raw
     order = market_order(market, size_raw, policy.limits.slippage_bps, is_reduce_only=False)
     now_s = step.snapshot.head.timestamp_s
     hedge = Hedge(market.market, comparison.token, size_raw, now_s, comparison.sale_cost)
-    futures = FuturesPlan(
+    layer_plan = FuturesPlan(
         (order,),
         HEDGE,
         _comparison_text(step.portfolio, comparison),
@@ -442,7 +452,7 @@ def _opening_plan(
         ),
     )
     decision = AdjustFutures(f"futures: {reason}", is_reducing=False, by_owner=by_owner)
-    return futures_plan(step, decision, futures, account, tuple(drifts))
+    return futures_plan(step, decision, layer_plan, account, tuple(drifts))
 
 
 def _comparison_text(portfolio: Portfolio, comparison: HedgeComparison) -> str:
@@ -466,8 +476,10 @@ def open_by_owner(
     if fault := futures_progress(step).hold_reason or futures_fault(step.snapshot, policy):
         raise Refused(f"{label} cannot be hedged: {fault}", remedy="see trimtab margin")
     drift = next(asset_drift for asset_drift in drifts if asset_drift.token == token)
-    unhedged_bps = dict(step.config(FuturesConfig).unhedged_bps).get(token, drift.target_bps)
-    excess = drift.value - investable_total(drifts) * unhedged_bps / BPS
+    target_before_hedges_bps = dict(step.config(FuturesConfig).unhedged_bps).get(
+        token, drift.target_bps
+    )
+    excess = drift.value - investable_total(drifts) * target_before_hedges_bps / BPS
     if excess <= 0:
         raise Refused(f"{label} is not above its target", remedy="see trimtab status")
     decision = Rebalance("", rebalance_goal(drifts, Destination.TARGET), by_owner=True)
@@ -508,14 +520,14 @@ def close_by_owner(step: StepInput, decision_result: DecisionResult, token: str)
             f"the hedge of {label} cannot be closed: {fault}", remedy="see trimtab margin"
         )
     reason = f"futures: the hedge of {label} is closed by the owner"
-    futures = closing_plan(step.snapshot, futures_policy(step), hedge.market, reason)
-    if not futures.orders:
+    layer_plan = closing_plan(step.snapshot, futures_policy(step), hedge.market, reason)
+    if not layer_plan.orders:
         raise Refused(
-            "; ".join([reason, *futures.refused]), remedy="wait until the market trades again"
+            "; ".join([reason, *layer_plan.refused]), remedy="wait until the market trades again"
         )
-    size_raw = futures.orders[0].size_raw
-    futures = replace(
-        futures,
+    size_raw = layer_plan.orders[0].size_raw
+    layer_plan = replace(
+        layer_plan,
         hedges=hedges_after(
             step.snapshot,
             futures_policy(step),
@@ -525,5 +537,5 @@ def close_by_owner(step: StepInput, decision_result: DecisionResult, token: str)
             closes=True,
         ),
     )
-    decision = AdjustFutures(reason, futures.is_reducing, by_owner=True, closes=hedge.market)
-    return futures_plan(step, decision, futures, account, decision_result.drifts)
+    decision = AdjustFutures(reason, layer_plan.is_reducing, by_owner=True, closes=hedge.market)
+    return futures_plan(step, decision, layer_plan, account, decision_result.drifts)

@@ -80,25 +80,25 @@ def plan_futures(  # noqa: PLR0913
     deposited, and only the other markets are reduced. Unnamed markets are reduced too in an
     emergency, and for a limit that the other positions alone cannot meet.
     """
-    stale_reasons = stale_indexes(account, policy, now_s)
-    skipped_markets = {**unnamed_reasons(account), **stale_reasons}
-    if closing_sizes := emergency_sizes(account, policy):
+    reason_by_stale_market = stale_indexes(account, policy, now_s)
+    reason_by_skipped_market = {**unnamed_reasons(account), **reason_by_stale_market}
+    if emergency_size_by_market := emergency_sizes(account, policy):
         return reducing_plan(
             account,
             policy,
-            closing_sizes,
+            emergency_size_by_market,
             "liquidation",
             is_emergency=True,
-            skipped_markets=stale_reasons,
+            skipped_markets=reason_by_stale_market,
         )
-    if remaining_sizes := unfinished_sizes(account, goals):
+    if unfinished_size_by_market := unfinished_sizes(account, goals):
         plan = reducing_plan(
             account,
             policy,
-            remaining_sizes,
+            unfinished_size_by_market,
             FuturesTrigger.LEVERAGE.value,
             is_emergency=False,
-            skipped_markets=stale_reasons,
+            skipped_markets=reason_by_stale_market,
         )
         return replace(plan, reason="reduce every position by the same share")
     triggers = due_triggers(account, policy, spot_value)
@@ -106,43 +106,43 @@ def plan_futures(  # noqa: PLR0913
         return FuturesPlan((), "", "all futures weights and limits are kept")
     if triggers[0] in REDUCING_TRIGGERS:
         deposit_raw = 0
-        if not skipped_markets:
+        if not reason_by_skipped_market:
             deposit_raw = _deposit_raw(account, policy, spot_value, depositable_raw, approved_raw)
         if not deposit_raw:
             if not closing_suffices(
-                account, policy, spot_value, {*waiting_markets, *skipped_markets}
+                account, policy, spot_value, {*waiting_markets, *reason_by_skipped_market}
             ):
-                skipped_markets = stale_reasons
-            sizes = reduction_sizes(
-                account, policy, spot_value, {*waiting_markets, *skipped_markets}
+                reason_by_skipped_market = reason_by_stale_market
+            size_by_market = reduction_sizes(
+                account, policy, spot_value, {*waiting_markets, *reason_by_skipped_market}
             )
             trigger_name = triggers[0].value
             return reducing_plan(
                 account,
                 policy,
-                sizes,
+                size_by_market,
                 trigger_name,
                 is_emergency=False,
-                skipped_markets=skipped_markets,
+                skipped_markets=reason_by_skipped_market,
             )
         return _deposit_plan(triggers[0], deposit_raw)
     if triggers[0] is FuturesTrigger.POSITION:
-        trim_sizes, trigger_name = position_trims(account, policy), triggers[0].value
+        trim_size_by_market, trigger_name = position_trims(account, policy), triggers[0].value
         trim_plan = reducing_plan(
             account,
             policy,
-            trim_sizes,
+            trim_size_by_market,
             trigger_name,
             is_emergency=False,
-            skipped_markets=skipped_markets,
+            skipped_markets=reason_by_skipped_market,
         )
         return replace(trim_plan, reason=f"{trigger_name} is above its limit; trim the position")
-    if skipped_markets:
-        return FuturesPlan((), "", f"no order: {next(iter(skipped_markets.values()))}")
+    if reason_by_skipped_market:
+        return FuturesPlan((), "", f"no order: {next(iter(reason_by_skipped_market.values()))}")
     if triggers[0] is FuturesTrigger.FUNDING:
-        trim_sizes = funding_trims(account, policy)
+        trim_size_by_market = funding_trims(account, policy)
         trim_plan = reducing_plan(
-            account, policy, trim_sizes, triggers[0].value, is_emergency=False
+            account, policy, trim_size_by_market, triggers[0].value, is_emergency=False
         )
         return replace(trim_plan, reason=DRIFT_REASONS[triggers[0]])
     return _target_plan(
@@ -157,33 +157,35 @@ def top_up_raw(
     utilisation and the stress move below their limits by the hysteresis; zero if no deposit can.
     """
     limits = policy.limits
-    limit_factor = 1 - Fraction(hysteresis_bps, BPS)
+    hysteresis_factor = 1 - Fraction(hysteresis_bps, BPS)
     account_value = margin.account_value_raw(account)
     gross_notional = margin.gross_notional_raw(account)
-    deposits = [Fraction(0)]
+    required_deposits = [Fraction(0)]
     for breach in known_breaches(account, policy, spot_value):
         match breach.limit:
             case "max_leverage" if not limits.max_leverage_bps:
                 return 0
             case "max_leverage":
-                deposits.append(
-                    gross_notional * BPS / (limit_factor * limits.max_leverage_bps) - account_value
+                required_deposits.append(
+                    gross_notional * BPS / (hysteresis_factor * limits.max_leverage_bps)
+                    - account_value
                 )
             case "max_utilisation":
-                deposits.append(
+                required_deposits.append(
                     _deposit_for_utilisation(
-                        account, limit_factor * limits.max_utilisation_bps / BPS
+                        account, hysteresis_factor * limits.max_utilisation_bps / BPS
                     )
                 )
             case "stress_move":
-                deposits.append(
-                    gross_notional / limit_factor * stress_need(account, policy) - account_value
+                required_deposits.append(
+                    gross_notional / hysteresis_factor * stress_need(account, policy)
+                    - account_value
                 )
             case "spot_multiple":
                 return 0
             case _:
                 pass
-    return ceil_int(max(deposits) / account.settlement_raw)
+    return ceil_int(max(required_deposits) / account.settlement_raw)
 
 
 def _deposit_raw(
@@ -228,7 +230,7 @@ def _deposit_plan(trigger: FuturesTrigger, deposit_raw: int) -> FuturesPlan:
 def reducing_plan(
     account: MarginAccount,
     policy: FuturesPolicy,
-    sizes: dict[str, int],
+    size_by_market: dict[str, int],
     trigger: str,
     *,
     is_emergency: bool,
@@ -239,16 +241,16 @@ def reducing_plan(
     """
     limits = policy.limits
     slippage_bps = limits.emergency_slippage_bps if is_emergency else limits.slippage_bps
-    orders, refusals = [], []
+    orders, refusal_reasons = [], []
     for market, size_raw in sorted(
-        ((account.market(name), size_raw) for name, size_raw in sizes.items()),
+        ((account.market(market_id), size_raw) for market_id, size_raw in size_by_market.items()),
         key=lambda market_and_size: (
             -abs(market_and_size[1] * market_and_size[0].mark),
             market_and_size[0].market,
         ),
     ):
         if why := skipped_markets.get(market.market) or paused_reason(market):
-            refusals.append(why)
+            refusal_reasons.append(why)
         else:
             tradable_size_raw = _at_least_minimum(account, market, size_raw, slippage_bps)
             orders.append(
@@ -263,7 +265,7 @@ def reducing_plan(
         reason,
         is_reducing=True,
         is_emergency=is_emergency,
-        refused=tuple(refusals),
+        refused=tuple(refusal_reasons),
     )
 
 
@@ -283,41 +285,47 @@ def _target_plan(
     after all orders.
     """
     limits, orders = policy.limits, []
-    refusals = list(funding_notes(account, policy))
+    refusal_reasons = list(funding_notes(account, policy))
     dust_notional = target_gross(account, policy) * policy.band_bps / BPS / DUST_DIVISOR
-    sizes = {
-        name: size_raw
-        for name, size_raw in sizes_to_target(account, policy).items()
-        if abs(size_raw) * account.market(name).mark > dust_notional
+    size_by_market = {
+        market_id: size_raw
+        for market_id, size_raw in sizes_to_target(account, policy).items()
+        if abs(size_raw) * account.market(market_id).mark > dust_notional
     }
-    reductions = {
-        name: size_raw
-        for name, size_raw in sizes.items()
+    reduction_size_by_market = {
+        market_id: size_raw
+        for market_id, size_raw in size_by_market.items()
         if is_reduction(
-            account, market_order(account.market(name), size_raw, 0, is_reduce_only=True)
+            account, market_order(account.market(market_id), size_raw, 0, is_reduce_only=True)
         )
     }
-    for name, size_raw in reductions.items():
-        market = account.market(name)
+    for market_id, size_raw in reduction_size_by_market.items():
+        market = account.market(market_id)
         if why := untradable_reason(account, market, size_raw, limits.slippage_bps):
-            refusals.append(why)
+            refusal_reasons.append(why)
         else:
             orders.append(market_order(market, size_raw, limits.slippage_bps, is_reduce_only=True))
-    openings = {}
+    opening_size_by_market = {}
     cooldown_text = cooldown_reason(opens_from_s, now_s)
-    refusals += [cooldown_text] if cooldown_text and sizes.keys() - reductions.keys() else []
-    for name, size_raw in sizes.items():
-        if name in reductions or cooldown_text:
+    refusal_reasons += (
+        [cooldown_text]
+        if cooldown_text and size_by_market.keys() - reduction_size_by_market.keys()
+        else []
+    )
+    for market_id, size_raw in size_by_market.items():
+        if market_id in reduction_size_by_market or cooldown_text:
             continue
-        market = account.market(name)
+        market = account.market(market_id)
         if why := _no_order_reason(market, size_raw, policy, now_s):
-            refusals.append(why)
+            refusal_reasons.append(why)
         else:
-            openings[name] = size_raw
+            opening_size_by_market[market_id] = size_raw
     expected_reductions = [order for order in orders if order.market not in waiting_markets]
-    opening_orders, notes = _cut_openings(account, policy, spot_value, openings)
-    changed_markets = openings.keys() | {order.market for order in expected_reductions}
-    if any(account.size_raw(name) for name in sizes.keys() - changed_markets):
+    opening_orders, notes = _cut_openings(account, policy, spot_value, opening_size_by_market)
+    changed_markets = opening_size_by_market.keys() | {
+        order.market for order in expected_reductions
+    }
+    if any(account.size_raw(market_id) for market_id in size_by_market.keys() - changed_markets):
         opening_orders, cut_notes = _cut_to_target(
             account, policy, opening_orders, expected_reductions
         )
@@ -325,7 +333,7 @@ def _target_plan(
     orders += [
         order
         for order in opening_orders
-        if abs(order.size_raw) * _mark(account, order) > dust_notional
+        if abs(order.size_raw) * _mark_price(account, order) > dust_notional
     ]
     orders, oversized_notes = _without_oversized(account, policy, orders)
     reason = DRIFT_REASONS[trigger]
@@ -334,11 +342,11 @@ def _target_plan(
         trigger.value,
         reason if orders else f"{reason}, but no order is possible",
         is_reducing=bool(orders) and all(order.is_reduce_only for order in orders),
-        refused=(*refusals, *notes, *oversized_notes),
+        refused=(*refusal_reasons, *notes, *oversized_notes),
     )
 
 
-def _mark(account: MarginAccount, order: PerpOrder) -> Price:
+def _mark_price(account: MarginAccount, order: PerpOrder) -> Price:
     return account.market(order.market).mark
 
 
@@ -359,17 +367,17 @@ def _cut_openings(
     account: MarginAccount,
     policy: FuturesPolicy,
     spot_value: Fraction | None,
-    openings: Mapping[str, int],
+    opening_size_by_market: Mapping[str, int],
 ) -> tuple[list[PerpOrder], list[str]]:
     """Return the openings within every limit, with a note on each that is cut."""
     limits = policy.limits
-    limits_without_position = replace(limits, max_position_bps=BPS)
+    limits_without_max_position = replace(limits, max_position_bps=BPS)
     orders, notes = [], []
-    for name, size_raw in largest_allowed_sizes(
-        account, openings, limits_without_position, spot_value
+    for market_id, size_raw in largest_allowed_sizes(
+        account, opening_size_by_market, limits_without_max_position, spot_value
     ).items():
-        market = account.market(name)
-        if size_raw != openings[name]:
+        market = account.market(market_id)
+        if size_raw != opening_size_by_market[market_id]:
             notes.append(f"{market.symbol} is cut to what the limits allow")
         if size_raw and (why := untradable_reason(account, market, size_raw, limits.slippage_bps)):
             notes.append(why)
@@ -381,22 +389,24 @@ def _cut_openings(
 def _cut_to_target(
     account: MarginAccount,
     policy: FuturesPolicy,
-    openings: Sequence[PerpOrder],
-    reductions: Iterable[PerpOrder],
+    opening_orders: Sequence[PerpOrder],
+    reduction_orders: Iterable[PerpOrder],
 ) -> tuple[list[PerpOrder], list[str]]:
-    """Return the openings cut by the same share so that, after the `reductions`, the notional stays
+    """Return the openings cut by the same share so that, after the `reduction_orders`, the notional stays
     at its target although another position is above its own and is not reduced.
     """
     slippage_bps = policy.limits.slippage_bps
-    reduced_gross = sum(abs(order.size_raw) * _mark(account, order) for order in reductions)
-    gross_of = margin.gross_notional_raw
-    hedge_gross = gross_of(account) - gross_of(without_hedges(account, policy))
-    max_gross = target_gross(account, policy) + reduced_gross + hedge_gross
-    sizes = {order.market: order.size_raw for order in openings}
+    reduced_notional = sum(
+        abs(order.size_raw) * _mark_price(account, order) for order in reduction_orders
+    )
+    gross_notional_of = margin.gross_notional_raw
+    hedge_notional = gross_notional_of(account) - gross_notional_of(without_hedges(account, policy))
+    max_notional = target_gross(account, policy) + reduced_notional + hedge_notional
+    size_by_market = {order.market: order.size_raw for order in opening_orders}
     orders, notes = [], []
-    for name, size_raw in sizes_within_gross(account, sizes, max_gross).items():
-        market = account.market(name)
-        if size_raw != sizes[name]:
+    for market_id, size_raw in sizes_within_gross(account, size_by_market, max_notional).items():
+        market = account.market(market_id)
+        if size_raw != size_by_market[market_id]:
             notes.append(f"{market.symbol} is cut so that the notional stays at its target")
         if size_raw and not _is_below_minimum(account, market, size_raw, slippage_bps):
             orders.append(_cut_order(account, market, size_raw, slippage_bps))
@@ -424,18 +434,20 @@ def _without_oversized(
         account_after = account
         for order in orders:
             account_after = after_fill_at_bound(account_after, order)
-        oversized_shares = oversized_positions(account_after, policy.limits, policy.leverage_bps)
+        share_by_oversized_market = oversized_positions(
+            account_after, policy.limits, policy.leverage_bps
+        )
         dropped_orders = [
             perp_order
             for perp_order in orders
-            if not perp_order.is_reduce_only and perp_order.market in oversized_shares
+            if not perp_order.is_reduce_only and perp_order.market in share_by_oversized_market
         ]
         if not dropped_orders:
             return orders, notes
         orders = [order for order in orders if order not in dropped_orders]
         notes += [
             f"{account.market(order.market).symbol} is not opened: it would be"
-            f" {float(oversized_shares[order.market]) * 100:.2f} % of the total notional"
+            f" {float(share_by_oversized_market[order.market]) * 100:.2f} % of the total notional"
             for order in dropped_orders
         ]
 
@@ -449,9 +461,9 @@ def no_opening_reason(market: PerpMarket, policy: FuturesPolicy) -> str:
     """Return why no position may be opened in a market; empty if it may."""
     if why := paused_reason(market):
         return why
-    basis = abs(market.mark / market.index - 1)
-    if basis > Fraction(policy.limits.max_basis_bps, BPS):
-        return f"the mark of {market.symbol} is {float(basis) * 100:.2f} % off its index"
+    basis_share = abs(market.mark / market.index - 1)
+    if basis_share > Fraction(policy.limits.max_basis_bps, BPS):
+        return f"the mark of {market.symbol} is {float(basis_share) * 100:.2f} % off its index"
     return ""
 
 
@@ -465,7 +477,10 @@ def untradable_reason(
 
 
 def smaller_orders(
-    account: MarginAccount, plan: FuturesPlan, limits: FuturesLimits, divisors: Mapping[str, int]
+    account: MarginAccount,
+    plan: FuturesPlan,
+    limits: FuturesLimits,
+    divisor_by_market: Mapping[str, int],
 ) -> tuple[PerpOrder, ...]:
     """Return the orders of a plan, each divided by the divisor of its market, because a thin pool
     may fill a smaller order. Sizes are whole lots, at least one.
@@ -473,13 +488,13 @@ def smaller_orders(
     slippage_bps = limits.emergency_slippage_bps if plan.is_emergency else limits.slippage_bps
     orders = []
     for order in plan.orders:
-        divisor = divisors.get(order.market, 1)
+        divisor = divisor_by_market.get(order.market, 1)
         if divisor == 1:
             orders.append(order)
             continue
         market = account.market(order.market)
-        lots = max(1, abs(order.size_raw) // (market.lot_raw * divisor))
-        size_raw = min(abs(order.size_raw), lots * market.lot_raw)
+        lot_count = max(1, abs(order.size_raw) // (market.lot_raw * divisor))
+        size_raw = min(abs(order.size_raw), lot_count * market.lot_raw)
         signed_size_raw = size_raw if order.size_raw > 0 else -size_raw
         orders.append(
             market_order(market, signed_size_raw, slippage_bps, is_reduce_only=order.is_reduce_only)
@@ -496,8 +511,8 @@ def cut_reductions(
     cut_orders = []
     for order in orders:
         market = account.market(order.market)
-        lots = floor_int(abs(order.size_raw) * share / market.lot_raw)
-        size_raw = lots * market.lot_raw if order.size_raw > 0 else -lots * market.lot_raw
+        lot_count = floor_int(abs(order.size_raw) * share / market.lot_raw)
+        size_raw = lot_count * market.lot_raw if order.size_raw > 0 else -lot_count * market.lot_raw
         if size_raw and not _is_below_minimum(account, market, size_raw, limits.slippage_bps):
             cut_orders.append(
                 market_order(market, size_raw, limits.slippage_bps, is_reduce_only=True)
@@ -523,10 +538,14 @@ def _at_least_minimum(
     if not _is_below_minimum(account, market, size_raw, slippage_bps):
         return size_raw
     lot_bound_raw = index_bound_raw(market, market.lot_raw * sign_of(size_raw), slippage_bps)
-    lots = ceil_int(Fraction(market.min_notional_raw, max(1, lot_bound_raw - 1)))
-    enlarged_raw = lots * market.lot_raw * sign_of(size_raw)
-    position_raw = account.size_raw(market.market)
-    return enlarged_raw if abs(enlarged_raw) <= abs(position_raw) else -position_raw
+    lot_count = ceil_int(Fraction(market.min_notional_raw, max(1, lot_bound_raw - 1)))
+    enlarged_size_raw = lot_count * market.lot_raw * sign_of(size_raw)
+    position_size_raw = account.size_raw(market.market)
+    return (
+        enlarged_size_raw
+        if abs(enlarged_size_raw) <= abs(position_size_raw)
+        else -position_size_raw
+    )
 
 
 def market_order(

@@ -146,12 +146,12 @@ def plan_adjustment(
     if account is None or policy is None:
         return account_fault(step.snapshot, policy) or "the margin account is unknown"
     if decision.closes:
-        actions_plan = closing_plan(
+        draft_layer_plan = closing_plan(
             step.snapshot, futures_policy(step), decision.closes, decision.reason
         )
     else:
         planning_account = planned_account(step, drifts) or account
-        actions_plan = plan_futures(
+        draft_layer_plan = plan_futures(
             planning_account,
             policy,
             spot_value_in_quote(step, drifts),
@@ -167,79 +167,87 @@ def plan_adjustment(
             reopening_s(policy, futures_state(step)),
         )
         if planning_account is not account:
-            actions_plan = without_resting_markets(account, actions_plan)
-        actions_plan = _closing_hedges_first(
-            step.snapshot, step.history, futures_policy(step), actions_plan
+            draft_layer_plan = without_resting_markets(account, draft_layer_plan)
+        draft_layer_plan = _closing_hedges_first(
+            step.snapshot, step.history, futures_policy(step), draft_layer_plan
         )
-    divisors = dict(futures_progress(step).order_parts)
-    actions_plan = replace(
-        actions_plan, orders=smaller_orders(account, actions_plan, policy.limits, divisors)
+    divisor_by_market = dict(futures_progress(step).order_parts)
+    draft_layer_plan = replace(
+        draft_layer_plan,
+        orders=smaller_orders(account, draft_layer_plan, policy.limits, divisor_by_market),
     )
-    orders, refusals = [], list(actions_plan.refused)
-    longest_wait_s = failures.FIRST_WAIT_S if actions_plan.is_emergency else failures.LONGEST_WAIT_S
-    for order in actions_plan.orders:
+    orders, refusal_reasons = [], list(draft_layer_plan.refused)
+    longest_wait_s = (
+        failures.FIRST_WAIT_S if draft_layer_plan.is_emergency else failures.LONGEST_WAIT_S
+    )
+    for order in draft_layer_plan.orders:
         if back_off := back_off_reason(step.snapshot, step.history, order.market, longest_wait_s):
-            refusals.append(f"{account.market(order.market).symbol}: {back_off}")
+            refusal_reasons.append(f"{account.market(order.market).symbol}: {back_off}")
         else:
             orders.append(order)
-    if budget_cut := _cut_to_budget(step, actions_plan, orders, drifts):
+    if budget_cut := _cut_to_budget(step, draft_layer_plan, orders, drifts):
         orders, cut_note = budget_cut
-        refusals.append(cut_note)
+        refusal_reasons.append(cut_note)
     stop_changes = (
         ()
-        if orders or actions_plan.account_actions
+        if orders or draft_layer_plan.account_actions
         else due_stops(step.snapshot, step.history, futures_policy(step))
     )
     if budget_cut and not orders and not stop_changes:
-        return "; ".join(refusals)
+        return "; ".join(refusal_reasons)
     if stop_changes:
-        actions_plan = FuturesPlan((), RESTING_STOP, STOPS_CHANGE_REASON, resting=stop_changes)
-    elif not orders and not actions_plan.account_actions:
-        if not (deposit_raw := _last_resort_deposit_raw(step, actions_plan, drifts)):
-            return "; ".join([actions_plan.reason, *refusals])
-        actions_plan = replace(
-            actions_plan,
-            reason=f"{actions_plan.trigger} is above its limit and no reduction is possible now:"
+        draft_layer_plan = FuturesPlan((), RESTING_STOP, STOPS_CHANGE_REASON, resting=stop_changes)
+    elif not orders and not draft_layer_plan.account_actions:
+        if not (deposit_raw := _last_resort_deposit_raw(step, draft_layer_plan, drifts)):
+            return "; ".join([draft_layer_plan.reason, *refusal_reasons])
+        draft_layer_plan = replace(
+            draft_layer_plan,
+            reason=f"{draft_layer_plan.trigger} is above its limit and no reduction is possible now:"
             " margin is deposited",
             account_actions=(MarginDeposit(deposit_raw),),
             is_emergency=False,
         )
-    futures = replace(
-        actions_plan,
-        orders=as_limit_orders(account, policy, actions_plan.trigger, orders),
-        refused=tuple(refusals),
+    layer_plan = replace(
+        draft_layer_plan,
+        orders=as_limit_orders(account, policy, draft_layer_plan.trigger, orders),
+        refused=tuple(refusal_reasons),
         is_reducing=all(order.is_reduce_only for order in orders),
         hedges=_hedges_after_first_order(
-            step.snapshot, futures_policy(step), futures_state(step), decision, actions_plan, orders
+            step.snapshot,
+            futures_policy(step),
+            futures_state(step),
+            decision,
+            draft_layer_plan,
+            orders,
         ),
     )
-    decision = replace(decision, is_reducing=futures.is_reducing)
-    plan = futures_plan(step, decision, futures, account, drifts)
+    decision = replace(decision, is_reducing=layer_plan.is_reducing)
+    plan = futures_plan(step, decision, layer_plan, account, drifts)
     return uneconomic_reason(step.snapshot, step.portfolio, step.limits, plan, account) or plan
 
 
-def without_resting_markets(account: MarginAccount, account_plan: FuturesPlan) -> FuturesPlan:
+def without_resting_markets(account: MarginAccount, layer_plan: FuturesPlan) -> FuturesPlan:
     """Return a plan that was made as if the resting orders were filled, without its orders in their
     markets. If only those orders would breach a limit, nothing is reduced: they end first.
     """
-    if account_plan.trigger in {trigger.value for trigger in LIMIT_TRIGGERS}:
+    if layer_plan.trigger in {trigger.value for trigger in LIMIT_TRIGGERS}:
         return FuturesPlan((), "", "resting orders would breach a limit")
     markets_with_order = {order.market for order in account.resting}
     waiting_markets = [
         perp_order.market
-        for perp_order in account_plan.orders
+        for perp_order in layer_plan.orders
         if perp_order.market in markets_with_order
     ]
     return replace(
-        account_plan,
+        layer_plan,
         orders=tuple(
-            order for order in account_plan.orders if order.market not in markets_with_order
+            order for order in layer_plan.orders if order.market not in markets_with_order
         ),
         refused=(
-            *account_plan.refused,
+            *layer_plan.refused,
             *(
-                f"{account.market(name).symbol}: an order rests at the venue"
-                for name in waiting_markets
+                f"{account.market(market_id).symbol}: an order rests at the venue"
+                for market_id in waiting_markets
             ),
         ),
     )
@@ -284,15 +292,15 @@ def plan_and_hold_reason(
         return plan, ""
     if futures_progress(step).hold_reason:
         return plan, futures_progress(step).hold_reason
-    if (need := futures_need(step, drifts)) is None:
+    if (due_adjustment := futures_need(step, drifts)) is None:
         return plan, ""
-    plan_or_reason = plan_adjustment(step, need, drifts)
+    plan_or_reason = plan_adjustment(step, due_adjustment, drifts)
     if isinstance(plan_or_reason, str):
         return plan, plan_or_reason
     if (
-        adjustment := planned_futures(plan_or_reason)
-    ) is not None and adjustment.trigger == plan.trigger:
-        return adjustment, ""
+        adjusted_plan := planned_futures(plan_or_reason)
+    ) is not None and adjusted_plan.trigger == plan.trigger:
+        return adjusted_plan, ""
     return plan, ""
 
 
@@ -327,7 +335,7 @@ def _limit_order(market: PerpMarket, order: PerpOrder, kind: PerpOrderKind) -> P
 
 def _cut_to_budget(
     step: StepInput,
-    account_plan: FuturesPlan,
+    layer_plan: FuturesPlan,
     orders: Sequence[PerpOrder],
     drifts: tuple[AssetDrift, ...],
 ) -> tuple[list[PerpOrder], str] | None:
@@ -336,25 +344,25 @@ def _cut_to_budget(
     cut plan are not sent.
     """
     account, policy = margin_account(step.snapshot), futures_policy(step)
-    reductions = [order for order in orders if order.is_reduce_only]
-    if account is None or policy is None or account_plan.is_emergency or not reductions:
+    reduction_orders = [order for order in orders if order.is_reduce_only]
+    if account is None or policy is None or layer_plan.is_emergency or not reduction_orders:
         return None
-    if account_plan.trigger == CLOSE_HEDGE:
+    if layer_plan.trigger == CLOSE_HEDGE:
         return None
     budget_left = reduction_budget_left(step, spot_value_in_quote(step, drifts))
     notional = sum(
-        (abs(order.size_raw) * account.market(order.market).index for order in reductions),
+        (abs(order.size_raw) * account.market(order.market).index for order in reduction_orders),
         Fraction(0),
     )
     if budget_left is None or notional <= budget_left:
         return None
-    cut_orders = cut_reductions(account, reductions, policy.limits, budget_left / notional)
-    key = "futures.limits.max_reduction_per_day"
+    cut_orders = cut_reductions(account, reduction_orders, policy.limits, budget_left / notional)
+    limit_key = "futures.limits.max_reduction_per_day"
     if not cut_orders:
-        return [], f"{key} is used up: only reductions that the index requires are sent"
+        return [], f"{limit_key} is used up: only reductions that the index requires are sent"
     return (
         cut_orders,
-        f"the reductions are cut to {float(budget_left / notional) * 100:.2f} %, which {key} leaves",
+        f"the reductions are cut to {float(budget_left / notional) * 100:.2f} %, which {limit_key} leaves",
     )
 
 
@@ -364,20 +372,20 @@ def uneconomic_reason(
     """Return why the orders of a plan are not worth their cost: fees and basis at the mark, plus
     gas, exceed limits.plan_cost. Empty if they do not, and for reductions and closed hedges.
     """
-    limit_bps, futures = limits.plan_cost_bps, planned_futures(plan)
-    if limit_bps is None or futures is None or futures.is_reducing or not futures.orders:
+    limit_bps, layer_plan = limits.plan_cost_bps, planned_futures(plan)
+    if limit_bps is None or layer_plan is None or layer_plan.is_reducing or not layer_plan.orders:
         return ""
-    if futures.trigger == CLOSE_HEDGE:
+    if layer_plan.trigger == CLOSE_HEDGE:
         return ""
     cost, notional = Fraction(0), Fraction(0)
-    for order in futures.orders:
+    for order in layer_plan.orders:
         market = account.market(order.market)
         basis_cost = order.size_raw * (market.mark - market.index)
         cost += max(Fraction(0), basis_cost)
         cost += abs(order.size_raw) * market.mark * market.fee_ppm / PPM
         notional += abs(order.size_raw) * market.index
-    quote_rate = quote_per_numeraire(snapshot, portfolio)
-    cost, notional = cost / quote_rate + plan.cost.gas, notional / quote_rate
+    numeraire_in_quote = quote_per_numeraire(snapshot, portfolio)
+    cost, notional = cost / numeraire_in_quote + plan.cost.gas, notional / numeraire_in_quote
     if cost * BPS <= limit_bps * notional:
         return ""
     return (
@@ -387,28 +395,24 @@ def uneconomic_reason(
 
 
 def _last_resort_deposit_raw(
-    step: StepInput, account_plan: FuturesPlan, drifts: tuple[AssetDrift, ...]
+    step: StepInput, layer_plan: FuturesPlan, drifts: tuple[AssetDrift, ...]
 ) -> int:
     """Return the deposit to make if all reductions are refused or failing, for example because a
     pool is held beyond their bounds: the depositable balance, at most the amount that restores the
     limits. Zero for other plans, while an index is stale, and below limits.min_trade.
     """
     account, policy = margin_account(step.snapshot), futures_policy(step)
-    if account is None or policy is None or account_plan.trigger not in HEDGE_CLOSING_TRIGGERS:
+    if account is None or policy is None or layer_plan.trigger not in HEDGE_CLOSING_TRIGGERS:
         return 0
-    if (
-        not account_plan.orders
-        or not account.is_on_chain
-        or untouched_markets(step.snapshot, policy)
-    ):
+    if not layer_plan.orders or not account.is_on_chain or untouched_markets(step.snapshot, policy):
         return 0
-    restoring_raw = top_up_raw(account, policy, None, policy.limits.hysteresis_bps)
-    at_hand_raw = deposit_at_hand_raw(step, drifts)
+    restoring_deposit_raw = top_up_raw(account, policy, None, policy.limits.hysteresis_bps)
+    max_deposit_raw = deposit_at_hand_raw(step, drifts)
     approved_deposit_raw = approved_raw(step.snapshot, step.progress.spend_caps, policy)
     deposit_raw = (
         approved_deposit_raw
-        if 0 < approved_deposit_raw <= at_hand_raw
-        else min(restoring_raw, at_hand_raw)
+        if 0 < approved_deposit_raw <= max_deposit_raw
+        else min(restoring_deposit_raw, max_deposit_raw)
     )
     return deposit_raw if deposit_raw >= max(1, step.limits.min_trade or 0) else 0
 
@@ -425,11 +429,13 @@ def approved_raw(
 ) -> int:
     """Return the deposit approved for the vault in this step; zero if there is none."""
     spend_cap_raw = dict(spend_caps).get(policy.collateral, 0)
-    allowances = {
+    allowance_by_token_and_spender = {
         (allowance.token, allowance.spender): allowance.raw for allowance in snapshot.allowances
     }
     return (
-        spend_cap_raw if allowances.get((policy.collateral, policy.vault)) == spend_cap_raw else 0
+        spend_cap_raw
+        if allowance_by_token_and_spender.get((policy.collateral, policy.vault)) == spend_cap_raw
+        else 0
     )
 
 
@@ -438,14 +444,14 @@ def _hedges_after_first_order(
     policy: FuturesPolicy | None,
     state: FuturesState,
     decision: AdjustFutures,
-    account_plan: FuturesPlan,
+    layer_plan: FuturesPlan,
     orders: Sequence[PerpOrder],
 ) -> tuple[Hedge, ...]:
     """Return the hedges after the first order; the current hedges if a margin move comes first."""
-    if account_plan.account_actions or not orders:
+    if layer_plan.account_actions or not orders:
         return state.hedges
     first_order = orders[0]
-    closes_hedges = bool(decision.closes) or account_plan.trigger in HEDGE_CLOSING_TRIGGERS
+    closes_hedges = bool(decision.closes) or layer_plan.trigger in HEDGE_CLOSING_TRIGGERS
     return hedges_after(
         snapshot,
         policy,
@@ -477,48 +483,50 @@ def closing_plan(
 
 
 def _closing_hedges_first(
-    snapshot: Snapshot, history: History, policy: FuturesPolicy | None, account_plan: FuturesPlan
+    snapshot: Snapshot, history: History, policy: FuturesPolicy | None, layer_plan: FuturesPlan
 ) -> FuturesPlan:
     """Return the plan or, if closing a hedge provides a reduction that a limit requires, the plan
     that closes the first such hedge.
     """
     reducing_triggers = {trigger.value for trigger in REDUCING_TRIGGERS}
-    if not account_plan.orders or account_plan.trigger not in reducing_triggers or policy is None:
-        return account_plan
+    if not layer_plan.orders or layer_plan.trigger not in reducing_triggers or policy is None:
+        return layer_plan
     for hedge in policy.hedges:
         hedge_plan = closing_plan(snapshot, policy, hedge.market, "")
         blocked_reason = stale_markets(snapshot, policy).get(hedge.market) or back_off_reason(
             snapshot, history, hedge.market
         )
         if hedge_plan.is_reducing and not blocked_reason:
-            reason = f"{account_plan.trigger} is above its limit; close a hedge first"
-            return replace(hedge_plan, trigger=account_plan.trigger, reason=reason)
-    return account_plan
+            reason = f"{layer_plan.trigger} is above its limit; close a hedge first"
+            return replace(hedge_plan, trigger=layer_plan.trigger, reason=reason)
+    return layer_plan
 
 
 def futures_plan(
     step: StepInput,
     decision: AdjustFutures,
-    futures: FuturesPlan,
+    layer_plan: FuturesPlan,
     account: MarginAccount,
     drifts: tuple[AssetDrift, ...],
 ) -> Plan:
     """Return the plan. The wallet changes by gas and moved collateral; fees are paid from the
     margin account.
     """
-    balances = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    raw_by_token = {holding.token: holding.raw for holding in step.snapshot.holdings}
     policy = futures_policy(step)
-    collateral_changes = (
-        {} if policy is None else {policy.collateral: sum(map(moved_raw, futures.actions))}
+    collateral_change_by_token = (
+        {} if policy is None else {policy.collateral: sum(map(moved_raw, layer_plan.actions))}
     )
     prices = reference_prices(step).by_token
-    values = [drift.value for drift in drifts]
-    weights = largest_remainder(values) if sum(values) > 0 else [0] * len(values)
-    gas_units = sum(map(action_gas, futures.actions)) if account.is_on_chain else 0
-    coin_price = prices.get(step.portfolio.wrapped_native, Fraction(0))
+    asset_values = [drift.value for drift in drifts]
+    weights_bps = (
+        largest_remainder(asset_values) if sum(asset_values) > 0 else [0] * len(asset_values)
+    )
+    gas_units = sum(map(action_gas, layer_plan.actions)) if account.is_on_chain else 0
+    native_price = prices.get(step.portfolio.wrapped_native, Fraction(0))
     snapshot = step.snapshot
     gas_price_wei = snapshot.current_gas_price_wei
-    fees_raw = sum((fee_raw(account, order) for order in futures.orders), 0)
+    fees_raw = sum((fee_raw(account, order) for order in layer_plan.orders), 0)
     zero = Fraction(0)
     horizon_s = 0 if policy is None else policy.funding_horizon_s
     plan = Plan(
@@ -528,20 +536,20 @@ def futures_plan(
         holdings_after=tuple(
             (
                 asset.token.address,
-                balances.get(asset.token.address, 0)
-                + collateral_changes.get(asset.token.address, 0),
+                raw_by_token.get(asset.token.address, 0)
+                + collateral_change_by_token.get(asset.token.address, 0),
             )
             for asset in step.portfolio.assets
         ),
         weights_after_bps=tuple(
-            (drift.token, bps) for drift, bps in zip(drifts, weights, strict=True)
+            (drift.token, bps) for drift, bps in zip(drifts, weights_bps, strict=True)
         ),
         cost=PlanCost(
             fees_raw / quote_per_numeraire(step.snapshot, step.portfolio),
             zero,
             zero,
-            gas_units * gas_price_wei * coin_price,
-            funding=funding_raw(account, futures.orders, horizon_s)
+            gas_units * gas_price_wei * native_price,
+            funding=funding_raw(account, layer_plan.orders, horizon_s)
             / quote_per_numeraire(step.snapshot, step.portfolio),
         ),
         turnover=zero,
@@ -549,11 +557,11 @@ def futures_plan(
         gas_units=gas_units,
         gap_bps=None,
         verdicts=(),
-        skipped=tuple(SkippedItem("futures", why) for why in futures.refused),
+        skipped=tuple(SkippedItem("futures", why) for why in layer_plan.refused),
         expires_block=snapshot.head.number + step.execution.expire_blocks,
-        layers=(futures,),
+        layers=(layer_plan,),
     )
-    return with_data_fee(step, plan, coin_price)
+    return with_data_fee(step, plan, native_price)
 
 
 def action_gas(action: FuturesAction) -> int:
@@ -576,10 +584,10 @@ def moved_raw(action: FuturesAction) -> int:
     deposit.
     """
     match action:
-        case MarginDeposit(raw):
-            return -raw
-        case MarginWithdrawal(raw):
-            return raw
+        case MarginDeposit(amount_raw):
+            return -amount_raw
+        case MarginWithdrawal(amount_raw):
+            return amount_raw
         case PerpOrder() | DelegateChange() | StopOrder() | OrderCancel():
             return 0
 
@@ -588,11 +596,11 @@ def funding_raw(account: MarginAccount, orders: Iterable[PerpOrder], horizon_s: 
     """Return the additional funding that orders are expected to pay over a horizon, in quote base
     units (negative: saved or received).
     """
-    market_sizes = ((account.market(order.market), order.size_raw) for order in orders)
+    markets_and_sizes = ((account.market(order.market), order.size_raw) for order in orders)
     return sum(
         (
             expected_funding(market, size_raw * market.mark, horizon_s)
-            for market, size_raw in market_sizes
+            for market, size_raw in markets_and_sizes
         ),
         Fraction(0),
     )
@@ -601,5 +609,5 @@ def funding_raw(account: MarginAccount, orders: Iterable[PerpOrder], horizon_s: 
 def fee_raw(account: MarginAccount, order: PerpOrder) -> int:
     """Return the fee of an order at its bound, quote base units, rounded up."""
     market = account.market(order.market)
-    notional = max(Fraction(order.bound_raw), abs(order.size_raw) * market.mark)
-    return ceil_int(notional * market.fee_ppm / PPM)
+    fee_base_value = max(Fraction(order.bound_raw), abs(order.size_raw) * market.mark)
+    return ceil_int(fee_base_value * market.fee_ppm / PPM)

@@ -96,7 +96,7 @@ def move_margin(request: MoveMargin) -> Proposer:
                 "margin and keys of an off-chain venue are managed at the venue itself",
                 remedy="use the venue's website",
             )
-        reason = _reason(step.portfolio, futures_policy(step), action)
+        reason = _request_reason(step.portfolio, futures_policy(step), action)
         is_deposit = isinstance(action, MarginDeposit)
         plan = FuturesPlan((), "", reason, (action,), is_reducing=is_deposit)
         return owner_proposal(step, AdjustFutures(reason, is_deposit, by_owner=True), plan, account)
@@ -119,16 +119,21 @@ def deleverage(request: Deleverage) -> Proposer:
                 f"nothing is reduced: {futures_progress(step).hold_reason}",
                 remedy="see trimtab doctor",
             )
-        sizes, stale_reasons = (
+        size_by_market, reason_by_stale_market = (
             _remaining_sizes(futures_progress(step), policy, account, leverage_bps, symbol),
             stale_markets(step.snapshot, futures_policy(step)),
         )
-        if stale_reasons and stale_reasons.keys() >= sizes.keys():
-            stale_text = ", ".join(stale_reasons.values())
+        if reason_by_stale_market and reason_by_stale_market.keys() >= size_by_market.keys():
+            stale_text = ", ".join(reason_by_stale_market.values())
             raise Refused(f"nothing is reduced: {stale_text}", remedy="see trimtab margin")
         reason = _reduction_text(leverage_bps, symbol)
         plan = reducing_plan(
-            account, policy, sizes, "", is_emergency=False, skipped_markets=stale_reasons
+            account,
+            policy,
+            size_by_market,
+            "",
+            is_emergency=False,
+            skipped_markets=reason_by_stale_market,
         )
         if not plan.orders:
             state_text = (
@@ -154,21 +159,23 @@ def _remaining_sizes(
     """Return the sizes of the remaining orders of this cycle, by market. Raises Refused for an
     unknown market.
     """
-    markets = [market.market for market in account.markets if symbol in ("", market.symbol)]
-    if not markets and progress.reduced_markets:
+    market_ids = [market.market for market in account.markets if symbol in ("", market.symbol)]
+    if not market_ids and progress.reduced_markets:
         return {}  # a market without a row in the config, closed in this cycle
-    if not markets:
+    if not market_ids:
         symbols_text = ", ".join(perp_market.symbol for perp_market in account.markets)
         raise Refused(f"{symbol!r} is not a futures market", remedy=f"choose from {symbols_text}")
-    remaining_markets = [market for market in markets if market not in progress.reduced_markets]
+    remaining_market_ids = [
+        market_id for market_id in market_ids if market_id not in progress.reduced_markets
+    ]
     if leverage_bps is None:
         return {
-            name: size
-            for market in remaining_markets
-            for name, size in closing_sizes(account, market).items()
+            closed_market_id: size_raw
+            for market_id in remaining_market_ids
+            for closed_market_id, size_raw in closing_sizes(account, market_id).items()
         }
     max_leverage = Fraction(leverage_bps, BPS)
-    return deleverage_sizes(account, max_leverage, remaining_markets, policy.limits.slippage_bps)
+    return deleverage_sizes(account, max_leverage, remaining_market_ids, policy.limits.slippage_bps)
 
 
 def _reduction_text(leverage_bps: int | None, symbol: str) -> str:
@@ -188,7 +195,7 @@ def require_account(snapshot: Snapshot, policy: FuturesPolicy | None) -> MarginA
 
 
 def owner_proposal(
-    step: StepInput, decision: AdjustFutures, futures: FuturesPlan, account: MarginAccount
+    step: StepInput, decision: AdjustFutures, layer_plan: FuturesPlan, account: MarginAccount
 ) -> Proposal:
     """Return the proposal of an owner's futures plan. Raises Refused if gas money has to be
     refilled first.
@@ -199,14 +206,14 @@ def owner_proposal(
             f"too little native coin for gas: {top_up.reason}",
             remedy="send native coin to the wallet, or run trimtab rebalance --send first",
         )
-    futures = replace(
-        futures,
+    layer_plan = replace(
+        layer_plan,
         hedges=_hedges_after_first_order(
-            step.snapshot, futures_policy(step), futures_state(step), futures.orders
+            step.snapshot, futures_policy(step), futures_state(step), layer_plan.orders
         ),
     )
     return Proposal(
-        decision_result, futures_plan(step, decision, futures, account, decision_result.drifts)
+        decision_result, futures_plan(step, decision, layer_plan, account, decision_result.drifts)
     )
 
 
@@ -235,12 +242,14 @@ def _decision_result(step: StepInput, decision: Decision) -> DecisionResult:
     return replace(decision_result, decision=decision)
 
 
-def _reason(portfolio: Portfolio, policy: FuturesPolicy | None, action: AccountAction) -> str:
+def _request_reason(
+    portfolio: Portfolio, policy: FuturesPolicy | None, action: AccountAction
+) -> str:
     match action:
-        case MarginDeposit(raw) | MarginWithdrawal(raw):
+        case MarginDeposit(amount_raw) | MarginWithdrawal(amount_raw):
             token = portfolio.token(collateral_token(policy))
             verb = "deposits" if isinstance(action, MarginDeposit) else "withdraws"
-            return f"the owner {verb} {decimal_text(raw, token.decimals)} {token.label} of margin"
+            return f"the owner {verb} {decimal_text(amount_raw, token.decimals)} {token.label} of margin"
         case DelegateChange(delegate, is_allowed):
             verb = "allows" if is_allowed else "no longer allows"
             return f"the owner {verb} {delegate} to trade for the account"

@@ -35,37 +35,39 @@ def chosen_futures(step: StepInput) -> dict[str, Fraction] | None:
 
 
 def with_market_weights(
-    step: StepInput, weights: Mapping[str, Fraction] | None, origin: str
+    step: StepInput, share_by_market: Mapping[str, Fraction] | None, origin: str
 ) -> StepInput:
     """Return the step with these signed shares of its target notional, by market, and their origin
     among its reasons; unchanged for None, and without futures.
     """
-    if (policy := futures_policy(step)) is None or weights is None:
+    if (policy := futures_policy(step)) is None or share_by_market is None:
         return step
-    combined_futures = combined_policy(policy, weights)
-    gross = sum(map(abs, weights.values()), Fraction(0))
-    note = f"futures targets are those of {origin}: {format_percent(gross)} of the target notional"
+    policy_with_weights = combined_policy(policy, share_by_market)
+    gross_share = sum(map(abs, share_by_market.values()), Fraction(0))
+    note = f"futures targets are those of {origin}: {format_percent(gross_share)} of the target notional"
     return with_policy(
         replace(step, targets=replace(step.targets, reasons=(*step.targets.reasons, note))),
-        combined_futures,
+        policy_with_weights,
     )
 
 
-def combined_policy(policy: FuturesPolicy, weights: Mapping[str, Fraction]) -> FuturesPolicy:
+def combined_policy(
+    policy: FuturesPolicy, share_by_market: Mapping[str, Fraction]
+) -> FuturesPolicy:
     """Return the policy with these signed shares of its target notional: weights whose absolute
     values sum to 100 % (by largest remainder), and a proportionally lower leverage, rounded down.
     """
-    absolute_weights = [abs(weight) for weight in weights.values()]
-    gross = sum(absolute_weights, Fraction(0))
-    rounded_bps = largest_remainder(absolute_weights) if gross else [0] * len(absolute_weights)
+    absolute_shares = [abs(share) for share in share_by_market.values()]
+    gross_share = sum(absolute_shares, Fraction(0))
+    rounded_bps = largest_remainder(absolute_shares) if gross_share else [0] * len(absolute_shares)
     targets = tuple(
-        FuturesTarget(market, bps if weight > 0 else -bps)
-        for (market, weight), bps in zip(weights.items(), rounded_bps, strict=True)
+        FuturesTarget(market, bps if share > 0 else -bps)
+        for (market, share), bps in zip(share_by_market.items(), rounded_bps, strict=True)
     )
-    full_bps = policy.full_leverage_bps or policy.leverage_bps
+    full_leverage_bps = policy.full_leverage_bps or policy.leverage_bps
     return replace(
         policy,
         targets=targets,
-        leverage_bps=floor_int(full_bps * gross),
-        full_leverage_bps=full_bps,
+        leverage_bps=floor_int(full_leverage_bps * gross_share),
+        full_leverage_bps=full_leverage_bps,
     )

@@ -32,12 +32,12 @@ def reduce_without_prices(context: DecisionContext, halt: Halt) -> DecisionResul
     step = context.step
     if context.stop_fault:
         return None
-    need = emergency_need(step.snapshot, futures_policy(step), futures_progress(step))
-    if need is None and {*halt.codes} <= FAULTS_OF_SPOT:
-        need = futures_need(step, ())
-    if need is None or not need.is_reducing:
+    due_adjustment = emergency_need(step.snapshot, futures_policy(step), futures_progress(step))
+    if due_adjustment is None and {*halt.codes} <= FAULTS_OF_SPOT:
+        due_adjustment = futures_need(step, ())
+    if due_adjustment is None or not due_adjustment.is_reducing:
         return None
-    return DecisionResult(need, (), context.references)
+    return DecisionResult(due_adjustment, (), context.references)
 
 
 def escape_liquidation(context: DecisionContext) -> DecisionResult | None:
@@ -48,14 +48,20 @@ def escape_liquidation(context: DecisionContext) -> DecisionResult | None:
     step = context.step
     if (
         context.stop_fault
-        or (need := emergency_need(step.snapshot, futures_policy(step), futures_progress(step)))
+        or (
+            due_adjustment := emergency_need(
+                step.snapshot, futures_policy(step), futures_progress(step)
+            )
+        )
         is None
     ):
         return None
     lacks_gas = step.snapshot.native_wei < native_coin.gas_cost_with_margin_wei(
         step.snapshot, ORDER_GAS
     )
-    return context.result((native_coin.top_up(step, need) if lacks_gas else None) or need)
+    return context.result(
+        (native_coin.top_up(step, due_adjustment) if lacks_gas else None) or due_adjustment
+    )
 
 
 def reduce_positions(context: DecisionContext) -> DecisionResult | None:
@@ -64,8 +70,12 @@ def reduce_positions(context: DecisionContext) -> DecisionResult | None:
     """
     if context.stop_fault or futures_policy(context.step) is None:
         return None
-    need = futures_need(context.step, context.drifts)
-    return None if need is None or not need.is_reducing else _after_top_up(context, need)
+    due_adjustment = futures_need(context.step, context.drifts)
+    return (
+        None
+        if due_adjustment is None or not due_adjustment.is_reducing
+        else _after_top_up(context, due_adjustment)
+    )
 
 
 def close_hedges(context: DecisionContext) -> DecisionResult | None:
@@ -76,25 +86,25 @@ def close_hedges(context: DecisionContext) -> DecisionResult | None:
     return None if closing_decision is None else _after_top_up(context, closing_decision)
 
 
-def _after_top_up(context: DecisionContext, need: AdjustFutures) -> DecisionResult:
-    return context.result(native_coin.top_up(context.step, need) or need)
+def _after_top_up(context: DecisionContext, due_adjustment: AdjustFutures) -> DecisionResult:
+    return context.result(native_coin.top_up(context.step, due_adjustment) or due_adjustment)
 
 
-def open_positions(context: DecisionContext, result: DecisionResult) -> DecisionResult:
+def open_positions(context: DecisionContext, decision_result: DecisionResult) -> DecisionResult:
     """Replace a hold of the spot portfolio with orders towards the futures targets, unless
     failures, withdrawals or unexplained changes block them.
     """
     step = context.step
-    if futures_policy(step) is None or not isinstance(result.decision, Hold):
-        return result
+    if futures_policy(step) is None or not isinstance(decision_result.decision, Hold):
+        return decision_result
     if context.exits_only_faults or failures.is_stopped(step.history) or step.excluded.exits_only:
-        return result
-    need = futures_need(step, context.drifts)
-    if need is None or need.is_reducing:
-        return result
-    decision = native_coin.top_up(step, need) or need
-    reason = f"{decision.reason}; spot: {result.decision.reason}"
-    return replace(result, decision=replace(decision, reason=reason))
+        return decision_result
+    due_adjustment = futures_need(step, context.drifts)
+    if due_adjustment is None or due_adjustment.is_reducing:
+        return decision_result
+    next_decision = native_coin.top_up(step, due_adjustment) or due_adjustment
+    combined_reason = f"{next_decision.reason}; spot: {decision_result.decision.reason}"
+    return replace(decision_result, decision=replace(next_decision, reason=combined_reason))
 
 
 def acts_beside_spot(step: StepInput) -> bool:

@@ -70,8 +70,10 @@ def margin_holdings(step: StepInput) -> dict[str, int]:
     account, policy = margin_account(step.snapshot), futures_policy(step)
     if account is None or policy is None or trades_for_another(step.snapshot, policy):
         return {}
-    assets = {asset.token.address for asset in step.portfolio.assets}
-    if policy.collateral not in assets - {token.token for token in step.targets.quarantine}:
+    asset_tokens = {asset.token.address for asset in step.portfolio.assets}
+    if policy.collateral not in asset_tokens - {
+        quarantined.token for quarantined in step.targets.quarantine
+    }:
         return {}
     return {policy.collateral: margin.value_in_collateral_raw(account)}
 
@@ -92,7 +94,10 @@ def margin_holdings_outside_weights(step: StepInput) -> dict[str, int]:
 def margin_value(step: StepInput, prices: Mapping[str, Price]) -> Value:
     """Return the margin account's value in numeraire base units; zero without a price."""
     return sum(
-        (raw * prices.get(token, Fraction(0)) for token, raw in margin_holdings(step).items()),
+        (
+            margin_raw * prices.get(token, Fraction(0))
+            for token, margin_raw in margin_holdings(step).items()
+        ),
         Fraction(0),
     )
 
@@ -142,8 +147,8 @@ def margin_baseline(step: StepInput) -> MarginBaseline | None:
     account = margin_account(step.snapshot)
     if account is None or not margin_holdings(step):
         return None
-    open_raw = margin.unrealised_raw(account) - margin.funding_pending_raw(account)
-    return MarginBaseline(account.collateral_raw, account.realised_raw, open_raw)
+    open_profit_raw = margin.unrealised_raw(account) - margin.funding_pending_raw(account)
+    return MarginBaseline(account.collateral_raw, account.realised_raw, open_profit_raw)
 
 
 def margin_result(step: StepInput, prices: Mapping[str, Price]) -> Value:
@@ -160,8 +165,8 @@ def margin_result(step: StepInput, prices: Mapping[str, Price]) -> Value:
         or policy is None
     ):
         return Fraction(0)
-    price = prices.get(policy.collateral, Fraction(0))
-    return baseline.result_raw(nav_record.margin) * price / account.settlement_raw
+    collateral_price = prices.get(policy.collateral, Fraction(0))
+    return baseline.result_raw(nav_record.margin) * collateral_price / account.settlement_raw
 
 
 def uncounted_reason(step: StepInput) -> str:
@@ -175,10 +180,12 @@ def uncounted_reason(step: StepInput) -> str:
         return f"the portfolio of {policy.account} is not read"
     empty_tokens = {holding.token for holding in step.snapshot.holdings if not holding.raw}
     quarantined_tokens = [
-        token.token for token in step.targets.quarantine if token.token not in empty_tokens
+        quarantined.token
+        for quarantined in step.targets.quarantine
+        if quarantined.token not in empty_tokens
     ]
-    labels = ", ".join(step.portfolio.token(token).label for token in quarantined_tokens)
-    return f"{labels} is in quarantine" if quarantined_tokens else ""
+    labels_text = ", ".join(step.portfolio.token(token).label for token in quarantined_tokens)
+    return f"{labels_text} is in quarantine" if quarantined_tokens else ""
 
 
 def spot_portfolio_value(drifts: Sequence[AssetDrift]) -> Value:
@@ -209,8 +216,8 @@ def quote_per_numeraire(snapshot: Snapshot, portfolio: Portfolio) -> Fraction:
     uses the reference price.
     """
     account = margin_account(snapshot)
-    decimals = 18 if account is None else account.quote.decimals
-    return Fraction(10**decimals, 10**portfolio.numeraire.decimals)
+    quote_decimals = 18 if account is None else account.quote.decimals
+    return Fraction(10**quote_decimals, 10**portfolio.numeraire.decimals)
 
 
 def quote_rate(
@@ -219,8 +226,10 @@ def quote_rate(
     """Return quote base units per numeraire base unit, by the collateral's reference price; None
     without one.
     """
-    price = next((drift.price for drift in drifts if drift.token == policy.collateral), None)
-    return Fraction(account.settlement_raw) / price if price else None
+    collateral_price = next(
+        (drift.price for drift in drifts if drift.token == policy.collateral), None
+    )
+    return Fraction(account.settlement_raw) / collateral_price if collateral_price else None
 
 
 def spot_value_raw(
@@ -229,8 +238,8 @@ def spot_value_raw(
     """Return the spot portfolio's value in quote base units; None if the collateral has no
     price.
     """
-    rate = quote_rate(account, policy, drifts)
-    return None if rate is None else rate * spot_portfolio_value(drifts)
+    numeraire_in_quote = quote_rate(account, policy, drifts)
+    return None if numeraire_in_quote is None else numeraire_in_quote * spot_portfolio_value(drifts)
 
 
 def exposures(
@@ -239,30 +248,32 @@ def exposures(
     """Return the exposure to each asset, then to each held market without an asset; empty if the
     collateral has no price. The margin account's value is part of the collateral's exposure.
     """
-    rate = quote_rate(account, policy, drifts)
-    if rate is None:
+    numeraire_in_quote = quote_rate(account, policy, drifts)
+    if numeraire_in_quote is None:
         return ()
     margin_by_token = (
         {}
         if policy.margin_in_weights
         else {policy.collateral: margin.value_in_collateral_raw(account)}
     )
-    futures_values: dict[str, Value] = {}
+    futures_value_by_token: dict[str, Value] = {}
     unpaired_exposures = []
-    assets = {drift.token for drift in drifts}
+    asset_tokens = {drift.token for drift in drifts}
     for position in account.positions:
         market = account.market(position.market)
-        value = margin.value_at_mark_raw(account, position) / rate
-        if market.asset in assets:
-            futures_values[market.asset] = futures_values.get(market.asset, Fraction(0)) + value
+        position_value = margin.value_at_mark_raw(account, position) / numeraire_in_quote
+        if market.asset in asset_tokens:
+            futures_value_by_token[market.asset] = (
+                futures_value_by_token.get(market.asset, Fraction(0)) + position_value
+            )
         else:
-            unpaired_exposures.append(Exposure("", market.symbol, Fraction(0), value))
+            unpaired_exposures.append(Exposure("", market.symbol, Fraction(0), position_value))
     spot_exposures = [
         Exposure(
             drift.token,
             "",
             drift.value + margin_by_token.get(drift.token, 0) * drift.price,
-            futures_values.get(drift.token, Fraction(0)),
+            futures_value_by_token.get(drift.token, Fraction(0)),
         )
         for drift in drifts
     ]
@@ -276,13 +287,13 @@ def market_growth(step: StepInput, spot_value: Value) -> MarketGrowth | None:
     account, policy = margin_account(step.snapshot), futures_policy(step)
     if account is None or policy is None:
         return None
-    margin_raw = Fraction(max(0, margin.account_value_raw(account)))
-    capital_raw = margin_raw + max(
+    account_value_raw = Fraction(max(0, margin.account_value_raw(account)))
+    capital_raw = account_value_raw + max(
         Fraction(0), spot_value * quote_per_numeraire(step.snapshot, step.portfolio)
     )
     return MarketGrowth(
         {market.market: market.index for market in account.markets},
         {market.market: market.funding_daily for market in account.markets},
         Fraction(policy.full_leverage_bps or policy.leverage_bps, BPS),
-        margin_raw / capital_raw if capital_raw else Fraction(0),
+        account_value_raw / capital_raw if capital_raw else Fraction(0),
     )

@@ -52,13 +52,17 @@ def unwind_reason(step: StepInput, drifts: Sequence[AssetDrift], hedge: Hedge) -
     drift = next((asset_drift for asset_drift in drifts if asset_drift.token == hedge.token), None)
     if drift is None:
         return "its asset is not in the portfolio"
-    unhedged_bps = dict(step.config(FuturesConfig).unhedged_bps).get(hedge.token, drift.target_bps)
-    if not unhedged_bps:
+    target_before_hedges_bps = dict(step.config(FuturesConfig).unhedged_bps).get(
+        hedge.token, drift.target_bps
+    )
+    if not target_before_hedges_bps:
         return f"{drift.symbol} has no target"
     hedge_value = hedged_value(step.snapshot, step.portfolio, hedge)
-    _, high_bps = band(step.policy.trigger, unhedged_bps, drift.own_band, drift.max_bps)
-    excess = drift.value - investable_total(drifts) * unhedged_bps / BPS
-    if drift.share * BPS <= high_bps and 2 * excess <= hedge_value:
+    _, band_top_bps = band(
+        step.policy.trigger, target_before_hedges_bps, drift.own_band, drift.max_bps
+    )
+    excess = drift.value - investable_total(drifts) * target_before_hedges_bps / BPS
+    if drift.share * BPS <= band_top_bps and 2 * excess <= hedge_value:
         return f"{drift.symbol} is back in its band"
     market = account.market(hedge.market)
     remaining_s = hedge.at_s + policy.hedge.horizon_s - now_s
@@ -77,8 +81,8 @@ def _pending_funding(account: MarginAccount, hedge: Hedge) -> Fraction:
     """
     for position in account.positions:
         if position.market == hedge.market and position.size_raw < 0:
-            share = min(Fraction(1), Fraction(hedge.size_raw, position.size_raw))
-            return max(0, position.funding_pending_raw) * share
+            hedge_share = min(Fraction(1), Fraction(hedge.size_raw, position.size_raw))
+            return max(0, position.funding_pending_raw) * hedge_share
     return Fraction(0)
 
 
@@ -89,9 +93,11 @@ def hedge_closing_decision(step: StepInput, drifts: Sequence[AssetDrift]) -> Adj
     account, policy = margin_account(step.snapshot), futures_policy(step)
     if account is None or policy is None or futures_progress(step).hold_reason:
         return None
-    stale_reasons = stale_markets(step.snapshot, policy)
+    reason_by_stale_market = stale_markets(step.snapshot, policy)
     for hedge in policy.hedges:
-        if hedge.market not in stale_reasons and (why := unwind_reason(step, drifts, hedge)):
+        if hedge.market not in reason_by_stale_market and (
+            why := unwind_reason(step, drifts, hedge)
+        ):
             label = _label(step.snapshot, step.portfolio, hedge)
             reason = f"futures: the hedge of {label} is closed: {why}"
             return AdjustFutures(reason, is_reducing=True, closes=hedge.market)
@@ -101,10 +107,10 @@ def hedge_closing_decision(step: StepInput, drifts: Sequence[AssetDrift]) -> Adj
 def _label(snapshot: Snapshot, portfolio: Portfolio, hedge: Hedge) -> str:
     """Return the name of a hedge's asset, or of its market if the asset is no longer known."""
     tokens = [asset.token for asset in portfolio.assets] + [*portfolio.hubs]
-    labels = [token.label for token in tokens if token.address == hedge.token]
-    if not labels and (account := margin_account(snapshot)) is not None:
-        labels = [account.market(hedge.market).symbol]
-    return labels[0] if labels else hedge.token
+    possible_labels = [token.label for token in tokens if token.address == hedge.token]
+    if not possible_labels and (account := margin_account(snapshot)) is not None:
+        possible_labels = [account.market(hedge.market).symbol]
+    return possible_labels[0] if possible_labels else hedge.token
 
 
 def hedges_after(
@@ -113,26 +119,26 @@ def hedges_after(
     state: FuturesState,
     market: str,
     size_raw: int,
-    opened: Hedge | None = None,
+    opened_hedge: Hedge | None = None,
     *,
     closes: bool = False,
 ) -> tuple[Hedge, ...]:
     """Return the hedges after an order of `size_raw` in a market is filled.
 
-    `opened` is the hedge that the order opens. An order that `closes` reduces the hedge of its
-    market by its size; any other order changes only the targeted position.
+    `opened_hedge` is the hedge that the order opens. An order that `closes` reduces the hedge of
+    its market by its size; any other order changes only the targeted position.
     """
     now_s = snapshot.head.timestamp_s
     if policy is None:
         return state.hedges
     closed_hedges = [hedge for hedge in state.hedges if not hedge.size_raw]
-    hedges = [*policy.hedges] if opened is None else [*policy.hedges, opened]
+    hedges = [*policy.hedges] if opened_hedge is None else [*policy.hedges, opened_hedge]
     updated_hedges = [
-        _bought_back(hedge, size_raw, now_s) if closes and hedge.market == market else hedge
+        _after_buyback(hedge, size_raw, now_s) if closes and hedge.market == market else hedge
         for hedge in hedges
     ]
-    tokens = {hedge.token for hedge in updated_hedges}
-    return (*(hedge for hedge in closed_hedges if hedge.token not in tokens), *updated_hedges)
+    open_tokens = {hedge.token for hedge in updated_hedges}
+    return (*(hedge for hedge in closed_hedges if hedge.token not in open_tokens), *updated_hedges)
 
 
 def filled_hedges(grant: FuturesGrant, filled_raw: int) -> tuple[Hedge, ...]:
@@ -143,22 +149,22 @@ def filled_hedges(grant: FuturesGrant, filled_raw: int) -> tuple[Hedge, ...]:
     order = grant.action
     if not isinstance(order, PerpOrder) or filled_raw == order.size_raw:
         return grant.hedges
-    hedges_before = {
+    hedge_before_by_token = {
         hedge.token: hedge for hedge in grant.hedges_before if hedge.market == order.market
     }
-    hedges = []
+    updated_hedges = []
     for hedge_after in grant.hedges:
-        hedge_before = hedges_before.get(hedge_after.token)
-        before_raw = 0 if hedge_before is None else hedge_before.size_raw
-        change_raw = hedge_after.size_raw - before_raw
+        hedge_before = hedge_before_by_token.get(hedge_after.token)
+        size_before_raw = 0 if hedge_before is None else hedge_before.size_raw
+        change_raw = hedge_after.size_raw - size_before_raw
         if hedge_after.market != order.market or abs(change_raw) <= abs(filled_raw):
-            hedges.append(hedge_after)
-        elif size_raw := before_raw + (filled_raw if change_raw * filled_raw > 0 else 0):
-            hedges.append(replace(hedge_before or hedge_after, size_raw=size_raw))
-    return tuple(hedges)
+            updated_hedges.append(hedge_after)
+        elif size_raw := size_before_raw + (filled_raw if change_raw * filled_raw > 0 else 0):
+            updated_hedges.append(replace(hedge_before or hedge_after, size_raw=size_raw))
+    return tuple(updated_hedges)
 
 
-def _bought_back(hedge: Hedge, bought_raw: int, now_s: int) -> Hedge:
+def _after_buyback(hedge: Hedge, bought_raw: int, now_s: int) -> Hedge:
     remaining_raw = min(0, hedge.size_raw + bought_raw)
     return replace(hedge, size_raw=remaining_raw, at_s=hedge.at_s if remaining_raw else now_s)
 

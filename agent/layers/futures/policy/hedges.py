@@ -90,24 +90,24 @@ def margin_share(market: PerpMarket, policy: FuturesPolicy) -> Fraction:
 def compare_text(comparison: HedgeComparison, symbol: str, decimals: int) -> str:
     """Describe all costs and the choice in a sentence; values have `decimals`."""
 
-    def amount_text(value: Value) -> str:
+    def money_text(value: Value) -> str:
         return value_text(value, decimals, 2)
 
     if not comparison.hedged:
         return f"{symbol} is sold: {comparison.reason}"
     funding = comparison.hedge_funding
     funding_text = (
-        f"receives {amount_text(-funding)}" if funding < 0 else f"costs {amount_text(funding)}"
+        f"receives {money_text(-funding)}" if funding < 0 else f"costs {money_text(funding)}"
     )
     choice_text = "shorted" if comparison.is_hedged else "sold"
     why = f" ({comparison.reason})" if comparison.reason else ""
     return (
-        f"{symbol}: {amount_text(comparison.excess)} above target, of which"
-        f" {amount_text(comparison.hedged)} may be shorted; a sale costs {amount_text(comparison.sale_cost)}"
-        f" (fees {amount_text(comparison.sale_fees)}, impact {amount_text(comparison.sale_impact)}, tax"
-        f" {amount_text(comparison.sale_tax)}), a short {amount_text(comparison.hedge_cost)} over"
-        f" {comparison.horizon_s / DAY_S:g} days (fees {amount_text(comparison.hedge_fees)}, funding"
-        f" {funding_text}, capital {amount_text(comparison.hedge_capital)} on {amount_text(comparison.margin)} of"
+        f"{symbol}: {money_text(comparison.excess)} above target, of which"
+        f" {money_text(comparison.hedged)} may be shorted; a sale costs {money_text(comparison.sale_cost)}"
+        f" (fees {money_text(comparison.sale_fees)}, impact {money_text(comparison.sale_impact)}, tax"
+        f" {money_text(comparison.sale_tax)}), a short {money_text(comparison.hedge_cost)} over"
+        f" {comparison.horizon_s / DAY_S:g} days (fees {money_text(comparison.hedge_fees)}, funding"
+        f" {funding_text}, capital {money_text(comparison.hedge_capital)} on {money_text(comparison.margin)} of"
         f" margin): it is {choice_text}{why}"
     )
 
@@ -126,11 +126,11 @@ def held_hedges(
     for hedge in hedges:
         if hedge.market not in account_markets:
             continue
-        size = hedge.size_raw
+        size_raw = hedge.size_raw
         if hedge.market not in target_markets:
-            size = max(size, min(0, account.size_raw(hedge.market)))
-        if size:
-            open_hedges.append(replace(hedge, size_raw=size))
+            size_raw = max(size_raw, min(0, account.size_raw(hedge.market)))
+        if size_raw:
+            open_hedges.append(replace(hedge, size_raw=size_raw))
     return tuple(open_hedges)
 
 
@@ -173,36 +173,49 @@ def with_hedges(step: StepInput, hedges: tuple[Hedge, ...]) -> StepInput:
         asset.token.address not in prices.keys() & read_tokens for asset in step.portfolio.assets
     ):
         return step
-    total = investable_total(drifts := compute_drifts(step, prices))
-    if total <= 0:
+    total_value = investable_total(drifts := compute_drifts(step, prices))
+    if total_value <= 0:
         return step
-    unhedged_bps = dict(step.config(FuturesConfig).unhedged_bps) or {
+    bps_before_hedges_by_token = dict(step.config(FuturesConfig).unhedged_bps) or {
         asset_drift.token: asset_drift.target_bps for asset_drift in drifts
     }
-    max_bps = {drift.token: BPS if drift.max_bps is None else drift.max_bps for drift in drifts}
-    raised_bps, notes = dict[str, int](), []
-    quarantined_tokens = {screened.token for screened in step.targets.quarantine}
+    max_bps_by_token = {
+        drift.token: BPS if drift.max_bps is None else drift.max_bps for drift in drifts
+    }
+    raised_bps_by_token, notes = dict[str, int](), []
+    quarantined_tokens = {quarantined.token for quarantined in step.targets.quarantine}
     for hedge in hedges:
-        if hedge.token not in unhedged_bps or hedge.token in quarantined_tokens:
+        if hedge.token not in bps_before_hedges_by_token or hedge.token in quarantined_tokens:
             continue
-        value = hedged_value(step.snapshot, step.portfolio, hedge)
-        target_with_hedge_bps = unhedged_bps[hedge.token] + floor_int(value / total * BPS)
-        raised_bps[hedge.token] = max(
-            unhedged_bps[hedge.token], min(target_with_hedge_bps, max_bps[hedge.token])
+        hedge_value = hedged_value(step.snapshot, step.portfolio, hedge)
+        target_with_hedge_bps = bps_before_hedges_by_token[hedge.token] + floor_int(
+            hedge_value / total_value * BPS
+        )
+        raised_bps_by_token[hedge.token] = max(
+            bps_before_hedges_by_token[hedge.token],
+            min(target_with_hedge_bps, max_bps_by_token[hedge.token]),
         )
         label = step.portfolio.token(hedge.token).label
-        notes.append(f"{format_percent(value / total)} of the portfolio in {label} is hedged")
-    remaining_bps = max(0, BPS - sum(raised_bps.values()))
-    others_bps = sum(bps for token, bps in unhedged_bps.items() if token not in raised_bps)
-    if sum(raised_bps.values()) > BPS or not others_bps:
+        notes.append(
+            f"{format_percent(hedge_value / total_value)} of the portfolio in {label} is hedged"
+        )
+    remaining_bps = max(0, BPS - sum(raised_bps_by_token.values()))
+    other_targets_bps = sum(
+        bps for token, bps in bps_before_hedges_by_token.items() if token not in raised_bps_by_token
+    )
+    if sum(raised_bps_by_token.values()) > BPS or not other_targets_bps:
         return step
-    adjusted_bps = [
-        Fraction(raised_bps[token])
-        if token in raised_bps
-        else Fraction(unhedged_bps[token] * remaining_bps, others_bps)
-        for token in unhedged_bps
+    adjusted_targets_bps = [
+        Fraction(raised_bps_by_token[token])
+        if token in raised_bps_by_token
+        else Fraction(bps_before_hedges_by_token[token] * remaining_bps, other_targets_bps)
+        for token in bps_before_hedges_by_token
     ]
-    targets = dict(zip(unhedged_bps, largest_remainder(adjusted_bps), strict=True))
-    changed_step = with_targets(step, targets, "; ".join(notes))
-    config = replace(changed_step.config(FuturesConfig), unhedged_bps=tuple(unhedged_bps.items()))
+    target_bps_by_token = dict(
+        zip(bps_before_hedges_by_token, largest_remainder(adjusted_targets_bps), strict=True)
+    )
+    changed_step = with_targets(step, target_bps_by_token, "; ".join(notes))
+    config = replace(
+        changed_step.config(FuturesConfig), unhedged_bps=tuple(bps_before_hedges_by_token.items())
+    )
     return changed_step.with_config(config)

@@ -45,8 +45,10 @@ def ended_orders(
     why = why or _breach_text(account, policy)
     if why:
         return {order.cloid: why for order in resting_orders}
-    reasons = {order.cloid: end_reason(account, policy, order, now_s) for order in resting_orders}
-    return {cloid: reason for cloid, reason in reasons.items() if reason}
+    reason_by_cloid = {
+        order.cloid: end_reason(account, policy, order, now_s) for order in resting_orders
+    }
+    return {cloid: reason for cloid, reason in reason_by_cloid.items() if reason}
 
 
 def _breach_text(account: MarginAccount, policy: FuturesPolicy) -> str:
@@ -88,15 +90,15 @@ def _is_beyond_bound(order: RestingOrder, market: PerpMarket, slippage_bps: int)
 
 def _is_beyond_target(account: MarginAccount, policy: FuturesPolicy, order: RestingOrder) -> bool:
     """True if the rest of an order would carry its position beyond the target."""
-    drifts = {
+    drift_by_market = {
         drift.market: drift for drift in notional_drifts(after_resting_fills(account), policy)
     }
-    if (drift := drifts.get(order.market)) is None:
+    if (drift := drift_by_market.get(order.market)) is None:
         return True
     market = account.market(order.market)
-    target_raw = contract_sizes.size_for_notional_raw(market, drift.funded_target)
+    target_size_raw = contract_sizes.size_for_notional_raw(market, drift.funded_target)
     size_after_raw = without_hedges(account, policy).size_raw(order.market) + order.size_raw
-    sign = 1 if order.size_raw > 0 else -1
-    return sign * (size_after_raw - target_raw) > max(
+    order_sign = 1 if order.size_raw > 0 else -1
+    return order_sign * (size_after_raw - target_size_raw) > max(
         Fraction(market.lot_raw), abs(order.size_raw) * MAX_OVERSHOOT
     )

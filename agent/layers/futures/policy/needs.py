@@ -82,16 +82,16 @@ def futures_need(step: StepInput, drifts: Sequence[AssetDrift]) -> AdjustFutures
     account, policy = margin_account(step.snapshot), futures_policy(step)
     if account is None or policy is None or futures_progress(step).hold_reason:
         return None
-    stale_reasons = stale_markets(step.snapshot, policy)
-    if stale_reasons and stale_reasons.keys() >= {
+    reason_by_stale_market = stale_markets(step.snapshot, policy)
+    if reason_by_stale_market and reason_by_stale_market.keys() >= {
         position.market for position in account.positions
     }:
         return None
-    if emergency_sizes(account, policy).keys() - stale_reasons.keys():
+    if emergency_sizes(account, policy).keys() - reason_by_stale_market.keys():
         return AdjustFutures("futures: liquidation is near", is_reducing=True)
     if (
         unfinished_sizes(account, futures_progress(step).reduction_goals).keys()
-        - stale_reasons.keys()
+        - reason_by_stale_market.keys()
     ):
         return AdjustFutures("futures: a reduction is in progress", is_reducing=True)
     triggers = due_triggers(account, policy, spot_value_in_quote(step, drifts))
@@ -102,7 +102,7 @@ def futures_need(step: StepInput, drifts: Sequence[AssetDrift]) -> AdjustFutures
             after_resting_fills(account), policy, spot_value_in_quote(step, drifts)
         )
     is_rebalance = triggers and triggers[0] in DRIFT_REASONS
-    if is_rebalance and not (stale_reasons or unnamed_reasons(account)):
+    if is_rebalance and not (reason_by_stale_market or unnamed_reasons(account)):
         return AdjustFutures(f"futures: {DRIFT_REASONS[triggers[0]]}", is_reducing=False)
     if due_stops(step.snapshot, step.history, futures_policy(step)):
         return AdjustFutures(f"futures: {STOPS_CHANGE_REASON}", is_reducing=True)
@@ -147,12 +147,12 @@ def due_stops(
     account = margin_account(snapshot)
     if account is None or policy is None:
         return ()
-    stale_reasons = stale_markets(snapshot, policy)
+    reason_by_stale_market = stale_markets(snapshot, policy)
     return tuple(
-        change
-        for change in stop_changes(account, policy)
-        if change.market not in stale_reasons
-        and not back_off_reason(snapshot, history, f"{RESTING_STOP} {change.market}")
+        stop_change
+        for stop_change in stop_changes(account, policy)
+        if stop_change.market not in reason_by_stale_market
+        and not back_off_reason(snapshot, history, f"{RESTING_STOP} {stop_change.market}")
     )
 
 
@@ -199,10 +199,10 @@ def reopening_s(policy: FuturesPolicy | None, state: FuturesState) -> int:
     there was none. The wait prevents a price that gaps back from opening and closing them once
     more.
     """
-    last_s = state.emergency_s
-    if policy is None or last_s is None or not policy.limits.emergency_cooldown_s:
+    last_emergency_s = state.emergency_s
+    if policy is None or last_emergency_s is None or not policy.limits.emergency_cooldown_s:
         return 0
-    return last_s + policy.limits.emergency_cooldown_s
+    return last_emergency_s + policy.limits.emergency_cooldown_s
 
 
 def cooldown_reason(opens_from_s: int, now_s: int) -> str:
@@ -217,26 +217,28 @@ def futures_note(step: StepInput, drifts: Sequence[AssetDrift]) -> str:
     small by funding, and on a delegate's key; empty if there are none.
     """
     notes, account, policy = [], margin_account(step.snapshot), futures_policy(step)
-    reasons = [
+    waiting_reasons = [
         DRIFT_REASONS.get(trigger, f"{trigger.value} is above its limit")
         for trigger in waiting_triggers(step, drifts)
     ]
     if fault := futures_fault(step.snapshot, policy):
         open_count = 0 if account is None else len(account.positions)
-        has_others = open_count > len(untouched_markets(step.snapshot, policy))
-        notes.append(f"futures: {'nothing is opened' if has_others else 'no order'}, {fault}")
+        has_other_positions = open_count > len(untouched_markets(step.snapshot, policy))
+        notes.append(
+            f"futures: {'nothing is opened' if has_other_positions else 'no order'}, {fault}"
+        )
     else:
         if why := spot_multiple_fault(step, drifts):
             notes.append(f"futures: spot_multiple is not judged, {why}")
-        if reasons:
-            notes.append(f"futures: {', '.join(reasons)}; {ASK_REMEDY}")
+        if waiting_reasons:
+            notes.append(f"futures: {', '.join(waiting_reasons)}; {ASK_REMEDY}")
         if policy is not None and account is not None:
             position_messages = (*position_notes(account, policy), *funding_notes(account, policy))
             notes += [f"futures: {why}" for why in position_messages]
-    if cooldown := cooldown_reason(
+    if cooldown_text := cooldown_reason(
         reopening_s(policy, futures_state(step)), step.snapshot.head.timestamp_s
     ):
-        notes.append(f"futures: {cooldown}")
+        notes.append(f"futures: {cooldown_text}")
     if futures_progress(step).hold_reason:
         notes.append(futures_progress(step).hold_reason)
     if account is not None and (why := uncertain_profit_reason(account)):
@@ -319,15 +321,15 @@ def spendable_collateral_raw(
     """Return the wallet's spendable balance of a token, base units; zero unless it is known for
     certain.
     """
-    balances = {holding.raw for holding in snapshot.holdings if holding.token == token}
+    read_balances_raw = {holding.raw for holding in snapshot.holdings if holding.token == token}
     asset = next(
         (candidate for candidate in portfolio.assets if candidate.token.address == token), None
     )
-    if asset is None or len(balances) != 1:
+    if asset is None or len(read_balances_raw) != 1:
         return 0
     if any(quarantined.address == token for quarantined in snapshot.quarantined):
         return 0
-    return max(0, balances.pop() - native_coin.reserved_raw(limits, asset))
+    return max(0, read_balances_raw.pop() - native_coin.reserved_raw(limits, asset))
 
 
 def approval_ends_soon(snapshot: Snapshot) -> bool:
@@ -341,12 +343,12 @@ def back_off_reason(
     """Return why a market backs off after failed reductions, for at most `longest_s`; empty if it
     does not.
     """
-    failure = failures.exit_failures(history, market)
-    wait_s = min(failures.retry_wait_s(failure), longest_s)
-    retry_s = failure.at_s + wait_s
-    if wait_s == 0 or snapshot.head.timestamp_s >= retry_s:
+    market_failures = failures.exit_failures(history, market)
+    wait_s = min(failures.retry_wait_s(market_failures), longest_s)
+    retry_at_s = market_failures.at_s + wait_s
+    if wait_s == 0 or snapshot.head.timestamp_s >= retry_at_s:
         return ""
-    return f"its orders failed or were refused; tried again at {format_time(retry_s)}"
+    return f"its orders failed or were refused; tried again at {format_time(retry_at_s)}"
 
 
 MIN_BUDGET_SHARE = Fraction(1, 100)
@@ -414,8 +416,8 @@ def closing_sizes(account: MarginAccount, market: str) -> dict[str, int]:
     """Return the size of the order that closes the position in a market, by market; empty without a
     position.
     """
-    size = account.size_raw(market)
-    return {market: -size} if size else {}
+    size_raw = account.size_raw(market)
+    return {market: -size_raw} if size_raw else {}
 
 
 def deleverage_sizes(
@@ -446,25 +448,26 @@ def deleverage_sizes(
         ),
         Fraction(0),
     )
-    share = (
+    reduced_share = (
         min(Fraction(1), excess_notional / removable_excess)
         if removable_excess > 0
         else Fraction(1)
     )
-    sizes = {}
+    size_by_market = {}
     for position in positions:
         lot_raw = account.market(position.market).lot_raw
         abs_size_raw = min(
-            abs(position.size_raw), ceil_int(abs(position.size_raw) * share / lot_raw) * lot_raw
+            abs(position.size_raw),
+            ceil_int(abs(position.size_raw) * reduced_share / lot_raw) * lot_raw,
         )
-        sizes[position.market] = position.reduction_raw(abs_size_raw)
-    return sizes
+        size_by_market[position.market] = position.reduction_raw(abs_size_raw)
+    return size_by_market
 
 
 def _cost_share(market: PerpMarket, position: Position, slippage_bps: int) -> Fraction:
     """Return the cost of closing at the bound, fee included, per notional at the mark."""
     mark_value = abs(position.size_raw) * market.mark
     bound_raw = index_bound_raw(market, -position.size_raw, slippage_bps)
-    slippage = mark_value - bound_raw if position.is_long else bound_raw - mark_value
-    fee = max(mark_value, Fraction(bound_raw)) * market.fee_ppm / margin.PPM
-    return (max(Fraction(0), Fraction(slippage)) + fee) / mark_value
+    slippage_value = mark_value - bound_raw if position.is_long else bound_raw - mark_value
+    fee_value = max(mark_value, Fraction(bound_raw)) * market.fee_ppm / margin.PPM
+    return (max(Fraction(0), Fraction(slippage_value)) + fee_value) / mark_value

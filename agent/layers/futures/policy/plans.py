@@ -24,14 +24,14 @@ FEE_MULTIPLE = 5
 
 def exit_name(plan: Plan) -> str:
     """Return the market of the first reduction, MARGIN for a deposit; empty for any other plan."""
-    futures = planned_futures(plan)
-    if futures is None or not futures.is_reducing:
+    layer_plan = planned_futures(plan)
+    if layer_plan is None or not layer_plan.is_reducing:
         return ""
-    if futures.account_actions:
+    if layer_plan.account_actions:
         return MARGIN
-    if futures.orders:
-        return futures.orders[0].market
-    return f"{futures.trigger} {futures.resting[0].market}"
+    if layer_plan.orders:
+        return layer_plan.orders[0].market
+    return f"{layer_plan.trigger} {layer_plan.resting[0].market}"
 
 
 def needs_no_gas(step: StepInput, decision: Decision) -> bool:
@@ -42,10 +42,10 @@ def needs_no_gas(step: StepInput, decision: Decision) -> bool:
 
 def planned_deposit(step: StepInput, plan: Plan) -> tuple[str, int, str]:
     """Return collateral, base units and vault of the plan's deposit."""
-    futures, policy = planned_futures(plan), futures_policy(step)
-    if futures is None or policy is None:
+    layer_plan, policy = planned_futures(plan), futures_policy(step)
+    if layer_plan is None or policy is None:
         return "", 0, ""
-    return policy.collateral, futures.top_up_raw, policy.vault
+    return policy.collateral, layer_plan.top_up_raw, policy.vault
 
 
 def action_count(plan: Plan) -> int:
@@ -68,20 +68,20 @@ def vault_spender(policy: FuturesPolicy | None) -> dict[str, str]:
     return {policy.vault: "futures vault"} if policy is not None and policy.vault else {}
 
 
-def fee_ceiling_wei(futures: FuturesLimits, limits: Limits) -> int | None:
+def fee_ceiling_wei(futures_limits: FuturesLimits, limits: Limits) -> int | None:
     """Return the maximum gas price of an emergency, in wei (None: unlimited):
     futures.limits.emergency_gas_price, else FEE_MULTIPLE times limits.gas_price.
     """
-    if futures.emergency_gas_price_wei:
-        return futures.emergency_gas_price_wei
+    if futures_limits.emergency_gas_price_wei:
+        return futures_limits.emergency_gas_price_wei
     return None if limits.gas_price_wei is None else FEE_MULTIPLE * limits.gas_price_wei
 
 
-def gas_per_day_wei(futures: FuturesLimits, limits: Limits) -> int | None:
+def gas_per_day_wei(futures_limits: FuturesLimits, limits: Limits) -> int | None:
     """Return the maximum gas cost of emergencies in 24 h, in wei, separate from all other gas
     (None: unlimited): futures.limits.emergency_gas_per_day, else limits.gas_per_day.
     """
-    return futures.emergency_gas_per_day_wei or limits.gas_per_day_wei
+    return futures_limits.emergency_gas_per_day_wei or limits.gas_per_day_wei
 
 
 def emergency_fee_wei(step: StepInput) -> int | None:

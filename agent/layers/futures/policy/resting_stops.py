@@ -32,46 +32,63 @@ def stop_changes(account: MarginAccount, policy: FuturesPolicy) -> tuple[Resting
     """
     if account.is_on_chain:
         return ()
-    distance, new_stops, kept_ids = Fraction(policy.limits.resting_stop_bps, BPS), [], set[str]()
-    for position in account.positions if distance else ():
-        market, trigger = account.market(position.market), stop_trigger(account, position, distance)
+    stop_distance, new_stops, kept_cloids = (
+        Fraction(policy.limits.resting_stop_bps, BPS),
+        [],
+        set[str](),
+    )
+    for position in account.positions if stop_distance else ():
+        market, trigger_price = (
+            account.market(position.market),
+            stop_trigger(account, position, stop_distance),
+        )
         matching_stops = [
             resting_stop for resting_stop in account.stops if _covers(resting_stop, position)
         ]
-        if trigger is None:
+        if trigger_price is None:
             continue
-        if market.is_paused or position.is_long is (trigger >= market.mark):
-            kept_ids |= {stop.cloid for stop in account.stops if stop.market == position.market}
+        if market.is_paused or position.is_long is (trigger_price >= market.mark):
+            kept_cloids |= {stop.cloid for stop in account.stops if stop.market == position.market}
         elif kept_stops := [
-            stop for stop in matching_stops if abs(stop.trigger / trigger - 1) <= distance / 2
+            stop
+            for stop in matching_stops
+            if abs(stop.trigger / trigger_price - 1) <= stop_distance / 2
         ]:
-            kept_ids.add(kept_stops[0].cloid)
-        elif abs(trigger / market.mark - 1) <= MAX_TRIGGER_DISTANCE:
-            new_stops.append(_stop_order(position, trigger, policy.limits.emergency_slippage_bps))
-    cancels = [
-        OrderCancel(stop.market, stop.cloid) for stop in account.stops if stop.cloid not in kept_ids
+            kept_cloids.add(kept_stops[0].cloid)
+        elif abs(trigger_price / market.mark - 1) <= MAX_TRIGGER_DISTANCE:
+            new_stops.append(
+                _stop_order(position, trigger_price, policy.limits.emergency_slippage_bps)
+            )
+    cancel_orders = [
+        OrderCancel(stop.market, stop.cloid)
+        for stop in account.stops
+        if stop.cloid not in kept_cloids
     ]
-    return (*new_stops, *cancels)
+    return (*new_stops, *cancel_orders)
 
 
-def stop_trigger(account: MarginAccount, position: Position, distance: Fraction) -> Price | None:
+def stop_trigger(
+    account: MarginAccount, position: Position, stop_distance: Fraction
+) -> Price | None:
     """Return the mark at which a position's stop is triggered: ahead of its liquidation price by
-    `distance`, as a share of the trigger for a long, and of the liquidation price for a short. The
+    `stop_distance`, as a share of the trigger for a long, and of the liquidation price for a short. The
     liquidation price is the nearer of that of this market's move alone, and of all markets' moves
     against their positions by the same share; None if neither exists.
     """
-    mark = account.market(position.market).mark
+    mark_price = account.market(position.market).mark
     liquidation_prices = []
     if (market_price := margin.liquidation_price(account, position.market)) is not None:
         liquidation_prices.append(market_price)
-    if (shared_move := _joint_move(account)) is not None:
-        liquidation_prices.append(mark * (1 - shared_move if position.is_long else 1 + shared_move))
+    if (joint_move := _joint_move(account)) is not None:
+        liquidation_prices.append(
+            mark_price * (1 - joint_move if position.is_long else 1 + joint_move)
+        )
     if not liquidation_prices:
         return None
     return (
-        max(liquidation_prices) / (1 - distance)
+        max(liquidation_prices) / (1 - stop_distance)
         if position.is_long
-        else min(liquidation_prices) / (1 + distance)
+        else min(liquidation_prices) / (1 + stop_distance)
     )
 
 
@@ -95,9 +112,9 @@ def _covers(stop: RestingStop, position: Position) -> bool:
     return (stop.market, stop.size_raw) == (position.market, -position.size_raw)
 
 
-def _stop_order(position: Position, trigger: Price, slippage_bps: int) -> StopOrder:
+def _stop_order(position: Position, trigger_price: Price, slippage_bps: int) -> StopOrder:
     """Return the stop of a position; its bound is `slippage_bps` beyond the trigger."""
-    trigger_value = abs(position.size_raw) * trigger
+    trigger_value = abs(position.size_raw) * trigger_price
     if position.is_long:
         trigger_raw = ceil_int(trigger_value)
         bound_raw = ceil_int(trigger_raw * Fraction(BPS - slippage_bps, BPS))

@@ -99,12 +99,12 @@ def without_hedges(account: MarginAccount, policy: FuturesPolicy) -> MarginAccou
     """Return the account without its open hedges, since targets apply to the other positions."""
     for hedge in policy.hedges:
         size_raw = account.size_raw(hedge.market)
-        other_positions = tuple(
+        positions = tuple(
             position for position in account.positions if position.market != hedge.market
         )
-        if rest_raw := size_raw - hedge.size_raw:
-            other_positions = (*other_positions, Position(hedge.market, rest_raw, 0))
-        account = replace(account, positions=other_positions)
+        if unhedged_size_raw := size_raw - hedge.size_raw:
+            positions = (*positions, Position(hedge.market, unhedged_size_raw, 0))
+        account = replace(account, positions=positions)
     return account
 
 
@@ -120,9 +120,11 @@ def held_weights(step: StepInput) -> dict[str, Fraction]:
     known account.
     """
     account, policy = margin_account(step.snapshot), futures_policy(step)
-    if account is None or policy is None or not (gross := target_gross(account, policy)):
+    if account is None or policy is None or not (target_notional := target_gross(account, policy)):
         return {}
-    return {drift.market: drift.notional / gross for drift in notional_drifts(account, policy)}
+    return {
+        drift.market: drift.notional / target_notional for drift in notional_drifts(account, policy)
+    }
 
 
 def notional_drifts(account: MarginAccount, policy: FuturesPolicy) -> tuple[NotionalDrift, ...]:
@@ -130,23 +132,31 @@ def notional_drifts(account: MarginAccount, policy: FuturesPolicy) -> tuple[Noti
 
     Shares refer to the held gross notional, or to the target if nothing is held.
     """
-    weights_bps = {target.market: target.weight_bps for target in policy.targets}
-    targets = weights_bps if policy.leverage_bps else {}
+    weight_bps_by_market = {target.market: target.weight_bps for target in policy.targets}
+    active_weight_bps_by_market = weight_bps_by_market if policy.leverage_bps else {}
     target_notional = target_gross(account, policy)
     account = without_hedges(account, policy)
-    gross = Fraction(margin.gross_notional_raw(account)) or target_notional
+    gross_notional = Fraction(margin.gross_notional_raw(account)) or target_notional
     drifts = []
     for market in account.markets:
-        target_share = Fraction(targets.get(market.market, 0), BPS)
+        target_share = Fraction(active_weight_bps_by_market.get(market.market, 0), BPS)
         notional = Fraction(margin.position_value_raw(market, account.size_raw(market.market)))
         if not target_share and not notional:
             continue
-        share = notional / gross if gross else Fraction(0)
-        target = target_notional * target_share
-        funding_share = funding_cost_share(market, notional or target, policy.funding_horizon_s)
+        share = notional / gross_notional if gross_notional else Fraction(0)
+        market_target_notional = target_notional * target_share
+        funding_share = funding_cost_share(
+            market, notional or market_target_notional, policy.funding_horizon_s
+        )
         drifts.append(
             NotionalDrift(
-                market.market, market.symbol, notional, target, share, target_share, funding_share
+                market.market,
+                market.symbol,
+                notional,
+                market_target_notional,
+                share,
+                target_share,
+                funding_share,
             )
         )
     return tuple(drifts)
@@ -158,8 +168,8 @@ def due_triggers(
     """Return the triggers that require an order, by priority; empty if there are none. Triggers
     that wait for the user (`policy.ask`) are excluded.
     """
-    fired = fired_triggers(account, policy, spot_value)
-    return tuple(trigger for trigger in fired if trigger.value not in policy.manual_triggers)
+    triggers = fired_triggers(account, policy, spot_value)
+    return tuple(trigger for trigger in triggers if trigger.value not in policy.manual_triggers)
 
 
 def fired_triggers(
@@ -171,22 +181,22 @@ def fired_triggers(
     breached_limits = {breach.limit for breach in known_breaches(account, policy, spot_value)}
     triggers = [
         trigger
-        for trigger, limits in (
+        for trigger, limit_names in (
             (FuturesTrigger.LEVERAGE, {"max_leverage", "stress_move"}),
             (FuturesTrigger.UTILISATION, {"max_utilisation"}),
             (FuturesTrigger.SPOT_MULTIPLE, {"spot_multiple"}),
         )
-        if breached_limits & limits
+        if breached_limits & limit_names
     ]
     if position_trims(account, policy):
         triggers.append(FuturesTrigger.POSITION)
-    band = Fraction(policy.band_bps, BPS)
+    band_share = Fraction(policy.band_bps, BPS)
     if funding_trims(account, policy):
         triggers.append(FuturesTrigger.FUNDING)
     # With a funding horizon a position may stay off its target, because funding forbids the order.
     may_order = not policy.funding_horizon_s or bool(sizes_to_target(account, policy))
     drifts = notional_drifts(account, policy)
-    if band and may_order and any(abs(drift.drift) > band for drift in drifts):
+    if band_share and may_order and any(abs(drift.drift) > band_share for drift in drifts):
         triggers.append(FuturesTrigger.DRIFT)
     if may_order and _leverage_drifted(account, policy, spot_value):
         triggers.append(FuturesTrigger.LEVERAGE_DRIFT)
@@ -222,17 +232,17 @@ def _leverage_drifted(
     """True if the gross notional is outside the band of its target. The target is capped at the
     maximum of `spot_multiple`, so that this limit causes no drift.
     """
-    multiple_bps = policy.limits.spot_multiple_bps
-    if not policy.leverage_band_bps or (multiple_bps and spot_value is None):
+    spot_multiple_bps = policy.limits.spot_multiple_bps
+    if not policy.leverage_band_bps or (spot_multiple_bps and spot_value is None):
         return False
-    gross = Fraction(margin.gross_notional_raw(without_hedges(account, policy)))
-    target = target_gross(account, policy)
+    gross_notional = Fraction(margin.gross_notional_raw(without_hedges(account, policy)))
+    target_notional = target_gross(account, policy)
     if policy.funding_horizon_s:
-        targets = (abs(drift.funded_target) for drift in notional_drifts(account, policy))
-        target = sum(targets, Fraction(0))
-    if multiple_bps and spot_value is not None:
-        target = min(target, spot_value * multiple_bps / BPS)
-    return abs(gross - target) > target * policy.leverage_band_bps / BPS
+        funded_notionals = (abs(drift.funded_target) for drift in notional_drifts(account, policy))
+        target_notional = sum(funded_notionals, Fraction(0))
+    if spot_multiple_bps and spot_value is not None:
+        target_notional = min(target_notional, spot_value * spot_multiple_bps / BPS)
+    return abs(gross_notional - target_notional) > target_notional * policy.leverage_band_bps / BPS
 
 
 def sizes_to_target(account: MarginAccount, policy: FuturesPolicy) -> dict[str, int]:
@@ -241,30 +251,32 @@ def sizes_to_target(account: MarginAccount, policy: FuturesPolicy) -> dict[str, 
     is deducted from a target, and a position that pays too much funding is not enlarged
     (`funding_notes`).
     """
-    sizes = {}
+    size_by_market = {}
     for drift in notional_drifts(account, policy):
-        change_raw = _change_raw(account, policy, drift)
+        change_raw = _change_to_target_raw(account, policy, drift)
         if change_raw and not _funding_forbids(account, policy, drift, change_raw):
-            sizes[drift.market] = change_raw
-    return sizes
+            size_by_market[drift.market] = change_raw
+    return size_by_market
 
 
 def funding_notes(account: MarginAccount, policy: FuturesPolicy) -> tuple[str, ...]:
     """Return a note on each position outside its band that is not enlarged because of funding."""
-    band = Fraction(policy.band_bps, BPS)
+    band_share = Fraction(policy.band_bps, BPS)
     return tuple(
         f"{drift.symbol} is not enlarged: it would pay {float(drift.funding) * 100:.2f} % of its"
         f" notional in funding over {policy.funding_horizon_s / DAY_S:g} days"
         for drift in notional_drifts(account, policy)
-        if band
-        and abs(drift.drift) > band
-        and _funding_forbids(account, policy, drift, _change_raw(account, policy, drift))
+        if band_share
+        and abs(drift.drift) > band_share
+        and _funding_forbids(account, policy, drift, _change_to_target_raw(account, policy, drift))
     )
 
 
-def _change_raw(account: MarginAccount, policy: FuturesPolicy, drift: NotionalDrift) -> int:
-    target_raw = size_for_notional_raw(account.market(drift.market), drift.funded_target)
-    return target_raw - without_hedges(account, policy).size_raw(drift.market)
+def _change_to_target_raw(
+    account: MarginAccount, policy: FuturesPolicy, drift: NotionalDrift
+) -> int:
+    target_size_raw = size_for_notional_raw(account.market(drift.market), drift.funded_target)
+    return target_size_raw - without_hedges(account, policy).size_raw(drift.market)
 
 
 def _funding_forbids(
@@ -273,11 +285,11 @@ def _funding_forbids(
     """True if an order enlarges a position whose funding alone is above half of the band. Above the
     whole band it is trimmed; the difference is the hysteresis.
     """
-    held_raw = without_hedges(account, policy).size_raw(drift.market)
-    after_raw = held_raw + change_raw
-    is_enlarged = after_raw * drift.target > 0 and abs(after_raw) > abs(held_raw)
-    half_band = Fraction(policy.band_bps, 2 * BPS)
-    return is_enlarged and drift.funding * abs(drift.target_share) > half_band
+    held_size_raw = without_hedges(account, policy).size_raw(drift.market)
+    size_after_raw = held_size_raw + change_raw
+    is_enlarged = size_after_raw * drift.target > 0 and abs(size_after_raw) > abs(held_size_raw)
+    half_band_share = Fraction(policy.band_bps, 2 * BPS)
+    return is_enlarged and drift.funding * abs(drift.target_share) > half_band_share
 
 
 def funding_trims(account: MarginAccount, policy: FuturesPolicy) -> dict[str, int]:
@@ -286,22 +298,26 @@ def funding_trims(account: MarginAccount, policy: FuturesPolicy) -> dict[str, in
     band is the hysteresis: a trimmed position, with its funding, is at its target, so the rate has
     to rise by the whole band before it is trimmed again.
     """
-    sizes = {}
-    band = Fraction(policy.band_bps, BPS)
-    band_notional = band * target_gross(account, policy)
+    size_by_market = {}
+    band_share = Fraction(policy.band_bps, BPS)
+    band_notional = band_share * target_gross(account, policy)
     for drift in notional_drifts(account, policy):
         market = account.market(drift.market)
-        held_raw = without_hedges(account, policy).size_raw(drift.market)
-        sign = sign_of(held_raw)
-        if not band or not held_raw or not sign * drift.drift <= band < sign * drift.funded_drift:
+        held_size_raw = without_hedges(account, policy).size_raw(drift.market)
+        position_sign = sign_of(held_size_raw)
+        if (
+            not band_share
+            or not held_size_raw
+            or not position_sign * drift.drift <= band_share < position_sign * drift.funded_drift
+        ):
             continue  # a share above its band without funding is drift
-        if sign * (drift.notional * (1 + drift.funding) - drift.target) <= band_notional:
+        if position_sign * (drift.notional * (1 + drift.funding) - drift.target) <= band_notional:
             continue
-        target_raw = size_for_notional_raw(market, drift.funded_target)
-        kept_raw = target_raw if target_raw * held_raw > 0 else 0
-        if abs(kept_raw) < abs(held_raw):
-            sizes[drift.market] = kept_raw - held_raw
-    return sizes
+        target_size_raw = size_for_notional_raw(market, drift.funded_target)
+        kept_size_raw = target_size_raw if target_size_raw * held_size_raw > 0 else 0
+        if abs(kept_size_raw) < abs(held_size_raw):
+            size_by_market[drift.market] = kept_size_raw - held_size_raw
+    return size_by_market
 
 
 def position_trims(account: MarginAccount, policy: FuturesPolicy) -> dict[str, int]:
@@ -313,40 +329,42 @@ def position_trims(account: MarginAccount, policy: FuturesPolicy) -> dict[str, i
     """
     limits, target_notional = policy.limits, target_gross(account, policy)
     max_share = Fraction(limits.max_position_bps * (BPS - limits.hysteresis_bps), BPS**2)
-    gross = margin.gross_notional_raw(account)
+    gross_notional = margin.gross_notional_raw(account)
     hedged_markets = {hedge.market for hedge in policy.hedges}
-    weights_bps = {target.market: target.weight_bps for target in policy.targets}
-    oversized_shares = oversized_positions(account, limits, policy.leverage_bps)
-    sizes = {}
+    weight_bps_by_market = {target.market: target.weight_bps for target in policy.targets}
+    share_by_oversized_market = oversized_positions(account, limits, policy.leverage_bps)
+    size_by_market = {}
     for position in account.positions:
         market = account.market(position.market)
-        if position.market not in oversized_shares or position.market in hedged_markets:
+        if position.market not in share_by_oversized_market or position.market in hedged_markets:
             continue
-        other_notional = gross - abs(margin.value_at_mark_raw(account, position))
+        other_notional = gross_notional - abs(margin.value_at_mark_raw(account, position))
         kept_notional = max(
             max_share * target_notional,
             max_share * other_notional / (1 - max_share) if max_share < 1 else Fraction(0),
         )
-        weight_bps = weights_bps.get(position.market, 0)
+        weight_bps = weight_bps_by_market.get(position.market, 0)
         if weight_bps * position.size_raw > 0:
             kept_notional = max(kept_notional, target_notional * abs(weight_bps) / BPS)
         kept_size_raw = size_for_notional_raw(market, kept_notional)
         if kept_size_raw < abs(position.size_raw):
-            sizes[position.market] = position.reduction_raw(abs(position.size_raw) - kept_size_raw)
-    return sizes
+            size_by_market[position.market] = position.reduction_raw(
+                abs(position.size_raw) - kept_size_raw
+            )
+    return size_by_market
 
 
 def position_notes(account: MarginAccount, policy: FuturesPolicy) -> tuple[str, ...]:
     """Return a note on each position above `max_position` that is not trimmed."""
-    trims = position_trims(account, policy)
-    oversized_shares = oversized_positions(account, policy.limits, policy.leverage_bps)
+    trim_size_by_market = position_trims(account, policy)
+    share_by_oversized_market = oversized_positions(account, policy.limits, policy.leverage_bps)
     hedged_markets = {hedge.market for hedge in policy.hedges}
     return tuple(
         f"{account.market(market).symbol} is {float(share) * 100:.2f} % of the notional, above"
         f" max_position of {policy.limits.max_position_bps / 100:g} %, and is not trimmed:"
         f" {'it includes a hedge' if market in hedged_markets else 'it is at its target'}"
-        for market, share in oversized_shares.items()
-        if market not in trims
+        for market, share in share_by_oversized_market.items()
+        if market not in trim_size_by_market
     )
 
 
@@ -358,16 +376,16 @@ def allowed_gross(
     prices move against the positions by `slippage` before the fill.
     """
     limits = policy.limits
-    gross = Fraction(margin.gross_notional_raw(account))
+    gross_notional = Fraction(margin.gross_notional_raw(account))
     kept_shares = _kept_shares(account, policy, spot_value)
     if not kept_shares:
-        return gross
-    limit_factor = 1 - Fraction(limits.hysteresis_bps, BPS)
-    moved_account = margin.with_adverse_move(account, Fraction(limits.slippage_bps, BPS))
-    shares = [limit_factor * share for share in kept_shares] + _kept_shares(
-        moved_account, policy, spot_value
+        return gross_notional
+    hysteresis_factor = 1 - Fraction(limits.hysteresis_bps, BPS)
+    account_after_move = margin.with_adverse_move(account, Fraction(limits.slippage_bps, BPS))
+    allowed_shares = [hysteresis_factor * share for share in kept_shares] + _kept_shares(
+        account_after_move, policy, spot_value
     )
-    return gross * max(Fraction(0), min(Fraction(1), *shares))
+    return gross_notional * max(Fraction(0), min(Fraction(1), *allowed_shares))
 
 
 def _kept_shares(
@@ -377,22 +395,22 @@ def _kept_shares(
     loss are proportional to the notional, so one factor also meets utilisation and the stress move.
     """
     limits = policy.limits
-    gross = Fraction(margin.gross_notional_raw(account))
-    value = Fraction(max(0, margin.account_value_raw(account)))
-    shares = []
+    gross_notional = Fraction(margin.gross_notional_raw(account))
+    account_value = Fraction(max(0, margin.account_value_raw(account)))
+    kept_shares = []
     for breach in known_breaches(account, policy, spot_value):
         match breach.limit:
             case "max_leverage":
-                shares.append(value * limits.max_leverage_bps / BPS / gross)
+                kept_shares.append(account_value * limits.max_leverage_bps / BPS / gross_notional)
             case "spot_multiple" if spot_value is not None:
-                shares.append(spot_value * limits.spot_multiple_bps / BPS / gross)
+                kept_shares.append(spot_value * limits.spot_multiple_bps / BPS / gross_notional)
             case "max_utilisation":
-                shares.append(_kept_by_utilisation(account, policy))
+                kept_shares.append(_kept_by_utilisation(account, policy))
             case "stress_move":
-                shares.append(_stress_gross(account, policy) / gross)
+                kept_shares.append(_stress_gross(account, policy) / gross_notional)
             case _:
                 pass
-    return shares
+    return kept_shares
 
 
 def _kept_by_utilisation(account: MarginAccount, policy: FuturesPolicy) -> Fraction:
@@ -401,17 +419,23 @@ def _kept_by_utilisation(account: MarginAccount, policy: FuturesPolicy) -> Fract
     Initial margin I shrinks with the positions, and a fill at the mark leaves the account value V
     unchanged: k·I / V = u.
     """
-    value = Fraction(max(0, margin.account_value_raw(account)))
-    initial_raw = margin.initial_margin_raw(account)
-    if initial_raw == 0:
+    account_value = Fraction(max(0, margin.account_value_raw(account)))
+    initial_margin_raw = margin.initial_margin_raw(account)
+    if initial_margin_raw == 0:
         return Fraction(1)
-    return min(Fraction(1), value * policy.limits.max_utilisation_bps / BPS / initial_raw)
+    return min(
+        Fraction(1), account_value * policy.limits.max_utilisation_bps / BPS / initial_margin_raw
+    )
 
 
 def _stress_gross(account: MarginAccount, policy: FuturesPolicy) -> Fraction:
     """Return the gross notional whose stress loss leaves just the maintenance margin."""
-    need = stress_need(account, policy)
-    return Fraction(max(0, margin.account_value_raw(account))) / need if need else Fraction(0)
+    value_per_notional = stress_need(account, policy)
+    return (
+        Fraction(max(0, margin.account_value_raw(account))) / value_per_notional
+        if value_per_notional
+        else Fraction(0)
+    )
 
 
 def stress_need(account: MarginAccount, policy: FuturesPolicy) -> Fraction:
@@ -419,12 +443,13 @@ def stress_need(account: MarginAccount, policy: FuturesPolicy) -> Fraction:
     stress move: value - g·move = rate·(longs·(1 - move) + shorts·(1 + move)); zero without
     positions. By tiers the rate of a smaller book is at most that of the whole.
     """
-    gross = margin.gross_notional_raw(account)
-    if not gross:
+    gross_notional = margin.gross_notional_raw(account)
+    if not gross_notional:
         return Fraction(0)
-    move = Fraction(policy.limits.stress_move_bps, BPS)
-    return move + Fraction(
-        margin.maintenance_margin_raw(margin.with_adverse_move(account, move)), gross
+    stress_move = Fraction(policy.limits.stress_move_bps, BPS)
+    return stress_move + Fraction(
+        margin.maintenance_margin_raw(margin.with_adverse_move(account, stress_move)),
+        gross_notional,
     )
 
 
@@ -439,24 +464,26 @@ def reduction_sizes(
     paused markets, or those in `waiting_markets`, cannot be reduced, the others are cut by that
     much more.
     """
-    gross = Fraction(margin.gross_notional_raw(account))
+    gross_notional = Fraction(margin.gross_notional_raw(account))
     allowed_notional = allowed_gross(account, policy, spot_value)
-    if not gross or allowed_notional >= gross:
+    if not gross_notional or allowed_notional >= gross_notional:
         return {}
     reducible_notional = Fraction(0)
     for position in account.positions:
         market = account.market(position.market)
         if not market.is_paused and position.market not in waiting_markets:
             reducible_notional += abs(margin.position_value_raw(market, position.size_raw))
-    share = min(Fraction(1), (gross - allowed_notional) / (reducible_notional or gross))
-    sizes = {}
+    reduced_share = min(
+        Fraction(1), (gross_notional - allowed_notional) / (reducible_notional or gross_notional)
+    )
+    size_by_market = {}
     for position in account.positions:
         lot_raw = account.market(position.market).lot_raw
-        reduced_raw = abs(position.size_raw) * share
-        lots = -(-reduced_raw.numerator // (reduced_raw.denominator * lot_raw))
-        abs_size_raw = min(abs(position.size_raw), lots * lot_raw)
-        sizes[position.market] = position.reduction_raw(abs_size_raw)
-    return sizes
+        reduced_raw = abs(position.size_raw) * reduced_share
+        lot_count = -(-reduced_raw.numerator // (reduced_raw.denominator * lot_raw))
+        abs_size_raw = min(abs(position.size_raw), lot_count * lot_raw)
+        size_by_market[position.market] = position.reduction_raw(abs_size_raw)
+    return size_by_market
 
 
 def closing_suffices(
@@ -478,12 +505,12 @@ def closing_suffices(
 
 def unfinished_sizes(account: MarginAccount, goals: Iterable[tuple[str, int]]) -> dict[str, int]:
     """Return the sizes of the orders, by market, that reduce each position above its goal to it."""
-    sizes = {}
+    size_by_market = {}
     for market, goal_raw in goals:
-        held_raw = account.size_raw(market)
-        if held_raw and abs(goal_raw) < abs(held_raw) and goal_raw * held_raw >= 0:
-            sizes[market] = goal_raw - held_raw
-    return sizes
+        held_size_raw = account.size_raw(market)
+        if held_size_raw and abs(goal_raw) < abs(held_size_raw) and goal_raw * held_size_raw >= 0:
+            size_by_market[market] = goal_raw - held_size_raw
+    return size_by_market
 
 
 def stale_indexes(account: MarginAccount, policy: FuturesPolicy, now_s: int) -> dict[str, str]:
@@ -492,12 +519,14 @@ def stale_indexes(account: MarginAccount, policy: FuturesPolicy, now_s: int) -> 
     position is opened while an index is unknown. A reduction needs only the index of its own
     market, because the account's risk is judged at the marks, as liquidators do.
     """
-    markets = {position.market for position in account.positions}
-    markets = markets or {target.market for target in policy.targets if target.weight_bps}
+    judged_markets = {position.market for position in account.positions}
+    judged_markets = judged_markets or {
+        target.market for target in policy.targets if target.weight_bps
+    }
     return {
         market.market: reason
         for market in account.markets
-        if market.market in markets and (reason := stale_index_reason(market, policy, now_s))
+        if market.market in judged_markets and (reason := stale_index_reason(market, policy, now_s))
     }
 
 
@@ -531,9 +560,9 @@ def uncertain_profit_reason(account: MarginAccount) -> str:
     """Return why the profit of the margin account is uncertain; empty if it is not."""
     if not account.unknown_transfers:
         return ""
-    kinds = ", ".join(account.unknown_transfers)
+    transfer_kinds = ", ".join(account.unknown_transfers)
     return (
-        f"the venue lists transfers of a kind that trimtab does not know ({kinds}): they count as"
+        f"the venue lists transfers of a kind that trimtab does not know ({transfer_kinds}): they count as"
         " profit or loss of the margin account, which is uncertain"
     )
 
@@ -548,14 +577,14 @@ def emergency_sizes(account: MarginAccount, policy: FuturesPolicy) -> dict[str, 
     """
     emergency_distance = Fraction(policy.limits.emergency_distance_bps, BPS)
     closes_all = margin.is_liquidatable(margin.with_adverse_move(account, emergency_distance))
-    sizes = {}
+    size_by_market = {}
     for position in account.positions:
         distance = margin.liquidation_distance(account, position.market)
         if not closes_all and (distance is None or abs(distance) >= emergency_distance):
             continue
         abs_size_raw = emergency_size_raw(account, position, policy.limits)
-        sizes[position.market] = position.reduction_raw(abs_size_raw)
-    return sizes
+        size_by_market[position.market] = position.reduction_raw(abs_size_raw)
+    return size_by_market
 
 
 def emergency_size_raw(account: MarginAccount, position: Position, limits: FuturesLimits) -> int:
@@ -569,8 +598,8 @@ def emergency_size_raw(account: MarginAccount, position: Position, limits: Futur
     low_lots = ceil_int(Fraction(high_lots, 2))
     safe_distance = Fraction(limits.emergency_distance_bps * (BPS + limits.hysteresis_bps), BPS**2)
 
-    def is_enough(lots: int) -> bool:
-        size_raw = min(abs(position.size_raw), lots * lot_raw)
+    def is_enough(lot_count: int) -> bool:
+        size_raw = min(abs(position.size_raw), lot_count * lot_raw)
         signed_size_raw = position.reduction_raw(size_raw)
         bound_raw = index_bound_raw(market, signed_size_raw, limits.emergency_slippage_bps)
         order = PerpOrder(position.market, signed_size_raw, PerpOrderKind.MARKET, bound_raw, True)

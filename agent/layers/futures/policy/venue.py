@@ -24,10 +24,13 @@ def distrust_changed_venue(
     untrusted_contracts = changed_tokens(snapshot, tuple(contracts), pins, backing)
     if not untrusted_contracts:
         return snapshot
-    why = "; ".join(
-        f"{contracts[token.token]} at {token.token}: {token.why}" for token in untrusted_contracts
+    distrust_reason = "; ".join(
+        f"{contracts[untrusted.token]} at {untrusted.token}: {untrusted.why}"
+        for untrusted in untrusted_contracts
     )
-    why = f"{why}; find out why, then: trimtab trust"
-    lost_account = QuarantinedItem(MARGIN_ACCOUNT_ITEM, trader, why)
-    reading = replace(snapshot.layer(FuturesReading), account=None, unknown=why)
-    return replace(snapshot, quarantined=(*snapshot.quarantined, lost_account)).with_layer(reading)
+    distrust_reason = f"{distrust_reason}; find out why, then: trimtab trust"
+    quarantined_account = QuarantinedItem(MARGIN_ACCOUNT_ITEM, trader, distrust_reason)
+    reading = replace(snapshot.layer(FuturesReading), account=None, unknown=distrust_reason)
+    return replace(snapshot, quarantined=(*snapshot.quarantined, quarantined_account)).with_layer(
+        reading
+    )

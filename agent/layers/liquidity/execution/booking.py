@@ -84,15 +84,19 @@ def _loss_by_receipt(
     position_after = _position_after(action, position_change, position_before)
     if position_after is None:
         return None
-    gained_value = _position_value(position_after, prices)
+    position_gain_value = _position_value(position_after, prices)
     if position_before is not None:
-        gained_value -= _position_value(position_before, prices)
-    wallet_changes = receipt.net_transfers(snapshot.owner)
+        position_gain_value -= _position_value(position_before, prices)
+    wallet_change_by_token = receipt.net_transfers(snapshot.owner)
     received_value = sum(
-        (raw * prices[token] for token, raw in wallet_changes.items() if token in prices),
+        (
+            change_raw * prices[token]
+            for token, change_raw in wallet_change_by_token.items()
+            if token in prices
+        ),
         Fraction(0),
     )
-    return -received_value - gained_value
+    return -received_value - position_gain_value
 
 
 def _position_after(
@@ -117,10 +121,10 @@ def _minted_position(action: Provide, position_change: LpPositionChange) -> LpV3
     """Return the minted position as its valuation needs it, without fees, because it has not earned
     any yet.
     """
-    lower, upper = position_change.ticks or (0, 0)
+    tick_lower, tick_upper = position_change.ticks or (0, 0)
     return LpV3Position(
-        action.venue, action.contract, position_change.token_id or 0, action.pool, action.token0, action.token1, action.fee_pips, lower,
-        upper, position_change.liquidity, NO_AMOUNTS, NO_AMOUNTS, 0, lower, NO_AMOUNTS, NO_AMOUNTS, NO_AMOUNTS,
+        action.venue, action.contract, position_change.token_id or 0, action.pool, action.token0, action.token1, action.fee_pips,
+        tick_lower, tick_upper, position_change.liquidity, NO_AMOUNTS, NO_AMOUNTS, 0, tick_lower, NO_AMOUNTS, NO_AMOUNTS, NO_AMOUNTS,
         position_change.liquidity, NO_AMOUNTS, NO_AMOUNTS,
     )  # fmt: skip
 
@@ -136,25 +140,28 @@ def _loss_by_snapshots(
     position was not read.
     """
     position_name = action.name if position_change is None else position_change.name
-    old_positions, new_positions = (
+    old_position_by_name, new_position_by_name = (
         {position.name: position for position in snapshot.positions}
         for snapshot in (snapshot_before, snapshot_after)
     )
-    counted_names = {*old_positions, position_name}
+    counted_position_names = {*old_position_by_name, position_name}
     if (
         isinstance(action, Withdraw)
         and action.liquidity == action.position_liquidity
-        and position_name not in new_positions
+        and position_name not in new_position_by_name
     ):
-        counted_names.discard(position_name)  # empty positions are not read
-    if not counted_names <= set(new_positions):
+        counted_position_names.discard(position_name)  # empty positions are not read
+    if not counted_position_names <= set(new_position_by_name):
         return None
     value_before = _counted_value(
-        snapshot_before, list(old_positions.values()), snapshot_after, prices
+        snapshot_before, list(old_position_by_name.values()), snapshot_after, prices
     )
     return value_before - _counted_value(
         snapshot_after,
-        [new_positions[counted_name] for counted_name in counted_names],
+        [
+            new_position_by_name[counted_position_name]
+            for counted_position_name in counted_position_names
+        ],
         snapshot_before,
         prices,
     )
@@ -188,5 +195,5 @@ def _position_value(position: LpPosition, prices: Mapping[str, Price]) -> Value:
     if not {position.token0, position.token1} <= set(prices):
         return Fraction(0)
     price0, price1 = prices[position.token0], prices[position.token1]
-    raw0, raw1 = positions.owned_amounts(position, price0, price1)
-    return raw0 * price0 + raw1 * price1
+    amount0_raw, amount1_raw = positions.owned_amounts(position, price0, price1)
+    return amount0_raw * price0 + amount1_raw * price1

@@ -17,8 +17,8 @@ from agent.ports import Composer
 
 def _draft(composer: Composer, outcome: StepOutcome, plan: Plan) -> Draft:
     """Return the plan's first liquidity action."""
-    prepared = composer.layer_action(outcome.step_input, plan)
-    return Draft(prepared, f'"{prepared.note}"', "no liquidity was moved")
+    prepared_tx = composer.layer_action(outcome.step_input, plan)
+    return Draft(prepared_tx, f'"{prepared_tx.note}"', "no liquidity was moved")
 
 
 def _after_sent(cycle: Cycle, outcome: StepOutcome, plan: Plan, _: Intent) -> Cycle:
@@ -31,12 +31,12 @@ def _after_sent(cycle: Cycle, outcome: StepOutcome, plan: Plan, _: Intent) -> Cy
             last_rebalance_s=history.reviews.last_rebalance_s,
             last_action_s=history.layer(LiquidityState).last_action_s,
         )
-    is_failed = outcome.kind is OutcomeKind.FAILED
-    if is_failed and (pool := pool_to_skip(cycle, plan)):
+    has_failed = outcome.kind is OutcomeKind.FAILED
+    if has_failed and (pool := pool_to_skip(cycle, plan)):
         return skip_pool(cycle.with_layer(liquidity_cycle), pool, note_of(outcome, failed=True))
     liquidity_cycle = replace(liquidity_cycle, actions=liquidity_cycle.actions + 1)
     cycle = cycle.with_layer(liquidity_cycle)
-    if is_failed:
+    if has_failed:
         return cycle.end(CycleEnd.FAILED)
     return cycle.begin_plan() if liquidity_cycle.may_act_again else cycle.end(CycleEnd.STEP_LIMIT)
 
@@ -44,7 +44,7 @@ def _after_sent(cycle: Cycle, outcome: StepOutcome, plan: Plan, _: Intent) -> Cy
 LIQUIDITY_SENDER = PlanSender(lambda plan: bool(plan.actions), _draft, _after_sent)
 
 
-def require_as_confirmed(confirmed: Confirmation, plan: Plan) -> None:
+def require_as_confirmed(confirmation: Confirmation, plan: Plan) -> None:
     """Raise Refused if liquidity has to move before the confirmed swaps."""
-    if plan.actions and not confirmed.has_actions:
+    if plan.actions and not confirmation.has_actions:
         raise Refused("liquidity must be moved before the confirmed swaps", remedy=REPLAN_REMEDY)

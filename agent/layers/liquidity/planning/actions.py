@@ -84,19 +84,23 @@ def plan_liquidity(step: StepInput, decision: AdjustLiquidity) -> Plan:
             verdicts,
             "see the reasons; trimtab lp shows every position",
         )
-    gas_value = gas_unit_value(step.snapshot, step.portfolio, step.limits, prices, is_needed=False)
+    value_per_gas_unit = gas_unit_value(
+        step.snapshot, step.portfolio, step.limits, prices, is_needed=False
+    )
     plan = _plan(
         step,
         decision,
         actions,
         book,
-        PlanCost(ZERO, ZERO, skew, gas_value * sum(action.gas_units for action in actions)),
+        PlanCost(
+            ZERO, ZERO, skew, value_per_gas_unit * sum(action.gas_units for action in actions)
+        ),
         adjustment.skipped,
     )
-    approvals = gas_value * approval_gas_units(step, plan)
+    approvals_gas_value = value_per_gas_unit * approval_gas_units(step, plan)
     return with_data_fee(
         step,
-        replace(plan, cost=replace(plan.cost, approvals=approvals)),
+        replace(plan, cost=replace(plan.cost, approvals=approvals_gas_value)),
         prices.get(step.portfolio.wrapped_native, ZERO),
     )
 
@@ -116,8 +120,8 @@ def _exact_action(book: PositionBook, move: PlannedMove) -> tuple[LpAction, Posi
 
 def _withdraw(book: PositionBook, move: WithdrawMove) -> Withdraw:
     confirmed_position, position = move.confirmed, move.position
-    is_pair = isinstance(position, LpV2Position)
-    amounts = positions.principal(position, move.liquidity)
+    is_v2_pair = isinstance(position, LpV2Position)
+    amounts_raw = positions.principal(position, move.liquidity)
     minimums = slippage.withdrawal_minimums(
         position,
         move.liquidity,
@@ -132,10 +136,10 @@ def _withdraw(book: PositionBook, move: WithdrawMove) -> Withdraw:
         token0=confirmed_position.token0,
         token1=confirmed_position.token1,
         liquidity=move.liquidity,
-        amounts_raw=amounts,
-        min_raw=slippage.nonzero_minimums(minimums, amounts),
+        amounts_raw=amounts_raw,
+        min_raw=slippage.nonzero_minimums(minimums, amounts_raw),
         fees_raw=positions.uncollected_fees(position),
-        gas_units=action_gas.V2_REMOVE_UNITS if is_pair else action_gas.V3_WITHDRAW_UNITS,
+        gas_units=action_gas.V2_REMOVE_UNITS if is_v2_pair else action_gas.V3_WITHDRAW_UNITS,
         reason=move.reason,
         position_liquidity=position.liquidity,
     )
@@ -161,10 +165,12 @@ def _provide(book: PositionBook, move: ProvideMove) -> tuple[Provide, PositionBo
     pool = next(
         candidate for candidate in book.step.snapshot.pools if candidate.address == target.pool
     )
-    liquidity, amounts = quote_provision(book, pool, existing_position, move.ticks, move.desired)
+    liquidity, amounts_raw = quote_provision(
+        book, pool, existing_position, move.ticks, move.desired
+    )
     sqrt_range = minting.optional_sqrt_range(move.ticks)
     limits, reference_price = book.step.limits, book.reference_price(target)
-    widest_bps = slippage.widest_band_bps(
+    widest_band_bps = slippage.widest_band_bps(
         sqrt_range, reference_price, band_bps(limits) or 0, limits.slippage_bps
     )
     book_after = book_after_provision(
@@ -186,10 +192,10 @@ def _provide(book: PositionBook, move: ProvideMove) -> tuple[Provide, PositionBo
         ticks=move.ticks,
         liquidity=liquidity,
         desired_raw=move.desired,
-        amounts_raw=amounts,
+        amounts_raw=amounts_raw,
         min_raw=slippage.nonzero_minimums(
-            slippage.provision_minimums(sqrt_range, move.desired, reference_price, widest_bps),
-            amounts,
+            slippage.provision_minimums(sqrt_range, move.desired, reference_price, widest_band_bps),
+            amounts_raw,
         ),
         gas_units=provision_gas_units(sqrt_range, existing_position),
         reason=move.reason,
@@ -203,24 +209,24 @@ def _plan(
     actions: list[LpAction],
     book_after: PositionBook,
     cost: PlanCost,
-    skipped: Iterable[SkippedItem],
+    skipped_items: Iterable[SkippedItem],
 ) -> Plan:
     """Return the plan with its predictions. Actions have no turnover: they cost gas, and skew if
     liquidity is overpaid.
     """
-    positions_raw = positions.look_through(
+    raw_in_positions = positions.look_through(
         [position for _, position in book_after.position_states], book_after.prices
     )
-    elsewhere_raw = outside_raw(step, book_after.prices, {POSITIONS})
+    raw_elsewhere = outside_raw(step, book_after.prices, {POSITIONS})
 
-    def value(asset: Asset) -> Value:
+    def asset_value(asset: Asset) -> Value:
         address = asset.token.address
-        locked_raw = positions_raw.get(address, 0) + elsewhere_raw.get(address, 0)
+        locked_raw = raw_in_positions.get(address, 0) + raw_elsewhere.get(address, 0)
         return (max(0, book_after.counted_raw(asset)) + locked_raw) * book_after.prices[address]
 
     assets = step.portfolio.assets
-    values = [value(asset) for asset in assets]
-    weights = largest_remainder(values) if sum(values) > 0 else [0] * len(assets)
+    asset_values = [asset_value(asset) for asset in assets]
+    weights_bps = largest_remainder(asset_values) if sum(asset_values) > 0 else [0] * len(assets)
     return Plan(
         block=step.snapshot.head.number,
         decision=decision,
@@ -229,7 +235,7 @@ def _plan(
             (asset.token.address, book_after.balances[asset.token.address]) for asset in assets
         ),
         weights_after_bps=tuple(
-            (asset.token.address, bps) for asset, bps in zip(assets, weights, strict=True)
+            (asset.token.address, bps) for asset, bps in zip(assets, weights_bps, strict=True)
         ),
         cost=cost,
         turnover=ZERO,
@@ -237,7 +243,7 @@ def _plan(
         gas_units=sum(action.gas_units for action in actions),
         gap_bps=None,
         verdicts=(),
-        skipped=tuple(skipped),
+        skipped=tuple(skipped_items),
         expires_block=step.snapshot.head.number + step.execution.expire_blocks,
         actions=tuple(actions),
     )

@@ -97,11 +97,11 @@ def gas_unit_value(
     native_price = prices.get(portfolio.wrapped_native)
     base_fee_wei = snapshot.head.base_fee_wei
     if base_fee_wei is None:
-        price_wei = snapshot.gas_price_wei
+        gas_price_wei = snapshot.gas_price_wei
     else:
-        price_wei = base_fee_wei + snapshot.priority_fee_wei
+        gas_price_wei = base_fee_wei + snapshot.priority_fee_wei
     if native_price is not None:
-        return price_wei * native_price
+        return gas_price_wei * native_price
     if is_needed:
         raise Refused(
             "gas cannot be valued: the wrapped native coin has no reference price",

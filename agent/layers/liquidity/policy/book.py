@@ -54,17 +54,17 @@ class LiquidityExposure:
     value: Value
     total: Value
 
-    def within(self, bounds: LiquidityLimits) -> bool:
+    def within(self, limits: LiquidityLimits) -> bool:
         """True if both are at or below their limits."""
-        return not self.exceeds_loss(bounds) and not self.exceeds_weight(bounds)
+        return not self.exceeds_loss(limits) and not self.exceeds_weight(limits)
 
-    def exceeds_loss(self, bounds: LiquidityLimits) -> bool:
+    def exceeds_loss(self, limits: LiquidityLimits) -> bool:
         """True if the expected loss is above its limit."""
-        return bounds.loss is not None and self.loss > bounds.loss * self.total
+        return limits.loss is not None and self.loss > limits.loss * self.total
 
-    def exceeds_weight(self, bounds: LiquidityLimits) -> bool:
+    def exceeds_weight(self, limits: LiquidityLimits) -> bool:
         """True if the value is above its limit."""
-        return bounds.weight is not None and self.value > bounds.weight * self.total
+        return limits.weight is not None and self.value > limits.weight * self.total
 
 
 Amounts = tuple[int, int]
@@ -98,10 +98,10 @@ class PositionBook:
             ),
             Fraction(0),
         )
-        loss = valuation.expected_loss_of(self.position_states, self.prices)
+        expected_loss = valuation.expected_loss_of(self.position_states, self.prices)
         other_value = outside_value(self.step, self.prices, {POSITIONS})
-        total = wallet_value + positions_value + other_value
-        return LiquidityExposure(loss, positions_value, total)
+        portfolio_value = wallet_value + positions_value + other_value
+        return LiquidityExposure(expected_loss, positions_value, portfolio_value)
 
     def counted_raw(self, asset: Asset) -> int:
         """Return the base units of an asset above its reserve, without those in positions; negative
@@ -183,13 +183,18 @@ class PositionBook:
             if candidate.name == confirmed_position.name
         )
 
-    def reference_price(self, pair: ConfirmedPosition | LpTarget | LpAction) -> Fraction:
+    def reference_price(self, token_pair: ConfirmedPosition | LpTarget | LpAction) -> Fraction:
         """Return the reference price of token0 in token1, base units."""
-        return self.prices[pair.token0] / self.prices[pair.token1]
+        return self.prices[token_pair.token0] / self.prices[token_pair.token1]
 
-    def value(self, pair: ConfirmedPosition | LpTarget | LpAction, raw: Amounts) -> Value:
+    def value(
+        self, token_pair: ConfirmedPosition | LpTarget | LpAction, amounts_raw: Amounts
+    ) -> Value:
         """Return the value of a pair of amounts at reference prices."""
-        return raw[0] * self.prices[pair.token0] + raw[1] * self.prices[pair.token1]
+        return (
+            amounts_raw[0] * self.prices[token_pair.token0]
+            + amounts_raw[1] * self.prices[token_pair.token1]
+        )
 
     def value_without_fees(
         self, confirmed_position: ConfirmedPosition, position: LpPosition
@@ -236,23 +241,23 @@ class PositionBook:
     def _with_amounts(
         self, confirmed_position: ConfirmedPosition, amounts_raw: Amounts, uncertain_raw: Amounts
     ) -> PositionBook:
-        balances, uncertain_by_token = dict(self.balances), dict(self.uncertain_raw)
-        for token, amount, uncertain_amount in zip(
+        raw_by_token, uncertain_by_token = dict(self.balances), dict(self.uncertain_raw)
+        for token, change_raw, uncertain_change_raw in zip(
             (confirmed_position.token0, confirmed_position.token1),
             amounts_raw,
             uncertain_raw,
             strict=True,
         ):
-            balances[token] = balances.get(token, 0) + amount
-            uncertain_by_token[token] = uncertain_by_token.get(token, 0) + uncertain_amount
-        return replace(self, balances=balances, uncertain_raw=uncertain_by_token)
+            raw_by_token[token] = raw_by_token.get(token, 0) + change_raw
+            uncertain_by_token[token] = uncertain_by_token.get(token, 0) + uncertain_change_raw
+        return replace(self, balances=raw_by_token, uncertain_raw=uncertain_by_token)
 
 
 def open_position_book(step: StepInput, prices: Mapping[str, Price]) -> PositionBook:
     """Return the book of the snapshot. Raises Refused if a position is unknown."""
-    balances = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    raw_by_token = {holding.token: holding.raw for holding in step.snapshot.holdings}
     return PositionBook(
-        step, prices, balances, {}, valuation.confirmed_positions(step.snapshot, step.portfolio)
+        step, prices, raw_by_token, {}, valuation.confirmed_positions(step.snapshot, step.portfolio)
     )
 
 
@@ -305,22 +310,24 @@ def pool_price(pool: Pool) -> Fraction | None:
     return pools.marginal_price(pool, pool.token0)
 
 
-def price_deviation_reason(limits: Limits, price: Fraction | None, reference: Fraction) -> str:
+def price_deviation_reason(
+    limits: Limits, price: Fraction | None, reference_price: Fraction
+) -> str:
     """Return why a pool at this price must not be used (T11); empty if it may be."""
-    band = band_bps(limits)
-    if band is None:
+    max_deviation_bps = band_bps(limits)
+    if max_deviation_bps is None:
         return "limits.oracle_deviation and limits.slippage are both off: the price is unbounded"
     if price is None:
         return "its pool has no price"
-    deviation = abs(price / reference - 1)
+    deviation = abs(price / reference_price - 1)
     if limits.oracle_deviation_bps is not None and deviation * BPS > limits.oracle_deviation_bps:
         return (
             f"its pool is {float(deviation * BPS):.2f} bps off the reference, limits.oracle_deviation is"
             f" {limits.oracle_deviation_bps} bps"
         )
-    if not slippage.is_within_band(price, reference, band):
+    if not slippage.is_within_band(price, reference_price, max_deviation_bps):
         return (
-            f"its pool is {float(deviation * BPS):.2f} bps off the reference, at most {band} bps are"
+            f"its pool is {float(deviation * BPS):.2f} bps off the reference, at most {max_deviation_bps} bps are"
             " allowed"
         )
     return ""

@@ -46,7 +46,7 @@ def withdraw_for_exits(context: DecisionContext) -> DecisionResult | None:
     pooled_tokens = {
         token for token in sold_tokens if is_in_targeted_pool(step.snapshot, step.portfolio, token)
     }
-    pools = _ready_pools(
+    pool_addresses = _ready_pools(
         step.snapshot,
         step.history,
         tuple(
@@ -57,26 +57,29 @@ def withdraw_for_exits(context: DecisionContext) -> DecisionResult | None:
             and not exits.exit_price_fault(step, target.token0, target.token1)
         ),
     )
-    restricted_step = adjustments.restrict_to_pools(step, pools)
-    if not pools or not _can_withdraw(restricted_step, context.prices):
+    restricted_step = adjustments.restrict_to_pools(step, pool_addresses)
+    if not pool_addresses or not _can_withdraw(restricted_step, context.prices):
         return None
     decision = AdjustLiquidity(
-        exits.fired_reason(step.portfolio, step.history, {PORTFOLIO_SUBJECT, *pooled_tokens}), pools
+        exits.fired_reason(step.portfolio, step.history, {PORTFOLIO_SUBJECT, *pooled_tokens}),
+        pool_addresses,
     )
     return context.result(native_coin.top_up(step, decision) or decision)
 
 
-def _ready_pools(snapshot: Snapshot, history: History, pools: tuple[str, ...]) -> tuple[str, ...]:
+def _ready_pools(
+    snapshot: Snapshot, history: History, pool_addresses: tuple[str, ...]
+) -> tuple[str, ...]:
     """Return the pools whose withdrawal is not backing off after its own failures; all pools if
     every one is, so that the guards report the reason.
     """
     now_s = snapshot.head.timestamp_s
-    ready_pools = tuple(
-        pool
-        for pool in pools
-        if failures.retry_at_s(failures.exit_failures(history, pool)) <= now_s
+    ready_pool_addresses = tuple(
+        pool_address
+        for pool_address in pool_addresses
+        if failures.retry_at_s(failures.exit_failures(history, pool_address)) <= now_s
     )
-    return ready_pools or pools
+    return ready_pool_addresses or pool_addresses
 
 
 def _can_withdraw(step: StepInput, prices: Mapping[str, Price]) -> bool:
@@ -137,11 +140,11 @@ def liquidity_or_hold(
                 " trimtab resume"
             ),
         )
-    if reason_and_end := _cooldown_left(step):
+    if cooldown_reason_and_end := _cooldown_left(step):
         return replace(
             hold,
-            reason=f"{hold.reason}; {adjustment.reason}; {reason_and_end[0]}",
-            next_s=hold.next_s or reason_and_end[1],
+            reason=f"{hold.reason}; {adjustment.reason}; {cooldown_reason_and_end[0]}",
+            next_s=hold.next_s or cooldown_reason_and_end[1],
         )
     if wait_reason := price_confirmation.unconfirmed_reason(
         step, prices, signals.liquidity_signals, needs_all=True
@@ -152,7 +155,7 @@ def liquidity_or_hold(
 
 def _cooldown_left(step: StepInput) -> tuple[str, int] | None:
     """Return the reason and the end of the cooldown after a rebalance or a liquidity action."""
-    last_s = step.layer(LiquidityState).last_action_s
+    last_action_s = step.layer(LiquidityState).last_action_s
     return rebalances.active_cooldown(
-        step.snapshot, step.policy, step.history, (last_s, "liquidity action")
+        step.snapshot, step.policy, step.history, (last_action_s, "liquidity action")
     )

@@ -58,17 +58,19 @@ def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAd
     exceeded_text = format_exceeded_limits(exposure, limits)
     goal_limits = limits.scaled(EXIT_TARGET_SHARE)
     moves: list[WithdrawMove | CollectMove] = []
-    skipped: list[SkippedItem] = []
+    skipped_items: list[SkippedItem] = []
     for confirmed_position, position in sorted(
         book.position_states,
-        key=lambda candidate: _loss_per_cost(book, candidate[0], candidate[1], gas_unit_value),
+        key=lambda confirmed_and_position: _loss_per_cost(
+            book, confirmed_and_position[0], confirmed_and_position[1], gas_unit_value
+        ),
         reverse=True,
     ):
         if book.exposure().within(goal_limits):
             break
         pool_address = getattr(position, "pair", None) or getattr(position, "pool", None)
         if pool_address in liquidity_progress(book.step).left_pools:
-            skipped.append(
+            skipped_items.append(
                 SkippedItem(confirmed_position.name, f"not withdrawn: {WITHDRAWAL_FAILED_REASON}")
             )
             continue
@@ -93,13 +95,13 @@ def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAd
             book.reference_price(confirmed_position),
         )
         if deviation_reason:
-            skipped.append(
+            skipped_items.append(
                 SkippedItem(confirmed_position.name, f"not withdrawn: {deviation_reason}")
             )
             continue
         liquidity = _liquidity_to_withdraw(book, confirmed_position, position, goal_limits)
         if liquidity == 0:
-            skipped.append(
+            skipped_items.append(
                 SkippedItem(
                     confirmed_position.name, "not withdrawn: this step has approved none of it"
                 )
@@ -122,56 +124,56 @@ def withdraw_to_limits(book: PositionBook, gas_unit_value: Value) -> LiquidityAd
     return LiquidityAdjustment(
         tuple(moves),
         f"{exceeded_text}: withdraw {position_names}",
-        tuple(skipped),
+        tuple(skipped_items),
         exceeds_limit=True,
     )
 
 
 def format_exceeded_limits(exposure: LiquidityExposure, limits: LiquidityLimits) -> str:
     """Format the exceeded limits with their numbers."""
-    texts = []
+    limit_texts = []
     if exposure.exceeds_loss(limits) and limits.loss is not None:
-        texts.append(
+        limit_texts.append(
             f"expected loss {_share_text(exposure.loss, exposure)} above limits.impermanent_loss"
             f" {format_percent(limits.loss)}"
         )
     if exposure.exceeds_weight(limits) and limits.weight is not None:
-        texts.append(
+        limit_texts.append(
             f"liquidity {_share_text(exposure.value, exposure)} above limits.lp_max_weight"
             f" {format_percent(limits.weight)}"
         )
-    return " and ".join(texts)
+    return " and ".join(limit_texts)
 
 
 def _liquidity_to_withdraw(
     book: PositionBook,
     confirmed_position: ConfirmedPosition,
     position: LpV2Position | LpV3Position,
-    exit_limits: LiquidityLimits,
+    goal_limits: LiquidityLimits,
 ) -> int:
     """Return the least liquidity of a position, worth at least min_trade, that brings both sums to
     the target; all of it if that is insufficient.
     """
     available_liquidity = _within_spend_cap(book, confirmed_position, position.liquidity)
-    value = book.value_without_fees(confirmed_position, position)
+    position_value = book.value_without_fees(confirmed_position, position)
     min_value = book.step.limits.min_trade or Fraction(0)
-    if value > 0:
+    if position_value > 0:
         low_liquidity = min(
-            available_liquidity, max(1, ceil_int(position.liquidity * min_value / value))
+            available_liquidity, max(1, ceil_int(position.liquidity * min_value / position_value))
         )
     else:
         low_liquidity = available_liquidity
     if (
         not book_after_withdrawal(book, confirmed_position, position, available_liquidity)
         .exposure()
-        .within(exit_limits)
+        .within(goal_limits)
     ):
         return available_liquidity
     high_liquidity = available_liquidity
     if (
         book_after_withdrawal(book, confirmed_position, position, low_liquidity)
         .exposure()
-        .within(exit_limits)
+        .within(goal_limits)
     ):
         high_liquidity = low_liquidity
     # Loss and value are proportional to liquidity, so a precision of one thousandth is enough.
@@ -181,10 +183,10 @@ def _liquidity_to_withdraw(
             (low_liquidity, middle_liquidity)
             if book_after_withdrawal(book, confirmed_position, position, middle_liquidity)
             .exposure()
-            .within(exit_limits)
+            .within(goal_limits)
             else (middle_liquidity, high_liquidity)
         )
-    remaining_value = value * (available_liquidity - high_liquidity) / position.liquidity
+    remaining_value = position_value * (available_liquidity - high_liquidity) / position.liquidity
     # A partial withdrawal collects all fees, but only principal gives it a minimum amount.
     gives_no_principal = max(positions.principal(position, high_liquidity)) == 0
     # A remainder below min_trade would not pay for a transaction.
@@ -217,8 +219,8 @@ def _loss_per_cost(
     curve = impermanent_loss.liquidity_curve(position, price0, price1)
     if curve is None:
         return Fraction(-1)
-    value = book.value_without_fees(confirmed_position, position)
-    avoided_loss = value * impermanent_loss.expected_loss(
+    position_value = book.value_without_fees(confirmed_position, position)
+    avoided_loss = position_value * impermanent_loss.expected_loss(
         curve, confirmed_position.volatility_bps, confirmed_position.horizon_s
     )
     if isinstance(position, LpV2Position):
@@ -228,12 +230,12 @@ def _loss_per_cost(
     plan_cost_bps = book.step.limits.plan_cost_bps
     if curve.in_range:
         forgone_earnings = (
-            value * (DEFAULT_FORGONE_BPS if plan_cost_bps is None else plan_cost_bps) / BPS
+            position_value * (DEFAULT_FORGONE_BPS if plan_cost_bps is None else plan_cost_bps) / BPS
         )
     else:
         forgone_earnings = Fraction(0)
-    cost = gas_units * gas_unit_value + forgone_earnings
-    return avoided_loss / cost if cost > 0 else avoided_loss
+    withdrawal_cost = gas_units * gas_unit_value + forgone_earnings
+    return avoided_loss / withdrawal_cost if withdrawal_cost > 0 else avoided_loss
 
 
 def _share_text(value: Value, exposure: LiquidityExposure) -> str:

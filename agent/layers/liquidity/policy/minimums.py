@@ -42,8 +42,8 @@ def minimum_amounts_in_book(book: PositionBook, action: LpAction) -> Amounts:
         book.prices[action.token0] / book.prices[action.token1],
         book.step.limits,
     )
-    band = band_bps(limits)
-    if band is None:
+    deviation_band_bps = band_bps(limits)
+    if deviation_band_bps is None:
         raise Refused(
             "limits.oracle_deviation and limits.slippage are both off: "
             "the price of liquidity is unbounded"
@@ -62,21 +62,25 @@ def minimum_amounts_in_book(book: PositionBook, action: LpAction) -> Amounts:
                 raise Refused(
                     f"{action.name} is not a position of the wallet", code=ErrorCode.POSITION
                 )
-            return slippage.withdrawal_minimums(position, action.liquidity, reference_price, band)
+            return slippage.withdrawal_minimums(
+                position, action.liquidity, reference_price, deviation_band_bps
+            )
         case Provide():
-            ticks = action.ticks if action.token_id is None else _ticks(book, action)
+            ticks = action.ticks if action.token_id is None else _position_ticks(book, action)
             sqrt_range = minting.optional_sqrt_range(ticks)
             return slippage.provision_minimums(
                 sqrt_range,
                 action.desired_raw,
                 reference_price,
-                slippage.widest_band_bps(sqrt_range, reference_price, band, limits.slippage_bps),
+                slippage.widest_band_bps(
+                    sqrt_range, reference_price, deviation_band_bps, limits.slippage_bps
+                ),
             )
         case Collect():
             return 0, 0
 
 
-def _ticks(book: PositionBook, action: Provide) -> tuple[int, int]:
+def _position_ticks(book: PositionBook, action: Provide) -> tuple[int, int]:
     """Return the tick range of the position that grows, which overrides the action's."""
     position = next(
         (candidate for _, candidate in book.position_states if candidate.name == action.name), None

@@ -48,13 +48,13 @@ def pooled_tokens(portfolio: Portfolio) -> set[str]:
 
 def without_targets(portfolio: Portfolio, excluded_tokens: Collection[str]) -> Portfolio:
     """Return the portfolio that provides none of these tokens."""
-    targets = tuple(
+    lp_targets = tuple(
         replace(target, share_bps=0)
         if {target.token0, target.token1} & {*excluded_tokens}
         else target
         for target in portfolio.lp_targets
     )
-    return replace(portfolio, lp_targets=targets)
+    return replace(portfolio, lp_targets=lp_targets)
 
 
 def is_in_targeted_pool(snapshot: Snapshot, portfolio: Portfolio, token: str) -> bool:

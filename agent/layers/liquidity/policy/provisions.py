@@ -70,30 +70,28 @@ class AdjustmentBuilder:
         self.skipped.append(SkippedItem(target_label(target), why))
 
     def not_worth_reason(
-        self, value: Value, gas_units: int, approvals: int = 0, skew: Value = Fraction(0)
+        self, moved_value: Value, gas_units: int, approval_count: int = 0, skew: Value = Fraction(0)
     ) -> str:
         """Return why a move of this value is too small or too expensive; empty if it is worth it.
-        `approvals` is the number that it needs first, `skew` the cost of a pool off the reference.
+        `approval_count` approvals are needed first, `skew` the cost of a pool off the reference.
         Gas already spent on this step's approvals does not count.
         """
         limits = self.book.step.limits
         gas_units += (
-            0 if self.book.step.progress.spend_caps else approvals * action_gas.APPROVE_UNITS
+            0 if self.book.step.progress.spend_caps else approval_count * action_gas.APPROVE_UNITS
         )
         cost = gas_units * self.gas_unit_value + skew
-        if limits.min_trade is not None and value < limits.min_trade:
-            return (
-                f"{self.money(value)} to move, limits.min_trade is {self.money(limits.min_trade)}"
-            )
-        if limits.plan_cost_bps is not None and cost * BPS > limits.plan_cost_bps * value:
+        if limits.min_trade is not None and moved_value < limits.min_trade:
+            return f"{self.money(moved_value)} to move, limits.min_trade is {self.money(limits.min_trade)}"
+        if limits.plan_cost_bps is not None and cost * BPS > limits.plan_cost_bps * moved_value:
             cost_text = f"gas of {self.money(cost)}"
-            if skew * BPS > value:
+            if skew * BPS > moved_value:
                 cost_text = (
                     f"a cost of {self.money(cost)}, {self.money(skew)} of it "
                     "because the pool is off the reference,"
                 )
             return (
-                f"{cost_text} for {self.money(value)} is above limits.plan_cost of"
+                f"{cost_text} for {self.money(moved_value)} is above limits.plan_cost of"
                 f" {limits.plan_cost_bps} bps"
             )
         return ""
@@ -114,7 +112,7 @@ def add_liquidity(
     target: LpTarget,
     pool: Pool,
     pool_positions: Sequence[tuple[ConfirmedPosition, LpV2Position | LpV3Position]],
-    value: Value,
+    max_value: Value,
     reason: str,
 ) -> bool:
     """Provide up to a value, to the largest position of `pool_positions` or else a new one. Return
@@ -127,22 +125,22 @@ def add_liquidity(
         return False
     existing_position, ticks = position_or_reason
     sqrt_range = minting.optional_sqrt_range(ticks)
-    widest_bps = slippage.widest_band_bps(
+    widest_band_bps = slippage.widest_band_bps(
         sqrt_range,
         book.reference_price(target),
         band_bps(book.step.limits) or 0,
         book.step.limits.slippage_bps,
     )
-    value, limit_reason = _cut_to_limits(book, target, sqrt_range, value)
-    desired, balance_reason = _affordable_amounts(book, target, pool, sqrt_range, value)
-    desired = _without_remainder(book, pool, existing_position, ticks, desired)
-    amounts = quote_provision(book, pool, existing_position, ticks, desired)[1]
-    provided_value = book.value(target, amounts)
-    book_after = book_after_provision(book, target, pool, existing_position, ticks, desired)
+    max_value, limit_reason = _cut_to_limits(book, target, sqrt_range, max_value)
+    desired_raw, balance_reason = _affordable_amounts(book, target, pool, sqrt_range, max_value)
+    desired_raw = _without_remainder(book, pool, existing_position, ticks, desired_raw)
+    amounts_raw = quote_provision(book, pool, existing_position, ticks, desired_raw)[1]
+    provided_value = book.value(target, amounts_raw)
+    book_after = book_after_provision(book, target, pool, existing_position, ticks, desired_raw)
     gas_units = provision_gas_units(sqrt_range, existing_position)
-    skew = Fraction(0) if book_after is None else book.overpayment(target, amounts, book_after)
+    skew = Fraction(0) if book_after is None else book.overpayment(target, amounts_raw, book_after)
     skip_reason = _unsafe_reason(
-        book, target, pool, sqrt_range, widest_bps
+        book, target, pool, sqrt_range, widest_band_bps
     ) or builder.not_worth_reason(provided_value, gas_units, APPROVAL_COUNT, skew)
     if not skip_reason and book_after is None:
         skip_reason = "the amounts give no liquidity, or more than a pool can hold"
@@ -157,9 +155,9 @@ def add_liquidity(
             builder.skip(target, reason_to_skip)
     if skip_reason or book_after is None:
         return False
-    message = f"{reason}: {builder.money(provided_value)} provided"
-    builder.moves.append(ProvideMove(target, existing_position, ticks, desired, message))
-    builder.reasons.append(message)
+    provision_text = f"{reason}: {builder.money(provided_value)} provided"
+    builder.moves.append(ProvideMove(target, existing_position, ticks, desired_raw, provision_text))
+    builder.reasons.append(provision_text)
     builder.book = book_after
     return True
 
@@ -180,20 +178,20 @@ def quote_provision(
     pool: Pool,
     existing_position: ConfirmedPosition | None,
     ticks: TickRange | None,
-    desired: Amounts,
+    desired_raw: Amounts,
 ) -> tuple[int, Amounts]:
-    """Return liquidity and base units of a provision of `desired` now; (0, (0, 0)) if nothing can
+    """Return liquidity and base units of a provision of `desired_raw` now; (0, (0, 0)) if nothing can
     be provided.
     """
     if (tick_state := pool.tick_state) is not None:
         if ticks is None:
             return 0, (0, 0)
         return minting.provided_liquidity(
-            None, tick_state.sqrt_price_x96, minting.sqrt_price_range(ticks), desired
+            None, tick_state.sqrt_price_x96, minting.sqrt_price_range(ticks), desired_raw
         )
     position = None if existing_position is None else book.state_of(existing_position)
     if isinstance(position, LpV2Position):
-        return minting.provided_liquidity(position, 0, None, desired)
+        return minting.provided_liquidity(position, 0, None, desired_raw)
     return (0, (0, 0))
 
 
@@ -220,7 +218,7 @@ def _position_to_grow(
     ]
     if range_positions:
         largest_confirmed_position, largest_position = max(
-            range_positions, key=lambda pair: pair[1].liquidity
+            range_positions, key=lambda confirmed_and_position: confirmed_and_position[1].liquidity
         )
         return largest_confirmed_position, (
             largest_position.tick_lower,
@@ -234,30 +232,37 @@ def _position_to_grow(
 
 
 def _cut_to_limits(
-    book: PositionBook, target: LpTarget, sqrt_range: minting.SqrtPriceRange | None, value: Value
+    book: PositionBook,
+    target: LpTarget,
+    sqrt_range: minting.SqrtPriceRange | None,
+    wanted_value: Value,
 ) -> tuple[Value, str]:
-    """Return the part of `value` that fits budget and largest weight, and the limit that binds."""
+    """Return the part of `wanted_value` that fits budget and largest weight, and the limit that binds."""
     exposure = book.exposure()
-    exit_limits = liquidity_limits(book.step.limits).scaled(EXIT_TARGET_SHARE)
+    goal_limits = liquidity_limits(book.step.limits).scaled(EXIT_TARGET_SHARE)
     limit_reason = ""
     if (
-        exit_limits.weight is not None
-        and (max_value := max(Fraction(0), exit_limits.weight * exposure.total - exposure.value))
-        < value
+        goal_limits.weight is not None
+        and (
+            max_added_value := max(
+                Fraction(0), goal_limits.weight * exposure.total - exposure.value
+            )
+        )
+        < wanted_value
     ):
-        value, limit_reason = max_value, "limits.lp_max_weight allows no more"
+        wanted_value, limit_reason = max_added_value, "limits.lp_max_weight allows no more"
     loss_rate = _loss_rate(book, target, sqrt_range)
     if (
-        exit_limits.loss is not None
+        goal_limits.loss is not None
         and loss_rate > 0
         and (
-            max_value := max(Fraction(0), exit_limits.loss * exposure.total - exposure.loss)
+            max_added_value := max(Fraction(0), goal_limits.loss * exposure.total - exposure.loss)
             / loss_rate
         )
-        < value
+        < wanted_value
     ):
-        value, limit_reason = max_value, "limits.impermanent_loss allows no more"
-    return value, limit_reason
+        wanted_value, limit_reason = max_added_value, "limits.impermanent_loss allows no more"
+    return wanted_value, limit_reason
 
 
 def _loss_rate(
@@ -279,27 +284,33 @@ def _affordable_amounts(
     target: LpTarget,
     pool: Pool,
     sqrt_range: minting.SqrtPriceRange | None,
-    value: Value,
+    wanted_value: Value,
 ) -> tuple[Amounts, str]:
-    """Return base units of both tokens in the pool's ratio, worth `value` at reference prices or
+    """Return base units of both tokens in the pool's ratio, worth `wanted_value` at reference prices or
     capped by balance, and the limit that binds.
     """
     if (tick_state := pool.tick_state) is not None:
-        unit_amounts = minting.mint_amounts(
+        unit_amounts_raw = minting.mint_amounts(
             tick_state.sqrt_price_x96, sqrt_range or (0, 0), slippage.REFERENCE_LIQUIDITY
         )
     else:
-        unit_amounts = pool.depth(pool.token0), pool.depth(pool.token1)
-    unit_value = book.value(target, unit_amounts)
-    requested_units = value / unit_value
-    units, balance_reason = requested_units, ""
-    for token, amount in zip((target.token0, target.token1), unit_amounts, strict=True):
-        if amount > 0 and (affordable_units := Fraction(book.spendable(token), amount)) < units:
-            units = affordable_units
+        unit_amounts_raw = pool.depth(pool.token0), pool.depth(pool.token1)
+    unit_value = book.value(target, unit_amounts_raw)
+    requested_unit_count = wanted_value / unit_value
+    unit_count, balance_reason = requested_unit_count, ""
+    for token, amount_raw in zip((target.token0, target.token1), unit_amounts_raw, strict=True):
+        if (
+            amount_raw > 0
+            and (affordable_unit_count := Fraction(book.spendable(token), amount_raw)) < unit_count
+        ):
+            unit_count = affordable_unit_count
             balance_reason = (
                 f"the wallet has no spendable {book.step.portfolio.token(token).label} left"
             )
-    return (floor_int(unit_amounts[0] * units), floor_int(unit_amounts[1] * units)), balance_reason
+    return (
+        floor_int(unit_amounts_raw[0] * unit_count),
+        floor_int(unit_amounts_raw[1] * unit_count),
+    ), balance_reason
 
 
 def _without_remainder(
@@ -307,27 +318,30 @@ def _without_remainder(
     pool: Pool,
     existing_position: ConfirmedPosition | None,
     ticks: TickRange | None,
-    desired: Amounts,
+    desired_raw: Amounts,
 ) -> Amounts:
-    """Return `desired` without the part that rounding would leave unused, so that no allowance
+    """Return `desired_raw` without the part that rounding would leave unused, so that no allowance
     remains to be revoked. For the same reason an amount up to a millionth below this step's
     approval is raised to it.
     """
-    spend_caps = dict(book.step.progress.spend_caps)
+    cap_raw_by_token = dict(book.step.progress.spend_caps)
 
-    def raised_to_cap(token: str, raw: int) -> int:
-        cap_raw = min(spend_caps.get(token, raw), book.spendable(token))
-        if raw < cap_raw <= raw + raw // CAP_TOLERANCE_DIVISOR:
+    def raised_to_cap(token: str, amount_raw: int) -> int:
+        cap_raw = min(cap_raw_by_token.get(token, amount_raw), book.spendable(token))
+        if amount_raw < cap_raw <= amount_raw + amount_raw // CAP_TOLERANCE_DIVISOR:
             return cap_raw
-        return raw
+        return amount_raw
 
-    desired = raised_to_cap(pool.token0, desired[0]), raised_to_cap(pool.token1, desired[1])
+    desired_raw = (
+        raised_to_cap(pool.token0, desired_raw[0]),
+        raised_to_cap(pool.token1, desired_raw[1]),
+    )
     for _ in range(3):
-        liquidity, amounts = quote_provision(book, pool, existing_position, ticks, desired)
-        if liquidity <= 0 or amounts == desired:
+        liquidity, amounts_raw = quote_provision(book, pool, existing_position, ticks, desired_raw)
+        if liquidity <= 0 or amounts_raw == desired_raw:
             break
-        desired = (min(desired[0], amounts[0]), min(desired[1], amounts[1]))
-    return desired
+        desired_raw = (min(desired_raw[0], amounts_raw[0]), min(desired_raw[1], amounts_raw[1]))
+    return desired_raw
 
 
 def _unsafe_reason(
@@ -335,13 +349,13 @@ def _unsafe_reason(
     target: LpTarget,
     pool: Pool,
     sqrt_range: minting.SqrtPriceRange | None,
-    widest_bps: int,
+    widest_band_bps: int,
 ) -> str:
     """Return why the pool is unsafe for provision now; empty if it is safe."""
-    price = pools.marginal_price(pool, pool.token0)
-    if not slippage.is_within_band(price, book.reference_price(target), widest_bps):
+    spot_price = pools.marginal_price(pool, pool.token0)
+    if not slippage.is_within_band(spot_price, book.reference_price(target), widest_band_bps):
         return (
-            f"the pool is more than {widest_bps} bps off the reference, where limits.slippage "
+            f"the pool is more than {widest_band_bps} bps off the reference, where limits.slippage "
             "no longer bounds the cost of liquidity"
         )
     tick_state = pool.tick_state
@@ -351,13 +365,13 @@ def _unsafe_reason(
         and not sqrt_range[0] < tick_state.sqrt_price_x96 < sqrt_range[1]
     ):
         return "the pool's price is outside the range"
-    min_depth = book.step.limits.pool_min_value
-    if min_depth is not None:
-        depth = sum(
+    min_depth_value = book.step.limits.pool_min_value
+    if min_depth_value is not None:
+        depth_value = sum(
             (pool.depth(token) * book.prices[token] for token in (pool.token0, pool.token1)),
             Fraction(0),
         )
-        if depth < min_depth:
+        if depth_value < min_depth_value:
             return "the pool holds less than limits.pool_min_value"
     return ""
 
@@ -368,16 +382,16 @@ def book_after_provision(
     pool: Pool,
     existing_position: ConfirmedPosition | None,
     ticks: TickRange | None,
-    desired: Amounts,
+    desired_raw: Amounts,
 ) -> PositionBook | None:
     """Return the book after provision; None if no liquidity would be provided."""
-    liquidity, amounts = quote_provision(book, pool, existing_position, ticks, desired)
-    if liquidity <= 0 or min(desired) <= 0:
+    liquidity, amounts_raw = quote_provision(book, pool, existing_position, ticks, desired_raw)
+    if liquidity <= 0 or min(desired_raw) <= 0:
         return None
     if existing_position is not None:
-        return book.after_provision(existing_position, liquidity, amounts)
+        return book.after_provision(existing_position, liquidity, amounts_raw)
     if (tick_state := pool.tick_state) is not None and ticks is not None:
         return book.after_mint(
-            target, position_changes.new_position(target, tick_state, ticks, liquidity), amounts
+            target, position_changes.new_position(target, tick_state, ticks, liquidity), amounts_raw
         )
     return None

@@ -77,11 +77,11 @@ class LpReplay:
 def replay_actions(book: PositionBook, actions: tuple[LpAction, ...]) -> LpReplay:
     """Replay the actions on the snapshot's positions and pools with the contracts' arithmetic."""
     simulations: list[SimulatedAction] = []
-    for number, action in enumerate(actions):
+    for action_number, action in enumerate(actions):
         try:
-            simulation = _simulate(number, action, book)
+            simulation = _simulate(action_number, action, book)
         except Refused as refusal:
-            return LpReplay(tuple(simulations), book, f"action {number}: {refusal.message}")
+            return LpReplay(tuple(simulations), book, f"action {action_number}: {refusal.message}")
         simulations.append(simulation)
         book = simulation.book_after
     return LpReplay(tuple(simulations), book, None)
@@ -98,13 +98,13 @@ def worst_overpayment_share(simulation: SimulatedAction, limits: Limits) -> Frac
         simulation.book_before.reference_price(simulation.action),
     )
     sqrt_range = minting.optional_sqrt_range(ticks)
-    widest_bps = slippage.widest_band_bps(
+    widest_band_bps = slippage.widest_band_bps(
         sqrt_range, reference_price, band_bps(limits) or 0, limits.slippage_bps
     )
-    return slippage.max_overpayment(sqrt_range, reference_price, widest_bps)
+    return slippage.max_overpayment(sqrt_range, reference_price, widest_band_bps)
 
 
-def _simulate(number: int, action: LpAction, book: PositionBook) -> SimulatedAction:
+def _simulate(action_number: int, action: LpAction, book: PositionBook) -> SimulatedAction:
     unpriced_tokens = [
         token for token in (action.token0, action.token1) if book.prices.get(token, 0) <= 0
     ]
@@ -124,7 +124,7 @@ def _simulate(number: int, action: LpAction, book: PositionBook) -> SimulatedAct
             )
             book_after = book.after_withdrawal(confirmed_position, action.liquidity, action.min_raw)
             return SimulatedAction(
-                number,
+                action_number,
                 action,
                 book,
                 book_after,
@@ -138,7 +138,7 @@ def _simulate(number: int, action: LpAction, book: PositionBook) -> SimulatedAct
             confirmed_position, position = _confirmed_position(book, action)
             fees = positions.uncollected_fees(position)
             return SimulatedAction(
-                number,
+                action_number,
                 action,
                 book,
                 book.after_collection(confirmed_position),
@@ -149,10 +149,10 @@ def _simulate(number: int, action: LpAction, book: PositionBook) -> SimulatedAct
                 positions.pool_price(position),
             )
         case Provide():
-            return _simulate_provision(number, action, book)
+            return _simulate_provision(action_number, action, book)
 
 
-def _simulate_provision(number: int, action: Provide, book: PositionBook) -> SimulatedAction:
+def _simulate_provision(action_number: int, action: Provide, book: PositionBook) -> SimulatedAction:
     target = next(
         (
             lp_target
@@ -205,7 +205,7 @@ def _simulate_provision(number: int, action: Provide, book: PositionBook) -> Sim
     if liquidity <= 0:
         raise Refused("it provides no liquidity")
     return SimulatedAction(
-        number,
+        action_number,
         action,
         book,
         book_after,
@@ -227,8 +227,8 @@ def _confirmed_position(
         if confirmed_position.name == action.name and isinstance(
             position, LpV2Position | LpV3Position
         ):
-            pool = position.pair if isinstance(position, LpV2Position) else position.pool
-            if (*_identity(confirmed_position), pool) != (*_identity(action), action.pool):
+            pool_address = position.pair if isinstance(position, LpV2Position) else position.pool
+            if (*_identity(confirmed_position), pool_address) != (*_identity(action), action.pool):
                 break
             return confirmed_position, position
     raise Refused(f"{action.name} is not a confirmed position in {action.pool}")
@@ -245,7 +245,11 @@ def _identity(
     )
 
 
-def _sqrt_range(ticks: TickRange, pool: str, spacing: int) -> minting.SqrtPriceRange:
-    if not MIN_TICK <= ticks[0] < ticks[1] <= MAX_TICK or ticks[0] % spacing or ticks[1] % spacing:
-        raise Refused(f"{ticks} is not a valid range of {pool}")
+def _sqrt_range(ticks: TickRange, pool_address: str, tick_spacing: int) -> minting.SqrtPriceRange:
+    if (
+        not MIN_TICK <= ticks[0] < ticks[1] <= MAX_TICK
+        or ticks[0] % tick_spacing
+        or ticks[1] % tick_spacing
+    ):
+        raise Refused(f"{ticks} is not a valid range of {pool_address}")
     return minting.sqrt_price_range(ticks)

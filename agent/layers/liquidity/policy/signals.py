@@ -18,7 +18,9 @@ def limit_signals(step: StepInput, prices: Prices) -> frozenset[PriceSignal]:
         "lp_max_weight": exposure.exceeds_weight(limits),
     }
     return frozenset(
-        ("limit", name) for name, is_exceeded in exceeded_by_limit.items() if is_exceeded
+        ("limit", limit_name)
+        for limit_name, is_exceeded in exceeded_by_limit.items()
+        if is_exceeded
     )
 
 

@@ -57,26 +57,28 @@ def target_reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[Target
     if not step.portfolio.lp_targets:
         return ()
     book, adjustment = open_position_book(step, prices), next_adjustment(step, prices)
-    total = book.exposure().total
-    pools = {pool.address: pool for pool in step.snapshot.pools}
+    total_value = book.exposure().total
+    pool_by_address = {pool.address: pool for pool in step.snapshot.pools}
     reports = []
     for target in step.portfolio.lp_targets:
         pool_positions = target_positions(book, target)
-        value = sum(
+        provided_value = sum(
             (
                 book.value_of(confirmed_position, position)
                 for confirmed_position, position in pool_positions
             ),
             Fraction(0),
         )
-        fees = sum(
+        fees_value = sum(
             (
                 book.value(confirmed_position, positions.uncollected_fees(position))
                 for confirmed_position, position in pool_positions
             ),
             Fraction(0),
         )
-        price = pool_price(pools[target.pool]) if target.pool in pools else None
+        spot_price = (
+            pool_price(pool_by_address[target.pool]) if target.pool in pool_by_address else None
+        )
         position_names = {confirmed_position.name for confirmed_position, _ in pool_positions}
         due_reasons = [
             move.reason
@@ -88,25 +90,25 @@ def target_reports(step: StepInput, prices: Mapping[str, Price]) -> tuple[Target
             )
         ]
         skipped_reasons = [
-            skipped_item.why
-            for skipped_item in adjustment.skipped
-            if skipped_item.subject == target_label(target)
-            or skipped_item.subject in position_names
+            skipped_move.why
+            for skipped_move in adjustment.skipped
+            if skipped_move.subject == target_label(target)
+            or skipped_move.subject in position_names
         ]
         reports.append(
             TargetReport(
                 target=target,
-                value=value,
-                fees=fees,
-                share=value / total if total > 0 else None,
+                value=provided_value,
+                fees=fees_value,
+                share=provided_value / total_value if total_value > 0 else None,
                 out_of_range=tuple(
                     confirmed_position.name
                     for confirmed_position, position in pool_positions
                     if is_out_of_range(position, book.reference_price(target))
                 ),
                 pool_deviation=None
-                if price is None
-                else abs(price / book.reference_price(target) - 1),
+                if spot_price is None
+                else abs(spot_price / book.reference_price(target) - 1),
                 due_reasons=tuple(due_reasons),
                 skipped_reasons=tuple(skipped_reasons),
             )

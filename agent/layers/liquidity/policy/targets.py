@@ -45,15 +45,19 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
         builder.skip(target, WITHDRAWAL_FAILED_REASON)
         return
     pool = next(
-        (candidate for candidate in book.step.snapshot.pools if candidate.address == target.pool),
+        (
+            listed_pool
+            for listed_pool in book.step.snapshot.pools
+            if listed_pool.address == target.pool
+        ),
         None,
     )
     if pool is None:
         unread_reason = next(
             (
-                quarantined.why
-                for quarantined in book.step.snapshot.quarantined
-                if quarantined.address == target.pool
+                quarantined_item.why
+                for quarantined_item in book.step.snapshot.quarantined
+                if quarantined_item.address == target.pool
             ),
             "trimtab trust pins it",
         )
@@ -61,9 +65,9 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
         return
     quarantined_token = next(
         (
-            token
-            for token in book.step.targets.quarantine
-            if token.token in (pool.token0, pool.token1)
+            screened_token
+            for screened_token in book.step.targets.quarantine
+            if screened_token.token in (pool.token0, pool.token1)
         ),
         None,
     )
@@ -79,8 +83,8 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
         builder.skip(target, deviation_reason)
         return
     pool_positions = target_positions(book, target)
-    total, share = book.exposure().total, Fraction(target.share_bps, BPS)
-    target_value = total * share
+    total_value, target_share = book.exposure().total, Fraction(target.share_bps, BPS)
+    target_value = total_value * target_share
     provided_value = sum(
         (
             book.value_of(confirmed_position, position)
@@ -89,21 +93,21 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
         Fraction(0),
     )
     out_of_range_positions = [
-        position_pair
-        for position_pair in pool_positions
-        if is_out_of_range(position_pair[1], reference_price)
+        held_position
+        for held_position in pool_positions
+        if is_out_of_range(held_position[1], reference_price)
     ]
     in_range_positions = [
-        position_pair
-        for position_pair in pool_positions
-        if position_pair not in out_of_range_positions
+        held_position
+        for held_position in pool_positions
+        if held_position not in out_of_range_positions
     ]
     share_text = (
-        f"{format_percent(provided_value / total if total > 0 else Fraction(0))} of the portfolio against"
-        f" a share of {format_percent(share)}"
+        f"{format_percent(provided_value / total_value if total_value > 0 else Fraction(0))} of the portfolio against"
+        f" a share of {format_percent(target_share)}"
     )
     withdrawn_value = _withdraw_out_of_range(builder, target, out_of_range_positions, target_value)
-    missing_value = target_value - provided_value + withdrawn_value
+    shortfall_value = target_value - provided_value + withdrawn_value
     if target.share_bps == 0 and in_range_positions:
         _withdraw_excess(
             builder,
@@ -112,27 +116,32 @@ def adjust_to_target(builder: AdjustmentBuilder, target: LpTarget) -> None:
             provided_value - withdrawn_value,
             f"no liquidity is targeted in {target.pool}",
         )
-    elif withdrawn_value > 0 and missing_value > 0:
+    elif withdrawn_value > 0 and shortfall_value > 0:
         add_liquidity(
             builder,
             target,
             pool,
             in_range_positions,
-            missing_value,
+            shortfall_value,
             f"a new range around the reference price in {target.pool}",
         )
-    elif -missing_value > SHARE_TOLERANCE * target_value:
+    elif -shortfall_value > SHARE_TOLERANCE * target_value:
         _withdraw_excess(
-            builder, target, in_range_positions, -missing_value, f"{target.pool} has {share_text}"
+            builder, target, in_range_positions, -shortfall_value, f"{target.pool} has {share_text}"
         )
-    elif missing_value > (
+    elif shortfall_value > (
         ACTED_TOLERANCE if liquidity_progress(book.step).has_moved else SHARE_TOLERANCE
     ) * target_value and add_liquidity(
-        builder, target, pool, in_range_positions, missing_value, f"{target.pool} has {share_text}"
+        builder,
+        target,
+        pool,
+        in_range_positions,
+        shortfall_value,
+        f"{target.pool} has {share_text}",
     ):
         pass
     else:
-        _reinvest_fees(builder, target, pool, in_range_positions, missing_value)
+        _reinvest_fees(builder, target, pool, in_range_positions, shortfall_value)
 
 
 def target_positions(book: PositionBook, target: LpTarget) -> HeldPositions:
@@ -153,8 +162,10 @@ def is_out_of_range(position: LpV2Position | LpV3Position, reference_price: Frac
     """True if the reference price has left the position's range."""
     if isinstance(position, LpV2Position):
         return False
-    low_sqrt, high_sqrt = minting.sqrt_price_range((position.tick_lower, position.tick_upper))
-    return not low_sqrt <= positions.sqrt_price_x96(reference_price) < high_sqrt
+    low_sqrt_price_x96, high_sqrt_price_x96 = minting.sqrt_price_range(
+        (position.tick_lower, position.tick_upper)
+    )
+    return not low_sqrt_price_x96 <= positions.sqrt_price_x96(reference_price) < high_sqrt_price_x96
 
 
 def _withdraw_out_of_range(
@@ -169,19 +180,19 @@ def _withdraw_out_of_range(
     withdrawn_value = Fraction(0)
     for confirmed_position, position in out_of_range_positions:
         book = builder.book
-        value = book.value_of(confirmed_position, position)
-        gas_units, approvals = (
+        position_value = book.value_of(confirmed_position, position)
+        gas_units, approval_count = (
             (action_gas.V3_WITHDRAW_UNITS + action_gas.V3_MINT_UNITS, APPROVAL_COUNT)
             if target_value > 0
             else (action_gas.V3_WITHDRAW_UNITS, 0)
         )
-        skip_reason = builder.not_worth_reason(value, gas_units, approvals)
+        skip_reason = builder.not_worth_reason(position_value, gas_units, approval_count)
         if skip_reason:
             builder.skip(target, f"{confirmed_position.name} stays out of range: {skip_reason}")
             continue
         reason = (
             f"the reference price has left the range of {confirmed_position.name}: "
-            f"{builder.money(value)} withdrawn"
+            f"{builder.money(position_value)} withdrawn"
         )
         if isinstance(position, LpV3Position) and max(positions.principal(position)) == 0:
             # the position is empty, so no minimum applies
@@ -195,7 +206,7 @@ def _withdraw_out_of_range(
                 book, confirmed_position, position, position.liquidity
             )
         builder.reasons.append(reason)
-        withdrawn_value += value
+        withdrawn_value += position_value
     return withdrawn_value
 
 
@@ -203,40 +214,46 @@ def _withdraw_excess(
     builder: AdjustmentBuilder,
     target: LpTarget,
     in_range_positions: HeldPositions,
-    excess: Value,
+    excess_value: Value,
     reason: str,
 ) -> None:
     """Withdraw the excess over the share, smallest positions first."""
-    indices_by_value = sorted(
+    values_and_indices = sorted(
         (builder.book.value_without_fees(confirmed_position, position), index)
         for index, (confirmed_position, position) in enumerate(in_range_positions)
     )
-    for value, index in indices_by_value:
+    for position_value, index in values_and_indices:
         confirmed_position, position = in_range_positions[index]
-        if excess <= 0 or value <= 0:
+        if excess_value <= 0 or position_value <= 0:
             continue
-        is_pair = isinstance(position, LpV2Position)
-        withdrawn_value = min(value, excess)
-        if is_pair:
+        is_v2_position = isinstance(position, LpV2Position)
+        withdrawn_value = min(position_value, excess_value)
+        if is_v2_position:
             skip_reason = builder.not_worth_reason(withdrawn_value, action_gas.V2_REMOVE_UNITS, 1)
         else:
             skip_reason = builder.not_worth_reason(withdrawn_value, action_gas.V3_WITHDRAW_UNITS)
         if skip_reason:
             builder.skip(target, skip_reason)
             continue
-        liquidity = min(position.liquidity, ceil_int(position.liquidity * withdrawn_value / value))
+        withdrawn_liquidity = min(
+            position.liquidity, ceil_int(position.liquidity * withdrawn_value / position_value)
+        )
         if confirmed_position.token_id is None:
-            liquidity = min(
-                liquidity,
+            withdrawn_liquidity = min(
+                withdrawn_liquidity,
                 dict(builder.book.step.progress.spend_caps).get(
-                    confirmed_position.contract, liquidity
+                    confirmed_position.contract, withdrawn_liquidity
                 ),
             )
-        message = f"{reason}: {builder.money(withdrawn_value)} withdrawn"
-        builder.moves.append(WithdrawMove(confirmed_position, position, liquidity, message))
-        builder.reasons.append(message)
-        builder.book = book_after_withdrawal(builder.book, confirmed_position, position, liquidity)
-        excess -= withdrawn_value
+        withdrawal_reason = f"{reason}: {builder.money(withdrawn_value)} withdrawn"
+        builder.moves.append(
+            WithdrawMove(confirmed_position, position, withdrawn_liquidity, withdrawal_reason)
+        )
+        builder.reasons.append(withdrawal_reason)
+        builder.book = book_after_withdrawal(
+            builder.book, confirmed_position, position, withdrawn_liquidity
+        )
+        excess_value -= withdrawn_value
 
 
 def _reinvest_fees(
@@ -244,7 +261,7 @@ def _reinvest_fees(
     target: LpTarget,
     pool: Pool,
     in_range_positions: HeldPositions,
-    missing_value: Value,
+    shortfall_value: Value,
 ) -> None:
     """Collect fees above the target's `compound_above` and reinvest as much as the share then
     lacks, which is all of them if it was on target.
@@ -265,21 +282,21 @@ def _reinvest_fees(
                 target, f"fees of {confirmed_position.name} are not collected: {skip_reason}"
             )
             continue
-        message = (
+        collection_reason = (
             f"{confirmed_position.name} has earned {builder.money(fees_value)}, above compound_above"
             f" {builder.money(target.compound_above)}: collected"
         )
-        builder.moves.append(CollectMove(confirmed_position, position, message))
-        builder.reasons.append(message)
+        builder.moves.append(CollectMove(confirmed_position, position, collection_reason))
+        builder.reasons.append(collection_reason)
         builder.book = builder.book.after_collection(confirmed_position)
-        missing_value += fees_value
-        if missing_value > 0:
+        shortfall_value += fees_value
+        if shortfall_value > 0:
             add_liquidity(
                 builder,
                 target,
                 pool,
                 [(confirmed_position, position)],
-                missing_value,
+                shortfall_value,
                 "fees reinvested up to the target share",
             )
-            missing_value = min(missing_value, Fraction(0))
+            shortfall_value = min(shortfall_value, Fraction(0))

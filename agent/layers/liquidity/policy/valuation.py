@@ -86,14 +86,16 @@ def position_faults(snapshot: Snapshot, portfolio: Portfolio) -> tuple[str, ...]
     not an asset. Unknown is never zero.
     """
     read_names = {position.name for position in snapshot.positions}
-    reason_by_item = {quarantined.subject: quarantined.why for quarantined in snapshot.quarantined}
-    assets = {asset.token.address for asset in portfolio.assets}
+    why_by_subject = {
+        quarantined_item.subject: quarantined_item.why for quarantined_item in snapshot.quarantined
+    }
+    asset_addresses = {asset.token.address for asset in portfolio.assets}
     reasons = []
     for confirmed_position in portfolio.positions:
         foreign_tokens = [
             token
             for token in (confirmed_position.token0, confirmed_position.token1)
-            if token not in assets
+            if token not in asset_addresses
         ]
         if foreign_tokens:
             reasons.append(
@@ -101,7 +103,7 @@ def position_faults(snapshot: Snapshot, portfolio: Portfolio) -> tuple[str, ...]
             )
         elif confirmed_position.name not in read_names:
             reasons.append(
-                f"position {confirmed_position.name}: {reason_by_item.get(f'position {confirmed_position.name}', 'it was not read')}"
+                f"position {confirmed_position.name}: {why_by_subject.get(f'position {confirmed_position.name}', 'it was not read')}"
             )
     return tuple(reasons)
 
@@ -118,9 +120,9 @@ def undecided_positions_reason(step: StepInput) -> str:
     undecided_names = step.layer(LiquidityState).undecided
     if not undecided_names:
         return ""
-    names = ", ".join(undecided_names)
+    names_text = ", ".join(undecided_names)
     return (
-        f"the wallet holds liquidity that this store does not know ({names}); adopt it"
+        f"the wallet holds liquidity that this store does not know ({names_text}); adopt it"
         " or ignore it: trimtab lp take, trimtab lp forget"
     )
 
@@ -154,17 +156,17 @@ def holdings_by_place(step: StepInput, prices: Mapping[str, Price]) -> dict[tupl
     """Return base units by position and token; a missing price counts as one. Raises Refused if a
     position is unknown.
     """
-    raw_by_place: dict[tuple[str, str], int] = {}
+    raw_by_position_and_token: dict[tuple[str, str], int] = {}
     for _, position in confirmed_positions(step.snapshot, step.portfolio):
         if isinstance(position, LpV2Position | LpV3Position):
-            pair = position.token0, position.token1
-            price0, price1 = (prices.get(token) or Fraction(1) for token in pair)
-            amounts_raw = positions.owned_amounts(position, price0, price1)
-            raw_by_place |= {
-                (position.name, pair[0]): amounts_raw[0],
-                (position.name, pair[1]): amounts_raw[1],
+            token_pair = position.token0, position.token1
+            price0, price1 = (prices.get(token) or Fraction(1) for token in token_pair)
+            owned_raw = positions.owned_amounts(position, price0, price1)
+            raw_by_position_and_token |= {
+                (position.name, token_pair[0]): owned_raw[0],
+                (position.name, token_pair[1]): owned_raw[1],
             }
-    return raw_by_place
+    return raw_by_position_and_token
 
 
 def total_value(snapshot: Snapshot, portfolio: Portfolio, prices: Mapping[str, Price]) -> Value:
@@ -206,7 +208,9 @@ def position_reports(
     """
     position_by_name = {position.name: position for position in snapshot.positions}
     return tuple(
-        _report(portfolio, confirmed_position, position_by_name[confirmed_position.name], prices)
+        _position_report(
+            portfolio, confirmed_position, position_by_name[confirmed_position.name], prices
+        )
         for confirmed_position in portfolio.positions
         if confirmed_position.name in position_by_name
         and {confirmed_position.token0, confirmed_position.token1} <= set(prices)
@@ -224,29 +228,29 @@ def position_warnings(snapshot: Snapshot, portfolio: Portfolio) -> tuple[str, ..
     else:
         missing_positions = []
     return tuple(
-        f"position {lp_missing_position.name} does not exist: it was burned or never minted; remove it from"
+        f"position {missing_position.name} does not exist: it was burned or never minted; remove it from"
         " portfolio.positions"
-        for lp_missing_position in missing_positions
+        for missing_position in missing_positions
     )
 
 
-def _report(
+def _position_report(
     portfolio: Portfolio,
     confirmed_position: ConfirmedPosition,
     position: LpPosition,
     prices: Mapping[str, Price],
 ) -> PositionReport:
-    price0, price1 = _prices(position, prices)
+    price0, price1 = _token_prices(position, prices)
     liquidity_raw = positions.amounts_at_reference(position, price0, price1)
     fees_raw = positions.uncollected_fees(position)
-    liquidity_value = _value(liquidity_raw, price0, price1)
-    hold_value = _value(confirmed_position.entry_raw, price0, price1)
+    liquidity_value = _pair_value(liquidity_raw, price0, price1)
+    hold_value = _pair_value(confirmed_position.entry_raw, price0, price1)
     if isinstance(position, LpV2Position):
-        fees = _v2_fees(position, confirmed_position, price0, price1)
+        fees_value = _v2_fees(position, confirmed_position, price0, price1)
     else:
-        fees = _value(fees_raw, price0, price1)
+        fees_value = _pair_value(fees_raw, price0, price1)
     value_without_fees = (
-        liquidity_value - fees if isinstance(position, LpV2Position) else liquidity_value
+        liquidity_value - fees_value if isinstance(position, LpV2Position) else liquidity_value
     )
     curve = impermanent_loss.liquidity_curve(position, price0, price1)
     return PositionReport(
@@ -255,9 +259,9 @@ def _report(
         redeemable_raw=positions.principal(position),
         fees_raw=fees_raw,
         counted_raw=(liquidity_raw[0] + fees_raw[0], liquidity_raw[1] + fees_raw[1]),
-        value=liquidity_value + _value(fees_raw, price0, price1),
+        value=liquidity_value + _pair_value(fees_raw, price0, price1),
         hold_value=hold_value,
-        fees=fees,
+        fees=fees_value,
         loss=hold_value - value_without_fees,
         lvr_per_day=(
             Fraction(0)
@@ -265,7 +269,7 @@ def _report(
             else liquidity_value
             * impermanent_loss.lvr_per_day(curve, confirmed_position.volatility_bps)
         ),
-        forecasts=_forecasts(portfolio, position, curve, liquidity_value),
+        forecasts=_loss_forecasts(portfolio, position, curve, liquidity_value),
         expected_loss=_expected_loss(confirmed_position, position, prices),
         pool_deviation=_pool_deviation(position, price0 / price1),
     )
@@ -274,21 +278,23 @@ def _report(
 def _expected_loss(
     confirmed_position: ConfirmedPosition, position: LpPosition, prices: Mapping[str, Price]
 ) -> Value:
-    price0, price1 = _prices(position, prices)
+    price0, price1 = _token_prices(position, prices)
     curve = impermanent_loss.liquidity_curve(position, price0, price1)
     if curve is None:
         return Fraction(0)
-    value = _value(positions.amounts_at_reference(position, price0, price1), price0, price1)
-    return value * impermanent_loss.expected_loss(
+    liquidity_value = _pair_value(
+        positions.amounts_at_reference(position, price0, price1), price0, price1
+    )
+    return liquidity_value * impermanent_loss.expected_loss(
         curve, confirmed_position.volatility_bps, confirmed_position.horizon_s
     )
 
 
-def _forecasts(
+def _loss_forecasts(
     portfolio: Portfolio,
     position: LpPosition,
     curve: impermanent_loss.LiquidityCurve | None,
-    value: Value,
+    liquidity_value: Value,
 ) -> tuple[LossForecast, ...]:
     """Return the forecasts for a price move of the token that is not the numeraire, or of the first
     if neither is.
@@ -299,19 +305,19 @@ def _forecasts(
         return ()
     forecasts = []
     for move_bps in FORECAST_MOVES_BPS:
-        factor = Fraction(BPS + move_bps, BPS)
-        ratio_factor, value_factor = (
-            (factor, Fraction(1)) if is_token0_moving else (1 / factor, factor)
+        price_factor = Fraction(BPS + move_bps, BPS)
+        price_ratio_factor, token1_price_factor = (
+            (price_factor, Fraction(1)) if is_token0_moving else (1 / price_factor, price_factor)
         )
-        loss_share = impermanent_loss.impermanent_loss_at(curve, ratio_factor)
+        loss_share = impermanent_loss.impermanent_loss_at(curve, price_ratio_factor)
         forecasts.append(
             LossForecast(
                 move_bps,
                 moving_label,
                 loss_share,
-                value
-                * impermanent_loss.hold_value_at(curve, ratio_factor)
-                * value_factor
+                liquidity_value
+                * impermanent_loss.hold_value_at(curve, price_ratio_factor)
+                * token1_price_factor
                 * loss_share,
             )
         )
@@ -331,8 +337,11 @@ def _v2_fees(
     )
     if root_growth <= 0:
         return Fraction(0)
-    share = Fraction(root_growth, isqrt(positions.v2_product(position)))
-    return _value(positions.amounts_at_reference(position, price0, price1), price0, price1) * share
+    fee_share = Fraction(root_growth, isqrt(positions.v2_product(position)))
+    return (
+        _pair_value(positions.amounts_at_reference(position, price0, price1), price0, price1)
+        * fee_share
+    )
 
 
 def _range_state(position: LpPosition, curve: impermanent_loss.LiquidityCurve | None) -> RangeState:
@@ -349,17 +358,17 @@ def _range_state(position: LpPosition, curve: impermanent_loss.LiquidityCurve | 
     return RangeState.ABOVE
 
 
-def _pool_deviation(position: LpPosition, reference: Fraction) -> Fraction | None:
+def _pool_deviation(position: LpPosition, reference_price: Fraction) -> Fraction | None:
     """Return the relative distance of the pool's price from the reference; None without a pool
     price.
     """
-    price = positions.pool_price(position)
-    if price is None:
+    pool_price = positions.pool_price(position)
+    if pool_price is None:
         return None
-    return abs(price / reference - 1)
+    return abs(pool_price / reference_price - 1)
 
 
-def _prices(position: LpPosition, prices: Mapping[str, Price]) -> tuple[Price, Price]:
+def _token_prices(position: LpPosition, prices: Mapping[str, Price]) -> tuple[Price, Price]:
     for token in (position.token0, position.token1):
         if token not in prices:
             raise Refused(
@@ -369,5 +378,5 @@ def _prices(position: LpPosition, prices: Mapping[str, Price]) -> tuple[Price, P
     return prices[position.token0], prices[position.token1]
 
 
-def _value(raw: tuple[int, int], price0: Price, price1: Price) -> Value:
-    return raw[0] * price0 + raw[1] * price1
+def _pair_value(amounts_raw: tuple[int, int], price0: Price, price1: Price) -> Value:
+    return amounts_raw[0] * price0 + amounts_raw[1] * price1

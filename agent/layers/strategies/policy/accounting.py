@@ -81,12 +81,12 @@ class StrategyBooksUpdate:
         """
         changes = []
         base_holdings = holdings_after if base_holdings is None else base_holdings
-        for name, tokens in holdings_after.items():
-            token_changes = {
-                token: tokens.get(token, 0) - self.holdings[name].get(token, 0)
-                for token in {**self.holdings[name], **tokens}
+        for name, raw_by_token in holdings_after.items():
+            change_by_token = {
+                token: raw_by_token.get(token, 0) - self.holdings[name].get(token, 0)
+                for token in {**self.holdings[name], **raw_by_token}
             }
-            changes += [(name, token, raw) for token, raw in token_changes.items() if raw]
+            changes += [(name, token, raw) for token, raw in change_by_token.items() if raw]
             value_before = holdings_value(self.holdings[name], self.prices)
             base_value = holdings_value(base_holdings[name], self.prices)
             if base_holdings[name] != self.holdings[name] and (
@@ -98,7 +98,7 @@ class StrategyBooksUpdate:
         for token, raw in reserve_changes.items():
             self.reserves[token] = self.reserves.get(token, 0) + raw
         self.holdings = holdings_after
-        head, cost_items = self.step.snapshot.head, tuple((costs or {}).items())
+        head, costs_by_strategy = self.step.snapshot.head, tuple((costs or {}).items())
         self.bookings.append(
             StrategyBooking(
                 source,
@@ -107,26 +107,26 @@ class StrategyBooksUpdate:
                 head.timestamp_s,
                 tuple(changes),
                 acting_names,
-                cost_items,
+                costs_by_strategy,
             )
         )
 
     def replay(self, booking: StrategyBooking) -> None:
         """Apply a stored booking."""
-        for name, token, raw in booking.changes:
+        for name, token, change_raw in booking.changes:
             if name == UNALLOCATED:
-                self.reserves[token] = self.reserves.get(token, 0) + raw
+                self.reserves[token] = self.reserves.get(token, 0) + change_raw
                 continue
-            tokens = self.holdings.setdefault(name, {})
+            raw_by_token = self.holdings.setdefault(name, {})
             self.units.setdefault(name, 0)
             if token == STRATEGY_UNITS:
-                self.units[name] += raw
+                self.units[name] += change_raw
             else:
-                tokens[token] = tokens.get(token, 0) + raw
+                raw_by_token[token] = raw_by_token.get(token, 0) + change_raw
 
     def total_raw(self, token: str) -> int:
         """Return the base units of a token that all strategies hold together."""
-        return sum(tokens.get(token, 0) for tokens in self.holdings.values())
+        return sum(raw_by_token.get(token, 0) for raw_by_token in self.holdings.values())
 
 
 def open_books(
@@ -137,18 +137,18 @@ def open_books(
     prices = reference_prices(step).by_token
     if not prices.keys() >= set(tokens):
         return None
-    update = StrategyBooksUpdate(step, prices, tokens, {}, {}, {}, [])
+    books_update = StrategyBooksUpdate(step, prices, tokens, {}, {}, {}, [])
     for booking in ledger.bookings:
         if booking.block <= step.snapshot.head.number:
-            update.replay(booking)
+            books_update.replay(booking)
     configured_names = {strategy.name for strategy in split.strategies}
     for name in [
         name
-        for name, holdings in update.holdings.items()
+        for name, holdings in books_update.holdings.items()
         if name not in configured_names and not any(holdings.values())
     ]:
-        del update.holdings[name], update.units[name]  # closed
-    return update
+        del books_update.holdings[name], books_update.units[name]  # closed
+    return books_update
 
 
 def units_for(units: int, value_before: Value, value_after: Value) -> int:
@@ -173,29 +173,29 @@ def wallet_balances(snapshot: Snapshot, portfolio: Portfolio) -> dict[str, int] 
     """Return the base units of each asset in the wallet, with native coin counted as its wrapped
     token if that is an asset; None if a balance is unknown.
     """
-    known_raw_by_token: dict[str, set[int]] = {}
+    readings_by_token: dict[str, set[int]] = {}
     for holding in snapshot.holdings:
-        known_raw_by_token.setdefault(holding.token, set()).add(holding.raw)
-    quarantined_addresses = {item.address for item in snapshot.quarantined}
-    balances = {}
+        readings_by_token.setdefault(holding.token, set()).add(holding.raw)
+    quarantined_addresses = {quarantined_item.address for quarantined_item in snapshot.quarantined}
+    balance_by_token = {}
     for asset in portfolio.assets:
-        known_raw = known_raw_by_token.get(asset.token.address, set())
-        if len(known_raw) != 1 or asset.token.address in quarantined_addresses:
+        readings_raw = readings_by_token.get(asset.token.address, set())
+        if len(readings_raw) != 1 or asset.token.address in quarantined_addresses:
             return None
-        balances[asset.token.address] = next(iter(known_raw))
+        balance_by_token[asset.token.address] = next(iter(readings_raw))
         if asset.native:
-            balances[asset.token.address] += snapshot.native_wei
-    return balances
+            balance_by_token[asset.token.address] += snapshot.native_wei
+    return balance_by_token
 
 
 def reserved_balances(
-    portfolio: Portfolio, limits: Limits, balances: Mapping[str, int]
+    portfolio: Portfolio, limits: Limits, balance_by_token: Mapping[str, int]
 ) -> dict[str, int]:
     """Return the reserved part of each balance, which belongs to no strategy."""
     assets = portfolio.assets
     return {
         asset.token.address: min(
-            balances[asset.token.address], native_coin.reserved_raw(limits, asset)
+            balance_by_token[asset.token.address], native_coin.reserved_raw(limits, asset)
         )
         for asset in assets
     }
@@ -226,44 +226,54 @@ def update_books(
     """Return the accounts at the step's block; `new_transfers` are transfers not stored yet. `step`
     is the input before any quarantine.
     """
-    split, balances = step.config(CapitalSplit), wallet_balances(step.snapshot, step.portfolio)
+    split, balance_by_token = (
+        step.config(CapitalSplit),
+        wallet_balances(step.snapshot, step.portfolio),
+    )
     if not split.strategies:
         return StrategyBooks(())
-    update = open_books(step, split, ledger)
-    if balances is None or update is None:
+    books_update = open_books(step, split, ledger)
+    if balance_by_token is None or books_update is None:
         return StrategyBooks(
             (),
             "some balances or prices of the assets are unknown",
             record_version=ledger.record_version,
         )
-    reserves = reserved_balances(step.portfolio, step.limits, balances)
+    reserve_by_token = reserved_balances(step.portfolio, step.limits, balance_by_token)
     if not ledger.bookings:
         _book_opening(
-            update,
+            books_update,
             split,
-            {token: raw - reserves[token] for token, raw in balances.items()},
-            reserves,
+            {token: raw - reserve_by_token[token] for token, raw in balance_by_token.items()},
+            reserve_by_token,
         )
-        return _updated_books(update, split, ledger, "")
-    for source, kind, changes, intent in _events(
+        return _updated_books(books_update, split, ledger, "")
+    for source, kind, change_by_token, intent in _balance_events(
         step.snapshot, step.portfolio, ledger, new_transfers
     ):
         if kind is StrategyBookingKind.FLOW:
-            _book_transfer(update, source, changes, ledger.flows_to)
+            _book_transfer(books_update, source, change_by_token, ledger.flows_to)
         elif intent is not None and intent.kind in _RESERVE_KINDS:
-            update.book(source, StrategyBookingKind.FLOW, copy_holdings(update.holdings), changes)
+            books_update.book(
+                source,
+                StrategyBookingKind.FLOW,
+                copy_holdings(books_update.holdings),
+                change_by_token,
+            )
         else:
             _book_trade(
-                update,
+                books_update,
                 source,
-                changes,
+                change_by_token,
                 None if intent is None else step_of_trade(intent),
                 adjustment_source,
             )
-    fault = _balance_mismatch_text(update, balances) or _name_mismatch_text(update, split)
+    fault = _balance_mismatch_text(books_update, balance_by_token) or _name_mismatch_text(
+        books_update, split
+    )
     if not fault:
-        _fill_reserves(update, reserves, ledger.record_version)
-    return _updated_books(update, split, ledger, fault)
+        _fill_reserves(books_update, reserve_by_token, ledger.record_version)
+    return _updated_books(books_update, split, ledger, fault)
 
 
 def apply_configured_split(
@@ -279,41 +289,47 @@ def apply_configured_split(
     removed ones are closed.
     """
     books = update_books(step, ledger, step_of_trade, adjustment_source, new_transfers)
-    split, balances = step.config(CapitalSplit), wallet_balances(step.snapshot, step.portfolio)
-    update = open_books(step, split, ledger) if split.strategies else None
-    if balances is None or update is None or not books.fault:
+    split, balance_by_token = (
+        step.config(CapitalSplit),
+        wallet_balances(step.snapshot, step.portfolio),
+    )
+    books_update = open_books(step, split, ledger) if split.strategies else None
+    if balance_by_token is None or books_update is None or not books.fault:
         return books
     for booking in books.pending:
-        update.replay(booking)
-    update.bookings = list(books.pending)
-    holdings_before, reserves = (
-        copy_holdings(update.holdings),
-        reserved_balances(step.portfolio, step.limits, balances),
+        books_update.replay(booking)
+    books_update.bookings = list(books.pending)
+    holdings_before, reserve_by_token = (
+        copy_holdings(books_update.holdings),
+        reserved_balances(step.portfolio, step.limits, balance_by_token),
     )
     holdings_after = holdings_before
-    for token in update.tokens:
+    for token in books_update.tokens:
         holdings_after = apply_transfer(
             holdings_after,
             token,
-            balances[token] - reserves[token] - update.total_raw(token),
-            update.prices,
+            balance_by_token[token] - reserve_by_token[token] - books_update.total_raw(token),
+            books_update.prices,
         )
-    names = [strategy.name for strategy in split.strategies]
-    if set(names) != set(holdings_before):
-        holdings_after = _resplit(holdings_after, split, update)
-    update.holdings = holdings_before | {name: {} for name in names if name not in holdings_before}
-    update.units = {name: update.units.get(name, 0) for name in update.holdings}
-    reserve_changes = {
-        token: reserves[token] - update.reserves.get(token, 0) for token in update.tokens
+    configured_names = [strategy.name for strategy in split.strategies]
+    if set(configured_names) != set(holdings_before):
+        holdings_after = _resplit(holdings_after, split, books_update)
+    books_update.holdings = holdings_before | {
+        name: {} for name in configured_names if name not in holdings_before
     }
-    update.book(
+    books_update.units = {name: books_update.units.get(name, 0) for name in books_update.holdings}
+    reserve_changes = {
+        token: reserve_by_token[token] - books_update.reserves.get(token, 0)
+        for token in books_update.tokens
+    }
+    books_update.book(
         f"change {step.snapshot.head.number} {ledger.record_version}",
         StrategyBookingKind.RESPLIT,
         holdings_after,
         reserve_changes,
     )
-    update.holdings = {name: update.holdings[name] for name in names}
-    return _updated_books(update, split, ledger, "")
+    books_update.holdings = {name: books_update.holdings[name] for name in configured_names}
+    return _updated_books(books_update, split, ledger, "")
 
 
 def netting_booking(
@@ -328,12 +344,12 @@ def netting_booking(
     tokens = tuple(asset.token.address for asset in step.portfolio.assets)
     prices = reference_prices(step).by_token
     holdings = {book.name: dict(book.holdings) for book in books.strategies}
-    update = StrategyBooksUpdate(
+    books_update = StrategyBooksUpdate(
         step, prices, tokens, holdings, {book.name: book.units for book in books.strategies}, {}, []
     )
     values_to_trade, base_holdings = adjustment_source(step)
     holdings_after, _ = settle_trade(base_holdings, values_to_trade, {}, prices, tokens)
-    update.book(
+    books_update.book(
         f"cross {step_id}",
         StrategyBookingKind.CROSS,
         holdings_after,
@@ -341,48 +357,53 @@ def netting_booking(
         base_holdings,
         _acting_strategies(values_to_trade),
     )
-    if update.bookings[0].changes:
-        return update.bookings[0]
+    if books_update.bookings[0].changes:
+        return books_update.bookings[0]
     return None
 
 
 def _resplit(
-    holdings: StrategyHoldings, split: CapitalSplit, update: StrategyBooksUpdate
+    holdings: StrategyHoldings, split: CapitalSplit, books_update: StrategyBooksUpdate
 ) -> StrategyHoldings:
     """Give each strategy its share of the whole, and removed strategies nothing."""
-    names = [strategy.name for strategy in split.strategies]
+    configured_names = [strategy.name for strategy in split.strategies]
     split_holdings: StrategyHoldings = {
-        name: holdings.get(name, {}) for name in dict.fromkeys((*names, *holdings))
+        name: holdings.get(name, {}) for name in dict.fromkeys((*configured_names, *holdings))
     }
-    total = sum(strategy_capital(split_holdings, update.prices).values(), Fraction(0))
+    total_capital = sum(strategy_capital(split_holdings, books_update.prices).values(), Fraction(0))
     target_values = dict.fromkeys(split_holdings, Fraction(0)) | {
-        strategy.name: total * strategy.share_bps / BPS for strategy in split.strategies
+        strategy.name: total_capital * strategy.share_bps / BPS for strategy in split.strategies
     }
-    restore_capital_shares(split_holdings, target_values, update.prices)
+    restore_capital_shares(split_holdings, target_values, books_update.prices)
     # Rounding dust left after the payments above; the first strategy gets it.
-    for name in split_holdings.keys() - set(names):
+    for name in split_holdings.keys() - set(configured_names):
         for token, raw in split_holdings[name].items():
-            split_holdings[names[0]][token] = split_holdings[names[0]].get(token, 0) + raw
+            split_holdings[configured_names[0]][token] = (
+                split_holdings[configured_names[0]].get(token, 0) + raw
+            )
         split_holdings[name] = dict.fromkeys(split_holdings[name], 0)
     return split_holdings
 
 
 def _book_opening(
-    update: StrategyBooksUpdate,
+    books_update: StrategyBooksUpdate,
     split: CapitalSplit,
-    free_balances: Mapping[str, int],
-    reserves: Mapping[str, int],
+    free_raw_by_token: Mapping[str, int],
+    reserve_by_token: Mapping[str, int],
 ) -> None:
-    shares = {strategy.name: Fraction(strategy.share_bps) for strategy in split.strategies}
-    holdings: StrategyHoldings = {name: {} for name in shares}
-    for token, raw in free_balances.items():
-        for name, strategy_raw in split_pro_rata(raw, shares).items():
+    share_by_name = {strategy.name: Fraction(strategy.share_bps) for strategy in split.strategies}
+    holdings: StrategyHoldings = {name: {} for name in share_by_name}
+    for token, raw in free_raw_by_token.items():
+        for name, strategy_raw in split_pro_rata(raw, share_by_name).items():
             holdings[name][token] = strategy_raw
-    update.holdings, update.units = {name: {} for name in shares}, dict.fromkeys(shares, 0)
-    update.book("open", StrategyBookingKind.OPEN, holdings, reserves)
+    books_update.holdings, books_update.units = (
+        {name: {} for name in share_by_name},
+        dict.fromkeys(share_by_name, 0),
+    )
+    books_update.book("open", StrategyBookingKind.OPEN, holdings, reserve_by_token)
 
 
-def _events(
+def _balance_events(
     snapshot: Snapshot,
     portfolio: Portfolio,
     ledger: StrategyLedger,
@@ -391,31 +412,33 @@ def _events(
     """Return the asset changes since the stored bookings, oldest first: (source, kind, base units
     by token, transaction).
     """
-    native_assets = {asset.token.address for asset in portfolio.assets if asset.native}
-    assets = {asset.token.address for asset in portfolio.assets}
-    owner = snapshot.owner
+    native_asset_tokens = {asset.token.address for asset in portfolio.assets if asset.native}
+    asset_tokens = {asset.token.address for asset in portfolio.assets}
+    wallet = snapshot.owner
     wrapped_native = portfolio.wrapped_native
-    head = snapshot.head.number
+    head_block = snapshot.head.number
 
     def asset_changes(changes: Iterable[tuple[str, int]]) -> dict[str, int]:
         change_by_asset: dict[str, int] = {}
         for token, raw in changes:
             asset_token = (
-                wrapped_native if token == NATIVE and wrapped_native in native_assets else token
+                wrapped_native
+                if token == NATIVE and wrapped_native in native_asset_tokens
+                else token
             )
-            if asset_token in assets:
+            if asset_token in asset_tokens:
                 change_by_asset[asset_token] = change_by_asset.get(asset_token, 0) + raw
         return change_by_asset
 
     events: list[tuple[int, str, StrategyBookingKind, dict[str, int], Intent | None]] = []
     for intent in ledger.intents:
-        if intent.receipt is not None and intent.receipt.block_number <= head:
-            changes = asset_changes(intent.balance_changes(owner, wrapped_native).items())
+        if intent.receipt is not None and intent.receipt.block_number <= head_block:
+            changes = asset_changes(intent.balance_changes(wallet, wrapped_native).items())
             events.append(
                 (intent.receipt.block_number, intent.id, StrategyBookingKind.TRADE, changes, intent)
             )
     for tx_hash, block, tx_changes in ledger.unjournalled:
-        if block <= head:
+        if block <= head_block:
             events.append(
                 (block, tx_hash, StrategyBookingKind.FLOW, asset_changes(tx_changes), None)
             )
@@ -434,55 +457,62 @@ def _events(
 
 
 def _split_at_holdings(
-    update: StrategyBooksUpdate, changes: Mapping[str, int]
+    books_update: StrategyBooksUpdate, change_by_token: Mapping[str, int]
 ) -> tuple[dict[str, int], dict[str, int]]:
     """Return the part of changes that strategies bear, and the part beyond all their holdings,
     which reserves bear.
     """
-    strategy_changes = {token: max(raw, -update.total_raw(token)) for token, raw in changes.items()}
+    strategy_changes = {
+        token: max(raw, -books_update.total_raw(token)) for token, raw in change_by_token.items()
+    }
     return strategy_changes, {
-        token: raw - strategy_changes[token] for token, raw in changes.items()
+        token: raw - strategy_changes[token] for token, raw in change_by_token.items()
     }
 
 
 def _book_transfer(
-    update: StrategyBooksUpdate, source: str, changes: Mapping[str, int], flows_to: str | None
+    books_update: StrategyBooksUpdate,
+    source: str,
+    change_by_token: Mapping[str, int],
+    receiving_strategy: str | None,
 ) -> None:
-    strategy_changes, reserve_changes = _split_at_holdings(update, changes)
-    holdings_after = copy_holdings(update.holdings)
+    strategy_changes, reserve_changes = _split_at_holdings(books_update, change_by_token)
+    holdings_after = copy_holdings(books_update.holdings)
     for token, raw in strategy_changes.items():
-        holdings_after = apply_transfer(holdings_after, token, raw, update.prices, flows_to)
-    update.book(source, StrategyBookingKind.FLOW, holdings_after, reserve_changes)
+        holdings_after = apply_transfer(
+            holdings_after, token, raw, books_update.prices, receiving_strategy
+        )
+    books_update.book(source, StrategyBookingKind.FLOW, holdings_after, reserve_changes)
 
 
 def _book_trade(
-    update: StrategyBooksUpdate,
+    books_update: StrategyBooksUpdate,
     source: str,
-    changes: Mapping[str, int],
+    change_by_token: Mapping[str, int],
     trade_step: StepInput | None,
     adjustment_source: AdjustmentSource,
 ) -> None:
     """Allocate a transaction by the adjustments and prices of its own step; by capital if they are
     unknown.
     """
-    strategy_changes, reserve_changes = _split_at_holdings(update, changes)
+    strategy_changes, reserve_changes = _split_at_holdings(books_update, change_by_token)
     values_to_trade: StrategyValues = {}
-    base_holdings, prices = update.holdings, update.prices
+    base_holdings, prices = books_update.holdings, books_update.prices
     if trade_step is not None:
         trade_prices = reference_prices(trade_step).by_token
         trade_adjustments, holdings_after_transfers = adjustment_source(trade_step)
         if (
-            trade_prices.keys() >= set(update.tokens)
-            and holdings_after_transfers.keys() == update.holdings.keys()
+            trade_prices.keys() >= set(books_update.tokens)
+            and holdings_after_transfers.keys() == books_update.holdings.keys()
         ):
             values_to_trade, prices = trade_adjustments, trade_prices
-            if _has_same_totals(update, holdings_after_transfers):
+            if _has_same_totals(books_update, holdings_after_transfers):
                 # no other booking has changed the accounts since
                 base_holdings = holdings_after_transfers
     holdings_after, costs = settle_trade(
-        base_holdings, values_to_trade, strategy_changes, prices, update.tokens
+        base_holdings, values_to_trade, strategy_changes, prices, books_update.tokens
     )
-    update.book(
+    books_update.book(
         source,
         StrategyBookingKind.TRADE,
         holdings_after,
@@ -494,12 +524,12 @@ def _book_trade(
 
 
 def _has_same_totals(
-    update: StrategyBooksUpdate, holdings_after_transfers: StrategyHoldings
+    books_update: StrategyBooksUpdate, holdings_after_transfers: StrategyHoldings
 ) -> bool:
     return all(
-        sum(tokens.get(token, 0) for tokens in holdings_after_transfers.values())
-        == update.total_raw(token)
-        for token in update.tokens
+        sum(raw_by_token.get(token, 0) for raw_by_token in holdings_after_transfers.values())
+        == books_update.total_raw(token)
+        for token in books_update.tokens
     )
 
 
@@ -507,15 +537,18 @@ def _acting_strategies(values_to_trade: StrategyValues) -> tuple[str, ...]:
     return tuple(name for name, adjustment in values_to_trade.items() if any(adjustment.values()))
 
 
-def _balance_mismatch_text(update: StrategyBooksUpdate, balances: Mapping[str, int]) -> str:
+def _balance_mismatch_text(
+    books_update: StrategyBooksUpdate, balance_by_token: Mapping[str, int]
+) -> str:
     """Return the balances that differ from the accounts; empty if none does."""
     mismatches = []
-    for token in update.tokens:
-        booked_raw = update.reserves.get(token, 0) + update.total_raw(token)
-        if booked_raw != balances[token]:
-            listed_token = update.step.portfolio.token(token)
+    for token in books_update.tokens:
+        booked_raw = books_update.reserves.get(token, 0) + books_update.total_raw(token)
+        if booked_raw != balance_by_token[token]:
+            listed_token = books_update.step.portfolio.token(token)
             amount_texts = (
-                decimal_text(raw, listed_token.decimals) for raw in (booked_raw, balances[token])
+                decimal_text(raw, listed_token.decimals)
+                for raw in (booked_raw, balance_by_token[token])
             )
             mismatches.append(
                 f"{listed_token.label}: {' against '.join(amount_texts)} in the wallet"
@@ -528,30 +561,32 @@ def _balance_mismatch_text(update: StrategyBooksUpdate, balances: Mapping[str, i
     return ""
 
 
-def _name_mismatch_text(update: StrategyBooksUpdate, split: CapitalSplit) -> str:
-    names = {strategy.name for strategy in split.strategies}
-    if names == set(update.holdings):
+def _name_mismatch_text(books_update: StrategyBooksUpdate, split: CapitalSplit) -> str:
+    configured_names = {strategy.name for strategy in split.strategies}
+    if configured_names == set(books_update.holdings):
         return ""
-    closed_names = ", ".join(sorted(set(update.holdings) - names))
-    opened_names = ", ".join(sorted(names - set(update.holdings)))
+    closed_names = ", ".join(sorted(set(books_update.holdings) - configured_names))
+    opened_names = ", ".join(sorted(configured_names - set(books_update.holdings)))
     change_texts = [f"{closed_names} will be closed"] * bool(closed_names) + [
         f"{opened_names} will be opened"
     ] * bool(opened_names)
     return f"the strategies of the config differ from those of the books ({'; '.join(change_texts)}); {REMEDY}"
 
 
-def _fill_reserves(update: StrategyBooksUpdate, reserves: Mapping[str, int], version: int) -> None:
+def _fill_reserves(
+    books_update: StrategyBooksUpdate, reserve_by_token: Mapping[str, int], record_version: int
+) -> None:
     """Fill reserves and the gas floor first: all strategies pay a shortfall and share an excess."""
-    holdings_after, reserve_changes = copy_holdings(update.holdings), {}
-    for token in update.tokens:
-        if raw := reserves[token] - update.reserves.get(token, 0):
+    holdings_after, reserve_changes = copy_holdings(books_update.holdings), {}
+    for token in books_update.tokens:
+        if change_raw := reserve_by_token[token] - books_update.reserves.get(token, 0):
             holdings_after, reserve_changes[token] = (
-                apply_transfer(holdings_after, token, -raw, update.prices),
-                raw,
+                apply_transfer(holdings_after, token, -change_raw, books_update.prices),
+                change_raw,
             )
     if reserve_changes:
-        update.book(
-            f"aside {update.step.snapshot.head.number} {version}",
+        books_update.book(
+            f"aside {books_update.step.snapshot.head.number} {record_version}",
             StrategyBookingKind.RESERVE,
             holdings_after,
             reserve_changes,
@@ -559,21 +594,21 @@ def _fill_reserves(update: StrategyBooksUpdate, reserves: Mapping[str, int], ver
 
 
 def _updated_books(
-    update: StrategyBooksUpdate, split: CapitalSplit, ledger: StrategyLedger, fault: str
+    books_update: StrategyBooksUpdate, split: CapitalSplit, ledger: StrategyLedger, fault: str
 ) -> StrategyBooks:
-    states = {state.name: state for state in ledger.states}
-    now_s = update.step.snapshot.head.timestamp_s
-    bookings = (*ledger.bookings, *update.bookings)
+    state_by_name = {state.name: state for state in ledger.states}
+    now_s = books_update.step.snapshot.head.timestamp_s
+    bookings = (*ledger.bookings, *books_update.bookings)
     strategy_books = []
     for name in (
-        strategy.name for strategy in split.strategies if strategy.name in update.holdings
+        strategy.name for strategy in split.strategies if strategy.name in books_update.holdings
     ):
         rebalance_times_s = [
             booking.at_s
             for booking in bookings
             if booking.kind in _REBALANCE_KINDS and name in booking.requesters
         ]
-        costs = sum(
+        total_cost = sum(
             (
                 cost
                 for strategy_booking in bookings
@@ -582,20 +617,22 @@ def _updated_books(
             ),
             Fraction(0),
         )
-        holdings = tuple((token, update.holdings[name].get(token, 0)) for token in update.tokens)
-        state = states.get(name) or StrategyState(name, StrategyHealth.ACTIVE, now_s)
+        holdings = tuple(
+            (token, books_update.holdings[name].get(token, 0)) for token in books_update.tokens
+        )
+        state = state_by_name.get(name) or StrategyState(name, StrategyHealth.ACTIVE, now_s)
         strategy_books.append(
             StrategyBook(
                 name,
                 holdings,
-                update.units[name],
+                books_update.units[name],
                 state,
                 max(rebalance_times_s, default=None),
-                costs,
+                total_cost,
             )
         )
     return StrategyBooks(
-        tuple(strategy_books), fault, tuple(update.bookings), ledger.record_version
+        tuple(strategy_books), fault, tuple(books_update.bookings), ledger.record_version
     )
 
 
@@ -604,11 +641,11 @@ def paused_strategies(
 ) -> dict[str, str]:
     """Return a message by name for each strategy that the health rule paused."""
     books = state.books
-    with_futures = {strategy.name for strategy in split.strategies if strategy.market_bps}
+    names_with_futures = {strategy.name for strategy in split.strategies if strategy.market_bps}
     return {
         book.name: (
             f"Strategy {book.name} is paused and held in {portfolio.numeraire.label}"
-            f"{', without futures' if book.name in with_futures else ''}: {book.state.reason}. trimtab"
+            f"{', without futures' if book.name in names_with_futures else ''}: {book.state.reason}. trimtab"
             " strategies"
         )
         for book in (() if books is None else books.strategies)

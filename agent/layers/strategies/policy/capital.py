@@ -52,33 +52,33 @@ class NettedToken:
 
 def copy_holdings(holdings: Mapping[str, Mapping[str, int]]) -> StrategyHoldings:
     """Return a copy that may be changed."""
-    return {name: dict(tokens) for name, tokens in holdings.items()}
+    return {name: dict(raw_by_token) for name, raw_by_token in holdings.items()}
 
 
-def holdings_value(tokens: Mapping[str, int], prices: Prices) -> Value:
+def holdings_value(raw_by_token: Mapping[str, int], prices: Prices) -> Value:
     """Return the value of one strategy's holdings. Raises KeyError if a held token has no price."""
-    return sum((raw * prices[token] for token, raw in tokens.items() if raw), Fraction(0))
+    return sum((raw * prices[token] for token, raw in raw_by_token.items() if raw), Fraction(0))
 
 
 def strategy_capital(holdings: Mapping[str, Mapping[str, int]], prices: Prices) -> dict[str, Value]:
     """Return the value of each strategy."""
-    return {name: holdings_value(tokens, prices) for name, tokens in holdings.items()}
+    return {name: holdings_value(raw_by_token, prices) for name, raw_by_token in holdings.items()}
 
 
-def split_pro_rata(raw: int, shares: Mapping[str, Fraction]) -> dict[str, int]:
-    """Distribute `raw` base units in proportion to non-negative `shares`; equally if all are
+def split_pro_rata(raw: int, share_by_name: Mapping[str, Fraction]) -> dict[str, int]:
+    """Distribute `raw` base units in proportion to non-negative `share_by_name`; equally if all are
     zero.
     """
-    names = list(shares)
+    names = list(share_by_name)
     if not names:
         raise ValueError("no strategies to distribute to")
-    weights = [shares[name] for name in names]
+    weights = [share_by_name[name] for name in names]
     if sum(weights) <= 0:
         weights = [Fraction(1)] * len(names)
-    amounts = largest_remainder(weights, abs(raw))
+    parts_raw = largest_remainder(weights, abs(raw))
     if raw < 0:
-        amounts = [-amount for amount in amounts]
-    return dict(zip(names, amounts, strict=True))
+        parts_raw = [-part_raw for part_raw in parts_raw]
+    return dict(zip(names, parts_raw, strict=True))
 
 
 def take_pro_rata(
@@ -87,56 +87,63 @@ def take_pro_rata(
     """Return `raw` base units of a token by strategy, in proportion to their holdings and never
     above them. Raises ValueError if all hold less.
     """
-    balances = {name: tokens.get(token, 0) for name, tokens in holdings.items()}
-    if raw > sum(balances.values()):
+    held_raw_by_name = {name: raw_by_token.get(token, 0) for name, raw_by_token in holdings.items()}
+    if raw > sum(held_raw_by_name.values()):
         raise ValueError(f"{raw} base units of {token} are more than all strategies hold")
     if raw == 0:
-        return dict.fromkeys(balances, 0)
-    return split_pro_rata(raw, {name: Fraction(amount) for name, amount in balances.items()})
+        return dict.fromkeys(held_raw_by_name, 0)
+    return split_pro_rata(
+        raw, {name: Fraction(held_raw) for name, held_raw in held_raw_by_name.items()}
+    )
 
 
 def transfer_value(
     holdings: StrategyHoldings,
     giver: str,
     receiver: str,
-    value: Value,
+    max_value: Value,
     prices: Prices,
-    first_values: Mapping[str, Value] | None = None,
+    first_value_by_token: Mapping[str, Value] | None = None,
 ) -> Value:
-    """Move tokens worth at most `value` from one strategy to another, in place; return the value
+    """Move tokens worth at most `max_value` from one strategy to another, in place; return the value
     moved.
 
-    Tokens in `first_values` are moved first, each up to the value given there, the largest first;
+    Tokens in `first_value_by_token` are moved first, each up to the value given there, the largest first;
     the rest is paid in kind: the same fraction of every token, each rounded down.
     """
-    remaining_value = value
-    for token, max_value in sorted(
-        (first_values or {}).items(),
+    remaining_value = max_value
+    for token, max_token_value in sorted(
+        (first_value_by_token or {}).items(),
         key=lambda token_and_value: (-token_and_value[1], token_and_value[0]),
     ):
         remaining_value -= _move_token(
-            holdings, giver, receiver, token, min(max_value, remaining_value), prices
+            holdings, giver, receiver, token, min(max_token_value, remaining_value), prices
         )
-    total = holdings_value(holdings[giver], prices)
-    if remaining_value > 0 and total > 0:
-        fraction = min(remaining_value / total, Fraction(1))
+    giver_capital = holdings_value(holdings[giver], prices)
+    if remaining_value > 0 and giver_capital > 0:
+        paid_fraction = min(remaining_value / giver_capital, Fraction(1))
         for token, raw in list(holdings[giver].items()):
             if raw:
                 remaining_value -= _move_token(
-                    holdings, giver, receiver, token, raw * prices[token] * fraction, prices
+                    holdings, giver, receiver, token, raw * prices[token] * paid_fraction, prices
                 )
-    return value - remaining_value
+    return max_value - remaining_value
 
 
 def _move_token(
-    holdings: StrategyHoldings, giver: str, receiver: str, token: str, value: Value, prices: Prices
+    holdings: StrategyHoldings,
+    giver: str,
+    receiver: str,
+    token: str,
+    max_value: Value,
+    prices: Prices,
 ) -> Value:
-    """Move at most `value` of a token from one strategy to another, in place; return the value
+    """Move at most `max_value` of a token from one strategy to another, in place; return the value
     moved.
     """
     price, raw = prices[token], 0
-    if value > 0 and price > 0:
-        raw = min(holdings[giver].get(token, 0), floor_int(value / price))
+    if max_value > 0 and price > 0:
+        raw = min(holdings[giver].get(token, 0), floor_int(max_value / price))
     holdings[giver][token] = holdings[giver].get(token, 0) - raw
     holdings[receiver][token] = holdings[receiver].get(token, 0) + raw
     return raw * price
@@ -156,28 +163,35 @@ def restore_capital_shares(
     payments: dict[tuple[str, str], Value] = {}
     for giver in holdings:
         for receiver in holdings:
-            excess = holdings_value(holdings[giver], prices) - target_values[giver]
-            shortfall = target_values[receiver] - holdings_value(holdings[receiver], prices)
-            if giver == receiver or excess <= 0 or shortfall <= 0:
+            excess_value = holdings_value(holdings[giver], prices) - target_values[giver]
+            shortfall_value = target_values[receiver] - holdings_value(holdings[receiver], prices)
+            if giver == receiver or excess_value <= 0 or shortfall_value <= 0:
                 continue
-            first_values = None
+            first_value_by_token = None
             if wanted_values is not None:
-                first_values = _excess_values(holdings[giver], wanted_values[giver], prices)
+                first_value_by_token = _excess_values(holdings[giver], wanted_values[giver], prices)
             payments[giver, receiver] = transfer_value(
-                holdings, giver, receiver, min(excess, shortfall), prices, first_values
+                holdings,
+                giver,
+                receiver,
+                min(excess_value, shortfall_value),
+                prices,
+                first_value_by_token,
             )
     return payments
 
 
 def _excess_values(
-    tokens: Mapping[str, int], wanted_values: Mapping[str, Value], prices: Prices
+    raw_by_token: Mapping[str, int], wanted_values: Mapping[str, Value], prices: Prices
 ) -> dict[str, Value]:
     excess_by_token = {
         token: raw * prices[token] - wanted_values.get(token, Fraction(0))
-        for token, raw in tokens.items()
+        for token, raw in raw_by_token.items()
         if raw
     }
-    return {token: value for token, value in excess_by_token.items() if value > 0}
+    return {
+        token: excess_value for token, excess_value in excess_by_token.items() if excess_value > 0
+    }
 
 
 def net_adjustments(adjustments: StrategyValues, tokens: Sequence[str]) -> tuple[NettedToken, ...]:
@@ -186,9 +200,11 @@ def net_adjustments(adjustments: StrategyValues, tokens: Sequence[str]) -> tuple
     """
     netted_tokens = []
     for token in tokens:
-        values = [adjustment.get(token, Fraction(0)) for adjustment in adjustments.values()]
-        bought_value = sum((v for v in values if v > 0), Fraction(0))
-        sold_value = -sum((v for v in values if v < 0), Fraction(0))
+        adjustment_values = [
+            adjustment.get(token, Fraction(0)) for adjustment in adjustments.values()
+        ]
+        bought_value = sum((value for value in adjustment_values if value > 0), Fraction(0))
+        sold_value = -sum((value for value in adjustment_values if value < 0), Fraction(0))
         netted_tokens.append(NettedToken(token, bought_value, sold_value))
     return tuple(netted_tokens)
 
@@ -197,13 +213,13 @@ def market_remainder(adjustments: StrategyValues, netted_token: NettedToken) -> 
     """Return each strategy's part of a token that the market has to fill: pro rata on the heavier
     side, 0 on the other.
     """
-    larger_value = max(netted_token.bought, netted_token.sold)
-    remainders = dict.fromkeys(adjustments, Fraction(0))
+    larger_side_value = max(netted_token.bought, netted_token.sold)
+    remainder_by_name = dict.fromkeys(adjustments, Fraction(0))
     for name, adjustment in adjustments.items():
-        value = adjustment.get(netted_token.token, Fraction(0))
-        if value * netted_token.net > 0:
-            remainders[name] = value * abs(netted_token.net) / larger_value
-    return remainders
+        adjustment_value = adjustment.get(netted_token.token, Fraction(0))
+        if adjustment_value * netted_token.net > 0:
+            remainder_by_name[name] = adjustment_value * abs(netted_token.net) / larger_side_value
+    return remainder_by_name
 
 
 def net_internally(
@@ -214,95 +230,110 @@ def net_internally(
         token, price = netted_token.token, prices[netted_token.token]
         if netted_token.crossed <= 0 or price <= 0:
             continue
-        token_adjustments = {
+        adjustment_by_name = {
             name: adjustment[token]
             for name, adjustment in adjustments.items()
             if token in adjustment
         }
-        sales_by_name = {
+        sale_value_by_name = {
             name: -value * netted_token.crossed / netted_token.sold
-            for name, value in token_adjustments.items()
+            for name, value in adjustment_by_name.items()
             if value < 0
         }
-        purchases_by_name = {name: value for name, value in token_adjustments.items() if value > 0}
-        sales_raw = {
-            name: min(holdings[name].get(token, 0), floor_int(value / price))
-            for name, value in sales_by_name.items()
+        purchase_value_by_name = {
+            name: value for name, value in adjustment_by_name.items() if value > 0
         }
-        for name, raw in sales_raw.items():
+        sale_raw_by_name = {
+            name: min(holdings[name].get(token, 0), floor_int(value / price))
+            for name, value in sale_value_by_name.items()
+        }
+        for name, raw in sale_raw_by_name.items():
             holdings[name][token] -= raw
-        for name, raw in split_pro_rata(sum(sales_raw.values()), purchases_by_name).items():
+        for name, raw in split_pro_rata(
+            sum(sale_raw_by_name.values()), purchase_value_by_name
+        ).items():
             holdings[name][token] = holdings[name].get(token, 0) + raw
 
 
 def settle_trade(
     holdings_before: Mapping[str, Mapping[str, int]],
     adjustments: StrategyValues,
-    deltas: Mapping[str, int],
+    change_raw_by_token: Mapping[str, int],
     prices: Prices,
     tokens: Sequence[str],
 ) -> tuple[StrategyHoldings, dict[str, Value]]:
-    """Return the holdings after a trade that changed the wallet by `deltas` (base units by token),
+    """Return the holdings after a trade that changed the wallet by `change_raw_by_token` (base units by token),
     and its cost by strategy.
 
     Opposite adjustments are netted at reference prices, and the market's fills go to those with a
     remainder. The cost is shared in proportion to it (to capital if none). A strategy that
     received more than its part pays the others, first in tokens that it did not want. Without
-    `deltas` adjustments are only netted. Raises ValueError if the trade spent more than all hold.
+    `change_raw_by_token` adjustments are only netted. Raises ValueError if the trade spent more than all hold.
     """
     capital_before = strategy_capital(holdings_before, prices)
     holdings = copy_holdings(holdings_before)
-    remainders: dict[str, dict[str, Value]] = {name: {} for name in holdings_before}
+    remainder_values: dict[str, dict[str, Value]] = {name: {} for name in holdings_before}
     for netted_token in net_adjustments(adjustments, tokens):
         for name, value in market_remainder(adjustments, netted_token).items():
-            remainders[name][netted_token.token] = value
+            remainder_values[name][netted_token.token] = value
     net_internally(holdings, adjustments, prices, tokens)
     for token in tokens:
-        delta = deltas.get(token, 0)
-        sign = sign_of(delta)
+        change_raw = change_raw_by_token.get(token, 0)
+        change_sign = sign_of(change_raw)
         requested_values = {
-            name: max(token_values.get(token, Fraction(0)) * sign, Fraction(0))
-            for name, token_values in remainders.items()
+            name: max(token_values.get(token, Fraction(0)) * change_sign, Fraction(0))
+            for name, token_values in remainder_values.items()
         }
-        if delta > 0:
-            shares = requested_values if sum(requested_values.values()) > 0 else capital_before
-            for name, raw in split_pro_rata(delta, shares).items():
+        if change_raw > 0:
+            split_weights = (
+                requested_values if sum(requested_values.values()) > 0 else capital_before
+            )
+            for name, raw in split_pro_rata(change_raw, split_weights).items():
                 holdings[name][token] = holdings[name].get(token, 0) + raw
-        elif delta < 0:
-            _deduct_sale(holdings, token, -delta, requested_values)
-    cost = -sum((delta * prices[token] for token, delta in deltas.items() if delta), Fraction(0))
+        elif change_raw < 0:
+            _deduct_sale(holdings, token, -change_raw, requested_values)
+    total_cost = -sum(
+        (
+            change_raw * prices[token]
+            for token, change_raw in change_raw_by_token.items()
+            if change_raw
+        ),
+        Fraction(0),
+    )
     remainder_sizes = {
         name: sum((abs(value) for value in token_values.values()), Fraction(0))
-        for name, token_values in remainders.items()
+        for name, token_values in remainder_values.items()
     }
     weight_sum = sum(remainder_sizes.values(), Fraction(0))
     cost_weights = remainder_sizes if weight_sum > 0 else capital_before
     weight_sum = sum(cost_weights.values(), Fraction(0))
     if weight_sum > 0:
-        costs = {name: cost * cost_weights[name] / weight_sum for name in holdings_before}
+        cost_by_name = {
+            name: total_cost * cost_weights[name] / weight_sum for name in holdings_before
+        }
     else:
-        costs = {name: cost / len(cost_weights) for name in holdings_before}
-    target_values = {name: capital_before[name] - costs[name] for name in holdings_before}
+        cost_by_name = {name: total_cost / len(cost_weights) for name in holdings_before}
+    target_values = {name: capital_before[name] - cost_by_name[name] for name in holdings_before}
     wanted_values = {
         name: {
-            t: holdings_before[name].get(t, 0) * prices[t]
-            + adjustments.get(name, {}).get(t, Fraction(0))
-            for t in tokens
+            priced_token: holdings_before[name].get(priced_token, 0) * prices[priced_token]
+            + adjustments.get(name, {}).get(priced_token, Fraction(0))
+            for priced_token in tokens
         }
         for name in holdings_before
     }
     restore_capital_shares(holdings, target_values, prices, wanted_values)
-    return holdings, costs
+    return holdings, cost_by_name
 
 
 def _deduct_sale(
-    holdings: StrategyHoldings, token: str, raw: int, sales: Mapping[str, Fraction]
+    holdings: StrategyHoldings, token: str, raw: int, sale_values: Mapping[str, Fraction]
 ) -> None:
-    """Take from the strategies in proportion to their `sales`, up to their holdings, and the
+    """Take from the strategies in proportion to their `sale_values`, up to their holdings, and the
     remainder pro rata from all holders; in place.
     """
-    if sum(sales.values()) > 0:
-        for name, part_raw in split_pro_rata(raw, sales).items():
+    if sum(sale_values.values()) > 0:
+        for name, part_raw in split_pro_rata(raw, sale_values).items():
             taken_raw = min(part_raw, holdings[name].get(token, 0))
             holdings[name][token] = holdings[name].get(token, 0) - taken_raw
             raw -= taken_raw
@@ -327,25 +358,25 @@ def apply_transfer(
         strategy_capital(holdings_before, prices),
     )
     total_capital = sum(capital_before.values(), Fraction(0))
-    weights = dict(capital_before)
+    weight_by_name = dict(capital_before)
     if only_strategy in holdings_before:
-        weights = {name: Fraction(name == only_strategy) for name in capital_before}
+        weight_by_name = {name: Fraction(name == only_strategy) for name in capital_before}
     if raw >= 0:
-        for name, received_raw in split_pro_rata(raw, weights).items():
+        for name, received_raw in split_pro_rata(raw, weight_by_name).items():
             holdings[name][token] = holdings[name].get(token, 0) + received_raw
         return holdings
     for name, taken_raw in take_pro_rata(-raw, token, holdings).items():
         holdings[name][token] = holdings[name].get(token, 0) - taken_raw
-    value = -raw * prices[token]
+    decrease_value = -raw * prices[token]
     if only_strategy is not None and only_strategy in holdings_before:
-        value = min(value, capital_before[only_strategy])
+        decrease_value = min(decrease_value, capital_before[only_strategy])
     elif total_capital > 0:
-        weights = {
+        weight_by_name = {
             name: strategy_value / total_capital for name, strategy_value in capital_before.items()
         }
     lost_value = total_capital - sum(strategy_capital(holdings, prices).values(), Fraction(0))
     target_values = {
-        name: max(capital_before[name] - value * weights[name], Fraction(0))
+        name: max(capital_before[name] - decrease_value * weight_by_name[name], Fraction(0))
         for name in holdings_before
     }
     unpaid_value = lost_value - sum(
@@ -358,9 +389,9 @@ def apply_transfer(
             for name, strategy_value in target_values.items()
             if strategy_value > 0
         }
-        others_value = sum(other_values.values(), Fraction(0))
+        other_values_sum = sum(other_values.values(), Fraction(0))
         target_values |= {
-            name: strategy_value - unpaid_value * strategy_value / others_value
+            name: strategy_value - unpaid_value * strategy_value / other_values_sum
             for name, strategy_value in other_values.items()
         }
     restore_capital_shares(holdings, target_values, prices)

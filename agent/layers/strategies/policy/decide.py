@@ -68,12 +68,12 @@ def rebalance_strategies(context: DecisionContext) -> DecisionResult | None:
         )
     )
     if (top_up := native_coin.top_up(step, decision)) is not None:
-        result = replace(context.result(top_up), next_s=trigger.next_s)
-        return result.with_layer(StrategiesResult(netting_result))
-    result = replace(
+        decision_result = replace(context.result(top_up), next_s=trigger.next_s)
+        return decision_result.with_layer(StrategiesResult(netting_result))
+    decision_result = replace(
         context.result(decision),
         reviewed=is_review,
         due_schedules=trigger.due_schedules if is_review else (),
         next_s=trigger.next_s,
     )
-    return result.with_layer(StrategiesResult(netting_result, is_netting_only))
+    return decision_result.with_layer(StrategiesResult(netting_result, is_netting_only))

@@ -33,18 +33,22 @@ def strategy_futures(split: CapitalSplit, books: StrategyBooks | None) -> dict[s
     """Return the signed shares of the target notional by market: each strategy's weights times its
     share of the capital. A paused strategy has none; opposite weights offset each other.
     """
-    shares = {strategy.name: Fraction(strategy.share_bps, BPS) for strategy in split.strategies}
+    share_by_name = {
+        strategy.name: Fraction(strategy.share_bps, BPS) for strategy in split.strategies
+    }
     paused_names: set[str] = set()
     if books is not None and not books.fault:
-        shares = target_capital_shares(split, books.by_name)
+        share_by_name = target_capital_shares(split, books.by_name)
         paused_names = {
             book.name for book in books.strategies if book.state.health is StrategyHealth.PAUSED
         }
     share_by_market: dict[str, Fraction] = {}
     for strategy in split.strategies:
-        share = Fraction(0) if strategy.name in paused_names else shares[strategy.name]
-        for market, bps in strategy.market_bps:
-            share_by_market[market] = share_by_market.get(market, Fraction(0)) + share * bps / BPS
+        share = Fraction(0) if strategy.name in paused_names else share_by_name[strategy.name]
+        for market, weight_bps in strategy.market_bps:
+            share_by_market[market] = (
+                share_by_market.get(market, Fraction(0)) + share * weight_bps / BPS
+            )
     return share_by_market
 
 
@@ -87,7 +91,7 @@ def with_market_growth(
 
 def _futures_growth(
     last_prices: Mapping[str, Price],
-    last_s: int | None,
+    last_noted_s: int | None,
     strategy: Strategy,
     market_growth: MarketGrowth,
     now_s: int | None,
@@ -95,11 +99,15 @@ def _futures_growth(
     """Return the growth factor of capital at the target notional since the last prices; 1 without
     futures weights.
     """
-    elapsed_days = Fraction(0 if now_s is None or last_s is None else now_s - last_s, DAY_S)
-    growth = Fraction(1)
-    for market, bps in strategy.market_bps:
+    elapsed_days = Fraction(
+        0 if now_s is None or last_noted_s is None else now_s - last_noted_s, DAY_S
+    )
+    growth_factor = Fraction(1)
+    for market, weight_bps in strategy.market_bps:
         if last_prices.get(market, 0) > 0 and market in market_growth.prices:
             price_change = market_growth.prices[market] / last_prices[market] - 1
             funding = market_growth.funding_daily.get(market, Fraction(0)) * elapsed_days
-            growth += market_growth.leverage * Fraction(bps, BPS) * (price_change - funding)
-    return growth
+            growth_factor += (
+                market_growth.leverage * Fraction(weight_bps, BPS) * (price_change - funding)
+            )
+    return growth_factor

@@ -37,22 +37,22 @@ MIN_DAY_SHARE = (2, 3)
 """Share of a window's days that must have a value; with fewer the ratio is unknown."""
 
 
-def sharpe_milli(points: Sequence[NavPoint], window_s: int, now_s: int) -> int | None:
+def sharpe_milli(nav_points: Sequence[NavPoint], window_s: int, now_s: int) -> int | None:
     """Return the annual Sharpe ratio over the window that ends now, in thousandths, rounded down;
     None if the values do not reach back to the beginning of the window, too many days are missing,
     fewer than three days have a value, or all daily returns are equal.
     """
-    close_by_day = {
+    index_by_day = {
         point.at_s // DAY_S: point.index
-        for point in sorted(points, key=lambda nav_point: nav_point.at_s)
+        for point in sorted(nav_points, key=lambda nav_point: nav_point.at_s)
         if point.at_s <= now_s
     }
     first_day = (now_s - window_s) // DAY_S
     daily_indexes = [
-        index for day_number, index in sorted(close_by_day.items()) if day_number >= first_day
+        index for day_number, index in sorted(index_by_day.items()) if day_number >= first_day
     ]
     window_days = window_s // DAY_S
-    reaches_start = any(day_number <= first_day for day_number in close_by_day)
+    reaches_start = any(day_number <= first_day for day_number in index_by_day)
     if (
         not reaches_start
         or len(daily_indexes) * MIN_DAY_SHARE[1] < window_days * MIN_DAY_SHARE[0]
@@ -60,28 +60,30 @@ def sharpe_milli(points: Sequence[NavPoint], window_s: int, now_s: int) -> int |
         or min(daily_indexes) <= 0
     ):
         return None
-    returns = [
-        (now * FIXED_POINT_ONE) // before - FIXED_POINT_ONE
-        for before, now in pairwise(daily_indexes)
+    daily_returns = [
+        (next_index * FIXED_POINT_ONE) // previous_index - FIXED_POINT_ONE
+        for previous_index, next_index in pairwise(daily_indexes)
     ]
-    return_count, return_sum = len(returns), sum(returns)
+    return_count, return_sum = len(daily_returns), sum(daily_returns)
     scaled_variance = (
-        return_count * sum(daily_return * daily_return for daily_return in returns)
+        return_count * sum(daily_return * daily_return for daily_return in daily_returns)
         - return_sum * return_sum
     )  # n·Σr² - (Σr)² = n·(n - 1)·variance
     if scaled_variance <= 0:
         return None
     # mean / deviation = Σr / n · sqrt(n·(n - 1) / scaled_variance);
     # squared, times 365, in thousandths
-    squared_ratio = return_sum * return_sum * (return_count - 1) * DAYS_A_YEAR * 10**6
-    root = isqrt(squared_ratio // (return_count * scaled_variance))
+    scaled_squared_ratio = return_sum * return_sum * (return_count - 1) * DAYS_A_YEAR * 10**6
+    abs_sharpe_milli = isqrt(scaled_squared_ratio // (return_count * scaled_variance))
     if return_sum >= 0:
-        return root
-    return -root - (root * root * return_count * scaled_variance != squared_ratio)
+        return abs_sharpe_milli
+    return -abs_sharpe_milli - (
+        abs_sharpe_milli * abs_sharpe_milli * return_count * scaled_variance != scaled_squared_ratio
+    )
 
 
 def update_health(
-    state: StrategyState, rule: StrategyHealthRule, sharpe: int | None, now_s: int
+    state: StrategyState, rule: StrategyHealthRule, ratio_milli: int | None, now_s: int
 ) -> StrategyState:
     """Return the state after a cycle: paused after a period below the limit, restored after a
     period at the recovery level.
@@ -90,28 +92,28 @@ def update_health(
     """
     if state.health is StrategyHealth.ACTIVE:
         limit_milli, period_s = rule.limit_milli, rule.period_s
-        side_text, health = "below", StrategyHealth.PAUSED
-        calls_for_change = sharpe is not None and sharpe < limit_milli
+        side_text, next_health = "below", StrategyHealth.PAUSED
+        calls_for_change = ratio_milli is not None and ratio_milli < limit_milli
     else:
         limit_milli, period_s = rule.recover_milli, rule.recover_s
-        side_text, health = "at or above", StrategyHealth.ACTIVE
-        calls_for_change = sharpe is not None and sharpe >= limit_milli
-    if sharpe is None or not calls_for_change:
-        return replace(state, sharpe_milli=sharpe, turning_s=None)
+        side_text, next_health = "at or above", StrategyHealth.ACTIVE
+        calls_for_change = ratio_milli is not None and ratio_milli >= limit_milli
+    if ratio_milli is None or not calls_for_change:
+        return replace(state, sharpe_milli=ratio_milli, turning_s=None)
     since_s = now_s if state.turning_s is None else state.turning_s
     if now_s - since_s < period_s:
-        return replace(state, sharpe_milli=sharpe, turning_s=since_s)
+        return replace(state, sharpe_milli=ratio_milli, turning_s=since_s)
     reason = (
         f"the Sharpe ratio over {format_duration(rule.window_s)} has been {side_text}"
         f" {decimal_text(limit_milli, 3)} since {format_time(since_s)}, now"
-        f" {decimal_text(sharpe, 3)}"
+        f" {decimal_text(ratio_milli, 3)}"
     )
     return replace(
         state,
-        health=health,
+        health=next_health,
         since_s=now_s,
         reason=reason,
-        sharpe_milli=sharpe,
+        sharpe_milli=ratio_milli,
         turning_s=None,
     )
 
@@ -138,16 +140,18 @@ def update_unit_index(
     if state.health is StrategyHealth.ACTIVE:
         if state.unit_nav > 0:
             index = state.index * nav_per_unit // state.unit_nav
-    elif all(last_prices.get(token, 0) > 0 for token, bps in strategy.weights_bps if bps):
-        growth = sum(
+    elif all(
+        last_prices.get(token, 0) > 0 for token, weight_bps in strategy.weights_bps if weight_bps
+    ):
+        growth_factor = sum(
             (
-                Fraction(bps, BPS) * prices[token] / last_prices[token]
-                for token, bps in strategy.weights_bps
-                if bps
+                Fraction(weight_bps, BPS) * prices[token] / last_prices[token]
+                for token, weight_bps in strategy.weights_bps
+                if weight_bps
             ),
             Fraction(0),
         )
-        index = floor_int(state.index * growth)
+        index = floor_int(state.index * growth_factor)
     return replace(
         state, noted_s=now_s, unit_nav=nav_per_unit, index=max(0, index), marks=current_prices
     )

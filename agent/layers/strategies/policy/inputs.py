@@ -58,23 +58,23 @@ def choose_weights(step: StepInput) -> StepInput:
     split, books = step.config(CapitalSplit), step.layer(StrategiesState).books
     if books is None or not split.allocators:
         return step
-    last_choices, strategies, missing_notes = dict(books.choices), [], []
+    allocation_by_strategy, chosen_strategies, fault_notes = dict(books.choices), [], []
     for strategy in split.strategies:
         if strategy.allocator is None:
-            strategies.append(strategy)
+            chosen_strategies.append(strategy)
             continue
-        weights = dict(strategy.weights_bps)
+        bps_by_token = dict(strategy.weights_bps)
         assets = tuple(
-            replace(asset, target_bps=weights.get(asset.token.address, 0))
+            replace(asset, target_bps=bps_by_token.get(asset.token.address, 0))
             for asset in step.portfolio.assets
         )
         portfolio = replace(step.portfolio, assets=assets, weights=strategy.allocator)
-        states = tuple(state.for_part(strategy.name) for state in step.history.layers)
+        layer_states = tuple(state.for_part(strategy.name) for state in step.history.layers)
         history = replace(
             step.history,
-            allocation=last_choices.get(strategy.name),
+            allocation=allocation_by_strategy.get(strategy.name),
             allocation_fault="",
-            layers=states,
+            layers=layer_states,
         )
         targets = replace(step.targets, effective_bps=())
         strategy_step = apply_allocation(
@@ -82,29 +82,31 @@ def choose_weights(step: StepInput) -> StepInput:
         )
         allocation = strategy_step.history.allocation
         if strategy_step.history.allocation_fault:
-            missing_notes.append(
+            fault_notes.append(
                 f"strategy {strategy.name} has no weights: {strategy_step.history.allocation_fault}"
             )
         if allocation is not None:
-            last_choices[strategy.name] = allocation
+            allocation_by_strategy[strategy.name] = allocation
         chosen_bps = tuple(
             (asset.token.address, asset.target_bps) for asset in strategy_step.effective_assets
         )
-        strategies.append(
+        chosen_strategies.append(
             replace(
                 strategy,
                 weights_bps=chosen_bps,
-                market_bps=_market_weights(allocation) or strategy.market_bps,
+                market_bps=_market_bps(allocation) or strategy.market_bps,
             )
         )
     books = replace(
-        books, choices=tuple(last_choices.items()), allocation_fault="; ".join(missing_notes)
+        books,
+        choices=tuple(allocation_by_strategy.items()),
+        allocation_fault="; ".join(fault_notes),
     )
-    split = replace(split, strategies=tuple(strategies))
+    split = replace(split, strategies=tuple(chosen_strategies))
     return step.with_config(split).with_layer(StrategiesState(books))
 
 
-def _market_weights(allocation: Allocation | None) -> tuple[tuple[str, int], ...]:
+def _market_bps(allocation: Allocation | None) -> tuple[tuple[str, int], ...]:
     """Return the weights of markets of an allocation; empty if it has none."""
     return () if allocation is None else allocation.market_bps
 
@@ -117,26 +119,29 @@ def combine_targets(step: StepInput) -> StepInput:
     split, books = step.config(CapitalSplit), step.layer(StrategiesState).books
     if not split.strategies:
         return step
-    shares = {strategy.name: Fraction(strategy.share_bps, BPS) for strategy in split.strategies}
+    share_by_name = {
+        strategy.name: Fraction(strategy.share_bps, BPS) for strategy in split.strategies
+    }
     if books is not None and not books.fault:
-        shares = target_capital_shares(split, books.by_name)
+        share_by_name = target_capital_shares(split, books.by_name)
     assets = step.portfolio.assets
-    weights_bps = [
+    unrounded_bps = [
         sum(
             (
-                shares[strategy.name] * dict(strategy.weights_bps).get(asset.token.address, 0)
+                share_by_name[strategy.name]
+                * dict(strategy.weights_bps).get(asset.token.address, 0)
                 for strategy in split.strategies
             ),
             Fraction(0),
         )
         for asset in assets
     ]
-    targets = {
+    target_bps_by_token = {
         asset.token.address: bps
-        for asset, bps in zip(assets, largest_remainder(weights_bps), strict=True)
+        for asset, bps in zip(assets, largest_remainder(unrounded_bps), strict=True)
     }
     note = (
         "targets are those of the strategies together: "
-        f"{', '.join(f'{name} {format_percent(share)}' for name, share in shares.items())}"
+        f"{', '.join(f'{name} {format_percent(share)}' for name, share in share_by_name.items())}"
     )
-    return with_targets(step, targets, note)
+    return with_targets(step, target_bps_by_token, note)

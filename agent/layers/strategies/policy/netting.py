@@ -78,8 +78,11 @@ class StrategyAdjustment:
     @property
     def adjustments(self) -> dict[str, Value]:
         """Value to buy (positive) or sell of each token, numeraire base units."""
-        value_by_token = {drift.token: drift.value for drift in self.drifts}
-        return {token: value - value_by_token[token] for token, value in self.target_values}
+        current_value_by_token = {drift.token: drift.value for drift in self.drifts}
+        return {
+            token: target_value - current_value_by_token[token]
+            for token, target_value in self.target_values
+        }
 
 
 def capital_signals(
@@ -97,8 +100,8 @@ def capital_signals(
         target_capital_shares(split, books.by_name),
     )
     signals = set()
-    for name, strategy_value in capital_by_name.items() if total_capital > 0 else ():
-        target_bps, share_bps = target_shares[name] * BPS, strategy_value / total_capital * BPS
+    for name, capital_value in capital_by_name.items() if total_capital > 0 else ():
+        target_bps, share_bps = target_shares[name] * BPS, capital_value / total_capital * BPS
         low_bps, high_bps = band(split.band, round(target_bps))
         if book_by_name[name].state.health is StrategyHealth.PAUSED:
             low_bps, high_bps = Fraction(0), target_bps + 1
@@ -119,20 +122,21 @@ def strategy_weights(step: StepInput, strategy: Strategy, state: StrategyState) 
         blocked_exits.excluded_tokens(step.targets, step.blocked_exits),
     )
     if state.health is StrategyHealth.PAUSED:
-        weights = {numeraire: BPS}
+        bps_by_token = {numeraire: BPS}
     else:
-        weights = dict(strategy.weights_bps)
-    excluded_by_orders = tokens_excluded_by_orders(step)
-    weights = {
-        asset.token.address: weights.get(asset.token.address, 0) for asset in step.portfolio.assets
+        bps_by_token = dict(strategy.weights_bps)
+    order_excluded_tokens = tokens_excluded_by_orders(step)
+    bps_by_token = {
+        asset.token.address: bps_by_token.get(asset.token.address, 0)
+        for asset in step.portfolio.assets
     }
-    weights |= dict.fromkeys(weights.keys() & excluded_by_orders, 0)
-    weights[numeraire] += BPS - sum(weights.values())
-    tradable_weights = weights | dict.fromkeys(weights.keys() & excluded_tokens, 0)
-    if sum(tradable_weights.values()) <= 0:
-        return dict.fromkeys(weights, 0)
-    shares = largest_remainder([Fraction(bps) for bps in tradable_weights.values()])
-    return dict(zip(weights, shares, strict=True))
+    bps_by_token |= dict.fromkeys(bps_by_token.keys() & order_excluded_tokens, 0)
+    bps_by_token[numeraire] += BPS - sum(bps_by_token.values())
+    tradable_bps_by_token = bps_by_token | dict.fromkeys(bps_by_token.keys() & excluded_tokens, 0)
+    if sum(tradable_bps_by_token.values()) <= 0:
+        return dict.fromkeys(bps_by_token, 0)
+    rounded_bps = largest_remainder([Fraction(bps) for bps in tradable_bps_by_token.values()])
+    return dict(zip(bps_by_token, rounded_bps, strict=True))
 
 
 def tokens_excluded_by_orders(step: StepInput) -> set[str]:
@@ -201,17 +205,17 @@ def strategy_adjustment(
             wait_reason := price_confirmation.unconfirmed_reason(
                 step,
                 prices,
-                lambda past_step, past_prices: _signals(
+                lambda past_step, past_prices: _price_signals(
                     past_step, strategy, book, holdings, past_prices
                 ),
             )
         ):
             is_acting, reason = False, f"{reason}; but {wait_reason}"
-    total = investable_total(drifts)
-    values = [drift.value for drift in drifts]
-    if is_acting and total > 0:
-        values = [
-            asset_share * total
+    total_value = investable_total(drifts)
+    token_values = [drift.value for drift in drifts]
+    if is_acting and total_value > 0:
+        token_values = [
+            asset_share * total_value
             for asset_share in _target_shares(
                 step.portfolio,
                 step.policy,
@@ -220,12 +224,14 @@ def strategy_adjustment(
                 book.state.health is StrategyHealth.PAUSED,
             )
         ]
-    target_values = tuple((drift.token, value) for drift, value in zip(drifts, values, strict=True))
+    target_values = tuple(
+        (drift.token, token_value) for drift, token_value in zip(drifts, token_values, strict=True)
+    )
     schedule_names = tuple(f"{strategy.name}: {name}" for name in trigger_result.due_schedules)
     return StrategyAdjustment(
         strategy.name,
         book.state,
-        total,
+        total_value,
         share,
         target_share,
         drifts,
@@ -242,10 +248,14 @@ def _is_first_purchase(history: History, book: StrategyBook) -> bool:
     """True during the strategy's first purchase in parts, which needs no trigger and has no
     cooldown.
     """
-    purchase, last_s = history.cash_flows.purchase, book.last_rebalance_s
-    if purchase is None or purchase.terms.kind is not PurchaseKind.FIRST or last_s is None:
+    purchase, last_rebalance_s = history.cash_flows.purchase, book.last_rebalance_s
+    if (
+        purchase is None
+        or purchase.terms.kind is not PurchaseKind.FIRST
+        or last_rebalance_s is None
+    ):
         return False
-    return last_s >= purchase.terms.began_s
+    return last_rebalance_s >= purchase.terms.began_s
 
 
 def strategy_drifts(
@@ -258,25 +268,27 @@ def strategy_drifts(
     """Return the drift of each asset of one strategy from its weights, by the band of its own
     trigger.
     """
-    weights, excluded_tokens = (
+    bps_by_token, excluded_tokens = (
         strategy_weights(step, strategy, state),
         blocked_exits.excluded_tokens(step.targets, step.blocked_exits),
     )
-    weights = _capped_at_holdings(step, weights, holdings, prices)
+    bps_by_token = _capped_at_holdings(step, bps_by_token, holdings, prices)
     assets = []
     for asset in step.portfolio.assets:
         token = asset.token.address
         reserve_raw = asset.reserve_raw if token in excluded_tokens else 0
         assets.append(
-            replace(asset, target_bps=weights[token], max_bps=None, reserve_raw=reserve_raw)
+            replace(asset, target_bps=bps_by_token[token], max_bps=None, reserve_raw=reserve_raw)
         )
-    balances = {asset.token.address: holdings.get(asset.token.address, 0) for asset in assets}
+    balance_by_token = {
+        asset.token.address: holdings.get(asset.token.address, 0) for asset in assets
+    }
     trigger = ZERO_BAND if state.health is StrategyHealth.PAUSED else strategy.trigger
-    return drifts_from_balances(assets, balances, prices, trigger)
+    return drifts_from_balances(assets, balance_by_token, prices, trigger)
 
 
 def _capped_at_holdings(
-    step: StepInput, weights: dict[str, int], holdings: Mapping[str, int], prices: Prices
+    step: StepInput, bps_by_token: dict[str, int], holdings: Mapping[str, int], prices: Prices
 ) -> dict[str, int]:
     """Return the weights with assets awaiting their entry capped at their holdings; the rest goes
     to the numeraire.
@@ -287,27 +299,27 @@ def _capped_at_holdings(
     )
     pending_tokens = [
         token
-        for token, bps in weights.items()
+        for token, bps in bps_by_token.items()
         if bps
         and token not in excluded_tokens
         and conditional_orders.is_entry_pending(step.history, token)
     ]
-    if not pending_tokens or any(token not in prices for token in weights):
-        return weights
-    values = {
+    if not pending_tokens or any(token not in prices for token in bps_by_token):
+        return bps_by_token
+    value_by_token = {
         token: holdings.get(token, 0) * prices[token]
-        for token in weights
+        for token in bps_by_token
         if token not in excluded_tokens
     }
-    total = sum(values.values(), Fraction(0))
-    capped_bps = dict.fromkeys(pending_tokens, 0)
-    if total:
-        capped_bps = {
-            token: min(weights[token], int(values[token] * BPS // total))
+    total_value = sum(value_by_token.values(), Fraction(0))
+    capped_bps_by_token = dict.fromkeys(pending_tokens, 0)
+    if total_value:
+        capped_bps_by_token = {
+            token: min(bps_by_token[token], int(value_by_token[token] * BPS // total_value))
             for token in pending_tokens
         }
-    freed_bps = sum(weights[token] - bps for token, bps in capped_bps.items())
-    return {**weights, **capped_bps, numeraire: weights[numeraire] + freed_bps}
+    freed_bps = sum(bps_by_token[token] - bps for token, bps in capped_bps_by_token.items())
+    return {**bps_by_token, **capped_bps_by_token, numeraire: bps_by_token[numeraire] + freed_bps}
 
 
 def _trigger_result(
@@ -323,11 +335,11 @@ def _trigger_result(
             f"strategies.{strategy.name}.trigger: a zone is for a whole portfolio",
             "use another trigger",
         )
-    prefix = f"{strategy.name}: "
-    reviews = tuple(
-        (name.removeprefix(prefix), at_s)
+    name_prefix = f"{strategy.name}: "
+    review_times = tuple(
+        (name.removeprefix(name_prefix), at_s)
         for name, at_s in step.history.reviews.by_schedule
-        if name.startswith(prefix)
+        if name.startswith(name_prefix)
     )
     history = replace(
         step.history,
@@ -335,7 +347,7 @@ def _trigger_result(
             step.history.reviews,
             last_rebalance_s=book.last_rebalance_s,
             last_review_s=None,
-            by_schedule=reviews,
+            by_schedule=review_times,
         ),
     )
     return evaluate_trigger(
@@ -343,7 +355,7 @@ def _trigger_result(
     )
 
 
-def _signals(
+def _price_signals(
     step: StepInput,
     strategy: Strategy,
     book: StrategyBook,
@@ -378,21 +390,25 @@ def _target_shares(
         policy.only,
         portfolio.numeraire.address,
     )
-    shares = [
+    clamped_shares = [
         min(max(drift.share, goal_weight.low), goal_weight.high)
         for drift, goal_weight in zip(drifts, goal.weights, strict=True)
     ]
-    gap = 1 - sum(shares, Fraction(0))
-    if gap == 0:
-        return shares
-    edges = [weight.high if gap > 0 else weight.low for weight in goal.weights]
-    distances = [edge - share for share, edge in zip(shares, edges, strict=True)]
+    share_gap = 1 - sum(clamped_shares, Fraction(0))
+    if share_gap == 0:
+        return clamped_shares
+    bound_shares = [
+        asset_goal.high if share_gap > 0 else asset_goal.low for asset_goal in goal.weights
+    ]
+    distances = [
+        bound_share - share for share, bound_share in zip(clamped_shares, bound_shares, strict=True)
+    ]
     total_distance = sum(distances, Fraction(0))
-    if total_distance * gap <= 0:
+    if total_distance * share_gap <= 0:
         return [drift.share for drift in drifts]
     return [
-        share + distance * min(Fraction(1), gap / total_distance)
-        for share, distance in zip(shares, distances, strict=True)
+        share + distance * min(Fraction(1), share_gap / total_distance)
+        for share, distance in zip(clamped_shares, distances, strict=True)
     ]
 
 
@@ -451,27 +467,30 @@ def net_strategies(step: StepInput, prices: Mapping[str, Price]) -> NettingResul
     outside_values = {
         token: raw * prices[token] for token, raw in outside_raw(step, prices).items()
     }
-    total = sum(
+    total_value = sum(
         (adjustment.capital for adjustment in adjustments),
         sum(outside_values.values(), Fraction(0)),
     )
-    shares = [Fraction(0)] * len(tokens)
-    if total:
-        values = [
+    goal_shares = [Fraction(0)] * len(tokens)
+    if total_value:
+        target_values = [
             sum(
                 (dict(adjustment.target_values)[token] for adjustment in adjustments),
                 outside_values.get(token, Fraction(0)),
             )
             for token in tokens
         ]
-        shares = [value / total for value in values]
+        goal_shares = [target_value / total_value for target_value in target_values]
     goal = Goal(
-        tuple(GoalWeight(token, share, share) for token, share in zip(tokens, shares, strict=True))
+        tuple(
+            GoalWeight(token, goal_share, goal_share)
+            for token, goal_share in zip(tokens, goal_shares, strict=True)
+        )
     )
     saved_fees = (
         sum(
             (
-                netted_token.crossed * _cheapest_pips(step.snapshot, netted_token.token)
+                netted_token.crossed * _lowest_fee_pips(step.snapshot, netted_token.token)
                 for netted_token in netted_tokens
             ),
             Fraction(0),
@@ -535,19 +554,21 @@ def _transfer_capital(
     if wait_reason:
         return (), f"{note}, but {wait_reason}"
     target_shares = target_capital_shares(split, books.by_name)
-    total = sum(capital.strategy_capital(holdings, prices).values(), Fraction(0))
+    total_capital = sum(capital.strategy_capital(holdings, prices).values(), Fraction(0))
     payments = capital.restore_capital_shares(
-        holdings, {name: share * total for name, share in target_shares.items()}, prices
+        holdings, {name: share * total_capital for name, share in target_shares.items()}, prices
     )
     return (
         tuple(
-            (giver, receiver, value) for (giver, receiver), value in payments.items() if value > 0
+            (giver, receiver, paid_value)
+            for (giver, receiver), paid_value in payments.items()
+            if paid_value > 0
         ),
         note,
     )
 
 
-def _cheapest_pips(snapshot: Snapshot, token: str) -> int:
+def _lowest_fee_pips(snapshot: Snapshot, token: str) -> int:
     return min(
         (pool.fee_pips for pool in snapshot.pools if token in (pool.token0, pool.token1)),
         default=0,
@@ -579,14 +600,14 @@ def _strategies_result(
         ]
     if any(netted_token.crossed for netted_token in netted_tokens):
         notes.append(
-            f"{format_netting(portfolio, netted_tokens)} and saves at least {_money(portfolio, saved_fees)} of pool fees"
+            f"{format_netting(portfolio, netted_tokens)} and saves at least {_money_text(portfolio, saved_fees)} of pool fees"
         )
-    review_times = [adjustment.next_s for adjustment in adjustments]
+    next_evaluations_s = [adjustment.next_s for adjustment in adjustments]
     due_adjustments = [adjustment for adjustment in adjustments if adjustment.is_review_due]
     return TriggerResult(
         bool(acting_strategies or transfers),
         "; ".join(notes),
-        None if None in review_times else earliest(*review_times),
+        None if None in next_evaluations_s else earliest(*next_evaluations_s),
         bool(due_adjustments),
         tuple(name for adjustment in due_adjustments for name in adjustment.due_schedules),
     )
@@ -594,21 +615,21 @@ def _strategies_result(
 
 def format_netting(portfolio: Portfolio, netted_tokens: tuple[NettedToken, ...]) -> str:
     """Format the internally netted value by token."""
-    texts = [
-        f"{_money(portfolio, netted_token.crossed)} of {portfolio.token(netted_token.token).label}"
+    netted_texts = [
+        f"{_money_text(portfolio, netted_token.crossed)} of {portfolio.token(netted_token.token).label}"
         for netted_token in netted_tokens
         if netted_token.crossed
     ]
-    return f"{', '.join(texts)} is exchanged between strategies, never in the market,"
+    return f"{', '.join(netted_texts)} is exchanged between strategies, never in the market,"
 
 
 def _transfers_text(portfolio: Portfolio, transfers: tuple[tuple[str, str, Value], ...]) -> str:
     return ", ".join(
-        f"{giver} gives {receiver} {_money(portfolio, value)}"
-        for giver, receiver, value in transfers
+        f"{giver} gives {receiver} {_money_text(portfolio, transferred_value)}"
+        for giver, receiver, transferred_value in transfers
     )
 
 
-def _money(portfolio: Portfolio, value: Value) -> str:
+def _money_text(portfolio: Portfolio, value: Value) -> str:
     numeraire = portfolio.numeraire
     return f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"
