@@ -108,8 +108,8 @@ class GuardCase:
         reference price alone. Raises MissingData.
         """
         price = self.price(address)
-        ranges = {} if self.plan.is_exit else price_ranges(self.step)
-        return ranges.get(self.step.portfolio.pricing_token(address), (price, price))
+        range_by_token = {} if self.plan.is_exit else price_ranges(self.step)
+        return range_by_token.get(self.step.portfolio.pricing_token(address), (price, price))
 
     def require_complete_replay(self) -> None:
         """Raise MissingData if a leg fails."""
@@ -164,8 +164,8 @@ class GuardCase:
             Fraction(0),
         )
         # no sale is smaller, so the last one may raise up to this much too much
-        allowed_excess = self.step.limits.min_trade or 0
-        return sold_value <= self._justified_sale_value(bought_tokens) + allowed_excess
+        tolerated_excess = self.step.limits.min_trade or 0
+        return sold_value <= self._justified_sale_value(bought_tokens) + tolerated_excess
 
     def judged_tokens(self, *, with_gas: bool = True) -> set[str] | None:
         """Return the tokens whose price sources may refuse the plan; None for all tokens. Raises
@@ -208,13 +208,18 @@ class GuardCase:
         if not self.plan.is_exit:
             return self.turnover()
         self.require_complete_replay()
-        changes_raw = {
+        change_raw_by_token = {
             token: self.replay.delta_raw(token)
             for token in self.replay.tokens
             if token != self.numeraire.address
         }
         return sum(
-            (raw * self.price(token) for token, raw in changes_raw.items() if raw > 0), Fraction(0)
+            (
+                change_raw * self.price(token)
+                for token, change_raw in change_raw_by_token.items()
+                if change_raw > 0
+            ),
+            Fraction(0),
         )
 
     def largest_exempt_turnover(self) -> Fraction:
@@ -339,11 +344,11 @@ class GuardCase:
         MissingData.
         """
         self.require_complete_replay()
-        sum_of_changes = sum(
+        gross_change_value = sum(
             (abs(self.replay.delta_raw(token)) * self.price(token) for token in self.replay.tokens),
             Fraction(0),
         )
-        return sum_of_changes / 2
+        return gross_change_value / 2
 
     def trading_cost(self) -> Fraction:
         """Return the value given less the value received, at reference prices: fees, impact and
@@ -360,15 +365,17 @@ class GuardCase:
         MissingData.
         """
         self.require_complete_replay()
-        changes_raw = {token: self.replay.delta_raw(token) for token in self.replay.tokens}
-        return disagreement_loss(self.step, changes_raw)
+        change_raw_by_token = {token: self.replay.delta_raw(token) for token in self.replay.tokens}
+        return disagreement_loss(self.step, change_raw_by_token)
 
     def cost(self) -> Fraction:
         """Return the sum of trading cost, a layer's cost, and gas of plan and missing approvals.
         Raises MissingData.
         """
-        expected_wei = self.gas_units() * self.gas_price_wei() + self.data_fee_wei(self.gas_units())
-        gas_value = expected_wei * self.price(self.step.portfolio.wrapped_native)
+        expected_gas_wei = self.gas_units() * self.gas_price_wei() + self.data_fee_wei(
+            self.gas_units()
+        )
+        gas_value = expected_gas_wei * self.price(self.step.portfolio.wrapped_native)
         return self.trading_cost() + from_layer(self.layer.cost) + gas_value
 
     def worst_cost(self) -> Fraction:
@@ -376,16 +383,16 @@ class GuardCase:
         feed and TWAP, and all gas burned. Raises MissingData.
         """
         self.require_complete_replay()
-        final_flows = [flow for flow in self.replay.flows if flow.leg.sink is LegFunding.WALLET]
-        shortfall_value = sum(
+        flows_to_wallet = [flow for flow in self.replay.flows if flow.leg.sink is LegFunding.WALLET]
+        slippage_value = sum(
             (
                 max(0, flow.amount_out_raw - flow.leg.min_out_raw) * self.price(flow.leg.token_out)
-                for flow in final_flows
+                for flow in flows_to_wallet
             ),
             Fraction(0),
         )
         gas_value = self.worst_gas_wei() * self.price(self.step.portfolio.wrapped_native)
-        swap_cost = self.trading_cost() + shortfall_value + self.disagreement_loss()
+        swap_cost = self.trading_cost() + slippage_value + self.disagreement_loss()
         return swap_cost + from_layer(self.layer.worst_cost) + gas_value
 
     def gas_units(self) -> int:
@@ -421,14 +428,16 @@ def build_guard_case(step: StepInput, plan: Plan, evidence: Evidence) -> GuardCa
     """Return the case, with prices, legs and actions recomputed from the snapshot."""
     references = reference_prices(step)
     prices = references.by_token
-    unpriced = {unpriced_token.token: unpriced_token.why for unpriced_token in references.unpriced}
+    reason_by_unpriced_token = {
+        unpriced_token.token: unpriced_token.why for unpriced_token in references.unpriced
+    }
     replay = replay_legs(step.snapshot, plan, step.portfolio.wrapped_native)
     return GuardCase(
         step,
         plan,
         evidence,
         prices,
-        unpriced,
+        reason_by_unpriced_token,
         spot_prices(price_inputs(step)),
         replay,
         references,

@@ -121,30 +121,30 @@ def limit_guard(
     """Return a guard for a key of [limits]; the row of the key in LIMITS determines the format of
     the limit.
     """
-    spec = LIMITS[key]
+    limit_spec = LIMITS[key]
     return Guard(
         key,
         lambda step: limit(step.limits),
-        lambda value, step: _format_limit(spec, value, step.portfolio),
+        lambda limit_value, step: _format_limit(limit_spec, limit_value, step.portfolio),
         measure,
         remedy,
         judges_market,
     )
 
 
-def _format_limit(spec: LimitSpec, limit: Any, portfolio: Portfolio) -> str:
+def _format_limit(limit_spec: LimitSpec, limit: Any, portfolio: Portfolio) -> str:
     """Format a limit with its unit, with "at least" for a minimum."""
-    match spec.unit:
+    match limit_spec.unit:
         case LimitUnit.SHARE:
-            text = format_bps(limit)
+            limit_text = format_bps(limit)
         case LimitUnit.DURATION:
-            text = format_seconds(limit)
+            limit_text = format_seconds(limit)
         case LimitUnit.GAS_PRICE:
-            text = format_gwei(limit)
+            limit_text = format_gwei(limit)
         case LimitUnit.NATIVE:
-            text = format_native(limit)
+            limit_text = format_native(limit)
         case LimitUnit.COINS:
-            text = format_money(limit, portfolio.numeraire)
+            limit_text = format_money(limit, portfolio.numeraire)
         case LimitUnit.SWITCH:
-            text = "on"
-    return f"at least {text}" if spec.tighter is TighterDirection.MORE else text
+            limit_text = "on"
+    return f"at least {limit_text}" if limit_spec.tighter is TighterDirection.MORE else limit_text

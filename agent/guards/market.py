@@ -46,17 +46,19 @@ def price_impact(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Return the largest price move of a pool, without fees, cumulated over the legs in the
     pool.
     """
-    move_and_pool = [
+    moves_and_pools = [
         (
             pools.price_move_bps(swap.snapshot_pool, swap.pool_after, swap.leg.token_in),
             swap.leg.pool,
         )
         for swap in case.swaps()
     ]
-    if not move_and_pool:
+    if not moves_and_pools:
         return GuardMeasurement("no trade", True)
-    largest_bps, pool = max(move_and_pool)
-    return GuardMeasurement(f"{largest_bps} bps in {pool}", largest_bps <= limit_bps)
+    largest_move_bps, moved_pool = max(moves_and_pools)
+    return GuardMeasurement(
+        f"{largest_move_bps} bps in {moved_pool}", largest_move_bps <= limit_bps
+    )
 
 
 def slippage(case: GuardCase, limit_bps: int) -> GuardMeasurement:
@@ -66,21 +68,24 @@ def slippage(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     A minimum above the simulated output would revert. A plan of a layer's actions is measured by
     the layer.
     """
-    for slippage_of in layers.ACTION_SLIPPAGES:
-        if (measurement := slippage_of(case, limit_bps)) is not None:
+    for measure_slippage in layers.ACTION_SLIPPAGES:
+        if (measurement := measure_slippage(case, limit_bps)) is not None:
             return measurement
-    largest_bps = 0
+    largest_slippage_bps = 0
     for swap in case.swaps():
-        min_out, simulated_out = swap.leg.min_out_raw, swap.amount_out_raw
-        if min_out > simulated_out:
+        min_out_raw, simulated_out_raw = swap.leg.min_out_raw, swap.amount_out_raw
+        if min_out_raw > simulated_out_raw:
             return GuardMeasurement(
-                f"leg {swap.number} has a minimum of {min_out}, the pool pays {simulated_out}",
+                f"leg {swap.number} has a minimum of {min_out_raw}, the pool pays {simulated_out_raw}",
                 False,
             )
-        if min_out <= 0:
+        if min_out_raw <= 0:
             return GuardMeasurement(f"leg {swap.number} has no minimum output", False)
-        largest_bps = max(largest_bps, BPS * (simulated_out - min_out - 1) // simulated_out + 1)
-    return GuardMeasurement(f"{largest_bps} bps", largest_bps <= limit_bps)
+        largest_slippage_bps = max(
+            largest_slippage_bps,
+            BPS * (simulated_out_raw - min_out_raw - 1) // simulated_out_raw + 1,
+        )
+    return GuardMeasurement(f"{largest_slippage_bps} bps", largest_slippage_bps <= limit_bps)
 
 
 def fair_floor_kept(case: GuardCase) -> GuardMeasurement:
@@ -90,19 +95,19 @@ def fair_floor_kept(case: GuardCase) -> GuardMeasurement:
     This guard cannot be switched off. If one of the two limits is off, the other still bounds the
     price. If both are off, the guard refuses, because a searcher could take all but one base unit.
     """
-    for floor_of in layers.ACTION_FLOORS:
-        if (measurement := floor_of(case)) is not None:
+    for measure_floor in layers.ACTION_FLOORS:
+        if (measurement := measure_floor(case)) is not None:
             return measurement
     if case.step.limits.slippage_bps is None and case.step.limits.price_impact_bps is None:
         return GuardMeasurement(
             "any price: limits.slippage and limits.price_impact are both off", False
         )
     for swap in case.swaps():
-        required_out = _least_out(case, swap)
-        if swap.leg.min_out_raw < required_out:
+        required_out_raw = _least_out_raw(case, swap)
+        if swap.leg.min_out_raw < required_out_raw:
             return GuardMeasurement(
                 f"leg {swap.number} has a minimum of {swap.leg.min_out_raw}, the reference requires"
-                f" {required_out}",
+                f" {required_out_raw}",
                 False,
             )
     return GuardMeasurement("every leg at or above it", True)
@@ -110,20 +115,20 @@ def fair_floor_kept(case: GuardCase) -> GuardMeasurement:
 
 def pool_min_value(case: GuardCase, limit: Fraction) -> GuardMeasurement:
     """Return the smallest depth of a used pool: the value of both sides at reference prices."""
-    value_and_pool = [
+    values_and_pools = [
         (_depth_value(case, swap.snapshot_pool), swap.leg.pool) for swap in case.swaps()
     ]
     provided_pools = {action.pool for action in case.plan.actions if isinstance(action, Provide)}
-    value_and_pool += [
+    values_and_pools += [
         (_depth_value(case, pool), pool.address)
         for pool in case.step.snapshot.pools
         if pool.address in provided_pools
     ]
-    if not value_and_pool:
+    if not values_and_pools:
         return GuardMeasurement("no trade", True)
-    smallest_value, pool = min(value_and_pool)
+    smallest_value, pool_address = min(values_and_pools)
     return GuardMeasurement(
-        f"{format_money(smallest_value, case.numeraire)} in {pool}", smallest_value >= limit
+        f"{format_money(smallest_value, case.numeraire)} in {pool_address}", smallest_value >= limit
     )
 
 
@@ -131,10 +136,10 @@ def second_quote(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     """Return the largest relative deviation of an independent quote from the simulation. A missing
     quote refuses the plan.
     """
-    quotes = {quote.leg: quote for quote in case.evidence.second_quotes}
+    quote_by_leg = {quote.leg: quote for quote in case.evidence.second_quotes}
     largest_deviation = Fraction(0)
     for swap in case.swaps():
-        quote = quotes.get(swap.number)
+        quote = quote_by_leg.get(swap.number)
         if quote is None:
             raise MissingData(f"no second quote for leg {swap.number}")
         if quote.amount_out_raw is None:
@@ -148,7 +153,7 @@ def second_quote(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     return GuardMeasurement(format_ratio(largest_deviation), largest_deviation * BPS <= limit_bps)
 
 
-def _least_out(case: GuardCase, swap: SimulatedSwap) -> int:
+def _least_out_raw(case: GuardCase, swap: SimulatedSwap) -> int:
     limits = case.step.limits
     return fair_floor(
         swap.amount_in_raw,
@@ -228,16 +233,16 @@ def feed_health(case: GuardCase, max_age_s: int) -> GuardMeasurement:
     if PriceSource.FEED not in case.step.reference.kinds:
         return GuardMeasurement("no feed in use", True)
     judged_tokens = case.judged_tokens()
-    ages = []
+    excesses_and_feeds = []
     for asset in case.step.portfolio.assets:
         if asset.feed is not None and (
             judged_tokens is None or asset.token.address in judged_tokens
         ):
             age_s, limit_s = _feed_age_s(case, asset), case.step.reference.max_age_s(asset.feed)
-            ages.append((age_s - limit_s, age_s, asset.token.label, asset.feed))
-    if not ages:
+            excesses_and_feeds.append((age_s - limit_s, age_s, asset.token.label, asset.feed))
+    if not excesses_and_feeds:
         return GuardMeasurement("0 s (no feed in use)", True)
-    excess_s, age_s, label, feed = max(ages)
+    excess_s, age_s, label, feed = max(excesses_and_feeds)
     limit_s = case.step.reference.max_age_s(feed)
     if limit_s != max_age_s:
         label += f", at most {format_seconds(limit_s)}"
@@ -288,11 +293,11 @@ def _spot_deviations(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
     for asset in case.step.portfolio.assets:
         if asset.token.address in ignored_tokens:
             continue
-        spot = case.spot_prices.get(asset.token.address)
-        if spot is None:
+        spot_price = case.spot_prices.get(asset.token.address)
+        if spot_price is None:
             raise MissingData(f"no pool has a spot price of {asset.token.label}")
         yield (
-            _relative_deviation(spot, case.price(asset.token.address)),
+            _relative_deviation(spot_price, case.price(asset.token.address)),
             f"spot of {asset.token.label}",
         )
 
@@ -312,22 +317,31 @@ def _pool_deviations(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
 
 def _twap_deviations(case: GuardCase) -> Iterator[tuple[Fraction, str]]:
     judged_tokens = case.judged_tokens(with_gas=False)
-    inputs, limit_bps = price_inputs(case.step), case.step.limits.oracle_deviation_bps
-    late_tokens = late_twap_tokens(inputs, limit_bps) if case.is_sell_only() else frozenset[str]()
-    for deviation, token in source_deviations(inputs):
-        if (judged_tokens is None or token in judged_tokens) and token not in late_tokens:
+    price_sources, limit_bps = price_inputs(case.step), case.step.limits.oracle_deviation_bps
+    tokens_with_late_twap = (
+        late_twap_tokens(price_sources, limit_bps) if case.is_sell_only() else frozenset[str]()
+    )
+    for deviation, token in source_deviations(price_sources):
+        if (judged_tokens is None or token in judged_tokens) and token not in tokens_with_late_twap:
             yield deviation, f"TWAP of {case.label(token)} against its feed"
 
 
-def _relative_deviation(price: Fraction, reference: Fraction) -> Fraction:
-    return abs(price / reference - 1)
+def _relative_deviation(price: Fraction, reference_price: Fraction) -> Fraction:
+    return abs(price / reference_price - 1)
 
 
 def _latest_round(case: GuardCase, asset: Asset) -> FeedRound:
     """Return the latest round of an asset's feed (AggregatorV3Interface.latestRoundData). Raises
     MissingData if it is invalid.
     """
-    feed_round = next((feed for feed in case.step.snapshot.feeds if feed.feed == asset.feed), None)
+    feed_round = next(
+        (
+            candidate_round
+            for candidate_round in case.step.snapshot.feeds
+            if candidate_round.feed == asset.feed
+        ),
+        None,
+    )
     label = asset.token.label
     if feed_round is None:
         raise MissingData(f"feed of {label} was not read")
@@ -347,12 +361,12 @@ def _feed_age_s(case: GuardCase, asset: Asset) -> int:
     return case.step.snapshot.head.timestamp_s - _latest_round(case, asset).updated_at_s
 
 
-def _feed_max_age(step: StepInput) -> int | None:
+def _feed_max_age_s(step: StepInput) -> int | None:
     """Return the maximum feed age; None if the oracle guard is off."""
     return None if step.limits.oracle_deviation_bps is None else step.reference.feed_max_age_s
 
 
-def _sequencer_grace(step: StepInput) -> int | None:
+def _sequencer_grace_s(step: StepInput) -> int | None:
     """Return the grace period; None without a sequencer feed."""
     return None if step.reference.sequencer_feed is None else step.reference.sequencer_grace_s
 
@@ -367,14 +381,14 @@ PRICE_GUARDS: tuple[Guard[Any], ...] = (
     ),
     Guard(
         "feed_health",
-        _feed_max_age,
+        _feed_max_age_s,
         lambda limit, _: format_seconds(limit),
         feed_health,
         "wait for a fresh round, check the feed's address, or raise reference.feed_max_age",
     ),
     Guard(
         "sequencer",
-        _sequencer_grace,
+        _sequencer_grace_s,
         lambda grace_s, _: f"up for {format_seconds(grace_s)}",
         sequencer,
         "wait until the rollup's sequencer has been up for reference.sequencer_grace",

@@ -37,14 +37,14 @@ def max_weight(case: GuardCase, max_bps_by_token: Mapping[str, int]) -> GuardMea
     total_value = sum(value_by_token.values(), Fraction(0))
     if total_value <= 0:
         return GuardMeasurement("an empty portfolio", False)
-    excess_bps = {
+    excess_bps_by_token = {
         token: value_by_token[token] / total_value * BPS // 1 - max_bps_by_token[token]
         for token in bought_tokens
     }
-    worst_token = max(bought_tokens, key=lambda token: excess_bps[token])
+    worst_token = max(bought_tokens, key=lambda token: excess_bps_by_token[token])
     return GuardMeasurement(
         f"{case.label(worst_token)} at {format_ratio(value_by_token[worst_token] / total_value)}",
-        excess_bps[worst_token] <= 0,
+        excess_bps_by_token[worst_token] <= 0,
     )
 
 
@@ -52,10 +52,13 @@ def _values_after(case: GuardCase) -> dict[str, Fraction]:
     """Return the value of each asset after the plan by token, what is outside the wallet
     included. Raises MissingData.
     """
-    outside_by_token, value_by_token = from_layer(lambda: outside_raw(case.step, case.prices)), {}
+    outside_raw_by_token, value_by_token = (
+        from_layer(lambda: outside_raw(case.step, case.prices)),
+        {},
+    )
     for asset in case.step.portfolio.assets:
         token = asset.token.address
-        raw = case.investable_raw(asset) + case.replay.delta_raw(token)
-        raw += outside_by_token.get(token, 0)
-        value_by_token[token] = raw * case.price(token)
+        raw_after = case.investable_raw(asset) + case.replay.delta_raw(token)
+        raw_after += outside_raw_by_token.get(token, 0)
+        value_by_token[token] = raw_after * case.price(token)
     return value_by_token

@@ -28,8 +28,8 @@ def plan_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     limits.slippage, so that a feed that lags within limits.oracle_deviation does not hide a skewed
     pool (T29). Exits are not held to it.
     """
-    for cost_of in layers.PLAN_COSTS:
-        if (measurement := cost_of(case, limit_bps)) is not None:
+    for measure_cost in layers.PLAN_COSTS:
+        if (measurement := measure_cost(case, limit_bps)) is not None:
             return measurement
     moved_value, cost = case.turnover(), case.cost()
     if isinstance(case.plan.decision, TopUp):
@@ -39,10 +39,10 @@ def plan_cost(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     if moved_value == 0:
         return GuardMeasurement(format_money(cost, case.numeraire), cost <= 0)
     cost_text = f"{format_ratio(cost / moved_value)} ({format_money(cost, case.numeraire)})"
-    cautious_limit_bps = limit_bps + (case.step.limits.slippage_bps or 0)
-    cautious_cost = cost if case.plan.is_exit else cost + case.disagreement_loss()
-    if cautious_cost * BPS > cautious_limit_bps * moved_value:
-        ratio_text = format_ratio(cautious_cost / moved_value)
+    worse_price_limit_bps = limit_bps + (case.step.limits.slippage_bps or 0)
+    worse_price_cost = cost if case.plan.is_exit else cost + case.disagreement_loss()
+    if worse_price_cost * BPS > worse_price_limit_bps * moved_value:
+        ratio_text = format_ratio(worse_price_cost / moved_value)
         return GuardMeasurement(f"{cost_text}; {ratio_text} at the worse of feed and TWAP", False)
     return GuardMeasurement(cost_text, cost * BPS <= limit_bps * moved_value)
 
@@ -109,13 +109,16 @@ def daily_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
     if case.layer.only_reduces():
         return GuardMeasurement(case.layer.exemption_text, True)
     case.require_known_day()
-    history, is_exit = case.step.history, case.is_sell_only() or case.is_required_by_layer()
+    history, counts_predicted_cost = (
+        case.step.history,
+        case.is_sell_only() or case.is_required_by_layer(),
+    )
     past_loss = _counted_loss(
         case, history.budgets.loss_24h, history.budgets.fell_24h, history.budgets.wasted_24h_wei
     )
-    cost = case.cost() if is_exit else case.worst_cost()
-    cost += sum((cost_of(case) for cost_of in layers.WORST_COSTS), Fraction(0))
-    return _measure_loss(case, past_loss + max(cost, Fraction(0)), limit_bps)
+    plan_loss = case.cost() if counts_predicted_cost else case.worst_cost()
+    plan_loss += sum((worst_cost_of(case) for worst_cost_of in layers.WORST_COSTS), Fraction(0))
+    return _measure_loss(case, past_loss + max(plan_loss, Fraction(0)), limit_bps)
 
 
 def total_loss(case: GuardCase, limit_bps: int) -> GuardMeasurement:
@@ -179,18 +182,18 @@ def min_trade(case: GuardCase, limit: Fraction) -> GuardMeasurement:
     """Return the smallest net sale or purchase of one token, in value at reference prices, or the
     smallest action of a layer.
     """
-    for smallest_of in layers.SMALLEST_ACTIONS:
-        if (measurement := smallest_of(case, limit)) is not None:
+    for measure_smallest in layers.SMALLEST_ACTIONS:
+        if (measurement := measure_smallest(case, limit)) is not None:
             return measurement
     case.require_complete_replay()
-    value_and_token = [
-        (raw * case.price(token), token)
-        for raw_by_token in (case.replay.sold, case.replay.bought)
-        for token, raw in raw_by_token.items()
+    values_and_tokens = [
+        (traded_raw * case.price(token), token)
+        for traded_raw_by_token in (case.replay.sold, case.replay.bought)
+        for token, traded_raw in traded_raw_by_token.items()
     ]
-    if not value_and_token:
+    if not values_and_tokens:
         return GuardMeasurement("no trade", True)
-    smallest_value, token = min(value_and_token)
+    smallest_value, token = min(values_and_tokens)
     return GuardMeasurement(
         f"{format_money(smallest_value, case.numeraire)} of {case.label(token)}",
         smallest_value >= limit,
@@ -211,25 +214,29 @@ def max_live_value(case: GuardCase, limit: Fraction) -> GuardMeasurement:
     return GuardMeasurement(format_money(managed_value, case.numeraire), managed_value <= limit)
 
 
-def _measure_loss(case: GuardCase, value: Fraction, limit_bps: int) -> GuardMeasurement:
+def _measure_loss(case: GuardCase, loss_value: Fraction, limit_bps: int) -> GuardMeasurement:
     """Return a loss over the investable total. For an exit the total includes the holdings of
     blocked exits, so that they do not tighten its limit.
     """
-    blocked_value = case.blocked_value() if case.is_risk_reducing() else Fraction(0)
-    return _measure_share(case, value, limit_bps, blocked_value)
+    blocked_exit_value = case.blocked_value() if case.is_risk_reducing() else Fraction(0)
+    return _measure_share(case, loss_value, limit_bps, blocked_exit_value)
 
 
 def _measure_share(
-    case: GuardCase, value: Fraction, limit_bps: int, extra_total: Fraction = Fraction(0)
+    case: GuardCase,
+    measured_value: Fraction,
+    limit_bps: int,
+    extra_base_value: Fraction = Fraction(0),
 ) -> GuardMeasurement:
-    base_value = case.portfolio_value() + extra_total
+    base_value = case.portfolio_value() + extra_base_value
     if base_value == 0:
         return GuardMeasurement(
-            f"{format_money(value, case.numeraire)} of an empty portfolio", value == 0
+            f"{format_money(measured_value, case.numeraire)} of an empty portfolio",
+            measured_value == 0,
         )
     return GuardMeasurement(
-        f"{format_ratio(value / base_value)} ({format_money(value, case.numeraire)})",
-        value * BPS <= limit_bps * base_value,
+        f"{format_ratio(measured_value / base_value)} ({format_money(measured_value, case.numeraire)})",
+        measured_value * BPS <= limit_bps * base_value,
     )
 
 

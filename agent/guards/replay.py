@@ -77,23 +77,31 @@ def replay_legs(snapshot: Snapshot, plan: Plan, wrapped_native: str = "") -> Rep
     A wallet leg spends its amount, a router leg the router's balance. Only `wrapped_native`
     converts to native coin, one to one.
     """
-    start_pools = {pool.address: pool for pool in snapshot.pools}
-    current_pools = dict(start_pools)
+    start_pool_by_address = {pool.address: pool for pool in snapshot.pools}
+    current_pool_by_address = dict(start_pool_by_address)
     swaps: list[SimulatedSwap] = []
-    sold: dict[str, int] = {}
-    bought: dict[str, int] = {}
-    router_balances: dict[str, int] = {}
+    sold_raw_by_token: dict[str, int] = {}
+    bought_raw_by_token: dict[str, int] = {}
+    router_raw_by_token: dict[str, int] = {}
     balance_changes_raw: dict[str, int] = {}
     flows: list[LegFlow] = []
 
-    def result(fault: str | None) -> Replay:
-        stranded = {token: raw for token, raw in router_balances.items() if raw}
+    def end_replay(fault: str | None) -> Replay:
+        stranded_raw_by_token = {
+            token: router_raw for token, router_raw in router_raw_by_token.items() if router_raw
+        }
         return Replay(
-            tuple(swaps), sold, bought, stranded, fault, tuple(flows), balance_changes_raw
+            tuple(swaps),
+            sold_raw_by_token,
+            bought_raw_by_token,
+            stranded_raw_by_token,
+            fault,
+            tuple(flows),
+            balance_changes_raw,
         )
 
     def book(flow: LegFlow) -> None:
-        leg, wrapped_of = flow.leg, {NATIVE: wrapped_native}
+        leg, wrapped_by_native = flow.leg, {NATIVE: wrapped_native}
         is_conversion = leg.venue == NATIVE_VENUE and leg.source is leg.sink is LegFunding.WALLET
         flows.append(flow)
         if leg.source is LegFunding.WALLET:
@@ -101,66 +109,66 @@ def replay_legs(snapshot: Snapshot, plan: Plan, wrapped_native: str = "") -> Rep
                 balance_changes_raw.get(leg.token_in, 0) - flow.amount_in_raw
             )
             if not is_conversion:
-                token = wrapped_of.get(leg.token_in, leg.token_in)
-                sold[token] = sold.get(token, 0) + flow.amount_in_raw
+                token = wrapped_by_native.get(leg.token_in, leg.token_in)
+                sold_raw_by_token[token] = sold_raw_by_token.get(token, 0) + flow.amount_in_raw
         if leg.sink is LegFunding.ROUTER:
-            router_balances[leg.token_out] = (
-                router_balances.get(leg.token_out, 0) + flow.amount_out_raw
+            router_raw_by_token[leg.token_out] = (
+                router_raw_by_token.get(leg.token_out, 0) + flow.amount_out_raw
             )
         else:
             balance_changes_raw[leg.token_out] = (
                 balance_changes_raw.get(leg.token_out, 0) + flow.amount_out_raw
             )
             if not is_conversion:
-                token = wrapped_of.get(leg.token_out, leg.token_out)
-                bought[token] = bought.get(token, 0) + flow.amount_out_raw
+                token = wrapped_by_native.get(leg.token_out, leg.token_out)
+                bought_raw_by_token[token] = bought_raw_by_token.get(token, 0) + flow.amount_out_raw
 
-    for number, leg in enumerate(plan.legs):
-        amount_in = (
+    for leg_number, leg in enumerate(plan.legs):
+        amount_in_raw = (
             leg.amount_in_raw
             if leg.source is LegFunding.WALLET
-            else router_balances.pop(leg.token_in, 0)
+            else router_raw_by_token.pop(leg.token_in, 0)
         )
         if leg.venue == NATIVE_VENUE:
             if (
                 leg.pool != wrapped_native
                 or {leg.token_in, leg.token_out} != {NATIVE, wrapped_native}
-                or amount_in <= 0
+                or amount_in_raw <= 0
             ):
-                return result(
-                    f"leg {number}: {leg.pool} does not convert {amount_in} of {leg.token_in} to"
+                return end_replay(
+                    f"leg {leg_number}: {leg.pool} does not convert {amount_in_raw} of {leg.token_in} to"
                     f" {leg.token_out}"
                 )
-            book(LegFlow(number, leg, amount_in, amount_in))
+            book(LegFlow(leg_number, leg, amount_in_raw, amount_in_raw))
             continue
-        pool_before = current_pools.get(leg.pool)
+        pool_before = current_pool_by_address.get(leg.pool)
         if pool_before is None:
-            return result(f"leg {number}: pool {leg.pool} is not in the snapshot")
+            return end_replay(f"leg {leg_number}: pool {leg.pool} is not in the snapshot")
         if {leg.token_in, leg.token_out} != {pool_before.token0, pool_before.token1}:
-            return result(f"leg {number}: pool {leg.pool} does not trade these tokens")
-        if amount_in <= 0:
-            return result(f"leg {number}: no balance to spend")
+            return end_replay(f"leg {leg_number}: pool {leg.pool} does not trade these tokens")
+        if amount_in_raw <= 0:
+            return end_replay(f"leg {leg_number}: no balance to spend")
         try:
-            swap_result = pool_before.swap(leg.token_in, amount_in)
+            swap_result = pool_before.swap(leg.token_in, amount_in_raw)
         except (Refused, ValueError, ArithmeticError) as error:
-            return result(f"leg {number}: {error}")
-        if swap_result.amount_in_raw != amount_in:
-            return result(
-                f"leg {number}: pool {leg.pool} accepts only {swap_result.amount_in_raw} of {amount_in}"
+            return end_replay(f"leg {leg_number}: {error}")
+        if swap_result.amount_in_raw != amount_in_raw:
+            return end_replay(
+                f"leg {leg_number}: pool {leg.pool} accepts only {swap_result.amount_in_raw} of {amount_in_raw}"
             )
         if swap_result.amount_out_raw <= 0:
-            return result(f"leg {number}: pool {leg.pool} pays nothing for {amount_in}")
-        current_pools[leg.pool] = swap_result.after
+            return end_replay(f"leg {leg_number}: pool {leg.pool} pays nothing for {amount_in_raw}")
+        current_pool_by_address[leg.pool] = swap_result.after
         swaps.append(
             SimulatedSwap(
-                number,
+                leg_number,
                 leg,
-                start_pools[leg.pool],
+                start_pool_by_address[leg.pool],
                 pool_before,
                 swap_result.after,
-                amount_in,
+                amount_in_raw,
                 swap_result.amount_out_raw,
             )
         )
-        book(LegFlow(number, leg, amount_in, swap_result.amount_out_raw))
-    return result(None)
+        book(LegFlow(leg_number, leg, amount_in_raw, swap_result.amount_out_raw))
+    return end_replay(None)

@@ -56,8 +56,8 @@ def balance(case: GuardCase) -> GuardMeasurement:
     router is left empty. Actions of a layer must spend investable balances or the minimum amounts
     that earlier actions return.
     """
-    for overspent_of in layers.OVERSPENT_ACTIONS:
-        if (measurement := overspent_of(case)) is not None:
+    for measure_overspending in layers.OVERSPENT_ACTIONS:
+        if (measurement := measure_overspending(case)) is not None:
             return measurement
     case.require_complete_replay()
     wallet = _Wallet(case)
@@ -71,8 +71,8 @@ def balance(case: GuardCase) -> GuardMeasurement:
             )
     if case.replay.stranded:
         stranded_text = "; ".join(
-            f"{raw} base units of {case.label(token)}"
-            for token, raw in case.replay.stranded.items()
+            f"{stranded_raw} base units of {case.label(token)}"
+            for token, stranded_raw in case.replay.stranded.items()
         )
         return GuardMeasurement(f"{stranded_text} remain in the router", False)
     return GuardMeasurement("every leg is funded", True)
@@ -116,14 +116,14 @@ class _Wallet:
     def _asset(self, token: str) -> str:
         return self._wrapped if token == NATIVE and self._wrapped is not None else token
 
-    def _change_form(self, token: str, raw: int) -> int:
-        return self._change(self._forms, token, raw) if token in self._forms else 0
+    def _change_form(self, token: str, change_raw: int) -> int:
+        return self._change(self._forms, token, change_raw) if token in self._forms else 0
 
-    def _change(self, balances: dict[str, int], token: str, raw: int) -> int:
-        if token not in balances:
-            balances[token] = self._spendable(token)
-        balances[token] += raw
-        return balances[token]
+    def _change(self, raw_by_token: dict[str, int], token: str, change_raw: int) -> int:
+        if token not in raw_by_token:
+            raw_by_token[token] = self._spendable(token)
+        raw_by_token[token] += change_raw
+        return raw_by_token[token]
 
     def _spendable(self, token: str) -> int:
         """Return the base units of an asset above its reserve, negative if below; 0 for a hub."""
@@ -146,18 +146,20 @@ def prediction(case: GuardCase) -> GuardMeasurement:
                 f" predicts {flow.leg.amount_out_raw} for {flow.leg.amount_in_raw}",
                 False,
             )
-    predicted_raws = dict(case.plan.holdings_after)
-    for mispredicted_of in layers.MISPREDICTED_ACTIONS:
-        if (measurement := mispredicted_of(case)) is not None:
+    predicted_raw_by_token = dict(case.plan.holdings_after)
+    for measure_misprediction in layers.MISPREDICTED_ACTIONS:
+        if (measurement := measure_misprediction(case)) is not None:
             return measurement
     if case.plan.native_after_wei is not None:
-        predicted_raws[NATIVE] = case.plan.native_after_wei
+        predicted_raw_by_token[NATIVE] = case.plan.native_after_wei
     for token, change_raw in case.replay.balance_changes_raw.items():
-        predicted_raw = case.balance_raw(token) + change_raw if token in predicted_raws else None
-        if predicted_raw != predicted_raws.get(token):
+        simulated_raw = (
+            case.balance_raw(token) + change_raw if token in predicted_raw_by_token else None
+        )
+        if simulated_raw != predicted_raw_by_token.get(token):
             return GuardMeasurement(
-                f"{case.label(token)} ends at {predicted_raw} base units, the plan predicts"
-                f" {predicted_raws.get(token)}",
+                f"{case.label(token)} ends at {simulated_raw} base units, the plan predicts"
+                f" {predicted_raw_by_token.get(token)}",
                 False,
             )
     return GuardMeasurement("as simulated", True)
@@ -177,8 +179,8 @@ def allowlist(case: GuardCase) -> GuardMeasurement:
     """
     portfolio, execution = case.step.portfolio, case.step.execution
     portfolio_tokens = {
-        screened.address
-        for screened in (
+        token.address
+        for token in (
             *(asset.token for asset in portfolio.assets),
             *portfolio.hubs,
             portfolio.numeraire,
@@ -186,57 +188,59 @@ def allowlist(case: GuardCase) -> GuardMeasurement:
     }
     legs, actions = case.plan.legs, case.plan.actions
     traded_tokens = [
-        screened for leg in legs for screened in (leg.token_in, leg.token_out) if screened != NATIVE
+        token for leg in legs for token in (leg.token_in, leg.token_out) if token != NATIVE
     ]
     tokens = dict.fromkeys(
         (
             *traded_tokens,
-            *(screened for action in actions for screened in (action.token0, action.token1)),
+            *(token for action in actions for token in (action.token0, action.token1)),
         )
     )
-    contract_of = {pool.address: pool.contract for pool in case.step.snapshot.pools}
-    pools = dict.fromkeys(
+    contract_by_pool = {pool.address: pool.contract for pool in case.step.snapshot.pools}
+    venue_contracts = dict.fromkeys(
         (
-            *(contract_of.get(leg.pool, leg.pool) for leg in legs),
+            *(contract_by_pool.get(leg.pool, leg.pool) for leg in legs),
             *(contract for action in actions for contract in (action.pool, action.contract)),
         )
     )
     quarantined_tokens = {
-        screened.token for screened in case.step.targets.quarantine
+        quarantined.token for quarantined in case.step.targets.quarantine
     }  # already reported
 
-    contracts = dict.fromkeys(
+    checked_addresses = dict.fromkeys(
         (
-            *pools,
+            *venue_contracts,
             *tokens,
             execution.router,
             *(address for address in execution.pinned if address not in quarantined_tokens),
         )
     )
-    code_hash_of = {
-        entry.address.lower(): entry.hash.lower() for entry in case.step.snapshot.code_hashes
+    hash_by_address = {
+        code_hash.address.lower(): code_hash.hash.lower()
+        for code_hash in case.step.snapshot.code_hashes
     }
-    trusted_hashes = {
+    trusted_codes = {
         (address.lower(), pinned_hash.lower()) for address, pinned_hash in case.evidence.trusted
     }
-    pinned_addresses = {address for address, _ in trusted_hashes}
+    pinned_addresses = {address for address, _ in trusted_codes}
     faults = [
-        f"{screened} is not a token of the portfolio"
-        for screened in tokens
-        if screened not in portfolio_tokens
+        f"{token} is not a token of the portfolio"
+        for token in tokens
+        if token not in portfolio_tokens
     ]
-    for address in contracts:
-        current_hash = code_hash_of.get(address.lower())
+    for address in checked_addresses:
+        current_hash = hash_by_address.get(address.lower())
         if current_hash is None:
             faults.append(f"code at {address} was not read")
         elif current_hash == NO_CODE_HASH:
             faults.append(f"no code at {address}")
         elif address.lower() not in pinned_addresses:
             faults.append(f"{address} is not pinned")
-        elif (address.lower(), current_hash) not in trusted_hashes:
+        elif (address.lower(), current_hash) not in trusted_codes:
             faults.append(f"code at {address} changed since it was pinned")
     return GuardMeasurement(
-        "; ".join(faults) or f"{len(contracts)} of {len(contracts)} pinned", not faults
+        "; ".join(faults) or f"{len(checked_addresses)} of {len(checked_addresses)} pinned",
+        not faults,
     )
 
 
@@ -310,24 +314,27 @@ def reverts_in_row(case: GuardCase) -> GuardMeasurement:
     """
     history = case.step.history
     if not case.is_risk_reducing():
-        reverts, approvals = history.failures.reverts_in_row, history.failures.approvals_in_row
-        message = _failures_text(reverts, approvals)
-        if history.failures.is_stopped and not failures.too_many(reverts, approvals):
-            message += "; the count restarted when the owner resumed"
-        return GuardMeasurement(message, not failures.is_stopped(history))
+        revert_count, approval_count = (
+            history.failures.reverts_in_row,
+            history.failures.approvals_in_row,
+        )
+        failures_text = _failures_text(revert_count, approval_count)
+        if history.failures.is_stopped and not failures.too_many(revert_count, approval_count):
+            failures_text += "; the count restarted when the owner resumed"
+        return GuardMeasurement(failures_text, not failures.is_stopped(history))
     exit_failures = failures.exit_failures(history, failures.exit_name(case.plan))
-    message = _failures_text(exit_failures.reverts, exit_failures.approvals)
+    failures_text = _failures_text(exit_failures.reverts, exit_failures.approvals)
     if failures.retry_wait_s(exit_failures) == 0 or case.step.progress.spend_caps:
-        return GuardMeasurement(message, True)  # the approvals of this step already passed
-    retry_s = failures.retry_at_s(exit_failures)
+        return GuardMeasurement(failures_text, True)  # the approvals of this step already passed
+    retry_at_s = failures.retry_at_s(exit_failures)
     return GuardMeasurement(
-        f"{message}; this exit is retried at {format_time(retry_s)}",
-        case.step.snapshot.head.timestamp_s >= retry_s,
+        f"{failures_text}; this exit is retried at {format_time(retry_at_s)}",
+        case.step.snapshot.head.timestamp_s >= retry_at_s,
     )
 
 
-def _failures_text(reverts: int, approvals: int) -> str:
-    return f"{reverts} reverts, {approvals} approval steps without a swap"
+def _failures_text(revert_count: int, approval_count: int) -> str:
+    return f"{revert_count} reverts, {approval_count} approval steps without a swap"
 
 
 GUARDS: tuple[Guard[Any], ...] = (
@@ -416,8 +423,11 @@ def gas_per_day(case: GuardCase, limit_wei: int) -> GuardMeasurement:
     """
     if case.needs_no_gas():
         return NO_GAS
-    if (layer_budget := case.layer.layer_gas_budget(limit_wei)) is not None:
-        emergency_limit_wei, spent_wei = layer_budget[0], layer_budget[1] + case.worst_gas_wei()
+    if (layer_limit_and_spent := case.layer.layer_gas_budget(limit_wei)) is not None:
+        emergency_limit_wei, spent_wei = (
+            layer_limit_and_spent[0],
+            layer_limit_and_spent[1] + case.worst_gas_wei(),
+        )
         limit_text = f"{format_native(emergency_limit_wei)} of emergencies"
         return GuardMeasurement(
             format_native(spent_wei), spent_wei <= emergency_limit_wei, limit_text

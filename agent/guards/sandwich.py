@@ -50,9 +50,9 @@ def sandwich_exposure(
     off by `deviation_bps`; `priced_token_count` is 2 if a swap may exchange two such tokens.
     """
     if plan_cost_bps is None or slippage_bps is None or deviation_bps is None:
-        limits_off = " and ".join(
-            f"limits.{name}"
-            for name, limit_value_bps in (
+        off_limits_text = " and ".join(
+            f"limits.{limit_name}"
+            for limit_name, limit_value_bps in (
                 ("plan_cost", plan_cost_bps),
                 ("slippage", slippage_bps),
                 ("oracle_deviation", deviation_bps),
@@ -63,7 +63,7 @@ def sandwich_exposure(
             None,
             None,
             None,
-            f"a sandwich may take an unknown part of the exchanged value, because {limits_off} is off",
+            f"a sandwich may take an unknown part of the exchanged value, because {off_limits_text} is off",
         )
     max_loss_bps = min(plan_cost_bps + slippage_bps + priced_token_count * deviation_bps, BPS)
     factor_text = "" if priced_token_count == 1 else f"{priced_token_count} × "
@@ -71,19 +71,21 @@ def sandwich_exposure(
         f"a sandwich may take up to {_percent_text(max_loss_bps)} of the exchanged value (slippage +"
         f" plan_cost + {factor_text}oracle_deviation)"
     ]
-    losses_bps: list[int | None] = []
-    for limit_bps, name, period in (
+    period_losses_bps: list[int | None] = []
+    for limit_bps, limit_name, period in (
         (turnover_bps, "turnover", "per rebalance"),
         (daily_turnover_bps, "daily_turnover", "per day"),
     ):
         if limit_bps is None:
-            losses_bps.append(None)
-            sentence_parts.append(f"unbounded {period}, because {name} is off")
+            period_losses_bps.append(None)
+            sentence_parts.append(f"unbounded {period}, because {limit_name} is off")
         else:
             loss_bps = math.ceil(Fraction(max_loss_bps * limit_bps, BPS))
-            losses_bps.append(loss_bps)
+            period_losses_bps.append(loss_bps)
             sentence_parts.append(f"{_percent_text(loss_bps)} of the portfolio {period}")
-    return SandwichExposure(max_loss_bps, losses_bps[0], losses_bps[1], ", ".join(sentence_parts))
+    return SandwichExposure(
+        max_loss_bps, period_losses_bps[0], period_losses_bps[1], ", ".join(sentence_parts)
+    )
 
 
 def plan_sandwich_loss(references: ReferencePrices, plan: Plan) -> Value | None:
@@ -93,14 +95,14 @@ def plan_sandwich_loss(references: ReferencePrices, plan: Plan) -> Value | None:
     None if a received token has no reference price. Skew before the snapshot is part of the plan's
     cost.
     """
-    prices = references.prices
-    final_legs = [leg for leg in plan.legs if leg.sink is LegFunding.WALLET]
-    if any(leg.token_out not in prices for leg in final_legs):
+    price_by_token = references.prices
+    legs_to_wallet = [leg for leg in plan.legs if leg.sink is LegFunding.WALLET]
+    if any(leg.token_out not in price_by_token for leg in legs_to_wallet):
         return None
     return sum(
         (
-            max(0, leg.amount_out_raw - leg.min_out_raw) * prices[leg.token_out].price
-            for leg in final_legs
+            max(0, leg.amount_out_raw - leg.min_out_raw) * price_by_token[leg.token_out].price
+            for leg in legs_to_wallet
         ),
         Fraction(0),
     )

@@ -58,14 +58,14 @@ def require(plan: Plan, verdicts: Sequence[Verdict]) -> Plan:
 
     Raises Refused, with all verdicts, unless every guard passed.
     """
-    unjudged_guards = [
+    unjudged_guard_names = [
         guard.name
         for guard in guards_of(plan)
         if guard.name not in {verdict.guard for verdict in verdicts}
     ]
-    if unjudged_guards:
+    if unjudged_guard_names:
         raise Refused(
-            f"not judged by {', '.join(unjudged_guards)}",
+            f"not judged by {', '.join(unjudged_guard_names)}",
             verdicts,
             "judge the plan before using it",
             code=ErrorCode.NOT_JUDGED,
@@ -156,28 +156,28 @@ def _judge_address(payouts: Sequence[Payout], confirmed_addresses: Sequence[str]
 
 
 def _judge_daily_payouts(step: StepInput, payouts: Sequence[Payout]) -> Verdict:
-    guard_name, daily_limit, numeraire = (
+    guard_name, daily_limit_value, numeraire = (
         "payout_per_day",
         step.limits.payout_per_day,
         step.portfolio.numeraire,
     )
-    if daily_limit is None:
+    if daily_limit_value is None:
         return Verdict(guard_name, "not measured", OFF, True)
-    limit_text = format_money(daily_limit, numeraire)
+    limit_text = format_money(daily_limit_value, numeraire)
     if step.history.budgets.unknown:
         return Verdict(guard_name, f"unknown: {step.history.budgets.unknown}", limit_text, False)
-    day_outflow = step.history.budgets.outflow_24h
+    day_outflow_value = step.history.budgets.outflow_24h
     for payout in payouts:
         price = transfers.token_price(step.portfolio, reference_prices(step), payout.token)
         if price is None:
             measured_text = f"unknown: no reference price of {payout.token}"
             return Verdict(guard_name, measured_text, limit_text, False)
-        day_outflow += payout.raw * price
+        day_outflow_value += payout.raw * price
     return Verdict(
         guard_name,
-        f"{format_money(day_outflow, numeraire)} in 24 h",
+        f"{format_money(day_outflow_value, numeraire)} in 24 h",
         limit_text,
-        day_outflow <= daily_limit,
+        day_outflow_value <= daily_limit_value,
     )
 
 
@@ -202,14 +202,14 @@ def _available_raw(
 ) -> int:
     if payout.token == NATIVE:
         return snapshot.native_wei - native_coin.floor_wei(limits)
-    assets = {asset.token.address: asset for asset in portfolio.assets}
-    if payout.token not in assets:
+    asset_by_token = {asset.token.address: asset for asset in portfolio.assets}
+    if payout.token not in asset_by_token:
         return 0
     claimed_raw = sum(
         claim.payment.raw
         for claim in cash_flows.claims
         if (claim.request, claim.payment.token) == (payout.request, payout.token)
     )
-    balances = {holding.token: holding.raw for holding in snapshot.holdings}
-    reserve_raw = max(0, assets[payout.token].reserve_raw - claimed_raw)
-    return balances.get(payout.token, 0) - reserve_raw
+    raw_by_token = {holding.token: holding.raw for holding in snapshot.holdings}
+    reserve_raw = max(0, asset_by_token[payout.token].reserve_raw - claimed_raw)
+    return raw_by_token.get(payout.token, 0) - reserve_raw

@@ -41,9 +41,9 @@ def position_value_raw(market: PerpMarket, size_raw: int) -> int:
     """Return the signed value of a size at the mark (AccountBalance._getPositionValue), rounded
     toward zero.
     """
-    product = size_raw * market.mark.numerator
-    magnitude = abs(product) // market.mark.denominator
-    return -magnitude if product < 0 else magnitude
+    scaled_value = size_raw * market.mark.numerator
+    magnitude = abs(scaled_value) // market.mark.denominator
+    return -magnitude if scaled_value < 0 else magnitude
 
 
 def value_at_mark_raw(account: MarginAccount, position: Position) -> int:
@@ -131,18 +131,18 @@ def tiered_margin_raw(
     margin_raw = Fraction(0)
     for index, tier in enumerate(tiers):
         tier_end_raw = tiers[index + 1].above_raw if index + 1 < len(tiers) else notional_raw
-        part_raw = min(notional_raw, tier_end_raw) - tier.above_raw
-        if part_raw <= 0:
+        tier_part_raw = min(notional_raw, tier_end_raw) - tier.above_raw
+        if tier_part_raw <= 0:
             break
         margin_raw += Fraction(
-            part_raw * (tier.initial_ppm if is_initial else tier.maintenance_ppm), PPM
+            tier_part_raw * (tier.initial_ppm if is_initial else tier.maintenance_ppm), PPM
         )
     return margin_raw
 
 
 def _tiered_sum_raw(account: MarginAccount, *, is_initial: bool) -> int:
     """Return the margin by market and tier on the notional at the mark, rounded up."""
-    margins = (
+    position_margins = (
         tiered_margin_raw(
             account.market(position.market).tiers,
             abs(value_at_mark_raw(account, position)),
@@ -150,7 +150,7 @@ def _tiered_sum_raw(account: MarginAccount, *, is_initial: bool) -> int:
         )
         for position in account.positions
     )
-    return ceil_int(sum(margins, Fraction(0)))
+    return ceil_int(sum(position_margins, Fraction(0)))
 
 
 def maintenance_margin_raw(account: MarginAccount) -> int:
@@ -160,8 +160,8 @@ def maintenance_margin_raw(account: MarginAccount) -> int:
     AccountBalance.getMarginRequirementForLiquidation does; otherwise it is the sum by market and
     tier, rounded up.
     """
-    if (rate := _single_rate(account, is_initial=False)) is not None:
-        return mul_div_down(gross_notional_raw(account), rate, PPM)
+    if (rate_ppm := _common_rate_ppm(account, is_initial=False)) is not None:
+        return mul_div_down(gross_notional_raw(account), rate_ppm, PPM)
     return _tiered_sum_raw(account, is_initial=False)
 
 
@@ -170,9 +170,9 @@ def initial_margin_raw(account: MarginAccount) -> int:
     debt, as in Vault._getTotalMarginRequirement. If rates differ or the venue counts the notional,
     it is by market and tier on the notional, rounded up.
     """
-    rate = _single_rate(account, is_initial=True) if account.initial_on_debt else None
-    if rate is not None:
-        return mul_div_down(debt_value_raw(account), rate, PPM)
+    rate_ppm = _common_rate_ppm(account, is_initial=True) if account.initial_on_debt else None
+    if rate_ppm is not None:
+        return mul_div_down(debt_value_raw(account), rate_ppm, PPM)
     return _tiered_sum_raw(account, is_initial=True)
 
 
@@ -191,10 +191,10 @@ def is_reduction_accepted(account: MarginAccount) -> bool:
     account value covers the maintenance margin of the debt (ClearingHouse, CH_NEFCM), or of the
     notional where the venue counts that.
     """
-    rate = _single_rate(account, is_initial=False) if account.initial_on_debt else None
+    rate_ppm = _common_rate_ppm(account, is_initial=False) if account.initial_on_debt else None
     required_raw = maintenance_margin_raw(account)
-    if rate is not None:
-        required_raw = mul_div_down(debt_value_raw(account), rate, PPM)
+    if rate_ppm is not None:
+        required_raw = mul_div_down(debt_value_raw(account), rate_ppm, PPM)
     return min(collateral_value_raw(account), account_value_raw(account)) >= required_raw
 
 
@@ -223,12 +223,12 @@ def liquidatable_size_raw(account: MarginAccount, market: str) -> int:
     if not is_liquidatable(account):
         return 0
     size_raw = account.size_raw(market)
-    position_value = abs(position_value_raw(account.market(market), size_raw))
-    is_full = settled_value_raw(account) < maintenance_margin_raw(account) // 2
-    if is_full or position_value <= FULL_LIQUIDATION_MAX_VALUE * account.quote.unit:
+    abs_value_raw = abs(position_value_raw(account.market(market), size_raw))
+    is_fully_liquidatable = settled_value_raw(account) < maintenance_margin_raw(account) // 2
+    if is_fully_liquidatable or abs_value_raw <= FULL_LIQUIDATION_MAX_VALUE * account.quote.unit:
         return size_raw
-    ratio_ppm = min(PPM, mul_div_down(gross_notional_raw(account), PPM, 2 * position_value))
-    return truncate(Fraction(size_raw * ratio_ppm, PPM))
+    closable_ppm = min(PPM, mul_div_down(gross_notional_raw(account), PPM, 2 * abs_value_raw))
+    return truncate(Fraction(size_raw * closable_ppm, PPM))
 
 
 def liquidation_price(account: MarginAccount, market: str) -> Price | None:
@@ -244,7 +244,7 @@ def liquidation_price(account: MarginAccount, market: str) -> Price | None:
     if size_raw == 0:
         return None
     value_raw = account_value_raw(account)
-    others_maintenance = Fraction(
+    other_maintenance_raw = Fraction(
         maintenance_margin_raw(
             replace(
                 account,
@@ -255,12 +255,14 @@ def liquidation_price(account: MarginAccount, market: str) -> Price | None:
         )
     )
     for index, tier in enumerate(perp_market.tiers):
-        rate = Fraction(tier.maintenance_ppm, PPM)
-        tier_saving = rate * tier.above_raw - tiered_margin_raw(
+        maintenance_rate = Fraction(tier.maintenance_ppm, PPM)
+        tier_saving = maintenance_rate * tier.above_raw - tiered_margin_raw(
             perp_market.tiers, tier.above_raw, is_initial=False
         )
-        slope = size_raw - rate * abs(size_raw)
-        price = (others_maintenance - tier_saving - value_raw + size_raw * perp_market.mark) / slope
+        slope = size_raw - maintenance_rate * abs(size_raw)
+        price = (
+            other_maintenance_raw - tier_saving - value_raw + size_raw * perp_market.mark
+        ) / slope
         notional_raw = abs(size_raw) * price
         tier_end_raw = (
             perp_market.tiers[index + 1].above_raw if index + 1 < len(perp_market.tiers) else None
@@ -288,21 +290,25 @@ def nearest_liquidation(account: MarginAccount) -> tuple[PerpMarket, Fraction] |
     """Return the market with the smallest move to liquidation, and that move as a share of its
     mark; None if no single market can cause a liquidation.
     """
-    distances = [
+    liquidation_distances = [
         (abs(distance), position.market, distance)
         for position in account.positions
         if (distance := liquidation_distance(account, position.market)) is not None
     ]
-    if not distances:
+    if not liquidation_distances:
         return None
-    _, market, distance = min(distances)
+    _, market, distance = min(liquidation_distances)
     return account.market(market), distance
 
 
-def with_moved_marks(account: MarginAccount, moves: dict[str, Fraction]) -> MarginAccount:
+def with_moved_marks(
+    account: MarginAccount, move_share_by_market: dict[str, Fraction]
+) -> MarginAccount:
     """Return the account after its marks moved by these shares, by market (stress test)."""
     markets = tuple(
-        replace(market, mark=market.mark * (1 + moves.get(market.market, Fraction(0))))
+        replace(
+            market, mark=market.mark * (1 + move_share_by_market.get(market.market, Fraction(0)))
+        )
         for market in account.markets
     )
     return replace(account, markets=markets)
@@ -319,8 +325,8 @@ def with_index_marks(
     def reference_mark(market: PerpMarket) -> Price:
         if market.market not in doubtful_markets:
             return market.index
-        better_of = max if account.size_raw(market.market) > 0 else min
-        return better_of(market.mark, market.index)
+        better_price_of = max if account.size_raw(market.market) > 0 else min
+        return better_price_of(market.mark, market.index)
 
     return replace(
         account,
@@ -328,11 +334,14 @@ def with_index_marks(
     )
 
 
-def with_adverse_move(account: MarginAccount, share: Fraction) -> MarginAccount:
+def with_adverse_move(account: MarginAccount, move_share: Fraction) -> MarginAccount:
     """Return the account after every mark moved against its position by this share."""
     return with_moved_marks(
         account,
-        {position.market: -share if position.is_long else share for position in account.positions},
+        {
+            position.market: -move_share if position.is_long else move_share
+            for position in account.positions
+        },
     )
 
 
@@ -343,11 +352,13 @@ def with_trade(account: MarginAccount, market: str, size_raw: int, quote_raw: in
     Pending funding of the position is settled, and a reduction realises its share of the profit.
     """
     position = next(
-        (candidate for candidate in account.positions if candidate.market == market),
+        (held_position for held_position in account.positions if held_position.market == market),
         Position(market, 0, 0),
     )
     realised_raw, open_notional_raw = _realise(position, size_raw, quote_raw)
-    other_positions = tuple(other for other in account.positions if other.market != market)
+    other_positions = tuple(
+        other_position for other_position in account.positions if other_position.market != market
+    )
     position_after = Position(market, position.size_raw + size_raw, open_notional_raw)
     return replace(
         account,
@@ -388,12 +399,14 @@ def position_shares(account: MarginAccount, target_leverage_bps: int = 0) -> dic
     }
 
 
-def _single_rate(account: MarginAccount, is_initial: bool) -> int | None:
+def _common_rate_ppm(account: MarginAccount, is_initial: bool) -> int | None:
     """Return the common rate of all held markets; None if rates differ or a market has tiers."""
-    rates = set()
+    rates_ppm = set()
     for position in account.positions:
-        tiers = account.market(position.market).tiers
-        if len(tiers) != 1:
+        market_tiers = account.market(position.market).tiers
+        if len(market_tiers) != 1:
             return None
-        rates.add(tiers[0].initial_ppm if is_initial else tiers[0].maintenance_ppm)
-    return rates.pop() if len(rates) == 1 else None
+        rates_ppm.add(
+            market_tiers[0].initial_ppm if is_initial else market_tiers[0].maintenance_ppm
+        )
+    return rates_ppm.pop() if len(rates_ppm) == 1 else None

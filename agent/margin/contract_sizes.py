@@ -12,8 +12,8 @@ def size_for_notional_raw(market: PerpMarket, notional: Fraction) -> int:
     """Return the signed size of a notional at the mark, rounded toward zero to whole lots so that a
     position never exceeds its target.
     """
-    lots = floor_int(abs(notional) / market.mark / market.lot_raw)
-    return -lots * market.lot_raw if notional < 0 else lots * market.lot_raw
+    lot_count = floor_int(abs(notional) / market.mark / market.lot_raw)
+    return -lot_count * market.lot_raw if notional < 0 else lot_count * market.lot_raw
 
 
 def index_bound_raw(market: PerpMarket, size_raw: int, slippage_bps: int) -> int:

@@ -109,13 +109,15 @@ def limit_checks(
     ]
     if limits.spot_multiple_bps:
         known_spot_value = spot_value or Fraction(0)
-        multiple = Fraction(state.gross_raw) / known_spot_value if known_spot_value > 0 else None
+        spot_multiple = (
+            Fraction(state.gross_raw) / known_spot_value if known_spot_value > 0 else None
+        )
         if not state.gross_raw:
-            multiple = Fraction(0)
+            spot_multiple = Fraction(0)
         checks.append(
             LimitCheck(
                 "spot_multiple",
-                "unknown" if spot_value is None else multiple_text(multiple),
+                "unknown" if spot_value is None else multiple_text(spot_multiple),
                 _multiple_bps_text(limits.spot_multiple_bps),
                 state.gross_raw > known_spot_value * limits.spot_multiple_bps / BPS,
             )
@@ -148,8 +150,8 @@ def oversized_positions(
 ) -> dict[str, Fraction]:
     """Return the share of each position above `max_position`, by market."""
     max_share = Fraction(limits.max_position_bps, BPS)
-    shares = margin.position_shares(account, target_leverage_bps)
-    return {market: share for market, share in shares.items() if share > max_share}
+    share_by_market = margin.position_shares(account, target_leverage_bps)
+    return {market: share for market, share in share_by_market.items() if share > max_share}
 
 
 def is_reduction(account: MarginAccount, order: PerpOrder) -> bool:
@@ -174,13 +176,13 @@ def largest_allowed_raw(
     lot_raw = account.market(market).lot_raw
     sign = sign_of(size_raw)
     low_lots, high_lots = 0, abs(size_raw) // lot_raw
-    if _all_allowed(
+    if _breaches_no_limit(
         account, {market: sign * high_lots * lot_raw}, limits, spot_value, target_leverage_bps
     ):
         return sign * high_lots * lot_raw
     while high_lots - low_lots > 1:
         middle_lots = (low_lots + high_lots) // 2
-        if _all_allowed(
+        if _breaches_no_limit(
             account, {market: sign * middle_lots * lot_raw}, limits, spot_value, target_leverage_bps
         ):
             low_lots = middle_lots
@@ -195,7 +197,7 @@ PART_DENOMINATOR = 10_000
 
 def largest_allowed_sizes(
     account: MarginAccount,
-    sizes: Mapping[str, int],
+    size_raw_by_market: Mapping[str, int],
     limits: FuturesLimits,
     spot_value: Fraction | None,
 ) -> dict[str, int]:
@@ -203,18 +205,20 @@ def largest_allowed_sizes(
     in whole lots rounded toward zero. Fills are assumed as in `largest_allowed_raw`. Bisection
     finds the share, in steps of 1 / PART_DENOMINATOR.
     """
-    if len(sizes) <= 1:
+    if len(size_raw_by_market) <= 1:
         return {
-            market: largest_allowed_raw(account, market, size, limits, spot_value)
-            for market, size in sizes.items()
+            market: largest_allowed_raw(account, market, size_raw, limits, spot_value)
+            for market, size_raw in size_raw_by_market.items()
         }
     return _largest_scaled_sizes(
-        account, sizes, lambda scaled_sizes: _all_allowed(account, scaled_sizes, limits, spot_value)
+        account,
+        size_raw_by_market,
+        lambda scaled_sizes: _breaches_no_limit(account, scaled_sizes, limits, spot_value),
     )
 
 
 def sizes_within_gross(
-    account: MarginAccount, sizes: Mapping[str, int], max_gross: Fraction
+    account: MarginAccount, size_raw_by_market: Mapping[str, int], max_gross_raw: Fraction
 ) -> dict[str, int]:
     """Return the orders by market, all cut by the same share so that filled at the mark they leave
     at most this gross notional; unchanged if they do not raise it.
@@ -225,58 +229,58 @@ def sizes_within_gross(
         for market, size_raw in scaled_sizes.items():
             value_raw = margin.position_value_raw(account_after.market(market), size_raw)
             account_after = margin.with_trade(account_after, market, size_raw, -value_raw)
-        return margin.gross_notional_raw(account_after) <= max_gross
+        return margin.gross_notional_raw(account_after) <= max_gross_raw
 
-    max_gross = max(max_gross, Fraction(margin.gross_notional_raw(account)))
-    return _largest_scaled_sizes(account, sizes, fits)
+    max_gross_raw = max(max_gross_raw, Fraction(margin.gross_notional_raw(account)))
+    return _largest_scaled_sizes(account, size_raw_by_market, fits)
 
 
 def _largest_scaled_sizes(
     account: MarginAccount,
-    sizes: Mapping[str, int],
+    size_raw_by_market: Mapping[str, int],
     fits: Callable[[Mapping[str, int]], bool],
 ) -> dict[str, int]:
     """Return the largest part of all orders that fits, by bisection in steps of 1 /
     PART_DENOMINATOR.
     """
     low_numerator, high_numerator = 0, PART_DENOMINATOR
-    if fits(_scaled_sizes(account, sizes, high_numerator)):
+    if fits(_scaled_sizes(account, size_raw_by_market, high_numerator)):
         low_numerator = high_numerator
     while high_numerator - low_numerator > 1:
         middle_numerator = (low_numerator + high_numerator) // 2
         low_numerator, high_numerator = (
             (middle_numerator, high_numerator)
-            if fits(_scaled_sizes(account, sizes, middle_numerator))
+            if fits(_scaled_sizes(account, size_raw_by_market, middle_numerator))
             else (low_numerator, middle_numerator)
         )
-    return _scaled_sizes(account, sizes, low_numerator)
+    return _scaled_sizes(account, size_raw_by_market, low_numerator)
 
 
 def _scaled_sizes(
-    account: MarginAccount, sizes: Mapping[str, int], numerator: int
+    account: MarginAccount, size_raw_by_market: Mapping[str, int], numerator: int
 ) -> dict[str, int]:
     """Return `numerator` / PART_DENOMINATOR of each order, in whole lots rounded toward zero; all
     of them at PART_DENOMINATOR.
     """
     if numerator == PART_DENOMINATOR:
-        return dict(sizes)
+        return dict(size_raw_by_market)
     scaled_sizes = {}
-    for market, size in sizes.items():
+    for market, size_raw in size_raw_by_market.items():
         lot_raw = account.market(market).lot_raw
-        part_raw = abs(size) * numerator // (PART_DENOMINATOR * lot_raw) * lot_raw
-        scaled_sizes[market] = part_raw if size > 0 else -part_raw
+        part_raw = abs(size_raw) * numerator // (PART_DENOMINATOR * lot_raw) * lot_raw
+        scaled_sizes[market] = part_raw if size_raw > 0 else -part_raw
     return scaled_sizes
 
 
-def _all_allowed(
+def _breaches_no_limit(
     account: MarginAccount,
-    sizes: Mapping[str, int],
+    size_raw_by_market: Mapping[str, int],
     limits: FuturesLimits,
     spot_value: Fraction | None,
     target_leverage_bps: int = 0,
 ) -> bool:
     account_after = account
-    for market, size_raw in sizes.items():
+    for market, size_raw in size_raw_by_market.items():
         if size_raw:
             bound_raw = index_bound_raw(account_after.market(market), size_raw, limits.slippage_bps)
             order = PerpOrder(
@@ -301,10 +305,12 @@ def after_fill_at_bound(account: MarginAccount, order: PerpOrder) -> MarginAccou
     that is worse, with the taker fee, rounded against us.
     """
     market = account.market(order.market)
-    value_raw = abs(margin.position_value_raw(market, order.size_raw))
+    mark_value_raw = abs(margin.position_value_raw(market, order.size_raw))
     is_buy = order.size_raw > 0
-    quote_raw = max(value_raw, order.bound_raw) if is_buy else min(value_raw, order.bound_raw)
-    fee_raw = -(-max(value_raw, order.bound_raw) * market.fee_ppm // margin.PPM)
+    quote_raw = (
+        max(mark_value_raw, order.bound_raw) if is_buy else min(mark_value_raw, order.bound_raw)
+    )
+    fee_raw = -(-max(mark_value_raw, order.bound_raw) * market.fee_ppm // margin.PPM)
     return margin.with_trade(
         account, order.market, order.size_raw, (-quote_raw if is_buy else quote_raw) - fee_raw
     )
@@ -316,8 +322,8 @@ def after_resting_fills(account: MarginAccount) -> MarginAccount:
     """
     account_after = replace(account, resting=())
     for order in account.resting:
-        exact_quote = abs(order.size_raw) * order.price
-        bound_raw = ceil_int(exact_quote) if order.size_raw > 0 else floor_int(exact_quote)
+        exact_quote_raw = abs(order.size_raw) * order.price
+        bound_raw = ceil_int(exact_quote_raw) if order.size_raw > 0 else floor_int(exact_quote_raw)
         fill_order = PerpOrder(order.market, order.size_raw, PerpOrderKind.LIMIT, bound_raw, False)
         account_after = after_fill_at_bound(account_after, fill_order)
     return account_after

@@ -108,7 +108,7 @@ class Control:
 
     def argument_values(self, name: str) -> tuple[str, ...]:
         """Return every value of an argument."""
-        return tuple(value for key, value in self.arguments if key == name)
+        return tuple(option_text for option, option_text in self.arguments if option == name)
 
     def argument(self, name: str) -> str | None:
         """Return the value of an argument; None if it is missing."""
@@ -230,7 +230,7 @@ class ShownPlan:
         shown_amounts = {
             name: (shown_amount, tolerance) for name, shown_amount, tolerance in self.amounts
         }
-        current_amounts = {name: shown_amount for name, shown_amount, _ in replanned.amounts}
+        current_amounts = {name: current_amount for name, current_amount, _ in replanned.amounts}
         for name in (*shown_amounts, *current_amounts):
             shown_amount, tolerance = shown_amounts.get(name, (0, 0))
             if abs(current_amounts.get(name, 0) - shown_amount) > tolerance:
@@ -258,10 +258,10 @@ class PlanLink:
 
     def is_genuine(self, key: bytes, signature: str, now_s: float) -> bool:
         """Return whether the link was signed with `key` and is still valid."""
-        is_equal = hmac.compare_digest(self.signature(key).encode(), signature.encode())
-        return bool(key) and is_equal and now_s < self.until_s
+        is_same_signature = hmac.compare_digest(self.signature(key).encode(), signature.encode())
+        return bool(key) and is_same_signature and now_s < self.until_s
 
 
-def canonical_json(value: object) -> bytes:
+def canonical_json(fields: object) -> bytes:
     """Return the canonical encoding of a list of texts, numbers and lists."""
-    return json.dumps(value, ensure_ascii=True, separators=(",", ":")).encode()
+    return json.dumps(fields, ensure_ascii=True, separators=(",", ":")).encode()

@@ -216,13 +216,13 @@ class MarginBaseline:
     realised_raw: int
     open_raw: int
 
-    def result_raw(self, earlier: MarginBaseline) -> int:
+    def result_raw(self, earlier_baseline: MarginBaseline) -> int:
         """Return the result since an earlier baseline. After a deposit or a withdrawal only the result
         of open positions is known.
         """
-        profit_raw = self.open_raw - earlier.open_raw
-        if self.collateral_raw == earlier.collateral_raw:
-            profit_raw += self.realised_raw - earlier.realised_raw
+        profit_raw = self.open_raw - earlier_baseline.open_raw
+        if self.collateral_raw == earlier_baseline.collateral_raw:
+            profit_raw += self.realised_raw - earlier_baseline.realised_raw
         return profit_raw
 
 

@@ -180,9 +180,9 @@ class History:
         """Execution under way over several steps: a purchase, or that of a layer."""
         return execution_under_way(self.cash_flows.purchase, self.layers)
 
-    def layer(self, kind: type[T]) -> T:
+    def layer(self, part_type: type[T]) -> T:
         """Return the state of a layer."""
-        return part_of(self.layers, kind)
+        return part_of(self.layers, part_type)
 
 
 NEW_STORE_HISTORY = History(
@@ -208,6 +208,6 @@ class StepMemory:
     cash: CashMemory | None = None
     layers: tuple[LayerPart, ...] = ()
 
-    def layer(self, kind: type[T]) -> T:
+    def layer(self, part_type: type[T]) -> T:
         """Return what a layer read."""
-        return part_of(self.layers, kind)
+        return part_of(self.layers, part_type)

@@ -492,8 +492,8 @@ class DerivedValues:
             object.__setattr__(self, "_derived", cache)
         if key not in cache:
             cache[key] = compute()
-        value: T = cache[key]
-        return value
+        derived_value: T = cache[key]
+        return derived_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -532,9 +532,9 @@ class Snapshot(DerivedValues):
     data_fee: DataFeeQuote | None = None
     layers: tuple[LayerReading, ...] = ()
 
-    def layer(self, kind: type[Part]) -> Part:
+    def layer(self, part_type: type[Part]) -> Part:
         """Return what was read for a layer."""
-        return part_of(self.layers, kind)
+        return part_of(self.layers, part_type)
 
     def with_layer(self, reading: LayerReading) -> Snapshot:
         """Return the snapshot with this reading for a layer."""
@@ -548,7 +548,7 @@ class Snapshot(DerivedValues):
             for quarantined_item in self.quarantined
             if quarantined_item.subject == DATA_FEE_ITEM
         )
-        return next((item.why for item in fee_items), "")
+        return next((fee_item.why for fee_item in fee_items), "")
 
     def data_fee_wei(self, gas: int, *calldata_bytes: int) -> int:
         """Return the most that transactions of these sizes pay beyond their gas now; `gas` is that
@@ -566,10 +566,10 @@ class Snapshot(DerivedValues):
         """Return the most gas by which the data fee of a transaction may raise a node's estimate;
         zero where the fee is charged beside the gas.
         """
-        price_wei = self.head.base_fee_wei or self.gas_price_wei
-        if self.data_fee is None or not self.data_fee.as_gas or price_wei <= 0:
+        gas_price_wei = self.head.base_fee_wei or self.gas_price_wei
+        if self.data_fee is None or not self.data_fee.as_gas or gas_price_wei <= 0:
             return 0
-        return MAX_FEE_RISE * self.data_fee.data_wei(calldata_bytes) // price_wei
+        return MAX_FEE_RISE * self.data_fee.data_wei(calldata_bytes) // gas_price_wei
 
     @property
     def current_gas_price_wei(self) -> int:

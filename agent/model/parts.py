@@ -93,12 +93,12 @@ T = TypeVar("T", bound=LayerPart)
 U = TypeVar("U", bound=LayerPart)
 
 
-def part_of(parts: tuple[LayerPart, ...], kind: type[T]) -> T:
+def part_of(parts: tuple[LayerPart, ...], part_type: type[T]) -> T:
     """Return the part of this type; its default if there is none."""
     for part in parts:
-        if isinstance(part, kind):
+        if isinstance(part, part_type):
             return part
-    return kind()
+    return part_type()
 
 
 def without_defaults(parts: Iterable[U]) -> tuple[U, ...]:
@@ -109,4 +109,6 @@ def without_defaults(parts: Iterable[U]) -> tuple[U, ...]:
 
 def with_part(parts: tuple[U, ...], part: U) -> tuple[U, ...]:
     """Return the parts with this one in place of that of the same type, in a canonical order."""
-    return without_defaults((*(other for other in parts if type(other) is not type(part)), part))
+    return without_defaults(
+        (*(other_part for other_part in parts if type(other_part) is not type(part)), part)
+    )

@@ -285,9 +285,9 @@ class Plan:
     pacing: SlicingComparison | None = None
     layers: tuple[LayerPlan, ...] = ()
 
-    def layer(self, kind: type[T]) -> T:
+    def layer(self, part_type: type[T]) -> T:
         """Return the part of a layer."""
-        return part_of(self.layers, kind)
+        return part_of(self.layers, part_type)
 
     def with_layer(self, part: LayerPlan) -> Plan:
         """Return the plan with this part of a layer."""
@@ -315,13 +315,17 @@ class Plan:
 
     def wallet_changes(self) -> dict[str, int]:
         """Return the predicted net change of each wallet balance, in base units."""
-        changes: dict[str, int] = {}
+        change_raw_by_token: dict[str, int] = {}
         for leg in self.legs:
             if leg.source is LegFunding.WALLET:
-                changes[leg.token_in] = changes.get(leg.token_in, 0) - leg.amount_in_raw
+                change_raw_by_token[leg.token_in] = (
+                    change_raw_by_token.get(leg.token_in, 0) - leg.amount_in_raw
+                )
             if leg.sink is LegFunding.WALLET:
-                changes[leg.token_out] = changes.get(leg.token_out, 0) + leg.amount_out_raw
-        return changes
+                change_raw_by_token[leg.token_out] = (
+                    change_raw_by_token.get(leg.token_out, 0) + leg.amount_out_raw
+                )
+        return change_raw_by_token
 
 
 @dataclass(frozen=True, slots=True)

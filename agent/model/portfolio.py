@@ -99,7 +99,12 @@ class OrdersConfig:
     @property
     def without_alerts(self) -> OrdersConfig:
         """The orders that trade."""
-        return replace(self, terms=tuple(t for t in self.terms if t.kind not in PRICE_ALERTS))
+        return replace(
+            self,
+            terms=tuple(
+                order_terms for order_terms in self.terms if order_terms.kind not in PRICE_ALERTS
+            ),
+        )
 
 
 NO_ORDERS = OrdersConfig()
@@ -248,8 +253,10 @@ class Portfolio:
 
     def feed(self, address: str) -> str | None:
         """Return the USD price feed of the token at `address`; None without a feed."""
-        feeds = {asset.token.address: asset.feed for asset in self.assets} | dict(self.hub_feeds)
-        return feeds.get(address)
+        feed_by_token = {asset.token.address: asset.feed for asset in self.assets} | dict(
+            self.hub_feeds
+        )
+        return feed_by_token.get(address)
 
     def feeds(self) -> tuple[str, ...]:
         """Return every price feed once."""
@@ -269,7 +276,7 @@ class Portfolio:
         """
         if address == NATIVE:
             return Token(NATIVE, "native", 18)
-        for token in (*(a.token for a in self.assets), *self.hubs, self.numeraire):
+        for token in (*(asset.token for asset in self.assets), *self.hubs, self.numeraire):
             if token.address == address:
                 return token
         raise KeyError(address)

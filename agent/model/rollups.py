@@ -113,10 +113,10 @@ class DataFeeQuote:
 
         FastLZ adds at most one byte to each 32 that do not compress; the oracle assumes less.
         """
-        size = calldata_bytes + ENVELOPE_BYTES
-        size += -(-size // 32) + 1
+        transaction_bytes = calldata_bytes + ENVELOPE_BYTES
+        transaction_bytes += -(-transaction_bytes // 32) + 1
         rise_wei = max(0, self.full_wei - self.empty_wei)
-        return self.empty_wei - (-rise_wei * size // MAX_TX_BYTES)
+        return self.empty_wei - (-rise_wei * transaction_bytes // MAX_TX_BYTES)
 
     def most_wei(self, gas: int, *calldata_bytes: int) -> int:
         """Return the most that transactions of these sizes pay beyond their gas, rounded up; `gas`
@@ -135,9 +135,9 @@ class DataFeeQuote:
         if not self.one_swap_wei:
             return most_wei
         rise_wei = self.four_swaps_wei - self.one_swap_wei
-        more_bytes = calldata_bytes - ONE_SWAP_BYTES
+        bytes_beyond_one_swap = calldata_bytes - ONE_SWAP_BYTES
         line_wei = self.one_swap_wei - (
-            -rise_wei * more_bytes // (FOUR_SWAPS_BYTES - ONE_SWAP_BYTES)
+            -rise_wei * bytes_beyond_one_swap // (FOUR_SWAPS_BYTES - ONE_SWAP_BYTES)
         )
         return min(max(self.empty_wei, line_wei), most_wei)
 
@@ -158,9 +158,10 @@ def quote_of_swap(one_swap_wei: int) -> DataFeeQuote:
     proportions of Fjord: those of the fees of ONE_SWAP and FOUR_SWAPS (agent/chain/data_fees.py) and
     of both bounds.
     """
-    empty, one_swap, four_swaps, full = 10_000, 24_182, 44_677, 11_009_937
+    empty_part, one_swap_part, four_swaps_part, full_part = 10_000, 24_182, 44_677, 11_009_937
     empty_wei, four_swaps_wei, full_wei = (
-        -(-one_swap_wei * part // one_swap) for part in (empty, four_swaps, full)
+        -(-one_swap_wei * part // one_swap_part)
+        for part in (empty_part, four_swaps_part, full_part)
     )
     return DataFeeQuote(
         empty_wei, full_wei, one_swap_wei=one_swap_wei, four_swaps_wei=four_swaps_wei

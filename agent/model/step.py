@@ -41,9 +41,9 @@ class StepProgress:
     layers: tuple[LayerProgress, ...] = ()
     """Progress of each layer in this cycle."""
 
-    def layer(self, kind: type[T]) -> T:
+    def layer(self, part_type: type[T]) -> T:
         """Return the part of a layer."""
-        return part_of(self.layers, kind)
+        return part_of(self.layers, part_type)
 
     @property
     def continue_reason(self) -> str:
@@ -108,18 +108,18 @@ class StepInput:
     layers: tuple[LayerConfig, ...] = ()
     """Settings of the layers that are on."""
 
-    def layer(self, kind: type[T]) -> T:
+    def layer(self, part_type: type[T]) -> T:
         """Return the state of a layer."""
-        return self.history.layer(kind)
+        return self.history.layer(part_type)
 
     def with_layer(self, state: LayerState) -> StepInput:
         """Return the step with this state of a layer."""
         layers = with_part(self.history.layers, state)
         return replace(self, history=replace(self.history, layers=layers))
 
-    def config(self, kind: type[T]) -> T:
+    def config(self, part_type: type[T]) -> T:
         """Return the settings of a layer."""
-        return part_of(self.layers, kind)
+        return part_of(self.layers, part_type)
 
     def with_config(self, config: LayerConfig) -> StepInput:
         """Return the step with these settings of a layer."""

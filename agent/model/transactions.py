@@ -229,20 +229,25 @@ class Receipt:
         Deposit and Withdrawal events count if the token emits no Transfer for them, as is the case
         for WETH9.
         """
-        deltas_raw: dict[str, int] = {}
-        unmatched_wraps = (event for event in self.wrapped if event not in self.transfers)
+        delta_raw_by_token: dict[str, int] = {}
+        unmatched_wraps = (
+            wrap_event for wrap_event in self.wrapped if wrap_event not in self.transfers
+        )
         for transfer in (*self.transfers, *unmatched_wraps):
             sign = (transfer.recipient == wallet) - (transfer.sender == wallet)
             if sign:
-                deltas_raw[transfer.token] = deltas_raw.get(transfer.token, 0) + sign * transfer.raw
-        return deltas_raw
+                delta_raw_by_token[transfer.token] = (
+                    delta_raw_by_token.get(transfer.token, 0) + sign * transfer.raw
+                )
+        return delta_raw_by_token
 
     def unwrapped_raw(self, token: str, *holders: str) -> int:
         """Return the base units of `token` that `holders` unwrapped."""
         return sum(
-            event.raw
-            for event in self.wrapped
-            if (event.token, event.recipient) == (token, NATIVE) and event.sender in holders
+            wrap_event.raw
+            for wrap_event in self.wrapped
+            if (wrap_event.token, wrap_event.recipient) == (token, NATIVE)
+            and wrap_event.sender in holders
         )
 
 
@@ -292,13 +297,15 @@ class Intent:
         receipt = self.receipt
         if receipt is None:
             return {}
-        deltas_raw = {token: raw for token, raw in receipt.net_transfers(wallet).items() if raw}
+        delta_raw_by_token = {
+            token: raw for token, raw in receipt.net_transfers(wallet).items() if raw
+        }
         if (
             native_delta_wei := self.native_change_wei(wallet, wrapped_native)
             - receipt.gas_cost_wei
         ):
-            deltas_raw[NATIVE] = native_delta_wei
-        return deltas_raw
+            delta_raw_by_token[NATIVE] = native_delta_wei
+        return delta_raw_by_token
 
     def native_change_wei(self, wallet: str, wrapped_native: str) -> int:
         """Return the change of the wallet's native coin without gas, wei."""

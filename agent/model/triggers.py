@@ -190,7 +190,9 @@ def thresholds_of(trigger: Trigger) -> tuple[Threshold, ...]:
         case HybridTrigger(threshold) | StagedTrigger(_, _, threshold):
             return () if threshold is None else (threshold,)
         case AnyOf(triggers):
-            return tuple(band for member in triggers for band in thresholds_of(member))
+            return tuple(
+                band for member_trigger in triggers for band in thresholds_of(member_trigger)
+            )
         case _:
             return ()
 
@@ -205,7 +207,9 @@ def schedules_of(trigger: Trigger) -> tuple[Schedule, ...]:
         case StagedTrigger(review, execution):
             return (review, execution)
         case AnyOf(triggers):
-            return tuple(schedule for member in triggers for schedule in schedules_of(member))
+            return tuple(
+                schedule for member_trigger in triggers for schedule in schedules_of(member_trigger)
+            )
         case _:
             return ()
 

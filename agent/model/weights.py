@@ -104,8 +104,8 @@ class SignalAnswer:
     @property
     def kinds(self) -> tuple[str, ...]:
         """Kinds of weights that it has."""
-        kinds = (("spot", self.spot_ppm), ("futures", self.market_ppm))
-        return tuple(kind for kind, weights in kinds if weights is not None)
+        ppm_by_kind = (("spot", self.spot_ppm), ("futures", self.market_ppm))
+        return tuple(kind for kind, weights_ppm in ppm_by_kind if weights_ppm is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,8 +233,10 @@ class FuturesRisk:
     @property
     def max_weight_bps(self) -> int:
         """Maximum weight of one market, as a share of the target notional, rounded down."""
-        loss_bps = self.stress_loss_bps * BPS * BPS // (self.leverage_bps * self.stress_move_bps)
-        return min(self.max_position_bps, loss_bps)
+        loss_limit_bps = (
+            self.stress_loss_bps * BPS * BPS // (self.leverage_bps * self.stress_move_bps)
+        )
+        return min(self.max_position_bps, loss_limit_bps)
 
 
 @dataclass(frozen=True, slots=True)

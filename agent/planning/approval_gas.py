@@ -26,21 +26,21 @@ def swap_spend(legs: Sequence[Leg]) -> dict[str, int]:
     """Return the base units that swaps take from the wallet, by token; native coin is sent along
     and needs no approval.
     """
-    amounts_raw: dict[str, int] = {}
+    spent_raw: dict[str, int] = {}
     for leg in legs:
         if leg.source is LegFunding.WALLET and leg.token_in != NATIVE:
-            amounts_raw[leg.token_in] = amounts_raw.get(leg.token_in, 0) + leg.amount_in_raw
-    return amounts_raw
+            spent_raw[leg.token_in] = spent_raw.get(leg.token_in, 0) + leg.amount_in_raw
+    return spent_raw
 
 
-def approval_count(amounts_raw: Mapping[str, int], allowances: Mapping[str, int]) -> int:
+def approval_count(amounts_raw: Mapping[str, int], allowances_raw: Mapping[str, int]) -> int:
     """Return the number of approvals for these amounts: one from a zero allowance, two if a smaller
     allowance is reset first.
     """
     short_allowances_raw = [
-        allowances.get(token, 0)
+        allowances_raw.get(token, 0)
         for token, raw in amounts_raw.items()
-        if allowances.get(token, 0) < raw
+        if allowances_raw.get(token, 0) < raw
     ]
     return sum(2 if raw > 0 else 1 for raw in short_allowances_raw)
 
@@ -51,17 +51,17 @@ def approval_gas_units(step: StepInput, plan: Plan) -> int:
     """
     if isinstance(plan.decision, TopUp):
         return 0
-    approvals = approval_count(
+    approvals_needed = approval_count(
         swap_spend(plan.legs), _allowances(step.snapshot, step.execution.router)
     )
     for action in plan.actions:
         spender = step.execution.position_contract(action.venue)
-        approvals += approval_count(action.spends_raw, _allowances(step.snapshot, spender))
+        approvals_needed += approval_count(action.spends_raw, _allowances(step.snapshot, spender))
     for deposit_of in layers.DEPOSITS:
         token, raw, spender = deposit_of(step, plan)
         if spender or raw:
-            approvals += approval_count({token: raw}, _allowances(step.snapshot, spender))
-    return APPROVAL_GAS * approvals
+            approvals_needed += approval_count({token: raw}, _allowances(step.snapshot, spender))
+    return APPROVAL_GAS * approvals_needed
 
 
 def revocation_gas_units(plan: Plan) -> int:
@@ -69,10 +69,10 @@ def revocation_gas_units(plan: Plan) -> int:
     liquidity: of one of two tokens, since its price moves before the transaction is mined. Swaps
     use exactly what they were allowed.
     """
-    two_sided = [
+    two_sided_actions = [
         action for action in plan.actions if isinstance(action, Provide) and min(action.desired_raw)
     ]
-    return APPROVAL_GAS * len(two_sided)
+    return APPROVAL_GAS * len(two_sided_actions)
 
 
 def worst_gas_wei(step: StepInput, plan: Plan) -> int:
@@ -80,18 +80,18 @@ def worst_gas_wei(step: StepInput, plan: Plan) -> int:
     estimate) at the fee cap, which is at most limits.gas_price or, in an emergency, that
     emergency's ceiling; on rollups also MAX_FEE_RISE times the data fee.
     """
-    price_wei = native_coin.capped_gas_price_wei(
+    gas_price_wei = native_coin.capped_gas_price_wei(
         step.snapshot, layers.gas_price_limit_wei(step, plan)
     )
     surrounding_units = approval_gas_units(step, plan) + revocation_gas_units(plan)
-    units = ceil_int((plan.gas_units + surrounding_units) * native_coin.GAS_MARGIN)
-    if not units:  # nothing is sent on chain
+    gas_units = ceil_int((plan.gas_units + surrounding_units) * native_coin.GAS_MARGIN)
+    if not gas_units:  # nothing is sent on chain
         return 0
-    revocation_sizes = [APPROVAL_BYTES] * (revocation_gas_units(plan) // APPROVAL_GAS)
-    fee_wei = MAX_FEE_RISE * step.snapshot.data_fee_wei(
-        units, *plan_sizes(step, plan), *revocation_sizes
+    revocation_bytes = [APPROVAL_BYTES] * (revocation_gas_units(plan) // APPROVAL_GAS)
+    data_fee_wei = MAX_FEE_RISE * step.snapshot.data_fee_wei(
+        gas_units, *plan_sizes(step, plan), *revocation_bytes
     )
-    return units * price_wei + fee_wei
+    return gas_units * gas_price_wei + data_fee_wei
 
 
 ACTION_BYTES = 1_024
@@ -100,12 +100,12 @@ ACTION_BYTES = 1_024
 
 def plan_sizes(step: StepInput, plan: Plan) -> tuple[int, ...]:
     """Return the largest calldata of each transaction of the plan, missing approvals included."""
-    swap_sizes = [legs_bytes(plan.legs)] if plan.legs else []
+    swap_bytes = [legs_bytes(plan.legs)] if plan.legs else []
     action_count = len(plan.actions) + sum(
         count_actions(plan) for count_actions in layers.ACTION_COUNTS
     )
-    approvals = approval_gas_units(step, plan) // APPROVAL_GAS
-    return (*swap_sizes, *[ACTION_BYTES] * action_count, *[APPROVAL_BYTES] * approvals)
+    approvals_needed = approval_gas_units(step, plan) // APPROVAL_GAS
+    return (*swap_bytes, *[ACTION_BYTES] * action_count, *[APPROVAL_BYTES] * approvals_needed)
 
 
 def legs_bytes(legs: Sequence[Leg]) -> int:
@@ -119,10 +119,12 @@ def with_data_fee(step: StepInput, plan: Plan, native_price: Fraction) -> Plan:
     """
     if step.snapshot.data_fee is None or not plan.gas_units:
         return plan
-    units = plan.gas_units + approval_gas_units(step, plan)
-    sizes = plan_sizes(step, plan)
-    fee_value = step.snapshot.expected_data_fee_wei(units, *sizes) * native_price
-    return replace(plan, cost=replace(plan.cost, gas=plan.cost.gas + fee_value, data_fee=fee_value))
+    gas_units = plan.gas_units + approval_gas_units(step, plan)
+    calldata_bytes = plan_sizes(step, plan)
+    data_fee_value = step.snapshot.expected_data_fee_wei(gas_units, *calldata_bytes) * native_price
+    return replace(
+        plan, cost=replace(plan.cost, gas=plan.cost.gas + data_fee_value, data_fee=data_fee_value)
+    )
 
 
 def _allowances(snapshot: Snapshot, spender: str) -> dict[str, int]:

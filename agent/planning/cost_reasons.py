@@ -43,97 +43,99 @@ def cost_reason(
     portfolio: Portfolio,
     problem: Problem,
     token: str,
-    value: Value,
-    sells: bool,
+    moved_value: Value,
+    is_sale: bool,
     counterparts: Sequence[str],
 ) -> str:
-    """Return what limits.plan_cost allows for moving `value` of a token, sold for or bought with
-    one of `counterparts`, and what it costs, in whole coins of the numeraire, with the digits in
-    which the cost is above the limit; empty if no route is known, or if the cheapest alone would be
-    allowed.
+    """Return what limits.plan_cost allows for moving `moved_value` of a token, sold for or bought
+    with one of `counterparts`, and what it costs, in whole coins of the numeraire, with the digits
+    in which the cost is above the limit; empty if no route is known, or if the cheapest alone would
+    be allowed.
     """
     limit_bps = problem.plan_cost_bps
     if limit_bps is None:
         return ""
     possible_counterparts = counterparts or (portfolio.numeraire.address,)
-    routes = _route_costs(
+    route_costs = _route_costs(
         problem,
         token,
-        value,
-        sells,
+        moved_value,
+        is_sale,
         [counterpart for counterpart in possible_counterparts if counterpart != token],
     )
-    cheapest = min(routes, key=lambda cost: cost.total, default=None)
-    allowed_cost = value * Fraction(limit_bps, BPS)
-    if cheapest is None or cheapest.total <= allowed_cost:
+    cheapest_route = min(route_costs, key=lambda route_cost: route_cost.total, default=None)
+    allowed_cost = moved_value * Fraction(limit_bps, BPS)
+    if cheapest_route is None or cheapest_route.total <= allowed_cost:
         return ""
-    parts = (
-        ("gas", cheapest.gas),
-        ("fees", cheapest.fees),
-        ("second hop", cheapest.second_hop),
-        ("impact", cheapest.impact),
+    named_costs = (
+        ("gas", cheapest_route.gas),
+        ("fees", cheapest_route.fees),
+        ("second hop", cheapest_route.second_hop),
+        ("impact", cheapest_route.impact),
     )
     decimals, shown_decimals = portfolio.numeraire.decimals, 2
 
-    def amount_text(part: Value) -> str:
-        return value_text(part, decimals, shown_decimals)
+    def amount_text(cost_value: Value) -> str:
+        return value_text(cost_value, decimals, shown_decimals)
 
-    while shown_decimals < decimals and sum(float(amount_text(part)) for _, part in parts) <= float(
-        amount_text(allowed_cost)
-    ):
+    while shown_decimals < decimals and sum(
+        float(amount_text(cost_value)) for _, cost_value in named_costs
+    ) <= float(amount_text(allowed_cost)):
         shown_decimals += 1
-    cost_parts = " + ".join(
-        f"{name} {amount_text(part)}" for name, part in parts if float(amount_text(part)) > 0
+    costs_text = " + ".join(
+        f"{cost_name} {amount_text(cost_value)}"
+        for cost_name, cost_value in named_costs
+        if float(amount_text(cost_value)) > 0
     )
-    return f"{ALLOWED_PHRASE} {amount_text(allowed_cost)}; {cost_parts}"
+    return f"{ALLOWED_PHRASE} {amount_text(allowed_cost)}; {costs_text}"
 
 
 def _route_costs(
-    problem: Problem, token: str, value: Value, sells: bool, counterparts: Sequence[str]
+    problem: Problem, token: str, moved_value: Value, is_sale: bool, counterparts: Sequence[str]
 ) -> Iterator[RouteCost]:
-    """Yield the cost of each route of one or two swaps between the token and an end."""
+    """Yield the cost of each route of one or two swaps between the token and a counterpart."""
     for counterpart in counterparts:
-        source, target = (token, counterpart) if sells else (counterpart, token)
-        source_price = problem.price(source)
-        amount_raw = floor_int(value / source_price) if source_price > 0 else 0
+        token_in, token_out = (token, counterpart) if is_sale else (counterpart, token)
+        price_in = problem.price(token_in)
+        amount_raw = floor_int(moved_value / price_in) if price_in > 0 else 0
         if amount_raw <= 0:
             continue
         for first_pool in problem.pools.values():
-            if source not in (first_pool.token0, first_pool.token1):
+            if token_in not in (first_pool.token0, first_pool.token1):
                 continue
-            middle_token = amm.token_out(first_pool, source)
-            if middle_token == target:
-                yield from _route_cost(problem, source, amount_raw, (first_pool,))
+            middle_token = amm.token_out(first_pool, token_in)
+            if middle_token == token_out:
+                yield from _route_cost(problem, token_in, amount_raw, (first_pool,))
                 continue
             for second_pool in problem.pools.values():
-                if second_pool is not first_pool and {middle_token, target} == {
+                if second_pool is not first_pool and {middle_token, token_out} == {
                     second_pool.token0,
                     second_pool.token1,
                 }:
-                    yield from _route_cost(problem, source, amount_raw, (first_pool, second_pool))
+                    yield from _route_cost(problem, token_in, amount_raw, (first_pool, second_pool))
 
 
 def _route_cost(
-    problem: Problem, source: str, amount_raw: int, route: tuple[Pool, ...]
+    problem: Problem, token_in: str, amount_raw: int, route: tuple[Pool, ...]
 ) -> Iterator[RouteCost]:
     """Yield the cost of a route, unless one of its pools cannot trade the amount."""
-    fees, impact = [], Fraction(0)
-    token, hop_raw = source, amount_raw
+    hop_fees, impact = [], Fraction(0)
+    hop_token, hop_raw = token_in, amount_raw
     for pool in route:
-        value = hop_raw * problem.price(token)
+        value_in = hop_raw * problem.price(hop_token)
         try:
-            out_raw = pool.quote(token, hop_raw)
+            out_raw = pool.quote(hop_token, hop_raw)
         except Refused:  # its ticks or reserves end before
             return
-        fees.append(value * Fraction(pool.fee_for(token), PIPS))
-        token, hop_raw = amm.token_out(pool, token), out_raw
-        impact += value - hop_raw * problem.price(token) - fees[-1]
-    approvals = approval_count({source: amount_raw}, problem.gas_inputs.allowances)
+        hop_fees.append(value_in * Fraction(pool.fee_for(hop_token), PIPS))
+        hop_token, hop_raw = amm.token_out(pool, hop_token), out_raw
+        impact += value_in - hop_raw * problem.price(hop_token) - hop_fees[-1]
+    approvals_needed = approval_count({token_in: amount_raw}, problem.gas_inputs.allowances)
     leg_cost = LEG_GAS * problem.gas_unit_value + problem.leg_data_fee
     yield RouteCost(
-        leg_cost + approvals * APPROVAL_GAS * problem.gas_unit_value,
-        fees[0],
-        sum(fees[1:], Fraction(0)) + leg_cost * (len(route) - 1),
+        leg_cost + approvals_needed * APPROVAL_GAS * problem.gas_unit_value,
+        hop_fees[0],
+        sum(hop_fees[1:], Fraction(0)) + leg_cost * (len(route) - 1),
         max(impact, Fraction(0)),
     )
 
@@ -147,7 +149,7 @@ def coarse_tokens(problem: Problem) -> dict[int, str]:
     portfolio, with the reason why one may stay unmoved; the most expensive units first, and no more
     than MAX_UNMOVED.
     """
-    coarse = [
+    price_and_index = [
         (-node.price, index)
         for index, node in enumerate(problem.nodes)
         if node.is_asset and node.price * BPS > problem.total
@@ -155,5 +157,5 @@ def coarse_tokens(problem: Problem) -> dict[int, str]:
     return {
         index: f"{COARSE_UNIT} {problem.nodes[index].label} is worth too much for a plan within"
         " limits.plan_cost"
-        for _, index in sorted(coarse)[:MAX_UNMOVED]
+        for _, index in sorted(price_and_index)[:MAX_UNMOVED]
     }

@@ -49,10 +49,10 @@ class WrappedNative:
             if self.approved_raw is None:
                 return None
             return max(0, self.approved_raw - self.refill_raw)
-        max_raw = self.wrapped_raw - self.refill_raw + self.free_wei
+        sellable_raw = self.wrapped_raw - self.refill_raw + self.free_wei
         if self.approved_raw is None:
-            return max(0, max_raw)
-        return max(0, min(max_raw, max(self.approved_raw - self.refill_raw, self.free_wei)))
+            return max(0, sellable_raw)
+        return max(0, min(sellable_raw, max(self.approved_raw - self.refill_raw, self.free_wei)))
 
 
 def wrapped_native_of(step: StepInput) -> WrappedNative | None:
@@ -93,31 +93,31 @@ def with_payment_legs(wrapped_native: WrappedNative | None, legs: Sequence[Leg])
         if leg.token_in == wrapped_native.token and leg.source is LegFunding.WALLET
     )
     if wrapped_native.approved_raw is None:
-        max_raw = wrapped_native.wrapped_raw
+        payable_raw = wrapped_native.wrapped_raw
     else:
-        max_raw = min(wrapped_native.wrapped_raw, wrapped_native.approved_raw)
+        payable_raw = min(wrapped_native.wrapped_raw, wrapped_native.approved_raw)
     if (
         wrapped_native.refill_raw
         and wrapped_native.native_counts
         and (leg_index := _refill_leg(wrapped_native, legs)) is not None
     ):
         return _with_refill_from(legs, leg_index)
-    refill = (
+    refill_legs = (
         (unwrap(wrapped_native.token, wrapped_native.refill_raw),)
         if wrapped_native.refill_raw
         else ()
     )
-    if sold_raw + wrapped_native.refill_raw <= max_raw:
-        return (*legs, *refill)
-    if sold_raw <= wrapped_native.free_wei and not refill:
+    if sold_raw + wrapped_native.refill_raw <= payable_raw:
+        return (*legs, *refill_legs)
+    if sold_raw <= wrapped_native.free_wei and not refill_legs:
         return tuple(
             payment_leg for leg in legs for payment_leg in _wrap_for_leg(wrapped_native, leg)
         )
-    missing_raw = max(0, sold_raw + wrapped_native.refill_raw - wrapped_native.wrapped_raw)
-    first_wrap = (
-        (wrap(wrapped_native.token, missing_raw, LegFunding.WALLET),) if missing_raw else ()
+    shortfall_raw = max(0, sold_raw + wrapped_native.refill_raw - wrapped_native.wrapped_raw)
+    first_wrap_legs = (
+        (wrap(wrapped_native.token, shortfall_raw, LegFunding.WALLET),) if shortfall_raw else ()
     )
-    return (*first_wrap, *legs, *refill)
+    return (*first_wrap_legs, *legs, *refill_legs)
 
 
 def wrap(token: str, raw: int, sink: LegFunding) -> Leg:
@@ -149,13 +149,17 @@ def balance_deltas(legs: Sequence[Leg]) -> dict[str, int]:
     """Return the change of each wallet balance by the legs, base units; native coin before gas
     under NATIVE.
     """
-    deltas: dict[str, int] = {}
+    balance_changes_raw: dict[str, int] = {}
     for leg in legs:
         if leg.source is LegFunding.WALLET:
-            deltas[leg.token_in] = deltas.get(leg.token_in, 0) - leg.amount_in_raw
+            balance_changes_raw[leg.token_in] = (
+                balance_changes_raw.get(leg.token_in, 0) - leg.amount_in_raw
+            )
         if leg.sink is LegFunding.WALLET:
-            deltas[leg.token_out] = deltas.get(leg.token_out, 0) + leg.amount_out_raw
-    return deltas
+            balance_changes_raw[leg.token_out] = (
+                balance_changes_raw.get(leg.token_out, 0) + leg.amount_out_raw
+            )
+    return balance_changes_raw
 
 
 def sweeps(legs: Sequence[Leg]) -> list[tuple[int, str, int]]:
@@ -164,19 +168,19 @@ def sweeps(legs: Sequence[Leg]) -> list[tuple[int, str, int]]:
     wait in the router until another leg leaves, spends, wraps or unwraps the same token there.
     """
     sweeps_due: list[tuple[int, str, int]] = []
-    waiting_raw: dict[str, int] = {}
+    waiting_min_raw: dict[str, int] = {}
     for leg_index, leg in enumerate(legs):
-        touched = {leg.token_in} if leg.source is LegFunding.ROUTER else set[str]()
-        touched |= {leg.token_out} if leg.sink is LegFunding.ROUTER else set()
-        touched |= {leg.token_in, leg.token_out} if leg.venue == NATIVE_VENUE else set()
+        router_tokens = {leg.token_in} if leg.source is LegFunding.ROUTER else set[str]()
+        router_tokens |= {leg.token_out} if leg.sink is LegFunding.ROUTER else set()
+        router_tokens |= {leg.token_in, leg.token_out} if leg.venue == NATIVE_VENUE else set()
         sweeps_due += [
-            (leg_index, token, waiting_raw.pop(token))
-            for token in [*waiting_raw]
-            if token in touched
+            (leg_index, token, waiting_min_raw.pop(token))
+            for token in [*waiting_min_raw]
+            if token in router_tokens
         ]
         if swap_style(leg.venue) is SwapStyle.V3 and leg.sink is LegFunding.WALLET:
-            waiting_raw[leg.token_out] = waiting_raw.get(leg.token_out, 0) + leg.min_out_raw
-    return sweeps_due + [(len(legs), token, min_raw) for token, min_raw in waiting_raw.items()]
+            waiting_min_raw[leg.token_out] = waiting_min_raw.get(leg.token_out, 0) + leg.min_out_raw
+    return sweeps_due + [(len(legs), token, min_raw) for token, min_raw in waiting_min_raw.items()]
 
 
 def _wrap_for_leg(wrapped_native: WrappedNative, leg: Leg) -> tuple[Leg, ...]:
@@ -283,7 +287,7 @@ class GasInputs:
 def leg_gas_units(
     pool: Pool,
     ticks_crossed: int,
-    steps: int = 1,
+    swap_steps: int = 1,
     router: RouterGas = ROUTER_GAS["swap_router_02"],
     writes_observation: bool = True,
 ) -> int:
@@ -291,11 +295,13 @@ def leg_gas_units(
     is true if it writes an observation.
     """
     pool_gas = pool.gas
-    stop_units = pool_gas.tick * ticks_crossed + pool_gas.stop * max(0, steps - 1 - ticks_crossed)
+    step_gas_units = pool_gas.tick * ticks_crossed + pool_gas.stop * max(
+        0, swap_steps - 1 - ticks_crossed
+    )
     return (
         pool_gas.swap[router.name]
         + pool.fee_gas
-        + stop_units
+        + step_gas_units
         + (pool_gas.observation if writes_observation or ticks_crossed else 0)
     )
 
@@ -327,29 +333,32 @@ def plan_gas_units(gas_inputs: GasInputs, legs: Sequence[Leg], swap_units: int) 
     router = gas_inputs.router
     sold_tokens = {leg.token_in for leg in legs if leg.source is LegFunding.WALLET} - {NATIVE}
     bought_tokens = {leg.token_out for leg in legs if leg.sink is LegFunding.WALLET} - {NATIVE}
-    tokens = {token for leg in legs for token in (leg.token_in, leg.token_out)} - {NATIVE}
-    deltas = balance_deltas(legs)
-    units = router.base_units + swap_units + TOKEN_UNITS * len(tokens)
-    units += (
+    traded_tokens = {token for leg in legs for token in (leg.token_in, leg.token_out)} - {NATIVE}
+    balance_changes_raw = balance_deltas(legs)
+    gas_units = router.base_units + swap_units + TOKEN_UNITS * len(traded_tokens)
+    gas_units += (
         2 * SLOT_UNITS * len(sold_tokens)
         + SLOT_UNITS * len(bought_tokens - sold_tokens)
-        + router.units_per_checked_balance * len(deltas)
+        + router.units_per_checked_balance * len(balance_changes_raw)
     )
-    units += FIRST_WRITE_UNITS * sum(
+    gas_units += FIRST_WRITE_UNITS * sum(
         gas_inputs.balances.get(token, 1) == 0 for token in bought_tokens
     ) + _first_write_gas_units(gas_inputs, legs)
-    units -= _repeat_savings_gas_units(gas_inputs, legs)
-    refund = CLEARED_UNITS * sum(
+    gas_units -= _repeat_savings_gas_units(gas_inputs, legs)
+    refund_units = CLEARED_UNITS * sum(
         gas_inputs.allowances.get(token, 0) <= _spent_raw(legs, token) for token in sold_tokens
     )
-    refund += CLEARED_UNITS * sum(
-        gas_inputs.balances.get(token, 0) == -deltas[token] for token in sold_tokens
+    refund_units += CLEARED_UNITS * sum(
+        gas_inputs.balances.get(token, 0) == -balance_changes_raw[token] for token in sold_tokens
     )
     for leg_index, leg in enumerate(legs):
         if leg.venue == NATIVE_VENUE:
-            units += _wrap_gas_units(router, leg)
+            gas_units += _wrap_gas_units(router, leg)
             if leg.source is LegFunding.WALLET:
-                units, refund = units + TRANSIENT_BALANCE_REFUND, refund + TRANSIENT_BALANCE_REFUND
+                gas_units, refund_units = (
+                    gas_units + TRANSIENT_BALANCE_REFUND,
+                    refund_units + TRANSIENT_BALANCE_REFUND,
+                )
         if leg.sink is LegFunding.WALLET or (leg.venue == NATIVE_VENUE and leg.token_in == NATIVE):
             continue
         spending_leg = next(
@@ -363,14 +372,17 @@ def plan_gas_units(gas_inputs: GasInputs, legs: Sequence[Leg], swap_units: int) 
             and gas_inputs.pools[spending_leg.pool].style is SwapStyle.V2
             and swap_style(leg.venue) is not SwapStyle.V4
         ):
-            units, refund = units + TRANSIENT_BALANCE_UNITS, refund + TRANSIENT_BALANCE_REFUND
+            gas_units, refund_units = (
+                gas_units + TRANSIENT_BALANCE_UNITS,
+                refund_units + TRANSIENT_BALANCE_REFUND,
+            )
     if router.sweep_units is not None:
         sweep_count = len(sweeps(legs))
-        units, refund = (
-            units + (TRANSIENT_BALANCE_UNITS + router.sweep_units) * sweep_count,
-            refund + TRANSIENT_BALANCE_REFUND * sweep_count,
+        gas_units, refund_units = (
+            gas_units + (TRANSIENT_BALANCE_UNITS + router.sweep_units) * sweep_count,
+            refund_units + TRANSIENT_BALANCE_REFUND * sweep_count,
         )
-    return units - min(refund, units // REFUND_DIVISOR)
+    return gas_units - min(refund_units, gas_units // REFUND_DIVISOR)
 
 
 def gas_price_wei(snapshot: Snapshot) -> int:
@@ -383,21 +395,21 @@ def gas_price_wei(snapshot: Snapshot) -> int:
     return base_fee_wei + snapshot.priority_fee_wei
 
 
-def gas_value(units: int, wei_per_unit: int, native_price: Fraction) -> Value:
+def gas_value(gas_units: int, wei_per_unit: int, native_price: Fraction) -> Value:
     """Return the value of this much gas in numeraire base units; `native_price` is numeraire base
     units per wei.
     """
-    return units * wei_per_unit * native_price
+    return gas_units * wei_per_unit * native_price
 
 
 def _first_write_gas_units(gas_inputs: GasInputs, legs: Sequence[Leg]) -> int:
     """Return the gas of the storage slots written by the first trades of a pool."""
-    units = 0
+    write_gas_units = 0
     for address, token_in in dict.fromkeys((leg.pool, leg.token_in) for leg in legs):
         pool = gas_inputs.pools.get(address)
         if pool is not None and pool.unwritten[token_in != pool.token0]:
-            units += FIRST_WRITE_UNITS * pool.gas.first_writes
-    return units
+            write_gas_units += FIRST_WRITE_UNITS * pool.gas.first_writes
+    return write_gas_units
 
 
 def _repeat_savings_gas_units(gas_inputs: GasInputs, legs: Sequence[Leg]) -> int:

@@ -30,32 +30,34 @@ def plan_top_up(step: StepInput, decision: TopUp) -> Plan:
     if token not in prices:
         raise Refused("the wrapped native coin has no reference price", remedy="give it a feed")
     legs = (unwrap(token, decision.raw),)
-    deltas = balance_deltas(legs)
+    balance_changes_raw = balance_deltas(legs)
     snapshot = step.snapshot
     holdings = tuple(
-        Holding(holding.token, holding.raw + deltas.get(holding.token, 0))
+        Holding(holding.token, holding.raw + balance_changes_raw.get(holding.token, 0))
         for holding in snapshot.holdings
     )
-    native_wei = snapshot.native_wei + deltas[NATIVE]
-    drifts = compute_drifts(
+    native_wei = snapshot.native_wei + balance_changes_raw[NATIVE]
+    drifts_after = compute_drifts(
         replace(step, snapshot=replace(snapshot, holdings=holdings, native_wei=native_wei)), prices
     )
-    raw_after = {holding.token: holding.raw for holding in holdings}
-    zero = Fraction(0)
+    raw_after_by_token = {holding.token: holding.raw for holding in holdings}
+    no_cost = Fraction(0)
     plan = Plan(
         block=snapshot.head.number,
         decision=decision,
         legs=legs,
-        holdings_after=tuple((drift.token, raw_after[drift.token]) for drift in drifts),
-        weights_after_bps=tuple((drift.token, drift.weight_bps) for drift in drifts),
+        holdings_after=tuple(
+            (drift.token, raw_after_by_token[drift.token]) for drift in drifts_after
+        ),
+        weights_after_bps=tuple((drift.token, drift.weight_bps) for drift in drifts_after),
         cost=PlanCost(
-            zero,
-            zero,
-            zero,
+            no_cost,
+            no_cost,
+            no_cost,
             gas_value(native_coin.UNWRAP_GAS, gas_price_wei(snapshot), prices[token]),
         ),
-        turnover=zero,
-        gross_volume=zero,
+        turnover=no_cost,
+        gross_volume=no_cost,
         gas_units=native_coin.UNWRAP_GAS,
         gap_bps=None,
         verdicts=(),

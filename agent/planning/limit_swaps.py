@@ -31,13 +31,14 @@ from agent.units import (
 
 
 def limit_swap(
-    step: StepInput, token_in: str, token_out: str, amount_in_raw: int, price: Fraction
+    step: StepInput, token_in: str, token_out: str, amount_in_raw: int, limit_price: Fraction
 ) -> tuple[Plan | None, str]:
-    """Return a manual swap at `price` or better, with minimums to match, else None and the reason
-    to wait.
+    """Return a manual swap at `limit_price` or better, with minimums to match, else None and the
+    reason to wait.
 
-    `price` is base units of `token_out` per base unit of `token_in`; the exact output, after fees
-    and impact, has to reach it. Raises KnownTicksExceeded if more ticks of its pools might give it.
+    `limit_price` is base units of `token_out` per base unit of `token_in`; the exact output, after
+    fees and impact, has to reach it. Raises KnownTicksExceeded if more ticks of its pools might
+    give it.
     """
     try:
         plan = planner.plan_swap(step, token_in, token_out, amount_in_raw)
@@ -54,18 +55,21 @@ def limit_swap(
         token_out: Fraction(1),
         **({NATIVE: Fraction(1)} if token_out == step.portfolio.wrapped_native else {}),
     }
-    min_value = amount_in_raw * price
+    min_value = amount_in_raw * limit_price
     if limit_reached(plan, unit_prices, min_value):
         return with_raised_minimums(plan, unit_prices, min_value), ""
-    why = (
+    wait_reason = (
         "its price is"
         f" {_limit_price_text(output_value(plan, unit_prices) / amount_in_raw, step.portfolio, token_in, token_out)} now"
     )
-    if pools := plan_pools_out_of_ticks(step, plan.legs):
+    if exhausted_pools := plan_pools_out_of_ticks(step, plan.legs):
         raise KnownTicksExceeded(
-            why, Verdict("known_ticks", "all that were read", "more of them", False), "", pools
+            wait_reason,
+            Verdict("known_ticks", "all that were read", "more of them", False),
+            "",
+            exhausted_pools,
         )
-    return None, why
+    return None, wait_reason
 
 
 def limit_reached(plan: Plan, prices: Mapping[str, Price], min_value: Value) -> bool:
@@ -80,8 +84,8 @@ def with_raised_minimums(plan: Plan, prices: Mapping[str, Price], min_value: Val
     Each minimum rises to an equal fraction of its leg's predicted output, never above the output
     and never below its old value. A leg paid out in native coin keeps its minimum.
     """
-    output = output_value(plan, prices)
-    if output <= 0:
+    total_output_value = output_value(plan, prices)
+    if total_output_value <= 0:
         return plan
     legs = tuple(
         (
@@ -89,7 +93,10 @@ def with_raised_minimums(plan: Plan, prices: Mapping[str, Price], min_value: Val
                 leg,
                 min_out_raw=max(
                     leg.min_out_raw,
-                    min(leg.amount_out_raw, ceil_int(leg.amount_out_raw * min_value / output)),
+                    min(
+                        leg.amount_out_raw,
+                        ceil_int(leg.amount_out_raw * min_value / total_output_value),
+                    ),
                 ),
             )
             if leg.sink is LegFunding.WALLET and leg.venue != NATIVE_VENUE

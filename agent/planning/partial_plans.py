@@ -80,11 +80,11 @@ def _with_part_in_reason(
     if fits_daily_loss(step, whole_plan) or not plan.turnover:
         return plan
     part_count = max(2, ceil_int(whole_plan.turnover / plan.turnover))
-    message = (
+    part_reason = (
         f"{decision.reason}; part 1 of about {part_count}:"
         f" {partial_plan_reason(step, worst_case_loss(step, whole_plan))}"
     )
-    return replace(plan, decision=replace(decision, reason=message))
+    return replace(plan, decision=replace(decision, reason=part_reason))
 
 
 def plan_before_approvals(step: StepInput, decision: Rebalance, whole_plan: Plan) -> Plan:
@@ -108,7 +108,7 @@ def _daily_loss_left(step: StepInput) -> Value | None:
     limit_bps = step.limits.daily_loss_bps
     if limit_bps is None:
         return None
-    return _total(step) * Fraction(limit_bps, BPS) - step.history.budgets.loss_24h
+    return _investable_value(step) * Fraction(limit_bps, BPS) - step.history.budgets.loss_24h
 
 
 def daily_loss_left_for_exits(step: StepInput) -> Value | None:
@@ -119,8 +119,8 @@ def daily_loss_left_for_exits(step: StepInput) -> Value | None:
     if loss_left is None or history.budgets.unknown != history.budgets.unpriced_falls:
         return None
     native_price = reference_prices(step).by_token.get(step.portfolio.wrapped_native, Fraction(0))
-    other_losses = history.budgets.fell_24h + history.budgets.wasted_24h_wei * native_price
-    return loss_left + min(other_losses, max(Fraction(0), history.budgets.loss_24h))
+    losses_beside_trades = history.budgets.fell_24h + history.budgets.wasted_24h_wei * native_price
+    return loss_left + min(losses_beside_trades, max(Fraction(0), history.budgets.loss_24h))
 
 
 def worst_case_loss(
@@ -135,13 +135,13 @@ def worst_case_loss(
         prices = reference_prices(step).by_token
         disagreement_value = disagreement_loss(step, balance_deltas(plan.legs))
     all_prices = with_native(step.portfolio, prices)
-    received_values = (
+    min_received_values = (
         leg.min_out_raw * all_prices.get(leg.token_out, Fraction(0))
         for leg in swap_legs(plan)
         if leg.sink is LegFunding.WALLET
     )
     sold_value, gas_value = value_sold(plan, all_prices), worst_case_gas(step, plan, all_prices)
-    return sold_value - sum(received_values, Fraction(0)) + gas_value + disagreement_value
+    return sold_value - sum(min_received_values, Fraction(0)) + gas_value + disagreement_value
 
 
 def worst_case_gas(step: StepInput, plan: Plan, prices: Mapping[str, Price] | None = None) -> Value:
@@ -151,19 +151,21 @@ def worst_case_gas(step: StepInput, plan: Plan, prices: Mapping[str, Price] | No
     return worst_gas_wei(step, plan) * with_native(step.portfolio, prices)[NATIVE]
 
 
-def partial_plan_reason(step: StepInput, worst_case: Value) -> str:
+def partial_plan_reason(step: StepInput, worst_case_value: Value) -> str:
     """Return why only a part is traded now, when the rest follows, and the setting that would allow
     the whole trade.
     """
-    limit_bps, total = step.limits.daily_loss_bps or 0, _total(step)
-    needed_bps = 0
+    limit_bps, total = step.limits.daily_loss_bps or 0, _investable_value(step)
+    needed_limit_bps = 0
     if total:
-        loss = max(step.history.budgets.loss_24h, Fraction(0)) + worst_case
-        needed_bps = ceil_int(loss * BPS / total / SUGGESTION_STEP_BPS) * SUGGESTION_STEP_BPS
+        day_loss_value = max(step.history.budgets.loss_24h, Fraction(0)) + worst_case_value
+        needed_limit_bps = (
+            ceil_int(day_loss_value * BPS / total / SUGGESTION_STEP_BPS) * SUGGESTION_STEP_BPS
+        )
     return (
         f"the worst case of the whole trade exceeds the remainder of {DAILY_LOSS} "
         f"({limit_bps / 100:g}%); the rest follows as the day's losses "
-        f'age, and {DAILY_LOSS} = "{needed_bps / 100:g}%" would allow it in one trade'
+        f'age, and {DAILY_LOSS} = "{needed_limit_bps / 100:g}%" would allow it in one trade'
     )
 
 
@@ -171,8 +173,8 @@ def daily_loss_wait_reason(step: StepInput) -> str:
     """Return why no part is traded now."""
     numeraire, loss_24h_value = step.portfolio.numeraire, step.history.budgets.loss_24h
     amount_texts = (
-        value_text(value, numeraire.decimals, 2)
-        for value in (loss_24h_value, (daily_loss_left(step) or Fraction(0)) + loss_24h_value)
+        value_text(loss_value, numeraire.decimals, 2)
+        for loss_value in (loss_24h_value, (daily_loss_left(step) or Fraction(0)) + loss_24h_value)
     )
     return (
         f"waiting for {DAILY_LOSS}: {' of '.join(amount_texts)} {numeraire.label} were lost in 24 h; the"
@@ -202,5 +204,5 @@ def with_native(portfolio: Portfolio, prices: Mapping[str, Price]) -> dict[str, 
     return {**prices, NATIVE: prices.get(portfolio.wrapped_native, Fraction(0))}
 
 
-def _total(step: StepInput) -> Value:
+def _investable_value(step: StepInput) -> Value:
     return investable_total(compute_drifts(step, reference_prices(step).by_token))

@@ -44,18 +44,18 @@ def assemble_plan(
     problem: Problem,
     decision: Rebalance,
     draft: PlanDraft,
-    skipped: Sequence[SkippedItem],
+    skips: Sequence[SkippedItem],
     gap_bps: Fraction | None,
 ) -> Plan:
     """Return the plan of a draft's legs, not judged by guards yet."""
-    balances = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    balances_raw = {holding.token: holding.raw for holding in step.snapshot.holdings}
     legs = with_payment_legs(problem.wrapped_native, draft.legs)
-    deltas = balance_deltas(legs)
+    balance_changes_raw = balance_deltas(legs)
     holdings_after = tuple(
-        (node.address, balances[node.address] + deltas.get(node.address, 0))
+        (node.address, balances_raw[node.address] + balance_changes_raw.get(node.address, 0))
         for node in problem.assets
     )
-    values = [
+    values_after = [
         node.value + draft.delta_raw.get(node.address, 0) * node.price for node in problem.assets
     ]
     return Plan(
@@ -64,7 +64,11 @@ def assemble_plan(
         legs=legs,
         holdings_after=holdings_after,
         weights_after_bps=tuple(
-            zip((node.address for node in problem.assets), largest_remainder(values), strict=True)
+            zip(
+                (node.address for node in problem.assets),
+                largest_remainder(values_after),
+                strict=True,
+            )
         ),
         cost=draft.cost(problem),
         turnover=draft.turnover(problem),
@@ -72,9 +76,11 @@ def assemble_plan(
         gas_units=draft.gas_units(problem),
         gap_bps=gap_bps,
         verdicts=(),
-        skipped=tuple(skipped),
+        skipped=tuple(skips),
         expires_block=step.snapshot.head.number + step.execution.expire_blocks,
-        native_after_wei=step.snapshot.native_wei + deltas[NATIVE] if NATIVE in deltas else None,
+        native_after_wei=step.snapshot.native_wei + balance_changes_raw[NATIVE]
+        if NATIVE in balance_changes_raw
+        else None,
     )
 
 
@@ -113,16 +119,16 @@ def skipped_items(
     the limit is not kept there by the limit, so its reason is taken from that result.
     """
     problem, draft = graph.problem, fixed_point.draft
-    skipped = list(problem.exclusions)
-    skipped += [SkippedItem(f"pool {pool}", why) for pool, why in fixed_point.dropped_pools.items()]
-    skipped += [
+    skips = list(problem.exclusions)
+    skips += [SkippedItem(f"pool {pool}", why) for pool, why in fixed_point.dropped_pools.items()]
+    skips += [
         SkippedItem(
             f"pool {pool}",
             f"pays over {MAX_RATE:g} times the reference price: one of the two is wrong",
         )
         for pool in graph.overpaying_pools
     ]
-    skipped += _waits(step.portfolio, problem, draft.legs)
+    skips += _fee_waits(step.portfolio, problem, draft.legs)
     if fixed_point.turnover_binds and (
         unlimited_result is None
         or unlimited_result[1].draft.turnover(problem) > draft.turnover(problem)
@@ -131,7 +137,7 @@ def skipped_items(
         why = (
             f"{turnover_limit_name} allows this plan {turnover_text}; the cheapest trades go first"
         )
-        skipped.append(SkippedItem("part of the drift", why))
+        skips.append(SkippedItem("part of the drift", why))
     total, shortfalls, excesses = _shortfalls_and_excesses(problem, objective, draft)
     unlimited_deviations = None
     if unlimited_result is not None:
@@ -140,16 +146,16 @@ def skipped_items(
         )
         unlimited_deviations = np.maximum(unlimited_shortfalls, unlimited_excesses)
     for token, node in enumerate(problem.nodes):
-        value = max(float(shortfalls[token]), float(excesses[token]), 0.0)
-        if value <= MIN_REPORTED * total or not node.is_asset:
+        deviation_value = max(float(shortfalls[token]), float(excesses[token]), 0.0)
+        if deviation_value <= MIN_REPORTED * total or not node.is_asset:
             continue
         is_excess = bool(excesses[token] > 0)
         if is_excess and objective.locked_values[token] > objective.high_shares[token] * total:
-            places = " or ".join(
-                name for place_name_of in PLACE_NAMES if (name := place_name_of(step))
+            places_text = " or ".join(
+                place_name for place_name_of in PLACE_NAMES if (place_name := place_name_of(step))
             )
-            why = f"{_money_text(step.portfolio, value)} above its target are in {places}, which swaps cannot spend"
-            skipped.append(SkippedItem(node.label, why, LOCKED))
+            why = f"{_money_text(step.portfolio, deviation_value)} above its target are in {places_text}, which swaps cannot spend"
+            skips.append(SkippedItem(node.label, why, LOCKED))
             continue
         opposite_deviations = shortfalls if is_excess else excesses
         counterparts = tuple(
@@ -157,13 +163,13 @@ def skipped_items(
         )
         turnover_binds, explaining_result = fixed_point.turnover_binds, (graph, fixed_point)
         if unlimited_result is not None and unlimited_deviations is not None:
-            turnover_binds = bool(unlimited_deviations[token] < value * SAME_DEVIATION)
+            turnover_binds = bool(unlimited_deviations[token] < deviation_value * SAME_DEVIATION)
             if not turnover_binds:
                 explaining_result = unlimited_result
         binding_limit_name = turnover_limit_name if turnover_binds else ""
         remainder = _Remainder(
             token,
-            value,
+            deviation_value,
             is_excess,
             counterparts,
             turnover_binds,
@@ -180,25 +186,25 @@ def skipped_items(
                 step.portfolio,
                 problem,
                 node.address,
-                Fraction(round(value)),
+                Fraction(round(deviation_value)),
                 is_excess,
                 counterpart_addresses,
             )
             why = cost_text or why
-        message = f"{_money_text(step.portfolio, value)} off target: {why}"
-        skipped.append(SkippedItem(node.label, message, limiting_rule))
-    return skipped
+        message = f"{_money_text(step.portfolio, deviation_value)} off target: {why}"
+        skips.append(SkippedItem(node.label, message, limiting_rule))
+    return skips
 
 
-def _waits(portfolio: Portfolio, problem: Problem, legs: Sequence[Leg]) -> list[SkippedItem]:
+def _fee_waits(portfolio: Portfolio, problem: Problem, legs: Sequence[Leg]) -> list[SkippedItem]:
     """Return what it would save to wait in each pool in use whose fee falls while nobody trades."""
-    waits = []
+    wait_items = []
     for address in dict.fromkeys(leg.pool for leg in legs):
         pool = problem.pools[address]
         if pool.calm_fee is None or pool.calm_fee.pips >= pool.fee_pips:
             continue
         rise_pips = pool.fee_pips - pool.calm_fee.pips
-        sold = sum(
+        sold_value = sum(
             (
                 leg.amount_in_raw * problem.price(leg.token_in)
                 for leg in legs
@@ -212,10 +218,10 @@ def _waits(portfolio: Portfolio, problem: Problem, legs: Sequence[Leg]) -> list[
         why = (
             f"its fee is {fee_text} %, {rise_text} % above its base after a move of its price;"
             f" {pool.calm_fee.after_s} s without trades in it would save"
-            f" {_money_text(portfolio, float(sold * rise_pips / PIPS))}"
+            f" {_money_text(portfolio, float(sold_value * rise_pips / PIPS))}"
         )
-        waits.append(SkippedItem(f"waiting for pool {address}", why))
-    return waits
+        wait_items.append(SkippedItem(f"waiting for pool {address}", why))
+    return wait_items
 
 
 def _off_target_reason(
@@ -279,8 +285,8 @@ def _market_reason(remainder: _Remainder, in_zone: bool) -> tuple[str, str]:
             if remainder.moves_as_needed(*edge_ends)
         ]
         if pools_below_floor:
-            pools = ", ".join(pools_below_floor)
-            return f"{pools} pays less than the floor set by the reference price", ""
+            pools_text = ", ".join(pools_below_floor)
+            return f"{pools_text} pays less than the floor set by the reference price", ""
         return "no usable pool trades it", ""
     if not _is_connected(
         graph, remainder.token, remainder.is_excess, frozenset(remainder.counterparts)
@@ -307,19 +313,19 @@ def _dropped_reason(remainder: _Remainder, drop_reasons: set[str]) -> tuple[str,
     """Return why every pool of a token was dropped."""
     plan_cost_bps = remainder.graph.problem.plan_cost_bps
     is_costly = all(reason.startswith(COSTLY_REASONS) for reason in drop_reasons)
-    over_cost = any(reason.startswith(OVER_COST) for reason in drop_reasons)
+    is_over_cost = any(reason.startswith(OVER_COST) for reason in drop_reasons)
     gas_text = GAS_EXCEEDS_SAVING
     if (
         is_costly and remainder.turnover_limit_name
     ):  # the limit determines how much gas is worth paying
         gas_text += f" within {remainder.turnover_limit_name}"
-    elif is_costly and plan_cost_bps is not None and not over_cost:
+    elif is_costly and plan_cost_bps is not None and not is_over_cost:
         gas_text += f" within limits.plan_cost of {plan_cost_bps} bps"
     reasons_text = "; ".join(
         gas_text if reason == GAS_EXCEEDS_SAVING else reason for reason in sorted(drop_reasons)
     )
-    limit = PLAN_COST if is_costly and not remainder.turnover_limit_name else ""
-    return f"{UNUSED_PHRASE}: {reasons_text}", limit
+    limit_name = PLAN_COST if is_costly and not remainder.turnover_limit_name else ""
+    return f"{UNUSED_PHRASE}: {reasons_text}", limit_name
 
 
 def _bounds_reason(
@@ -358,7 +364,7 @@ def _bounds_reason(
         return why, ""
     fees_pips = [problem.pools[edge.pool_address].fee_pips for edge in useful_edges]
     # If the fee is lower, the cost comes from pools off the reference.
-    if all(pips * BPS >= problem.plan_cost_bps * PIPS for pips in fees_pips):
+    if all(fee_pips * BPS >= problem.plan_cost_bps * PIPS for fee_pips in fees_pips):
         return why, PLAN_COST
     return why, ""
 
@@ -388,7 +394,9 @@ def _is_connected(
         edges = [(target, source) for source, target in edges]
     reached_tokens = {token}
     for _ in range(MAX_LEGS):
-        reached_tokens |= {end for start, end in edges if start in reached_tokens}
+        reached_tokens |= {
+            edge_end for edge_start, edge_end in edges if edge_start in reached_tokens
+        }
     return bool(reached_tokens & counterparts)
 
 
@@ -443,8 +451,8 @@ def gap_bps(
         draft.delta_raw.get(node.address, 0) * node.price / scale for node in problem.nodes
     ]
     values_after = [
-        value_before + (change if node.is_asset else min(change, Fraction(0)))
-        for value_before, change, node in zip(
+        value_before + (value_change if node.is_asset else min(value_change, Fraction(0)))
+        for value_before, value_change, node in zip(
             values_before, value_changes, problem.nodes, strict=True
         )
     ]
@@ -462,18 +470,20 @@ def gap_bps(
     )
     close_gap = CLOSE_GAP_FOR_FEW if len(graph.pool_edges) <= FEW_DIRECTIONS else CLOSE_GAP
     close_bound = float(achieved_utility + close_gap * turnover_basis) + graph.base_gas
-    optimizers = [(optimizer, graph.counted_after_charges, graph.rows())]
+    bound_problems = [(optimizer, graph.counted_after_charges, graph.rows())]
     if fixed_point.token_order is not None:
         token_order = fixed_point.token_order
-        rows = token_order.rows(graph.real_curves, graph.rows())
-        optimizers.append((token_order.restrict(optimizer), graph.real_after_charges, rows))
+        curve_rows = token_order.rows(graph.real_curves, graph.rows())
+        bound_problems.append(
+            (token_order.restrict(optimizer), graph.real_after_charges, curve_rows)
+        )
     bound = -math.inf
-    for gap_optimizer, charged_curves, rows in optimizers:
+    for gap_optimizer, charged_curves, curve_rows in bound_problems:
         enough_bound = max(close_bound, bound)
         bound = max(
             bound,
             bound_with_charges(
-                charged_curves, rows, gap_optimizer.solve, MAX_BRANCHES, enough_bound
+                charged_curves, curve_rows, gap_optimizer.solve, MAX_BRANCHES, enough_bound
             ),
         )
     best_utility = max(

@@ -59,9 +59,9 @@ __all__ = ["NothingPlanned", "Quote", "plan", "plan_swap", "quote"]
 
 
 def zone_saving(
-    problem: Problem, goal: Goal, risk: TrackingRisk, planned: Plan, delta_raw: Mapping[str, int]
+    problem: Problem, goal: Goal, risk: TrackingRisk, zone_plan: Plan, delta_raw: Mapping[str, int]
 ) -> RiskCostTradeoff:
-    """Return the risk that `planned` saves over the horizon at reference prices, and its costs,
+    """Return the risk that `zone_plan` saves over the horizon at reference prices, and its costs,
     missing approvals included.
 
     `delta_raw` is the change of each token by its swaps in base units, native coin counted as its
@@ -69,10 +69,10 @@ def zone_saving(
     """
     values_before = {node.address: node.value for node in problem.assets}
     values_after = {
-        token: value + delta_raw.get(token, 0) * problem.price(token)
-        for token, value in values_before.items()
+        token: value_before + delta_raw.get(token, 0) * problem.price(token)
+        for token, value_before in values_before.items()
     }
-    cost = planned.cost
+    cost = zone_plan.cost
     return RiskCostTradeoff(
         before=_risk_penalty(problem, goal, risk, values_before),
         after=_risk_penalty(problem, goal, risk, values_after),
@@ -85,14 +85,14 @@ def zone_saving(
 
 
 def _risk_penalty(
-    problem: Problem, goal: Goal, risk: TrackingRisk, values: dict[str, Value]
+    problem: Problem, goal: Goal, risk: TrackingRisk, value_by_token: dict[str, Value]
 ) -> Value:
     tokens = [weight.token for weight in goal.weights]
     return penalty(
         risk,
         tokens,
         [weight.low for weight in goal.weights],
-        [values[token] for token in tokens],
+        [value_by_token[token] for token in tokens],
         problem.total,
     )
 
@@ -154,21 +154,21 @@ def overshoot_reason(problem: Problem, objective: PlanObjective, draft: PlanDraf
 
 
 def _value_to_move(
-    values: Sequence[Value], low_shares: Sequence[Fraction], high_shares: Sequence[Fraction]
+    token_values: Sequence[Value], low_shares: Sequence[Fraction], high_shares: Sequence[Fraction]
 ) -> Value:
     """Return the value to move: what lies above the goals, or below them if that is more."""
-    total = sum(values, Fraction(0))
+    total = sum(token_values, Fraction(0))
     total_above = sum(
         (
-            max(Fraction(0), value - high_share * total)
-            for value, high_share in zip(values, high_shares, strict=True)
+            max(Fraction(0), token_value - high_share * total)
+            for token_value, high_share in zip(token_values, high_shares, strict=True)
         ),
         Fraction(0),
     )
     total_below = sum(
         (
-            max(Fraction(0), low_share * total - value)
-            for value, low_share in zip(values, low_shares, strict=True)
+            max(Fraction(0), low_share * total - token_value)
+            for token_value, low_share in zip(token_values, low_shares, strict=True)
         ),
         Fraction(0),
     )
@@ -320,7 +320,7 @@ def plan(
             unlimited_result = _best_within_plan_cost(
                 problem, objective, decision.goal, None, step.limits.min_trade, unmoved_tokens
             )
-    skipped = skipped_items(
+    skips = skipped_items(
         step, graph, objective, fixed_point, turnover_limit_name, unlimited_result
     )
     if not fixed_point.draft.legs:
@@ -332,29 +332,29 @@ def plan(
             binding_limit = (turnover_limit_name, max_turnover)
         else:
             binding_limit = None
-        raise _nothing_planned(step, problem, objective.off_goal, skipped, binding_limit)
-    if decision.exit and not {skipped_item.subject for skipped_item in skipped} & {
+        raise _nothing_planned(step, problem, objective.off_goal, skips, binding_limit)
+    if decision.exit and not {skipped_item.subject for skipped_item in skips} & {
         node.label for node in problem.assets if node.address != step.portfolio.numeraire.address
     }:
-        skipped = [
+        skips = [
             skipped_item
-            for skipped_item in skipped
+            for skipped_item in skips
             if skipped_item.subject != step.portfolio.numeraire.label
         ]  # the numeraire is off target only by the exit's cost
-    planned = assemble_plan(
+    swap_plan = assemble_plan(
         step,
         problem,
         decision,
         fixed_point.draft,
-        skipped,
+        skips,
         gap_bps(graph, objective, fixed_point, max_turnover),
     )
     risk = decision.goal.risk
     if risk is None:
-        return planned
+        return swap_plan
     return replace(
-        planned,
-        saving=zone_saving(problem, decision.goal, risk, planned, fixed_point.draft.delta_raw),
+        swap_plan,
+        saving=zone_saving(problem, decision.goal, risk, swap_plan, fixed_point.draft.delta_raw),
     )
 
 
@@ -388,35 +388,41 @@ def _best_within_plan_cost(
     is worth using. If pools are dropped for plan_cost, coarse tokens are left unmoved while that
     improves the result.
     """
-    arguments = (problem, objective, goal, max_turnover, min_trade)
-    graph, best_point, drops_pools = _fixed_point_within_plan_cost(*arguments, unmoved_tokens)
+    search_arguments = (problem, objective, goal, max_turnover, min_trade)
+    graph, best_fixed_point, has_dropped_pools = _fixed_point_within_plan_cost(
+        *search_arguments, unmoved_tokens
+    )
     if (
         max((edge.curves.rounding_loss for edge in graph.pool_edges), default=0.0)
         > NOTABLE_ROUNDING_LOSS
     ):
         with suppress(Refused):
-            _, retry_point, retry_drops_pools = _fixed_point_within_plan_cost(
-                *arguments, unmoved_tokens, counts_rounding=False
+            _, retry_fixed_point, retry_has_dropped_pools = _fixed_point_within_plan_cost(
+                *search_arguments, unmoved_tokens, counts_rounding=False
             )
-            if net_utility(graph, objective, retry_point.draft) > net_utility(
-                graph, objective, best_point.draft
+            if net_utility(graph, objective, retry_fixed_point.draft) > net_utility(
+                graph, objective, best_fixed_point.draft
             ):
-                best_point, drops_pools = retry_point, retry_drops_pools
-    for token, why in coarse_tokens(problem).items() if drops_pools else ():
-        if token in best_point.unmoved_tokens:
+                best_fixed_point, has_dropped_pools = retry_fixed_point, retry_has_dropped_pools
+    for token, why in coarse_tokens(problem).items() if has_dropped_pools else ():
+        if token in best_fixed_point.unmoved_tokens:
             continue
         more_unmoved_tokens = {**unmoved_tokens, token: why}
         try:
-            retry_graph, retry_point, _ = _fixed_point_within_plan_cost(
-                *arguments, more_unmoved_tokens
+            retry_graph, retry_fixed_point, _ = _fixed_point_within_plan_cost(
+                *search_arguments, more_unmoved_tokens
             )
         except Refused:
             continue
-        if net_utility(retry_graph, objective, retry_point.draft) > net_utility(
-            graph, objective, best_point.draft
+        if net_utility(retry_graph, objective, retry_fixed_point.draft) > net_utility(
+            graph, objective, best_fixed_point.draft
         ):
-            graph, best_point, unmoved_tokens = retry_graph, retry_point, more_unmoved_tokens
-    return graph, best_point
+            graph, best_fixed_point, unmoved_tokens = (
+                retry_graph,
+                retry_fixed_point,
+                more_unmoved_tokens,
+            )
+    return graph, best_fixed_point
 
 
 def _fixed_point_within_plan_cost(
@@ -488,34 +494,39 @@ def _costliest_pool(problem: Problem, draft: PlanDraft) -> str:
     the pool that the fewest legs of the plan use.
     """
 
-    def unit_cost(chain: list[int]) -> Fraction:
-        first_leg, last_leg = draft.legs[chain[0]], draft.legs[chain[-1]]
+    def unit_cost(leg_indices: list[int]) -> Fraction:
+        first_leg, last_leg = draft.legs[leg_indices[0]], draft.legs[leg_indices[-1]]
         value_in = first_leg.amount_in_raw * problem.price(first_leg.token_in)
         value_out = last_leg.amount_out_raw * problem.price(last_leg.token_out)
         return (
             value_in
             - value_out
-            + sum(draft.leg_gas[leg_index] for leg_index in chain) * problem.gas_unit_value
-            + len(chain) * problem.leg_data_fee
+            + sum(draft.leg_gas[leg_index] for leg_index in leg_indices) * problem.gas_unit_value
+            + len(leg_indices) * problem.leg_data_fee
         ) / value_in
 
-    use_counts = Counter(leg.pool for leg in draft.legs)
-    costliest_chain = max(draft.chains(), key=unit_cost)
-    return min((draft.legs[leg].pool for leg in costliest_chain), key=lambda pool: use_counts[pool])
+    pool_use_counts = Counter(leg.pool for leg in draft.legs)
+    costliest_indices = max(draft.chains(), key=unit_cost)
+    return min(
+        (draft.legs[index].pool for index in costliest_indices),
+        key=lambda pool: pool_use_counts[pool],
+    )
 
 
 def _nothing_planned(
     step: StepInput,
     problem: Problem,
-    drift: float,
-    skipped: list[SkippedItem],
+    drift_value: float,
+    skips: list[SkippedItem],
     binding_limit: tuple[str, Value] | None,
 ) -> NothingPlanned:
     """Return the refusal of a plan without legs, with its limits; `binding_limit` is the binding
     turnover limit and its remainder.
     """
     numeraire, limits = step.portfolio.numeraire, step.limits
-    drift_text = f"{value_text(Fraction(round(drift)), numeraire.decimals, 2)} {numeraire.label}"
+    drift_text = (
+        f"{value_text(Fraction(round(drift_value)), numeraire.decimals, 2)} {numeraire.label}"
+    )
     verdicts = []
     if limits.min_trade is not None:
         min_trade_text = f"{value_text(limits.min_trade, numeraire.decimals, 2)} {numeraire.label}"
@@ -524,15 +535,15 @@ def _nothing_planned(
                 "min_trade",
                 f"{drift_text} to move",
                 min_trade_text,
-                Fraction(drift) >= limits.min_trade,
+                Fraction(drift_value) >= limits.min_trade,
             )
         )
     if problem.plan_cost_bps is not None:
         verdicts.append(
             Verdict("plan_cost", "no cheaper route", f"{problem.plan_cost_bps} bps", False)
         )
-    reasons = (
-        "; ".join(f"{skipped_item.subject}: {skipped_item.why}" for skipped_item in skipped)
+    reasons_text = (
+        "; ".join(f"{skipped_item.subject}: {skipped_item.why}" for skipped_item in skips)
         or "holdings are on target"
     )
     if binding_limit is not None:
@@ -541,7 +552,7 @@ def _nothing_planned(
         )
         return NothingPlanned(
             f"nothing to trade of a drift of {drift_text}: {binding_limit[0]} leaves {turnover_left_text}, "
-            f"which is too little for a trade; {reasons}",
+            f"which is too little for a trade; {reasons_text}",
             (
                 Verdict(
                     binding_limit[0].removeprefix("limits."),
@@ -551,45 +562,49 @@ def _nothing_planned(
                 ),
             ),
             f"raise {binding_limit[0]}, or wait until the last day's trades are 24 h old",
-            drift=Fraction(round(drift)),
+            drift=Fraction(round(drift_value)),
         )
     return NothingPlanned(
-        f"nothing to trade of a drift of {drift_text}: {reasons}",
+        f"nothing to trade of a drift of {drift_text}: {reasons_text}",
         verdicts,
         "see the reasons; trimtab status shows the drift of each asset",
-        _holding_cause(problem, skipped, drift),
-        Fraction(round(drift)),
+        _holding_cause(problem, skips, drift_value),
+        Fraction(round(drift_value)),
         [
             skipped_item
-            for skipped_item in skipped
+            for skipped_item in skips
             if skipped_item.subject in {node.label for node in problem.assets} - {numeraire.label}
         ],
     )
 
 
-def _holding_cause(problem: Problem, skipped: Sequence[SkippedItem], drift: float) -> str:
+def _holding_cause(problem: Problem, skips: Sequence[SkippedItem], drift_value: float) -> str:
     """Return the limit of cost or size that alone blocks every asset off target, or LOCKED if there
     is no other excess to sell; empty if anything else does.
     """
-    limit_by_label = {skipped_item.subject: skipped_item.limiting_rule for skipped_item in skipped}
-    limit_by_node = {
-        node: limit_by_label[node.label] for node in problem.assets if node.label in limit_by_label
+    rule_by_label = {skipped_item.subject: skipped_item.limiting_rule for skipped_item in skips}
+    rule_by_node = {
+        node: rule_by_label[node.label] for node in problem.assets if node.label in rule_by_label
     }
     costly_candidates = [
-        node.address for node, limit in limit_by_node.items() if limit not in (MIN_TRADE, LOCKED)
+        node.address
+        for node, limiting_rule in rule_by_node.items()
+        if limiting_rule not in (MIN_TRADE, LOCKED)
     ]
-    if costly_candidates and _is_too_costly(problem, costly_candidates, Fraction(round(drift))):
+    if costly_candidates and _is_too_costly(
+        problem, costly_candidates, Fraction(round(drift_value))
+    ):
         return PLAN_COST
-    if not limit_by_node or not all(limit_by_node.values()):
+    if not rule_by_node or not all(rule_by_node.values()):
         return ""
-    if LOCKED in limit_by_node.values():
+    if LOCKED in rule_by_node.values():
         return LOCKED
-    if PLAN_COST in limit_by_node.values():
+    if PLAN_COST in rule_by_node.values():
         return PLAN_COST
     return MIN_TRADE
 
 
-def _is_too_costly(problem: Problem, tokens_off_target: Sequence[str], drift: Value) -> bool:
+def _is_too_costly(problem: Problem, tokens_off_target: Sequence[str], drift_value: Value) -> bool:
     """True if gas and pool fees alone come close to limits.plan_cost, so that no market price would
     justify the trade.
     """
@@ -606,7 +621,7 @@ def _is_too_costly(problem: Problem, tokens_off_target: Sequence[str], drift: Va
         )
         for token in tokens_off_target
     ]
-    cost_left_for_gas = drift * (
+    cost_left_for_gas = drift_value * (
         Fraction(problem.plan_cost_bps, BPS) - Fraction(max(lowest_fees_pips), PIPS)
     )
     return (

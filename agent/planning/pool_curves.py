@@ -83,23 +83,25 @@ class PoolCurve:
         """Return the value out for a value in, gross of fee; input beyond the capacity pays
         nothing.
         """
-        net = amount_in * self.fee_factor
-        k = int(np.searchsorted(self.net_in, net, side="right")) - 1
-        depth, root, remainder = (
+        net_input = amount_in * self.fee_factor
+        k = int(np.searchsorted(self.net_in, net_input, side="right")) - 1
+        depth, root, remaining_input = (
             float(self.depths[k]),
             float(self.roots[k]),
-            net - float(self.net_in[k]),
+            net_input - float(self.net_in[k]),
         )
         if depth <= 0:
             return float(self.out[k])
-        return float(self.out[k]) + root * root * remainder / (1 + root * remainder / depth)
+        return float(self.out[k]) + root * root * remaining_input / (
+            1 + root * remaining_input / depth
+        )
 
     def input_for(self, amount_out: float) -> float:
         """Return the value in, gross of fee, for a value out; the capacity if the curve does not
         pay that much.
         """
         k = int(np.searchsorted(self.out, amount_out, side="right")) - 1
-        depth, root, remainder = (
+        depth, root, remaining_output = (
             float(self.depths[k]),
             float(self.roots[k]),
             amount_out - float(self.out[k]),
@@ -109,7 +111,7 @@ class PoolCurve:
                 self.capacity if k == len(self.out) - 1 else float(self.net_in[k]) / self.fee_factor
             )
         return (
-            float(self.net_in[k]) + remainder / (root * (root - remainder / depth))
+            float(self.net_in[k]) + remaining_output / (root * (root - remaining_output / depth))
         ) / self.fee_factor
 
     def edges_passed(self, amount_in: float) -> int:
@@ -158,17 +160,17 @@ def build_trade_curves(
         np.array(pool_curve.depths) * depth_scale,
     )
     fee_factor = 1 - pool.fee_for(token_in) / PIPS
-    real = (
+    real_curve = (
         _sum_up(
             fee_factor, np.maximum(fee_factor * roots * roots - 1, float(least_rate - 1)), depths
         )
         if fee_factor > 0
         else None
     )
-    if real is None or real.net_in[-1] <= 0:
+    if real_curve is None or real_curve.net_in[-1] <= 0:
         return None
-    real = _up_to(real, MAX_INPUT)
-    return TradeCurves(real, _capped_at_reference(real), real)
+    real_curve = _cut_curve(real_curve, MAX_INPUT)
+    return TradeCurves(real_curve, _capped_at_reference(real_curve), real_curve)
 
 
 def in_whole_units(
@@ -188,8 +190,10 @@ def in_whole_units(
     curve_and_loss = _in_whole_units(quote, max_units, unit_in, unit_out)
     if curve_and_loss is None:
         return None
-    real, rounding_loss = curve_and_loss
-    return TradeCurves(real, _capped_at_reference(real), curves.tick_curve, rounding_loss)
+    real_curve, rounding_loss = curve_and_loss
+    return TradeCurves(
+        real_curve, _capped_at_reference(real_curve), curves.tick_curve, rounding_loss
+    )
 
 
 def _in_whole_units(
@@ -200,10 +204,10 @@ def _in_whole_units(
     number of units pays.
     """
     corners: list[tuple[int, int]] = []
-    for point in ((amount_in, quote(amount_in)) for amount_in in range(1, max_units + 1)):
-        while len(corners) > 1 and _left_turn(corners[-2], corners[-1], point) >= 0:
+    for quoted_point in ((amount_in, quote(amount_in)) for amount_in in range(1, max_units + 1)):
+        while len(corners) > 1 and _left_turn(corners[-2], corners[-1], quoted_point) >= 0:
             corners.pop()
-        corners.append(point)
+        corners.append(quoted_point)
     while len(corners) > 1 and corners[-1][1] <= corners[-2][1]:
         corners.pop()
     if not corners or corners[-1][1] <= 0:
@@ -218,14 +222,16 @@ def _in_whole_units(
             * first_amount_in
             - first_amount_out,
         )
-    points = [
+    value_points = [
         (amount_in_raw * unit_in, amount_out_raw * unit_out)
         for amount_in_raw, amount_out_raw in _corners_above(corners, loss_raw)
     ]
-    inputs = np.array([value for value, _ in points])
-    slopes = np.array([_slope(*pair) for pair in pairwise(points)])
-    ratios = np.concatenate(([2.0], slopes[:-1] / slopes[1:], [2.0]))
-    root_factor = np.sqrt(np.sqrt(np.minimum(np.minimum(ratios[:-1], ratios[1:]), 1 + BAND_WIDTH)))
+    inputs = np.array([input_value for input_value, _ in value_points])
+    slopes = np.array([_slope(*segment_ends) for segment_ends in pairwise(value_points)])
+    slope_ratios = np.concatenate(([2.0], slopes[:-1] / slopes[1:], [2.0]))
+    root_factor = np.sqrt(
+        np.sqrt(np.minimum(np.minimum(slope_ratios[:-1], slope_ratios[1:]), 1 + BAND_WIDTH))
+    )
     top_roots, end_roots = np.sqrt(slopes) * root_factor, np.sqrt(slopes) / root_factor
     roots = np.array([top_roots, end_roots]).T.reshape(-1)
     depths = np.zeros(len(roots) - 1)
@@ -245,9 +251,9 @@ def _corners_above(
         loss_raw.denominator,
     )  # all that is paid is in `unit_parts` parts
     x, y, width, rise = 0, 0, corners[0][0], corners[0][1] * unit_parts + loss_parts
-    points = [(0.0, 0.0)]
-    step = -(-len(corners) // MAX_CORNERS)
-    for corner_index in range(1 + (len(corners) - 2) % step, len(corners), step):
+    corner_points = [(0.0, 0.0)]
+    stride = -(-len(corners) // MAX_CORNERS)
+    for corner_index in range(1 + (len(corners) - 2) % stride, len(corners), stride):
         (amount_in, amount_out), (next_amount_in, next_amount_out) = corners[
             corner_index - 1 : corner_index + 1
         ]
@@ -265,14 +271,17 @@ def _corners_above(
             - next_rise * width * amount_in
         )
         height = y * width * fall + rise * (meeting_x - x * fall)
-        points.append((meeting_x / fall, height / (width * fall * unit_parts)))
+        corner_points.append((meeting_x / fall, height / (width * fall * unit_parts)))
         x, y, width, rise = amount_in, next_y, next_width, next_rise
-    end = corners[-1][0]
-    return [*points, (float(end), (y * width + rise * (end - x)) / (width * unit_parts))]
+    last_amount_in = corners[-1][0]
+    return [
+        *corner_points,
+        (float(last_amount_in), (y * width + rise * (last_amount_in - x)) / (width * unit_parts)),
+    ]
 
 
-def _slope(a: tuple[float, float], b: tuple[float, float]) -> float:
-    return (b[1] - a[1]) / (b[0] - a[0])
+def _slope(start_point: tuple[float, float], end_point: tuple[float, float]) -> float:
+    return (end_point[1] - start_point[1]) / (end_point[0] - start_point[0])
 
 
 def _left_turn(a: tuple[int, int], b: tuple[int, int], c: tuple[int, int]) -> int:
@@ -289,70 +298,77 @@ def after_charge(curve: PoolCurve, charge: float) -> PoolCurve | None:
         return curve
     k = int(np.searchsorted(curve.surplus, charge, side="right")) - 1
     net_k, out_k = float(curve.net_in[k]), float(curve.out[k])
-    net, out, root = net_k, out_k, 0.0
+    net_input, value_out, root = net_k, out_k, 0.0
     later_depths = np.array([])
     if k < len(curve.roots) - 1:
-        depth, top = float(curve.depths[k]), float(curve.roots[k])
+        depth, top_root = float(curve.depths[k]), float(curve.roots[k])
         # in differences, since a small charge is lost in the rounding of squares of the depth
-        square = depth * (charge - float(curve.surplus[k])) / top + net_k * (out_k - charge)
-        fall = math.sqrt(max(0.0, square))
-        gap = (top * fall - out_k + charge) / (depth + fall)
-        gap = min(max(gap, 0.0), top - float(curve.roots[k + 1]))
-        root = top - gap
-        net, out = net_k + depth * gap / (root * top), out_k + depth * gap
+        fall_squared = depth * (charge - float(curve.surplus[k])) / top_root + net_k * (
+            out_k - charge
+        )
+        fall = math.sqrt(max(0.0, fall_squared))
+        root_gap = (top_root * fall - out_k + charge) / (depth + fall)
+        root_gap = min(max(root_gap, 0.0), top_root - float(curve.roots[k + 1]))
+        root = top_root - root_gap
+        net_input, value_out = (
+            net_k + depth * root_gap / (root * top_root),
+            out_k + depth * root_gap,
+        )
         later_depths = curve.depths[k:-1]
-    if out <= charge:
+    if value_out <= charge:
         return None
-    low = max(root, math.sqrt((out - charge) / net))
-    high = low * (1 + BAND_WIDTH / 2)
-    if high >= curve.roots[0]:
+    low_root = max(root, math.sqrt((value_out - charge) / net_input))
+    high_root = low_root * (1 + BAND_WIDTH / 2)
+    if high_root >= curve.roots[0]:
         return curve
-    roots = np.concatenate(([high, low], curve.roots[k + 1 :]))
+    roots = np.concatenate(([high_root, low_root], curve.roots[k + 1 :]))
     rates = curve.fee_factor * roots * roots - 1
     if len(later_depths):
         rates[2:] = curve.rates[k + 1 :]
     end_roots = np.sqrt((1 + rates[:2]) / curve.fee_factor)
-    gap = (rates[0] - rates[1]) / (curve.fee_factor * (end_roots[0] + end_roots[1]))
-    first_depth = net * end_roots[0] * end_roots[1] / gap
+    root_gap = (rates[0] - rates[1]) / (curve.fee_factor * (end_roots[0] + end_roots[1]))
+    first_depth = net_input * end_roots[0] * end_roots[1] / root_gap
     return _sum_up(curve.fee_factor, rates, np.concatenate(([first_depth], later_depths)))
 
 
 def _sum_up(fee_factor: float, rates: FloatArray, depths: FloatArray) -> PoolCurve:
     """Return the curve of these rates and depths, with prefix sums; empty ranges are skipped."""
-    is_wide = rates[:-1] > rates[1:]
-    if not is_wide.all():
-        rates, depths = rates[np.concatenate(([True], is_wide))], depths[is_wide]
+    is_nonempty = rates[:-1] > rates[1:]
+    if not is_nonempty.all():
+        rates, depths = rates[np.concatenate(([True], is_nonempty))], depths[is_nonempty]
     roots = np.sqrt((1 + rates) / fee_factor)
     top_roots, end_roots = roots[:-1], roots[1:]
-    gaps = (rates[:-1] - rates[1:]) / (fee_factor * (top_roots + end_roots))
-    net_in = _prefix(depths * gaps / (top_roots * end_roots))
-    surplus = _prefix(gaps * ((top_roots + end_roots) * net_in[:-1] + depths * gaps / top_roots))
+    root_gaps = (rates[:-1] - rates[1:]) / (fee_factor * (top_roots + end_roots))
+    net_in = _prefix_sums(depths * root_gaps / (top_roots * end_roots))
+    surplus = _prefix_sums(
+        root_gaps * ((top_roots + end_roots) * net_in[:-1] + depths * root_gaps / top_roots)
+    )
     return PoolCurve(
         fee_factor,
         rates,
         roots,
         np.concatenate((depths, [0.0])),
         net_in,
-        _prefix(depths * gaps),
+        _prefix_sums(depths * root_gaps),
         surplus,
     )
 
 
-def _up_to(curve: PoolCurve, max_input: float) -> PoolCurve:
+def _cut_curve(curve: PoolCurve, max_input: float) -> PoolCurve:
     """Return the curve up to an input of `max_input`, net of fee."""
     if curve.net_in[-1] <= max_input:
         return curve
     k = int(np.searchsorted(curve.net_in, max_input)) - 1
-    root = 1 / (1 / curve.roots[k] + (max_input - curve.net_in[k]) / curve.depths[k])
+    end_root = 1 / (1 / curve.roots[k] + (max_input - curve.net_in[k]) / curve.depths[k])
     return _sum_up(
         curve.fee_factor,
-        np.append(curve.rates[: k + 1], curve.fee_factor * root * root - 1),
+        np.append(curve.rates[: k + 1], curve.fee_factor * end_root * end_root - 1),
         curve.depths[: k + 1],
     )
 
 
-def _prefix(parts: FloatArray) -> FloatArray:
-    return np.concatenate(([0.0], np.cumsum(parts)))
+def _prefix_sums(increments: FloatArray) -> FloatArray:
+    return np.concatenate(([0.0], np.cumsum(increments)))
 
 
 def _capped_at_reference(curve: PoolCurve) -> PoolCurve:
@@ -369,28 +385,31 @@ def _capped_at_reference(curve: PoolCurve) -> PoolCurve:
             np.insert(depths, count_above, depths[count_above - 1]),
         )
     roots = np.sqrt((1 + rates) / curve.fee_factor)
-    amounts = depths * (roots[:-1] - roots[1:]) / (roots[:-1] * roots[1:])
-    remaining = np.concatenate(
+    range_inputs = depths * (roots[:-1] - roots[1:]) / (roots[:-1] * roots[1:])
+    remaining_inputs = np.concatenate(
         (
-            np.cumsum(amounts[:count_above][::-1])[::-1],
-            np.zeros(len(rates) - len(amounts[:count_above])),
+            np.cumsum(range_inputs[:count_above][::-1])[::-1],
+            np.zeros(len(rates) - len(range_inputs[:count_above])),
         )
     )
-    gain = float(curve.rates[0]) + BAND_WIDTH
-    band_fraction = MIN_SPREAD + (1 - 2 * MIN_SPREAD) * gain / (gain + HALF_GAIN)
-    compressed = np.where(
-        remaining > 0,
-        -BAND_WIDTH + BAND_WIDTH * band_fraction * remaining / max(remaining[0], TINY),
+    best_gain = float(curve.rates[0]) + BAND_WIDTH
+    band_fraction = MIN_SPREAD + (1 - 2 * MIN_SPREAD) * best_gain / (best_gain + HALF_GAIN)
+    compressed_rates = np.where(
+        remaining_inputs > 0,
+        -BAND_WIDTH
+        + BAND_WIDTH * band_fraction * remaining_inputs / max(remaining_inputs[0], TINY),
         rates,
     )
     if count_above == len(rates):
-        compressed[-1] = -BAND_WIDTH
-    end_roots = np.sqrt((1 + compressed) / curve.fee_factor)
-    gaps = (compressed[:-1] - compressed[1:]) / (
+        compressed_rates[-1] = -BAND_WIDTH
+    end_roots = np.sqrt((1 + compressed_rates) / curve.fee_factor)
+    root_gaps = (compressed_rates[:-1] - compressed_rates[1:]) / (
         curve.fee_factor * (end_roots[:-1] + end_roots[1:])
     )
-    band_depths = amounts * end_roots[:-1] * end_roots[1:] / np.maximum(gaps, TINY)
-    return _sum_up(curve.fee_factor, compressed, np.where(remaining[:-1] > 0, band_depths, depths))
+    band_depths = range_inputs * end_roots[:-1] * end_roots[1:] / np.maximum(root_gaps, TINY)
+    return _sum_up(
+        curve.fee_factor, compressed_rates, np.where(remaining_inputs[:-1] > 0, band_depths, depths)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -427,22 +446,22 @@ class CurveStack:
         )
 
 
-def stack_curves(pool_edges: Sequence[tuple[int, int, PoolCurve]]) -> CurveStack:
+def stack_curves(curve_edges: Sequence[tuple[int, int, PoolCurve]]) -> CurveStack:
     """Stack curves with the indices of their input and output tokens."""
-    width = max((len(curve.roots) for _, _, curve in pool_edges), default=1) + 1
-    cells = np.zeros((6, len(pool_edges), width))
+    row_width = max((len(curve.roots) for _, _, curve in curve_edges), default=1) + 1
+    cells = np.zeros((6, len(curve_edges), row_width))
     cells[0], cells[1, :, 0] = -np.inf, 1.0
     cells[0, :, 0] = 0.0
-    for row, (_, _, curve) in enumerate(pool_edges):
-        for cell_kind, values in enumerate(
+    for row, (_, _, curve) in enumerate(curve_edges):
+        for cell_kind, row_cells in enumerate(
             (curve.rates, curve.roots, curve.depths, curve.net_in, curve.out, curve.surplus)
         ):
-            cells[cell_kind, row, 1 : len(values) + 1] = values
+            cells[cell_kind, row, 1 : len(row_cells) + 1] = row_cells
     row_tokens = np.array(
-        [(source, target) for source, target, _ in pool_edges], dtype=np.intp
+        [(source, target) for source, target, _ in curve_edges], dtype=np.intp
     ).reshape(-1, 2)
-    row_offsets = np.arange(len(pool_edges), dtype=np.intp) * width
-    fee_factor = np.array([curve.fee_factor for _, _, curve in pool_edges])
+    row_offsets = np.arange(len(curve_edges), dtype=np.intp) * row_width
+    fee_factor = np.array([curve.fee_factor for _, _, curve in curve_edges])
     return CurveStack(
         row_tokens[:, 0],
         row_tokens[:, 1],
@@ -491,14 +510,17 @@ def charged_curves(
 ) -> ChargedCurves:
     """Return the curves between these tokens with and without their charges."""
     curves_after_charges = [
-        after_charge(*pair) for pair in zip(curves, charges.tolist(), strict=True)
+        after_charge(*curve_and_charge)
+        for curve_and_charge in zip(curves, charges.tolist(), strict=True)
     ]
     worth_charge = np.array([curve is not None for curve in curves_after_charges], dtype=np.bool_)
     all_curves = [*curves]
     if charges.any():
         all_curves += [
-            curve or uncharged
-            for curve, uncharged in zip(curves_after_charges, curves, strict=True)
+            curve or uncharged_curve
+            for curve, uncharged_curve in zip(curves_after_charges, curves, strict=True)
         ]
-    rows = [(*edge_ends[row % len(edge_ends)], curve) for row, curve in enumerate(all_curves)]
-    return ChargedCurves(tuple(curves), stack_curves(rows), charges, worth_charge)
+    curve_edges = [
+        (*edge_ends[row % len(edge_ends)], curve) for row, curve in enumerate(all_curves)
+    ]
+    return ChargedCurves(tuple(curves), stack_curves(curve_edges), charges, worth_charge)

@@ -155,11 +155,11 @@ class Problem:
     wei_value: Value = Fraction(0)
     price_ranges: Mapping[str, PriceRange] = field(default_factory=dict)
 
-    def data_fee_value(self, gas: int, *calldata_bytes: int) -> Value:
+    def data_fee_value(self, gas_units: int, *calldata_bytes: int) -> Value:
         """Return what transactions are expected to pay beyond their gas, numeraire base units."""
         if self.data_fee is None or not calldata_bytes:
             return Fraction(0)
-        return self.data_fee.expected_wei(gas, *calldata_bytes) * self.wei_value
+        return self.data_fee.expected_wei(gas_units, *calldata_bytes) * self.wei_value
 
     @property
     def leg_data_fee(self) -> Value:
@@ -167,7 +167,7 @@ class Problem:
         if self.data_fee is None:
             return Fraction(0)
         one_leg_wei, two_legs_wei = (
-            self.data_fee.expected_data_wei(legs * LEG_BYTES) for legs in (2, 3)
+            self.data_fee.expected_data_wei(leg_count * LEG_BYTES) for leg_count in (2, 3)
         )
         return (two_legs_wei - one_leg_wei) * self.wei_value
 
@@ -265,10 +265,10 @@ def problem_for_tokens(
     limits = step.limits
     exclusions += [
         SkippedItem(
-            f"token {step.portfolio.token(token.token).label}",
-            f"in quarantine: {token.why}; {token.finding.remedy}",
+            f"token {step.portfolio.token(quarantined_token.token).label}",
+            f"in quarantine: {quarantined_token.why}; {quarantined_token.finding.remedy}",
         )
-        for token in step.targets.quarantine
+        for quarantined_token in step.targets.quarantine
     ]
     exclusions += [
         SkippedItem(
@@ -314,13 +314,19 @@ def _gas_inputs(step: StepInput) -> GasInputs:
 
 
 def _asset_nodes(step: StepInput, references: ReferencePrices) -> list[TokenNode]:
-    balances, wrapped_native = native_coin.held_balances(step), wrapped_native_of(step)
-    unpriced_reasons = {unpriced.token: unpriced.why for unpriced in references.unpriced}
-    quarantine_reasons = {
-        quarantined.address: quarantined.why for quarantined in step.snapshot.quarantined
+    balances_raw, wrapped_native = native_coin.held_balances(step), wrapped_native_of(step)
+    unpriced_reasons = {
+        unpriced_asset.token: unpriced_asset.why for unpriced_asset in references.unpriced
     }
-    spend_caps = dict(step.progress.spend_caps)
-    outside_by_token, locked_by_token = outside_raw(step, references.by_token), locked_raw(step)
+    quarantine_reasons = {
+        quarantine_entry.address: quarantine_entry.why
+        for quarantine_entry in step.snapshot.quarantined
+    }
+    spend_caps_raw = dict(step.progress.spend_caps)
+    outside_raw_by_token, locked_raw_by_token = (
+        outside_raw(step, references.by_token),
+        locked_raw(step),
+    )
     nodes = []
     for asset in step.portfolio.assets:
         token = asset.token
@@ -337,7 +343,7 @@ def _asset_nodes(step: StepInput, references: ReferencePrices) -> list[TokenNode
                 "give the asset a feed, or a V3 pool whose observations cover"
                 " reference.twap_window",
             )
-        if token.address not in balances:
+        if token.address not in balances_raw:
             raise Refused(
                 f"the balance of {token.label} is unknown:"
                 f" {quarantine_reasons.get(token.address, 'it was not read')}",
@@ -349,13 +355,15 @@ def _asset_nodes(step: StepInput, references: ReferencePrices) -> list[TokenNode
                 "wait for the next snapshot, or remove the asset from the portfolio",
             )
         investable_raw = max(
-            0, balances[token.address] - native_coin.reserved_raw(step.limits, asset)
+            0, balances_raw[token.address] - native_coin.reserved_raw(step.limits, asset)
         )
-        cap_raw = spend_caps.get(token.address)
+        cap_raw = spend_caps_raw.get(token.address)
         if wrapped_native is not None and token.address == wrapped_native.token:
             investable_raw -= 0 if wrapped_native.native_counts else wrapped_native.refill_raw
             cap_raw = wrapped_native.cap_raw
-        locked_in_wallet_raw = max(0, min(investable_raw, locked_by_token.get(token.address, 0)))
+        locked_in_wallet_raw = max(
+            0, min(investable_raw, locked_raw_by_token.get(token.address, 0))
+        )
         nodes.append(
             TokenNode(
                 token.address,
@@ -364,7 +372,7 @@ def _asset_nodes(step: StepInput, references: ReferencePrices) -> list[TokenNode
                 investable_raw - locked_in_wallet_raw,
                 True,
                 cap_raw,
-                outside_by_token.get(token.address, 0) + locked_in_wallet_raw,
+                outside_raw_by_token.get(token.address, 0) + locked_in_wallet_raw,
             )
         )
     return nodes
@@ -375,12 +383,13 @@ def _hub_nodes(
 ) -> list[TokenNode]:
     node_tokens = {asset.token.address for asset in step.portfolio.assets}
     quarantine_reasons = {
-        quarantined.address: quarantined.why for quarantined in step.snapshot.quarantined
+        quarantine_entry.address: quarantine_entry.why
+        for quarantine_entry in step.snapshot.quarantined
     }
     nodes = []
     for token in step.portfolio.hubs:
         if token.address in node_tokens or token.address in {
-            screened.token for screened in step.targets.quarantine
+            screened_token.token for screened_token in step.targets.quarantine
         }:
             continue
         node_tokens.add(token.address)
@@ -413,14 +422,16 @@ def _is_usable(
     """True if a pool is tradable; records reasons that concern the owner."""
     if pool.token0 not in index_by_token or pool.token1 not in index_by_token:
         return False
-    if {pool.token0, pool.token1} & {screened.token for screened in step.targets.quarantine}:
+    if {pool.token0, pool.token1} & {
+        screened_token.token for screened_token in step.targets.quarantine
+    }:
         return False  # the token itself is recorded once
     pool_text = f"pool {pool.address}"
     quarantine_reason = next(
         (
-            quarantined.why
-            for quarantined in step.snapshot.quarantined
-            if quarantined.address == pool.address
+            quarantine_entry.why
+            for quarantine_entry in step.snapshot.quarantined
+            if quarantine_entry.address == pool.address
         ),
         None,
     )
@@ -433,14 +444,14 @@ def _is_usable(
     min_value = step.limits.pool_min_value
     if min_value is None:
         return True
-    value = sum(
+    pool_value = sum(
         (
             pool.depth(token) * nodes[index_by_token[token]].price
             for token in (pool.token0, pool.token1)
         ),
         Fraction(0),
     )
-    if value < min_value:
+    if pool_value < min_value:
         exclusions.append(SkippedItem(pool_text, "holds less than limits.pool_min_value"))
         return False
     return True
@@ -450,18 +461,18 @@ def _wei_value(step: StepInput, gas_unit_value: Value) -> Value:
     """Return the value of a wei: that of gas by its price or, where gas is free, that of the
     reference.
     """
-    if price_wei := gas_price_wei(step.snapshot):
-        return gas_unit_value / price_wei
-    reference = reference_prices(step).prices.get(step.portfolio.wrapped_native)
-    return Fraction(0) if reference is None else reference.price
+    if wei_per_gas := gas_price_wei(step.snapshot):
+        return gas_unit_value / wei_per_gas
+    native_reference = reference_prices(step).prices.get(step.portfolio.wrapped_native)
+    return Fraction(0) if native_reference is None else native_reference.price
 
 
 def _gas_unit_value(
     step: StepInput, references: ReferencePrices, exclusions: list[SkippedItem]
 ) -> Value:
-    reference = references.prices.get(step.portfolio.wrapped_native)
-    if reference is not None:
-        return gas_price_wei(step.snapshot) * reference.price
+    native_reference = references.prices.get(step.portfolio.wrapped_native)
+    if native_reference is not None:
+        return gas_price_wei(step.snapshot) * native_reference.price
     if step.limits.plan_cost_bps is not None:
         raise Refused(
             "gas cannot be valued: the wrapped native coin has no reference price",
@@ -539,25 +550,25 @@ class PoolGraph:
         self, dropped_pools: Iterable[str] = (), banned_edges: Collection[tuple[str, int]] = ()
     ) -> IndexArray:
         """Return the rows of all pools, except some pools and some directions (pool, source)."""
-        excluded = set(dropped_pools)
-        rows = (
+        excluded_pools = set(dropped_pools)
+        kept_rows = (
             row
             for row, pool_edge in enumerate(self.pool_edges)
-            if pool_edge.pool_address not in excluded
+            if pool_edge.pool_address not in excluded_pools
             and (pool_edge.pool_address, pool_edge.source) not in banned_edges
         )
-        return np.array(list(rows), dtype=np.intp)
+        return np.array(list(kept_rows), dtype=np.intp)
 
     def least_gas(self, used_directions: Collection[tuple[str, int]]) -> float:
         """Return the least gas value of a plan that uses these directions (pool, source) once, in
         units of the scale.
         """
-        gas = [
+        gas_values = [
             float(self.real_after_charges.charges[row]) - edge.curves.rounding_loss
             for row, edge in enumerate(self.pool_edges)
             if (edge.pool_address, edge.source) in used_directions
         ]
-        return self.base_gas + math.fsum(gas) if used_directions else 0.0
+        return self.base_gas + math.fsum(gas_values) if used_directions else 0.0
 
 
 def build_pool_graph(
@@ -578,14 +589,14 @@ def build_pool_graph(
             pool_least_rate = problem.least_rate(pool, token_in)
             if max_cost is not None:
                 pool_least_rate = max(pool_least_rate, 1 - max_cost)
-            prices = (problem.price(token_in), problem.price(token_out))
+            token_prices = (problem.price(token_in), problem.price(token_out))
             edge_indices = (problem.index_by_token[token_in], problem.index_by_token[token_out])
             curves = build_trade_curves(
-                pool, token_in, *prices, scale, problem.impact_bps, pool_least_rate
+                pool, token_in, *token_prices, scale, problem.impact_bps, pool_least_rate
             )
             if curves is not None and counts_rounding:
-                portfolio_raw = largest_value / prices[0]
-                unit_values = (float(price) / scale for price in prices)
+                portfolio_raw = largest_value / token_prices[0]
+                unit_values = (float(price) / scale for price in token_prices)
                 curves = in_whole_units(curves, pool.quoter(token_in), portfolio_raw, *unit_values)
             if curves is None:
                 directions_below_floor.append((pool.address, *edge_indices))
@@ -640,8 +651,8 @@ def first_leg_cost(graph: PoolGraph, flow: EdgeFlow) -> float:
     """
     pool, curves = graph.problem.pools[flow.pool_edge.pool_address], flow.pool_edge.curves
     ticks_passed = curves.tick_curve.edges_passed(flow.amount_in)
-    gas = leg_gas_units(pool, ticks_passed, router=graph.problem.gas_inputs.router)
-    return gas * graph.gas_unit_value + graph.leg_data_fee + curves.rounding_loss
+    gas_units = leg_gas_units(pool, ticks_passed, router=graph.problem.gas_inputs.router)
+    return gas_units * graph.gas_unit_value + graph.leg_data_fee + curves.rounding_loss
 
 
 def repeat_leg_cost(graph: PoolGraph, pool_edge: PoolEdge) -> float:

@@ -68,13 +68,13 @@ class RefusedWithBlockedExits(Refused):
     def __init__(self, step: StepInput, refusal: Refused) -> None:
         super().__init__(
             "; ".join(
-                text
-                for text in (
+                message_part
+                for message_part in (
                     refusal.message,
                     blocked_exits.format_blocked_exits(step),
                     step.excluded.reason,
                 )
-                if text
+                if message_part
             ),
             refusal.verdicts,
             refusal.remedy,
@@ -124,18 +124,18 @@ def _propose_beside_purchase(step: StepInput, decision_result: DecisionResult) -
     if active_purchase is None or step.divides_wallet:
         return _propose_decision(step, decision_result)
     try:
-        proposal_of_purchase = _propose_decision(step, decision_result)
+        purchase_proposal = _propose_decision(step, decision_result)
     except Refused:
         if (proposal := _propose_trigger_trade(step, active_purchase)) is None:
             raise
         return proposal
     if (
-        proposal_of_purchase.plan
-        or proposal_of_purchase.decision_result.purchase.ended
-        or not isinstance(proposal_of_purchase.decision_result.decision, Hold)
+        purchase_proposal.plan
+        or purchase_proposal.decision_result.purchase.ended
+        or not isinstance(purchase_proposal.decision_result.decision, Hold)
     ):
-        return proposal_of_purchase
-    return _propose_trigger_trade(step, active_purchase) or proposal_of_purchase
+        return purchase_proposal
+    return _propose_trigger_trade(step, active_purchase) or purchase_proposal
 
 
 def _propose_trigger_trade(step: StepInput, active_purchase: PurchaseProgress) -> Proposal | None:
@@ -321,8 +321,8 @@ def _plan_exit_between(
         return BlockedExit(token, next(cost_reasons, no_plan.message), blocked_exits.REMEDY)
     if token in _sold_tokens(step.portfolio, plan):
         return plan
-    reasons = {skipped_item.subject: skipped_item.why for skipped_item in plan.skipped}
-    why = reasons.get(
+    reason_by_subject = {skipped_item.subject: skipped_item.why for skipped_item in plan.skipped}
+    why = reason_by_subject.get(
         step.portfolio.token(token).label, "the market absorbs none of it within the limits"
     )
     return BlockedExit(token, why, blocked_exits.REMEDY)
@@ -335,31 +335,31 @@ def decision_at(step_input: StepInput) -> DecisionResult:
     A refused plan leaves the decision unchanged.
     """
     step_input = cash_limit.exclude_unexplained_increases(step_input)
-    decided = decide(step_input)
+    initial_result = decide(step_input)
     needs_plan = (
-        decided.zone is not None
-        or bool(decided.exit_token)
-        or _without_unpriced(step_input, decided) is not step_input
+        initial_result.zone is not None
+        or bool(initial_result.exit_token)
+        or _without_unpriced(step_input, initial_result) is not step_input
         or step_input.history.cash_flows.purchase is not None
         or bool(
             step_input.excluded.reason
             and decide(cash_limit.restore_excluded(step_input)).exit_token
         )
     )
-    if not needs_plan and not isinstance(decided.decision, Rebalance):
-        return decided
+    if not needs_plan and not isinstance(initial_result.decision, Rebalance):
+        return initial_result
     try:
         if needs_plan:
             decision_result = rebalance(step_input).decision_result
         else:
-            decision_result = _hold_unless_worth_it(step_input, decided)
+            decision_result = _hold_unless_worth_it(step_input, initial_result)
     except Refused:
-        return decided
+        return initial_result
     is_held = (
         isinstance(decision_result.decision, Hold)
         and decision_result.decision.limiting_rule in HOLDING_CAUSES
     )
-    return decision_result if is_held or needs_plan else decided
+    return decision_result if is_held or needs_plan else initial_result
 
 
 def _hold_unless_worth_it(step: StepInput, decision_result: DecisionResult) -> DecisionResult:
@@ -412,12 +412,12 @@ def _plan_rebalance(
         if isinstance(plan.decision, Rebalance):
             return _schedule_plan(step_input, decision_result, plan.decision, plan)
         return Proposal(decision_result, plan)
-    decided_with_saving = replace(decision_result, zone=replace(zone, saving=plan.saving))
+    result_with_saving = replace(decision_result, zone=replace(zone, saving=plan.saving))
     if plan.saving.covers_cost:
-        return _schedule_plan(step_input, decided_with_saving, decision, plan)
+        return _schedule_plan(step_input, result_with_saving, decision, plan)
     return _propose_layers_or_hold(
         step_input,
-        decided_with_saving,
+        result_with_saving,
         uneconomic_plan_reason(decision.reason, plan.saving, step_input.portfolio, zone.horizon_s),
     )
 
@@ -581,10 +581,10 @@ def _propose_first_fill(
             why, needs_more_ticks = ticks_error.message, True
             continue
         if plan is not None:
-            fill_decision = replace(
+            fill_result = replace(
                 decision_result.without_trades(plan.decision), reviewed=False, order=order.id
             )
-            return Proposal(fill_decision, plan, step_input, needs_more_ticks), "", needs_more_ticks
+            return Proposal(fill_result, plan, step_input, needs_more_ticks), "", needs_more_ticks
     return None, why, needs_more_ticks
 
 
@@ -592,12 +592,12 @@ def _blocked_purchase_reason(portfolio: Portfolio, orders: OrderStates, order: L
     """Return why the order's purchase is blocked: an exit order keeps its token out of the market
     and would sell it again. Empty otherwise.
     """
-    states = orders.states
+    order_states = orders.states
     if order.token_out == portfolio.numeraire.address:
         return ""
     exit_order = conditional_orders.fired_exit_order(
-        states, PORTFOLIO_SUBJECT
-    ) or conditional_orders.fired_exit_order(states, order.token_out)
+        order_states, PORTFOLIO_SUBJECT
+    ) or conditional_orders.fired_exit_order(order_states, order.token_out)
     if exit_order is None:
         return ""
     return (

@@ -44,9 +44,9 @@ def plan_proportional_part(
     """
     min_value = _min_trade_value(step.limits)
     move_values = {
-        token: value
-        for token, value in corrections(decision_result.drifts, decision.goal).items()
-        if abs(value) >= min_value
+        token: correction_value
+        for token, correction_value in corrections(decision_result.drifts, decision.goal).items()
+        if abs(correction_value) >= min_value
     }
     reached_fraction = min(
         _reached_fractions(step.portfolio, decision_result, whole_plan, move_values).values(),
@@ -57,30 +57,36 @@ def plan_proportional_part(
         return whole_plan, Fraction(1)
     if fitting_fraction < 1 and not _has_useful_room(step):
         return whole_plan, Fraction(1)
-    fraction = Fraction(1)
+    goal_fraction = Fraction(1)
     for _ in range(MAX_PLANS if move_values else 0):
         if reached_fraction < REACHED_FRACTION:
-            fraction *= min(
+            goal_fraction *= min(
                 fitting_fraction, max(reached_fraction * Fraction(99, 100), Fraction(1, 2))
             )
         else:
-            fraction *= min(fitting_fraction, Fraction(1))
-        fraction = fraction.limit_denominator(1_000)
-        if fraction * min(abs(value) for value in move_values.values()) < min_value:
+            goal_fraction *= min(fitting_fraction, Fraction(1))
+        goal_fraction = goal_fraction.limit_denominator(1_000)
+        if (
+            goal_fraction * min(abs(correction_value) for correction_value in move_values.values())
+            < min_value
+        ):
             break
-        goal = partial_goal(decision_result.drifts, decision.goal, fraction)
+        goal = partial_goal(decision_result.drifts, decision.goal, goal_fraction)
         try:
             plan = sales.plan_sales(step, replace(decision, goal=goal))
         except planner.NothingPlanned:
             break
-        part_values = {token: value * fraction for token, value in move_values.items()}
+        part_values = {
+            token: correction_value * goal_fraction
+            for token, correction_value in move_values.items()
+        }
         reached_fraction = min(
             _reached_fractions(step.portfolio, decision_result, plan, part_values).values(),
             default=Fraction(1),
         )
         fitting_fraction = _part_that_fits(step, plan)
         if fitting_fraction == 1 and reached_fraction >= REACHED_FRACTION:
-            return replace(plan, decision=decision), fraction
+            return replace(plan, decision=decision), goal_fraction
     if fits_daily_loss(step, whole_plan):
         return whole_plan, Fraction(
             1
@@ -99,15 +105,15 @@ def _part_that_fits(step: StepInput, plan: Plan) -> Fraction:
         return Fraction(1)
     if plan.is_exit:
         loss_left = daily_loss_left_for_exits(step) or Fraction(0)
-        gas = plan.cost.gas + plan.cost.approvals
-        loss = plan.cost.total
+        gas_value = plan.cost.gas + plan.cost.approvals
+        loss_value = plan.cost.total
     else:
         loss_left = daily_loss_left(step) or Fraction(0)
-        gas = worst_case_gas(step, plan)
-        loss = worst_case_loss(step, plan)
-    if loss_left <= gas:
+        gas_value = worst_case_gas(step, plan)
+        loss_value = worst_case_loss(step, plan)
+    if loss_left <= gas_value:
         return Fraction(0)
-    return (loss_left - gas) / (loss - gas) * REQUEST_MARGIN
+    return (loss_left - gas_value) / (loss_value - gas_value) * REQUEST_MARGIN
 
 
 def _has_useful_room(step: StepInput) -> bool:
@@ -144,20 +150,20 @@ def _reached_fractions(
     """Return the fraction of its correction that the plan moves, by token; without the numeraire,
     which pays the costs.
     """
-    prices = {drift.token: drift.price for drift in decision_result.drifts}
-    moved_values = dict.fromkeys(prices, Fraction(0))
+    price_by_token = {drift.token: drift.price for drift in decision_result.drifts}
+    moved_values = dict.fromkeys(price_by_token, Fraction(0))
     for leg in plan.legs:
-        for token, raw, in_wallet in (
+        for token, delta_raw, in_wallet in (
             (leg.token_in, -leg.amount_in_raw, leg.source is LegFunding.WALLET),
             (leg.token_out, leg.amount_out_raw, leg.sink is LegFunding.WALLET),
         ):
-            asset = portfolio.pricing_token(token)
-            if in_wallet and asset in moved_values:
-                moved_values[asset] += raw * prices[asset]
+            asset_token = portfolio.pricing_token(token)
+            if in_wallet and asset_token in moved_values:
+                moved_values[asset_token] += delta_raw * price_by_token[asset_token]
     numeraire = portfolio.numeraire.address
     return {
-        token: max(Fraction(0), moved_values[token] / value)
-        for token, value in move_values.items()
+        token: max(Fraction(0), moved_values[token] / correction_value)
+        for token, correction_value in move_values.items()
         if token != numeraire
     }
 

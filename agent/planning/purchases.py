@@ -35,7 +35,7 @@ def plan_purchase(
     """
     intended_value = move_value(decision_result, decision.goal)
     whole_plan = sales.plan_sales(step, decision)
-    plan, fraction = plan_proportional_part(step, decision_result, decision, whole_plan)
+    plan, goal_fraction = plan_proportional_part(step, decision_result, decision, whole_plan)
     active_purchase = step.history.cash_flows.purchase
     if active_purchase is not None and not step.history.cash_flows.invested:
         if not fits_daily_loss(step, plan):
@@ -48,20 +48,22 @@ def plan_purchase(
             return decision_result.without_trades(hold), None
         reason = f"{decision.reason}{daily_loss_reason(step, decision, whole_plan)}"
         decision = replace(decision, reason=reason)
-        due_part = PurchasePart(active_purchase.parts_done + 1, fraction, intended_value)
-        purchase = replace(decision_result.purchase, due_part=due_part)
-        decision_result = replace(decision_result, decision=decision, purchase=purchase)
+        due_part = PurchasePart(active_purchase.parts_done + 1, goal_fraction, intended_value)
+        part_result = replace(decision_result.purchase, due_part=due_part)
+        decision_result = replace(decision_result, decision=decision, purchase=part_result)
         return decision_result, replace(plan, decision=decision)
-    if fraction == 1 and kind is PurchaseKind.FIRST:
+    if goal_fraction == 1 and kind is PurchaseKind.FIRST:
         return decision_result, plan
     if active_purchase is not None:
         kind = active_purchase.terms.kind
-    terms = _purchase_terms(step, decision_result, kind, intended_value, ceil_int(1 / fraction))
-    if fraction < 1:
-        progress = purchases.format_progress(terms, 0)
-        why_part = daily_loss_reason(step, decision, whole_plan)
-        decision = replace(decision, reason=f"{decision.reason}; {progress}{why_part}")
-    due_part = PurchasePart(1, fraction, intended_value)
+    terms = _purchase_terms(
+        step, decision_result, kind, intended_value, ceil_int(1 / goal_fraction)
+    )
+    if goal_fraction < 1:
+        progress_text = purchases.format_progress(terms, 0)
+        loss_note = daily_loss_reason(step, decision, whole_plan)
+        decision = replace(decision, reason=f"{decision.reason}; {progress_text}{loss_note}")
+    due_part = PurchasePart(1, goal_fraction, intended_value)
     purchase_result = PurchaseResult(due_part, decision_result.purchase.ended, terms)
     decision_result = replace(decision_result, decision=decision, purchase=purchase_result)
     return decision_result, replace(plan, decision=decision)
@@ -75,7 +77,7 @@ def _purchase_terms(
     part_count: int,
 ) -> Purchase:
     now_s = step.snapshot.head.timestamp_s
-    prices, deposits = decision_result.references.prices, tuple[tuple[str, int], ...]()
+    reference_by_token, deposits = decision_result.references.prices, tuple[tuple[str, int], ...]()
     if kind is PurchaseKind.TOP_UP:
         deposits = tuple(sorted(purchases.uninvested_deposits(step.history).items()))
     return Purchase(
@@ -85,7 +87,9 @@ def _purchase_terms(
         else intended_value,
         parts=part_count,
         interval_s=step.limits.first_purchase_s or 1,
-        arrival=tuple(sorted((token, reference.price) for token, reference in prices.items())),
+        arrival=tuple(
+            sorted((token, reference.price) for token, reference in reference_by_token.items())
+        ),
         began_s=now_s,
         expires_s=now_s + max(purchases.MAX_DURATION_S, (part_count + 1) * DAY_S),
         deposits=deposits,

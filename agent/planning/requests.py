@@ -132,22 +132,20 @@ def invest(deposits: Mapping[str, int], included_purchase_id: str = "") -> Propo
     """
 
     def propose(step: StepInput) -> Proposal:
-        usable_amounts = cash_limit.usable_deposits(
+        usable_raw = cash_limit.usable_deposits(
             step.portfolio.numeraire, step.history.cash_flows.cash, deposits
         )
-        message = cash_limit.append_excluded(step.excluded, "invest the deposit")
-        if usable_amounts != dict(deposits):
-            message = (
-                f"{message}; {cash_limit.limit_remedy(step.portfolio, step.history.cash_flows)}"
-            )
-        if not usable_amounts:
+        reason = cash_limit.append_excluded(step.excluded, "invest the deposit")
+        if usable_raw != dict(deposits):
+            reason = f"{reason}; {cash_limit.limit_remedy(step.portfolio, step.history.cash_flows)}"
+        if not usable_raw:
             return _uninvested_proposal(
                 step, cash_limit.limit_remedy(step.portfolio, step.history.cash_flows)
             )
         if step.limits.first_purchase_s is None:
             decision = Rebalance(
-                message,
-                transfers.goal_to_invest(step, usable_amounts),
+                reason,
+                transfers.goal_to_invest(step, usable_raw),
                 by_owner=True,
             )
             try:
@@ -157,12 +155,12 @@ def invest(deposits: Mapping[str, int], included_purchase_id: str = "") -> Propo
             return _owner_proposal(step, plan.decision, plan)
         active_purchase = step.history.cash_flows.purchase
         if active_purchase is None or active_purchase.id == included_purchase_id:
-            invested_amounts = tuple(sorted(usable_amounts.items()))
-            flows = replace(step.history.cash_flows, invested=invested_amounts)
-            step = replace(step, history=replace(step.history, cash_flows=flows))
+            invested_raw = tuple(sorted(usable_raw.items()))
+            cash_flows = replace(step.history.cash_flows, invested=invested_raw)
+            step = replace(step, history=replace(step.history, cash_flows=cash_flows))
         decision_result = _owner_proposal(step, Hold(""), None).decision_result
         decision = Rebalance(
-            message,
+            reason,
             purchases.purchase_goal(step, decision_result.drifts),
             by_owner=True,
             exempt_turnover=purchases.turnover_allowance(step),
@@ -220,10 +218,12 @@ def _sell_all_assets(original_step: StepInput) -> Proposal:
         step.history,
         [drift for drift in drifts if drift.token != numeraire and drift.investable_raw],
     ):
-        sale = _sell_out_token(step, drifts, asset_drift.token, "sell everything for the numeraire")
-        if isinstance(sale, Proposal):
-            return sale
-        blocked_exits.append(sale)
+        sale_or_block = _sell_out_token(
+            step, drifts, asset_drift.token, "sell everything for the numeraire"
+        )
+        if isinstance(sale_or_block, Proposal):
+            return sale_or_block
+        blocked_exits.append(sale_or_block)
     if step is not original_step:
         compute_drifts(
             original_step, reference_prices(original_step).by_token
@@ -232,12 +232,12 @@ def _sell_all_assets(original_step: StepInput) -> Proposal:
         raise layer_refusal
     if halt_decision is not None:
         return _owner_proposal(step, halt_decision, None)
-    remaining = [
+    kept_asset_notes = [
         f"{step.portfolio.token(blocked_exit.token).label} stays: {blocked_exit.why}"
         for blocked_exit in blocked_exits
         if blocked_exit.why
     ]
-    return _owner_proposal(step, Hold("; ".join([SOLD_OUT, *remaining])), None)
+    return _owner_proposal(step, Hold("; ".join([SOLD_OUT, *kept_asset_notes])), None)
 
 
 def sell_out(token: str) -> Proposer:
@@ -260,10 +260,10 @@ def sell_out(token: str) -> Proposer:
         ):
             return _owner_proposal(step, Hold(f"no {label} is left to sell"), None)
         if not blocked_reasons:
-            sale = _sell_out_token(step, drifts, token, f"sell all {label}")
-            if isinstance(sale, Proposal):
-                return sale
-            blocked_reasons = [sale.why]
+            sale_or_block = _sell_out_token(step, drifts, token, f"sell all {label}")
+            if isinstance(sale_or_block, Proposal):
+                return sale_or_block
+            blocked_reasons = [sale_or_block.why]
         return _owner_proposal(
             step, Hold(f"no more {label} can be sold: {blocked_reasons[0]}"), None
         )
@@ -350,7 +350,11 @@ def shortfall_raw(
     """Return the base units of a claim on `token` that the plan's prediction leaves uncovered; 0 or
     less if it covers them.
     """
-    asset = next(candidate for candidate in portfolio.assets if candidate.token.address == token)
+    asset = next(
+        portfolio_asset
+        for portfolio_asset in portfolio.assets
+        if portfolio_asset.token.address == token
+    )
     balance_after_raw = dict(plan.holdings_after)[token]
     if asset.native:
         balance_after_raw += (
@@ -363,17 +367,21 @@ def _require_raised(
     snapshot: Snapshot, portfolio: Portfolio, limits: Limits, plan: Plan, token: str
 ) -> None:
     """Raise Refused unless the plan's prediction covers the claim."""
-    asset = next(candidate for candidate in portfolio.assets if candidate.token.address == token)
+    asset = next(
+        portfolio_asset
+        for portfolio_asset in portfolio.assets
+        if portfolio_asset.token.address == token
+    )
     if (short_raw := shortfall_raw(snapshot, portfolio, limits, plan, token)) > 0:
         amount_text = f"{decimal_text(short_raw, asset.token.decimals)} {asset.token.label}"
-        reasons = (
+        reasons_text = (
             "; ".join(
                 f"{skipped_item.subject}: {skipped_item.why}" for skipped_item in plan.skipped
             )
             or "the limits allow no more"
         )
         raise Refused(
-            f"{amount_text} less than requested can be raised now: {reasons}",
+            f"{amount_text} less than requested can be raised now: {reasons_text}",
             (Verdict("withdrawal", f"{amount_text} short", "the whole amount in one plan", False),),
             "withdraw less, or set limits.first_purchase, which raises it in parts",
         )

@@ -56,25 +56,30 @@ class PlanDraft:
         """Return the indices of each chain's legs, in order, up to the leg that pays the
         wallet.
         """
-        ends = [index + 1 for index, leg in enumerate(self.legs) if leg.sink is LegFunding.WALLET]
-        return [list(range(a, b)) for a, b in zip([0, *ends], ends, strict=False)]
+        chain_ends = [
+            index + 1 for index, leg in enumerate(self.legs) if leg.sink is LegFunding.WALLET
+        ]
+        return [
+            list(range(first_leg, end_leg))
+            for first_leg, end_leg in zip([0, *chain_ends], chain_ends, strict=False)
+        ]
 
     def cost(self, problem: Problem) -> PlanCost:
         """Return the cost of all legs in numeraire base units, missing approvals included."""
-        approvals = approval_count(
+        approvals_needed = approval_count(
             swap_spend(with_payment_legs(problem.wrapped_native, self.legs)),
             problem.gas_inputs.allowances,
         )
         swap_gas, approval_gas = (
-            gas_value(units, 1, problem.gas_unit_value)
-            for units in (self.gas_units(problem), APPROVAL_GAS * approvals)
+            gas_value(gas_units, 1, problem.gas_unit_value)
+            for gas_units in (self.gas_units(problem), APPROVAL_GAS * approvals_needed)
         )
         if problem.data_fee is None or not self.legs:
             return PlanCost(self.fees, self.impact, self.skew, swap_gas, approval_gas)
-        size = legs_bytes(with_payment_legs(problem.wrapped_native, self.legs))
-        swap_data_fee = problem.data_fee_value(self.gas_units(problem), size)
+        calldata_bytes = legs_bytes(with_payment_legs(problem.wrapped_native, self.legs))
+        swap_data_fee = problem.data_fee_value(self.gas_units(problem), calldata_bytes)
         approval_data_fee = problem.data_fee_value(
-            APPROVAL_GAS * approvals, *[APPROVAL_BYTES] * approvals
+            APPROVAL_GAS * approvals_needed, *[APPROVAL_BYTES] * approvals_needed
         )
         return PlanCost(
             self.fees,
@@ -198,72 +203,81 @@ class RouteSimulator:
         node = self.problem.nodes[self.problem.index_by_token[token]]
         return node.spendable_raw - self.draft.sold_raw.get(token, 0)
 
-    def run(self, route: Route, requested: Sequence[int]) -> list[int]:
+    def run(self, route: Route, requested_raw: Sequence[int]) -> list[int]:
         """Trade up to the requested amounts, by source, within bounds and balances; return the base
         units sold. Sources of a leg below its fair floor are dropped; the other sources of the
         route continue.
         """
-        amounts = self._affordable_amounts(
-            [source.hops[0][1] for source in route.sources], requested
+        amounts_raw = self._affordable_amounts(
+            [source.hops[0][1] for source in route.sources], requested_raw
         )
-        for _ in amounts:
-            trial = self._largest_fit(route, amounts)
+        for _ in amounts_raw:
+            trial = self._largest_fit(route, amounts_raw)
             if trial is None:
                 break
-            trial = self._shift_unsold(route, amounts, trial)
+            trial = self._shift_unsold(route, amounts_raw, trial)
             for allows_sell_out in (True, False):
                 trial = self._trim(route, trial, allows_sell_out)
                 legs = [self._leg(simulated_leg) for simulated_leg in trial.simulated_legs]
-                below_floor = [
+                below_floor_indices = [
                     index for index, leg in enumerate(legs) if leg.min_out_raw > leg.amount_out_raw
                 ]
-                if not below_floor:
+                if not below_floor_indices:
                     self._book(trial, legs)
                     return trial.amounts
-            amounts = self._without_sources(
-                route, trial, legs[below_floor[0]], trial.simulated_legs[below_floor[0]].sources
+            amounts_raw = self._without_sources(
+                route,
+                trial,
+                legs[below_floor_indices[0]],
+                trial.simulated_legs[below_floor_indices[0]].sources,
             )
-        return [0] * len(amounts)
+        return [0] * len(amounts_raw)
 
-    def _largest_fit(self, route: Route, amounts: Sequence[int]) -> _RouteTrial | None:
+    def _largest_fit(self, route: Route, amounts_raw: Sequence[int]) -> _RouteTrial | None:
         """Return the route with the largest amounts that all its legs take; None for nothing."""
-        amounts = list(amounts)
+        amounts_raw = list(amounts_raw)
         for _ in range(MAX_RETRIES):
-            trial = _RouteTrial(amounts)
+            trial = _RouteTrial(amounts_raw)
             if self._follow(route, trial, ends_route=True) == 0:
                 return None
             if trial.shortfall is None:
                 return trial
-            sources, fraction = trial.shortfall
-            amounts = [
-                max(0, min(raw - 1, floor_int(raw * fraction))) if source_index in sources else raw
-                for source_index, raw in enumerate(amounts)
+            source_range, fraction = trial.shortfall
+            amounts_raw = [
+                max(0, min(raw - 1, floor_int(raw * fraction)))
+                if source_index in source_range
+                else raw
+                for source_index, raw in enumerate(amounts_raw)
             ]
         return None
 
     def _shift_unsold(
-        self, route: Route, requested: Sequence[int], trial: _RouteTrial
+        self, route: Route, requested_raw: Sequence[int], trial: _RouteTrial
     ) -> _RouteTrial:
         """Return the trial with what a source could not sell added to another source of the same
         token, if that one's legs take all of it.
         """
-        tokens = [source.hops[0][1] for source in route.sources]
-        for source_index, raw in enumerate(requested):
-            for other, token in enumerate(tokens):
-                missing_raw = raw - trial.amounts[source_index]
-                if missing_raw <= 0 or other == source_index or token != tokens[source_index]:
+        source_tokens = [source.hops[0][1] for source in route.sources]
+        for source_index, raw in enumerate(requested_raw):
+            for other_index, token in enumerate(source_tokens):
+                unsold_raw = raw - trial.amounts[source_index]
+                if (
+                    unsold_raw <= 0
+                    or other_index == source_index
+                    or token != source_tokens[source_index]
+                ):
                     continue
-                amounts = list(trial.amounts)
-                amounts[other] += missing_raw
-                retry = _RouteTrial(amounts)
-                self._follow(route, retry, ends_route=True)
-                if retry.shortfall is None:
-                    trial = retry
+                amounts_raw = list(trial.amounts)
+                amounts_raw[other_index] += unsold_raw
+                retry_trial = _RouteTrial(amounts_raw)
+                self._follow(route, retry_trial, ends_route=True)
+                if retry_trial.shortfall is None:
+                    trial = retry_trial
                     break
         return trial
 
     def _without_sources(
-        self, route: Route, trial: _RouteTrial, leg: Leg, sources: range
+        self, route: Route, trial: _RouteTrial, leg: Leg, source_range: range
     ) -> list[int]:
         """Return the amounts of a trial without the sources of a leg below its floor, and record
         its pool.
@@ -273,11 +287,11 @@ class RouteSimulator:
             f"pays {leg.amount_out_raw} base units, but the reference price requires at least"
             f" {leg.min_out_raw}"
         )
-        tokens = [source.hops[0][1] for source in route.sources]
+        source_tokens = [source.hops[0][1] for source in route.sources]
         lost_value = sum(
             (
-                trial.amounts[source_index] * problem.price(tokens[source_index])
-                for source_index in sources
+                trial.amounts[source_index] * problem.price(source_tokens[source_index])
+                for source_index in source_range
             ),
             Fraction(0),
         )
@@ -285,7 +299,8 @@ class RouteSimulator:
             draft.untraded_values.get(leg.pool, Fraction(0)) + lost_value
         )
         return [
-            0 if source_index in sources else raw for source_index, raw in enumerate(trial.amounts)
+            0 if source_index in source_range else raw
+            for source_index, raw in enumerate(trial.amounts)
         ]
 
     def _trim(self, route: Route, trial: _RouteTrial, allows_sell_out: bool) -> _RouteTrial:
@@ -295,37 +310,37 @@ class RouteSimulator:
         if that costs little.
         """
         problem, paid_raw = self.problem, trial.simulated_legs[-1].swap_result.amount_out_raw
-        value = paid_raw * problem.price(trial.simulated_legs[-1].token_out)
+        paid_value = paid_raw * problem.price(trial.simulated_legs[-1].token_out)
         if self.is_exact_input or all(
-            problem.price(simulated_leg.token_out) * MANY_UNITS <= value
+            problem.price(simulated_leg.token_out) * MANY_UNITS <= paid_value
             for simulated_leg in trial.simulated_legs
         ):
             return trial
-        tokens = [source.hops[0][1] for source in route.sources]
-        for source_index, token in reversed(list(enumerate(tokens))):
-            too_little, enough, smallest_trial = -1, trial.amounts[source_index], trial
-            while enough - too_little > 1:
-                middle = (too_little + enough) // 2
-                candidate = _RouteTrial(
-                    [*trial.amounts[:source_index], middle, *trial.amounts[source_index + 1 :]]
+        source_tokens = [source.hops[0][1] for source in route.sources]
+        for source_index, token in reversed(list(enumerate(source_tokens))):
+            too_little_raw, enough_raw, smallest_trial = -1, trial.amounts[source_index], trial
+            while enough_raw - too_little_raw > 1:
+                middle_raw = (too_little_raw + enough_raw) // 2
+                candidate_trial = _RouteTrial(
+                    [*trial.amounts[:source_index], middle_raw, *trial.amounts[source_index + 1 :]]
                 )
                 if (
-                    self._follow(route, candidate, ends_route=True) >= paid_raw
-                    and candidate.shortfall is None
+                    self._follow(route, candidate_trial, ends_route=True) >= paid_raw
+                    and candidate_trial.shortfall is None
                 ):
-                    smallest_trial, enough = candidate, middle
+                    smallest_trial, enough_raw = candidate_trial, middle_raw
                 else:
-                    too_little = middle
+                    too_little_raw = middle_raw
             if not (
                 allows_sell_out
-                and self._sells_out(token, tokens, trial)
-                and (trial.amounts[source_index] - enough) * GIVE_UP_DIVISOR
+                and self._sells_out(token, source_tokens, trial)
+                and (trial.amounts[source_index] - enough_raw) * GIVE_UP_DIVISOR
                 <= trial.amounts[source_index]
             ):
                 trial = smallest_trial
         return trial
 
-    def _sells_out(self, token: str, tokens: Sequence[str], trial: _RouteTrial) -> bool:
+    def _sells_out(self, token: str, source_tokens: Sequence[str], trial: _RouteTrial) -> bool:
         """True if a token has a target of zero and, where the route has a coarse token, this trial
         and the routes that follow leave nothing of it.
         """
@@ -339,25 +354,27 @@ class RouteSimulator:
             return True
         sold_raw = sum(
             raw
-            for raw, source_token in zip(trial.amounts, tokens, strict=True)
+            for raw, source_token in zip(trial.amounts, source_tokens, strict=True)
             if source_token == token
         )
         remainder_raw = self.spendable(token) - sold_raw - self.later_raw.get(token, 0)
         return remainder_raw * problem.price(token) <= UNSOLD_FRACTION * problem.total
 
-    def _affordable_amounts(self, tokens: Sequence[str], requested: Sequence[int]) -> list[int]:
+    def _affordable_amounts(
+        self, source_tokens: Sequence[str], requested_raw: Sequence[int]
+    ) -> list[int]:
         """Return the requested amounts, capped at the wallet's balances, plus a remainder of
         dust.
         """
-        left_raw = {token: self.spendable(token) for token in tokens}
-        amounts = []
-        for token, raw in zip(tokens, requested, strict=True):
-            amount = min(raw, left_raw[token])
-            if self._is_dust(token, left_raw[token] - amount):
-                amount = left_raw[token]
-            left_raw[token] -= amount
-            amounts.append(max(0, amount))
-        return amounts
+        left_raw_by_token = {token: self.spendable(token) for token in source_tokens}
+        amounts_raw = []
+        for token, raw in zip(source_tokens, requested_raw, strict=True):
+            amount_raw = min(raw, left_raw_by_token[token])
+            if self._is_dust(token, left_raw_by_token[token] - amount_raw):
+                amount_raw = left_raw_by_token[token]
+            left_raw_by_token[token] -= amount_raw
+            amounts_raw.append(max(0, amount_raw))
+        return amounts_raw
 
     def _is_dust(self, token: str, raw: int) -> bool:
         """True if the remainder of an approval, or of a token with a target of zero, is
@@ -377,19 +394,19 @@ class RouteSimulator:
         """Run a route whose sources are numbered from `first_source`; return its output in base
         units, or the input of a leg that does not fit.
         """
-        source_end, amount = first_source, 0
+        source_end, amount_raw = first_source, 0
         for feed in route.feeds:
-            amount += self._follow(feed, trial, ends_route=False, first_source=source_end)
+            amount_raw += self._follow(feed, trial, ends_route=False, first_source=source_end)
             source_end += len(feed.sources)
         if not route.feeds:
-            source_end, amount = first_source + 1, trial.amounts[first_source]
+            source_end, amount_raw = first_source + 1, trial.amounts[first_source]
         for hop_index, (pool, token_in) in enumerate(route.hops):
-            if trial.shortfall is not None or amount == 0:
-                return amount
-            swap_or_fraction = self._try_leg(trial, pool, token_in, amount)
+            if trial.shortfall is not None or amount_raw == 0:
+                return amount_raw
+            swap_or_fraction = self._try_leg(trial, pool, token_in, amount_raw)
             if isinstance(swap_or_fraction, Fraction):
                 trial.shortfall = range(first_source, source_end), swap_or_fraction
-                return amount
+                return amount_raw
             from_wallet, to_wallet = (
                 hop_index == 0 and not route.feeds,
                 ends_route and hop_index == len(route.hops) - 1,
@@ -407,24 +424,24 @@ class RouteSimulator:
                 )
             )
             trial.current_pools[pool] = swap_or_fraction.after
-            trial.spent_raw[pool, token_in] = trial.spent_raw.get((pool, token_in), 0) + amount
-            amount = swap_or_fraction.amount_out_raw
-        return amount
+            trial.spent_raw[pool, token_in] = trial.spent_raw.get((pool, token_in), 0) + amount_raw
+            amount_raw = swap_or_fraction.amount_out_raw
+        return amount_raw
 
     def _try_leg(
-        self, trial: _RouteTrial, pool_address: str, token_in: str, amount: int
+        self, trial: _RouteTrial, pool_address: str, token_in: str, amount_raw: int
     ) -> SwapResult[Pool] | Fraction:
         """Return the swap of a leg that fits, else the fraction of the amount to try next."""
         pool_before = trial.current_pools.get(pool_address, self.current_pools[pool_address])
-        input_left = self.remaining_input(pool_address, token_in, trial.spent_raw)
-        if amount > input_left:
+        input_left_raw = self.remaining_input(pool_address, token_in, trial.spent_raw)
+        if amount_raw > input_left_raw:
             self.draft.full_pools.add(pool_address)
-            return Fraction(input_left, amount)
+            return Fraction(input_left_raw, amount_raw)
         try:
-            swap_result = pool_before.swap(token_in, amount)
+            swap_result = pool_before.swap(token_in, amount_raw)
         except BeyondKnownTicks as error:
             self.draft.full_pools.add(pool_address)
-            return Fraction(min(error.largest_raw, amount - 1), amount)
+            return Fraction(min(error.largest_raw, amount_raw - 1), amount_raw)
         except ContractRevert:
             return Fraction(0)
         if (
@@ -433,7 +450,7 @@ class RouteSimulator:
         ):
             self.draft.full_pools.add(pool_address)
             return Fraction(BPS - 1, BPS)
-        if swap_result.amount_in_raw != amount or swap_result.amount_out_raw <= 0:
+        if swap_result.amount_in_raw != amount_raw or swap_result.amount_out_raw <= 0:
             return Fraction(0)
         return swap_result
 
@@ -527,12 +544,14 @@ class RouteSimulator:
         draft.impact += value_at_spot - leg.amount_out_raw * price_out
         draft.skew += amount_after_fee_raw * price_in - value_at_spot
         draft.gross_volume += leg.amount_in_raw * price_in
-        observed_before, observed_at_start = (
+        observation_before, observation_at_start = (
             simulated_leg.pool_before.observation_key,
             problem.pools[leg.pool].observation_key,
         )
         writes_observation = (
-            simulated_leg.swap_result.after.observation_key != observed_before == observed_at_start
+            simulated_leg.swap_result.after.observation_key
+            != observation_before
+            == observation_at_start
         )  # a pool writes one observation per block
         draft.leg_gas.append(
             leg_gas_units(
@@ -564,16 +583,16 @@ def run_routes(
         and wrapped_native.free_wei
         and route.hops[0][1] == wrapped_native.token
     ]
-    draft, unsold = _run(
+    draft, unsold_value = _run_in_order(
         problem,
         (*native_routes, *merge_routes([route for route in routes if route not in native_routes])),
         is_exact_input,
     )
-    if unsold <= UNSOLD_FRACTION * draft.gross_volume:
+    if unsold_value <= UNSOLD_FRACTION * draft.gross_volume:
         return draft
     return max(
         draft,
-        _run(
+        _run_in_order(
             problem,
             (*native_routes, *(route for route in routes if route not in native_routes)),
             is_exact_input,
@@ -582,7 +601,7 @@ def run_routes(
     )
 
 
-def _run(
+def _run_in_order(
     problem: Problem, routes: Sequence[Route], is_exact_input: bool
 ) -> tuple[PlanDraft, Value]:
     """Run routes in order; return the draft and the unsold value.
@@ -591,7 +610,7 @@ def _run(
     token overshoots.
     """
     simulator = RouteSimulator(problem, is_exact_input)
-    unsold: dict[tuple[str, str], int] = {}
+    unsold_raw_by_pair: dict[tuple[str, str], int] = {}
     for source in (source for route in routes for source in route.sources):
         token = source.hops[0][1]
         simulator.later_raw[token] = simulator.later_raw.get(token, 0) + source.amount_raw
@@ -601,14 +620,16 @@ def _run(
         last_pool, last_token_in = route.hops[-1]
         token_out = pools.token_out(problem.pools[last_pool], last_token_in)
         token_pairs = [(source.hops[0][1], token_out) for source in route.sources]
-        amounts = [
-            source.amount_raw + unsold.pop(pair, 0)
-            for source, pair in zip(route.sources, token_pairs, strict=True)
+        amounts_raw = [
+            source.amount_raw + unsold_raw_by_pair.pop(token_pair, 0)
+            for source, token_pair in zip(route.sources, token_pairs, strict=True)
         ]
-        for pair, amount, sold_raw in zip(
-            token_pairs, amounts, simulator.run(route, amounts), strict=True
+        for token_pair, amount_raw, sold_raw in zip(
+            token_pairs, amounts_raw, simulator.run(route, amounts_raw), strict=True
         ):
-            unsold[pair] = unsold.get(pair, 0) + amount - sold_raw
+            unsold_raw_by_pair[token_pair] = (
+                unsold_raw_by_pair.get(token_pair, 0) + amount_raw - sold_raw
+            )
     return simulator.draft, sum(
-        (raw * problem.price(token) for (token, _), raw in unsold.items()), Fraction(0)
+        (raw * problem.price(token) for (token, _), raw in unsold_raw_by_pair.items()), Fraction(0)
     )

@@ -82,40 +82,40 @@ class _Parcel:
 
 def decompose_flows(
     flows: Sequence[EdgeFlow],
-    order: Sequence[int],
+    token_order: Sequence[int],
     sold_tokens: frozenset[int],
     bought_tokens: frozenset[int],
 ) -> FlowPaths:
-    """Split acyclic flows into paths from `sold_tokens` to `bought_tokens`. `order` lists tokens so
-    that every flow runs forward.
+    """Split acyclic flows into paths from `sold_tokens` to `bought_tokens`. `token_order` lists tokens
+    so that every flow runs forward.
 
     The amount kept at a bought token is taken from the longest routes first, the amount passed on
     from the shortest, so that routes stay short; those longer than MAX_LEGS are cut. The first path
     through a pool gets a better rate than the last: each gets the output of its own part of the
     curve. Raises ValueError if a flow runs backward, which would be a cycle.
     """
-    rank = {token: index for index, token in enumerate(order)}
-    outflows: dict[int, list[EdgeFlow]] = {token: [] for token in order}
-    inflow = dict.fromkeys(order, 0.0)
+    rank_by_token = {token: index for index, token in enumerate(token_order)}
+    outflows: dict[int, list[EdgeFlow]] = {token: [] for token in token_order}
+    inflow_by_token = dict.fromkeys(token_order, 0.0)
     for flow in flows:
         if flow.amount_in <= DUST_FLOW or flow.amount_out <= 0:
             continue
-        if rank[flow.pool_edge.source] >= rank[flow.pool_edge.target]:
+        if rank_by_token[flow.pool_edge.source] >= rank_by_token[flow.pool_edge.target]:
             raise ValueError("flows run in a cycle")
         outflows[flow.pool_edge.source].append(flow)
-        inflow[flow.pool_edge.target] += flow.amount_out
+        inflow_by_token[flow.pool_edge.target] += flow.amount_out
     passed_on_share = {
         token: (
-            math.fsum(flow.amount_in for flow in outflows[token]) / inflow[token]
-            if inflow[token] > 0
+            math.fsum(flow.amount_in for flow in outflows[token]) / inflow_by_token[token]
+            if inflow_by_token[token] > 0
             else 0.0
         )
-        for token in order
+        for token in token_order
     }
-    parcels: dict[int, list[_Parcel]] = {token: [] for token in order}
+    parcels: dict[int, list[_Parcel]] = {token: [] for token in token_order}
     ended_parcels: list[_Parcel] = []
     cut_parcels: list[_Parcel] = []
-    for token in order:
+    for token in token_order:
         arrived_parcels = sorted(
             parcels[token], key=lambda parcel: (-len(parcel.route), -parcel.amount)
         )
@@ -133,7 +133,7 @@ def decompose_flows(
                     (),
                     outgoing_value - available_value,
                     outgoing_value - available_value,
-                    (rank[token],),
+                    (rank_by_token[token],),
                 )
             )
         cut_parcels += [parcel for parcel in arrived_parcels if len(parcel.route) >= MAX_LEGS]
@@ -142,7 +142,7 @@ def decompose_flows(
             [parcel for parcel in arrived_parcels if len(parcel.route) < MAX_LEGS],
             parcels,
         )
-    return FlowPaths(_paths(ended_parcels), _paths(cut_parcels))
+    return FlowPaths(_flow_paths(ended_parcels), _flow_paths(cut_parcels))
 
 
 def _take_parcels(parcels: Sequence[_Parcel], amount: float) -> tuple[list[_Parcel], list[_Parcel]]:
@@ -205,7 +205,7 @@ def _assign_parcels(
             )
 
 
-def _paths(parcels: Sequence[_Parcel]) -> tuple[FlowPath, ...]:
+def _flow_paths(parcels: Sequence[_Parcel]) -> tuple[FlowPath, ...]:
     return tuple(
         FlowPath(parcel.route, parcel.start_amount)
         for parcel in sorted(parcels, key=lambda parcel: parcel.turn_order)
@@ -245,20 +245,26 @@ def merge_routes(routes: Sequence[Route]) -> list[Route]:
     A leg is paid by the wallet or by the router's whole balance, never by both: a route that begins
     at a hub stays separate.
     """
-    groups: dict[Hop, list[Route]] = {}
+    routes_by_last_hop: dict[Hop, list[Route]] = {}
     for route in routes:
-        groups.setdefault(route.hops[-1], []).append(route)
+        routes_by_last_hop.setdefault(route.hops[-1], []).append(route)
     return [
-        merged for last_hop, group in groups.items() for merged in _merged_group(last_hop, group)
+        merged_route
+        for last_hop, same_end_routes in routes_by_last_hop.items()
+        for merged_route in _merged_same_end(last_hop, same_end_routes)
     ]
 
 
-def _merged_group(last_hop: Hop, group: Sequence[Route]) -> Iterable[Route]:
-    direct_amounts = [route.amount_raw for route in group if len(route.hops) == 1]
+def _merged_same_end(last_hop: Hop, same_end_routes: Sequence[Route]) -> Iterable[Route]:
+    direct_amounts = [route.amount_raw for route in same_end_routes if len(route.hops) == 1]
     if direct_amounts:
         yield Route((last_hop,), sum(direct_amounts, 0))
     feeds = merge_routes(
-        [Route(route.hops[:-1], route.amount_raw) for route in group if len(route.hops) > 1]
+        [
+            Route(route.hops[:-1], route.amount_raw)
+            for route in same_end_routes
+            if len(route.hops) > 1
+        ]
     )
     if len(feeds) == 1:
         yield replace(feeds[0], hops=(*feeds[0].hops, last_hop))
@@ -280,16 +286,16 @@ class MergedLegs:
     dependents: Mapping[PoolSide, Mapping[PoolSide, int]]
 
 
-def merged_legs(chains: Iterable[Sequence[PoolSide]]) -> MergedLegs:
+def merged_legs(edge_chains: Iterable[Sequence[PoolSide]]) -> MergedLegs:
     """Return the legs of merged chains of edges: through an edge one per continuation, plus one for
     chains that begin there.
     """
     common_edges: dict[tuple[tuple[PoolSide, ...], bool], set[PoolSide]] = {}
-    for chain in chains:
-        for start in range(len(chain)):
+    for edge_chain in edge_chains:
+        for start_index in range(len(edge_chain)):
             common_edges.setdefault(
-                (tuple(chain[start:]), start == 0), set(chain)
-            ).intersection_update(chain)
+                (tuple(edge_chain[start_index:]), start_index == 0), set(edge_chain)
+            ).intersection_update(edge_chain)
     dependents: dict[PoolSide, Counter[PoolSide]] = {}
     for (suffix, _), edges in common_edges.items():
         for edge in edges - {suffix[0]}:

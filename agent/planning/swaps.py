@@ -115,7 +115,7 @@ def plan_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int
         )
     split = _best_split(problem, token_in, token_out, amount_in_raw)
     _require_all_sold(step.portfolio, problem, split, token_in, amount_in_raw)
-    skipped = (
+    skips = (
         *problem.exclusions,
         *(
             SkippedItem(f"pool {pool}", why)
@@ -128,7 +128,7 @@ def plan_swap(step: StepInput, token_in: str, token_out: str, amount_in_raw: int
     )
     reason = cash_limit.append_excluded(step.excluded, reason)
     decision = Rebalance(reason, _goal_after(problem, split.draft), by_hand=True)
-    return assemble_plan(step, problem, decision, split.draft, skipped, split.gap_bps)
+    return assemble_plan(step, problem, decision, split.draft, skips, split.gap_bps)
 
 
 def quote(
@@ -170,17 +170,19 @@ def quote(
 
 def _require_not_quarantined(step: StepInput, *tokens: str) -> None:
     """Raise Refused if one of the tokens is in quarantine."""
-    for token in step.targets.quarantine:
-        if token.token in tokens:
-            label = step.portfolio.token(token.token).label
+    for quarantined_token in step.targets.quarantine:
+        if quarantined_token.token in tokens:
+            label = step.portfolio.token(quarantined_token.token).label
             verdict = Verdict(
                 "token_screen",
-                f"{label}: {token.finding.value}",
+                f"{label}: {quarantined_token.finding.value}",
                 "a token that transfers the exact amount",
                 False,
             )
             raise Refused(
-                f"{label} is in quarantine: {token.why}", (verdict,), token.finding.remedy
+                f"{label} is in quarantine: {quarantined_token.why}",
+                (verdict,),
+                quarantined_token.finding.remedy,
             )
 
 
@@ -213,15 +215,19 @@ class _Split:
 def _best_split(problem: Problem, token_in: str, token_out: str, amount_in_raw: int) -> _Split:
     """Return the split that pays the most net of gas, along routes of one or two pools."""
     source, target = problem.index_by_token[token_in], problem.index_by_token[token_out]
-    value = amount_in_raw * problem.nodes[source].price
-    graph = build_pool_graph(problem, float(value))
-    end_values = {node: 0.0 for node in range(len(problem.nodes)) if node != target}
-    start_values = np.array([1.0 if node == source else 0.0 for node in range(len(problem.nodes))])
+    sold_value = amount_in_raw * problem.nodes[source].price
+    graph = build_pool_graph(problem, float(sold_value))
+    end_values = {
+        node_index: 0.0 for node_index in range(len(problem.nodes)) if node_index != target
+    }
+    start_values = np.array(
+        [1.0 if node_index == source else 0.0 for node_index in range(len(problem.nodes))]
+    )
     program = sell_program(start_values, end_values, PRICE_RANGE)
 
-    def paths_of(candidate: PoolSelection) -> FlowPaths:
+    def paths_of(candidate_selection: PoolSelection) -> FlowPaths:
         return decompose_flows(
-            candidate.flows,
+            candidate_selection.flows,
             [source, *(set(end_values) - {source}), target],
             frozenset({source}),
             frozenset({target}),
@@ -242,18 +248,22 @@ def _best_split(problem: Problem, token_in: str, token_out: str, amount_in_raw: 
     }
     first_bound = None
     while True:
-        rows = np.array(
+        curve_rows = np.array(
             [row for row in graph.rows(barred_pools).tolist() if serves_swap(row)], dtype=np.intp
         )
-        solution = solve_dual(program, graph.real_curves.rows(rows))
+        solution = solve_dual(program, graph.real_curves.rows(curve_rows))
         first_bound = solution.bound if first_bound is None else first_bound
         least_sold = (
-            -float(solution.token_changes(graph.real_curves.rows(rows))[source]) * SOLD_FRACTION
+            -float(solution.token_changes(graph.real_curves.rows(curve_rows))[source])
+            * SOLD_FRACTION
         )
         solve_flows = partial(_solve_sale, program, source, least_sold)
         selection = PoolSelector(
-            graph, solve_flows, 0.0, lambda candidate: legs_by_edge(paths_of(candidate))
-        ).best_selection(rows, solution)
+            graph,
+            solve_flows,
+            0.0,
+            lambda candidate_selection: legs_by_edge(paths_of(candidate_selection)),
+        ).best_selection(curve_rows, solution)
         routes = to_routes(graph, paths_of(selection))
         if routes:
             remainder_raw = amount_in_raw - sum(route.amount_raw for route in routes)
@@ -265,7 +275,9 @@ def _best_split(problem: Problem, token_in: str, token_out: str, amount_in_raw: 
             is_exact_input=True,
         )
         if not draft.barred_pools or draft.sold_raw.get(token_in) == amount_in_raw:
-            value_out = draft.bought_raw.get(token_out, 0) * problem.nodes[target].price / value
+            value_out = (
+                draft.bought_raw.get(token_out, 0) * problem.nodes[target].price / sold_value
+            )
             return _Split(
                 draft,
                 barred_pools,
@@ -276,12 +288,16 @@ def _best_split(problem: Problem, token_in: str, token_out: str, amount_in_raw: 
 
 
 def _solve_sale(
-    program: Program, source: int, least_sold: float, stack: CurveStack, earlier: Solution | None
+    program: Program,
+    source: int,
+    least_sold: float,
+    stack: CurveStack,
+    earlier_solution: Solution | None,
 ) -> Solution:
     """Return the best flows. If they sell less than `least_sold`, their bound is −∞, so that saved
     gas never justifies an unsold remainder.
     """
-    solution = solve_dual(program, stack, earlier)
+    solution = solve_dual(program, stack, earlier_solution)
     if -float(solution.token_changes(stack)[source]) >= least_sold:
         return solution
     return replace(solution, bound=-np.inf)
@@ -301,9 +317,9 @@ def _require_all_sold(
         decimal_text(sold_raw, token.decimals),
     )
     if barred_pools:
-        reasons = "; ".join(f"pool {pool} {why}" for pool, why in barred_pools.items())
+        reasons_text = "; ".join(f"pool {pool} {why}" for pool, why in barred_pools.items())
         raise Refused(
-            f"only {sold_text} of {amount_text} {token.label} can be sold above the floors: {reasons}",
+            f"only {sold_text} of {amount_text} {token.label} can be sold above the floors: {reasons_text}",
             (
                 Verdict(
                     "fair_floor",
@@ -346,11 +362,11 @@ def _require_all_sold(
 
 def _goal_after(problem: Problem, draft: PlanDraft) -> Goal:
     """Return the shares after the swap as the goal of a manual plan."""
-    values = [
+    values_after = [
         node.value + draft.delta_raw.get(node.address, 0) * node.price for node in problem.assets
     ]
-    total = sum(values, Fraction(0))
-    shares = [value / total if total > 0 else Fraction(0) for value in values]
+    total = sum(values_after, Fraction(0))
+    shares = [value_after / total if total > 0 else Fraction(0) for value_after in values_after]
     return Goal(
         tuple(
             GoalWeight(node.address, share, share)
@@ -400,13 +416,15 @@ def _quote_problem(
     return problem_for_tokens(replace(step, limits=limits), nodes, gas_unit_value, [])
 
 
-def _find_pool(snapshot: Snapshot, pool: str, token_in: str, token_out: str) -> Pool:
-    for candidate in snapshot.pools:
-        if candidate.address == pool:
-            if {candidate.token0, candidate.token1} != {token_in, token_out}:
-                raise ConfigError(f"pool: {pool} does not trade these tokens")
-            return candidate
-    raise ConfigError(f"pool: {pool} is not a known pool", "trimtab doctor lists the pools found")
+def _find_pool(snapshot: Snapshot, pool_address: str, token_in: str, token_out: str) -> Pool:
+    for known_pool in snapshot.pools:
+        if known_pool.address == pool_address:
+            if {known_pool.token0, known_pool.token1} != {token_in, token_out}:
+                raise ConfigError(f"pool: {pool_address} does not trade these tokens")
+            return known_pool
+    raise ConfigError(
+        f"pool: {pool_address} is not a known pool", "trimtab doctor lists the pools found"
+    )
 
 
 def _single_leg(step: StepInput, pool: Pool, token_in: str, amount_in_raw: int) -> Leg:

@@ -38,19 +38,21 @@ def decide(step: StepInput) -> DecisionResult:
     Raises ConfigError for an invalid schedule. The reason always names tokens in quarantine,
     blocked exits, and increases accepted as deposits.
     """
-    result = replace(_run_deciders(step), blocked_exits=step.blocked_exits)
+    decision_result = replace(_run_deciders(step), blocked_exits=step.blocked_exits)
     for explain_result in layers.RESULT_EXPLAINERS:
-        result = explain_result(step, result)
+        decision_result = explain_result(step, decision_result)
     notes = (
         quarantine.format_quarantine(step.portfolio, step.targets.quarantine),
         blocked_exits.format_blocked_exits(step),
         step.excluded.reason,
         cash_limit.unused_text(step.portfolio, step.history.cash_flows),
         balance_changes.format_accepted_deposits(step.portfolio, step.history.cash_flows.accepted),
-        *(note(step, result.drifts) for note in layers.REASON_NOTES),
+        *(note_of(step, decision_result.drifts) for note_of in layers.REASON_NOTES),
     )
-    reason = "; ".join(part for part in (result.decision.reason, *notes) if part)
-    return replace(result, decision=replace(result.decision, reason=reason))
+    reason = "; ".join(
+        reason_part for reason_part in (decision_result.decision.reason, *notes) if reason_part
+    )
+    return replace(decision_result, decision=replace(decision_result.decision, reason=reason))
 
 
 def _halt_on_faults(context: DecisionContext) -> DecisionResult | None:
@@ -63,17 +65,17 @@ def _halt_on_faults(context: DecisionContext) -> DecisionResult | None:
     if not faults:
         return None
     halt = halt_with(faults)
-    result = None
+    decision_result = None
     if spares_exits(halt):
-        result = first_result(layers.ESCAPE_DECIDERS, context) or exits.sell_triggered_exits(
-            context
-        )
+        decision_result = first_result(
+            layers.ESCAPE_DECIDERS, context
+        ) or exits.sell_triggered_exits(context)
     for reduce_without_prices in layers.DECIDERS_WITHOUT_PRICES:
-        result = result or reduce_without_prices(context, halt)
-    if result is None:
+        decision_result = decision_result or reduce_without_prices(context, halt)
+    if decision_result is None:
         return DecisionResult(halt, (), context.references)
-    reason = f"{result.decision.reason}; nothing else is traded: {halt.reason}"
-    return replace(result, decision=replace(result.decision, reason=reason))
+    reason = f"{decision_result.decision.reason}; nothing else is traded: {halt.reason}"
+    return replace(decision_result, decision=replace(decision_result.decision, reason=reason))
 
 
 def _sell_only_exits(context: DecisionContext) -> DecisionResult | None:
@@ -96,12 +98,12 @@ def _halt_when_stopped(context: DecisionContext) -> DecisionResult | None:
     """Halt after failures, if ledger and chain differ, with unconfirmed positions, or without
     target weights.
     """
-    stop = context.stop_fault or first_fault(
+    stop_fault = context.stop_fault or first_fault(
         (HaltCode.WEIGHTS, target_changes.missing_weights_reason(context.step.history))
     )
-    if stop is None:
+    if stop_fault is None:
         return None
-    return context.result(halt_with((*context.exits_only_faults, stop)))
+    return context.result(halt_with((*context.exits_only_faults, stop_fault)))
 
 
 def _stop_below_minimum(context: DecisionContext) -> DecisionResult | None:
@@ -146,11 +148,13 @@ of a layer.
 
 def _run_deciders(step: StepInput) -> DecisionResult:
     context = DecisionContext(step, reference_prices(step))
-    result = next(result for decider in DECIDERS if (result := decider(context)) is not None)
-    result = exits.hold_beside_exit(step, result)
+    decision_result = next(
+        decision_result for decider in DECIDERS if (decision_result := decider(context)) is not None
+    )
+    decision_result = exits.hold_beside_exit(step, decision_result)
     for replace_hold in layers.INSTEAD_OF_HOLD:
-        result = replace_hold(context, result)
-    return result
+        decision_result = replace_hold(context, decision_result)
+    return decision_result
 
 
 def current_drifts(step: StepInput) -> tuple[AssetDrift, ...]:

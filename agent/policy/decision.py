@@ -76,38 +76,44 @@ class DecisionResult:
         """Return the part of a layer."""
         return part_of(self.layers, kind)
 
-    def with_layer(self, part: LayerResult) -> DecisionResult:
+    def with_layer(self, layer_part: LayerResult) -> DecisionResult:
         """Return the result with this part of a layer."""
-        return replace(self, layers=with_part(self.layers, part))
+        return replace(self, layers=with_part(self.layers, layer_part))
 
     @property
     def ends_execution(self) -> bool:
         """True if this decision ends the execution under way."""
-        return bool(self.purchase.ended) or any(part.ends_execution for part in self.layers)
+        return bool(self.purchase.ended) or any(
+            layer_part.ends_execution for layer_part in self.layers
+        )
 
     def without_trades(self, decision: Decision, not_worth_reason: str = "") -> DecisionResult:
         """Return the result of this decision instead, for which purchases and layers trade nothing.
         `not_worth_reason` is the reason if what is due is not worth its cost.
         """
-        layers = without_defaults(part.without_trades(not_worth_reason) for part in self.layers)
+        layer_parts = without_defaults(
+            layer_part.without_trades(not_worth_reason) for layer_part in self.layers
+        )
         return replace(
-            self, decision=decision, purchase=self.purchase.without_trades(), layers=layers
+            self, decision=decision, purchase=self.purchase.without_trades(), layers=layer_parts
         )
 
     def postponed_for(self, decision: Decision) -> DecisionResult:
         """Return the result of this decision instead, which reviews no schedule and concerns
         neither a purchase nor a layer: a due part stays due.
         """
-        layers = without_defaults(part.postponed() for part in self.layers)
-        return replace(self, decision=decision, reviewed=False, purchase=NO_PURCHASE, layers=layers)
+        layer_parts = without_defaults(layer_part.postponed() for layer_part in self.layers)
+        return replace(
+            self, decision=decision, reviewed=False, purchase=NO_PURCHASE, layers=layer_parts
+        )
 
     @property
     def decision_to_confirm(self) -> Decision:
         """Decision that the preceding blocks have to confirm. For a goal that a layer reaches
         without a trade this is the rebalance that it replaces.
         """
-        goals = (part.internal_goal for part in self.layers)
-        goal = next((goal for goal in goals if goal is not None), None)
+        internal_goals = (layer_part.internal_goal for layer_part in self.layers)
+        goal = next((goal for goal in internal_goals if goal is not None), None)
         return self.decision if goal is None else Rebalance(self.decision.reason, goal)
 
 
@@ -137,7 +143,7 @@ class DecisionContext:
         return first_fault(
             (HaltCode.STOPPED, step.history.stopped),
             (HaltCode.LEDGER, step.history.ledger_mismatch),
-            *((code, reason(step)) for code, reason in STOP_REASONS),
+            *((code, reason_of(step)) for code, reason_of in STOP_REASONS),
         )
 
     @cached_property
@@ -153,7 +159,7 @@ class DecisionContext:
                     self.step.portfolio, self.step.limits, self.step.history.cash_flows
                 ),
             ),
-            *((code, reason(self.step)) for code, reason in EXIT_ONLY_FAULTS),
+            *((code, reason_of(self.step)) for code, reason_of in EXIT_ONLY_FAULTS),
         )
         return tuple(Fault(code, reason) for code, reason in reasons if reason)
 
@@ -173,4 +179,11 @@ Decider = Callable[[DecisionContext], DecisionResult | None]
 
 def first_result(deciders: Sequence[Decider], context: DecisionContext) -> DecisionResult | None:
     """Return the first result of these deciders; None if none decides."""
-    return next((result for decide in deciders if (result := decide(context)) is not None), None)
+    return next(
+        (
+            decision_result
+            for decider in deciders
+            if (decision_result := decider(context)) is not None
+        ),
+        None,
+    )

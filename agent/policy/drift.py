@@ -120,7 +120,7 @@ def drifts_if_known(step: StepInput, prices: Mapping[str, Price]) -> tuple[Asset
 
 def drifts_from_balances(
     assets: Sequence[Asset],
-    balances: Mapping[str, int],
+    balances_raw: Mapping[str, int],
     prices: Mapping[str, Price],
     trigger: Trigger,
     balances_elsewhere: Mapping[str, Mapping[str, int]] | None = None,
@@ -131,44 +131,47 @@ def drifts_from_balances(
     Reserves do not count. If nothing is investable, every share is zero and no asset is outside its
     band. Raises Refused if a balance or price is missing.
     """
-    raw_by_place = balances_elsewhere or {}
+    balances_by_place = balances_elsewhere or {}
     for asset in assets:
-        for code, input_name, values_by_token in (
-            (ErrorCode.BALANCE, "balance", balances),
+        for error_code, input_name, known_by_token in (
+            (ErrorCode.BALANCE, "balance", balances_raw),
             (ErrorCode.REFERENCE_PRICE, "reference price", prices),
         ):
-            if asset.token.address not in values_by_token:
+            if asset.token.address not in known_by_token:
                 raise Refused(
                     f"the {input_name} of {asset.token.label} is unknown",
                     remedy="trimtab status shows what could not be read",
-                    code=code,
+                    code=error_code,
                 )
     investable_raws = [
-        max(0, balances[asset.token.address] - asset.reserve_raw) for asset in assets
+        max(0, balances_raw[asset.token.address] - asset.reserve_raw) for asset in assets
     ]
-    values = [
-        (investable_raw + sum(raw_by_token.get(token, 0) for raw_by_token in raw_by_place.values()))
+    asset_values = [
+        (
+            investable_raw
+            + sum(raw_by_token.get(token, 0) for raw_by_token in balances_by_place.values())
+        )
         * prices[token]
         for investable_raw, token in zip(
             investable_raws, (asset.token.address for asset in assets), strict=True
         )
     ]
-    total_value = sum(values, Fraction(0))
-    weights_bps = largest_remainder(values) if total_value > 0 else [0] * len(assets)
+    total_value = sum(asset_values, Fraction(0))
+    weights_bps = largest_remainder(asset_values) if total_value > 0 else [0] * len(assets)
     drifts = []
-    for asset, investable_raw, value, weight_bps in zip(
-        assets, investable_raws, values, weights_bps, strict=True
+    for asset, investable_raw, asset_value, weight_bps in zip(
+        assets, investable_raws, asset_values, weights_bps, strict=True
     ):
-        share = value / total_value if total_value > 0 else Fraction(0)
+        share = asset_value / total_value if total_value > 0 else Fraction(0)
         low_bps, high_bps = band(trigger, asset.target_bps, asset.band, asset.max_bps)
         drifts.append(
             AssetDrift(
                 token=asset.token.address,
                 symbol=asset.token.label,
-                raw=balances[asset.token.address],
+                raw=balances_raw[asset.token.address],
                 investable_raw=investable_raw,
                 price=prices[asset.token.address],
-                value=value,
+                value=asset_value,
                 share=share,
                 weight_bps=weight_bps,
                 target_bps=asset.target_bps,
@@ -180,7 +183,7 @@ def drifts_from_balances(
                 max_bps=asset.max_bps,
                 elsewhere=tuple(
                     (place, place_raw)
-                    for place, raw_by_token in raw_by_place.items()
+                    for place, raw_by_token in balances_by_place.items()
                     if (place_raw := raw_by_token.get(asset.token.address, 0))
                 ),
             )
@@ -243,16 +246,16 @@ def alert_prices(drifts: Sequence[AssetDrift]) -> dict[str, tuple[Price | None, 
     they change with the price.
     """
     total_value = investable_total(drifts)
-    prices_by_token = {}
+    alert_prices_by_token = {}
     for drift in drifts:
         other_value = total_value - drift.value
         edge_shares = (drift.band_low_bps / BPS, drift.band_high_bps / BPS)
         low_price, high_price = (
-            _price_at(share, other_value, drift.investable_raw + drift.locked_raw)
-            for share in edge_shares
+            _price_at(edge_share, other_value, drift.investable_raw + drift.locked_raw)
+            for edge_share in edge_shares
         )
-        prices_by_token[drift.token] = (low_price, high_price)
-    return prices_by_token
+        alert_prices_by_token[drift.token] = (low_price, high_price)
+    return alert_prices_by_token
 
 
 def unreachable_reasons(drift: AssetDrift, drifts: Sequence[AssetDrift]) -> tuple[str, str]:
@@ -291,14 +294,16 @@ def rebalance_goal(drifts: Sequence[AssetDrift], destination: Destination) -> Go
     """
     match destination:
         case Destination.TARGET | Destination.ZONE:
-            return _point_goal(drifts, [_target(drift) for drift in drifts])
+            return _point_goal(drifts, [_target_share(drift) for drift in drifts])
         case Destination.HALFWAY:
-            return _point_goal(drifts, [(drift.share + _target(drift)) / 2 for drift in drifts])
+            return _point_goal(
+                drifts, [(drift.share + _target_share(drift)) / 2 for drift in drifts]
+            )
         case Destination.BAND:
             return _band_goal(drifts)
 
 
-def _target(drift: AssetDrift) -> Fraction:
+def _target_share(drift: AssetDrift) -> Fraction:
     return Fraction(drift.target_bps, BPS)
 
 
@@ -315,12 +320,19 @@ def _band_goal(drifts: Sequence[AssetDrift]) -> Goal:
     """Return the bands without the shares that the other assets cannot offset: a share of 55 %
     needs other assets whose bands together reach down to 45 %.
     """
-    lows = [drift.band_low_bps / BPS for drift in drifts]
-    highs = [drift.band_high_bps / BPS for drift in drifts]
-    weights = []
-    for drift, low, high in zip(drifts, lows, highs, strict=True):
-        others_low, others_high = sum(lows) - low, sum(highs) - high
-        weights.append(
-            GoalWeight(drift.token, max(low, 1 - others_high), min(high, 1 - others_low))
+    low_shares = [drift.band_low_bps / BPS for drift in drifts]
+    high_shares = [drift.band_high_bps / BPS for drift in drifts]
+    goal_weights = []
+    for drift, low_share, high_share in zip(drifts, low_shares, high_shares, strict=True):
+        others_low_share, others_high_share = (
+            sum(low_shares) - low_share,
+            sum(high_shares) - high_share,
         )
-    return Goal(tuple(weights))
+        goal_weights.append(
+            GoalWeight(
+                drift.token,
+                max(low_share, 1 - others_high_share),
+                min(high_share, 1 - others_low_share),
+            )
+        )
+    return Goal(tuple(goal_weights))

@@ -53,10 +53,10 @@ def exit_name(plan: Plan) -> str:
     what a layer reduces; NATIVE for gas money.
     """
     if plan.acts_in_layer:
-        return next((name for name_of in EXIT_NAMES if (name := name_of(plan))), "")
+        return next((name for exit_name_of in EXIT_NAMES if (name := exit_name_of(plan))), "")
     if plan.actions:
-        provides = any(isinstance(action, Provide) for action in plan.actions)
-        return "" if provides else plan.actions[0].pool
+        is_provision = any(isinstance(action, Provide) for action in plan.actions)
+        return "" if is_provision else plan.actions[0].pool
     if isinstance(plan.decision, TopUp):
         return NATIVE
     if not plan.is_exit:
@@ -99,7 +99,8 @@ def with_refused_markets(step: StepInput, refused_at_s: Mapping[str, int]) -> St
     if not refused_at_s:
         return step
     refused_failures = tuple(
-        ExitFailures(name, MAX_REVERTS_IN_ROW, 0, at_s) for name, at_s in refused_at_s.items()
+        ExitFailures(market_name, MAX_REVERTS_IN_ROW, 0, at_s)
+        for market_name, at_s in refused_at_s.items()
     )
     other_failures = tuple(
         failures

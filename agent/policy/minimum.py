@@ -48,8 +48,8 @@ def smallest_total(assets: Sequence[Asset], leg_value: Value) -> Value:
     """Return the smallest investable total at which every asset's target is worth `leg_value`,
     numeraire base units.
     """
-    smallest_bps = min(asset.target_bps for asset in assets if asset.target_bps > 0)
-    return leg_value * BPS / smallest_bps
+    smallest_target_bps = min(asset.target_bps for asset in assets if asset.target_bps > 0)
+    return leg_value * BPS / smallest_target_bps
 
 
 def leg_gas_value(snapshot: Snapshot, native_price: Price, gas_units: int = LEG_GAS) -> Value:
@@ -61,8 +61,8 @@ def leg_gas_value(snapshot: Snapshot, native_price: Price, gas_units: int = LEG_
         gas_price_wei = snapshot.gas_price_wei
     else:
         gas_price_wei = base_fee_wei + snapshot.priority_fee_wei
-    extra_wei = snapshot.expected_data_fee_wei(gas_units, LEG_BYTES)
-    return Fraction(gas_units * gas_price_wei + extra_wei) * native_price
+    data_fee_wei = snapshot.expected_data_fee_wei(gas_units, LEG_BYTES)
+    return Fraction(gas_units * gas_price_wei + data_fee_wei) * native_price
 
 
 def warnings(portfolio: Portfolio) -> tuple[str, ...]:
@@ -84,19 +84,19 @@ def too_small_reason(
     portfolio: Portfolio, limits: Limits, assets: Sequence[Asset], drifts: Sequence[AssetDrift]
 ) -> str:
     """Return why the total is too small to invest; empty if it is not (R1.5)."""
-    value = investable_total(drifts)
-    if value == 0:
-        holds_any = any(drift.raw > 0 for drift in drifts)
-        if holds_any:
+    total_value = investable_total(drifts)
+    if total_value == 0:
+        has_balance = any(drift.raw > 0 for drift in drifts)
+        if has_balance:
             return "all balances are reserved; nothing can be invested"
         return "the wallet holds none of the portfolio's assets"
     if limits.min_trade is None:
         return ""
     least_total = smallest_total(assets, limits.min_trade)
-    if value >= least_total:
+    if total_value >= least_total:
         return ""
     return (
-        f"with an investable total of {format_money(portfolio, value)} the smallest target is "
+        f"with an investable total of {format_money(portfolio, total_value)} the smallest target is "
         f"below min_trade {format_money(portfolio, limits.min_trade)}; at least"
         f" {format_money(portfolio, least_total)} is needed"
     )
@@ -241,18 +241,18 @@ def compute_minimum_total(inputs: MinimumTotalInputs) -> MinimumTotal:
         gas_units * inputs.gas_price_wei + swap_count * inputs.data_fee_wei
     ) * inputs.wei_value
     leg_gas_cost = (LEG_GAS * inputs.gas_price_wei + inputs.data_fee_wei) * inputs.wei_value
-    cost_room, fee = _cost_less_fee(inputs), Fraction(inputs.fee_pips, PIPS)
+    cost_after_fee, fee_rate = _cost_less_fee(inputs), Fraction(inputs.fee_pips, PIPS)
     assets = [asset for asset in inputs.assets if asset.target_bps > 0]
-    if cost_room <= 0 or not assets:
+    if cost_after_fee <= 0 or not assets:
         if assets:
-            reason = f"a pool fee of {_percent_text(fee)} is not below limits.plan_cost"
+            reason = f"a pool fee of {_percent_text(fee_rate)} is not below limits.plan_cost"
         else:
             reason = "the numeraire is the only target"
         return MinimumTotal(None, reason, gas_value, Fraction(0), Fraction(0), Fraction(0))
     tightest_asset = min(assets, key=lambda asset: (asset.drift, asset.symbol))
-    smallest_target = min(assets, key=lambda asset: (asset.target_bps, asset.symbol))
-    smallest_bps = min(
-        smallest_target.target_bps, inputs.numeraire_bps or smallest_target.target_bps
+    smallest_target_asset = min(assets, key=lambda asset: (asset.target_bps, asset.symbol))
+    smallest_target_bps = min(
+        smallest_target_asset.target_bps, inputs.numeraire_bps or smallest_target_asset.target_bps
     )
     edge_text = (
         "its band"
@@ -261,41 +261,43 @@ def compute_minimum_total(inputs: MinimumTotalInputs) -> MinimumTotal:
     )
     total_by_limit = {
         f"the gas of a correction of {tightest_asset.symbol} at {edge_text}": gas_value
-        / (tightest_asset.drift * cost_room),
+        / (tightest_asset.drift * cost_after_fee),
         "the gas of the first purchase": gas_value
-        / (Fraction(BPS - inputs.numeraire_bps, BPS) * cost_room),
+        / (Fraction(BPS - inputs.numeraire_bps, BPS) * cost_after_fee),
         f"{GAS_MULTIPLE} times the gas of a swap for the smallest target": (
-            leg_gas_cost * GAS_MULTIPLE * BPS / smallest_bps
+            leg_gas_cost * GAS_MULTIPLE * BPS / smallest_target_bps
         ),
         f"limits.min_trade for a correction of {tightest_asset.symbol} at {edge_text}": (
             inputs.min_trade / tightest_asset.drift
         ),
-        "limits.min_trade for the smallest target": inputs.min_trade * BPS / smallest_bps,
+        "limits.min_trade for the smallest target": inputs.min_trade * BPS / smallest_target_bps,
     }
     if inputs.is_bought:
         del total_by_limit["the gas of the first purchase"]
-    purchase_limits = (
+    purchase_limit_names = (
         "the gas of the first purchase",
-        *(name for name in total_by_limit if "smallest target" in name),
+        *(limit_name for limit_name in total_by_limit if "smallest target" in limit_name),
     )
-    binding_limit = max(total_by_limit, key=lambda name: total_by_limit[name])
+    binding_limit = max(total_by_limit, key=lambda limit_name: total_by_limit[limit_name])
     total = Fraction(ceil_int(total_by_limit[binding_limit]))
     yearly_corrections = max(_corrections_per_year(threshold) for threshold in assets)
     if inputs.interval_s is not None:
         yearly_corrections = min(yearly_corrections, Fraction(YEAR_S, inputs.interval_s))
-    cost = gas_value + tightest_asset.drift * total * fee
+    correction_cost = gas_value + tightest_asset.drift * total * fee_rate
     if inputs.is_bought:
-        purchase = None
+        purchase_total = None
     else:
-        purchase = Fraction(ceil_int(max(total_by_limit[name] for name in purchase_limits)))
+        purchase_total = Fraction(
+            ceil_int(max(total_by_limit[limit_name] for limit_name in purchase_limit_names))
+        )
     return MinimumTotal(
         total,
         binding_limit,
         gas_value,
         yearly_corrections,
-        cost,
-        yearly_corrections * cost,
-        purchase,
+        correction_cost,
+        yearly_corrections * correction_cost,
+        purchase_total,
     )
 
 
@@ -306,11 +308,11 @@ def corrections_a_year(inputs: MinimumTotalInputs, total: Value) -> tuple[Fracti
     minimum_total = compute_minimum_total(inputs)
     if minimum_total.total is None or total < minimum_total.total:
         return None
-    cost = (
+    correction_cost = (
         minimum_total.gas_cost
         + (minimum_total.correction_cost - minimum_total.gas_cost) * total / minimum_total.total
     )
-    return minimum_total.corrections_per_year, minimum_total.corrections_per_year * cost
+    return minimum_total.corrections_per_year, minimum_total.corrections_per_year * correction_cost
 
 
 def format_year(inputs: MinimumTotalInputs, total: Value, decimals: int, label: str) -> str:
@@ -329,7 +331,7 @@ def format_year(inputs: MinimumTotalInputs, total: Value, decimals: int, label: 
 
 def suggested_settings(inputs: MinimumTotalInputs, total: Value) -> tuple[str, ...]:
     """Return the settings that would each make this total sufficient; empty if it already is."""
-    minimum_total, cost_room, fee = (
+    minimum_total, cost_after_fee, fee_rate = (
         compute_minimum_total(inputs),
         _cost_less_fee(inputs),
         Fraction(inputs.fee_pips, PIPS),
@@ -340,24 +342,26 @@ def suggested_settings(inputs: MinimumTotalInputs, total: Value) -> tuple[str, .
     if not assets or total <= 0:
         return ()
     tightest_asset, suggestions = min(assets, key=lambda asset: (asset.drift, asset.symbol)), []
-    if cost_room > 0:
-        band_share = (
-            max(minimum_total.gas_cost / (total * cost_room), inputs.min_trade / total)
+    if cost_after_fee > 0:
+        relative_band = (
+            max(minimum_total.gas_cost / (total * cost_after_fee), inputs.min_trade / total)
             * BPS
             / tightest_asset.target_bps
         )
         if (
             tightest_asset.drift * BPS / tightest_asset.target_bps
-            < band_share
+            < relative_band
             <= MAX_SUGGESTED_BAND
         ):
-            suggestions.append(f"a band of {ceil_int(band_share * 100)}% of the target")
-    needed_bps = ceil_int((fee + minimum_total.gas_cost / (total * tightest_asset.drift)) * BPS)
+            suggestions.append(f"a band of {ceil_int(relative_band * 100)}% of the target")
+    needed_cost_bps = ceil_int(
+        (fee_rate + minimum_total.gas_cost / (total * tightest_asset.drift)) * BPS
+    )
     if (
-        inputs.plan_cost_bps < needed_bps <= MAX_SUGGESTED_COST_BPS
+        inputs.plan_cost_bps < needed_cost_bps <= MAX_SUGGESTED_COST_BPS
         and tightest_asset.drift * total >= inputs.min_trade
     ):
-        suggestions.append(f'limits.plan_cost = "{needed_bps}bps", which costs more each time')
+        suggestions.append(f'limits.plan_cost = "{needed_cost_bps}bps", which costs more each time')
     suggestions.append("a zone as trigger, which trades only if that saves more than it costs")
     if minimum_total.total is not None and "gas" in minimum_total.binding_limit:
         gas_gwei = Fraction(inputs.gas_price_wei, GWEI) * total / minimum_total.total
@@ -406,7 +410,7 @@ def minimum_total_inputs(step: StepInput, references: ReferencePrices) -> Minimu
         ),
         step.limits.plan_cost_bps,
         step.limits.min_trade or Fraction(0),
-        max((fee for fee in fees_pips if fee is not None), default=ASSUMED_FEE_PIPS),
+        max((fee_pips for fee_pips in fees_pips if fee_pips is not None), default=ASSUMED_FEE_PIPS),
         gas_price_wei,
         native_price.price,
         review_interval_s(step.policy.trigger),
@@ -416,15 +420,17 @@ def minimum_total_inputs(step: StepInput, references: ReferencePrices) -> Minimu
 
 
 def correction_drift(
-    trigger: Trigger | None, target_bps: int, edges: tuple[Fraction, Fraction]
+    trigger: Trigger | None, target_bps: int, band_edges_bps: tuple[Fraction, Fraction]
 ) -> Fraction:
     """Return an asset's distance from target when a correction is due, as a share of the
     portfolio.
     """
-    width = min(target_bps - edges[0], edges[1] - target_bps)
-    has_band = trigger is not None and width > 0 and edges != (Fraction(0), Fraction(BPS))
+    width_bps = min(target_bps - band_edges_bps[0], band_edges_bps[1] - target_bps)
+    has_band = (
+        trigger is not None and width_bps > 0 and band_edges_bps != (Fraction(0), Fraction(BPS))
+    )
     if has_band:
-        return width / BPS
+        return width_bps / BPS
     return DRIFT_WITHOUT_BAND * target_bps / BPS
 
 
@@ -434,7 +440,7 @@ def format_minimum_total(
     """Format the minimum total, its annual cost, and the effect of a lower total;
     `suggested_settings` returns the remedies.
     """
-    minimum_total, gwei = (
+    minimum_total, gwei_text = (
         compute_minimum_total(inputs),
         _number_text(Fraction(inputs.gas_price_wei, GWEI)),
     )
@@ -451,10 +457,10 @@ def format_minimum_total(
         f"About {_number_text(minimum_total.corrections_per_year)} corrections a year (assumed volatility"
         f" {_percent_text(ASSUMED_VOLATILITY)}) then cost {money(minimum_total.yearly_cost)}"
     )
-    fee, coin = Fraction(inputs.fee_pips, PIPS), inputs.wei_value * 10**18
+    fee_rate, coin_value = Fraction(inputs.fee_pips, PIPS), inputs.wei_value * 10**18
     minimum_text = (
-        f"Minimum total at {gwei} gwei: {money(minimum_total.total)}, for {minimum_total.binding_limit} (pool fee"
-        f" {_percent_text(fee)}, native coin at {money(coin)}). {corrections_text}"
+        f"Minimum total at {gwei_text} gwei: {money(minimum_total.total)}, for {minimum_total.binding_limit} (pool fee"
+        f" {_percent_text(fee_rate)}, native coin at {money(coin_value)}). {corrections_text}"
     )
     if total >= minimum_total.total:
         return f"{minimum_text}."
@@ -473,12 +479,12 @@ def format_coins(value: Value, decimals: int) -> str:
     """Format base units as coins: without decimal places from 100 coins on, below that with two
     places, or with more for two significant figures.
     """
-    coins, places = value / 10**decimals, 0
+    coins, decimal_places = value / 10**decimals, 0
     if coins < 100:
-        places = 2
-        while 0 < coins * 10**places < 10 and places < decimals:
-            places += 1
-    return f"{Decimal(value_text(value, decimals, places)):,f}"
+        decimal_places = 2
+        while 0 < coins * 10**decimal_places < 10 and decimal_places < decimals:
+            decimal_places += 1
+    return f"{Decimal(value_text(value, decimals, decimal_places)):,f}"
 
 
 def _cost_less_fee(inputs: MinimumTotalInputs) -> Fraction:

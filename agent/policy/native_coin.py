@@ -97,11 +97,13 @@ def held_balances(step: StepInput) -> dict[str, int]:
     """Return the base units of each asset by token; the native asset includes native coin. The cost
     of this step's approvals is added back, so that the plan after them equals the plan before.
     """
-    balances = {holding.token: holding.raw for holding in step.snapshot.holdings}
+    balances_raw = {holding.token: holding.raw for holding in step.snapshot.holdings}
     for asset in step.portfolio.assets:
-        if asset.native and asset.token.address in balances:
-            balances[asset.token.address] += step.snapshot.native_wei + step.progress.spent_gas_wei
-    return balances
+        if asset.native and asset.token.address in balances_raw:
+            balances_raw[asset.token.address] += (
+                step.snapshot.native_wei + step.progress.spent_gas_wei
+            )
+    return balances_raw
 
 
 def reserved_raw(limits: Limits, asset: Asset) -> int:
@@ -111,11 +113,11 @@ def reserved_raw(limits: Limits, asset: Asset) -> int:
     return asset.reserve_raw + (floor_wei(limits) if asset.native else 0)
 
 
-def full_reserve_raw(balances: Mapping[str, int], limits: Limits, asset: Asset) -> int:
+def full_reserve_raw(balances_raw: Mapping[str, int], limits: Limits, asset: Asset) -> int:
     """Return a reserve in base units that makes the whole asset unspendable without raising its
     shortfall. If the balance is unknown, the reserve exceeds every possible balance.
     """
-    balance_raw = balances.get(asset.token.address)
+    balance_raw = balances_raw.get(asset.token.address)
     if balance_raw is None:
         return UINT256_MAX
     return max(asset.reserve_raw, balance_raw - (floor_wei(limits) if asset.native else 0))
@@ -150,10 +152,12 @@ def _gas_price_wei(snapshot: Snapshot) -> int:
     return base_fee_wei + snapshot.priority_fee_wei
 
 
-def gas_cost_with_margin_wei(snapshot: Snapshot, gas: int) -> int:
+def gas_cost_with_margin_wei(snapshot: Snapshot, gas_units: int) -> int:
     """Return the cost of this much gas at the current price, with its margin, in wei."""
-    gas_units = ceil_int(gas * GAS_MARGIN)
-    return gas_units * _gas_price_wei(snapshot) + snapshot.data_fee_wei(gas_units, UNWRAP_BYTES)
+    gas_limit_units = ceil_int(gas_units * GAS_MARGIN)
+    return gas_limit_units * _gas_price_wei(snapshot) + snapshot.data_fee_wei(
+        gas_limit_units, UNWRAP_BYTES
+    )
 
 
 def worst_gas_cost_wei(snapshot: Snapshot, limits: Limits) -> int:
@@ -193,14 +197,14 @@ def refill_raw(snapshot: Snapshot, limits: Limits, spent_gas_wei: int) -> int:
     are held, or with top-up off. It refills to limits.native_top_up, at least to floor and margin,
     so that the plan itself can be sent.
     """
-    target_wei, least_wei_needed = (
+    target_wei, least_needed_wei = (
         limits.native_top_up_wei,
         floor_wei(limits) + worst_gas_cost_wei(snapshot, limits),
     )
     native_wei = snapshot.native_wei + spent_gas_wei
-    if target_wei is None or native_wei >= least_wei_needed:
+    if target_wei is None or native_wei >= least_needed_wei:
         return 0
-    return max(target_wei, least_wei_needed) - native_wei
+    return max(target_wei, least_needed_wei) - native_wei
 
 
 def unwrappable_raw(snapshot: Snapshot, portfolio: Portfolio) -> int:
@@ -234,12 +238,12 @@ def top_up(step: StepInput, decision: Decision) -> TopUp | None:
     """
     if any(needs_no_gas(step, decision) for needs_no_gas in GASLESS_DECISIONS):
         return None
-    native_wei, cost_wei = step.snapshot.native_wei, unwrap_cost_wei(step.snapshot, step.limits)
+    native_wei, max_cost_wei = step.snapshot.native_wei, unwrap_cost_wei(step.snapshot, step.limits)
     match decision:
         case Hold():
-            needed_wei, requirement = floor_wei(step.limits), "limits.native_floor"
+            needed_wei, requirement_text = floor_wei(step.limits), "limits.native_floor"
         case Rebalance() | LayerDecision():
-            needed_wei, requirement = (
+            needed_wei, requirement_text = (
                 worst_gas_cost_wei(step.snapshot, step.limits),
                 "this step's worst-case gas",
             )
@@ -255,14 +259,14 @@ def top_up(step: StepInput, decision: Decision) -> TopUp | None:
     )
     if (
         native_wei >= needed_wei
-        or unwrapped_raw < max(1, MIN_UNWRAP_GAS_MULTIPLE * cost_wei)
-        or native_wei < cost_wei
+        or unwrapped_raw < max(1, MIN_UNWRAP_GAS_MULTIPLE * max_cost_wei)
+        or native_wei < max_cost_wei
         or (is_gas_expensive and isinstance(decision, Hold))
     ):
         return None
     token = step.portfolio.token(step.portfolio.wrapped_native)
     shortage_text = (
-        f"{decimal_text(native_wei, 18)} native coin is less than {requirement} of"
+        f"{decimal_text(native_wei, 18)} native coin is less than {requirement_text} of"
         f" {decimal_text(needed_wei, 18)}"
     )
     return TopUp(

@@ -36,57 +36,57 @@ def restrict_to_side(
     """
     if side is None:
         return goal
-    corrections = {
+    share_corrections = {
         drift.token: min(max(drift.share, weight.low), weight.high) - drift.share
         for drift, weight in zip(drifts, goal.weights, strict=True)
     }
     match side:
         case TradeSide.SELL:
-            changes = {
-                token: change
-                for token, change in corrections.items()
-                if change < 0 and token != numeraire
+            share_changes = {
+                token: share_change
+                for token, share_change in share_corrections.items()
+                if share_change < 0 and token != numeraire
             }
         case TradeSide.BUY:
-            purchases = {
-                token: change
-                for token, change in corrections.items()
-                if change > 0 and token != numeraire
+            purchase_changes = {
+                token: share_change
+                for token, share_change in share_corrections.items()
+                if share_change > 0 and token != numeraire
             }
-            changes = _scaled(
-                purchases, max(Fraction(0), -_shortfalls(drifts).get(numeraire, Fraction(0)))
+            share_changes = _scaled_changes(
+                purchase_changes, max(Fraction(0), -_shortfalls(drifts).get(numeraire, Fraction(0)))
             )
         case TradeSide.WINNERS:
-            sales = {
-                drift.token: corrections[drift.token]
+            sale_changes = {
+                drift.token: share_corrections[drift.token]
                 for drift in drifts
-                if drift.outside and corrections[drift.token] < 0
+                if drift.outside and share_corrections[drift.token] < 0
             }
-            changes = sales | _scaled(
+            share_changes = sale_changes | _scaled_changes(
                 {
                     token: shortfall
                     for token, shortfall in _shortfalls(drifts).items()
                     if shortfall > 0
                 },
-                -sum(sales.values()),
+                -sum(sale_changes.values()),
             )
         case TradeSide.LOSERS:
-            first_purchases = {
-                drift.token: corrections[drift.token]
+            loser_purchases = {
+                drift.token: share_corrections[drift.token]
                 for drift in drifts
-                if drift.outside and corrections[drift.token] > 0
+                if drift.outside and share_corrections[drift.token] > 0
             }
-            changes = first_purchases | _scaled(
+            share_changes = loser_purchases | _scaled_changes(
                 {
                     token: shortfall
                     for token, shortfall in _shortfalls(drifts).items()
                     if shortfall < 0
                 },
-                sum(first_purchases.values()),
+                sum(loser_purchases.values()),
             )
-    return _goal(
+    return _exact_goal(
         drifts,
-        changes,
+        share_changes,
         numeraire if side in (TradeSide.SELL, TradeSide.BUY) else None,
         side is TradeSide.SELL,
     )
@@ -97,30 +97,32 @@ def _shortfalls(drifts: Sequence[AssetDrift]) -> ShareChanges:
     return {drift.token: Fraction(drift.target_bps, BPS) - drift.share for drift in drifts}
 
 
-def _scaled(changes: Mapping[str, Fraction], max_total: Fraction | int) -> ShareChanges:
+def _scaled_changes(changes: Mapping[str, Fraction], max_total: Fraction | int) -> ShareChanges:
     """Scale `changes`, all of one sign, in proportion so that their sum is at most `max_total`."""
     total = abs(sum(changes.values(), Fraction(0)))
     factor = min(Fraction(1), max_total / total) if total else Fraction(0)
-    return {token: change * factor for token, change in changes.items() if factor}
+    return {token: share_change * factor for token, share_change in changes.items() if factor}
 
 
-def _goal(
+def _exact_goal(
     drifts: Sequence[AssetDrift],
-    changes: ShareChanges,
+    share_changes: ShareChanges,
     balancing_token: str | None,
     balancing_grows: bool,
 ) -> Goal:
     """Return a goal of exact shares; unmoved tokens keep theirs, and `balancing_token` offsets an
     unbalanced change.
     """
-    remainder = -sum(changes.values(), Fraction(0))
+    remaining_change = -sum(share_changes.values(), Fraction(0))
     end_shares = {
         drift.token: drift.share
-        + changes.get(drift.token, remainder if drift.token == balancing_token else Fraction(0))
+        + share_changes.get(
+            drift.token, remaining_change if drift.token == balancing_token else Fraction(0)
+        )
         for drift in drifts
     }
-    sold_tokens = {token for token, change in changes.items() if change < 0}
-    bought_tokens = {token for token, change in changes.items() if change > 0}
+    sold_tokens = {token for token, share_change in share_changes.items() if share_change < 0}
+    bought_tokens = {token for token, share_change in share_changes.items() if share_change > 0}
     if balancing_token is not None:
         (bought_tokens if balancing_grows else sold_tokens).add(balancing_token)
     return Goal(

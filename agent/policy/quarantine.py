@@ -34,30 +34,31 @@ def quarantine_tokens(step: StepInput, screened_tokens: Iterable[ScreenedToken])
     """Return the step with these tokens also in quarantine; accepted and already quarantined tokens
     are ignored.
     """
-    read_tokens = {holding.token for holding in step.snapshot.holdings}
-    quarantined_before = {screened.token for screened in step.targets.quarantine}
-    new_by_token = {
-        screened.token: screened
-        for screened in screened_tokens
-        if not screened.finding.is_tradable and screened.token not in quarantined_before
+    tokens_with_balance = {holding.token for holding in step.snapshot.holdings}
+    quarantined_tokens_before = {screened_token.token for screened_token in step.targets.quarantine}
+    new_quarantine_by_token = {
+        screened_token.token: screened_token
+        for screened_token in screened_tokens
+        if not screened_token.finding.is_tradable
+        and screened_token.token not in quarantined_tokens_before
     }
-    if not new_by_token:
+    if not new_quarantine_by_token:
         return step
-    quarantined_tokens = quarantined_before | set(new_by_token)
+    quarantined_tokens = quarantined_tokens_before | set(new_quarantine_by_token)
     assets = step.effective_assets
-    targets = [
+    tradable_targets_bps = [
         Fraction(0 if asset.token.address in quarantined_tokens else asset.target_bps)
         for asset in assets
     ]
-    target_bps_left = [0] * len(assets)
-    if sum(targets) > 0:
-        target_bps_left = largest_remainder(targets)
-    assets_left, hubs = [], list(step.portfolio.hubs)
+    scaled_targets_bps = [0] * len(assets)
+    if sum(tradable_targets_bps) > 0:
+        scaled_targets_bps = largest_remainder(tradable_targets_bps)
+    remaining_assets, hubs = [], list(step.portfolio.hubs)
     for asset in step.portfolio.assets:
         if asset.token.address not in quarantined_tokens:
-            assets_left.append(asset)
-        elif asset.token.address in read_tokens:
-            assets_left.append(
+            remaining_assets.append(asset)
+        elif asset.token.address in tokens_with_balance:
+            remaining_assets.append(
                 replace(
                     asset,
                     reserve_raw=native_coin.full_reserve_raw(
@@ -67,8 +68,8 @@ def quarantine_tokens(step: StepInput, screened_tokens: Iterable[ScreenedToken])
             )
         else:
             hubs.append(asset.token)
-    portfolio = replace(step.portfolio, assets=tuple(assets_left), hubs=tuple(hubs))
-    tokens_left = {asset.token.address for asset in assets_left}
+    portfolio = replace(step.portfolio, assets=tuple(remaining_assets), hubs=tuple(hubs))
+    remaining_tokens = {asset.token.address for asset in remaining_assets}
     return replace(
         step,
         portfolio=portfolio,
@@ -76,24 +77,24 @@ def quarantine_tokens(step: StepInput, screened_tokens: Iterable[ScreenedToken])
             step.targets,
             effective_bps=tuple(
                 (asset.token.address, bps)
-                for asset, bps in zip(assets, target_bps_left, strict=True)
-                if asset.token.address in tokens_left
+                for asset, bps in zip(assets, scaled_targets_bps, strict=True)
+                if asset.token.address in remaining_tokens
             ),
-            quarantine=(*step.targets.quarantine, *new_by_token.values()),
+            quarantine=(*step.targets.quarantine, *new_quarantine_by_token.values()),
         ),
     )
 
 
 def unreadable_balances(step: StepInput) -> tuple[tuple[str, int], ...]:
     """Return (token, chain time of the first failed read) of assets with an unreadable balance."""
-    since_by_token, now_s = dict(step.history.unread), step.snapshot.head.timestamp_s
-    read_tokens = {holding.token for holding in step.snapshot.holdings}
+    first_failure_s_by_token, now_s = dict(step.history.unread), step.snapshot.head.timestamp_s
+    tokens_with_balance = {holding.token for holding in step.snapshot.holdings}
     tokens = [asset.token.address for asset in step.portfolio.assets]
-    tokens += [screened.token for screened in step.targets.quarantine]
+    tokens += [screened_token.token for screened_token in step.targets.quarantine]
     return tuple(
-        (token, since_by_token.get(token, now_s))
+        (token, first_failure_s_by_token.get(token, now_s))
         for token in dict.fromkeys(tokens)
-        if token not in read_tokens
+        if token not in tokens_with_balance
     )
 
 
@@ -123,43 +124,52 @@ def exclude_unpriced(step: StepInput) -> StepInput:
     portfolio.
     """
     portfolio = step.portfolio
-    reasons = {
-        unpriced.token: f"{unpriced.label} has no reference price ({unpriced.why})"
-        for unpriced in reference_prices(step).unpriced
+    reason_by_token = {
+        unpriced_token.token: f"{unpriced_token.label} has no reference price ({unpriced_token.why})"
+        for unpriced_token in reference_prices(step).unpriced
     }
-    unread_reasons = {
+    unread_reason_by_token = {
         asset.token.address: fault.message
         for asset in portfolio.assets
         for fault in unknown_balances(step.snapshot, (asset,))
     }
-    reasons |= unread_reasons
-    excluded_tokens = reasons.keys() - _indispensable_tokens(portfolio)
-    assets_left = [
+    reason_by_token |= unread_reason_by_token
+    excluded_tokens = reason_by_token.keys() - _indispensable_tokens(portfolio)
+    remaining_assets = [
         asset for asset in step.effective_assets if asset.token.address not in excluded_tokens
     ]
-    if len(assets_left) == len(portfolio.assets) or not any(
-        asset.target_bps for asset in assets_left
+    if len(remaining_assets) == len(portfolio.assets) or not any(
+        asset.target_bps for asset in remaining_assets
     ):
         return step
-    shares_bps = largest_remainder([Fraction(asset.target_bps) for asset in assets_left])
-    tokens = [asset.token.address for asset in assets_left]
-    assets = [asset for asset in portfolio.assets if asset.token.address in tokens]
-    hubs = [asset.token for asset in portfolio.assets if asset.token.address in excluded_tokens]
-    portfolio = replace(portfolio, assets=tuple(assets), hubs=(*portfolio.hubs, *hubs))
-    quarantined_before = {screened.token for screened in step.targets.quarantine}
-    quarantined = [
-        ScreenedToken(token.address, TokenFinding.UNREADABLE)
-        for token in hubs
-        if token.address in unread_reasons and token.address not in quarantined_before
+    scaled_targets_bps = largest_remainder(
+        [Fraction(asset.target_bps) for asset in remaining_assets]
+    )
+    remaining_tokens = [asset.token.address for asset in remaining_assets]
+    remaining_portfolio_assets = [
+        asset for asset in portfolio.assets if asset.token.address in remaining_tokens
     ]
-    excluded_reason = "; ".join(reasons[token.address] for token in hubs)
+    excluded_hubs = [
+        asset.token for asset in portfolio.assets if asset.token.address in excluded_tokens
+    ]
+    portfolio = replace(
+        portfolio, assets=tuple(remaining_portfolio_assets), hubs=(*portfolio.hubs, *excluded_hubs)
+    )
+    quarantined_tokens_before = {screened_token.token for screened_token in step.targets.quarantine}
+    unreadable_tokens = [
+        ScreenedToken(token.address, TokenFinding.UNREADABLE)
+        for token in excluded_hubs
+        if token.address in unread_reason_by_token
+        and token.address not in quarantined_tokens_before
+    ]
+    excluded_reason = "; ".join(reason_by_token[token.address] for token in excluded_hubs)
     return replace(
         step,
         portfolio=portfolio,
         targets=replace(
             step.targets,
-            effective_bps=tuple(zip(tokens, shares_bps, strict=True)),
-            quarantine=(*step.targets.quarantine, *quarantined),
+            effective_bps=tuple(zip(remaining_tokens, scaled_targets_bps, strict=True)),
+            quarantine=(*step.targets.quarantine, *unreadable_tokens),
         ),
         excluded=replace(step.excluded, exits_only=excluded_reason),
     )
@@ -188,49 +198,59 @@ def changed_tokens(
 
     Tokens without a pin are not included, because a plan that touches one is refused as a whole.
     """
-    code_hash_of = {code.address: code.hash for code in snapshot.code_hashes}
-    implementations: dict[str, list[str]] = {}
+    code_hash_by_address = {code.address: code.hash for code in snapshot.code_hashes}
+    implementations_by_token: dict[str, list[str]] = {}
     for implementation in snapshot.implementations:
-        implementations.setdefault(implementation.token, []).append(implementation.address)
-    changed = []
+        implementations_by_token.setdefault(implementation.token, []).append(implementation.address)
+    screened_tokens = []
     for token in tokens:
         if token not in pins:
             continue
-        if token in code_hash_of and code_hash_of[token] != pins[token]:
-            changed.append(ScreenedToken(token, TokenFinding.CODE_CHANGED))
-        elif (token in implementations or token in pinned_implementations) and (
-            detail := _implementation_change(
-                implementations.get(token, []), pinned_implementations.get(token), code_hash_of
+        if token in code_hash_by_address and code_hash_by_address[token] != pins[token]:
+            screened_tokens.append(ScreenedToken(token, TokenFinding.CODE_CHANGED))
+        elif (token in implementations_by_token or token in pinned_implementations) and (
+            change_text := _implementation_change(
+                implementations_by_token.get(token, []),
+                pinned_implementations.get(token),
+                code_hash_by_address,
             )
         ):
-            changed.append(ScreenedToken(token, TokenFinding.IMPLEMENTATION_CHANGED, detail))
-    return changed
+            screened_tokens.append(
+                ScreenedToken(token, TokenFinding.IMPLEMENTATION_CHANGED, change_text)
+            )
+    return screened_tokens
 
 
 def _implementation_change(
     implementations: Sequence[str],
     pinned_implementation: tuple[str, str] | None,
-    code_hash_of: Mapping[str, str],
+    code_hash_by_address: Mapping[str, str],
 ) -> str:
     """Return the difference between the implementation and its pin; empty if there is none."""
     if pinned_implementation is None:
         return f"{', '.join(implementations)} is not pinned"
-    address, code_hash = pinned_implementation
-    if list(implementations) != [address]:
-        return f"{', '.join(implementations) or 'unknown'} instead of {address}"
-    if code_hash_of.get(address) == code_hash:
+    pinned_address, pinned_code_hash = pinned_implementation
+    if list(implementations) != [pinned_address]:
+        return f"{', '.join(implementations) or 'unknown'} instead of {pinned_address}"
+    if code_hash_by_address.get(pinned_address) == pinned_code_hash:
         return ""
-    return f"the code at {address} differs"
+    return f"the code at {pinned_address} differs"
 
 
 def format_quarantine(
-    portfolio: Portfolio, quarantine: Sequence[ScreenedToken], only: Collection[str] | None = None
+    portfolio: Portfolio,
+    quarantine: Sequence[ScreenedToken],
+    shown_tokens: Collection[str] | None = None,
 ) -> str:
-    """Format the tokens in quarantine, all of them or only those in `only`, with reasons; empty if
-    there are none.
+    """Format the tokens in quarantine, all of them or those in `shown_tokens`, with reasons; empty
+    if there are none.
     """
-    screened_tokens = [token for token in quarantine if only is None or token.token in only]
+    screened_tokens = [
+        quarantined_token
+        for quarantined_token in quarantine
+        if shown_tokens is None or quarantined_token.token in shown_tokens
+    ]
     return "; ".join(
-        f"{portfolio.token(screened.token).label} is in quarantine: {screened.why}"
-        for screened in screened_tokens
+        f"{portfolio.token(screened_token.token).label} is in quarantine: {screened_token.why}"
+        for screened_token in screened_tokens
     )

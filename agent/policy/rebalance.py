@@ -46,10 +46,12 @@ def rebalance_or_hold(
     each with its own cooldown.
     """
     if combined_goal is None and (
-        cooldown := active_cooldown(step.snapshot, step.policy, step.history)
+        reason_and_end_s := active_cooldown(step.snapshot, step.policy, step.history)
     ):
         return Hold(
-            f"{trigger_result.reason}; {cooldown[0]}", cooldown[1], "policy.cooldown"
+            f"{trigger_result.reason}; {reason_and_end_s[0]}",
+            reason_and_end_s[1],
+            "policy.cooldown",
         ), False
     if gas_reason := minimum.gas_too_high_reason(step, drifts, references):
         return Hold(f"{trigger_result.reason}; {gas_reason}", limiting_rule="gas"), False
@@ -60,16 +62,16 @@ def rebalance_or_hold(
         goal = purchases.purchase_goal(step, drifts)
     else:
         goal = current_goal(step.portfolio, step.policy, drifts)
-    largest_value = largest_correction(drifts, goal)
-    if not is_worth_a_trade(step.limits, largest_value):
+    largest_correction_value = largest_correction(drifts, goal)
+    if not is_worth_a_trade(step.limits, largest_correction_value):
         return _too_small_hold(
-            step.portfolio, step.policy, step.limits, largest_value, trigger_result
+            step.portfolio, step.policy, step.limits, largest_correction_value, trigger_result
         ), trigger_result.is_review_due
     if is_first_purchase:
         rebalance_name = purchases.first_rebalance_name(step.portfolio, step.limits, drifts, goal)
-        allowance = purchases.turnover_allowance(step)
+        exempt_turnover = purchases.turnover_allowance(step)
         return Rebalance(
-            f"{rebalance_name}; {trigger_result.reason}", goal, exempt_turnover=allowance
+            f"{rebalance_name}; {trigger_result.reason}", goal, exempt_turnover=exempt_turnover
         ), trigger_result.is_review_due
     return Rebalance(trigger_result.reason, goal), trigger_result.is_review_due
 
@@ -78,36 +80,36 @@ def _too_small_hold(
     portfolio: Portfolio,
     policy: Policy,
     limits: Limits,
-    largest_value: Value,
+    largest_correction_value: Value,
     trigger_result: TriggerResult,
 ) -> Hold:
     """Return the hold of a fired trigger whose largest correction is too small, or on the side that
     policy.only excludes.
     """
-    message, limiting_rule = f"{trigger_result.reason}; nothing to do", ""
+    hold_reason, limiting_rule = f"{trigger_result.reason}; nothing to do", ""
     if policy.only is not None:
-        message += f" under policy.only = {policy.only.value}"
+        hold_reason += f" under policy.only = {policy.only.value}"
         limiting_rule = "policy.only"
-    if largest_value:
-        message += (
-            f": the largest correction is {format_money(portfolio, largest_value)}, min_trade"
+    if largest_correction_value:
+        hold_reason += (
+            f": the largest correction is {format_money(portfolio, largest_correction_value)}, min_trade"
             f" {format_money(portfolio, limits.min_trade)}"
         )
         limiting_rule = "limits.min_trade"
     return replace(
-        review_hold(TriggerResult(False, message, trigger_result.next_s)),
+        review_hold(TriggerResult(False, hold_reason, trigger_result.next_s)),
         limiting_rule=limiting_rule,
     )
 
 
 def largest_correction(drifts: tuple[AssetDrift, ...], goal: Goal) -> Value:
     """Return the largest value to buy or sell of an asset until the goal is reached."""
-    return max(abs(value) for value in corrections(drifts, goal).values())
+    return max(abs(correction_value) for correction_value in corrections(drifts, goal).values())
 
 
-def is_worth_a_trade(limits: Limits, largest_value: Value) -> bool:
+def is_worth_a_trade(limits: Limits, largest_correction_value: Value) -> bool:
     """True if the largest correction is worth a trade."""
-    return largest_value > 0 and largest_value >= (limits.min_trade or 0)
+    return largest_correction_value > 0 and largest_correction_value >= (limits.min_trade or 0)
 
 
 def active_cooldown(
@@ -123,7 +125,7 @@ def active_cooldown(
     """
     actions = [
         (history.reviews.last_rebalance_s, "rebalance"),
-        *(state.last_trade_end for state in history.layers),
+        *(layer_state.last_trade_end for layer_state in history.layers),
         other_action,
     ]
     last_action_s, action_name = max(
@@ -155,7 +157,7 @@ def confirm_rebalance(
     step: StepInput,
     prices: Mapping[str, Price],
     decision: Rebalance,
-    reviewed: bool,
+    review_done: bool,
     fired_by_schedule: bool,
 ) -> tuple[Decision, bool]:
     """Return the rebalance if a schedule caused it or the preceding blocks confirm it; else a hold
@@ -168,7 +170,7 @@ def confirm_rebalance(
     )
     if unconfirmed_why:
         return unconfirmed_hold(decision.reason, unconfirmed_why), False
-    return decision, reviewed
+    return decision, review_done
 
 
 def unconfirmed_hold(reason: str, unconfirmed_why: str) -> Hold:

@@ -39,13 +39,16 @@ def correlations(risk: TrackingRisk, tokens: Sequence[str]) -> Matrix:
     """Return the correlation matrix in the order of `tokens`. Raises KeyError if a pair is
     missing.
     """
-    correlation_of = {
-        frozenset(token_pair): Fraction(bps, BPS) for *token_pair, bps in risk.correlations_bps
+    correlation_by_pair = {
+        frozenset(token_pair): Fraction(correlation_bps, BPS)
+        for *token_pair, correlation_bps in risk.correlations_bps
     }
     return [
         [
-            Fraction(1) if token == other else correlation_of[frozenset((token, other))]
-            for other in tokens
+            Fraction(1)
+            if token == other_token
+            else correlation_by_pair[frozenset((token, other_token))]
+            for other_token in tokens
         ]
         for token in tokens
     ]
@@ -55,8 +58,8 @@ def volatilities(risk: TrackingRisk, tokens: Sequence[str]) -> list[Fraction]:
     """Return annual volatilities as shares of one, in the order of `tokens`. Raises KeyError if one
     is missing.
     """
-    volatility_bps_of = dict(risk.volatilities_bps)
-    return [Fraction(volatility_bps_of[token], BPS) for token in tokens]
+    volatility_bps_by_token = dict(risk.volatilities_bps)
+    return [Fraction(volatility_bps_by_token[token], BPS) for token in tokens]
 
 
 def covariance(risk: TrackingRisk, tokens: Sequence[str]) -> Matrix:
@@ -74,43 +77,44 @@ def matrix_times_vector(matrix: Matrix, vector: Sequence[Fraction]) -> list[Frac
     return [sum((a * b for a, b in zip(row, vector, strict=True)), Fraction(0)) for row in matrix]
 
 
-def dot(first: Sequence[Fraction], second: Sequence[Fraction]) -> Fraction:
+def dot(first_vector: Sequence[Fraction], second_vector: Sequence[Fraction]) -> Fraction:
     """Return the sum of products."""
-    return sum((a * b for a, b in zip(first, second, strict=True)), Fraction(0))
+    return sum((a * b for a, b in zip(first_vector, second_vector, strict=True)), Fraction(0))
 
 
 def penalty(
     risk: TrackingRisk,
     tokens: Sequence[str],
-    targets: Sequence[Fraction],
-    values: Sequence[Value],
-    total: Value,
+    target_shares: Sequence[Fraction],
+    asset_values: Sequence[Value],
+    total_value: Value,
 ) -> Value:
-    """Return the cost over the horizon of holding `values` instead of `targets`, in a portfolio
-    worth `total` at the decision.
+    """Return the cost over the horizon of holding `asset_values` instead of `target_shares`, in a
+    portfolio worth `total_value` at the decision.
     """
-    sum_of_values = sum(values, Fraction(0))
+    sum_of_asset_values = sum(asset_values, Fraction(0))
     deviations = [
-        value - target * sum_of_values for value, target in zip(values, targets, strict=True)
+        asset_value - target_share * sum_of_asset_values
+        for asset_value, target_share in zip(asset_values, target_shares, strict=True)
     ]
     return (
         aversion(risk)
-        / (2 * total)
+        / (2 * total_value)
         * dot(deviations, matrix_times_vector(covariance(risk, tokens), deviations))
     )
 
 
-def faults(risk: TrackingRisk, labels: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Yield (fault with its key, remedy) for each fault of the risk. `labels` are all assets by
-    address.
+def faults(risk: TrackingRisk, label_by_token: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield (fault with its key, remedy) for each fault of the risk. `label_by_token` has all
+    assets.
     """
     if not 0 < risk.cost_bps <= MAX_COST_BPS:
-        fault = (
+        fault_text = (
             f"{float(risk.cost_bps):g} bps is out of range: it must be above 0 and at most"
             f" {MAX_COST_BPS} bps a year"
         )
         yield (
-            f"policy.trigger.tracking_error_cost: {fault}",
+            f"policy.trigger.tracking_error_cost: {fault_text}",
             'write the annual cost of 1 % of tracking error, such as "0.5bps"',
         )
     if not MIN_HORIZON_S <= risk.horizon_s <= MAX_HORIZON_S:
@@ -119,49 +123,54 @@ def faults(risk: TrackingRisk, labels: Mapping[str, str]) -> Iterator[tuple[str,
             'write the time until the next review, such as "30d"',
         )
     volatilities_bps = dict(risk.volatilities_bps)
-    for address, label in labels.items():
-        if address not in volatilities_bps:
+    for token, label in label_by_token.items():
+        if token not in volatilities_bps:
             yield (
                 f"policy.risk.volatilities: {label} is missing",
                 f'write its annual volatility, such as {label} = "60%"',
             )
-        elif not MIN_VOLATILITY_BPS <= volatilities_bps[address] <= MAX_VOLATILITY_BPS:
-            fault = f"{label} = {volatilities_bps[address] / 100:g}% is not between 0.1% and 1000%"
+        elif not MIN_VOLATILITY_BPS <= volatilities_bps[token] <= MAX_VOLATILITY_BPS:
+            fault_text = (
+                f"{label} = {volatilities_bps[token] / 100:g}% is not between 0.1% and 1000%"
+            )
             yield (
-                f"policy.risk.volatilities: {fault}",
+                f"policy.risk.volatilities: {fault_text}",
                 'even a stable token moves: write at least "0.1%"',
             )
-    yield from _correlation_faults(risk, labels)
+    yield from _correlation_faults(risk, label_by_token)
 
 
-def _correlation_faults(risk: TrackingRisk, labels: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    correlation_bps_of = {
-        frozenset((first, other)): bps for first, other, bps in risk.correlations_bps
+def _correlation_faults(
+    risk: TrackingRisk, label_by_token: Mapping[str, str]
+) -> Iterator[tuple[str, str]]:
+    correlation_bps_by_pair = {
+        frozenset((token_a, token_b)): correlation_bps
+        for token_a, token_b, correlation_bps in risk.correlations_bps
     }
-    tokens, is_complete = list(labels), True
+    tokens, is_complete = list(label_by_token), True
     for row_index, token in enumerate(tokens):
-        for other in tokens[:row_index]:
-            pair_text, bps = (
-                f"{labels[other]}/{labels[token]}",
-                correlation_bps_of.get(frozenset((token, other))),
+        for token_b in tokens[:row_index]:
+            pair_text, correlation_bps = (
+                f"{label_by_token[token_b]}/{label_by_token[token]}",
+                correlation_bps_by_pair.get(frozenset((token, token_b))),
             )
-            if bps is None:
+            if correlation_bps is None:
                 is_complete = False
                 yield (
                     f"policy.risk.correlations: {pair_text} is missing",
                     f'write "{pair_text}" = "50%", or correlation = "…" for all that are not named',
                 )
-            elif abs(bps) > MAX_CORRELATION_BPS:
+            elif abs(correlation_bps) > MAX_CORRELATION_BPS:
                 is_complete = False
                 yield (
-                    f"policy.risk.correlations: {pair_text} = {bps / 100:g}% is beyond 99%",
+                    f"policy.risk.correlations: {pair_text} = {correlation_bps / 100:g}% is beyond 99%",
                     'write "99%" for tokens that move as one',
                 )
     contradicting_row = first_contradiction(correlations(risk, tokens)) if is_complete else None
     if contradicting_row is not None:
         yield (
             (
-                f"policy.risk.correlations: the values of {labels[tokens[contradicting_row]]} "
+                f"policy.risk.correlations: the values of {label_by_token[tokens[contradicting_row]]} "
                 "contradict the others (the matrix is not positive"
                 " semidefinite)"
             ),
@@ -174,17 +183,17 @@ def first_contradiction(correlation_matrix: Matrix) -> int | None:
     eigenvalue below LEAST_EIGENVALUE; None if it never does. Exact pivots of Gaussian elimination:
     all are positive if and only if the matrix is positive definite (Sylvester).
     """
-    rows = [
+    matrix_rows = [
         [entry - (LEAST_EIGENVALUE if i == j else 0) for j, entry in enumerate(row)]
         for i, row in enumerate(correlation_matrix)
     ]
-    for row_index, row in enumerate(rows):
+    for row_index, row in enumerate(matrix_rows):
         if row[row_index] <= 0:
             return row_index
-        for lower_row in rows[row_index + 1 :]:
-            multiple = lower_row[row_index] / row[row_index]
+        for lower_row in matrix_rows[row_index + 1 :]:
+            factor = lower_row[row_index] / row[row_index]
             lower_row[row_index:] = [
-                entry - multiple * pivot_entry
+                entry - factor * pivot_entry
                 for entry, pivot_entry in zip(lower_row[row_index:], row[row_index:], strict=True)
             ]
     return None

@@ -30,10 +30,10 @@ def price_history_needed(policy: Policy) -> tuple[int, int]:
     measures nothing.
     """
     risk = policy.trigger.risk if isinstance(policy.trigger, NoTradeZone) else None
-    window = None if risk is None else risk.measuring
-    if window is None:
+    measuring = None if risk is None else risk.measuring
+    if measuring is None:
         return (0, 0)
-    return (window.window_s + window.step_s, window.step_s)
+    return (measuring.window_s + measuring.step_s, measuring.step_s)
 
 
 def apply_measured_risk(step: StepInput) -> StepInput:
@@ -46,17 +46,17 @@ def apply_measured_risk(step: StepInput) -> StepInput:
     if not isinstance(trigger, NoTradeZone) or trigger.risk.measuring is None:
         return step
     risk = trigger.risk
-    labels = {asset.token.address: asset.token.label for asset in step.portfolio.assets}
+    label_by_token = {asset.token.address: asset.token.label for asset in step.portfolio.assets}
     known_volatilities_bps = {step.portfolio.numeraire.address: MIN_VOLATILITY_BPS} | dict(
         risk.volatilities_bps
     )
-    unset_tokens = [token for token in labels if token not in known_volatilities_bps]
+    unconfigured_tokens = [token for token in label_by_token if token not in known_volatilities_bps]
     try:
-        if unset_tokens:
+        if unconfigured_tokens:
             estimate = estimate_risk(
                 trigger.risk.measuring,
-                unset_tokens,
-                labels,
+                unconfigured_tokens,
+                label_by_token,
                 step.history.prices,
                 trusted_time_s(step.snapshot),
             )
@@ -69,22 +69,32 @@ def apply_measured_risk(step: StepInput) -> StepInput:
         for token, bps in (() if estimate is None else estimate.volatilities_bps)
     }
     estimated_correlations = () if estimate is None else estimate.correlations_bps
-    correlation_of = {
-        frozenset((first, other)): bps
-        for first, other, bps in (*estimated_correlations, *risk.correlations_bps)
+    known_bps_by_pair = {
+        frozenset((token_a, token_b)): bps
+        for token_a, token_b, bps in (*estimated_correlations, *risk.correlations_bps)
     }
-    pairs = [(first, other) for index, other in enumerate(labels) for first in [*labels][:index]]
-    correlation_bps_by_pair = _shrink_to_consistent(
-        {pair: _bounded_correlation(correlation_of.get(frozenset(pair), 0)) for pair in pairs},
-        [*labels],
+    token_pairs = [
+        (token_a, token_b)
+        for index, token_b in enumerate(label_by_token)
+        for token_a in [*label_by_token][:index]
+    ]
+    consistent_bps_by_pair = _shrink_to_consistent(
+        {
+            token_pair: _bounded_correlation(known_bps_by_pair.get(frozenset(token_pair), 0))
+            for token_pair in token_pairs
+        },
+        [*label_by_token],
     )
     complete_risk = replace(
         risk,
-        volatilities_bps=tuple((token, all_volatilities_bps[token]) for token in labels),
-        correlations_bps=tuple((*pair, bps) for pair, bps in correlation_bps_by_pair.items()),
+        volatilities_bps=tuple((token, all_volatilities_bps[token]) for token in label_by_token),
+        correlations_bps=tuple(
+            (*token_pair, bps) for token_pair, bps in consistent_bps_by_pair.items()
+        ),
     )
     return _with_risk(
-        step, replace(complete_risk, measured=_measured_text(complete_risk, labels, estimate))
+        step,
+        replace(complete_risk, measured=_measured_text(complete_risk, label_by_token, estimate)),
     )
 
 
@@ -106,44 +116,49 @@ def _shrink_to_consistent(
     """Scale correlations towards zero until they are consistent, because rounding or configured
     values may contradict them.
     """
-    while first_contradiction(_matrix(bps_by_pair, tokens)) is not None:
-        bps_by_pair = {pair: int(bps * SHRINK_FACTOR) for pair, bps in bps_by_pair.items()}
+    while first_contradiction(_correlation_matrix(bps_by_pair, tokens)) is not None:
+        bps_by_pair = {
+            token_pair: int(bps * SHRINK_FACTOR) for token_pair, bps in bps_by_pair.items()
+        }
     return bps_by_pair
 
 
-def _matrix(bps_by_pair: Mapping[tuple[str, str], int], tokens: list[str]) -> Matrix:
-    correlation_of: BpsByPair = {frozenset(pair): bps for pair, bps in bps_by_pair.items()}
+def _correlation_matrix(bps_by_pair: Mapping[tuple[str, str], int], tokens: list[str]) -> Matrix:
+    bps_by_token_set: BpsByPair = {
+        frozenset(token_pair): bps for token_pair, bps in bps_by_pair.items()
+    }
     return [
         [
             Fraction(1)
-            if token == other
-            else Fraction(correlation_of[frozenset((token, other))], BPS)
-            for other in tokens
+            if token == other_token
+            else Fraction(bps_by_token_set[frozenset((token, other_token))], BPS)
+            for other_token in tokens
         ]
         for token in tokens
     ]
 
 
 def _measured_text(
-    risk: TrackingRisk, labels: Mapping[str, str], estimate: RiskEstimate | None
+    risk: TrackingRisk, label_by_token: Mapping[str, str], estimate: RiskEstimate | None
 ) -> str:
     """Format the measured values and their sample."""
     if estimate is None or risk.measuring is None:
         return "volatilities as configured"
-    volatility_bps, estimated_tokens = (
+    volatility_bps_by_token, estimated_tokens = (
         dict(risk.volatilities_bps),
         [token for token, _ in estimate.volatilities_bps],
     )
-    value_texts = [
-        f"{labels[token]} {volatility_bps[token] / 100:g} %" for token in estimated_tokens
+    estimate_texts = [
+        f"{label_by_token[token]} {volatility_bps_by_token[token] / 100:g} %"
+        for token in estimated_tokens
     ]
-    value_texts += [
-        f"{labels[first]}/{labels[other]} {bps / 100:g} %"
-        for first, other, bps in risk.correlations_bps
-        if first in estimated_tokens and other in estimated_tokens
+    estimate_texts += [
+        f"{label_by_token[token_a]}/{label_by_token[token_b]} {bps / 100:g} %"
+        for token_a, token_b, bps in risk.correlations_bps
+        if token_a in estimated_tokens and token_b in estimated_tokens
     ]
     sample_text = (
         f"{estimate.count} returns over {format_duration(risk.measuring.step_s)},"
         f" {format_time(estimate.from_s)} to {format_time(estimate.until_s)}"
     )
-    return f"annual volatilities and correlations from {sample_text}: {', '.join(value_texts)}"
+    return f"annual volatilities and correlations from {sample_text}: {', '.join(estimate_texts)}"

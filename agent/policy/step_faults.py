@@ -49,23 +49,25 @@ def unknown_balances(snapshot: Snapshot, assets: Sequence[Asset]) -> list[Fault]
     faults = []
     for asset in assets:
         label, address = asset.token.label, asset.token.address
-        balances = {holding.raw for holding in snapshot.holdings if holding.token == address}
+        balances_read_raw = {
+            holding.raw for holding in snapshot.holdings if holding.token == address
+        }
         quarantine_texts = [
-            f"{item.subject}: {item.why}"
-            for item in snapshot.quarantined
-            if item.address == address
+            f"{quarantined_item.subject}: {quarantined_item.why}"
+            for quarantined_item in snapshot.quarantined
+            if quarantined_item.address == address
         ]
         if quarantine_texts:
-            message = f"{label} is quarantined ({'; '.join(quarantine_texts)})"
-            faults.append(Fault(HaltCode.QUARANTINE, message))
-        elif not balances:
+            fault_message = f"{label} is quarantined ({'; '.join(quarantine_texts)})"
+            faults.append(Fault(HaltCode.QUARANTINE, fault_message))
+        elif not balances_read_raw:
             faults.append(Fault(HaltCode.BALANCE, f"the balance of {label} was not read"))
-        elif len(balances) > 1:
-            message = (
-                f"the balance of {label} was read as {' and '.join(map(str, sorted(balances)))}"
+        elif len(balances_read_raw) > 1:
+            fault_message = (
+                f"the balance of {label} was read as {' and '.join(map(str, sorted(balances_read_raw)))}"
                 " base units"
             )
-            faults.append(Fault(HaltCode.BALANCE, message))
+            faults.append(Fault(HaltCode.BALANCE, fault_message))
     return faults
 
 
@@ -73,11 +75,11 @@ def store_ahead_faults(history: History, now_s: int) -> list[str]:
     """Return a fault if the store has a later time than the block: the store belongs to another
     chain, or an endpoint lags behind.
     """
-    last_s = history.reviews.last_evaluation_s
-    if last_s is None or last_s <= now_s:
+    last_evaluation_s = history.reviews.last_evaluation_s
+    if last_evaluation_s is None or last_evaluation_s <= now_s:
         return []
     return [
-        f"the last action in the store was at {format_time(last_s)}, "
+        f"the last action in the store was at {format_time(last_evaluation_s)}, "
         f"but the block is from {format_time(now_s)}"
     ]
 
@@ -86,20 +88,20 @@ def decision_faults(step: StepInput, references: ReferencePrices) -> list[Fault]
     """Return every unknown, stale or contradictory input; empty if the step can be decided."""
     assets = step.effective_assets
     if len(assets) < minimum.MIN_ASSETS:
-        message = (
+        fault_message = (
             f"a portfolio needs at least {minimum.MIN_ASSETS} assets, this one has {len(assets)}"
         )
-        return [Fault(HaltCode.ASSETS, message)]
+        return [Fault(HaltCode.ASSETS, fault_message)]
     faults = []
-    untradable_tokens = {screened.token for screened in step.targets.quarantine}
+    untradable_tokens = {screened_token.token for screened_token in step.targets.quarantine}
     tradable_assets = [asset for asset in assets if asset.token.address not in untradable_tokens]
     if step.targets.quarantine and len(tradable_assets) < minimum.MIN_ASSETS:
-        message = f"fewer than {minimum.MIN_ASSETS} tradable assets are left"
-        faults.append(Fault(HaltCode.QUARANTINE, message))
-    weights_bps = sum(asset.target_bps for asset in assets)
-    if weights_bps != BPS or any(asset.target_bps < 0 for asset in assets):
-        message = f"targets sum to {weights_bps} bps instead of {BPS}, or one is negative"
-        faults.append(Fault(HaltCode.TARGETS, message))
+        fault_message = f"fewer than {minimum.MIN_ASSETS} tradable assets are left"
+        faults.append(Fault(HaltCode.QUARANTINE, fault_message))
+    target_sum_bps = sum(asset.target_bps for asset in assets)
+    if target_sum_bps != BPS or any(asset.target_bps < 0 for asset in assets):
+        fault_message = f"targets sum to {target_sum_bps} bps instead of {BPS}, or one is negative"
+        faults.append(Fault(HaltCode.TARGETS, fault_message))
     count_by_token = Counter(asset.token.address for asset in assets)
     faults += [
         Fault(HaltCode.ASSETS, f"{step.portfolio.token(address).label} is listed {count} times")
@@ -107,38 +109,45 @@ def decision_faults(step: StepInput, references: ReferencePrices) -> list[Fault]
         if count > 1
     ]
     if step.policy.destination is Destination.BAND and not has_band(step.policy.trigger):
-        message = "the destination is a band, but the trigger has no band"
-        faults.append(Fault(HaltCode.DESTINATION, message))
+        fault_message = "the destination is a band, but the trigger has no band"
+        faults.append(Fault(HaltCode.DESTINATION, fault_message))
     faults += [
-        Fault(code, message)
-        for code, message in (
+        Fault(halt_code, fault_message)
+        for halt_code, fault_message in (
             (HaltCode.SEQUENCER, sequencer_fault(step.snapshot, step.reference)),
             (HaltCode.DATA_FEE, data_fee_fault(step.snapshot)),
             (HaltCode.DEPEG, depeg_fault(step, references)),
             (HaltCode.ORACLE_DEVIATION, source_conflict(step)),
-            *((code, fault_of(step)) for code, fault_of in SPOT_FAULTS),
+            *((halt_code, find_fault(step)) for halt_code, find_fault in SPOT_FAULTS),
         )
-        if message
+        if fault_message
     ]
     faults += [
-        Fault(HaltCode.ORDERS, message)
-        for message in exits.faults(step.portfolio, step.history.orders, references)
+        Fault(HaltCode.ORDERS, fault_message)
+        for fault_message in exits.faults(step.portfolio, step.history.orders, references)
     ]
     faults += unknown_balances(step.snapshot, step.portfolio.assets)
     faults += [
-        Fault(code, message) for code, faults_of in HOLDING_FAULTS for message in faults_of(step)
+        Fault(halt_code, fault_message)
+        for halt_code, find_faults in HOLDING_FAULTS
+        for fault_message in find_faults(step)
     ]
     faults += [
-        Fault(HaltCode.ZONE, message)
-        for message in no_trade_zone.faults(step.portfolio, step.policy, step.limits, references)
+        Fault(HaltCode.ZONE, fault_message)
+        for fault_message in no_trade_zone.faults(
+            step.portfolio, step.policy, step.limits, references
+        )
     ]
     faults += [
-        Fault(HaltCode.STORE_AHEAD, message)
-        for message in store_ahead_faults(step.history, step.snapshot.head.timestamp_s)
+        Fault(HaltCode.STORE_AHEAD, fault_message)
+        for fault_message in store_ahead_faults(step.history, step.snapshot.head.timestamp_s)
     ]
     faults += [
-        Fault(HaltCode.REFERENCE_PRICE, f"{unpriced.label} has no reference price ({unpriced.why})")
-        for unpriced in references.unpriced
-        if unpriced.token in count_by_token
+        Fault(
+            HaltCode.REFERENCE_PRICE,
+            f"{unpriced_token.label} has no reference price ({unpriced_token.why})",
+        )
+        for unpriced_token in references.unpriced
+        if unpriced_token.token in count_by_token
     ]
     return faults

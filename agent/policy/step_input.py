@@ -53,8 +53,12 @@ def input_transforms(memory: StepMemory) -> tuple[InputTransform, ...]:
         *layers.FROM_SNAPSHOT,
         partial(add_memory, memory=memory),
         partial(reconcile_ledger, expected_balances=memory.balances, ledger_balances=memory.ledger),
-        partial(balance_changes.apply_balance_changes, expected=memory.balances),
-        partial(cash_limit.reserve_unused_cash, memory=memory.cash, balances=memory.balances),
+        partial(balance_changes.apply_balance_changes, expected_balances=memory.balances),
+        partial(
+            cash_limit.reserve_unused_cash,
+            cash_memory=memory.cash,
+            expected_balances=memory.balances,
+        ),
         transfers.reserve_withdrawals,
         # before the layers, because no part of the wallet owns an unexplained increase
         cash_limit.exclude_unexplained_increases,
@@ -81,9 +85,9 @@ def add_memory(step: StepInput, memory: StepMemory) -> StepInput:
     """Return the step with recorded prices, the last chosen weights, and the states that the layers
     read.
     """
-    for state in memory.layers:
-        if isinstance(state, LayerState):
-            step = step.with_layer(state)
+    for layer_state in memory.layers:
+        if isinstance(layer_state, LayerState):
+            step = step.with_layer(layer_state)
     history = replace(step.history, prices=memory.prices, allocation=memory.allocation)
     return replace(step, history=history)
 
@@ -107,25 +111,25 @@ def reconcile_ledger(
     """
     if not balance_changes.is_comparable(step.snapshot, expected_balances):
         return step
-    unrecorded_raw = {
+    unrecorded_raw_by_token = {
         token: delta_raw
         for token, (delta_raw, _) in balance_changes.differences(
             step.snapshot, expected_balances
         ).items()
     }
-    chain_balances = balance_changes.balances_of(step.snapshot)
+    chain_raw_by_token = balance_changes.balances_of(step.snapshot)
     portfolio_tokens = {asset.token.address for asset in step.portfolio.assets} | {NATIVE}
     disagreements = []
     for ledger_balance in ledger_balances:
-        expected_raw = ledger_balance.raw + unrecorded_raw.get(ledger_balance.token, 0)
+        expected_raw = ledger_balance.raw + unrecorded_raw_by_token.get(ledger_balance.token, 0)
         if (
             ledger_balance.token in portfolio_tokens
-            and ledger_balance.token in chain_balances
-            and chain_balances[ledger_balance.token] != expected_raw
+            and ledger_balance.token in chain_raw_by_token
+            and chain_raw_by_token[ledger_balance.token] != expected_raw
         ):
             expected_text, chain_text = (
                 _amount_text(step.portfolio, ledger_balance.token, raw)
-                for raw in (expected_raw, chain_balances[ledger_balance.token])
+                for raw in (expected_raw, chain_raw_by_token[ledger_balance.token])
             )
             disagreements.append(
                 f"{balance_changes.token_label(step.portfolio, ledger_balance.token)}: {expected_text} by the ledger,"
@@ -133,11 +137,11 @@ def reconcile_ledger(
             )
     if not disagreements:
         return step
-    message = (
+    mismatch_message = (
         f"ledger and chain disagree at block {step.snapshot.head.number}: {'; '.join(disagreements)};"
         f" {REMEDY}"
     )
-    return replace(step, history=replace(step.history, ledger_mismatch=message))
+    return replace(step, history=replace(step.history, ledger_mismatch=mismatch_message))
 
 
 def _amount_text(portfolio: Portfolio, token: str, raw: int) -> str:

@@ -78,14 +78,21 @@ def allocator_inputs(step: StepInput) -> AllocatorData:
     current_prices = {portfolio.numeraire.address: Fraction(1)}
     if step.policy.confirm_blocks == 0:
         current_prices |= reference_prices(step).by_token
-    labels = {asset.token.address: asset.token.label for asset in portfolio.assets}
+    label_by_token = {asset.token.address: asset.token.label for asset in portfolio.assets}
     return AllocatorData(
         trusted_time_s(step.snapshot),
         step.history.prices,
-        labels,
+        label_by_token,
         step.snapshot.supplies,
         current_prices,
-        next((answer for state in step.history.layers for answer in state.allocator_answers), None),
+        next(
+            (
+                allocator_answer
+                for layer_state in step.history.layers
+                for allocator_answer in layer_state.allocator_answers
+            ),
+            None,
+        ),
     )
 
 
@@ -142,11 +149,11 @@ def _with_last_allocation(
             f"{format_allocation(last_allocation)}; kept, because no new weights could be chosen: {choice_fault}",
         )
     if last_allocation is None and allocator.until_chosen is InitialWeights.TARGETS:
-        reason = f"targets of the config, until weights by {allocator.method.value} can be chosen: {choice_fault}"
+        initial_targets_reason = f"targets of the config, until weights by {allocator.method.value} can be chosen: {choice_fault}"
         return replace(
             step,
             history=replace(step.history, allocation=None),
-            targets=replace(step.targets, reasons=(*step.targets.reasons, reason)),
+            targets=replace(step.targets, reasons=(*step.targets.reasons, initial_targets_reason)),
         )
     if last_allocation is None:
         expired_text = ""

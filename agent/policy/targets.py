@@ -26,14 +26,14 @@ def settings_hash(settings: AllocatorConfig, assets: Sequence[Asset]) -> str:
     """Return a hash of allocator settings, assets, and targets of fixed assets. An allocation is
     valid only under its hash.
     """
-    fixed_bps = {
+    fixed_bps_by_token = {
         asset.token.address: asset.target_bps
         for asset in assets
         if asset.token.address in settings.fixed
     }
     tokens = sorted(asset.token.address for asset in assets)
-    text = codec.dumps(settings) + repr(tokens) + repr(sorted(fixed_bps.items()))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    hashed_text = codec.dumps(settings) + repr(tokens) + repr(sorted(fixed_bps_by_token.items()))
+    return hashlib.sha256(hashed_text.encode()).hexdigest()[:16]
 
 
 def valid_allocation(
@@ -65,8 +65,8 @@ def unrounded_weights(
 
     Raises Refused for data that are missing, stale, singular or zero.
     """
-    bounds = bounds_of(settings, assets)
-    return bounds, allocator_of(settings.method)(settings, bounds, inputs)
+    weight_bounds = bounds_of(settings, assets)
+    return weight_bounds, allocator_of(settings.method)(settings, weight_bounds, inputs)
 
 
 def choose_allocation(
@@ -80,56 +80,80 @@ def choose_allocation(
     The weights are those of `last_allocation` if none would move by more than `churn_bps`. The
     result does not depend on the order of assets. Raises Refused as `unrounded_weights` does.
     """
-    bounds, result = unrounded_weights(settings, assets, inputs)
-    chosen_bps: list[int] = []
+    weight_bounds, allocator_weights = unrounded_weights(settings, assets, inputs)
+    free_weights_bps: list[int] = []
     try:
-        if result.shares_bps:
-            chosen_bps = bounded_bps(
-                result.shares_bps, bounds.low_bps, bounds.high_bps, bounds.total_bps
+        if allocator_weights.shares_bps:
+            free_weights_bps = bounded_bps(
+                allocator_weights.shares_bps,
+                weight_bounds.low_bps,
+                weight_bounds.high_bps,
+                weight_bounds.total_bps,
             )
     except ValueError as error:
         raise Refused(
             f"{settings.method.value}: {error}", remedy="check portfolio.weights.limits"
         ) from None
-    free_bps = dict(zip(bounds.tokens if chosen_bps else (), chosen_bps, strict=True))
-    weights_bps = {
-        asset.token.address: free_bps.get(asset.token.address, asset.target_bps) for asset in assets
+    free_bps_by_token = dict(
+        zip(weight_bounds.tokens if free_weights_bps else (), free_weights_bps, strict=True)
+    )
+    weight_bps_by_token = {
+        asset.token.address: free_bps_by_token.get(asset.token.address, asset.target_bps)
+        for asset in assets
     }
-    choice_reason, last_allocation = result.why, valid_allocation(settings, assets, last_allocation)
-    market_bps = result.market_bps
+    choice_reason, last_allocation = (
+        allocator_weights.why,
+        valid_allocation(settings, assets, last_allocation),
+    )
+    market_weights_bps = allocator_weights.market_bps
     if last_allocation is not None:
-        previous_bps = {token: last_allocation.weight_bps(token) for token in weights_bps}
-        moves_bps = [abs(weights_bps[token] - previous_bps[token]) for token in weights_bps]
-        previous_market_bps = dict(last_allocation.market_bps)
-        moves_bps += [abs(bps - previous_market_bps.get(market, 0)) for market, bps in market_bps]
+        previous_bps_by_token = {
+            token: last_allocation.weight_bps(token) for token in weight_bps_by_token
+        }
+        weight_moves_bps = [
+            abs(weight_bps_by_token[token] - previous_bps_by_token[token])
+            for token in weight_bps_by_token
+        ]
+        previous_bps_by_market = dict(last_allocation.market_bps)
+        weight_moves_bps += [
+            abs(market_weight_bps - previous_bps_by_market.get(market, 0))
+            for market, market_weight_bps in market_weights_bps
+        ]
         largest_move_bps = (
-            BPS if bool(previous_market_bps) is not bool(market_bps) else max(moves_bps)
+            BPS
+            if bool(previous_bps_by_market) is not bool(market_weights_bps)
+            else max(weight_moves_bps)
         )
         if 0 < largest_move_bps <= settings.churn_bps:
-            weights_bps, market_bps = previous_bps, last_allocation.market_bps
+            weight_bps_by_token, market_weights_bps = (
+                previous_bps_by_token,
+                last_allocation.market_bps,
+            )
             choice_reason += f"; no weight would move by more than {largest_move_bps / 100:g} %, so the weights stay"
     return Allocation(
         at_s=inputs.now_s,
         method=settings.method,
-        weights_bps=tuple(sorted(weights_bps.items())),
+        weights_bps=tuple(sorted(weight_bps_by_token.items())),
         basis=settings_hash(settings, assets),
-        data=result.data,
+        data=allocator_weights.data,
         why=choice_reason,
-        from_s=result.from_s,
-        until_s=result.until_s,
-        returns=0 if result.returns is None else len(result.returns.simple_returns),
-        market_bps=market_bps,
+        from_s=allocator_weights.from_s,
+        until_s=allocator_weights.until_s,
+        returns=0
+        if allocator_weights.returns is None
+        else len(allocator_weights.returns.simple_returns),
+        market_bps=market_weights_bps,
     )
 
 
 def format_allocation(allocation: Allocation) -> str:
     """Format an allocation: method, time, data and reason."""
-    span_text = ""
+    period_text = ""
     if allocation.from_s is not None and allocation.until_s is not None:
-        span_text = f", {_utc(allocation.from_s)} to {_utc(allocation.until_s)}"
+        period_text = f", {_utc(allocation.from_s)} to {_utc(allocation.until_s)}"
 
     return (
-        f"weights by {allocation.method.value}, chosen {_utc(allocation.at_s)} from {allocation.data}{span_text}:"
+        f"weights by {allocation.method.value}, chosen {_utc(allocation.at_s)} from {allocation.data}{period_text}:"
         f" {allocation.why}"
     )
 
@@ -147,16 +171,20 @@ def bounds_of(settings: AllocatorConfig, assets: Sequence[Asset]) -> WeightBound
         asset.target_bps for asset in assets if asset.token.address in settings.fixed
     )
     limit_by_token = {limit.token: limit for limit in settings.limits}
-    bounds = [limit_by_token.get(token, WeightLimit(token, 0, BPS)) for token in free_tokens]
-    low_bps = tuple(limit.low_bps for limit in bounds)
-    high_bps = tuple(min(limit.high_bps, total_bps) for limit in bounds)
-    if not free_tokens or total_bps <= 0 or not sum(low_bps) <= total_bps <= sum(high_bps):
+    limits = [limit_by_token.get(token, WeightLimit(token, 0, BPS)) for token in free_tokens]
+    low_limits_bps = tuple(limit.low_bps for limit in limits)
+    high_limits_bps = tuple(min(limit.high_bps, total_bps) for limit in limits)
+    if (
+        not free_tokens
+        or total_bps <= 0
+        or not sum(low_limits_bps) <= total_bps <= sum(high_limits_bps)
+    ):
         raise Refused(
-            f"weight limits sum to {sum(low_bps) / 100:g} to {sum(high_bps) / 100:g} %, but the free weights"
+            f"weight limits sum to {sum(low_limits_bps) / 100:g} to {sum(high_limits_bps) / 100:g} %, but the free weights"
             f" must sum to {total_bps / 100:g} %",
             remedy="widen portfolio.weights.limits",
         )
-    return WeightBounds(free_tokens, total_bps, low_bps, high_bps)
+    return WeightBounds(free_tokens, total_bps, low_limits_bps, high_limits_bps)
 
 
 def _utc(seconds: int) -> str:

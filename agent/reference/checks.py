@@ -44,13 +44,13 @@ def sequencer_fault(snapshot: Snapshot, reference: ReferenceConfig) -> str:
         (reported_round for reported_round in snapshot.feeds if reported_round.feed == feed), None
     )
     if feed_round is None:
-        reasons = (
-            f": {quarantined_token.why}"
-            for quarantined_token in snapshot.quarantined
-            if quarantined_token.address == feed
+        unread_texts = (
+            f": {quarantined_item.why}"
+            for quarantined_item in snapshot.quarantined
+            if quarantined_item.address == feed
         )
-        why = next(reasons, "")
-        return f"the sequencer's uptime feed was not read{why}"
+        unread_text = next(unread_texts, "")
+        return f"the sequencer's uptime feed was not read{unread_text}"
     if feed_round.answer not in (0, 1):
         return (
             f"the sequencer's uptime feed returned {feed_round.answer}, neither up (0) nor down (1)"
@@ -108,29 +108,32 @@ def late_twap_tokens(inputs: PriceInputs, limit_bps: int | None) -> frozenset[st
         for token in feed_price_by_token.keys() & twap_by_token.keys()
         if twap_by_token[token] > feed_price_by_token[token]
     }
-    for inputs_at_block in (inputs, *(inputs.at(block) for block in inputs.snapshot.past)):
-        feed_prices = prices_from(inputs_at_block.only(PriceSource.FEED)).by_token
-        spot_price_by_token = price_sources.spot_prices(inputs_at_block)
+    for inputs_at_block in (
+        inputs,
+        *(inputs.at(past_block) for past_block in inputs.snapshot.past),
+    ):
+        feed_price_at_block = prices_from(inputs_at_block.only(PriceSource.FEED)).by_token
+        spot_price_at_block = price_sources.spot_prices(inputs_at_block)
         late_tokens = {
             token
-            for token in late_tokens & feed_prices.keys() & spot_price_by_token.keys()
-            if abs(spot_price_by_token[token] / feed_prices[token] - 1) * BPS <= limit_bps
+            for token in late_tokens & feed_price_at_block.keys() & spot_price_at_block.keys()
+            if abs(spot_price_at_block[token] / feed_price_at_block[token] - 1) * BPS <= limit_bps
         }
     return frozenset(late_tokens)
 
 
 def source_conflict(
-    step: StepInput, only: Collection[str] | None = None, *, of_exit: bool = False
+    step: StepInput, among_tokens: Collection[str] | None = None, *, of_exit: bool = False
 ) -> str:
     """Return the largest conflict of feed and TWAP; empty if they agree within
-    limits.oracle_deviation. `only` restricts the tokens. For an exit `late_twap_tokens` do not
-    count.
+    limits.oracle_deviation. `among_tokens` restricts the tokens. For an exit
+    `late_twap_tokens` do not count.
     """
     inputs, limit_bps = price_inputs(step), step.limits.oracle_deviation_bps
     deviations = [
         (deviation, token)
         for deviation, token in source_deviations(inputs)
-        if only is None or token in only
+        if among_tokens is None or token in among_tokens
     ]
     if limit_bps is None or max(deviations, default=(Fraction(0), ""))[0] * BPS <= limit_bps:
         return ""
@@ -169,73 +172,77 @@ def price_ranges(step: StepInput) -> dict[str, PriceRange]:
     or with the limit off, the reference price alone counts; so it does for the floors of exits,
     because in a fall that the TWAP follows late, nobody pays the TWAP (T20).
     """
-    limit_bps, ranges = step.limits.oracle_deviation_bps, dict[str, PriceRange]()
-    reference_by_token = reference_prices(step).by_token
+    limit_bps, range_by_token = step.limits.oracle_deviation_bps, dict[str, PriceRange]()
+    reference_price_by_token = reference_prices(step).by_token
     prices_by_source = [
         prices_from(price_inputs(step).only(source)).by_token
         for source in _FEED_AND_TWAP
         if step.reference.cautious and limit_bps is not None and source in step.reference.kinds
     ]
-    for token, price in reference_by_token.items():
+    for token, price in reference_price_by_token.items():
         source_prices = [
-            round_price(prices[token]) for prices in prices_by_source if token in prices
+            round_price(price_by_token[token])
+            for price_by_token in prices_by_source
+            if token in price_by_token
         ]
         agreeing_prices = [
             source_price
             for source_price in source_prices
             if abs(source_price / price - 1) * BPS <= (limit_bps or 0)
         ]
-        ranges[token] = (
+        range_by_token[token] = (
             (min(price, *agreeing_prices), max(price, *agreeing_prices))
             if agreeing_prices
             else (price, price)
         )
-    return ranges
+    return range_by_token
 
 
-def disagreement_loss(step: StepInput, deltas: Mapping[str, int]) -> Value:
+def disagreement_loss(step: StepInput, delta_raw_by_token: Mapping[str, int]) -> Value:
     """Return how much more a trade costs at the worse of the agreeing prices for the wallet than at
-    the reference prices: what it gives at the highest, what it receives at the lowest. `deltas` are
-    the changes of the wallet, base units by token.
+    the reference prices: what it gives at the highest, what it receives at the lowest. `delta_raw_by_token`
+    are the changes of the wallet.
     """
-    reference_by_token, ranges = reference_prices(step).by_token, price_ranges(step)
-    priced_deltas = _priced_deltas(step.portfolio, deltas)
+    reference_price_by_token, range_by_token = reference_prices(step).by_token, price_ranges(step)
+    priced_delta_raw_by_token = _priced_deltas(step.portfolio, delta_raw_by_token)
     losses = (
-        raw * (reference_by_token[token] - ranges[token][raw < 0])
-        for token, raw in priced_deltas.items()
-        if token in reference_by_token
+        delta_raw * (reference_price_by_token[token] - range_by_token[token][delta_raw < 0])
+        for token, delta_raw in priced_delta_raw_by_token.items()
+        if token in reference_price_by_token
     )
     return sum(losses, Fraction(0))
 
 
-def deviation_loss(step: StepInput, deltas: Mapping[str, int]) -> Value:
+def deviation_loss(step: StepInput, delta_raw_by_token: Mapping[str, int]) -> Value:
     """Return the loss of a trade if all prices are limits.oracle_deviation off, each to the
     wallet's disadvantage: that share of the value of each token traded, except the numeraire.
-    `deltas` are the changes of the wallet, base units by token. Zero without reference.cautious, or
+    `delta_raw_by_token` are the changes of the wallet. Zero without reference.cautious, or
     with the limit off.
     """
     limit_bps = step.limits.oracle_deviation_bps
     if not step.reference.cautious or limit_bps is None:
         return Fraction(0)
-    reference_by_token, numeraire = (
+    reference_price_by_token, numeraire_address = (
         reference_prices(step).by_token,
         step.portfolio.numeraire.address,
     )
-    values = (
-        abs(raw) * reference_by_token[token]
-        for token, raw in _priced_deltas(step.portfolio, deltas).items()
-        if token in reference_by_token and token != numeraire
+    traded_values = (
+        abs(delta_raw) * reference_price_by_token[token]
+        for token, delta_raw in _priced_deltas(step.portfolio, delta_raw_by_token).items()
+        if token in reference_price_by_token and token != numeraire_address
     )
-    return sum(values, Fraction(0)) * Fraction(limit_bps, BPS)
+    return sum(traded_values, Fraction(0)) * Fraction(limit_bps, BPS)
 
 
-def _priced_deltas(portfolio: Portfolio, deltas: Mapping[str, int]) -> dict[str, int]:
+def _priced_deltas(portfolio: Portfolio, delta_raw_by_token: Mapping[str, int]) -> dict[str, int]:
     """Return the changes with native coin added to its wrapped token."""
-    priced_deltas: dict[str, int] = {}
-    for token, raw in deltas.items():
+    priced_delta_raw_by_token: dict[str, int] = {}
+    for token, delta_raw in delta_raw_by_token.items():
         priced_token = portfolio.pricing_token(token)
-        priced_deltas[priced_token] = priced_deltas.get(priced_token, 0) + raw
-    return priced_deltas
+        priced_delta_raw_by_token[priced_token] = (
+            priced_delta_raw_by_token.get(priced_token, 0) + delta_raw
+        )
+    return priced_delta_raw_by_token
 
 
 RECORDED_FIGURES = 18
@@ -244,7 +251,7 @@ _ROUNDING = Context(prec=RECORDED_FIGURES, rounding=ROUND_HALF_EVEN)
 
 
 def confirmed_prices(
-    step: StepInput, past: Sequence[PastPrices], at_s: int
+    step: StepInput, past_prices: Sequence[PastPrices], at_s: int
 ) -> tuple[PricePoint, ...]:
     """Return the median price per token, except the numeraire, over this block and the
     policy.confirm_blocks preceding blocks (T3).
@@ -253,10 +260,10 @@ def confirmed_prices(
     lack a reference price at one of the blocks are missing. No price is returned if the preceding
     blocks are unknown, the sequencer is down or two sources disagree.
     """
-    block_count, head_number = step.policy.confirm_blocks, step.snapshot.head.number
-    past_blocks = past[:block_count]
-    if [block.head.number for block in past_blocks] != list(
-        range(head_number - 1, head_number - 1 - block_count, -1)
+    confirm_blocks, head_number = step.policy.confirm_blocks, step.snapshot.head.number
+    confirming_blocks = past_prices[:confirm_blocks]
+    if [past_block.head.number for past_block in confirming_blocks] != list(
+        range(head_number - 1, head_number - 1 - confirm_blocks, -1)
     ):
         return ()
     if sequencer_fault(step.snapshot, step.reference) or source_conflict(step):
@@ -264,15 +271,21 @@ def confirmed_prices(
     inputs = price_inputs(step)
     prices_by_block = [
         prices_from(block_inputs).prices
-        for block_inputs in (inputs, *(inputs.at(block) for block in past_blocks))
+        for block_inputs in (inputs, *(inputs.at(past_block) for past_block in confirming_blocks))
     ]
     tokens = [token for token in prices_by_block[0] if token != step.portfolio.numeraire.address]
     priced_tokens = [
-        token for token in tokens if all(token in prices for prices in prices_by_block)
+        token
+        for token in tokens
+        if all(token in price_by_token for price_by_token in prices_by_block)
     ]
     return tuple(
         PricePoint(
-            token, at_s, round_price(_median([prices[token].price for prices in prices_by_block]))
+            token,
+            at_s,
+            round_price(
+                _median([price_by_token[token].price for price_by_token in prices_by_block])
+            ),
         )
         for token in priced_tokens
     )
@@ -282,8 +295,8 @@ def round_price(price: Price) -> Price:
     """Return a price rounded to RECORDED_FIGURES significant figures, since mean prices of pools
     have hundreds.
     """
-    rounded: Decimal = _ROUNDING.divide(Decimal(price.numerator), Decimal(price.denominator))
-    return Fraction(rounded)
+    rounded_price: Decimal = _ROUNDING.divide(Decimal(price.numerator), Decimal(price.denominator))
+    return Fraction(rounded_price)
 
 
 def _median(prices: Sequence[Price]) -> Price:
@@ -326,14 +339,14 @@ def dollar_pegs(
     step: StepInput,
     references: ReferencePrices,
     limit_bps: int,
-    only: Collection[str] | None = None,
+    among_tokens: Collection[str] | None = None,
 ) -> Iterator[DollarPeg]:
-    """Yield the peg of each asset with a dollar symbol. `only` restricts the tokens. Raises
-    PegUnknown. The price comes from the asset's USD feed, else from its reference price times the
+    """Yield the peg of each asset with a dollar symbol. `among_tokens` restricts the tokens.
+    Raises PegUnknown. The price comes from the asset's USD feed, else from its reference price times the
     USD feed of the numeraire.
     """
     for asset in step.portfolio.assets:
-        if is_dollar(asset.token) and (only is None or asset.token.address in only):
+        if is_dollar(asset.token) and (among_tokens is None or asset.token.address in among_tokens):
             usd_price = _usd_price(price_inputs(step), references, asset)
             if usd_price <= MAX_PEG_PRICE:
                 was_depegged = asset.token.address in step.history.depegged
@@ -342,9 +355,9 @@ def dollar_pegs(
 
 
 def depegged_tokens(
-    step: StepInput, references: ReferencePrices, only: Collection[str] | None = None
+    step: StepInput, references: ReferencePrices, among_tokens: Collection[str] | None = None
 ) -> tuple[str, ...]:
-    """Return the addresses of depegged tokens. `only` restricts the tokens.
+    """Return the addresses of depegged tokens. `among_tokens` restricts the tokens.
 
     If a price is unknown, previously depegged tokens remain depegged.
     """
@@ -352,30 +365,32 @@ def depegged_tokens(
     if limit_bps is None:
         return ()
     try:
-        pegs = dollar_pegs(step, references, limit_bps, only)
+        pegs = dollar_pegs(step, references, limit_bps, among_tokens)
         return tuple(peg.token.address for peg in pegs if peg.is_off)
     except PegUnknown:
         asset_tokens = {asset.token.address for asset in step.portfolio.assets}
-        asset_tokens &= asset_tokens if only is None else {*only}
+        asset_tokens &= asset_tokens if among_tokens is None else {*among_tokens}
         return tuple(token for token in step.history.depegged if token in asset_tokens)
 
 
 def depeg_fault(
-    step: StepInput, references: ReferencePrices, only: Collection[str] | None = None
+    step: StepInput, references: ReferencePrices, among_tokens: Collection[str] | None = None
 ) -> str:
-    """Return why a depegged stablecoin stops trading; empty if none is depegged. `only` restricts
-    the tokens. Without this check a rebalance would buy the falling stablecoin at an unreliable
+    """Return why a depegged stablecoin stops trading; empty if none is depegged. `among_tokens`
+    restricts the tokens. Without this check a rebalance would buy the falling stablecoin at an unreliable
     price. If a price is unknown, the guard `depeg` decides.
     """
     limit_bps = step.limits.depeg_bps
-    depegged_addresses = depegged_tokens(step, references, only)
+    depegged_addresses = depegged_tokens(step, references, among_tokens)
     if limit_bps is None or not depegged_addresses:
         return ""
     try:
-        pegs = [peg for peg in dollar_pegs(step, references, limit_bps, only) if peg.is_off]
-    except PegUnknown as why:
-        labels = ", ".join(step.portfolio.token(token).label for token in depegged_addresses)
-        return f"{labels} lost the dollar peg, and its current price is unknown: {why}"
+        pegs = [peg for peg in dollar_pegs(step, references, limit_bps, among_tokens) if peg.is_off]
+    except PegUnknown as error:
+        depegged_labels = ", ".join(
+            step.portfolio.token(token).label for token in depegged_addresses
+        )
+        return f"{depegged_labels} lost the dollar peg, and its current price is unknown: {error}"
     limit_text = (
         f"limits.depeg is {limit_bps} bps, recovered within {float(limit_bps * REPEG_SHARE):g} bps"
     )
@@ -395,7 +410,8 @@ def _usd_price(inputs: PriceInputs, references: ReferencePrices, asset: Asset) -
         return _feed_answer(inputs, asset)
     numeraire = inputs.portfolio.numeraire
     asset_by_token = {
-        asset_of_token.token.address: asset_of_token for asset_of_token in inputs.portfolio.assets
+        portfolio_asset.token.address: portfolio_asset
+        for portfolio_asset in inputs.portfolio.assets
     }
     numeraire_asset = asset_by_token.get(numeraire.address)
     reference_price = references.prices.get(asset.token.address)

@@ -69,12 +69,14 @@ def required_observations(chain_id: int, window_s: int) -> int:
 def _observations_text(chain_id: int, window_s: int, pool: Pool) -> str:
     if pool.observations is None:
         return ""
-    count, next_count = pool.observations
-    required_count = required_observations(chain_id, window_s)
-    if next_count >= required_count:
-        return f"; it will keep {next_count} observations, filled by the next trades"
-    next_text = f", soon {next_count}" if next_count > count else ""
-    return f", it keeps {count}{next_text}: run trimtab oracle {pool.address} --to {required_count}"
+    observation_count, next_observation_count = pool.observations
+    required_observation_count = required_observations(chain_id, window_s)
+    if next_observation_count >= required_observation_count:
+        return f"; it will keep {next_observation_count} observations, filled by the next trades"
+    next_text = (
+        f", soon {next_observation_count}" if next_observation_count > observation_count else ""
+    )
+    return f", it keeps {observation_count}{next_text}: run trimtab oracle {pool.address} --to {required_observation_count}"
 
 
 def feed_round_fault(snapshot: Snapshot, reference: ReferenceConfig, feed_round: FeedRound) -> str:
@@ -104,8 +106,8 @@ def incomplete_round_fault(feed_round: FeedRound, now_s: int) -> str:
         return f"has an unfinished round {feed_round.round_id}"
     if feed_round.answered_in_round < feed_round.round_id:
         return f"returned round {feed_round.round_id} with the price of round {feed_round.answered_in_round}"
-    latest_s = max(feed_round.updated_at_s, feed_round.started_at_s)
-    return f"is dated {latest_s - now_s} s after the block" if latest_s > now_s else ""
+    dated_s = max(feed_round.updated_at_s, feed_round.started_at_s)
+    return f"is dated {dated_s - now_s} s after the block" if dated_s > now_s else ""
 
 
 def answer_bound_fault(feed_round: FeedRound) -> str:
@@ -131,15 +133,17 @@ def round_regression_fault(snapshot: Snapshot, feed_round: FeedRound) -> str:
     was replaced; empty otherwise.
     """
     earlier_rounds = [
-        (past_round.round_id, past.head.number)
-        for past in snapshot.past
-        for past_round in past.feeds
+        (past_round.round_id, past_block.head.number)
+        for past_block in snapshot.past
+        for past_round in past_block.feeds
         if past_round.feed == feed_round.feed
     ]
-    highest_round, block = max(earlier_rounds, default=(0, 0))
-    if highest_round <= feed_round.round_id:
+    highest_round_id, block_number = max(earlier_rounds, default=(0, 0))
+    if highest_round_id <= feed_round.round_id:
         return ""
-    return f"fell from round {highest_round} at block {block} to round {feed_round.round_id}"
+    return (
+        f"fell from round {highest_round_id} at block {block_number} to round {feed_round.round_id}"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +247,7 @@ def prices_from(inputs: PriceInputs) -> ReferencePrices:
     """
     portfolio = inputs.portfolio
     feeds = tuple((asset.token, asset.feed) for asset in portfolio.assets)
-    key = (
+    cache_key = (
         inputs.reference,
         feeds,
         portfolio.hubs,
@@ -251,32 +255,34 @@ def prices_from(inputs: PriceInputs) -> ReferencePrices:
         portfolio.numeraire,
         portfolio.wrapped_native,
     )
-    return inputs.snapshot.derived(key, lambda: _calculate_prices(inputs))
+    return inputs.snapshot.derived(cache_key, lambda: _calculate_prices(inputs))
 
 
 def _calculate_prices(inputs: PriceInputs) -> ReferencePrices:
-    prices: dict[str, ReferencePrice] = {}
-    unpriced: list[UnpricedToken] = []
+    reference_price_by_token: dict[str, ReferencePrice] = {}
+    unpriced_tokens: list[UnpricedToken] = []
     for address, label in _tokens_to_price(inputs.portfolio):
-        price, reason = _first_price(inputs, address)
-        if price is None:
-            unpriced.append(UnpricedToken(address, label, reason))
+        reference_price, reason = _first_price(inputs, address)
+        if reference_price is None:
+            unpriced_tokens.append(UnpricedToken(address, label, reason))
         else:
-            prices[address] = price
-    return ReferencePrices(prices, tuple(unpriced))
+            reference_price_by_token[address] = reference_price
+    return ReferencePrices(reference_price_by_token, tuple(unpriced_tokens))
 
 
 def spot_prices(inputs: PriceInputs) -> dict[str, Price]:
     """Return the spot prices of tokens at this block, for comparison with the reference; tokens
     without one are missing.
     """
-    prices: dict[str, Price] = {}
+    spot_price_by_token: dict[str, Price] = {}
     for address, _ in _tokens_to_price(inputs.portfolio):
         try:
-            prices[address] = _price_from_source(inputs, address, PriceSource.SPOT).price
+            spot_price_by_token[address] = _price_from_source(
+                inputs, address, PriceSource.SPOT
+            ).price
         except _NoPrice:
             continue
-    return prices
+    return spot_price_by_token
 
 
 def _tokens_to_price(portfolio: Portfolio) -> list[tuple[str, str]]:
@@ -288,11 +294,13 @@ def _tokens_to_price(portfolio: Portfolio) -> list[tuple[str, str]]:
         *portfolio.hubs,
         portfolio.numeraire,
     )
-    labels = {portfolio.wrapped_native: portfolio.wrapped_native} | {
+    label_by_address = {portfolio.wrapped_native: portfolio.wrapped_native} | {
         token.address: token.label for token in reversed(tokens)
     }
-    order = dict.fromkeys([*(token.address for token in tokens), portfolio.wrapped_native])
-    return [(address, labels[address]) for address in order]
+    unique_addresses = dict.fromkeys(
+        [*(token.address for token in tokens), portfolio.wrapped_native]
+    )
+    return [(address, label_by_address[address]) for address in unique_addresses]
 
 
 def _first_price(inputs: PriceInputs, address: str) -> tuple[ReferencePrice | None, str]:
@@ -324,7 +332,7 @@ def _price_from_source(inputs: PriceInputs, address: str, source: PriceSource) -
                     f"a mean over {window_s} s",
                 )
             except _NoPrice as reason:
-                raise _NoPrice(f"{reason}{_rejected_pools(inputs, address)}") from None
+                raise _NoPrice(f"{reason}{_rejected_pools_text(inputs, address)}") from None
             price, detail = (
                 pool_price.price,
                 f"mean over {window_s} s of {pool_price.pool_count} pool(s)",
@@ -342,17 +350,17 @@ def _feed_price(inputs: PriceInputs, address: str) -> tuple[Fraction, str]:
     source.
     """
     numeraire = inputs.portfolio.numeraire
-    token, usd_round = _valid_round(inputs, address)
+    token, token_round = _valid_round(inputs, address)
     _, numeraire_round = _valid_round(inputs, numeraire.address)
-    coin_price = Fraction(usd_round.answer, 10**usd_round.decimals) / Fraction(
+    whole_token_price = Fraction(token_round.answer, 10**token_round.decimals) / Fraction(
         numeraire_round.answer, 10**numeraire_round.decimals
     )
     age_s = inputs.snapshot.head.timestamp_s - min(
-        usd_round.updated_at_s, numeraire_round.updated_at_s
+        token_round.updated_at_s, numeraire_round.updated_at_s
     )
     return (
-        coin_price * Fraction(10) ** (numeraire.decimals - token.decimals),
-        f"round {usd_round.round_id} of feed {usd_round.feed}, {age_s} s old",
+        whole_token_price * Fraction(10) ** (numeraire.decimals - token.decimals),
+        f"round {token_round.round_id} of feed {token_round.feed}, {age_s} s old",
     )
 
 
@@ -362,11 +370,18 @@ def _valid_round(inputs: PriceInputs, address: str) -> tuple[Token, FeedRound]:
     label = _label(inputs.portfolio, address)
     if feed is None:
         raise _NoPrice(f"{label} has no feed")
-    feed_round = next((round_ for round_ in inputs.snapshot.feeds if round_.feed == feed), None)
+    feed_round = next(
+        (reported_round for reported_round in inputs.snapshot.feeds if reported_round.feed == feed),
+        None,
+    )
     if feed_round is None:
-        reasons = (f": {item.why}" for item in inputs.snapshot.quarantined if item.address == feed)
-        why = next(reasons, "")
-        raise _NoPrice(f"the feed of {label} was not read{why}")
+        unread_texts = (
+            f": {quarantined_item.why}"
+            for quarantined_item in inputs.snapshot.quarantined
+            if quarantined_item.address == feed
+        )
+        unread_text = next(unread_texts, "")
+        raise _NoPrice(f"the feed of {label} was not read{unread_text}")
     fault = feed_round_fault(inputs.snapshot, inputs.reference, feed_round)
     if fault:
         raise _NoPrice(f"the feed of {label} {fault}")
@@ -391,21 +406,24 @@ def _twap_price(inputs: PriceInputs, pool: Pool, token: str) -> _PoolPrice | Non
     return _PoolPrice(pool.mean_price(token), pool.mean_depth(token), 1)
 
 
-def _rejected_pools(inputs: PriceInputs, address: str) -> str:
+def _rejected_pools_text(inputs: PriceInputs, address: str) -> str:
     """Return why the pools in ranges that pair a token with the numeraire or a hub have no valid
     TWAP, each with the remedy.
     """
-    hubs = {inputs.portfolio.numeraire.address, *(hub.address for hub in inputs.portfolio.hubs)}
-    hubs -= {address}
-    candidates = [
+    quote_tokens = {
+        inputs.portfolio.numeraire.address,
+        *(hub_token.address for hub_token in inputs.portfolio.hubs),
+    }
+    quote_tokens -= {address}
+    candidate_pools = [
         pool
         for pool in inputs.snapshot.pools
-        if pool.tick_state is not None and {pool.token0, pool.token1} - hubs == {address}
+        if pool.tick_state is not None and {pool.token0, pool.token1} - quote_tokens == {address}
     ]
     return "".join(
-        f"; pool {pool.address}: {why}"
-        for pool in candidates
-        if (why := twap_rejection(inputs.snapshot, inputs.reference, pool))
+        f"; pool {pool.address}: {rejection}"
+        for pool in candidate_pools
+        if (rejection := twap_rejection(inputs.snapshot, inputs.reference, pool))
     )
 
 
@@ -425,16 +443,16 @@ def _price_in_numeraire(
     Raises _NoPrice without such a price.
     """
     numeraire = inputs.portfolio.numeraire.address
-    routes = [_pair_price(inputs.snapshot, address, numeraire, price_of_pool)]
+    route_prices = [_pair_price(inputs.snapshot, address, numeraire, price_of_pool)]
     for hub in inputs.portfolio.hubs:
         if hub.address not in (address, numeraire):
-            routes.append(
+            route_prices.append(
                 _route_price(
                     _pair_price(inputs.snapshot, address, hub.address, price_of_pool),
                     _pair_price(inputs.snapshot, hub.address, numeraire, price_of_pool),
                 )
             )
-    pool_price = _mean_price(route for route in routes if route is not None)
+    pool_price = _mean_price(route_price for route_price in route_prices if route_price is not None)
     if pool_price is None:
         raise _NoPrice(
             f"no pool of {_label(inputs.portfolio, address)} with the numeraire or a hub has {requirement}"
@@ -443,12 +461,14 @@ def _price_in_numeraire(
 
 
 def _pair_price(
-    snapshot: Snapshot, token: str, other: str, price_of_pool: _PriceOfPool
+    snapshot: Snapshot, token: str, other_token: str, price_of_pool: _PriceOfPool
 ) -> _PoolPrice | None:
     """Return the mean price over all pools of one pair."""
-    pair = {token, other}
+    token_pair = {token, other_token}
     pool_prices = [
-        price_of_pool(pool, token) for pool in snapshot.pools if {pool.token0, pool.token1} == pair
+        price_of_pool(pool, token)
+        for pool in snapshot.pools
+        if {pool.token0, pool.token1} == token_pair
     ]
     return _mean_price(pool_price for pool_price in pool_prices if pool_price is not None)
 
@@ -466,12 +486,19 @@ def _route_price(first_hop: _PoolPrice | None, second_hop: _PoolPrice | None) ->
 
 def _mean_price(pool_prices: Iterable[_PoolPrice]) -> _PoolPrice | None:
     """Return the mean price weighted by depth; None without depth."""
-    deep_pools = [pool_price for pool_price in pool_prices if pool_price.depth_raw > 0]
-    total_depth_raw = sum(pool_price.depth_raw for pool_price in deep_pools)
-    if not deep_pools:
+    deep_pool_prices = [pool_price for pool_price in pool_prices if pool_price.depth_raw > 0]
+    total_depth_raw = sum(pool_price.depth_raw for pool_price in deep_pool_prices)
+    if not deep_pool_prices:
         return None
     return _PoolPrice(
-        sum((pool.price * pool.depth_raw for pool in deep_pools), Fraction(0)) / total_depth_raw,
+        sum(
+            (
+                deep_pool_price.price * deep_pool_price.depth_raw
+                for deep_pool_price in deep_pool_prices
+            ),
+            Fraction(0),
+        )
+        / total_depth_raw,
         total_depth_raw,
-        sum(pool.pool_count for pool in deep_pools),
+        sum(deep_pool_price.pool_count for deep_pool_price in deep_pool_prices),
     )

@@ -27,7 +27,7 @@ def find_signal(name: str) -> EntryPoint:
     installed, or more than one.
     """
     entry_point_by_source = {
-        (entry_point.value, _origin(entry_point)): entry_point
+        (entry_point.value, _package_text(entry_point)): entry_point
         for entry_point in entry_points(group=ENTRY_POINT_GROUP, name=name)
     }
     if not entry_point_by_source:
@@ -47,14 +47,17 @@ def signal_source(name: str) -> str:
     """Return the distribution and version that provide a signal. Raises ConfigError like
     find_signal.
     """
-    return _origin(find_signal(name))
+    return _package_text(find_signal(name))
 
 
-def _origin(entry_point: EntryPoint) -> str:
+def _package_text(entry_point: EntryPoint) -> str:
     if entry_point.dist is None:
         return "an unknown package"
     name_and_version = (entry_point.dist.name, entry_point.dist.version)
-    return " ".join(text if _PLAIN_TEXT.fullmatch(text) else "?" for text in name_and_version)
+    return " ".join(
+        name_or_version if _PLAIN_TEXT.fullmatch(name_or_version) else "?"
+        for name_or_version in name_and_version
+    )
 
 
 MAX_REASON_LENGTH = 200
@@ -63,8 +66,8 @@ MAX_REASON_LENGTH = 200
 def parse_view(view_document: Mapping[str, Any]) -> SignalView:
     """Parse a line as a view with read-only mappings."""
     prices = {
-        symbol: tuple(PriceBar(at_s, close) for at_s, close in bars)
-        for symbol, bars in view_document["prices"].items()
+        symbol: tuple(PriceBar(at_s, close) for at_s, close in price_bars)
+        for symbol, price_bars in view_document["prices"].items()
     }
     return SignalView(
         view_document["now_s"],
@@ -90,24 +93,24 @@ def answer_line(entry_point: EntryPoint, line: str) -> dict[str, Any]:
         return {"why": f"it raised {error_text}"}
 
 
-def _float_weights(targets: Mapping[str, Any] | None) -> dict[str, float] | None:
-    if targets is None:
+def _float_weights(weight_by_name: Mapping[str, Any] | None) -> dict[str, float] | None:
+    if weight_by_name is None:
         return None
-    for name, weight in targets.items():
+    for name, weight in weight_by_name.items():
         if isinstance(weight, bool | str) or not isinstance(name, str):
             raise TypeError(f"the weight of {name!r} is {type(weight).__name__}")
-    return {name: float(weight) for name, weight in targets.items()}
+    return {name: float(weight) for name, weight in weight_by_name.items()}
 
 
-def main(name: str, lines: TextIO, answers: TextIO) -> None:
+def main(name: str, view_lines: TextIO, answer_stream: TextIO) -> None:
     """Answer each line until the input ends."""
     entry_point = find_signal(name)
-    for line in lines:
-        answers.write(json.dumps(answer_line(entry_point, line)) + "\n")
-        answers.flush()
+    for line in view_lines:
+        answer_stream.write(json.dumps(answer_line(entry_point, line)) + "\n")
+        answer_stream.flush()
 
 
 if __name__ == "__main__":
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    answer_stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    main(sys.argv[1], sys.stdin, answers)
+    main(sys.argv[1], sys.stdin, answer_stream)

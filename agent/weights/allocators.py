@@ -42,15 +42,19 @@ converges undamped).
 """
 
 
-def minimum_variance_weights(covariance: Floats, low: Floats, high: Floats) -> Floats:
+def minimum_variance_weights(covariance: Floats, min_shares: Floats, max_shares: Floats) -> Floats:
     """Return the shares w that minimise wᵀΣw (Markowitz 1952), by convex optimisation."""
     estimator = import_extra("skfolio.optimization").MeanRisk(
-        prior_estimator=_prior(covariance), solver_params=_SOLVER_TOLERANCES, **_bounds(low, high)
+        prior_estimator=_prior(covariance),
+        solver_params=_SOLVER_TOLERANCES,
+        **_bound_parameters(min_shares, max_shares),
     )
-    return _polished_minimum_variance(covariance, low, high, _fit_weights(estimator, covariance))
+    return _polished_minimum_variance(
+        covariance, min_shares, max_shares, _fit_weights(estimator, covariance)
+    )
 
 
-def risk_parity_weights(covariance: Floats, low: Floats, high: Floats) -> Floats:
+def risk_parity_weights(covariance: Floats, min_shares: Floats, max_shares: Floats) -> Floats:
     """Return the shares w with equal w_i (Σw)_i (Maillard, Roncalli, Teiletche 2010), within the
     bounds.
 
@@ -59,11 +63,18 @@ def risk_parity_weights(covariance: Floats, low: Floats, high: Floats) -> Floats
     solved.
     """
     deviations = np.sqrt(np.diag(covariance))
-    unbounded = _equal_risk_newton(covariance / np.outer(deviations, deviations)) / deviations
-    shares: Floats = unbounded / fsum_array(unbounded)
-    if (low <= shares).all() and (shares <= high).all():
+    unbounded_shares = (
+        _equal_risk_newton(covariance / np.outer(deviations, deviations)) / deviations
+    )
+    shares: Floats = unbounded_shares / fsum_array(unbounded_shares)
+    if (min_shares <= shares).all() and (shares <= max_shares).all():
         return shares
-    return _equal_risk_within(covariance, low, high, _risk_budgeting_weights(covariance, low, high))
+    return _equal_risk_within(
+        covariance,
+        min_shares,
+        max_shares,
+        _risk_budgeting_weights(covariance, min_shares, max_shares),
+    )
 
 
 def _equal_risk_newton(covariance: Floats, directions: Floats | None = None) -> Floats:
@@ -81,18 +92,21 @@ def _equal_risk_newton(covariance: Floats, directions: Floats | None = None) -> 
         x = matvec(basis, coordinates)
         gradient = matvec(basis.T, matvec(covariance, x) - 1 / x)
         hessian = covariance + np.diag(1 / (x * x))
-        step = solve_positive_definite(
-            np.array([matvec(basis.T, matvec(hessian, column)) for column in basis.T]), gradient
+        newton_step = solve_positive_definite(
+            np.array([matvec(basis.T, matvec(hessian, direction)) for direction in basis.T]),
+            gradient,
         )
-        decrement = math.sqrt(max(dot(gradient, step), 0.0))
-        coordinates = coordinates - (step / (1 + decrement) if decrement > _DAMPED_ABOVE else step)
+        decrement = math.sqrt(max(dot(gradient, newton_step), 0.0))
+        coordinates = coordinates - (
+            newton_step / (1 + decrement) if decrement > _DAMPED_ABOVE else newton_step
+        )
         if decrement <= _FINAL_DECREMENT:
             break
     return matvec(basis, coordinates)
 
 
 def _equal_risk_within(
-    covariance: Floats, low: Floats, high: Floats, solver_shares: Floats
+    covariance: Floats, min_shares: Floats, max_shares: Floats, solver_shares: Floats
 ) -> Floats:
     """Return the risk parity shares with the active bounds of the solver's result `solver_shares`.
 
@@ -100,26 +114,30 @@ def _equal_risk_within(
     uncertain.
     """
     is_at_low, is_at_high = (
-        solver_shares - low <= _BOUND_TOLERANCE,
-        high - solver_shares <= _BOUND_TOLERANCE,
+        solver_shares - min_shares <= _BOUND_TOLERANCE,
+        max_shares - solver_shares <= _BOUND_TOLERANCE,
     )
-    free_rows = np.flatnonzero(~(is_at_low | is_at_high))
-    bound_shares = np.where(is_at_low, low, np.where(is_at_high, high, 0.0))
-    if not len(free_rows) or not (bound_shares[is_at_low | is_at_high] > 0).all():
+    free_indices = np.flatnonzero(~(is_at_low | is_at_high))
+    bound_shares = np.where(is_at_low, min_shares, np.where(is_at_high, max_shares, 0.0))
+    if not len(free_indices) or not (bound_shares[is_at_low | is_at_high] > 0).all():
         return solver_shares
     directions = np.repeat(
-        (bound_shares / (1 - fsum_array(bound_shares)))[:, None], len(free_rows), axis=1
+        (bound_shares / (1 - fsum_array(bound_shares)))[:, None], len(free_indices), axis=1
     )
-    directions[free_rows] = np.eye(len(free_rows))
-    unscaled = _equal_risk_newton(
+    directions[free_indices] = np.eye(len(free_indices))
+    unscaled_shares = _equal_risk_newton(
         covariance / (fsum_array(np.diag(covariance)) / len(covariance)), directions
     )
-    shares = np.where(is_at_low, low, np.where(is_at_high, high, unscaled / fsum_array(unscaled)))
+    shares = np.where(
+        is_at_low,
+        min_shares,
+        np.where(is_at_high, max_shares, unscaled_shares / fsum_array(unscaled_shares)),
+    )
     return shares if (np.abs(shares - solver_shares) <= _MAX_SOLVER_ERROR).all() else solver_shares
 
 
 def _polished_minimum_variance(
-    covariance: Floats, low: Floats, high: Floats, solver_shares: Floats
+    covariance: Floats, min_shares: Floats, max_shares: Floats, solver_shares: Floats
 ) -> Floats:
     """Return the minimum variance shares with the active bounds of the solver's result
     `solver_shares`, all other shares solved exactly.
@@ -128,12 +146,12 @@ def _polished_minimum_variance(
     the active bounds are then uncertain.
     """
     is_at_low, is_at_high = (
-        solver_shares - low <= _BOUND_TOLERANCE,
-        high - solver_shares <= _BOUND_TOLERANCE,
+        solver_shares - min_shares <= _BOUND_TOLERANCE,
+        max_shares - solver_shares <= _BOUND_TOLERANCE,
     )
     is_free, shares = (
         ~(is_at_low | is_at_high),
-        np.where(is_at_low, low, np.where(is_at_high, high, 0.0)),
+        np.where(is_at_low, min_shares, np.where(is_at_high, max_shares, 0.0)),
     )
     if not is_free.any():
         return solver_shares
@@ -146,37 +164,44 @@ def _polished_minimum_variance(
         matvec(covariance, shares) - multiplier,
         _BOUND_TOLERANCE * abs(multiplier),
     )
-    is_within = (shares >= low).all() and (shares <= high).all()
+    is_within = (shares >= min_shares).all() and (shares <= max_shares).all()
     is_minimal = (gradient_excess[is_at_low & ~is_at_high] >= -tolerance).all() and (
         gradient_excess[is_at_high & ~is_at_low] <= tolerance
     ).all()
     return shares if is_within and is_minimal else solver_shares
 
 
-def hrp_weights(covariance: Floats, low: Floats, high: Floats) -> Floats:
+def hrp_weights(covariance: Floats, min_shares: Floats, max_shares: Floats) -> Floats:
     """Return the shares of hierarchical risk parity (López de Prado, "Building Diversified
     Portfolios that Outperform Out-of-Sample", 2016).
 
     Single linkage on the Euclidean distances between the columns of √((1 - ρ)/2) gives a tree; the
     assets, in the order of its leaves, are bisected recursively by the variances of the halves.
     """
-    cluster, seriation = import_extra("skfolio.cluster"), import_extra("skfolio.seriation")
-    tree = cluster.HierarchicalClustering(linkage_method=cluster.LinkageMethod.SINGLE)
+    cluster_module, seriation_module = (
+        import_extra("skfolio.cluster"),
+        import_extra("skfolio.seriation"),
+    )
+    tree_estimator = cluster_module.HierarchicalClustering(
+        linkage_method=cluster_module.LinkageMethod.SINGLE
+    )
     estimator = import_extra("skfolio.optimization").HierarchicalRiskParity(
         prior_estimator=_prior(covariance),
         distance_estimator=_distance(covariance),
-        seriation_estimator=seriation.HierarchicalSeriation(
-            hierarchical_clustering_estimator=tree, optimal_ordering=False
+        seriation_estimator=seriation_module.HierarchicalSeriation(
+            hierarchical_clustering_estimator=tree_estimator, optimal_ordering=False
         ),
-        **_bounds(low, high),
+        **_bound_parameters(min_shares, max_shares),
     )
     return _fit_weights(estimator, covariance)
 
 
-def _risk_budgeting_weights(covariance: Floats, low: Floats, high: Floats) -> Floats:
+def _risk_budgeting_weights(covariance: Floats, min_shares: Floats, max_shares: Floats) -> Floats:
     prior = _prior(covariance)
     estimator = import_extra("skfolio.optimization").RiskBudgeting(
-        prior_estimator=prior, solver_params=_SOLVER_TOLERANCES, **_bounds(low, high)
+        prior_estimator=prior,
+        solver_params=_SOLVER_TOLERANCES,
+        **_bound_parameters(min_shares, max_shares),
     )
     return _fit_weights(estimator, covariance)
 
@@ -192,8 +217,8 @@ def column_distances(covariance: Floats) -> Floats:
     return np.asarray(np.sqrt(np.add.accumulate(differences * differences, axis=0)[-1]))
 
 
-def _bounds(low: Floats, high: Floats) -> dict[str, Floats]:
-    return {"min_weights": low, "max_weights": high}
+def _bound_parameters(min_shares: Floats, max_shares: Floats) -> dict[str, Floats]:
+    return {"min_weights": min_shares, "max_weights": max_shares}
 
 
 def _fit_weights(estimator: Any, covariance: Floats) -> Floats:
@@ -222,16 +247,18 @@ def _fit_weights(estimator: Any, covariance: Floats) -> Floats:
 
 def _prior(covariance: Floats) -> Any:
     """Return a skfolio prior with this covariance, scaled, and expected returns of zero."""
-    priors = import_extra("skfolio.prior")
-    scale = fsum_array(np.diag(covariance)) / len(covariance)  # it does not affect the weights
-    scaled_covariance = covariance / scale
+    prior_module = import_extra("skfolio.prior")
+    mean_variance = fsum_array(np.diag(covariance)) / len(
+        covariance
+    )  # it does not affect the weights
+    scaled_covariance = covariance / mean_variance
 
-    class FixedPrior(priors.BasePrior):  # type: ignore[misc,name-defined]  # a class of a package that is loaded only here
+    class FixedPrior(prior_module.BasePrior):  # type: ignore[misc,name-defined]  # a class of a package that is loaded only here
         def __init__(self, matrix: Floats | None = None) -> None:
             self.matrix = matrix
 
         def fit(self, X: Floats, y: object = None, **_: object) -> Any:  # noqa: N803  # scikit-learn's own name
-            self.return_distribution_ = priors.ReturnDistribution(
+            self.return_distribution_ = prior_module.ReturnDistribution(
                 mu=np.zeros(len(covariance)), covariance=scaled_covariance, returns=np.asarray(X)
             )
             return self
@@ -241,9 +268,9 @@ def _prior(covariance: Floats) -> Any:
 
 def _distance(covariance: Floats) -> Any:
     """Return a skfolio distance estimator with the distance of the paper, for this covariance."""
-    distances = import_extra("skfolio.distance")
+    distance_module = import_extra("skfolio.distance")
 
-    class ColumnDistance(distances.BaseDistance):  # type: ignore[misc,name-defined]  # a class of a package that is loaded only here
+    class ColumnDistance(distance_module.BaseDistance):  # type: ignore[misc,name-defined]  # a class of a package that is loaded only here
         def __init__(self, matrix: Floats | None = None) -> None:
             self.matrix = matrix
 
@@ -336,10 +363,10 @@ def market_cap(
     """Return shares in proportion to market capitalisation. Weight above a bound is distributed to
     the other assets in proportion.
     """
-    supplies = {supply.token: supply for supply in (*inputs.supplies, *settings.supplies)}
-    caps, times_s, sources = [], [], []
+    supply_by_token = {supply.token: supply for supply in (*inputs.supplies, *settings.supplies)}
+    market_caps, price_times_s, supply_sources = [], [], []
     for token in bounds.tokens:
-        label, supply = inputs.labels[token], supplies.get(token)
+        label, supply = inputs.labels[token], supply_by_token.get(token)
         if supply is None:
             raise Refused(
                 f"the supply of {label} could not be read from its contract", remedy=_SUPPLY_REMEDY
@@ -350,22 +377,22 @@ def market_cap(
                 " supply of zero",
                 remedy=_SUPPLY_REMEDY,
             )
-        price, at_s = _newest_price(settings, inputs, token)
-        caps.append(supply.raw * price)
-        times_s.append(at_s)
-        sources.append(f"{label} by {supply.source or 'its contract'}")
-    shares = proportional_shares(caps, bounds.low_bps, bounds.high_bps, bounds.total_bps)
-    total_cap = sum(caps, Fraction(0))
+        price, price_s = _newest_price(settings, inputs, token)
+        market_caps.append(supply.raw * price)
+        price_times_s.append(price_s)
+        supply_sources.append(f"{label} by {supply.source or 'its contract'}")
+    shares = proportional_shares(market_caps, bounds.low_bps, bounds.high_bps, bounds.total_bps)
+    total_cap = sum(market_caps, Fraction(0))
     shares_text = ", ".join(
-        f"{inputs.labels[t]} {float(cap / total_cap * 100):.2f} %"
-        for t, cap in zip(bounds.tokens, caps, strict=True)
+        f"{inputs.labels[free_token]} {float(cap / total_cap * 100):.2f} %"
+        for free_token, cap in zip(bounds.tokens, market_caps, strict=True)
     )
     names_at_limit = [
-        inputs.labels[t]
-        for t, share, low, high in zip(
+        inputs.labels[free_token]
+        for free_token, share, low_bps, high_bps in zip(
             bounds.tokens, shares, bounds.low_bps, bounds.high_bps, strict=True
         )
-        if share in (low, high)
+        if share in (low_bps, high_bps)
     ]
     reason = f"shares of market capitalisation: {shares_text}"
     if names_at_limit:
@@ -373,10 +400,10 @@ def market_cap(
     return UnroundedWeights(
         tuple(shares),
         reason,
-        f"supply of {', '.join(sources)}, times the price",
+        f"supply of {', '.join(supply_sources)}, times the price",
         None,
-        min(times_s),
-        max(times_s),
+        min(price_times_s),
+        max(price_times_s),
     )
 
 
@@ -386,14 +413,14 @@ def inverse_volatility(
     """Return shares in inverse proportion to sample volatility: w_i = (1/σ_i) / Σ (1/σ_j)."""
     returns = compute_returns(settings, bounds.tokens, inputs.labels, inputs.prices, inputs.now_s)
     shares = proportional_shares(
-        [Fraction(1 / float(v)) for v in returns.volatilities],
+        [Fraction(1 / float(volatility)) for volatility in returns.volatilities],
         bounds.low_bps,
         bounds.high_bps,
         bounds.total_bps,
     )
     volatilities_text = ", ".join(
-        f"{inputs.labels[t]} {v:.1%}"
-        for t, v in zip(bounds.tokens, returns.volatilities, strict=True)
+        f"{inputs.labels[token]} {volatility:.1%}"
+        for token, volatility in zip(bounds.tokens, returns.volatilities, strict=True)
     )
     return from_returns(
         tuple(shares), f"in inverse proportion to annual volatilities: {volatilities_text}", returns
@@ -404,10 +431,12 @@ def minimum_variance(
     settings: AllocatorConfig, bounds: WeightBounds, inputs: AllocatorData
 ) -> UnroundedWeights:
     """Return the shares of least variance within the bounds."""
-    returns, shares, matrix = _optimise(settings, bounds, inputs, minimum_variance_weights)
+    returns, shares, covariance_matrix = _optimise(
+        settings, bounds, inputs, minimum_variance_weights
+    )
     return from_returns(
         _shares_in_bps(shares, bounds),
-        f"minimum variance: annual volatility {_volatility(shares, matrix):.1%}",
+        f"minimum variance: annual volatility {_volatility(shares, covariance_matrix):.1%}",
         returns,
     )
 
@@ -416,12 +445,12 @@ def risk_parity(
     settings: AllocatorConfig, bounds: WeightBounds, inputs: AllocatorData
 ) -> UnroundedWeights:
     """Return shares of the free assets with equal contributions to the variance."""
-    returns, shares, matrix = _optimise(settings, bounds, inputs, risk_parity_weights)
-    gradient = matvec(matrix, shares)
+    returns, shares, covariance_matrix = _optimise(settings, bounds, inputs, risk_parity_weights)
+    gradient = matvec(covariance_matrix, shares)
     contributions = shares * gradient / dot(shares, gradient)
     contributions_text = ", ".join(
-        f"{inputs.labels[t]} {contribution:.1%}"
-        for t, contribution in zip(bounds.tokens, contributions, strict=True)
+        f"{inputs.labels[token]} {contribution:.1%}"
+        for token, contribution in zip(bounds.tokens, contributions, strict=True)
     )
     return from_returns(
         _shares_in_bps(shares, bounds),
@@ -432,10 +461,10 @@ def risk_parity(
 
 def hrp(settings: AllocatorConfig, bounds: WeightBounds, inputs: AllocatorData) -> UnroundedWeights:
     """Return the shares of hierarchical risk parity."""
-    returns, shares, matrix = _optimise(settings, bounds, inputs, hrp_weights)
+    returns, shares, covariance_matrix = _optimise(settings, bounds, inputs, hrp_weights)
     reason = (
         "hierarchical risk parity on the tree of correlations: annual volatility"
-        f" {_volatility(shares, matrix):.1%}"
+        f" {_volatility(shares, covariance_matrix):.1%}"
     )
     return from_returns(_shares_in_bps(shares, bounds), reason, returns)
 
@@ -455,12 +484,16 @@ def _optimise(
 ) -> tuple[Returns, Floats, Floats]:
     """Return (returns, shares with sum 1, annual covariance)."""
     returns = compute_returns(settings, bounds.tokens, inputs.labels, inputs.prices, inputs.now_s)
-    matrix = covariance(returns, inputs.labels)
-    low, high = (
+    covariance_matrix = covariance(returns, inputs.labels)
+    min_shares, max_shares = (
         np.array(bounds_bps, dtype=np.float64) / bounds.total_bps
         for bounds_bps in (bounds.low_bps, bounds.high_bps)
     )
-    return returns, optimiser(matrix, low, np.minimum(high, 1.0)), matrix
+    return (
+        returns,
+        optimiser(covariance_matrix, min_shares, np.minimum(max_shares, 1.0)),
+        covariance_matrix,
+    )
 
 
 def from_returns(shares: tuple[Fraction, ...], reason: str, returns: Returns) -> UnroundedWeights:
@@ -497,8 +530,8 @@ def _shares_in_bps(shares: Floats, bounds: WeightBounds) -> tuple[Fraction, ...]
     return tuple(share * bounds.total_bps / share_sum for share in grid_shares)
 
 
-def _volatility(shares: Floats, matrix: Floats) -> float:
-    return math.sqrt(dot(shares, matvec(matrix, shares)))
+def _volatility(shares: Floats, covariance_matrix: Floats) -> float:
+    return math.sqrt(dot(shares, matvec(covariance_matrix, shares)))
 
 
 def _newest_price(

@@ -8,7 +8,7 @@ from typing import Any
 from agent.errors import needs_analysis
 
 
-def import_extra(module: str) -> Any:
+def import_extra(module_name: str) -> Any:
     """Import and return a module. Raises Refused if the extra `analysis` is not installed."""
     with needs_analysis(", or use a different kind"):
-        return import_module(module)
+        return import_module(module_name)

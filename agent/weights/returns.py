@@ -73,10 +73,10 @@ class Returns:
     @property
     def volatilities(self) -> Floats:
         """Annual standard deviation of the returns of each token (year of 365 days)."""
-        count = len(self.simple_returns)
+        return_count = len(self.simple_returns)
         return np.array(
             [
-                math.sqrt(dot(deviations, deviations) / (count - 1) * YEAR_S / self.step_s)
+                math.sqrt(dot(deviations, deviations) / (return_count - 1) * YEAR_S / self.step_s)
                 for deviations in _deviations(self.simple_returns)
             ]
         )
@@ -97,33 +97,35 @@ def compute_returns(
     """Return the returns of `tokens` within the window. Raises Refused for prices that are missing,
     too old or constant.
     """
-    point_by_interval = {
-        token: _point_by_interval(prices, token, window, now_s) for token in tokens
-    }
-    unpriced_names = [labels[token] for token in tokens if not point_by_interval[token]]
+    points_by_token = {token: _point_by_interval(prices, token, window, now_s) for token in tokens}
+    unpriced_names = [labels[token] for token in tokens if not points_by_token[token]]
     if unpriced_names:
         raise Refused(
             f"no prices of {', '.join(unpriced_names)} within {_duration_text(window.window_s)}",
             remedy=_REMEDY,
         )
     shared_intervals = sorted(
-        set.intersection(*(set(points) for points in point_by_interval.values()))
+        set.intersection(*(set(token_points) for token_points in points_by_token.values()))
     )
-    interval_pairs = [(a, b) for a, b in pairwise(shared_intervals) if b == a + 1]
+    interval_pairs = [
+        (start_interval, end_interval)
+        for start_interval, end_interval in pairwise(shared_intervals)
+        if end_interval == start_interval + 1
+    ]
     min_return_count = max(window.min_returns, MIN_RETURNS)
     if len(interval_pairs) < min_return_count:
-        shortest_token = min(tokens, key=lambda token: (len(point_by_interval[token]), token))
+        shortest_token = min(tokens, key=lambda token: (len(points_by_token[token]), token))
         raise Refused(
             f"{len(interval_pairs)} returns of {_duration_text(window.step_s)} common to all, min_history requires"
-            f" {min_return_count}; {labels[shortest_token]} has {len(point_by_interval[shortest_token])} prices",
+            f" {min_return_count}; {labels[shortest_token]} has {len(points_by_token[shortest_token])} prices",
             remedy=_REMEDY,
         )
-    until_s = min(point_by_interval[token][shared_intervals[-1]].at_s for token in tokens)
+    until_s = min(points_by_token[token][shared_intervals[-1]].at_s for token in tokens)
     if now_s - until_s > window.max_age_s:
         oldest_token = min(
             tokens,
             key=lambda token: (
-                max(point.at_s for point in point_by_interval[token].values()),
+                max(point.at_s for point in points_by_token[token].values()),
                 token,
             ),
         )
@@ -135,10 +137,14 @@ def compute_returns(
     simple_returns = np.array(
         [
             [
-                float(point_by_interval[t][b].price / point_by_interval[t][a].price - 1)
-                for t in tokens
+                float(
+                    points_by_token[column_token][end_interval].price
+                    / points_by_token[column_token][start_interval].price
+                    - 1
+                )
+                for column_token in tokens
             ]
-            for a, b in interval_pairs
+            for start_interval, end_interval in interval_pairs
         ],
         dtype=np.float64,
     )
@@ -152,9 +158,9 @@ def compute_returns(
             f"the price of {', '.join(constant_names)} does not move: no variance",
             remedy="name it in portfolio.weights.fixed",
         )
-    from_s = min(point_by_interval[token][interval_pairs[0][0]].at_s for token in tokens)
-    gaps = shared_intervals[-1] - shared_intervals[0] - len(interval_pairs)
-    return Returns(tuple(tokens), simple_returns, window.step_s, from_s, until_s, gaps)
+    from_s = min(points_by_token[token][interval_pairs[0][0]].at_s for token in tokens)
+    skipped_intervals = shared_intervals[-1] - shared_intervals[0] - len(interval_pairs)
+    return Returns(tuple(tokens), simple_returns, window.step_s, from_s, until_s, skipped_intervals)
 
 
 def covariance(returns: Returns, labels: Mapping[str, str]) -> Floats:
@@ -199,13 +205,15 @@ def _shrunk_correlation(simple_returns: Floats) -> Floats:
     standardised_returns = _standardised_returns(simple_returns)
     token_count, return_count = standardised_returns.shape
     sample_correlation = _correlation_matrix(standardised_returns)
-    distance = fsum_array(np.square(sample_correlation - np.eye(token_count)).ravel())
+    delta_squared = fsum_array(np.square(sample_correlation - np.eye(token_count)).ravel())
     square_sums = matvec(np.square(standardised_returns).T, np.ones(token_count))
-    noise = (
+    beta_squared = (
         dot(square_sums, square_sums) / return_count
         - fsum_array(np.square(sample_correlation).ravel())
     ) / return_count
-    shrinkage = min(max(noise, 0.0), distance) / distance if distance > 0 else 0.0
+    shrinkage = (
+        min(max(beta_squared, 0.0), delta_squared) / delta_squared if delta_squared > 0 else 0.0
+    )
     return (1 - shrinkage) * sample_correlation + shrinkage * np.eye(token_count)
 
 
@@ -229,24 +237,24 @@ def _standardised_returns(simple_returns: Floats) -> Floats:
 
 def _correlation_matrix(standardised_returns: Floats) -> Floats:
     """Return the sample correlations of standardised returns."""
-    matrix = np.eye(len(standardised_returns))
-    for i, row in enumerate(standardised_returns):
+    correlations = np.eye(len(standardised_returns))
+    for i, token_returns in enumerate(standardised_returns):
         for j in range(i):
-            matrix[i, j] = matrix[j, i] = min(
-                1.0, max(-1.0, dot(row, standardised_returns[j]) / len(row))
+            correlations[i, j] = correlations[j, i] = min(
+                1.0, max(-1.0, dot(token_returns, standardised_returns[j]) / len(token_returns))
             )
-    return matrix
+    return correlations
 
 
 def _point_by_interval(
     prices: Sequence[PricePoint], token: str, window: ReturnsWindow, now_s: int
 ) -> dict[int, PricePoint]:
     """Return the last price of each interval within the window, the current interval included."""
-    start_s = now_s - window.window_s - window.step_s
+    window_start_s = now_s - window.window_s - window.step_s
     return {
         point.at_s // window.step_s: point
         for point in prices
-        if point.token == token and start_s < point.at_s <= now_s
+        if point.token == token and window_start_s < point.at_s <= now_s
     }
 
 

@@ -39,7 +39,7 @@ def estimate_risk(
     annual_covariance = covariance(returns, labels)
     volatilities = np.sqrt(np.diag(annual_covariance))
     correlations = annual_covariance / np.outer(volatilities, volatilities)
-    pairs = [(row, column) for row in range(len(tokens)) for column in range(row)]
+    index_pairs = [(row, column) for row in range(len(tokens)) for column in range(row)]
     return RiskEstimate(
         tuple(
             (token, _to_bps(float(volatility)))
@@ -47,7 +47,7 @@ def estimate_risk(
         ),
         tuple(
             (tokens[column], tokens[row], _to_bps(float(correlations[row, column])))
-            for row, column in pairs
+            for row, column in index_pairs
         ),
         len(returns.simple_returns),
         returns.from_s,

@@ -47,7 +47,7 @@ RULES[PeakDrawdown] = TriggerRules(
     describe=lambda event, portfolio: f"peak_drawdown: {format_bps(event.fall_bps)} of {_tokens_text(event.tokens, portfolio)}",
     history_s=lambda event: MAX_INTERVAL_S + HISTORY_MARGIN_S,
 )
-NOTATIONS += (TriggerNotation("peak_drawdown", {"fall": _SHARE} | _ASSETS, PeakDrawdown, keys_required=True),)
+NOTATIONS += (TriggerNotation("peak_drawdown", {"fall": _SHARE} | _ASSETS_KEY, PeakDrawdown, keys_required=True),)
 """,
         ),
     }

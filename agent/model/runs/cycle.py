@@ -147,9 +147,9 @@ class Cycle:
     withheld_exits: tuple[StepNote, ...] = ()
     direct: tuple[str, ...] = ()
 
-    def layer(self, kind: type[C]) -> C:
+    def layer(self, part_type: type[C]) -> C:
         """Return what the cycle has done in a layer."""
-        return part_of(self.layers, kind)
+        return part_of(self.layers, part_type)
 
     def with_layer(self, part: LayerCycle) -> Cycle:
         """Return the cycle with this part of a layer."""
@@ -164,7 +164,9 @@ class Cycle:
     def exits_tried(self) -> tuple[str, ...]:
         """Tokens of the exits that were sent or skipped."""
         sent_tokens = [note.exit_token for note in self.exits]
-        return tuple(dict.fromkeys([*sent_tokens, *(blocked.token for blocked in self.skipped)]))
+        return tuple(
+            dict.fromkeys([*sent_tokens, *(skipped_exit.token for skipped_exit in self.skipped)])
+        )
 
     @property
     def failed_exits(self) -> tuple[StepNote, ...]:
@@ -204,12 +206,12 @@ class Cycle:
             approved=approval_counts,
         )
 
-    def after_exit(self, blocked: BlockedExit | None = None) -> Cycle:
+    def after_exit(self, blocked_exit: BlockedExit | None = None) -> Cycle:
         """Return the cycle ready for the plan that follows an exit. From then on the cycle ignores
-        the exit `blocked`, if given.
+        the exit `blocked_exit`, if given.
         """
-        skipped = self.skipped if blocked is None else (*self.skipped, blocked)
-        return replace(self.begin_plan(), confirmed=None, skipped=skipped)
+        skipped_exits = self.skipped if blocked_exit is None else (*self.skipped, blocked_exit)
+        return replace(self.begin_plan(), confirmed=None, skipped=skipped_exits)
 
     def take_direct_route(self, token: str) -> Cycle:
         """Return the cycle in which this exit is planned again, without a route through another

@@ -63,9 +63,9 @@ class RunReport:
     figures: RunFigures = RunFigures()
 
 
-def sum_counts(first: Counts, more: Counts) -> Counts:
+def sum_counts(first_counts: Counts, more_counts: Counts) -> Counts:
     """Return the sums of both by name."""
-    totals = dict(first)
-    for name, number in more:
-        totals[name] = totals.get(name, 0) + number
-    return tuple(sorted(totals.items()))
+    total_by_name = dict(first_counts)
+    for name, count in more_counts:
+        total_by_name[name] = total_by_name.get(name, 0) + count
+    return tuple(sorted(total_by_name.items()))

@@ -46,20 +46,22 @@ def box_minimum(
     high end, else 0. `start_sides` are the sides of a similar problem. They shorten the search and
     do not change the minimum, which is unique.
     """
-    curvature = matrix.diagonal()
+    curvatures = matrix.diagonal()
     scales = 1 / np.sqrt(
         np.maximum(
-            curvature,
-            max(LEAST_RELATIVE_CURVATURE * float(curvature.max(initial=0.0)), LEAST_CURVATURE),
+            curvatures,
+            max(LEAST_RELATIVE_CURVATURE * float(curvatures.max(initial=0.0)), LEAST_CURVATURE),
         )
     )
-    scaled = matrix * scales[:, None] * scales
-    diagonal = np.arange(len(scales))
-    scaled[diagonal, diagonal] += RIDGE * len(scales)
-    box = _BoxQp(scaled, slope * scales, low / scales, high / scales)
-    step, sides = box.minimum(start_sides)
+    scaled_matrix = matrix * scales[:, None] * scales
+    diagonal_indices = np.arange(len(scales))
+    scaled_matrix[diagonal_indices, diagonal_indices] += RIDGE * len(scales)
+    box = _BoxQp(scaled_matrix, slope * scales, low / scales, high / scales)
+    scaled_minimum, sides = box.minimum(start_sides)
     return (
-        np.where(sides < 0, low, np.where(sides > 0, high, np.clip(step * scales, low, high))),
+        np.where(
+            sides < 0, low, np.where(sides > 0, high, np.clip(scaled_minimum * scales, low, high))
+        ),
         sides.tolist(),
     )
 
@@ -83,11 +85,11 @@ class _BoxQp:
     def minimum(self, start_sides: Sequence[int]) -> tuple[FloatArray, IndexArray]:
         """Return the minimum and the sides at which unknowns are held there."""
         sides = np.array(start_sides, dtype=np.intp) if start_sides else self._initial_sides()
-        step = self._minimum_at(sides)
-        gradient = self.slope + _sparse_product(self.matrix, step)
-        corrected_sides = self._corrected(sides, step, gradient)
+        point = self._minimum_at(sides)
+        gradient = self.slope + _sparse_product(self.matrix, point)
+        corrected_sides = self._corrected(sides, point, gradient)
         if (corrected_sides == sides).all():
-            return step, sides
+            return point, sides
         sides = self._pivot(sides, corrected_sides)
         return self._minimum_at(sides), sides
 
@@ -95,27 +97,27 @@ class _BoxQp:
         """Return the sides of unknowns that start at an end and are pushed beyond it by the
         slope.
         """
-        below = (self.low >= 0) & (self.slope > 0)
-        above = (self.high <= 0) & (self.slope < 0)
-        return np.where(below, -1, np.where(above, 1, 0))
+        pushed_below = (self.low >= 0) & (self.slope > 0)
+        pushed_above = (self.high <= 0) & (self.slope < 0)
+        return np.where(pushed_below, -1, np.where(pushed_above, 1, 0))
 
     def _ends(self, sides: IndexArray) -> FloatArray:
         return np.where(sides < 0, self.low, np.where(sides > 0, self.high, 0.0))
 
     def _minimum_at(self, sides: IndexArray) -> FloatArray:
         """Return the minimum with every unknown that has a side held at its end."""
-        step, free_rows = self._ends(sides), np.flatnonzero(sides == 0)
-        gradient = self.slope + _sparse_product(self.matrix, step)
-        step[free_rows] = solve_positive_definite(
+        point, free_rows = self._ends(sides), np.flatnonzero(sides == 0)
+        gradient = self.slope + _sparse_product(self.matrix, point)
+        point[free_rows] = solve_positive_definite(
             self.matrix[free_rows[:, None], free_rows], -gradient[free_rows]
         )
-        return step
+        return point
 
-    def _corrected(self, sides: IndexArray, step: FloatArray, gradient: FloatArray) -> IndexArray:
+    def _corrected(self, sides: IndexArray, point: FloatArray, gradient: FloatArray) -> IndexArray:
         """Return the sides after unknowns beyond an end are held there, and those pulled away from
         their end are freed.
         """
-        beyond_sides = np.where(step > self.high, 1, np.where(step < self.low, -1, 0))
+        beyond_sides = np.where(point > self.high, 1, np.where(point < self.low, -1, 0))
         return np.where(sides == 0, beyond_sides, np.where(gradient * sides > 0, 0, sides))
 
     def _pivot(self, sides: IndexArray, corrected_sides: IndexArray) -> IndexArray:
@@ -124,10 +126,10 @@ class _BoxQp:
         least_wrong_count = np.count_nonzero(corrected_sides != sides)
         while True:
             sides = corrected_sides
-            step = self._ends(sides)
-            solved_values = tableau.solve(step)
+            held_values = self._ends(sides)
+            solved_values = tableau.solve(held_values)
             corrected_sides = self._corrected(
-                sides, np.where(sides == 0, solved_values, step), solved_values
+                sides, np.where(sides == 0, solved_values, held_values), solved_values
             )
             wrong_count = np.count_nonzero(corrected_sides != sides)
             if wrong_count >= least_wrong_count:
@@ -139,30 +141,32 @@ class _BoxQp:
             least_wrong_count = wrong_count
 
     def _descend(self, sides: IndexArray, tableau: _Tableau) -> IndexArray:
-        sides, step = sides.copy(), self._ends(sides)
-        for _ in range(CHANGES_PER_UNKNOWN * len(step)):
+        sides, point = sides.copy(), self._ends(sides)
+        for _ in range(CHANGES_PER_UNKNOWN * len(point)):
             is_free = sides == 0
-            solved_values = tableau.solve(np.where(is_free, 0.0, step))
-            target = np.where(is_free, solved_values, step)
-            beyond_rows = np.flatnonzero((target > self.high) | (target < self.low))
+            solved_values = tableau.solve(np.where(is_free, 0.0, point))
+            target_point = np.where(is_free, solved_values, point)
+            beyond_rows = np.flatnonzero((target_point > self.high) | (target_point < self.low))
             if len(beyond_rows):
-                beyond_target, start = target[beyond_rows], step[beyond_rows]
-                ends = np.where(
+                beyond_target, beyond_point = target_point[beyond_rows], point[beyond_rows]
+                beyond_ends = np.where(
                     beyond_target > self.high[beyond_rows],
                     self.high[beyond_rows],
                     self.low[beyond_rows],
                 )
-                fractions = (ends - start) / (beyond_target - start)  # of the way to the ends
-                fraction = fractions.min()
-                step = np.minimum(
-                    np.maximum(step + fraction * (target - step), self.low), self.high
+                way_fractions = (beyond_ends - beyond_point) / (
+                    beyond_target - beyond_point
+                )  # of the way to the ends
+                way_fraction = way_fractions.min()
+                point = np.minimum(
+                    np.maximum(point + way_fraction * (target_point - point), self.low), self.high
                 )
-                for k in beyond_rows[fractions <= fraction].tolist():
-                    sides[k] = 1 if target[k] > self.high[k] else -1
-                    step[k] = self.high[k] if sides[k] > 0 else self.low[k]
+                for k in beyond_rows[way_fractions <= way_fraction].tolist():
+                    sides[k] = 1 if target_point[k] > self.high[k] else -1
+                    point[k] = self.high[k] if sides[k] > 0 else self.low[k]
                     tableau.toggle(k)
             else:
-                step = target
+                point = target_point
                 wrong_gradients = np.where(is_free, 0.0, solved_values * sides)
                 worst_row = int(wrong_gradients.argmax())
                 if wrong_gradients[worst_row] <= 0:
@@ -178,9 +182,9 @@ class _Tableau:
     of square matrices", 1963).
     """
 
-    def __init__(self, matrix: FloatArray, slope: FloatArray, free: IndexArray) -> None:
+    def __init__(self, matrix: FloatArray, slope: FloatArray, free_rows: IndexArray) -> None:
         self.rows = np.concatenate((matrix, slope[:, None]), axis=1)
-        for k in free.tolist():
+        for k in free_rows.tolist():
             self.toggle(k)
 
     def toggle(self, k: int) -> None:
@@ -200,5 +204,9 @@ class _Tableau:
 
 def _sparse_product(matrix: FloatArray, vector: FloatArray) -> FloatArray:
     """Return matrix times vector, of which most entries are zero."""
-    nonzero = np.flatnonzero(vector)
-    return matvec(matrix[:, nonzero], vector[nonzero]) if len(nonzero) else np.zeros(len(vector))
+    nonzero_rows = np.flatnonzero(vector)
+    return (
+        matvec(matrix[:, nonzero_rows], vector[nonzero_rows])
+        if len(nonzero_rows)
+        else np.zeros(len(vector))
+    )

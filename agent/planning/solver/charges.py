@@ -37,8 +37,8 @@ class _ChargeNode:
 
 
 def bound_with_charges(
-    charged: ChargedCurves,
-    rows: IndexArray,
+    charged_curves: ChargedCurves,
+    curve_rows: IndexArray,
     solve_flows: FlowSolver,
     max_branches: int,
     enough_bound: float,
@@ -48,29 +48,29 @@ def bound_with_charges(
     """
 
     def solve_node(
-        used_rows: IndexArray, undecided_rows: IndexArray, start: Solution | None
+        used_rows: IndexArray, undecided_rows: IndexArray, earlier_solution: Solution | None
     ) -> _ChargeNode:
-        stack, solved_rows = charged.rows(used_rows, undecided_rows)
-        solution = solve_flows(stack, start)
-        bound = solution.bound - math.fsum(charged.charges[used_rows].tolist())
+        stack, solved_rows = charged_curves.rows(used_rows, undecided_rows)
+        solution = solve_flows(stack, earlier_solution)
+        bound = solution.bound - math.fsum(charged_curves.charges[used_rows].tolist())
         return _ChargeNode(used_rows, undecided_rows, solved_rows, solution, bound)
 
-    root = solve_node(np.array([], dtype=np.intp), rows, None)
-    queue = [(-root.bound, 0, root)]
-    closed_bound, largest_charge = -np.inf, float(charged.charges.max(initial=0.0))
+    root_node = solve_node(np.array([], dtype=np.intp), curve_rows, None)
+    open_nodes = [(-root_node.bound, 0, root_node)]
+    closed_bound, largest_charge = -np.inf, float(charged_curves.charges.max(initial=0.0))
     for branch_number in range(1, max_branches + 1):
-        if not queue:
+        if not open_nodes:
             break
-        best_node = heapq.heappop(queue)[2]
-        best_flows = best_node.solution
+        best_node = heapq.heappop(open_nodes)[2]
+        best_solution = best_node.solution
         if best_node.bound <= max(enough_bound, closed_bound):
             return max(best_node.bound, closed_bound)
         unpaid_charges = [
-            charged.unpaid_charge(branch_row, *amounts)
+            charged_curves.unpaid_charge(branch_row, *amounts)
             for branch_row, *amounts in zip(
                 best_node.solved_rows[len(best_node.used_rows) :].tolist(),
-                best_flows.amount_in[len(best_node.used_rows) :].tolist(),
-                best_flows.amount_out[len(best_node.used_rows) :].tolist(),
+                best_solution.amount_in[len(best_node.used_rows) :].tolist(),
+                best_solution.amount_out[len(best_node.used_rows) :].tolist(),
                 strict=True,
             )
         ]
@@ -84,8 +84,9 @@ def bound_with_charges(
         for branch, used_rows in enumerate(
             (np.append(best_node.used_rows, branch_row), best_node.used_rows)
         ):
-            child = solve_node(used_rows, other_rows, best_flows)
+            child_node = solve_node(used_rows, other_rows, best_solution)
             heapq.heappush(
-                queue, (-min(child.bound, best_node.bound), 2 * branch_number + branch, child)
+                open_nodes,
+                (-min(child_node.bound, best_node.bound), 2 * branch_number + branch, child_node),
             )
-    return max([closed_bound, *(-bound for bound, *_ in queue)])
+    return max([closed_bound, *(-bound for bound, *_ in open_nodes)])

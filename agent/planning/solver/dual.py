@@ -93,11 +93,11 @@ class Program:
         """
         token_count, source, target = self.token_count, stack.source, stack.target
         weighted_steepness = steepness * target_weight
-        cells = np.concatenate((source * (token_count + 1), target * (token_count + 1)))
-        cells = np.concatenate(
-            (cells, source * token_count + target, target * token_count + source)
+        cell_indices = np.concatenate((source * (token_count + 1), target * (token_count + 1)))
+        cell_indices = np.concatenate(
+            (cell_indices, source * token_count + target, target * token_count + source)
         )
-        entries = np.concatenate(
+        cell_entries = np.concatenate(
             (
                 steepness,
                 weighted_steepness * target_weight,
@@ -105,7 +105,7 @@ class Program:
                 -weighted_steepness,
             )
         )
-        token_matrix = np.bincount(cells, entries, token_count * token_count).reshape(
+        token_matrix = np.bincount(cell_indices, cell_entries, token_count * token_count).reshape(
             token_count, token_count
         )
         common_share = (
@@ -114,26 +114,26 @@ class Program:
         common_terms = np.bincount(source, steepness * common_share, token_count) - np.bincount(
             target, weighted_steepness * common_share, token_count
         )
-        cross = self.common_rise[:, None] * (self.token_rise * common_terms[self.token])
+        cross_terms = self.common_rise[:, None] * (self.token_rise * common_terms[self.token])
         matrix = (
             self.common_rise[:, None]
             * (self.common_rise * fsum_array(steepness * common_share * common_share))
-            + cross
-            + cross.T
+            + cross_terms
+            + cross_terms.T
             + self.token_rise[:, None]
             * self.token_rise
             * token_matrix[self.token[:, None], self.token]
         )
         if self.last_rises is not None:
-            rise = self.last_rises[source] - target_weight * self.last_rises[target]
-            last_rise_terms = np.bincount(source, steepness * rise, token_count) - np.bincount(
-                target, weighted_steepness * rise, token_count
+            last_rise = self.last_rises[source] - target_weight * self.last_rises[target]
+            last_rise_terms = np.bincount(source, steepness * last_rise, token_count) - np.bincount(
+                target, weighted_steepness * last_rise, token_count
             )
             last_row = (
-                self.common_rise * fsum_array(steepness * rise * common_share)
+                self.common_rise * fsum_array(steepness * last_rise * common_share)
                 + self.token_rise * last_rise_terms[self.token]
             )
-            last_row[-1] = fsum_array(steepness * rise * rise)
+            last_row[-1] = fsum_array(steepness * last_rise * last_rise)
             matrix[-1], matrix[:, -1] = last_row, last_row
         return np.asarray(matrix)
 
@@ -167,7 +167,7 @@ class Solution:
 def solve_dual(
     program: Program,
     stack: CurveStack,
-    earlier: Solution | None = None,
+    earlier_solution: Solution | None = None,
     required_bound: float = -np.inf,
 ) -> Solution:
     """Return the minimum of the dual, from the multipliers of an earlier solution if they fit, else
@@ -178,27 +178,43 @@ def solve_dual(
     `required_bound`.
     """
     rises = (program.common_rise, program.token_rise, program.token, program.last_rises)
-    arrays = (*rises, program.cost, program.quadratic, program.low, program.high, stack.row_offsets)
-    program_key = (program.base, *(None if array is None else array.tobytes() for array in arrays))
-    key = (program_key, required_bound, None if earlier is None else earlier.multipliers.tobytes())
-    solution: Solution | None = stack.solutions.get(key)
+    program_arrays = (
+        *rises,
+        program.cost,
+        program.quadratic,
+        program.low,
+        program.high,
+        stack.row_offsets,
+    )
+    program_key = (
+        program.base,
+        *(None if array is None else array.tobytes() for array in program_arrays),
+    )
+    solution_key = (
+        program_key,
+        required_bound,
+        None if earlier_solution is None else earlier_solution.multipliers.tobytes(),
+    )
+    solution: Solution | None = stack.solutions.get(solution_key)
     if solution is None:
         # any dual value bounds all flows: one below the required value need not be improved
         tightest_solution: Solution | None = stack.solutions.get(program_key)
         if tightest_solution is not None and tightest_solution.bound < required_bound:
             return tightest_solution
-        solution = stack.solutions[key] = _solved(program, stack, earlier, required_bound)
+        solution = stack.solutions[solution_key] = _newton_solution(
+            program, stack, earlier_solution, required_bound
+        )
         if tightest_solution is None or solution.bound < tightest_solution.bound:
             stack.solutions[program_key] = solution
     return solution
 
 
-def _solved(
-    program: Program, stack: CurveStack, earlier: Solution | None, required_bound: float
+def _newton_solution(
+    program: Program, stack: CurveStack, earlier_solution: Solution | None, required_bound: float
 ) -> Solution:
     start_multipliers = (
-        earlier.multipliers
-        if earlier is not None and len(earlier.multipliers) == len(program.low)
+        earlier_solution.multipliers
+        if earlier_solution is not None and len(earlier_solution.multipliers) == len(program.low)
         else np.zeros(len(program.low))
     )
     point = _Point(program, stack, np.clip(start_multipliers, program.low, program.high))
@@ -210,18 +226,18 @@ def _solved(
         ):
             break
         curvature = point.curvature(program, stack, observed_steepness)
-        step, active_sides = box_minimum(
+        newton_step, active_sides = box_minimum(
             curvature, point.slope, program.low - point.z, program.high - point.z, active_sides
         )
-        next_point = _line_search(program, stack, point, step, required_bound)
+        next_point = _line_search(program, stack, point, newton_step, required_bound)
         if next_point is None:
             break
         observed_steepness = np.maximum(observed_steepness / 4, point.steepness_to(next_point))
         point = next_point
-    return _polished(program, stack, point, active_sides).solution(program)
+    return _polished_point(program, stack, point, active_sides).solution(program)
 
 
-def _polished(
+def _polished_point(
     program: Program, stack: CurveStack, point: _Point, active_sides: list[int]
 ) -> _Point:
     """Return the point after a few more full Newton steps, each kept if it halves the imbalance."""
@@ -230,10 +246,10 @@ def _polished(
         if not POLISH_TOLERANCE < imbalance <= BALANCED_TOLERANCE:
             break
         curvature = point.curvature(program, stack, np.zeros(len(stack)))
-        step, active_sides = box_minimum(
+        newton_step, active_sides = box_minimum(
             curvature, point.slope, program.low - point.z, program.high - point.z, active_sides
         )
-        next_point = _Point(program, stack, _clip(program, point.z + step))
+        next_point = _Point(program, stack, _clip(program, point.z + newton_step))
         if next_point.imbalance(program) > imbalance / 2:
             break
         point = next_point
@@ -273,18 +289,18 @@ class PoolResponses:
             price_offsets.take(stack.source) - bounded_offset
         ) / target_price
         ranges_passed = np.count_nonzero(stack.rates > asked_rate[:, None], axis=1)
-        rate, range_root, depth, net_in, out, surplus_to_root = stack.flat.take(
+        rate, range_root, depth, input_to_root, output_to_root, surplus_to_root = stack.flat.take(
             stack.row_offsets + ranges_passed, axis=1
         )
         self.root = root = np.sqrt(np.maximum(1 + asked_rate, LEAST_RATE) / stack.fee_factor)
         self.depth = depth
         root_sum = range_root + root
-        gap = (rate - asked_rate) / (stack.fee_factor * root_sum)
-        out_in_range = depth * gap
-        self.amount_in = (net_in + out_in_range / (root * range_root)) / stack.fee_factor
-        self.amount_out = out + out_in_range
+        root_gap = (rate - asked_rate) / (stack.fee_factor * root_sum)
+        out_in_range = depth * root_gap
+        self.amount_in = (input_to_root + out_in_range / (root * range_root)) / stack.fee_factor
+        self.amount_out = output_to_root + out_in_range
         self.surplus = (
-            surplus_to_root + gap * (root_sum * net_in + out_in_range / range_root)
+            surplus_to_root + root_gap * (root_sum * input_to_root + out_in_range / range_root)
         ) * target_price
 
 
@@ -350,14 +366,14 @@ class _Point(PoolResponses):
         )
         return matrix if program.quadratic is None else matrix + program.quadratic
 
-    def steepness_to(self, other: _Point) -> FloatArray:
+    def steepness_to(self, next_point: _Point) -> FloatArray:
         """Return the decrease of each pool's input per unit of its asked rate, between this point
         and another.
         """
-        gap = other.asked_rate - self.asked_rate
+        rate_change = next_point.asked_rate - self.asked_rate
         with np.errstate(divide="ignore", invalid="ignore"):
-            decrease = (self.amount_in - other.amount_in) / gap
-        return np.asarray(np.where(np.abs(gap) > 1e-15, np.maximum(decrease, 0.0), 0.0))
+            decrease = (self.amount_in - next_point.amount_in) / rate_change
+        return np.asarray(np.where(np.abs(rate_change) > 1e-15, np.maximum(decrease, 0.0), 0.0))
 
 
 def _clip(program: Program, z: FloatArray) -> FloatArray:
@@ -367,7 +383,11 @@ def _clip(program: Program, z: FloatArray) -> FloatArray:
 
 
 def _line_search(
-    program: Program, stack: CurveStack, point: _Point, step: FloatArray, required_bound: float
+    program: Program,
+    stack: CurveStack,
+    point: _Point,
+    newton_step: FloatArray,
+    required_bound: float,
 ) -> _Point | None:
     """Return the lowest point found along a step: its end, or near the turn of the slope if it
     overshoots; None if the step does not descend. The step is extended while there is no curvature.
@@ -376,10 +396,10 @@ def _line_search(
     slopes, which finds smooth valleys. The first point with a bound below `required_bound` ends the
     search.
     """
-    start_slope = dot(point.slope, step)
-    noise = NOISE * (abs(point.value) + 1)
-    if start_slope >= -noise:
-        next_point = _Point(program, stack, _clip(program, point.z + step))
+    start_slope = dot(point.slope, newton_step)
+    value_noise = NOISE * (abs(point.value) + 1)
+    if start_slope >= -value_noise:
+        next_point = _Point(program, stack, _clip(program, point.z + newton_step))
         return next_point if next_point.imbalance(program) < point.imbalance(program) / 2 else None
     near_length, near_value, near_slope, far_length, far_value, far_slope = (
         0.0,
@@ -389,25 +409,30 @@ def _line_search(
         0.0,
         0.0,
     )
-    length, best = 1.0, None
+    length, best_point = 1.0, None
     for try_number in range(MAX_LENGTHS):
         next_point = _Point(
             program,
             stack,
             _clip(
-                program, np.minimum(np.maximum(point.z + length * step, program.low), program.high)
+                program,
+                np.minimum(np.maximum(point.z + length * newton_step, program.low), program.high),
             ),
         )
         if program.base + next_point.value < required_bound:
             return next_point
-        slope = dot(next_point.slope, step)
-        if next_point.value <= point.value + noise and (
-            best is None or next_point.value < best.value
+        slope = dot(next_point.slope, newton_step)
+        if next_point.value <= point.value + value_noise and (
+            best_point is None or next_point.value < best_point.value
         ):
-            best = next_point
+            best_point = next_point
             if abs(slope) <= MAX_SLOPE_LEFT * -start_slope:
                 break
-        if far_length <= 0 and slope <= STRAIGHT_FRACTION * start_slope and best is next_point:
+        if (
+            far_length <= 0
+            and slope <= STRAIGHT_FRACTION * start_slope
+            and best_point is next_point
+        ):
             near_length, near_value, near_slope, length = (
                 length,
                 next_point.value,
@@ -429,4 +454,4 @@ def _line_search(
                 (far_value - near_value - far_slope * width) / (near_slope - far_slope) / width
             )
         length = near_length + width * min(0.95, max(0.001, fraction))
-    return best
+    return best_point

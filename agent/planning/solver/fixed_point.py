@@ -101,17 +101,18 @@ def find_fixed_point(
     `min_trade` or are in `unmoved_tokens` stay unmoved. `dropped_pools` are pools not to use, with
     the reason. Raises Refused if no iteration stays within the limits.
     """
-    start = FixedPoint(
+    start_state = FixedPoint(
         PlanDraft(), dropped_pools=dict(dropped_pools), unmoved_tokens=dict(unmoved_tokens or {})
     )
     iteration = _FixedPointIteration(
-        graph, objective, max_turnover, min_trade, start, np.zeros(len(objective.held_values))
+        graph, objective, max_turnover, min_trade, start_state, np.zeros(len(objective.held_values))
     )
-    iterations = 0
+    iteration_count = 0
     while (
-        iterations < MAX_ITERATIONS + len(iteration.state.unfair_pools) and not iteration.iterate()
+        iteration_count < MAX_ITERATIONS + len(iteration.state.unfair_pools)
+        and not iteration.iterate()
     ):
-        iterations += 1
+        iteration_count += 1
     if iteration.result is None:
         raise _no_plan_refusal(max_turnover, min_trade)
     return iteration.result
@@ -124,7 +125,7 @@ def _no_plan_refusal(max_turnover: Value | None, min_trade: Value | None) -> Ref
     else:
         raise_texts = ["raise limits.turnover or limits.daily_turnover"]
     lower_texts = [] if min_trade is None else ["lower limits.min_trade"]
-    limits = [
+    limit_names = [
         *("its turnover limit" for _ in raise_texts),
         *("limits.min_trade" for _ in lower_texts),
     ] or ["the floors of its legs"]
@@ -132,7 +133,7 @@ def _no_plan_refusal(max_turnover: Value | None, min_trade: Value | None) -> Ref
         " or ".join((*raise_texts, *lower_texts))
         or "wait for the next cycle, or remove tokens whose base unit has a high value"
     )
-    return Refused(f"no plan within {' and '.join(limits)} was found", remedy=remedy)
+    return Refused(f"no plan within {' and '.join(limit_names)} was found", remedy=remedy)
 
 
 @dataclass(slots=True)
@@ -182,13 +183,16 @@ class _FixedPointIteration:
             if self.max_turnover is None
             else float(self.max_turnover * state.turnover_fraction),
         )
-        rows = self.graph.rows(state.dropped_pools, state.banned_edges)
+        curve_rows = self.graph.rows(state.dropped_pools, state.banned_edges)
         if self.graph.pays_above_reference and not self.is_pruned:
-            state.token_order, self.last_solution = order_tokens(self.graph, rows, optimizer), None
+            state.token_order, self.last_solution = (
+                order_tokens(self.graph, curve_rows, optimizer),
+                None,
+            )
         if state.token_order is not None:
-            rows = state.token_order.rows(self.graph.real_curves, rows)
+            curve_rows = state.token_order.rows(self.graph.real_curves, curve_rows)
             optimizer = state.token_order.restrict(optimizer)
-        selection = self._select_pools(optimizer, rows)
+        selection = self._select_pools(optimizer, curve_rows)
         flow_paths = None if selection is None else self._paths_or_ban(selection)
         return (
             selection is not None
@@ -196,29 +200,31 @@ class _FixedPointIteration:
             and self._run_and_check(selection, flow_paths)
         )
 
-    def _select_pools(self, optimizer: FlowOptimizer, rows: IndexArray) -> PoolSelection | None:
+    def _select_pools(
+        self, optimizer: FlowOptimizer, curve_rows: IndexArray
+    ) -> PoolSelection | None:
         """Return the best flows through pools worth their gas; None if a token that moves too
         little was fixed instead.
         """
         graph, state = self.graph, self.state
-        least_move = 0.0 if self.min_trade is None else float(self.min_trade) / graph.scale
+        least_move_value = 0.0 if self.min_trade is None else float(self.min_trade) / graph.scale
         if not self.is_pruned:
-            stack = graph.real_curves.rows(rows)
+            stack = graph.real_curves.rows(curve_rows)
             self.last_solution = optimizer.solve(stack, self.last_solution)
             state.turnover_binds = (
                 optimizer.max_turnover is not None
                 and optimizer.turnover(stack, self.last_solution)
                 > optimizer.max_turnover * BINDING_FRACTION
             )
-            if self._fix_smallest(self.last_solution.token_changes(stack), least_move):
+            if self._fix_smallest(self.last_solution.token_changes(stack), least_move_value):
                 return None
         selector = PoolSelector(
-            graph, optimizer.solve, 0.0 if self.is_pruned else least_move, self._merged_legs
+            graph, optimizer.solve, 0.0 if self.is_pruned else least_move_value, self._merged_legs
         )
         if self.is_pruned:
-            selection = selector.pruned_selection(rows, self.last_solution)
+            selection = selector.pruned_selection(curve_rows, self.last_solution)
         else:
-            selection = selector.best_selection(rows, self.last_solution)
+            selection = selector.best_selection(curve_rows, self.last_solution)
         state.dropped_pools |= selection.dropped_pools
         stack = graph.real_curves.rows(selection.rows)
         self.is_pruned, self.last_solution = True, selection.solution
@@ -226,12 +232,12 @@ class _FixedPointIteration:
             graph.problem.nodes[token].cap_raw is not None
             for token in optimizer.oversold(selection.solution)
         )
-        if self._fix_smallest(selection.solution.token_changes(stack), least_move):
+        if self._fix_smallest(selection.solution.token_changes(stack), least_move_value):
             self.is_pruned = False
             return None
         return selection
 
-    def _fix_smallest(self, token_changes: FloatArray, least_move: float) -> bool:
+    def _fix_smallest(self, token_changes: FloatArray, least_move_value: float) -> bool:
         """Fix the token that moves least, if it moves less than the smallest trade; return True if
         one was fixed.
         """
@@ -239,7 +245,7 @@ class _FixedPointIteration:
         moves_too_small = [
             (abs(move), token)
             for token, move in enumerate(token_changes.tolist())
-            if UNMOVED_FRACTION < abs(move) < least_move and token not in unmoved_tokens
+            if UNMOVED_FRACTION < abs(move) < least_move_value and token not in unmoved_tokens
         ]
         if moves_too_small:
             unmoved_tokens[min(moves_too_small)[1]] = BELOW_MIN_TRADE
@@ -263,10 +269,10 @@ class _FixedPointIteration:
             ).tolist()
         )
         if self.state.token_order is None:
-            order = np.argsort(selection.solution.prices, kind="stable").tolist()
+            token_order = np.argsort(selection.solution.prices, kind="stable").tolist()
         else:
-            order = self.state.token_order.order
-        return decompose_flows(selection.flows, order, sold_tokens, bought_tokens)
+            token_order = self.state.token_order.order
+        return decompose_flows(selection.flows, token_order, sold_tokens, bought_tokens)
 
     def _merged_legs(self, selection: PoolSelection) -> MergedLegs:
         """Return the legs through each edge after merging."""
@@ -280,7 +286,7 @@ class _FixedPointIteration:
         cut_paths = [path for path in flow_paths.cut_paths if path.amount_in > MIN_ROUTE_FRACTION]
         if not cut_paths:
             return flow_paths
-        state.banned_edges |= {_narrowest(path) for path in cut_paths}
+        state.banned_edges |= {_narrowest_edge(path) for path in cut_paths}
         state.dropped_pools = {
             pool: why
             for pool, why in state.dropped_pools.items()
@@ -356,7 +362,7 @@ def legs_by_edge(flow_paths: FlowPaths) -> MergedLegs:
     )
 
 
-def _narrowest(path: FlowPath) -> tuple[str, int]:
+def _narrowest_edge(path: FlowPath) -> tuple[str, int]:
     """Return the edge of a path with the smallest flow, whose removal costs least."""
     pool_edge = min(path.flows, key=lambda flow: flow.amount_in).pool_edge
     return pool_edge.pool_address, pool_edge.source
@@ -381,16 +387,16 @@ def to_routes(graph: PoolGraph, flow_paths: FlowPaths) -> list[Route]:
 
 def _with_remainders(problem: Problem, routes: list[Route]) -> list[Route]:
     """Add the base units lost to rounding to the last route of each leaving token."""
-    last_by_token = {route.hops[0][1]: index for index, route in enumerate(routes)}
-    for token in problem.leaving_tokens & last_by_token.keys():
+    last_route_by_token = {route.hops[0][1]: index for index, route in enumerate(routes)}
+    for token in problem.leaving_tokens & last_route_by_token.keys():
         token_routes = [route for route in routes if route.hops[0][1] == token]
         remainder_raw = problem.nodes[problem.index_by_token[token]].spendable_raw - sum(
             route.amount_raw for route in token_routes
         )
         if 0 < remainder_raw <= len(token_routes):
-            routes[last_by_token[token]] = replace(
-                routes[last_by_token[token]],
-                amount_raw=routes[last_by_token[token]].amount_raw + remainder_raw,
+            routes[last_route_by_token[token]] = replace(
+                routes[last_route_by_token[token]],
+                amount_raw=routes[last_route_by_token[token]].amount_raw + remainder_raw,
             )
     return routes
 
@@ -487,7 +493,7 @@ def sell_exits_whole(
         if not draft.barred_pools.keys() - dropped_pools.keys():
             break
         dropped_pools |= draft.barred_pools
-    limit_bps = problem.plan_cost_bps
+    plan_cost_bps = problem.plan_cost_bps
     sells_whole = bool(sold_tokens) and all(
         _unsold_raw(problem, draft, i) == 0 for i in sold_tokens
     )
@@ -497,10 +503,10 @@ def sell_exits_whole(
         for i in exiting_tokens
         if i not in sold_tokens
     )
-    within_cost = limit_bps is None or draft.cost(
+    is_within_cost = plan_cost_bps is None or draft.cost(
         problem
-    ).total * BPS <= limit_bps * draft.turnover(problem)
-    if sells_whole and leaves_less and loses_no_sale and within_cost:
+    ).total * BPS <= plan_cost_bps * draft.turnover(problem)
+    if sells_whole and leaves_less and loses_no_sale and is_within_cost:
         return replace(fixed_point, draft=draft, token_order=None, turnover_binds=False)
     return fixed_point
 
@@ -527,8 +533,8 @@ def _draft_exits(
     """Return the best legs, net of gas, that completely sell as many of these tokens as the pools
     take, and the sold tokens.
     """
-    nodes, rows = graph.problem.nodes, graph.rows(dropped_pools)
-    stack, sold_tokens = graph.real_curves.rows(rows), list(exiting_tokens)
+    nodes, curve_rows = graph.problem.nodes, graph.rows(dropped_pools)
+    stack, sold_tokens = graph.real_curves.rows(curve_rows), list(exiting_tokens)
     while sold_tokens:
         start_values = np.array(
             [
@@ -541,32 +547,38 @@ def _draft_exits(
         )
         solution = solve_dual(program, stack)
         token_changes = solution.token_changes(stack)
-        wholly_sold = [
+        wholly_sold_tokens = [
             i for i in sold_tokens if -token_changes[i] >= SOLD_FRACTION * start_values[i]
         ]
-        if wholly_sold == sold_tokens:
+        if wholly_sold_tokens == sold_tokens:
             break
-        sold_tokens = wholly_sold
+        sold_tokens = wholly_sold_tokens
     if not sold_tokens:
         return PlanDraft(), []
 
-    def solve_flows(substack: CurveStack, earlier: Solution | None) -> Solution:
+    def solve_flows(substack: CurveStack, earlier_solution: Solution | None) -> Solution:
         """Return the best flows, with bound −∞ if they leave a part unsold."""
-        best_flows = solve_dual(program, substack, earlier)
-        best_changes = best_flows.token_changes(substack)
+        best_solution = solve_dual(program, substack, earlier_solution)
+        best_changes = best_solution.token_changes(substack)
         if all(-best_changes[i] >= SOLD_FRACTION * start_values[i] for i in sold_tokens):
-            return best_flows
-        return replace(best_flows, bound=-np.inf)
+            return best_solution
+        return replace(best_solution, bound=-np.inf)
 
-    def paths_of(candidate: PoolSelection) -> FlowPaths:
-        order = np.argsort(candidate.solution.prices, kind="stable").tolist()
+    def paths_of(candidate_selection: PoolSelection) -> FlowPaths:
+        token_order = np.argsort(candidate_selection.solution.prices, kind="stable").tolist()
         return decompose_flows(
-            candidate.flows, order, frozenset(sold_tokens), frozenset({bought_token})
+            candidate_selection.flows,
+            token_order,
+            frozenset(sold_tokens),
+            frozenset({bought_token}),
         )
 
     selection = PoolSelector(
-        graph, solve_flows, 0.0, lambda candidate: legs_by_edge(paths_of(candidate))
-    ).best_selection(rows, solution)
+        graph,
+        solve_flows,
+        0.0,
+        lambda candidate_selection: legs_by_edge(paths_of(candidate_selection)),
+    ).best_selection(curve_rows, solution)
     return (
         run_routes(
             graph.problem,

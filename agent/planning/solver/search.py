@@ -108,7 +108,9 @@ class PoolSelector:
     merged_legs_of: LegCounter
     selections: dict[bytes, PoolSelection] = field(default_factory=dict)
 
-    def best_selection(self, rows: IndexArray, earlier: Solution | None = None) -> PoolSelection:
+    def best_selection(
+        self, curve_rows: IndexArray, earlier_solution: Solution | None = None
+    ) -> PoolSelection:
         """Return the best flows found over these rows. Drop the pool whose removal costs less than
         its gas, and repeat. Then keep dropping the weakest pool while the contribution of the
         remaining pools, before gas, could still beat the best: two pools that are not worth their
@@ -117,149 +119,176 @@ class PoolSelector:
         units, a third way first drops the pools that add legs to another, which would itself be
         dropped for them. Finally retry the dropped pools.
         """
-        unpruned = self._select(rows, earlier)
-        charged = self.graph.real_after_charges
-        if not charged.charges.any():
-            return self._prune(unpruned, charges_one_leg=False)
-        if len(unpruned.flows) > MANY_POOLS:
-            stack, charged_rows = charged.rows(np.array([], dtype=np.intp), rows)
-            charged_solution = self.solve_flows(stack, unpruned.solution)
-            best = self._prune(
+        full_selection = self._select(curve_rows, earlier_solution)
+        charged_curves = self.graph.real_after_charges
+        if not charged_curves.charges.any():
+            return self._prune(full_selection, charges_one_leg=False)
+        if len(full_selection.flows) > MANY_POOLS:
+            stack, charged_rows = charged_curves.rows(np.array([], dtype=np.intp), curve_rows)
+            charged_solution = self.solve_flows(stack, full_selection.solution)
+            best_so_far = self._prune(
                 self._select(charged_rows[charged_solution.amount_in > 0], charged_solution), False
             )
         else:
-            best = self._drop_weakest(unpruned, charges_one_leg=False)
-            if any(count > 1 for count in unpruned.leg_counts.values()):
-                best = _better(best, self._drop_weakest(unpruned, charges_one_leg=True))
+            best_so_far = self._drop_weakest(full_selection, charges_one_leg=False)
+            if any(count > 1 for count in full_selection.leg_counts.values()):
+                best_so_far = _better_selection(
+                    best_so_far, self._drop_weakest(full_selection, charges_one_leg=True)
+                )
                 if any(edge.curves.rounding_loss for edge in self.graph.pool_edges):
-                    reduced = self._without_costly_chains(unpruned)
-                    best = _better(best, self._drop_weakest(reduced, charges_one_leg=False))
-        improved: PoolSelection | None = best
-        has_many_pools, added_count = len(unpruned.flows) > MANY_POOLS, 0
-        while improved is not None and not (has_many_pools and added_count == MAX_READDED):
-            best, improved, added_count = (
-                improved,
-                self._with_one_more(rows, improved),
+                    reduced_selection = self._without_costly_chains(full_selection)
+                    best_so_far = _better_selection(
+                        best_so_far, self._drop_weakest(reduced_selection, charges_one_leg=False)
+                    )
+        improved_selection: PoolSelection | None = best_so_far
+        has_many_pools, added_count = len(full_selection.flows) > MANY_POOLS, 0
+        while improved_selection is not None and not (
+            has_many_pools and added_count == MAX_READDED
+        ):
+            best_so_far, improved_selection, added_count = (
+                improved_selection,
+                self._with_one_more(curve_rows, improved_selection),
                 added_count + 1,
             )
-        best = improved or best
-        return self._with_idle_rows(rows, best) if has_many_pools else best
+        best_so_far = improved_selection or best_so_far
+        return self._with_idle_rows(curve_rows, best_so_far) if has_many_pools else best_so_far
 
-    def pruned_selection(self, rows: IndexArray, earlier: Solution | None = None) -> PoolSelection:
+    def pruned_selection(
+        self, curve_rows: IndexArray, earlier_solution: Solution | None = None
+    ) -> PoolSelection:
         """Return flows over previously selected rows; only drop pools that are no longer worth
         their gas.
         """
-        return self._prune(self._select(rows, earlier), charges_one_leg=False)
+        return self._prune(self._select(curve_rows, earlier_solution), charges_one_leg=False)
 
-    def _drop_weakest(self, unpruned: PoolSelection, charges_one_leg: bool) -> PoolSelection:
-        best = current = self._prune(unpruned, charges_one_leg)
-        while current.first_leg_gas and current.solution.bound > best.net_utility:
-            weakest = min(
-                current.flows, key=lambda flow: current.surplus_after_gas(flow, charges_one_leg)
+    def _drop_weakest(self, full_selection: PoolSelection, charges_one_leg: bool) -> PoolSelection:
+        best_selection = current_selection = self._prune(full_selection, charges_one_leg)
+        while (
+            current_selection.first_leg_gas
+            and current_selection.solution.bound > best_selection.net_utility
+        ):
+            weakest_flow = min(
+                current_selection.flows,
+                key=lambda flow: current_selection.surplus_after_gas(flow, charges_one_leg),
             )
-            current = self._prune(
-                self._without(current, {weakest.pool_edge.pool_address}, GAS_EXCEEDS_SAVING),
+            current_selection = self._prune(
+                self._without(
+                    current_selection, {weakest_flow.pool_edge.pool_address}, GAS_EXCEEDS_SAVING
+                ),
                 charges_one_leg,
             )
-            best = _better(best, current)
-        return best
+            best_selection = _better_selection(best_selection, current_selection)
+        return best_selection
 
-    def _prune(self, best: PoolSelection, charges_one_leg: bool) -> PoolSelection:
+    def _prune(self, best_selection: PoolSelection, charges_one_leg: bool) -> PoolSelection:
         """Drop pools while that improves the result; first, all at once, those beside a larger pool
         of the same pair, which costs little.
         """
         needed_pools: set[str] = set()
         while True:
-            too_small = _pools_too_small(best.flows, self.min_trade)
+            small_pools = _pools_too_small(best_selection.flows, self.min_trade)
             costly_flows = [
                 flow
-                for flow in best.flows
+                for flow in best_selection.flows
                 if flow.pool_edge.pool_address not in needed_pools
-                and best.surplus_after_gas(flow, charges_one_leg) < 0
+                and best_selection.surplus_after_gas(flow, charges_one_leg) < 0
             ]
             pools_beside_larger = {
                 flow.pool_edge.pool_address
                 for flow in costly_flows
-                if _larger_beside(flow, best.flows)
+                if _has_larger_beside(flow, best_selection.flows)
             }
             costly_flows = sorted(
-                costly_flows, key=lambda flow: best.surplus_after_gas(flow, charges_one_leg)
+                costly_flows,
+                key=lambda flow: best_selection.surplus_after_gas(flow, charges_one_leg),
             )
             weaker_pools = {
                 flow.pool_edge.pool_address for flow in costly_flows[: len(costly_flows) // 2]
             }
-            weakest = costly_flows[0] if costly_flows else None
+            weakest_flow = costly_flows[0] if costly_flows else None
             reason = GAS_EXCEEDS_SAVING
-            if too_small:
-                pool_sets = [too_small]
+            if small_pools:
+                pool_sets = [small_pools]
                 reason = (
                     REST_TOO_SMALL
-                    if GAS_EXCEEDS_SAVING in best.dropped_pools.values()
+                    if GAS_EXCEEDS_SAVING in best_selection.dropped_pools.values()
                     else PART_TOO_SMALL
                 )
             else:
                 costly_half = weaker_pools if len(costly_flows) > MANY_COSTLY else set[str]()
                 pool_sets = (
-                    [pools_beside_larger, costly_half, {weakest.pool_edge.pool_address}]
-                    if weakest
+                    [pools_beside_larger, costly_half, {weakest_flow.pool_edge.pool_address}]
+                    if weakest_flow
                     else []
                 )
             for pools in (pools for pools in pool_sets if pools):
-                trial = self._without(best, pools, reason)
-                if too_small or trial.net_utility >= best.net_utility:
-                    best = trial
+                trial_selection = self._without(best_selection, pools, reason)
+                if small_pools or trial_selection.net_utility >= best_selection.net_utility:
+                    best_selection = trial_selection
                     break
                 if len(pools) == 1:
                     needed_pools |= pools
             if not pool_sets:
-                improved = self._without_chain(best, needed_pools)
-                if improved is None:
-                    return best
-                best = improved
+                improved_selection = self._without_chain(best_selection, needed_pools)
+                if improved_selection is None:
+                    return best_selection
+                best_selection = improved_selection
 
-    def _without_costly_chains(self, current: PoolSelection) -> PoolSelection:
+    def _without_costly_chains(self, current_selection: PoolSelection) -> PoolSelection:
         """Return a selection without the pools that are worth their own gas, but not that of the
         other legs of their chains.
         """
         needed_pools = {
             flow.pool_edge.pool_address
-            for flow in current.flows
-            if current.surplus_after_gas(flow, charges_one_leg=False) < 0
+            for flow in current_selection.flows
+            if current_selection.surplus_after_gas(flow, charges_one_leg=False) < 0
         }
-        while (improved := self._without_chain(current, needed_pools)) is not None:
-            current = improved
-        return current
+        while (
+            improved_selection := self._without_chain(current_selection, needed_pools)
+        ) is not None:
+            current_selection = improved_selection
+        return current_selection
 
-    def _without_chain(self, best: PoolSelection, needed_pools: set[str]) -> PoolSelection | None:
+    def _without_chain(
+        self, best_selection: PoolSelection, needed_pools: set[str]
+    ) -> PoolSelection | None:
         """Return the best selection without a pool that is not worth the gas of its chains; None if
         none is better. `needed_pools` gets the pools without which the selection is no better.
         """
         costly_flows = [
             flow
-            for flow in best.flows
+            for flow in best_selection.flows
             if flow.pool_edge.pool_address not in needed_pools
-            and best.surplus_after_chains(flow) < 0
+            and best_selection.surplus_after_chains(flow) < 0
         ]
-        start = best
-        for flow in sorted(costly_flows, key=start.surplus_after_chains)[:MAX_CHAIN_TRIALS]:
-            trial = self._without(start, {flow.pool_edge.pool_address}, GAS_EXCEEDS_SAVING)
-            if trial.net_utility <= start.net_utility:
+        start_selection = best_selection
+        for flow in sorted(costly_flows, key=start_selection.surplus_after_chains)[
+            :MAX_CHAIN_TRIALS
+        ]:
+            trial_selection = self._without(
+                start_selection, {flow.pool_edge.pool_address}, GAS_EXCEEDS_SAVING
+            )
+            if trial_selection.net_utility <= start_selection.net_utility:
                 needed_pools.add(flow.pool_edge.pool_address)
-            best = _better(best, trial)
-        return None if best is start else best
+            best_selection = _better_selection(best_selection, trial_selection)
+        return None if best_selection is start_selection else best_selection
 
-    def _with_one_more(self, rows: IndexArray, best: PoolSelection) -> PoolSelection | None:
+    def _with_one_more(
+        self, curve_rows: IndexArray, best_selection: PoolSelection
+    ) -> PoolSelection | None:
         """Return a better selection with one dropped pool added, and perhaps without others; None
         if there is none. Adding an edge gains at most its surplus at the current prices (weak
         duality), so only edges with a surplus above their gas are tried: first with all pools not
         dropped, then with only the pools in use, because pruning one pool at a time may keep
         several pools for the next leg of the new routes.
         """
-        graph, used_rows = self.graph, set(best.rows.tolist())
+        graph, used_rows = self.graph, set(best_selection.rows.tolist())
         unused_rows = np.array(
-            [row for row in rows.tolist() if row not in used_rows], dtype=np.intp
+            [row for row in curve_rows.tolist() if row not in used_rows], dtype=np.intp
         )
-        responses = PoolResponses(graph.real_curves.rows(unused_rows), best.solution.prices - 1)
+        responses = PoolResponses(
+            graph.real_curves.rows(unused_rows), best_selection.solution.prices - 1
+        )
         amounts_by_row = zip(
             unused_rows.tolist(),
             responses.amount_in.tolist(),
@@ -274,46 +303,49 @@ class PoolSelector:
             if flow.amount_in >= max(self.min_trade, TINY)
             and flow.surplus > first_leg_cost(graph, flow)
         ]
-        used_pools = {flow.pool_edge.pool_address for flow in best.flows}
-        min_net = best.net_utility + MIN_GAIN * abs(
-            best.net_utility
+        used_pools = {flow.pool_edge.pool_address for flow in best_selection.flows}
+        min_net_utility = best_selection.net_utility + MIN_GAIN * abs(
+            best_selection.net_utility
         )  # a net below zero too must rise, or this never ends
         for candidate_flow in sorted(candidate_flows, key=lambda flow: -flow.surplus)[:MAX_RETRIED]:
             candidate_pool = candidate_flow.pool_edge.pool_address
             rows_with_pool = np.array(
                 [
                     row
-                    for row in rows.tolist()
+                    for row in curve_rows.tolist()
                     if row in used_rows or graph.pool_edges[row].pool_address == candidate_pool
                 ],
                 dtype=np.intp,
             )
-            wider = self._select(rows_with_pool, best.solution)
-            improved = self._prune(wider, charges_one_leg=False)
-            if improved.net_utility <= min_net:
-                improved = self._prune(
-                    self._only_pools(wider, used_pools | {candidate_pool}), charges_one_leg=False
+            wider_selection = self._select(rows_with_pool, best_selection.solution)
+            improved_selection = self._prune(wider_selection, charges_one_leg=False)
+            if improved_selection.net_utility <= min_net_utility:
+                improved_selection = self._prune(
+                    self._only_pools(wider_selection, used_pools | {candidate_pool}),
+                    charges_one_leg=False,
                 )
-            if improved.net_utility > min_net:
+            if improved_selection.net_utility > min_net_utility:
                 return replace(
-                    improved,
+                    improved_selection,
                     dropped_pools={
                         dropped_pool: why
-                        for dropped_pool, why in best.dropped_pools.items()
+                        for dropped_pool, why in best_selection.dropped_pools.items()
                         if dropped_pool != candidate_pool
                     }
-                    | dict(improved.dropped_pools),
+                    | dict(improved_selection.dropped_pools),
                 )
         return None
 
-    def _with_idle_rows(self, rows: IndexArray, best: PoolSelection) -> PoolSelection:
+    def _with_idle_rows(
+        self, curve_rows: IndexArray, best_selection: PoolSelection
+    ) -> PoolSelection:
         """Return a selection with all rows that take nothing at its prices, the others dropped."""
-        used_rows = set(best.rows.tolist())
+        used_rows = set(best_selection.rows.tolist())
         unused_rows = np.array(
-            [row for row in rows.tolist() if row not in used_rows], dtype=np.intp
+            [row for row in curve_rows.tolist() if row not in used_rows], dtype=np.intp
         )
         responses = PoolResponses(
-            self.graph.real_curves.rows(unused_rows), best.solution.prices - 1
+            self.graph.real_curves.rows(unused_rows), best_selection.solution.prices - 1
         )
         active_pools = {
             self.graph.pool_edges[row].pool_address
@@ -321,14 +353,14 @@ class PoolSelector:
         }
         idle_rows = [
             row
-            for row in rows.tolist()
+            for row in curve_rows.tolist()
             if self.graph.pool_edges[row].pool_address not in active_pools
         ]
         dropped_pools = {
             pool: self._drop_reason(pool, GAS_EXCEEDS_SAVING) for pool in sorted(active_pools)
-        } | dict(best.dropped_pools)
+        } | dict(best_selection.dropped_pools)
         return replace(
-            self._select(np.array(idle_rows, dtype=np.intp), best.solution),
+            self._select(np.array(idle_rows, dtype=np.intp), best_selection.solution),
             dropped_pools=dropped_pools,
         )
 
@@ -342,14 +374,18 @@ class PoolSelector:
             selection = self._without(selection, other_pools, GAS_EXCEEDS_SAVING)
         return selection
 
-    def _without(self, current: PoolSelection, pools: set[str], why: str) -> PoolSelection:
+    def _without(
+        self, current_selection: PoolSelection, pools: set[str], why: str
+    ) -> PoolSelection:
         """Return the flows without some pools."""
-        remaining_rows = current.rows[
-            [self.graph.pool_edges[row].pool_address not in pools for row in current.rows]
+        remaining_rows = current_selection.rows[
+            [self.graph.pool_edges[row].pool_address not in pools for row in current_selection.rows]
         ]
-        selection = self._select(remaining_rows, current.solution)
-        reasons = {pool: self._drop_reason(pool, why) for pool in sorted(pools)}
-        return replace(selection, dropped_pools={**current.dropped_pools, **reasons})
+        selection = self._select(remaining_rows, current_selection.solution)
+        reason_by_pool = {pool: self._drop_reason(pool, why) for pool in sorted(pools)}
+        return replace(
+            selection, dropped_pools={**current_selection.dropped_pools, **reason_by_pool}
+        )
 
     def _drop_reason(self, pool: str, why: str) -> str:
         """Return why a pool is dropped: `why`, or a coarse token if it costs more than gas."""
@@ -365,25 +401,25 @@ class PoolSelector:
         label = graph.problem.nodes[coarsest_edge.source].label
         return f"{COARSE_UNIT} {label}, which each swap may lose, is worth more than it saves"
 
-    def _select(self, rows: IndexArray, earlier: Solution | None) -> PoolSelection:
-        key = rows.tobytes()
+    def _select(self, curve_rows: IndexArray, earlier_solution: Solution | None) -> PoolSelection:
+        key = curve_rows.tobytes()
         if key not in self.selections:
-            self.selections[key] = self._solve(rows, earlier)
+            self.selections[key] = self._solve(curve_rows, earlier_solution)
         return self.selections[key]
 
-    def _solve(self, rows: IndexArray, earlier: Solution | None) -> PoolSelection:
+    def _solve(self, curve_rows: IndexArray, earlier_solution: Solution | None) -> PoolSelection:
         graph = self.graph
-        solution = self.solve_flows(graph.real_curves.rows(rows), earlier)
+        solution = self.solve_flows(graph.real_curves.rows(curve_rows), earlier_solution)
         flows = tuple(
             EdgeFlow(
-                graph.pool_edges[rows[k]],
+                graph.pool_edges[curve_rows[k]],
                 float(solution.amount_in[k]),
                 float(solution.amount_out[k]),
                 float(solution.surplus[k]),
             )
             for k in np.flatnonzero(solution.amount_in > 0).tolist()
         )
-        selection = PoolSelection(solution, rows, flows)
+        selection = PoolSelection(solution, curve_rows, flows)
         if not graph.real_after_charges.charges.any():
             return selection
         first_leg_gas = {
@@ -398,8 +434,11 @@ class PoolSelector:
         }
         merged_legs = self.merged_legs_of(selection)
         chain_gas = {
-            pool_side: math.fsum(count * repeat_leg_gas[other] for other, count in others.items())
-            for pool_side, others in merged_legs.dependents.items()
+            pool_side: math.fsum(
+                count * repeat_leg_gas[dependent_side]
+                for dependent_side, count in dependent_counts.items()
+            )
+            for pool_side, dependent_counts in merged_legs.dependents.items()
         }
         return replace(
             selection,
@@ -410,8 +449,14 @@ class PoolSelector:
         )
 
 
-def _better(first: PoolSelection, second: PoolSelection) -> PoolSelection:
-    return second if second.net_utility > first.net_utility else first
+def _better_selection(
+    first_selection: PoolSelection, second_selection: PoolSelection
+) -> PoolSelection:
+    return (
+        second_selection
+        if second_selection.net_utility > first_selection.net_utility
+        else first_selection
+    )
 
 
 def _pools_too_small(flows: Sequence[EdgeFlow], min_trade: float) -> set[str]:
@@ -423,7 +468,7 @@ def _pools_too_small(flows: Sequence[EdgeFlow], min_trade: float) -> set[str]:
     """
     flows_too_small = [flow for flow in flows if flow.amount_in < min_trade]
     pools_beside_larger = {
-        flow.pool_edge.pool_address for flow in flows_too_small if _larger_beside(flow, flows)
+        flow.pool_edge.pool_address for flow in flows_too_small if _has_larger_beside(flow, flows)
     }
     if flows_too_small:
         return pools_beside_larger or {
@@ -432,11 +477,11 @@ def _pools_too_small(flows: Sequence[EdgeFlow], min_trade: float) -> set[str]:
     return set()
 
 
-def _larger_beside(flow: EdgeFlow, flows: Sequence[EdgeFlow]) -> bool:
+def _has_larger_beside(flow: EdgeFlow, flows: Sequence[EdgeFlow]) -> bool:
     """True if another pool carries more between the same two tokens in the same direction."""
-    pair = (flow.pool_edge.source, flow.pool_edge.target)
+    token_pair = (flow.pool_edge.source, flow.pool_edge.target)
     return any(
-        (other.pool_edge.source, other.pool_edge.target) == pair
-        and other.amount_in > flow.amount_in
-        for other in flows
+        (other_flow.pool_edge.source, other_flow.pool_edge.target) == token_pair
+        and other_flow.amount_in > flow.amount_in
+        for other_flow in flows
     )

@@ -68,62 +68,69 @@ class _BranchNode:
 
 def break_cycles(stack: CurveStack, optimizer: FlowOptimizer) -> AcyclicFlows:
     """Return the best acyclic flows within MAX_SUBPROBLEMS subproblems."""
-    pairs = list(zip(stack.source.tolist(), stack.target.tolist(), strict=True))
+    token_pairs = list(zip(stack.source.tolist(), stack.target.tolist(), strict=True))
 
-    best: _BranchNode | None = None
+    best_node: _BranchNode | None = None
 
-    def solve_node(excluded_pairs: frozenset[TokenEdge], earlier: Solution | None) -> _BranchNode:
-        rows = np.array(
-            [row for row, pair in enumerate(pairs) if pair not in excluded_pairs], dtype=np.intp
+    def solve_node(
+        excluded_pairs: frozenset[TokenEdge], earlier_solution: Solution | None
+    ) -> _BranchNode:
+        curve_rows = np.array(
+            [row for row, token_pair in enumerate(token_pairs) if token_pair not in excluded_pairs],
+            dtype=np.intp,
         )
-        substack = stack.rows(rows)
+        substack = stack.rows(curve_rows)
         solution = optimizer.solve(
-            substack, earlier, -np.inf if best is None else best.bound + EQUAL_UTILITY
+            substack,
+            earlier_solution,
+            -np.inf if best_node is None else best_node.bound + EQUAL_UTILITY,
         )
         return _BranchNode(excluded_pairs, solution, flows_by_token_pair(substack, solution))
 
-    root = solve_node(frozenset(), None)
-    queue = [(-root.bound, 0, root)]
+    root_node = solve_node(frozenset(), None)
+    open_nodes = [(-root_node.bound, 0, root_node)]
     solved_count = 1
-    while queue and solved_count < MAX_SUBPROBLEMS:
+    while open_nodes and solved_count < MAX_SUBPROBLEMS:
         # depth first until some acyclic flows are known, then best bound first
-        _, _, current = queue.pop() if best is None else heapq.heappop(queue)
-        if best is not None and current.bound <= best.bound + EQUAL_UTILITY:
-            queue = []
+        _, _, current_node = open_nodes.pop() if best_node is None else heapq.heappop(open_nodes)
+        if best_node is not None and current_node.bound <= best_node.bound + EQUAL_UTILITY:
+            open_nodes = []
             break
-        cycle = shortest_cycle(current.edges)
+        cycle = shortest_cycle(current_node.edges)
         if not cycle:
-            best = current
-            heapq.heapify(queue)
+            best_node = current_node
+            heapq.heapify(open_nodes)
             continue
-        children = []
-        for pair in cycle:
-            child = solve_node(current.excluded_pairs | {pair}, current.solution)
+        child_nodes = []
+        for token_pair in cycle:
+            child_node = solve_node(
+                current_node.excluded_pairs | {token_pair}, current_node.solution
+            )
             solved_count += 1
-            if best is None or child.bound > best.bound + EQUAL_UTILITY:
-                children.append((-child.bound, solved_count, child))
-        queue += sorted(children, reverse=True)
-        if best is not None:
-            heapq.heapify(queue)
-    cycles_cut = frozenset(_without_cycles(root.edges))
-    if best is None:
+            if best_node is None or child_node.bound > best_node.bound + EQUAL_UTILITY:
+                child_nodes.append((-child_node.bound, solved_count, child_node))
+        open_nodes += sorted(child_nodes, reverse=True)
+        if best_node is not None:
+            heapq.heapify(open_nodes)
+    cycles_cut = frozenset(_without_cycles(root_node.edges))
+    if best_node is None:
         return AcyclicFlows(cycles_cut, cycles_cut, proven=False)
     return AcyclicFlows(
-        frozenset(best.edges),
+        frozenset(best_node.edges),
         cycles_cut,
-        proven=not queue or -min(queue)[0] <= best.bound + EQUAL_UTILITY,
+        proven=not open_nodes or -min(open_nodes)[0] <= best_node.bound + EQUAL_UTILITY,
     )
 
 
 def flows_by_token_pair(stack: CurveStack, solution: Solution) -> dict[TokenEdge, float]:
     """Return the sum of flows between each pair of tokens."""
-    sums: dict[TokenEdge, float] = {}
+    flow_by_pair: dict[TokenEdge, float] = {}
     for source, target, amount_in in zip(
         stack.source.tolist(), stack.target.tolist(), solution.amount_in.tolist(), strict=True
     ):
         if amount_in > UNMOVED_FRACTION:
-            sums[source, target] = sums.get((source, target), 0.0) + amount_in
-    return sums
+            flow_by_pair[source, target] = flow_by_pair.get((source, target), 0.0) + amount_in
+    return flow_by_pair
 
 
 def shortest_cycle(edges: Mapping[TokenEdge, float]) -> list[TokenEdge]:
@@ -145,36 +152,39 @@ def _cycle_through(
     """Return the shortest cycle that begins with this edge; `successors` are the ends of the edges
     from each token.
     """
-    start, token = first_edge
-    predecessor: dict[int, int] = {token: start}
+    start_token, token = first_edge
+    predecessor: dict[int, int] = {token: start_token}
     frontier = [token]
-    while frontier and start not in predecessor:
+    while frontier and start_token not in predecessor:
         frontier = [
-            token_b
-            for token_a in frontier
-            for token_b in successors.get(token_a, ())
-            if token_b not in predecessor and predecessor.setdefault(token_b, token_a) == token_a
+            to_token
+            for from_token in frontier
+            for to_token in successors.get(from_token, ())
+            if to_token not in predecessor
+            and predecessor.setdefault(to_token, from_token) == from_token
         ]
-    if start not in predecessor:
+    if start_token not in predecessor:
         return []
-    cycle, current = [], start
-    while current != token:
-        cycle.append((predecessor[current], current))
-        current = predecessor[current]
+    cycle, cycle_token = [], start_token
+    while cycle_token != token:
+        cycle.append((predecessor[cycle_token], cycle_token))
+        cycle_token = predecessor[cycle_token]
     return [first_edge, *reversed(cycle)]
 
 
 def _without_cycles(edges: Mapping[TokenEdge, float]) -> dict[TokenEdge, float]:
     """Return the flows with each cycle reduced by its smallest flow."""
-    remaining = dict(edges)
-    while cycle := shortest_cycle(remaining):
-        smallest_flow = min(remaining[edge] for edge in cycle)
-        remaining = {
-            edge: carried - (smallest_flow if edge in cycle else 0.0)
-            for edge, carried in remaining.items()
+    remaining_flows = dict(edges)
+    while cycle := shortest_cycle(remaining_flows):
+        smallest_flow = min(remaining_flows[edge] for edge in cycle)
+        remaining_flows = {
+            edge: carried_flow - (smallest_flow if edge in cycle else 0.0)
+            for edge, carried_flow in remaining_flows.items()
         }
-        remaining = {edge: carried for edge, carried in remaining.items() if carried > 0}
-    return remaining
+        remaining_flows = {
+            edge: carried_flow for edge, carried_flow in remaining_flows.items() if carried_flow > 0
+        }
+    return remaining_flows
 
 
 MIN_PRICE_DIFFERENCE = 1e-5
@@ -206,9 +216,9 @@ class TokenOrder:
         """Tokens from first to last."""
         return [int(token) for token in np.argsort(self.rank, kind="stable")]
 
-    def rows(self, stack: CurveStack, rows: IndexArray) -> IndexArray:
+    def rows(self, stack: CurveStack, curve_rows: IndexArray) -> IndexArray:
         """Return the rows that follow the order."""
-        return rows[self.rank[stack.source[rows]] < self.rank[stack.target[rows]]]
+        return curve_rows[self.rank[stack.source[curve_rows]] < self.rank[stack.target[curve_rows]]]
 
     def restrict(self, optimizer: FlowOptimizer) -> FlowOptimizer:
         """Return the optimizer restricted to this order's bounds."""
@@ -225,11 +235,16 @@ class TokenOrder:
         )
 
 
-def order_tokens(graph: PoolGraph, rows: IndexArray, optimizer: FlowOptimizer) -> TokenOrder:
+def order_tokens(graph: PoolGraph, curve_rows: IndexArray, optimizer: FlowOptimizer) -> TokenOrder:
     """Return the best order found for a search over some rows of the graph."""
-    counted_curves, real_curves = graph.counted_curves.rows(rows), graph.real_curves.rows(rows)
+    counted_curves, real_curves = (
+        graph.counted_curves.rows(curve_rows),
+        graph.real_curves.rows(curve_rows),
+    )
     counted_solution = optimizer.solve(counted_curves)
-    order = _initial_order(optimizer, optimizer.final_values(counted_curves, counted_solution))
+    initial_order = _initial_order(
+        optimizer, optimizer.final_values(counted_curves, counted_solution)
+    )
     token_count, pool_counts = (
         len(counted_solution.prices),
         np.bincount(real_curves.source, minlength=len(counted_solution.prices)),
@@ -244,24 +259,27 @@ def order_tokens(graph: PoolGraph, rows: IndexArray, optimizer: FlowOptimizer) -
         )
         for i in range(token_count)
     ]
-    restricted = order.restrict(optimizer)
-    flows = break_cycles(real_curves, restricted)
-    if flows.proven:
-        return replace(order, rank=_ranks(token_count, flows.edges, tie_break_keys))
+    restricted_optimizer = initial_order.restrict(optimizer)
+    acyclic_flows = break_cycles(real_curves, restricted_optimizer)
+    if acyclic_flows.proven:
+        return replace(initial_order, rank=_ranks(token_count, acyclic_flows.edges, tie_break_keys))
     start_edges = dict.fromkeys(
         (
             frozenset(flows_by_token_pair(counted_curves, counted_solution)),
-            flows.edges,
-            flows.cycles_cut,
+            acyclic_flows.edges,
+            acyclic_flows.cycles_cut,
         )
     )
-    improved = [
+    improved_orders = [
         _improve(
-            graph, rows, restricted, replace(order, rank=_ranks(token_count, edges, tie_break_keys))
+            graph,
+            curve_rows,
+            restricted_optimizer,
+            replace(initial_order, rank=_ranks(token_count, edges, tie_break_keys)),
         )
         for edges in start_edges
     ]
-    return max(improved, key=lambda order_and_bound: order_and_bound[1])[0]
+    return max(improved_orders, key=lambda order_and_bound: order_and_bound[1])[0]
 
 
 def _ranks(
@@ -270,14 +288,16 @@ def _ranks(
     """Return ranks in which every edge runs forward; ties are broken by `tie_break_keys` (Kahn's
     algorithm).
     """
-    unranked, rank = set(range(token_count)), np.zeros(token_count, dtype=np.intp)
+    unranked_tokens, ranks = set(range(token_count)), np.zeros(token_count, dtype=np.intp)
     edges = list(edges)
     for next_rank in range(token_count):
-        without_source = unranked - {target for source, target in edges if source in unranked}
-        token = min(without_source or unranked, key=lambda i: tie_break_keys[i])
-        rank[token] = next_rank
-        unranked.remove(token)
-    return rank
+        tokens_without_source = unranked_tokens - {
+            target for source, target in edges if source in unranked_tokens
+        }
+        token = min(tokens_without_source or unranked_tokens, key=lambda i: tie_break_keys[i])
+        ranks[token] = next_rank
+        unranked_tokens.remove(token)
+    return ranks
 
 
 def _initial_order(optimizer: FlowOptimizer, final_values: FloatArray) -> TokenOrder:
@@ -311,48 +331,53 @@ def _initial_order(optimizer: FlowOptimizer, final_values: FloatArray) -> TokenO
 
 
 def _improve(
-    graph: PoolGraph, rows: IndexArray, restricted: FlowOptimizer, order: TokenOrder
+    graph: PoolGraph,
+    curve_rows: IndexArray,
+    restricted_optimizer: FlowOptimizer,
+    token_order: TokenOrder,
 ) -> tuple[TokenOrder, float]:
     """Reorder tokens while an edge against the order would raise the utility; return order and
     utility.
     """
-    stack = graph.real_curves.rows(order.rows(graph.real_curves, rows))
-    best = restricted.solve(stack)
+    stack = graph.real_curves.rows(token_order.rows(graph.real_curves, curve_rows))
+    best_solution = restricted_optimizer.solve(stack)
     for _ in range(MAX_ORDER_CHANGES):
         opposed_stack = graph.real_curves.rows(
-            rows[
-                order.rank[graph.real_curves.source[rows]]
-                > order.rank[graph.real_curves.target[rows]]
+            curve_rows[
+                token_order.rank[graph.real_curves.source[curve_rows]]
+                > token_order.rank[graph.real_curves.target[curve_rows]]
             ]
         )
-        surplus = PoolResponses(opposed_stack, best.prices - 1).surplus
-        pairs = {
+        surplus = PoolResponses(opposed_stack, best_solution.prices - 1).surplus
+        opposed_pairs = {
             (int(opposed_stack.source[k]), int(opposed_stack.target[k])): None
             for k in np.argsort(-surplus, kind="stable")
             if surplus[k] > MIN_SURPLUS
         }
-        for source, target in list(pairs)[:MAX_PAIRS]:
+        for source, target in list(opposed_pairs)[:MAX_PAIRS]:
             trials = []
             for rank in (
-                _move_beside(order.rank, source, target, -0.5),
-                _move_beside(order.rank, target, source, 0.5),
+                _move_beside(token_order.rank, source, target, -0.5),
+                _move_beside(token_order.rank, target, source, 0.5),
             ):
-                reordered = replace(order, rank=rank)
-                reordered_stack = graph.real_curves.rows(reordered.rows(graph.real_curves, rows))
+                new_order = replace(token_order, rank=rank)
+                new_stack = graph.real_curves.rows(new_order.rows(graph.real_curves, curve_rows))
                 trials.append(
                     (
-                        restricted.solve(reordered_stack, best, best.bound + MIN_SURPLUS),
-                        reordered,
-                        reordered_stack,
+                        restricted_optimizer.solve(
+                            new_stack, best_solution, best_solution.bound + MIN_SURPLUS
+                        ),
+                        new_order,
+                        new_stack,
                     )
                 )
-            trial, reordered, reordered_stack = max(trials, key=lambda trial: trial[0].bound)
-            if trial.bound > best.bound + MIN_SURPLUS:
-                best, order, stack = trial, reordered, reordered_stack
+            trial_solution, new_order, new_stack = max(trials, key=lambda trial: trial[0].bound)
+            if trial_solution.bound > best_solution.bound + MIN_SURPLUS:
+                best_solution, token_order, stack = trial_solution, new_order, new_stack
                 break
         else:
             break
-    return order, best.bound
+    return token_order, best_solution.bound
 
 
 def _move_beside(rank: IndexArray, token: int, neighbour: int, offset: float) -> IndexArray:

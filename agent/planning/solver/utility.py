@@ -89,10 +89,13 @@ def build_deviation_risk(
     """
     inverse_volatility = 1 / volatility[volatility > 0]
     inverse_correlation = inverse(correlation)
-    projected = matvec(inverse_correlation, inverse_volatility)
+    inverse_product = matvec(inverse_correlation, inverse_volatility)
     return DeviationRisk(
         volatility,
-        (inverse_correlation - np.outer(projected, projected) / dot(inverse_volatility, projected))
+        (
+            inverse_correlation
+            - np.outer(inverse_product, inverse_product) / dot(inverse_volatility, inverse_product)
+        )
         / factor,
     )
 
@@ -139,10 +142,10 @@ class PlanUtility:
         """Return the utility in exact numbers; a lower bound where risk is known only in floats."""
         total, goal_tokens = sum(final_values, Fraction(0)), self.goal_tokens
         if self.risk is not None:
-            loss = float(total) - self.of(
+            risk_cost = float(total) - self.of(
                 np.array([float(final_value) for final_value in final_values])
             )
-            return total - Fraction(max(loss, 0.0) * (1 + 1e-9))
+            return total - Fraction(max(risk_cost, 0.0) * (1 + 1e-9))
         total_above = sum(
             (
                 max(Fraction(0), final_values[i] - Fraction(float(self.high_shares[i])) * total)
@@ -184,7 +187,10 @@ class FlowOptimizer:
     has_hard_goals: bool = False
 
     def solve(
-        self, stack: CurveStack, earlier: Solution | None = None, required_bound: float = -np.inf
+        self,
+        stack: CurveStack,
+        earlier_solution: Solution | None = None,
+        required_bound: float = -np.inf,
     ) -> Solution:
         """Return the dual's minimum over `stack`. Under a turnover limit, tokens with a wrongly
         guessed direction are reversed.
@@ -196,27 +202,29 @@ class FlowOptimizer:
             return solve_dual(
                 self._program(-self.directions[self.utility.goal_tokens]),
                 stack,
-                earlier,
+                earlier_solution,
                 required_bound,
             )
-        solution = solve_dual(self._program(None), stack, earlier)
+        solution = solve_dual(self._program(None), stack, earlier_solution)
         if self.max_turnover is None or self.turnover(stack, solution) <= self.max_turnover:
             return solution
         goal_tokens = self.utility.goal_tokens
-        moves = (self.final_values(stack, solution) - self.held_values)[goal_tokens]
-        undecided = np.abs(moves) <= UNMOVED_FRACTION
-        signs = np.where(np.where(undecided, self.side(goal_tokens), moves) > 0, -1.0, 1.0)
+        value_moves = (self.final_values(stack, solution) - self.held_values)[goal_tokens]
+        is_undecided = np.abs(value_moves) <= UNMOVED_FRACTION
+        direction_signs = np.where(
+            np.where(is_undecided, self.side(goal_tokens), value_moves) > 0, -1.0, 1.0
+        )
         for _ in range(MAX_DIRECTION_GUESSES):
-            program = self._program(signs)
+            program = self._program(direction_signs)
             solution = solve_dual(program, stack, solution)
             stay_multipliers, turnover_multiplier = (
                 solution.multipliers[-len(goal_tokens) - 1 : -1],
                 solution.multipliers[-1],
             )
-            wrong = stay_multipliers > turnover_multiplier * (1 + 1e-9) + 1e-15
-            if not wrong.any():
+            is_wrong = stay_multipliers > turnover_multiplier * (1 + 1e-9) + 1e-15
+            if not is_wrong.any():
                 return solution
-            signs = np.where(wrong, -signs, signs)
+            direction_signs = np.where(is_wrong, -direction_signs, direction_signs)
         # Beyond μ a token's multiplier would reward not moving, and the dual would not be a bound.
         return evaluate_dual(
             program,
@@ -263,16 +271,17 @@ class FlowOptimizer:
         """Return tokens that would be sold in excess of the allowed amount."""
         utility = self.utility
         if utility.risk is None:
-            offset = sum(
+            first_bound_index = sum(
                 1 if utility.low_shares[i] == utility.high_shares[i] else 2
                 for i in utility.goal_tokens
             )
         else:
-            offset = len(utility.risk.tokens)
+            first_bound_index = len(utility.risk.tokens)
         return [
             i
-            for row, i in enumerate(self._bounded_below)
-            if solution.multipliers[offset + row] > OVERSOLD_FRACTION * utility.price
+            for bound_index, i in enumerate(self._bounded_below)
+            if solution.multipliers[first_bound_index + bound_index]
+            > OVERSOLD_FRACTION * utility.price
         ]
 
     def side(self, goal_tokens: IndexArray) -> FloatArray:
@@ -280,13 +289,15 @@ class FlowOptimizer:
         value lies above goals than below.
         """
         utility, total = self.utility, fsum_array(self.start_values)
-        values, low, high = (
+        start_values, low_values, high_values = (
             self.start_values[goal_tokens],
             utility.low_shares[goal_tokens] * total,
             utility.high_shares[goal_tokens] * total,
         )
         return np.where(
-            values > high, -1.0, np.where(values < low, 1.0, utility.above_weight - 0.5)
+            start_values > high_values,
+            -1.0,
+            np.where(start_values < low_values, 1.0, utility.above_weight - 0.5),
         )
 
     def _program(self, signs: FloatArray | None) -> Program:
@@ -298,15 +309,17 @@ class FlowOptimizer:
         """
         utility, goal_tokens, price = self.utility, self.utility.goal_tokens, self.utility.price
         bound_price = price + HARD_BOUND_PRICE
-        rows: list[MultiplierRow] = []
+        multiplier_rows: list[MultiplierRow] = []
         if utility.risk is not None:
             caps = utility.risk.cap(price / 2).tolist()
             for i, cap in zip(utility.risk.tokens.tolist(), caps, strict=True):
                 volatility = utility.risk.volatility[i]
-                rows.append((i, utility.low_shares[i] * volatility, -volatility, 0.0, -cap, cap))
+                multiplier_rows.append(
+                    (i, utility.low_shares[i] * volatility, -volatility, 0.0, -cap, cap)
+                )
         for i in goal_tokens.tolist() if utility.risk is None else ():
-            low, high = utility.low_shares[i], utility.high_shares[i]
-            if low == high:
+            low_share, high_share = utility.low_shares[i], utility.high_shares[i]
+            if low_share == high_share:
                 low_price, high_price = (
                     -price * (1 - utility.above_weight),
                     price * utility.above_weight,
@@ -316,12 +329,12 @@ class FlowOptimizer:
                 else:
                     direction = 0
                 floor_is_hard = (
-                    direction < 0 or low == 0
+                    direction < 0 or low_share == 0
                 )  # no market absorbs more of a token than exists
-                rows.append(
+                multiplier_rows.append(
                     (
                         i,
-                        low,
+                        low_share,
                         -1.0,
                         0.0,
                         -bound_price if floor_is_hard else low_price,
@@ -329,24 +342,32 @@ class FlowOptimizer:
                     )
                 )
             else:
-                rows.append((i, high, -1.0, 0.0, 0.0, price * utility.above_weight))
-                rows.append((i, -low, 1.0, 0.0, 0.0, price * (1 - utility.above_weight)))
-        rows += [(i, 0.0, 1.0, -self.min_values[i], 0.0, bound_price) for i in self._bounded_below]
-        rows += [(i, 0.0, -1.0, self.max_values[i], 0.0, bound_price) for i in self._bounded_above]
-        rows += [
+                multiplier_rows.append(
+                    (i, high_share, -1.0, 0.0, 0.0, price * utility.above_weight)
+                )
+                multiplier_rows.append(
+                    (i, -low_share, 1.0, 0.0, 0.0, price * (1 - utility.above_weight))
+                )
+        multiplier_rows += [
+            (i, 0.0, 1.0, -self.min_values[i], 0.0, bound_price) for i in self._bounded_below
+        ]
+        multiplier_rows += [
+            (i, 0.0, -1.0, self.max_values[i], 0.0, bound_price) for i in self._bounded_above
+        ]
+        multiplier_rows += [
             (i, 0.0, -1.0, end_value, -bound_price, bound_price)
             for i, end_value in utility.pinned.items()
         ]
         last_rises = None
         if signs is not None and self.max_turnover is not None:
             if self.directions is None:
-                rows += [
+                multiplier_rows += [
                     (i, 0.0, -sign, sign * self.held_values[i], 0.0, 2 * price)
                     for i, sign in zip(goal_tokens.tolist(), signs.tolist(), strict=True)
                 ]
             last_rises = np.zeros(len(self.held_values))
             last_rises[goal_tokens] = signs / 2
-            rows.append(
+            multiplier_rows.append(
                 (
                     0,
                     0.0,
@@ -358,11 +379,11 @@ class FlowOptimizer:
             )
         quadratic = None
         if utility.risk is not None:
-            quadratic = np.zeros((len(rows), len(rows)))
+            quadratic = np.zeros((len(multiplier_rows), len(multiplier_rows)))
             quadratic[: len(utility.risk.quadratic), : len(utility.risk.quadratic)] = (
                 utility.risk.quadratic
             )
-        return _build_program(self.start_values, rows, last_rises, quadratic)
+        return _build_program(self.start_values, multiplier_rows, last_rises, quadratic)
 
 
 MultiplierRow = tuple[int, float, float, float, float, float]
@@ -372,17 +393,17 @@ Program).
 
 
 def _build_program(
-    start: FloatArray,
-    rows: Sequence[MultiplierRow],
+    start_values: FloatArray,
+    multiplier_rows: Sequence[MultiplierRow],
     last_rises: FloatArray | None,
     quadratic: FloatArray | None,
 ) -> Program:
-    columns = np.array(rows, dtype=np.float64).reshape(-1, 6).T
+    columns = np.array(multiplier_rows, dtype=np.float64).reshape(-1, 6).T
     _, common_rise, token_rise, extra_cost, low, high = columns
-    token = np.array([row[0] for row in rows], dtype=np.intp)
-    base = fsum_array(start)
+    token = np.array([row[0] for row in multiplier_rows], dtype=np.intp)
+    total_start_value = fsum_array(start_values)
     program = Program(
-        base,
+        total_start_value,
         common_rise,
         token_rise,
         token,
@@ -391,17 +412,22 @@ def _build_program(
         quadratic,
         low,
         high,
-        len(start),
+        len(start_values),
     )
-    return replace(program, cost=program.slopes_of(start) + extra_cost)
+    return replace(program, cost=program.slopes_of(start_values) + extra_cost)
 
 
-def sell_program(start: FloatArray, pinned: Mapping[int, float], price_range: float) -> Program:
+def sell_program(
+    start_values: FloatArray, pinned_values: Mapping[int, float], price_range: float
+) -> Program:
     """Return the program of a sale into one token, whose price is 1. Every other token must end
     where it is pinned.
     """
-    rows = [(i, 0.0, -1.0, end, -price_range, price_range) for i, end in pinned.items()]
-    return _build_program(start, rows, None, None)
+    multiplier_rows = [
+        (i, 0.0, -1.0, end_value, -price_range, price_range)
+        for i, end_value in pinned_values.items()
+    ]
+    return _build_program(start_values, multiplier_rows, None, None)
 
 
 # --- Objective of a goal: target shares of the final total, the price of a unit off target, and the
@@ -449,8 +475,8 @@ class PlanObjective:
         """Return the utility in units of `scale`; tokens in `unmoved_values` end at the given
         value.
         """
-        pinned = dict.fromkeys(self.hubs, 0.0) | {
-            token: value / scale for token, value in unmoved_values.items()
+        pinned_values = dict.fromkeys(self.hubs, 0.0) | {
+            token: unmoved_value / scale for token, unmoved_value in unmoved_values.items()
         }
         if self.risk is None:
             risk = None
@@ -461,7 +487,7 @@ class PlanObjective:
             self.high_shares,
             self.price if risk is None else ZONE_PRICE,
             self.above_weight,
-            pinned,
+            pinned_values,
             risk,
         )
 
@@ -476,12 +502,12 @@ class PlanObjective:
         `max_turnover` bounds turnover.
         """
         held_values = self.held_values / scale
-        bounds = self.min_values / scale, self.max_values / scale
+        value_bounds = self.min_values / scale, self.max_values / scale
         return FlowOptimizer(
             self.utility(scale, unmoved_values),
             held_values,
             held_values + extra_output,
-            *bounds,
+            *value_bounds,
             None if max_turnover is None else max_turnover / scale,
         )
 
@@ -615,30 +641,33 @@ def _unspendable_value(node: TokenNode) -> Value:
 
 
 def turnover_left(
-    step: StepInput, total: Value, apart: Value = Fraction(0)
+    step: StepInput, total: Value, exempt_value: Value = Fraction(0)
 ) -> tuple[Value | None, str]:
-    """Return the turnover left for this plan, and its limit's name; `apart` does not count. Raises
-    Refused if the day's turnover leaves less than a trade, unless `apart` is above zero.
+    """Return the turnover left for this plan, and its limit's name; `exempt_value` does not count.
+    Raises Refused if the day's turnover leaves less than a trade, unless `exempt_value` is above
+    zero.
     """
-    limits, limits_left = step.limits, []
+    limits, left_and_limit = step.limits, []
     if limits.turnover_bps is not None:
-        limits_left.append((total * Fraction(limits.turnover_bps, BPS), "limits.turnover"))
+        left_and_limit.append((total * Fraction(limits.turnover_bps, BPS), "limits.turnover"))
     if limits.daily_turnover_bps is not None:
-        daily_limit = total * Fraction(limits.daily_turnover_bps, BPS)
-        daily_left = daily_limit - step.history.budgets.turnover_24h
-        if daily_left <= (limits.min_trade or 0) and not apart:
+        daily_limit_value = total * Fraction(limits.daily_turnover_bps, BPS)
+        daily_left_value = daily_limit_value - step.history.budgets.turnover_24h
+        if daily_left_value <= (limits.min_trade or 0) and not exempt_value:
             raise Refused(
                 "the turnover of the last 24 hours has used up limits.daily_turnover",
                 (
                     Verdict(
                         "daily_turnover",
                         f"{float(step.history.budgets.turnover_24h / total):.2%}",
-                        f"{float(daily_limit / total):.2%}",
+                        f"{float(daily_limit_value / total):.2%}",
                         False,
                     ),
                 ),
                 "wait until the last day's trades are 24 h old",
             )
-        limits_left.append((max(Fraction(0), daily_left), "limits.daily_turnover"))
-    smallest_left, limit_name = min(limits_left, default=(None, ""), key=lambda item: item[0])
-    return (None if smallest_left is None else smallest_left + apart), limit_name
+        left_and_limit.append((max(Fraction(0), daily_left_value), "limits.daily_turnover"))
+    smallest_left_value, limit_name = min(
+        left_and_limit, default=(None, ""), key=lambda left_and_name: left_and_name[0]
+    )
+    return (None if smallest_left_value is None else smallest_left_value + exempt_value), limit_name

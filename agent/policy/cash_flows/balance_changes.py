@@ -37,14 +37,17 @@ that time or loses in a reorg.
 """
 
 
-def is_comparable(snapshot: Snapshot, expected: ExpectedBalances) -> bool:
+def is_comparable(snapshot: Snapshot, expected_balances: ExpectedBalances) -> bool:
     """True if balances and expected balances can be compared.
 
     False for a snapshot older than the openings, and for one that may contain a transaction of the
     agent whose receipt is not in the journal. A recorded height far above a fresh head is ignored,
     so that one bad answer of a single endpoint does not block every later cycle.
     """
-    if expected.unsettled_nonce is not None and expected.unsettled_nonce < snapshot.nonce_latest:
+    if (
+        expected_balances.unsettled_nonce is not None
+        and expected_balances.unsettled_nonce < snapshot.nonce_latest
+    ):
         return False
     head_number, is_fresh = (
         snapshot.head.number,
@@ -52,25 +55,31 @@ def is_comparable(snapshot: Snapshot, expected: ExpectedBalances) -> bool:
     )
     return all(
         opening.block <= head_number or (is_fresh and opening.block > head_number + MAX_LOST_BLOCKS)
-        for opening in expected.openings
+        for opening in expected_balances.openings
     )
 
 
-def differences(snapshot: Snapshot, expected: ExpectedBalances) -> dict[str, tuple[int, int]]:
+def differences(
+    snapshot: Snapshot, expected_balances: ExpectedBalances
+) -> dict[str, tuple[int, int]]:
     """Return the difference of balance and expected balance by token, base units, with the block of
     the opening.
     """
-    if not is_comparable(snapshot, expected):
+    if not is_comparable(snapshot, expected_balances):
         return {}
-    balances = balances_of(snapshot)
+    balances_raw = balances_of(snapshot)
     own_change_raw: dict[str, int] = {}
-    for change in expected.own_changes:
-        if change.block <= snapshot.head.number:
-            own_change_raw[change.token] = own_change_raw.get(change.token, 0) + change.delta_raw
+    for own_change in expected_balances.own_changes:
+        if own_change.block <= snapshot.head.number:
+            own_change_raw[own_change.token] = (
+                own_change_raw.get(own_change.token, 0) + own_change.delta_raw
+            )
     difference_by_token = {}
-    for opening in expected.openings:
-        if opening.token in balances:
-            delta_raw = balances[opening.token] - own_change_raw.get(opening.token, 0) - opening.raw
+    for opening in expected_balances.openings:
+        if opening.token in balances_raw:
+            delta_raw = (
+                balances_raw[opening.token] - own_change_raw.get(opening.token, 0) - opening.raw
+            )
             if delta_raw:
                 difference_by_token[opening.token] = (delta_raw, opening.block)
     return difference_by_token
@@ -80,19 +89,21 @@ def balances_of(snapshot: Snapshot) -> dict[str, int]:
     """Return every balance whose reads agree, in base units by token; units.NATIVE is the native
     coin.
     """
-    quarantined = {item.address for item in snapshot.quarantined}
-    raws_by_token: dict[str, set[int]] = {}
+    quarantined_addresses = {quarantine_entry.address for quarantine_entry in snapshot.quarantined}
+    reads_raw_by_token: dict[str, set[int]] = {}
     for holding in snapshot.holdings:
-        raws_by_token.setdefault(holding.token, set()).add(holding.raw)
+        reads_raw_by_token.setdefault(holding.token, set()).add(holding.raw)
     agreed_raw = {
-        token: next(iter(raws))
-        for token, raws in raws_by_token.items()
-        if len(raws) == 1 and token not in quarantined
+        token: next(iter(reads_raw))
+        for token, reads_raw in reads_raw_by_token.items()
+        if len(reads_raw) == 1 and token not in quarantined_addresses
     }
     return {**agreed_raw, NATIVE: snapshot.native_wei}
 
 
-def unrecorded_changes(step: StepInput, expected: ExpectedBalances) -> tuple[ExternalTransfer, ...]:
+def unrecorded_changes(
+    step: StepInput, expected_balances: ExpectedBalances
+) -> tuple[ExternalTransfer, ...]:
     """Return the unexplained changes of assets and native coin, as transfers that are not stored
     yet.
 
@@ -100,40 +111,42 @@ def unrecorded_changes(step: StepInput, expected: ExpectedBalances) -> tuple[Ext
     it is not an asset is gas money. An increase that restores an open decrease closes it. Every
     other change waits for the owner.
     """
-    return tuple(flow for flow in changes_to_record(step, expected) if flow.id == 0)
+    return tuple(flow for flow in changes_to_record(step, expected_balances) if flow.id == 0)
 
 
-def changes_to_record(step: StepInput, expected: ExpectedBalances) -> tuple[ExternalTransfer, ...]:
+def changes_to_record(
+    step: StepInput, expected_balances: ExpectedBalances
+) -> tuple[ExternalTransfer, ...]:
     """Return every transfer to store in this cycle: new ones, and changed open ones by id.
 
     A transfer without a price is valued once there is one. An increase that blocked purchases for
     limits.balance_jump_wait is accepted as a deposit; while portfolio.max_live_value is exceeded it
     stays unexplained but does not block.
     """
-    all_differences = differences(step.snapshot, expected)
-    assets = {asset.token.address: asset for asset in step.portfolio.assets}
+    all_differences = differences(step.snapshot, expected_balances)
+    asset_by_token = {asset.token.address: asset for asset in step.portfolio.assets}
     change_by_token = {
         token: change
         for token, change in all_differences.items()
-        if token in assets or token == NATIVE
+        if token in asset_by_token or token == NATIVE
     }
     if not change_by_token and not (
-        may_change(expected) and is_comparable(step.snapshot, expected)
+        may_change(expected_balances) and is_comparable(step.snapshot, expected_balances)
     ):
         return ()
     prices = reference_prices(step).by_token
     # Use chain time: a machine clock set back would move a decrease out of the last 24 h (T6).
     chain_s = step.snapshot.head.timestamp_s
-    flows = []
+    new_flows = []
     for token, (delta_raw, since_block) in sorted(change_by_token.items()):
-        undone_ids = _undone_ids(token, delta_raw, expected.transfers)
+        undone_ids = _undone_ids(token, delta_raw, expected_balances.transfers)
         kind = _self_explained_kind(
             step.snapshot,
             step.portfolio,
-            assets.get(token),
+            asset_by_token.get(token),
             token,
             delta_raw,
-            expected.transfers,
+            expected_balances.transfers,
             chain_s,
         )
         if undone_ids:
@@ -150,20 +163,22 @@ def changes_to_record(step: StepInput, expected: ExpectedBalances) -> tuple[Exte
             kind,
             undone_ids,
         )
-        flows.append(_with_value(step.portfolio, prices, flow))
-    recorded_flows = [flow for flow in expected.transfers if flow.id not in _closed_ids(flows)]
+        new_flows.append(_with_value(step.portfolio, prices, flow))
+    recorded_flows = [
+        flow for flow in expected_balances.transfers if flow.id not in _closed_ids(new_flows)
+    ]
     revalued_flows = [
-        transfer
+        revalued_flow
         for flow in recorded_flows
         if flow.is_open
         and flow.value is None
-        and (transfer := _with_value(step.portfolio, prices, flow)) != flow
+        and (revalued_flow := _with_value(step.portfolio, prices, flow)) != flow
     ]
     revalued_ids = {flow.id for flow in revalued_flows}
     judged_flows = _with_halts(
         step,
         prices,
-        (*flows, *revalued_flows),
+        (*new_flows, *revalued_flows),
         [flow for flow in recorded_flows if flow.id not in revalued_ids],
         chain_s,
     )
@@ -190,13 +205,13 @@ def changes_to_record(step: StepInput, expected: ExpectedBalances) -> tuple[Exte
     )
 
 
-def may_change(expected: ExpectedBalances) -> bool:
+def may_change(expected_balances: ExpectedBalances) -> bool:
     """True if an open transfer may change without a balance change: it has no value yet, or blocks
     purchases as an increase.
     """
     return any(
         flow.is_open and (flow.value is None or (flow.halts and flow.delta_raw > 0))
-        for flow in expected.transfers
+        for flow in expected_balances.transfers
     )
 
 
@@ -234,9 +249,12 @@ def acceptance_time_s(limits: Limits, cash_flows: CashFlows, flow: ExternalTrans
     depends on the first increase in ACCEPTANCE_WINDOW_S, so that a series of gifts does not prolong
     the block.
     """
-    first_s = cash_flows.rose_s
-    if first_s is not None and first_s <= flow.chain_s < first_s + ACCEPTANCE_WINDOW_S:
-        began_s = first_s
+    first_rise_s = cash_flows.rose_s
+    if (
+        first_rise_s is not None
+        and first_rise_s <= flow.chain_s < first_rise_s + ACCEPTANCE_WINDOW_S
+    ):
+        began_s = first_rise_s
     else:
         began_s = flow.chain_s
     return began_s + (limits.balance_jump_wait_s or 0)
@@ -249,20 +267,20 @@ def _undone_ids(token: str, delta_raw: int, flows: Iterable[ExternalTransfer]) -
     Either an endpoint was wrong or the money came back, so nothing is missing. A decrease after an
     increase is never treated as undone: the owner may have sent the increase and a thief taken it.
     """
-    remainder_raw, ids = delta_raw, []
-    for flow in reversed([transfer for transfer in flows if transfer.token == token]):
+    remainder_raw, undone_ids = delta_raw, []
+    for flow in reversed([token_flow for token_flow in flows if token_flow.token == token]):
         if flow.is_open and flow.delta_raw < 0 < remainder_raw:
-            ids.append(flow.id)
+            undone_ids.append(flow.id)
         elif flow.kind is not ExternalTransferKind.GAS_MONEY:
             break  # a part may have been recorded as gas money while an endpoint was still wrong
         remainder_raw += flow.delta_raw
-        if ids and remainder_raw == 0:
-            return tuple(ids)
+        if undone_ids and remainder_raw == 0:
+            return tuple(undone_ids)
     return ()
 
 
 def _closed_ids(flows: Iterable[ExternalTransfer]) -> set[int]:
-    return {id_ for flow in flows for id_ in flow.undoes}
+    return {undone_id for flow in flows for undone_id in flow.undoes}
 
 
 def _self_explained_kind(
@@ -287,8 +305,8 @@ def _self_explained_kind(
         and flow.kind is ExternalTransferKind.REBASE
         and flow.chain_s > now_s - DAY_S
     )
-    balance_before = balances_of(snapshot).get(token, 0) - delta_raw
-    if (rebased_raw + abs(delta_raw)) * BPS <= asset.rebasing_bps * balance_before:
+    balance_before_raw = balances_of(snapshot).get(token, 0) - delta_raw
+    if (rebased_raw + abs(delta_raw)) * BPS <= asset.rebasing_bps * balance_before_raw:
         return ExternalTransferKind.REBASE
     return None
 
@@ -346,54 +364,56 @@ def _known_total(step: StepInput, prices: dict[str, Price]) -> Value:
     bound. Dust of one token must not halt the agent because the price of another is missing for one
     cycle.
     """
-    balances, agreed_raw = native_coin.held_balances(step), balances_of(step.snapshot)
+    balances_raw, agreed_raw = native_coin.held_balances(step), balances_of(step.snapshot)
     valued_tokens = (
         {asset.token.address for asset in step.portfolio.assets}
-        & balances.keys()
+        & balances_raw.keys()
         & agreed_raw.keys()
         & prices.keys()
     )
-    wallet_value = sum((balances[token] * prices[token] for token in valued_tokens), Fraction(0))
+    wallet_value = sum(
+        (balances_raw[token] * prices[token] for token in valued_tokens), Fraction(0)
+    )
     try:
         return wallet_value + outside_value(step, prices)
     except Refused:
         return wallet_value
 
 
-def apply_balance_changes(step: StepInput, expected: ExpectedBalances) -> StepInput:
+def apply_balance_changes(step: StepInput, expected_balances: ExpectedBalances) -> StepInput:
     """Return the step with the current state of every open flow, including unrecorded ones, and
     with decreases counted as losses.
     """
-    transfers = changes_to_record(step, expected)
-    if not transfers:
+    changed_flows = changes_to_record(step, expected_balances)
+    if not changed_flows:
         return step
     history = step.history
-    closed_ids = _closed_ids(transfers)
-    updated_by_id = {flow.id: flow for flow in transfers if flow.id}
+    closed_ids = _closed_ids(changed_flows)
+    updated_flow_by_id = {flow.id: flow for flow in changed_flows if flow.id}
     day_start_s = step.snapshot.head.timestamp_s - DAY_S
     replaced_flows = [
         flow
         for flow in history.cash_flows.unexplained
-        if flow.id in closed_ids or flow.id in updated_by_id
+        if flow.id in closed_ids or flow.id in updated_flow_by_id
     ]
-    total_loss = _loss_value(transfers) - _loss_value(replaced_flows)
-    day_loss = _loss_value(flow for flow in transfers if flow.chain_s > day_start_s) - _loss_value(
-        flow for flow in replaced_flows if flow.chain_s > day_start_s
-    )
+    loss_change = _loss_value(changed_flows) - _loss_value(replaced_flows)
+    day_loss_change = _loss_value(
+        flow for flow in changed_flows if flow.chain_s > day_start_s
+    ) - _loss_value(flow for flow in replaced_flows if flow.chain_s > day_start_s)
     remaining_flows = tuple(
-        updated_by_id.get(flow.id, flow)
+        updated_flow_by_id.get(flow.id, flow)
         for flow in history.cash_flows.unexplained
         if flow.id not in closed_ids
     )
-    new_flows = [flow for flow in transfers if flow.id == 0]
+    new_flows = [flow for flow in changed_flows if flow.id == 0]
     rises_raw = dict(history.cash_flows.rises)
     for flow, sign in (
         *(
             (flow, -1)
-            for flow in expected.transfers
-            if flow.id in closed_ids or flow.id in updated_by_id
+            for flow in expected_balances.transfers
+            if flow.id in closed_ids or flow.id in updated_flow_by_id
         ),
-        *((flow, 1) for flow in transfers),
+        *((flow, 1) for flow in changed_flows),
     ):
         if flow.is_open and flow.delta_raw > 0:
             rises_raw[flow.token] = rises_raw.get(flow.token, 0) + sign * flow.delta_raw
@@ -422,15 +442,15 @@ def apply_balance_changes(step: StepInput, expected: ExpectedBalances) -> StepIn
                 rises=tuple(sorted(rises_raw.items())),
                 accepted=(
                     *history.cash_flows.accepted,
-                    *(flow for flow in transfers if flow.kind is ExternalTransferKind.ACCEPTED),
+                    *(flow for flow in changed_flows if flow.kind is ExternalTransferKind.ACCEPTED),
                 ),
             ),
             budgets=replace(
                 history.budgets,
-                loss_24h=max(Fraction(0), history.budgets.loss_24h + day_loss),
-                loss_total=max(Fraction(0), history.budgets.loss_total + total_loss),
-                fell_24h=max(Fraction(0), history.budgets.fell_24h + day_loss),
-                fell_total=max(Fraction(0), history.budgets.fell_total + total_loss),
+                loss_24h=max(Fraction(0), history.budgets.loss_24h + day_loss_change),
+                loss_total=max(Fraction(0), history.budgets.loss_total + loss_change),
+                fell_24h=max(Fraction(0), history.budgets.fell_24h + day_loss_change),
+                fell_total=max(Fraction(0), history.budgets.fell_total + loss_change),
                 unknown="; ".join(
                     filter(None, (unpriced_reason, other_reasons.removeprefix("; ")))
                 ),
@@ -484,14 +504,18 @@ def halt_reason(portfolio: Portfolio, limits: Limits, cash_flows: CashFlows) -> 
     )
 
 
-def format_accepted_deposits(portfolio: Portfolio, accepted: Sequence[ExternalTransfer]) -> str:
+def format_accepted_deposits(
+    portfolio: Portfolio, accepted_flows: Sequence[ExternalTransfer]
+) -> str:
     """Format the increases accepted as deposits in the last 24 h; empty if there are none."""
-    texts = [format_change(portfolio, flow) for flow in accepted]
+    change_texts = [format_change(portfolio, flow) for flow in accepted_flows]
     more_text = (
-        f"; and {len(texts) - MAX_SHOWN_CHANGES} more" if len(texts) > MAX_SHOWN_CHANGES else ""
+        f"; and {len(change_texts) - MAX_SHOWN_CHANGES} more"
+        if len(change_texts) > MAX_SHOWN_CHANGES
+        else ""
     )
-    if texts:
-        return f"accepted as a deposit, because it was not explained: {'; '.join(texts[:MAX_SHOWN_CHANGES])}{more_text}"
+    if change_texts:
+        return f"accepted as a deposit, because it was not explained: {'; '.join(change_texts[:MAX_SHOWN_CHANGES])}{more_text}"
     return ""
 
 

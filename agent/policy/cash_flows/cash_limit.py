@@ -34,25 +34,25 @@ from agent.units import NATIVE, Price, Token, ceil_int, decimal_text, value_text
 
 
 def reserve_unused_cash(
-    step: StepInput, memory: CashMemory | None, balances: ExpectedBalances
+    step: StepInput, cash_memory: CashMemory | None, expected_balances: ExpectedBalances
 ) -> StepInput:
     """Return the step with the unused numeraire reserved, and its account in the history; unchanged
     without portfolio.use_cash.
     """
     portfolio = step.portfolio
     limit_raw, token = portfolio.use_cash_raw, portfolio.numeraire.address
-    if limit_raw is None or memory is None:
+    if limit_raw is None or cash_memory is None:
         return step
     balance_raw = balance_changes.balances_of(step.snapshot).get(token)
-    unrecorded_raws = tuple(
+    unrecorded_changes_raw = tuple(
         flow.delta_raw
-        for flow in balance_changes.unrecorded_changes(step, balances)
+        for flow in balance_changes.unrecorded_changes(step, expected_balances)
         if flow.token == token
     )
     reserve_raw = next(
         asset.reserve_raw for asset in portfolio.assets if asset.token.address == token
     )
-    account = memory.account
+    account = cash_memory.account
     if account is None or account.token != token:
         taken_raw = min(limit_raw, max(0, (balance_raw or 0) - reserve_raw))
         account = CashAccount(
@@ -60,25 +60,25 @@ def reserve_unused_cash(
             limit_raw,
             taken_raw,
             max(0, (balance_raw or 0) - reserve_raw - taken_raw),
-            memory.transfer,
-            memory.intent,
-            memory.external,
+            cash_memory.transfer,
+            cash_memory.intent,
+            cash_memory.external,
         )
         # an opening holds the whole balance: a transfer that is recorded later would count twice
         is_known = (
             balance_raw is not None
-            and not unrecorded_raws
-            and balance_changes.is_comparable(step.snapshot, balances)
+            and not unrecorded_changes_raw
+            and balance_changes.is_comparable(step.snapshot, expected_balances)
         )
     else:
-        account = _with_limit(
-            with_recorded_changes(account, memory), limit_raw, balance_raw, reserve_raw
+        account = _with_new_limit(
+            with_recorded_changes(account, cash_memory), limit_raw, balance_raw, reserve_raw
         )
         is_known = True
-    state = CashState(account, memory.account == account, is_known, memory.version)
+    cash_state = CashState(account, cash_memory.account == account, is_known, cash_memory.version)
     unused_raw = (
-        with_transfers(account, unrecorded_raws).unused_raw
-        if memory.account
+        with_transfers(account, unrecorded_changes_raw).unused_raw
+        if cash_memory.account
         else account.unused_raw
     )
     if balance_raw is not None:
@@ -94,33 +94,35 @@ def reserve_unused_cash(
         portfolio=replace(portfolio, assets=assets),
         history=replace(
             step.history,
-            cash_flows=replace(step.history.cash_flows, cash=replace(state, unused_raw=unused_raw)),
+            cash_flows=replace(
+                step.history.cash_flows, cash=replace(cash_state, unused_raw=unused_raw)
+            ),
         ),
     )
 
 
-def with_recorded_changes(account: CashAccount, memory: CashMemory) -> CashAccount:
-    """Return the account with the changes of `memory`, oldest first: transfers, then payouts, which
-    only make room for later deposits.
+def with_recorded_changes(account: CashAccount, cash_memory: CashMemory) -> CashAccount:
+    """Return the account with the changes of `cash_memory`, oldest first: transfers, then payouts,
+    which only make room for later deposits.
     """
-    account_now = with_transfers(account, memory.changes)
+    updated_account = with_transfers(account, cash_memory.changes)
     return replace(
-        account_now,
-        taken_raw=max(0, account_now.taken_raw - sum(memory.payouts_raw)),
-        transfer=memory.transfer,
-        intent=memory.intent,
-        external=memory.external,
+        updated_account,
+        taken_raw=max(0, updated_account.taken_raw - sum(cash_memory.payouts_raw)),
+        transfer=cash_memory.transfer,
+        intent=cash_memory.intent,
+        external=cash_memory.external,
     )
 
 
-def with_transfers(account: CashAccount, changes: Iterable[int]) -> CashAccount:
+def with_transfers(account: CashAccount, changes_raw: Iterable[int]) -> CashAccount:
     """Return the account after transfers of the owner or of others, in signed base units.
 
     A deposit fills what the agent may still take and leaves the rest alone. A withdrawal comes from
     the unused part first.
     """
     taken_raw, unused_raw = account.taken_raw, account.unused_raw
-    for delta_raw in changes:
+    for delta_raw in changes_raw:
         if delta_raw > 0:
             part_raw = min(delta_raw, max(0, account.limit_raw - taken_raw))
             taken_raw, unused_raw = taken_raw + part_raw, unused_raw + delta_raw - part_raw
@@ -130,7 +132,7 @@ def with_transfers(account: CashAccount, changes: Iterable[int]) -> CashAccount:
     return replace(account, taken_raw=taken_raw, unused_raw=unused_raw)
 
 
-def _with_limit(
+def _with_new_limit(
     account: CashAccount, limit_raw: int, balance_raw: int | None, reserve_raw: int
 ) -> CashAccount:
     """Return the account under another portfolio.use_cash: a higher one takes from the unused part,
@@ -153,11 +155,11 @@ def _with_limit(
 
 def unused_text(portfolio: Portfolio, cash_flows: CashFlows) -> str:
     """Return the amount left alone and its reason; empty if there is none."""
-    state, numeraire = cash_flows.cash, portfolio.numeraire
-    if state is None or not state.unused_raw:
+    cash_state, numeraire = cash_flows.cash, portfolio.numeraire
+    if cash_state is None or not cash_state.unused_raw:
         return ""
-    amount = decimal_text(state.unused_raw, numeraire.decimals)
-    return f"{amount} {numeraire.label} {ABOVE_USE_CASH}"
+    amount_text = decimal_text(cash_state.unused_raw, numeraire.decimals)
+    return f"{amount_text} {numeraire.label} {ABOVE_USE_CASH}"
 
 
 def usable_deposits(
@@ -179,10 +181,12 @@ def usable_deposits(
 
 def limit_remedy(portfolio: Portfolio, cash_flows: CashFlows) -> str:
     """Return the amount left alone and the setting that includes it; empty if there is none."""
-    state, numeraire = cash_flows.cash, portfolio.numeraire
-    if state is None or not (unused_amount_text := unused_text(portfolio, cash_flows)):
+    cash_state, numeraire = cash_flows.cash, portfolio.numeraire
+    if cash_state is None or not (unused_amount_text := unused_text(portfolio, cash_flows)):
         return ""
-    total_text = decimal_text(state.account.limit_raw + state.unused_raw, numeraire.decimals)
+    total_text = decimal_text(
+        cash_state.account.limit_raw + cash_state.unused_raw, numeraire.decimals
+    )
     return f"{unused_amount_text}; to use it: trimtab edit --set portfolio.use_cash={total_text}"
 
 
@@ -207,7 +211,7 @@ def ceiling_message(portfolio: Portfolio, limits: Limits, total: Fraction) -> st
     if max_value is None or total <= max_value:
         return ""
     total_text, limit_text = (
-        value_text(value, numeraire.decimals, 2) for value in (total, max_value)
+        value_text(shown_value, numeraire.decimals, 2) for shown_value in (total, max_value)
     )
     return (
         f"{total_text} {numeraire.label} held, portfolio.max_live_value is {limit_text}"
@@ -274,10 +278,10 @@ def exclude_amounts(step: StepInput, amounts_raw: Mapping[str, int], why: str) -
     """Return the step with these base units by token reserved, at most the free ones; its
     exclusions have the amounts and `why`.
     """
-    portfolio, balances = step.portfolio, native_coin.held_balances(step)
+    portfolio, balances_raw = step.portfolio, native_coin.held_balances(step)
     excluded_raw = {}
     for asset in portfolio.assets:
-        free_raw = balances.get(asset.token.address, 0) - native_coin.reserved_raw(
+        free_raw = balances_raw.get(asset.token.address, 0) - native_coin.reserved_raw(
             step.limits, asset
         )
         excluded_raw[asset.token.address] = max(
@@ -330,10 +334,10 @@ def restore_excluded(step: StepInput) -> StepInput:
     )
 
 
-def append_excluded(excluded: Exclusions, reason: str) -> str:
+def append_excluded(exclusions: Exclusions, reason: str) -> str:
     """Append the excluded amounts to the reason."""
-    if excluded.reason:
-        return f"{reason}; {excluded.reason}"
+    if exclusions.reason:
+        return f"{reason}; {exclusions.reason}"
     return reason
 
 
@@ -345,34 +349,40 @@ def sum_unexplained_deposits(portfolio: Portfolio, cash_flows: CashFlows) -> dic
 
 
 def _increases_of_assets(
-    portfolio: Portfolio, cash_flows: CashFlows, recorded_increases: tuple[tuple[str, int], ...]
+    portfolio: Portfolio, cash_flows: CashFlows, recorded_increases_raw: tuple[tuple[str, int], ...]
 ) -> dict[str, int]:
-    increases = dict(recorded_increases)
+    increases_raw = dict(recorded_increases_raw)
     if native_coin.has_native_asset(portfolio):
-        wrapped = portfolio.wrapped_native
-        increases[wrapped] = increases.get(wrapped, 0) + increases.get(NATIVE, 0)
-    if (cash := cash_flows.cash) is not None and (numeraire := cash.account.token) in increases:
-        increases[numeraire] = max(0, increases[numeraire] - cash.unused_raw)  # left alone already
-    return increases
+        wrapped_token = portfolio.wrapped_native
+        increases_raw[wrapped_token] = increases_raw.get(wrapped_token, 0) + increases_raw.get(
+            NATIVE, 0
+        )
+    if (cash := cash_flows.cash) is not None and (numeraire := cash.account.token) in increases_raw:
+        increases_raw[numeraire] = max(
+            0, increases_raw[numeraire] - cash.unused_raw
+        )  # left alone already
+    return increases_raw
 
 
 def increases_after_sales(
-    balances: Mapping[str, int],
+    balances_raw: Mapping[str, int],
     portfolio: Portfolio,
-    increases: Mapping[str, int],
+    increases_raw: Mapping[str, int],
     prices: Mapping[str, Price],
 ) -> dict[str, int]:
     """Return the increases. The part that an exit has sold, so that the wallet no longer holds it,
     counts as numeraire at current prices.
     """
     numeraire = portfolio.numeraire.address
-    sold_increases = (
-        (token, raw - balances[token])
-        for token, raw in increases.items()
-        if token in balances and token in prices and token != numeraire
+    sold_increases_raw = (
+        (token, raw - balances_raw[token])
+        for token, raw in increases_raw.items()
+        if token in balances_raw and token in prices and token != numeraire
     )
-    sold_value = sum((raw * prices[token] for token, raw in sold_increases if raw > 0), Fraction(0))
-    return {**increases, numeraire: increases.get(numeraire, 0) + ceil_int(sold_value)}
+    sold_value = sum(
+        (raw * prices[token] for token, raw in sold_increases_raw if raw > 0), Fraction(0)
+    )
+    return {**increases_raw, numeraire: increases_raw.get(numeraire, 0) + ceil_int(sold_value)}
 
 
 def excluded_amounts(step: StepInput) -> tuple[tuple[str, int, str], ...]:
@@ -380,7 +390,7 @@ def excluded_amounts(step: StepInput) -> tuple[tuple[str, int, str], ...]:
 
     Quarantined tokens and blocked exits are reported elsewhere.
     """
-    balances, untradable_tokens, amounts = (
+    balances_raw, untradable_tokens, amounts_with_reason = (
         native_coin.held_balances(step),
         blocked_exits.excluded_tokens(step.targets, step.blocked_exits),
         [],
@@ -391,9 +401,13 @@ def excluded_amounts(step: StepInput) -> tuple[tuple[str, int, str], ...]:
         if token in untradable_tokens:
             continue
         claims = [claim for claim in step.history.cash_flows.claims if claim.payment.token == token]
-        uncounted_raw = balances.get(token, 0)
-        cash = step.history.cash_flows.cash
-        unused_cash_raw = cash.unused_raw if cash is not None and cash.account.token == token else 0
+        uncounted_raw = balances_raw.get(token, 0)
+        cash_state = step.history.cash_flows.cash
+        unused_cash_raw = (
+            cash_state.unused_raw
+            if cash_state is not None and cash_state.account.token == token
+            else 0
+        )
         exit_order = conditional_orders.fired_exit_order(
             step.history.orders.states, token
         ) or conditional_orders.fired_exit_order(step.history.orders.states, PORTFOLIO_SUBJECT)
@@ -405,8 +419,8 @@ def excluded_amounts(step: StepInput) -> tuple[tuple[str, int, str], ...]:
             reserve_reason = "dust of an order, and the reserve"
         else:
             reserve_reason = "configured reserve"
-        reasons = [(claim.payment.raw, f"withdrawal {claim.request}") for claim in claims]
-        reasons += [
+        reserved_parts = [(claim.payment.raw, f"withdrawal {claim.request}") for claim in claims]
+        reserved_parts += [
             (excluded_increases_raw.get(token, 0), ABOVE_MAX_LIVE_VALUE),
             (unused_cash_raw, ABOVE_USE_CASH),
             (reserve_left_raw, reserve_reason),
@@ -415,8 +429,8 @@ def excluded_amounts(step: StepInput) -> tuple[tuple[str, int, str], ...]:
                 "limits.native_floor, for gas",
             ),
         ]
-        for raw, reason in reasons:
+        for raw, reason in reserved_parts:
             if (counted_raw := min(raw, uncounted_raw)) > 0:
-                amounts.append((token, counted_raw, reason))
+                amounts_with_reason.append((token, counted_raw, reason))
                 uncounted_raw -= counted_raw
-    return tuple(amounts)
+    return tuple(amounts_with_reason)

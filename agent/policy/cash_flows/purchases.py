@@ -68,8 +68,8 @@ def first_rebalance_name(
     """
     numeraire, min_value = portfolio.numeraire.address, limits.min_trade or Fraction(1)
     sells_assets = any(
-        value <= -min_value
-        for token, value in corrections(drifts, goal).items()
+        correction_value <= -min_value
+        for token, correction_value in corrections(drifts, goal).items()
         if token != numeraire
     )
     return "first rebalance" if sells_assets else "first purchase"
@@ -82,9 +82,11 @@ def uninvested_deposits(history: History) -> dict[str, int]:
     uninvested_raw = dict(history.cash_flows.invested)
     active_purchase = history.cash_flows.purchase
     if active_purchase is not None and active_purchase.terms.kind is PurchaseKind.TOP_UP:
-        sold = dict(active_purchase.sold)
+        sold_raw_by_token = dict(active_purchase.sold)
         for token, raw in active_purchase.terms.deposits:
-            uninvested_raw[token] = uninvested_raw.get(token, 0) + max(0, raw - sold.get(token, 0))
+            uninvested_raw[token] = uninvested_raw.get(token, 0) + max(
+                0, raw - sold_raw_by_token.get(token, 0)
+            )
     return {token: raw for token, raw in uninvested_raw.items() if raw > 0}
 
 
@@ -102,14 +104,14 @@ def turnover_allowance(step: StepInput) -> Value:
             _moved_value(drifts, _first_purchase_goal(step, drifts))
             - step.history.budgets.turnover_24h,
         )
-    value = sum(
+    exempt_value = sum(
         (raw * prices.get(token, ZERO) for token, raw in uninvested_deposits(step.history).items()),
         ZERO,
     )
     active_purchase = step.history.cash_flows.purchase
     if active_purchase is not None and active_purchase.terms.kind is PurchaseKind.FIRST:
-        value += max(ZERO, active_purchase.terms.value_to_move - active_purchase.moved_value)
-    return value
+        exempt_value += max(ZERO, active_purchase.terms.value_to_move - active_purchase.moved_value)
+    return exempt_value
 
 
 def purchase_goal(step: StepInput, drifts: Sequence[AssetDrift]) -> Goal:
@@ -126,9 +128,9 @@ def purchase_goal(step: StepInput, drifts: Sequence[AssetDrift]) -> Goal:
     return goal_to_invest(step, uninvested_deposits(step.history))
 
 
-def format_progress(terms: Purchase, done: int) -> str:
+def format_progress(terms: Purchase, parts_done: int) -> str:
     """Format the number of the next part and of all parts."""
-    return f"{terms.kind.value}, part {done + 1} of {max(terms.parts, done + 1)}"
+    return f"{terms.kind.value}, part {parts_done + 1} of {max(terms.parts, parts_done + 1)}"
 
 
 def _first_purchase_goal(step: StepInput, drifts: Sequence[AssetDrift]) -> Goal:
@@ -145,8 +147,14 @@ def _first_purchase_goal(step: StepInput, drifts: Sequence[AssetDrift]) -> Goal:
 def _moved_value(drifts: Sequence[AssetDrift], goal: Goal) -> Value:
     correction_values = corrections(drifts, goal).values()
     return max(
-        sum((value for value in correction_values if value > 0), ZERO),
-        -sum((value for value in correction_values if value < 0), ZERO),
+        sum(
+            (correction_value for correction_value in correction_values if correction_value > 0),
+            ZERO,
+        ),
+        -sum(
+            (correction_value for correction_value in correction_values if correction_value < 0),
+            ZERO,
+        ),
     )
 
 
@@ -161,20 +169,25 @@ def decide_part(
         return None
     terms, now_s = active_purchase.terms, step.snapshot.head.timestamp_s
     goal = purchase_goal(step, drifts)
-    values = corrections(drifts, goal).values()
+    correction_values = corrections(drifts, goal).values()
     allowance = turnover_allowance(step)
-    left_value = sum((value for value in values if value > 0), ZERO)
+    value_left = sum(
+        (correction_value for correction_value in correction_values if correction_value > 0), ZERO
+    )
     parts_text = (
         "1 part" if active_purchase.parts_done == 1 else f"{active_purchase.parts_done} parts"
     )
     min_value = max(Fraction(1), step.limits.min_trade or ZERO)
-    message = f"{format_progress(terms, active_purchase.parts_done)}: {_format_value(step.portfolio, left_value)} to buy"
-    if min(left_value, allowance) < min_value or max(abs(value) for value in values) < min_value:
+    message = f"{format_progress(terms, active_purchase.parts_done)}: {_format_value(step.portfolio, value_left)} to buy"
+    if (
+        min(value_left, allowance) < min_value
+        or max(abs(correction_value) for correction_value in correction_values) < min_value
+    ):
         end_reason = f"done in {parts_text}"
     elif now_s >= terms.expires_s:
         end_reason = (
             f"its time ended {format_time(terms.expires_s)} after {parts_text};"
-            f" {_format_value(step.portfolio, left_value)} remain, and count as drift"
+            f" {_format_value(step.portfolio, value_left)} remain, and count as drift"
         )
     elif now_s < active_purchase.next_s:
         message += (
@@ -183,7 +196,7 @@ def decide_part(
         return Hold(message, active_purchase.next_s, "limits.first_purchase"), PurchaseResult()
     else:
         by_owner = terms.kind is PurchaseKind.TOP_UP
-        next_part = PurchasePart(active_purchase.parts_done + 1, Fraction(1), left_value)
+        next_part = PurchasePart(active_purchase.parts_done + 1, Fraction(1), value_left)
         return Rebalance(
             message, goal, by_owner=by_owner, exempt_turnover=allowance
         ), PurchaseResult(next_part)
@@ -205,12 +218,12 @@ def after_purchase(step: StepInput) -> StepInput:
     costs. Raises Refused as purchase_goal does.
     """
     drifts = compute_drifts(step, reference_prices(step).by_token)
-    value_by_token = corrections(drifts, purchase_goal(step, drifts))
-    raw_changes = {
-        drift.token: floor_int(value_by_token[drift.token] / drift.price) for drift in drifts
+    correction_by_token = corrections(drifts, purchase_goal(step, drifts))
+    changes_raw = {
+        drift.token: floor_int(correction_by_token[drift.token] / drift.price) for drift in drifts
     }
     holdings = tuple(
-        replace(holding, raw=max(0, holding.raw + raw_changes.get(holding.token, 0)))
+        replace(holding, raw=max(0, holding.raw + changes_raw.get(holding.token, 0)))
         for holding in step.snapshot.holdings
     )
     return replace(step, snapshot=replace(step.snapshot, holdings=holdings))

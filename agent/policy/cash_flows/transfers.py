@@ -57,35 +57,35 @@ def token_price(portfolio: Portfolio, references: ReferencePrices, token: str) -
     """Return a token's reference price, numeraire base units per base unit; native coin has the
     price of its wrapped token.
     """
-    price = references.prices.get(portfolio.pricing_token(token))
-    if price is None or price.price <= 0:
+    reference_price = references.prices.get(portfolio.pricing_token(token))
+    if reference_price is None or reference_price.price <= 0:
         return None
-    return price.price
+    return reference_price.price
 
 
 def payout_allowance_left(limits: Limits, budgets: Budgets) -> Value | None:
     """Return the remainder of limits.payout_per_day for the last 24 h of chain time, numeraire base
     units; None if the limit is off.
     """
-    daily_limit = limits.payout_per_day
-    if daily_limit is None:
+    daily_limit_value = limits.payout_per_day
+    if daily_limit_value is None:
         return None
-    return max(Fraction(0), daily_limit - budgets.outflow_24h)
+    return max(Fraction(0), daily_limit_value - budgets.outflow_24h)
 
 
 def max_payout_raw(step: StepInput, token: str) -> int:
     """Return the remainder of limits.payout_per_day in base units of `token`, rounded down; 0
     without a price, or while the last 24 h are unknown.
     """
-    allowance, price = (
+    allowance_value, price = (
         payout_allowance_left(step.limits, step.history.budgets),
         token_price(step.portfolio, reference_prices(step), token),
     )
-    if allowance is None:
+    if allowance_value is None:
         return UINT256_MAX
     if price is None or step.history.budgets.unknown:
         return 0
-    return floor_int(allowance / price)
+    return floor_int(allowance_value / price)
 
 
 def reserve_withdrawals(step: StepInput) -> StepInput:
@@ -125,7 +125,7 @@ def reserve_pending_deposits(step: StepInput) -> StepInput:
             pending_raw[token] = pending_raw.get(token, 0) + flow.delta_raw
     if not pending_raw:
         return step
-    balances = native_coin.held_balances(step)
+    balances_raw = native_coin.held_balances(step)
 
     def with_reserve(asset: Asset) -> Asset:
         token = asset.token.address
@@ -135,7 +135,7 @@ def reserve_pending_deposits(step: StepInput) -> StepInput:
             if claim.payment.token == token
         )
         unreserved_raw = (
-            balances.get(token, 0) - native_coin.reserved_raw(step.limits, asset) + claimed_raw
+            balances_raw.get(token, 0) - native_coin.reserved_raw(step.limits, asset) + claimed_raw
         )
         return replace(
             asset,
@@ -164,17 +164,24 @@ def _with_reserves(step: StepInput, claims: tuple[PendingPayment, ...]) -> StepI
 
 
 def shortfall_raw(
-    portfolio: Portfolio, limits: Limits, balances: Mapping[str, int], token: str
+    portfolio: Portfolio, limits: Limits, balances_raw: Mapping[str, int], token: str
 ) -> int:
     """Return the base units by which an asset's balance is below its reserve and claims; 0 if it
     covers them.
     """
-    asset = next((member for member in portfolio.assets if member.token.address == token), None)
+    asset = next(
+        (
+            portfolio_asset
+            for portfolio_asset in portfolio.assets
+            if portfolio_asset.token.address == token
+        ),
+        None,
+    )
     if asset is None:
         return 0
     return max(
         0,
-        native_coin.reserved_raw(limits, asset) - balances.get(token, 0),
+        native_coin.reserved_raw(limits, asset) - balances_raw.get(token, 0),
     )
 
 
@@ -189,9 +196,9 @@ def open_withdrawal_reason(step: StepInput) -> str:
         label = step.portfolio.token(claim.payment.token).label
         if (progress := claim.parts) is not None and is_auto_resumed(step.snapshot, progress):
             if short_raw:
-                missing_text = f"{format_payment(step.portfolio, Payment(claim.payment.token, short_raw))} {label} missing"
+                shortfall_text = f"{format_payment(step.portfolio, Payment(claim.payment.token, short_raw))} {label} missing"
             else:
-                missing_text = "fully raised, ready to pay"
+                shortfall_text = "fully raised, ready to pay"
             part_number = (
                 current_progress(
                     step.portfolio,
@@ -207,17 +214,17 @@ def open_withdrawal_reason(step: StepInput) -> str:
                 f" {format_time(progress.next_s)} by"
             )
             return (
-                f"withdrawal {claim.request}: {missing_text}; {part_text if short_raw else 'the next cycle of'}"
+                f"withdrawal {claim.request}: {shortfall_text}; {part_text if short_raw else 'the next cycle of'}"
                 f" trimtab run --send; trimtab withdraw --release {claim.request} cancels it"
             )
         if short_raw > 0:
-            missing_text = (
+            shortfall_text = (
                 f"{format_payment(step.portfolio, Payment(claim.payment.token, short_raw))} {label}"
             )
             if not claim.request:  # planned, not stored
-                return f"this withdrawal is short of {missing_text}"
+                return f"this withdrawal is short of {shortfall_text}"
             return (
-                f"withdrawal {claim.request} is short of {missing_text}: trimtab withdraw --resume"
+                f"withdrawal {claim.request} is short of {shortfall_text}: trimtab withdraw --resume"
                 f" {claim.request} continues it, --release {claim.request} cancels it"
             )
     return ""
@@ -246,7 +253,7 @@ def next_part_s(snapshot: Snapshot, claims: Sequence[PendingPayment]) -> int | N
 
 def parts_done(step: StepInput, token: str) -> int:
     """Return the number of parts raised of the withdrawal that needs `token`."""
-    open_parts = (
+    open_progresses = (
         claim.parts
         for claim in step.history.cash_flows.claims
         if claim.payment.token == token and claim.parts is not None
@@ -256,7 +263,7 @@ def parts_done(step: StepInput, token: str) -> int:
             current_progress(
                 step.portfolio, step.limits, native_coin.held_balances(step), progress, token
             ).done
-            for progress in open_parts
+            for progress in open_progresses
         ),
         0,
     )
@@ -265,7 +272,7 @@ def parts_done(step: StepInput, token: str) -> int:
 def current_progress(
     portfolio: Portfolio,
     limits: Limits,
-    balances: Mapping[str, int],
+    balances_raw: Mapping[str, int],
     progress: WithdrawalProgress,
     token: str,
 ) -> WithdrawalProgress:
@@ -274,7 +281,7 @@ def current_progress(
 
     A process that is killed before it records the part leaves this state.
     """
-    if shortfall_raw(portfolio, limits, balances, token) >= progress.lacked_raw:
+    if shortfall_raw(portfolio, limits, balances_raw, token) >= progress.lacked_raw:
         return progress
     return replace(progress, done=progress.done + 1, lacked_raw=0)
 
@@ -306,7 +313,10 @@ def goal_to_raise(step: StepInput, token: str) -> Goal:
         shortfall_raw(step.portfolio, step.limits, native_coin.held_balances(step), token) * price
     )
     other_drifts = [drift for drift in drifts if drift.token != token]
-    free_values = {other.token: other.investable_raw * other.price for other in other_drifts}
+    free_values = {
+        other_drift.token: other_drift.investable_raw * other_drift.price
+        for other_drift in other_drifts
+    }
     if needed_value > (available_value := sum(free_values.values(), Fraction(0))):
         raise insufficient_balance(
             step.portfolio, step.limits, step.history.cash_flows, needed_value, available_value
@@ -320,11 +330,13 @@ def goal_to_raise(step: StepInput, token: str) -> Goal:
         )
         for drift in other_drifts
     }
-    sold_values = _sales(
+    sold_values = _sale_values(
         surplus_values, gross_value, step.limits.min_trade or Fraction(0), free_values
     )
-    remainder = gross_value - sum(sold_values.values(), Fraction(0))
-    if remainder > 0:  # every asset is at or below its target, so take the remainder in proportion
+    remainder_value = gross_value - sum(sold_values.values(), Fraction(0))
+    if (
+        remainder_value > 0
+    ):  # every asset is at or below its target, so take the remainder in proportion
         unsold_values = {
             sold_token: free_values[sold_token] - sold_values.get(sold_token, Fraction(0))
             for sold_token in free_values
@@ -332,12 +344,12 @@ def goal_to_raise(step: StepInput, token: str) -> Goal:
         total_unsold = sum(unsold_values.values(), Fraction(0))
         sold_values = {
             sold_token: sold_values.get(sold_token, Fraction(0))
-            + (remainder * unsold_values[sold_token] / total_unsold if total_unsold else 0)
+            + (remainder_value * unsold_values[sold_token] / total_unsold if total_unsold else 0)
             for sold_token in free_values
         }
     return _goal_after(
         drifts,
-        {sold_token: -value for sold_token, value in sold_values.items()}
+        {sold_token: -sale_value for sold_token, sale_value in sold_values.items()}
         | {token: sum(sold_values.values(), Fraction(0))},
     )
 
@@ -393,20 +405,20 @@ def goal_to_invest(step: StepInput, deposits: Mapping[str, int]) -> Goal:
         for drift in drifts
         if deposits.get(drift.token, 0) > 0 and value_gaps[drift.token] < 0
     }
-    shortfalls = {token: value for token, value in value_gaps.items() if value > 0}
+    shortfall_values = {token: value for token, value in value_gaps.items() if value > 0}
     moved_value = min(
-        sum(spare_values.values(), Fraction(0)), sum(shortfalls.values(), Fraction(0))
+        sum(spare_values.values(), Fraction(0)), sum(shortfall_values.values(), Fraction(0))
     )
     if moved_value <= 0:
         return _goal_after(drifts, {})
     sold_fraction, filled_fraction = (
         moved_value / sum(spare_values.values(), Fraction(0)),
-        moved_value / sum(shortfalls.values(), Fraction(0)),
+        moved_value / sum(shortfall_values.values(), Fraction(0)),
     )
     goal = _goal_after(
         drifts,
         {token: -value * sold_fraction for token, value in spare_values.items()}
-        | {token: value * filled_fraction for token, value in shortfalls.items()},
+        | {token: value * filled_fraction for token, value in shortfall_values.items()},
     )
     max_sales = tuple(
         (drift.token, min(deposits[drift.token], drift.investable_raw))
@@ -424,7 +436,7 @@ def insufficient_balance(
     portfolio: Portfolio,
     limits: Limits,
     cash_flows: CashFlows,
-    requested: Value,
+    requested_value: Value,
     available_value: Value,
     value_without_sale: Value | None = None,
 ) -> Refused:
@@ -434,11 +446,11 @@ def insufficient_balance(
     """
     numeraire, held_value = portfolio.numeraire, value_without_sale or Fraction(0)
     needed_text, available_text, shortfall_text, sold_text = (
-        f"{value_text(value, numeraire.decimals, 2)} {numeraire.label}"
-        for value in (
-            requested + held_value,
+        f"{value_text(shown_value, numeraire.decimals, 2)} {numeraire.label}"
+        for shown_value in (
+            requested_value + held_value,
             available_value + held_value,
-            requested - available_value,
+            requested_value - available_value,
             available_value,
         )
     )
@@ -485,7 +497,7 @@ def proportional_amounts(step: StepInput, value: Value) -> dict[str, int]:
     }
 
 
-def _sales(
+def _sale_values(
     surplus_values: Mapping[str, Value],
     gross_value: Value,
     min_value: Value,
@@ -496,22 +508,22 @@ def _sales(
     """
     sold_values: dict[str, Value] = {}
     for sold_token in sorted(surplus_values, key=lambda token: surplus_values[token], reverse=True):
-        missing_value = gross_value - sum(sold_values.values(), Fraction(0))
-        if missing_value <= 0 or surplus_values[sold_token] <= 0:
+        shortfall_value = gross_value - sum(sold_values.values(), Fraction(0))
+        if shortfall_value <= 0 or surplus_values[sold_token] <= 0:
             break
-        sale_value = min(surplus_values[sold_token], missing_value)
+        sale_value = min(surplus_values[sold_token], shortfall_value)
         sold_values[sold_token] = (
             sale_value if sale_value >= min_value else min(min_value, free_values[sold_token])
         )
     return sold_values
 
 
-def _goal_after(drifts: tuple[AssetDrift, ...], changes: Mapping[str, Value]) -> Goal:
+def _goal_after(drifts: tuple[AssetDrift, ...], value_changes: Mapping[str, Value]) -> Goal:
     total_value = investable_total(drifts)
     shares = [
         (
             drift.token,
-            (drift.value + changes.get(drift.token, Fraction(0))) / total_value
+            (drift.value + value_changes.get(drift.token, Fraction(0))) / total_value
             if total_value
             else Fraction(0),
         )
@@ -523,8 +535,8 @@ def _goal_after(drifts: tuple[AssetDrift, ...], changes: Mapping[str, Value]) ->
 def _cost_margin(limits: Limits) -> Fraction:
     return Fraction(
         sum(
-            ASSUMED_LIMIT_BPS if bps is None else bps
-            for bps in (limits.plan_cost_bps, limits.slippage_bps)
+            ASSUMED_LIMIT_BPS if limit_bps is None else limit_bps
+            for limit_bps in (limits.plan_cost_bps, limits.slippage_bps)
         ),
         BPS,
     )
@@ -532,11 +544,13 @@ def _cost_margin(limits: Limits) -> Fraction:
 
 def _priced_drifts(step: StepInput) -> tuple[AssetDrift, ...]:
     prices = reference_prices(step).by_token
-    unpriced = [
+    unpriced_labels = [
         asset.token.label for asset in step.portfolio.assets if asset.token.address not in prices
     ]
-    if unpriced:
-        raise Refused(f"{', '.join(unpriced)}: no reference price", remedy="see trimtab doctor")
+    if unpriced_labels:
+        raise Refused(
+            f"{', '.join(unpriced_labels)}: no reference price", remedy="see trimtab doctor"
+        )
     return compute_drifts(step, prices)
 
 
@@ -548,8 +562,8 @@ def investable_deposits(
     Each counts as a whole, in this order, so that a later deposit takes no room from an earlier
     one. Raises Refused if none fits.
     """
-    max_value, restored_step = step.limits.max_live_value, restore_excluded(step)
-    if max_value is None or not deposits:
+    max_live_value, restored_step = step.limits.max_live_value, restore_excluded(step)
+    if max_live_value is None or not deposits:
         return tuple(deposits)
     prices = reference_prices(restored_step).by_token
     try:
@@ -572,16 +586,16 @@ def investable_deposits(
         Fraction(0),
     )
     managed_value = portfolio_total(restored_step, drifts) - increases_value
-    room_value, fitting_deposits = max_value - managed_value, list[ExternalTransfer]()
+    room_value, fitting_deposits = max_live_value - managed_value, list[ExternalTransfer]()
     for flow in deposits:
-        if (value := _flow_value(restored_step.portfolio, flow, prices)) <= room_value:
+        if (flow_value := _flow_value(restored_step.portfolio, flow, prices)) <= room_value:
             fitting_deposits.append(flow)
-            room_value -= value
+            room_value -= flow_value
     if not fitting_deposits:
         numeraire = step.portfolio.numeraire
         managed_text, limit_text = (
-            f"{value_text(amount, numeraire.decimals, 2)} {numeraire.label}"
-            for amount in (managed_value, max_value)
+            f"{value_text(shown_value, numeraire.decimals, 2)} {numeraire.label}"
+            for shown_value in (managed_value, max_live_value)
         )
         smallest_value = min(
             _flow_value(restored_step.portfolio, flow, prices) for flow in deposits

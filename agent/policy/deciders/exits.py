@@ -30,18 +30,18 @@ def sell_triggered_exits(context: DecisionContext) -> DecisionResult | None:
     return replace(context.result(sale), exit_token=exits.exit_tokens(step, drifts)[0])
 
 
-def hold_beside_exit(step: StepInput, result: DecisionResult) -> DecisionResult:
+def hold_beside_exit(step: StepInput, decision_result: DecisionResult) -> DecisionResult:
     """Hold in place of a rebalance if guards refused its plan, or if an exit awaits its confirming
     blocks: the rebalance might buy what the exit sells in the next cycle. Exits themselves are not
     held.
     """
-    decision = result.decision
+    decision = decision_result.decision
     if not isinstance(decision, Rebalance) or decision.exit:
-        return result
+        return decision_result
     if step.progress.spot_held:
-        hold = Hold(f"{decision.reason}; {step.progress.spot_held}", result.next_s)
+        hold = Hold(f"{decision.reason}; {step.progress.spot_held}", decision_result.next_s)
     elif step.history.orders.states and (notes := exits.unconfirmed_notes(step, exits_only=True)):
         hold = rebalances.unconfirmed_hold(decision.reason, "; ".join(notes))
     else:
-        return result
-    return replace(result.without_trades(hold), reviewed=False)
+        return decision_result
+    return replace(decision_result.without_trades(hold), reviewed=False)

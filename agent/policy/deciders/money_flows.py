@@ -32,9 +32,9 @@ def continue_purchase(context: DecisionContext) -> DecisionResult | None:
     if (decision_and_part := purchases.decide_part(step, context.drifts)) is None:
         return None
     decision, purchase_result = decision_and_part
-    result = replace(context.result(decision), purchase=purchase_result)
+    decision_result = replace(context.result(decision), purchase=purchase_result)
     for layer_part_of in layers.BESIDE_PURCHASES:
-        result = result.with_layer(layer_part_of(context))
+        decision_result = decision_result.with_layer(layer_part_of(context))
     if purchase_result.due_part is not None and (refill := native_coin.top_up(step, decision)):
-        return result.without_trades(refill)
-    return result
+        return decision_result.without_trades(refill)
+    return decision_result

@@ -30,39 +30,41 @@ from agent.units import format_time
 def rebalance_on_trigger(context: DecisionContext) -> DecisionResult:
     """Rebalance if the trigger fires; else let layers act, or hold."""
     step, prices = context.step, context.prices
-    result, zone, drifts = _evaluate_portfolio_trigger(context)
-    result = bands.apply_max_weight(step.policy, drifts, result)
+    trigger_result, zone, drifts = _evaluate_portfolio_trigger(context)
+    trigger_result = bands.apply_max_weight(step.policy, drifts, trigger_result)
     if (reason := step.progress.continue_reason) and zone is None:
         # The preceding blocks already confirmed the rebalance of which this is the rest.
-        result = replace(result, fired=True, reason=reason, fired_by_schedule=True)
+        trigger_result = replace(trigger_result, fired=True, reason=reason, fired_by_schedule=True)
     decision: Decision
-    if result.fired:
-        decision, reviewed = rebalances.rebalance_or_hold(step, drifts, context.references, result)
+    if trigger_result.fired:
+        decision, is_reviewed = rebalances.rebalance_or_hold(
+            step, drifts, context.references, trigger_result
+        )
         if isinstance(decision, Rebalance):
-            decision, reviewed = rebalances.confirm_rebalance(
-                step, prices, decision, reviewed, result.fired_by_schedule
+            decision, is_reviewed = rebalances.confirm_rebalance(
+                step, prices, decision, is_reviewed, trigger_result.fired_by_schedule
             )
         if isinstance(decision, Rebalance) and (before_swap := before_swaps(step, prices)):
-            decision, reviewed = before_swap, False
+            decision, is_reviewed = before_swap, False
     else:
         decision = without_swaps(
             step,
             prices,
             rebalances.review_hold(
-                _forecast(step.portfolio, step.policy, step.limits, drifts, result)
+                _forecast(step.portfolio, step.policy, step.limits, drifts, trigger_result)
             ),
         )
-        reviewed = result.is_review_due
+        is_reviewed = trigger_result.is_review_due
     if (refill := native_coin.top_up(step, decision)) is not None:
-        decision, reviewed = refill, False
+        decision, is_reviewed = refill, False
     return DecisionResult(
         decision,
         drifts,
         context.references,
-        reviewed,
+        is_reviewed,
         zone,
-        result.due_schedules if reviewed else (),
-        result.next_s,
+        trigger_result.due_schedules if is_reviewed else (),
+        trigger_result.next_s,
     )
 
 
@@ -74,19 +76,19 @@ def _evaluate_portfolio_trigger(
     """
     step, drifts, trigger = context.step, context.drifts, context.step.policy.trigger
     if not isinstance(trigger, NoTradeZone):
-        result = evaluate_trigger(
+        trigger_result = evaluate_trigger(
             trigger, drifts, step.snapshot.head.timestamp_s, step.history, step.policy.jitter_bps
         )
-        return result, None, drifts
+        return trigger_result, None, drifts
     if trigger.risk.unmeasured:
         return no_trade_zone.unmeasured_result(trigger.risk), None, drifts
     zone, drifts = no_trade_zone.evaluate_zone(
         step.snapshot, step.portfolio, step.limits, trigger.risk, drifts, context.prices
     )
-    result = no_trade_zone.zone_result(zone, drifts)
+    trigger_result = no_trade_zone.zone_result(zone, drifts)
     if bands.must_reduce_weight(step.policy, drifts):
-        result = replace(result, fired=False)
-    return result, zone, drifts
+        trigger_result = replace(trigger_result, fired=False)
+    return trigger_result, zone, drifts
 
 
 def _forecast(
@@ -94,23 +96,25 @@ def _forecast(
     policy: Policy,
     limits: Limits,
     drifts: tuple[AssetDrift, ...],
-    result: TriggerResult,
+    trigger_result: TriggerResult,
 ) -> TriggerResult:
     """Return the result of a review that executes later, with the trades it would make now."""
-    if result.executes_at_s is None:
-        return result
+    if trigger_result.executes_at_s is None:
+        return trigger_result
     min_value = max(Fraction(1), limits.min_trade or Fraction(1))
-    values = corrections(drifts, rebalances.current_goal(portfolio, policy, drifts)).values()
-    trades = [
-        f"{'sell' if value < 0 else 'buy'} {format_money(portfolio, abs(value))} of {drift.symbol}"
-        for drift, value in zip(drifts, values, strict=True)
-        if drift.token != portfolio.numeraire.address and abs(value) >= min_value
+    correction_values = corrections(
+        drifts, rebalances.current_goal(portfolio, policy, drifts)
+    ).values()
+    trade_texts = [
+        f"{'sell' if correction_value < 0 else 'buy'} {format_money(portfolio, abs(correction_value))} of {drift.symbol}"
+        for drift, correction_value in zip(drifts, correction_values, strict=True)
+        if drift.token != portfolio.numeraire.address and abs(correction_value) >= min_value
     ]
     trades_text = "nothing large enough for a trade"
-    if trades:
-        trades_text = f"a rebalance would {', '.join(trades)}"
+    if trade_texts:
+        trades_text = f"a rebalance would {', '.join(trade_texts)}"
     reason = (
-        f"{result.reason}; {trades_text}; executed from {format_time(result.executes_at_s)} on, at"
+        f"{trigger_result.reason}; {trades_text}; executed from {format_time(trigger_result.executes_at_s)} on, at"
         " the prices then"
     )
-    return replace(result, reason=reason)
+    return replace(trigger_result, reason=reason)

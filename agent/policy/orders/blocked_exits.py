@@ -52,9 +52,9 @@ DAY_S = 86_400
 
 def retry_at_s(refusal: SubmissionRefusal) -> int:
     """Return the chain time from which an exit refused at submission is tried again."""
-    excess_times = refusal.times - FREE_RETRIES
+    excess_refusals = refusal.times - FREE_RETRIES
     return refusal.at_s + (
-        0 if excess_times <= 0 else min(BACKOFF_S << min(excess_times - 1, 16), MAX_BACKOFF_S)
+        0 if excess_refusals <= 0 else min(BACKOFF_S << min(excess_refusals - 1, 16), MAX_BACKOFF_S)
     )
 
 
@@ -76,16 +76,20 @@ def add_submission_refusal(
     """Return the refusals to store after this exit was refused at submission; refusals less than a
     day apart count as consecutive.
     """
-    now_s, refusals = (
+    now_s, refusal_by_token = (
         snapshot.head.timestamp_s,
         {refusal.token: refusal for refusal in failures.submission_refusals},
     )
-    previous = refusals.get(refused_exit.token)
-    times = 1 if previous is None or now_s - previous.at_s > DAY_S else previous.times + 1
-    refusals[refused_exit.token] = SubmissionRefusal(
-        refused_exit.token, now_s, times, refused_exit.why
+    previous_refusal = refusal_by_token.get(refused_exit.token)
+    refusal_count = (
+        1
+        if previous_refusal is None or now_s - previous_refusal.at_s > DAY_S
+        else previous_refusal.times + 1
     )
-    return tuple(refusals.values())
+    refusal_by_token[refused_exit.token] = SubmissionRefusal(
+        refused_exit.token, now_s, refusal_count, refused_exit.why
+    )
+    return tuple(refusal_by_token.values())
 
 
 def avoids_other_tokens(history: History, direct_tokens: Collection[str], token: str) -> bool:
@@ -130,11 +134,12 @@ def format_retries(
     """Format the exits refused at submission that are retried in the next cycle, except those of
     the tokens in `reported_tokens`.
     """
-    sold_tokens, excluded = _fired_exit_tokens(history), {*reported_tokens}
+    fired_tokens, unlisted_tokens = _fired_exit_tokens(history), {*reported_tokens}
     retried_refusals = [
         refusal
         for refusal in history.failures.submission_refusals
-        if refusal.token not in excluded and {refusal.token, PORTFOLIO_SUBJECT} & sold_tokens
+        if refusal.token not in unlisted_tokens
+        and {refusal.token, PORTFOLIO_SUBJECT} & fired_tokens
     ]
     return [
         f"{order_subject(portfolio, refusal.token)}: {refusal.why}; {_times_text(refusal)}, last at"
@@ -160,19 +165,26 @@ def _times_text(refusal: SubmissionRefusal) -> str:
 
 def exclude_blocked_exits(step: StepInput, new_exits: Iterable[BlockedExit]) -> StepInput:
     """Return the step with these exits excluded, so that their assets keep their holdings."""
-    blocked_before = {blocked_exit.token for blocked_exit in step.blocked_exits}
-    new_by_token = {
-        blocked.token: blocked for blocked in new_exits if blocked.token not in blocked_before
+    blocked_tokens_before = {blocked_exit.token for blocked_exit in step.blocked_exits}
+    new_exit_by_token = {
+        new_blocked_exit.token: new_blocked_exit
+        for new_blocked_exit in new_exits
+        if new_blocked_exit.token not in blocked_tokens_before
     }
-    if not new_by_token:
+    if not new_exit_by_token:
         return step
-    targets, balances = _remaining_targets(step, {*new_by_token}), native_coin.held_balances(step)
+    target_bps_by_token, balances_raw = (
+        _remaining_targets(step, {*new_exit_by_token}),
+        native_coin.held_balances(step),
+    )
     for asset in step.portfolio.assets:
         if (
-            new_exit := new_by_token.get(token := asset.token.address)
-        ) is not None and token in balances:
-            raw = max(0, balances[token] - native_coin.reserved_raw(step.limits, asset))
-            new_by_token[token] = replace(new_exit, raw=raw)
+            new_exit := new_exit_by_token.get(token := asset.token.address)
+        ) is not None and token in balances_raw:
+            excluded_raw = max(
+                0, balances_raw[token] - native_coin.reserved_raw(step.limits, asset)
+            )
+            new_exit_by_token[token] = replace(new_exit, raw=excluded_raw)
     assets = tuple(
         replace(
             asset,
@@ -180,15 +192,15 @@ def exclude_blocked_exits(step: StepInput, new_exits: Iterable[BlockedExit]) -> 
                 native_coin.held_balances(step), step.limits, asset
             ),
         )
-        if asset.token.address in new_by_token
+        if asset.token.address in new_exit_by_token
         else asset
         for asset in step.portfolio.assets
     )
     return replace(
         step,
         portfolio=replace(step.portfolio, assets=assets),
-        targets=replace(step.targets, effective_bps=tuple(targets.items())),
-        blocked_exits=(*step.blocked_exits, *new_by_token.values()),
+        targets=replace(step.targets, effective_bps=tuple(target_bps_by_token.items())),
+        blocked_exits=(*step.blocked_exits, *new_exit_by_token.values()),
     )
 
 
@@ -198,47 +210,49 @@ def _remaining_targets(step: StepInput, blocked_tokens: set[str]) -> dict[str, i
     If the weight of exited assets is held in the numeraire, unsold exits are not part of it yet.
     The other assets therefore keep their value, and the blocked exits reduce the numeraire's share.
     """
-    targets_before = {asset.token.address: asset.target_bps for asset in step.effective_assets}
+    target_bps_before = {asset.token.address: asset.target_bps for asset in step.effective_assets}
     if step.portfolio.orders.absent is not WeightReallocation.CASH or step.divides_wallet:
-        return targets_before  # redistributed already, or handled by each part of the wallet
+        return target_bps_before  # redistributed already, or handled by each part of the wallet
     prices = reference_prices(step).by_token
     if not (drifts := drifts_if_known(step, prices)):
-        return targets_before  # the total is unknown, so only exits are decided
+        return target_bps_before  # the total is unknown, so only exits are decided
     total = investable_total(drifts)
     unblocked_total = total - sum(
         (drift.investable_raw * drift.price for drift in drifts if drift.token in blocked_tokens),
         Fraction(0),
     )
     if unblocked_total <= 0:
-        return targets_before
+        return target_bps_before
     numeraire = step.portfolio.numeraire.address
-    other_targets = {
-        token: bps * total / unblocked_total
-        for token, bps in targets_before.items()
+    other_target_bps = {
+        token: weight_bps * total / unblocked_total
+        for token, weight_bps in target_bps_before.items()
         if token != numeraire
     }
-    numeraire_bps = max(Fraction(0), BPS - sum(other_targets.values(), Fraction(0)))
-    target_bps = largest_remainder(
-        [other_targets.get(token, numeraire_bps) for token in targets_before]
+    numeraire_bps = max(Fraction(0), BPS - sum(other_target_bps.values(), Fraction(0)))
+    new_target_bps = largest_remainder(
+        [other_target_bps.get(token, numeraire_bps) for token in target_bps_before]
     )
-    return dict(zip(targets_before, target_bps, strict=True))
+    return dict(zip(target_bps_before, new_target_bps, strict=True))
 
 
 def excluded_tokens(targets: EffectiveTargets, blocked_exits: Sequence[BlockedExit]) -> set[str]:
     """Return excluded tokens: in quarantine, or with a blocked exit."""
-    return {screened.token for screened in targets.quarantine} | {
+    return {screened_token.token for screened_token in targets.quarantine} | {
         blocked_exit.token for blocked_exit in blocked_exits
     }
 
 
-def format_blocked_exits(step: StepInput, only: Iterable[str] | None = None) -> str:
-    """Format blocked exits, of all tokens or of `only`, with reason and remedies; empty without
-    any.
+def format_blocked_exits(step: StepInput, shown_tokens: Iterable[str] | None = None) -> str:
+    """Format blocked exits, of all tokens or of `shown_tokens`, with reason and remedies; empty
+    without any.
     """
     shown_exits: Sequence[BlockedExit] = step.blocked_exits
-    if only is not None:
+    if shown_tokens is not None:
         shown_exits = [
-            blocked_exit for blocked_exit in step.blocked_exits if blocked_exit.token in {*only}
+            blocked_exit
+            for blocked_exit in step.blocked_exits
+            if blocked_exit.token in {*shown_tokens}
         ]
     return "; ".join(
         format_blocked_exit(step.snapshot, step.portfolio, step.history, blocked_exit)
@@ -250,7 +264,7 @@ def format_blocked_exit(
     snapshot: Snapshot, portfolio: Portfolio, history: History, blocked_exit: BlockedExit
 ) -> str:
     """Format one blocked exit: the order, the reason, and the remedy."""
-    label, disarm_text = (
+    subject_text, disarm_text = (
         order_subject(portfolio, blocked_exit.token),
         disarm_command(portfolio, history.orders, blocked_exit),
     )
@@ -259,7 +273,7 @@ def format_blocked_exit(
     else:
         retry_text = "is kept and retried in each cycle"
     return (
-        f"{label} is to be sold but cannot be sold now: {blocked_exit.why}; "
+        f"{subject_text} is to be sold but cannot be sold now: {blocked_exit.why}; "
         f"it {retry_text}; {blocked_exit.remedy}, or {disarm_text}"
     )
 

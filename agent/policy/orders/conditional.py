@@ -213,11 +213,13 @@ def format_price_alert(portfolio: Portfolio, alert: ConditionalOrder) -> str:
     """Format a price alert with its stage: "WETH above 3000 USDC: armed"."""
     subject, level = order_subject(portfolio, alert.token), trigger_price(alert)
     level_text = format_order_price(portfolio, alert.token, level)
-    text = f"{subject} {alert.kind.value.removeprefix('alert_')} {level_text}: {alert.stage.value}"
+    alert_text = (
+        f"{subject} {alert.kind.value.removeprefix('alert_')} {level_text}: {alert.stage.value}"
+    )
     if alert.stage is OrderStage.FIRED:
-        fired_price = format_order_price(portfolio, alert.token, alert.event_price)
-        text += f" at {fired_price}, {format_time(alert.since_s)}"
-    return text
+        fired_price_text = format_order_price(portfolio, alert.token, alert.event_price)
+        alert_text += f" at {fired_price_text}, {format_time(alert.since_s)}"
+    return alert_text
 
 
 def format_orders(portfolio: Portfolio) -> str:
@@ -227,7 +229,7 @@ def format_orders(portfolio: Portfolio) -> str:
     order_settings = portfolio.orders
     if not order_settings.terms:
         return ""
-    levels = (
+    level_texts = (
         (
             format_order_price(portfolio, term.token, term.price)
             if term.share_bps is None
@@ -235,13 +237,13 @@ def format_orders(portfolio: Portfolio) -> str:
         )
         for term in order_settings.terms
     )
-    texts = [
-        f"{order_name(portfolio, terms)} {level}"
-        for terms, level in zip(order_settings.terms, levels, strict=True)
+    order_texts = [
+        f"{order_name(portfolio, terms)} {level_text}"
+        for terms, level_text in zip(order_settings.terms, level_texts, strict=True)
     ]
     filled_text = "refused" if order_settings.refuse_filled else "bought immediately"
     return (
-        f"{', '.join(texts)}; absent: {order_settings.absent.value}, hysteresis"
+        f"{', '.join(order_texts)}; absent: {order_settings.absent.value}, hysteresis"
         f" {order_settings.hysteresis_bps / 100:g}%, an entry above the price is {filled_text}"
     )
 
@@ -295,31 +297,33 @@ no write.
 
 
 def nav_per_share_at(
-    record: NavPerShare | None, prices: Mapping[str, Price], margin_result: Value = ZERO
+    nav_record: NavPerShare | None, prices: Mapping[str, Price], margin_result: Value = ZERO
 ) -> Fraction:
     """Return the NAV per share at these prices, with the margin account's result since the record;
     1 before the first record. Tokens without a price then or now are skipped.
     """
-    if record is None:
+    if nav_record is None:
         return Fraction(1)
-    recorded_prices = dict(record.prices)
-    holdings = [
+    recorded_prices = dict(nav_record.prices)
+    priced_holdings = [
         (raw, recorded_prices[token], prices[token])
-        for token, raw in record.holdings
+        for token, raw in nav_record.holdings
         if token in recorded_prices and token in prices
     ]
-    value_before = sum((raw * price for raw, price, _ in holdings), Fraction(0))
-    value_after = sum((raw * price for raw, _, price in holdings), margin_result) - record.lost
+    value_before = sum((raw * price for raw, price, _ in priced_holdings), Fraction(0))
+    value_after = (
+        sum((raw * price for raw, _, price in priced_holdings), margin_result) - nav_record.lost
+    )
     if value_before <= 0:
-        return record.worth
-    return max(Fraction(0), record.worth * value_after / value_before)
+        return nav_record.worth
+    return max(Fraction(0), nav_record.worth * value_after / value_before)
 
 
-def is_nav_known(record: NavPerShare | None, prices: Mapping[str, Price]) -> bool:
+def is_nav_known(nav_record: NavPerShare | None, prices: Mapping[str, Price]) -> bool:
     """True if every recorded holding has a price; otherwise the NAV per share would describe
     another portfolio.
     """
-    return record is None or all(token in prices for token, raw in record.holdings if raw)
+    return nav_record is None or all(token in prices for token, raw in nav_record.holdings if raw)
 
 
 def updated_nav_record(
@@ -328,41 +332,41 @@ def updated_nav_record(
     """Return the NAV record to store: the old one while holdings are equal, else a new one that
     begins at this block. With a margin account each cycle begins a new record.
     """
-    record = step.history.orders.nav_per_share
+    nav_record = step.history.orders.nav_per_share
     unweighted_by_token = unweighted_raw(step)
-    holdings = {
+    holdings_raw = {
         drift.token: drift.investable_raw
         + drift.locked_raw
         + unweighted_by_token.get(drift.token, 0)
         for drift in drifts
     }
     margin_baseline, margin_result = account_baseline(step), account_result(step, prices)
-    if record is not None and record.margin is not None and unknown_value_reason(step):
-        return record  # count its result once it is known again
-    recorded_holdings = {} if record is None else dict(record.holdings)
+    if nav_record is not None and nav_record.margin is not None and unknown_value_reason(step):
+        return nav_record  # count its result once it is known again
+    recorded_holdings = {} if nav_record is None else dict(nav_record.holdings)
     if (
-        record is not None
+        nav_record is not None
         and margin_baseline is None
-        and record.margin is None
-        and recorded_holdings.keys() == holdings.keys()
+        and nav_record.margin is None
+        and recorded_holdings.keys() == holdings_raw.keys()
     ):
         moved_value = sum(
             (
                 abs(raw - recorded_holdings[token]) * prices[token]
-                for token, raw in holdings.items()
+                for token, raw in holdings_raw.items()
             ),
             Fraction(0),
         )
         if moved_value <= MIN_CHANGE * sum((drift.value for drift in drifts), Fraction(0)):
-            return record
+            return nav_record
     nav_per_share = Fraction(
-        floor_int(nav_per_share_at(record, prices, margin_result) * NAV_DENOMINATOR),
+        floor_int(nav_per_share_at(nav_record, prices, margin_result) * NAV_DENOMINATOR),
         NAV_DENOMINATOR,
     )
-    recorded_prices = tuple((token, prices[token]) for token in holdings)
+    recorded_prices = tuple((token, prices[token]) for token in holdings_raw)
     at_s = step.snapshot.head.timestamp_s
     return NavPerShare(
-        nav_per_share, at_s, tuple(holdings.items()), recorded_prices, margin=margin_baseline
+        nav_per_share, at_s, tuple(holdings_raw.items()), recorded_prices, margin=margin_baseline
     )
 
 
@@ -417,22 +421,22 @@ def advance_orders(step: StepInput) -> StepInput:
     prices = references.by_token
     drifts = drifts_if_known(step, prices)
     nav_record = step.history.orders.nav_per_share
-    tokens = dict.fromkeys(
+    order_tokens = dict.fromkeys(
         (*(term.token for term in order_settings.terms), *(order.token for order in order_states))
     )
-    unclear_tokens = {token for token in tokens if price_fault(step, references, (token,))}
+    unclear_tokens = {token for token in order_tokens if price_fault(step, references, (token,))}
     if depeg_fault(step, references) or source_conflict(step, of_exit=True):
         unclear_tokens.add(PORTFOLIO_SUBJECT)
-    if drifts and PORTFOLIO_SUBJECT in tokens.keys() - unclear_tokens:
+    if drifts and PORTFOLIO_SUBJECT in order_tokens.keys() - unclear_tokens:
         nav_record = updated_nav_record(step, prices, drifts)
-    window = _price_window(step, prices, nav_record)
+    price_window = _price_window(step, prices, nav_record)
     orders = tuple(
         order
-        for token in tokens
+        for token in order_tokens
         for order in (
-            [state for state in order_states if state.token == token]
+            [order_state for order_state in order_states if order_state.token == token]
             if token in unclear_tokens
-            else _orders_of_token(step, token, window, drifts)
+            else _orders_of_token(step, token, price_window, drifts)
         )
     )
     return replace(
@@ -505,23 +509,23 @@ def _price_window(
     is_complete = [block.head.number for block in past_blocks] == list(
         range(head_number - 1, head_number - 1 - confirm_blocks, -1)
     )
-    inputs = price_inputs(step)
-    current, *preceding = [
+    reference_inputs = price_inputs(step)
+    current_prices, *preceding_prices = [
         (
-            {**prices_at, PORTFOLIO_SUBJECT: nav_per_share_at(nav_record, prices_at)}
-            if is_nav_known(nav_record, prices_at)
-            else prices_at
+            {**block_prices, PORTFOLIO_SUBJECT: nav_per_share_at(nav_record, block_prices)}
+            if is_nav_known(nav_record, block_prices)
+            else block_prices
         )
-        for prices_at in (
+        for block_prices in (
             dict(prices),
-            *(prices_from(inputs.at(block)).by_token for block in past_blocks),
+            *(prices_from(reference_inputs.at(block)).by_token for block in past_blocks),
         )
     ]
-    return PriceWindow(current, tuple(preceding), is_complete)
+    return PriceWindow(current_prices, tuple(preceding_prices), is_complete)
 
 
 def _orders_of_token(
-    step: StepInput, token: str, window: PriceWindow, drifts: Sequence[AssetDrift]
+    step: StepInput, token: str, price_window: PriceWindow, drifts: Sequence[AssetDrift]
 ) -> list[ConditionalOrder]:
     """Return all orders of one token. Once an exit of the token or of the portfolio has fired, its
     other exits pause.
@@ -533,7 +537,8 @@ def _orders_of_token(
         order.kind: order for order in step.history.orders.states if order.token == token
     }
     is_exited = any(
-        fired_exit_order(step.history.orders.states, key) for key in (token, PORTFOLIO_SUBJECT)
+        fired_exit_order(step.history.orders.states, exit_subject)
+        for exit_subject in (token, PORTFOLIO_SUBJECT)
     )
     entry: ConditionalOrder | None = None
     orders: list[ConditionalOrder] = []
@@ -550,7 +555,9 @@ def _orders_of_token(
         if order.stage is OrderStage.FIRED and order.is_exit:
             order = _done_if_sold(step, order, drifts)
         elif terms is not None and not (is_exited and order.is_exit):
-            order = _advanced_order(step.snapshot, step.portfolio, order, terms, window, entry)
+            order = _advanced_order(
+                step.snapshot, step.portfolio, order, terms, price_window, entry
+            )
             is_exited = is_exited or (order.is_exit and order.stage is OrderStage.FIRED)
         if kind is OrderKind.ENTRY and order.stage is not OrderStage.OFF:
             entry = order
@@ -563,7 +570,7 @@ def _advanced_order(
     portfolio: Portfolio,
     order: ConditionalOrder,
     terms: OrderTerms,
-    window: PriceWindow,
+    price_window: PriceWindow,
     entry: ConditionalOrder | None,
 ) -> ConditionalOrder:
     """Return the order at this block's prices: armed, with new terms, fired, closed again, or
@@ -571,16 +578,16 @@ def _advanced_order(
     """
     order_settings = portfolio.orders
     now_s = snapshot.head.timestamp_s
-    price_range = window.price_range(order.token)
-    price = window.current.get(order.token)
+    price_range = price_window.price_range(order.token)
+    price = price_window.current.get(order.token)
     if price is None or price <= 0:
         return order
     if order.stage is OrderStage.FIRED and _is_above_entry(
         order, price
     ):  # closing an entry needs no confirmation
         order = replace(order, stage=OrderStage.ARMED, event_price=price, since_s=now_s)
-    is_over = order.kind in PRICE_ALERTS and order.stage is OrderStage.FIRED
-    if order.terms != terms and (is_over or order.stage is OrderStage.OFF):
+    is_alert_over = order.kind in PRICE_ALERTS and order.stage is OrderStage.FIRED
+    if order.terms != terms and (is_alert_over or order.stage is OrderStage.OFF):
         order = replace(order, stage=OrderStage.WAITING)  # the owner's new level counts
     if order.stage is OrderStage.WAITING:
         order = replace(order, terms=terms)
@@ -619,7 +626,7 @@ def _order_after_prices(
     hysteresis_bps: int,
 ) -> ConditionalOrder:
     """Return an armed order after prices between the lowest and the highest of `price_range`."""
-    lowest, highest = price_range
+    lowest_price, highest_price = price_range
     level = trigger_price(order)
     if level is None:
         return order
@@ -629,17 +636,17 @@ def _order_after_prices(
             opening_level = (
                 level if order.event_price is None else level * (1 - Fraction(hysteresis_bps, BPS))
             )
-            return fired_order if highest <= opening_level else order
+            return fired_order if highest_price <= opening_level else order
         case OrderKind.STOP_LOSS | OrderKind.ALERT_BELOW:
-            return fired_order if highest <= level else order
+            return fired_order if highest_price <= level else order
         case OrderKind.TAKE_PROFIT | OrderKind.ALERT_ABOVE:
-            return fired_order if lowest >= level else order
+            return fired_order if lowest_price >= level else order
         case OrderKind.TRAILING_STOP:
-            if highest <= level:
+            if highest_price <= level:
                 return fired_order
-            has_new_high = order.mark is not None and lowest >= order.mark * (1 + MIN_RISE)
+            has_new_high = order.mark is not None and lowest_price >= order.mark * (1 + MIN_RISE)
             if has_new_high:
-                return replace(order, mark=lowest)
+                return replace(order, mark=lowest_price)
             return order
 
 

@@ -65,15 +65,15 @@ def apply_order_targets(step: StepInput) -> StepInput:
     """Return the step with targets after orders: zero for exited assets, at most the current share
     for assets awaiting entry.
     """
-    orders = step.history.orders.states
-    if not orders:
+    order_states = step.history.orders.states
+    if not order_states:
         return step
     numeraire = step.portfolio.numeraire.address
     assets = [asset for asset in step.effective_assets if asset.token.address != numeraire]
     exited_tokens = [
         asset.token.address
         for asset in assets
-        if _exit_order(orders, asset.token.address) is not None
+        if _exit_order(order_states, asset.token.address) is not None
     ]
     prices = reference_prices(step).by_token
     drifts = drifts_if_known(step, prices)
@@ -102,16 +102,19 @@ def apply_order_targets(step: StepInput) -> StepInput:
     }
     dust_tokens |= {
         token
-        for token, bps in waiting_bps.items()
-        if investable_total(drifts) * bps
+        for token, kept_bps in waiting_bps.items()
+        if investable_total(drifts) * kept_bps
         < _min_target_value(step.snapshot, step.portfolio, step.limits, prices) * BPS
     }
 
-    targets = _redistributed(
+    target_bps_by_token = _redistributed_targets(
         step.portfolio,
         step.effective_assets,
         dict.fromkeys(exited_tokens, 0)
-        | {token: 0 if token in dust_tokens else bps for token, bps in waiting_bps.items()},
+        | {
+            token: 0 if token in dust_tokens else kept_bps
+            for token, kept_bps in waiting_bps.items()
+        },
     )
 
     def with_reserve(asset: Asset) -> Asset:
@@ -132,7 +135,7 @@ def apply_order_targets(step: StepInput) -> StepInput:
         portfolio=portfolio,
         targets=replace(
             step.targets,
-            effective_bps=tuple(targets.items()),
+            effective_bps=tuple(target_bps_by_token.items()),
             reasons=(*step.targets.reasons, *notes),
         ),
     )
@@ -147,7 +150,7 @@ def faults(portfolio: Portfolio, orders: OrderStates, references: ReferencePrice
         orders_by_key(orders.states),
         [],
     )
-    entries = {
+    entry_by_token = {
         order.token: order
         for order in orders.states
         if order.kind is OrderKind.ENTRY and order.stage is not OrderStage.OFF
@@ -161,10 +164,14 @@ def faults(portfolio: Portfolio, orders: OrderStates, references: ReferencePrice
             continue
         try:
             if order.stage is OrderStage.WAITING and not waits_for_entry(
-                terms.kind, entries.get(terms.token)
+                terms.kind, entry_by_token.get(terms.token)
             ):
                 arm_order(
-                    replace(order, terms=terms), price, 0, orders_config, entries.get(terms.token)
+                    replace(order, terms=terms),
+                    price,
+                    0,
+                    orders_config,
+                    entry_by_token.get(terms.token),
                 )
             elif order.terms != terms and order.stage is OrderStage.ARMED:
                 require_valid_level(replace(order, terms=terms), price, orders_config)
@@ -184,12 +191,12 @@ def triggered_exit(step: StepInput, drifts: Sequence[AssetDrift]) -> Rebalance |
     It sells only the wallet's balance of the first of `exit_tokens`, for the numeraire. The others
     follow, each in its own transaction; then what layers free is sold too.
     """
-    if not (tokens := exit_tokens(step, drifts)):
+    if not (sold_tokens := exit_tokens(step, drifts)):
         return None
     return Rebalance(
-        fired_reason(step.portfolio, step.history, {PORTFOLIO_SUBJECT, tokens[0]})
-        + _followers_text(step.portfolio, tokens),
-        exit_goal(step.portfolio, drifts, tokens[0]),
+        fired_reason(step.portfolio, step.history, {PORTFOLIO_SUBJECT, sold_tokens[0]})
+        + _followers_text(step.portfolio, sold_tokens),
+        exit_goal(step.portfolio, drifts, sold_tokens[0]),
         exit=True,
     )
 
@@ -243,11 +250,13 @@ def in_exit_order(history: History, leaving_drifts: Sequence[AssetDrift]) -> lis
     failures of their own go first (refusals at submission plus reverts), then in the portfolio's
     order, so that no token can delay another's exit.
     """
-    refusals = {refusal.token: refusal.times for refusal in history.failures.submission_refusals}
+    refusal_count_by_token = {
+        refusal.token: refusal.times for refusal in history.failures.submission_refusals
+    }
 
     def failure_count(drift: AssetDrift) -> int:
-        reverts = failures.exit_failures(history, drift.token).reverts
-        return refusals.get(drift.token, 0) + reverts
+        revert_count = failures.exit_failures(history, drift.token).reverts
+        return refusal_count_by_token.get(drift.token, 0) + revert_count
 
     return sorted(leaving_drifts, key=failure_count)
 
@@ -277,18 +286,27 @@ def exit_goal(portfolio: Portfolio, drifts: Sequence[AssetDrift], token: str) ->
         drift.locked_raw * drift.price for drift in drifts if drift.token == token
     ) / investable_total(drifts)
     numeraire_share = 1 - sum(
-        (share for other, share in shares.items() if other != portfolio.numeraire.address),
+        (
+            share
+            for other_token, share in shares.items()
+            if other_token != portfolio.numeraire.address
+        ),
         Fraction(0),
     )
-    ranges = {
-        other: (share / SHARE_TOLERANCE, min(Fraction(1), share * SHARE_TOLERANCE))
-        for other, share in shares.items()
+    share_ranges = {
+        other_token: (share / SHARE_TOLERANCE, min(Fraction(1), share * SHARE_TOLERANCE))
+        for other_token, share in shares.items()
     }
-    ranges |= {
+    share_ranges |= {
         token: (shares[token], shares[token]),
         portfolio.numeraire.address: (numeraire_share, numeraire_share),
     }
-    return Goal(tuple(GoalWeight(other, low, high) for other, (low, high) in ranges.items()))
+    return Goal(
+        tuple(
+            GoalWeight(other_token, low_share, high_share)
+            for other_token, (low_share, high_share) in share_ranges.items()
+        )
+    )
 
 
 def _is_leaving(
@@ -302,7 +320,7 @@ def _is_leaving(
     """
     numeraire = portfolio.numeraire.address
     if drift.token == numeraire or drift.token in {
-        screened.token for screened in targets.quarantine
+        screened_token.token for screened_token in targets.quarantine
     }:
         return False
     return any(order.token in (drift.token, PORTFOLIO_SUBJECT) for order in fired_orders)
@@ -322,23 +340,31 @@ def _kept_target_bps(asset: Asset, drifts: Sequence[AssetDrift]) -> int:
     return min(asset.target_bps, share * BPS // 1)
 
 
-def _redistributed(
+def _redistributed_targets(
     portfolio: Portfolio, assets: Sequence[Asset], fixed_bps: Mapping[str, int]
 ) -> dict[str, int]:
     """Return targets in bps by token: `fixed_bps` as given, and the remainder distributed as
     configured.
     """
     numeraire = portfolio.numeraire.address
-    targets = {asset.token.address: asset.target_bps for asset in assets}
+    target_bps_by_token = {asset.token.address: asset.target_bps for asset in assets}
     free_bps = BPS - sum(fixed_bps.values())
-    other_bps = {token: bps for token, bps in targets.items() if token not in fixed_bps}
+    other_bps = {
+        token: target_bps
+        for token, target_bps in target_bps_by_token.items()
+        if token not in fixed_bps
+    }
     if portfolio.orders.absent is WeightReallocation.CASH or sum(other_bps.values()) == 0:
-        spent_bps = sum(bps for token, bps in other_bps.items() if token != numeraire)
-        return {**targets, **fixed_bps, numeraire: free_bps - spent_bps}
-    share_bps = dict(
+        other_assets_bps = sum(
+            target_bps for token, target_bps in other_bps.items() if token != numeraire
+        )
+        return {**target_bps_by_token, **fixed_bps, numeraire: free_bps - other_assets_bps}
+    redistributed_bps = dict(
         zip(
             other_bps,
-            largest_remainder([Fraction(bps) for bps in other_bps.values()], free_bps),
+            largest_remainder(
+                [Fraction(target_bps) for target_bps in other_bps.values()], free_bps
+            ),
             strict=True,
         )
     )
@@ -348,11 +374,16 @@ def _redistributed(
         if asset.max_bps is not None
     }
     capped_bps = {
-        token: min(bps, max_bps_by_token.get(token, bps))
-        for token, bps in share_bps.items()
+        token: min(target_bps, max_bps_by_token.get(token, target_bps))
+        for token, target_bps in redistributed_bps.items()
         if token != numeraire
     }
-    return {**targets, **fixed_bps, **capped_bps, numeraire: free_bps - sum(capped_bps.values())}
+    return {
+        **target_bps_by_token,
+        **fixed_bps,
+        **capped_bps,
+        numeraire: free_bps - sum(capped_bps.values()),
+    }
 
 
 def _min_target_value(
@@ -423,7 +454,7 @@ def unconfirmed_notes(step: StepInput, *, exits_only: bool = False) -> list[str]
     `exits_only` restricts them to exits that would fire.
     """
     portfolio, order_by_key = step.portfolio, orders_by_key(step.history.orders.states)
-    waiting_orders = [
+    changing_orders = [
         order
         for order in unconfirmed_orders(step)
         if order.key in order_by_key
@@ -434,7 +465,7 @@ def unconfirmed_notes(step: StepInput, *, exits_only: bool = False) -> list[str]
     return [
         f"{order_name(portfolio, order)} would be {order.stage.value}, but the preceding"
         f" {block_count} blocks do not confirm it"
-        for order in waiting_orders
+        for order in changing_orders
     ]
 
 

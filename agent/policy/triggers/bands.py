@@ -127,10 +127,10 @@ def validate_band(band: Threshold, config_key: str) -> None:
             f"{config_key}: a threshold without a width",
             'write relative = "10%", absolute = "5%" or both',
         )
-    for name, width_bps in (("absolute", band.absolute_bps), ("relative", band.relative_bps)):
+    for width_name, width_bps in (("absolute", band.absolute_bps), ("relative", band.relative_bps)):
         if width_bps is not None and not 0 < width_bps <= BPS:
             raise ConfigError(
-                f"{config_key}.{name}: {width_bps} bps is not within 0 and 100 %",
+                f"{config_key}.{width_name}: {width_bps} bps is not within 0 and 100 %",
                 'write a width such as "10%"',
             )
 
@@ -144,7 +144,11 @@ def _evaluate(_: Threshold, inputs: TriggerInput) -> TriggerResult:
 def format_width(threshold: Threshold) -> str:
     """Return the widths of a band, such as "10% of the target, 5% of the portfolio"."""
     widths = ((threshold.relative_bps, "target"), (threshold.absolute_bps, "portfolio"))
-    return ", ".join(f"{format_bps(bps)} of the {base}" for bps, base in widths if bps is not None)
+    return ", ".join(
+        f"{format_bps(width_bps)} of the {base_name}"
+        for width_bps, base_name in widths
+        if width_bps is not None
+    )
 
 
 def format_bands(portfolio: Portfolio) -> str:
@@ -206,9 +210,11 @@ def _outside_asset_text(drift: AssetDrift) -> str:
     return f"{drift.symbol} at {drift.weight_text} is {distance_text} {side} its band {format_band(drift)}"
 
 
-def _distance_text(drift: AssetDrift, bps: Fraction) -> str:
+def _distance_text(drift: AssetDrift, reference_bps: Fraction) -> str:
     """Format the distance of the weight as it is shown; if that is zero, the exact distance."""
-    return format_points((drift.weight_bps - bps) / BPS or drift.share - bps / BPS)
+    return format_points(
+        (drift.weight_bps - reference_bps) / BPS or drift.share - reference_bps / BPS
+    )
 
 
 def inside_text(drifts: Sequence[AssetDrift]) -> str:
@@ -216,48 +222,55 @@ def inside_text(drifts: Sequence[AssetDrift]) -> str:
     assets are inside. Skipped are an asset whose band ends at zero, and one that is the whole
     portfolio with a band up to 100 %.
     """
-    gaps = [
+    gaps_and_indices = [
         (
             min(
-                candidate.share * BPS - candidate.band_low_bps,
-                candidate.band_high_bps - candidate.share * BPS,
+                asset_drift.share * BPS - asset_drift.band_low_bps,
+                asset_drift.band_high_bps - asset_drift.share * BPS,
             ),
-            candidate_index,
+            asset_index,
         )
-        for candidate_index, candidate in enumerate(drifts)
-        if candidate.band_high_bps > 0 and (candidate.share < 1 or candidate.band_high_bps < BPS)
+        for asset_index, asset_drift in enumerate(drifts)
+        if asset_drift.band_high_bps > 0
+        and (asset_drift.share < 1 or asset_drift.band_high_bps < BPS)
     ]
-    if not gaps:
+    if not gaps_and_indices:
         return "all within their bands"
-    gap_bps, index = min(gaps)
-    drift = drifts[index]
-    price, high_price = alert_prices(drifts)[drift.token]
-    edge_bps, edge, verb = drift.band_low_bps, "lower", "falls"
+    gap_bps, closest_index = min(gaps_and_indices)
+    drift = drifts[closest_index]
+    edge_price, high_edge_price = alert_prices(drifts)[drift.token]
+    edge_bps, edge_name, verb = drift.band_low_bps, "lower", "falls"
     if drift.share * BPS - edge_bps != gap_bps:
-        price, edge_bps, edge, verb = high_price, drift.band_high_bps, "upper", "rises"
-    text = (
+        edge_price, edge_bps, edge_name, verb = (
+            high_edge_price,
+            drift.band_high_bps,
+            "upper",
+            "rises",
+        )
+    closest_text = (
         f"all within their bands; closest is {drift.symbol} at {drift.weight_text},"
-        f" {_distance_text(drift, edge_bps)} from the {edge} edge of {format_band(drift)}"
+        f" {_distance_text(drift, edge_bps)} from the {edge_name} edge of {format_band(drift)}"
     )
-    if price is None:
-        return text
-    change = format_percent(abs(price / drift.price - 1))
-    return f"{text}, left when its price alone {verb} by more than {change}"
+    if edge_price is None:
+        return closest_text
+    change_text = format_percent(abs(edge_price / drift.price - 1))
+    return f"{closest_text}, left when its price alone {verb} by more than {change_text}"
 
 
 def furthest_text(drifts: Sequence[AssetDrift]) -> str:
     """Format the asset furthest from its target, for triggers without a band."""
     drift = max(
-        drifts, key=lambda candidate: abs(candidate.share - Fraction(candidate.target_bps, BPS))
+        drifts,
+        key=lambda asset_drift: abs(asset_drift.share - Fraction(asset_drift.target_bps, BPS)),
     )
     deviation = drift.share - Fraction(drift.target_bps, BPS)
     if deviation == 0:
         return "all exactly on target"
     side = "above" if deviation > 0 else "below"
-    target = format_percent(Fraction(drift.target_bps, BPS))
+    target_text = format_percent(Fraction(drift.target_bps, BPS))
     return (
         f"furthest from target is {drift.symbol} at {drift.weight_text},"
-        f" {_distance_text(drift, Fraction(drift.target_bps))} {side} {target}"
+        f" {_distance_text(drift, Fraction(drift.target_bps))} {side} {target_text}"
     )
 
 
@@ -292,20 +305,20 @@ def overweight_signals(drifts: Sequence[AssetDrift]) -> frozenset[PriceSignal]:
 
 
 def apply_max_weight(
-    policy: Policy, drifts: Sequence[AssetDrift], result: TriggerResult
+    policy: Policy, drifts: Sequence[AssetDrift], trigger_result: TriggerResult
 ) -> TriggerResult:
     """Return the trigger's result; if it does not fire, that of limits.max_weight."""
-    if result.fired or not must_reduce_weight(policy, drifts):
-        return result
-    message = "; ".join(
+    if trigger_result.fired or not must_reduce_weight(policy, drifts):
+        return trigger_result
+    overweight_text = "; ".join(
         f"{drift.symbol} at {drift.weight_text} is above limits.max_weight of"
         f" {(drift.max_bps or 0) / 100:g} %"
         for drift in overweight_assets(drifts)
     )
     return replace(
-        result,
+        trigger_result,
         fired=True,
-        reason=message,
+        reason=overweight_text,
         fired_by_schedule=False,
         signals=tuple(sorted(overweight_signals(drifts))),
         executes_at_s=None,
@@ -322,15 +335,17 @@ def cap_goal(drifts: Sequence[AssetDrift], goal: Goal) -> Goal:
     to underweight assets, in proportion.
     """
     cap_by_token = {drift.token: _capped_share(drift) for drift in overweight_assets(drifts)}
-    shares = {
-        weight.token: min(weight.low, cap_by_token.get(weight.token, weight.low))
-        for weight in goal.weights
+    share_by_token = {
+        goal_weight.token: min(
+            goal_weight.low, cap_by_token.get(goal_weight.token, goal_weight.low)
+        )
+        for goal_weight in goal.weights
     }
-    if any(weight.low != weight.high for weight in goal.weights) or all(
-        shares[weight.token] == weight.low for weight in goal.weights
+    if any(goal_weight.low != goal_weight.high for goal_weight in goal.weights) or all(
+        share_by_token[goal_weight.token] == goal_weight.low for goal_weight in goal.weights
     ):
         return goal
-    return replace(goal, weights=_spread_missing_share(drifts, shares))
+    return replace(goal, weights=_spread_missing_share(drifts, share_by_token))
 
 
 def reduction_goal(drifts: Sequence[AssetDrift]) -> Goal:
@@ -350,28 +365,36 @@ def _capped_share(drift: AssetDrift) -> Fraction:
 
 
 def _spread_missing_share(
-    drifts: Sequence[AssetDrift], start_shares: dict[str, Fraction]
+    drifts: Sequence[AssetDrift], start_share_by_token: dict[str, Fraction]
 ) -> tuple[GoalWeight, ...]:
     """Return the goal shares, with the amount missing to one spread over underweight assets in
     proportion.
     """
-    shortfalls = {
-        drift.token: max(Fraction(0), Fraction(drift.target_bps, BPS) - start_shares[drift.token])
+    shortfall_by_token = {
+        drift.token: max(
+            Fraction(0), Fraction(drift.target_bps, BPS) - start_share_by_token[drift.token]
+        )
         for drift in drifts
     }
     missing_share, total_shortfall = (
-        1 - sum(start_shares.values(), Fraction(0)),
-        sum(shortfalls.values(), Fraction(0)),
+        1 - sum(start_share_by_token.values(), Fraction(0)),
+        sum(shortfall_by_token.values(), Fraction(0)),
     )
-    shares = {
+    goal_share_by_token = {
         token: start_share
-        + (missing_share * shortfalls[token] / total_shortfall if total_shortfall else Fraction(0))
-        for token, start_share in start_shares.items()
+        + (
+            missing_share * shortfall_by_token[token] / total_shortfall
+            if total_shortfall
+            else Fraction(0)
+        )
+        for token, start_share in start_share_by_token.items()
     }
-    return tuple(GoalWeight(token, share, share) for token, share in shares.items())
+    return tuple(GoalWeight(token, share, share) for token, share in goal_share_by_token.items())
 
 
 def format_band(drift: AssetDrift) -> str:
     """Return the band of an asset, such as "45-55 %"."""
-    low, high = (decimal_text(round(edge), 2) for edge in (drift.band_low_bps, drift.band_high_bps))
-    return f"{low}-{high} %"
+    low_text, high_text = (
+        decimal_text(round(edge_bps), 2) for edge_bps in (drift.band_low_bps, drift.band_high_bps)
+    )
+    return f"{low_text}-{high_text} %"

@@ -78,32 +78,36 @@ def _watched_prices(
 
 
 def _trigger_result(
-    limit_text: str, signal: str, progress: Sequence[EventProgress]
+    limit_text: str, signal_kind: str, progress_of_assets: Sequence[EventProgress]
 ) -> TriggerResult:
     """Return a result that fires if any asset exceeds the limit. Assets without enough recorded
     prices are named and never fire.
     """
-    fired_assets = [asset_progress for asset_progress in progress if asset_progress.fired]
-    judged_assets = [asset_progress for asset_progress in progress if not asset_progress.unknown]
-    texts = [asset_progress.description for asset_progress in fired_assets] or [
+    fired_assets = [asset_progress for asset_progress in progress_of_assets if asset_progress.fired]
+    judged_assets = [
+        asset_progress for asset_progress in progress_of_assets if not asset_progress.unknown
+    ]
+    asset_texts = [asset_progress.description for asset_progress in fired_assets] or [
         max(judged_assets, key=lambda asset_progress: asset_progress.limit_ratio).description
         for _ in judged_assets[:1]
     ]
-    texts += [
+    asset_texts += [
         f"{asset_progress.symbol} is not judged: {asset_progress.unknown}"
-        for asset_progress in progress
+        for asset_progress in progress_of_assets
         if asset_progress.unknown
     ]
-    texts = texts or ["none of the watched assets is in the portfolio"]
+    asset_texts = asset_texts or ["none of the watched assets is in the portfolio"]
     if fired_assets:
-        reason = f"{limit_text}: {'; '.join(texts)}"
+        reason = f"{limit_text}: {'; '.join(asset_texts)}"
     else:
-        reason = f"no asset has {limit_text}: {'; '.join(texts)}"
+        reason = f"no asset has {limit_text}: {'; '.join(asset_texts)}"
     return TriggerResult(
         bool(fired_assets),
         reason,
         None,
-        signals=tuple(sorted((signal, asset_progress.token) for asset_progress in fired_assets)),
+        signals=tuple(
+            sorted((signal_kind, asset_progress.token) for asset_progress in fired_assets)
+        ),
     )
 
 
@@ -139,32 +143,32 @@ def _drawdown_progress(
     """Return the fall from the highest recorded price in the window; a shorter record can only miss
     a higher one.
     """
-    now_s, rebalanced_s = inputs.now_s, inputs.history.reviews.last_rebalance_s
+    now_s, last_rebalance_s = inputs.now_s, inputs.history.reviews.last_rebalance_s
     if not points:
         return _unknown_progress(drift, "it has no recorded price yet")
-    start_s = now_s - event.within_s
-    since_s = start_s if rebalanced_s is None else max(start_s, rebalanced_s)
-    highest_text = f"highest {_since_text(event, since_s, start_s, points[0].at_s)}"
-    peak, peak_s = max(
+    window_start_s = now_s - event.within_s
+    since_s = window_start_s if last_rebalance_s is None else max(window_start_s, last_rebalance_s)
+    highest_text = f"highest {_since_text(event, since_s, window_start_s, points[0].at_s)}"
+    peak_price, peak_s = max(
         ((point.price, point.at_s) for point in points if point.at_s >= since_s),
         default=(drift.price, now_s),
     )
-    if peak <= drift.price:
+    if peak_price <= drift.price:
         return EventProgress(
             drift.token, drift.symbol, Fraction(0), f"{drift.symbol} is at its {highest_text}"
         )
-    drawdown = 1 - drift.price / peak
-    message = (
+    drawdown = 1 - drift.price / peak_price
+    drawdown_text = (
         f"{drift.symbol} is {format_percent(drawdown)} below its {highest_text}, that of"
         f" {format_time(peak_s)}"
     )
-    return EventProgress(drift.token, drift.symbol, drawdown * BPS / event.fall_bps, message)
+    return EventProgress(drift.token, drift.symbol, drawdown * BPS / event.fall_bps, drawdown_text)
 
 
-def _since_text(event: Drawdown, since_s: int, start_s: int, first_point_s: int) -> str:
+def _since_text(event: Drawdown, since_s: int, window_start_s: int, first_point_s: int) -> str:
     if first_point_s > since_s:
         return f"recorded since {format_time(first_point_s)}"
-    if since_s == start_s:
+    if since_s == window_start_s:
         return f"of {format_duration(event.within_s)}"
     return "since the last rebalance"
 
@@ -172,30 +176,30 @@ def _since_text(event: Drawdown, since_s: int, start_s: int, first_point_s: int)
 def _jump_progress(
     event: VolatilityJump, drift: AssetDrift, points: Sequence[PricePoint], inputs: TriggerInput
 ) -> EventProgress:
-    now_s, rebalanced_s = inputs.now_s, inputs.history.reviews.last_rebalance_s
+    now_s, last_rebalance_s = inputs.now_s, inputs.history.reviews.last_rebalance_s
     short_start_s = now_s - event.short_s
-    if rebalanced_s is not None and rebalanced_s > short_start_s:
+    if last_rebalance_s is not None and last_rebalance_s > short_start_s:
         return _unknown_progress(
             drift,
-            f"paused after the last rebalance until {format_time(rebalanced_s + event.short_s)}",
+            f"paused after the last rebalance until {format_time(last_rebalance_s + event.short_s)}",
         )
-    prices_by_time = [
+    timed_prices = [
         (point.at_s, point.price)
         for point in points
         if now_s - event.short_s - event.long_s <= point.at_s < now_s
     ]
-    prices_by_time.append((now_s, drift.price))
-    returns = [
-        (start_s, at_s, _relative_return(previous, price))
-        for (start_s, previous), (at_s, price) in pairwise(prices_by_time)
+    timed_prices.append((now_s, drift.price))
+    timed_returns = [
+        (start_s, at_s, _relative_return(previous_price, price))
+        for (start_s, previous_price), (at_s, price) in pairwise(timed_prices)
     ]
     short_variance = _variance(
-        [point_return for point_return in returns if point_return[0] >= short_start_s],
+        [timed_return for timed_return in timed_returns if timed_return[0] >= short_start_s],
         event.short_s,
         MIN_SHORT_RETURNS,
     )
     long_variance = _variance(
-        [point_return for point_return in returns if point_return[1] <= short_start_s],
+        [timed_return for timed_return in timed_returns if timed_return[1] <= short_start_s],
         event.long_s,
         MIN_LONG_RETURNS,
     )
@@ -207,7 +211,7 @@ def _jump_progress(
             f" {format_duration(window_s)}",
         )
     usual_variance = max(long_variance, Fraction(MIN_USUAL_VOLATILITY_BPS**2, BPS**2 * YEAR_S))
-    message = (
+    volatility_text = (
         f"the annual volatility of {drift.symbol} is {_yearly_text(short_variance)} over"
         f" {format_duration(event.short_s)}, {_yearly_text(usual_variance)} over the"
         f" {format_duration(event.long_s)} before"
@@ -216,7 +220,7 @@ def _jump_progress(
         drift.token,
         drift.symbol,
         short_variance * BPS**2 / (usual_variance * event.factor_bps**2),
-        message,
+        volatility_text,
     )
 
 
@@ -225,13 +229,15 @@ def _relative_return(price_before: Price, price_after: Price) -> int:
 
 
 def _variance(
-    returns: Sequence[tuple[int, int, int]], window_s: int, min_returns: int
+    timed_returns: Sequence[tuple[int, int, int]], window_s: int, min_returns: int
 ) -> Fraction | None:
     """Return the realised variance per second; None if too little of the window is recorded."""
-    spanned_s = sum(until_s - start_s for start_s, until_s, _ in returns)
-    if len(returns) < min_returns or spanned_s < MIN_COVERED_FRACTION * window_s:
+    spanned_s = sum(until_s - start_s for start_s, until_s, _ in timed_returns)
+    if len(timed_returns) < min_returns or spanned_s < MIN_COVERED_FRACTION * window_s:
         return None
-    return Fraction(sum(change**2 for *_, change in returns), RETURN_UNIT**2 * spanned_s)
+    return Fraction(
+        sum(scaled_return**2 for *_, scaled_return in timed_returns), RETURN_UNIT**2 * spanned_s
+    )
 
 
 def _yearly_text(variance: Fraction) -> str:
@@ -316,14 +322,17 @@ RULES = {
         history_s=lambda event: event.short_s + event.long_s + 2 * HOUR_S,
     ),
 }
-_SHARE, _DURATION, _ASSETS = KeyUnit.SHARE, KeyUnit.DURATION, {"assets": KeyUnit.SYMBOLS}
+_SHARE, _DURATION, _ASSETS_KEY = KeyUnit.SHARE, KeyUnit.DURATION, {"assets": KeyUnit.SYMBOLS}
 NOTATIONS = (
     TriggerNotation(
-        "drawdown", {"fall": _SHARE, "within": _DURATION} | _ASSETS, Drawdown, keys_required=True
+        "drawdown",
+        {"fall": _SHARE, "within": _DURATION} | _ASSETS_KEY,
+        Drawdown,
+        keys_required=True,
     ),
     TriggerNotation(
         "volatility_jump",
-        {"short": _DURATION, "long": _DURATION, "jump": _SHARE} | _ASSETS,
+        {"short": _DURATION, "long": _DURATION, "jump": _SHARE} | _ASSETS_KEY,
         VolatilityJump,
         keys_required=True,
     ),

@@ -115,45 +115,56 @@ def evaluate_zone(
     base units per base unit.
     """
     tokens = [drift.token for drift in drifts]
-    targets = [Fraction(drift.target_bps, BPS) for drift in drifts]
-    values = [drift.value for drift in drifts]
-    total = sum(values, Fraction(0))
-    sigma, scale = covariance(risk, tokens), aversion(risk)
-    costs = _exchange_costs(snapshot, portfolio, limits, tokens, prices)
+    target_shares = [Fraction(drift.target_bps, BPS) for drift in drifts]
+    asset_values = [drift.value for drift in drifts]
+    total_value = sum(asset_values, Fraction(0))
+    sigma, risk_aversion = covariance(risk, tokens), aversion(risk)
+    exchange_costs = _exchange_costs(snapshot, portfolio, limits, tokens, prices)
     gas_value = minimum.leg_gas_value(
         snapshot, prices[portfolio.wrapped_native], minimum.LEG_GAS + minimum.APPROVAL_GAS
     )
     intervals = []
     for index, token in enumerate(tokens):
-        direction = _share_direction(targets, index)
-        risk_slope = [scale * entry for entry in matrix_times_vector(sigma, direction)]
-        fixed_distance = _square_root(2 * gas_value / (total * dot(direction, risk_slope)))
-        rise, fall = (
-            _edge_distance(risk_slope, costs),
-            _edge_distance([-entry for entry in risk_slope], costs),
+        direction = _share_direction(target_shares, index)
+        risk_slope = [risk_aversion * entry for entry in matrix_times_vector(sigma, direction)]
+        fixed_cost_distance = _square_root(
+            2 * gas_value / (total_value * dot(direction, risk_slope))
+        )
+        rise_distance, fall_distance = (
+            _edge_distance(risk_slope, exchange_costs),
+            _edge_distance([-entry for entry in risk_slope], exchange_costs),
         )
         edges = [
-            _clip(targets[index] + deviation)
-            for deviation in (-fall, rise, -fall - fixed_distance, rise + fixed_distance)
+            _clip(target_shares[index] + deviation)
+            for deviation in (
+                -fall_distance,
+                rise_distance,
+                -fall_distance - fixed_cost_distance,
+                rise_distance + fixed_cost_distance,
+            )
         ]
         intervals.append(ZoneInterval(token, *edges))
     marginal_risk = [
-        scale * entry
+        risk_aversion * entry
         for entry in matrix_times_vector(
-            sigma, [drift.share - target for drift, target in zip(drifts, targets, strict=True)]
+            sigma,
+            [
+                drift.share - target_share
+                for drift, target_share in zip(drifts, target_shares, strict=True)
+            ],
         )
     ]
-    sale_costs = {
+    feasible_exchange_costs = {
         index_pair: cost
-        for index_pair, cost in costs.items()
+        for index_pair, cost in exchange_costs.items()
         if drifts[index_pair[0]].investable_raw > 0
     }
     zone_view = ZoneView(
-        penalty(risk, tokens, targets, values, total),
+        penalty(risk, tokens, target_shares, asset_values, total_value),
         gas_value,
         risk.horizon_s,
         tuple(intervals),
-        _best_exchange(tokens, marginal_risk, sale_costs),
+        _best_exchange(tokens, marginal_risk, feasible_exchange_costs),
         None,
         risk.measured,
     )
@@ -208,8 +219,8 @@ def zone_result(zone: ZoneView, drifts: Sequence[AssetDrift]) -> TriggerResult:
         return TriggerResult(
             False, "within the no-trade zone: no exchange would save any risk", None
         )
-    labels = {drift.token: drift.symbol for drift in drifts}
-    exchange_text = f"from {labels[exchange.source]} to {labels[exchange.target]}"
+    symbol_by_token = {drift.token: drift.symbol for drift in drifts}
+    exchange_text = f"from {symbol_by_token[exchange.source]} to {symbol_by_token[exchange.target]}"
     if exchange.saves > exchange.costs:
         reason = (
             f"outside the no-trade zone: the first unit {exchange_text} saves {_bps_text(exchange.saves)} of risk"
@@ -239,53 +250,59 @@ def unmeasured_result(risk: TrackingRisk) -> TriggerResult:
 
 
 def uneconomic_plan_reason(
-    reason: str, saving: RiskCostTradeoff, portfolio: Portfolio, horizon_s: int
+    reason: str, tradeoff: RiskCostTradeoff, portfolio: Portfolio, horizon_s: int
 ) -> str:
     """Return why a plan was rejected, with all figures in the numeraire."""
-    decimals, label = portfolio.numeraire.decimals, portfolio.numeraire.label
+    decimals, numeraire_label = portfolio.numeraire.decimals, portfolio.numeraire.label
 
     def money(value: Value) -> str:
         return value_text(value, decimals, 4)
 
     cost_names = ("fees", "impact", "skew", "gas", "approvals")
-    parts_text = ", ".join(f"{name} {money(getattr(saving, name))}" for name in cost_names)
+    costs_text = ", ".join(
+        f"{cost_name} {money(getattr(tradeoff, cost_name))}" for cost_name in cost_names
+    )
     return (
-        f"{reason}; but the whole plan would save {money(saving.saved)} {label} of risk within"
-        f" {format_duration(horizon_s)} and cost {money(saving.cost)} ({parts_text}); checked"
+        f"{reason}; but the whole plan would save {money(tradeoff.saved)} {numeraire_label} of risk within"
+        f" {format_duration(horizon_s)} and cost {money(tradeoff.cost)} ({costs_text}); checked"
         " again in the next cycle"
     )
 
 
 def no_plan_reason(reason: str, why: str, zone: ZoneView, portfolio: Portfolio) -> str:
     """Return why no plan was made, with its highest possible saving."""
-    decimals, label = portfolio.numeraire.decimals, portfolio.numeraire.label
+    decimals, numeraire_label = portfolio.numeraire.decimals, portfolio.numeraire.label
     risk_text, gas_text = (value_text(value, decimals, 4) for value in (zone.risk, zone.gas))
-    limits_text = (
-        f"all of the risk within {format_duration(zone.horizon_s)} is {risk_text} {label}, a swap"
+    amounts_text = (
+        f"all of the risk within {format_duration(zone.horizon_s)} is {risk_text} {numeraire_label}, a swap"
         f" with its approval costs {gas_text} of gas"
     )
-    return f"{reason}; but {limits_text}; {why}; checked again in the next cycle"
+    return f"{reason}; but {amounts_text}; {why}; checked again in the next cycle"
 
 
-def _share_direction(targets: Sequence[Fraction], index: int) -> list[Fraction]:
+def _share_direction(target_shares: Sequence[Fraction], index: int) -> list[Fraction]:
     """Return the change of all shares if one share rises by one and the others fall in proportion
     to their targets.
     """
-    other_share = 1 - targets[index]
+    other_share = 1 - target_shares[index]
     share_changes = [
-        -target / other_share if other_share else Fraction(-1, len(targets) - 1)
-        for target in targets
+        -target_share / other_share if other_share else Fraction(-1, len(target_shares) - 1)
+        for target_share in target_shares
     ]
     share_changes[index] = Fraction(1)
     return share_changes
 
 
-def _edge_distance(slope: Sequence[Fraction], costs: ExchangeCosts) -> Fraction:
+def _edge_distance(risk_slope: Sequence[Fraction], costs: ExchangeCosts) -> Fraction:
     """Return the largest deviation that is not worth reducing by any exchange; 1 if no exchange is
     ever worth it.
     """
-    edges = [cost / (slope[i] - slope[j]) for (i, j), cost in costs.items() if slope[i] > slope[j]]
-    return min([*edges, Fraction(1)])
+    distances = [
+        cost / (risk_slope[i] - risk_slope[j])
+        for (i, j), cost in costs.items()
+        if risk_slope[i] > risk_slope[j]
+    ]
+    return min([*distances, Fraction(1)])
 
 
 def _clip(share: Fraction) -> Fraction:
@@ -295,12 +312,14 @@ def _clip(share: Fraction) -> Fraction:
 def _best_exchange(
     tokens: Sequence[str], marginal_risk: Sequence[Fraction], costs: ExchangeCosts
 ) -> ZoneExchange | None:
-    pairs = [
+    exchanges = [
         ZoneExchange(tokens[i], tokens[j], marginal_risk[i] - marginal_risk[j], cost)
         for (i, j), cost in costs.items()
     ]
     return max(
-        pairs, key=lambda pair: pair.saves / max(pair.costs, Fraction(1, RATE_UNIT)), default=None
+        exchanges,
+        key=lambda exchange: exchange.saves / max(exchange.costs, Fraction(1, RATE_UNIT)),
+        default=None,
     )
 
 
@@ -328,8 +347,8 @@ def _exchange_costs(
         hub.address for hub in portfolio.hubs if hub.address in prices and hub.address not in tokens
     ]
     nodes = [*tokens, *hubs]
-    node_range = range(len(nodes))
-    rates = [[0] * len(nodes) for _ in node_range]
+    node_indices = range(len(nodes))
+    rates = [[0] * len(nodes) for _ in node_indices]
     index_by_token = {token: index for index, token in enumerate(nodes)}
     for pool in snapshot.pools:
         if not _is_usable(snapshot, limits, pool, index_by_token, prices):
@@ -339,9 +358,9 @@ def _exchange_costs(
             rates[i][j] = max(
                 rates[i][j], _rate(pool, token_in, prices[token_in], prices[token_out])
             )
-    for middle in node_range:
-        for i in node_range:
-            for j in node_range:
+    for middle in node_indices:
+        for i in node_indices:
+            for j in node_indices:
                 rates[i][j] = max(rates[i][j], -(-rates[i][middle] * rates[middle][j] // RATE_UNIT))
     if limits.plan_cost_bps is None:
         max_cost = RATE_UNIT
@@ -360,8 +379,8 @@ def _rate(pool: Pool, token_in: str, price_in: Price, price_out: Price) -> int:
     """Return value out per value in of a first unit, after fee, in units of 1/RATE_UNIT; gains
     above the reference do not count.
     """
-    fair_rate = min(Fraction(1), pools.marginal_price(pool, token_in) * price_out / price_in)
-    return ceil_int(fair_rate * RATE_UNIT * (PIPS - pool.fee_for(token_in)) / PIPS)
+    rate_before_fee = min(Fraction(1), pools.marginal_price(pool, token_in) * price_out / price_in)
+    return ceil_int(rate_before_fee * RATE_UNIT * (PIPS - pool.fee_for(token_in)) / PIPS)
 
 
 def _is_usable(
@@ -377,7 +396,9 @@ def _is_usable(
     if (
         pool.token0 not in index_by_token
         or pool.token1 not in index_by_token
-        or any(item.address == pool.address for item in snapshot.quarantined)
+        or any(
+            quarantined_item.address == pool.address for quarantined_item in snapshot.quarantined
+        )
     ):
         return False
     min_value = limits.pool_min_value
@@ -388,9 +409,9 @@ def _is_usable(
     )
 
 
-def _square_root(value: Fraction) -> Fraction:
+def _square_root(radicand: Fraction) -> Fraction:
     """Return the square root, rounded down to 1/ROOT_UNIT."""
-    return Fraction(isqrt(value.numerator * ROOT_UNIT**2 // value.denominator), ROOT_UNIT)
+    return Fraction(isqrt(radicand.numerator * ROOT_UNIT**2 // radicand.denominator), ROOT_UNIT)
 
 
 def _bps_text(share: Fraction) -> str:

@@ -40,8 +40,8 @@ def trigger_signals(step: StepInput, prices: Prices) -> frozenset[PriceSignal]:
         exchange = no_trade_zone.evaluate_zone(
             step.snapshot, step.portfolio, step.limits, trigger.risk, drifts, prices
         )[0].pair
-        saves_more = exchange is not None and exchange.saves > exchange.costs
-        if saves_more and exchange is not None:
+        is_worthwhile = exchange is not None and exchange.saves > exchange.costs
+        if is_worthwhile and exchange is not None:
             exchange_signals = frozenset(
                 {("too much", exchange.source), ("too little", exchange.target)}
             )
@@ -67,7 +67,7 @@ def unconfirmed_reason(
         return ""
     past_blocks = step.snapshot.past[:confirm_blocks]
     head_number = step.snapshot.head.number
-    if [past.head.number for past in past_blocks] != list(
+    if [past_block.head.number for past_block in past_blocks] != list(
         range(head_number - 1, head_number - 1 - confirm_blocks, -1)
     ):
         return (
@@ -75,12 +75,16 @@ def unconfirmed_reason(
             " them"
         )
     confirmed_signals = current_signals = signals_at(step, prices)
-    for past in past_blocks:
-        block_signals, why = _signals_at(step, past, signals_at)
+    for past_block in past_blocks:
+        block_signals, unknown_reason = _signals_at(step, past_block, signals_at)
         confirmed_signals &= block_signals
-        if why or not confirmed_signals or (needs_all and confirmed_signals != current_signals):
+        if (
+            unknown_reason
+            or not confirmed_signals
+            or (needs_all and confirmed_signals != current_signals)
+        ):
             return (
-                f"{why or 'the prices did not confirm it'} at block {past.head.number}, and"
+                f"{unknown_reason or 'the prices did not confirm it'} at block {past_block.head.number}, and"
                 f" policy.confirm_blocks is {confirm_blocks}"
             )
     return ""
@@ -95,12 +99,12 @@ def needs_past_blocks(step: StepInput, decide: Callable[[StepInput], object]) ->
 
 
 def _signals_at(
-    step: StepInput, past: PastPrices, signals_at: SignalSource
+    step: StepInput, past_block: PastPrices, signals_at: SignalSource
 ) -> tuple[frozenset[PriceSignal], str]:
     """Return the signals at that block's prices and pools with the current wallet, or why they are
     unknown.
     """
-    references = prices_from(price_inputs(step).at(past))
+    references = prices_from(price_inputs(step).at(past_block))
     unpriced_reasons = [
         f"{unpriced.label} had no reference price"
         for unpriced in references.unpriced
@@ -108,9 +112,9 @@ def _signals_at(
     ]
     if unpriced_reasons:
         return frozenset(), "; ".join(unpriced_reasons)
-    step_then = replace(step, snapshot=replace(step.snapshot, pools=past.pools))
+    past_step = replace(step, snapshot=replace(step.snapshot, pools=past_block.pools))
     try:
-        return signals_at(step_then, references.by_token), ""
+        return signals_at(past_step, references.by_token), ""
     except Refused as refusal:
         return frozenset(), refusal.message
 

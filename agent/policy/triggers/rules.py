@@ -71,23 +71,36 @@ def evaluate_trigger(
     return RULES[type(trigger)].evaluate(trigger, TriggerInput(drifts, now_s, history, jitter_bps))
 
 
-def _combined_result(results: Sequence[TriggerResult]) -> TriggerResult:
+def _combined_result(trigger_results: Sequence[TriggerResult]) -> TriggerResult:
     """Combine several results: the reasons are those of fired triggers, or of all if none fired."""
-    fired_results = [result for result in results if result.fired]
-    review_times = [result.next_s for result in results]
+    fired_results = [trigger_result for trigger_result in trigger_results if trigger_result.fired]
+    next_times_s = [trigger_result.next_s for trigger_result in trigger_results]
     return TriggerResult(
         bool(fired_results),
-        "; ".join(dict.fromkeys(result.reason for result in fired_results or results)),
-        None if None in review_times else earliest(*review_times),
-        any(result.is_review_due for result in results),
-        tuple(
+        "; ".join(
             dict.fromkeys(
-                name for result in results if result.is_review_due for name in result.due_schedules
+                trigger_result.reason for trigger_result in fired_results or trigger_results
             )
         ),
-        any(result.fired_by_schedule for result in fired_results),
-        tuple(sorted({signal for result in fired_results for signal in result.signals})),
-        None if fired_results else earliest(*(result.executes_at_s for result in results)),
+        None if None in next_times_s else earliest(*next_times_s),
+        any(trigger_result.is_review_due for trigger_result in trigger_results),
+        tuple(
+            dict.fromkeys(
+                schedule_name
+                for trigger_result in trigger_results
+                if trigger_result.is_review_due
+                for schedule_name in trigger_result.due_schedules
+            )
+        ),
+        any(trigger_result.fired_by_schedule for trigger_result in fired_results),
+        tuple(
+            sorted(
+                {signal for trigger_result in fired_results for signal in trigger_result.signals}
+            )
+        ),
+        None
+        if fired_results
+        else earliest(*(trigger_result.executes_at_s for trigger_result in trigger_results)),
     )
 
 

@@ -36,19 +36,19 @@ MIN_INTERVAL_S = 1_800
 MAX_INTERVAL_S = 2_419_200
 _VALIDATION_START_S = 1_700_000_000
 """Start time for validating cron expressions; any day would do."""
-_KEYS = {"every": KeyUnit.DURATION, "cron": KeyUnit.TEXT, "timezone": KeyUnit.TEXT}
+_SCHEDULE_KEYS = {"every": KeyUnit.DURATION, "cron": KeyUnit.TEXT, "timezone": KeyUnit.TEXT}
 
 
 def build_schedule(
-    every_s: int | None, cron: str | None, timezone: str | None, prefix: str = ""
+    every_s: int | None, cron: str | None, timezone: str | None, key_prefix: str = ""
 ) -> Schedule:
     """Build the schedule of the keys with that prefix. Raises ConfigError unless exactly one is
     given.
     """
     if (every_s is None) == (cron is None):
         raise ConfigError(
-            f"policy.trigger: give exactly one of {prefix}every and {prefix}cron",
-            f"for example {prefix}every = '1d'",
+            f"policy.trigger: give exactly one of {key_prefix}every and {key_prefix}cron",
+            f"for example {key_prefix}every = '1d'",
         )
     if every_s is not None:
         return Every(every_s)
@@ -61,37 +61,39 @@ def build_schedule(
 
 
 def _build_hybrid(
-    absolute_bps: int | None, relative_bps: int | None, *schedule_keys: Any
+    absolute_bps: int | None, relative_bps: int | None, *schedule_values: Any
 ) -> HybridTrigger:
     return HybridTrigger(
-        bands.build_band(absolute_bps, relative_bps), build_schedule(*schedule_keys)
+        bands.build_band(absolute_bps, relative_bps), build_schedule(*schedule_values)
     )
 
 
-def _build_either(absolute_bps: int | None, relative_bps: int | None, *schedule_keys: Any) -> AnyOf:
-    return AnyOf((bands.build_band(absolute_bps, relative_bps), build_schedule(*schedule_keys)))
+def _build_either(
+    absolute_bps: int | None, relative_bps: int | None, *schedule_values: Any
+) -> AnyOf:
+    return AnyOf((bands.build_band(absolute_bps, relative_bps), build_schedule(*schedule_values)))
 
 
-def _build_staged(*keys: Any) -> StagedTrigger:
-    review_every_s, review_cron, execute_every_s, execute_cron, timezone, *widths = keys
+def _build_staged(*key_values: Any) -> StagedTrigger:
+    review_every_s, review_cron, execute_every_s, execute_cron, timezone, *widths = key_values
     band = None if widths == [None, None] else Threshold(*widths)
-    review = build_schedule(review_every_s, review_cron, timezone, "review_")
+    review_schedule = build_schedule(review_every_s, review_cron, timezone, "review_")
     return StagedTrigger(
-        review, build_schedule(execute_every_s, execute_cron, timezone, "execute_"), band
+        review_schedule, build_schedule(execute_every_s, execute_cron, timezone, "execute_"), band
     )
 
 
-def _validate_schedule(schedule: Schedule, prefix: str = "") -> None:
+def _validate_schedule(schedule: Schedule, key_prefix: str = "") -> None:
     match schedule:
         case Every(every_s):
             if not MIN_INTERVAL_S <= every_s <= MAX_INTERVAL_S:
                 raise ConfigError(
-                    f"policy.trigger.{prefix}every: {every_s} s", "write a time from 30m to 28d"
+                    f"policy.trigger.{key_prefix}every: {every_s} s", "write a time from 30m to 28d"
                 )
         case Cron(expression, timezone):
             if next_cron_time(schedule, _VALIDATION_START_S) is None:
                 raise ConfigError(
-                    f"policy.trigger.{prefix}cron: {expression!r} in {timezone} never comes",
+                    f"policy.trigger.{key_prefix}cron: {expression!r} in {timezone} never comes",
                     "write a date that exists",
                 )
 
@@ -102,42 +104,49 @@ def _validate_hybrid(trigger: HybridTrigger) -> None:
 
 
 def _validate_staged(trigger: StagedTrigger) -> None:
-    review, execution = trigger.review, trigger.execution
+    review_schedule, execution_schedule = trigger.review, trigger.execution
     if trigger.threshold is not None:
         bands.validate_band(trigger.threshold, "policy.trigger")
-    _validate_schedule(review, "review_")
-    _validate_schedule(execution, "execute_")
+    _validate_schedule(review_schedule, "review_")
+    _validate_schedule(execution_schedule, "execute_")
     if (
-        isinstance(review, Every)
-        and isinstance(execution, Every)
-        and execution.every_s < review.every_s
+        isinstance(review_schedule, Every)
+        and isinstance(execution_schedule, Every)
+        and execution_schedule.every_s < review_schedule.every_s
     ):
         raise ConfigError(
-            f"policy.trigger.execute_every: {execution.every_s} s is less "
-            f"than review_every, {review.every_s} s",
+            f"policy.trigger.execute_every: {execution_schedule.every_s} s is less "
+            f"than review_every, {review_schedule.every_s} s",
             "an execution reviews too: review at least as often, or use hybrid",
         )
 
 
 def _evaluate_schedule(trigger: Schedule, inputs: TriggerInput) -> TriggerResult:
-    review = schedule_status(trigger, inputs.now_s, inputs.history, inputs.jitter_bps)
-    reason = f"{review.description}; {bands.furthest_text(inputs.drifts)}"
+    review_status = schedule_status(trigger, inputs.now_s, inputs.history, inputs.jitter_bps)
+    reason = f"{review_status.description}; {bands.furthest_text(inputs.drifts)}"
     return TriggerResult(
-        review.is_due, reason, review.next_s, review.is_due, _due_reviews(review), review.is_due
+        review_status.is_due,
+        reason,
+        review_status.next_s,
+        review_status.is_due,
+        _due_reviews(review_status),
+        review_status.is_due,
     )
 
 
 def _evaluate_hybrid(trigger: HybridTrigger, inputs: TriggerInput) -> TriggerResult:
-    review = schedule_status(trigger.schedule, inputs.now_s, inputs.history, inputs.jitter_bps)
+    review_status = schedule_status(
+        trigger.schedule, inputs.now_s, inputs.history, inputs.jitter_bps
+    )
     outside_reason = bands.outside_text(inputs.drifts)
-    signals = bands.band_signals(inputs.drifts) if review.is_due else ()
-    reason = f"{review.description}; {outside_reason or bands.inside_text(inputs.drifts)}"
+    signals = bands.band_signals(inputs.drifts) if review_status.is_due else ()
+    reason = f"{review_status.description}; {outside_reason or bands.inside_text(inputs.drifts)}"
     return TriggerResult(
-        review.is_due and bool(outside_reason),
+        review_status.is_due and bool(outside_reason),
         reason,
-        review.next_s,
-        review.is_due,
-        _due_reviews(review),
+        review_status.next_s,
+        review_status.is_due,
+        _due_reviews(review_status),
         signals=signals,
     )
 
@@ -146,11 +155,11 @@ def _evaluate_staged(trigger: StagedTrigger, inputs: TriggerInput) -> TriggerRes
     """At an execution, fire like a schedule, or like a hybrid trigger if there is a band. A review
     between executions only reports.
     """
-    review = schedule_status(trigger.review, inputs.now_s, inputs.history, inputs.jitter_bps)
-    execution = schedule_status(
+    review_status = schedule_status(trigger.review, inputs.now_s, inputs.history, inputs.jitter_bps)
+    execution_status = schedule_status(
         trigger.execution, inputs.now_s, inputs.history, inputs.jitter_bps, EXECUTION
     )
-    next_s = earliest(review.next_s, execution.next_s)
+    next_s = earliest(review_status.next_s, execution_status.next_s)
     has_band = trigger.threshold is not None
     if has_band:
         outside_reason = bands.outside_text(inputs.drifts)
@@ -158,27 +167,32 @@ def _evaluate_staged(trigger: StagedTrigger, inputs: TriggerInput) -> TriggerRes
     else:
         outside_reason, weights_text = "", bands.furthest_text(inputs.drifts)
     would_trade = not has_band or bool(outside_reason)
-    if execution.is_due:
+    if execution_status.is_due:
         signals = bands.band_signals(inputs.drifts) if has_band else ()
-        review_names = (execution.name, review.name)
+        review_names = (execution_status.name, review_status.name)
         return TriggerResult(
             would_trade,
-            f"{execution.description}; {weights_text}",
+            f"{execution_status.description}; {weights_text}",
             next_s,
             True,
             review_names,
             not has_band,
             signals,
         )
-    reason = f"{review.description}; {execution.description}; {weights_text}"
-    executes_at_s = execution.next_s if review.is_due and would_trade else None
+    reason = f"{review_status.description}; {execution_status.description}; {weights_text}"
+    executes_at_s = execution_status.next_s if review_status.is_due and would_trade else None
     return TriggerResult(
-        False, reason, next_s, review.is_due, _due_reviews(review), executes_at_s=executes_at_s
+        False,
+        reason,
+        next_s,
+        review_status.is_due,
+        _due_reviews(review_status),
+        executes_at_s=executes_at_s,
     )
 
 
-def _due_reviews(review: ScheduleStatus) -> tuple[str, ...]:
-    return (review.name,) if review.is_due else ()
+def _due_reviews(review_status: ScheduleStatus) -> tuple[str, ...]:
+    return (review_status.name,) if review_status.is_due else ()
 
 
 def _describe_staged(trigger: StagedTrigger, _: Portfolio) -> str:
@@ -219,23 +233,23 @@ RULES = {
 NOTATIONS = (
     TriggerNotation(
         "time",
-        _KEYS,
+        _SCHEDULE_KEYS,
         build_schedule,
         'every = "1d", or cron = "0 9 * * mon" with timezone = "Europe/Berlin"',
     ),
     TriggerNotation(
         "hybrid",
-        bands.BAND_KEYS | _KEYS,
+        bands.BAND_KEYS | _SCHEDULE_KEYS,
         _build_hybrid,
         "a review on schedule that acts beyond a band",
     ),
-    TriggerNotation("either", bands.BAND_KEYS | _KEYS, _build_either),
+    TriggerNotation("either", bands.BAND_KEYS | _SCHEDULE_KEYS, _build_either),
     TriggerNotation(
         "review",
         {
             f"{what}_{key}": unit
             for what in ("review", "execute")
-            for key, unit in _KEYS.items()
+            for key, unit in _SCHEDULE_KEYS.items()
             if key != "timezone"
         }
         | {"timezone": KeyUnit.TEXT}

@@ -20,8 +20,10 @@ from agent.model import (
 )
 from agent.units import BPS, format_duration, format_time
 
-_EXAMPLE = 'write five fields such as "0 9 * * 1-5": minute, hour, day of month, month, day of week'
-_FIELDS = (
+_CRON_EXAMPLE = (
+    'write five fields such as "0 9 * * 1-5": minute, hour, day of month, month, day of week'
+)
+_CRON_FIELDS = (
     ("minute", 59),
     ("hour", 23),
     ("day of the month", 30),
@@ -41,13 +43,13 @@ def next_cron_time(schedule: Cron, after_s: int) -> int | None:
     once. Raises ConfigError.
     """
     expression, zone, repeats_hours = _parse_cron(schedule.expression, schedule.timezone)
-    start = min(
+    local_start = min(
         _local_time(zone, at_s) + timedelta(seconds=after_s - at_s)
         for at_s in (after_s - _DAY_S, after_s, after_s + _DAY_S)
     )
     next_s: int | None = None
     try:
-        for local_time in CronSim(expression, start):
+        for local_time in CronSim(expression, local_start):
             first_s, repeat_s = (
                 int(local_time.replace(tzinfo=zone, fold=fold).timestamp()) for fold in (0, 1)
             )
@@ -72,7 +74,9 @@ def _parse_cron(expression: str, timezone: str) -> tuple[str, ZoneInfo, bool]:
     """
     fields = expression.upper().split()
     if len(fields) != 5:
-        raise ConfigError(f"policy.trigger.cron: {expression!r} has {len(fields)} fields", _EXAMPLE)
+        raise ConfigError(
+            f"policy.trigger.cron: {expression!r} has {len(fields)} fields", _CRON_EXAMPLE
+        )
     try:
         zone = ZoneInfo(timezone)
     except (KeyError, ValueError, OSError):
@@ -82,16 +86,18 @@ def _parse_cron(expression: str, timezone: str) -> tuple[str, ZoneInfo, bool]:
         ) from None
     fields[2] = fields[2].replace("LAST", "L")
     fields[4] = re.sub(r"(?<!\b0)(?<!\bSUN)-(?:0|SUN)\b", "-7", fields[4])
-    for field_parser, field, (name, max_step) in zip(list(Field)[1:], fields, _FIELDS, strict=True):
+    for field_parser, field, (field_name, max_step) in zip(
+        list(Field)[1:], fields, _CRON_FIELDS, strict=True
+    ):
         try:
             field_parser.parse(field)
-            is_valid = all(int(step) <= max_step for step in re.findall(r"/(\d+)", field))
+            is_valid = all(int(step_text) <= max_step for step_text in re.findall(r"/(\d+)", field))
         except (CronSimError, ValueError):
             is_valid = False
         if not is_valid:
             raise ConfigError(
-                f"policy.trigger.cron: {expression!r}: {field.lower()!r} is not a {name}",
-                _EXAMPLE,
+                f"policy.trigger.cron: {expression!r}: {field.lower()!r} is not a {field_name}",
+                _CRON_EXAMPLE,
             )
     return " ".join(fields), zone, fields[1].startswith("*")
 
@@ -131,37 +137,43 @@ def last_run_s(schedule: Schedule, history: History, purpose: str = REVIEW) -> i
     reviews of other schedules do not delay it. Stores from before named schedules have one time for
     all.
     """
-    recorded_s = dict(history.reviews.by_schedule).get(schedule_name(schedule, purpose))
-    if recorded_s is None:
+    last_recorded_s = dict(history.reviews.by_schedule).get(schedule_name(schedule, purpose))
+    if last_recorded_s is None:
         if purpose == REVIEW and not history.reviews.by_schedule:
             return history.reviews.last_evaluation_s
         return history.reviews.last_rebalance_s
     if purpose == EXECUTION:
-        return recorded_s
-    return _latest(recorded_s, history.reviews.last_rebalance_s)
+        return last_recorded_s
+    return _latest(last_recorded_s, history.reviews.last_rebalance_s)
 
 
 def schedule_status(
     schedule: Schedule, now_s: int, history: History, jitter_bps: int, purpose: str = REVIEW
 ) -> ScheduleStatus:
     """Return a schedule's status at block time `now_s`."""
-    name, since_s = schedule_name(schedule, purpose), last_run_s(schedule, history, purpose)
-    if since_s is None:
-        return ScheduleStatus(True, f"first {purpose}", next_time(schedule, now_s), name)
-    planned_s = next_time(schedule, since_s)
+    status_name, interval_start_s = (
+        schedule_name(schedule, purpose),
+        last_run_s(schedule, history, purpose),
+    )
+    if interval_start_s is None:
+        return ScheduleStatus(True, f"first {purpose}", next_time(schedule, now_s), status_name)
+    planned_s = next_time(schedule, interval_start_s)
     if planned_s is None:
         return ScheduleStatus(
-            False, f"the schedule has no time after {format_time(since_s)}", None, name
+            False,
+            f"the schedule has no time after {format_time(interval_start_s)}",
+            None,
+            status_name,
         )
-    planned_s += jitter_delay_s(planned_s - since_s, history.reviews.delay_ppm, jitter_bps)
+    planned_s += jitter_delay_s(planned_s - interval_start_s, history.reviews.delay_ppm, jitter_bps)
     if now_s >= planned_s:
-        message = f"{purpose} due since {format_time(planned_s)}, last one {format_time(since_s)}"
-        return ScheduleStatus(True, message, next_time(schedule, now_s), name)
+        due_text = f"{purpose} due since {format_time(planned_s)}, last one {format_time(interval_start_s)}"
+        return ScheduleStatus(True, due_text, next_time(schedule, now_s), status_name)
     return ScheduleStatus(
         False,
         f"next {purpose} {format_time(planned_s)}, in {format_duration(planned_s - now_s)}",
         planned_s,
-        name,
+        status_name,
     )
 
 

@@ -35,9 +35,9 @@ def validate_trigger(trigger: Trigger) -> None:
         validate_trigger(member)
 
 
-def validate_policy(policy: Policy, bands: Mapping[str, Threshold] | None = None) -> None:
+def validate_policy(policy: Policy, band_by_symbol: Mapping[str, Threshold] | None = None) -> None:
     """Raise ConfigError if the trigger is invalid or conflicts with destination, sides or the
-    assets' own `bands`, by symbol.
+    assets' own bands.
     """
     validate_trigger(policy.trigger)
     if policy.cooldown_s < 0:
@@ -64,7 +64,7 @@ def validate_policy(policy: Policy, bands: Mapping[str, Threshold] | None = None
             f"policy.only: {policy.only.value}, but a zone trades both sides",
             "remove it, or use a threshold",
         )
-    for symbol, band in (bands or {}).items():
+    for symbol, band in (band_by_symbol or {}).items():
         config_key = f"portfolio.assets.{symbol}.band"
         validate_band(band, config_key)
         if not trigger_has_band:
