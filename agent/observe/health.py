@@ -104,10 +104,10 @@ def silence_text(report: RunReport, now_s: float, known_for_s: float = 0) -> str
     silent_s = max(
         now_s - (report.started_s if report.good_s is None else report.good_s), known_for_s
     )
-    limit_s = MAX_MISSED_CYCLES * report.interval_s + 60
-    if silent_s <= limit_s:
+    silence_limit_s = MAX_MISSED_CYCLES * report.interval_s + 60
+    if silent_s <= silence_limit_s:
         return ""
-    return f"no successful cycle for {format_duration(int(silent_s))}, longer than {format_duration(int(limit_s))}"
+    return f"no successful cycle for {format_duration(int(silent_s))}, longer than {format_duration(int(silence_limit_s))}"
 
 
 class HealthDocument(TypedDict):
@@ -145,8 +145,8 @@ def _unhealthy(state: RunState, reason: str) -> RunHealth:
     return RunHealth(state, (reason,), (reason,))
 
 
-def _format_utc(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+def _format_utc(unix_s: int) -> str:
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def process_identity() -> str:
@@ -163,8 +163,8 @@ def is_alive(process: str) -> bool | None:
     """Return whether the process of a text by `process_identity` exists; None if that is unknown
     here, as for another machine or container.
     """
-    prefix, _, start_ticks = process.rpartition("/")
-    machine_and_namespace, _, pid = prefix.rpartition("/")
+    process_prefix, _, start_ticks = process.rpartition("/")
+    machine_and_namespace, _, pid = process_prefix.rpartition("/")
     if not pid.isdecimal() or machine_and_namespace != f"{os.uname().nodename}/{_namespace()}":
         return None
     try:
@@ -189,7 +189,7 @@ def _start_ticks(pid: int) -> str | None:
     was not yet collected by its parent; None if it cannot be read.
     """
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        stat_fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    return "" if fields[0] == "Z" else fields[19]
+    return "" if stat_fields[0] == "Z" else stat_fields[19]

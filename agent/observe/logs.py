@@ -25,14 +25,16 @@ class Redactor:
     """Removes known secrets from text: whole URLs, and their paths, queries and passwords alone."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        parts = {
-            part
+        secret_parts = {
+            secret_part
             for secret in secrets
-            for part in (secret, *_secret_parts(secret))
-            if len(part) >= MIN_SECRET_LENGTH
+            for secret_part in (secret, *_secret_parts(secret))
+            if len(secret_part) >= MIN_SECRET_LENGTH
         }
         self._secrets = sorted(
-            parts | {json.dumps(part)[1:-1] for part in parts}, key=len, reverse=True
+            secret_parts | {json.dumps(secret_part)[1:-1] for secret_part in secret_parts},
+            key=len,
+            reverse=True,
         )
 
     def __repr__(self) -> str:
@@ -52,20 +54,20 @@ def _secret_parts(secret: str) -> list[str]:
     if "://" not in secret:
         return []
     try:
-        url = urlsplit(secret)
+        split_url = urlsplit(secret)
     except ValueError:
         return []
-    query_values = [pair.partition("=")[2] for pair in url.query.split("&")]
+    query_values = [query_pair.partition("=")[2] for query_pair in split_url.query.split("&")]
     return [
-        part
-        for part in (
-            *url.path.split("/"),
-            url.query,
+        secret_part
+        for secret_part in (
+            *split_url.path.split("/"),
+            split_url.query,
             *query_values,
-            url.password or "",
-            url.username or "",
+            split_url.password or "",
+            split_url.username or "",
         )
-        if part
+        if secret_part
     ]
 
 
@@ -97,15 +99,16 @@ class LineFormatter(logging.Formatter):
             fields["error"] = "".join(traceback.format_exception(record.exc_info[1]))
         if self._json:
             return self._redactor.redact(json.dumps(fields, default=str))
-        line_start, other_fields = (
+        time_level_event, other_fields = (
             (fields.pop("time"), fields.pop("level").upper(), fields.pop("event")),
             fields,
         )
         pairs_text = " ".join(
-            f"{name}={json.dumps(value, default=str)}" for name, value in other_fields.items()
+            f"{field_name}={json.dumps(field_value, default=str)}"
+            for field_name, field_value in other_fields.items()
         )
         return self._redactor.redact(
-            f"{line_start[0]} {line_start[1]:<7} {json.dumps(line_start[2])[1:-1]} {pairs_text}".rstrip()
+            f"{time_level_event[0]} {time_level_event[1]:<7} {json.dumps(time_level_event[2])[1:-1]} {pairs_text}".rstrip()
         )
 
 
@@ -137,19 +140,19 @@ def configure(
     """
     # on a write error, logging would print the record unredacted
     logging.raiseExceptions = False
-    root = logging.getLogger()
+    root_logger = logging.getLogger()
     for handler in [
         root_handler
-        for root_handler in root.handlers
+        for root_handler in root_logger.handlers
         if isinstance(root_handler.formatter, LineFormatter)
     ]:
-        root.removeHandler(handler)
+        root_logger.removeHandler(handler)
     trimtab_logger = logging.getLogger(ROOT_LOGGER)
     if style is None:
         trimtab_logger.setLevel(logging.CRITICAL + 1)
         return Log()
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(LineFormatter(style, Redactor(secrets)))
-    root.addHandler(handler)
+    root_logger.addHandler(handler)
     trimtab_logger.setLevel(logging.INFO)
     return Log()

@@ -130,11 +130,11 @@ def decide_alerts(
     lasting condition of the kinds in `judged_kinds`. A condition that is no longer reported has
     ended, and is dropped if it was not sent yet. Pure and deterministic.
     """
-    states_by_key = {state.key: state for state in states}
+    state_by_key = {state.key: state for state in states}
     lasting_keys = set()
     for alert in alerts:
         if alert.kind in rules.kinds:
-            previous_state = states_by_key.get(alert.key) or AlertState(
+            previous_state = state_by_key.get(alert.key) or AlertState(
                 alert.key, alert.kind, "", now_s
             )
             if alert.lasting:
@@ -143,20 +143,20 @@ def decide_alerts(
             else:
                 updated_state = _updated_event(previous_state, alert, now_s)
             if updated_state.untold and not previous_state.untold:
-                states_by_key.pop(alert.key, None)  # sort after alerts raised earlier
-            states_by_key[alert.key] = updated_state
-    for key, state in states_by_key.items():
+                state_by_key.pop(alert.key, None)  # sort after alerts raised earlier
+            state_by_key[alert.key] = updated_state
+    for key, state in state_by_key.items():
         if state.since_s is not None and key not in lasting_keys and state.kind in judged_kinds:
-            states_by_key[key] = replace(state, since_s=None, untold=0)
-    to_send = []
-    for state in sorted(states_by_key.values(), key=lambda state: state.raised_s):
+            state_by_key[key] = replace(state, since_s=None, untold=0)
+    due_states = []
+    for state in sorted(state_by_key.values(), key=lambda state: state.raised_s):
         if state.untold and state.kind in rules.kinds and rules.due_s(state, now_s) <= now_s:
-            states_by_key[state.key] = replace(state, untold=0, told_s=now_s)
-            to_send.append(replace(state, text=_text_with_count(state)))
+            state_by_key[state.key] = replace(state, untold=0, told_s=now_s)
+            due_states.append(replace(state, text=_text_with_count(state)))
     stored_by_key = {state.key: state for state in states}
     return AlertDecision(
-        tuple(state for key, state in states_by_key.items() if state != stored_by_key.get(key)),
-        tuple(to_send),
+        tuple(state for key, state in state_by_key.items() if state != stored_by_key.get(key)),
+        tuple(due_states),
     )
 
 
@@ -271,9 +271,9 @@ class AlertChannel:
 
     def _deliver_queued(self) -> None:
         while not self._closing.is_set() and (message := self._queue.get()) is not None:
-            failure = str(self._retrying(self._send_once, message))
-            if not (failure and self._closing.is_set()):
-                self._results.put(Delivery(message, failure, int(time.time())))
+            failure_reason = str(self._retrying(self._send_once, message))
+            if not (failure_reason and self._closing.is_set()):
+                self._results.put(Delivery(message, failure_reason, int(time.time())))
             self._queue.task_done()
 
     def _send_once(self, message: AlertMessage) -> str:
@@ -298,10 +298,10 @@ def apprise_send(url: str, variable: str, timeout_s: float) -> SendMessage:
 
     # its log lines contain hosts and answers; `send` reports failures without them
     logging.getLogger("apprise").setLevel(logging.CRITICAL + 10)
-    asset = apprise.AppriseAsset(
+    apprise_asset = apprise.AppriseAsset(
         async_mode=False, http_redirects=False, interpret_escapes=False, interpret_emojis=False
     )
-    plugin = apprise.Apprise.instantiate(url, asset=asset, suppress_exceptions=True)
+    plugin = apprise.Apprise.instantiate(url, asset=apprise_asset, suppress_exceptions=True)
     if plugin is None:
         raise ConfigError(
             f"alerts.targets.url_env: environment variable {variable} "
@@ -310,7 +310,7 @@ def apprise_send(url: str, variable: str, timeout_s: float) -> SendMessage:
             " docs/alerts.md",
         )
     plugin.socket_connect_timeout = plugin.socket_read_timeout = timeout_s
-    notifier = apprise.Apprise(asset=asset)
+    notifier = apprise.Apprise(asset=apprise_asset)
     notifier.add(plugin)
 
     def send(title: str, text: str) -> str:
@@ -397,16 +397,18 @@ class AlertNotifier:
             ]
         )
         rules = replace(self._rules, quiet=None) if is_last else self._rules
-        decision = decide_alerts(self._store.states(), alerts, judged_kinds, now_s, rules)
-        target_and_state = [
+        alert_decision = decide_alerts(self._store.states(), alerts, judged_kinds, now_s, rules)
+        targets_and_states = [
             (name, state)
-            for state in decision.to_send
+            for state in alert_decision.to_send
             for name, subscription in self._subscriptions.items()
             if state.kind in subscription.kinds
         ]
-        if decision.changed_states or target_and_state:
-            self._enqueue(self._store.record(decision.changed_states, target_and_state, now_s))
-        return decision.to_send
+        if alert_decision.changed_states or targets_and_states:
+            self._enqueue(
+                self._store.record(alert_decision.changed_states, targets_and_states, now_s)
+            )
+        return alert_decision.to_send
 
     def close(self, within_s: float = CLOSE_TIMEOUT_S) -> None:
         """Wait that long for pending messages."""

@@ -29,7 +29,7 @@ SERVICES = re.compile(
     r"fcm\.googleapis\.com|([a-z0-9-]+\.)*(push\.services\.mozilla|notify\.windows|push\.apple)\.com"
 )
 """Hosts of the push services of browsers. Messages go nowhere else, whatever a device names."""
-KEY = re.compile("[0-9a-fA-F]{64}")
+PRIVATE_KEY = re.compile("[0-9a-fA-F]{64}")
 ENDED_STATUSES = (404, 410)
 """Answers that end a subscription (RFC 8030, section 7.3)."""
 LIFETIME_S = 86_400
@@ -41,38 +41,47 @@ NEWEST_ALERTS = "#t-last"
 NO_DEVICE = "no device receives alerts; turn them on on its page Alerts"
 
 
-def decode_base64(text: str) -> bytes:
+def decode_base64(base64_text: str) -> bytes:
     """Decode unpadded base64url."""
-    return urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    return urlsafe_b64decode(base64_text + "=" * (-len(base64_text) % 4))
 
 
-def encode_base64(data: bytes) -> str:
+def encode_base64(raw_bytes: bytes) -> str:
     """Encode as unpadded base64url."""
-    return urlsafe_b64encode(data).rstrip(b"=").decode()
+    return urlsafe_b64encode(raw_bytes).rstrip(b"=").decode()
 
 
 def encrypt(
-    text: bytes, key: bytes, auth: bytes, sender: ec.EllipticCurvePrivateKey, salt: bytes
+    plaintext: bytes,
+    device_public_key: bytes,
+    auth_secret: bytes,
+    ephemeral_key: ec.EllipticCurvePrivateKey,
+    salt: bytes,
 ) -> bytes:
     """Return the body of a message to the device with this public key and secret, as one record
-    (RFC 8291, RFC 8188). `sender` and `salt` (16 bytes) are used for one message. Raises ValueError
-    if the key is not a point of P-256.
+    (RFC 8291, RFC 8188). `ephemeral_key` and `salt` (16 bytes) are used for one message. Raises
+    ValueError if the key is not a point of P-256.
     """
-    device_key = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), key)
-    shared_secret, sender_key = sender.exchange(ec.ECDH(), device_key), _point(sender)
-    secret = _derive(auth, shared_secret, b"WebPush: info\0" + key + sender_key, 32)
-    cipher = AESGCM(_derive(salt, secret, b"Content-Encoding: aes128gcm\0", 16))
-    nonce = _derive(salt, secret, b"Content-Encoding: nonce\0", 12)
+    device_key = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), device_public_key)
+    shared_secret, sender_key = (
+        ephemeral_key.exchange(ec.ECDH(), device_key),
+        _public_point(ephemeral_key),
+    )
+    key_material = _derived_key(
+        auth_secret, shared_secret, b"WebPush: info\0" + device_public_key + sender_key, 32
+    )
+    cipher = AESGCM(_derived_key(salt, key_material, b"Content-Encoding: aes128gcm\0", 16))
+    nonce = _derived_key(salt, key_material, b"Content-Encoding: nonce\0", 12)
     header = salt + RECORD_BYTES.to_bytes(4, "big") + bytes([len(sender_key)]) + sender_key
-    return header + cipher.encrypt(nonce, text + b"\x02", None)
+    return header + cipher.encrypt(nonce, plaintext + b"\x02", None)
 
 
-def _derive(salt: bytes, secret: bytes, info: bytes, length: int) -> bytes:
+def _derived_key(salt: bytes, secret: bytes, info: bytes, length: int) -> bytes:
     return HKDF(hashes.SHA256(), length, salt, info).derive(secret)
 
 
-def _point(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+def _public_point(private_key: ec.EllipticCurvePrivateKey) -> bytes:
+    return private_key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,29 +95,33 @@ class PushSender:
     further_service: str = ""
 
     @classmethod
-    def from_url(cls, url: str, variable: str) -> PushSender:
+    def from_url(cls, url: str, env_name: str) -> PushSender:
         """Parse webpush://USER:KEY@HOST, with ?service=HOST for a further push service. Raises
         ConfigError, without the address, if it is malformed.
         """
         try:
-            parts = urlsplit(url)
-            if not (parts.username and parts.hostname and KEY.fullmatch(parts.password or "")):
+            split_url = urlsplit(url)
+            if not (
+                split_url.username
+                and split_url.hostname
+                and PRIVATE_KEY.fullmatch(split_url.password or "")
+            ):
                 raise ValueError
-            private_key = ec.derive_private_key(int(parts.password or "", 16), ec.SECP256R1())
-            further_service = parse_qs(parts.query).get("service", [""])[0]
+            private_key = ec.derive_private_key(int(split_url.password or "", 16), ec.SECP256R1())
+            further_service = parse_qs(split_url.query).get("service", [""])[0]
         except ValueError:
             raise ConfigError(
-                f"alerts.targets.url_env: environment variable {variable} is not"
+                f"alerts.targets.url_env: environment variable {env_name} is not"
                 " webpush://USER:KEY@HOST",
                 "write your mail address with a key between, the 64 digits that openssl rand -hex 32"
                 " prints: webpush://me:KEY@example.org",
             ) from None
-        return cls(f"{parts.username}@{parts.hostname}", private_key, further_service)
+        return cls(f"{split_url.username}@{split_url.hostname}", private_key, further_service)
 
     @property
     def public_key(self) -> str:
         """Return the public key, by which browsers subscribe."""
-        return encode_base64(_point(self.private_key))
+        return encode_base64(_public_point(self.private_key))
 
     def accepts(self, device: AlertDevice) -> bool:
         """Return whether the device's push service is a known one."""
@@ -128,22 +141,28 @@ class PushSender:
 
     def body(self, device: AlertDevice, content: dict[str, str]) -> bytes:
         """Return an encrypted message."""
-        sender = ec.generate_private_key(ec.SECP256R1())
-        key, auth = decode_base64(device.key), decode_base64(device.auth)
-        return encrypt(json.dumps(content).encode(), key, auth, sender, os.urandom(16))
+        ephemeral_key = ec.generate_private_key(ec.SECP256R1())
+        device_public_key, auth_secret = decode_base64(device.key), decode_base64(device.auth)
+        return encrypt(
+            json.dumps(content).encode(),
+            device_public_key,
+            auth_secret,
+            ephemeral_key,
+            os.urandom(16),
+        )
 
     def authorization(self, origin: str, now_s: int) -> str:
         """Return the header that proves the key to a push service (RFC 8292)."""
         claims = {"aud": origin, "exp": now_s + TOKEN_LIFETIME_S, "sub": f"mailto:{self.contact}"}
-        token = ".".join(
-            encode_base64(json.dumps(part).encode())
-            for part in ({"typ": "JWT", "alg": "ES256"}, claims)
+        unsigned_jwt = ".".join(
+            encode_base64(json.dumps(jwt_part).encode())
+            for jwt_part in ({"typ": "JWT", "alg": "ES256"}, claims)
         )
-        signature = self.private_key.sign(token.encode(), ec.ECDSA(hashes.SHA256()))
+        signature = self.private_key.sign(unsigned_jwt.encode(), ec.ECDSA(hashes.SHA256()))
         raw_signature = b"".join(
-            number.to_bytes(32, "big") for number in decode_dss_signature(signature)
+            ecdsa_scalar.to_bytes(32, "big") for ecdsa_scalar in decode_dss_signature(signature)
         )
-        return f"vapid t={token}.{encode_base64(raw_signature)}, k={self.public_key}"
+        return f"vapid t={unsigned_jwt}.{encode_base64(raw_signature)}, k={self.public_key}"
 
     def send(self, device: AlertDevice, content: dict[str, str], timeout_s: float) -> int | str:
         """Send a message; return the status of the answer, or the kind of error without one."""
@@ -209,18 +228,22 @@ class PushChannel(AlertChannel):
         return super()._send_once(message)
 
     def _push(self, title: str, text: str) -> str:
-        failed, reason = [], ""
+        failed_devices, last_failure = [], ""
         for device in self._due:
             content = {"title": title, "text": text, "page": device.page + NEWEST_ALERTS}
-            answer = self.sender.send(device, content, self._timeout_s)
-            if answer in ENDED_STATUSES:
+            status_or_error = self.sender.send(device, content, self._timeout_s)
+            if status_or_error in ENDED_STATUSES:
                 self._ended_ids.append(device.id)
-            elif isinstance(answer, int) and answer < 300:
+            elif isinstance(status_or_error, int) and status_or_error < 300:
                 self._has_arrived = True
             else:
-                failed.append(device)
-                reason = f"HTTP {answer}" if isinstance(answer, int) else answer
-        self._due = tuple(failed)
-        if failed:
-            return f"not accepted for {len(failed)} of {len(self._devices)} devices: {reason}"
+                failed_devices.append(device)
+                last_failure = (
+                    f"HTTP {status_or_error}"
+                    if isinstance(status_or_error, int)
+                    else status_or_error
+                )
+        self._due = tuple(failed_devices)
+        if failed_devices:
+            return f"not accepted for {len(failed_devices)} of {len(self._devices)} devices: {last_failure}"
         return "" if self._has_arrived else NO_DEVICE

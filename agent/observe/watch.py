@@ -150,18 +150,18 @@ class Watchdog:
         with the description of a hang.
         """
         self._watched_thread = threading.current_thread().ident
-        thread = threading.Thread(
+        watch_thread = threading.Thread(
             target=self._check_periodically,
             args=(on_hang, on_check),
             name="trimtab watch",
             daemon=True,
         )
-        thread.start()
+        watch_thread.start()
         try:
             yield
         finally:
             self._stop.set()
-            thread.join(MAX_PERIOD_S)
+            watch_thread.join(MAX_PERIOD_S)
 
     def _check_periodically(
         self, on_hang: Callable[[str], None], on_check: Callable[[], None]

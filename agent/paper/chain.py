@@ -95,11 +95,11 @@ class PaperChain:
 
     def with_paper_margin(self, snapshot: Snapshot) -> Snapshot:
         """Return a snapshot with the paper margin account in place of the real one."""
-        margin = self.wallet().margin
-        account = snapshot.layer(FuturesReading).account
-        if self._venue is None or margin is None or account is None:
+        paper_margin = self.wallet().margin
+        real_account = snapshot.layer(FuturesReading).account
+        if self._venue is None or paper_margin is None or real_account is None:
             return snapshot
-        paper_account = self._venue.account(account, margin, snapshot.head)
+        paper_account = self._venue.account(real_account, paper_margin, snapshot.head)
         return snapshot.with_layer(replace(snapshot.layer(FuturesReading), account=paper_account))
 
     def begin_margin(self, snapshot: Snapshot, deposit_raw: int | None) -> PaperMargin | None:
@@ -139,10 +139,15 @@ class PaperChain:
         effects: TransactionEffects | PaperVenueEffects
         try:
             try:
-                effects = self._execute(tx, self.wallet(), _pools(snapshot), snapshot.head)
+                effects = self._execute(
+                    tx, self.wallet(), _pools_by_address(snapshot), snapshot.head
+                )
             except TicksExhausted:
                 effects = self._execute(
-                    tx, self.wallet(), _pools(self._with_more_ticks(snapshot)), snapshot.head
+                    tx,
+                    self.wallet(),
+                    _pools_by_address(self._with_more_ticks(snapshot)),
+                    snapshot.head,
                 )
         except TransactionReverted as error:
             return Simulation(False, str(error), 0, snapshot.head, reverted=True)
@@ -166,16 +171,16 @@ class PaperChain:
         sent_block = self._read_head().number
         if self._newest_snapshot is not None:
             sent_block = max(sent_block, self._newest_snapshot.head.number)
-        other_pending = tuple(
+        other_pending_txs = tuple(
             paper_tx for paper_tx in wallet.waiting if paper_tx.tx.nonce != tx.nonce
         )
-        waiting = tuple(
+        pending_txs = tuple(
             sorted(
-                (*other_pending, PaperTx(signed.hash, tx, sent_block)),
+                (*other_pending_txs, PaperTx(signed.hash, tx, sent_block)),
                 key=lambda paper_tx: paper_tx.tx.nonce,
             )
         )
-        self._store.save(replace(wallet, waiting=waiting))
+        self._store.save(replace(wallet, waiting=pending_txs))
 
     def status_of(self, tx_hash: str) -> TransactionStatus:
         """See ports.Sender."""
@@ -205,21 +210,26 @@ class PaperChain:
         or pays too little.
         """
         try:
-            wallet_after, still_pending = self._execute_pending(
-                wallet, _pools(snapshot), snapshot, may_read_ticks=True
+            wallet_after, pending_txs = self._execute_pending(
+                wallet, _pools_by_address(snapshot), snapshot, may_read_ticks=True
             )
         except TicksExhausted:
-            wallet_after, still_pending = self._execute_pending(
-                wallet, _pools(self._with_more_ticks(snapshot)), snapshot, may_read_ticks=False
+            wallet_after, pending_txs = self._execute_pending(
+                wallet,
+                _pools_by_address(self._with_more_ticks(snapshot)),
+                snapshot,
+                may_read_ticks=False,
             )
-        if len(still_pending) < len(wallet.waiting):
-            blocks = (*wallet.blocks, (snapshot.head.number, snapshot.head.hash))[-MAX_BLOCKS:]
+        if len(pending_txs) < len(wallet.waiting):
+            block_hashes = (*wallet.blocks, (snapshot.head.number, snapshot.head.hash))[
+                -MAX_BLOCKS:
+            ]
             self._store.save(
                 replace(
                     wallet_after,
-                    waiting=tuple(still_pending),
+                    waiting=tuple(pending_txs),
                     block=snapshot.head.number,
-                    blocks=blocks,
+                    blocks=block_hashes,
                 )
             )
 
@@ -234,19 +244,19 @@ class PaperChain:
         """Return the wallet after the executed transactions, and those still pending. Raises
         TicksExhausted if a swap needs more ticks and `may_read_ticks` ticks may exist.
         """
-        still_pending = list(wallet.waiting)
+        pending_txs = list(wallet.waiting)
         while (
-            still_pending
-            and still_pending[0].tx.nonce == wallet.nonce
-            and still_pending[0].sent_block < snapshot.head.number
+            pending_txs
+            and pending_txs[0].tx.nonce == wallet.nonce
+            and pending_txs[0].sent_block < snapshot.head.number
         ):
-            gas_price_wei = _gas_price_wei(still_pending[0].tx, snapshot.head)
+            gas_price_wei = _gas_price_wei(pending_txs[0].tx, snapshot.head)
             if gas_price_wei is None:
                 break
             wallet, pools = self._apply(
-                wallet, still_pending.pop(0), pools, snapshot, gas_price_wei, may_read_ticks
+                wallet, pending_txs.pop(0), pools, snapshot, gas_price_wei, may_read_ticks
             )
-        return wallet, still_pending
+        return wallet, pending_txs
 
     def _with_more_ticks(self, snapshot: Snapshot) -> Snapshot:
         """Return the snapshot with more ticks of its V3 pools."""
@@ -309,40 +319,40 @@ class PaperChain:
             wallet, pools_after = replace(wallet, margin=effects.margin), pools
         elif isinstance(effects, TransactionEffects):
             pools_after = effects.pools
-        balances = tuple(Holding(token, raw) for token, raw in sorted(effects.balances.items()))
+        holdings = tuple(Holding(token, raw) for token, raw in sorted(effects.balances.items()))
         allowances = (
             *(allowance for allowance in wallet.allowances if allowance.spender != spender),
             *(Allowance(token, spender, raw) for token, raw in sorted(effects.allowances.items())),
         )
-        return replace(wallet, balances=balances, allowances=allowances), pools_after
+        return replace(wallet, balances=holdings, allowances=allowances), pools_after
 
     def _execute(
         self, tx: UnsignedTx, wallet: PaperWallet, pools: Mapping[str, Pool], head: Head
     ) -> TransactionEffects | PaperVenueEffects:
-        balances = {holding.token: holding.raw for holding in wallet.balances}
+        balances_raw = {holding.token: holding.raw for holding in wallet.balances}
         if self._venue is not None and (call := self._venue.call_of(tx)) is not None:
             snapshot = self._newest_snapshot
-            account = None if snapshot is None else snapshot.layer(FuturesReading).account
-            if wallet.margin is None or account is None:
+            real_account = None if snapshot is None else snapshot.layer(FuturesReading).account
+            if wallet.margin is None or real_account is None:
                 raise TransactionReverted("the margin account is unknown")
             vault = self._venue.contracts.vault
             return self._venue.execute(
                 tx,
                 call,
-                balances,
+                balances_raw,
                 {
-                    approval.token: approval.raw
-                    for approval in wallet.allowances
-                    if approval.spender == vault
+                    vault_allowance.token: vault_allowance.raw
+                    for vault_allowance in wallet.allowances
+                    if vault_allowance.spender == vault
                 },
-                self._venue.account(account, wallet.margin, head),
+                self._venue.account(real_account, wallet.margin, head),
                 wallet.margin,
                 head,
             )
         return router.execute(
             tx.to,
             tx.data,
-            balances,
+            balances_raw,
             {
                 allowance.token: allowance.raw
                 for allowance in wallet.allowances
@@ -356,7 +366,7 @@ class PaperChain:
         )
 
 
-def _pools(snapshot: Snapshot) -> dict[str, Pool]:
+def _pools_by_address(snapshot: Snapshot) -> dict[str, Pool]:
     return {pool.address: pool for pool in snapshot.pools}
 
 
@@ -457,9 +467,9 @@ def paper_from_wallet(snapshot: Snapshot, tokens: Sequence[str]) -> PaperWallet:
             f"the balance of {unread_tokens[0]} cannot be read now",
             "try again, or begin with --start",
         )
-    balances = tuple(Holding(token, balances_raw[token]) for token in sorted(tokens))
+    holdings = tuple(Holding(token, balances_raw[token]) for token in sorted(tokens))
     return PaperWallet(
-        balances,
+        holdings,
         snapshot.allowances,
         snapshot.native_wei,
         snapshot.nonce_latest,
@@ -481,15 +491,16 @@ def paper_from_amounts(
 
 
 def paper_from_value(
-    step: StepInput, value: Fraction, native_wei: int, margin_raw: int = 0
+    step: StepInput, value_coins: Fraction, native_wei: int, margin_raw: int = 0
 ) -> PaperWallet:
-    """Return a paper wallet of `value` whole coins of the numeraire, spread over the targets at
-    reference prices and rounded down, plus reserves. With futures.margin_in_weights, `margin_raw`
-    of collateral in the margin account counts towards the target of its asset; if it exceeds that
-    target, the wallet starts without the asset. Raises ConfigError for an asset without a price.
+    """Return a paper wallet of `value_coins` whole coins of the numeraire, spread over the targets
+    at reference prices and rounded down, plus reserves. With futures.margin_in_weights,
+    `margin_raw` of collateral in the margin account counts towards the target of its asset; if it
+    exceeds that target, the wallet starts without the asset. Raises ConfigError for an asset
+    without a price.
     """
     portfolio, references = step.portfolio, reference_prices(step)
-    wallet_value = value * 10**portfolio.numeraire.decimals
+    wallet_value = value_coins * 10**portfolio.numeraire.decimals
     collateral = collateral_token(futures_policy(step))
     if (policy := futures_policy(step)) is None or not policy.margin_in_weights:
         margin_raw = 0
@@ -501,7 +512,7 @@ def paper_from_value(
     target_values = {
         token: max(Fraction(0), target_value) for token, target_value in target_values.items()
     }
-    scale = wallet_value / sum(target_values.values(), Fraction(0))
+    target_scale = wallet_value / sum(target_values.values(), Fraction(0))
     raw_by_token = {}
     for asset in portfolio.assets:
         reference_price = references.prices.get(asset.token.address)
@@ -513,6 +524,6 @@ def paper_from_value(
         raw_by_token[asset.token.address] = asset.reserve_raw
         if reference_price is not None:
             raw_by_token[asset.token.address] += floor_int(
-                target_values[asset.token.address] * scale / reference_price.price
+                target_values[asset.token.address] * target_scale / reference_price.price
             )
     return paper_from_amounts(step.snapshot, raw_by_token, native_wei)

@@ -95,10 +95,10 @@ class PaperOrderVenue:
             )
         except TrimtabError as error:
             return snapshot.with_layer(FuturesReading(unknown=unknown_reason(error)))
-        missing_reason = (
+        no_account_reason = (
             "" if account is not None else "paper trading began without a margin account"
         )
-        return snapshot.with_layer(FuturesReading(account, missing_reason))
+        return snapshot.with_layer(FuturesReading(account, no_account_reason))
 
     def quote(self, account: MarginAccount, order: PerpOrder) -> PerpQuote:
         """See PerpVenue."""
@@ -122,7 +122,7 @@ class PaperOrderVenue:
         """See OrderVenue. Fills the order on the book of this moment."""
         wallet = self._wallet()
         if wallet.margin is None or any(
-            earlier.tx_hash == signed.hash for earlier in wallet.receipts
+            earlier_receipt.tx_hash == signed.hash for earlier_receipt in wallet.receipts
         ):
             return ""
         order_wire = json.loads(signed.raw)["orders"][0]
@@ -213,7 +213,7 @@ class PaperOrderVenue:
         position in a market that the config does not have.
         """
         until_ms = _venue_time_s(real_account) * 1000
-        new_payments, positions = list[VenuePayment](), []
+        new_payments, settled_positions = list[VenuePayment](), []
         for position in paper_margin.positions:
             market = next(
                 (
@@ -228,27 +228,29 @@ class PaperOrderVenue:
                     f"the paper account has a position in {position.market}, which is not in [futures]",
                     f"add the market {position.market} with the weight 0% until it is closed",
                 )
-            rates = self._client.funding_rates(
+            funding_rates = self._client.funding_rates(
                 position.market, _last_ms(position.settled_s), until_ms
             )
-            for time_ms, rate in rates:
+            for time_ms, rate in funding_rates:
                 close_price = self._client.price_before(position.market, time_ms)
                 paid_raw = ceil_int(
                     position.size_raw * price_of(close_price, market.size_decimals) * rate
                 )
                 new_payments.append(VenuePayment(position.market, time_ms // 1000, paid_raw))
-            settled_s = max((time_ms // 1000 for time_ms, _ in rates), default=position.settled_s)
-            positions.append(replace(position, settled_s=settled_s))
-        since_s = self._read_since_s() or 0
+            settled_s = max(
+                (time_ms // 1000 for time_ms, _ in funding_rates), default=position.settled_s
+            )
+            settled_positions.append(replace(position, settled_s=settled_s))
+        unbooked_since_s = self._read_since_s() or 0
         payments = [
-            *(payment for payment in paper_margin.payments if payment.at_s > since_s),
+            *(payment for payment in paper_margin.payments if payment.at_s > unbooked_since_s),
             *new_payments,
         ]
         return replace(
             paper_margin,
             realised_raw=paper_margin.realised_raw
             - sum(venue_payment.paid_raw for venue_payment in new_payments),
-            positions=tuple(positions),
+            positions=tuple(settled_positions),
             payments=tuple(sorted(payments, key=lambda payment: (payment.at_s, payment.market))),
         )
 

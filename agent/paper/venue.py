@@ -134,8 +134,8 @@ class PaperVenue:
         self,
         tx: UnsignedTx,
         call: FuturesCall | Approve,
-        balances: Mapping[str, int],
-        allowances: Mapping[str, int],
+        balances_raw: Mapping[str, int],
+        allowances_raw: Mapping[str, int],
         account: MarginAccount,
         paper_margin: PaperMargin,
         head: Head,
@@ -146,20 +146,22 @@ class PaperVenue:
         match call:
             case Approve(raw=raw):
                 return PaperVenueEffects(
-                    balances, {**allowances, tx.to: raw}, paper_margin, APPROVE_UNITS
+                    balances_raw, {**allowances_raw, tx.to: raw}, paper_margin, APPROVE_UNITS
                 )
             case OpenPosition():
-                return self._fill(call, balances, allowances, account, paper_margin, head)
+                return self._fill(call, balances_raw, allowances_raw, account, paper_margin, head)
             case MarginTransfer():
-                return self._transfer_margin(call, balances, allowances, account, paper_margin)
+                return self._transfer_margin(
+                    call, balances_raw, allowances_raw, account, paper_margin
+                )
             case unsupported:
                 raise TransactionReverted(f"{type(unsupported).__name__} is not simulated")
 
     def _fill(
         self,
         call: OpenPosition,
-        balances: Mapping[str, int],
-        allowances: Mapping[str, int],
+        balances_raw: Mapping[str, int],
+        allowances_raw: Mapping[str, int],
         account: MarginAccount,
         paper_margin: PaperMargin,
         head: Head,
@@ -188,10 +190,10 @@ class PaperVenue:
             raise TransactionReverted(f"{REVERT_DESCRIPTIONS['CH_NEFCM']} (CH_NEFCM)")
         if not is_reduction and margin.free_margin_raw(account_after) < 0:
             raise TransactionReverted(f"{REVERT_DESCRIPTIONS['CH_NEFCI']} (CH_NEFCI)")
-        growth_by_market = {
+        growth_x96_by_market = {
             position.market: position.growth_x96 for position in paper_margin.positions
         }
-        growth_by_market[call.market] = self._funding_growth_x96(call.market, head)
+        growth_x96_by_market[call.market] = self._funding_growth_x96(call.market, head)
         contracts = self.contracts
         fill = PerpFill(
             contracts.clearing_house,
@@ -202,7 +204,7 @@ class PaperVenue:
             fee_raw,
             account_after.realised_raw - account.realised_raw + funding_paid_raw,
         )
-        funding = PerpFunding(
+        funding_payment = PerpFunding(
             contracts.clearing_house, contracts.trader, call.market, funding_paid_raw
         )
         positions = tuple(
@@ -210,48 +212,55 @@ class PaperVenue:
                 position.market,
                 position.size_raw,
                 position.open_notional_raw,
-                growth_by_market[position.market],
+                growth_x96_by_market[position.market],
             )
             for position in account_after.positions
         )
         return PaperVenueEffects(
-            balances,
-            allowances,
+            balances_raw,
+            allowances_raw,
             PaperMargin(paper_margin.collateral_raw, account_after.realised_raw, positions),
             ORDER_GAS,
             fills=(fill,),
-            funding=(funding,) if funding_paid_raw else (),
+            funding=(funding_payment,) if funding_paid_raw else (),
         )
 
     def _transfer_margin(
         self,
         call: MarginTransfer,
-        balances: Mapping[str, int],
-        allowances: Mapping[str, int],
+        balances_raw: Mapping[str, int],
+        allowances_raw: Mapping[str, int],
         account: MarginAccount,
         paper_margin: PaperMargin,
     ) -> PaperVenueEffects:
         """Deposit or withdraw collateral as the vault does."""
-        balance_raw, allowance_raw = balances.get(call.token, 0), allowances.get(call.token, 0)
-        quote_raw, vault = call.raw * account.settlement_raw, self.contracts.vault
+        balance_raw, allowance_raw = (
+            balances_raw.get(call.token, 0),
+            allowances_raw.get(call.token, 0),
+        )
+        collateral_quote_raw, vault = call.raw * account.settlement_raw, self.contracts.vault
         if call.token != self._collateral:
             raise TransactionReverted("the vault uses another token")
         if call.is_deposit:
             if min(balance_raw, allowance_raw) < call.raw:
                 raise TransactionReverted("STF")
             return PaperVenueEffects(
-                {**balances, call.token: balance_raw - call.raw},
-                {**allowances, call.token: allowance_raw - call.raw},
-                replace(paper_margin, collateral_raw=paper_margin.collateral_raw + quote_raw),
+                {**balances_raw, call.token: balance_raw - call.raw},
+                {**allowances_raw, call.token: allowance_raw - call.raw},
+                replace(
+                    paper_margin, collateral_raw=paper_margin.collateral_raw + collateral_quote_raw
+                ),
                 MARGIN_GAS,
                 (Transfer(call.token, self.contracts.trader, vault, call.raw),),
             )
-        if margin.free_margin_raw(account) < quote_raw:
+        if margin.free_margin_raw(account) < collateral_quote_raw:
             raise TransactionReverted(f"{REVERT_DESCRIPTIONS['V_NEFC']} (V_NEFC)")
         return PaperVenueEffects(
-            {**balances, call.token: balance_raw + call.raw},
-            allowances,
-            replace(paper_margin, collateral_raw=paper_margin.collateral_raw - quote_raw),
+            {**balances_raw, call.token: balance_raw + call.raw},
+            allowances_raw,
+            replace(
+                paper_margin, collateral_raw=paper_margin.collateral_raw - collateral_quote_raw
+            ),
             MARGIN_GAS,
             (Transfer(call.token, vault, self.contracts.trader, call.raw),),
         )
@@ -259,7 +268,7 @@ class PaperVenue:
     def _quote(self, call: OpenPosition, head: Head) -> tuple[int, int]:
         """Return the signed quote without the fee, and the fee, of a fill at a block."""
         is_sale = call.size_raw < 0
-        parameters = (
+        swap_arguments = (
             self.contracts.trader,
             call.market,
             is_sale,
@@ -268,10 +277,14 @@ class PaperVenue:
             abs(call.size_raw),
             0,
         )
-        words = self._call_exchange(
-            SWAP_SELECTOR + abi_encode([_SWAP_PARAMS], [parameters]), SWAP_WORD_COUNT, head
+        return_words = self._call_exchange(
+            SWAP_SELECTOR + abi_encode([_SWAP_PARAMS], [swap_arguments]), SWAP_WORD_COUNT, head
         )
-        size_raw, quote_raw, fee_raw = _signed(words[2]), _signed(words[3]), words[4]
+        size_raw, quote_raw, fee_raw = (
+            _signed_int(return_words[2]),
+            _signed_int(return_words[3]),
+            return_words[4],
+        )
         if size_raw != call.size_raw:
             raise TransactionReverted(f"the market fills {size_raw} of {call.size_raw} base units")
         return quote_raw, fee_raw
@@ -281,7 +294,7 @@ class PaperVenue:
         calldata_bytes = SETTLE_FUNDING_SELECTOR + abi_encode(
             ["address", "address"], [self.contracts.trader, market]
         )
-        return _signed(self._call_exchange(calldata_bytes, FUNDING_WORD_COUNT, head)[1])
+        return _signed_int(self._call_exchange(calldata_bytes, FUNDING_WORD_COUNT, head)[1])
 
     def _call_exchange(self, calldata_bytes: bytes, word_count: int, head: Head) -> tuple[int, ...]:
         """Call the exchange as the clearing house and return the words of the answer. Raises
@@ -293,13 +306,13 @@ class PaperVenue:
             "data": "0x" + calldata_bytes.hex(),
         }
         try:
-            answer = self._transport.call("eth_call", [call_object, hex(head.number)])
+            call_result = self._transport.call("eth_call", [call_object, hex(head.number)])
         except CallFailed as error:
             code = revert_code(error.fault.data, error.fault.message)
             if code not in REVERT_DESCRIPTIONS:
                 raise
             raise TransactionReverted(f"{REVERT_DESCRIPTIONS[code]} ({code})") from None
-        answer_bytes = parse_bytes(answer, "answer of the exchange", 32 * word_count)
+        answer_bytes = parse_bytes(call_result, "answer of the exchange", 32 * word_count)
         return tuple(abi_decode(["uint256"] * word_count, answer_bytes))
 
 
@@ -311,5 +324,5 @@ def _pending_funding_raw(position: PaperPosition, growth_x96: int) -> int:
     return truncate(Fraction(truncate(Fraction(payment_x96, margin.Q96)), DAY_S))
 
 
-def _signed(word: int) -> int:
+def _signed_int(word: int) -> int:
     return word - WORD_MODULUS if word >= WORD_MODULUS // 2 else word

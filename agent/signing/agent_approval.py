@@ -103,9 +103,9 @@ def approval_digest(approval: AgentApproval) -> bytes:
 def decode_approval(typed_data: Mapping[str, Any]) -> AgentApproval:
     """Decode the message of an approval. Raises Refused for any other message, domain or type."""
     message = typed_data.get("message")
-    fields = message if isinstance(message, dict) else {}
+    message_fields = message if isinstance(message, dict) else {}
     address, name_and_expiry, nonce = (
-        fields.get(key) for key in ("agentAddress", "agentName", "nonce")
+        message_fields.get(field_name) for field_name in ("agentAddress", "agentName", "nonce")
     )
     name_match = (
         _NAME_AND_EXPIRY.fullmatch(name_and_expiry) if isinstance(name_and_expiry, str) else None
@@ -114,7 +114,7 @@ def decode_approval(typed_data: Mapping[str, Any]) -> AgentApproval:
     mainnet_flags = [
         is_mainnet
         for is_mainnet, network_name in _NETWORK_NAMES.items()
-        if fields.get("hyperliquidChain") == network_name
+        if message_fields.get("hyperliquidChain") == network_name
     ]
     if name_match is None or not is_address or type(nonce) is not int or not mainnet_flags:
         refuse("typed_data", "another message", "the approval of an agent's key")
@@ -125,13 +125,16 @@ def decode_approval(typed_data: Mapping[str, Any]) -> AgentApproval:
         nonce,
         mainnet_flags[0],
     )
-    if _canonical(typed_data) != _canonical(approval_typed_data(approval)):
+    if _canonical_json(typed_data) != _canonical_json(approval_typed_data(approval)):
         refuse("typed_data", "another domain, type or field", "the approval of an agent's key")
     return approval
 
 
 def require_signable_approval(
-    typed_data: Mapping[str, Any], granted: AgentApproval, rules: AgentApprovalRules, now_s: int
+    typed_data: Mapping[str, Any],
+    granted_approval: AgentApproval,
+    rules: AgentApprovalRules,
+    now_s: int,
 ) -> AgentApproval:
     """Return the approval if it may be signed at `now_s`. Raises Refused with the rule that
     failed.
@@ -152,8 +155,8 @@ def require_signable_approval(
         refuse(
             "nonce", f"{approval.nonce_ms} ms", f"within {NONCE_SLACK_S * 1000} ms of {now_ms} ms"
         )
-    if approval != granted:
-        refuse("agent", approval, f"exactly {granted}")
+    if approval != granted_approval:
+        refuse("agent", approval, f"exactly {granted_approval}")
     return approval
 
 
@@ -180,14 +183,18 @@ class ApprovalSigner:
         """Checksummed address of the wallet."""
         return self._key.address
 
-    def sign(self, typed_data: Mapping[str, Any], granted: AgentApproval) -> dict[str, object]:
+    def sign(
+        self, typed_data: Mapping[str, Any], granted_approval: AgentApproval
+    ) -> dict[str, object]:
         """Return the signature in the venue's format. Raises Refused with the rule that failed."""
-        approval = require_signable_approval(typed_data, granted, self._rules, self._clock.now_s())
+        approval = require_signable_approval(
+            typed_data, granted_approval, self._rules, self._clock.now_s()
+        )
         v, r, s = self._key.sign_agent_approval(approval)
         return {"r": hex(r), "s": hex(s), "v": v}
 
 
-def _canonical(typed_data: Mapping[str, Any]) -> str:
+def _canonical_json(typed_data: Mapping[str, Any]) -> str:
     try:
         return json.dumps(typed_data, sort_keys=True)
     except (TypeError, ValueError, RecursionError):

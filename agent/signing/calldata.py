@@ -24,11 +24,11 @@ WORD_BYTES = 32
 
 
 @lru_cache(maxsize=4_096)
-def address_from_word(value: int) -> str:
+def address_from_word(word: int) -> str:
     """Return the checksummed address of an ABI word below 2^160; cached, since the checksum is a
     hash.
     """
-    return str(to_checksum_address(value.to_bytes(20, "big")))
+    return str(to_checksum_address(word.to_bytes(20, "big")))
 
 
 class UndecodableCalldata(Refused):
@@ -44,17 +44,17 @@ class CalldataReader:
 
     def uint(self, bits: int = 256) -> int:
         """Return the next word as an unsigned integer whose bits above `bits` are zero."""
-        value = int.from_bytes(self.take(WORD_BYTES), "big")
-        if value >> bits:
+        number = int.from_bytes(self.take(WORD_BYTES), "big")
+        if number >> bits:
             raise UndecodableCalldata(f"calldata: a number does not fit its {bits} bits")
-        return value
+        return number
 
     def signed(self, bits: int = 256) -> int:
         """Return the next word as a signed integer of `bits` bits, sign-extended to the word."""
-        value = int.from_bytes(self.take(WORD_BYTES), "big", signed=True)
-        if not -(1 << bits - 1) <= value < 1 << bits - 1:
+        number = int.from_bytes(self.take(WORD_BYTES), "big", signed=True)
+        if not -(1 << bits - 1) <= number < 1 << bits - 1:
             raise UndecodableCalldata(f"calldata: a number does not fit its {bits} bits")
-        return value
+        return number
 
     def address(self) -> str:
         """Return the next word as a checksummed address."""
@@ -67,12 +67,12 @@ class CalldataReader:
 
     def count(self, max_count: int, subject: str) -> int:
         """Return the next word as a length of at most `max_count`."""
-        value = self.uint()
-        if value > max_count:
+        length = self.uint()
+        if length > max_count:
             raise UndecodableCalldata(
-                f"calldata: {value} {subject}, at most {max_count} are understood"
+                f"calldata: {length} {subject}, at most {max_count} are understood"
             )
-        return value
+        return length
 
     def take(self, length: int) -> bytes:
         """Return the next `length` bytes."""
@@ -184,11 +184,11 @@ class _ProgramReader:
         return len(self._data) - self._offset
 
 
-def decode_program(data: bytes) -> RebalanceCall:
-    """Decode the program in `data` (contracts/src/Rebalancer.sol). Raises ValueError naming the
+def decode_program(program: bytes) -> RebalanceCall:
+    """Decode a program (contracts/src/Rebalancer.sol). Raises ValueError naming the
     error; no token or row is listed twice or without use, and what a leg does not use is zero.
     """
-    reader = _ProgramReader(data)
+    reader = _ProgramReader(program)
     deadline_s = reader.take(5)
     watched_count, token_count, row_count = (reader.take(1) for _ in range(3))
     floor_raw = reader.take(16, signed=True)
@@ -219,7 +219,7 @@ def decode_program(data: bytes) -> RebalanceCall:
 
 
 def _read_row(reader: _ProgramReader) -> PoolMaker:
-    style = _known(SwapStyle, reader.take(1))
+    style = _enum_member(SwapStyle, reader.take(1))
     maker = PoolMaker(style, reader.address(), f"0x{reader.take(32):064x}")
     if style is SwapStyle.NATIVE and maker != PoolMaker(style, maker.address):
         raise ValueError("a row for wrapping has a word that it does not use")
@@ -229,39 +229,44 @@ def _read_row(reader: _ProgramReader) -> PoolMaker:
 def _read_leg(
     reader: _ProgramReader, tokens: tuple[str, ...], makers: tuple[PoolMaker, ...]
 ) -> ProgramLeg:
-    flow, row, index_in, index_out, index_next, next_row = (reader.take(1) for _ in range(6))
-    tier, spacing, amount_raw, least_raw = (
+    flow_code, maker_index, index_in, index_out, index_next, next_maker_index = (
+        reader.take(1) for _ in range(6)
+    )
+    tier, tick_spacing, amount_raw, least_raw = (
         reader.take(3),
         reader.take(3),
         reader.take(16),
         reader.take(16),
     )
-    paid_from, paid_to = _known(FundsLocation, flow & 3), _known(FundsLocation, flow >> 2)
+    paid_from, paid_to = (
+        _enum_member(FundsLocation, flow_code & 3),
+        _enum_member(FundsLocation, flow_code >> 2),
+    )
     if max(index_in, index_out, index_next) >= len(tokens):
         raise ValueError("a leg names a token that is not listed")
-    if max(row, next_row) >= len(makers):
+    if max(maker_index, next_maker_index) >= len(makers):
         raise ValueError("a leg names a row that is not listed")
     pays_pair = paid_to is FundsLocation.PAIR
-    if (index_next or next_row) and not pays_pair:
+    if (index_next or next_maker_index) and not pays_pair:
         raise ValueError("a leg names a next pair without paying to it")
-    if pays_pair and makers[next_row].style is not SwapStyle.V2:
+    if pays_pair and makers[next_maker_index].style is not SwapStyle.V2:
         raise ValueError("a leg pays ahead to a pool that is not a pair")
     if amount_raw and paid_from is not FundsLocation.WALLET:
         raise ValueError("a leg names an amount that the wallet does not pay")
-    style = makers[row].style
-    if (spacing and style is not SwapStyle.V4) or (tier and style is SwapStyle.NATIVE):
+    style = makers[maker_index].style
+    if (tick_spacing and style is not SwapStyle.V4) or (tier and style is SwapStyle.NATIVE):
         raise ValueError("a leg names a tier or a spacing that it does not use")
     if pays_pair and style is SwapStyle.V4:
         raise ValueError("a leg of V4 pays ahead to a pair")
     return ProgramLeg(
-        makers[row],
+        makers[maker_index],
         paid_from,
         paid_to,
         tokens[index_in],
         tokens[index_out],
         tokens[index_next] if pays_pair else None,
-        makers[next_row] if pays_pair else None,
-        spacing << SPACING_SHIFT | tier,
+        makers[next_maker_index] if pays_pair else None,
+        tick_spacing << SPACING_SHIFT | tier,
         amount_raw,
         least_raw,
     )
@@ -270,12 +275,12 @@ def _read_leg(
 KnownT = TypeVar("KnownT", bound=Enum)
 
 
-def _known(kind: type[KnownT], code: int) -> KnownT:
+def _enum_member(enum_class: type[KnownT], code: int) -> KnownT:
     """Return the member with this code. Raises ValueError naming an unknown one."""
     try:
-        return kind(code)
+        return enum_class(code)
     except ValueError:
-        raise ValueError(f"{code} is not known as a {kind.__name__}") from None
+        raise ValueError(f"{code} is not known as a {enum_class.__name__}") from None
 
 
 MAX_CALLS = 64
@@ -472,9 +477,9 @@ def _decode_multicall(words: CalldataReader) -> Multicall:
 
 def _decode_rebalance(words: CalldataReader) -> RebalanceCall:
     words.exactly(WORD_BYTES, "the program")
-    data = words.padded(words.count(1 << 16, "bytes in a program"))
+    program = words.padded(words.count(1 << 16, "bytes in a program"))
     try:
-        return decode_program(data)
+        return decode_program(program)
     except ValueError as error:
         raise UndecodableCalldata(f"calldata: {error}") from None
 

@@ -173,9 +173,9 @@ def _refuse_action(call: FuturesCall, action: FuturesAction) -> NoReturn:
     refuse("action", type(call).__name__, f"{type(action).__name__}, as granted")
 
 
-def _require_contract(to: str, pinned: str, role: str) -> None:
-    if to != pinned:
-        refuse("contract", to, f"the pinned {role} {pinned}")
+def _require_contract(to: str, pinned_address: str, role: str) -> None:
+    if to != pinned_address:
+        refuse("contract", to, f"the pinned {role} {pinned_address}")
 
 
 def _require_own_account(wallet: str, rules: FuturesRules) -> None:
@@ -190,20 +190,20 @@ def _judge_trader(call: OpenPosition, wallet: str, rules: FuturesRules) -> None:
     """Require the call to trade for the configured account; openPosition always trades for the
     wallet itself.
     """
-    traded_for = wallet if call.trader is None else call.trader
-    if traded_for != rules.trader:
-        refuse("trader", traded_for, rules.trader)
+    trader = wallet if call.trader is None else call.trader
+    if trader != rules.trader:
+        refuse("trader", trader, rules.trader)
 
 
 def _judge_margin(
-    to: str, call: MarginTransfer, raw: int, wallet: str, rules: FuturesRules
+    to: str, call: MarginTransfer, granted_raw: int, wallet: str, rules: FuturesRules
 ) -> None:
     _require_contract(to, rules.vault, "vault")
     _require_own_account(wallet, rules)
     if call.token != rules.collateral:
         refuse("tokens", call.token, f"the collateral {rules.collateral}")
-    if call.raw != raw or call.raw <= 0:
-        refuse("amount", call.raw, f"exactly {raw}, above zero")
+    if call.raw != granted_raw or call.raw <= 0:
+        refuse("amount", call.raw, f"exactly {granted_raw}, above zero")
 
 
 def _judge_delegate(
@@ -261,22 +261,24 @@ def judge_order(
         )
     if layer_grant.is_emergency and not order.is_reduce_only:
         refuse("emergency", "an order that may open", "a reduction")
-    allowed_bps = rules.emergency_slippage_bps if layer_grant.is_emergency else rules.slippage_bps
-    _judge_bound(order, market, allowed_bps)
+    slippage_limit_bps = (
+        rules.emergency_slippage_bps if layer_grant.is_emergency else rules.slippage_bps
+    )
+    _judge_bound(order, market, slippage_limit_bps)
     if not is_reduction:
         _judge_leverage(order, market, account, rules.max_leverage_bps)
 
 
 def _judge_bound(order: PerpOrder, market: PerpMarket, slippage_bps: int) -> None:
-    index_raw = abs(order.size_raw) * market.index
+    index_value_raw = abs(order.size_raw) * market.index
     if order.size_raw > 0:
-        max_raw = index_raw * Fraction(BPS + slippage_bps, BPS)
-        if order.bound_raw > max_raw:
-            refuse("bound", f"pays {order.bound_raw}", f"at most {max_raw.__floor__()}")
+        max_bound_raw = index_value_raw * Fraction(BPS + slippage_bps, BPS)
+        if order.bound_raw > max_bound_raw:
+            refuse("bound", f"pays {order.bound_raw}", f"at most {max_bound_raw.__floor__()}")
     else:
-        min_raw = index_raw * Fraction(BPS - slippage_bps, BPS)
-        if order.bound_raw < min_raw:
-            refuse("bound", f"brings {order.bound_raw}", f"at least {min_raw.__ceil__()}")
+        min_bound_raw = index_value_raw * Fraction(BPS - slippage_bps, BPS)
+        if order.bound_raw < min_bound_raw:
+            refuse("bound", f"brings {order.bound_raw}", f"at least {min_bound_raw.__ceil__()}")
 
 
 def _judge_leverage(
@@ -287,31 +289,37 @@ def _judge_leverage(
     """
     mark_by_market = {perp_market.market: perp_market.mark for perp_market in account.markets}
     size_by_market = {position.market: position.size_raw for position in account.positions}
-    if missing := sorted(size_by_market.keys() - mark_by_market.keys()):
-        refuse("market", ", ".join(missing), "positions in markets of the snapshot")
-    value_raw = account.collateral_raw + account.realised_raw
+    if markets_without_mark := sorted(size_by_market.keys() - mark_by_market.keys()):
+        refuse("market", ", ".join(markets_without_mark), "positions in markets of the snapshot")
+    account_value_raw = account.collateral_raw + account.realised_raw
     for position in account.positions:
-        value_raw += position.open_notional_raw - position.funding_pending_raw
-        value_raw += _value_at_mark(position.size_raw, mark_by_market[position.market])
-    mark_raw = abs(_value_at_mark(order.size_raw, market.mark))
-    slippage_raw = order.bound_raw - mark_raw if order.size_raw > 0 else mark_raw - order.bound_raw
-    fee_raw = -(-max(mark_raw, order.bound_raw) * market.fee_ppm // PPM)
-    value_raw -= max(0, slippage_raw) + fee_raw
+        account_value_raw += position.open_notional_raw - position.funding_pending_raw
+        account_value_raw += _value_at_mark(position.size_raw, mark_by_market[position.market])
+    order_mark_value_raw = abs(_value_at_mark(order.size_raw, market.mark))
+    slippage_raw = (
+        order.bound_raw - order_mark_value_raw
+        if order.size_raw > 0
+        else order_mark_value_raw - order.bound_raw
+    )
+    fee_raw = -(-max(order_mark_value_raw, order.bound_raw) * market.fee_ppm // PPM)
+    account_value_raw -= max(0, slippage_raw) + fee_raw
     size_by_market[order.market] = size_by_market.get(order.market, 0) + order.size_raw
     for resting_order in account.resting:
         size_by_market[resting_order.market] = (
             size_by_market.get(resting_order.market, 0) + resting_order.size_raw
         )
-        value_raw -= _resting_cost_raw(resting_order, account)
-    gross_raw = sum(
+        account_value_raw -= _resting_cost_raw(resting_order, account)
+    gross_notional_raw = sum(
         abs(_value_at_mark(size_raw, mark_by_market[market_name]))
         for market_name, size_raw in size_by_market.items()
     )
-    if value_raw <= 0 or gross_raw * BPS > max_leverage_bps * value_raw:
-        leverage = (
-            "unlimited" if value_raw <= 0 else f"{Fraction(gross_raw, value_raw).__float__():.4f}x"
+    if account_value_raw <= 0 or gross_notional_raw * BPS > max_leverage_bps * account_value_raw:
+        leverage_text = (
+            "unlimited"
+            if account_value_raw <= 0
+            else f"{Fraction(gross_notional_raw, account_value_raw).__float__():.4f}x"
         )
-        refuse("leverage", leverage, f"{max_leverage_bps / BPS:g}x")
+        refuse("leverage", leverage_text, f"{max_leverage_bps / BPS:g}x")
 
 
 def _resting_cost_raw(resting_order: RestingOrder, account: MarginAccount) -> int:
@@ -376,17 +384,17 @@ def cloid_of(id_source: str, index: int, action: PerpOrder | RestingAction) -> s
     same after a restart. For a signed order `id_source` is its nonce as text, in a plan the step's
     id. The venue never sees the id of a cancel; it names the cancel in the journal.
     """
-    fields: list[object] = ["trimtab", id_source, index, action.market]
+    id_fields: list[object] = ["trimtab", id_source, index, action.market]
     match action:
         case PerpOrder():
-            fields += [
+            id_fields += [
                 *(action.size_raw, action.kind.value, action.bound_raw, action.is_reduce_only)
             ]
         case StopOrder():
-            fields += ["stop", action.size_raw, action.trigger_raw, action.bound_raw]
+            id_fields += ["stop", action.size_raw, action.trigger_raw, action.bound_raw]
         case OrderCancel():
-            fields += ["cancel", action.cloid]
-    digest = keccak(json.dumps(fields).encode())
+            id_fields += ["cancel", action.cloid]
+    digest = keccak(json.dumps(id_fields).encode())
     if isinstance(action, StopOrder):
         digest = STOP_TAG + digest
     if isinstance(action, PerpOrder) and action.kind.can_rest:
@@ -396,8 +404,8 @@ def cloid_of(id_source: str, index: int, action: PerpOrder | RestingAction) -> s
 
 def is_limit_cloid(cloid: str) -> bool:
     """True for the client order id of a limit order of the agent."""
-    tag = "0x" + LIMIT_TAG.hex()
-    return cloid.startswith(tag) and re.fullmatch("0x[0-9a-f]{32}", cloid) is not None
+    hex_tag = "0x" + LIMIT_TAG.hex()
+    return cloid.startswith(hex_tag) and re.fullmatch("0x[0-9a-f]{32}", cloid) is not None
 
 
 def granted_order(grant: Grant) -> PerpOrder | RestingAction:
@@ -425,16 +433,16 @@ def require_signable_order(
         refuse("value", f"{tx.value_wei} wei, {tx.gas} gas", "none: it is not a transaction")
     if abs(tx.nonce - now_s * 1000) > NONCE_SLACK_S * 1000:
         refuse("nonce", f"{tx.nonce} ms", f"within {NONCE_SLACK_S * 1000} ms of {now_s * 1000} ms")
-    latest_s = now_s + rules.max_validity_s
-    if not now_s < grant.deadline_s <= latest_s:
-        refuse("deadline", grant.deadline_s, f"after {now_s} and at most {latest_s}")
+    latest_deadline_s = now_s + rules.max_validity_s
+    if not now_s < grant.deadline_s <= latest_deadline_s:
+        refuse("deadline", grant.deadline_s, f"after {now_s} and at most {latest_deadline_s}")
     if isinstance(order, OrderCancel):
         return _judge_cancel(tx.data, order, layer_grant, rules)
     order_json = decode_action(tx.data)["orders"][0]
     expected_order = _expected_order(order, tx.nonce, layer_grant, rules)
-    for key, rule in _RULE_BY_KEY.items():
-        if json.dumps(order_json[key]) != json.dumps(expected_order[key]):
-            refuse(rule, order_json[key], f"exactly {expected_order[key]}")
+    for order_key, rule_name in _RULE_BY_KEY.items():
+        if json.dumps(order_json[order_key]) != json.dumps(expected_order[order_key]):
+            refuse(rule_name, order_json[order_key], f"exactly {expected_order[order_key]}")
     action = {"type": "order", "orders": [expected_order], "grouping": "na"}
     _require_bytes(tx.data, action)
     if isinstance(order, PerpOrder):
@@ -455,8 +463,8 @@ def _judge_cancel(
     """Return the action that cancels a resting stop of the agent in the snapshot, or any limit
     order of the agent: without the order no position is opened.
     """
-    stops = {(stop.market, stop.cloid) for stop in layer_grant.account.stops}
-    if not is_limit_cloid(cancel.cloid) and (cancel.market, cancel.cloid) not in stops:
+    resting_stops = {(stop.market, stop.cloid) for stop in layer_grant.account.stops}
+    if not is_limit_cloid(cancel.cloid) and (cancel.market, cancel.cloid) not in resting_stops:
         refuse("client_order_id", cancel.cloid, "a resting stop of the snapshot, or a limit order")
     cancel_json = {"asset": _pinned_number(cancel.market, rules), "cloid": cancel.cloid}
     action = {"type": "cancelByCloid", "cancels": [cancel_json]}
@@ -487,12 +495,12 @@ def _judge_stop(
             "reduce_only", f"{stop.size_raw} on a position of {position_raw}", "the whole position"
         )
     slippage_share = Fraction(rules.emergency_slippage_bps, BPS)
-    values_raw = (abs(position_raw) * market.mark, abs(position_raw) * market.index)
+    position_values_raw = (abs(position_raw) * market.mark, abs(position_raw) * market.index)
     if position_raw > 0:
-        is_on_losing_side = stop.trigger_raw < min(values_raw)
+        is_on_losing_side = stop.trigger_raw < min(position_values_raw)
         is_within_slippage = stop.bound_raw >= stop.trigger_raw * (1 - slippage_share)
     else:
-        is_on_losing_side = stop.trigger_raw > max(values_raw)
+        is_on_losing_side = stop.trigger_raw > max(position_values_raw)
         is_within_slippage = stop.bound_raw <= stop.trigger_raw * (1 + slippage_share)
     if not is_on_losing_side:
         refuse("trigger", stop.trigger_raw, "the losing side of mark and index")
@@ -522,10 +530,10 @@ def decode_action(data: str) -> dict[str, Any]:
 
 
 def _pinned_number(market: str, rules: FuturesRules) -> int:
-    number = dict(rules.market_numbers).get(market)
-    if type(number) is not int or not 0 <= number < FIRST_SPOT_NUMBER:
-        refuse("market", f"number {number}", f"the number of {market}, as pinned")
-    return number
+    market_number = dict(rules.market_numbers).get(market)
+    if type(market_number) is not int or not 0 <= market_number < FIRST_SPOT_NUMBER:
+        refuse("market", f"number {market_number}", f"the number of {market}, as pinned")
+    return market_number
 
 
 def _expected_order(
@@ -550,7 +558,7 @@ def _expected_order(
     )
     if market is None:
         refuse("market", order.market, "a market of the snapshot")
-    number, quote_unit = _pinned_number(order.market, rules), layer_grant.account.quote.unit
+    market_number, quote_unit = _pinned_number(order.market, rules), layer_grant.account.quote.unit
     if not order.size_raw or order.bound_raw <= 0:
         refuse("size", order.size_raw, "a size and a bound above zero")
     if isinstance(order, StopOrder):
@@ -561,7 +569,7 @@ def _expected_order(
     else:
         order_type = {"limit": {"tif": TIME_IN_FORCE[order.kind]}}
     return {
-        "a": number,
+        "a": market_number,
         "b": order.size_raw > 0,
         "p": _price_text(order.size_raw, order.bound_raw, market, quote_unit),
         "s": decimal_text(abs(order.size_raw), market.size_decimals),

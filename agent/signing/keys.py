@@ -47,7 +47,7 @@ second."""
 MIN_PASSWORD_LENGTH = 12
 MIN_DISTINCT_CHARACTERS = 6
 """Minimum number of different characters in a password."""
-_COMMON_PARTS = (
+_COMMON_PASSWORD_PARTS = (
     "password",
     "passwort",
     "qwertyuiop",
@@ -58,7 +58,7 @@ _COMMON_PARTS = (
     "changeme",
     "trimtab",
 )
-_NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
+_NO_HARD_LINK_ERRNOS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 
 def read_private_file(path: Path) -> bytes:
@@ -125,21 +125,21 @@ def require_strong(password: Secret) -> None:
     """Raise ConfigError if the password is empty or easy to guess; the message does not repeat
     it.
     """
-    text = password.reveal()
+    password_text = password.reveal()
     remedy = (
         f"use at least {MIN_PASSWORD_LENGTH} characters that are hard to guess: four random words,"
         " or a password from a password manager"
     )
-    if not text.strip():
+    if not password_text.strip():
         raise ConfigError("the password is empty", remedy)
-    if len(text) < MIN_PASSWORD_LENGTH:
+    if len(password_text) < MIN_PASSWORD_LENGTH:
         raise ConfigError(f"the password has fewer than {MIN_PASSWORD_LENGTH} characters", remedy)
-    if len(set(text)) < MIN_DISTINCT_CHARACTERS:
+    if len(set(password_text)) < MIN_DISTINCT_CHARACTERS:
         raise ConfigError(
             f"the password has fewer than {MIN_DISTINCT_CHARACTERS} different characters", remedy
         )
-    uncommon_part = text.lower()
-    for common_part in _COMMON_PARTS:
+    uncommon_part = password_text.lower()
+    for common_part in _COMMON_PASSWORD_PARTS:
         uncommon_part = uncommon_part.replace(common_part, "")
     if len(uncommon_part) < MIN_PASSWORD_LENGTH // 2:
         raise ConfigError("the password is a common one", remedy)
@@ -264,17 +264,17 @@ def _link_into_place(draft: Path, path: Path) -> None:
     try:
         os.link(draft, path)
     except OSError as error:
-        if error.errno not in _NO_HARD_LINKS:
+        if error.errno not in _NO_HARD_LINK_ERRNOS:
             raise
         _write_new_file(path, draft.read_bytes())
 
 
-def _write_new_file(path: Path, data: bytes) -> None:
+def _write_new_file(path: Path, file_bytes: bytes) -> None:
     """Write and sync a file with mode 0600; remove it if that fails."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            file.write(file_bytes)
             file.flush()
             os.fsync(file.fileno())
     except BaseException:
@@ -282,7 +282,7 @@ def _write_new_file(path: Path, data: bytes) -> None:
         raise
 
 
-_ALTERNATIVES = (
+_KEYRING_ALTERNATIVES = (
     "use a keystore file (trimtab wallet create --keystore wallet.json), or install a keyring"
     " service"
 )
@@ -290,48 +290,48 @@ _INSECURE_BACKENDS = ("null", "plaintext", "alt.file", "uncrypted")
 """Parts of the names of backends that store nothing, or store secrets in readable form."""
 
 
-def load_from_keyring(entry: tuple[str, str]) -> PrivateKey:
+def load_from_keyring(keyring_entry: tuple[str, str]) -> PrivateKey:
     """Return the key under (service, name). Raises ConfigError if there is no keyring or no such
     entry, or it is not a key.
     """
-    text = _read_entry(entry)
-    if text is None:
+    key_text = _read_entry(keyring_entry)
+    if key_text is None:
         raise ConfigError(
-            f"wallet.keyring: {_entry_text(entry)} is not in the keyring",
-            f"trimtab wallet create --keyring {_entry_text(entry)}",
+            f"wallet.keyring: {_entry_text(keyring_entry)} is not in the keyring",
+            f"trimtab wallet create --keyring {_entry_text(keyring_entry)}",
         )
-    key = parse_private_key(text, f"wallet.keyring: {_entry_text(entry)}")
-    del text  # the traceback of a raised error keeps this frame
+    key = parse_private_key(key_text, f"wallet.keyring: {_entry_text(keyring_entry)}")
+    del key_text  # the traceback of a raised error keeps this frame
     if isinstance(key, ConfigError):
         raise key
     return key
 
 
-def in_keyring(entry: tuple[str, str]) -> bool:
+def in_keyring(keyring_entry: tuple[str, str]) -> bool:
     """True if the entry exists. Raises ConfigError if there is no keyring."""
-    return _read_entry(entry) is not None
+    return _read_entry(keyring_entry) is not None
 
 
-def require_free_keyring_entry(entry: tuple[str, str]) -> None:
+def require_free_keyring_entry(keyring_entry: tuple[str, str]) -> None:
     """Raise ConfigError if there is no keyring, or the entry exists: a key is never overwritten."""
-    if in_keyring(entry):
+    if in_keyring(keyring_entry):
         raise ConfigError(
-            f"keyring: {_entry_text(entry)} exists already; nothing was changed",
+            f"keyring: {_entry_text(keyring_entry)} exists already; nothing was changed",
             "choose another name, such as trimtab/second",
         )
 
 
-def save_to_keyring(entry: tuple[str, str], key: PrivateKey) -> None:
+def save_to_keyring(keyring_entry: tuple[str, str], key: PrivateKey) -> None:
     """Store the key under (service, name), which must be free, and read it back. Raises
     ConfigError.
     """
-    require_free_keyring_entry(entry)
-    error = _write_entry(entry, key)
+    require_free_keyring_entry(keyring_entry)
+    error = _write_entry(keyring_entry, key)
     if error is not None:
         raise error
-    if load_from_keyring(entry).address != key.address:
+    if load_from_keyring(keyring_entry).address != key.address:
         raise ConfigError(
-            f"keyring: {_entry_text(entry)} does not return the key that was stored",
+            f"keyring: {_entry_text(keyring_entry)} does not return the key that was stored",
             "use a keystore file",
         )
 
@@ -345,53 +345,54 @@ def require_keyring() -> str:
         backend = keyring.get_keyring()
     except Exception as error:  # a backend may raise any error while it is loaded
         raise ConfigError(
-            f"keyring: none can be opened ({type(error).__name__})", _ALTERNATIVES
+            f"keyring: none can be opened ({type(error).__name__})", _KEYRING_ALTERNATIVES
         ) from None
     chained_backends = getattr(backend, "backends", [backend])
     if isinstance(backend, fail.Keyring) or not chained_backends:
-        raise ConfigError("keyring: this system has none", _ALTERNATIVES)
+        raise ConfigError("keyring: this system has none", _KEYRING_ALTERNATIVES)
     for chained_backend in chained_backends:
-        name = f"{type(chained_backend).__module__}.{type(chained_backend).__name__}"
-        if any(insecure in name.lower() for insecure in _INSECURE_BACKENDS):
+        backend_name = f"{type(chained_backend).__module__}.{type(chained_backend).__name__}"
+        if any(insecure_part in backend_name.lower() for insecure_part in _INSECURE_BACKENDS):
             raise ConfigError(
-                f"keyring: {name} stores secrets in readable form, or not at all", _ALTERNATIVES
+                f"keyring: {backend_name} stores secrets in readable form, or not at all",
+                _KEYRING_ALTERNATIVES,
             )
     return f"{type(backend).__module__}.{type(backend).__name__}"
 
 
-def _read_entry(entry: tuple[str, str]) -> Secret | None:
+def _read_entry(keyring_entry: tuple[str, str]) -> Secret | None:
     import keyring
 
     require_keyring()
     try:
-        text = keyring.get_password(*entry)
+        key_text = keyring.get_password(*keyring_entry)
     except Exception as error:  # each backend raises its own errors
-        keyring_error = _keyring_error("read", entry, error)
+        keyring_error = _keyring_error("read", keyring_entry, error)
     else:
-        return None if text is None else Secret(text)
+        return None if key_text is None else Secret(key_text)
     raise keyring_error
 
 
-def _write_entry(entry: tuple[str, str], key: PrivateKey) -> ConfigError | None:
+def _write_entry(keyring_entry: tuple[str, str], key: PrivateKey) -> ConfigError | None:
     """Store the key. An error is returned, not raised, because the frames of a backend hold it."""
     import keyring
 
     try:
-        keyring.set_password(*entry, key.reveal().hex())
+        keyring.set_password(*keyring_entry, key.reveal().hex())
     except Exception as error:
-        return _keyring_error("write", entry, error)
+        return _keyring_error("write", keyring_entry, error)
     return None
 
 
-def _keyring_error(action: str, entry: tuple[str, str], error: Exception) -> ConfigError:
+def _keyring_error(action: str, keyring_entry: tuple[str, str], error: Exception) -> ConfigError:
     return ConfigError(
-        f"keyring: cannot {action} {_entry_text(entry)} ({type(error).__name__})",
-        f"unlock the keyring and try again, or {_ALTERNATIVES}",
+        f"keyring: cannot {action} {_entry_text(keyring_entry)} ({type(error).__name__})",
+        f"unlock the keyring and try again, or {_KEYRING_ALTERNATIVES}",
     )
 
 
-def _entry_text(entry: tuple[str, str]) -> str:
-    return "/".join(entry)
+def _entry_text(keyring_entry: tuple[str, str]) -> str:
+    return "/".join(keyring_entry)
 
 
 LOCAL_CHAIN_IDS = (31337, 131277322940537, LOCAL_OP_STACK_ID)
@@ -581,10 +582,10 @@ def _test_account(index: int) -> PrivateKey:
     return _key_of(_test_key(index))
 
 
-def _key_of(key: bytes) -> PrivateKey:
+def _key_of(key_bytes: bytes) -> PrivateKey:
     from eth_account import Account
 
-    return PrivateKey(Account.from_key(key))
+    return PrivateKey(Account.from_key(key_bytes))
 
 
 def _test_key(index: int) -> bytes:

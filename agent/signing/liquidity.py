@@ -280,12 +280,14 @@ def require_approval(
     """
     match action:
         case Provide():
-            amounts = dict(zip((action.token0, action.token1), action.desired_raw, strict=True))
-            if token not in amounts or token not in rules.tokens:
+            spent_raw_by_token = dict(
+                zip((action.token0, action.token1), action.desired_raw, strict=True)
+            )
+            if token not in spent_raw_by_token or token not in rules.tokens:
                 refuse("contract", token, "a pinned token that the action provides")
         case Withdraw(venue=LpVenue.V2):
-            amounts = {action.contract: action.liquidity}
-            if token not in amounts or token not in rules.pairs:
+            spent_raw_by_token = {action.contract: action.liquidity}
+            if token not in spent_raw_by_token or token not in rules.pairs:
                 refuse(
                     "contract",
                     token,
@@ -300,8 +302,10 @@ def require_approval(
     allowed_spenders = _allowed_contracts(action, rules)
     if spender not in allowed_spenders:
         refuse("spender", spender, f"the pinned {_contract_role(action)}")
-    if raw not in (0, amounts[token]):
-        refuse("approval_amount", raw, f"0, or the {amounts[token]} that the action spends")
+    if raw not in (0, spent_raw_by_token[token]):
+        refuse(
+            "approval_amount", raw, f"0, or the {spent_raw_by_token[token]} that the action spends"
+        )
 
 
 def _allowed_contracts(action: LayerAction, rules: SigningRules) -> tuple[str, ...]:
@@ -362,27 +366,29 @@ def _require_provision(
     require_deadline(call.deadline_s, grant, rules)
 
 
-def _require_minimums(min_raw: tuple[int, int], planned_raw: tuple[int, int], grant: Grant) -> None:
+def _require_minimums(
+    min_raw: tuple[int, int], planned_minimums_raw: tuple[int, int], grant: Grant
+) -> None:
     """Require the plan's minimums, at or above the floors, and not both zero, because that would
     accept any price.
     """
     if len(grant.floors_raw) != 2:
         refuse("floor", f"{len(grant.floors_raw)} floors", "one for each of the two tokens")
     tokens_below_floor = [
-        name
-        for name, planned_min_raw, floor_raw in zip(
-            ("token0", "token1"), planned_raw, grant.floors_raw, strict=True
+        token_name
+        for token_name, planned_min_raw, floor_raw in zip(
+            ("token0", "token1"), planned_minimums_raw, grant.floors_raw, strict=True
         )
         if planned_min_raw < floor_raw
     ]
-    if tokens_below_floor or max(planned_raw) <= 0:
+    if tokens_below_floor or max(planned_minimums_raw) <= 0:
         refuse(
             "floor",
-            f"minimums of the plan {planned_raw}",
+            f"minimums of the plan {planned_minimums_raw}",
             f"at least the floors {grant.floors_raw}, and above zero",
         )
-    if min_raw != planned_raw:
-        refuse("min_out", min_raw, f"exactly the plan's {planned_raw}")
+    if min_raw != planned_minimums_raw:
+        refuse("min_out", min_raw, f"exactly the plan's {planned_minimums_raw}")
 
 
 def _require_new_position(call: MintPosition, action: Provide) -> None:

@@ -15,17 +15,20 @@ def pool_address(maker: PoolMaker, token_a: str, token_b: str, tier: int) -> str
     factory (UniswapV2Library.pairFor), else of its tier (PoolAddress.computeAddress); of V4 the
     PoolId (PoolIdLibrary.toId).
     """
-    tokens = sorted(bytes.fromhex(token[2:]) for token in (token_a, token_b))
+    sorted_tokens = sorted(bytes.fromhex(token[2:]) for token in (token_a, token_b))
     if maker.style is SwapStyle.V4:
-        spacing, fee_pips = divmod(tier, 1 << SPACING_SHIFT)
-        numbers = fee_pips.to_bytes(32, "big") + spacing.to_bytes(32, "big")
-        currencies = b"".join(token.rjust(32, b"\0") for token in tokens)
-        return "0x" + keccak(currencies + numbers + bytes.fromhex(maker.init_code_hash[2:])).hex()
+        tick_spacing, fee_pips = divmod(tier, 1 << SPACING_SHIFT)
+        fee_and_spacing = fee_pips.to_bytes(32, "big") + tick_spacing.to_bytes(32, "big")
+        currencies = b"".join(token.rjust(32, b"\0") for token in sorted_tokens)
+        return (
+            "0x"
+            + keccak(currencies + fee_and_spacing + bytes.fromhex(maker.init_code_hash[2:])).hex()
+        )
     if maker.style is SwapStyle.V2:
-        salt = keccak(b"".join(tokens))
+        salt = keccak(b"".join(sorted_tokens))
     else:
-        words = [token.rjust(32, b"\0") for token in tokens]
-        salt = keccak(b"".join(words) + tier.to_bytes(32, "big"))
+        padded_tokens = [token.rjust(32, b"\0") for token in sorted_tokens]
+        salt = keccak(b"".join(padded_tokens) + tier.to_bytes(32, "big"))
     deployment = b"\xff" + bytes.fromhex(maker.address[2:]) + salt
     return str(
         to_checksum_address(keccak(deployment + bytes.fromhex(maker.init_code_hash[2:]))[12:])

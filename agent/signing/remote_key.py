@@ -50,14 +50,14 @@ class RemoteKey:
         """Sign as ports.SigningKey. Raises Retryable if the service does not answer, OperatorNeeded
         for a signature by another key.
         """
-        signed = sign_with(tx, self._vrs)
-        if Account.recover_transaction(signed.raw) != self.address:
+        signed_tx = sign_with(tx, self._vrs)
+        if Account.recover_transaction(signed_tx.raw) != self.address:
             raise OperatorNeeded(
                 "the key service's signature belongs to another wallet",
                 "check wallet.address and the key",
                 code=ErrorCode.KEY,
             )
-        return signed
+        return signed_tx
 
     def sign_agent_approval(self, approval: AgentApproval) -> Vrs:
         """Sign as ApprovalKey. Raises the same errors as `sign_transaction`."""

@@ -112,22 +112,26 @@ def _require_fees(
                 max_tip_wei = max(max_tip_wei, replacement_fee_wei(highest_tip_wei))
             if priority_fee_wei > max_tip_wei:
                 refuse("tip", f"{priority_fee_wei} wei per gas", f"at most {max_tip_wei} wei")
-            price_wei = max_fee_wei
+            price_per_gas_wei = max_fee_wei
         case (None, None, int() as gas_price_wei):
-            price_wei = gas_price_wei
+            price_per_gas_wei = gas_price_wei
         case _:
             refuse("fees", "a mix of fee fields", "max fee and priority fee, or a gas price")
-    if price_wei <= 0:
-        refuse("fees", f"{price_wei} wei per gas", "a positive price")
-    max_price_wei, limit_name = rules.max_fee_wei, "limits.gas_price"
+    if price_per_gas_wei <= 0:
+        refuse("fees", f"{price_per_gas_wei} wei per gas", "a positive price")
+    max_price_per_gas_wei, limit_name = rules.max_fee_wei, "limits.gas_price"
     if rules.futures is not None and grant.is_emergency:
-        max_price_wei, limit_name = rules.futures.emergency_fee_wei, "the emergency ceiling"
-    if max_price_wei is not None and price_wei > max_price_wei:
-        refuse("gas_price", f"{price_wei} wei per gas", f"{limit_name} of {max_price_wei} wei")
+        max_price_per_gas_wei, limit_name = rules.futures.emergency_fee_wei, "the emergency ceiling"
+    if max_price_per_gas_wei is not None and price_per_gas_wei > max_price_per_gas_wei:
+        refuse(
+            "gas_price",
+            f"{price_per_gas_wei} wei per gas",
+            f"{limit_name} of {max_price_per_gas_wei} wei",
+        )
     if tx.gas < MIN_GAS:
         refuse("gas", tx.gas, f"at least {MIN_GAS}")
-    if tx.gas * price_wei > grant.max_gas_wei:
-        refuse("gas_cost", f"{tx.gas * price_wei} wei", f"{grant.max_gas_wei} wei")
+    if tx.gas * price_per_gas_wei > grant.max_gas_wei:
+        refuse("gas_cost", f"{tx.gas * price_per_gas_wei} wei", f"{grant.max_gas_wei} wei")
 
 
 @lru_cache(maxsize=4_096)
@@ -224,8 +228,8 @@ def _judge_unwrap(tx: UnsignedTx, data: bytes, grant: Grant, rules: SigningRules
     if rules.wrapped_native is None or tx.to != rules.wrapped_native or tx.to not in rules.tokens:
         refuse("contract", tx.to, f"the wrapped native coin {rules.wrapped_native}, pinned")
     legs = () if grant.plan is None else grant.plan.legs
-    leg_ends = [(leg.venue, leg.token_in, leg.token_out, leg.source, leg.sink) for leg in legs]
-    if leg_ends != [("wrapped_native", tx.to, NATIVE, LegFunding.WALLET, LegFunding.WALLET)]:
+    leg_terms = [(leg.venue, leg.token_in, leg.token_out, leg.source, leg.sink) for leg in legs]
+    if leg_terms != [("wrapped_native", tx.to, NATIVE, LegFunding.WALLET, LegFunding.WALLET)]:
         refuse("plan", f"{len(legs)} legs", "one that unwraps from and to the wallet")
     if call.raw != legs[0].amount_in_raw or call.raw <= 0:
         refuse("amount_in", call.raw, f"exactly {legs[0].amount_in_raw}, above zero")
@@ -308,7 +312,7 @@ def transaction_fields(tx: UnsignedTx) -> dict[str, Any]:
     """Return the fields that eth-account signs: type 2 (EIP-1559) with a max fee, else legacy with
     EIP-155.
     """
-    fields: dict[str, Any] = {
+    tx_fields: dict[str, Any] = {
         "chainId": tx.chain_id,
         "nonce": tx.nonce,
         "to": tx.to,
@@ -317,9 +321,9 @@ def transaction_fields(tx: UnsignedTx) -> dict[str, Any]:
         "gas": tx.gas,
     }
     if tx.max_fee_wei is None:
-        return {**fields, "gasPrice": tx.gas_price_wei}
+        return {**tx_fields, "gasPrice": tx.gas_price_wei}
     return {
-        **fields,
+        **tx_fields,
         "type": 2,
         "maxFeePerGas": tx.max_fee_wei,
         "maxPriorityFeePerGas": tx.max_priority_fee_wei,
@@ -347,6 +351,6 @@ def sign_with(tx: UnsignedTx, sign: Callable[[bytes], Vrs]) -> SignedTx:
     """
     from eth_account._utils.signing import sign_transaction_dict
 
-    delegated = cast(Any, _DelegatedKey(sign))
-    raw = bytes(sign_transaction_dict(delegated, transaction_fields(tx))[3])  # type: ignore[no-untyped-call,unused-ignore]  # untyped in eth-account 0.11
-    return SignedTx(raw, "0x" + bytes(keccak(raw)).hex())
+    delegated_key = cast(Any, _DelegatedKey(sign))
+    raw_transaction = bytes(sign_transaction_dict(delegated_key, transaction_fields(tx))[3])  # type: ignore[no-untyped-call,unused-ignore]  # untyped in eth-account 0.11
+    return SignedTx(raw_transaction, "0x" + bytes(keccak(raw_transaction)).hex())

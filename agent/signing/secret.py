@@ -51,14 +51,14 @@ class PrivateKey:
         self.__account = account
         self.address: str = account.address
 
-    def sign(self, fields: Mapping[str, Any]) -> SignedTx:
+    def sign(self, tx_fields: Mapping[str, Any]) -> SignedTx:
         """Return the signed bytes and their hash. Raises OperatorNeeded if the fields cannot be
         signed.
         """
-        signed = self._sign_or_error_name(fields)
-        if isinstance(signed, str):
-            raise OperatorNeeded(f"the transaction cannot be signed: {signed}")
-        return signed
+        signed_or_error_name = self._sign_or_error_name(tx_fields)
+        if isinstance(signed_or_error_name, str):
+            raise OperatorNeeded(f"the transaction cannot be signed: {signed_or_error_name}")
+        return signed_or_error_name
 
     def sign_transaction(self, tx: UnsignedTx) -> SignedTx:
         """Sign as ports.SigningKey: the same bytes each time (RFC 6979, by eth-account)."""
@@ -66,10 +66,10 @@ class PrivateKey:
 
     def sign_agent_approval(self, approval: AgentApproval) -> tuple[int, int, int]:
         """Sign as ApprovalKey. Raises OperatorNeeded if it cannot be signed."""
-        signed = self._sign_approval_or_error_name(approval)
-        if isinstance(signed, str):
-            raise OperatorNeeded(f"the approval cannot be signed: {signed}")
-        return signed
+        signature_or_error_name = self._sign_approval_or_error_name(approval)
+        if isinstance(signature_or_error_name, str):
+            raise OperatorNeeded(f"the approval cannot be signed: {signature_or_error_name}")
+        return signature_or_error_name
 
     def reveal(self) -> bytes:
         """Return the 32 bytes of the key, for encryption; the caller must not store or show
@@ -77,12 +77,12 @@ class PrivateKey:
         """
         return bytes(self.__account.key)
 
-    def _sign_or_error_name(self, fields: Mapping[str, Any]) -> SignedTx | str:
+    def _sign_or_error_name(self, tx_fields: Mapping[str, Any]) -> SignedTx | str:
         """Return the signed transaction, or the name of an error. The error itself is not raised,
         because the frames of its traceback would hold the key.
         """
         try:
-            signed_bytes, tx_hash, *_ = self.__account.sign_transaction(dict(fields))  # type: ignore[no-untyped-call,unused-ignore]  # untyped in eth-account 0.11
+            signed_bytes, tx_hash, *_ = self.__account.sign_transaction(dict(tx_fields))  # type: ignore[no-untyped-call,unused-ignore]  # untyped in eth-account 0.11
         except Exception as error:  # an error's traceback would hold the key
             return type(error).__name__
         return SignedTx(bytes(signed_bytes), "0x" + bytes(tx_hash).hex())
@@ -93,10 +93,10 @@ class PrivateKey:
             from eth_account.messages import encode_typed_data
 
             message = encode_typed_data(full_message=approval_typed_data(approval))
-            signed = self.__account.sign_message(message)
+            signature = self.__account.sign_message(message)
         except Exception as error:  # an error's traceback would hold the key
             return type(error).__name__
-        return int(signed.v), int(signed.r), int(signed.s)
+        return int(signature.v), int(signature.r), int(signature.s)
 
     def __repr__(self) -> str:
         return f"PrivateKey({self.address})"
@@ -123,12 +123,12 @@ class AgentPrivateKey:
         signed.
         """
         try:
-            signed: object = self.__account.sign_message(signable_message)
+            signature_or_error_name: object = self.__account.sign_message(signable_message)
         except Exception as error:  # an error's traceback would hold the key
-            signed = type(error).__name__
-        if isinstance(signed, str):
-            raise OperatorNeeded(f"the message cannot be signed: {signed}")
-        return signed
+            signature_or_error_name = type(error).__name__
+        if isinstance(signature_or_error_name, str):
+            raise OperatorNeeded(f"the message cannot be signed: {signature_or_error_name}")
+        return signature_or_error_name
 
     def __repr__(self) -> str:
         return f"AgentPrivateKey({self.address})"
@@ -137,7 +137,9 @@ class AgentPrivateKey:
         raise TypeError("a key cannot be pickled or copied")
 
 
-def parse_private_key(text: Secret, field: str, index: int = 0) -> PrivateKey | ConfigError:
+def parse_private_key(
+    key_text: Secret, config_field: str, index: int = 0
+) -> PrivateKey | ConfigError:
     """Parse a key of 64 hex digits with or without 0x, or account `index` of an English BIP-39
     phrase.
 
@@ -146,23 +148,23 @@ def parse_private_key(text: Secret, field: str, index: int = 0) -> PrivateKey | 
     from eth_account import Account
     from eth_account.hdaccount import key_from_seed, seed_from_mnemonic
 
-    words = text.reveal().split()
+    words = key_text.reveal().split()
     if len(words) in _MNEMONIC_WORDS:
         try:
             seed = seed_from_mnemonic(" ".join(words), "")
             return PrivateKey(Account.from_key(key_from_seed(seed, f"{KEY_PATH}{index}")))
         except Exception:  # the library's message repeats the phrase
             return ConfigError(
-                f"{field} is not a recovery phrase",
+                f"{config_field} is not a recovery phrase",
                 "check each word and the order; the last word is a checksum",
             )
     try:
-        key_bytes = bytes.fromhex(text.reveal().strip().removeprefix("0x"))
+        key_bytes = bytes.fromhex(key_text.reveal().strip().removeprefix("0x"))
         if len(key_bytes) == 32:
             return PrivateKey(Account.from_key(key_bytes))
     except Exception:  # noqa: S110 reported below, without the value and without the frames that hold it
         pass
-    return ConfigError(f"{field} is not a private key", "a private key has 64 hex digits")
+    return ConfigError(f"{config_field} is not a private key", "a private key has 64 hex digits")
 
 
 def disable_core_dumps() -> None:

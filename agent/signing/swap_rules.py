@@ -53,18 +53,18 @@ def judge_multicall(tx: UnsignedTx, call: Multicall, grant: Grant, rules: Signin
     wrapped_wei = sum(leg.amount_in_raw for leg in legs if leg.token_in == NATIVE)
     if tx.value_wei != wrapped_wei:
         refuse("value", f"{tx.value_wei} wei", f"the {wrapped_wei} wei that the plan wraps")
-    for number, (leg, floor_raw) in enumerate(zip(legs, grant.floors_raw, strict=True), 1):
-        _require_pinned(f"leg {number}: ", leg, floor_raw, rules)
+    for leg_number, (leg, floor_raw) in enumerate(zip(legs, grant.floors_raw, strict=True), 1):
+        _require_pinned(f"leg {leg_number}: ", leg, floor_raw, rules)
     expected_calls = [leg_call for leg_calls in _calls_of_legs(legs) for leg_call in leg_calls]
     if not expected_calls:
         refuse("legs", f"{len(call.calls)} calls", "those of the legs of the plan, at least one")
     remaining_calls, unswept_outputs = list(call.calls), _UnsweptOutputs(rules.wallet)
-    for number, leg, call_kind in expected_calls:
+    for leg_number, leg, call_kind in expected_calls:
         unswept_outputs.take_sweeps(remaining_calls)
         if not remaining_calls:
             refuse("legs", f"{len(call.calls)} calls", f"those of the {len(legs)} legs of the plan")
-        unswept_outputs.add_leg(f"leg {number}: ", leg)
-        _require_call(f"leg {number}: ", remaining_calls.pop(0), leg, call_kind, rules)
+        unswept_outputs.add_leg(f"leg {leg_number}: ", leg)
+        _require_call(f"leg {leg_number}: ", remaining_calls.pop(0), leg, call_kind, rules)
     unswept_outputs.take_sweeps(remaining_calls)
     if remaining_calls:
         refuse("legs", f"{len(call.calls)} calls", f"those of the {len(legs)} legs of the plan")
@@ -133,9 +133,9 @@ def _calls_of_legs(legs: Sequence[Leg]) -> list[list[tuple[int, Leg, str]]]:
     """Return the calls of each leg, each with its kind: a swap, or a kind of payment. A leg paid by
     the router in attached native coin forms one call with the wrap leg before it.
     """
-    groups: list[list[tuple[int, Leg, str]]] = []
+    calls_by_leg: list[list[tuple[int, Leg, str]]] = []
     wrapped_wei: int | None = None
-    for number, leg in enumerate(legs, 1):
+    for leg_number, leg in enumerate(legs, 1):
         if wrapped_wei is not None:
             if (
                 leg.venue == NATIVE_VENUE
@@ -144,27 +144,27 @@ def _calls_of_legs(legs: Sequence[Leg]) -> list[list[tuple[int, Leg, str]]]:
             ):
                 refuse(
                     "native",
-                    f"leg {number} after {wrapped_wei} wei were wrapped for it",
+                    f"leg {leg_number} after {wrapped_wei} wei were wrapped for it",
                     "a swap of exactly that, from the router",
                 )
-            groups.append([(number, leg, "paid")])
+            calls_by_leg.append([(leg_number, leg, "paid")])
             wrapped_wei = None
         elif leg.venue != NATIVE_VENUE:
-            groups.append([(number, leg, "swap")])
+            calls_by_leg.append([(leg_number, leg, "swap")])
         elif leg.token_in == NATIVE and leg.sink is LegFunding.ROUTER:
             wrapped_wei = leg.amount_in_raw
         elif leg.token_in == NATIVE:
-            groups.append([(number, leg, "wrap"), (number, leg, "sweep")])
+            calls_by_leg.append([(leg_number, leg, "wrap"), (leg_number, leg, "sweep")])
         else:
-            pull = [(number, leg, "pull")] if leg.source is LegFunding.WALLET else []
-            groups.append([*pull, (number, leg, "unwrap")])
+            pull_calls = [(leg_number, leg, "pull")] if leg.source is LegFunding.WALLET else []
+            calls_by_leg.append([*pull_calls, (leg_number, leg, "unwrap")])
     if wrapped_wei is not None:
         refuse(
             "native",
             f"{wrapped_wei} wei wrapped without a swap",
             "a swap after every wrap into the router",
         )
-    return groups
+    return calls_by_leg
 
 
 def _require_pinned(leg_label: str, leg: Leg, floor_raw: int, rules: SigningRules) -> None:
@@ -283,18 +283,18 @@ def _require_router_emptied(  # noqa: C901
     router_tokens: set[str] = set()
     attached_wei = value_wei
     wrapped_native = rules.wrapped_native or NATIVE
-    payment_amounts = iter(
+    native_payments_wei = iter(
         [
             leg.amount_in_raw
             for leg in legs
             if leg.token_in == NATIVE and leg.sink is LegFunding.ROUTER
         ]
     )
-    next_payment_wei = next(payment_amounts, 0)
+    next_payment_wei = next(native_payments_wei, 0)
     for call in calls:
         match call:
-            case WrapEth(value):
-                attached_wei -= value
+            case WrapEth(wrapped_wei):
+                attached_wei -= wrapped_wei
                 _require_not_held(wrapped_native, router_tokens)
                 router_tokens.add(wrapped_native)
             case SweepToken(token, _, _):
@@ -325,7 +325,7 @@ def _require_router_emptied(  # noqa: C901
                         )
                     attached_wei, next_payment_wei = (
                         attached_wei - next_payment_wei,
-                        next(payment_amounts, 0),
+                        next(native_payments_wei, 0),
                     )
                 elif call.amount_in_raw == 0:
                     if path[0] not in router_tokens:
@@ -367,10 +367,10 @@ def judge_rebalance(tx: UnsignedTx, call: RebalanceCall, grant: Grant, rules: Si
         refuse("legs", f"{len(call.legs)} swaps", f"the {len(legs)} of the plan, at least one")
     if len(grant.floors_raw) != len(legs):
         refuse("floor", f"{len(grant.floors_raw)} floors", f"one for each of {len(legs)} legs")
-    for number, (program_leg, leg, floor_raw) in enumerate(
+    for leg_number, (program_leg, leg, floor_raw) in enumerate(
         zip(call.legs, legs, grant.floors_raw, strict=True), 1
     ):
-        _require_leg(f"leg {number}: ", program_leg, leg, floor_raw, rules)
+        _require_leg(f"leg {leg_number}: ", program_leg, leg, floor_raw, rules)
     wrapped_wei = sum(leg.amount_in_raw for leg in legs if leg.token_in == NATIVE)
     if tx.value_wei != wrapped_wei:
         refuse("value", f"{tx.value_wei} wei", f"the {wrapped_wei} wei that the plan wraps")
@@ -384,55 +384,67 @@ def _without_conversions(
     """Yield the legs of the program, each swap of native coin with the conversion beside it as one
     swap of wrapped coin. Refuse a conversion of anything but that swap's whole amount.
     """
-    wrapped, remaining_legs = rules.wrapped_native or NATIVE, iter(program_legs)
+    wrapped_native, remaining_program_legs = rules.wrapped_native or NATIVE, iter(program_legs)
     if any(map(_trades_native, legs)) and any(leg.token_in == NATIVE for leg in legs):
         refuse("native", "the wallet's native coin beside a pool of native coin", "one of them")
-    for number, leg in enumerate(legs, 1):
+    for leg_number, leg in enumerate(legs, 1):
         if not _trades_native(leg):
-            yield from islice(remaining_legs, 1)
+            yield from islice(remaining_program_legs, 1)
             continue
-        parts = list(islice(remaining_legs, 2))
-        if len(parts) < 2:
+        program_pair = list(islice(remaining_program_legs, 2))
+        if len(program_pair) < 2:
             refuse(
-                "legs", f"{len(program_legs)} swaps", f"those of leg {number}, with a conversion"
+                "legs",
+                f"{len(program_legs)} swaps",
+                f"those of leg {leg_number}, with a conversion",
             )
-        sells = leg.token_in == wrapped
-        conversion, swap = parts if sells else parts[::-1]
-        ends = (wrapped, NATIVE) if sells else (NATIVE, wrapped)
-        expected = replace(
+        sells_wrapped = leg.token_in == wrapped_native
+        conversion, swap = program_pair if sells_wrapped else program_pair[::-1]
+        conversion_tokens = (wrapped_native, NATIVE) if sells_wrapped else (NATIVE, wrapped_native)
+        expected_conversion = replace(
             conversion,
-            maker=PoolMaker(SwapStyle.NATIVE, wrapped),
-            token_in=ends[0],
-            token_out=ends[1],
+            maker=PoolMaker(SwapStyle.NATIVE, wrapped_native),
+            token_in=conversion_tokens[0],
+            token_out=conversion_tokens[1],
             tier=0,
             least_raw=1,
         )
-        between = (parts[0].sink, parts[0].token_out, parts[1].source, parts[1].token_in)
-        if conversion != expected or between != (
+        handover = (
+            program_pair[0].sink,
+            program_pair[0].token_out,
+            program_pair[1].source,
+            program_pair[1].token_in,
+        )
+        if conversion != expected_conversion or handover != (
             FundsLocation.HERE,
             NATIVE,
             FundsLocation.HERE,
             NATIVE,
         ):
-            refuse("native", f"leg {number}: {conversion}", "a conversion of what the pool trades")
-        if sells:
+            refuse(
+                "native", f"leg {leg_number}: {conversion}", "a conversion of what the pool trades"
+            )
+        if sells_wrapped:
             yield replace(
-                swap, token_in=wrapped, source=conversion.source, amount_raw=conversion.amount_raw
+                swap,
+                token_in=wrapped_native,
+                source=conversion.source,
+                amount_raw=conversion.amount_raw,
             )
         else:
             yield replace(
                 swap,
-                token_out=wrapped,
+                token_out=wrapped_native,
                 sink=conversion.sink,
                 pair_with=conversion.pair_with,
                 pair_maker=conversion.pair_maker,
             )
-    yield from remaining_legs
+    yield from remaining_program_legs
 
 
 def _trades_native(leg: Leg) -> bool:
-    kind = pool_kind(leg.venue)
-    return kind is not None and kind.trades_native
+    pool_type = pool_kind(leg.venue)
+    return pool_type is not None and pool_type.trades_native
 
 
 def _require_pool(leg_label: str, program_leg: ProgramLeg, leg: Leg, rules: SigningRules) -> None:
@@ -475,9 +487,9 @@ def _require_pool(leg_label: str, program_leg: ProgramLeg, leg: Leg, rules: Sign
         NATIVE if _trades_native(leg) and token == rules.wrapped_native else token
         for token in (program_leg.token_in, program_leg.token_out)
     )
-    pool = pool_address(maker, currency_in, currency_out, program_leg.tier)
-    if pool != leg.pool:
-        refuse("pool", f"{leg_label}{pool}", leg.pool)
+    derived_pool = pool_address(maker, currency_in, currency_out, program_leg.tier)
+    if derived_pool != leg.pool:
+        refuse("pool", f"{leg_label}{derived_pool}", leg.pool)
     if maker.style is SwapStyle.V2 and program_leg.tier != leg.fee_pips:
         refuse("pool_fee", f"{leg_label}{program_leg.tier}", leg.fee_pips)
 
@@ -516,9 +528,12 @@ def _require_nothing_left(call: RebalanceCall) -> None:
     next leg through that pair must be the one that spends it.
     """
     contract_tokens: set[str] = set()
-    prepaid_pairs: dict[tuple[PoolMaker | None, frozenset[str]], str] = {}
-    for number, leg in enumerate(call.legs, 1):
-        leg_label, leg_pair = f"leg {number}", (leg.maker, frozenset((leg.token_in, leg.token_out)))
+    prepaid_token_by_pair: dict[tuple[PoolMaker | None, frozenset[str]], str] = {}
+    for leg_number, leg in enumerate(call.legs, 1):
+        leg_label, leg_pair = (
+            f"leg {leg_number}",
+            (leg.maker, frozenset((leg.token_in, leg.token_out))),
+        )
         if leg.source is FundsLocation.HERE:
             if leg.token_in not in contract_tokens:
                 refuse(
@@ -528,7 +543,7 @@ def _require_nothing_left(call: RebalanceCall) -> None:
                 )
             contract_tokens.discard(leg.token_in)
         if leg.style is SwapStyle.V2:
-            prepaid_token = prepaid_pairs.pop(leg_pair, None)
+            prepaid_token = prepaid_token_by_pair.pop(leg_pair, None)
             if prepaid_token != (leg.token_in if leg.source is FundsLocation.PAIR else None):
                 refuse(
                     "router_balance",
@@ -548,17 +563,17 @@ def _require_nothing_left(call: RebalanceCall) -> None:
             if (
                 leg.token_out == leg.pair_with
                 or next_pair == leg_pair
-                or prepaid_pairs.setdefault(next_pair, leg.token_out) != leg.token_out
+                or prepaid_token_by_pair.setdefault(next_pair, leg.token_out) != leg.token_out
             ):
                 refuse(
                     "router_balance",
                     f"{leg_label} pays to a pair that is in use",
                     "a pair of its own",
                 )
-    if contract_tokens or prepaid_pairs:
+    if contract_tokens or prepaid_token_by_pair:
         refuse(
             "router_balance",
-            f"{', '.join(sorted(contract_tokens | set(prepaid_pairs.values())))} left behind",
+            f"{', '.join(sorted(contract_tokens | set(prepaid_token_by_pair.values())))} left behind",
             "nothing",
         )
 
@@ -567,22 +582,28 @@ def _require_conditions(call: RebalanceCall, legs: tuple[Leg, ...], grant: Grant
     """Require that every balance that the plan changes is watched, at the granted price, and may
     lose no more than the plan's minimums allow.
     """
-    prices = dict(grant.prices)
-    expected_bounds: dict[str, int] = {}
+    price_by_token = dict(grant.prices)
+    expected_bound_raw_by_token: dict[str, int] = {}
     for leg in legs:
         if leg.source is LegFunding.WALLET:
-            expected_bounds[leg.token_in] = expected_bounds.get(leg.token_in, 0) - leg.amount_in_raw
+            expected_bound_raw_by_token[leg.token_in] = (
+                expected_bound_raw_by_token.get(leg.token_in, 0) - leg.amount_in_raw
+            )
         if leg.sink is LegFunding.WALLET:
-            expected_bounds[leg.token_out] = expected_bounds.get(leg.token_out, 0) + leg.min_out_raw
-    bounds = {watched_balance.token: watched_balance.bound_raw for watched_balance in call.watched}
-    if bounds != expected_bounds:
+            expected_bound_raw_by_token[leg.token_out] = (
+                expected_bound_raw_by_token.get(leg.token_out, 0) + leg.min_out_raw
+            )
+    bound_raw_by_token = {
+        watched_balance.token: watched_balance.bound_raw for watched_balance in call.watched
+    }
+    if bound_raw_by_token != expected_bound_raw_by_token:
         refuse(
             "bounds",
-            f"{len(bounds)} balances with bounds {bounds}",
-            f"those of the plan {expected_bounds}",
+            f"{len(bound_raw_by_token)} balances with bounds {bound_raw_by_token}",
+            f"those of the plan {expected_bound_raw_by_token}",
         )
     for watched_balance in call.watched:
-        price = prices.get(watched_balance.token, Fraction(0))
+        price = price_by_token.get(watched_balance.token, Fraction(0))
         if price <= 0 or watched_balance.price_x128 != floor_int(price * 2**128):
             refuse(
                 "price",
@@ -591,7 +612,7 @@ def _require_conditions(call: RebalanceCall, legs: tuple[Leg, ...], grant: Grant
             )
     if call.floor_raw != grant.value_floor_raw:
         refuse("value_floor", call.floor_raw, f"the granted {grant.value_floor_raw}")
-    min_change_raw = _min_value_change(legs, grant.floors_raw, prices)
+    min_change_raw = _min_value_change(legs, grant.floors_raw, price_by_token)
     if call.floor_raw < min_change_raw:
         refuse(
             "value_floor",
@@ -601,15 +622,15 @@ def _require_conditions(call: RebalanceCall, legs: tuple[Leg, ...], grant: Grant
 
 
 def _min_value_change(
-    legs: tuple[Leg, ...], floors_raw: tuple[int, ...], prices: Mapping[str, Fraction]
+    legs: tuple[Leg, ...], floors_raw: tuple[int, ...], price_by_token: Mapping[str, Fraction]
 ) -> int:
     """Return the change of the wallet's value if every leg pays only its floor, less one base unit
     for the rounding of prices.
     """
-    value = Fraction(0)
+    value_change_raw = Fraction(0)
     for leg, floor_raw in zip(legs, floors_raw, strict=True):
         if leg.source is LegFunding.WALLET:
-            value -= leg.amount_in_raw * prices[leg.token_in]
+            value_change_raw -= leg.amount_in_raw * price_by_token[leg.token_in]
         if leg.sink is LegFunding.WALLET:
-            value += floor_raw * prices[leg.token_out]
-    return floor_int(value) - 1
+            value_change_raw += floor_raw * price_by_token[leg.token_out]
+    return floor_int(value_change_raw) - 1

@@ -99,9 +99,9 @@ SignableNonces = Mapping[int, int | None]
 if nothing was signed."""
 
 
-def replacement_fee_wei(wei: int) -> int:
-    """Return the fee that replaces a fee of `wei`: 12.5 % more, rounded up."""
-    return max(wei + 1, -(-wei * BUMP_NUMERATOR // BUMP_DENOMINATOR))
+def replacement_fee_wei(fee_wei: int) -> int:
+    """Return the fee that replaces a fee of `fee_wei`: 12.5 % more, rounded up."""
+    return max(fee_wei + 1, -(-fee_wei * BUMP_NUMERATOR // BUMP_DENOMINATOR))
 
 
 def refuse(rule: str, measured: object, limit: object) -> NoReturn:
@@ -114,6 +114,6 @@ def refuse(rule: str, measured: object, limit: object) -> NoReturn:
 
 def require_deadline(deadline_s: int, grant: Grant, rules: SigningRules) -> None:
     """Require a deadline after the grant's chain time and within the longest validity."""
-    latest_s = min(grant.deadline_s, grant.now_s + rules.max_deadline_s)
-    if not grant.now_s < deadline_s <= latest_s:
-        refuse("deadline", deadline_s, f"after {grant.now_s} and at most {latest_s}")
+    latest_deadline_s = min(grant.deadline_s, grant.now_s + rules.max_deadline_s)
+    if not grant.now_s < deadline_s <= latest_deadline_s:
+        refuse("deadline", deadline_s, f"after {grant.now_s} and at most {latest_deadline_s}")

@@ -69,7 +69,7 @@ class AlertStore:
         order.
         """
         with self.db.write("write the alerts") as db:
-            rows = [
+            alert_rows = [
                 {
                     "key": state.key,
                     "kind": state.kind.value,
@@ -81,7 +81,7 @@ class AlertStore:
                 }
                 for state in states
             ]
-            upsert_rows(db, AlertRow, rows)
+            upsert_rows(db, AlertRow, alert_rows)
             queued_messages = [
                 _insert_message(db, target, state, now_s) for target, state in targets_and_states
             ]
@@ -127,15 +127,21 @@ class AlertStore:
     def targets(self) -> dict[str, AlertTargetState]:
         """Return the delivery record of each target, by name."""
         with self.db.read("read sent alerts") as db:
-            pending_counts = dict(
+            pending_count_by_target = dict(
                 db.execute(
                     select(AlertMessageRow.target, func.count()).group_by(AlertMessageRow.target)
                 ).all()
             )
-            rows = {row.name: row for row in all_rows(db, select(AlertTargetRow), AlertTargetRow)}
+            row_by_target = {
+                row.name: row for row in all_rows(db, select(AlertTargetRow), AlertTargetRow)
+            }
             return {
-                name: _target_state(name, rows.get(name), pending_counts.get(name, 0))
-                for name in sorted({*rows, *pending_counts})
+                target_name: _target_state(
+                    target_name,
+                    row_by_target.get(target_name),
+                    pending_count_by_target.get(target_name, 0),
+                )
+                for target_name in sorted({*row_by_target, *pending_count_by_target})
             }
 
     def open_push(self, target: str, public_key: str) -> None:
@@ -165,28 +171,32 @@ class AlertStore:
         MAX_DEVICES.
         """
         with self.db.write("add a device") as db:
-            others = [other for other in _devices(db) if other.id != device.id]
-            if len(others) >= MAX_DEVICES:
+            other_devices = [
+                stored_device for stored_device in _devices(db) if stored_device.id != device.id
+            ]
+            if len(other_devices) >= MAX_DEVICES:
                 raise ConfigError(
                     f"endpoint: {MAX_DEVICES} devices receive alerts already",
                     "remove one on the page Alerts",
                 )
-            _write_devices(db, [*others, device])
+            _write_devices(db, [*other_devices, device])
 
     def remove_devices(self, ids: Collection[str] = (), user: str = "") -> int:
         """Remove the devices with these ids and those of a user; return their number."""
         with self.db.write("remove a device") as db:
             devices = _devices(db)
-            kept = [device for device in devices if device.id not in ids and device.user != user]
-            if len(kept) < len(devices):
-                _write_devices(db, kept)
-            return len(devices) - len(kept)
+            kept_devices = [
+                device for device in devices if device.id not in ids and device.user != user
+            ]
+            if len(kept_devices) < len(devices):
+                _write_devices(db, kept_devices)
+            return len(devices) - len(kept_devices)
 
 
 def _devices(db: Connection) -> tuple[AlertDevice, ...]:
     try:
-        rows = json.loads(database.fact_text(db, DEVICES) or "[]")
-        return tuple(AlertDevice(**fields) for fields in rows)
+        devices_json = json.loads(database.fact_text(db, DEVICES) or "[]")
+        return tuple(AlertDevice(**device_fields) for device_fields in devices_json)
     except (TypeError, ValueError):  # damaged: they are added again
         return ()
 
@@ -243,9 +253,9 @@ def _target_columns(db: Connection, target: str) -> dict[str, Any]:
     }
 
 
-def _parse_kind(value: str) -> AlertKind:
+def _parse_kind(kind_text: str) -> AlertKind:
     try:
-        return AlertKind(value)
+        return AlertKind(kind_text)
     except ValueError as error:
         raise OperatorNeeded(
             f"store: a row is damaged: {error}",

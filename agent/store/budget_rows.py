@@ -13,9 +13,9 @@ from agent.errors import ErrorCode, OperatorNeeded
 from agent.store.tables import BudgetRow, ExternalTransactionRow
 
 
-def turnover_sum(rows: Sequence[BudgetRow | ExternalTransactionRow]) -> Fraction:
+def turnover_sum(budget_rows: Sequence[BudgetRow | ExternalTransactionRow]) -> Fraction:
     """Return the turnover of these rows, numeraire base units."""
-    return sum((parse_fraction(row.turnover) for row in rows), Fraction(0))
+    return sum((parse_fraction(row.turnover) for row in budget_rows), Fraction(0))
 
 
 def newest_successes(db: Connection, kinds: tuple[str, ...]) -> dict[str, int | None]:
@@ -23,10 +23,10 @@ def newest_successes(db: Connection, kinds: tuple[str, ...]) -> dict[str, int | 
     return dict(zip(kinds, db.execute(_select_newest_successes(kinds)).one(), strict=True))
 
 
-def parse_fraction(text: str) -> Fraction:
+def parse_fraction(fraction_text: str) -> Fraction:
     """Return a stored fraction. Raises OperatorNeeded if it is damaged."""
     try:
-        return Fraction(text)
+        return Fraction(fraction_text)
     except (ValueError, ZeroDivisionError) as error:
         raise OperatorNeeded(
             f"store: a budget entry is damaged: {error}",

@@ -138,8 +138,8 @@ class BudgetStore:
             if not open_executions(db):
                 return None
             purchase = read_purchase(db, self.db.wallet, self.db.wrapped_native)
-            states = read_own_states(db, self.db.wallet, self.db.wrapped_native, chain_now_s)
-            return execution_under_way(purchase, states)
+            layer_states = read_own_states(db, self.db.wallet, self.db.wrapped_native, chain_now_s)
+            return execution_under_way(purchase, layer_states)
 
     def book_intent(
         self,
@@ -168,7 +168,7 @@ class BudgetStore:
             succeeded = intent.state is not IntentState.REVERTED and (
                 intent.receipt is None or intent.receipt.status == 1
             )
-            budget = {
+            budget_row = {
                 "intent_id": intent.id,
                 "kind": _budget_kind(db, intent),
                 "succeeded": succeeded,
@@ -178,18 +178,18 @@ class BudgetStore:
                 "gas_wei": str(gas_wei),
                 "outflow": str(outflow) if outflow else None,
             }
-            insert_rows(db, BudgetRow, [budget])
+            insert_rows(db, BudgetRow, [budget_row])
             ledger_sums.add_loss(db, loss)
             ledger_sums.advance_settled(db)
             if not succeeded or intent.kind is IntentKind.APPROVE:
                 refusals = _parse_submission_refusals(database.read_facts(db, SUBMISSION_REFUSALS))
                 record_failure_stop(db, _refusal_seq_by_token(refusals))
             balance_changes = movements(intent, self.db.wallet, self.db.wrapped_native, chain_s)
-            rows = [
+            movement_rows = [
                 asdict(balance_change) | {"delta_raw": str(balance_change.delta_raw)}
                 for balance_change in balance_changes
             ]
-            insert_rows(db, MovementRow, rows)
+            insert_rows(db, MovementRow, movement_rows)
 
     def movements(self, limit: int = 1000) -> tuple[Movement, ...]:
         """Return the newest known changes of balances, newest first."""
@@ -216,9 +216,11 @@ class BudgetStore:
             if reviews:
                 previous_reviews = _parse_reviews(database.read_facts(db, SCHEDULE_REVIEWS))
                 updated_reviews = [
-                    (name, at_s) for name, at_s in previous_reviews if name not in reviews
+                    (schedule_name, at_s)
+                    for schedule_name, at_s in previous_reviews
+                    if schedule_name not in reviews
                 ]
-                updated_reviews += [(name, chain_s) for name in reviews]
+                updated_reviews += [(schedule_name, chain_s) for schedule_name in reviews]
                 facts[SCHEDULE_REVIEWS] = json.dumps(updated_reviews[-MAX_REVIEWS:])
             database.write_facts(db, facts)
 
@@ -229,9 +231,9 @@ class BudgetStore:
 
     def mark_unreadable(self, failures: Sequence[tuple[str, int]]) -> None:
         """Record the assets whose balance cannot be read, with the time of the first failure."""
-        stored_text = " ".join(f"{token}:{at_s}" for token, at_s in failures)
+        failures_text = " ".join(f"{token}:{at_s}" for token, at_s in failures)
         with self.db.write("write unreadable balances") as db:
-            database.write_facts(db, {UNREADABLE_BALANCES: stored_text})
+            database.write_facts(db, {UNREADABLE_BALANCES: failures_text})
 
     def mark_submission_refusals(self, refusals: Sequence[SubmissionRefusal]) -> None:
         """Replace the stored exits refused at submission; earlier approvals for them do not count
@@ -282,16 +284,18 @@ def _history(
     refusals = _parse_submission_refusals(facts)
     streak = failure_streak(db, facts, _refusal_seq_by_token(refusals))
     external_rows = all_rows(db, _select_external_transactions(), ExternalTransactionRow)
-    rows: list[BudgetRow | ExternalTransactionRow] = [
+    recent_rows: list[BudgetRow | ExternalTransactionRow] = [
         *own_rows,
         *(row for row in external_rows if row.chain_s > chain_now_s - DAY_S),
     ]
     turnover_rows = [
-        row for row in rows if getattr(row, "kind", "") not in stores.UNCOUNTED_TURNOVER_KINDS
+        row
+        for row in recent_rows
+        if getattr(row, "kind", "") not in stores.UNCOUNTED_TURNOVER_KINDS
     ]
-    newest_s = newest_successes(db, _BUDGET_KINDS)
+    newest_success_s_by_kind = newest_successes(db, _BUDGET_KINDS)
     pending_requests = requests.pending_requests(db)
-    decreases, unexplained_transfers = (
+    losses, unexplained_transfers = (
         balances.lost_value(db, chain_now_s),
         balances.open_transfers(db),
     )
@@ -300,7 +304,7 @@ def _history(
     )
     history = History(
         reviews=Reviews(
-            last_rebalance_s=newest_s[IntentKind.SWAP.value],
+            last_rebalance_s=newest_success_s_by_kind[IntentKind.SWAP.value],
             last_review_s=int(facts[LAST_REVIEW]) if facts.get(LAST_REVIEW) else None,
             by_schedule=_parse_reviews(facts),
             delay_ppm=int(facts.get(REVIEW_DELAY) or 0),
@@ -308,24 +312,24 @@ def _history(
         budgets=Budgets(
             turnover_24h=turnover_sum(turnover_rows),
             loss_24h=sum(
-                (max(Fraction(0), parse_fraction(row.loss)) for row in rows), decreases.last_day
+                (max(Fraction(0), parse_fraction(row.loss)) for row in recent_rows), losses.last_day
             ),
-            loss_total=ledger_sums.loss_total(facts) + external_loss + decreases.total,
-            gas_24h_wei=sum(int(row.gas_wei) for row in rows),
+            loss_total=ledger_sums.loss_total(facts) + external_loss + losses.total,
+            gas_24h_wei=sum(int(row.gas_wei) for row in recent_rows),
             outflow_24h=sum(
-                (parse_fraction(row.outflow) for row in rows if row.outflow is not None),
+                (parse_fraction(row.outflow) for row in recent_rows if row.outflow is not None),
                 Fraction(0),
             ),
-            fell_24h=decreases.last_day,
-            fell_total=decreases.total,
+            fell_24h=losses.last_day,
+            fell_total=losses.total,
             wasted_24h_wei=sum(
                 int(row.gas_wei)
                 for row in own_rows
                 if not row.succeeded or row.kind in _NON_TRADE_KINDS
             ),
             wasted_wei=sum(map(int, column_values(db, _select_gas_of_reverts()))),
-            unknown=decreases.unknown_reason,
-            unpriced_falls=decreases.unknown_reason,
+            unknown=losses.unknown_reason,
+            unpriced_falls=losses.unknown_reason,
         ),
         failures=Failures(
             reverts_in_row=streak.reverts,
@@ -352,7 +356,9 @@ def _history(
             ),
             nav_per_share=orders.nav_per_share(db, facts),
         ),
-        layers=read_states(db, wallet, wrapped_native, chain_now_s, own_rows, newest_s),
+        layers=read_states(
+            db, wallet, wrapped_native, chain_now_s, own_rows, newest_success_s_by_kind
+        ),
         started_s=db.scalar(_select_first_step_s()),
         stopped=requests.stop_reason(pending_requests),
         depegged=tuple(facts.get(DEPEGGED_TOKENS, "").split()),
@@ -362,7 +368,7 @@ def _history(
     time_dependences = (
         history.started_s is None,
         cash_flows.purchase is not None,
-        any(state.changes_with_time for state in history.layers),
+        any(layer_state.changes_with_time for layer_state in history.layers),
         cash_flows.unexplained,
         cash_flows.accepted,
         history.budgets.fell_24h,
@@ -371,20 +377,21 @@ def _history(
     )
     if any(time_dependences):
         return history, chain_now_s
-    return history, min((row.chain_s + DAY_S for row in rows), default=math.inf)
+    return history, min((row.chain_s + DAY_S for row in recent_rows), default=math.inf)
 
 
 def _parse_unreadable(facts: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
-    stored_pairs = (
+    token_and_time_texts = (
         pair_text.split(":") for pair_text in facts.get(UNREADABLE_BALANCES, "").split()
     )
-    return tuple((token, int(since_s)) for token, since_s in stored_pairs)
+    return tuple((token, int(since_s)) for token, since_s in token_and_time_texts)
 
 
 def _parse_reviews(facts: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
     try:
         return tuple(
-            (str(name), int(at_s)) for name, at_s in json.loads(facts.get(SCHEDULE_REVIEWS) or "[]")
+            (str(schedule_name), int(at_s))
+            for schedule_name, at_s in json.loads(facts.get(SCHEDULE_REVIEWS) or "[]")
         )
     except (ValueError, TypeError) as error:
         raise OperatorNeeded(
@@ -396,11 +403,11 @@ def _parse_reviews(facts: Mapping[str, str]) -> tuple[tuple[str, int], ...]:
 
 def _write_submission_refusals(db: Connection, refusals: Sequence[SubmissionRefusal]) -> None:
     newest_seq = max_value(db, IntentRow.seq)
-    rows = [
+    refusal_rows = [
         (refusal.token, refusal.at_s, refusal.times, refusal.why, newest_seq)
         for refusal in refusals
     ]
-    database.write_facts(db, {SUBMISSION_REFUSALS: json.dumps(rows)})
+    database.write_facts(db, {SUBMISSION_REFUSALS: json.dumps(refusal_rows)})
 
 
 def _parse_submission_refusals(facts: Mapping[str, str]) -> list[tuple[SubmissionRefusal, int]]:

@@ -125,14 +125,14 @@ class ControlStore:
     def queued_controls(self, limit: int = MAX_QUEUED) -> tuple[QueuedControl, ...]:
         """Return the oldest queued controls, oldest first."""
         with self.db.read("read the controls") as db:
-            rows = all_rows(db, _select_in_state(), ControlRow, state="queued", limit=limit)
-            return tuple(QueuedControl(row.seq, _control_from_row(row)) for row in rows)
+            control_rows = all_rows(db, _select_in_state(), ControlRow, state="queued", limit=limit)
+            return tuple(QueuedControl(row.seq, _control_from_row(row)) for row in control_rows)
 
     def taken_controls(self) -> tuple[QueuedControl, ...]:
         """Return the controls that were taken and not finished, oldest first."""
         with self.db.read("read the controls") as db:
-            rows = all_rows(db, _select_in_state(), ControlRow, state="taken", limit=-1)
-            return tuple(QueuedControl(row.seq, _control_from_row(row)) for row in rows)
+            control_rows = all_rows(db, _select_in_state(), ControlRow, state="taken", limit=-1)
+            return tuple(QueuedControl(row.seq, _control_from_row(row)) for row in control_rows)
 
     def take(self, control_number: int, now_s: int) -> bool:
         """Move a control from QUEUED to TAKEN. Return False, and write nothing, if it is not queued
@@ -153,8 +153,10 @@ class ControlStore:
             return
         end_by_number = {end.number: end for end in ends}
         with self.db.write("finish a control") as db:
-            rows = all_rows(db, _select_unfinished(), ControlRow, row_seqs=list(end_by_number))
-            self._end(db, [(row, end_by_number[row.seq]) for row in rows], now_s)
+            control_rows = all_rows(
+                db, _select_unfinished(), ControlRow, row_seqs=list(end_by_number)
+            )
+            self._end(db, [(row, end_by_number[row.seq]) for row in control_rows], now_s)
 
     def newest(self, limit: int = 100) -> tuple[ControlRecord, ...]:
         """Return the newest controls, newest first. Damaged rows are omitted."""
@@ -176,7 +178,7 @@ class ControlStore:
         valid seal are omitted.
         """
         with self.db.read("read the log of controls") as db:
-            rows = islice(self._sealed(db, _select_log_after(), after_seq=after), limit)
+            log_rows = islice(self._sealed(db, _select_log_after(), after_seq=after), limit)
             return tuple(
                 ControlEvent(
                     row.seq,
@@ -189,7 +191,7 @@ class ControlStore:
                     row.reason,
                     row.at_s,
                 )
-                for row in rows
+                for row in log_rows
             )
 
     def log_end(self) -> tuple[int, int]:
@@ -197,22 +199,24 @@ class ControlStore:
         valid seal do not count.
         """
         with self.db.read("read the log of controls") as db:
-            newest_line = next(self._sealed(db, _select_log_newest_first()), None)
-            latest_line = next(self._sealed(db, _select_log_latest_first()), None)
-            return (newest_line.seq if newest_line else 0), (latest_line.at_s if latest_line else 0)
+            last_line = next(self._sealed(db, _select_log_newest_first()), None)
+            latest_dated_line = next(self._sealed(db, _select_log_latest_first()), None)
+            return (last_line.seq if last_line else 0), (
+                latest_dated_line.at_s if latest_dated_line else 0
+            )
 
     def record_shown(self, plan: ShownPlan) -> None:
         """Store a plan as it is shown, for a control to confirm by its hash."""
         with self.db.write("store a shown plan") as db:
-            stored_plan = first_row(db, _select_plan(), ShownPlanRow, plan_hash=plan.hash)
-            _insert_plan(db, plan, stored_plan is not None and stored_plan.waiting)
-            old_hashes = db.scalars(
+            stored_row = first_row(db, _select_plan(), ShownPlanRow, plan_hash=plan.hash)
+            _insert_plan(db, plan, stored_row is not None and stored_row.waiting)
+            dropped_hashes = db.scalars(
                 select(ShownPlanRow.hash)
                 .where(~ShownPlanRow.waiting)
                 .order_by(ShownPlanRow.shown_s.desc())
                 .offset(MAX_SHOWN_PLANS)
             ).all()
-            db.execute(delete(ShownPlanRow).where(ShownPlanRow.hash.in_(old_hashes)))
+            db.execute(delete(ShownPlanRow).where(ShownPlanRow.hash.in_(dropped_hashes)))
 
     def shown_plan(self, plan_hash: str) -> ShownPlan | None:
         """Return a shown plan by its hash; None if it is unknown, or was altered since."""
@@ -245,7 +249,7 @@ class ControlStore:
         return seals.sealed_rows(self.db, db, query, ControlLogRow, **binds)
 
     def _insert(self, db: Connection, control: Control, state: ControlState) -> int:
-        number = insert_returning_id(
+        control_number = insert_returning_id(
             db,
             ControlRow,
             id=control.id,
@@ -263,16 +267,16 @@ class ControlStore:
             result_json="[]",
             changed_s=control.asked_at_s,
         )
-        row = first_row(db, _select_control(), ControlRow, row_seq=number)
+        row = first_row(db, _select_control(), ControlRow, row_seq=control_number)
         if row is not None:
-            self._log(db, [(row, ControlEnd(number, state))], control.asked_at_s)
-        return number
+            self._log(db, [(row, ControlEnd(control_number, state))], control.asked_at_s)
+        return control_number
 
     def _end(
-        self, db: Connection, ends: Sequence[tuple[ControlRow, ControlEnd]], now_s: int
+        self, db: Connection, rows_and_ends: Sequence[tuple[ControlRow, ControlEnd]], now_s: int
     ) -> None:
         """Write new states of rows, with a line of the log for each."""
-        if not ends:
+        if not rows_and_ends:
             return
         db.execute(
             _update_control(),
@@ -285,15 +289,15 @@ class ControlStore:
                     "new_result": json.dumps(end.result),
                     "now_s": now_s,
                 }
-                for row, end in ends
+                for row, end in rows_and_ends
             ],
         )
-        self._log(db, ends, now_s)
+        self._log(db, rows_and_ends, now_s)
 
     def _log(
-        self, db: Connection, ends: Sequence[tuple[ControlRow, ControlEnd]], now_s: int
+        self, db: Connection, rows_and_ends: Sequence[tuple[ControlRow, ControlEnd]], now_s: int
     ) -> None:
-        lines = [
+        log_rows = [
             {
                 "control_id": row.id,
                 "kind": row.kind,
@@ -304,21 +308,24 @@ class ControlStore:
                 "reason": end.reason,
                 "at_s": now_s,
             }
-            for row, end in ends
+            for row, end in rows_and_ends
         ]
-        seals.append_rows(self.db, db, ControlLogRow, lines)
+        seals.append_rows(self.db, db, ControlLogRow, log_rows)
 
 
 def _control_from_row(row: ControlRow) -> Control | None:
     """Return the control of a row; None if the row is damaged."""
     try:
-        arguments = tuple((str(name), str(value)) for name, value in json.loads(row.arguments_json))
+        arguments = tuple(
+            (str(argument_name), str(column_text))
+            for argument_name, column_text in json.loads(row.arguments_json)
+        )
         kind, origin = ControlKind(row.kind), ControlOrigin(row.origin)
         asked_s, expires_s = int(row.asked_s), int(row.expires_s)
     except (ValueError, TypeError):
         return None
-    values = (row.id, row.plan_hash, row.asked_by, row.seal)
-    if not all(isinstance(value, str) for value in values):
+    text_columns = (row.id, row.plan_hash, row.asked_by, row.seal)
+    if not all(isinstance(column_text, str) for column_text in text_columns):
         return None
     return Control(
         row.id, kind, arguments, row.plan_hash, row.asked_by, origin, asked_s, expires_s, row.seal
@@ -329,12 +336,17 @@ def _record_from_row(row: ControlRow) -> ControlRecord | None:
     control = _control_from_row(row)
     try:
         state = ControlState(row.state)
-        result = tuple((str(name), str(value)) for name, value in json.loads(row.result_json))
+        result_arguments = tuple(
+            (str(result_name), str(result_text))
+            for result_name, result_text in json.loads(row.result_json)
+        )
     except (ValueError, TypeError):
         return None
     if control is None:
         return None
-    return ControlRecord(row.seq, control, state, row.code, row.reason, result, row.changed_s)
+    return ControlRecord(
+        row.seq, control, state, row.code, row.reason, result_arguments, row.changed_s
+    )
 
 
 def _insert_plan(db: Connection, plan: ShownPlan, is_waiting: bool) -> None:
@@ -508,7 +520,7 @@ class TelegramBotStore:
         """Store a code; it replaces every earlier code of the chat."""
         with self.db.write("write the phone's state") as db:
             other_codes = [
-                phone_code for phone_code in _valid_codes(db, now_s) if phone_code.chat != code.chat
+                valid_code for valid_code in _valid_codes(db, now_s) if valid_code.chat != code.chat
             ]
             _write_codes(db, [*other_codes[1 - MAX_CODES :], code])
 
@@ -517,15 +529,17 @@ class TelegramBotStore:
         or expired one. Every attempt is recorded.
         """
         with self.db.write("write the phone's state") as db:
-            codes = _valid_codes(db, now_s)
-            open_code = next((code for code in codes if code.chat == chat), None)
-            other_codes = [code for code in codes if code.chat != chat]
-            if open_code is None:
+            valid_codes = _valid_codes(db, now_s)
+            chat_code = next(
+                (valid_code for valid_code in valid_codes if valid_code.chat == chat), None
+            )
+            other_codes = [valid_code for valid_code in valid_codes if valid_code.chat != chat]
+            if chat_code is None:
                 return None
-            if open_code.digest == digest:
+            if chat_code.digest == digest:
                 _write_codes(db, other_codes)
-                return open_code
-            failed_code = replace(open_code, tries=open_code.tries + 1)
+                return chat_code
+            failed_code = replace(chat_code, tries=chat_code.tries + 1)
             _write_codes(
                 db, other_codes if failed_code.tries >= MAX_TRIES else [*other_codes, failed_code]
             )
@@ -542,7 +556,8 @@ def _last_update(db: Connection, now_s: int) -> int:
 def _valid_codes(db: Connection, now_s: int) -> list[PhoneCode]:
     try:
         codes = [
-            PhoneCode(**fields) for fields in json.loads(database.fact_text(db, OPEN_CODES) or "[]")
+            PhoneCode(**code_fields)
+            for code_fields in json.loads(database.fact_text(db, OPEN_CODES) or "[]")
         ]
     except (TypeError, ValueError):  # damaged: no code works
         return []

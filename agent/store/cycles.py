@@ -36,8 +36,8 @@ class CycleStore:
         """Record the open cycle; replace its row if it has one."""
         with self.db.write("write the cycle", keeps_cache=True) as db:
             row = {"id": cycle.id, "cycle_json": codec.dumps(cycle)}
-            binds = {"cycle_id": cycle.id, "cycle_json": row["cycle_json"]}
-            if not db.execute(_update_cycle(), binds).rowcount:
+            bind_values = {"cycle_id": cycle.id, "cycle_json": row["cycle_json"]}
+            if not db.execute(_update_cycle(), bind_values).rowcount:
                 insert_rows(db, CycleRow, [row | {"state": OPEN}])
 
     def close(self, reason: str) -> None:
@@ -53,8 +53,8 @@ class CycleStore:
         open. Rows that this version cannot read are closed.
         """
         with self.db.read("read the unreported cycles") as db:
-            rows = db.execute(_select_unreported()).all()
-        for row in rows:
+            cycle_rows = db.execute(_select_unreported()).all()
+        for row in cycle_rows:
             if (
                 cycle := self._parse_cycle(row.id, row.cycle_json)
             ) is not None and cycle.request == request:

@@ -164,7 +164,7 @@ class Database:
             yield db
 
     def query(self, action: str, run_query: Callable[[Connection, *Args], T], *args: *Args) -> T:
-        """Return `ask(connection, *args)`; a MemoryDatabase caches it until a write."""
+        """Return `run_query(connection, *args)`; a MemoryDatabase caches it until a write."""
         with self.read(action) as db:
             return run_query(db, *args)
 
@@ -212,7 +212,7 @@ class MemoryDatabase(Database):
             self.answers.clear()
 
     def query(self, action: str, run_query: Callable[[Connection, *Args], T], *args: *Args) -> T:
-        """Return `ask(connection, *args)`, cached."""
+        """Return `run_query(connection, *args)`, cached."""
         if (run_query, args) not in self.answers:
             with self.read(action) as db:
                 self.answers[run_query, args] = run_query(db, *args)
@@ -227,14 +227,14 @@ class MemoryDatabase(Database):
         *args: *Args,
     ) -> T:
         """Return the answer of `run_query` at a time or block, cached while valid."""
-        cached: tuple[int, T, float] | None = self.answers.get((run_query, args))
-        if cached is None or not cached[0] <= time_or_block < cached[2]:
+        cached_answer: tuple[int, T, float] | None = self.answers.get((run_query, args))
+        if cached_answer is None or not cached_answer[0] <= time_or_block < cached_answer[2]:
             with self.read(action) as db:
-                cached = self.answers[run_query, args] = (
+                cached_answer = self.answers[run_query, args] = (
                     time_or_block,
                     *run_query(db, time_or_block, *args),
                 )
-        return cached[1]
+        return cached_answer[1]
 
 
 def all_rows(db: Connection, query: Select[Any], model: type[T], /, **binds: object) -> Sequence[T]:
@@ -254,8 +254,8 @@ def column_values(db: Connection, query: Select[Any], /, **binds: object) -> Seq
 
 def max_value(db: Connection, column: InstrumentedAttribute[int]) -> int:
     """Return the largest number in a column; 0 without rows."""
-    stored_max: int | None = db.scalar(_select_max(column))
-    return stored_max or 0
+    largest_number: int | None = db.scalar(_select_max(column))
+    return largest_number or 0
 
 
 def insert_rows(db: Connection, model: type[Base], rows: Sequence[Mapping[str, object]]) -> None:
@@ -349,8 +349,8 @@ def fact_text(db: Connection, key: str) -> str:
 
 def find_fact(db: Connection, key: str) -> str | None:
     """Return the value of a key; None if missing."""
-    value: str | None = db.scalar(_select_fact(), {"key": key})
-    return value
+    fact_value: str | None = db.scalar(_select_fact(), {"key": key})
+    return fact_value
 
 
 def fact_number(db: Connection, key: str) -> int:
@@ -370,12 +370,12 @@ def stored_number(key: str) -> ColumnElement[int]:
     return func.coalesce(stored_fact(key).cast(BigInteger), 0)
 
 
-def beside_facts(query: Select[Any], **keys: str) -> Select[Any]:
+def beside_facts(query: Select[Any], **key_by_column: str) -> Select[Any]:
     """Select rows with the values of keys as further columns, named as the arguments; without rows,
     one row whose other columns are NULL.
     """
     facts_subquery = select(
-        *(stored_fact(key).label(name) for name, key in keys.items())
+        *(stored_fact(key).label(column_name) for column_name, key in key_by_column.items())
     ).subquery()
     rows_subquery = query.subquery()
     return select(facts_subquery, rows_subquery).select_from(
@@ -383,10 +383,10 @@ def beside_facts(query: Select[Any], **keys: str) -> Select[Any]:
     )
 
 
-def parse_fact_number(key: str, value: str | None) -> int:
+def parse_fact_number(key: str, number_text: str | None) -> int:
     """Parse the whole number of a key; 0 for None. Raises OperatorNeeded if it is not a number."""
     try:
-        return 0 if value is None else int(value)
+        return 0 if number_text is None else int(number_text)
     except ValueError:
         raise OperatorNeeded(
             f"store: {key} is damaged", "restore a backup, compare it with the chain"
@@ -395,7 +395,9 @@ def parse_fact_number(key: str, value: str | None) -> int:
 
 def write_facts(db: Connection, facts: Mapping[str, object]) -> None:
     """Write values, replacing existing ones."""
-    upsert_rows(db, MetaRow, [{"key": key, "value": str(value)} for key, value in facts.items()])
+    upsert_rows(
+        db, MetaRow, [{"key": key, "value": str(fact_value)} for key, fact_value in facts.items()]
+    )
 
 
 def delete_facts(db: Connection, *keys: str) -> None:
@@ -408,9 +410,9 @@ _delete_fact = cache(lambda: delete(MetaRow).where(MetaRow.key == bindparam("del
 
 
 @cache
-def _select_facts(count: int) -> Select[str, str]:
+def _select_facts(key_count: int) -> Select[str, str]:
     return select(MetaRow.key, MetaRow.value).where(
-        MetaRow.key.in_([bindparam(f"key{index}") for index in range(count)])
+        MetaRow.key.in_([bindparam(f"key{index}") for index in range(key_count)])
     )
 
 
@@ -504,10 +506,10 @@ def compress_text(text: str) -> bytes:
     return zlib.compress(text.encode())
 
 
-def decompress_text(data: bytes) -> str:
+def decompress_text(compressed_text: bytes) -> str:
     """Decompress stored text. Raises OperatorNeeded if the bytes are damaged."""
     try:
-        return zlib.decompress(data).decode()
+        return zlib.decompress(compressed_text).decode()
     except (zlib.error, UnicodeDecodeError) as error:
         raise _damaged_row(str(error)) from None
 
@@ -587,16 +589,16 @@ def movements(
     receipt = intent.receipt
     if receipt is None:
         return ()
-    changes = [
+    token_changes = [
         (token, delta_raw, intent.kind.value)
         for token, delta_raw in sorted(receipt.net_transfers(wallet).items())
         if delta_raw
     ]
     if native_wei := intent.native_change_wei(wallet, wrapped_native):
-        changes.append((NATIVE, native_wei, intent.kind.value))
+        token_changes.append((NATIVE, native_wei, intent.kind.value))
     if receipt.gas_cost_wei:
-        changes.append((NATIVE, -receipt.gas_cost_wei, "gas"))
+        token_changes.append((NATIVE, -receipt.gas_cost_wei, "gas"))
     return tuple(
         Movement(token, delta_raw, kind, receipt.block_number, chain_s, receipt.tx_hash)
-        for token, delta_raw, kind in changes
+        for token, delta_raw, kind in token_changes
     )

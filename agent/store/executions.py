@@ -30,7 +30,7 @@ P_co = TypeVar("P_co", covariant=True)
 ORDER, PURCHASE = "order", "purchase"
 """Kinds of executions; a layer adds its own."""
 OPEN = "open"
-_CONSUMED = tuple(state.value for state in CONSUMED_STATES)
+_CONSUMED_STATE_NAMES = tuple(state.value for state in CONSUMED_STATES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,26 +77,26 @@ class ExecutedParts:
 
     def moved_value(self, wallet: str, prices: Mapping[str, Fraction]) -> Fraction:
         """Return the value moved at these prices by token."""
-        net_changes = (
+        net_changes_raw = (
             {} if intent.receipt is None else intent.receipt.net_transfers(wallet)
             for intent in self._traded_intents
         )
-        values = (
-            _value({token: abs(raw) for token, raw in change.items()}, prices)
-            for change in net_changes
+        moved_values = (
+            _value_at({token: abs(raw) for token, raw in change_raw_by_token.items()}, prices)
+            for change_raw_by_token in net_changes_raw
         )
-        return sum(values, Fraction(0)) / 2
+        return sum(moved_values, Fraction(0)) / 2
 
     def lost_value(
         self, wallet: str, wrapped_native: str, prices: Mapping[str, Fraction]
     ) -> Fraction:
         """Return the value lost at these prices, gas of every mined transaction included."""
-        native_price = {NATIVE: prices.get(wrapped_native, Fraction(0))}
+        native_price_by_token = {NATIVE: prices.get(wrapped_native, Fraction(0))}
         balance_changes = (intent.balance_changes(wallet, wrapped_native) for intent in self.mined)
         return -sum(
             (
-                _value(balance_change, {**prices, **native_price})
-                for balance_change in balance_changes
+                _value_at(change_raw_by_token, {**prices, **native_price_by_token})
+                for change_raw_by_token in balance_changes
             ),
             Fraction(0),
         )
@@ -105,12 +105,18 @@ class ExecutedParts:
         """Return the base units by token that the wallet sold; native coin counts as its wrapped
         token.
         """
-        raw_by_token: dict[str, int] = {}
+        sold_raw_by_token: dict[str, int] = {}
         for intent in self._traded_intents:
-            for token, raw in intent.balance_changes(wallet, wrapped_native).items():
+            for token, change_raw in intent.balance_changes(wallet, wrapped_native).items():
                 sold_token = wrapped_native if token == NATIVE else token
-                raw_by_token[sold_token] = raw_by_token.get(sold_token, 0) - raw
-        return tuple(sorted((token, raw) for token, raw in raw_by_token.items() if raw > 0))
+                sold_raw_by_token[sold_token] = sold_raw_by_token.get(sold_token, 0) - change_raw
+        return tuple(
+            sorted(
+                (token, change_raw)
+                for token, change_raw in sold_raw_by_token.items()
+                if change_raw > 0
+            )
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,10 +147,10 @@ class ExecutionStore:
     def end(self, execution_id: str, state: str, why: str, chain_s: int) -> bool:
         """End an execution; return False if none with this id is open."""
         with self.db.write("record the end of an execution") as db:
-            rows = [row for row in open_executions(db) if row.id == execution_id]
-            for row in rows:
+            execution_rows = [row for row in open_executions(db) if row.id == execution_id]
+            for row in execution_rows:
                 end_execution(db, row, state, why, chain_s)
-            return bool(rows)
+            return bool(execution_rows)
 
     def open_ids(self) -> tuple[str, ...]:
         """Return the ids of all open executions, oldest first."""
@@ -180,21 +186,23 @@ class ExecutionStore:
 
 def read_purchase(db: Connection, wallet: str, wrapped_native: str) -> PurchaseProgress | None:
     """Return the active purchase; None without one."""
-    rows = open_executions(db, PURCHASE)
-    return _purchase_from_row(db, rows[0], wallet, wrapped_native) if rows else None
+    purchase_rows = open_executions(db, PURCHASE)
+    return (
+        _purchase_from_row(db, purchase_rows[0], wallet, wrapped_native) if purchase_rows else None
+    )
 
 
 def _purchase_from_row(
     db: Connection, row: ExecutionRow, wallet: str, wrapped_native: str
 ) -> PurchaseProgress:
     terms, parts = load_terms(Purchase, row), executed_parts(db, row)
-    prices = dict(terms.arrival)
+    arrival_price_by_token = dict(terms.arrival)
     return PurchaseProgress(
         id=row.id,
         terms=terms,
         parts_done=len(parts.trading_attempts),
-        moved_value=parts.moved_value(wallet, prices),
-        spent=parts.lost_value(wallet, wrapped_native, prices),
+        moved_value=parts.moved_value(wallet, arrival_price_by_token),
+        spent=parts.lost_value(wallet, wrapped_native, arrival_price_by_token),
         next_s=terms.began_s if parts.newest is None else parts.newest.at_s + terms.interval_s,
         sold=parts.sold_raw(wallet, wrapped_native),
     )
@@ -238,9 +246,14 @@ def end_execution(
 
 
 def add_attempt(
-    db: Connection, execution_id: str, part_number: int, step_id: str, at_s: int, **draw: int
+    db: Connection,
+    execution_id: str,
+    part_number: int,
+    step_id: str,
+    at_s: int,
+    **draw_columns: int,
 ) -> None:
-    """Add an attempt at a part; `draw` are the columns of a random draw for the next one. Raises
+    """Add an attempt at a part; `draw_columns` are the columns of a random draw for the next one. Raises
     Refused if the execution has ended.
     """
     if execution_id not in [row.id for row in open_executions(db)]:
@@ -250,7 +263,7 @@ def add_attempt(
             code=ErrorCode.EXECUTION_ENDED,
         )
     row = {"execution_id": execution_id, "number": part_number, "step_id": step_id, "at_s": at_s}
-    insert_rows(db, ExecutionAttemptRow, [row | {"size_ppm": 0, "wait_ppm": 0} | draw])
+    insert_rows(db, ExecutionAttemptRow, [row | {"size_ppm": 0, "wait_ppm": 0} | draw_columns])
 
 
 def executed_parts(db: Connection, row: ExecutionRow) -> ExecutedParts:
@@ -265,13 +278,15 @@ def executed_parts(db: Connection, row: ExecutionRow) -> ExecutedParts:
     step_ids = [attempt.step_id for attempt in attempts]
     if not step_ids:
         return ExecutedParts((), ())
-    query = (
+    select_mined = (
         select(IntentRow)
-        .where(IntentRow.step_id.in_(step_ids), IntentRow.state.in_(_CONSUMED))
+        .where(IntentRow.step_id.in_(step_ids), IntentRow.state.in_(_CONSUMED_STATE_NAMES))
         .order_by(IntentRow.seq)
     )
-    mined = [database.intent_from_row(intent) for intent in all_rows(db, query, IntentRow)]
-    return ExecutedParts(attempts, mined)
+    mined_intents = [
+        database.intent_from_row(intent_row) for intent_row in all_rows(db, select_mined, IntentRow)
+    ]
+    return ExecutedParts(attempts, mined_intents)
 
 
 def load_terms(cls: type[T], row: ExecutionRow) -> T:
@@ -284,7 +299,7 @@ def load_terms(cls: type[T], row: ExecutionRow) -> T:
         ) from None
 
 
-def _value(raw_by_token: Mapping[str, int], prices: Mapping[str, Fraction]) -> Fraction:
+def _value_at(raw_by_token: Mapping[str, int], prices: Mapping[str, Fraction]) -> Fraction:
     return sum(
         (raw * prices.get(token, Fraction(0)) for token, raw in raw_by_token.items()), Fraction(0)
     )

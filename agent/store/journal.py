@@ -63,13 +63,13 @@ ADOPTED_AFTER = "adopted_after"
 """Key of the newest intent's number at that adoption."""
 MAX_PRUNED = 500
 """Maximum number of steps that one call deletes, so that a large store does not delay a cycle."""
-_OPEN = tuple(state.value for state in OPEN_STATES)
-_CONSUMED = tuple(state.value for state in CONSUMED_STATES)
+_OPEN_STATE_NAMES = tuple(state.value for state in OPEN_STATES)
+_CONSUMED_STATE_NAMES = tuple(state.value for state in CONSUMED_STATES)
 MAX_SEQ = 2**63 - 1
 """The largest SQLite integer; no row has it as number."""
 PROPOSAL_PREFIX = "proposal:"
 """Prefix of the key of a proposed intent in the facts table."""
-_ENDED = tuple(state.value for state in ENDED_IN_BLOCK)
+_ENDED_STATE_NAMES = tuple(state.value for state in ENDED_IN_BLOCK)
 
 
 @dataclass(slots=True)
@@ -123,9 +123,9 @@ class StepStore:
     def newest(self, limit: int, before: str | None = None) -> tuple[StepSummary, ...]:
         """Return the newest steps, or the newest before the step `before`, newest first."""
         with self.db.read("read the steps") as db:
-            binds = {"limit": limit, "before": before}
+            bind_values = {"limit": limit, "before": before}
             return tuple(
-                database.step_summary(row) for row in db.execute(_select_summaries(), binds)
+                database.step_summary(row) for row in db.execute(_select_summaries(), bind_values)
             )
 
     def get(self, step_id: str) -> StepRecord | None:
@@ -192,8 +192,8 @@ class ProposalStore:
         """Return the block of each proposal by intent id, dropped intents included."""
         with self.db.read("read the proposals") as db:
             return {
-                key.removeprefix(PROPOSAL_PREFIX): int(value)
-                for key, value in database.facts_with_prefix(db, PROPOSAL_PREFIX)
+                fact_key.removeprefix(PROPOSAL_PREFIX): int(block_text)
+                for fact_key, block_text in database.facts_with_prefix(db, PROPOSAL_PREFIX)
             }
 
 
@@ -226,7 +226,9 @@ class IntentStore:
         with self.db.write("write the transaction") as db:
             open_rows = all_rows(
                 db,
-                select(IntentRow).where(IntentRow.nonce == tx.nonce, IntentRow.state.in_(_OPEN)),
+                select(IntentRow).where(
+                    IntentRow.nonce == tx.nonce, IntentRow.state.in_(_OPEN_STATE_NAMES)
+                ),
                 IntentRow,
             )
             replaced_id = _replaced_id(open_rows, kind, replaces)
@@ -464,7 +466,7 @@ def _replaced_id(
 
 
 def _record_transition(  # noqa: PLR0913
-    database: Database,
+    store_database: Database,
     db: Connection,
     intent_id: str,
     old_state: IntentState | None,
@@ -481,7 +483,7 @@ def _record_transition(  # noqa: PLR0913
         "tx_hash": tx_hash,
         "note": note,
     }
-    seals.append_rows(database, db, TransitionRow, [row])
+    seals.append_rows(store_database, db, TransitionRow, [row])
 
 
 def _require_allowed(
@@ -503,9 +505,9 @@ def _require_allowed(
         raise ValueError(
             f"intent {row.id} goes to {rule.state_after.value} by {rule.event.value}, not to {new_state.value}"
         )
-    if (refusal := rule.guard(_transition_facts(db, row, tx_hash, receipt))) is not None:
+    if (guard_refusal := rule.guard(_transition_facts(db, row, tx_hash, receipt))) is not None:
         raise ValueError(
-            f"intent {row.id} cannot go from {rule.state_before.value} to {new_state.value} {refusal}"
+            f"intent {row.id} cannot go from {rule.state_before.value} to {new_state.value} {guard_refusal}"
         )
 
 
@@ -517,7 +519,7 @@ def _transition_facts(
     ended_kinds = (
         peer.kind for peer in peers if peer.id != row.id and peer.state in ENDED_IN_BLOCK
     )
-    adoption = _adoption(db)
+    adopted_nonce_and_seq = _adoption(db)
     stored_receipt = None
     if row.receipt_json is not None:
         stored_receipt = database.decode_json(Receipt, row.receipt_json)
@@ -525,7 +527,7 @@ def _transition_facts(
         tx_hash=tx_hash or row.tx_hash,
         may_have_left=db.scalar(_select_broadcast(), {"intent_id": row.id}) is not None,
         ended_kind=next(ended_kinds, None),
-        adopted=adoption is not None and row.seq <= adoption[1],
+        adopted=adopted_nonce_and_seq is not None and row.seq <= adopted_nonce_and_seq[1],
         stored_receipt=stored_receipt,
         receipt=receipt,
     )
@@ -567,9 +569,9 @@ def _intent_row(db: Connection, intent_id: str) -> IntentRow:
 
 
 def _intents(
-    db: Connection, query: Callable[[], Select[Any]], **binds: object
+    db: Connection, build_query: Callable[[], Select[Any]], **binds: object
 ) -> tuple[Intent, ...]:
-    return tuple(map(database.intent_from_row, all_rows(db, query(), IntentRow, **binds)))
+    return tuple(map(database.intent_from_row, all_rows(db, build_query(), IntentRow, **binds)))
 
 
 def _intents_at_nonce(db: Connection, nonce: int) -> tuple[Intent, ...]:
@@ -586,14 +588,14 @@ def _ended_in_block(db: Connection, limit: int) -> tuple[Intent, ...]:
 
 def _expected_nonce(db: Connection) -> int | None:
     """Return the adopted nonce, or one more than the highest nonce used on the chain since then."""
-    adopted_nonce, adopted_after, highest_used = db.execute(_select_nonces()).one()
+    adopted_nonce, adopted_after, highest_used_nonce = db.execute(_select_nonces()).one()
     if adopted_nonce is None or adopted_after is None:
         return None
-    return max(int(adopted_nonce), -1 if highest_used is None else highest_used + 1)
+    return max(int(adopted_nonce), -1 if highest_used_nonce is None else highest_used_nonce + 1)
 
 
 _select_ordered = cache(lambda: select(IntentRow).order_by(IntentRow.seq))
-_select_open = cache(lambda: _select_ordered().where(IntentRow.state.in_(_OPEN)))
+_select_open = cache(lambda: _select_ordered().where(IntentRow.state.in_(_OPEN_STATE_NAMES)))
 _select_at_nonce = cache(lambda: _select_ordered().where(IntentRow.nonce == bindparam("nonce")))
 _select_of_step = cache(lambda: _select_ordered().where(IntentRow.step_id == bindparam("step_id")))
 _select_succeeded = cache(
@@ -612,7 +614,7 @@ _select_newest = cache(
 )
 _select_ended_in_block = cache(
     lambda: _select_newest().where(
-        IntentRow.state.in_(_ENDED),
+        IntentRow.state.in_(_ENDED_STATE_NAMES),
         IntentRow.seq > database.stored_number(ADOPTED_AFTER),
         _is_on_chain(),
     )
@@ -639,7 +641,11 @@ def _select_nonces() -> Select[*tuple[Any, ...]]:
     SQLite walks the index down to the first match instead of sorting all rows.
     """
     is_later = IntentRow.seq + 0 > database.stored_number(ADOPTED_AFTER)
-    conditions = func.coalesce(IntentRow.state, "").in_(_CONSUMED), is_later, _is_on_chain()
+    conditions = (
+        func.coalesce(IntentRow.state, "").in_(_CONSUMED_STATE_NAMES),
+        is_later,
+        _is_on_chain(),
+    )
     last_used_nonce = (
         select(IntentRow.nonce).where(*conditions).order_by(IntentRow.nonce.desc()).limit(1)
     )
@@ -654,9 +660,11 @@ def _is_on_chain() -> ColumnElement[bool]:
 
 @cache
 def _select_summaries() -> Select[str, int, str | None, str | None, str | None]:
-    columns = select(StepRow.id, StepRow.now_s, StepRow.decision, StepRow.reason, StepRow.outcome)
+    select_steps = select(
+        StepRow.id, StepRow.now_s, StepRow.decision, StepRow.reason, StepRow.outcome
+    )
     before_seq = select(StepRow.seq).where(StepRow.id == bindparam("before")).scalar_subquery()
-    older_steps = columns.where(StepRow.seq < func.coalesce(before_seq, MAX_SEQ))
+    older_steps = select_steps.where(StepRow.seq < func.coalesce(before_seq, MAX_SEQ))
     return older_steps.order_by(StepRow.seq.desc()).limit(bindparam("limit"))
 
 
@@ -666,7 +674,7 @@ def _select_unbooked() -> Select[Any]:
     oldest first.
     """
     conditions = (
-        IntentRow.state.in_(_CONSUMED),
+        IntentRow.state.in_(_CONSUMED_STATE_NAMES),
         ~exists().where(BudgetRow.intent_id == IntentRow.id),
     )
     return _select_ordered().where(IntentRow.seq > ledger_sums.settled_to_column(), *conditions)

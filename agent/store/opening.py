@@ -121,13 +121,13 @@ def sqlite_path(url: str) -> Path | None:
     database_url = _parse_url(url)
     if database_url.get_backend_name() != "sqlite":
         return None
-    file_name = database_url.database
-    if not file_name or file_name == ":memory:" or file_name.startswith("file:"):
+    database_name = database_url.database
+    if not database_name or database_name == ":memory:" or database_name.startswith("file:"):
         raise ConfigError(
             f"store.url: {url!r} is not a file, but the journal must survive the process; write"
             " sqlite:///trimtab.db"
         )
-    return Path(file_name)
+    return Path(database_name)
 
 
 def _parse_url(url: str) -> URL:

@@ -72,11 +72,11 @@ class OrderStore:
                             OrderRow.token == row.token, OrderRow.kind == row.kind
                         )
                     )
-            rows = [
+            order_rows = [
                 {"token": order.token, "kind": order.kind.value, "order_json": codec.dumps(order)}
                 for order in orders
             ]
-            upsert_rows(db, OrderRow, rows)
+            upsert_rows(db, OrderRow, order_rows)
             facts: dict[str, object] = {ORDERS_VERSION: expected_version + 1}
             if nav is not None:
                 facts[NAV_PER_SHARE] = codec.dumps(replace(nav, lost=Fraction(0)))
@@ -99,14 +99,14 @@ def nav_per_share(db: Connection, facts: Mapping[str, str]) -> NavPerShare | Non
     if NAV_PER_SHARE not in facts:
         return None
     stored_nav = decode_json(NavPerShare, facts[NAV_PER_SHARE])
-    losses = column_values(
+    loss_texts = column_values(
         db,
         select(BudgetRow.loss).where(
             BudgetRow.chain_s > stored_nav.at_s,
             BudgetRow.kind.not_in(FUTURES_KINDS),
         ),
     )
-    return replace(stored_nav, lost=sum(map(Fraction, losses), Fraction(0)))
+    return replace(stored_nav, lost=sum(map(Fraction, loss_texts), Fraction(0)))
 
 
 def orders_version(db: Connection) -> int:
@@ -117,8 +117,8 @@ def orders_version(db: Connection) -> int:
 def _is_unchanged(
     db: Connection, orders: Sequence[ConditionalOrder], nav: NavPerShare | None
 ) -> bool:
-    text = database.find_fact(db, NAV_PER_SHARE)
-    stored_nav = decode_optional(NavPerShare, text)
+    nav_json = database.find_fact(db, NAV_PER_SHARE)
+    stored_nav = decode_optional(NavPerShare, nav_json)
     updated_nav = stored_nav if nav is None else replace(nav, lost=Fraction(0))
     return stored_nav == updated_nav and sorted(map(codec.dumps, orders)) == sorted(
         map(codec.dumps, read_orders(db))

@@ -50,11 +50,11 @@ class PriceStore:
         with self.db.write("record prices", keeps_cache=True) as db:
             newest_s = max((point.at_s for point in points), default=0)
             if source != AGENT_SOURCE:
-                agent_newest = select(func.max(PriceRow.at_s)).where(
+                newest_agent_price_query = select(func.max(PriceRow.at_s)).where(
                     PriceRow.source == AGENT_SOURCE
                 )
-                newest_s = db.scalar(agent_newest) or newest_s
-            rows = [
+                newest_s = db.scalar(newest_agent_price_query) or newest_s
+            price_rows = [
                 {
                     "numeraire": numeraire,
                     "token": point.token,
@@ -66,7 +66,7 @@ class PriceStore:
                 for point in points
                 if point.at_s > newest_s - RETENTION_S
             ]
-            added_count = insert_new_rows(db, PriceRow, rows)
+            added_count = insert_new_rows(db, PriceRow, price_rows)
             db.execute(delete(PriceRow).where(PriceRow.hour < (newest_s - RETENTION_S) // HOUR_S))
             return added_count
 
@@ -76,15 +76,15 @@ class PriceStore:
         """Return prices in that numeraire with since_s <= time <= until_s, oldest first: the last
         of each token in each `interval_s`.
         """
-        bounds = {
+        bind_values = {
             "numeraire": numeraire,
             "hour": since_s // HOUR_S,
             "since": since_s,
             "until": until_s,
         }
         with self.db.read("read prices") as db:
-            rows = db.execute(_select_between(), bounds).all()
-        last_row_by_interval = {(row.token, row.at_s // interval_s): row for row in rows}
+            price_rows = db.execute(_select_prices_between(), bind_values).all()
+        last_row_by_interval = {(row.token, row.at_s // interval_s): row for row in price_rows}
         return tuple(
             PricePoint(row.token, row.at_s, _parse_price(row.price))
             for row in sorted(last_row_by_interval.values(), key=lambda row: (row.at_s, row.token))
@@ -93,8 +93,8 @@ class PriceStore:
     def has_cycle_prices(self, numeraire: str, at_s: int) -> bool:
         """True if a cycle has recorded prices in the hour of `at_s`."""
         with self.db.read("read prices") as db:
-            binds = {"numeraire": numeraire, "hour": at_s // HOUR_S}
-            return db.scalar(_select_agent_prices(), binds) is not None
+            bind_values = {"numeraire": numeraire, "hour": at_s // HOUR_S}
+            return db.scalar(_select_agent_prices(), bind_values) is not None
 
     def spans(self, numeraire: str) -> tuple[PriceSpan, ...]:
         """Return the recorded spans by token and source."""
@@ -106,12 +106,12 @@ class PriceStore:
             func.max(PriceRow.at_s),
         )
         with self.db.read("read prices") as db:
-            rows = db.execute(
+            span_rows = db.execute(
                 query.where(PriceRow.numeraire == numeraire)
                 .group_by(PriceRow.token, PriceRow.source)
                 .order_by(PriceRow.token, PriceRow.source)
             )
-            return tuple(PriceSpan(*row) for row in rows)
+            return tuple(PriceSpan(*row) for row in span_rows)
 
     def forget(self, numeraire: str, source: str) -> int:
         """Delete the prices of one source in that numeraire; return their number."""
@@ -120,9 +120,9 @@ class PriceStore:
             return db.execute(delete(PriceRow).where(*conditions)).rowcount
 
 
-def _parse_price(text: str) -> Fraction:
+def _parse_price(price_text: str) -> Fraction:
     try:
-        price = Fraction(text)
+        price = Fraction(price_text)
     except (ValueError, ZeroDivisionError) as error:
         raise OperatorNeeded(
             f"store: a price is damaged: {error}",
@@ -139,7 +139,7 @@ def _parse_price(text: str) -> Fraction:
 
 
 @cache
-def _select_between() -> Select[str, int, str]:
+def _select_prices_between() -> Select[str, int, str]:
     hour_conditions = (
         PriceRow.numeraire == bindparam("numeraire"),
         PriceRow.hour >= bindparam("hour"),
@@ -171,7 +171,9 @@ class AllocationStore:
     def record(self, allocation: Allocation, owner: str = "") -> None:
         """Record a choice; recording it twice changes nothing."""
         with self.db.write("record chosen weights") as db:
-            newest_row = first_row(db, _select_newest(), AllocationRow, owner=owner, limit=1)
+            newest_row = first_row(
+                db, _select_newest_allocations(), AllocationRow, owner=owner, limit=1
+            )
             allocation_json = codec.dumps(allocation)
             if newest_row is None or newest_row.chosen_json != allocation_json:
                 row = {"owner": owner, "at_s": allocation.at_s, "chosen_json": allocation_json}
@@ -186,22 +188,24 @@ class AllocationStore:
         with self.db.read("read chosen weights") as db:
             return tuple(
                 _decode_allocation(row)
-                for row in all_rows(db, _select_newest(), AllocationRow, owner=owner, limit=limit)
+                for row in all_rows(
+                    db, _select_newest_allocations(), AllocationRow, owner=owner, limit=limit
+                )
             )
 
 
 @cache
-def _select_newest() -> Select[Any]:
-    newest_first = (
+def _select_newest_allocations() -> Select[Any]:
+    allocations_query = (
         select(AllocationRow)
         .where(AllocationRow.owner == bindparam("owner"))
         .order_by(AllocationRow.seq.desc())
     )
-    return newest_first.limit(bindparam("limit"))
+    return allocations_query.limit(bindparam("limit"))
 
 
 def _newest_allocation(db: Connection, owner: str) -> Allocation | None:
-    row = first_row(db, _select_newest(), AllocationRow, owner=owner, limit=1)
+    row = first_row(db, _select_newest_allocations(), AllocationRow, owner=owner, limit=1)
     return None if row is None else _decode_allocation(row)
 
 

@@ -64,7 +64,7 @@ RESUMED_AFTER = "resumed_after"
 """Key of the newest intent's number when the owner last resumed; failures up to it do not count."""
 FAILURE_STOP = "failures_stop"
 """Key that is set while consecutive failures stop rebalances."""
-_CONSUMED = tuple(state.value for state in CONSUMED_STATES)
+_CONSUMED_STATE_NAMES = tuple(state.value for state in CONSUMED_STATES)
 _TRADE_KINDS = (IntentKind.SWAP.value, IntentKind.LIQUIDITY.value, IntentKind.FUTURES.value)
 """Kinds of intents that trade."""
 _EXIT_KINDS = (
@@ -94,8 +94,8 @@ def failure_streak(
     `refusal_seq_by_token` has an intent's number by token; approvals of the token up to it do not
     count.
     """
-    rows = _rows_since_success(db, facts, refusal_seq_by_token)
-    return FailureStreak(*_count_failures(db, rows), bool(facts.get(FAILURE_STOP)))
+    intent_rows = _rows_since_success(db, facts, refusal_seq_by_token)
+    return FailureStreak(*_count_failures(db, intent_rows), bool(facts.get(FAILURE_STOP)))
 
 
 def exit_failures(
@@ -112,32 +112,34 @@ def exit_failures(
     that time. A revert without such a row counts as if it happened now. An intent's plan determines
     its exit (policy/failures.py); the success of another exit does not end a streak.
     """
-    resumed_after = int(facts.get(RESUMED_AFTER) or 0)
-    revert_s_by_intent = _newest_reverts(db, resumed_after, recent_budgets, chain_now_s)
+    resumed_after_seq = int(facts.get(RESUMED_AFTER) or 0)
+    revert_s_by_intent = _newest_reverts(db, resumed_after_seq, recent_budgets, chain_now_s)
     approval_ids = [
         budget.intent_id for budget in recent_budgets if budget.kind == IntentKind.APPROVE.value
     ]
     if not revert_s_by_intent and len(approval_ids) < failures.MAX_APPROVALS_IN_ROW:
         return ()
     successful_ids = [
-        row.intent_id for row in recent_budgets if row.succeeded and row.kind in _EXIT_KINDS
+        exit_budget.intent_id
+        for exit_budget in recent_budgets
+        if exit_budget.succeeded and exit_budget.kind in _EXIT_KINDS
     ]
     chain_s_by_intent = {
         budget.intent_id: budget.chain_s for budget in recent_budgets
     } | revert_s_by_intent
-    streaks: dict[str, _ExitStreak] = {}
+    streak_by_exit: dict[str, _ExitStreak] = {}
     conditions = (
         IntentRow.id.in_({*revert_s_by_intent, *approval_ids, *successful_ids}),
-        IntentRow.seq > resumed_after,
+        IntentRow.seq > resumed_after_seq,
     )
-    newest_first = select(IntentRow).where(*conditions).order_by(IntentRow.seq.desc())
-    rows = all_rows(db, newest_first, IntentRow)
-    cycle_by_step = _cycles_of_approvals(db, rows)
-    for row in rows:
+    intents_query = select(IntentRow).where(*conditions).order_by(IntentRow.seq.desc())
+    intent_rows = all_rows(db, intents_query, IntentRow)
+    cycle_by_step = _cycles_of_approvals(db, intent_rows)
+    for row in intent_rows:
         plan = plan_of_intent(db, row.id)
         if plan is None or not (exit_name := failures.exit_name(plan)):
             continue
-        streak = streaks.setdefault(exit_name, _ExitStreak())
+        streak = streak_by_exit.setdefault(exit_name, _ExitStreak())
         if row.kind == IntentKind.APPROVE.value:
             token = decode_json(UnsignedTx, row.tx_json).to
             if token in exit_name.split() and row.seq > refusal_seq_by_token.get(token, 0):
@@ -148,7 +150,7 @@ def exit_failures(
             streak.is_ended = True
     return tuple(
         ExitFailures(exit_name, streak.reverts, len(streak.approving_cycles), streak.newest_s)
-        for exit_name, streak in streaks.items()
+        for exit_name, streak in streak_by_exit.items()
         if streak.newest_s
     )
 
@@ -175,17 +177,17 @@ class _ExitStreak:
 
 
 def _newest_reverts(
-    db: Connection, resumed_after: int, recent_budgets: Sequence[BudgetRow], chain_now_s: int
+    db: Connection, resumed_after_seq: int, recent_budgets: Sequence[BudgetRow], chain_now_s: int
 ) -> dict[str, int]:
     """Return the chain time by intent of each revert that is in `recent_budgets`, or in
     none.
     """
     booked_s_by_intent = {budget.intent_id: budget.chain_s for budget in recent_budgets}
     revert_s_by_intent: dict[str, int] = {}
-    newest_first = db.execute(_select_maybe_reverted(), {"resumed": resumed_after}).yield_per(
+    newest_intents = db.execute(_select_maybe_reverted(), {"resumed": resumed_after_seq}).yield_per(
         FETCH_SIZE
     )
-    for row in cast("Iterable[IntentRow]", newest_first):
+    for row in cast("Iterable[IntentRow]", newest_intents):
         if (
             row.id not in booked_s_by_intent
             and db.scalar(select_booked_loss(), {"intent_id": row.id}) is not None
@@ -193,7 +195,7 @@ def _newest_reverts(
             break  # its budget is too old
         if _is_reverted(row):
             revert_s_by_intent[row.id] = booked_s_by_intent.get(row.id, chain_now_s)
-    newest_first.close()
+    newest_intents.close()
     return revert_s_by_intent
 
 
@@ -201,25 +203,29 @@ def record_failure_stop(db: Connection, refusal_seq_by_token: Mapping[str, int])
     """Record the stop of rebalances if the failure limit was reached. Exits continue, and their
     success does not lift the stop.
     """
-    rows = _rows_since_success(db, database.read_facts(db, RESUMED_AFTER), refusal_seq_by_token)
-    if failures.too_many(*_count_failures(db, rows)):
+    intent_rows = _rows_since_success(
+        db, database.read_facts(db, RESUMED_AFTER), refusal_seq_by_token
+    )
+    if failures.too_many(*_count_failures(db, intent_rows)):
         database.write_facts(db, {FAILURE_STOP: 1})
 
 
-def _count_failures(db: Connection, rows: list[IntentRow]) -> tuple[int, int]:
+def _count_failures(db: Connection, intent_rows: list[IntentRow]) -> tuple[int, int]:
     """Return the number of reverts, and of cycles that approved or revoked."""
-    return sum(map(_is_reverted, rows)), len({*_cycles_of_approvals(db, rows).values()})
+    return sum(map(_is_reverted, intent_rows)), len(
+        {*_cycles_of_approvals(db, intent_rows).values()}
+    )
 
 
-def _cycles_of_approvals(db: Connection, rows: Iterable[IntentRow]) -> dict[str, str]:
+def _cycles_of_approvals(db: Connection, intent_rows: Iterable[IntentRow]) -> dict[str, str]:
     """Return the cycle of each step that approved or revoked; a step without a cycle stands for
     itself.
     """
-    step_ids = {row.step_id for row in rows if row.kind == IntentKind.APPROVE.value}
+    step_ids = {row.step_id for row in intent_rows if row.kind == IntentKind.APPROVE.value}
     if not step_ids:
         return {}
-    cycles = db.execute(select(StepRow.id, StepRow.cycle_id).where(StepRow.id.in_(step_ids)))
-    return {row.id: row.cycle_id or row.id for row in cycles}
+    step_rows = db.execute(select(StepRow.id, StepRow.cycle_id).where(StepRow.id.in_(step_ids)))
+    return {row.id: row.cycle_id or row.id for row in step_rows}
 
 
 def _rows_since_success(
@@ -234,14 +240,14 @@ def _rows_since_success(
     bounded in agent/policy/orders/blocked_exits.py, and an exit that never succeeds must not stop
     the others.
     """
-    rows: list[IntentRow] = []
+    intent_rows: list[IntentRow] = []
     # Streaks are short and the table is long, so rows are fetched in small batches.
-    newest_first = db.execute(
+    newest_intents = db.execute(
         _select_since_resumed(), {"resumed": int(facts.get(RESUMED_AFTER) or 0)}
     ).yield_per(FETCH_SIZE)
-    for row in cast("Iterable[IntentRow]", newest_first):
+    for row in cast("Iterable[IntentRow]", newest_intents):
         if (
-            row.state not in _CONSUMED
+            row.state not in _CONSUMED_STATE_NAMES
             or row.kind == IntentKind.CANCEL.value
             or any(is_resting_change(row) for is_resting_change in RESTING_CHECKS)
         ):
@@ -253,9 +259,9 @@ def _rows_since_success(
             or row.kind != IntentKind.APPROVE.value
             or row.seq > refusal_seq_by_token.get(decode_json(UnsignedTx, row.tx_json).to, 0)
         ):
-            rows.append(row)
-    newest_first.close()
-    return rows
+            intent_rows.append(row)
+    newest_intents.close()
+    return intent_rows
 
 
 def _is_reverted(row: IntentRow) -> bool:
@@ -333,7 +339,7 @@ class RequestStore:
                     "trimtab stop continues it, trimtab resume cancels it",
                 )
             request_json = codec.dumps(request)
-            number = insert_returning_id(
+            request_number = insert_returning_id(
                 db,
                 RequestRow,
                 kind=kind.value,
@@ -341,13 +347,13 @@ class RequestStore:
                 request_json=request_json,
                 asked_s=asked_s,
             )
-            return replace(request, id=number)
+            return replace(request, id=request_number)
 
     def newest(self, limit: int = 100, open_only: bool = False) -> tuple[OwnerRequest, ...]:
         """Return the newest requests, oldest first."""
         with self.db.read("read the requests") as db:
-            rows = all_rows(db, _select_newest(open_only), RequestRow, limit=limit)
-            return tuple(_request_from_row(row) for row in reversed(rows))
+            request_rows = all_rows(db, _select_newest_requests(open_only), RequestRow, limit=limit)
+            return tuple(_request_from_row(row) for row in reversed(request_rows))
 
     def redirect(self, request_number: int, to: str | None) -> None:
         """Set or clear the payout address of a withdrawal. Raises ConfigError if it does
@@ -379,13 +385,13 @@ class RequestStore:
     def end_paid_withdrawals(self, now_s: int) -> None:
         """End the open withdrawals whose payments are all final."""
         with self.db.read("read the requests") as db:
-            rows = all_rows(db, _select_open_withdrawals(), RequestRow)
+            withdrawal_rows = all_rows(db, _select_open_withdrawals(), RequestRow)
             final_payouts = {
                 (payout.request, payout.token, payout.raw)
-                for intent, payout in (_payouts(db) if rows else ())
+                for intent, payout in (_payouts(db) if withdrawal_rows else ())
                 if intent.succeeded and intent.state is IntentState.FINAL
             }
-        for request in map(_request_from_row, rows):
+        for request in map(_request_from_row, withdrawal_rows):
             if all(
                 (request.id, *_token_and_amount(payment)) in final_payouts
                 for payment in request.payments
@@ -418,11 +424,11 @@ class RequestStore:
             return tuple(column_values(db, query))
 
 
-def open_claims(db: Connection, rows: Iterable[RequestRow]) -> tuple[PendingPayment, ...]:
-    """Return the payments of open withdrawals in `rows` that are in no block."""
+def open_claims(db: Connection, request_rows: Iterable[RequestRow]) -> tuple[PendingPayment, ...]:
+    """Return the payments of open withdrawals in `request_rows` that are in no block."""
     claims = [
         PendingPayment(request.id, payment, request.parts)
-        for request in map(_request_from_row, rows)
+        for request in map(_request_from_row, request_rows)
         if request.kind is RequestKind.WITHDRAW
         for payment in request.payments
     ]
@@ -442,9 +448,9 @@ def open_claims(db: Connection, rows: Iterable[RequestRow]) -> tuple[PendingPaym
 
 def release_withdrawals(db: Connection, now_s: int) -> None:
     """Release open withdrawals, because an unknown transaction of the wallet may have paid them."""
-    release_values = {"state": RequestState.RELEASED.value, "ended_s": now_s}
+    release_bind_values = {"state": RequestState.RELEASED.value, "ended_s": now_s}
     for row in all_rows(db, _select_open_withdrawals(), RequestRow):
-        db.execute(_update_request(), {"row_seq": row.seq, **release_values})
+        db.execute(_update_request(), {"row_seq": row.seq, **release_bind_values})
 
 
 def active_stop(db: Connection) -> OwnerRequest | None:
@@ -457,17 +463,17 @@ def active_stop(db: Connection) -> OwnerRequest | None:
 
 def pending_requests(db: Connection) -> Sequence[RequestRow]:
     """Return the open withdrawals and the newest stop, oldest first."""
-    return all_rows(db, _select_pending(), RequestRow)
+    return all_rows(db, _select_pending_requests(), RequestRow)
 
 
-def stop_reason(rows: Iterable[RequestRow]) -> str:
-    """Return the reason why trading is stopped; empty if the newest stop in `rows` is released, or
-    without one.
+def stop_reason(request_rows: Iterable[RequestRow]) -> str:
+    """Return the reason why trading is stopped; empty if the newest stop in `request_rows` is
+    released, or without one.
     """
-    states = [row.state for row in rows if row.kind == RequestKind.STOP.value]
-    if not states or states[-1] == RequestState.RELEASED.value:
+    stop_states = [row.state for row in request_rows if row.kind == RequestKind.STOP.value]
+    if not stop_states or stop_states[-1] == RequestState.RELEASED.value:
         return ""
-    if states[-1] == RequestState.DONE.value:
+    if stop_states[-1] == RequestState.DONE.value:
         return "the bot was stopped by its owner (trimtab resume restarts it)"
     return (
         "the bot is being stopped by its owner: trimtab stop continues, trimtab resume restarts"
@@ -520,7 +526,7 @@ _select_newest_stop = cache(
 
 
 @cache
-def _select_newest(open_only: bool) -> Select[Any]:
+def _select_newest_requests(open_only: bool) -> Select[Any]:
     query = select(RequestRow).order_by(RequestRow.seq.desc()).limit(bindparam("limit"))
     return query.where(RequestRow.state == RequestState.OPEN.value) if open_only else query
 
@@ -537,7 +543,7 @@ _select_open_withdrawals = cache(
 
 
 @cache
-def _select_pending() -> Select[Any]:
+def _select_pending_requests() -> Select[Any]:
     """Select open withdrawals and the newest stop, oldest first."""
     newest_stop = _select_newest_stop().with_only_columns(RequestRow.seq).scalar_subquery()
     condition = or_(_is_open_withdrawal(), RequestRow.seq == newest_stop)

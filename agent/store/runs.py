@@ -51,11 +51,11 @@ class RunReportStore:
 
 
 def _read_report(db: Connection) -> RunReport | None:
-    text: str | None = db.scalar(
+    report_json: str | None = db.scalar(
         select(RunReportRow.report_json).where(RunReportRow.id == ONLY_ROW_ID)
     )
     try:
-        return codec.loads_optional(RunReport, text)
+        return codec.loads_optional(RunReport, report_json)
     except ConfigError:
         raise OperatorNeeded(
             "store: the report of the run is damaged",

@@ -45,33 +45,36 @@ class SealReport:
 
 
 def append_rows(
-    database: Database, db: Connection, model: type[SealedRow], rows: Sequence[Mapping[str, object]]
+    database: Database,
+    db: Connection,
+    model: type[SealedRow],
+    unsealed_rows: Sequence[Mapping[str, object]],
 ) -> None:
     """Insert rows at the end of a sealed table, in a write transaction."""
     if (seal_key := _seal_key(database, create=True)) is None:
-        insert_rows(db, model, rows)
+        insert_rows(db, model, unsealed_rows)
         return
     last_row: Any = next(_genuine_rows(db, _select_newest_first(model), model, seal_key), None)
     previous_seal, seq = ("", 0) if last_row is None else (last_row.seal, last_row.seq)
     # rows that another program inserted keep their numbers
     used_seqs = set(column_values(db, _select_seqs_after(model), after_seq=seq))
-    for row in rows:
+    for unsealed_row in unsealed_rows:
         seq += 1
         while seq in used_seqs:
             seq += 1
-        sealed_row = {**row, "seq": seq, "previous": previous_seal}
+        sealed_row = {**unsealed_row, "seq": seq, "previous": previous_seal}
         previous_seal = _row_seal(seal_key, model, sealed_row)
         insert_rows(db, model, [{**sealed_row, "seal": previous_seal}])
 
 
 def sealed_rows(
-    database: Database, db: Connection, query: Select[Any], model: type[Row], **binds: object
+    database: Database, db: Connection, query: Select[Any], model: type[Row], **bind_values: object
 ) -> Iterator[Row]:
     """Yield the rows of a select of `model` whose seal is valid; in memory, all rows."""
     if (seal_key := _seal_key(database)) is None:
-        yield from all_rows(db, query, model, **binds)
+        yield from all_rows(db, query, model, **bind_values)
     else:
-        yield from _genuine_rows(db, query, model, seal_key, **binds)
+        yield from _genuine_rows(db, query, model, seal_key, **bind_values)
 
 
 def seal_report(database: Database, db: Connection, model: type[SealedRow]) -> SealReport:
@@ -109,10 +112,14 @@ def _seal_key(database: Database, *, create: bool = False) -> bytes | None:
 
 
 def _genuine_rows(
-    db: Connection, query: Select[Any], model: type[SealedRow], seal_key: bytes, **binds: object
+    db: Connection,
+    query: Select[Any],
+    model: type[SealedRow],
+    seal_key: bytes,
+    **bind_values: object,
 ) -> Iterator[Any]:
-    with db.execute(query, binds) as rows:
-        for row in rows:
+    with db.execute(query, bind_values) as table_rows:
+        for row in table_rows:
             if _is_genuine(seal_key, model, row):
                 yield row
 
@@ -127,13 +134,13 @@ def _is_genuine(seal_key: bytes, model: type[SealedRow], row: Any) -> bool:
 
 
 def _row_seal(seal_key: bytes, model: type[SealedRow], row: Mapping[str, object]) -> str:
-    row_values = [row.get(name) for name in _columns(model)]
-    fields = ["trimtab row 1", model.__tablename__, row_values]
-    return hmac.new(seal_key, canonical_json(fields), hashlib.sha256).hexdigest()
+    row_values = [row.get(column_name) for column_name in _sealed_columns(model)]
+    sealed_fields = ["trimtab row 1", model.__tablename__, row_values]
+    return hmac.new(seal_key, canonical_json(sealed_fields), hashlib.sha256).hexdigest()
 
 
 @cache
-def _columns(model: type[SealedRow]) -> tuple[str, ...]:
+def _sealed_columns(model: type[SealedRow]) -> tuple[str, ...]:
     """Return the columns that a seal covers: all but itself."""
     return tuple(column.name for column in model.__table__.columns if column.name != "seal")
 

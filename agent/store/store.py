@@ -101,19 +101,24 @@ class Store:
 
     def bind_owner(self, chain_id: int) -> None:
         """Write wallet, chain and kind of data to a new store; compare them in an existing one."""
-        owner = {"chain_id": str(chain_id), "wallet": self.db.wallet}
+        owner_facts = {"chain_id": str(chain_id), "wallet": self.db.wallet}
         with self.db.read("read its owner") as db:
-            facts = database.read_facts(db, *owner, BOOKS_KEY)
-        book_kind = facts.pop(BOOKS_KEY, LIVE)
-        if not facts:
+            stored_facts = database.read_facts(db, *owner_facts, BOOKS_KEY)
+        book_kind = stored_facts.pop(BOOKS_KEY, LIVE)
+        if not stored_facts:
             facts_to_write = (
-                owner if self.db.book_kind == LIVE else {**owner, BOOKS_KEY: self.db.book_kind}
+                owner_facts
+                if self.db.book_kind == LIVE
+                else {**owner_facts, BOOKS_KEY: self.db.book_kind}
             )
             with self.db.write("write its owner") as db:
                 database.write_facts(db, facts_to_write)
-        elif any(facts.get(key, "").lower() != value.lower() for key, value in owner.items()):
+        elif any(
+            stored_facts.get(fact_key, "").lower() != expected_value.lower()
+            for fact_key, expected_value in owner_facts.items()
+        ):
             raise OperatorNeeded(
-                f"store: belongs to wallet {facts.get('wallet')} on chain {facts.get('chain_id')}, "
+                f"store: belongs to wallet {stored_facts.get('wallet')} on chain {stored_facts.get('chain_id')}, "
                 f"the config says {self.db.wallet} on chain {chain_id}",
                 "use a separate store for each wallet and chain (store.url)",
                 code=ErrorCode.STORE_OWNER,
@@ -198,10 +203,10 @@ class TrustStore:
         """Record when the approval of a futures venue's agent key expires, unless already recorded;
         return the recorded time.
         """
-        key = AGENT_KEY_PREFIX + address.lower()[2 : 2 + AGENT_DIGITS]
+        fact_key = AGENT_KEY_PREFIX + address.lower()[2 : 2 + AGENT_DIGITS]
         with self.db.write("write the agent's approval") as db:
-            if (recorded_ms := database.fact_number(db, key)) == 0:
-                database.write_facts(db, {key: until_ms})
+            if (recorded_ms := database.fact_number(db, fact_key)) == 0:
+                database.write_facts(db, {fact_key: until_ms})
             return recorded_ms or until_ms
 
     def take_approval_nonce(self, now_ms: int) -> int:
@@ -215,9 +220,9 @@ class TrustStore:
 
     def agent_expiry_ms(self, address: str) -> int:
         """Return the recorded expiry of an agent's approval; zero without one."""
-        key = AGENT_KEY_PREFIX + address.lower()[2 : 2 + AGENT_DIGITS]
+        fact_key = AGENT_KEY_PREFIX + address.lower()[2 : 2 + AGENT_DIGITS]
         with self.db.read("read the agent's approval") as db:
-            return database.fact_number(db, key)
+            return database.fact_number(db, fact_key)
 
     def pin_markets(self, network: str, number_by_market: Mapping[str, int]) -> None:
         """Pin the numbers of an off-chain venue's markets by name, in place of earlier ones."""
@@ -230,13 +235,13 @@ class TrustStore:
         """Return the pinned numbers of an off-chain venue's markets by name; empty without pins.
         Raises OperatorNeeded if they are damaged.
         """
-        key = MARKETS_KEY_PREFIX + network
+        fact_key = MARKETS_KEY_PREFIX + network
         with self.db.read("read the market numbers") as db:
-            text = database.find_fact(db, key)
+            numbers_json = database.find_fact(db, fact_key)
         try:
-            number_by_market: dict[str, int] = json.loads(text or "{}")
+            number_by_market: dict[str, int] = json.loads(numbers_json or "{}")
         except ValueError:
-            raise OperatorNeeded(f"store: {key} is damaged", "trimtab trust") from None
+            raise OperatorNeeded(f"store: {fact_key} is damaged", "trimtab trust") from None
         return number_by_market
 
     def implementations(self) -> dict[str, tuple[str, str]]:
@@ -280,11 +285,15 @@ class ConfigVersionStore:
     db: Database
 
     def record(
-        self, config_hash: str, now_s: int, text: str | None = None, origin: str = "confirmed"
+        self,
+        config_hash: str,
+        now_s: int,
+        config_text: str | None = None,
+        origin: str = "confirmed",
     ) -> None:
         """Record a config file that the owner has confirmed or, with `origin` UNCONFIRMED, has not."""
         with self.db.write("write the config's hash") as db:
-            compressed_text = None if text is None else compress_text(text)
+            compressed_config = None if config_text is None else compress_text(config_text)
             insert_rows(
                 db,
                 ConfigRow,
@@ -292,7 +301,7 @@ class ConfigVersionStore:
                     {
                         "config_hash": config_hash,
                         "at_s": now_s,
-                        "text_z": compressed_text,
+                        "text_z": compressed_config,
                         "how": origin,
                     }
                 ],
@@ -301,18 +310,18 @@ class ConfigVersionStore:
     def confirmed_digest(self) -> str | None:
         """Return the hash of the config file that was confirmed last."""
         with self.db.read("read the config's hash") as db:
-            digest: str | None = db.scalar(_select_confirmed())
+            digest: str | None = db.scalar(_select_confirmed_digest())
             return digest
 
-    def require_current(self, digest: str, confirmed_at_start: str | None) -> None:
+    def require_current(self, digest: str, digest_at_start: str | None) -> None:
         """Raise ConfigChanged if the owner has confirmed a version other than `digest` and
-        `confirmed_at_start`.
+        `digest_at_start`.
 
-        `digest` is the version that the process uses, `confirmed_at_start` the confirmed version at
+        `digest` is the version that the process uses, `digest_at_start` the confirmed version at
         its start.
         """
         confirmed_digest = self.confirmed_digest()
-        if confirmed_digest not in (confirmed_at_start, digest):
+        if confirmed_digest not in (digest_at_start, digest):
             verdict = Verdict("config", digest[:16], str(confirmed_digest)[:16], False)
             raise ConfigChanged(
                 "the config was changed; this process uses the previous version",
@@ -323,7 +332,7 @@ class ConfigVersionStore:
     def newest(self, limit: int = 100) -> tuple[ConfigVersion, ...]:
         """Return the newest versions, newest first."""
         with self.db.read("read the configs") as db:
-            rows = all_rows(db, _select_newest(), ConfigRow, limit=limit)
+            config_rows = all_rows(db, _select_newest_configs(), ConfigRow, limit=limit)
             return tuple(
                 ConfigVersion(
                     row.seq,
@@ -332,19 +341,19 @@ class ConfigVersionStore:
                     row.how,
                     None if row.text_z is None else decompress_text(row.text_z),
                 )
-                for row in rows
+                for row in config_rows
             )
 
 
-_select_newest = cache(
+_select_newest_configs = cache(
     lambda: select(ConfigRow).order_by(ConfigRow.seq.desc()).limit(bindparam("limit"))
 )
 
 
 @cache
-def _select_confirmed() -> Select[Any]:
-    newest_first = select(ConfigRow.config_hash).order_by(ConfigRow.seq.desc()).limit(1)
-    return newest_first.where(ConfigRow.how != UNCONFIRMED)
+def _select_confirmed_digest() -> Select[Any]:
+    newest_digest_query = select(ConfigRow.config_hash).order_by(ConfigRow.seq.desc()).limit(1)
+    return newest_digest_query.where(ConfigRow.how != UNCONFIRMED)
 
 
 PAPER_WALLET = "paper"
@@ -360,8 +369,8 @@ class PaperStore:
     def wallet(self) -> PaperWallet | None:
         """Return the paper wallet; None before `begin`."""
         with self.db.read("read the paper wallet") as db:
-            text = database.find_fact(db, PAPER_WALLET)
-            return decode_optional(PaperWallet, text)
+            wallet_json = database.find_fact(db, PAPER_WALLET)
+            return decode_optional(PaperWallet, wallet_json)
 
     def begin(self, wallet: PaperWallet) -> None:
         """Record the initial paper wallet. Raises ConfigError if there is one."""
@@ -374,38 +383,38 @@ class PaperStore:
                 )
             database.write_facts(db, {PAPER_WALLET: codec.dumps(wallet)})
 
-    def save(self, state: PaperWallet) -> None:
+    def save(self, wallet: PaperWallet) -> None:
         """Save the paper wallet. Raises OperatorNeeded if there is none."""
         with self.db.write("write the paper wallet") as db:
             if database.find_fact(db, PAPER_WALLET) is None:
                 raise OperatorNeeded(
                     "the paper wallet has not started", "run trimtab paper to create one"
                 )
-            database.write_facts(db, {PAPER_WALLET: codec.dumps(state)})
+            database.write_facts(db, {PAPER_WALLET: codec.dumps(wallet)})
 
     def copy_pins(self, live_path: Path) -> None:
         """Replace the pins with those of the live store at `live_path`; without that store
         remove them.
         """
-        rows_by_model = [
+        models_and_rows = [
             (model, _rows_of_store(live_path, model)) for model in (PinRow, ImplementationRow)
         ]
-        markets = {
+        market_facts = {
             str(row["key"]): row["value"]
             for row in _rows_of_store(live_path, MetaRow)
             if str(row["key"]).startswith(MARKETS_KEY_PREFIX)
         }
         with self.db.write("copy the pins") as db:
-            database.write_facts(db, markets)
-            for model, rows in rows_by_model:
+            database.write_facts(db, market_facts)
+            for model, pin_rows in models_and_rows:
                 db.execute(delete(model))
-                insert_rows(db, model, rows)
+                insert_rows(db, model, pin_rows)
 
     def copy_prices(self, live_path: Path) -> None:
         """Copy the live store's recorded prices, for weights and triggers that need history."""
-        rows = _rows_of_store(live_path, PriceRow)
+        price_rows = _rows_of_store(live_path, PriceRow)
         with self.db.write("copy prices") as db:
-            insert_new_rows(db, PriceRow, rows)
+            insert_new_rows(db, PriceRow, price_rows)
 
 
 def _rows_of_store(live_path: Path, model: type[Base]) -> list[dict[str, object]]:
@@ -414,10 +423,13 @@ def _rows_of_store(live_path: Path, model: type[Base]) -> list[dict[str, object]
     """
     if not live_path.is_file():
         return []
-    table, columns = model.__tablename__, [column.name for column in model.__table__.columns]
-    with database_errors(f"read {live_path}"), closing(open_read_only(live_path)) as store:
+    table_name, column_names = (
+        model.__tablename__,
+        [column.name for column in model.__table__.columns],
+    )
+    with database_errors(f"read {live_path}"), closing(open_read_only(live_path)) as live_db:
         exists_query = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
-        if store.execute(exists_query, (table,)).fetchone() is None:
+        if live_db.execute(exists_query, (table_name,)).fetchone() is None:
             return []
-        rows = store.execute(f"SELECT {', '.join(columns)} FROM {table}")  # noqa: S608  names of our own models
-        return [dict(zip(columns, row, strict=True)) for row in rows]
+        table_rows = live_db.execute(f"SELECT {', '.join(column_names)} FROM {table_name}")  # noqa: S608  names of our own models
+        return [dict(zip(column_names, row, strict=True)) for row in table_rows]

@@ -69,8 +69,8 @@ def _own_receipt_guard(facts: TransitionFacts) -> str | None:
 
 
 def _other_block_guard(facts: TransitionFacts) -> str | None:
-    if (why := _own_receipt_guard(facts)) is not None:
-        return why
+    if (refusal := _own_receipt_guard(facts)) is not None:
+        return refusal
     return _refuse_unless(
         facts.receipt != facts.stored_receipt, "by the receipt that it has already"
     )
@@ -196,14 +196,14 @@ TRANSITION_RULES: tuple[TransitionRule, ...] = (
 """Rows of the table: at most one per state and event, and at most one per pair of states."""
 
 RULE_BY_EVENT: dict[tuple[IntentState, IntentEvent], TransitionRule] = {
-    (row.state_before, row.event): row for row in TRANSITION_RULES
+    (rule.state_before, rule.event): rule for rule in TRANSITION_RULES
 }
 _RULE_BY_STATES: dict[tuple[IntentState, IntentState], TransitionRule] = {
-    (row.state_before, row.state_after): row for row in TRANSITION_RULES
+    (rule.state_before, rule.state_after): rule for rule in TRANSITION_RULES
 }
 
 TRANSITIONS: dict[IntentState, frozenset[IntentState]] = {
-    state: frozenset(row.state_after for row in TRANSITION_RULES if row.state_before is state)
+    state: frozenset(rule.state_after for rule in TRANSITION_RULES if rule.state_before is state)
     for state in IntentState
 }
 
@@ -217,21 +217,25 @@ ENDED_IN_BLOCK: frozenset[IntentState] = frozenset({_FINAL, _REVERTED})
 """Final states of transactions in a block."""
 
 
-def is_allowed(before: IntentState, after: IntentState) -> bool:
-    """True if the table has a transition from `before` to `after`; its guard may still refuse."""
-    return (before, after) in _RULE_BY_STATES
+def is_allowed(state_before: IntentState, state_after: IntentState) -> bool:
+    """True if the table has a transition from `state_before` to `state_after`; its guard may still
+    refuse.
+    """
+    return (state_before, state_after) in _RULE_BY_STATES
 
 
-def find_rule(before: IntentState, state_or_event: IntentState | IntentEvent) -> TransitionRule:
+def find_rule(
+    state_before: IntentState, state_or_event: IntentState | IntentEvent
+) -> TransitionRule:
     """Return the row of a transition to a state, or by an event. Raises ValueError if there is
     none.
     """
     if isinstance(state_or_event, IntentEvent):
-        rule = RULE_BY_EVENT.get((before, state_or_event))
-        refusal = f"cannot be moved by {state_or_event.value} in state {before.value}"
+        rule = RULE_BY_EVENT.get((state_before, state_or_event))
+        refusal = f"cannot be moved by {state_or_event.value} in state {state_before.value}"
     else:
-        rule = _RULE_BY_STATES.get((before, state_or_event))
-        refusal = f"cannot go from {before.value} to {state_or_event.value}"
+        rule = _RULE_BY_STATES.get((state_before, state_or_event))
+        refusal = f"cannot go from {state_before.value} to {state_or_event.value}"
     if rule is None:
         raise ValueError(refusal)
     return rule

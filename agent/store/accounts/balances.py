@@ -65,7 +65,10 @@ def parse_changes(row: ExternalTransactionRow | Any) -> tuple[tuple[str, int], .
     """Return the balance changes of an external transaction, signed base units by token."""
     try:
         return tuple(
-            sorted((token, int(raw)) for token, raw in json.loads(row.changes_json).items())
+            sorted(
+                (token, int(delta_text))
+                for token, delta_text in json.loads(row.changes_json).items()
+            )
         )
     except (ValueError, AttributeError) as error:
         raise OperatorNeeded(
@@ -99,8 +102,8 @@ MAX_ID = 2**63 - 1
 """The largest SQLite integer; no transfer has it as id."""
 MAX_SHOWN_TRANSFERS = 50
 """Number of newest open transfers in a step, plus as many that halt and as many losses."""
-_CONSUMED = frozenset(state.value for state in CONSUMED_STATES)
-_OPEN = frozenset(state.value for state in OPEN_STATES)
+_CONSUMED_STATE_NAMES = frozenset(state.value for state in CONSUMED_STATES)
+_OPEN_STATE_NAMES = frozenset(state.value for state in OPEN_STATES)
 INCREASE_KINDS = (ExternalTransferKind.DEPOSIT, ExternalTransferKind.GIFT)
 DECREASE_KINDS = (ExternalTransferKind.WITHDRAWAL, ExternalTransferKind.LOSS)
 """Kinds that the owner may assign to an increase and to a decrease; the first is the default."""
@@ -123,18 +126,18 @@ class _StoredBalances:
 
 
 def _read_stored(db: Connection) -> _StoredBalances:
-    rows = db.execute(_select_external_transactions()).all()
-    last_folded = database.parse_fact_number(LAST_FOLDED_INTENT, rows[0].folded)
+    external_rows = db.execute(_select_external_transactions()).all()
+    last_folded = database.parse_fact_number(LAST_FOLDED_INTENT, external_rows[0].folded)
     return _StoredBalances(
         last_folded,
-        database.parse_fact_number(BALANCES_VERSION, rows[0].version),
+        database.parse_fact_number(BALANCES_VERSION, external_rows[0].version),
         all_rows(db, _select_intents_after(), IntentRow, after_seq=last_folded),
         all_rows(db, _select_openings(), OpeningRow),
         tuple(
-            OwnBalanceChange(token, raw, row.block_number)
-            for row in rows
+            OwnBalanceChange(token, delta_raw, row.block_number)
+            for row in external_rows
             if row.tx_hash is not None
-            for token, raw in parse_changes(row)
+            for token, delta_raw in parse_changes(row)
         ),
     )
 
@@ -145,25 +148,30 @@ def expected_balances(db: Connection, wallet: str, wrapped_native: str) -> Expec
 
 
 def _expected_balances(
-    db: Connection, stored: _StoredBalances, wallet: str, wrapped_native: str
+    db: Connection, stored_balances: _StoredBalances, wallet: str, wrapped_native: str
 ) -> ExpectedBalances:
     unsettled_nonces = (
-        row.nonce for row in stored.intents if row.state in _OPEN and row.state not in _CONSUMED
+        row.nonce
+        for row in stored_balances.intents
+        if row.state in _OPEN_STATE_NAMES and row.state not in _CONSUMED_STATE_NAMES
     )
     transfers = newest_transfers(db, MAX_RECENT_TRANSFERS)
     if len(transfers) == MAX_RECENT_TRANSFERS:
         transfers = _merged((*transfers, *open_transfers(db)))
     own_changes = (
-        change for row in stored.intents for change in _own_changes(row, wallet, wrapped_native)
+        change
+        for row in stored_balances.intents
+        for change in _own_changes(row, wallet, wrapped_native)
     )
     return ExpectedBalances(
         openings=tuple(
-            OpeningBalance(row.token, int(row.raw), row.block_number) for row in stored.openings
+            OpeningBalance(row.token, int(row.raw), row.block_number)
+            for row in stored_balances.openings
         ),
-        own_changes=(*stored.external_changes, *own_changes),
+        own_changes=(*stored_balances.external_changes, *own_changes),
         transfers=transfers,
         unsettled_nonce=min(unsettled_nonces, default=None),
-        version=stored.version,
+        version=stored_balances.version,
     )
 
 
@@ -218,8 +226,8 @@ def excluded_deposits(db: Connection, facts: Mapping[str, str]) -> tuple[tuple[s
 def sum_unexplained_deposits(db: Connection, last_id: int = MAX_ID) -> tuple[tuple[str, int], ...]:
     """Return the unexplained deposits up to the transfer `last_id`, base units by token."""
     return _sum_by_token(
-        (token, int(raw))
-        for token, raw in db.execute(
+        (token, int(delta_text))
+        for token, delta_text in db.execute(
             select(ExternalTransferRow.token, ExternalTransferRow.delta_raw).where(
                 ExternalTransferRow.kind.is_(None), ~IS_DECREASE, ExternalTransferRow.seq <= last_id
             )
@@ -243,10 +251,10 @@ def sum_open_deposits(
 
 
 def _sum_by_token(changes: Iterable[tuple[str, int]]) -> tuple[tuple[str, int], ...]:
-    sums: dict[str, int] = {}
-    for token, raw in changes:
-        sums[token] = sums.get(token, 0) + raw
-    return tuple(sorted(sums.items()))
+    sum_raw_by_token: dict[str, int] = {}
+    for token, delta_raw in changes:
+        sum_raw_by_token[token] = sum_raw_by_token.get(token, 0) + delta_raw
+    return tuple(sorted(sum_raw_by_token.items()))
 
 
 def _update_open_transfer(db: Connection, transfer: ExternalTransfer, now_s: int) -> None:
@@ -255,10 +263,10 @@ def _update_open_transfer(db: Connection, transfer: ExternalTransfer, now_s: int
     if row is None or row.kind is not None:
         return
     ledger_sums.add_transfer(db, transfer.token, 0)  # this changes the ledger's entries
-    value = None if transfer.value is None else str(transfer.value)
-    acceptance: dict[str, object] = {}
+    value_text = None if transfer.value is None else str(transfer.value)
+    acceptance_columns: dict[str, object] = {}
     if transfer.kind is ExternalTransferKind.ACCEPTED:
-        acceptance = {"kind": transfer.kind.value, "told_s": now_s}
+        acceptance_columns = {"kind": transfer.kind.value, "told_s": now_s}
         earlier_accepted = _parse_accepted(database.read_facts(db, ACCEPTED_DEPOSITS))[
             1 - MAX_SHOWN_TRANSFERS :
         ]
@@ -274,10 +282,10 @@ def _update_open_transfer(db: Connection, transfer: ExternalTransfer, now_s: int
         _update_transfer(),
         {
             "row_seq": transfer.id,
-            "value": value,
+            "value": value_text,
             "halts": transfer.halts,
             "chain_s": transfer.chain_s,
-            **acceptance,
+            **acceptance_columns,
         },
     )
 
@@ -288,27 +296,29 @@ def accepted_deposits(
     """Return the deposits accepted in the last 24 h of chain time and not reclassified since (fact
     ACCEPTED_DEPOSITS), oldest first, at most MAX_SHOWN_TRANSFERS.
     """
-    rows = (
+    transfer_rows = (
         first_row(db, _select_transfer(), ExternalTransferRow, row_seq=seq)
         for seq, at_s in _parse_accepted(facts)
         if at_s > chain_now_s - DAY_S
     )
     return tuple(
         _transfer_from_row(row)
-        for row in rows
+        for row in transfer_rows
         if row is not None and row.kind == ExternalTransferKind.ACCEPTED.value
     )
 
 
 def _parse_accepted(facts: Mapping[str, str]) -> list[tuple[int, int]]:
-    pairs = (text.split(":") for text in facts.get(ACCEPTED_DEPOSITS, "").split())
-    return [(int(seq), int(at_s)) for seq, at_s in pairs]
+    id_and_time_texts = (
+        accepted_text.split(":") for accepted_text in facts.get(ACCEPTED_DEPOSITS, "").split()
+    )
+    return [(int(seq), int(at_s)) for seq, at_s in id_and_time_texts]
 
 
 def _merged(transfers: Sequence[ExternalTransfer]) -> tuple[ExternalTransfer, ...]:
     """Return each transfer once, oldest first."""
-    by_id = {transfer.id: transfer for transfer in transfers}
-    return tuple(by_id[transfer_id] for transfer_id in sorted(by_id))
+    transfer_by_id = {transfer.id: transfer for transfer in transfers}
+    return tuple(transfer_by_id[transfer_id] for transfer_id in sorted(transfer_by_id))
 
 
 def newest_transfers(db: Connection, limit: int) -> tuple[ExternalTransfer, ...]:
@@ -334,21 +344,21 @@ def open_transfers(db: Connection) -> tuple[ExternalTransfer, ...]:
     """Return unexplained transfers, oldest first: the newest MAX_SHOWN_TRANSFERS, plus as many of the
     newest that halt and of the newest losses, so that dust cannot hide them.
     """
-    newest = _oldest_first(db, _select_unexplained(), MAX_SHOWN_TRANSFERS)
-    if len(newest) < MAX_SHOWN_TRANSFERS:
-        return newest
-    halting, decreases = (
-        _oldest_first(db, query, MAX_SHOWN_TRANSFERS)
-        for query in (_select_unexplained_halting(), _select_unexplained_decreases())
+    newest_open_transfers = _oldest_first(db, _select_unexplained(), MAX_SHOWN_TRANSFERS)
+    if len(newest_open_transfers) < MAX_SHOWN_TRANSFERS:
+        return newest_open_transfers
+    halting_transfers, decrease_transfers = (
+        _oldest_first(db, select_newest_first, MAX_SHOWN_TRANSFERS)
+        for select_newest_first in (_select_unexplained_halting(), _select_unexplained_decreases())
     )
-    return _merged([*newest, *halting, *decreases])
+    return _merged([*newest_open_transfers, *halting_transfers, *decrease_transfers])
 
 
 def _oldest_first(
     db: Connection, select_newest_first: Select[Any], limit: int
 ) -> tuple[ExternalTransfer, ...]:
-    rows = all_rows(db, select_newest_first, ExternalTransferRow, limit=limit)
-    return tuple(_transfer_from_row(row) for row in reversed(rows))
+    transfer_rows = all_rows(db, select_newest_first, ExternalTransferRow, limit=limit)
+    return tuple(_transfer_from_row(row) for row in reversed(transfer_rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,20 +375,20 @@ class LostValue:
 
 def lost_value(db: Connection, chain_now_s: int) -> LostValue:
     """Sum the losses whose value is known."""
-    last_day, total, unknown_reason = Fraction(0), Fraction(0), ""
+    lost_last_day, lost_total, unknown_reason = Fraction(0), Fraction(0), ""
     for row in all_rows(db, _select_decreases(), ExternalTransferRow):
         transfer = _transfer_from_row(row)
         is_recent = transfer.chain_s > chain_now_s - DAY_S
         if transfer.is_loss and transfer.value is None:
             unknown_reason = unpriced_loss_reason(transfer) if is_recent else unknown_reason
         elif transfer.is_loss and transfer.value is not None:
-            total -= transfer.value
-            last_day -= transfer.value if is_recent else 0
-    return LostValue(last_day, total, unknown_reason)
+            lost_total -= transfer.value
+            lost_last_day -= transfer.value if is_recent else 0
+    return LostValue(lost_last_day, lost_total, unknown_reason)
 
 
 def _own_changes(row: IntentRow, wallet: str, wrapped_native: str) -> list[OwnBalanceChange]:
-    if row.state not in _CONSUMED:
+    if row.state not in _CONSUMED_STATE_NAMES:
         return []
     intent: Intent = database.intent_from_row(row)
     return [
@@ -395,7 +405,7 @@ def block_number(intent: Intent) -> int:
 def _transfer_from_row(row: ExternalTransferRow) -> ExternalTransfer:
     try:
         kind = None if row.kind is None else ExternalTransferKind(row.kind)
-        value = None if row.value is None else Fraction(row.value)
+        transfer_value = None if row.value is None else Fraction(row.value)
         delta_raw = int(row.delta_raw)
     except (ValueError, ZeroDivisionError) as error:
         raise OperatorNeeded(
@@ -405,7 +415,7 @@ def _transfer_from_row(row: ExternalTransferRow) -> ExternalTransfer:
         row.seq,
         row.token,
         delta_raw,
-        value,
+        transfer_value,
         row.since_block,
         row.block_number,
         row.chain_s,
@@ -466,10 +476,10 @@ class BalanceStore:
         Returns False, with nothing written, if another process wrote since `version`.
         """
         with self.db.write("write the books") as db:
-            stored = _read_stored(db)
-            if stored.version != version:
+            stored_balances = _read_stored(db)
+            if stored_balances.version != version:
                 return False
-            self._write_openings(db, stored, snapshot.head.number, balances)
+            self._write_openings(db, stored_balances, snapshot.head.number, balances)
             for transfer in transfers:
                 _record_transfer(db, transfer, snapshot.head.timestamp_s)
             return True
@@ -484,32 +494,41 @@ class BalanceStore:
         ones, and whether they do.
         """
         with self.db.write("write the books") as db:
-            stored = _read_stored(db)
-            expected = _expected_balances(db, stored, self.db.wallet, self.db.wrapped_native)
-            if is_explained_now := is_explained(expected):
-                self._write_openings(db, stored, snapshot.head.number, balances)
-            return expected, is_explained_now
+            stored_balances = _read_stored(db)
+            balances_expected = _expected_balances(
+                db, stored_balances, self.db.wallet, self.db.wrapped_native
+            )
+            if is_explained_now := is_explained(balances_expected):
+                self._write_openings(db, stored_balances, snapshot.head.number, balances)
+            return balances_expected, is_explained_now
 
     def _write_openings(
-        self, db: Connection, stored: _StoredBalances, head_block: int, balances: Mapping[str, int]
+        self,
+        db: Connection,
+        stored_balances: _StoredBalances,
+        head_block: int,
+        balances: Mapping[str, int],
     ) -> None:
         """Write the balances at that block as openings, with the newest intent that they contain
         permanently.
         """
-        last_folded, block_by_nonce = stored.last_folded, dict[int, int]()
+        last_folded, block_by_nonce = stored_balances.last_folded, dict[int, int]()
         # A replaced intent may still be mined as long as a reorg can remove the transaction that
         # took its nonce.
-        for row in stored.intents:
+        for row in stored_balances.intents:
             block = block_number(database.intent_from_row(row))
             block_by_nonce[row.nonce] = max(block_by_nonce.get(row.nonce, 0), block)
         kept_openings = {
             row.token: (int(row.raw), row.block_number)
-            for row in stored.openings
+            for row in stored_balances.openings
             if row.token not in balances
         }
         new_openings = dict(kept_openings)
-        for row in stored.intents:
-            if row.state in _OPEN or block_by_nonce[row.nonce] > head_block - FOLD_DEPTH_BLOCKS:
+        for row in stored_balances.intents:
+            if (
+                row.state in _OPEN_STATE_NAMES
+                or block_by_nonce[row.nonce] > head_block - FOLD_DEPTH_BLOCKS
+            ):
                 break
             last_folded = row.seq
             for change in _own_changes(row, self.db.wallet, self.db.wrapped_native):
@@ -517,27 +536,30 @@ class BalanceStore:
                 if change.token in new_openings:
                     raw, block = new_openings[change.token]
                     new_openings[change.token] = (raw + change.delta_raw, block)
-        unfolded_raw: dict[str, int] = {}
+        unfolded_raw_by_token: dict[str, int] = {}
         unfolded_changes = (
             change
-            for row in stored.intents
+            for row in stored_balances.intents
             if row.seq > last_folded
             for change in _own_changes(row, self.db.wallet, self.db.wrapped_native)
         )
-        for change in (*stored.external_changes, *unfolded_changes):
+        for change in (*stored_balances.external_changes, *unfolded_changes):
             if change.block <= head_block:
-                unfolded_raw[change.token] = unfolded_raw.get(change.token, 0) + change.delta_raw
+                unfolded_raw_by_token[change.token] = (
+                    unfolded_raw_by_token.get(change.token, 0) + change.delta_raw
+                )
         new_openings |= {
-            token: (raw - unfolded_raw.get(token, 0), head_block) for token, raw in balances.items()
+            token: (raw - unfolded_raw_by_token.get(token, 0), head_block)
+            for token, raw in balances.items()
         }
-        openings = [
+        opening_rows = [
             {"token": token, "raw": str(raw), "block_number": block}
             for token, (raw, block) in new_openings.items()
             if kept_openings.get(token) != (raw, block)
         ]
-        upsert_rows(db, OpeningRow, openings)
+        upsert_rows(db, OpeningRow, opening_rows)
         database.write_facts(
-            db, {LAST_FOLDED_INTENT: last_folded, BALANCES_VERSION: stored.version + 1}
+            db, {LAST_FOLDED_INTENT: last_folded, BALANCES_VERSION: stored_balances.version + 1}
         )
 
     def transfers(self, limit: int = 1000) -> tuple[ExternalTransfer, ...]:
@@ -555,20 +577,22 @@ class BalanceStore:
         unknown or already classified, or if the kind does not fit its direction.
         """
         with self.db.write("classify a flow") as db:
-            query = select(ExternalTransferRow).order_by(ExternalTransferRow.seq)
+            select_transfers = select(ExternalTransferRow).order_by(ExternalTransferRow.seq)
             if transfer_id is None:
-                query = query.where(ExternalTransferRow.kind.is_(None))
+                select_transfers = select_transfers.where(ExternalTransferRow.kind.is_(None))
             else:
-                query = query.where(ExternalTransferRow.seq == min(transfer_id, MAX_ID))
-            rows = all_rows(db, query, ExternalTransferRow)
-            if transfer_id is not None and not rows:
+                select_transfers = select_transfers.where(
+                    ExternalTransferRow.seq == min(transfer_id, MAX_ID)
+                )
+            transfer_rows = all_rows(db, select_transfers, ExternalTransferRow)
+            if transfer_id is not None and not transfer_rows:
                 raise ConfigError(
                     f"flow {transfer_id} is not in the store",
                     "see trimtab flows",
                     code=ErrorCode.UNKNOWN,
                 )
             classified_transfers = []
-            for row in rows:
+            for row in transfer_rows:
                 if row.kind not in (None, ExternalTransferKind.ACCEPTED.value):
                     raise ConfigError(
                         f"flow {transfer_id} is already confirmed as {row.kind}",
@@ -577,11 +601,13 @@ class BalanceStore:
                     )
                 allowed_kinds = INCREASE_KINDS if int(row.delta_raw) > 0 else DECREASE_KINDS
                 if kind is not None and kind not in allowed_kinds:
-                    kind_names = " or ".join(allowed_kind.value for allowed_kind in allowed_kinds)
+                    allowed_names = " or ".join(
+                        allowed_kind.value for allowed_kind in allowed_kinds
+                    )
                     raise ConfigError(
                         f"--as {kind.value}: flow {row.seq}"
                         f" is {'an increase' if allowed_kinds is INCREASE_KINDS else 'a decrease'}, so it can only"
-                        f" be a {kind_names}"
+                        f" be a {allowed_names}"
                     )
                 chosen_kind = kind or allowed_kinds[0]
                 db.execute(
@@ -617,16 +643,18 @@ class BalanceStore:
         with self.db.write("write the books") as db:
             openings_block = db.scalar(select(func.max(OpeningRow.block_number)))
             known_hashes = {*column_values(db, select(ExternalTransactionRow.tx_hash))}
-            rows = []
+            new_rows = []
             for tx in transactions:
-                own_intent = select(IntentRow.id).where(IntentRow.tx_hash == tx.tx_hash).limit(1)
-                if tx.tx_hash in known_hashes or db.scalar(own_intent) is not None:
+                select_own_intent = (
+                    select(IntentRow.id).where(IntentRow.tx_hash == tx.tx_hash).limit(1)
+                )
+                if tx.tx_hash in known_hashes or db.scalar(select_own_intent) is not None:
                     continue
                 known_hashes.add(tx.tx_hash)
-                changes = {}
+                later_changes = {}
                 if openings_block is not None and tx.block > openings_block:
-                    changes = {token: str(raw) for token, raw in tx.changes}
-                rows.append(
+                    later_changes = {token: str(raw) for token, raw in tx.changes}
+                new_rows.append(
                     {
                         "tx_hash": tx.tx_hash,
                         "chain_s": tx.chain_s,
@@ -634,11 +662,11 @@ class BalanceStore:
                         "loss": str(tx.loss),
                         "gas_wei": str(tx.gas_wei),
                         "block_number": tx.block,
-                        "changes_json": json.dumps(changes),
+                        "changes_json": json.dumps(later_changes),
                         "outflow": str(tx.outflow),
                     }
                 )
-            insert_rows(db, ExternalTransactionRow, rows)
+            insert_rows(db, ExternalTransactionRow, new_rows)
             database.write_facts(db, {PRIOR_DAY_READ: nonce})
 
     def exclude_unexplained_deposits(self) -> None:

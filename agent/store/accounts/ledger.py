@@ -59,7 +59,7 @@ from agent.store.tables import (
 from agent.store.transitions import CONSUMED_STATES, ENDED_IN_BLOCK, OPEN_STATES
 from agent.units import NATIVE, Token
 
-_CONSUMED = tuple(state.value for state in CONSUMED_STATES)
+_CONSUMED_STATE_NAMES = tuple(state.value for state in CONSUMED_STATES)
 
 
 def ledger_balances(
@@ -68,31 +68,33 @@ def ledger_balances(
     """Return the wallet's ledger balances at that block, and the next higher block from which they
     differ even if nothing is written (inf: none).
     """
-    sums = {
+    balance_raw_by_token = {
         token: int(raw)
         for token, raw in db.execute(_select_running_balances(), {"book_kind": book_kind})
     }
-    if not sums:
+    if not balance_raw_by_token:
         return (), math.inf
     later_blocks = [math.inf]
     for block, moves_json in db.execute(
         _select_moves_above(), {"book_kind": book_kind, "head": head_block}
     ):
         later_blocks.append(block)
-        _add_moves(sums, parse_wallet_moves(moves_json), -1)
+        _add_moves(balance_raw_by_token, parse_wallet_moves(moves_json), -1)
     for block, moved_raw in _unentered_moves(db, book_kind, wallet, wrapped_native):
         if block > head_block:
             later_blocks.append(block)
         else:
-            _add_moves(sums, moved_raw, 1)
-    return tuple(LedgerBalance(token, raw) for token, raw in sorted(sums.items())), min(
-        later_blocks
-    )
+            _add_moves(balance_raw_by_token, moved_raw, 1)
+    return tuple(
+        LedgerBalance(token, raw) for token, raw in sorted(balance_raw_by_token.items())
+    ), min(later_blocks)
 
 
-def _add_moves(sums: dict[str, int], moved_raw: Mapping[str, int], sign: int) -> None:
-    for token in sums.keys() & moved_raw.keys():
-        sums[token] += sign * moved_raw[token]
+def _add_moves(
+    balance_raw_by_token: dict[str, int], moved_raw_by_token: Mapping[str, int], sign: int
+) -> None:
+    for token in balance_raw_by_token.keys() & moved_raw_by_token.keys():
+        balance_raw_by_token[token] += sign * moved_raw_by_token[token]
 
 
 def _unentered_moves(
@@ -105,37 +107,40 @@ def _unentered_moves(
     external_rows = all_rows(db, _select_external_transactions(), ExternalTransactionRow)
     if not intent_rows and not external_rows:
         return
-    rows = all_rows(db, _select_openings(), BookOpeningRow, book_kind=book_kind)
-    opening_by_token = {row.token: row for row in rows if row.place == ""}
+    opening_rows = all_rows(db, _select_openings(), BookOpeningRow, book_kind=book_kind)
+    opening_by_token = {row.token: row for row in opening_rows if row.place == ""}
     for row in intent_rows:
         intent = database.intent_from_row(row)
         if intent.receipt is not None:
-            moved_raw = intent.balance_changes(wallet, wrapped_native).items()
-            ledger_changes = {
+            intent_moves = intent.balance_changes(wallet, wrapped_native).items()
+            moved_raw_by_token = {
                 token: raw
-                for token, raw in moved_raw
+                for token, raw in intent_moves
                 if token in opening_by_token and row.seq > opening_by_token[token].after_intent
             }
-            yield intent.receipt.block_number, ledger_changes
+            yield intent.receipt.block_number, moved_raw_by_token
     for external_row in external_rows:
-        block, changes = external_row.block_number, json.loads(external_row.changes_json).items()
-        ledger_changes = {
+        block, external_moves = (
+            external_row.block_number,
+            json.loads(external_row.changes_json).items(),
+        )
+        moved_raw_by_token = {
             token: int(raw)
-            for token, raw in changes
+            for token, raw in external_moves
             if token in opening_by_token and block > opening_by_token[token].block_number
         }
-        yield block, ledger_changes
+        yield block, moved_raw_by_token
 
 
 def all_entries(db: Connection, book: LedgerBook) -> tuple[Entry, ...]:
     """Return every entry of the book, see LedgerStore.entries."""
-    rows = openings(db, book)
-    opening_by_token = {row.token: row for row in rows if row.place == ""}
+    opening_rows = openings(db, book)
+    opening_by_token = {row.token: row for row in opening_rows if row.place == ""}
     positioned_entries: list[tuple[tuple[int, int, int], Entry]] = []
-    for index, row in enumerate(rows):
-        value = None if row.value is None else Fraction(row.value)
+    for index, row in enumerate(opening_rows):
+        opening_value = None if row.value is None else Fraction(row.value)
         opening = LedgerOpening(
-            row.place, row.token, int(row.raw), value, row.block_number, row.chain_s
+            row.place, row.token, int(row.raw), opening_value, row.block_number, row.chain_s
         )
         positioned_entries.append(
             ((row.block_number, 0, index), entry_rules.opening_entry(opening))
@@ -158,13 +163,18 @@ def all_entries(db: Connection, book: LedgerBook) -> tuple[Entry, ...]:
             all_rows(db, _select_funding(), FundingRow, book_number=book.number)
         )
     ]
-    return tuple(entry for _, entry in sorted(positioned_entries, key=lambda pair: pair[0]))
+    return tuple(
+        entry
+        for _, entry in sorted(
+            positioned_entries, key=lambda position_and_entry: position_and_entry[0]
+        )
+    )
 
 
 def intent_entries(db: Connection, book: LedgerBook) -> list[tuple[int, Entry]]:
     """Return entries of final intents with the intents' numbers, in chain order."""
-    rows = db.execute(_select_entries(), {"book_number": book.number})
-    return [(seq, database.decode_json(Entry, text)) for seq, text in rows]
+    entry_rows = db.execute(_select_entries(), {"book_number": book.number})
+    return [(seq, database.decode_json(Entry, entry_json)) for seq, entry_json in entry_rows]
 
 
 def _external_entries(
@@ -175,13 +185,15 @@ def _external_entries(
     """
     positioned_entries: list[tuple[tuple[int, int, int], Entry]] = []
     valuations_of_book: tuple[Valuation, ...] | None = None
-    for position, row in enumerate(
+    for external_index, row in enumerate(
         all_rows(db, _select_external_transactions(), ExternalTransactionRow)
     ):
-        moved_raw = {token: int(raw) for token, raw in json.loads(row.changes_json).items()}
+        moved_raw_by_token = {
+            token: int(raw) for token, raw in json.loads(row.changes_json).items()
+        }
         ledger_tokens = {
             token
-            for token in moved_raw
+            for token in moved_raw_by_token
             if token in opening_by_token and row.block_number > opening_by_token[token].block_number
         }
         if not ledger_tokens:
@@ -197,9 +209,9 @@ def _external_entries(
             {holding.token: holding.price for holding in holdings}, NATIVE
         )
         entry = entry_rules.external_entry(
-            row.tx_hash, row.block_number, row.chain_s, moved_raw, prices, ledger_tokens
+            row.tx_hash, row.block_number, row.chain_s, moved_raw_by_token, prices, ledger_tokens
         )
-        positioned_entries.append(((row.block_number, 3, position), entry))
+        positioned_entries.append(((row.block_number, 3, external_index), entry))
     return positioned_entries
 
 
@@ -217,10 +229,10 @@ def add_entry(db: Connection, book: LedgerBook, seq: int, entry: Entry) -> None:
     ledger_sums.add_moves(db, book.number, ledger_sums.wallet_moves(entry))
 
 
-def parse_wallet_moves(text: str) -> dict[str, int]:
+def parse_wallet_moves(moves_json: str) -> dict[str, int]:
     """Parse `wallet_json`: the wallet's balance changes by an entry, base units by token."""
     try:
-        return {token: int(raw) for token, raw in json.loads(text).items()}
+        return {token: int(raw) for token, raw in json.loads(moves_json).items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise OperatorNeeded(
             f"store: an entry is damaged: {error}", "restore a backup, compare it with the chain"
@@ -272,7 +284,7 @@ def _select_unentered() -> Select[Any]:
     without_entry = ~exists().where(EntryRow.intent_id == IntentRow.id)
     return select(IntentRow).where(
         IntentRow.seq > ledger_sums.settled_to_column(),
-        IntentRow.state.in_(_CONSUMED),
+        IntentRow.state.in_(_CONSUMED_STATE_NAMES),
         without_entry,
     )
 
@@ -297,8 +309,10 @@ list one late.
 """
 LEDGER_TOKENS = "book_tokens"
 """Key of the LedgerTokens as JSON."""
-_OPEN, _ENDED = (tuple(state.value for state in states) for states in (OPEN_STATES, ENDED_IN_BLOCK))
-_UNSETTLED = (*_OPEN, *_ENDED)
+_OPEN_STATE_NAMES, _ENDED_STATE_NAMES = (
+    tuple(state.value for state in states) for states in (OPEN_STATES, ENDED_IN_BLOCK)
+)
+_UNSETTLED_STATE_NAMES = (*_OPEN_STATE_NAMES, *_ENDED_STATE_NAMES)
 PlacedToken = tuple[str, str]
 """(place, token): place "" is the wallet, any other the name of a liquidity position."""
 
@@ -332,19 +346,21 @@ class LedgerStore:
         with self.db.read("read the ledger") as db:
             if (opened_after := _opened_after(db, self.db.book_kind)) is None:
                 return ()
-            rows = all_rows(
-                db, _select_without_entry(_UNSETTLED), IntentRow, after_seq=opened_after
+            intent_rows = all_rows(
+                db, _select_without_entry(_UNSETTLED_STATE_NAMES), IntentRow, after_seq=opened_after
             )
-            return tuple(map(database.intent_from_row, rows))
+            return tuple(map(database.intent_from_row, intent_rows))
 
     def enterable_intents(self) -> tuple[Intent, ...]:
         """Return all final and reverted intents since the book opened, in chain order."""
         with self.db.read("read the ledger") as db:
             if (opened_after := _opened_after(db, self.db.book_kind)) is None:
                 return ()
-            rows = all_rows(db, _select_intents_since(_ENDED), IntentRow, after_seq=opened_after)
+            intent_rows = all_rows(
+                db, _select_intents_since(_ENDED_STATE_NAMES), IntentRow, after_seq=opened_after
+            )
             intents = [
-                database.intent_from_row(row) for row in rows if row.receipt_json is not None
+                database.intent_from_row(row) for row in intent_rows if row.receipt_json is not None
             ]
         return tuple(sorted(intents, key=balances.block_number))
 
@@ -367,8 +383,10 @@ class LedgerStore:
         """Return the net amount provided to a liquidity position, base units by token."""
         lp_account = f"{entry_rules.LP}:{position}"
         return {
-            token: raw
-            for (account, token), raw in entry_rules.account_balances(self.entries()).items()
+            token: principal_raw
+            for (account, token), principal_raw in entry_rules.account_balances(
+                self.entries()
+            ).items()
             if account == lp_account
         }
 
@@ -382,7 +400,7 @@ class LedgerStore:
             if (
                 book is None
                 or row is None
-                or row.state not in _ENDED
+                or row.state not in _ENDED_STATE_NAMES
                 or first_row(db, select_entry(), EntryRow, intent_id=intent.id) is not None
             ):
                 return False
@@ -399,14 +417,14 @@ class LedgerStore:
         with self.db.read("read the ledger") as db:
             if (book := current_book(db, self.db.book_kind)) is None:
                 return None
-            newest_s = db.scalar(
+            newest_payment_s = db.scalar(
                 select(func.max(FundingRow.at_s)).where(FundingRow.book == book.number)
             )
-        return max(book.opened_s, (newest_s or 0) - FUNDING_OVERLAP_S)
+        return max(book.opened_s, (newest_payment_s or 0) - FUNDING_OVERLAP_S)
 
     def enter_payments(self, entries: Iterable[Entry]) -> None:
         """Store entries of payments that a venue made by itself; those with an entry are unchanged."""
-        rows = [
+        payment_rows = [
             {
                 "market": payment.market,
                 "at_s": entry.chain_s,
@@ -417,11 +435,13 @@ class LedgerStore:
             if entry.futures is not None
             for payment in entry.futures.funding
         ]
-        if not rows:
+        if not payment_rows:
             return
         with self.db.write("write funding payments") as db:
             if (book := current_book(db, self.db.book_kind)) is not None:
-                insert_new_rows(db, FundingRow, [{"book": book.number, **row} for row in rows])
+                insert_new_rows(
+                    db, FundingRow, [{"book": book.number, **row} for row in payment_rows]
+                )
 
     def open_places(
         self, snapshot: Snapshot, holdings: Mapping[PlacedToken, tuple[int, Fraction | None]]
@@ -445,7 +465,9 @@ class LedgerStore:
             ]
             if (
                 not new_places
-                or db.scalar(select(IntentRow.id).where(IntentRow.state.in_(_OPEN)).limit(1))
+                or db.scalar(
+                    select(IntentRow.id).where(IntentRow.state.in_(_OPEN_STATE_NAMES)).limit(1)
+                )
                 is not None
             ):
                 return ()
@@ -467,26 +489,26 @@ class LedgerStore:
                 "after_intent": max_value(db, IntentRow.seq),
                 "after_flow": max_value(db, ExternalTransferRow.seq),
             }
-            rows = []
+            opening_rows = []
             for place_name, token in opened_places:
-                raw, value = holdings[place_name, token]
-                value_text = None if value is None else str(value)
-                rows.append(
+                holding_raw, holding_value = holdings[place_name, token]
+                value_text = None if holding_value is None else str(holding_value)
+                opening_rows.append(
                     {
                         "place": place_name,
                         "token": token,
-                        "raw": str(raw),
+                        "raw": str(holding_raw),
                         "value": value_text,
                         **common_columns,
                     }
                 )
-            insert_rows(db, BookOpeningRow, rows)
-            wallet_raw = {
+            insert_rows(db, BookOpeningRow, opening_rows)
+            wallet_raw_by_token = {
                 token: holdings[place_name, token][0]
                 for place_name, token in opened_places
                 if not place_name
             }
-            ledger_sums.open_balances(db, book.number, wallet_raw)
+            ledger_sums.open_balances(db, book.number, wallet_raw_by_token)
             return opened_places
 
     def has_places(self, places: Iterable[PlacedToken]) -> bool:
@@ -537,7 +559,9 @@ class LedgerStore:
             ),
         )
         with self.db.read("read the ledger") as db:
-            counters = [int(number or 0) for query in queries for number in db.execute(query).one()]
+            counters = [
+                int(counter or 0) for query in queries for counter in db.execute(query).one()
+            ]
             return (ledger_sums.entries_version(db), *counters)
 
     def intent_entries(self) -> tuple[Entry, ...]:
@@ -552,13 +576,13 @@ class LedgerStore:
             book = current_book(db, self.db.book_kind)
             if book is None:
                 return ()
-            query = select(EntryRow.entry_json).where(
+            select_entries = select(EntryRow.entry_json).where(
                 EntryRow.intent_id.in_(list(intent_ids)), EntryRow.book == book.number
             )
             return tuple(
-                database.decode_json(Entry, text)
-                for text in column_values(
-                    db, query.order_by(EntryRow.block_number, EntryRow.intent_seq)
+                database.decode_json(Entry, entry_json)
+                for entry_json in column_values(
+                    db, select_entries.order_by(EntryRow.block_number, EntryRow.intent_seq)
                 )
             )
 
@@ -571,9 +595,14 @@ class LedgerStore:
                 row = first_row(db, select_entry(), EntryRow, intent_id=intent.id)
                 if row is not None:
                     ledger_sums.add_moves(db, row.book, parse_wallet_moves(row.wallet_json), -1)
-                    texts = {"wallet_json": wallet_json(entry), "entry_json": codec.dumps(entry)}
+                    json_columns = {
+                        "wallet_json": wallet_json(entry),
+                        "entry_json": codec.dumps(entry),
+                    }
                     db.execute(
-                        update(EntryRow).where(EntryRow.intent_id == intent.id).values(**texts)
+                        update(EntryRow)
+                        .where(EntryRow.intent_id == intent.id)
+                        .values(**json_columns)
                     )
                     ledger_sums.add_moves(db, row.book, ledger_sums.wallet_moves(entry))
 
@@ -613,16 +642,16 @@ def _opened_after(db: Connection, book_kind: str) -> int | None:
 
 
 def _intents_without_entry(db: Connection, book_kind: str) -> tuple[Intent, ...]:
-    rows = all_rows(db, _select_without_entry(_ENDED), IntentRow, after_seq=0)
-    mined_rows = [row for row in rows if row.receipt_json is not None]
+    intent_rows = all_rows(db, _select_without_entry(_ENDED_STATE_NAMES), IntentRow, after_seq=0)
+    mined_rows = [row for row in intent_rows if row.receipt_json is not None]
     if not mined_rows or (opened_after := _opened_after(db, book_kind)) is None:
         return ()
     return tuple(database.intent_from_row(row) for row in mined_rows if row.seq > opened_after)
 
 
 def _token_names(db: Connection) -> LedgerTokens | None:
-    text = database.find_fact(db, LEDGER_TOKENS)
-    return database.decode_optional(LedgerTokens, text)
+    names_json = database.find_fact(db, LEDGER_TOKENS)
+    return database.decode_optional(LedgerTokens, names_json)
 
 
 def _has_places(db: Connection, book_kind: str, places: frozenset[PlacedToken]) -> bool:
@@ -638,21 +667,21 @@ def _has_places(db: Connection, book_kind: str, places: frozenset[PlacedToken]) 
 
 
 @cache
-def _select_intents_since(states: tuple[str, ...]) -> Select[Any]:
+def _select_intents_since(state_names: tuple[str, ...]) -> Select[Any]:
     """Select intents in these states with a number above `after_seq`, oldest first."""
     return (
         select(IntentRow)
-        .where(IntentRow.seq > bindparam("after_seq"), IntentRow.state.in_(states))
+        .where(IntentRow.seq > bindparam("after_seq"), IntentRow.state.in_(state_names))
         .order_by(IntentRow.seq)
     )
 
 
 @cache
-def _select_without_entry(states: tuple[str, ...]) -> Select[Any]:
+def _select_without_entry(state_names: tuple[str, ...]) -> Select[Any]:
     """Select intents in these states after a number and after the last settled one that have no
     entry, oldest first.
     """
-    later_intents = _select_intents_since(states).where(
+    later_intents = _select_intents_since(state_names).where(
         IntentRow.seq > ledger_sums.settled_to_column()
     )
     return later_intents.where(~exists().where(EntryRow.intent_id == IntentRow.id))

@@ -108,7 +108,7 @@ LOSS_TOTAL = "loss_total"
 it."""
 ENTRIES_VERSION = "entries_turn"
 """Key of the number of writes of entries and transfers."""
-_OPEN, _CONSUMED, _ENDED = (
+_OPEN_STATE_NAMES, _CONSUMED_STATE_NAMES, _ENDED_STATE_NAMES = (
     tuple(state.value for state in states)
     for states in (OPEN_STATES, CONSUMED_STATES, ENDED_IN_BLOCK)
 )
@@ -132,32 +132,37 @@ def running_balances(db: Connection, book_number: int) -> dict[str, int]:
     }
 
 
-def open_balances(db: Connection, book_number: int, balances: Mapping[str, int]) -> None:
+def open_balances(
+    db: Connection, book_number: int, balance_raw_by_token: Mapping[str, int]
+) -> None:
     """Write the opening balances of tokens in the wallet, in base units."""
     upsert_rows(
         db,
         RunningBalanceRow,
-        [{"book": book_number, "token": token, "raw": str(raw)} for token, raw in balances.items()],
+        [
+            {"book": book_number, "token": token, "raw": str(balance_raw)}
+            for token, balance_raw in balance_raw_by_token.items()
+        ],
     )
 
 
 def add_moves(
-    db: Connection, book_number: int, moved_raw: Mapping[str, int], sign: int = 1
+    db: Connection, book_number: int, moved_raw_by_token: Mapping[str, int], sign: int = 1
 ) -> None:
     """Add an entry's wallet moves to the running balances; sign -1 removes an entry."""
     database.write_facts(db, {ENTRIES_VERSION: entries_version(db) + 1})
-    stored_raw = running_balances(db, book_number)
-    changes = [
+    stored_raw_by_token = running_balances(db, book_number)
+    changed_rows = [
         {
             "book_number": book_number,
             "bound_token": token,
-            "raw": str(stored_raw[token] + sign * raw),
+            "raw": str(stored_raw_by_token[token] + sign * moved_raw),
         }
-        for token, raw in moved_raw.items()
-        if token in stored_raw
+        for token, moved_raw in moved_raw_by_token.items()
+        if token in stored_raw_by_token
     ]
-    if changes:
-        db.execute(_update_balance(), changes)
+    if changed_rows:
+        db.execute(_update_balance(), changed_rows)
 
 
 def add_transfer(db: Connection, token: str, raw: int) -> None:
@@ -170,19 +175,19 @@ def find_misstatements(db: Connection, book_number: int) -> tuple[str, ...]:
     """Return messages about stored sums that differ from openings, transfers and entries; empty if
     there are none.
     """
-    stored_raw, recomputed_raw = (
+    stored_raw_by_token, recomputed_raw_by_token = (
         running_balances(db, book_number),
         recomputed_balances(db, book_number),
     )
     messages = [
-        f"balance of {token}: stored {stored_raw.get(token)}, the entries sum to {recomputed_raw.get(token)}"
-        for token in sorted({*stored_raw, *recomputed_raw})
-        if stored_raw.get(token) != recomputed_raw.get(token)
+        f"balance of {token}: stored {stored_raw_by_token.get(token)}, the entries sum to {recomputed_raw_by_token.get(token)}"
+        for token in sorted({*stored_raw_by_token, *recomputed_raw_by_token})
+        if stored_raw_by_token.get(token) != recomputed_raw_by_token.get(token)
     ]
     stored_loss, summed_loss = database.fact_number(db, LOSS_TOTAL), _sum_losses(db)
     if stored_loss != summed_loss:
         messages.append(f"losses: stored {stored_loss}, the budgets sum to {summed_loss}")
-    if settled_to(db) > _last_settled(db, 0, book_number):
+    if settled_to(db) > _last_settled_seq(db, 0, book_number):
         messages.append(
             f"settled: stored up to transaction {settled_to(db)}, an earlier one is open"
         )
@@ -202,21 +207,25 @@ def rebuild_sums(db: Connection, book_number: int) -> None:
 def recomputed_balances(db: Connection, book_number: int) -> dict[str, int]:
     """Sum openings, later transfers and entries of the wallet, base units by token."""
     book_openings = select(BookOpeningRow.token, BookOpeningRow.raw, BookOpeningRow.after_flow)
-    rows = db.execute(
+    opening_rows = db.execute(
         book_openings.where(BookOpeningRow.book == book_number, BookOpeningRow.place == "")
     ).all()
-    sums = {token: int(raw) for token, raw, _ in rows}
-    last_included_by_token = {token: last_included_seq for token, _, last_included_seq in rows}
+    balance_raw_by_token = {token: int(raw) for token, raw, _ in opening_rows}
+    last_included_by_token = {
+        token: last_included_seq for token, _, last_included_seq in opening_rows
+    }
     for seq, token, delta_text in db.execute(
         select(ExternalTransferRow.seq, ExternalTransferRow.token, ExternalTransferRow.delta_raw)
     ):
-        if token in sums and seq > last_included_by_token[token]:
-            sums[token] += int(delta_text)
-    for text in column_values(db, select(EntryRow.entry_json).where(EntryRow.book == book_number)):
-        for token, raw in wallet_moves(database.decode_json(Entry, text)).items():
-            if token in sums:
-                sums[token] += raw
-    return sums
+        if token in balance_raw_by_token and seq > last_included_by_token[token]:
+            balance_raw_by_token[token] += int(delta_text)
+    for entry_json in column_values(
+        db, select(EntryRow.entry_json).where(EntryRow.book == book_number)
+    ):
+        for token, raw in wallet_moves(database.decode_json(Entry, entry_json)).items():
+            if token in balance_raw_by_token:
+                balance_raw_by_token[token] += raw
+    return balance_raw_by_token
 
 
 def wallet_moves(entry: Entry) -> dict[str, int]:
@@ -236,8 +245,10 @@ def loss_total(facts: Mapping[str, str]) -> Fraction:
 
 def add_loss(db: Connection, loss: Fraction, sign: int = 1) -> None:
     """Add the loss of an intent, rounded up; sign -1 removes it after a reorg."""
-    if (quanta := round_loss_up(loss)) > 0:
-        database.write_facts(db, {LOSS_TOTAL: database.fact_number(db, LOSS_TOTAL) + sign * quanta})
+    if (loss_quanta := round_loss_up(loss)) > 0:
+        database.write_facts(
+            db, {LOSS_TOTAL: database.fact_number(db, LOSS_TOTAL) + sign * loss_quanta}
+        )
 
 
 def round_loss_up(loss: Fraction) -> int:
@@ -260,13 +271,13 @@ def advance_settled(db: Connection) -> None:
     book_number = max_value(db, BookRow.seq)
     if (
         book_number
-        and (settled_seq := _last_settled(db, previous_seq := settled_to(db), book_number))
+        and (settled_seq := _last_settled_seq(db, previous_seq := settled_to(db), book_number))
         != previous_seq
     ):
         database.write_facts(db, {SETTLED_TO: settled_seq})
 
 
-def _last_settled(db: Connection, settled_seq: int, book_number: int) -> int:
+def _last_settled_seq(db: Connection, settled_seq: int, book_number: int) -> int:
     """Return the number of the last settled intent, searching from `settled_seq`. Intents before
     the book's first opening need no entry.
     """
@@ -322,16 +333,16 @@ def _select_first_unsettled() -> Select[Any]:
     """Select the first unsettled intent above the bound `settled_seq`. An intent up to the bound
     `opened_after` needs no entry.
     """
-    is_unbooked = IntentRow.state.in_(_CONSUMED) & ~exists().where(
+    is_unbooked = IntentRow.state.in_(_CONSUMED_STATE_NAMES) & ~exists().where(
         BudgetRow.intent_id == IntentRow.id
     )
     is_unentered = (
-        IntentRow.state.in_(_ENDED)
+        IntentRow.state.in_(_ENDED_STATE_NAMES)
         & IntentRow.receipt_json.is_not(None)
         & (IntentRow.seq > bindparam("opened_after"))
         & ~exists().where(EntryRow.intent_id == IntentRow.id)
     )
-    is_unsettled = or_(IntentRow.state.in_(_OPEN), is_unbooked, is_unentered)
+    is_unsettled = or_(IntentRow.state.in_(_OPEN_STATE_NAMES), is_unbooked, is_unentered)
     return (
         select(IntentRow.seq)
         .where(IntentRow.seq > bindparam("settled_seq"), is_unsettled)
@@ -395,14 +406,16 @@ def valuations(
     limit: int | None = None,
 ) -> tuple[Valuation, ...]:
     """Return valuations as ValuationStore.between does, of them the newest `limit` if given."""
-    query = select(ValuationRow).where(
+    select_valuations = select(ValuationRow).where(
         ValuationRow.book == book.number, ValuationRow.chain_s >= from_s
     )
     if until_s is not None:
-        query = query.where(ValuationRow.chain_s <= until_s)
-    rows = all_rows(
+        select_valuations = select_valuations.where(ValuationRow.chain_s <= until_s)
+    valuation_rows = all_rows(
         db,
-        query.order_by(ValuationRow.block_number.desc(), ValuationRow.seq.desc()).limit(limit),
+        select_valuations.order_by(ValuationRow.block_number.desc(), ValuationRow.seq.desc()).limit(
+            limit
+        ),
         ValuationRow,
     )
     return tuple(
@@ -412,7 +425,7 @@ def valuations(
             Fraction(row.value),
             database.decode_json(tuple[ValuedHolding, ...], database.decompress_text(row.held_z)),
         )
-        for row in reversed(rows)
+        for row in reversed(valuation_rows)
     )
 
 
@@ -447,6 +460,8 @@ def _select_last_valuation() -> Select[int | None, int | None]:
     keeps SQLite from using the index on `book`, so that it walks the rows down to the first match
     instead of sorting all of the book.
     """
-    query = select(ValuationRow.block_number, ValuationRow.chain_s).select_from(BookRow)
-    valuations_of_book = query.outerjoin(ValuationRow, ValuationRow.book + 0 == BookRow.seq)
+    select_valuations = select(ValuationRow.block_number, ValuationRow.chain_s).select_from(BookRow)
+    valuations_of_book = select_valuations.outerjoin(
+        ValuationRow, ValuationRow.book + 0 == BookRow.seq
+    )
     return valuations_of_book.where(is_current_book()).order_by(ValuationRow.seq.desc()).limit(1)

@@ -70,8 +70,10 @@ def positions_moved_since(db: Connection, after_seq: int | None) -> set[str]:
     """
     if after_seq is None:
         return set()
-    change_texts = column_values(db, _select_own_changes_after(), after_seq=after_seq)
-    return {database.decode_json(LpPositionChange, text).name for text in change_texts}
+    changes_json = column_values(db, _select_own_changes_after(), after_seq=after_seq)
+    return {
+        database.decode_json(LpPositionChange, change_json).name for change_json in changes_json
+    }
 
 
 def undecided_positions(db: Connection) -> tuple[str, ...]:
@@ -109,12 +111,12 @@ class PositionStore:
         changes by mined intents since a position was forgotten or adopted.
         """
         with self.db.read("read liquidity positions") as db:
-            rows = db.execute(_select_changes()).all()
+            change_rows = db.execute(_select_changes()).all()
         decision_seq_by_name = {
-            row.name: row.seq for row in rows if row.verdict in (ADOPTED, FORGOTTEN)
+            row.name: row.seq for row in change_rows if row.verdict in (ADOPTED, FORGOTTEN)
         }
         changes_by_verdict: dict[str, list[LpPositionChange]] = {ADOPTED: [], OWN_CHANGE: []}
-        for row in rows:
+        for row in change_rows:
             if row.verdict in changes_by_verdict and row.move_json is not None:
                 change = database.decode_json(LpPositionChange, row.move_json)
                 if row.verdict == ADOPTED or row.seq > decision_seq_by_name.get(change.name, -1):
@@ -202,10 +204,10 @@ def _select_undecided() -> Select[Any]:
 @cache
 def _select_own_changes() -> Select[str, int]:
     """Select position changes of mined intents with the intents' numbers, oldest first."""
-    query = select(LiquidityRow.move_json, IntentRow.seq).join(
+    select_changes = select(LiquidityRow.move_json, IntentRow.seq).join(
         IntentRow, IntentRow.id == LiquidityRow.intent_id
     )
-    return query.order_by(IntentRow.seq)
+    return select_changes.order_by(IntentRow.seq)
 
 
 @cache
@@ -257,13 +259,13 @@ class CashStore:
         with self.db.read("read the account of portfolio.use_cash") as db:
             facts = database.read_facts(db, CASH_ACCOUNT, CASH_VERSION)
             version = database.parse_fact_number(CASH_VERSION, facts.get(CASH_VERSION))
-            text = facts.get(CASH_ACCOUNT)
-            account = decode_json(CashAccount, text) if text else None
+            account_json = facts.get(CASH_ACCOUNT)
+            account = decode_json(CashAccount, account_json) if account_json else None
             external_rows = all_rows(
                 db, _select_external_until(), ExternalTransactionRow, block=block
             )
             external_hashes = tuple(row.tx_hash for row in external_rows)
-            newest_transfer_id = (
+            last_transfer_id = (
                 db.scalar(
                     select(func.max(ExternalTransferRow.seq)).where(
                         ExternalTransferRow.block_number <= block
@@ -272,30 +274,36 @@ class CashStore:
                 or 0
             )
             if account is None or account.token != token:
-                newest_intent_seq = max_value(db, IntentRow.seq)
+                last_intent_seq = max_value(db, IntentRow.seq)
                 return CashMemory(
-                    None, (), (), newest_transfer_id, newest_intent_seq, external_hashes, version
+                    None, (), (), last_transfer_id, last_intent_seq, external_hashes, version
                 )
-            changes = [
+            blocks_and_changes_raw = [
                 (transfer.block, transfer.delta_raw)
                 for transfer in balances.transfers_after(db, account.transfer)
                 if transfer.token == token and transfer.block <= block
             ]
             counted_hashes = frozenset(account.external)
-            changes += [
-                (row.block_number, raw)
+            blocks_and_changes_raw += [
+                (row.block_number, change_raw)
                 for row in external_rows
-                if row.tx_hash not in counted_hashes and (raw := _external_payment(row, token))
+                if row.tx_hash not in counted_hashes
+                and (change_raw := _external_payment(row, token))
             ]
-            payouts_raw, newest_intent_seq = _payout_amounts(
+            payouts_raw, last_intent_seq = _payout_amounts(
                 db, account.intent, token, self.db.wallet, self.db.wrapped_native
             )
             return CashMemory(
                 account,
-                tuple(raw for _, raw in sorted(changes, key=lambda change: change[0])),
+                tuple(
+                    change_raw
+                    for _, change_raw in sorted(
+                        blocks_and_changes_raw, key=lambda block_and_change: block_and_change[0]
+                    )
+                ),
                 payouts_raw,
-                max(newest_transfer_id, account.transfer),
-                newest_intent_seq,
+                max(last_transfer_id, account.transfer),
+                last_intent_seq,
                 external_hashes,
                 version,
             )
@@ -325,10 +333,12 @@ def _external_payment(row: ExternalTransactionRow, token: str) -> int:
     """Return the change of `token` by an external transaction that moved no other token; 0 for a
     trade, which moves the agent's own part.
     """
-    moved_raw = {
-        address: raw for address, raw in balances.parse_changes(row) if address != NATIVE and raw
+    moved_raw_by_token = {
+        moved_token: moved_raw
+        for moved_token, moved_raw in balances.parse_changes(row)
+        if moved_token != NATIVE and moved_raw
     }
-    return moved_raw[token] if moved_raw.keys() == {token} else 0
+    return moved_raw_by_token[token] if moved_raw_by_token.keys() == {token} else 0
 
 
 def _payout_amounts(
@@ -337,16 +347,16 @@ def _payout_amounts(
     """Return the amounts of `token` in final payouts after that intent, and the number of the
     newest payout before the first open one. Other payouts do not count: a reorg may undo them.
     """
-    payouts_raw, newest_seq = [], after_seq
+    payouts_raw, last_payout_seq = [], after_seq
     for row in all_rows(db, _select_payouts_after(), IntentRow, after_seq=after_seq):
         if row.state in {state.value for state in OPEN_STATES}:
             break
-        newest_seq = row.seq
+        last_payout_seq = row.seq
         if row.state == IntentState.FINAL.value:
             payouts_raw.append(
                 -database.intent_from_row(row).balance_changes(wallet, wrapped_native).get(token, 0)
             )
-    return tuple(raw for raw in payouts_raw if raw > 0), newest_seq
+    return tuple(payout_raw for payout_raw in payouts_raw if payout_raw > 0), last_payout_seq
 
 
 @cache

@@ -87,23 +87,23 @@ def restore(
             "use a file written by trimtab db backup",
             code=ErrorCode.SAME_FILE,
         )
-    info = inspect_store_file(source)
-    if info.wallet.lower() != wallet.lower() or info.chain_id != str(chain_id):
+    backup_info = inspect_store_file(source)
+    if backup_info.wallet.lower() != wallet.lower() or backup_info.chain_id != str(chain_id):
         raise OperatorNeeded(
-            f"backup {source}: belongs to wallet {info.wallet} on chain {info.chain_id}, the"
+            f"backup {source}: belongs to wallet {backup_info.wallet} on chain {backup_info.chain_id}, the"
             f" config says {wallet} on chain {chain_id}",
             "use a backup of this wallet and chain",
             code=ErrorCode.STORE_OWNER,
         )
-    if info.store_kind != "live":
+    if backup_info.store_kind != "live":
         raise OperatorNeeded(
-            f"backup {source}: holds {info.store_kind} data, which cannot become live data",
+            f"backup {source}: holds {backup_info.store_kind} data, which cannot become live data",
             "use a backup of the live store",
             code=ErrorCode.PAPER,
         )
-    if info.version not in known_versions:
+    if backup_info.version not in known_versions:
         raise OperatorNeeded(
-            f"backup {source}: has store version {info.version}, which this trimtab does not know;"
+            f"backup {source}: has store version {backup_info.version}, which this trimtab does not know;"
             f" its own version is {known_versions[-1]}",
             "install the trimtab that wrote the backup",
             code=ErrorCode.STORE_VERSION,
@@ -127,13 +127,15 @@ def inspect_store_file(path: Path) -> StoreFileInfo:
     with database_errors(f"read {path}"), closing(open_read_only(path)) as store:
         try:
             page_check = store.execute("PRAGMA integrity_check(1)").fetchone()[0]
-            tables = {
-                name
-                for (name,) in store.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            table_names = {
+                table_name
+                for (table_name,) in store.execute(
+                    "SELECT name FROM sqlite_master WHERE type = 'table'"
+                )
             }
         except sqlite3.DatabaseError as error:
             raise _damaged(path, str(error)) from None
-        if not {"alembic_version", "meta", "intents", "transitions"} <= tables:
+        if not {"alembic_version", "meta", "intents", "transitions"} <= table_names:
             raise OperatorNeeded(
                 f"{path} is not a trimtab store",
                 "use a file written by trimtab db backup",
@@ -144,21 +146,21 @@ def inspect_store_file(path: Path) -> StoreFileInfo:
         dangling_row = store.execute("PRAGMA foreign_key_check").fetchone()
         if dangling_row is not None:
             raise _damaged(path, f"a row of {dangling_row[0]} refers to a row that does not exist")
-        mismatch = store.execute(_SELECT_MISMATCH).fetchone()
-        if mismatch is not None:
-            intent_id, state, last_state = mismatch
+        mismatch_row = store.execute(_SELECT_MISMATCH).fetchone()
+        if mismatch_row is not None:
+            intent_id, state, last_state = mismatch_row
             raise _damaged(
                 path,
                 f"transaction {intent_id} is {state}, but its last transition led to {last_state}",
             )
-        facts = dict(store.execute("SELECT key, value FROM meta"))
+        fact_by_key = dict(store.execute("SELECT key, value FROM meta"))
         (version,) = store.execute("SELECT version_num FROM alembic_version").fetchone()
     return StoreFileInfo(
         version,
-        facts.get("wallet", "nobody"),
-        facts.get("chain_id", "none"),
-        facts.get(COPY_KEY),
-        facts.get(BOOKS_KEY, "live"),
+        fact_by_key.get("wallet", "nobody"),
+        fact_by_key.get("chain_id", "none"),
+        fact_by_key.get(COPY_KEY),
+        fact_by_key.get(BOOKS_KEY, "live"),
     )
 
 
@@ -217,8 +219,11 @@ def _draft_beside(target: Path) -> Iterator[Path]:
     try:
         yield part_file
     finally:
-        for name in (part_file.name, *(part_file.name + suffix for suffix in _COMPANION_SUFFIXES)):
-            part_file.with_name(name).unlink(missing_ok=True)
+        for file_name in (
+            part_file.name,
+            *(part_file.name + suffix for suffix in _COMPANION_SUFFIXES),
+        ):
+            part_file.with_name(file_name).unlink(missing_ok=True)
 
 
 def _require_free(target: Path, force: bool) -> None:
@@ -234,11 +239,11 @@ def _require_free(target: Path, force: bool) -> None:
 
 def _move_aside(target: Path) -> Path:
     """Rename the store with its log, which must not be lost or applied to the next store."""
-    name = f"{target.name}.before-restore-{_utc().replace(':', '')}"
-    previous_file, number = target.with_name(name), 1
+    aside_name = f"{target.name}.before-restore-{_utc().replace(':', '')}"
+    previous_file, attempt = target.with_name(aside_name), 1
     while previous_file.exists():
-        number += 1
-        previous_file = target.with_name(f"{name}-{number}")
+        attempt += 1
+        previous_file = target.with_name(f"{aside_name}-{attempt}")
     with (
         suppress(sqlite3.Error),
         closing(sqlite3.connect(target, isolation_level=None, timeout=5)) as old_store,

@@ -215,10 +215,10 @@ def _write_pid(pid_file: Path) -> None:
 def _holder_pid(pid_file: Path) -> str:
     """Return the process id of a pid file; UNKNOWN_PID if it has none."""
     try:
-        text = pid_file.read_text().strip()
+        pid_text = pid_file.read_text().strip()
     except (OSError, UnicodeDecodeError):
         return UNKNOWN_PID
-    return text if text.isdecimal() else UNKNOWN_PID
+    return pid_text if pid_text.isdecimal() else UNKNOWN_PID
 
 
 _COMPANION_SUFFIXES = ("-wal", "-shm", "-journal")
@@ -287,7 +287,9 @@ def _is_only_member(gid: int) -> bool:
     except KeyError:
         return False
     other_members = [
-        user for user in pwd.getpwall() if user.pw_gid == gid and user.pw_uid != this_user.pw_uid
+        other_user
+        for other_user in pwd.getpwall()
+        if other_user.pw_gid == gid and other_user.pw_uid != this_user.pw_uid
     ]
     return (
         this_user.pw_gid == gid and not other_members and set(group.gr_mem) <= {this_user.pw_name}

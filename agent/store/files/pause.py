@@ -48,8 +48,8 @@ class PauseSwitch:
 
     def _set_switch(self, paused: bool, reason: str, now_s: int, hard: bool) -> None:
         with self.db.write("set the pause switch") as db:
-            previous = first_row(db, _select_newest(), PauseRow)
-            if paused and previous is not None and previous.paused and previous.hard:
+            previous_row = first_row(db, _select_newest(), PauseRow)
+            if paused and previous_row is not None and previous_row.paused and previous_row.hard:
                 hard = True
             row = {"paused": paused, "hard": hard, "reason": reason, "at_s": now_s}
             insert_rows(db, PauseRow, [row])
@@ -105,13 +105,15 @@ class KillSwitch:
         """Read the current state of both switches."""
         try:
             file_exists = _file_exists(self.file)
-            stored = self._store.read()
+            store_pause = self._store.read()
         except (OSError, TrimtabError) as error:
             return KillSwitchState(None, f"the kill switch cannot be read: {error}")
         if file_exists:
-            reason = stored.reason if stored.paused else f"{self.file} exists"
-            return KillSwitchState(True, reason, stored.paused and stored.hard)
-        return KillSwitchState(stored.paused, stored.reason, stored.paused and stored.hard)
+            reason = store_pause.reason if store_pause.paused else f"{self.file} exists"
+            return KillSwitchState(True, reason, store_pause.paused and store_pause.hard)
+        return KillSwitchState(
+            store_pause.paused, store_pause.reason, store_pause.paused and store_pause.hard
+        )
 
     def is_paused(self) -> bool | None:
         """True if paused, None if unreadable; transactions are sent only if False."""
@@ -127,10 +129,10 @@ class KillSwitch:
         try:
             if _file_exists(self.file) and int(self.file.lstat().st_mtime) >= at_s:
                 return True
-            stored = self._store.read()
+            store_pause = self._store.read()
         except (OSError, TrimtabError):
             return True
-        return stored.paused and (stored.at_s or 0) >= at_s
+        return store_pause.paused and (store_pause.at_s or 0) >= at_s
 
     def pause(self, reason: str, now_s: int, hard: bool = False) -> None:
         """Turn both switches on; raise OperatorNeeded if neither can be written.
@@ -138,26 +140,26 @@ class KillSwitch:
         A hard pause needs the store, which records cancels; if it cannot be written, OperatorNeeded
         is raised and the agent is only paused softly.
         """
-        failures = []
+        failure_texts = []
         try:
             os.close(os.open(self.file, os.O_WRONLY | os.O_CREAT, 0o600))
             with suppress(OSError):  # a file of another account pauses too
                 os.utime(self.file, (now_s, now_s))
         except OSError as error:
-            failures.append(str(error))
+            failure_texts.append(str(error))
         try:
             self._store.pause(reason, now_s, hard)
         except TrimtabError as error:
-            failures.append(error.message)
-            if hard and len(failures) == 1:
+            failure_texts.append(error.message)
+            if hard and len(failure_texts) == 1:
                 raise OperatorNeeded(
                     f"paused by {self.file}, but not hard: {error.message}",
                     "free the store's disk, then trimtab pause --hard again",
                     code=ErrorCode.HARD_PAUSE,
                 ) from error
-        if len(failures) > 1:
+        if len(failure_texts) > 1:
             raise OperatorNeeded(
-                f"cannot pause: {'; '.join(failures)}",
+                f"cannot pause: {'; '.join(failure_texts)}",
                 "stop the process itself (SIGTERM)",
                 code=ErrorCode.PAUSE,
             )

@@ -23,7 +23,7 @@ FORMAT = "trimtab step"
 """Value of `format` in every file."""
 _FILE_NAME = re.compile(r"step-([0-9]{8,15})-[0-9a-f]{12}\.json")
 _DRAFT_NAME = re.compile(r"\.step-[0-9]{8,15}-[0-9a-f]{12}\.json\.[0-9a-f]{12}\.draft")
-_STALE_S = 3_600
+_STALE_DRAFT_S = 3_600
 """Age above which a draft counts as left over from a process that died while writing it."""
 
 
@@ -50,12 +50,12 @@ class RecordedStep:
     request: StepRequest | None = None
 
 
-def load_recorded_step(text: str) -> RecordedStep:
+def load_recorded_step(step_json: str) -> RecordedStep:
     """Parse a recorded step. Raises ConfigError with the reason if it is not one."""
-    step = codec.loads(RecordedStep, text)
-    if step.format != FORMAT:
+    recorded_step = codec.loads(RecordedStep, step_json)
+    if recorded_step.format != FORMAT:
         raise ConfigError("not a recorded step", "use a folder written by trimtab run --record")
-    return step
+    return recorded_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +98,11 @@ class StepRecorder:
 
     def _write_file(self, record: StepRecord) -> None:
         step_files = self._step_files()
-        number = step_files[-1][0] + 1 if step_files else 1
-        name = f"step-{number:08d}-{record.summary.id}.json"
-        content = (codec.dumps(self._recorded_step(record)) + "\n").encode()
-        files.replace_file(self.folder / name, content)
-        self._prune([*step_files, (number, name, len(content))])
+        step_number = step_files[-1][0] + 1 if step_files else 1
+        file_name = f"step-{step_number:08d}-{record.summary.id}.json"
+        step_bytes = (codec.dumps(self._recorded_step(record)) + "\n").encode()
+        files.replace_file(self.folder / file_name, step_bytes)
+        self._prune([*step_files, (step_number, file_name, len(step_bytes))])
 
     def _recorded_step(self, record: StepRecord) -> RecordedStep:
         summary = record.summary
@@ -119,8 +119,8 @@ class StepRecorder:
             input=codec.loads(StepInput, record.input_json),
             plan=codec.loads_optional(Plan, record.plan_json),
             request=None
-            if (text := record.request_json) is None
-            else codec.loads(StepRequest, text),
+            if (request_json := record.request_json) is None
+            else codec.loads(StepRequest, request_json),
         )
 
     def _step_files(self) -> list[tuple[int, str, int]]:
@@ -128,31 +128,31 @@ class StepRecorder:
         other files in the folder are not touched.
         """
         step_files = []
-        with os.scandir(self.folder) as entries:
-            for entry in entries:
-                if not entry.is_file(follow_symlinks=False):
+        with os.scandir(self.folder) as folder_entries:
+            for folder_entry in folder_entries:
+                if not folder_entry.is_file(follow_symlinks=False):
                     continue
-                if (match := _FILE_NAME.fullmatch(entry.name)) is not None:
-                    size = entry.stat(follow_symlinks=False).st_size
-                    step_files.append((int(match[1]), entry.name, size))
-                elif _DRAFT_NAME.fullmatch(entry.name):
-                    age_s = time.time() - entry.stat(follow_symlinks=False).st_mtime
-                    if age_s > _STALE_S:
+                if (name_match := _FILE_NAME.fullmatch(folder_entry.name)) is not None:
+                    size_bytes = folder_entry.stat(follow_symlinks=False).st_size
+                    step_files.append((int(name_match[1]), folder_entry.name, size_bytes))
+                elif _DRAFT_NAME.fullmatch(folder_entry.name):
+                    age_s = time.time() - folder_entry.stat(follow_symlinks=False).st_mtime
+                    if age_s > _STALE_DRAFT_S:
                         with suppress(OSError):
-                            Path(entry.path).unlink()
+                            Path(folder_entry.path).unlink()
         return sorted(step_files)
 
     def _prune(self, step_files: Sequence[tuple[int, str, int]]) -> None:
         """Delete the oldest files until the rest is within both limits; the newest always stays."""
-        total_bytes = sum(size for _, _, size in step_files)
-        for index, (_, name, size) in enumerate(step_files[:-1]):
+        total_bytes = sum(size_bytes for _, _, size_bytes in step_files)
+        for index, (_, file_name, size_bytes) in enumerate(step_files[:-1]):
             if (
                 len(step_files) - index <= self._limits.files
                 and total_bytes <= self._limits.max_bytes
             ):
                 return
-            (self.folder / name).unlink(missing_ok=True)
-            total_bytes -= size
+            (self.folder / file_name).unlink(missing_ok=True)
+            total_bytes -= size_bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,12 +99,20 @@ class UserStore:
     def users(self) -> tuple[DashboardUser, ...]:
         """Return the users by name."""
         with self._read() as db:
-            rows = db.execute(
+            user_rows = db.execute(
                 "SELECT id, name, password_hash, totp_secret, read_only, created_s FROM user"
                 " ORDER BY name"
             )
             return tuple(
-                DashboardUser(row[0], row[1], row[2], row[3], bool(row[4]), row[5]) for row in rows
+                DashboardUser(
+                    user_row[0],
+                    user_row[1],
+                    user_row[2],
+                    user_row[3],
+                    bool(user_row[4]),
+                    user_row[5],
+                )
+                for user_row in user_rows
             )
 
     def add(
@@ -154,7 +162,7 @@ class UserStore:
                 (now_s - FAILURE_MEMORY_S, now_s),
             )
             subjects = (("name", _name_hash(name)), ("address", address))
-            failures_and_locks = {
+            failures_and_lock_by_kind = {
                 kind: db.execute(
                     "SELECT failures, locked_until_s FROM failure WHERE kind = ? AND subject = ?",
                     (kind, subject),
@@ -163,16 +171,17 @@ class UserStore:
                 for kind, subject in subjects
             }
             locked_s = (
-                max(locked_until_s for _, locked_until_s in failures_and_locks.values()) - now_s
+                max(locked_until_s for _, locked_until_s in failures_and_lock_by_kind.values())
+                - now_s
             )
             if locked_s > 0:
                 return locked_s
             for kind, subject in subjects:
-                failures = failures_and_locks[kind][0] + 1
-                lock_s = _lock_out_s(kind, failures)
+                failure_count = failures_and_lock_by_kind[kind][0] + 1
+                lock_s = _lock_out_s(kind, failure_count)
                 db.execute(
                     "INSERT OR REPLACE INTO failure VALUES (?, ?, ?, ?, ?)",
-                    (kind, subject, failures, now_s, now_s + lock_s if lock_s else 0),
+                    (kind, subject, failure_count, now_s, now_s + lock_s if lock_s else 0),
                 )
             return 0
 
@@ -192,9 +201,9 @@ class UserStore:
                     (kind, subject),
                 ).fetchone() or (0,)
                 if (lock_s := locked_until_s - now_s) > 0:
-                    detail = f"{kind} for {lock_s} s"
+                    lock_text = f"{kind} for {lock_s} s"
                     _append_event(
-                        db, UserEvent(now_s, UserEventKind.LOCKED, logged_name, address, detail)
+                        db, UserEvent(now_s, UserEventKind.LOCKED, logged_name, address, lock_text)
                     )
                     longest_lock_s = max(longest_lock_s, lock_s)
             return longest_lock_s
@@ -230,11 +239,14 @@ class UserStore:
     def events(self, limit: int) -> tuple[UserEvent, ...]:
         """Return the newest events, newest first."""
         with self._read() as db:
-            rows = db.execute(
+            event_rows = db.execute(
                 "SELECT at_s, kind, user, address, detail FROM event ORDER BY seq DESC LIMIT ?",
                 (limit,),
             )
-            return tuple(UserEvent(row[0], UserEventKind(row[1]), *row[2:]) for row in rows)
+            return tuple(
+                UserEvent(event_row[0], UserEventKind(event_row[1]), *event_row[2:])
+                for event_row in event_rows
+            )
 
     def locked_s(self, name: str, now_s: int) -> int:
         """Return the remaining seconds of a user's lock-out; 0 without one."""
@@ -279,10 +291,12 @@ class UserStore:
                 yield db
 
 
-def _lock_out_s(kind: str, failures: int) -> int:
+def _lock_out_s(kind: str, failure_count: int) -> int:
     """Return the length of the lock-out after this number of failures in a row; 0 for none."""
-    excess = failures - LOCKING_FAILURES[kind]
-    return 0 if excess < 0 else min(LONGEST_LOCK_S, FIRST_LOCK_S << min(excess, 10))
+    excess_failures = failure_count - LOCKING_FAILURES[kind]
+    return (
+        0 if excess_failures < 0 else min(LONGEST_LOCK_S, FIRST_LOCK_S << min(excess_failures, 10))
+    )
 
 
 def _append_event(db: sqlite3.Connection, event: UserEvent) -> None:

@@ -84,7 +84,7 @@ def _compile_partial_index(create_index: CreateIndex, compiler: Any, **kwargs: A
 
     The models define only the latter, so that PostgreSQL's dialect is loaded on demand.
     """
-    options = create_index.element.dialect_options
-    if options["postgresql"]["where"] is None:
-        options["postgresql"]["where"] = options["sqlite"]["where"]
+    options_by_dialect = create_index.element.dialect_options
+    if options_by_dialect["postgresql"]["where"] is None:
+        options_by_dialect["postgresql"]["where"] = options_by_dialect["sqlite"]["where"]
     return str(compiler.visit_create_index(create_index, **kwargs))
