@@ -209,10 +209,10 @@ class Access:
 
     def _read_file_stamp(self) -> object:
         try:
-            stat = self._users_file.stat() if self._users_file is not None else None
+            file_stat = self._users_file.stat() if self._users_file is not None else None
         except OSError:
             return None
-        return stat and (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        return file_stat and (file_stat.st_mtime_ns, file_stat.st_size, file_stat.st_ino)
 
     async def _call(self, function_name: str, *arguments: str) -> Any:
         return await self._process.call(
@@ -249,13 +249,13 @@ class AccessMiddleware:
 
         async def send_with_headers(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                header_names = {name.lower() for name, _ in message["headers"]}
+                header_names = {header_name.lower() for header_name, _ in message["headers"]}
                 message["headers"] = [
                     *message["headers"],
                     *(
-                        (name.lower().encode(), value.encode())
-                        for name, value in headers.items()
-                        if name.lower().encode() not in header_names
+                        (header_name.lower().encode(), header_value.encode())
+                        for header_name, header_value in headers.items()
+                        if header_name.lower().encode() not in header_names
                     ),
                 ]
             await send(message)
@@ -272,15 +272,17 @@ class AccessMiddleware:
         """
         access, reach, method = self._access, self._access.reach, scope["method"]
         request = Request(scope)
-        hosts = request.headers.getlist("host")
-        if len(hosts) != 1 or host_name(hosts[0]) not in reach.host_names:
+        host_headers = request.headers.getlist("host")
+        if len(host_headers) != 1 or host_name(host_headers[0]) not in reach.host_names:
             canonical_host = min(reach.host_names, key=lambda host: (host != "localhost", host))
             return PlainTextResponse(f"421: open the dashboard as {canonical_host}\n", 421)
         client_address = plain_address(scope["client"][0]) if scope.get("client") else ""
         if reach.proxies:
-            protocols = request.headers.getlist("x-forwarded-proto")
+            forwarded_protocols = request.headers.getlist("x-forwarded-proto")
             proxy_secrets = request.headers.getlist(PROXY_HEADER)
-            if not reach.is_proxy(client_address, proxy_secrets) or protocols != ["https"]:
+            if not reach.is_proxy(client_address, proxy_secrets) or forwarded_protocols != [
+                "https"
+            ]:
                 return PlainTextResponse("403: only by HTTPS through the proxy\n", 403)
             client_address = (
                 forwarded_address(request.headers.getlist("x-forwarded-for")) or client_address
@@ -334,17 +336,19 @@ def _is_own_form(request: Request, reach: Reach) -> bool:
     """Return whether a request comes from a page of the dashboard, by its origin."""
     scheme = "https" if reach.uses_tls else "http"
     origins = request.headers.getlist("origin")
-    site = request.headers.get("sec-fetch-site", "same-origin")
-    return origins == [f"{scheme}://{request.headers['host']}"] and site == "same-origin"
+    fetch_site = request.headers.get("sec-fetch-site", "same-origin")
+    return origins == [f"{scheme}://{request.headers['host']}"] and fetch_site == "same-origin"
 
 
 async def read_form(request: Request) -> dict[str, list[str]] | None:
     """Return the fields of a form; None if the body is not a form, too large or too slow."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip()
-    length = request.headers.get("content-length", "")
-    if media_type != "application/x-www-form-urlencoded" or not re.fullmatch("[0-9]{1,9}", length):
+    length_text = request.headers.get("content-length", "")
+    if media_type != "application/x-www-form-urlencoded" or not re.fullmatch(
+        "[0-9]{1,9}", length_text
+    ):
         return None
-    if int(length) > MAX_FORM_BYTES:
+    if int(length_text) > MAX_FORM_BYTES:
         return None
     try:
         body = await asyncio.wait_for(request.body(), FORM_TIMEOUT_S)
@@ -352,27 +356,27 @@ async def read_form(request: Request) -> dict[str, list[str]] | None:
     except (TimeoutError, ValueError):
         return None
     fields: dict[str, list[str]] = {}
-    for name, value in name_value_pairs:
-        fields.setdefault(name, []).append(value)
+    for field_name, field_text in name_value_pairs:
+        fields.setdefault(field_name, []).append(field_text)
     return fields
 
 
-def matches_token(values: list[str] | None, expected_token: str) -> bool:
+def matches_token(token_values: list[str] | None, expected_token: str) -> bool:
     """Return whether a form has exactly this token."""
-    return len(values or ()) == 1 and hmac.compare_digest(
-        (values or [""])[0].encode(), expected_token.encode()
+    return len(token_values or ()) == 1 and hmac.compare_digest(
+        (token_values or [""])[0].encode(), expected_token.encode()
     )
 
 
-def cookie_value(request: Request, name: str) -> str | None:
+def cookie_value(request: Request, wanted_name: str) -> str | None:
     """Return the value of a cookie; None if it is missing, given twice or malformed."""
-    values = []
+    cookie_texts = []
     for header in request.headers.getlist("cookie"):
-        for part in header.split(";"):
-            cookie_name, separator, value = part.strip().partition("=")
-            if separator and cookie_name == name:
-                values.append(value)
-    return values[0] if len(values) == 1 else None
+        for cookie_pair in header.split(";"):
+            cookie_name, separator, cookie_text = cookie_pair.strip().partition("=")
+            if separator and cookie_name == wanted_name:
+                cookie_texts.append(cookie_text)
+    return cookie_texts[0] if len(cookie_texts) == 1 else None
 
 
 def _session_key(session_id: str) -> bytes:

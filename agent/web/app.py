@@ -94,16 +94,16 @@ class EventStream:
         """Stream until the client or the server ends."""
         response: Any
         session: Session | None = scope["session"]
-        user, streams = None if session is None else session.user_id, self._cache.streams
-        if user is not None and streams[user] >= MAX_USER_STREAMS:
+        user_id, stream_counts = None if session is None else session.user_id, self._cache.streams
+        if user_id is not None and stream_counts[user_id] >= MAX_USER_STREAMS:
             response = PlainTextResponse("429: too many open event streams of this user\n", 429)
             await response(scope, receive, send)
             return
-        if streams.total() >= MAX_STREAMS:
+        if stream_counts.total() >= MAX_STREAMS:
             response = PlainTextResponse("503: too many open event streams\n", 503)
             await response(scope, receive, send)
             return
-        streams[user] += 1
+        stream_counts[user_id] += 1
         try:
             version_text = scope["query_string"].removeprefix(b"seen=")
             events = self._cache.events(
@@ -113,7 +113,7 @@ class EventStream:
             response = StreamingResponse(events, media_type="text/event-stream")
             await response(scope, receive, send)
         finally:
-            streams[user] -= 1
+            stream_counts[user_id] -= 1
 
 
 class StaticFiles:
@@ -139,14 +139,14 @@ class StaticFiles:
             "Cache-Control": f"max-age={max_age_s}",
             "Service-Worker-Allowed": "/",  # offline.js is for all pages
         }
-        content = self._files[file_name]
-        is_compressible = len(content) >= MIN_GZIP_BYTES and media_type != MEDIA_TYPES["png"]
+        file_bytes = self._files[file_name]
+        is_compressible = len(file_bytes) >= MIN_GZIP_BYTES and media_type != MEDIA_TYPES["png"]
         if is_compressible and "gzip" in request.headers.get("Accept-Encoding", ""):
             if file_name not in self._gzipped_files:
-                self._gzipped_files[file_name] = gzip.compress(content)
-            content = self._gzipped_files[file_name]
+                self._gzipped_files[file_name] = gzip.compress(file_bytes)
+            file_bytes = self._gzipped_files[file_name]
             headers |= {"Content-Encoding": "gzip", "Vary": "Accept-Encoding"}
-        return Response(content, 200, headers, media_type)
+        return Response(file_bytes, 200, headers, media_type)
 
 
 class LoginPages:
@@ -180,7 +180,7 @@ class LoginPages:
         if not nonce or not matches_token(fields.get("csrf"), access.login_form_token(nonce)):
             return self._page(request, 403, "This form is too old. Log in again.")
         name, password, code = (
-            (fields.get(key) or [""])[0] for key in ("name", "password", "code")
+            (fields.get(field_name) or [""])[0] for field_name in ("name", "password", "code")
         )
         try:
             login_result = await access.log_in(
@@ -223,12 +223,13 @@ class LoginPages:
 
     def _linked_plan_hash(self, request: Request) -> str | None:
         """Return the plan of a genuine link that is still valid, else None."""
-        plan_hash, until, signature = (
-            request.query_params.get(key, "") for key in ("plan", "until", "sig")
+        plan_hash, until_text, signature = (
+            request.query_params.get(parameter_name, "")
+            for parameter_name in ("plan", "until", "sig")
         )
-        if not (PLAN_HASH_PATTERN.fullmatch(plan_hash) and UNIX_TIME_PATTERN.fullmatch(until)):
+        if not (PLAN_HASH_PATTERN.fullmatch(plan_hash) and UNIX_TIME_PATTERN.fullmatch(until_text)):
             return None
-        link = PlanLink(plan_hash, int(until))
+        link = PlanLink(plan_hash, int(until_text))
         is_genuine = link.is_genuine(self._access.link_key, signature, time.time())
         return plan_hash if is_genuine else None
 
@@ -257,14 +258,14 @@ class LoginPages:
     def _set_cookie(
         self, response: Response, name: str, value: str, max_age_s: int | None = None
     ) -> None:
-        secure = self._access.reach.uses_tls
+        is_secure = self._access.reach.uses_tls
         response.set_cookie(
-            name, value, max_age_s, path="/", secure=secure, httponly=True, samesite="strict"
+            name, value, max_age_s, path="/", secure=is_secure, httponly=True, samesite="strict"
         )
 
 
 def _return_path(request: Request) -> str:
-    """Return the page to open after the login: the requested one if it is in TARGETS, else the
+    """Return the page to open after the login: the requested one if it is in RETURN_PATHS, else the
     first.
     """
     path = request.query_params.get("to", "")
@@ -275,10 +276,10 @@ async def show_phone_code(prefix: str, request: Request) -> Response:
     """Answer with the QR code of this dashboard's address, without any secret."""
     import segno
 
-    picture = io.BytesIO()
+    svg_buffer = io.BytesIO()
     address = f"https://{request.headers['host']}{prefix}/"
-    segno.make(address, micro=False).save(picture, "svg", scale=5, light="white")
-    return Response(picture.getvalue(), 200, media_type=MEDIA_TYPES["svg"])
+    segno.make(address, micro=False).save(svg_buffer, "svg", scale=5, light="white")
+    return Response(svg_buffer.getvalue(), 200, media_type=MEDIA_TYPES["svg"])
 
 
 async def export_archive(cache: DocumentCache, request: Request) -> Response:
@@ -314,8 +315,11 @@ def build_pages(cache: DocumentCache, is_stopping: Callable[[], bool], access: A
     renderer = Renderer(access.reach)
     tokens = TokenFile(cache.store_path)
     api = build_api(cache, tokens, access.reach.prefix)
-    logins = LoginPages(access, renderer, cache.announce)
-    controls, reports = ControlPages(access, cache, renderer), ReportPages(cache, renderer)
+    login_pages = LoginPages(access, renderer, cache.announce)
+    control_pages, report_pages = (
+        ControlPages(access, cache, renderer),
+        ReportPages(cache, renderer),
+    )
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
@@ -326,7 +330,7 @@ def build_pages(cache: DocumentCache, is_stopping: Callable[[], bool], access: A
             task.cancel()
         cache.close()
         access.close()
-        controls.close()
+        control_pages.close()
 
     async def end_streams() -> None:
         while not is_stopping():
@@ -348,12 +352,12 @@ def build_pages(cache: DocumentCache, is_stopping: Callable[[], bool], access: A
         if not STEP_ID_PATTERN.fullmatch(step_id):
             return PlainTextResponse("404: no such step\n", 404)
         try:
-            document = await cache.read_stored("step_document", step_id)
+            step_documents = await cache.read_stored("step_document", step_id)
         except ConfigError:
             return PlainTextResponse("404: no such step\n", 404)
         except TrimtabError as error:
             return PlainTextResponse(f"503: {error}\n", 503)
-        documents = {**cache.documents, **document}
+        documents = {**cache.documents, **step_documents}
         session = request.scope["session"]
         return HTMLResponse(renderer.page(STEP_PAGE, documents, {}, cache.version, session))
 
@@ -364,20 +368,20 @@ def build_pages(cache: DocumentCache, is_stopping: Callable[[], bool], access: A
         lifespan=lifespan,
         redirect_slashes=False,  # its redirects would lose the prefix and the proxy's address
     )
-    app.add_route(REPORT_PAGE.path, reports.show_list, ["GET"])
-    app.add_route(f"{REPORT_PAGE.path}/{{report}}", reports.show_report, ["GET"])
+    app.add_route(REPORT_PAGE.path, report_pages.show_list, ["GET"])
+    app.add_route(f"{REPORT_PAGE.path}/{{report}}", report_pages.show_report, ["GET"])
     for page in PAGES:
         app.add_route(page.path, partial(show_page, page), ["GET"])
     app.add_route(STEP_PAGE.path, show_step, ["GET"])
     app.add_route("/export/{name}", partial(export_archive, cache), ["GET"])
     app.add_route("/phone.svg", partial(show_phone_code, access.reach.prefix), ["GET"])
-    app.add_route(CONTROL_PAGE.path, controls.show_controls, ["GET"])
-    app.add_route(REVIEW_PAGE.path, controls.show_review, ["GET"])
-    app.add_route(REVIEW_PAGE.path, controls.confirm, ["POST"])
-    app.add_route("/controls/{kind}", controls.handle_form, ["POST"])
-    app.add_route(LOGIN_PATH, logins.show, ["GET"])
-    app.add_route(LOGIN_PATH, logins.log_in, ["POST"])
-    app.add_route(LOGOUT_PATH, logins.log_out, ["POST"])
+    app.add_route(CONTROL_PAGE.path, control_pages.show_controls, ["GET"])
+    app.add_route(REVIEW_PAGE.path, control_pages.show_review, ["GET"])
+    app.add_route(REVIEW_PAGE.path, control_pages.confirm, ["POST"])
+    app.add_route("/controls/{kind}", control_pages.handle_form, ["POST"])
+    app.add_route(LOGIN_PATH, login_pages.show, ["GET"])
+    app.add_route(LOGIN_PATH, login_pages.log_in, ["POST"])
+    app.add_route(LOGOUT_PATH, login_pages.log_out, ["POST"])
     app.add_route("/static/{name:path}", StaticFiles().answer, ["GET"])
     Probes(cache, access, api).add_to(app)
     app.mount(API_PREFIX, api)

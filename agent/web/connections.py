@@ -149,12 +149,12 @@ class BoundedListener(socket.socket):
         return len(open_connections) < MAX_CONNECTIONS or self._end_oldest(open_connections)
 
     def _end_oldest(self, open_connections: list[_Connection]) -> bool:
-        oldest = next(
+        oldest_connection = next(
             (connection for connection in open_connections if not connection.is_busy), None
         )
-        if oldest is not None:
-            self._end_connection(oldest)
-        return oldest is not None
+        if oldest_connection is not None:
+            self._end_connection(oldest_connection)
+        return oldest_connection is not None
 
     def _end_connection(self, connection: _Connection) -> None:
         _stop_timer(connection)
@@ -224,5 +224,9 @@ def _stop_timer(connection: _Connection) -> None:
 
 def _network(address: str) -> str:
     """Return an IPv4 address, or the /64 network of an IPv6 address."""
-    ip = plain_address(address)
-    return str(ipaddress.ip_network((ip, 64), strict=False)) if ":" in ip else ip
+    ip_address = plain_address(address)
+    return (
+        str(ipaddress.ip_network((ip_address, 64), strict=False))
+        if ":" in ip_address
+        else ip_address
+    )

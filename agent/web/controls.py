@@ -192,12 +192,12 @@ class ControlPages:
             async with self._plan_lock:
                 if review.is_dropped:
                     return
-                if profile := dict(review.arguments).get(PROFILE):
+                if profile_text := dict(review.arguments).get(PROFILE):
                     review.arguments = await self._plan_process.call(
                         "settings.profiles.profile_arguments",
                         self._cache.config_path,
-                        profile,
-                        tuple(pair for pair in review.arguments if pair[0] != PROFILE),
+                        profile_text,
+                        tuple(argument for argument in review.arguments if argument[0] != PROFILE),
                     )
                 review.document = await self._plan_process.call(
                     "controls.shown_plans.preview_control",
@@ -286,27 +286,31 @@ TITLE_BY_KIND = {
 
 def form_arguments(kind: str, fields: Mapping[str, Sequence[str]]) -> tuple[tuple[str, str], ...]:
     """Return the arguments of a form: fields that are filled in, and targets that were changed."""
-    filled_in = {
-        name: value.strip()
-        for name in FIELDS_BY_KIND[kind]
-        for value in fields.get(name, ())[:1]
-        if value.strip()
+    filled_fields = {
+        field_name: typed_text.strip()
+        for field_name in FIELDS_BY_KIND[kind]
+        for typed_text in fields.get(field_name, ())[:1]
+        if typed_text.strip()
     }
-    symbol = filled_in.pop("asset", "")
+    symbol = filled_fields.pop("asset", "")
     arguments = [
-        ("set", f'portfolio.assets.{symbol}.{name}="{value}"')
-        if name in ASSET_FIELDS
-        else (name, value)
-        for name, value in filled_in.items()
+        ("set", f'portfolio.assets.{symbol}.{field_name}="{typed_text}"')
+        if field_name in ASSET_FIELDS
+        else (field_name, typed_text)
+        for field_name, typed_text in filled_fields.items()
     ]
     if kind == "edit":
-        for field, values in fields.items():
-            prefix, _, name = field.partition(":")
-            value = values[0].strip()
+        for form_field, typed_texts in fields.items():
+            prefix, _, symbol_or_key = form_field.partition(":")
+            typed_text = typed_texts[0].strip()
             if prefix == TARGET:
-                value = value.removesuffix("%").strip()
-            is_changed = [value] != list(fields.get(f"{PRESENT}:{name}", ()))
-            if name and is_changed and prefix in (TARGET, SETTING):
-                text = f"{name}={value}%" if prefix == TARGET else f'{name}="{value}"'
-                arguments.append((prefix, text))
+                typed_text = typed_text.removesuffix("%").strip()
+            is_changed = [typed_text] != list(fields.get(f"{PRESENT}:{symbol_or_key}", ()))
+            if symbol_or_key and is_changed and prefix in (TARGET, SETTING):
+                assignment = (
+                    f"{symbol_or_key}={typed_text}%"
+                    if prefix == TARGET
+                    else f'{symbol_or_key}="{typed_text}"'
+                )
+                arguments.append((prefix, assignment))
     return tuple(arguments)

@@ -65,7 +65,7 @@ class DocumentCache:
     """
 
     def __init__(
-        self, config_path: str, store: Path, process: ReadingProcess | None = None
+        self, config_path: str, store_path: Path, process: ReadingProcess | None = None
     ) -> None:
         self.documents: Documents = {}
         self.read_errors: dict[str, TrimtabError] = {}
@@ -73,7 +73,7 @@ class DocumentCache:
         self.streams: Counter[int | None] = Counter()
         """Open event streams by user; None without users."""
         self.config_path = config_path
-        self.store_path = store
+        self.store_path = store_path
         self._newest_step: str | None = None
         self._last_file_stamps: tuple[object, ...] = ()
         self._followed_functions: set[str] = set()
@@ -100,7 +100,7 @@ class DocumentCache:
         cancelled; announce that the run became healthy or unhealthy.
         """
         while True:
-            if (stamps := self._read_file_stamps()) != self._last_file_stamps:
+            if (file_stamps := self._read_file_stamps()) != self._last_file_stamps:
                 with contextlib.suppress(TrimtabError):
                     await self._read_report("stored")
                 try:
@@ -108,11 +108,11 @@ class DocumentCache:
                 except TrimtabError as error:
                     self.read_errors["stored_documents"] = error
                 else:
-                    is_edited, self._last_file_stamps = (
-                        stamps[:1] != self._last_file_stamps[:1],
-                        stamps,
+                    is_config_edited, self._last_file_stamps = (
+                        file_stamps[:1] != self._last_file_stamps[:1],
+                        file_stamps,
                     )
-                    if newest_step != self._newest_step or is_edited:
+                    if newest_step != self._newest_step or is_config_edited:
                         self._newest_step = newest_step
                         self.refresh()
                     for function in self._followed_functions:
@@ -155,7 +155,7 @@ class DocumentCache:
 
     async def read_fresh(self, function: str) -> Documents:
         """Return the documents, after a read of `function` that is in progress or due. Raises the
-        error of a failed read, and Retryable if the first read takes longer than WAIT_S.
+        error of a failed read, and Retryable if the first read takes longer than READ_TIMEOUT_S.
         """
         self.read_if_old(function)
         if (read_task := self._reading_tasks.get(function)) is not None:
@@ -172,10 +172,10 @@ class DocumentCache:
         answers only requests made before it. Raises its TrimtabError, and Retryable beyond
         MAX_READS.
         """
-        if (stamps := self._read_file_stamps()) != self._answer_stamps or len(
+        if (file_stamps := self._read_file_stamps()) != self._answer_stamps or len(
             self._answer_tasks
         ) >= MAX_CACHED_ANSWERS:
-            self._answer_tasks, self._answer_stamps = {}, stamps
+            self._answer_tasks, self._answer_stamps = {}, file_stamps
         answer_tasks, call_key = self._answer_tasks, (function, arguments)
         if (read_task := answer_tasks.get(call_key)) is None:
             if len(self._running_reads) >= MAX_READS:
@@ -201,7 +201,9 @@ class DocumentCache:
         is_old = time.monotonic() - self._report_read_s >= REPORT_AGE_S
         if read_task is None or (read_task.done() and is_old):
             read_task = self._report_read = asyncio.create_task(self._read_report("controls"))
-            read_task.add_done_callback(lambda done: done.cancelled() or done.exception())
+            read_task.add_done_callback(
+                lambda finished_task: finished_task.cancelled() or finished_task.exception()
+            )
             self._report_read_s = time.monotonic()
         await asyncio.wait({read_task}, timeout=REPORT_WAIT_S)
         if not read_task.done():
@@ -228,8 +230,8 @@ class DocumentCache:
     async def events(
         self, seen_version: int, may_continue: Callable[[], bool]
     ) -> AsyncIterator[str]:
-        """Yield server-sent events as long as `may_continue` returns True: `change_event` if the version is not
-        `seen_version`, the one that the page shows, and a comment every PING_S without a change.
+        """Yield server-sent events as long as `may_continue` returns True: `changed` if the version is
+        not `seen_version`, the one that the page shows, and a comment every PING_S without a change.
 
         A slow client skips versions in between and gets the newest.
         """
@@ -310,17 +312,19 @@ class DocumentCache:
         """Return time and size of the config, first, and of the files of the store and the paper
         store.
         """
-        suffixes = ("", "-wal", ".paused", ".service.pid")
+        file_endings = ("", "-wal", ".paused", ".service.pid")
         paper_store = self.documents.get("paper_run", {}).get("store")
-        stores = [self.store_path, *([Path(paper_store)] if paper_store else ())]
+        store_paths = [self.store_path, *([Path(paper_store)] if paper_store else ())]
         store_files = [
-            store.with_name(store.name + ending) for store in stores for ending in suffixes
+            store_path.with_name(store_path.name + ending)
+            for store_path in store_paths
+            for ending in file_endings
         ]
         file_stamps: list[object] = []
         for path in (Path(self.config_path), *store_files):
             try:
-                stat = path.stat()
-                file_stamps.append((stat.st_mtime_ns, stat.st_size))
+                file_stat = path.stat()
+                file_stamps.append((file_stat.st_mtime_ns, file_stat.st_size))
             except OSError:
                 file_stamps.append(None)
         return tuple(file_stamps)

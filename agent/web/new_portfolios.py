@@ -58,26 +58,28 @@ class NewPortfolios:
         """End the process that checks and writes."""
         self._process.stop()
 
-    def add_to(self, pages: FastAPI, access: Access, source: Path) -> None:
-        """Add the pages to those of the portfolio `source`."""
+    def add_to(self, pages: FastAPI, access: Access, source_config: Path) -> None:
+        """Add the pages to those of the portfolio of `source_config`."""
         for page in (NEW_PAGE, COPY_PAGE):
-            pages.add_route(page.path, partial(self._show, page, access, source), ["GET"])
-            pages.add_route(page.path, partial(self._submit, page, access, source), ["POST"])
+            pages.add_route(page.path, partial(self._show, page, access, source_config), ["GET"])
+            pages.add_route(page.path, partial(self._submit, page, access, source_config), ["POST"])
         pages.add_route(NEXT_PAGE.path, partial(self._show_next, access), ["GET"])
 
     async def _show(
-        self, page: SetupPage, access: Access, source: Path, request: Request
+        self, page: SetupPage, access: Access, source_config: Path, request: Request
     ) -> Response:
         """Answer with the form, with the network, wallet and endpoints of the portfolio."""
         if not _may_add(request):
             return PlainTextResponse(MAY_NOT_ADD, 403)
-        document = await self._check(page, source, {})
-        if isinstance(document, Response):
-            return document
-        return self._html(request, page, access, {"typed": document["typed"], "answers": document})
+        checked_answers = await self._check(page, source_config, {})
+        if isinstance(checked_answers, Response):
+            return checked_answers
+        return self._html(
+            request, page, access, {"typed": checked_answers["typed"], "answers": checked_answers}
+        )
 
     async def _submit(
-        self, page: SetupPage, access: Access, source: Path, request: Request
+        self, page: SetupPage, access: Access, source_config: Path, request: Request
     ) -> Response:
         """Show what the answers would write, and write it if the form had just that."""
         session_and_fields = await read_control(request, access)
@@ -85,77 +87,83 @@ class NewPortfolios:
             return session_and_fields
         session, fields = session_and_fields
         text_by_field, refusal_by_field = field_texts(page, fields)
-        text_by_field = {name: text.strip() for name, text in text_by_field.items()}
-        document = await self._check(page, source, text_by_field)
-        if isinstance(document, Response):
-            return document
-        errors = {**document["errors"], **refusal_by_field}
-        form_values = {"typed": without_urls(text_by_field, errors), "answers": document}
+        text_by_field = {
+            field_name: field_text.strip() for field_name, field_text in text_by_field.items()
+        }
+        checked_answers = await self._check(page, source_config, text_by_field)
+        if isinstance(checked_answers, Response):
+            return checked_answers
+        errors = {**checked_answers["errors"], **refusal_by_field}
+        template_values = {"typed": without_urls(text_by_field, errors), "answers": checked_answers}
         if errors or "sha256" not in fields:
             status = 422 if errors else 200
-            return self._html(request, page, access, {**form_values, "errors": errors}, status)
+            return self._html(request, page, access, {**template_values, "errors": errors}, status)
         name, address = text_by_field["name"], request.scope["address"]
         try:
             await access.record_event("control", session.name, address, f"{page.template} {name}")
-            path = await self._process.call(
+            config_path = await self._process.call(
                 "settings.new_portfolios.write_portfolio",
-                *self._arguments(page, source, text_by_field),
+                *self._arguments(page, source_config, text_by_field),
                 fields["sha256"][0],
             )
         except TrimtabError as error:
             return self._html(
-                request, page, access, {**form_values, "errors": {"": str(error)}}, 409
+                request, page, access, {**template_values, "errors": {"": str(error)}}, 409
             )
-        self._written_paths[name] = Path(path)
-        self._on_written(Path(path))
+        self._written_paths[name] = Path(config_path)
+        self._on_written(Path(config_path))
         return RedirectResponse(f"{NEXT_PAGE.path}?name={name}", 303)
 
     async def _show_next(self, access: Access, request: Request) -> Response:
         """Answer with the commands that start a portfolio that was written here."""
-        path = self._written_paths.get(request.query_params.get("name", ""))
-        if path is None or not _may_add(request):
+        config_path = self._written_paths.get(request.query_params.get("name", ""))
+        if config_path is None or not _may_add(request):
             return PlainTextResponse("404: no such page\n", 404)
         try:
-            commands = await self._process.call("settings.new_portfolios.next_commands", str(path))
-        except TrimtabError as error:
-            return PlainTextResponse(f"503: {error}\n", 503)
-        return self._html(request, NEXT_PAGE, access, {"document": commands, "config": str(path)})
-
-    async def _check(
-        self, page: SetupPage, source: Path, text_by_field: Mapping[str, str]
-    ) -> dict[str, Any] | Response:
-        """Return the checked answers, or a response if they cannot be checked."""
-        try:
-            document: dict[str, Any] = await self._process.call(
-                "settings.new_portfolios.check_portfolio",
-                *self._arguments(page, source, text_by_field),
+            start_commands = await self._process.call(
+                "settings.new_portfolios.next_commands", str(config_path)
             )
         except TrimtabError as error:
             return PlainTextResponse(f"503: {error}\n", 503)
-        return document
+        return self._html(
+            request, NEXT_PAGE, access, {"document": start_commands, "config": str(config_path)}
+        )
+
+    async def _check(
+        self, page: SetupPage, source_config: Path, text_by_field: Mapping[str, str]
+    ) -> dict[str, Any] | Response:
+        """Return the checked answers, or a response if they cannot be checked."""
+        try:
+            checked_answers: dict[str, Any] = await self._process.call(
+                "settings.new_portfolios.check_portfolio",
+                *self._arguments(page, source_config, text_by_field),
+            )
+        except TrimtabError as error:
+            return PlainTextResponse(f"503: {error}\n", 503)
+        return checked_answers
 
     def _arguments(
-        self, page: SetupPage, source: Path, text_by_field: Mapping[str, str]
+        self, page: SetupPage, source_config: Path, text_by_field: Mapping[str, str]
     ) -> tuple[object, ...]:
         is_copy, taken_names = page is COPY_PAGE, list(self._taken_names())
-        return str(self._folder), str(source), is_copy, dict(text_by_field), taken_names
+        return str(self._folder), str(source_config), is_copy, dict(text_by_field), taken_names
 
     def _html(
         self,
         request: Request,
         page: SetupPage,
         access: Access,
-        shown: Mapping[str, Any],
+        template_values: Mapping[str, Any],
         status: int = 200,
     ) -> Response:
         session: Session = request.scope["session"]
         html = self._template.render(
-            {"errors": {}, **shown},
+            {"errors": {}, **template_values},
             title=f"{page.title} {access.reach.portfolio}" if page is COPY_PAGE else page.title,
             page=page._replace(path=access.reach.prefix + page.path),
             csrf=session.csrf,
             folder=str(Path.cwd()),
-            percent=lambda value: format_figure(value, "ratio+"),
+            percent=lambda share: format_figure(share, "ratio+"),
             share=SHARE_PREFIX,
         )
         return HTMLResponse(html, status)

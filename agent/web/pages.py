@@ -54,39 +54,37 @@ def format_figure(value: Any, figure_format: str) -> str:
     """
     if value is None:
         return NO_VALUE
-    kind, has_plus = figure_format.removesuffix("+"), figure_format.endswith("+")
-    if kind == "text":
+    format_kind, has_plus = figure_format.removesuffix("+"), figure_format.endswith("+")
+    if format_kind == "text":
         return str(value)
-    if kind == "time":
+    if format_kind == "time":
         return str(value).replace("T", " ").removesuffix("Z")
-    if kind.startswith("coins:"):
-        return _decimal(decimal_text(int(value), int(kind.removeprefix("coins:"))), "amount")
-    if kind in ("percent", "points", "ratio", "rate"):
-        share = float(value) / (100 if kind in ("percent", "points") else 0.01)
+    if format_kind.startswith("coins:"):
+        return _decimal(decimal_text(int(value), int(format_kind.removeprefix("coins:"))), "amount")
+    if format_kind in ("percent", "points", "ratio", "rate"):
+        share = float(value) / (100 if format_kind in ("percent", "points") else 0.01)
         if not math.isfinite(share):
             return NO_VALUE
-        text = (
-            f"{abs(share):,.{4 if kind == 'rate' else 2}f} {'points' if kind == 'points' else '%'}"
-        )
+        figure_text = f"{abs(share):,.{4 if format_kind == 'rate' else 2}f} {'points' if format_kind == 'points' else '%'}"
         is_negative = share < 0
     else:
-        decimal = gain_text(str(value)) if figure_format == "money+" else str(value)
-        text = _decimal(decimal.lstrip("-"), kind)
+        decimal_string = gain_text(str(value)) if figure_format == "money+" else str(value)
+        figure_text = _decimal(decimal_string.lstrip("-"), format_kind)
         is_negative = str(value).startswith("-")
-    if not any(digit in "123456789" for digit in text):
-        return text
+    if not any(digit in "123456789" for digit in figure_text):
+        return figure_text
     if is_negative:
-        return MINUS + text
-    return f"+{text}" if has_plus else text
+        return MINUS + figure_text
+    return f"+{figure_text}" if has_plus else figure_text
 
 
-def format_move(text: str) -> str:
+def format_move(move_text: str) -> str:
     """Return a movement of an offered plan, such as "-0.123456789 WETH", with its amount as on the pages;
     any other text unchanged.
     """
-    amount, _, symbol = text.partition(" ")
+    amount, _, symbol = move_text.partition(" ")
     if not SIGNED_AMOUNT.fullmatch(amount):
-        return text
+        return move_text
     return f"{format_figure(amount, 'amount+')} {symbol}"
 
 
@@ -97,16 +95,20 @@ def sign_class(value: Any) -> str:
     return "up" if float(value) > 0 else "down"
 
 
-def _decimal(text: str, kind: str) -> str:
+def _decimal(decimal_string: str, format_kind: str) -> str:
     """Format a positive decimal string with thousands separators; truncated, never rounded."""
-    whole, _, fraction = text.partition(".")
-    if kind == "number":
-        return f"{int(whole or 0):,}" + (f".{fraction}" if fraction else "")
-    if kind == "money":
-        return f"{int(whole or 0):,}.{fraction[:2]:0<2}"
-    leading_digits = len(whole) if int(whole or 0) else -(len(fraction) - len(fraction.lstrip("0")))
-    decimals = fraction[: max(2, SIGNIFICANT_DIGITS - leading_digits)].rstrip("0")
-    return f"{int(whole or 0):,}" + (f".{decimals}" if decimals else "")
+    whole_digits, _, fraction_digits = decimal_string.partition(".")
+    if format_kind == "number":
+        return f"{int(whole_digits or 0):,}" + (f".{fraction_digits}" if fraction_digits else "")
+    if format_kind == "money":
+        return f"{int(whole_digits or 0):,}.{fraction_digits[:2]:0<2}"
+    leading_digits = (
+        len(whole_digits)
+        if int(whole_digits or 0)
+        else -(len(fraction_digits) - len(fraction_digits.lstrip("0")))
+    )
+    shown_fraction = fraction_digits[: max(2, SIGNIFICANT_DIGITS - leading_digits)].rstrip("0")
+    return f"{int(whole_digits or 0):,}" + (f".{shown_fraction}" if shown_fraction else "")
 
 
 PACKAGE_EXTRA = "dashboard"
@@ -193,12 +195,14 @@ class Renderer:
     ) -> str:
         """Render a page from the documents read so far; `version` is that of the document cache."""
         status = documents.get("status", {})
-        decimals = {
+        decimals_by_symbol = {
             holding["symbol"]: holding["decimals"] for holding in status.get("holdings", ())
         }
 
         def coin_format(symbol: str) -> str:
-            return f"coins:{decimals[symbol]}" if symbol in decimals else "number"
+            return (
+                f"coins:{decimals_by_symbol[symbol]}" if symbol in decimals_by_symbol else "number"
+            )
 
         return self._templates.get_template(page.template).render(
             page=page,
@@ -216,7 +220,9 @@ class Renderer:
             status=status,
             figure=partial(figure, documents),
             coins=coin_format,
-            failed=[str(read_errors[read]) for read in page.reads if read in read_errors],
+            failed=[
+                str(read_errors[read_name]) for read_name in page.reads if read_name in read_errors
+            ],
             value_charts=value_charts,
             weight_charts=weight_charts,
             steps=documents.get("history", {}).get("steps", []),
@@ -236,7 +242,7 @@ class Renderer:
 
     def portfolios(
         self,
-        rows: Sequence[Mapping[str, Any]],
+        portfolio_rows: Sequence[Mapping[str, Any]],
         documents: Documents,
         state_hash: str,
         *,
@@ -247,11 +253,11 @@ class Renderer:
         """
         return self._templates.get_template("portfolios.html").render(
             title="Portfolios",
-            rows=rows,
+            rows=portfolio_rows,
             sums=documents["sums"],
             state_hash=state_hash,
             may_add=may_add,
-            controlled=[row for row in rows if row.get("csrf")],
+            controlled=[row for row in portfolio_rows if row.get("csrf")],
             figure=partial(figure, documents),
         )
 
@@ -261,12 +267,12 @@ def figure(
 ) -> Markup:
     """Return the HTML element of the value at a path of the documents."""
     value = value_at(documents, path)
-    style = sign_class(value) if colour else ""
+    css_class = sign_class(value) if colour else ""
     return Markup('<data value="{}" data-of="{}" data-form="{}"{}>{}</data>').format(
         "" if value is None else str(value),
         path,
         figure_format,
-        Markup(' class="{}"').format(style) if style else "",
+        Markup(' class="{}"').format(css_class) if css_class else "",
         printable_text(spell_durations(format_figure(value, figure_format))),
     )
 
@@ -287,14 +293,14 @@ def step_indices_by_kind(history: Mapping[str, Any]) -> dict[str, list[int]]:
     """Return the indices of the steps by kind: `swapped` with a swap, `sent` with other
     transactions only, such as approvals and payouts, `held` with none.
     """
-    indices: dict[str, list[int]] = {"swapped": [], "sent": [], "held": []}
+    indices_by_kind: dict[str, list[int]] = {"swapped": [], "sent": [], "held": []}
     for index, step in enumerate(history.get("steps", ())):
-        kinds = {transaction["kind"] for transaction in step["transactions"]}
-        if "swap" in kinds:
-            indices["swapped"].append(index)
+        transaction_kinds = {transaction["kind"] for transaction in step["transactions"]}
+        if "swap" in transaction_kinds:
+            indices_by_kind["swapped"].append(index)
         else:
-            indices["sent" if kinds else "held"].append(index)
-    return indices
+            indices_by_kind["sent" if transaction_kinds else "held"].append(index)
+    return indices_by_kind
 
 
 def last_swap(steps: Sequence[Mapping[str, Any]]) -> int | None:
@@ -304,29 +310,29 @@ def last_swap(steps: Sequence[Mapping[str, Any]]) -> int | None:
 
 def approvals_before(steps: Sequence[Mapping[str, Any]], step_index: int) -> list[int]:
     """Return the indices of the steps directly before a step that sent its approvals."""
-    indices = []
+    approval_indices = []
     for index, step in enumerate(steps[step_index + 1 :], step_index + 1):
         if step["outcome"] != APPROVED_OUTCOME or step["cost"] is None:
             break
-        indices.append(index)
-    return indices
+        approval_indices.append(index)
+    return approval_indices
 
 
 def nearest_alert(documents: Documents) -> tuple[str, str] | None:
     """Return (path of the asset, "low" or "high") of the alert price nearest to its present price; None
     without one, and once an asset is outside its band. The numeraire's own price does not move.
     """
-    rows, numeraire = (
+    alert_assets, numeraire = (
         documents.get("alerts", {}).get("assets", ()),
         documents["status"]["numeraire"],
     )
-    if any(asset["side"] != "inside" for asset in rows):
+    if any(asset["side"] != "inside" for asset in alert_assets):
         return None
     distances = [
-        (abs(row[f"to_{side}_bps"]), f"alerts.assets.{index}", side)
-        for index, row in enumerate(rows)
+        (abs(alert_asset[f"to_{side}_bps"]), f"alerts.assets.{index}", side)
+        for index, alert_asset in enumerate(alert_assets)
         for side in ("low", "high")
-        if row["symbol"] != numeraire and row[f"to_{side}_bps"] is not None
+        if alert_asset["symbol"] != numeraire and alert_asset[f"to_{side}_bps"] is not None
     ]
     return min(distances)[1:] if distances else None
 
@@ -344,12 +350,14 @@ def value_charts(documents: Documents) -> list[dict[str, str]]:
     series = documents.get("series", {})
     if len(series.get("times_s", ())) < 2:
         return []
-    unit = documents["pnl"]["all"]["numeraire"]
-    first, last, hold = series["values"][0], series["values"][-1], series["hold_values"][-1]
-    label = f"Value from {format_figure(first, 'money')} to {format_figure(last, 'money')} {unit};"
-    label += (
-        f" holding reached {format_figure(hold, 'money')}. Rebalances: {len(series['rebalances'])}"
+    numeraire = documents["pnl"]["all"]["numeraire"]
+    first_value, last_value, hold_value = (
+        series["values"][0],
+        series["values"][-1],
+        series["hold_values"][-1],
     )
+    label = f"Value from {format_figure(first_value, 'money')} to {format_figure(last_value, 'money')} {numeraire};"
+    label += f" holding reached {format_figure(hold_value, 'money')}. Rebalances: {len(series['rebalances'])}"
     chart_data = {
         "times_s": series["times_s"],
         "line": series["values"],
@@ -357,8 +365,8 @@ def value_charts(documents: Documents) -> list[dict[str, str]]:
         "marks": series["rebalances"],
     }
     # escaped here: the templates shorten a long text
-    data = escape(json.dumps(chart_data, separators=(",", ":")))
-    return [{"label": label, "unit": unit, "data": data}]
+    chart_json = escape(json.dumps(chart_data, separators=(",", ":")))
+    return [{"label": label, "unit": numeraire, "data": chart_json}]
 
 
 def weight_charts(
@@ -371,23 +379,23 @@ def weight_charts(
     if len(valuations) < 2:
         return []
     stride = -(-len(valuations) // MAX_CHART_POINTS)
-    shown_values = valuations[::-1][::stride][::-1]
-    times = [valuation["time"] for valuation in shown_values]
-    bands = {
+    shown_valuations = valuations[::-1][::stride][::-1]
+    times = [valuation["time"] for valuation in shown_valuations]
+    band_and_target_by_symbol = {
         holding["symbol"]: [bps / 100 for bps in (*holding["band_bps"], holding["target_bps"])]
         for holding in holdings
     }
-    symbols = {symbol for valuation in shown_values for symbol in valuation["weights_bps"]}
-    ordered_symbols = [symbol for symbol in bands if symbol in symbols] + sorted(
-        symbols - bands.keys()
-    )
+    symbols = {symbol for valuation in shown_valuations for symbol in valuation["weights_bps"]}
+    ordered_symbols = [
+        symbol for symbol in band_and_target_by_symbol if symbol in symbols
+    ] + sorted(symbols - band_and_target_by_symbol.keys())
     return [
         _chart(
             printable_text(symbol),
             "%",
             times,
-            [valuation["weights_bps"].get(symbol, 0) / 100 for valuation in shown_values],
-            bands.get(symbol),
+            [valuation["weights_bps"].get(symbol, 0) / 100 for valuation in shown_valuations],
+            band_and_target_by_symbol.get(symbol),
         )
         for symbol in ordered_symbols
     ]
@@ -397,19 +405,17 @@ def _chart(
     name: str,
     unit: str,
     times: Sequence[str],
-    points: Sequence[float],
-    band: Sequence[float] | None = None,
+    line_points: Sequence[float],
+    band_and_target: Sequence[float] | None = None,
 ) -> dict[str, str]:
-    """Return a chart; `band` is (low, high, target)."""
-    label = (
-        f"{name} in {unit}, {times[0]} to {times[-1]}: from {points[0]:,.2f} to {points[-1]:,.2f}"
-    )
+    """Return a chart; `band_and_target` is (low, high, target)."""
+    label = f"{name} in {unit}, {times[0]} to {times[-1]}: from {line_points[0]:,.2f} to {line_points[-1]:,.2f}"
     title = f"{name}, in {unit}"
-    if band is not None:
-        low, high, target = band
-        label += f"; its band now is {low:,.2f} to {high:,.2f}, its target {target:,.2f}"
-        title += f"; band {low:g} to {high:g}, target {target:g}"
-    chart_data = {"times": times, "name": name, "line": points, "band": band}
+    if band_and_target is not None:
+        low_percent, high_percent, target_percent = band_and_target
+        label += f"; its band now is {low_percent:,.2f} to {high_percent:,.2f}, its target {target_percent:,.2f}"
+        title += f"; band {low_percent:g} to {high_percent:g}, target {target_percent:g}"
+    chart_data = {"times": times, "name": name, "line": line_points, "band": band_and_target}
     return {"title": title, "label": label, "data": json.dumps(chart_data)}
 
 

@@ -64,17 +64,17 @@ def portfolio_names(configs: Sequence[Path]) -> list[tuple[str, str]]:
     """Return name and slug of each portfolio. The name is the config's file name without extension,
     preceded by the folder if two are equal. Slugs are unique, of a-z, 0-9 and hyphens.
     """
-    stems, names_and_slugs = [path.stem for path in configs], []
+    file_stems, names_and_slugs = [path.stem for path in configs], []
     slugs: set[str] = set()
     for path in configs:
         name = path.stem
-        if stems.count(name) > 1:
+        if file_stems.count(name) > 1:
             name = f"{path.resolve().parent.name}/{name}"
         base_slug = re.sub("[^a-z0-9]+", "-", name.lower()).strip("-")[:MAX_SLUG_CHARS].strip("-")
-        slug, number = base_slug or "portfolio", 1
+        slug, suffix_number = base_slug or "portfolio", 1
         while slug in slugs:
-            number += 1
-            slug = f"{base_slug or 'portfolio'}-{number}"
+            suffix_number += 1
+            slug = f"{base_slug or 'portfolio'}-{suffix_number}"
         slugs.add(slug)
         names_and_slugs.append((name, slug))
     return names_and_slugs
@@ -98,13 +98,13 @@ async def read_portfolio(config: Path, process: ReadingProcess) -> PortfolioStar
     """Read the data that serving a portfolio needs. Raises the error if config, store or users
     cannot be read.
     """
-    store = await process.call("require_store", str(config))
+    store_path = await process.call("require_store", str(config))
     users_file = await process.call("settings.users.users_file", str(config))
     users = await process.call("settings.users.known_users", users_file)
     link_key = b""  # links lead to the login, which needs users
     if users:
         link_key = await process.call("controls.queue.link_key", str(config))
-    return PortfolioStart(Path(store), Path(users_file), users, link_key)
+    return PortfolioStart(Path(store_path), Path(users_file), users, link_key)
 
 
 def require_users(users: Mapping[int, object], host: str, *, exposed: bool) -> None:
@@ -154,9 +154,11 @@ class ServedPortfolio:
         """Read the data of the portfolio; return None, and set `error`, if they cannot be read."""
         try:
             async with asyncio.timeout(OPEN_TIMEOUT_S):
-                start = await read_portfolio(self.config, self._process)
-                about = await self._process.call("settings.shown.identity", str(self.config))
-            require_users(start.users, shared_settings.host, exposed=shared_settings.is_exposed)
+                portfolio_start = await read_portfolio(self.config, self._process)
+                identity = await self._process.call("settings.shown.identity", str(self.config))
+            require_users(
+                portfolio_start.users, shared_settings.host, exposed=shared_settings.is_exposed
+            )
         except TimeoutError:
             self.error = Retryable(
                 f"reading takes longer than {OPEN_TIMEOUT_S:g} s", "wait for a retry"
@@ -165,37 +167,44 @@ class ServedPortfolio:
         except TrimtabError as error:
             self.error = error
             return None
-        return replace(start, identity=about)
+        return replace(portfolio_start, identity=identity)
 
-    def begin(self, start: PortfolioStart | None, shared_settings: SharedSettings) -> None:
+    def begin(
+        self, portfolio_start: PortfolioStart | None, shared_settings: SharedSettings
+    ) -> None:
         """Serve the portfolio from now on, unless it could not be read or another portfolio has the
         same store.
         """
-        if start is None:
+        if portfolio_start is None:
             return
-        if shared_settings.portfolio_by_store.setdefault(start.store.resolve(), self) is not self:
-            owner_name = shared_settings.portfolio_by_store[start.store.resolve()].name
+        if (
+            shared_settings.portfolio_by_store.setdefault(portfolio_start.store.resolve(), self)
+            is not self
+        ):
+            owner_name = shared_settings.portfolio_by_store[portfolio_start.store.resolve()].name
             self.error = ConfigError(
-                f"store: {start.store} is that of {owner_name}",
+                f"store: {portfolio_start.store} is that of {owner_name}",
                 "give each config a store of its own",
             )
             return
-        access = Access(self.reach, start.users_file)
-        access.set_users(dict(start.users))
-        access.link_key = start.link_key
-        cache = DocumentCache(str(self.config), start.store, self._process)
-        self.serve(cache, access, start.identity, shared_settings.is_stopping)
+        access = Access(self.reach, portfolio_start.users_file)
+        access.set_users(dict(portfolio_start.users))
+        access.link_key = portfolio_start.link_key
+        cache = DocumentCache(str(self.config), portfolio_start.store, self._process)
+        self.serve(cache, access, portfolio_start.identity, shared_settings.is_stopping)
 
     def serve(
         self,
         cache: DocumentCache,
         access: Access,
-        about: Mapping[str, str],
+        identity: Mapping[str, str],
         is_stopping: Callable[[], bool],
     ) -> None:
         """Serve the portfolio from this cache."""
         pages = build_pages(cache, is_stopping, access)
-        self.opened = OpenedPortfolio(cache, access, about, pages, AccessMiddleware(pages, access))
+        self.opened = OpenedPortfolio(
+            cache, access, identity, pages, AccessMiddleware(pages, access)
+        )
         self.error = None
 
     def close(self) -> None:
@@ -211,7 +220,8 @@ class ServedPortfolio:
         async def send_with_prefix(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [
-                    (name, _with_prefix(name, value, prefix)) for name, value in message["headers"]
+                    (header_name, _with_prefix(header_name, header_value, prefix))
+                    for header_name, header_value in message["headers"]
                 ]
             await send(message)
 
@@ -220,13 +230,13 @@ class ServedPortfolio:
         await opened_portfolio.checks(inner_scope, receive, send_with_prefix)
 
 
-def _with_prefix(name: bytes, value: bytes, prefix: str) -> bytes:
+def _with_prefix(header_name: bytes, header_value: bytes, prefix: str) -> bytes:
     """Return the value of a header, with the prefix put before any address in it."""
-    if name.lower() in (b"location", b"hx-redirect") and value.startswith(b"/"):
-        return prefix.encode() + value
-    if name.lower() == b"link" and value.startswith(b"</"):
-        return b"<" + prefix.encode() + value[1:]
-    return value
+    if header_name.lower() in (b"location", b"hx-redirect") and header_value.startswith(b"/"):
+        return prefix.encode() + header_value
+    if header_name.lower() == b"link" and header_value.startswith(b"</"):
+        return b"<" + prefix.encode() + header_value[1:]
+    return header_value
 
 
 class Portfolios:
@@ -345,8 +355,8 @@ class Portfolios:
             portfolio.opened and portfolio.opened.access.login_required
             for portfolio in self._portfolios
         )
-        rows: list[dict[str, Any]] = []
-        documents: list[Documents] = []
+        list_rows: list[dict[str, Any]] = []
+        documents_by_row: list[Documents] = []
         for index, (portfolio, session) in enumerate(zip(self._portfolios, sessions, strict=True)):
             row: dict[str, Any] = {
                 "id": index + 1,
@@ -375,20 +385,25 @@ class Portfolios:
                 }
             else:
                 row |= {"state": "locked", "label": "Locked"}
-            rows.append(row)
-            documents.append(row_documents)
-        versions = [
+            list_rows.append(row)
+            documents_by_row.append(row_documents)
+        cache_versions = [
             portfolio.opened.cache.version  # of shown rows only: others must not reveal their activity
-            for portfolio, row in zip(self._portfolios, rows, strict=True)
+            for portfolio, row in zip(self._portfolios, list_rows, strict=True)
             if portfolio.opened is not None and row["state"] == "open"
         ]
-        state_hash = hashlib.sha256(repr((self._salt, rows, versions)).encode()).hexdigest()[:16]
+        state_hash = hashlib.sha256(
+            repr((self._salt, list_rows, cache_versions)).encode()
+        ).hexdigest()[:16]
         if in_background and request.query_params.get("seen") == state_hash:
             return Response(None, 204)
-        rows.sort(key=lambda row: row["label"] not in (NEEDS_YOU, NOT_READ))
-        shown_documents = {"portfolios": documents, "sums": _sums(documents, self._portfolios)}
+        list_rows.sort(key=lambda row: row["label"] not in (NEEDS_YOU, NOT_READ))
+        shown_documents = {
+            "portfolios": documents_by_row,
+            "sums": _sums(documents_by_row, self._portfolios),
+        }
         html = self._renderer.portfolios(
-            rows, shown_documents, state_hash, may_add=self._new_portfolios is not None
+            list_rows, shown_documents, state_hash, may_add=self._new_portfolios is not None
         )
         headers = {"Content-Security-Policy": content_policy(forms=not is_open_to_all)}
         return HTMLResponse(html, headers=headers)
@@ -444,36 +459,41 @@ def _profit_paths(documents: Mapping[str, Any], path: str) -> dict[str, str]:
 
 
 def _sums(
-    documents: Sequence[Documents], portfolios: Sequence[ServedPortfolio]
+    documents_by_row: Sequence[Documents], portfolios: Sequence[ServedPortfolio]
 ) -> list[dict[str, Any]]:
     """Return, for each numeraire and apart for its coins of local chains, which are worth nothing,
     the number of portfolios whose value is known, the sums of value, profit and profit today, None
     if one is unknown, and the time of the oldest value.
     """
-    sums: dict[str, dict[str, Any]] = {}
-    for row_documents, portfolio in zip(documents, portfolios, strict=True):
+    sum_by_coin: dict[str, dict[str, Any]] = {}
+    for row_documents, portfolio in zip(documents_by_row, portfolios, strict=True):
         pnl = _readable(row_documents, "pnl")
         if portfolio.opened is None or not pnl.get("all", {}).get("periods"):
             continue
-        whole = pnl["all"]
-        amounts = {
-            "value": whole["value"],
-            "profit": whole["periods"][0]["profit"],
+        all_time_pnl = pnl["all"]
+        amount_by_figure = {
+            "value": all_time_pnl["value"],
+            "profit": all_time_pnl["periods"][0]["profit"],
             "day": next((period["profit"] for period in pnl["day"]["periods"]), None),
         }
-        coins = " of local chains" if portfolio.opened.identity["local"] else ""
-        total = sums.setdefault(
-            whole["numeraire"] + coins,
-            {"count": 0, "oldest": whole["until"], **dict.fromkeys(amounts, "0")},
+        coin_suffix = " of local chains" if portfolio.opened.identity["local"] else ""
+        numeraire_sum = sum_by_coin.setdefault(
+            all_time_pnl["numeraire"] + coin_suffix,
+            {"count": 0, "oldest": all_time_pnl["until"], **dict.fromkeys(amount_by_figure, "0")},
         )
-        total["count"] += 1
-        total["oldest"] = min(total["oldest"], whole["until"])
-        for name, amount in amounts.items():
-            is_known = None not in (amount, total[name])
-            total[name] = (
-                f"{EXACT.add(Decimal(total[name]), Decimal(amount)):f}" if is_known else None
+        numeraire_sum["count"] += 1
+        numeraire_sum["oldest"] = min(numeraire_sum["oldest"], all_time_pnl["until"])
+        for figure_name, amount in amount_by_figure.items():
+            is_known = None not in (amount, numeraire_sum[figure_name])
+            numeraire_sum[figure_name] = (
+                f"{EXACT.add(Decimal(numeraire_sum[figure_name]), Decimal(amount)):f}"
+                if is_known
+                else None
             )
-    return [{"numeraire": numeraire, **total} for numeraire, total in sums.items()]
+    return [
+        {"numeraire": numeraire, **numeraire_sum}
+        for numeraire, numeraire_sum in sum_by_coin.items()
+    ]
 
 
 def _list_row(cache: DocumentCache, path: str) -> dict[str, Any]:
@@ -559,8 +579,8 @@ def _stop_reasons(status: Mapping[str, Any], history: Mapping[str, Any]) -> Iter
         yield f"{blocked_exit['symbol']}: {blocked_exit['why']}"
     for step in history.get("steps", ())[:1]:
         if step["outcome"] in BAD_OUTCOMES:
-            why = step["reason"].removeprefix(f"{step['outcome']}: ")
-            yield f"last cycle {step['outcome']}: {why}"
+            step_reason = step["reason"].removeprefix(f"{step['outcome']}: ")
+            yield f"last cycle {step['outcome']}: {step_reason}"
 
 
 def _read_failures(cache: DocumentCache) -> Iterator[str]:
@@ -569,11 +589,11 @@ def _read_failures(cache: DocumentCache) -> Iterator[str]:
     """
     documents = cache.documents
     has_profit = "paper" not in documents or bool(_readable(documents, "history").get("steps"))
-    reasons = {str(error): None for error in cache.read_errors.values()}
+    failure_texts = {str(error): None for error in cache.read_errors.values()}
     for name in ("status", "history", *(["pnl"] if has_profit else []), "alerts"):
         if error := documents.get(name, {}).get("error"):
-            reasons[str(error)] = None
-    yield from (f"not read: {failure}" for failure in reasons)
+            failure_texts[str(error)] = None
+    yield from (f"not read: {failure_text}" for failure_text in failure_texts)
 
 
 def _readable(documents: Mapping[str, Any], name: str) -> Mapping[str, Any]:

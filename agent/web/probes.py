@@ -51,22 +51,22 @@ class Probes:
 
     def add_to(self, app: FastAPI) -> None:
         """Add the routes."""
-        for path, answer, summary, media_type in (
+        for path, answer_request, summary, media_type in (
             ("/health", self.health, "Whether the run is healthy", "application/json"),
             ("/ready", self.ready, "Whether the run can trade now", "application/json"),
             ("/metrics", self.metrics, "Metrics of the run for Prometheus", "text/plain"),
         ):
-            options = _route_options(path, media_type)
+            route_options = _route_options(path, media_type)
             response_class = PlainTextResponse if path == "/metrics" else JSONResponse
             app.add_api_route(
                 path,
-                answer,
+                answer_request,
                 summary=summary,
                 operation_id=path[1:],
                 response_class=response_class,
-                **options,
+                **route_options,
             )
-            app.add_route(path, answer, ["HEAD"])
+            app.add_route(path, answer_request, ["HEAD"])
 
     async def health(self, request: Request) -> Response:
         """Answer 200 if the run is healthy, else 503."""
@@ -210,11 +210,11 @@ def metric_families(report: RunReport | None, health: RunHealth, now_s: float) -
     )
     heartbeat_failures.add_metric([], report.failed_heartbeats)
     yield heartbeat_failures
-    took_ms = figures.took_ms
+    cycle_ms = figures.took_ms
     yield _gauge(
         "trimtab_look_seconds",
         "Duration of the last cycle",
-        None if took_ms is None else took_ms / 1_000,
+        None if cycle_ms is None else cycle_ms / 1_000,
     )
     yield _gauge(
         "trimtab_last_look_timestamp_seconds",
@@ -235,13 +235,13 @@ def metric_families(report: RunReport | None, health: RunHealth, now_s: float) -
     drift_family = GaugeMetricFamily(
         "trimtab_drift_bps", "Weight less target of each asset, bps", labels=["symbol"]
     )
-    for symbol, bps in figures.drifts_bps:
-        drift_family.add_metric([symbol], bps)
+    for symbol, drift_bps in figures.drifts_bps:
+        drift_family.add_metric([symbol], drift_bps)
     yield drift_family
     yield _gauge(
         "trimtab_worst_drift_bps",
         "Largest distance of a weight from its target, bps",
-        max((abs(bps) for _, bps in figures.drifts_bps), default=None),
+        max((abs(drift_bps) for _, drift_bps in figures.drifts_bps), default=None),
     )
     yield _gauge("trimtab_open_intents", "Transactions that are not final", figures.open_intents)
     endpoint_scores = GaugeMetricFamily(
@@ -249,8 +249,8 @@ def metric_families(report: RunReport | None, health: RunHealth, now_s: float) -
         "Score of each operator's worst endpoint, from 0 to 1",
         labels=["operator"],
     )
-    for operator, score in figures.endpoints:
-        endpoint_scores.add_metric([operator], score / PPM)
+    for operator, score_ppm in figures.endpoints:
+        endpoint_scores.add_metric([operator], score_ppm / PPM)
     yield endpoint_scores
     yield _gauge(
         "trimtab_paused",
@@ -280,24 +280,26 @@ class _Metrics:
         return metric_families(*self._arguments)
 
 
-def _gauge(name: str, description: str, value: float | None) -> GaugeMetricFamily:
-    return GaugeMetricFamily(name, description, value=NAN if value is None else value)
+def _gauge(name: str, description: str, gauge_value: float | None) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, description, value=NAN if gauge_value is None else gauge_value)
 
 
 def _counter(
-    name: str, description: str, labels: Sequence[str], rows: Iterable[tuple[str, int]]
+    name: str, description: str, labels: Sequence[str], samples: Iterable[tuple[str, int]]
 ) -> CounterMetricFamily:
     """Return a counter by labels, whose values are the words of each row's name."""
-    family = CounterMetricFamily(name, description, labels=labels)
-    for label_text, count in rows:
-        family.add_metric(label_text.split(" ") if len(labels) > 1 else [label_text], count)
-    return family
+    counter_family = CounterMetricFamily(name, description, labels=labels)
+    for label_text, sample_count in samples:
+        counter_family.add_metric(
+            label_text.split(" ") if len(labels) > 1 else [label_text], sample_count
+        )
+    return counter_family
 
 
 def _loss_share(report: RunReport) -> float:
-    loss, limit = report.figures.loss_24h, report.figures.loss_limit
-    if loss is None or limit is None:
+    loss_text, limit_text = report.figures.loss_24h, report.figures.loss_limit
+    if loss_text is None or limit_text is None:
         return NAN
-    if Fraction(limit) == 0:
+    if Fraction(limit_text) == 0:
         return math.inf
-    return float(Fraction(loss) / Fraction(limit))
+    return float(Fraction(loss_text) / Fraction(limit_text))

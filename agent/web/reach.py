@@ -53,15 +53,15 @@ class Reach:
     banner: str = ""
     proxy_secret: str = field(default="", repr=False)
 
-    def is_proxy(self, address: str, secrets: Sequence[str]) -> bool:
+    def is_proxy(self, address: str, proxy_secrets: Sequence[str]) -> bool:
         """Return whether a request with these lines of PROXY_HEADER comes from the proxy. Its
         address alone proves nothing: any account of its machine has it.
         """
         return (
             address in self.proxies
-            and len(secrets) == 1
+            and len(proxy_secrets) == 1
             and len(self.proxy_secret) >= MIN_SECRET_CHARS
-            and hmac.compare_digest(secrets[0].encode(), self.proxy_secret.encode())
+            and hmac.compare_digest(proxy_secrets[0].encode(), self.proxy_secret.encode())
         )
 
     @property
@@ -104,14 +104,16 @@ def require_protected(host: str, port: int, public_options: PublicOptions) -> No
         _check_certificate(public_options.tls_cert, public_options.tls_key)
 
 
-def _check_certificate(cert: Path, key: Path) -> None:
+def _check_certificate(cert_path: Path, key_path: Path) -> None:
     try:
-        if key.stat().st_mode & 0o077:
-            raise ConfigError(f"--tls-key: others may read {key}", f"chmod 600 {key}")
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password=lambda: "")
+        if key_path.stat().st_mode & 0o077:
+            raise ConfigError(f"--tls-key: others may read {key_path}", f"chmod 600 {key_path}")
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
+            cert_path, key_path, password=lambda: ""
+        )
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"--tls-cert: {cert} and {key} cannot be used: {type(error).__name__}",
+            f"--tls-cert: {cert_path} and {key_path} cannot be used: {type(error).__name__}",
             "give a PEM certificate with its chain, and its key without a password",
         ) from None
 
@@ -138,17 +140,19 @@ def reach_of(host: str, port: int, public_options: PublicOptions) -> Reach:
     """Return the names and proxies of a dashboard with these options."""
     if public_options.proxy is not None:
         proxies = frozenset(LOOPBACK) if host in LOOPBACK else _addresses(public_options.proxy)
-        secret = (
+        proxy_secret = (
             "" if public_options.proxy_secret is None else _read_secret(public_options.proxy_secret)
         )
         proxy_names = frozenset({public_options.proxy.lower()})
-        return Reach(proxy_names, True, proxies, port, proxy_secret=secret)
-    names = {
-        name.lower() for name in (public_options.name, host) if name and name not in WILDCARD_HOSTS
+        return Reach(proxy_names, True, proxies, port, proxy_secret=proxy_secret)
+    host_names = {
+        host_name.lower()
+        for host_name in (public_options.name, host)
+        if host_name and host_name not in WILDCARD_HOSTS
     }
     if host in LOOPBACK:
-        names |= set(LOOPBACK)
-    return Reach(frozenset(names), public_options.tls_cert is not None, frozenset(), port)
+        host_names |= set(LOOPBACK)
+    return Reach(frozenset(host_names), public_options.tls_cert is not None, frozenset(), port)
 
 
 def _addresses(host_name: str) -> frozenset[str]:
@@ -172,20 +176,20 @@ def public_url(host: str, port: int, public_options: PublicOptions, secure: bool
     return f"{'https' if secure else 'http'}://{host_name}:{port}/"
 
 
-def plain_address(text: str) -> str:
+def plain_address(address_text: str) -> str:
     """Return an IP address in canonical form; IPv4-mapped IPv6 as IPv4."""
     try:
-        address = ipaddress.ip_address(text.partition("%")[0])
+        address = ipaddress.ip_address(address_text.partition("%")[0])
     except ValueError:
-        return text
+        return address_text
     return str(getattr(address, "ipv4_mapped", None) or address)
 
 
-def forwarded_address(lines: Sequence[str]) -> str:
+def forwarded_address(header_lines: Sequence[str]) -> str:
     """Return the last address in the X-Forwarded-For lines, without its port. The proxy appended
     it; the client may have forged those before it.
     """
-    address = ",".join(lines).rpartition(",")[2].strip()
+    address = ",".join(header_lines).rpartition(",")[2].strip()
     if (match := _ADDRESS_WITH_PORT.fullmatch(address)) is not None:
         address = match[1] or match[2]
     return plain_address(address)

@@ -73,10 +73,10 @@ class ReadingProcess:
 
 def _call(function_path: str, *arguments: Any) -> Any:
     """Return the result of a function of agent.app. Every error is a TrimtabError."""
-    module, _, name = function_path.rpartition(".")
+    module_path, _, function_name = function_path.rpartition(".")
     try:
         function: Callable[..., Any] = getattr(
-            import_module(f"agent.app.{module or DEFAULT_MODULE}"), name
+            import_module(f"agent.app.{module_path or DEFAULT_MODULE}"), function_name
         )
         return function(*arguments)
     except TrimtabError:

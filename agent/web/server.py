@@ -55,8 +55,8 @@ def find_configs(paths: Sequence[Path]) -> list[Path]:
         else:
             raise ConfigError(f"--config {path}: no *.toml file in this folder", "name the files")
     resolved_paths = [path.resolve() for path in configs]
-    for number, path in enumerate(configs):
-        if resolved_paths[number] in resolved_paths[:number]:
+    for config_index, path in enumerate(configs):
+        if resolved_paths[config_index] in resolved_paths[:config_index]:
             raise ConfigError(f"--config {path}: given twice", "omit one of them")
     return configs
 
@@ -85,16 +85,16 @@ def serve_dashboard(
     from agent.web.portfolios import require_users
 
     with _listen(host, port) as listener, ExitStack() as cleanup:
-        process = ReadingProcess()
-        cleanup.callback(process.stop)
-        store, users_file, users, link_key = _read_at_start(config, process)
+        reading_process = ReadingProcess()
+        cleanup.callback(reading_process.stop)
+        store_path, users_file, users, link_key = _read_at_start(config, reading_process)
         require_users(users, host, exposed=_is_exposed(host, public_options))
         reach = reach_of(host, listener.getsockname()[1], public_options)
         reach = replace(reach, banner=banner)
         access = Access(reach, users_file)
         access.set_users(users)
         access.link_key = link_key
-        cache = DocumentCache(str(config), store, process)
+        cache = DocumentCache(str(config), store_path, reading_process)
         _serve_app(
             lambda is_stopping: build_app(cache, is_stopping, access),
             listener,
@@ -136,11 +136,11 @@ def serve_portfolios(
         shared_settings = SharedSettings(host, _is_exposed(host, public_options), is_stopping)
 
         async def open_all() -> None:
-            starts = await asyncio.gather(
+            portfolio_starts = await asyncio.gather(
                 *(portfolio.read(shared_settings) for portfolio in portfolios)
             )
-            for portfolio, start in zip(portfolios, starts, strict=True):
-                portfolio.begin(start, shared_settings)
+            for portfolio, portfolio_start in zip(portfolios, portfolio_starts, strict=True):
+                portfolio.begin(portfolio_start, shared_settings)
 
         asyncio.run(open_all())
         errors = [portfolio.error for portfolio in portfolios]
@@ -148,7 +148,7 @@ def serve_portfolios(
             raise errors[0].with_traceback(None)
 
         def announce(address: str) -> None:
-            rows = [
+            portfolio_rows = [
                 {
                     "name": portfolio.name,
                     "url": f"{address.rstrip('/')}{portfolio.reach.prefix}/",
@@ -156,7 +156,7 @@ def serve_portfolios(
                 }
                 for portfolio in portfolios
             ]
-            on_ready(address, rows)
+            on_ready(address, portfolio_rows)
 
         def build_all(is_server_stopping: Callable[[], bool]) -> Any:
             stop_checks.append(is_server_stopping)
@@ -200,8 +200,8 @@ def serve_setup(config: Path, host: str, port: int, on_ready: Callable[[str], No
 
 def _require_packages() -> None:
     try:
-        for name in ("uvicorn", "agent.web.app"):
-            import_module(name)
+        for module_name in ("uvicorn", "agent.web.app"):
+            import_module(module_name)
     except ImportError as error:
         raise ConfigError(f"serve: {error.name} is not installed", INSTALL_HINT) from None
 
@@ -249,13 +249,18 @@ def _serve_app(
 
 
 def _read_at_start(
-    config: Path, process: ReadingProcess
+    config: Path, reading_process: ReadingProcess
 ) -> tuple[Path, Path, dict[int, tuple[str, bool]], bytes]:
     """Read the files of store and users, the users, and the key of signed links."""
     from agent.web.portfolios import read_portfolio
 
-    start = asyncio.run(read_portfolio(config, process))
-    return start.store, start.users_file, dict(start.users), start.link_key
+    portfolio_start = asyncio.run(read_portfolio(config, reading_process))
+    return (
+        portfolio_start.store,
+        portfolio_start.users_file,
+        dict(portfolio_start.users),
+        portfolio_start.link_key,
+    )
 
 
 @contextmanager
@@ -277,17 +282,17 @@ def _listen(host: str, port: int) -> Iterator[BoundedListener]:
             listener.listen()  # connections queue from here on until the server accepts them
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                why, remedy = "is in use", "stop the other program, or choose another --port"
+                problem, remedy = "is in use", "stop the other program, or choose another --port"
             else:
-                why, remedy = f"cannot be opened ({error.strerror})", "choose another --port"
-            raise ConfigError(f"--port {port}: {why}", remedy) from None
+                problem, remedy = f"cannot be opened ({error.strerror})", "choose another --port"
+            raise ConfigError(f"--port {port}: {problem}", remedy) from None
         yield listener
 
 
 def _with_ready_call(app: Any, on_ready: Callable[[], None]) -> Any:
     """Return the application, wrapped to call `on_ready` once it has started."""
 
-    async def wrapped(scope: Any, receive: Any, send: Any) -> None:
+    async def announcing_app(scope: Any, receive: Any, send: Any) -> None:
         async def send_and_announce(message: Any) -> None:
             await send(message)
             if message["type"] == "lifespan.startup.complete":
@@ -295,7 +300,7 @@ def _with_ready_call(app: Any, on_ready: Callable[[], None]) -> Any:
 
         await app(scope, receive, send_and_announce if scope["type"] == "lifespan" else send)
 
-    return wrapped
+    return announcing_app
 
 
 @contextmanager
@@ -319,9 +324,9 @@ STOP_WITHIN_S = 10
 
 def require_servable(port: int) -> None:
     """Raise ConfigError if the extra is not installed, or the port is in use."""
-    for name in ("fastapi", "uvicorn", "jinja2", "prometheus_client"):
-        if find_spec(name) is None:
-            raise ConfigError(f"serve: {name} is not installed", INSTALL_HINT)
+    for module_name in ("fastapi", "uvicorn", "jinja2", "prometheus_client"):
+        if find_spec(module_name) is None:
+            raise ConfigError(f"serve: {module_name} is not installed", INSTALL_HINT)
     with _listen(LOOPBACK_HOST, port):
         pass
 
@@ -331,9 +336,9 @@ class DashboardProcess:
 
     def __init__(self, config: Path, port: int, banner: str = "") -> None:
         """Return once it answers. Raises the errors of `serve_dashboard`."""
-        context = multiprocessing.get_context("spawn")
-        receiver, sender = context.Pipe(duplex=False)
-        self._process: SpawnProcess = context.Process(
+        spawn_context = multiprocessing.get_context("spawn")
+        receiver, sender = spawn_context.Pipe(duplex=False)
+        self._process: SpawnProcess = spawn_context.Process(
             target=_serve_in_process, args=(config, port, banner, sender)
         )
         self._process.start()

@@ -62,16 +62,27 @@ class Review:
     @property
     def targets(self) -> dict[str, str]:
         """Return the requested targets by symbol, such as {"WETH": "30%"}."""
-        return dict(value.split("=", 1) for name, value in self.arguments if name == "target")
+        return dict(
+            argument_text.split("=", 1)
+            for argument_name, argument_text in self.arguments
+            if argument_name == "target"
+        )
 
     @property
     def moves_assets(self) -> bool:
         """Return whether carrying it out, or the targets that it changes, move assets."""
-        keys = [value.partition("=")[0] for name, value in self.arguments if name == "set"]
+        setting_keys = [
+            argument_text.partition("=")[0]
+            for argument_name, argument_text in self.arguments
+            if argument_name == "set"
+        ]
         return (
             self.kind != "edit"
             or bool(self.targets)
-            or any(key.endswith(".target") or not key.startswith(SETTING_TABLES) for key in keys)
+            or any(
+                setting_key.endswith(".target") or not setting_key.startswith(SETTING_TABLES)
+                for setting_key in setting_keys
+            )
         )
 
     @property

@@ -164,9 +164,9 @@ class SetupPages:
             return checked_answers
         self._answers |= without_urls(text_by_field, checked_answers["errors"])
         errors = {
-            name: checked_answers["errors"][name]
-            for name in page.fields
-            if name in checked_answers["errors"]
+            field_name: checked_answers["errors"][field_name]
+            for field_name in page.fields
+            if field_name in checked_answers["errors"]
         }
         if errors := {**errors, **refusal_by_field}:
             self._answered_paths.discard(page.path)
@@ -196,12 +196,12 @@ class SetupPages:
     async def _check_answers(self, answers: Mapping[str, str]) -> dict[str, Any] | Response:
         """Return the checked answers with their errors, or a response if the check failed."""
         try:
-            document: dict[str, Any] = await self._process.call(
+            checked_answers: dict[str, Any] = await self._process.call(
                 "start.guide.check_setup", dict(answers)
             )
         except TrimtabError as error:
             return PlainTextResponse(f"503: {error}\n", 503)
-        return document
+        return checked_answers
 
     async def _next_page(self, checked_answers: Mapping[str, Any] | None = None) -> SetupPage:
         """Return the first page that lacks a valid answer, else the review; DONE once written."""
@@ -212,7 +212,7 @@ class SetupPages:
             checked_answers = {"errors": {}} if isinstance(check_result, Response) else check_result
         for page in QUESTION_PAGES:
             if page.path not in self._answered_paths or any(
-                field in checked_answers["errors"] for field in page.fields
+                field_name in checked_answers["errors"] for field_name in page.fields
             ):
                 return page
         return REVIEW_PAGE
@@ -238,7 +238,7 @@ class SetupPages:
             config=str(self._config.absolute()),
             folder=str(Path.cwd()),
             document=self._written_document,
-            percent=lambda value: format_figure(value, "ratio+"),
+            percent=lambda share: format_figure(share, "ratio+"),
             share=SHARE_PREFIX,
         )
         return HTMLResponse(html, status)
@@ -267,14 +267,19 @@ def field_texts(
     """
     text_by_field: dict[str, str] = {}
     refusal_by_field: dict[str, str] = {}
-    for name, values in fields.items():
-        if name in page.fields or (name.startswith(SHARE_PREFIX) and "basket" in page.fields):
-            text_by_field[name] = values[0][:MAX_TEXT_CHARS]
-            why = KEY_TYPED if SECRET_PATTERN.search(text_by_field[name]) else ""
-            if why := why or (URL_TYPED if "://" in text_by_field[name] else ""):
-                text_by_field[name], refusal_by_field[name if name in page.fields else "basket"] = (
+    for field_name, typed_texts in fields.items():
+        if field_name in page.fields or (
+            field_name.startswith(SHARE_PREFIX) and "basket" in page.fields
+        ):
+            text_by_field[field_name] = typed_texts[0][:MAX_TEXT_CHARS]
+            refusal = KEY_TYPED if SECRET_PATTERN.search(text_by_field[field_name]) else ""
+            if refusal := refusal or (URL_TYPED if "://" in text_by_field[field_name] else ""):
+                (
+                    text_by_field[field_name],
+                    refusal_by_field[field_name if field_name in page.fields else "basket"],
+                ) = (
                     "",
-                    why,
+                    refusal,
                 )
     return text_by_field, refusal_by_field
 
@@ -282,12 +287,12 @@ def field_texts(
 def without_urls(text_by_field: Mapping[str, str], errors: Mapping[str, str]) -> dict[str, str]:
     """Return the texts, without those that may be part of a URL: a page must not repeat them."""
     return {
-        name: text
-        if name not in URL_FIELDS
-        or name not in errors
-        or all(map(VARIABLE_PATTERN.fullmatch, text.replace(",", " ").split()))
+        field_name: field_text
+        if field_name not in URL_FIELDS
+        or field_name not in errors
+        or all(map(VARIABLE_PATTERN.fullmatch, field_text.replace(",", " ").split()))
         else ""
-        for name, text in text_by_field.items()
+        for field_name, field_text in text_by_field.items()
     }
 
 

@@ -183,10 +183,10 @@ def escape_texts(document: Any) -> Any:
             return printable_text(document)
         case Mapping():
             return {
-                printable_text(str(key)): escape_texts(value) for key, value in document.items()
+                printable_text(str(key)): escape_texts(child) for key, child in document.items()
             }
         case list() | tuple():
-            return [escape_texts(value) for value in document]
+            return [escape_texts(child) for child in document]
         case _:
             return document
 
@@ -265,13 +265,13 @@ def build_server(assistant: Assistant) -> Server[Any]:
         try:
             answer = await assistant.answer(request.name, request.arguments or {})
         except TrimtabError as error:
-            text = f"{error.code or type(error).__name__}: {error}"
+            answer_text = f"{error.code or type(error).__name__}: {error}"
             return types.CallToolResult(
-                content=[types.TextContent(type="text", text=text)], is_error=True
+                content=[types.TextContent(type="text", text=answer_text)], is_error=True
             )
-        text = json.dumps(answer, indent=2)
+        answer_text = json.dumps(answer, indent=2)
         return types.CallToolResult(
-            content=[types.TextContent(type="text", text=text)], structured_content=answer
+            content=[types.TextContent(type="text", text=answer_text)], structured_content=answer
         )
 
     async def list_resources(_context: object, _params: object) -> types.ListResourcesResult:
@@ -287,9 +287,11 @@ def build_server(assistant: Assistant) -> Server[Any]:
     ) -> types.ReadResourceResult:
         if (page := pages.get(str(request.uri))) is None:
             raise MCPError(types.INVALID_PARAMS, "no such page")
-        text = await asyncio.to_thread(page.read_text, encoding="utf-8")
-        content = types.TextResourceContents(uri=request.uri, mime_type=MARKDOWN, text=text)
-        return types.ReadResourceResult(contents=[content])
+        page_text = await asyncio.to_thread(page.read_text, encoding="utf-8")
+        page_content = types.TextResourceContents(
+            uri=request.uri, mime_type=MARKDOWN, text=page_text
+        )
+        return types.ReadResourceResult(contents=[page_content])
 
     return Server(
         "trimtab",
@@ -318,8 +320,10 @@ def serve_assistant(config_path: str, allow_controls: bool) -> None:
 
     async def serve(stdin: TextIO, stdout: TextIO) -> None:
         streams = stdio_server(wrap_file(stdin), wrap_file(stdout))
-        async with streams as (incoming, outgoing):
-            await server.run(incoming, outgoing, server.create_initialization_options())
+        async with streams as (incoming_stream, outgoing_stream):
+            await server.run(
+                incoming_stream, outgoing_stream, server.create_initialization_options()
+            )
 
     logging.getLogger("mcp").setLevel(logging.ERROR)
     try:

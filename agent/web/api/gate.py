@@ -63,7 +63,10 @@ class ApiError(TrimtabError):
     def __init__(self, status: int, code: str, message: str, remedy: str, **headers: str) -> None:
         super().__init__(message, remedy, code=code)
         self.status = status
-        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        self.headers = {
+            header_name.replace("_", "-"): header_value
+            for header_name, header_value in headers.items()
+        }
 
 
 class RateLimit:
@@ -137,7 +140,11 @@ class Gate:
         """Count a request and note its token in the state of the scope. Raises ApiError without a
         valid token, beyond its rate, and if it lacks the scope `required_scope`.
         """
-        credentials = [value for name, value in scope["headers"] if name == b"authorization"]
+        credentials = [
+            header_value
+            for header_name, header_value in scope["headers"]
+            if header_name == b"authorization"
+        ]
         scheme, _, token_text = (
             credentials[0].decode("latin-1").partition(" ")
             if len(credentials) == 1
@@ -149,8 +156,8 @@ class Gate:
             raise ApiError(503, error.code, error.message, error.remedy) from None
         code, reason = ("token_unknown" if credentials else "token_missing"), "no valid token"
         if token is not None:
-            state = token.state(int(self._now_s()))
-            code, reason = f"token_{state}", f"the token is {state}"
+            token_state = token.state(int(self._now_s()))
+            code, reason = f"token_{token_state}", f"the token is {token_state}"
         if token is None or code != "token_active":
             if wait_s := self._invalid_calls.count_call():
                 raise _rate_limit_error(wait_s)
@@ -205,10 +212,10 @@ async def _buffer_body(receive: Receive) -> Receive:
     except TimeoutError:
         raise ApiError(408, "body", "the body did not arrive", "send it at once") from None
     # one message, as many small ones take more memory than they carry
-    messages = [{**message, "body": bytes(body)} if "body" in message else message]
+    pending_messages = [{**message, "body": bytes(body)} if "body" in message else message]
 
     async def receive_buffered() -> Message:
-        return messages.pop(0) if messages else await receive()
+        return pending_messages.pop(0) if pending_messages else await receive()
 
     return receive_buffered
 

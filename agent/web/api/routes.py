@@ -37,9 +37,9 @@ from agent.web.api.tokens import TokenFile, TokenScope
 from agent.web.document_cache import DocumentCache
 from agent.web.pages import LIVE, PLAN
 
-MAX_STEPS = 1_000
-STEP_ID = r"^[A-Za-z0-9_-]{1,64}$"
-CONTROL_ID = r"^[0-9a-f]{32}$"
+MAX_PAGE_SIZE = 1_000
+STEP_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
+CONTROL_ID_PATTERN = r"^[0-9a-f]{32}$"
 ControlName = Literal[
     "pause", "resume", "rebalance", "confirm", "invest", "withdraw", "edit", "stop", "holdings"
 ]
@@ -108,21 +108,21 @@ def _route_options(
     headers = {"ETag": {"schema": {"type": "string"}, "description": "For If-None-Match."}}
     if paged:
         headers["Link"] = {"schema": {"type": "string"}, "description": 'rel="next": older steps.'}
-    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
+    json_content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
     common_options = {
         "dependencies": [Security(HTTPBearer(auto_error=False)), Security(RequireScope(scope))],
         "description": f"Scope `{scope}`.",
     }
     if post_status:
         responses = {
-            post_status: {"description": "The document.", "content": content},
+            post_status: {"description": "The document.", "content": json_content},
             **PROBLEM_RESPONSES,
         }
         return {**common_options, "status_code": post_status, "responses": responses}
     return {
         **common_options,
         "responses": {
-            200: {"description": "The document.", "headers": headers, "content": content},
+            200: {"description": "The document.", "headers": headers, "content": json_content},
             304: {"description": "Not modified: the ETag is that of If-None-Match."},
             **PROBLEM_RESPONSES,
         },
@@ -187,7 +187,7 @@ def _add_live_routes(app: FastAPI, cache: DocumentCache) -> None:
     """Add the routes of documents that are read from the chain."""
 
     async def live_response(
-        request: Request, document_name: str, key: str | None = None
+        request: Request, document_name: str, document_key: str | None = None
     ) -> Response:
         documents = await cache.read_fresh(LIVE)
         if document_name not in documents:
@@ -201,16 +201,18 @@ def _add_live_routes(app: FastAPI, cache: DocumentCache) -> None:
         if "raised" in (document := documents[document_name]):
             raise document["raised"].with_traceback(None)
         age_s = time.monotonic() - cache.read_at_s[LIVE]
-        return document_response(request, {key: document[key]} if key else document, age_s)
+        return document_response(
+            request, {document_key: document[document_key]} if document_key else document, age_s
+        )
 
     def add_live_route(
-        name: str, schema: str, title: str, document_name: str, key: str | None = None
+        name: str, schema: str, title: str, document_name: str, document_key: str | None = None
     ) -> None:
         async def read_live(request: Request) -> Response:
-            return await live_response(request, document_name, key)
+            return await live_response(request, document_name, document_key)
 
-        options = _route_options(schema, TokenScope.READ)
-        app.add_api_route(f"/{name}", read_live, summary=title, operation_id=name, **options)
+        route_options = _route_options(schema, TokenScope.READ)
+        app.add_api_route(f"/{name}", read_live, summary=title, operation_id=name, **route_options)
 
     for name, (schema, title) in LIVE_DOCUMENTS.items():
         add_live_route(name, schema, title, name)
@@ -242,8 +244,8 @@ def _add_stored_routes(app: FastAPI, cache: DocumentCache) -> None:
     )
     async def history(
         request: Request,
-        limit: Annotated[int, Query(ge=1, le=MAX_STEPS)] = 20,
-        before: Annotated[str | None, Query(pattern=STEP_ID)] = None,
+        limit: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE)] = 20,
+        before: Annotated[str | None, Query(pattern=STEP_ID_PATTERN)] = None,
     ) -> Response:
         document = await cache.read_stored("records.step_history.history", limit, before)
         steps, link_header = document["steps"], {}
@@ -268,7 +270,7 @@ def _add_stored_routes(app: FastAPI, cache: DocumentCache) -> None:
         **_route_options("ExplanationDocument", TokenScope.READ),
     )
     async def explain_step(
-        request: Request, step: Annotated[str, Path(pattern=STEP_ID)]
+        request: Request, step: Annotated[str, Path(pattern=STEP_ID_PATTERN)]
     ) -> Response:
         return document_response(
             request, await cache.read_stored("records.step_history.explain", step)
@@ -321,7 +323,7 @@ def _add_control_routes(app: FastAPI, cache: DocumentCache) -> None:
         **_route_options("ControlsDocument", TokenScope.READ),
     )
     async def controls(
-        request: Request, limit: Annotated[int, Query(ge=1, le=MAX_STEPS)] = 100
+        request: Request, limit: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE)] = 100
     ) -> Response:
         document = await cache.call("controls", "controls.queue.list_controls", limit)
         return document_response(request, document)
@@ -333,7 +335,7 @@ def _add_control_routes(app: FastAPI, cache: DocumentCache) -> None:
         **_route_options("ControlDocument", TokenScope.READ),
     )
     async def control(
-        request: Request, control: Annotated[str, Path(pattern=CONTROL_ID)]
+        request: Request, control: Annotated[str, Path(pattern=CONTROL_ID_PATTERN)]
     ) -> Response:
         document = await cache.call("controls", "controls.queue.find_control", control)
         return document_response(request, document)
@@ -360,7 +362,9 @@ def _add_control_routes(app: FastAPI, cache: DocumentCache) -> None:
     async def submit(
         request: Request,
         body: ControlRequest,
-        key: Annotated[str, Header(alias="Idempotency-Key", pattern=r"^[A-Za-z0-9_.:-]{1,64}$")],
+        idempotency_key: Annotated[
+            str, Header(alias="Idempotency-Key", pattern=r"^[A-Za-z0-9_.:-]{1,64}$")
+        ],
     ) -> Response:
         control_request = {
             "kind": body.kind,
@@ -372,7 +376,7 @@ def _add_control_routes(app: FastAPI, cache: DocumentCache) -> None:
             "lifetime_s": body.lifetime_s,
             "asked_by": request.state.token,
             "origin": "api",
-            "key": f"{request.state.token_id}:{key}",
+            "key": f"{request.state.token_id}:{idempotency_key}",
         }
         document = await cache.call("controls", "controls.queue.submit_request", control_request)
         location_header = {"Location": f"{API_PREFIX}/controls/{document['id']}"}

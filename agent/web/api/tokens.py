@@ -102,16 +102,16 @@ class TokenFile:
         except OSError as error:
             raise ConfigError(f"tokens: {self.path}: {error.strerror}") from None
         with os.fdopen(descriptor, "rb") as file:
-            stat = os.fstat(file.fileno())
-            if stat.st_uid not in (os.geteuid(), 0) or stat.st_mode & 0o077:
+            file_stat = os.fstat(file.fileno())
+            if file_stat.st_uid not in (os.geteuid(), 0) or file_stat.st_mode & 0o077:
                 raise ConfigError(
                     f"tokens: others may read or write {self.path}",
                     f"run: chmod 600 {shlex.quote(str(self.path))}",
                     code=ErrorCode.FILE,
                 )
-            file_stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+            file_stamp = (file_stat.st_ino, file_stat.st_mtime_ns, file_stat.st_size)
             if file_stamp != self._file_stamp:
-                self._tokens, self._file_stamp = _parse(file.read(), self.path), file_stamp
+                self._tokens, self._file_stamp = _parse_tokens(file.read(), self.path), file_stamp
         return self._tokens
 
     def add(
@@ -166,14 +166,14 @@ class TokenFile:
                 raise ConfigError(
                     f"NAME: no active token is named {name!r}", "see trimtab token list"
                 )
-            revoked = replace(matching_tokens[0], revoked_s=now_s)
+            revoked_token = replace(matching_tokens[0], revoked_s=now_s)
             self._write(
                 tuple(
-                    revoked if api_token is matching_tokens[0] else api_token
+                    revoked_token if api_token is matching_tokens[0] else api_token
                     for api_token in tokens
                 )
             )
-        return revoked
+        return revoked_token
 
     def find(self, token_text: str) -> ApiToken | None:
         """Return the entry of a token's text, even if expired or revoked; None if there is none.
@@ -209,15 +209,17 @@ class TokenFile:
             ) from None
 
 
-def _parse(content: bytes, path: Path) -> tuple[ApiToken, ...]:
+def _parse_tokens(file_bytes: bytes, path: Path) -> tuple[ApiToken, ...]:
     try:
-        document = json.loads(content)
+        document = json.loads(file_bytes)
         if document["version"] != 1:
             raise ValueError("version")
-        rows: list[dict[str, Any]] = document["tokens"]
+        token_rows: list[dict[str, Any]] = document["tokens"]
         tokens = tuple(
-            ApiToken(**{**row, "scopes": tuple(TokenScope(scope) for scope in row["scopes"])})
-            for row in rows
+            ApiToken(
+                **{**token_row, "scopes": tuple(TokenScope(scope) for scope in token_row["scopes"])}
+            )
+            for token_row in token_rows
         )
         if any(len(bytes.fromhex(token.sha256)) != len(UNKNOWN_TOKEN_DIGEST) for token in tokens):
             raise ValueError("sha256")
@@ -232,11 +234,11 @@ def _parse(content: bytes, path: Path) -> tuple[ApiToken, ...]:
 
 def _without_oldest_ended(tokens: tuple[ApiToken, ...], now_s: int) -> tuple[ApiToken, ...]:
     """Drop the oldest ended entries beyond MAX_TOKENS."""
-    excess = len(tokens) - MAX_TOKENS
-    if excess <= 0:
+    excess_count = len(tokens) - MAX_TOKENS
+    if excess_count <= 0:
         return tokens
-    dropped_tokens = [token for token in tokens if token.state(now_s) != "active"][:excess]
-    if len(dropped_tokens) < excess:
+    dropped_tokens = [token for token in tokens if token.state(now_s) != "active"][:excess_count]
+    if len(dropped_tokens) < excess_count:
         raise ConfigError(f"NAME: {MAX_TOKENS} tokens are active", "revoke some first")
     return tuple(api_token for api_token in tokens if api_token not in dropped_tokens)
 
@@ -245,5 +247,5 @@ def _digest(token_text: str) -> bytes:
     return hashlib.sha256(token_text.encode("utf-8", "surrogatepass")).digest()
 
 
-def _utc_text(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+def _utc_text(at_s: int) -> str:
+    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d %H:%M:%S")
