@@ -42,7 +42,9 @@ def template_environment(extra: str) -> Environment:
         loader=FileSystemLoader(WEB_FOLDER / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=lambda value: printable_text(value) if type(value) is str else value,
+        finalize=lambda template_value: (
+            printable_text(template_value) if type(template_value) is str else template_value
+        ),
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
@@ -104,20 +106,20 @@ def documentation_pages() -> list[Path]:
 
 def documentation_site() -> Path:
     """Return the folder of the documentation as a site. Raises ConfigError if it was not built."""
-    folder = _data_dir("build/site", "site")
-    if not (folder / "index.html").is_file():
+    site_folder = _data_dir("build/site", "site")
+    if not (site_folder / "index.html").is_file():
         raise ConfigError(
             "docs: the site is not built", "run make docs in a checkout, or install a wheel with it"
         )
-    return folder
+    return site_folder
 
 
 def _data_dir(in_repo: str, in_wheel: str) -> Path:
     """Return a data folder of the checkout, or its copy inside the wheel (build mapping of
     pyproject.toml).
     """
-    folder = _REPO / in_repo
-    return folder if folder.is_dir() else _PACKAGE / "_data" / in_wheel
+    checkout_folder = _REPO / in_repo
+    return checkout_folder if checkout_folder.is_dir() else _PACKAGE / "_data" / in_wheel
 
 
 def abis_dir() -> Path:
@@ -130,9 +132,9 @@ def manifest_dir(manifest: NpmManifest = CONTRACTS) -> Path:
     return _data_dir(manifest.in_repo, manifest.in_wheel)
 
 
-def _read_artifact(path: Path, name: str, remedy: str) -> Artifact:
+def _read_artifact(artifact_path: Path, artifact_name: str, remedy: str) -> Artifact:
     try:
-        artifact = json.loads(path.read_text(encoding="utf-8"))
+        artifact = json.loads(artifact_path.read_text(encoding="utf-8"))
         if "compilerOutput" in artifact:  # the format of 0x's sol-compiler, which Chainlink used
             compiler_output = artifact["compilerOutput"]
             artifact = {
@@ -145,21 +147,25 @@ def _read_artifact(path: Path, name: str, remedy: str) -> Artifact:
             _hex_code(artifact.get("deployedBytecode", "0x")),
         )
     except FileNotFoundError:
-        raise ConfigError(f"{name}: no artifact at {path}", remedy) from None
+        raise ConfigError(f"{artifact_name}: no artifact at {artifact_path}", remedy) from None
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-        raise ConfigError(f"{name}: {path} is not a contract artifact ({error})", remedy) from None
+        raise ConfigError(
+            f"{artifact_name}: {artifact_path} is not a contract artifact ({error})", remedy
+        ) from None
 
 
 def _hex_code(code: Any) -> str:
     """Return code as 0x-hex; Foundry writes it into an object."""
-    text: str = code["object"] if isinstance(code, dict) else code
-    return text if text.startswith("0x") else "0x" + text
+    hex_text: str = code["object"] if isinstance(code, dict) else code
+    return hex_text if hex_text.startswith("0x") else "0x" + hex_text
 
 
 @lru_cache(maxsize=64)
-def own_artifact(name: str) -> Artifact:
+def own_artifact(artifact_name: str) -> Artifact:
     """Return a repository artifact, such as "PortfolioLens". Raises ConfigError if missing."""
-    return _read_artifact(abis_dir() / f"{name}.json", name, "run scripts/compile_contracts.py")
+    return _read_artifact(
+        abis_dir() / f"{artifact_name}.json", artifact_name, "run scripts/compile_contracts.py"
+    )
 
 
 @lru_cache(maxsize=64)
@@ -211,9 +217,9 @@ def run_node(arguments: Sequence[str], cwd: Path, stdin: str = "", program: str 
             'install node, or pip install "trimtab[local]" which includes it',
         )
     if process.returncode != 0:
-        output = (process.stderr.strip() or str(process.stdout).strip())[-2000:]
+        error_output = (process.stderr.strip() or str(process.stdout).strip())[-2000:]
         raise ConfigError(
-            f"{program} {' '.join(arguments[:1])} failed in {cwd}: {output}",
+            f"{program} {' '.join(arguments[:1])} failed in {cwd}: {error_output}",
             "see its message above",
         )
     return str(process.stdout)
@@ -232,50 +238,56 @@ def npm_root(manifest: NpmManifest = CONTRACTS) -> Path:
 
 @lru_cache(maxsize=2)
 def _cached_root(manifest: NpmManifest) -> Path:
-    folder = manifest_dir(manifest)
+    manifest_folder = manifest_dir(manifest)
     try:
-        lock_hash = hashlib.sha256((folder / "package-lock.json").read_bytes()).hexdigest()[:16]
+        lock_hash = hashlib.sha256(
+            (manifest_folder / "package-lock.json").read_bytes()
+        ).hexdigest()[:16]
     except FileNotFoundError:
-        raise ConfigError(f"npm packages: no lockfile at {folder}", "reinstall trimtab") from None
+        raise ConfigError(
+            f"npm packages: no lockfile at {manifest_folder}", "reinstall trimtab"
+        ) from None
     import platformdirs
     from filelock import FileLock
 
-    cache = Path(platformdirs.user_cache_dir("trimtab")) / "npm"
-    installed = cache / lock_hash
-    if not (installed / "node_modules").is_dir():
-        cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(cache / f"{lock_hash}.lock"):
-            if not (installed / "node_modules").is_dir():
-                _install(folder, cache, installed)
-    return installed / "node_modules"
+    cache_dir = Path(platformdirs.user_cache_dir("trimtab")) / "npm"
+    install_dir = cache_dir / lock_hash
+    if not (install_dir / "node_modules").is_dir():
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        with FileLock(cache_dir / f"{lock_hash}.lock"):
+            if not (install_dir / "node_modules").is_dir():
+                _install(manifest_folder, cache_dir, install_dir)
+    return install_dir / "node_modules"
 
 
-def _install(folder: Path, cache: Path, target: Path) -> None:
+def _install(manifest_folder: Path, cache_dir: Path, install_dir: Path) -> None:
     """Install into a temporary folder and rename it, so that no partial installation is used."""
-    with tempfile.TemporaryDirectory(dir=cache) as scratch:
-        packages = Path(scratch) / "packages"
-        packages.mkdir()
-        for name in ("package.json", "package-lock.json"):
-            shutil.copy(folder / name, packages / name)
-        run_node(NPM_INSTALL, packages, program="npm")
-        shutil.rmtree(target, ignore_errors=True)
-        packages.rename(target)
+    with tempfile.TemporaryDirectory(dir=cache_dir) as scratch_dir:
+        packages_dir = Path(scratch_dir) / "packages"
+        packages_dir.mkdir()
+        for file_name in ("package.json", "package-lock.json"):
+            shutil.copy(manifest_folder / file_name, packages_dir / file_name)
+        run_node(NPM_INSTALL, packages_dir, program="npm")
+        shutil.rmtree(install_dir, ignore_errors=True)
+        packages_dir.rename(install_dir)
 
 
 def plotly_bundle() -> Path:
     """Return the Plotly bundle for reports: the small one of the checkout or wheel, else the full
     one of the package plotly. Raises ConfigError if both are missing.
     """
-    folders = [
+    bundle_folders = [
         _REPO / "contracts" / "node_modules" / "plotly.js-basic-dist-min",
         _PACKAGE / "_data",
     ]
-    candidates = [folder / "plotly-basic.min.js" for folder in folders]
-    if (package := importlib.util.find_spec("plotly")) is not None and package.origin is not None:
-        candidates.append(Path(package.origin).parent / "package_data" / "plotly.min.js")
-    for path in candidates:
-        if path.is_file():
-            return path
+    bundle_paths = [bundle_folder / "plotly-basic.min.js" for bundle_folder in bundle_folders]
+    if (
+        plotly_spec := importlib.util.find_spec("plotly")
+    ) is not None and plotly_spec.origin is not None:
+        bundle_paths.append(Path(plotly_spec.origin).parent / "package_data" / "plotly.min.js")
+    for bundle_path in bundle_paths:
+        if bundle_path.is_file():
+            return bundle_path
     raise ConfigError("report: Plotly is not installed", "pip install 'trimtab[analysis]'")
 
 
@@ -283,16 +295,16 @@ def anvil_binary() -> Path:
     """Return the anvil program of the npm packages. Raises ConfigError if there is none for this
     machine, or it is not installed.
     """
-    machine = platform.system(), platform.machine()
-    if (package := _ANVIL_PACKAGES.get(machine)) is None:
+    system_and_machine = platform.system(), platform.machine()
+    if (anvil_package := _ANVIL_PACKAGES.get(system_and_machine)) is None:
         raise ConfigError(
-            f"anvil: there is none for {' '.join(machine)}",
+            f"anvil: there is none for {' '.join(system_and_machine)}",
             "use x86-64 or 64-bit ARM with Linux or macOS; trimtab demo without options needs no anvil",
         )
-    path = npm_root() / "@foundry-rs" / package / "bin" / "anvil"
-    if not path.is_file():
+    anvil_path = npm_root() / "@foundry-rs" / anvil_package / "bin" / "anvil"
+    if not anvil_path.is_file():
         raise ConfigError(
-            f"anvil: @foundry-rs/{package} is not installed: no file {path}",
+            f"anvil: @foundry-rs/{anvil_package} is not installed: no file {anvil_path}",
             "install the npm packages again, with optional ones; trimtab demo without options needs no anvil",
         )
-    return path
+    return anvil_path

@@ -56,26 +56,26 @@ _MAX_NESTING = 32
 _MAX_QUOTED_LENGTH = 60
 
 
-def to_jsonable(obj: object) -> Any:
-    """Return `obj` as dicts, lists, strings, booleans and integers.
+def to_jsonable(model_value: object) -> Any:
+    """Return `model_value` as dicts, lists, strings, booleans and integers.
 
     Fractions become "a/b", integers of 2^53 and above decimal strings, enums their value; members
     of a union get their tag under "type". Raises TypeError for bytes and floats: signed bytes are
     never written (T8), amounts are exact.
     """
-    return _converter.unstructure(obj)
+    return _converter.unstructure(model_value)
 
 
 @overload
-def from_jsonable(cls: type[T], data: object) -> T: ...
+def from_jsonable(cls: type[T], json_value: object) -> T: ...
 @overload
-def from_jsonable(cls: Any, data: object) -> Any: ...
-def from_jsonable(cls: Any, data: object) -> Any:
-    """Return the value of type `cls`, a class or union of the model, from `data`. Raises
+def from_jsonable(cls: Any, json_value: object) -> Any: ...
+def from_jsonable(cls: Any, json_value: object) -> Any:
+    """Return the value of type `cls`, a class or union of the model, from `json_value`. Raises
     ConfigError with the path of the first error.
     """
     try:
-        return _converter.structure(data, cls)
+        return _converter.structure(json_value, cls)
     except Exception as error:
         faults = transform_error(error, format_exception=_fault_text)
         others_text = f" and {len(faults) - 1} more" if len(faults) > 1 else ""
@@ -85,70 +85,72 @@ def from_jsonable(cls: Any, data: object) -> Any:
         ) from None
 
 
-def dumps(obj: object) -> str:
-    """Return canonical JSON of `obj`: sorted keys, no spaces, ASCII; equal values give equal
-    text.
+def dumps(model_value: object) -> str:
+    """Return canonical JSON of `model_value`: sorted keys, no spaces, ASCII; equal values give
+    equal text.
     """
-    return json.dumps(to_jsonable(obj), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return json.dumps(
+        to_jsonable(model_value), sort_keys=True, separators=(",", ":"), allow_nan=False
+    )
 
 
 @overload
-def loads(cls: type[T], text: str) -> T: ...
+def loads(cls: type[T], json_text: str) -> T: ...
 @overload
-def loads(cls: Any, text: str) -> Any: ...
-def loads(cls: Any, text: str) -> Any:
+def loads(cls: Any, json_text: str) -> Any: ...
+def loads(cls: Any, json_text: str) -> Any:
     """Read the output of `dumps`. Raises ConfigError for invalid JSON, repeated keys, and data that
     do not fit `cls`.
     """
     try:
-        data = read_json(text)
+        json_value = read_json(json_text)
     except ValueError as error:
         raise ConfigError(
             f"not readable as JSON: {error}", "use a file written by trimtab"
         ) from None
-    return from_jsonable(cls, data)
+    return from_jsonable(cls, json_value)
 
 
-def loads_optional(cls: type[T], text: str | None) -> T | None:
+def loads_optional(cls: type[T], json_text: str | None) -> T | None:
     """Read the output of `dumps` like `loads`; return None for None."""
-    return None if text is None else loads(cls, text)
+    return None if json_text is None else loads(cls, json_text)
 
 
-def read_json(text: str) -> Any:
+def read_json(json_text: str) -> Any:
     """Return the JSON of an untrusted file. Raises ValueError if it is invalid, nested too deep, or
     repeats a key.
     """
-    _require_shallow(text)
-    return json.loads(text, object_pairs_hook=_unique_keys)
+    _require_shallow(json_text)
+    return json.loads(json_text, object_pairs_hook=_unique_keys)
 
 
-def json_field(value: object, name: str) -> Any:
+def json_field(json_value: object, field_name: str) -> Any:
     """Return a field of parsed JSON; None if it is absent or the value is not an object."""
-    return value.get(name) if isinstance(value, Mapping) else None
+    return json_value.get(field_name) if isinstance(json_value, Mapping) else None
 
 
-def _require_shallow(text: str) -> None:
+def _require_shallow(json_text: str) -> None:
     """Raise ValueError for deep nesting, which can crash the interpreter under the recursion limit
     that py-evm sets.
     """
-    if text.count("[") + text.count("{") <= _MAX_NESTING:
+    if json_text.count("[") + json_text.count("{") <= _MAX_NESTING:
         return
     depth = 0
-    for match in _STRINGS_AND_BRACKETS.finditer(text):
-        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(match[0], 0)
+    for bracket in _STRINGS_AND_BRACKETS.finditer(json_text):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(bracket[0], 0)
         if depth > _MAX_NESTING:
             raise ValueError(f"nested more than {_MAX_NESTING} deep")
 
 
-def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def _unique_keys(key_value_pairs: list[tuple[str, object]]) -> dict[str, object]:
     """Return a dict. Raises ValueError for a repeated key, of which json would keep only the last
     value.
     """
-    value_by_key = dict(pairs)
-    if len(value_by_key) != len(pairs):
-        keys = [key for key, _ in pairs]
-        repeated = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"key {repeated!r} appears twice")
+    value_by_key = dict(key_value_pairs)
+    if len(value_by_key) != len(key_value_pairs):
+        keys = [key for key, _ in key_value_pairs]
+        repeated_key = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"key {repeated_key!r} appears twice")
     return value_by_key
 
 
@@ -160,44 +162,48 @@ def _fault_text(error: BaseException, _type: type | None) -> str:
     return str(error) or type(error).__name__
 
 
-def _quoted(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _MAX_QUOTED_LENGTH else text[:_MAX_QUOTED_LENGTH] + "…"
+def _quoted(json_value: object) -> str:
+    quoted_text = repr(json_value)
+    return (
+        quoted_text
+        if len(quoted_text) <= _MAX_QUOTED_LENGTH
+        else quoted_text[:_MAX_QUOTED_LENGTH] + "…"
+    )
 
 
-def _write_int(value: int) -> int | str:
-    return value if abs(value) < _SAFE_INT else str(value)
+def _write_int(number: int) -> int | str:
+    return number if abs(number) < _SAFE_INT else str(number)
 
 
-def _read_int(value: object, _type: object) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if isinstance(value, str) and _INTEGER.fullmatch(value):
-        return int(value)
-    raise ValueError(f"{_quoted(value)} is not an integer")
+def _read_int(json_value: object, _type: object) -> int:
+    if isinstance(json_value, int) and not isinstance(json_value, bool):
+        return json_value
+    if isinstance(json_value, str) and _INTEGER.fullmatch(json_value):
+        return int(json_value)
+    raise ValueError(f"{_quoted(json_value)} is not an integer")
 
 
-def _read_bool(value: object, _type: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    raise ValueError(f"{_quoted(value)} is neither true nor false")
+def _read_bool(json_value: object, _type: object) -> bool:
+    if isinstance(json_value, bool):
+        return json_value
+    raise ValueError(f"{_quoted(json_value)} is neither true nor false")
 
 
-def _read_str(value: object, _type: object) -> str:
-    if isinstance(value, str):
-        return value
-    raise ValueError(f"{_quoted(value)} is not text")
+def _read_str(json_value: object, _type: object) -> str:
+    if isinstance(json_value, str):
+        return json_value
+    raise ValueError(f"{_quoted(json_value)} is not text")
 
 
-def _read_fraction(value: object, _type: object) -> Fraction:
-    match = _FRACTION.fullmatch(value) if isinstance(value, str) else None
+def _read_fraction(json_value: object, _type: object) -> Fraction:
+    match = _FRACTION.fullmatch(json_value) if isinstance(json_value, str) else None
     if match is None or int(match[2]) == 0:
-        raise ValueError(f"{_quoted(value)} is not a fraction such as 3/2")
+        raise ValueError(f"{_quoted(json_value)} is not a fraction such as 3/2")
     return Fraction(int(match[1]), int(match[2]))
 
 
-def _refuse_type(value: object) -> None:
-    raise TypeError(f"a value of type {type(value).__name__} is never written")
+def _refuse_type(unwritable: object) -> None:
+    raise TypeError(f"a value of type {type(unwritable).__name__} is never written")
 
 
 def _is_union_member(cls: Any) -> bool:
@@ -219,20 +225,22 @@ def _is_tuple(cls: Any) -> bool:
 
 
 def _is_tagged_union(cls: Any) -> bool:
-    members = [member for member in get_args(cls) if member is not types.NoneType]
+    member_types = [
+        member_type for member_type in get_args(cls) if member_type is not types.NoneType
+    ]
     return (
         get_origin(cls) in (Union, types.UnionType)
-        and bool(members)
-        and all(map(_is_union_member, members))
+        and bool(member_types)
+        and all(map(_is_union_member, member_types))
     )
 
 
 def _build_converter() -> Converter:
     converter = Converter(forbid_extra_keys=True)
     converter.register_unstructure_hook(int, _write_int)
-    converter.register_unstructure_hook(bool, lambda value: value)
+    converter.register_unstructure_hook(bool, lambda model_value: model_value)
     converter.register_unstructure_hook(
-        Fraction, lambda value: f"{value.numerator}/{value.denominator}"
+        Fraction, lambda model_value: f"{model_value.numerator}/{model_value.denominator}"
     )
     converter.register_unstructure_hook(bytes, _refuse_type)
     converter.register_unstructure_hook(float, _refuse_type)
@@ -258,7 +266,7 @@ def _build_converter() -> Converter:
     )
     converter.register_structure_hook_factory(
         lambda cls: cls is LayerAction,
-        lambda _: lambda data, _: converter.structure(data, ACTIONS),
+        lambda _: lambda json_value, _: converter.structure(json_value, ACTIONS),
     )
     converter.register_structure_hook_factory(
         lambda cls: cls is Pool, lambda _: _member_reader(tuple(POOL_KINDS.values()), converter)
@@ -274,16 +282,16 @@ def _build_converter() -> Converter:
 
 def _tagged_writer(cls: Any, converter: Converter) -> Callable[[Any], dict[str, Any]]:
     write_fields: Callable[[Any], dict[str, Any]] = make_dict_unstructure_fn(cls, converter)
-    return lambda value: {TAG: cls.__name__, **write_fields(value)}
+    return lambda member: {TAG: cls.__name__, **write_fields(member)}
 
 
 def _object_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], Any]:
     read_fields = make_dict_structure_fn(cls, converter)
 
-    def read(data: Any, target: Any) -> Any:
-        if not isinstance(data, dict):
-            raise ValueError(f"{_quoted(data)} is not an object")
-        return read_fields(data, target)
+    def read(json_value: Any, target_type: Any) -> Any:
+        if not isinstance(json_value, dict):
+            raise ValueError(f"{_quoted(json_value)} is not an object")
+        return read_fields(json_value, target_type)
 
     return read
 
@@ -292,42 +300,51 @@ def _list_reader(cls: Any, converter: Converter) -> Callable[[Any, Any], tuple[A
     """Return a reader of tuples; cattrs would read the text "abc" as the tuple ("a", "b", "c")."""
     type_args = get_args(cls)
 
-    def read(data: Any, target: Any) -> tuple[Any, ...]:
-        if not isinstance(data, list | tuple):
-            raise ValueError(f"{_quoted(data)} is not a list")
-        member_types = type_args[:1] * len(data) if type_args[-1] is Ellipsis else type_args
-        if len(member_types) != len(data):
-            raise ValueError(f"{len(data)} entries instead of {len(member_types)}")
-        members, errors = [], []
-        for index, (member_type, member) in enumerate(zip(member_types, data, strict=True)):
+    def read(json_list: Any, target_type: Any) -> tuple[Any, ...]:
+        if not isinstance(json_list, list | tuple):
+            raise ValueError(f"{_quoted(json_list)} is not a list")
+        member_types = type_args[:1] * len(json_list) if type_args[-1] is Ellipsis else type_args
+        if len(member_types) != len(json_list):
+            raise ValueError(f"{len(json_list)} entries instead of {len(member_types)}")
+        entries, entry_errors = [], []
+        for index, (member_type, entry) in enumerate(zip(member_types, json_list, strict=True)):
             try:
-                members.append(converter.structure(member, member_type))
+                entries.append(converter.structure(entry, member_type))
             except Exception as error:
                 error.add_note(IterableValidationNote(f"entry {index}", index, member_type))
-                errors.append(error)
-        if errors:
-            raise IterableValidationError("bad entries", errors, target)
-        return tuple(members)
+                entry_errors.append(error)
+        if entry_errors:
+            raise IterableValidationError("bad entries", entry_errors, target_type)
+        return tuple(entries)
 
     return read
 
 
-def _member_reader(members: tuple[Any, ...], converter: Converter) -> Callable[[Any, Any], Any]:
-    classes = [kind for cls in members for kind in PARTS.get(cls, (cls,))]
+def _member_reader(union_types: tuple[Any, ...], converter: Converter) -> Callable[[Any, Any], Any]:
+    member_types = [member_type for cls in union_types for member_type in PARTS.get(cls, (cls,))]
     readers = {
         cls.__name__: (_object_reader(cls, converter), cls)
-        for cls in classes
+        for cls in member_types
         if cls is not types.NoneType
     }
 
-    def read(data: Any, _target: Any) -> Any:
-        if data is None and types.NoneType in members:
+    def read(json_value: Any, _target: Any) -> Any:
+        if json_value is None and types.NoneType in union_types:
             return None
-        tag = json_field(data, TAG)
+        tag = json_field(json_value, TAG)
         if not isinstance(tag, str) or tag not in readers:
-            raise ValueError(f"{_quoted(tag or data)} is none of {', '.join(sorted(readers))}")
+            raise ValueError(
+                f"{_quoted(tag or json_value)} is none of {', '.join(sorted(readers))}"
+            )
         reader, cls = readers[tag]
-        return reader({key: value for key, value in data.items() if key != TAG}, cls)
+        return reader(
+            {
+                field_name: field_value
+                for field_name, field_value in json_value.items()
+                if field_name != TAG
+            },
+            cls,
+        )
 
     return read
 

@@ -126,18 +126,18 @@ def repeat_steps(ports: StepPorts, request: PlanRequest) -> tuple[Cycle, StepOut
         )
         return resumption.cycle, replace(resumption.outcome, reason=reason)
     initial_cycle = cycle = new_cycle(request, now_s) if resumption is None else resumption.cycle
-    outcomes: dict[str, StepOutcome] = {}
+    outcome_by_step_id: dict[str, StepOutcome] = {}
 
     def outcome_of(step_id: str) -> StepOutcome:
-        return outcomes.get(step_id) or recorded_outcome(store, cycle, step_id)
+        return outcome_by_step_id.get(step_id) or recorded_outcome(store, cycle, step_id)
 
     last_outcome: StepOutcome | None = None
     try:
         for _ in range(MAX_STEPS):
-            result = step(ports, cycle)
-            cycle = result.cycle
-            if (last_outcome := result.outcome or last_outcome) is not None:
-                outcomes[last_outcome.step_id] = last_outcome
+            step_result = step(ports, cycle)
+            cycle = step_result.cycle
+            if (last_outcome := step_result.outcome or last_outcome) is not None:
+                outcome_by_step_id[last_outcome.step_id] = last_outcome
             if not cycle.is_open:
                 break
             store.cycles.write(cycle)
@@ -158,8 +158,12 @@ def repeat_steps(ports: StepPorts, request: PlanRequest) -> tuple[Cycle, StepOut
         cycle.ended
     ):  # a cycle that did nothing has no row
         store.cycles.close(cycle.ended.value)
-    intents = [intent for past_outcome in outcomes.values() for intent in past_outcome.transactions]
-    return cycle, replace(outcome, transactions=tuple(intents))
+    sent_intents = [
+        intent
+        for past_outcome in outcome_by_step_id.values()
+        for intent in past_outcome.transactions
+    ]
+    return cycle, replace(outcome, transactions=tuple(sent_intents))
 
 
 def _mark_review(readers: StepReaders, store: Store, outcome: StepOutcome) -> None:
@@ -184,8 +188,8 @@ def step(ports: StepPorts, cycle: Cycle) -> StepResult:
             ports, cycle, error.token, error, may_retry_on_direct_route=may_retry_on_direct_route
         )
     for before_confirmation in layers.BEFORE_CONFIRMATION:
-        if (result := before_confirmation(ports, cycle, outcome)) is not None:
-            return result
+        if (layer_result := before_confirmation(ports, cycle, outcome)) is not None:
+            return layer_result
     confirm_result = _act_or_skip(ports, cycle, outcome, _confirm_plan)
     if (plan := confirm_result.plan) is None:
         return confirm_result
@@ -227,11 +231,11 @@ def skip_refusal(
     """Return the cycle without the exit, or the layer's action, that was refused just before
     sending. Any other refusal ends the cycle.
     """
-    for skip in layers.SKIPS:
-        if (result := skip(cycle, outcome, refusal)) is not None:
-            if result.outcome is not None:
-                close_step(ports.store, result.outcome)
-            return result
+    for skip_layer in layers.SKIPS:
+        if (skip_result := skip_layer(cycle, outcome, refusal)) is not None:
+            if skip_result.outcome is not None:
+                close_step(ports.store, skip_result.outcome)
+            return skip_result
     return skip_refused_exit(ports, cycle, outcome, refusal)
 
 
@@ -318,7 +322,7 @@ def _plan_to_send(cycle: Cycle, outcome: StepOutcome) -> Plan | None:
     plan = outcome.plan if outcome.kind is OutcomeKind.PLANNED else None
     if plan is None or (cycle.swapped and not plan.actions):
         return None
-    if any(part.postpones(plan) for part in cycle.layers):
+    if any(layer_part.postpones(plan) for layer_part in cycle.layers):
         return None
     return None if cycle.is_risk_reducing_only and not reduces_risk(outcome) else plan
 

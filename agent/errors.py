@@ -49,19 +49,21 @@ def printable_text(text: str) -> str:
     """Return the text with terminal controls and direction marks escaped and long words cut
     (T17).
     """
-    printable = text
+    escaped_text = text
     if not text.isprintable():
-        printable = "".join(
+        escaped_text = "".join(
             char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode()
             for char in text
         )
-    if len(printable) > MAX_WORD_LENGTH:
-        printable = " ".join(
+    if len(escaped_text) > MAX_WORD_LENGTH:
+        escaped_text = " ".join(
             word if len(word) <= MAX_WORD_LENGTH else f"{word[: MAX_WORD_LENGTH - 1]}…"
-            for word in printable.split(" ")
+            for word in escaped_text.split(" ")
         )
     return (
-        printable if len(printable) <= MAX_TEXT_LENGTH else f"{printable[: MAX_TEXT_LENGTH - 1]}…"
+        escaped_text
+        if len(escaped_text) <= MAX_TEXT_LENGTH
+        else f"{escaped_text[: MAX_TEXT_LENGTH - 1]}…"
     )
 
 

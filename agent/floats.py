@@ -28,17 +28,17 @@ to a float once.
 """
 _LN2_HIGH, _LN2_LOW = float.fromhex("0x1.62e42fee00000p-1"), float.fromhex("0x1.a39ef35793c76p-33")
 """ln 2 in two parts; the first has few digits, so that its multiples are exact (Tang 1989)."""
-_EXP_TERMS = tuple(1 / math.factorial(power) for power in range(13, -1, -1))
+_EXP_COEFFICIENTS = tuple(1 / math.factorial(power) for power in range(13, -1, -1))
 
 
-def fsum_array(values: FloatArray) -> float:
+def fsum_array(addends: FloatArray) -> float:
     """Return the exact sum, rounded once."""
-    return math.fsum(values.tolist())
+    return math.fsum(addends.tolist())
 
 
-def dot(left: FloatArray, right: FloatArray) -> float:
+def dot(left_vector: FloatArray, right_vector: FloatArray) -> float:
     """Return the sum of rounded products; the sum is rounded once."""
-    return math.fsum((left * right).tolist())
+    return math.fsum((left_vector * right_vector).tolist())
 
 
 def matvec(matrix: FloatArray, vector: FloatArray) -> FloatArray:
@@ -46,14 +46,14 @@ def matvec(matrix: FloatArray, vector: FloatArray) -> FloatArray:
     return np.asarray(np.add.accumulate(matrix * vector, axis=1)[:, -1])
 
 
-def gram(rows: FloatArray, weights: FloatArray) -> FloatArray:
+def gram(matrix: FloatArray, weights: FloatArray) -> FloatArray:
     """Return the sum of weight · row·rowᵀ by index; positive semidefinite up to rounding if no
     weight is negative.
     """
-    if not len(rows):
-        return np.zeros((rows.shape[1], rows.shape[1]))
-    terms = (rows * weights[:, None])[:, :, None] * rows[:, None, :]
-    return np.asarray(np.add.accumulate(terms, axis=0)[-1])
+    if not len(matrix):
+        return np.zeros((matrix.shape[1], matrix.shape[1]))
+    outer_products = (matrix * weights[:, None])[:, :, None] * matrix[:, None, :]
+    return np.asarray(np.add.accumulate(outer_products, axis=0)[-1])
 
 
 def solve_positive_definite(matrix: FloatArray, rhs: FloatArray) -> FloatArray:
@@ -62,17 +62,21 @@ def solve_positive_definite(matrix: FloatArray, rhs: FloatArray) -> FloatArray:
     Algorithms", 2002, theorem 10.3). Only entries on and above the diagonal are read. Raises
     ValueError if the matrix is not positive definite.
     """
-    size = len(rhs)
-    if size <= MAX_LIST_SIZE:
-        rows = zip(matrix.tolist(), rhs.tolist(), strict=True)
-        return np.array(solve_packed([[b, *reversed(row[k:])] for k, (row, b) in enumerate(rows)]))
+    unknown_count = len(rhs)
+    if unknown_count <= MAX_LIST_SIZE:
+        rows_and_rhs = zip(matrix.tolist(), rhs.tolist(), strict=True)
+        return np.array(
+            solve_packed(
+                [[rhs_entry, *reversed(row[k:])] for k, (row, rhs_entry) in enumerate(rows_and_rhs)]
+            )
+        )
     augmented = np.concatenate((matrix, rhs[:, None]), axis=1)
-    for k in range(size):
+    for k in range(unknown_count):
         row = augmented[k, k:]
         if not row[0] > 0:
             raise ValueError("the matrix is not positive definite")
-        factors = row[1:-1] / row[0]
-        augmented[k + 1 :, k + 1 :] -= factors[:, None] * row[1:]
+        elimination_factors = row[1:-1] / row[0]
+        augmented[k + 1 :, k + 1 :] -= elimination_factors[:, None] * row[1:]
     unknowns: list[float] = []  # from last to first
     for k, row in reversed(list(enumerate(augmented.tolist()))):
         known_sum = math.fsum(map(mul, reversed(row[k + 1 : -1]), unknowns))
@@ -80,33 +84,33 @@ def solve_positive_definite(matrix: FloatArray, rhs: FloatArray) -> FloatArray:
     return np.array(unknowns[::-1])
 
 
-def solve_packed(upper: list[list[float]]) -> list[float]:
+def solve_packed(packed_rows: list[list[float]]) -> list[float]:
     """Solve the same with the same bits in lists, which are faster for few unknowns. A row has the
     right side, then the matrix entries from the last unknown to the diagonal; rows are overwritten.
     Two pivots are eliminated at a time.
     """
-    size = len(upper)
-    for k in range(0, size, 2):
-        first_row = upper[k]
+    unknown_count = len(packed_rows)
+    for k in range(0, unknown_count, 2):
+        first_row = packed_rows[k]
         first_pivot = _pivot(first_row)
-        if k + 1 == size:
+        if k + 1 == unknown_count:
             break
         first_factor = first_row[-2] / first_pivot
-        upper[k + 1] = second_row = [
-            a - first_factor * b for a, b in zip(upper[k + 1], first_row, strict=False)
+        packed_rows[k + 1] = second_row = [
+            a - first_factor * b for a, b in zip(packed_rows[k + 1], first_row, strict=False)
         ]
         second_pivot = _pivot(second_row)
-        for offset in range(2, size - k):
+        for offset in range(2, unknown_count - k):
             first_factor, second_factor = (
                 first_row[-1 - offset] / first_pivot,
                 second_row[-offset] / second_pivot,
             )
-            upper[k + offset] = [
+            packed_rows[k + offset] = [
                 a - first_factor * b - second_factor * c
-                for a, b, c in zip(upper[k + offset], first_row, second_row, strict=False)
+                for a, b, c in zip(packed_rows[k + offset], first_row, second_row, strict=False)
             ]
     unknowns: list[float] = []  # from last to first
-    for rhs, *row, pivot in reversed(upper):
+    for rhs, *row, pivot in reversed(packed_rows):
         unknowns.append((rhs - math.fsum(map(mul, row, unknowns))) / pivot)
     return unknowns[::-1]
 
@@ -135,10 +139,10 @@ def exp(x: float) -> float:
         raise OverflowError(f"exp({x}) is too large")
     exponent = round(x / (_LN2_HIGH + _LN2_LOW))
     remainder = x - exponent * _LN2_HIGH - exponent * _LN2_LOW
-    total = 0.0
-    for term in _EXP_TERMS:
-        total = total * remainder + term
-    return math.ldexp(total, exponent)
+    series_sum = 0.0
+    for coefficient in _EXP_COEFFICIENTS:
+        series_sum = series_sum * remainder + coefficient
+    return math.ldexp(series_sum, exponent)
 
 
 def log(x: float) -> float:

@@ -9,10 +9,10 @@ import re
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 """Hosts that name this machine."""
 
-_HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]]+)(:[0-9]{1,5})?")
+_HOST_HEADER = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]]+)(:[0-9]{1,5})?")
 
 
 def host_name(header: str) -> str:
     """Return the name in a Host header without its port, in lower case; empty if it is malformed."""
-    match = _HOST.fullmatch(header)
-    return "" if match is None else match[1].strip("[]").lower()
+    host_match = _HOST_HEADER.fullmatch(header)
+    return "" if host_match is None else host_match[1].strip("[]").lower()

@@ -15,7 +15,7 @@ from typing import Any
 
 NO_KEYS_MARK = "TRIMTAB_NO_KEYS"
 """Variable that marks such a process; its children inherit it."""
-_PASSWORD = re.compile("TRIMTAB_[A-Z0-9_]*PASSWORD")
+_PASSWORD_VARIABLE = re.compile("TRIMTAB_[A-Z0-9_]*PASSWORD")
 
 
 def reads_no_keys() -> bool:
@@ -23,27 +23,27 @@ def reads_no_keys() -> bool:
     return NO_KEYS_MARK in os.environ
 
 
-def holds_key(name: str, key_variables: Sequence[str]) -> bool:
-    """Return whether the variable `name` holds a key or its password; `key_variables` are those that
+def holds_key(variable: str, key_variables: Sequence[str]) -> bool:
+    """Return whether `variable` holds a key or its password; `key_variables` are those that
     the config names for keys.
     """
-    return name in key_variables or _PASSWORD.fullmatch(name) is not None
+    return variable in key_variables or _PASSWORD_VARIABLE.fullmatch(variable) is not None
 
 
-def named_key_variables(table: Any, ending: str = "key_env") -> Iterator[str]:
+def named_key_variables(config_part: Any, ending: str = "key_env") -> Iterator[str]:
     """Yield the variables that a config names for keys: the texts of its keys with that ending."""
-    if isinstance(table, dict):
-        for key, value in table.items():
-            if key.endswith(ending) and isinstance(value, str):
-                yield value
+    if isinstance(config_part, dict):
+        for key, setting in config_part.items():
+            if key.endswith(ending) and isinstance(setting, str):
+                yield setting
             else:
-                yield from named_key_variables(value, ending)
-    elif isinstance(table, list):
-        for member in table:
-            yield from named_key_variables(member, ending)
+                yield from named_key_variables(setting, ending)
+    elif isinstance(config_part, list):
+        for list_entry in config_part:
+            yield from named_key_variables(list_entry, ending)
 
 
-def drop_key_variables(configs: Sequence[Path]) -> None:
+def drop_key_variables(config_paths: Sequence[Path]) -> None:
     """Mark this process, so that it reads no keys. If its environment holds a key of these configs or
     a password, start it anew without them: the system shows the first environment of a process for
     as long as it runs. Does nothing if another Python program calls the command: its
@@ -53,9 +53,11 @@ def drop_key_variables(configs: Sequence[Path]) -> None:
     if not arguments or sys.orig_argv[-len(arguments) :] != arguments:
         return
     key_variables: list[str] = []
-    for config in configs:
+    for config_path in config_paths:
         with suppress(OSError, ValueError):  # reported when it is loaded
-            key_variables += named_key_variables(tomllib.loads(config.read_text(encoding="utf-8")))
+            key_variables += named_key_variables(
+                tomllib.loads(config_path.read_text(encoding="utf-8"))
+            )
     environment = {
         name: value for name, value in os.environ.items() if not holds_key(name, key_variables)
     }

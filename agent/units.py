@@ -28,10 +28,10 @@ Value = Fraction
 
 _SAFE_SYMBOL = re.compile(r"[A-Za-z0-9._-]{1,16}")
 _PLAIN_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?|\.[0-9]+")
-_SHARE = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?|\.[0-9]{1,12})\s*(%|bps|x)")
+_SHARE_WITH_UNIT = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?|\.[0-9]{1,12})\s*(%|bps|x)")
 _LEADING_NUMBER = re.compile(r"(?:[0-9]{1,6}(?:\.[0-9]{1,6})?|\.[0-9]{1,6})(?![0-9.e_])")
 _BARE_NUMBER = re.compile(r"[0-9]*[.,]?[0-9]+(e-?[0-9]+)?")
-_BPS_OF_UNIT = {"%": 100, "bps": 1, "x": BPS}
+_BPS_BY_UNIT = {"%": 100, "bps": 1, "x": BPS}
 
 
 def mul_div_down(a: int, b: int, denominator: int) -> int:
@@ -48,14 +48,14 @@ def mul_div_up(a: int, b: int, denominator: int) -> int:
     return -(-a * b // denominator)
 
 
-def floor_int(value: Fraction) -> int:
-    """Return the largest integer not above value."""
-    return value.numerator // value.denominator
+def floor_int(fraction: Fraction) -> int:
+    """Return the largest integer not above `fraction`."""
+    return fraction.numerator // fraction.denominator
 
 
-def ceil_int(value: Fraction) -> int:
-    """Return the smallest integer not below value."""
-    return -(-value.numerator // value.denominator)
+def ceil_int(fraction: Fraction) -> int:
+    """Return the smallest integer not below `fraction`."""
+    return -(-fraction.numerator // fraction.denominator)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,31 +113,31 @@ MAX_DIGITS = 24
 """Digits of an amount before the point; the largest supplies of tokens have 18."""
 
 
-def parse_raw(text: str, decimals: int, field: str) -> int:
+def parse_raw(amount_text: str, decimals: int, field: str) -> int:
     """Return the base units of a plain decimal such as "1.5". Raises ConfigError for signs,
     exponents, more places than `decimals`, and more than MAX_DIGITS digits before the point.
     """
-    if not _PLAIN_NUMBER.fullmatch(text.strip()):
+    if not _PLAIN_NUMBER.fullmatch(amount_text.strip()):
         raise ConfigError(
-            f"{field}: {text!r} is not an amount", "write a plain decimal such as 1.5"
+            f"{field}: {amount_text!r} is not an amount", "write a plain decimal such as 1.5"
         )
-    digits = len(text.strip().partition(".")[0].lstrip("0"))
-    if digits > MAX_DIGITS:
+    digit_count = len(amount_text.strip().partition(".")[0].lstrip("0"))
+    if digit_count > MAX_DIGITS:
         raise ConfigError(
-            f"{field}: {text.strip()[:12]}… has {digits} digits before the point, which no token"
+            f"{field}: {amount_text.strip()[:12]}… has {digit_count} digits before the point, which no token"
             " holds",
             f"write at most {MAX_DIGITS}",
         )
-    raw_amount = Fraction(Decimal(text.strip())) * Fraction(10) ** decimals
+    raw_amount = Fraction(Decimal(amount_text.strip())) * Fraction(10) ** decimals
     if raw_amount.denominator != 1:
         raise ConfigError(
-            f"{field}: {text!r} has more than {decimals} decimal places, the smallest unit of this"
+            f"{field}: {amount_text!r} has more than {decimals} decimal places, the smallest unit of this"
             " token",
             "round it to that many places",
         )
     if raw_amount.numerator > UINT256_MAX:
         raise ConfigError(
-            f"{field}: {text!r} exceeds the largest token amount (2^256 - 1 base units)",
+            f"{field}: {amount_text!r} exceeds the largest token amount (2^256 - 1 base units)",
             "write a smaller amount",
         )
     return raw_amount.numerator
@@ -158,8 +158,8 @@ def value_text(value: Fraction, decimals: int, places: int | None = None) -> str
     """Return a value in numeraire base units as a decimal of whole coins, rounded half-even to
     `places` (default: `decimals`).
     """
-    digits = decimals if places is None else places
-    return decimal_text(round(value * Fraction(10) ** (digits - decimals)), digits)
+    shown_places = decimals if places is None else places
+    return decimal_text(round(value * Fraction(10) ** (shown_places - decimals)), shown_places)
 
 
 def gain_text(gain: str) -> str:
@@ -172,14 +172,14 @@ def gain_text(gain: str) -> str:
 
 
 def price_text(
-    price: Price, token_decimals: int, numeraire_decimals: int, significant: int = 12
+    price: Price, token_decimals: int, numeraire_decimals: int, significant_figures: int = 12
 ) -> str:
-    """Return a price as numeraire coins per whole token, a decimal of `significant` figures."""
+    """Return a price as numeraire coins per whole token, a decimal of `significant_figures`."""
     coin_price = price * Fraction(10) ** (token_decimals - numeraire_decimals)
     if coin_price == 0:
         return "0"
     exponent = len(str(abs(coin_price.numerator))) - len(str(coin_price.denominator))
-    places = max(0, significant - exponent)
+    places = max(0, significant_figures - exponent)
     return decimal_text(round(coin_price * 10**places), places)
 
 
@@ -219,7 +219,7 @@ def parse_share_bps(share: object, field: str) -> int:
     """Return the basis points of "0.5%", "50bps" or "1.5x". Raises ConfigError without a unit: 0.5
     may mean a half or half a percent (T21).
     """
-    match = _SHARE.fullmatch(share.strip()) if isinstance(share, str) else None
+    match = _SHARE_WITH_UNIT.fullmatch(share.strip()) if isinstance(share, str) else None
     if match is None:
         share_text = str(share).strip()
         fault = "is not a share"
@@ -229,7 +229,7 @@ def parse_share_bps(share: object, field: str) -> int:
             fault = "has no unit"
 
         raise ConfigError(f"{field}: {share!r} {fault}", f"write {_as_percent(share_text)}")
-    bps = Fraction(Decimal(match[1])) * _BPS_OF_UNIT[match[2]]
+    bps = Fraction(Decimal(match[1])) * _BPS_BY_UNIT[match[2]]
     if bps.denominator != 1:
         raise ConfigError(
             f"{field}: {share!r} is finer than one basis point (0.01%)", "round it to 0.01%"
@@ -242,8 +242,8 @@ def _as_percent(share_text: str) -> str:
     has no number.
     """
     match = _LEADING_NUMBER.match(share_text.removeprefix("-").replace(",", "."))
-    number = Decimal(match[0]) if match else Decimal("0.5")
-    bps = number * 100 if number * 100 % 1 == 0 else number * BPS
+    written_number = Decimal(match[0]) if match else Decimal("0.5")
+    bps = written_number * 100 if written_number * 100 % 1 == 0 else written_number * BPS
     if bps % 1:
         bps = Decimal(50)
     return f'"{(bps / 100).normalize():f}%" or "{bps.normalize():f}bps"'
@@ -262,7 +262,7 @@ def largest_remainder(shares: Sequence[Fraction], total: int = BPS) -> list[int]
     if share_sum <= 0:
         raise ValueError("shares must have a positive sum")
     quotas = [share * total / share_sum for share in shares]
-    floors = [floor_int(value) for value in quotas]
+    floors = [floor_int(quota) for quota in quotas]
     indexes_by_remainder = sorted(range(len(quotas)), key=lambda i: (floors[i] - quotas[i], i))
     for i in indexes_by_remainder[: total - sum(floors)]:
         floors[i] += 1
@@ -270,40 +270,46 @@ def largest_remainder(shares: Sequence[Fraction], total: int = BPS) -> list[int]
 
 
 def proportional_shares(
-    weights: Sequence[Fraction], low: Sequence[int], high: Sequence[int], total: int
+    weights: Sequence[Fraction],
+    lower_bounds: Sequence[int],
+    upper_bounds: Sequence[int],
+    total: int,
 ) -> list[Fraction]:
     """Return shares within the bounds with sum `total`, in proportion to `weights`.
 
     share = clip(scale · weight, low, high), with the scale at which they add up to `total`. Raises
     ValueError if no shares fit the bounds, or `weights` is all zero.
     """
-    if any(weight < 0 for weight in weights) or not sum(low) <= total <= sum(high):
+    if any(weight < 0 for weight in weights) or not sum(lower_bounds) <= total <= sum(upper_bounds):
         raise ValueError("no shares fit the bounds")
     # The sum rises with the scale, and is linear between scales at which a share reaches a bound.
     breakpoints = {Fraction(0)}
-    for weight, low_bound, high_bound in zip(weights, low, high, strict=True):
+    for weight, low_bound, high_bound in zip(weights, lower_bounds, upper_bounds, strict=True):
         if weight:
             breakpoints |= {Fraction(low_bound) / weight, Fraction(high_bound) / weight}
     scales = sorted(breakpoints)
     for low_scale, high_scale in zip(scales, [*scales[1:], None], strict=True):
-        if high_scale is not None and sum(_clipped(weights, low, high, high_scale)) < total:
+        if (
+            high_scale is not None
+            and sum(_clipped_shares(weights, lower_bounds, upper_bounds, high_scale)) < total
+        ):
             continue
-        low_sum = sum(_clipped(weights, low, high, low_scale))
+        low_sum = sum(_clipped_shares(weights, lower_bounds, upper_bounds, low_scale))
         other_scale = low_scale + 1 if high_scale is None else high_scale
-        slope = sum(_clipped(weights, low, high, other_scale)) - low_sum
+        slope = sum(_clipped_shares(weights, lower_bounds, upper_bounds, other_scale)) - low_sum
         scale = (
             low_scale
             if slope == 0
             else low_scale + (other_scale - low_scale) * (total - low_sum) / slope
         )
-        shares = _clipped(weights, low, high, scale)
+        shares = _clipped_shares(weights, lower_bounds, upper_bounds, scale)
         if sum(shares) == total:
             return shares
     raise ValueError("the wanted shares cannot reach the total")
 
 
 def bounded_bps(
-    shares: Sequence[Fraction], low: Sequence[int], high: Sequence[int], total: int
+    shares: Sequence[Fraction], lower_bounds: Sequence[int], upper_bounds: Sequence[int], total: int
 ) -> list[int]:
     """Return whole basis points within the bounds with sum `total`, rounded by largest remainder.
 
@@ -311,27 +317,34 @@ def bounded_bps(
     """
     clipped_shares = [
         min(max(share, Fraction(low_bound)), Fraction(high_bound))
-        for share, low_bound, high_bound in zip(shares, low, high, strict=True)
+        for share, low_bound, high_bound in zip(shares, lower_bounds, upper_bounds, strict=True)
     ]
     whole_bps = [floor_int(share) for share in clipped_shares]
     while (missing_bps := total - sum(whole_bps)) != 0:
         increment = sign_of(missing_bps)
-        adjustable = [
-            i for i in range(len(whole_bps)) if low[i] <= whole_bps[i] + increment <= high[i]
+        adjustable_indexes = [
+            i
+            for i in range(len(whole_bps))
+            if lower_bounds[i] <= whole_bps[i] + increment <= upper_bounds[i]
         ]
-        if not adjustable:
+        if not adjustable_indexes:
             raise ValueError("no shares fit the bounds")
-        index = max(adjustable, key=lambda i: (increment * (clipped_shares[i] - whole_bps[i]), -i))
+        index = max(
+            adjustable_indexes, key=lambda i: (increment * (clipped_shares[i] - whole_bps[i]), -i)
+        )
         whole_bps[index] += increment
     return whole_bps
 
 
-def _clipped(
-    weights: Sequence[Fraction], low: Sequence[int], high: Sequence[int], scale: Fraction
+def _clipped_shares(
+    weights: Sequence[Fraction],
+    lower_bounds: Sequence[int],
+    upper_bounds: Sequence[int],
+    scale: Fraction,
 ) -> list[Fraction]:
     return [
         min(max(weight * scale, Fraction(low_bound)), Fraction(high_bound))
-        for weight, low_bound, high_bound in zip(weights, low, high, strict=True)
+        for weight, low_bound, high_bound in zip(weights, lower_bounds, upper_bounds, strict=True)
     ]
 
 
@@ -345,10 +358,10 @@ _DURATION_UNITS = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 _SECONDS = re.compile(r"(?<![\w.,:-])([0-9]{2,9}) s\b")
 
 
-def spell_durations(text: str) -> str:
+def spell_durations(sentence: str) -> str:
     """Return a text with durations of a minute or more in words: "1740 s old" as "29 min old"."""
     return _SECONDS.sub(
-        lambda match: format_duration(int(match[1])) if int(match[1]) >= 60 else match[0], text
+        lambda match: format_duration(int(match[1])) if int(match[1]) >= 60 else match[0], sentence
     )
 
 
@@ -364,10 +377,10 @@ def format_bps(bps: int) -> str:
 
 def format_points(distance: Fraction) -> str:
     """Format a distance between shares in percentage points; a small one is never shown as zero."""
-    points = round(abs(distance) * BPS)
-    if points == 0 and distance != 0:
+    distance_bps = round(abs(distance) * BPS)
+    if distance_bps == 0 and distance != 0:
         return "less than 0.01 points"
-    return "1 point" if points == 100 else f"{decimal_text(points, 2)} points"
+    return "1 point" if distance_bps == 100 else f"{decimal_text(distance_bps, 2)} points"
 
 
 def format_time(at_s: int) -> str:
@@ -381,9 +394,9 @@ def format_time(at_s: int) -> str:
 
 def format_duration(seconds: int) -> str:
     """Format a number of seconds in at most two units, rounded down: 93,784 -> "1 d 2 h"."""
-    texts, remaining_s = [], seconds
-    for size, unit in _DURATION_UNITS:
-        count, remaining_s = divmod(remaining_s, size)
-        if count:
-            texts.append(f"{count} {unit}")
-    return " ".join(texts[:2]) or "0 s"
+    duration_parts, remaining_s = [], seconds
+    for unit_s, unit in _DURATION_UNITS:
+        unit_count, remaining_s = divmod(remaining_s, unit_s)
+        if unit_count:
+            duration_parts.append(f"{unit_count} {unit}")
+    return " ".join(duration_parts[:2]) or "0 s"

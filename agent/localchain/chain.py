@@ -87,19 +87,19 @@ class LocalChain(LocalContracts):
         """USD price feeds by symbol."""
         return self.deployed.feeds
 
-    def pool_price(self, token0: str, token1: str) -> Fraction:
+    def pool_price(self, symbol0: str, symbol1: str) -> Fraction:
         """Return base units of token1 per base unit of token0 at the current USD prices; tokens by
         symbol.
         """
-        token_a, token_b, prices_usd = (
-            self.tokens[token0],
-            self.tokens[token1],
+        token0, token1, prices_usd = (
+            self.tokens[symbol0],
+            self.tokens[symbol1],
             self.deployed.prices_usd,
         )
         return (
-            prices_usd[token0]
-            / prices_usd[token1]
-            * Fraction(10) ** (token_b.decimals - token_a.decimals)
+            prices_usd[symbol0]
+            / prices_usd[symbol1]
+            * Fraction(10) ** (token1.decimals - token0.decimals)
         )
 
     def allow_whale(self, symbols: Iterable[str]) -> None:
@@ -114,9 +114,9 @@ class LocalChain(LocalContracts):
             ):
                 self.send(self.token_contract(symbol).functions.approve(spender, UINT256_MAX))
 
-    def warp(self, seconds: int, refresh_feeds: bool = True) -> None:
-        """Mine a block `seconds` later; feeds then get a new round at their current price."""
-        self.node.mine_at(self.now_s() + seconds)
+    def warp(self, elapsed_s: int, refresh_feeds: bool = True) -> None:
+        """Mine a block `elapsed_s` later; feeds then get a new round at their current price."""
+        self.node.mine_at(self.now_s() + elapsed_s)
         if refresh_feeds:
             self.refresh_feeds()
 
@@ -133,13 +133,9 @@ class LocalChain(LocalContracts):
         if self.perps is not None:
             for symbol in filter(self.perps.markets.__contains__, selected_symbols):
                 self.perps.set_index(symbol, prices_usd[symbol])
-        rounded_prices = [
-            round(prices_usd[symbol] * 10**FEED_DECIMALS) for symbol in selected_symbols
-        ]
+        prices_raw = [round(prices_usd[symbol] * 10**FEED_DECIMALS) for symbol in selected_symbols]
         push_all_rounds = self.feed_contract(selected_symbols[0]).functions.pushAll
-        self.send(
-            push_all_rounds([self.feeds[symbol] for symbol in selected_symbols], rounded_prices)
-        )
+        self.send(push_all_rounds([self.feeds[symbol] for symbol in selected_symbols], prices_raw))
 
     def feed_contract(self, symbol: str) -> Contract:
         """Return the price feed of a token; any account may write its rounds."""
@@ -167,98 +163,109 @@ class LocalChain(LocalContracts):
         if symbol in self.tokens:
             raise ValueError(f"{symbol} is already on this chain")
         is_wrapped = kind is TokenKind.WRAPPED_NATIVE
-        address = (
+        token_address = (
             self.addresses.weth
             if is_wrapped
             else self.deploy(own_artifact(kind.value), symbol, symbol, decimals)
         )
-        feed = self.deploy(own_artifact("PriceFeed"), f"{symbol} / USD", FEED_DECIMALS)
-        token, deployed = Token(address, symbol, decimals), self.deployed
+        feed_address = self.deploy(own_artifact("PriceFeed"), f"{symbol} / USD", FEED_DECIMALS)
+        token, deployed_world = Token(token_address, symbol, decimals), self.deployed
         self.deployed = replace(
             self.deployed,
-            tokens={**deployed.tokens, symbol: token},
-            kinds={**deployed.kinds, symbol: kind},
-            prices_usd={**deployed.prices_usd, symbol: Fraction(price_usd)},
-            feeds={**deployed.feeds, symbol: feed},
+            tokens={**deployed_world.tokens, symbol: token},
+            kinds={**deployed_world.kinds, symbol: kind},
+            prices_usd={**deployed_world.prices_usd, symbol: Fraction(price_usd)},
+            feeds={**deployed_world.feeds, symbol: feed_address},
         )
         whale_raw = int(WHALE_USD / Fraction(price_usd) * 10**decimals)
-        functions = self.token_contract(symbol).functions
+        token_functions = self.token_contract(symbol).functions
         if is_wrapped:
-            self.send(functions.deposit(), value_wei=whale_raw)
+            self.send(token_functions.deposit(), value_wei=whale_raw)
         else:
-            self.send(functions.mint(self.whale.address, whale_raw))
+            self.send(token_functions.mint(self.whale.address, whale_raw))
         self.allow_whale([symbol])
         self.refresh_feeds([symbol])
         return token
 
-    def add_v2_pool(self, token_a: str, token_b: str, value_usd: int) -> LocalPool:
+    def add_v2_pool(self, symbol_a: str, symbol_b: str, value_usd: int) -> LocalPool:
         """Create a pair named "v2 A/B" at current prices with this much USD in it."""
-        token0, token1 = self._pair(token_a, token_b)
-        amounts = [
+        token0, token1 = self._pair(symbol_a, symbol_b)
+        amounts_raw = [
             self._raw_for_usd(token.symbol, Fraction(value_usd, 2)) for token in (token0, token1)
         ]
         router = self.contract(self.addresses.v2_router, npm_artifact(V2_ROUTER))
-        arguments = (
+        liquidity_arguments = (
             token0.address,
             token1.address,
-            *amounts,
-            *amounts,
+            *amounts_raw,
+            *amounts_raw,
             self.whale.address,
             FAR_FUTURE_S,
         )
-        self.send(router.functions.addLiquidity(*arguments), gas=5_000_000)
+        self.send(router.functions.addLiquidity(*liquidity_arguments), gas=5_000_000)
         factory = self.contract(self.addresses.v2_factory, npm_artifact(V2_FACTORY))
-        address = str(factory.functions.getPair(token0.address, token1.address).call())
+        pair_address = str(factory.functions.getPair(token0.address, token1.address).call())
         return self._register_pool(
-            LocalPool(V2Spec(token_a, token_b, value_usd).name, address, 2, token0, token1, 3_000)
+            LocalPool(
+                V2Spec(symbol_a, symbol_b, value_usd).name, pair_address, 2, token0, token1, 3_000
+            )
         )
 
     def add_v3_pool(
         self,
-        token_a: str,
-        token_b: str,
+        symbol_a: str,
+        symbol_b: str,
         fee_pips: int,
         price: Fraction | None = None,
-        observations: int = OBSERVATION_COUNT,
+        observation_count: int = OBSERVATION_COUNT,
     ) -> LocalPool:
         """Create an initialised pool without liquidity, at the current prices unless `price`
         (token1 per token0, base units) is given.
 
         A new pool stores only one price observation until its cardinality is increased.
         """
-        token0, token1 = self._pair(token_a, token_b)
+        token0, token1 = self._pair(symbol_a, symbol_b)
         initial_price = self.pool_price(token0.symbol, token1.symbol) if price is None else price
-        manager = self.contract(self.addresses.position_manager, npm_artifact(POSITION_MANAGER))
+        position_manager = self.contract(
+            self.addresses.position_manager, npm_artifact(POSITION_MANAGER)
+        )
         pair_and_fee = (token0.address, token1.address, fee_pips)
         self.send(
-            manager.functions.createAndInitializePoolIfNecessary(
+            position_manager.functions.createAndInitializePoolIfNecessary(
                 *pair_and_fee, sqrt_price_x96(initial_price)
             ),
             gas=8_000_000,
         )
-        address = str(
+        pool_address = str(
             self.contract(self.addresses.v3_factory, npm_artifact(V3_FACTORY))
             .functions.getPool(*pair_and_fee)
             .call()
         )
         self.send(
             self.contract(
-                address, npm_artifact(V3_POOL)
-            ).functions.increaseObservationCardinalityNext(observations),
+                pool_address, npm_artifact(V3_POOL)
+            ).functions.increaseObservationCardinalityNext(observation_count),
             gas=5_000_000,
         )
         return self._register_pool(
             LocalPool(
-                V3Spec(token_a, token_b, fee_pips, 0, ()).name, address, 3, token0, token1, fee_pips
+                V3Spec(symbol_a, symbol_b, fee_pips, 0, ()).name,
+                pool_address,
+                3,
+                token0,
+                token1,
+                fee_pips,
             )
         )
 
-    def mint_position(self, pool: str, tick_lower: int, tick_upper: int, liquidity: int) -> None:
+    def mint_position(
+        self, pool_name: str, tick_lower: int, tick_upper: int, liquidity: int
+    ) -> None:
         """Mint exactly this liquidity between two ticks of the pool with this name, owned by the
         PoolMinter.
         """
         self.mint_positions(
-            self.deployed.pool_by_name[pool], ((tick_lower, tick_upper, liquidity),)
+            self.deployed.pool_by_name[pool_name], ((tick_lower, tick_upper, liquidity),)
         )
 
     def move_market(
@@ -270,35 +277,35 @@ class LocalChain(LocalContracts):
         """Set the USD prices of these tokens: every pool is arbitraged to them, and feeds and the
         30-minute TWAP follow.
         """
-        new_prices = {symbol: Fraction(price) for symbol, price in prices_usd.items()}
-        for symbol, price in new_prices.items():
+        new_prices_usd = {symbol: Fraction(price_usd) for symbol, price_usd in prices_usd.items()}
+        for symbol, price_usd in new_prices_usd.items():
             if symbol not in self.tokens:
                 raise ValueError(f"{symbol} is not a token of this chain")
-            if price <= 0:
-                raise ValueError(f"price of {symbol}: {price} is not positive")
+            if price_usd <= 0:
+                raise ValueError(f"price of {symbol}: {price_usd} is not positive")
         self.deployed = replace(
-            self.deployed, prices_usd={**self.deployed.prices_usd, **new_prices}
+            self.deployed, prices_usd={**self.deployed.prices_usd, **new_prices_usd}
         )
         self.arbitrage(
             *(
                 pool
                 for pool in self.deployed.pool_by_name.values()
-                if pool.token0.symbol in new_prices or pool.token1.symbol in new_prices
+                if pool.token0.symbol in new_prices_usd or pool.token1.symbol in new_prices_usd
             )
         )
         if twap_follows:
             self.warp(TWAP_WINDOW_S + TWAP_MARGIN_S, refresh_feeds=False)
         if feeds_follow:
             # The TWAP window has passed for all feeds, so all of them get a round.
-            self.refresh_feeds(self.feeds if twap_follows else new_prices)
+            self.refresh_feeds(self.feeds if twap_follows else new_prices_usd)
 
-    def swap(self, pool: str, token_in: str, amount_in_raw: int) -> int:
+    def swap(self, pool_name: str, symbol_in: str, amount_in_raw: int) -> int:
         """Swap the whale's tokens in one pool at any price, without changing feeds. Return the base
         units received.
         """
-        local_pool = self.deployed.pool_by_name[pool]
+        local_pool = self.deployed.pool_by_name[pool_name]
         sold_token = (
-            local_pool.token0 if local_pool.token0.symbol == token_in else local_pool.token1
+            local_pool.token0 if local_pool.token0.symbol == symbol_in else local_pool.token1
         )
         bought_token = local_pool.token1 if sold_token is local_pool.token0 else local_pool.token0
         balance_before = self.balance(bought_token.symbol, self.whale.address)
@@ -319,8 +326,10 @@ class LocalChain(LocalContracts):
         `targets` by symbol replace those of the world; `router` is "swap_router_02" or
         "rebalancer".
         """
-        target_by_symbol = targets or {spec.symbol: spec.target for spec in self.world.tokens}
-        assets = "".join(
+        target_by_symbol = targets or {
+            token_spec.symbol: token_spec.target for token_spec in self.world.tokens
+        }
+        assets_text = "".join(
             ASSET_TEMPLATE.format(
                 symbol=symbol,
                 address=self.tokens[symbol].address,
@@ -337,7 +346,7 @@ class LocalChain(LocalContracts):
             wallet=self.wallet.address,
             account=WALLET_INDEX,
             numeraire=self.world.numeraire,
-            assets=assets,
+            assets=assets_text,
             limits=LIMITS_TEXT,
             store_url=store_url,
             router=router,
@@ -349,25 +358,35 @@ class LocalChain(LocalContracts):
         """Provide `value_usd` in total over the ranges, as positions of the whale in the position
         manager.
         """
-        manager = self.contract(self.addresses.position_manager, npm_artifact(POSITION_MANAGER))
+        position_manager = self.contract(
+            self.addresses.position_manager, npm_artifact(POSITION_MANAGER)
+        )
         price = self.pool_price(pool.token0.symbol, pool.token1.symbol)
-        spacing = TICK_SPACINGS[pool.fee_pips]
-        mint_calls, tick_ends = [], set()
+        tick_spacing = TICK_SPACINGS[pool.fee_pips]
+        mint_calls, range_end_ticks = [], set()
         for liquidity_range in ranges:
-            value1_raw = self._raw_for_usd(
+            value_in_token1_raw = self._raw_for_usd(
                 pool.token1.symbol, Fraction(value_usd * liquidity_range.share_bps, BPS)
             )
             position = position_amounts(
-                price, *range_ticks(price, liquidity_range, spacing), float(value1_raw)
+                price,
+                *range_ticks(price, liquidity_range, tick_spacing),
+                float(value_in_token1_raw),
             )
             ticks = (position.tick_lower, position.tick_upper)
             pair_and_fee = (pool.token0.address, pool.token1.address, pool.fee_pips)
-            amounts = (position.amount0_raw, position.amount1_raw, 0, 0)
-            mint_params = (*pair_and_fee, *ticks, *amounts, self.whale.address, FAR_FUTURE_S)
-            mint_calls.append(manager.encode_abi("mint", args=[mint_params]))
-            tick_ends |= set(ticks)
-        self.send(manager.functions.multicall(mint_calls))
-        self._register_ticks(pool, tick_ends)
+            amounts_and_minimums = (position.amount0_raw, position.amount1_raw, 0, 0)
+            mint_params = (
+                *pair_and_fee,
+                *ticks,
+                *amounts_and_minimums,
+                self.whale.address,
+                FAR_FUTURE_S,
+            )
+            mint_calls.append(position_manager.encode_abi("mint", args=[mint_params]))
+            range_end_ticks |= set(ticks)
+        self.send(position_manager.functions.multicall(mint_calls))
+        self._register_ticks(pool, range_end_ticks)
 
     def mint_positions(self, pool: LocalPool, positions: Sequence[tuple[int, int, int]]) -> None:
         """Mint exact liquidity (tick_lower, tick_upper, liquidity), owned by the PoolMinter, paid
@@ -380,23 +399,24 @@ class LocalChain(LocalContracts):
             )
             self.send(minter.functions.mint(pool.address, lower_ticks, upper_ticks, liquidities))
         self._register_ticks(
-            pool, {tick for lower, upper, _ in positions for tick in (lower, upper)}
+            pool,
+            {tick for tick_lower, tick_upper, _ in positions for tick in (tick_lower, tick_upper)},
         )
 
     def arbitrage(self, *pools: LocalPool) -> None:
         """Trade as the whale, in one transaction, until each pool's marginal price, fee excluded,
         is the current cross price.
         """
-        tokens = {token.symbol for pool in pools for token in (pool.token0, pool.token1)}
-        balances = self.balances(tokens, self.whale.address)
+        symbols = {token.symbol for pool in pools for token in (pool.token0, pool.token1)}
+        balance_by_symbol = self.balances(symbols, self.whale.address)
         pool_states = read_views(self.node, [self._state_call(pool) for pool in pools])
         swap_calls: list[bytes] = []
-        for pool, state in zip(pools, pool_states, strict=True):
+        for pool, pool_state in zip(pools, pool_states, strict=True):
             is_v2 = pool.version == 2
             swap_call = (
-                self._v2_correction(pool, *state[:2])
+                self._v2_correction(pool, *pool_state[:2])
                 if is_v2
-                else self._v3_correction(pool, state[0], balances)
+                else self._v3_correction(pool, pool_state[0], balance_by_symbol)
             )
             swap_calls += [] if swap_call is None else [bytes.fromhex(call_data(swap_call)[2:])]
         if swap_calls:
@@ -420,27 +440,38 @@ class LocalChain(LocalContracts):
             return self._swap_v2(pool.token1, pool.token0, sold1_raw)
         return None
 
-    def _v3_correction(self, pool: LocalPool, current_x96: int, balances: Mapping[str, int]) -> Any:
-        limit_x96 = sqrt_price_x96(self.pool_price(pool.token0.symbol, pool.token1.symbol))
+    def _v3_correction(
+        self, pool: LocalPool, current_sqrt_price_x96: int, balance_by_symbol: Mapping[str, int]
+    ) -> Any:
+        limit_sqrt_price_x96 = sqrt_price_x96(
+            self.pool_price(pool.token0.symbol, pool.token1.symbol)
+        )
         token_in, token_out = pool.token0, pool.token1
-        if limit_x96 > current_x96:
+        if limit_sqrt_price_x96 > current_sqrt_price_x96:
             token_in, token_out = token_out, token_in
-        if current_x96 == limit_x96:
+        if current_sqrt_price_x96 == limit_sqrt_price_x96:
             return None
-        return self._swap_v3(pool, token_in, token_out, balances[token_in.symbol], limit_x96)
+        return self._swap_v3(
+            pool, token_in, token_out, balance_by_symbol[token_in.symbol], limit_sqrt_price_x96
+        )
 
     def _swap_v2(self, token_in: Token, token_out: Token, amount_in_raw: int) -> Any:
-        path = [token_in.address, token_out.address]
+        token_path = [token_in.address, token_out.address]
         swap_function = self._router.functions.swapExactTokensForTokens
-        return swap_function(amount_in_raw, 0, path, self.whale.address)
+        return swap_function(amount_in_raw, 0, token_path, self.whale.address)
 
     def _swap_v3(
-        self, pool: LocalPool, token_in: Token, token_out: Token, amount_in_raw: int, limit_x96: int
+        self,
+        pool: LocalPool,
+        token_in: Token,
+        token_out: Token,
+        amount_in_raw: int,
+        limit_sqrt_price_x96: int,
     ) -> Any:
         """Return a swap of exact input up to a price limit; the rest stays with the whale."""
         path_fee_recipient = token_in.address, token_out.address, pool.fee_pips, self.whale.address
         return self._router.functions.exactInputSingle(
-            (*path_fee_recipient, amount_in_raw, 0, limit_x96)
+            (*path_fee_recipient, amount_in_raw, 0, limit_sqrt_price_x96)
         )
 
     @property
@@ -468,9 +499,9 @@ class LocalChain(LocalContracts):
             },
         )
 
-    def _pair(self, token_a: str, token_b: str) -> tuple[Token, Token]:
+    def _pair(self, symbol_a: str, symbol_b: str) -> tuple[Token, Token]:
         """Return both tokens in the order of their addresses, as the factories sort them."""
-        token_low, token_high = sorted(
-            (self.tokens[token_a], self.tokens[token_b]), key=lambda token: int(token.address, 16)
+        token0, token1 = sorted(
+            (self.tokens[symbol_a], self.tokens[symbol_b]), key=lambda token: int(token.address, 16)
         )
-        return token_low, token_high
+        return token0, token1

@@ -147,11 +147,11 @@ class LocalContracts:
 
     def token_contract(self, symbol: str) -> Contract:
         """Return the ERC-20 contract of a symbol."""
-        kind = self.deployed.kinds[symbol]
-        if kind is TokenKind.WRAPPED_NATIVE:
+        token_kind = self.deployed.kinds[symbol]
+        if token_kind is TokenKind.WRAPPED_NATIVE:
             artifact = npm_artifact(WETH_ARTIFACT)
         else:
-            artifact = own_artifact(kind.value)
+            artifact = own_artifact(token_kind.value)
         return self.contract(self.tokens[symbol].address, artifact)
 
     def balance(self, symbol: str, owner: str | None = None) -> int:
@@ -164,17 +164,20 @@ class LocalContracts:
         """Return the balances of several tokens (default: all), read at once."""
         selected_symbols = list(self.tokens if symbols is None else symbols)
         owner = owner or self.wallet.address
-        call_data = BALANCE_OF_SELECTOR + owner.removeprefix("0x").lower().rjust(64, "0")
-        calls = [
+        balance_call_data = BALANCE_OF_SELECTOR + owner.removeprefix("0x").lower().rjust(64, "0")
+        rpc_calls = [
             (
                 "eth_call",
-                [{"from": owner, "to": self.tokens[symbol].address, "data": call_data}, "latest"],
+                [
+                    {"from": owner, "to": self.tokens[symbol].address, "data": balance_call_data},
+                    "latest",
+                ],
             )
             for symbol in selected_symbols
         ]
         return {
-            symbol: int(str(answer), 16)
-            for symbol, answer in zip(selected_symbols, self.node.ask(calls), strict=True)
+            symbol: int(str(balance_hex), 16)
+            for symbol, balance_hex in zip(selected_symbols, self.node.ask(rpc_calls), strict=True)
         }
 
     def send(
@@ -217,23 +220,26 @@ class LocalContracts:
 
     def set_balances(self, target_balances: Mapping[str, int], owner: str | None = None) -> None:
         """Set the balances of several tokens, by symbol."""
-        balances, owner = self.balances(target_balances, owner), owner or self.wallet.address
-        for symbol, raw in target_balances.items():
-            missing_raw, token_functions = (
-                raw - balances[symbol],
+        current_balances, owner = (
+            self.balances(target_balances, owner),
+            owner or self.wallet.address,
+        )
+        for symbol, target_raw in target_balances.items():
+            change_raw, token_functions = (
+                target_raw - current_balances[symbol],
                 self.token_contract(symbol).functions,
             )
             is_wrapped = self.deployed.kinds[symbol] is TokenKind.WRAPPED_NATIVE
-            if missing_raw > 0:
+            if change_raw > 0:
                 self.send(
-                    token_functions.transfer(owner, missing_raw)
+                    token_functions.transfer(owner, change_raw)
                     if is_wrapped
-                    else token_functions.mint(owner, missing_raw)
+                    else token_functions.mint(owner, change_raw)
                 )
-            elif missing_raw < 0 and is_wrapped:
-                self.send(token_functions.transferFrom(owner, self.whale.address, -missing_raw))
-            elif missing_raw < 0:
-                self.send(token_functions.burn(owner, -missing_raw))
+            elif change_raw < 0 and is_wrapped:
+                self.send(token_functions.transferFrom(owner, self.whale.address, -change_raw))
+            elif change_raw < 0:
+                self.send(token_functions.burn(owner, -change_raw))
 
     def set_native(self, wei: int, owner: str | None = None) -> None:
         """Set the native balance of the wallet (or `owner`)."""

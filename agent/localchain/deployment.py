@@ -136,15 +136,15 @@ def open_anvil(
     `now_s`, by default the present. `options` are anvil's flags with underscores: block_time=2,
     hardfork="cancun", no_cors=True. Raises ConfigError.
     """
-    newest_s = int(time.time()) if now_s is None else now_s
+    head_time_s = int(time.time()) if now_s is None else now_s
     flags: list[str] = []
-    for name, value in options.items():
-        if value is False:
+    for flag_name, flag_value in options.items():
+        if flag_value is False:
             continue
-        flags.append(f"--{name.replace('_', '-')}")
-        if value is not True:
-            flags.append(str(value))
-    with run_anvil(port, flags, genesis_s=newest_s - world.history_s) as url:
+        flags.append(f"--{flag_name.replace('_', '-')}")
+        if flag_value is not True:
+            flags.append(str(flag_value))
+    with run_anvil(port, flags, genesis_s=head_time_s - world.history_s) as url:
         node = AnvilNode(url)
         node.set_native(dev_accounts()[WHALE_INDEX].address, WHALE_WEI)
         yield deploy_world(node, world, build_history, now_s)

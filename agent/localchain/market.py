@@ -33,19 +33,19 @@ tickCumulative, and 168 that are not rewritten."""
 _MOVE_PATTERN = re.compile(r"([A-Za-z0-9._-]{1,16})=([+-][0-9]{1,3}(?:\.[0-9]{1,4})?)%")
 
 
-def parse_moves(texts: list[str]) -> dict[str, Fraction]:
+def parse_moves(move_texts: list[str]) -> dict[str, Fraction]:
     """Parse factors by symbol from texts such as WBTC=+30%. Raises ConfigError."""
-    factors = {}
-    for text in texts:
-        match = _MOVE_PATTERN.fullmatch(text)
-        factor = Fraction(0) if match is None else 1 + Fraction(match[2]) / 100
-        if match is None or not MIN_FACTOR <= factor <= MAX_FACTOR:
+    factor_by_symbol = {}
+    for move_text in move_texts:
+        move_match = _MOVE_PATTERN.fullmatch(move_text)
+        factor = Fraction(0) if move_match is None else 1 + Fraction(move_match[2]) / 100
+        if move_match is None or not MIN_FACTOR <= factor <= MAX_FACTOR:
             raise ConfigError(
-                f"--move: {text[:40]!r}",
+                f"--move: {move_text[:40]!r}",
                 "write for example WBTC=+30% or WETH=-20%, from -95% to +900%",
             )
-        factors[match[1]] = factor
-    return factors
+        factor_by_symbol[move_match[1]] = factor
+    return factor_by_symbol
 
 
 def move_socket_path(port: int) -> Path:
@@ -80,17 +80,20 @@ class MarketMoveServer:
             connection.settimeout(ANSWER_TIMEOUT_S)
             try:
                 request = json.loads(stream.readline())
-                factors = {symbol: Fraction(factor) for symbol, factor in request.items()}
-                prices = apply_move(chain, factors)
+                factor_by_symbol = {symbol: Fraction(factor) for symbol, factor in request.items()}
+                price_by_symbol = apply_move(chain, factor_by_symbol)
                 answer: dict[str, Any] = {
-                    "prices_usd": {name: str(float(price)) for name, price in prices.items()}
+                    "prices_usd": {
+                        token_symbol: str(float(price))
+                        for token_symbol, price in price_by_symbol.items()
+                    }
                 }
             except (ConfigError, ValueError, AttributeError, RuntimeError) as error:
                 answer = {"error": str(error)}
             stream.write(json.dumps(answer) + "\n")
 
 
-def request_move(port: int, factors: Mapping[str, Fraction]) -> dict[str, str]:
+def request_move(port: int, factor_by_symbol: Mapping[str, Fraction]) -> dict[str, str]:
     """Move the market of the chain served at `port`; return the new prices in USD. Raises
     ConfigError if no chain is served there or it refuses the move, Retryable without an answer.
     """
@@ -100,7 +103,8 @@ def request_move(port: int, factors: Mapping[str, Fraction]) -> dict[str, str]:
             connection.connect(str(move_socket_path(port)))
             with connection.makefile("rw", encoding="utf-8") as stream:
                 stream.write(
-                    json.dumps({symbol: str(factor) for symbol, factor in factors.items()}) + "\n"
+                    json.dumps({symbol: str(factor) for symbol, factor in factor_by_symbol.items()})
+                    + "\n"
                 )
                 stream.flush()
                 answer = json.loads(stream.readline() or "{}")
@@ -121,79 +125,99 @@ def request_move(port: int, factors: Mapping[str, Fraction]) -> dict[str, str]:
     return dict(answer["prices_usd"])
 
 
-def apply_move(chain: LocalChain, factors: Mapping[str, Fraction]) -> dict[str, Fraction]:
+def apply_move(chain: LocalChain, factor_by_symbol: Mapping[str, Fraction]) -> dict[str, Fraction]:
     """Multiply the feeds' current prices by these factors, trade the pools to them as the whale,
     and return the new USD prices. The observations of V3 pools and of futures indexes are rewritten
     as if the new price had always held, so that TWAPs follow at once without blocks in the future,
     and no funding comes from their delay. Raises ConfigError for an unknown symbol.
     """
-    if unknown_symbols := sorted(set(factors) - set(chain.feeds)):
+    if unknown_symbols := sorted(set(factor_by_symbol) - set(chain.feeds)):
         raise ConfigError(
             f"{unknown_symbols[0]!r} is not a token of this chain: {', '.join(chain.feeds)}"
         )
-    prices = {
+    feed_prices = {
         symbol: Fraction(
             chain.feed_contract(symbol).functions.latestRoundData().call()[1], 10**FEED_DECIMALS
         )
         for symbol in chain.feeds
     }
-    new_prices = {symbol: prices[symbol] * factor for symbol, factor in factors.items()}
-    chain.deployed = replace(chain.deployed, prices_usd={**chain.deployed.prices_usd, **prices})
+    new_prices = {
+        symbol: feed_prices[symbol] * factor for symbol, factor in factor_by_symbol.items()
+    }
+    chain.deployed = replace(
+        chain.deployed, prices_usd={**chain.deployed.prices_usd, **feed_prices}
+    )
     chain.move_market(new_prices, twap_follows=False)
     for pool in chain.deployed.pool_by_name.values():
         if pool.version == 3:
             _rewrite_observations(chain, pool.address)
     if chain.perps is not None:
-        market_prices = {
+        index_prices = {
             symbol: new_prices[symbol] for symbol in chain.perps.markets if symbol in new_prices
         }
-        chain.perps.move_pools(market_prices)
-        for symbol in market_prices:
+        chain.perps.move_pools(index_prices)
+        for symbol in index_prices:
             _rewrite_observations(chain, chain.perps.markets[symbol].pool)
             _rewrite_index(chain, chain.perps.markets[symbol].feed)
     # The chain's clock is ahead if blocks came faster than one a second. An index caches its mean for
     # one timestamp, so the next block needs a later one than the last trade.
-    while (ahead_s := chain.now_s() + 1 - time.time()) > 0:
-        time.sleep(ahead_s)
+    while (clock_lead_s := chain.now_s() + 1 - time.time()) > 0:
+        time.sleep(clock_lead_s)
     chain.mine()
     return new_prices
 
 
-def _rewrite_observations(chain: LocalChain, pool: str) -> None:
+def _rewrite_observations(chain: LocalChain, pool_address: str) -> None:
     """Rewrite the pool's observations so that its mean tick over any window is the current tick."""
     rpc = chain.node.rpc  # type: ignore[attr-defined]  # served chains run on anvil
-    slot0 = chain.contract(pool, npm_artifact(V3_POOL)).functions.slot0().call()
+    slot0 = chain.contract(pool_address, npm_artifact(V3_POOL)).functions.slot0().call()
     tick, newest_index, observation_count = int(slot0[1]), int(slot0[2]), int(slot0[3])
     observation_words = [
-        int(rpc("eth_getStorageAt", pool, hex(OBSERVATIONS_SLOT + index), "latest"), 16)
-        for index in range(observation_count)
+        int(
+            rpc(
+                "eth_getStorageAt",
+                pool_address,
+                hex(OBSERVATIONS_SLOT + observation_index),
+                "latest",
+            ),
+            16,
+        )
+        for observation_index in range(observation_count)
     ]
-    last_s, last_cumulative = (
+    newest_observation_s, newest_tick_cumulative = (
         observation_words[newest_index] & 0xFFFFFFFF,
         observation_words[newest_index] >> 32 & (1 << 56) - 1,
     )
-    for index, word in enumerate(observation_words):
-        if index == newest_index or not word >> 248:
+    for observation_index, observation_word in enumerate(observation_words):
+        if observation_index == newest_index or not observation_word >> 248:
             continue
-        cumulative = last_cumulative - tick * (last_s - (word & 0xFFFFFFFF)) & (1 << 56) - 1
-        new_word = word & ~(((1 << 56) - 1) << 32) | cumulative << 32
-        rpc("anvil_setStorageAt", pool, hex(OBSERVATIONS_SLOT + index), f"0x{new_word:064x}")
+        tick_cumulative = (
+            newest_tick_cumulative - tick * (newest_observation_s - (observation_word & 0xFFFFFFFF))
+            & (1 << 56) - 1
+        )
+        new_word = observation_word & ~(((1 << 56) - 1) << 32) | tick_cumulative << 32
+        rpc(
+            "anvil_setStorageAt",
+            pool_address,
+            hex(OBSERVATIONS_SLOT + observation_index),
+            f"0x{new_word:064x}",
+        )
 
 
-def _rewrite_index(chain: LocalChain, feed: str) -> None:
+def _rewrite_index(chain: LocalChain, feed_address: str) -> None:
     """Rewrite the observations of a futures index so that its mean over any window is its newest
     price. Storage of CumulativeTwap: the newest index, then (price, priceCumulative, timestamp).
     """
     rpc = chain.node.rpc  # type: ignore[attr-defined]  # served chains run on anvil
 
     def read_word(slot: int) -> int:
-        return int(rpc("eth_getStorageAt", feed, hex(slot), "latest"), 16)
+        return int(rpc("eth_getStorageAt", feed_address, hex(slot), "latest"), 16)
 
     newest_index = read_word(0) & 0xFFFF
     price = read_word(1 + 3 * newest_index)
     for slot in range(1, 3 * newest_index + 4, 3):
-        for target_slot, value in ((slot, price), (slot + 1, price * read_word(slot + 2))):
-            rpc("anvil_setStorageAt", feed, hex(target_slot), f"0x{value:064x}")
+        for target_slot, slot_word in ((slot, price), (slot + 1, price * read_word(slot + 2))):
+            rpc("anvil_setStorageAt", feed_address, hex(target_slot), f"0x{slot_word:064x}")
 
 
 HEARTBEAT_S = 10
@@ -204,7 +228,7 @@ is off.
 
 def serve(
     port: int,
-    write_config: Path | None = None,
+    config_path: Path | None = None,
     on_ready: Callable[[LocalChain], None] | None = None,
     build_history: Callable[[LocalChain], None] | None = None,
     *,
@@ -237,8 +261,8 @@ def serve(
             else open_anvil(port, build_history=build_history) as chain,
             MarketMoveServer(port) as move_server,
         ):
-            if write_config is not None:
-                replace_file(write_config, chain.config_text().encode())  # it may hold secrets
+            if config_path is not None:
+                replace_file(config_path, chain.config_text().encode())  # it may hold secrets
             if on_ready is not None:
                 on_ready(chain)
             while not is_stopped:

@@ -54,19 +54,19 @@ class LocalProvider(JSONBaseProvider):
     def batch(self, calls: Sequence[tuple[str, list[Any]]]) -> list[dict[str, Any]]:
         """Return JSON-RPC answers in the order of `calls`, with one request."""
         request_objects = [
-            {"jsonrpc": "2.0", "id": index, "method": method, "params": params}
-            for index, (method, params) in enumerate(calls)
+            {"jsonrpc": "2.0", "id": request_id, "method": method, "params": params}
+            for request_id, (method, params) in enumerate(calls)
         ]
         return sorted(
             json.loads(self.post(json.dumps(request_objects).encode())),
             key=lambda answer: int(answer["id"]),
         )
 
-    def post(self, body: bytes) -> bytes:
+    def post(self, request_body: bytes) -> bytes:
         """Return the body of the node's answer to a request's body."""
         connection = self._connection()
         try:
-            connection.request("POST", "/", body, _HEADERS)
+            connection.request("POST", "/", request_body, _HEADERS)
             return connection.getresponse().read()
         except (HTTPException, OSError) as error:
             connection.close()
@@ -76,11 +76,11 @@ class LocalProvider(JSONBaseProvider):
 
     def _connection(self) -> HTTPConnection:
         """Return the thread's connection, renewed after a fork or if the node closed it."""
-        pid, connection = getattr(self._thread_connections, "pid_and_connection", (0, None))
-        if connection is None or pid != os.getpid():
-            address = urlsplit(self.endpoint_uri)
+        owner_pid, connection = getattr(self._thread_connections, "pid_and_connection", (0, None))
+        if connection is None or owner_pid != os.getpid():
+            endpoint = urlsplit(self.endpoint_uri)
             connection = HTTPConnection(
-                address.hostname or "127.0.0.1", address.port, timeout=REQUEST_TIMEOUT_S
+                endpoint.hostname or "127.0.0.1", endpoint.port, timeout=REQUEST_TIMEOUT_S
             )
             self._thread_connections.pid_and_connection = os.getpid(), connection
         elif connection.sock is not None and _has_data(connection.sock):
@@ -88,13 +88,13 @@ class LocalProvider(JSONBaseProvider):
         return connection
 
 
-def _has_data(connection: socket.socket) -> bool:
+def _has_data(node_socket: socket.socket) -> bool:
     """Return whether the connection has data to read, which between two requests means that the
     node closed it.
     """
-    poll = select.poll()
-    poll.register(connection, select.POLLIN)
-    return bool(poll.poll(0))
+    poller = select.poll()
+    poller.register(node_socket, select.POLLIN)
+    return bool(poller.poll(0))
 
 
 BLOCK_GAS = 100_000_000
@@ -170,8 +170,8 @@ def _web3_without_middleware(provider: Any) -> Web3:
     """
     provider.global_ccip_read_enabled = False
     w3 = Web3(provider)
-    for name in ("validation", "ens_name_to_address", "gas_price_strategy"):
-        w3.middleware_onion.remove(name)
+    for middleware_name in ("validation", "ens_name_to_address", "gas_price_strategy"):
+        w3.middleware_onion.remove(middleware_name)
     return w3
 
 
@@ -179,29 +179,30 @@ def call_data(call: ContractFunction) -> str:
     """Return the calldata of a bound function; twenty times as fast as web3, which is used only for
     arguments that need its conversions.
     """
-    types = [collapse_if_tuple(input) for input in call.abi["inputs"]]
+    argument_types = [collapse_if_tuple(abi_input) for abi_input in call.abi["inputs"]]
     try:
-        return call.selector + encode(types, call.arguments).hex()
+        return call.selector + encode(argument_types, call.arguments).hex()
     except EncodingError:
         return str(call._encode_transaction_data())
 
 
 def read_view(node: LocalNode, call: ContractFunction) -> tuple[Any, ...]:
     """Return the values of a bound view function at the newest block."""
-    (values,) = read_views(node, [call])
-    return values
+    (returned_values,) = read_views(node, [call])
+    return returned_values
 
 
 def read_views(node: LocalNode, calls: Sequence[ContractFunction]) -> list[tuple[Any, ...]]:
     """Return the values of several bound view functions, read with one request."""
-    answers = node.ask(
+    hex_answers = node.ask(
         [("eth_call", [{"to": call.address, "data": call_data(call)}, "latest"]) for call in calls]
     )
     return [
         decode(
-            [collapse_if_tuple(output) for output in call.abi["outputs"]], bytes.fromhex(answer[2:])
+            [collapse_if_tuple(abi_output) for abi_output in call.abi["outputs"]],
+            bytes.fromhex(hex_answer[2:]),
         )
-        for call, answer in zip(calls, answers, strict=True)
+        for call, hex_answer in zip(calls, hex_answers, strict=True)
     ]
 
 
@@ -235,16 +236,16 @@ class AnvilNode:
         as long.
         """
         if isinstance(call, ContractFunction):
-            data = call_data(call)
-            tx_fields = {**fields, "chainId": self._chain_id, "to": call.address, "data": data}
+            calldata = call_data(call)
+            tx_fields = {**fields, "chainId": self._chain_id, "to": call.address, "data": calldata}
         else:
             tx_fields = call.build_transaction({**fields, "chainId": self._chain_id})
             tx_fields.pop("to", None)  # a deployment has no recipient
         tx_hash = self.rpc(
             "eth_sendTransaction",
             {
-                name: hex(value) if isinstance(value, int) else value
-                for name, value in tx_fields.items()
+                field_name: hex(field_value) if isinstance(field_value, int) else field_value
+                for field_name, field_value in tx_fields.items()
             },
         )
         deadline_s = time.monotonic() + _MINED_TIMEOUT_S
@@ -276,9 +277,9 @@ class AnvilNode:
         be valid a moment later.
         """
         for tries_left in reversed(range(_MINE_ATTEMPTS)):
-            block_s = max(timestamp_s, self.now_s() + 1)
+            block_timestamp_s = max(timestamp_s, self.now_s() + 1)
             try:
-                self.rpc("evm_setNextBlockTimestamp", block_s)
+                self.rpc("evm_setNextBlockTimestamp", block_timestamp_s)
                 break
             except RuntimeError:
                 if tries_left == 0:
@@ -316,12 +317,12 @@ class AnvilNode:
 
     def _pooled_hashes(self) -> list[str]:
         """Return the hashes of the transactions in the pool."""
-        pool_contents = self.rpc("txpool_content").values()
+        transactions_by_status = self.rpc("txpool_content").values()
         return [
             tx["hash"]
-            for by_nonce in pool_contents
-            for by_hash in by_nonce.values()
-            for tx in by_hash.values()
+            for by_sender in transactions_by_status
+            for by_nonce in by_sender.values()
+            for tx in by_nonce.values()
         ]
 
     def set_native(self, address: str, wei: int) -> None:
@@ -329,42 +330,44 @@ class AnvilNode:
         self.rpc("anvil_setBalance", address, hex(wei))
 
 
-def _sufficient_gas(state: Any, transaction: Any) -> int:
+def _sufficient_gas(evm_state: Any, transaction: Any) -> int:
     """Estimate a sufficient gas limit as nodes do: upwards from the consumed gas, to 1.5 %.
     py-evm's own estimator bisects the whole block limit, which takes a dozen executions instead of
     two or three.
     """
     from eth.vm.spoof import SpoofTransaction
 
-    def remaining_gas(limit: int) -> int | None:
+    def remaining_gas(gas_limit: int) -> int | None:
         """Return the remaining gas; None if the limit is too low. Raises the error of an execution
         at the highest limit.
         """
-        state_snapshot = state.snapshot()
+        state_snapshot = evm_state.snapshot()
         try:
-            computation = state.apply_transaction(
-                SpoofTransaction(transaction, gas=limit, gas_price=0)
+            computation = evm_state.apply_transaction(
+                SpoofTransaction(transaction, gas=gas_limit, gas_price=0)
             )
-            if computation.is_error and limit == state.gas_limit:
+            if computation.is_error and gas_limit == evm_state.gas_limit:
                 raise computation.error
             return None if computation.is_error else int(computation.get_gas_remaining())
         finally:
-            state.revert(state_snapshot)
+            evm_state.revert(state_snapshot)
 
-    sufficient_limit = int(state.gas_limit)
+    sufficient_limit = int(evm_state.gas_limit)
     insufficient_limit = sufficient_limit - (remaining_gas(sufficient_limit) or 0) - 1
     # The consumed gas is enough, unless an inner call receives only a share of the remaining gas
     # (EIP-150); then it takes slightly more.
-    limit_guesses = [insufficient_limit + 1, insufficient_limit * 64 // 63 + 2_300]
+    gas_limit_guesses = [insufficient_limit + 1, insufficient_limit * 64 // 63 + 2_300]
     while (sufficient_limit - insufficient_limit - 1) * 1_000 > 15 * sufficient_limit:
-        limit = min(
-            limit_guesses.pop(0) if limit_guesses else (sufficient_limit + insufficient_limit) // 2,
+        gas_limit = min(
+            gas_limit_guesses.pop(0)
+            if gas_limit_guesses
+            else (sufficient_limit + insufficient_limit) // 2,
             sufficient_limit - 1,
         )
-        if remaining_gas(limit) is None:
-            insufficient_limit = max(insufficient_limit, limit)
+        if remaining_gas(gas_limit) is None:
+            insufficient_limit = max(insufficient_limit, gas_limit)
         else:
-            sufficient_limit = min(sufficient_limit, limit)
+            sufficient_limit = min(sufficient_limit, gas_limit)
     return sufficient_limit
 
 
@@ -384,7 +387,7 @@ class TesterNode:
         from eth_utils.address import to_canonical_address
         from web3 import EthereumTesterProvider
 
-        balances = [wallet_wei] + [
+        balances_wei = [wallet_wei] + [
             WHALE_WEI if i == WHALE_INDEX else ACCOUNT_WEI for i in range(1, ACCOUNT_COUNT)
         ]
         genesis_state = {
@@ -394,7 +397,7 @@ class TesterNode:
                 "code": b"",
                 "storage": {},
             }
-            for account, wei in zip(dev_accounts(), balances, strict=True)
+            for account, wei in zip(dev_accounts(), balances_wei, strict=True)
         }
         genesis_params = get_default_genesis_params(
             {"gas_limit": BLOCK_GAS, "timestamp": genesis_s}
@@ -494,17 +497,17 @@ _KEEPER_SCRIPT = (
 
 def free_port() -> int:
     """Return a free TCP port of this machine."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    with socket.socket() as probe_socket:
+        probe_socket.bind(("127.0.0.1", 0))
+        return int(probe_socket.getsockname()[1])
 
 
 def require_free(port: int, url: str) -> None:
     """Raise ConfigError if somebody listens on the port."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    with socket.socket() as probe_socket:
+        probe_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe_socket.bind(("127.0.0.1", port))
         except OSError as error:
             raise ConfigError(
                 f"the chain cannot be served on {url}: {error.strerror}",
@@ -530,8 +533,8 @@ def run_anvil(
         600
     )
     is_fork = "--fork-url" in flags
-    chain_id = () if "--chain-id" in flags else ("--chain-id", str(CHAIN_ID))
-    command = [
+    chain_id_flags = () if "--chain-id" in flags else ("--chain-id", str(CHAIN_ID))
+    anvil_command = [
         str(anvil_binary()),
         "--port",
         str(listen_port),
@@ -539,7 +542,7 @@ def run_anvil(
         "--mnemonic",
         TEST_MNEMONIC,
     ]
-    command += [
+    anvil_command += [
         "--gas-limit",
         str(BLOCK_GAS),
         "--balance",
@@ -547,10 +550,12 @@ def run_anvil(
         "--prune-history",
         str(MAX_STATES),
     ]
-    command += [*flags] if is_fork else [*chain_id, "--timestamp", str(unique_genesis_s), *flags]
+    anvil_command += (
+        [*flags] if is_fork else [*chain_id_flags, "--timestamp", str(unique_genesis_s), *flags]
+    )
     shell = shutil.which("sh") or "/bin/sh"
     keeper_process = subprocess.Popen(  # noqa: S603 our own program and arguments
-        [shell, "-c", _KEEPER_SCRIPT, *command],
+        [shell, "-c", _KEEPER_SCRIPT, *anvil_command],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -579,9 +584,9 @@ def _await_ready(
         while time.monotonic() < deadline_s:
             # With --silent anvil writes only errors.
             if selector.select(timeout=0.02):
-                output = keeper_process.stdout.read().strip()
+                anvil_output = keeper_process.stdout.read().strip()
                 raise ConfigError(
-                    f"anvil did not start on {url}: {output[-500:] or 'no message'}",
+                    f"anvil did not start on {url}: {anvil_output[-500:] or 'no message'}",
                     "is the port taken? choose another one",
                 )
             answered_genesis_s = _read_genesis_s(url)
@@ -594,10 +599,10 @@ def _await_ready(
 
 def _read_genesis_s(url: str) -> int | None:
     """Return the timestamp of block 0; None while there is no answer."""
-    body = json.dumps(
+    request_body = json.dumps(
         {"jsonrpc": "2.0", "id": 1, "method": "eth_getBlockByNumber", "params": ["0x0", False]}
     ).encode()
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 always http on loopback
+    request = urllib.request.Request(url, request_body, {"Content-Type": "application/json"})  # noqa: S310 always http on loopback
     try:
         with urllib.request.urlopen(request, timeout=1) as response:  # noqa: S310 as above
             return int(json.load(response)["result"]["timestamp"], 16)

@@ -36,16 +36,16 @@ def oracle_proxy_code(operator_fee_wei: int = 0) -> str:
     """Return a proxy of ORACLE_IMPLEMENTATION that also answers getOperatorFee(gas), which Isthmus
     added, with a constant of two bytes.
     """
-    forward = (
+    forward_code = (
         "36600060003760006000366000" + "73" + ORACLE_IMPLEMENTATION[2:] + "5af4" + "3d600060003e"
     )
-    head = "60003560e01c63" + selector("getOperatorFee(uint256)").hex() + "14"
-    forward_at = len(head) // 2 + 4
-    succeeds_at = forward_at + len(forward) // 2 + 3 + 4
-    fails, succeeds = "3d6000fd", "5b3d6000f3"
-    fee_at = succeeds_at + 5
-    fee = f"5b61{operator_fee_wei:04x}60005260206000f3"
-    return f"0x{head}61{fee_at:04x}57{forward}60{succeeds_at:02x}57{fails}{succeeds}{fee}"
+    selector_code = "60003560e01c63" + selector("getOperatorFee(uint256)").hex() + "14"
+    forward_offset = len(selector_code) // 2 + 4
+    success_offset = forward_offset + len(forward_code) // 2 + 3 + 4
+    revert_code, success_code = "3d6000fd", "5b3d6000f3"
+    fee_offset = success_offset + 5
+    fee_code = f"5b61{operator_fee_wei:04x}60005260206000f3"
+    return f"0x{selector_code}61{fee_offset:04x}57{forward_code}60{success_offset:02x}57{revert_code}{success_code}{fee_code}"
 
 
 def install_predeploys(chain: LocalChain) -> None:
@@ -59,11 +59,11 @@ def install_predeploys(chain: LocalChain) -> None:
         (L1_BLOCK, own_artifact("op_stack/L1Block").runtime_code),
     ):
         rpc("anvil_setCode", address, code)
-    scalars = BASE_FEE_SCALAR << 96 | BLOB_FEE_SCALAR << 64
+    fee_scalars = BASE_FEE_SCALAR << 96 | BLOB_FEE_SCALAR << 64
     for address, slot, word in (
         (GAS_PRICE_ORACLE, 0, 0x0101),  # isEcotone, isFjord
         (L1_BLOCK, 1, L1_BASE_FEE_WEI),
-        (L1_BLOCK, 3, scalars),
+        (L1_BLOCK, 3, fee_scalars),
         (L1_BLOCK, 7, L1_BLOB_FEE_WEI),
     ):
         rpc("anvil_setStorageAt", address, hex(slot), f"0x{word:064x}")
@@ -83,16 +83,19 @@ def serve_sequencer(node_url: str, priority_fee_wei: int, port: int = 0) -> Iter
         return answer["result"]
 
     def complete(method: str, answer: dict[str, Any]) -> dict[str, Any]:
-        result = answer.get("result")
+        rpc_result = answer.get("result")
         if method == "eth_maxPriorityFeePerGas":
             return {**answer, "result": hex(priority_fee_wei)}
-        if method == "eth_getTransactionReceipt" and result is not None:
-            block = int(result["blockNumber"], 16)
-            before_wei, after_wei = (
-                int(ask("eth_getBalance", L1_FEE_VAULT, hex(number)), 16)
-                for number in (block - 1, block)
+        if method == "eth_getTransactionReceipt" and rpc_result is not None:
+            block_number = int(rpc_result["blockNumber"], 16)
+            vault_before_wei, vault_after_wei = (
+                int(ask("eth_getBalance", L1_FEE_VAULT, hex(balance_block)), 16)
+                for balance_block in (block_number - 1, block_number)
             )
-            return {**answer, "result": {**result, "l1Fee": hex(after_wei - before_wei)}}
+            return {
+                **answer,
+                "result": {**rpc_result, "l1Fee": hex(vault_after_wei - vault_before_wei)},
+            }
         return answer
 
     class Handler(BaseHTTPRequestHandler):
@@ -101,18 +104,18 @@ def serve_sequencer(node_url: str, priority_fee_wei: int, port: int = 0) -> Iter
 
         def do_POST(self) -> None:
             try:
-                request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                requests = request if isinstance(request, list) else [request]
+                request_json = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                request_objects = request_json if isinstance(request_json, list) else [request_json]
                 calls = [
-                    (call_object["method"], call_object.get("params", []))
-                    for call_object in requests
+                    (request_object["method"], request_object.get("params", []))
+                    for request_object in request_objects
                 ]
                 answers = [
-                    {**complete(method, answer), "id": call_object.get("id")}
-                    for call_object, (method, _), answer in zip(
-                        requests,
+                    {**complete(method, answer), "id": request_object.get("id")}
+                    for request_object, (method, _), answer in zip(
+                        request_objects,
                         calls,
-                        node.batch([_free_call(*call) for call in calls]),
+                        node.batch([_funded_call(*call) for call in calls]),
                         strict=True,
                     )
                 ]
@@ -122,12 +125,14 @@ def serve_sequencer(node_url: str, priority_fee_wei: int, port: int = 0) -> Iter
             except ConnectionError:
                 self.send_error(HTTPStatus.BAD_GATEWAY)
                 return
-            body = json.dumps(answers if isinstance(request, list) else answers[0]).encode()
+            answer_body = json.dumps(
+                answers if isinstance(request_json, list) else answers[0]
+            ).encode()
             self.send_response(HTTPStatus.OK)
             self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Length", str(len(answer_body)))
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(answer_body)
 
         def log_message(self, format: str, *args: object) -> None:
             """Write nothing."""
@@ -146,7 +151,7 @@ def serve_sequencer(node_url: str, priority_fee_wei: int, port: int = 0) -> Iter
         server.server_close()
 
 
-def _free_call(method: str, params: list[Any]) -> tuple[str, list[Any]]:
+def _funded_call(method: str, params: list[Any]) -> tuple[str, list[Any]]:
     """Return an eth_call as a caller with enough coin; any other call unchanged."""
     caller = params[0].get("from") if method == "eth_call" and len(params) == 2 else None
     if caller is None:

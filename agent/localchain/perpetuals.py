@@ -103,13 +103,13 @@ class LocalPerps:
         self.chain, self.collateral = chain, chain.tokens[collateral]
         self.markets: dict[str, LocalPerpMarket] = {}
         self.addresses = self._deploy_protocol()
-        for spec in markets:
-            self._add_market(spec)
+        for perp_spec in markets:
+            self._add_market(perp_spec)
         chain.node.mine_at(chain.now_s() + MARK_HISTORY_S)
-        for spec in markets:
-            price = chain.deployed.prices_usd[spec.symbol]
-            self.set_index(spec.symbol, price)
-            self._provide_liquidity(self.markets[spec.symbol], price, spec.value_usd)
+        for perp_spec in markets:
+            price = chain.deployed.prices_usd[perp_spec.symbol]
+            self.set_index(perp_spec.symbol, price)
+            self._provide_liquidity(self.markets[perp_spec.symbol], price, perp_spec.value_usd)
 
     # contracts
 
@@ -137,13 +137,13 @@ class LocalPerps:
         """Exchange, which computes funding."""
         return self.contract(self.addresses.exchange, "Exchange")
 
-    def _send(self, address: str, name: str, function: str, *arguments: Any) -> None:
-        call = self.contract(address, name).functions[function](*arguments)
+    def _send(self, address: str, contract_name: str, function_name: str, *arguments: Any) -> None:
+        call = self.contract(address, contract_name).functions[function_name](*arguments)
         self.chain.send(call)
 
-    def _deploy_initialised(self, name: str, *arguments: Any) -> str:
-        address = self.chain.deploy(perp_artifact(name))
-        self._send(address, name, "initialize", *arguments)
+    def _deploy_initialised(self, contract_name: str, *arguments: Any) -> str:
+        address = self.chain.deploy(perp_artifact(contract_name))
+        self._send(address, contract_name, "initialize", *arguments)
         return address
 
     def _deploy_protocol(self) -> PerpAddresses:
@@ -154,16 +154,22 @@ class LocalPerps:
         self._factory = self.chain.contract(
             factory_address, npm_artifact(uniswap_v3.FACTORY_ARTIFACT, PERPS)
         )
-        config = self._deploy_initialised("ClearingHouseConfig")
+        clearing_house_config = self._deploy_initialised("ClearingHouseConfig")
         market_registry = self._deploy_initialised("MarketRegistry", factory_address, quote_address)
         order_book = self._deploy_initialised("OrderBook", market_registry)
         insurance_fund = self._deploy_initialised("InsuranceFund", self.collateral.address)
-        exchange = self._deploy_initialised("Exchange", market_registry, order_book, config)
-        account_balance = self._deploy_initialised("AccountBalance", config, order_book)
-        vault = self._deploy_initialised("Vault", insurance_fund, config, account_balance, exchange)
+        exchange = self._deploy_initialised(
+            "Exchange", market_registry, order_book, clearing_house_config
+        )
+        account_balance = self._deploy_initialised(
+            "AccountBalance", clearing_house_config, order_book
+        )
+        vault = self._deploy_initialised(
+            "Vault", insurance_fund, clearing_house_config, account_balance, exchange
+        )
         collateral_manager = self._deploy_initialised(
             "CollateralManager",
-            config,
+            clearing_house_config,
             vault,
             *COLLATERAL_PARAMETERS,
             DEBT_THRESHOLD_USD * collateral_unit,
@@ -171,7 +177,7 @@ class LocalPerps:
         )
         clearing_house = self._deploy_initialised(
             "ClearingHouse",
-            config,
+            clearing_house_config,
             vault,
             quote_address,
             factory_address,
@@ -180,21 +186,26 @@ class LocalPerps:
             insurance_fund,
         )
         delegate_approval = self._deploy_initialised("DelegateApproval")
-        for address, name in (
+        for address, contract_name in (
             (market_registry, "MarketRegistry"),
             (order_book, "OrderBook"),
             (exchange, "Exchange"),
             (account_balance, "AccountBalance"),
             (vault, "Vault"),
         ):
-            self._send(address, name, "setClearingHouse", clearing_house)
+            self._send(address, contract_name, "setClearingHouse", clearing_house)
         self._send(order_book, "OrderBook", "setExchange", exchange)
         self._send(exchange, "Exchange", "setAccountBalance", account_balance)
         self._send(account_balance, "AccountBalance", "setVault", vault)
         self._send(insurance_fund, "InsuranceFund", "setVault", vault)
         self._send(vault, "Vault", "setCollateralManager", collateral_manager)
         self._send(clearing_house, "ClearingHouse", "setDelegateApproval", delegate_approval)
-        self._send(config, "ClearingHouseConfig", "setSettlementTokenBalanceCap", UINT256_MAX)
+        self._send(
+            clearing_house_config,
+            "ClearingHouseConfig",
+            "setSettlementTokenBalanceCap",
+            UINT256_MAX,
+        )
         quote_functions = self.contract(quote_address, "QuoteToken").functions
         self.chain.send(quote_functions.mintMaximumTo(clearing_house), self._quote_owner)
         self.chain.send(quote_functions.addWhitelist(clearing_house), self._quote_owner)
@@ -204,7 +215,7 @@ class LocalPerps:
             exchange,
             account_balance,
             vault,
-            config,
+            clearing_house_config,
             market_registry,
             order_book,
             delegate_approval,
@@ -215,26 +226,26 @@ class LocalPerps:
         because every virtual base token must sort below it (MR_IB).
         """
 
-        def next_address(account: str) -> int:
-            nonce = self.chain.w3.eth.get_transaction_count(to_checksum_address(account))
-            return int(get_create_address(to_checksum_address(account), nonce), 16)
+        def next_address(deployer: str) -> int:
+            nonce = self.chain.w3.eth.get_transaction_count(to_checksum_address(deployer))
+            return int(get_create_address(to_checksum_address(deployer), nonce), 16)
 
-        accounts = [
-            account.address
-            for account in self.chain.accounts
-            if account.address != self.chain.wallet.address
+        deployer_addresses = [
+            deployer.address
+            for deployer in self.chain.accounts
+            if deployer.address != self.chain.wallet.address
         ]
-        self._quote_owner = max(accounts, key=next_address)
-        address = self.chain.deploy(perp_artifact("QuoteToken"), sender=self._quote_owner)
-        quote_functions = self.contract(address, "QuoteToken").functions
+        self._quote_owner = max(deployer_addresses, key=next_address)
+        quote_address = self.chain.deploy(perp_artifact("QuoteToken"), sender=self._quote_owner)
+        quote_functions = self.contract(quote_address, "QuoteToken").functions
         self.chain.send(quote_functions.initialize("vUSD", "vUSD"), self._quote_owner)
-        return address
+        return quote_address
 
-    def _add_market(self, spec: PerpSpec) -> None:
+    def _add_market(self, perp_spec: PerpSpec) -> None:
         """Deploy a market at the spot price, with a maker around it."""
-        addresses, symbol = self.addresses, spec.symbol
+        addresses, symbol = self.addresses, perp_spec.symbol
         price = self.chain.deployed.prices_usd[symbol]
-        aggregator = self.chain.deploy(
+        aggregator_address = self.chain.deploy(
             npm_artifact(_AGGREGATOR_PATH, PERPS),
             self.collateral.address,
             0,
@@ -245,56 +256,68 @@ class LocalPerps:
             INDEX_DECIMALS,
             f"{symbol} / USD",
         )
-        whale = self.chain.whale.address
+        whale_address = self.chain.whale.address
         aggregator_functions = self.chain.contract(
-            aggregator, npm_artifact(_AGGREGATOR_PATH, PERPS)
+            aggregator_address, npm_artifact(_AGGREGATOR_PATH, PERPS)
         ).functions
-        self.chain.send(aggregator_functions.changeOracles([], [whale], [whale], 1, 1, 0))
-        feed = self.chain.deploy(
+        self.chain.send(
+            aggregator_functions.changeOracles([], [whale_address], [whale_address], 1, 1, 0)
+        )
+        feed_address = self.chain.deploy(
             npm_artifact(_ORACLE_PATH.format("ChainlinkPriceFeedV3"), PERPS),
-            aggregator,
+            aggregator_address,
             FEED_TIMEOUT_S,
             FEED_TWAP_S,
         )
         dispatcher = self.chain.deploy(
-            npm_artifact(_ORACLE_PATH.format("PriceFeedDispatcher"), PERPS), feed
+            npm_artifact(_ORACLE_PATH.format("PriceFeedDispatcher"), PERPS), feed_address
         )
-        base = self.chain.deploy(perp_artifact("BaseToken"))
-        while int(base, 16) > int(addresses.quote, 16):
-            base = self.chain.deploy(perp_artifact("BaseToken"))
-        self.markets[symbol] = LocalPerpMarket(symbol, base, "", aggregator, feed)
+        base_token = self.chain.deploy(perp_artifact("BaseToken"))
+        while int(base_token, 16) > int(addresses.quote, 16):
+            base_token = self.chain.deploy(perp_artifact("BaseToken"))
+        self.markets[symbol] = LocalPerpMarket(
+            symbol, base_token, "", aggregator_address, feed_address
+        )
         self.set_index(symbol, price)
-        self._send(base, "BaseToken", "initialize", f"v{symbol}", f"v{symbol}", dispatcher)
-        self.chain.send(self._factory.functions.createPool(base, addresses.quote, FEE_PIPS))
-        pool = str(self._factory.functions.getPool(base, addresses.quote, FEE_PIPS).call())
-        self.markets[symbol] = LocalPerpMarket(symbol, base, pool, aggregator, feed)
+        self._send(base_token, "BaseToken", "initialize", f"v{symbol}", f"v{symbol}", dispatcher)
+        self.chain.send(self._factory.functions.createPool(base_token, addresses.quote, FEE_PIPS))
+        pool_address = str(
+            self._factory.functions.getPool(base_token, addresses.quote, FEE_PIPS).call()
+        )
+        self.markets[symbol] = LocalPerpMarket(
+            symbol, base_token, pool_address, aggregator_address, feed_address
+        )
         pool_functions = self.chain.contract(
-            pool, npm_artifact(uniswap_v3.POOL_ARTIFACT, PERPS)
+            pool_address, npm_artifact(uniswap_v3.POOL_ARTIFACT, PERPS)
         ).functions
         self.chain.send(pool_functions.initialize(sqrt_price_x96(price)))
         self.chain.send(pool_functions.increaseObservationCardinalityNext(OBSERVATION_COUNT))
-        self._send(base, "BaseToken", "mintMaximumTo", addresses.clearing_house)
-        self._send(base, "BaseToken", "addWhitelist", addresses.clearing_house)
-        self._send(base, "BaseToken", "addWhitelist", pool)
+        self._send(base_token, "BaseToken", "mintMaximumTo", addresses.clearing_house)
+        self._send(base_token, "BaseToken", "addWhitelist", addresses.clearing_house)
+        self._send(base_token, "BaseToken", "addWhitelist", pool_address)
         quote_functions = self.contract(addresses.quote, "QuoteToken").functions
-        self.chain.send(quote_functions.addWhitelist(pool), self._quote_owner)
-        self._send(addresses.market_registry, "MarketRegistry", "addPool", base, FEE_PIPS)
-        self._send(addresses.market_registry, "MarketRegistry", "setFeeRatio", base, FEE_PPM)
+        self.chain.send(quote_functions.addWhitelist(pool_address), self._quote_owner)
+        self._send(addresses.market_registry, "MarketRegistry", "addPool", base_token, FEE_PIPS)
+        self._send(addresses.market_registry, "MarketRegistry", "setFeeRatio", base_token, FEE_PPM)
         self._send(
-            addresses.exchange, "Exchange", "setMaxTickCrossedWithinBlock", base, MAX_TICKS_CROSSED
+            addresses.exchange,
+            "Exchange",
+            "setMaxTickCrossedWithinBlock",
+            base_token,
+            MAX_TICKS_CROSSED,
         )
 
     def _provide_liquidity(self, market: LocalPerpMarket, price: Fraction, value_usd: int) -> None:
         """Deposit collateral worth the liquidity, and provide the liquidity."""
-        whale = self.chain.whale.address
-        self.deposit(whale, value_usd * self.collateral.unit)
-        lower, upper = range_ticks(price, MAKER_RANGE, TICK_SPACING)
-        half_value = Fraction(value_usd * WAD, 2)
-        amounts = (int(half_value / price), int(half_value))
+        whale_address = self.chain.whale.address
+        self.deposit(whale_address, value_usd * self.collateral.unit)
+        tick_lower, tick_upper = range_ticks(price, MAKER_RANGE, TICK_SPACING)
+        half_value_wad = Fraction(value_usd * WAD, 2)
+        base_and_quote_raw = (int(half_value_wad / price), int(half_value_wad))
         call = self.clearing_house.functions.addLiquidity(
-            (market.base, *amounts, lower, upper, 0, 0, False, FAR_FUTURE_S)
+            (market.base, *base_and_quote_raw, tick_lower, tick_upper, 0, 0, False, FAR_FUTURE_S)
         )
-        self.chain.send(call, whale)
+        self.chain.send(call, whale_address)
 
     # operations for tests and tools
 
@@ -309,12 +332,14 @@ class LocalPerps:
         feed_contract = self.chain.contract(
             market.feed, npm_artifact(_ORACLE_PATH.format("ChainlinkPriceFeedV3"), PERPS)
         )
-        last_s = int(feed_contract.functions.getLastValidTimestamp().call())
-        if self.chain.now_s() <= last_s:
-            self.chain.node.mine_at(last_s + 1)
-        answer = round(Fraction(price) * 10**INDEX_DECIMALS)
+        last_update_s = int(feed_contract.functions.getLastValidTimestamp().call())
+        if self.chain.now_s() <= last_update_s:
+            self.chain.node.mine_at(last_update_s + 1)
+        price_answer = round(Fraction(price) * 10**INDEX_DECIMALS)
         self.chain.send(
-            aggregator_functions.submit(int(aggregator_functions.latestRound().call()) + 1, answer)
+            aggregator_functions.submit(
+                int(aggregator_functions.latestRound().call()) + 1, price_answer
+            )
         )
         self.chain.send(feed_contract.functions.update())
 
@@ -338,8 +363,8 @@ class LocalPerps:
         purchase.
         """
         is_sale = size_raw < 0
-        base = self.markets[symbol].base
-        return base, is_sale, is_sale, abs(size_raw), bound_raw, FAR_FUTURE_S, 0, NO_REFERRAL
+        base_token = self.markets[symbol].base
+        return base_token, is_sale, is_sale, abs(size_raw), bound_raw, FAR_FUTURE_S, 0, NO_REFERRAL
 
     def move_pools(
         self, prices: Mapping[str, Fraction], wait: Callable[[float], object] = time.sleep
@@ -391,9 +416,18 @@ class LocalPerps:
             else min(target_sqrt_x96, reachable_sqrt_x96)
         )
         # Exact quote in or out, as far as the price limit.
-        amount, base = MOVER_USD * WAD, self.markets[symbol].base
-        order = (base, is_sale, not is_sale, amount, 0, FAR_FUTURE_S, limit_sqrt_x96, NO_REFERRAL)
-        self.chain.send(self.clearing_house.functions.openPosition(order), mover)
+        quote_raw, base_token = MOVER_USD * WAD, self.markets[symbol].base
+        order_params = (
+            base_token,
+            is_sale,
+            not is_sale,
+            quote_raw,
+            0,
+            FAR_FUTURE_S,
+            limit_sqrt_x96,
+            NO_REFERRAL,
+        )
+        self.chain.send(self.clearing_house.functions.openPosition(order_params), mover)
 
     def quote_token(self) -> Token:
         """Return the virtual quote token, in which the protocol keeps its accounts."""

@@ -90,9 +90,9 @@ class LocalWorld:
 
     def token(self, symbol: str) -> TokenSpec:
         """Return the token with this symbol. Raises KeyError if there is none."""
-        for spec in self.tokens:
-            if spec.symbol == symbol:
-                return spec
+        for token_spec in self.tokens:
+            if token_spec.symbol == symbol:
+                return token_spec
         raise KeyError(symbol)
 
 
@@ -172,44 +172,52 @@ def sqrt_price_x96(price: Fraction) -> int:
     return isqrt((price.numerator << 192) // price.denominator)
 
 
-def full_range(spacing: int) -> tuple[int, int]:
+def full_range(tick_spacing: int) -> tuple[int, int]:
     """Return the widest range whose ends are multiples of the spacing."""
-    last_tick = MAX_TICK // spacing * spacing
+    last_tick = MAX_TICK // tick_spacing * tick_spacing
     return -last_tick, last_tick
 
 
-def range_ticks(price: Fraction, liquidity_range: LiquidityRange, spacing: int) -> tuple[int, int]:
+def range_ticks(
+    price: Fraction, liquidity_range: LiquidityRange, tick_spacing: int
+) -> tuple[int, int]:
     """Return the ends of a range as usable ticks, at least one spacing apart."""
-    first_tick, last_tick = full_range(spacing)
+    first_tick, last_tick = full_range(tick_spacing)
 
     def tick(distance_bps: int) -> int:
-        return floor(log(float(price) * (1 + distance_bps / BPS)) / log(1.0001) / spacing) * spacing
+        return (
+            floor(log(float(price) * (1 + distance_bps / BPS)) / log(1.0001) / tick_spacing)
+            * tick_spacing
+        )
 
-    lower = first_tick if liquidity_range.from_bps is None else tick(liquidity_range.from_bps)
-    upper = last_tick if liquidity_range.to_bps is None else tick(liquidity_range.to_bps)
-    return lower, max(upper, lower + spacing)
+    tick_lower = first_tick if liquidity_range.from_bps is None else tick(liquidity_range.from_bps)
+    tick_upper = last_tick if liquidity_range.to_bps is None else tick(liquidity_range.to_bps)
+    return tick_lower, max(tick_upper, tick_lower + tick_spacing)
 
 
 def position_amounts(
-    price: Fraction, tick_lower: int, tick_upper: int, value1_raw: float
+    price: Fraction, tick_lower: int, tick_upper: int, value_in_token1_raw: float
 ) -> PositionAmounts:
-    """Return amounts with a total value of `value1_raw` base units of token1
+    """Return amounts with a total value of `value_in_token1_raw` base units of token1
     (LiquidityAmounts.getAmountsForLiquidity). Floats are precise enough, because the contract
     calculates the liquidity from the amounts.
     """
-    low_sqrt, high_sqrt, sqrt_price = (
+    low_sqrt_price, high_sqrt_price, sqrt_price = (
         1.0001 ** (tick_lower / 2),
         1.0001 ** (tick_upper / 2),
         sqrt(float(price)),
     )
-    clamped_sqrt = min(max(sqrt_price, low_sqrt), high_sqrt)
-    unit_amount0, unit_amount1 = 1 / clamped_sqrt - 1 / high_sqrt, clamped_sqrt - low_sqrt
-    scale = value1_raw / (unit_amount0 * float(price) + unit_amount1)
+    clamped_sqrt_price = min(max(sqrt_price, low_sqrt_price), high_sqrt_price)
+    unit_amount0, unit_amount1 = (
+        1 / clamped_sqrt_price - 1 / high_sqrt_price,
+        clamped_sqrt_price - low_sqrt_price,
+    )
+    position_liquidity = value_in_token1_raw / (unit_amount0 * float(price) + unit_amount1)
     return PositionAmounts(
         tick_lower,
         tick_upper,
-        _with_rounding_margin(unit_amount0 * scale),
-        _with_rounding_margin(unit_amount1 * scale),
+        _with_rounding_margin(unit_amount0 * position_liquidity),
+        _with_rounding_margin(unit_amount1 * position_liquidity),
     )
 
 
@@ -218,26 +226,28 @@ def _with_rounding_margin(amount_raw: float) -> int:
 
 
 def v2_input_to_reach(
-    reserve_in: int, reserve_out: int, price: Fraction, fee_pips: int = 3_000
+    reserve_in: int, reserve_out: int, min_price: Fraction, fee_pips: int = 3_000
 ) -> int:
     """Return the largest input after which the pair's marginal price, fee excluded, is still at
-    least `price` token_out per token_in: UniswapV2Library.getAmountOut in integers, bisected.
+    least `min_price` token_out per token_in: UniswapV2Library.getAmountOut in integers, bisected.
     """
 
     def pays_enough(amount_in: int) -> bool:
         net_in = amount_in * (PIPS - fee_pips)
         amount_out = net_in * reserve_out // (reserve_in * PIPS + net_in)
-        return Fraction(reserve_out - amount_out, reserve_in + amount_in) >= price
+        return Fraction(reserve_out - amount_out, reserve_in + amount_in) >= min_price
 
     if not pays_enough(0):
         return 0
-    low, high = 0, reserve_in
-    while pays_enough(high):
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if pays_enough(middle) else (low, middle)
-    return low
+    low_input, high_input = 0, reserve_in
+    while pays_enough(high_input):
+        low_input, high_input = high_input, 2 * high_input
+    while high_input - low_input > 1:
+        middle_input = (low_input + high_input) // 2
+        low_input, high_input = (
+            (middle_input, high_input) if pays_enough(middle_input) else (low_input, middle_input)
+        )
+    return low_input
 
 
 TEST_MNEMONIC = "test test test test test test test test test test test junk"
@@ -263,7 +273,10 @@ def dev_accounts() -> tuple[DevAccount, ...]:
     from eth_keys.main import KeyAPI
 
     seed = seed_from_mnemonic(TEST_MNEMONIC, "")
-    keys = [
+    private_keys = [
         KeyAPI().PrivateKey(key_from_seed(seed, f"{HD_PATH}/{i}")) for i in range(ACCOUNT_COUNT)
     ]
-    return tuple(DevAccount(key.public_key.to_checksum_address(), key.to_hex()) for key in keys)
+    return tuple(
+        DevAccount(private_key.public_key.to_checksum_address(), private_key.to_hex())
+        for private_key in private_keys
+    )

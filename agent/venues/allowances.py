@@ -26,13 +26,15 @@ def allowed_spenders(
 def _spenders(step: StepInput) -> dict[str, str]:
     """Return the allowed spenders of a step, each with its role."""
     layer_spenders = {
-        contract: role for spenders in SPENDERS for contract, role in spenders(step).items()
+        contract: role
+        for find_spenders in SPENDERS
+        for contract, role in find_spenders(step).items()
     }
     return allowed_spenders(step.execution, layer_spenders)
 
 
 def build_approval(
-    step: StepInput, token: str, spender: str, raw: int, action: LayerAction | None = None
+    step: StepInput, token: str, spender: str, approved_raw: int, action: LayerAction | None = None
 ) -> Approval:
     """Return an approval with its labels; a token outside the portfolio is an LP token of a
     pair.
@@ -40,7 +42,7 @@ def build_approval(
     return Approval(
         token,
         spender,
-        raw,
+        approved_raw,
         token_label(step.portfolio, token),
         _spenders(step).get(spender, spender),
         action,
@@ -49,11 +51,11 @@ def build_approval(
 
 def revocations(step: StepInput) -> list[Approval]:
     """Return approvals that set every open allowance of the config's spenders to zero."""
-    spenders = _spenders(step)
+    role_by_spender = _spenders(step)
     return [
         build_approval(step, token, spender, 0)
         for token, spender in tokens.open_allowances(step.snapshot)
-        if spender in spenders
+        if spender in role_by_spender
     ]
 
 

@@ -74,15 +74,15 @@ def encode_rebalance(
     plan: Plan,
     deadline_s: int,
     terms: RebalancerTerms,
-    makers: Mapping[str, PoolMaker],
-    tiers: Mapping[str, int],
+    maker_by_venue: Mapping[str, PoolMaker],
+    tier_by_pool: Mapping[str, int],
 ) -> str:
     """Return 0x-hex calldata of `rebalance(bytes)` with every leg of `plan` in order; the sender
     pays and receives.
 
-    `deadline_s` is a Unix time of the chain, `makers` who makes the pools of each venue, wrapping
-    included, `tiers` the tier of each pool by address. Raises Refused if the Rebalancer cannot run
-    the plan: no legs, an unknown venue, an amount of zero or beyond 128 bits, a token without a price, a
+    `deadline_s` is a Unix time of the chain, `maker_by_venue` who makes the pools of each venue,
+    wrapping included, `tier_by_pool` the tier of each pool by address. Raises Refused if the
+    Rebalancer cannot run the plan: no legs, an unknown venue, an amount of zero or beyond 128 bits, a token without a price, a
     token left behind.
     """
     if not plan.legs:
@@ -93,12 +93,14 @@ def encode_rebalance(
             remedy="set execution.deadline",
             code=ErrorCode.DEADLINE,
         )
-    legs = [part for leg in plan.legs for part in _with_conversion(leg, makers)]
-    flows = _leg_flows(legs, makers)
-    rows = list(dict.fromkeys(makers[leg.venue] for leg in legs))
-    min_changes = min_balance_changes(plan.legs)
+    legs = [
+        program_leg for leg in plan.legs for program_leg in _with_conversion(leg, maker_by_venue)
+    ]
+    flows = _leg_flows(legs, maker_by_venue)
+    pool_makers = list(dict.fromkeys(maker_by_venue[leg.venue] for leg in legs))
+    min_change_by_token = min_balance_changes(plan.legs)
     traded_tokens = [token for leg in legs for token in (leg.token_in, leg.token_out)]
-    tokens = list(dict.fromkeys([*min_changes, *traded_tokens]))
+    tokens = list(dict.fromkeys([*min_change_by_token, *traded_tokens]))
     if len(tokens) > _MAX_TOKENS:
         raise Refused(
             f"the plan trades {len(tokens)} tokens, the Rebalancer at most {_MAX_TOKENS}",
@@ -106,44 +108,50 @@ def encode_rebalance(
         )
     header = (
         deadline_s.to_bytes(5, "big")
-        + bytes([len(min_changes), len(tokens), len(rows)])
+        + bytes([len(min_change_by_token), len(tokens), len(pool_makers)])
         + _int128_bytes(terms.floor_raw, "the value floor")
     )
     conditions = [
-        price_x128(terms.prices, token).to_bytes(24, "big") + _int128_bytes(raw, token)
-        for token, raw in min_changes.items()
+        price_x128(terms.prices, token).to_bytes(24, "big") + _int128_bytes(min_change_raw, token)
+        for token, min_change_raw in min_change_by_token.items()
     ]
     encoded_legs = [
-        _leg_bytes(legs, leg_index, flow, tokens, (makers, rows), tiers)
+        _leg_bytes(legs, leg_index, flow, tokens, (maker_by_venue, pool_makers), tier_by_pool)
         for leg_index, flow in enumerate(flows)
     ]
     program = b"".join(
-        [header, *map(_address_bytes, tokens), *conditions, *map(_row_bytes, rows), *encoded_legs]
+        [
+            header,
+            *map(_address_bytes, tokens),
+            *conditions,
+            *map(_maker_bytes, pool_makers),
+            *encoded_legs,
+        ]
     )
     return "0x" + (REBALANCE + abi_encode(["bytes"], [program])).hex()
 
 
-def _with_conversion(leg: Leg, makers: Mapping[str, PoolMaker]) -> list[Leg]:
+def _with_conversion(leg: Leg, maker_by_venue: Mapping[str, PoolMaker]) -> list[Leg]:
     """Return the legs of a program for a leg: itself, or with an unwrapping before it or a wrapping
     after it in a pool of the native coin. The swap's own minimum binds, not the conversion's.
     """
     kind = pool_kind(leg.venue)
     if kind is None or not kind.trades_native:
         return [leg]
-    wrapped = makers[NATIVE_VENUE].address
-    conversion = replace(leg, pool=wrapped, venue=NATIVE_VENUE, min_out_raw=1)
-    if leg.token_in == wrapped:
+    wrapped_native = maker_by_venue[NATIVE_VENUE].address
+    conversion_leg = replace(leg, pool=wrapped_native, venue=NATIVE_VENUE, min_out_raw=1)
+    if leg.token_in == wrapped_native:
         return [
-            replace(conversion, token_out=NATIVE, sink=LegFunding.ROUTER),
+            replace(conversion_leg, token_out=NATIVE, sink=LegFunding.ROUTER),
             replace(leg, token_in=NATIVE, source=LegFunding.ROUTER),
         ]
     return [
         replace(leg, token_out=NATIVE, sink=LegFunding.ROUTER),
-        replace(conversion, token_in=NATIVE, source=LegFunding.ROUTER),
+        replace(conversion_leg, token_in=NATIVE, source=LegFunding.ROUTER),
     ]
 
 
-def _row_bytes(maker: PoolMaker) -> bytes:
+def _maker_bytes(maker: PoolMaker) -> bytes:
     return (
         bytes([maker.style.value])
         + _address_bytes(maker.address)
@@ -192,10 +200,10 @@ def _leg_bytes(
     leg_index: int,
     flow: _LegFlow,
     tokens: Sequence[str],
-    places: tuple[Mapping[str, PoolMaker], Sequence[PoolMaker]],
-    tiers: Mapping[str, int],
+    maker_tables: tuple[Mapping[str, PoolMaker], Sequence[PoolMaker]],
+    tier_by_pool: Mapping[str, int],
 ) -> bytes:
-    leg, (makers, rows) = legs[leg_index], places
+    leg, (maker_by_venue, pool_makers) = legs[leg_index], maker_tables
     if leg.amount_in_raw <= 0 or leg.min_out_raw <= 0:
         raise Refused(
             f"leg through pool {leg.pool}: amount in {leg.amount_in_raw} and minimum out"
@@ -210,27 +218,27 @@ def _leg_bytes(
             remedy="trade in smaller parts",
         )
     next_leg = None if flow.spender is None else legs[flow.spender]
-    maker = makers[leg.venue]
-    tier = 0 if maker.style is SwapStyle.NATIVE else tiers.get(leg.pool, leg.fee_pips)
-    head = [
+    maker = maker_by_venue[leg.venue]
+    tier = 0 if maker.style is SwapStyle.NATIVE else tier_by_pool.get(leg.pool, leg.fee_pips)
+    leg_header = [
         flow.source.value | flow.sink.value << 2,
-        rows.index(maker),
+        pool_makers.index(maker),
         tokens.index(leg.token_in),
         tokens.index(leg.token_out),
         0 if next_leg is None else tokens.index(next_leg.token_out),
-        0 if next_leg is None else rows.index(makers[next_leg.venue]),
+        0 if next_leg is None else pool_makers.index(maker_by_venue[next_leg.venue]),
     ]
-    spacing, number = divmod(tier, 1 << SPACING_SHIFT)
+    tick_spacing, tier_number = divmod(tier, 1 << SPACING_SHIFT)
     return (
-        bytes(head)
-        + number.to_bytes(3, "big")
-        + spacing.to_bytes(3, "big")
+        bytes(leg_header)
+        + tier_number.to_bytes(3, "big")
+        + tick_spacing.to_bytes(3, "big")
         + amount_raw.to_bytes(16, "big")
         + leg.min_out_raw.to_bytes(16, "big")
     )
 
 
-def _leg_flows(legs: Sequence[Leg], makers: Mapping[str, PoolMaker]) -> list[_LegFlow]:
+def _leg_flows(legs: Sequence[Leg], maker_by_venue: Mapping[str, PoolMaker]) -> list[_LegFlow]:
     """Return payer and recipient of each leg.
 
     An output for a later V2 leg goes directly into that leg's pair. If another leg uses the pair in
@@ -238,27 +246,27 @@ def _leg_flows(legs: Sequence[Leg], makers: Mapping[str, PoolMaker]) -> list[_Le
     that of a V4 leg, which is settled at the end of its unlocking.
     """
     spender_by_feeder: dict[int, int] = {}
-    router_outputs: dict[str, list[int]] = {}
+    output_legs_by_token: dict[str, list[int]] = {}
     for leg_index, leg in enumerate(legs):
-        if leg.venue not in makers:
+        if leg.venue not in maker_by_venue:
             raise Refused(
                 f"leg through pool {leg.pool}: the Rebalancer does not reach venue {leg.venue!r}",
-                remedy=f"use {' or '.join(makers)}",
+                remedy=f"use {' or '.join(maker_by_venue)}",
                 code=ErrorCode.VENUE,
             )
         if leg.source is LegFunding.ROUTER:
-            if leg.token_in not in router_outputs:
+            if leg.token_in not in output_legs_by_token:
                 raise Refused(
                     f"leg {leg_index + 1} spends {leg.token_in} from the "
                     "router, but no earlier leg left any",
                     code=ErrorCode.ROUTER_BALANCE,
                 )
-            spender_by_feeder |= dict.fromkeys(router_outputs.pop(leg.token_in), leg_index)
+            spender_by_feeder |= dict.fromkeys(output_legs_by_token.pop(leg.token_in), leg_index)
         if leg.sink is LegFunding.ROUTER:
-            router_outputs.setdefault(leg.token_out, []).append(leg_index)
-    if router_outputs:
+            output_legs_by_token.setdefault(leg.token_out, []).append(leg_index)
+    if output_legs_by_token:
         raise Refused(
-            f"the plan leaves {', '.join(sorted(router_outputs))} in the router, where anyone could"
+            f"the plan leaves {', '.join(sorted(output_legs_by_token))} in the router, where anyone could"
             " take it",
             code=ErrorCode.ROUTER_BALANCE,
         )
@@ -301,12 +309,12 @@ def _pays_into_pair(legs: Sequence[Leg], spender: int, feeders: Sequence[int]) -
     )
 
 
-def _int128_bytes(raw: int, what: str) -> bytes:
+def _int128_bytes(signed_raw: int, amount_name: str) -> bytes:
     try:
-        return raw.to_bytes(16, "big", signed=True)
+        return signed_raw.to_bytes(16, "big", signed=True)
     except OverflowError:
         raise Refused(
-            f"{what}: {raw} does not fit 127 bits",
+            f"{amount_name}: {signed_raw} does not fit 127 bits",
             remedy="trade in smaller parts",
             code=ErrorCode.RANGE,
         ) from None
@@ -393,7 +401,7 @@ def encode_multicall(plan: Plan, wallet: str, deadline_s: int) -> str:
 
 def _swap_call(leg: Leg, wallet: str, amount_in_raw: int) -> bytes:
     if _reached_style(leg, "swap_router_02") is SwapStyle.V3:
-        params = (
+        swap_params = (
             leg.token_in,
             leg.token_out,
             leg.fee_pips,
@@ -403,7 +411,7 @@ def _swap_call(leg: Leg, wallet: str, amount_in_raw: int) -> bytes:
             0,
         )
         return EXACT_INPUT_SINGLE + abi_encode(
-            ["(address,address,uint24,address,uint256,uint256,uint160)"], [params]
+            ["(address,address,uint24,address,uint256,uint256,uint160)"], [swap_params]
         )
     path = [leg.token_in, leg.token_out]
     recipient = wallet if leg.sink is LegFunding.WALLET else ROUTER_ITSELF
@@ -419,7 +427,11 @@ def _reached_style(leg: Leg, router: str) -> SwapStyle:
     """
     kind, style = pool_kind(leg.venue), swap_style(leg.venue)
     if style is None or (kind is not None and router not in kind.gas.swap):
-        reached_kinds = [name for name, known in POOL_KINDS.items() if router in known.gas.swap]
+        reached_kinds = [
+            kind_name
+            for kind_name, venue_kind in POOL_KINDS.items()
+            if router in venue_kind.gas.swap
+        ]
         raise Refused(
             f"leg through pool {leg.pool}: {router} does not reach venue {leg.venue!r}",
             remedy=f"use {' or '.join(reached_kinds)}",
@@ -451,24 +463,26 @@ def _require_spent_outputs(legs: Sequence[Leg]) -> None:
     remainder, and none to be mixed with an output for the wallet, which passes through the router.
     """
     router_tokens: set[str] = set()
-    for number, leg in enumerate(legs, 1):
+    for leg_number, leg in enumerate(legs, 1):
         if leg.source is LegFunding.ROUTER:
             if leg.token_in not in router_tokens:
                 raise Refused(
-                    f"leg {number} spends {leg.token_in} from the "
+                    f"leg {leg_number} spends {leg.token_in} from the "
                     "router, but no earlier leg left any",
                     code=ErrorCode.ROUTER_BALANCE,
                 )
             router_tokens.discard(leg.token_in)
         elif leg.venue == NATIVE_VENUE and router_tokens & {leg.token_in, leg.token_out}:
             raise Refused(
-                f"leg {number} would mix with the router's balance", code=ErrorCode.ROUTER_BALANCE
+                f"leg {leg_number} would mix with the router's balance",
+                code=ErrorCode.ROUTER_BALANCE,
             )
         if leg.sink is LegFunding.ROUTER:
             router_tokens.add(leg.token_out)
         elif swap_style(leg.venue) is SwapStyle.V3 and leg.token_out in router_tokens:
             raise Refused(
-                f"leg {number} would mix with the router's balance", code=ErrorCode.ROUTER_BALANCE
+                f"leg {leg_number} would mix with the router's balance",
+                code=ErrorCode.ROUTER_BALANCE,
             )
     if router_tokens:
         raise Refused(
@@ -488,11 +502,11 @@ def _require_wraps_before_swaps(legs: Sequence[Leg]) -> None:
         if leg.token_in == NATIVE and leg.sink is LegFunding.ROUTER
     ]
     for wrap_index in wrap_indices:
-        swap = legs[wrap_index + 1]
+        swap_leg = legs[wrap_index + 1]
         if (
-            swap.source is not LegFunding.ROUTER
-            or swap.venue == NATIVE_VENUE
-            or swap.amount_in_raw != legs[wrap_index].amount_in_raw
+            swap_leg.source is not LegFunding.ROUTER
+            or swap_leg.venue == NATIVE_VENUE
+            or swap_leg.amount_in_raw != legs[wrap_index].amount_in_raw
         ):
             raise Refused(
                 f"leg {wrap_index + 1} wraps {legs[wrap_index].amount_in_raw} wei "
@@ -500,7 +514,7 @@ def _require_wraps_before_swaps(legs: Sequence[Leg]) -> None:
                 code=ErrorCode.WRAPPING,
             )
         if any(
-            leg.token_in == swap.token_in
+            leg.token_in == swap_leg.token_in
             for index, leg in enumerate(legs[:wrap_index])
             if index - 1 not in wrap_indices
         ):
@@ -511,6 +525,6 @@ def _require_wraps_before_swaps(legs: Sequence[Leg]) -> None:
             )
 
 
-def to_hex(data: bytes) -> str:
+def to_hex(calldata_bytes: bytes) -> str:
     """Return 0x-hex of calldata."""
-    return "0x" + data.hex()
+    return "0x" + calldata_bytes.hex()

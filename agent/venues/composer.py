@@ -68,26 +68,31 @@ def rebalancer_terms(step: StepInput, plan: Plan) -> RebalancerTerms:
     lowered by one base unit of the numeraire for the rounding of prices. Raises Refused if a token
     has no reference price.
     """
-    known_prices, changes = (
+    price_by_token, min_change_by_token = (
         prices_with_native(step.portfolio, reference_prices(step)),
         min_balance_changes(plan.legs),
     )
-    if missing := [token for token in changes if token not in known_prices]:
+    if unpriced_tokens := [token for token in min_change_by_token if token not in price_by_token]:
         raise Refused(
-            f"no reference price of {', '.join(missing)}",
+            f"no reference price of {', '.join(unpriced_tokens)}",
             remedy="give it a feed, or list it in portfolio.assets",
             code=ErrorCode.REFERENCE_PRICE,
         )
-    prices = {token: known_prices[token] for token in changes}
-    value_floor = sum((raw * prices[token] for token, raw in changes.items()), Fraction(0))
+    prices = {token: price_by_token[token] for token in min_change_by_token}
+    value_floor = sum(
+        (change_raw * prices[token] for token, change_raw in min_change_by_token.items()),
+        Fraction(0),
+    )
     if step.limits.plan_cost_bps is not None:
-        sales = [
+        sale_legs = [
             leg
             for leg in plan.legs
             if leg.source is LegFunding.WALLET
             and not (leg.venue == NATIVE_VENUE and leg.sink is leg.source)
         ]
-        sold_value = sum((leg.amount_in_raw * prices[leg.token_in] for leg in sales), Fraction(0))
+        sold_value = sum(
+            (leg.amount_in_raw * prices[leg.token_in] for leg in sale_legs), Fraction(0)
+        )
         value_floor = max(value_floor, -sold_value * Fraction(step.limits.plan_cost_bps, BPS))
     return RebalancerTerms(prices, floor_int(value_floor) - 1)
 
@@ -110,8 +115,8 @@ MAX_HEAD_LEAD_S = 30
 
 class RouterComposer:
     """Implements ports.Composer for the router of the config: SwapRouter02, or our Rebalancer;
-    actions in a layer are composed by `layers`. `makers` are who makes the pools of each venue, for
-    the Rebalancer.
+    actions in a layer are composed by `layers`. `maker_by_venue` is who makes the pools of each
+    venue, for the Rebalancer.
     """
 
     def __init__(
@@ -120,13 +125,13 @@ class RouterComposer:
         wallet: str,
         clock: Clock,
         layers: Sequence[LayerComposer] = (),
-        makers: Mapping[str, PoolMaker] = MappingProxyType({}),
+        maker_by_venue: Mapping[str, PoolMaker] = MappingProxyType({}),
     ) -> None:
         self._sender = sender
         self._wallet = wallet
         self._clock = clock
         self._layers = layers
-        self._makers = makers
+        self._makers = maker_by_venue
 
     def approvals(self, step: StepInput, plan: Plan) -> Sequence[Approval]:
         """Return the exact approvals that the plan lacks, for the router of its swaps or its
@@ -138,8 +143,10 @@ class RouterComposer:
             if layer.composes(plan):
                 return layer.approvals(step, plan)
         router = step.execution.router
-        lacking_by_token = tokens.needed_approvals(plan, step.snapshot, router)
-        return [build_approval(step, token, router, raw) for token, raw in lacking_by_token]
+        needed_amounts = tokens.needed_approvals(plan, step.snapshot, router)
+        return [
+            build_approval(step, token, router, needed_raw) for token, needed_raw in needed_amounts
+        ]
 
     def open_approvals(self, step: StepInput) -> Sequence[Approval]:
         """Return approvals that set every open allowance to zero."""
@@ -147,38 +154,38 @@ class RouterComposer:
 
     def approve(self, step: StepInput, approval: Approval) -> PreparedTransaction:
         """Compose an approval of the exact amount."""
-        token, spender, raw = approval.token, approval.spender, approval.raw
+        token, spender, approved_raw = approval.token, approval.spender, approval.raw
         draft = TxDraft(
             token,
-            tokens.encode_approve(spender, raw),
+            tokens.encode_approve(spender, approved_raw),
             IntentKind.APPROVE,
             approval_note(step.portfolio, approval),
-            approve=(token, spender, raw),
+            approve=(token, spender, approved_raw),
         )
         draft = replace(draft, action=approval.action, layer=approval.layer)
-        prepared = self._prepare(step, draft)
-        max_gas = MAX_APPROVAL_GAS + step.snapshot.max_data_gas(len(draft.data) // 2 - 1)
-        if prepared.tx.gas > max_gas:
-            verdict = Verdict("gas", f"{prepared.tx.gas} gas", f"{max_gas} gas", False)
+        approval_tx = self._prepare(step, draft)
+        max_gas_units = MAX_APPROVAL_GAS + step.snapshot.max_data_gas(len(draft.data) // 2 - 1)
+        if approval_tx.tx.gas > max_gas_units:
+            verdict = Verdict("gas", f"{approval_tx.tx.gas} gas", f"{max_gas_units} gas", False)
             raise UnsendableTransaction(
-                f'"{prepared.note}" would burn {prepared.tx.gas} gas',
+                f'"{approval_tx.note}" would burn {approval_tx.tx.gas} gas',
                 (verdict,),
                 "inspect the token's approve function",
             )
-        return prepared
+        return approval_tx
 
     def oracle(self, step: StepInput, pool: str, observation_count: int) -> PreparedTransaction:
         """Compose an increase of a V3 pool's price observations to `observation_count`. Raises
         Refused if the simulation fails.
         """
-        note = f"increase the price observations of {pool} to {observation_count}"
+        action_note = f"increase the price observations of {pool} to {observation_count}"
         return self._prepare(
             step,
             TxDraft(
                 pool,
                 encode_observations(observation_count),
                 IntentKind.ORACLE,
-                note,
+                action_note,
                 oracle=(pool, observation_count),
             ),
         )
@@ -206,8 +213,8 @@ class RouterComposer:
         if payout.token == NATIVE:
             draft = TxDraft(payout.to, "0x", IntentKind.PAYOUT, note, value_wei=payout.raw)
         else:
-            data = encode_payout(payout.to, payout.raw)
-            draft = TxDraft(payout.token, data, IntentKind.PAYOUT, note)
+            calldata_hex = encode_payout(payout.to, payout.raw)
+            draft = TxDraft(payout.token, calldata_hex, IntentKind.PAYOUT, note)
         return self._prepare(step, replace(draft, payout=payout))
 
     def layer_action(self, step: StepInput, plan: Plan) -> PreparedTransaction:
@@ -215,9 +222,13 @@ class RouterComposer:
         the simulation fails.
         """
         head = self._require_fresh(step, plan)
-        composer = next(layer for layer in self._layers if layer.composes(plan))
-        draft = composer.compose(step, plan, head)
-        return draft if isinstance(draft, PreparedTransaction) else self._prepare(step, draft)
+        layer_composer = next(layer for layer in self._layers if layer.composes(plan))
+        draft_or_transaction = layer_composer.compose(step, plan, head)
+        return (
+            draft_or_transaction
+            if isinstance(draft_or_transaction, PreparedTransaction)
+            else self._prepare(step, draft_or_transaction)
+        )
 
     def swap(self, step: StepInput, plan: Plan) -> PreparedTransaction:
         """Compose the whole plan as one transaction. Raises Refused if the plan has expired, or the
@@ -245,14 +256,14 @@ class RouterComposer:
         """Return the call of the router. Raises Refused for legs that the router cannot run."""
         terms = None
         if step.execution.router_kind == "swap_router_02":
-            data = calldata.encode_multicall(plan, self._wallet, deadline_s)
+            calldata_hex = calldata.encode_multicall(plan, self._wallet, deadline_s)
         else:
             terms = rebalancer_terms(step, plan)
             tiers = {pool.address: pool.tier for pool in step.snapshot.pools}
-            data = calldata.encode_rebalance(plan, deadline_s, terms, self._makers, tiers)
+            calldata_hex = calldata.encode_rebalance(plan, deadline_s, terms, self._makers, tiers)
         return TxDraft(
             step.execution.router,
-            data,
+            calldata_hex,
             IntentKind.SWAP,
             note,
             plan,
@@ -284,14 +295,14 @@ class RouterComposer:
 
     def _prepare(self, step: StepInput, draft: TxDraft) -> PreparedTransaction:
         plan, note = draft.plan, draft.note
-        is_planned, emergency_limits = draft.kind is not IntentKind.APPROVE, draft.emergency
+        is_not_approval, emergency_limits = draft.kind is not IntentKind.APPROVE, draft.emergency
         next_nonce, next_pending_nonce = self._sender.nonces(self._wallet)
         if next_nonce != next_pending_nonce:
             raise OperatorNeeded(
                 f"the wallet has {next_pending_nonce - next_nonce} pending transaction(s) from nonce {next_nonce} on",
                 "wait for them, or cancel them",
             )
-        if is_planned and next_nonce != step.snapshot.nonce_latest:
+        if is_not_approval and next_nonce != step.snapshot.nonce_latest:
             verdict = Verdict(
                 "nonce", str(next_nonce), f"{step.snapshot.nonce_latest}, as agreed", False
             )
@@ -325,12 +336,14 @@ class RouterComposer:
                 (verdict,),
                 "nothing was sent; plan again from a new snapshot",
             )
-        max_data_gas = step.snapshot.max_data_gas(len(tx.data) // 2 - 1)
-        max_gas = MAX_EXIT_GAS_MULTIPLE * (0 if plan is None else plan.gas_units) + max_data_gas
-        if plan is not None and plan.is_exit and simulation.gas > max_gas:
+        max_data_gas_units = step.snapshot.max_data_gas(len(tx.data) // 2 - 1)
+        max_gas_units = (
+            MAX_EXIT_GAS_MULTIPLE * (0 if plan is None else plan.gas_units) + max_data_gas_units
+        )
+        if plan is not None and plan.is_exit and simulation.gas > max_gas_units:
             raise UnsendableTransaction(
                 f'"{note}" would burn {simulation.gas} gas instead of the planned {plan.gas_units}',
-                (Verdict("gas", f"{simulation.gas} gas", f"{max_gas} gas", False),),
+                (Verdict("gas", f"{simulation.gas} gas", f"{max_gas_units} gas", False),),
                 "inspect the token's transfer function",
             )
         tx = replace(tx, gas=int(max(simulation.gas, draft.gas_units) * GAS_MARGIN))
@@ -338,25 +351,38 @@ class RouterComposer:
         is_revocation = draft.approve is not None and draft.approve[2] == 0
         data_fee_wei = data_fee_cap_wei(step.snapshot, tx, revokes=is_revocation)
         max_cost_wei = max_gas_cost_wei + (data_fee_wei or 0)
-        floor_wei = step.limits.native_floor_wei if emergency_limits is None else 0
+        native_floor_wei = step.limits.native_floor_wei if emergency_limits is None else 0
         native_left_wei = step.snapshot.native_wei + _native_change_wei(draft) - max_cost_wei
         is_top_up = draft.kind is IntentKind.UNWRAP
-        if is_planned and not is_top_up and floor_wei is not None and native_left_wei < floor_wei:
-            left_text = f"{decimal_text(max(0, native_left_wei), 18)} left"
-            verdict = Verdict("native_floor", left_text, decimal_text(floor_wei, 18), False)
+        if (
+            is_not_approval
+            and not is_top_up
+            and native_floor_wei is not None
+            and native_left_wei < native_floor_wei
+        ):
+            native_left_text = f"{decimal_text(max(0, native_left_wei), 18)} left"
+            verdict = Verdict(
+                "native_floor", native_left_text, decimal_text(native_floor_wei, 18), False
+            )
             raise Refused(
                 f"the node's estimate of {simulation.gas} gas leaves too little native coin",
                 (verdict,),
                 "send native coin to the wallet",
             )
         max_gas_wei = max_gas_cost_wei
-        day_limit_wei, spent_wei = step.limits.gas_per_day_wei, step.history.budgets.gas_24h_wei
+        gas_per_day_wei, gas_spent_wei = (
+            step.limits.gas_per_day_wei,
+            step.history.budgets.gas_24h_wei,
+        )
         if emergency_limits is not None:
-            day_limit_wei, spent_wei = emergency_limits.day_wei, step.history.emergency_gas_24h_wei
-        if day_limit_wei is not None:
+            gas_per_day_wei, gas_spent_wei = (
+                emergency_limits.day_wei,
+                step.history.emergency_gas_24h_wei,
+            )
+        if gas_per_day_wei is not None:
             max_gas_wei = min(
                 max_gas_cost_wei,
-                max(0, day_limit_wei - spent_wei + max_gas_cost_wei - max_cost_wei),
+                max(0, gas_per_day_wei - gas_spent_wei + max_gas_cost_wei - max_cost_wei),
             )
         grant = Grant(
             draft.kind,
@@ -380,19 +406,19 @@ class RouterComposer:
     def _head(self, step: StepInput) -> Head:
         """Return the sender's head.
 
-        Raises Refused if its time is more than AHEAD_S ahead of the agreed header and the agent's
+        Raises Refused if its time is more than MAX_HEAD_LEAD_S ahead of the agreed header and the agent's
         clock. Deadlines are derived from it, and a swap with a late deadline is a free option for
         an endpoint that withholds it (T2, T7).
         """
         head, snapshot, now_s = self._sender.head(), step.snapshot, self._clock.now_s()
         agreed_now_s = snapshot.head.timestamp_s + max(0, now_s - snapshot.now_s)
-        latest_s = max(now_s, agreed_now_s) + MAX_HEAD_LEAD_S
-        if head.timestamp_s > latest_s:
+        latest_head_s = max(now_s, agreed_now_s) + MAX_HEAD_LEAD_S
+        if head.timestamp_s > latest_head_s:
             verdict = Verdict(
-                "head_time", f"chain time {head.timestamp_s}", f"at most {latest_s}", False
+                "head_time", f"chain time {head.timestamp_s}", f"at most {latest_head_s}", False
             )
             raise Refused(
-                f"the endpoint's head is {head.timestamp_s - latest_s + MAX_HEAD_LEAD_S} s in the future",
+                f"the endpoint's head is {head.timestamp_s - latest_head_s + MAX_HEAD_LEAD_S} s in the future",
                 (verdict,),
                 "check the endpoints of [[chain.rpc]] and this machine's clock",
             )
@@ -406,13 +432,13 @@ def _native_change_wei(draft: TxDraft) -> int:
     return 0 if draft.payout is None else -draft.value_wei
 
 
-def _top_up_draft(portfolio: Portfolio, raw: int, plan: Plan) -> TxDraft:
+def _top_up_draft(portfolio: Portfolio, unwrapped_raw: int, plan: Plan) -> TxDraft:
     """Return an unwrapping by the wallet itself, which needs neither router nor approval."""
     token = portfolio.token(portfolio.wrapped_native)
-    note = f"unwrap {decimal_text(raw, token.decimals)} {token.label} for gas"
+    note = f"unwrap {decimal_text(unwrapped_raw, token.decimals)} {token.label} for gas"
     return TxDraft(
         token.address,
-        "0x" + (WITHDRAW + raw.to_bytes(32, "big")).hex(),
+        "0x" + (WITHDRAW + unwrapped_raw.to_bytes(32, "big")).hex(),
         IntentKind.UNWRAP,
         note,
         plan,
@@ -425,12 +451,18 @@ def leg_floors(step: StepInput, plan: Plan) -> tuple[int, ...]:
     the plan's minimums (T1, T4); of several prices that agree, by the one that requires more (T29),
     except for an exit (reference.price_ranges).
     """
-    prices, ranges = prices_with_native(step.portfolio, reference_prices(step)), price_ranges(step)
+    prices, price_range_by_token = (
+        prices_with_native(step.portfolio, reference_prices(step)),
+        price_ranges(step),
+    )
 
     def leg_floor(leg: Leg) -> int:
         price_in, price_out = prices[leg.token_in], prices[leg.token_out]
         if leg.venue != NATIVE_VENUE and not plan.is_exit:
-            price_in, price_out = ranges[leg.token_in][1], ranges[leg.token_out][0]
+            price_in, price_out = (
+                price_range_by_token[leg.token_in][1],
+                price_range_by_token[leg.token_out][0],
+            )
         return fair_floor(
             leg.amount_in_raw,
             price_in,

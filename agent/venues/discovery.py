@@ -32,16 +32,20 @@ def discover_pools(
     """
     token_by_address = {token.address: token for token in (*tokens, *hubs)}
     # each sorted as the contracts do, by address as a number
-    pairs = [
+    token_pairs = [
         (token_a, token_b) if int(token_a, 16) < int(token_b, 16) else (token_b, token_a)
         for token_a, token_b in combinations(token_by_address, 2)
     ]
-    calls_by_venue = [venue.search_calls(pairs) for venue in venues]
-    answers = iter(query_lens(transport, [item for items in calls_by_venue for item in items]))
+    calls_by_venue = [venue.search_calls(token_pairs) for venue in venues]
+    lens_answers = iter(
+        query_lens(
+            transport, [lens_call for venue_calls in calls_by_venue for lens_call in venue_calls]
+        )
+    )
     candidate_by_address = {
         pool.address: (venue, pool)
-        for venue, items in zip(venues, calls_by_venue, strict=True)
-        for pool in venue.candidates(pairs, [next(answers) for _ in items])
+        for venue, venue_calls in zip(venues, calls_by_venue, strict=True)
+        for pool in venue.candidates(token_pairs, [next(lens_answers) for _ in venue_calls])
     }
     candidates = tuple(candidate_by_address.values())
     for venue, pool in candidates:
@@ -66,11 +70,13 @@ def require_router_factories(transport: Transport, router: str, venues: Sequence
     calls: list[LensItem] = [CallItem(router, venue.router_factory) for venue in venues]
     for venue, answer in zip(venues, query_lens(transport, calls), strict=True):
         factory_int = answer_uint(answer, 160)
-        traded = None if isinstance(factory_int, CallStatus) else address_from_word(factory_int)
-        if traded != venue.factory:
+        router_factory = (
+            None if isinstance(factory_int, CallStatus) else address_from_word(factory_int)
+        )
+        if router_factory != venue.factory:
             raise ConfigError(
                 f"venues.{venue.name}.factory: {venue.factory} is not the factory of SwapRouter02"
-                f" at {router}, which names {traded or 'none'}",
+                f" at {router}, which names {router_factory or 'none'}",
                 'remove this venue, correct the addresses, or use router = "rebalancer"',
             )
 
@@ -84,9 +90,14 @@ def _with_price(
     calls_by_candidate: list[list[CallItem]] = [
         venue.check_calls(pool) for venue, pool in candidates
     ]
-    answers = iter(query_lens(transport, [item for items in calls_by_candidate for item in items]))
-    for (venue, pool), items in zip(candidates, calls_by_candidate, strict=True):
-        pool_answers: list[LensAnswer] = [next(answers) for _ in items]
+    lens_answers = iter(
+        query_lens(
+            transport,
+            [lens_call for candidate_calls in calls_by_candidate for lens_call in candidate_calls],
+        )
+    )
+    for (venue, pool), candidate_calls in zip(candidates, calls_by_candidate, strict=True):
+        pool_answers: list[LensAnswer] = [next(lens_answers) for _ in candidate_calls]
         if (checked_pool := venue.checked(pool, pool_answers)) is not None:
             yield checked_pool
         elif venue.pools is not None:
@@ -98,9 +109,9 @@ def _with_price(
 
 def _require_pools(pools: Sequence[PoolRef], tokens: Sequence[Token]) -> None:
     traded_tokens = {address for pool in pools for address in (pool.token0, pool.token1)}
-    untraded = [token.label for token in tokens if token.address not in traded_tokens]
-    if untraded:
+    untraded_labels = [token.label for token in tokens if token.address not in traded_tokens]
+    if untraded_labels:
         raise ConfigError(
-            f"no pool of the configured venues trades {', '.join(untraded)}",
+            f"no pool of the configured venues trades {', '.join(untraded_labels)}",
             "add a venue, a fee tier or a hub token, or drop the asset",
         )

@@ -43,10 +43,10 @@ def gas_fees(
     limits.gas_price (None: off). Raises Refused if the current price is above it.
     """
     if head.base_fee_wei is None:
-        _require_within(gas_price_wei, limit_wei)
+        _require_gas_price_within(gas_price_wei, limit_wei)
         return GasFees(None, None, max(gas_price_wei, 1))
     tip_wei = max(0, min(priority_fee_wei, priority_cap_wei))
-    _require_within(head.base_fee_wei + tip_wei, limit_wei)
+    _require_gas_price_within(head.base_fee_wei + tip_wei, limit_wei)
     max_fee_wei = 2 * head.base_fee_wei + tip_wei
     if limit_wei is not None:
         max_fee_wei = min(max_fee_wei, limit_wei)
@@ -55,11 +55,17 @@ def gas_fees(
 
 def bump_fees(pending_tx: UnsignedTx) -> GasFees:
     """Return the fees that replace a pending transaction: each 12.5 % higher, rounded up."""
-    fees = pending_tx.max_fee_wei, pending_tx.max_priority_fee_wei, pending_tx.gas_price_wei
-    return GasFees(*(None if wei is None else replacement_fee_wei(wei) for wei in fees))
+    pending_fees_wei = (
+        pending_tx.max_fee_wei,
+        pending_tx.max_priority_fee_wei,
+        pending_tx.gas_price_wei,
+    )
+    return GasFees(
+        *(None if fee_wei is None else replacement_fee_wei(fee_wei) for fee_wei in pending_fees_wei)
+    )
 
 
-def _require_within(price_wei: int, limit_wei: int | None) -> None:
+def _require_gas_price_within(price_wei: int, limit_wei: int | None) -> None:
     if limit_wei is not None and price_wei > limit_wei:
         verdict = Verdict("gas_price", f"{price_wei} wei", f"{limit_wei} wei", False)
         raise Refused(

@@ -121,8 +121,10 @@ class PerpetualProtocol:
         approval.
         """
         deadline_s = now_s + self._valid_s
-        to, data = futures_call(action, self._contracts, self._wallet, self._collateral, deadline_s)
-        return PerpOrderDraft(to, data, deadline_s)
+        contract, calldata = futures_call(
+            action, self._contracts, self._wallet, self._collateral, deadline_s
+        )
+        return PerpOrderDraft(contract, calldata, deadline_s)
 
     def outcome(self, intent: Intent) -> Receipt | None:
         """See PerpVenue. Returns the receipt of the transaction."""
@@ -143,7 +145,7 @@ def encode_order(order: PerpOrder, contracts: PerpContracts, sender: str, deadli
     if not order.size_raw or order.bound_raw <= 0 or deadline_s <= 0:
         raise Refused("the order has no size, no bound or no deadline", remedy="plan again")
     is_sale = order.size_raw < 0
-    fields = (
+    order_fields = (
         order.market,
         is_sale,
         is_sale,
@@ -154,24 +156,28 @@ def encode_order(order: PerpOrder, contracts: PerpContracts, sender: str, deadli
         _NO_REFERRAL,
     )
     if sender == contracts.trader:
-        return _hex(OPEN_POSITION + abi_encode([_ORDER_ABI], [fields]))
-    return _hex(OPEN_POSITION_FOR + abi_encode(["address", _ORDER_ABI], [contracts.trader, fields]))
+        return _hex(OPEN_POSITION + abi_encode([_ORDER_ABI], [order_fields]))
+    return _hex(
+        OPEN_POSITION_FOR + abi_encode(["address", _ORDER_ABI], [contracts.trader, order_fields])
+    )
 
 
-def encode_deposit(token: str, raw: int) -> str:
+def encode_deposit(token: str, deposit_raw: int) -> str:
     """Return 0x-hex calldata of a deposit of collateral into the vault."""
-    return _hex(DEPOSIT + abi_encode(["address", "uint256"], [token, raw]))
+    return _hex(DEPOSIT + abi_encode(["address", "uint256"], [token, deposit_raw]))
 
 
-def encode_withdrawal(token: str, raw: int) -> str:
+def encode_withdrawal(token: str, withdrawal_raw: int) -> str:
     """Return 0x-hex calldata of a withdrawal of collateral to the account."""
-    return _hex(WITHDRAW + abi_encode(["address", "uint256"], [token, raw]))
+    return _hex(WITHDRAW + abi_encode(["address", "uint256"], [token, withdrawal_raw]))
 
 
 def encode_delegate(delegate: str, *, is_allowed: bool) -> str:
     """Return 0x-hex calldata that allows `delegate` to trade for the sender, or revokes it."""
-    selector = APPROVE_DELEGATE if is_allowed else REVOKE_DELEGATE
-    return _hex(selector + abi_encode(["address", "uint8"], [delegate, OPEN_POSITION_DELEGATE]))
+    function_selector = APPROVE_DELEGATE if is_allowed else REVOKE_DELEGATE
+    return _hex(
+        function_selector + abi_encode(["address", "uint8"], [delegate, OPEN_POSITION_DELEGATE])
+    )
 
 
 def futures_call(
@@ -205,10 +211,10 @@ def quote_order(
 
     Raises Refused with a description of the revert, Retryable for any other failure.
     """
-    data = encode_order(order, contracts, sender, deadline_s)
-    call = {"from": sender, "to": contracts.clearing_house, "data": data}
+    calldata = encode_order(order, contracts, sender, deadline_s)
+    call_params = {"from": sender, "to": contracts.clearing_house, "data": calldata}
     try:
-        answer = transport.call("eth_call", [call, block])
+        answer = transport.call("eth_call", [call_params, block])
     except CallFailed as error:
         code = revert_code(error.fault.data, error.fault.message)
         if code not in REVERT_DESCRIPTIONS:
@@ -232,10 +238,10 @@ def revert_code(data: str, message: str) -> str:
     """Return the code of a revert such as CH_TLRS, from its data or the node's message; empty
     without one.
     """
-    raw = bytes.fromhex(data.removeprefix("0x")) if data else b""
-    if raw[:4] == _ERROR_STRING:
+    revert_bytes = bytes.fromhex(data.removeprefix("0x")) if data else b""
+    if revert_bytes[:4] == _ERROR_STRING:
         try:
-            return str(abi_decode(["string"], raw[4:])[0])
+            return str(abi_decode(["string"], revert_bytes[4:])[0])
         except Exception:  # eth-abi raises various errors; the reason is unreadable
             return ""
     message_words = re.findall(r"\w+", message)
@@ -248,5 +254,5 @@ def explain_revert(reason: str) -> str:
     return f"{REVERT_DESCRIPTIONS[code]} ({code})" if code else reason
 
 
-def _hex(data: bytes) -> str:
-    return "0x" + data.hex()
+def _hex(calldata_bytes: bytes) -> str:
+    return "0x" + calldata_bytes.hex()

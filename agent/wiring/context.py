@@ -105,23 +105,29 @@ UNBOUNDED_IMPACT_BPS = 1_000
 MEGABYTE = 10**6
 
 
-def open_recorder(loaded: LoadedConfig, folder: Path | None) -> StepRecorder | None:
+def open_recorder(loaded_config: LoadedConfig, folder: Path | None) -> StepRecorder | None:
     """Open a recorder into `folder`, or into record.dir beside the config; None without either.
     Raises ConfigError if the folder cannot be used.
     """
-    record_table = loaded.config.record
-    store_kind = "paper" if loaded.paper else "live"
-    limits = RecorderLimits(FILES, MEGABYTES * MEGABYTE)
+    record_table = loaded_config.config.record
+    store_kind = "paper" if loaded_config.paper else "live"
+    recorder_limits = RecorderLimits(FILES, MEGABYTES * MEGABYTE)
     if record_table is not None:
-        limits = RecorderLimits(record_table.keep_files, record_table.keep_megabytes * MEGABYTE)
+        recorder_limits = RecorderLimits(
+            record_table.keep_files, record_table.keep_megabytes * MEGABYTE
+        )
     if folder is not None:
-        return StepRecorder(folder, loaded.digest, store_kind, limits)
+        return StepRecorder(folder, loaded_config.digest, store_kind, recorder_limits)
     if record_table is None:
         return None
-    record_folder = loaded.path.parent / record_table.dir
-    recorder = StepRecorder(record_folder, loaded.digest, store_kind, limits)  # creates the folder
-    if loaded.paper:
-        return StepRecorder(record_folder / PAPER_FOLDER, loaded.digest, store_kind, limits)
+    record_folder = loaded_config.path.parent / record_table.dir
+    recorder = StepRecorder(
+        record_folder, loaded_config.digest, store_kind, recorder_limits
+    )  # creates the folder
+    if loaded_config.paper:
+        return StepRecorder(
+            record_folder / PAPER_FOLDER, loaded_config.digest, store_kind, recorder_limits
+        )
     return recorder
 
 
@@ -216,11 +222,15 @@ class AgentContext:
         """Assemble the step input from a snapshot, the config and the store. A new store's missing
         history is read from the chain.
         """
-        pins = {pin.address: pin.code_hash for pin in self.store.trust.pins()}
+        code_hash_by_address = {pin.address: pin.code_hash for pin in self.store.trust.pins()}
         implementations = self.store.trust.implementations()
         if self.futures is not None and self.config.futures is not None:
             snapshot = distrust_changed_venue(
-                snapshot, self.futures.account, self.config.futures.contracts, pins, implementations
+                snapshot,
+                self.futures.account,
+                self.config.futures.contracts,
+                code_hash_by_address,
+                implementations,
             )
         bare_input = with_prior_day(
             self.bare_input(snapshot, history),
@@ -236,7 +246,9 @@ class AgentContext:
             self.transport,
             position_manager(self.config),
         )
-        changed_tokens = quarantine.changed_tokens(snapshot, self.tokens, pins, implementations)
+        changed_tokens = quarantine.changed_tokens(
+            snapshot, self.tokens, code_hash_by_address, implementations
+        )
         return assemble_input(
             bare_input, read_memory(bare_input, self.store, changed_tokens, self.layer_readers)
         )
@@ -244,8 +256,10 @@ class AgentContext:
     @property
     def layer_readers(self) -> tuple[LayerReader, ...]:
         """Readers of what layers know by a service: signals, and the tax lots of the ledger."""
-        signals = SignalReader(self.signals)
-        return (signals,) if self.tax is None else (signals, self.tax.reader(self.store))
+        signal_reader = SignalReader(self.signals)
+        return (
+            (signal_reader,) if self.tax is None else (signal_reader, self.tax.reader(self.store))
+        )
 
     @property
     def tokens(self) -> tuple[str, ...]:
@@ -271,7 +285,7 @@ class AgentContext:
     @property
     def readers(self) -> StepReaders:
         """Readers of a step: chain, store and evidence, or the simulated chain on paper."""
-        evidence = EvidenceGatherer(
+        evidence_gatherer = EvidenceGatherer(
             read_switch=self._read_switch,
             read_pins=lambda: [(pin.address, pin.code_hash) for pin in self.store.trust.pins()],
             quoter=self.quoter,
@@ -283,7 +297,7 @@ class AgentContext:
             self.reader,
             self.assemble,
             self.store.budgets.history,
-            evidence,
+            evidence_gatherer,
             self.clock,
             SystemRandom().random,
         )
@@ -291,7 +305,7 @@ class AgentContext:
             readers = replace(
                 readers,
                 reader=PaperReader(self.reader, self.paper),
-                evidence=PaperEvidence(evidence, self.paper),
+                evidence=PaperEvidence(evidence_gatherer, self.paper),
             )
         elif self.config.wallet.safe:
             safe = SafeContract(self.transport, self.config.wallet.address)
@@ -309,14 +323,14 @@ class AgentContext:
         return order_venue(self.loaded, self.portfolio, self.store, self.clock, key)
 
     def _read_switch(self) -> tuple[bool, str]:
-        state = self.switch.read()
-        return state.paused is not False, state.reason
+        switch_state = self.switch.read()
+        return switch_state.paused is not False, switch_state.reason
 
 
 def pool_makers(config: Config) -> dict[str, PoolMaker]:
     """Return who makes the pools of each venue, and the wrapped native coin for wrapping."""
-    makers = {venue.name: venue.maker for venue in amm_venues(config)}
-    return makers | {NATIVE_VENUE: PoolMaker(SwapStyle.NATIVE, config.chain.wrapped_native)}
+    maker_by_venue = {venue.name: venue.maker for venue in amm_venues(config)}
+    return maker_by_venue | {NATIVE_VENUE: PoolMaker(SwapStyle.NATIVE, config.chain.wrapped_native)}
 
 
 def amm_venues(config: Config) -> list[AmmVenue]:
@@ -343,36 +357,36 @@ def amm_venues(config: Config) -> list[AmmVenue]:
     ]
 
 
-def store_file(loaded: LoadedConfig) -> Path:
+def store_file(loaded_config: LoadedConfig) -> Path:
     """Return the path of the store's SQLite file; the pause file and local locks are beside it."""
-    url = loaded.store_url
-    if not url.startswith("sqlite:///"):
+    store_url = loaded_config.store_url
+    if not store_url.startswith("sqlite:///"):
         raise ConfigError(
-            f"store.url: {url.split(':')[0]} stores are not supported yet",
+            f"store.url: {store_url.split(':')[0]} stores are not supported yet",
             "use sqlite:///trimtab.db",
         )
-    return Path(url.removeprefix("sqlite:///"))
+    return Path(store_url.removeprefix("sqlite:///"))
 
 
 @contextmanager
 def open_store_offline(
-    loaded: LoadedConfig, *, check: bool = True
+    loaded_config: LoadedConfig, *, check: bool = True
 ) -> Iterator[tuple[Store, KillSwitch]]:
     """Open the store and the kill switch without connecting to a chain; without `check` faster, as
     `open_store` says.
     """
-    chain = loaded.config.chain
-    store_kind = "paper" if loaded.paper else "live"
+    chain_table = loaded_config.config.chain
+    store_kind = "paper" if loaded_config.paper else "live"
     store = open_store(
-        loaded.store_url,
-        chain.chain_id,
-        loaded.config.wallet.address,
-        chain.wrapped_native,
+        loaded_config.store_url,
+        chain_table.chain_id,
+        loaded_config.config.wallet.address,
+        chain_table.wrapped_native,
         store_kind,
         check=check,
     )
     try:
-        yield store, KillSwitch(pause_file(store_file(loaded)), store.pause_switch)
+        yield store, KillSwitch(pause_file(store_file(loaded_config)), store.pause_switch)
     finally:
         store.close()
 
@@ -411,7 +425,7 @@ def open_endpoint_pool(
 
 @contextmanager
 def open_context(
-    loaded: LoadedConfig,
+    loaded_config: LoadedConfig,
     transports: Sequence[Transport] | None = None,
     clock: Clock | None = None,
     untrusted_pools: bool = False,
@@ -426,16 +440,16 @@ def open_context(
     [record] in the config, each step is written as a file.
     """
     clock = clock or SystemClock()
-    endpoint_pool = open_endpoint_pool(loaded.config, transports, clock)
-    portfolio, layers = _target_portfolio(loaded, endpoint_pool)
-    with open_store_offline(loaded) as (store, switch):
+    endpoint_pool = open_endpoint_pool(loaded_config.config, transports, clock)
+    portfolio, layers = _target_portfolio(loaded_config, endpoint_pool)
+    with open_store_offline(loaded_config) as (store, switch):
         confirmed_hash = store.configs.confirmed_digest()
-        if loaded.paper:
-            prepare_paper_store(loaded, store)
-        if (recorder := open_recorder(loaded, record)) is not None:
+        if loaded_config.paper:
+            prepare_paper_store(loaded_config, store)
+        if (recorder := open_recorder(loaded_config, record)) is not None:
             store.steps.on_step_recorded = recorder.write_step
         context = _build_context(
-            loaded,
+            loaded_config,
             portfolio,
             layers,
             endpoint_pool,
@@ -448,13 +462,13 @@ def open_context(
         yield replace(context, recorder=recorder, confirmed_hash=confirmed_hash)
 
 
-def reopen_context(context: AgentContext, loaded: LoadedConfig) -> AgentContext:
+def reopen_context(context: AgentContext, loaded_config: LoadedConfig) -> AgentContext:
     """Return the context for a newly confirmed config, over the same endpoints, store, clock and
     key.
     """
     new_context = _build_context(
-        loaded,
-        *_target_portfolio(loaded, context.endpoints),
+        loaded_config,
+        *_target_portfolio(loaded_config, context.endpoints),
         context.endpoints,
         context.store,
         context.switch,
@@ -462,52 +476,52 @@ def reopen_context(context: AgentContext, loaded: LoadedConfig) -> AgentContext:
         untrusted_pools=False,
     )
     if context.recorder is not None:
-        context.recorder.config = loaded.digest
+        context.recorder.config = loaded_config.digest
     return replace(
         new_context,
         recorder=context.recorder,
-        confirmed_hash=loaded.digest,
+        confirmed_hash=loaded_config.digest,
         key=context.key,
         agent_key=context.agent_key,
     )
 
 
 def _target_portfolio(
-    loaded: LoadedConfig, endpoint_pool: EndpointPool
+    loaded_config: LoadedConfig, endpoint_pool: EndpointPool
 ) -> tuple[Portfolio, tuple[LayerConfig, ...]]:
     """Build the target portfolio and the settings of layers, with token metadata from the chain."""
     from agent.chain.providers.quorum import QuorumProvider  # web3 is loaded to connect only
 
-    config = loaded.config
-    addresses = [token.address for token in config.portfolio.listed]
-    listed_tokens = read_tokens(QuorumProvider(endpoint_pool), addresses)
-    tokens = {token.address: token for token in listed_tokens}
-    portfolio = build_portfolio(config, tokens)
+    config = loaded_config.config
+    token_addresses = [token.address for token in config.portfolio.listed]
+    listed_tokens = read_tokens(QuorumProvider(endpoint_pool), token_addresses)
+    token_by_address = {token.address: token for token in listed_tokens}
+    portfolio = build_portfolio(config, token_by_address)
     portfolio = replace(
         portfolio,
         weights=build_weights(
             config.portfolio,
             portfolio,
-            loaded.path.parent,
+            loaded_config.path.parent,
             build_signals(config),
             config.futures,
         ),
     )
-    return portfolio, build_layer_settings(loaded, portfolio)
+    return portfolio, build_layer_settings(loaded_config, portfolio)
 
 
 def _require_fixed_hooks(transport: Transport, venues: Sequence[AmmVenue]) -> None:
     """Raise ConfigError for hooks that are proxies: their code could stay while what they do changes."""
-    hooks = {venue.hooks: venue.name for venue in venues if venue.hooks != NO_HOOKS}
-    for proxy in find_proxies(transport, tuple(hooks)) if hooks else ():
+    venue_by_hooks = {venue.hooks: venue.name for venue in venues if venue.hooks != NO_HOOKS}
+    for proxy in find_proxies(transport, tuple(venue_by_hooks)) if venue_by_hooks else ():
         raise ConfigError(
-            f"venues.{hooks[proxy.token]}.hooks: {proxy.token} is a proxy, whose implementation may change",
+            f"venues.{venue_by_hooks[proxy.token]}.hooks: {proxy.token} is a proxy, whose implementation may change",
             "remove the venue, or name hooks whose code cannot change",
         )
 
 
 def _build_context(  # noqa: PLR0913
-    loaded: LoadedConfig,
+    loaded_config: LoadedConfig,
     portfolio: Portfolio,
     layers: tuple[LayerConfig, ...],
     endpoint_pool: EndpointPool,
@@ -522,22 +536,27 @@ def _build_context(  # noqa: PLR0913
     from agent.chain.providers.quorum import QuorumProvider  # web3 is loaded to connect only
     from agent.chain.snapshot import ChainReader
 
-    config, transport = loaded.config, QuorumProvider(endpoint_pool)
+    config, transport = loaded_config.config, QuorumProvider(endpoint_pool)
     require_venue_decimals(config, portfolio)
     limits = build_limits(config, portfolio.numeraire)
     tokens = (*(asset.token for asset in portfolio.assets), *portfolio.hubs)
-    addresses = [token.address for token in tokens]
+    token_addresses = [token.address for token in tokens]
     venues = amm_venues(config)
     pools = discover_pools(transport, venues, tokens, portfolio.hubs)
     portfolio = replace(portfolio, lp_targets=build_targets(config, portfolio, pools))
-    pins = {pin.address: pin.code_hash for pin in store.trust.pins()}
+    code_hash_by_address = {pin.address: pin.code_hash for pin in store.trust.pins()}
     reference = build_reference(
-        config, [(pool.address, pins[pool.address]) for pool in pools if pool.address in pins]
+        config,
+        [
+            (pool.address, code_hash_by_address[pool.address])
+            for pool in pools
+            if pool.address in code_hash_by_address
+        ],
     )
     if not untrusted_pools:
-        pools = tuple(pool for pool in pools if pool.contract in pins) or pools
+        pools = tuple(pool for pool in pools if pool.contract in code_hash_by_address) or pools
     pinned_addresses = tuple(
-        dict.fromkeys((*fixed_contracts(config, store.positions.changes()), *addresses))
+        dict.fromkeys((*fixed_contracts(config, store.positions.changes()), *token_addresses))
     )
     execution = replace(
         build_execution(config, pinned_addresses),
@@ -553,8 +572,8 @@ def _build_context(  # noqa: PLR0913
         require_router_factories(transport, execution.router, venues)
     venue_contracts = () if config.futures is None else tuple(config.futures.contracts)
     _require_fixed_hooks(transport, venues)
-    proxies = find_proxies(transport, (*addresses, *venue_contracts))
-    scope = SnapshotScope(
+    proxies = find_proxies(transport, (*token_addresses, *venue_contracts))
+    snapshot_scope = SnapshotScope(
         owner=config.wallet.address,
         tokens=tokens,
         spenders=(execution.router, *(contract for _, contract in execution.liquidity)),
@@ -576,18 +595,22 @@ def _build_context(  # noqa: PLR0913
             UNBOUNDED_IMPACT_BPS if limits.price_impact_bps is None else limits.price_impact_bps
         ),
         pair_spender=dict(execution.liquidity).get(LpVenue.V2),
-        layers=() if (perps := perp_scope(config, portfolio)) is None else (perps,),
+        layers=() if (futures_scope := perp_scope(config, portfolio)) is None else (futures_scope,),
         data_fee=endpoint_pool.data_fee,
         caller="" if config.wallet.safe else config.wallet.address,
     )
     chain_reader = ChainReader(
-        endpoint_pool, config.chain.chain_id, scope, clock, min_operators=config.chain.min_operators
+        endpoint_pool,
+        config.chain.chain_id,
+        snapshot_scope,
+        clock,
+        min_operators=config.chain.min_operators,
     )
     confirmed_positions = resolve_positions(
         transport, known_positions(config, portfolio, ()), factories(config)
     )
     read_known_positions = partial(known_positions, config, portfolio)
-    reader = PositionReader(
+    position_reader = PositionReader(
         chain_reader,
         confirmed_positions,
         factories(config),
@@ -595,7 +618,7 @@ def _build_context(  # noqa: PLR0913
         read_known_positions,
     )
     return AgentContext(
-        loaded,
+        loaded_config,
         endpoint_pool,
         transport,
         portfolio,
@@ -607,21 +630,21 @@ def _build_context(  # noqa: PLR0913
         store,
         switch,
         clock,
-        reader,
+        position_reader,
         build_quoter(transport, venues, {pool.address: pool.tier for pool in pools}),
         layers=layers,
-        futures=futures_policy(config, portfolio, on_paper=loaded.paper),
-        tax=TaxRunCache(loaded, portfolio),
+        futures=futures_policy(config, portfolio, on_paper=loaded_config.paper),
+        tax=TaxRunCache(loaded_config, portfolio),
         paper=(
             paper_chain(
                 config,
                 execution,
                 endpoint_pool,
                 store,
-                reader,
+                position_reader,
                 paper_venue(config, portfolio, transport),
             )
-            if loaded.paper
+            if loaded_config.paper
             else None
         ),
     )

@@ -49,11 +49,11 @@ PAPER_FOLDER = "paper"
 """Folder of paper steps below record.dir."""
 
 
-def prepare_paper_store(loaded: LoadedConfig, store: Store) -> None:
+def prepare_paper_store(loaded_config: LoadedConfig, store: Store) -> None:
     """Copy the live store's pinned contracts into the paper store. Raises ConfigError for features
     that are not simulated.
     """
-    config = loaded.config
+    config = loaded_config.config
     if config.portfolio.positions or (config.lp is not None and config.lp.targets):
         raise ConfigError(
             "paper: liquidity positions are not simulated",
@@ -64,12 +64,12 @@ def prepare_paper_store(loaded: LoadedConfig, store: Store) -> None:
             "paper: only SwapRouter02 is simulated",
             'set execution.router = "swap_router_02" in a copy of the config',
         )
-    store.paper.copy_pins(live_store_file(loaded))
+    store.paper.copy_pins(live_store_file(loaded_config))
 
 
-def live_store_file(loaded: LoadedConfig) -> Path:
+def live_store_file(loaded_config: LoadedConfig) -> Path:
     """Return the path of the live store's file, which paper trading only reads."""
-    return Path(loaded.live_url.removeprefix("sqlite:///"))
+    return Path(loaded_config.live_url.removeprefix("sqlite:///"))
 
 
 def paper_chain(
@@ -100,41 +100,41 @@ def perp_scope(config: Config, portfolio: Portfolio) -> PerpScope | None:
     """Return the margin account and the markets that the lens reads; None without [futures] on the
     chain.
     """
-    table = config.futures
-    if not isinstance(table, FuturesTable):
+    futures_table = config.futures
+    if not isinstance(futures_table, FuturesTable):
         return None
-    tokens = _token_by_symbol(portfolio)
+    token_by_symbol = _token_by_symbol(portfolio)
     return PerpScope(
-        trader=table.account or config.wallet.address,
-        collateral=tokens[table.collateral],
-        vault=table.vault,
-        account_balance=table.account_balance,
-        clearing_house=table.clearing_house,
-        exchange=table.exchange,
-        market_registry=table.market_registry,
-        config=table.config,
+        trader=futures_table.account or config.wallet.address,
+        collateral=token_by_symbol[futures_table.collateral],
+        vault=futures_table.vault,
+        account_balance=futures_table.account_balance,
+        clearing_house=futures_table.clearing_house,
+        exchange=futures_table.exchange,
+        market_registry=futures_table.market_registry,
+        config=futures_table.config,
         markets=tuple(
             PerpMarketRef(
                 market.base,
                 market.symbol,
-                "" if market.asset is None else tokens[market.asset].address,
+                "" if market.asset is None else token_by_symbol[market.asset].address,
                 market.aggregator,
             )
-            for market in table.markets
+            for market in futures_table.markets
         ),
     )
 
 
 def perp_contracts(config: Config) -> PerpContracts | None:
     """Return the contracts that the futures layer calls; None without [futures] on the chain."""
-    table = config.futures
-    if not isinstance(table, FuturesTable):
+    futures_table = config.futures
+    if not isinstance(futures_table, FuturesTable):
         return None
     return PerpContracts(
-        table.clearing_house,
-        table.vault,
-        table.delegate_approval,
-        table.account or config.wallet.address,
+        futures_table.clearing_house,
+        futures_table.vault,
+        futures_table.delegate_approval,
+        futures_table.account or config.wallet.address,
     )
 
 
@@ -155,21 +155,25 @@ def futures_rules(
     """Return the signer's futures terms, with the pinned market numbers of an off-chain venue; None
     without [futures].
     """
-    table, policy = config.futures, build_futures(config, _token_by_symbol(portfolio))
-    if table is None or policy is None:
+    futures_table, policy = config.futures, build_futures(config, _token_by_symbol(portfolio))
+    if futures_table is None or policy is None:
         return None
-    limits, contracts = policy.limits, ("", "", "")
+    limits, contract_addresses = policy.limits, ("", "", "")
     market_numbers: Mapping[str, int] = {}
-    if isinstance(table, HyperliquidTable):
-        market_numbers = trust.market_numbers(table.network)
-    if (perp := perp_contracts(config)) is not None:
-        contracts = perp.clearing_house, perp.vault, perp.delegate_approval
+    if isinstance(futures_table, HyperliquidTable):
+        market_numbers = trust.market_numbers(futures_table.network)
+    if (protocol_contracts := perp_contracts(config)) is not None:
+        contract_addresses = (
+            protocol_contracts.clearing_house,
+            protocol_contracts.vault,
+            protocol_contracts.delegate_approval,
+        )
     return FuturesRules(
-        *contracts,
+        *contract_addresses,
         policy.collateral,
-        table.account or config.wallet.address,
-        table.delegate if isinstance(table, FuturesTable) else None,
-        tuple(market.venue_key for market in table.markets),
+        futures_table.account or config.wallet.address,
+        futures_table.delegate if isinstance(futures_table, FuturesTable) else None,
+        tuple(market.venue_key for market in futures_table.markets),
         limits.max_leverage_bps,
         limits.slippage_bps,
         limits.emergency_slippage_bps,
@@ -203,43 +207,48 @@ def chain_venue(
 
 def paper_venue(config: Config, portfolio: Portfolio, transport: Transport) -> PaperVenue | None:
     """Return the simulated venue of paper trading; None without [futures] on the chain."""
-    contracts, table = perp_contracts(config), config.futures
-    if contracts is None or not isinstance(table, FuturesTable):
+    contracts, futures_table = perp_contracts(config), config.futures
+    if contracts is None or not isinstance(futures_table, FuturesTable):
         return None
-    collateral = _token_by_symbol(portfolio)[table.collateral].address
-    return PaperVenue(contracts, table.exchange, collateral, transport)
+    collateral = _token_by_symbol(portfolio)[futures_table.collateral].address
+    return PaperVenue(contracts, futures_table.exchange, collateral, transport)
 
 
 def require_venue_decimals(config: Config, portfolio: Portfolio) -> None:
     """Raise ConfigError if the collateral has other decimals than the venue's amounts, which are
     USDC with 6 decimals; on some chains it has 18.
     """
-    table = config.futures
-    if not isinstance(table, HyperliquidTable):
+    futures_table = config.futures
+    if not isinstance(futures_table, HyperliquidTable):
         return
-    if (decimals := _token_by_symbol(portfolio)[table.collateral].decimals) != USDC.decimals:
+    if (
+        collateral_decimals := _token_by_symbol(portfolio)[futures_table.collateral].decimals
+    ) != USDC.decimals:
         raise ConfigError(
-            f"futures.collateral: {table.collateral} has {decimals} decimals on chain"
+            f"futures.collateral: {futures_table.collateral} has {collateral_decimals} decimals on chain"
             f" {config.chain.chain_id}; amounts at Hyperliquid have {USDC.decimals}",
             "use a chain whose USDC has 6 decimals, or remove [futures]",
         )
 
 
-def missing_agent_key(loaded: LoadedConfig) -> str:
+def missing_agent_key(loaded_config: LoadedConfig) -> str:
     """Return why there is no agent key for the venue of [futures]; empty if there is one."""
-    table = loaded.config.futures
-    if not isinstance(table, HyperliquidTable) or table.key_name is None:
+    futures_table = loaded_config.config.futures
+    if not isinstance(futures_table, HyperliquidTable) or futures_table.key_name is None:
         return "no agent key is configured; set futures.agent_keystore"
-    if table.agent_keystore and not (loaded.path.parent / table.agent_keystore).exists():
+    if (
+        futures_table.agent_keystore
+        and not (loaded_config.path.parent / futures_table.agent_keystore).exists()
+    ):
         return (
-            f"the agent key {table.agent_keystore} does not exist; "
+            f"the agent key {futures_table.agent_keystore} does not exist; "
             "create it with trimtab delegate --send"
         )
     return ""
 
 
 def order_venue(
-    loaded: LoadedConfig,
+    loaded_config: LoadedConfig,
     portfolio: Portfolio,
     store: Store,
     clock: Clock,
@@ -248,42 +257,44 @@ def order_venue(
     """Return the off-chain venue of [futures], on paper for a paper store; None if there is none.
     Without `key` it is read-only. Raises ConfigError.
     """
-    config = loaded.config
-    table = config.futures
-    if not isinstance(table, HyperliquidTable):
+    config = loaded_config.config
+    futures_table = config.futures
+    if not isinstance(futures_table, HyperliquidTable):
         return None
-    tokens = _token_by_symbol(portfolio)
-    is_mainnet = table.network == "mainnet"
+    token_by_symbol = _token_by_symbol(portfolio)
+    is_mainnet = futures_table.network == "mainnet"
     client = HyperliquidClient(
-        VenueConnection(table.address, is_mainnet=is_mainnet, timeout_s=VENUE_TIMEOUT_S),
-        table.account or config.wallet.address,
+        VenueConnection(futures_table.address, is_mainnet=is_mainnet, timeout_s=VENUE_TIMEOUT_S),
+        futures_table.account or config.wallet.address,
         {
-            market.symbol: "" if market.asset is None else tokens[market.asset].address
-            for market in table.markets
+            market.symbol: "" if market.asset is None else token_by_symbol[market.asset].address
+            for market in futures_table.markets
         },
         lambda: clock.now_s() * 1000,
         None if key is None else agent_key(config, key),
-        (lambda: None) if loaded.paper else store.ledger.funding_since_s,
-        partial(store.trust.market_numbers, table.network),
+        (lambda: None) if loaded_config.paper else store.ledger.funding_since_s,
+        partial(store.trust.market_numbers, futures_table.network),
     )
     venue = HyperliquidPerps(
         client,
         clock,
         config.execution.deadline,
         store.journal.newest_venue_nonce,
-        table.agent_name,
+        futures_table.agent_name,
         store.trust,
-        no_key_reason=missing_agent_key(loaded),
+        no_key_reason=missing_agent_key(loaded_config),
     )
-    if loaded.paper:
+    if loaded_config.paper:
         return PaperOrderVenue(venue, client, store.paper, store.ledger.funding_since_s)
     return venue
 
 
-def listed_numbers(table: HyperliquidTable) -> dict[str, int]:
+def listed_numbers(futures_table: HyperliquidTable) -> dict[str, int]:
     """Return the number of every market that the venue lists, by name. Raises Retryable."""
-    is_mainnet = table.network == "mainnet"
-    connection = VenueConnection(table.address, is_mainnet=is_mainnet, timeout_s=VENUE_TIMEOUT_S)
+    is_mainnet = futures_table.network == "mainnet"
+    connection = VenueConnection(
+        futures_table.address, is_mainnet=is_mainnet, timeout_s=VENUE_TIMEOUT_S
+    )
     return parse_numbers(connection.info(type="metaAndAssetCtxs"))
 
 
@@ -291,10 +302,10 @@ def agent_key(config: Config, key: SigningKey) -> AgentKey:
     """Return the agent's key. Raises ConfigError for a key with another purpose, a published key,
     or a key that cannot sign messages.
     """
-    table = config.futures
-    if not isinstance(table, HyperliquidTable):
+    futures_table = config.futures
+    if not isinstance(futures_table, HyperliquidTable):
         raise ConfigError("futures: the venue does not use an agent key", "remove it")
-    if key.address in (config.wallet.address, table.account):
+    if key.address in (config.wallet.address, futures_table.account):
         raise ConfigError(
             f"futures: the agent key {key.address} is the wallet's or the account's own",
             "create a key for the agent: trimtab wallet create",
@@ -308,7 +319,7 @@ def agent_key(config: Config, key: SigningKey) -> AgentKey:
         raise ConfigError(
             f"futures: the agent key {key.address} is published", "create your own key"
         )
-    return AgentKey(AgentPrivateKey(key), is_mainnet=table.network == "mainnet")
+    return AgentKey(AgentPrivateKey(key), is_mainnet=futures_table.network == "mainnet")
 
 
 class VenueReader:

@@ -21,8 +21,8 @@ from agent.store.store import Store
 class TaxRunCache:
     """Tax lots of the whole ledger, recomputed only when the ledger has changed."""
 
-    def __init__(self, loaded: LoadedConfig, portfolio: Portfolio) -> None:
-        self._loaded = loaded
+    def __init__(self, loaded_config: LoadedConfig, portfolio: Portfolio) -> None:
+        self._loaded = loaded_config
         self._portfolio = portfolio
         self._ledger_version: tuple[int, ...] | None = None
         self._booked_run: TaxLotRun | None = None
@@ -40,40 +40,42 @@ class TaxRunCache:
         Mined and pending transactions count with their gains but not with their losses, because a
         reorg may remove them. Raises ConfigError if tax.year_limit is set and a rate is missing.
         """
-        tax = self._loaded.config.tax
-        if tax is None:
+        tax_table = self._loaded.config.tax
+        if tax_table is None:
             return None
         try:
             rate_table = read_rates(self._loaded)
-            rate = rate_of(rate_table)
-            method = LotMethod(tax.method)
-            booked_run = self._run_booked(store, method, rate)
-            numeraire, since_s = self._portfolio.numeraire, year_start_s(now_s)
+            rate_at = rate_of(rate_table)
+            method = LotMethod(tax_table.method)
+            booked_run = self._run_booked(store, method, rate_at)
+            numeraire, year_begin_s = self._portfolio.numeraire, year_start_s(now_s)
             pending_run = run_tax_lots(
                 pending_entries(store, step),
                 method,
                 numeraire.address,
                 self._portfolio.wrapped_native,
-                rate,
+                rate_at,
                 Lots(method, booked_run.open_lots()),
             )
-            realised = booked_run.realised_gain(since_s) + pending_run.gross_gain(since_s)
-            limit = year_limit(tax.year_limit, numeraire.decimals)
+            year_gain = booked_run.realised_gain(year_begin_s) + pending_run.gross_gain(
+                year_begin_s
+            )
+            gain_limit_raw = year_limit(tax_table.year_limit, numeraire.decimals)
             return TaxInputs(
                 method,
-                tax.currency or "",
-                Fraction(rate(now_s)),
+                tax_table.currency or "",
+                Fraction(rate_at(now_s)),
                 pending_run.open_lots(),
-                realised,
-                limit,
+                year_gain,
+                gain_limit_raw,
             )
         except ConfigError:
-            if tax.year_limit is not None:
+            if tax_table.year_limit is not None:
                 raise
             return None
 
     def _run_booked(
-        self, store: Store, method: LotMethod, rate: Callable[[int], Fraction]
+        self, store: Store, method: LotMethod, rate_at: Callable[[int], Fraction]
     ) -> TaxLotRun:
         ledger_version = store.ledger.version()
         if self._booked_run is None or ledger_version != self._ledger_version:
@@ -82,7 +84,7 @@ class TaxRunCache:
                 method,
                 self._portfolio.numeraire.address,
                 self._portfolio.wrapped_native,
-                rate,
+                rate_at,
             )
             self._ledger_version = ledger_version
         return self._booked_run

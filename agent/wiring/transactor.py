@@ -91,14 +91,14 @@ def signing_rules(
         contract for venue, contract in execution.liquidity if venue == LpVenue.V3
     )
     v2_routers = tuple(contract for venue, contract in execution.liquidity if venue == LpVenue.V2)
-    pairs = tuple(pool.address for pool in pools if pool.venue == LpVenue.V2)
+    v2_pairs = tuple(pool.address for pool in pools if pool.venue == LpVenue.V2)
     return replace(
         rules,
         managers=position_managers,
         v2_routers=v2_routers,
         oracles=tuple(pool.address for pool in pools if pool.keeps_observations),
         payout_addresses=payout_addresses,
-        pairs=pairs if v2_routers else (),
+        pairs=v2_pairs if v2_routers else (),
         init_code_hash=init_code_hash(),
     )
 
@@ -162,9 +162,11 @@ class WalletSession:
             context.pools,
             context.payout_addresses,
         )
-        futures = futures_rules(config, context.portfolio, context.limits, context.store.trust)
-        rules = replace(rules, futures=futures)
-        nonces = partial(signable_nonces, context.store.journal)
+        futures_terms = futures_rules(
+            config, context.portfolio, context.limits, context.store.trust
+        )
+        rules = replace(rules, futures=futures_terms)
+        read_nonces = partial(signable_nonces, context.store.journal)
         context.endpoints.report = self.progress
         if context.paper is not None:
             return paper_transactor(
@@ -183,9 +185,9 @@ class WalletSession:
         )
         proposes_only = config.wallet.mode == "propose"
         if proposes_only:
-            owner, sender = open_external_signer(
+            external_signer, sender = open_external_signer(
                 rules,
-                nonces,
+                read_nonces,
                 context.endpoints,
                 sender,
                 context.transport,
@@ -195,7 +197,7 @@ class WalletSession:
             require_no_open_proposals(context.store.journal, context.store.proposals)
         signer: Signer = ReadOnlySigner(config.wallet.address)
         if self.key is not None and not proposes_only:
-            signer = LocalSigner(self.key, rules, nonces)
+            signer = LocalSigner(self.key, rules, read_nonces)
         submitter = Submitter(
             journal=context.store.journal,
             budgets=context.store.budgets,
@@ -217,7 +219,10 @@ class WalletSession:
             )
         if proposes_only:
             executor = ProposingExecutor(
-                submitter, context.store.proposals, owner, FileOutbox(context.loaded.proposals_path)
+                submitter,
+                context.store.proposals,
+                external_signer,
+                FileOutbox(context.loaded.proposals_path),
             )
         futures_venue = order_venue or chain_venue(
             config, context.portfolio, context.transport, sender.status_of
@@ -356,23 +361,25 @@ def _load_agent_key(context: AgentContext) -> SigningKey | None:
         return None
     ask_passphrase = getpass.getpass if sys.stdin.isatty() else None
     try:
-        source = context.agent_key or agent_key_source(context.loaded)
-        return keys.load_key(source, config.chain.chain_id, ask=ask_passphrase)
+        agent_source = context.agent_key or agent_key_source(context.loaded)
+        return keys.load_key(agent_source, config.chain.chain_id, ask=ask_passphrase)
     except ConfigError as error:
         message = error.message.replace("wallet.", "futures.agent_", 1)
         raise ConfigError(message, error.remedy) from None
 
 
-def lock_locations(loaded: LoadedConfig) -> tuple[Path, int, str, Path]:
+def lock_locations(loaded_config: LoadedConfig) -> tuple[Path, int, str, Path]:
     """Return the path of the wallet's lock, chain id, wallet, and path of the lock beside the
     store.
     """
-    chain, wallet = loaded.config.chain, loaded.config.wallet.address
-    store_path = store_file(loaded).resolve()
-    is_separate = chain.local or loaded.paper  # a paper store never blocks the wallet itself
+    chain_table, wallet = loaded_config.config.chain, loaded_config.config.wallet.address
+    store_path = store_file(loaded_config).resolve()
+    is_own_lock = (
+        chain_table.local or loaded_config.paper
+    )  # a paper store never blocks the wallet itself
     return (
-        lock_path(chain.chain_id, wallet, store_path, local_chain=is_separate),
-        chain.chain_id,
+        lock_path(chain_table.chain_id, wallet, store_path, local_chain=is_own_lock),
+        chain_table.chain_id,
         wallet,
         store_lock_path(store_path),
     )
@@ -413,31 +420,31 @@ class AgentApprover:
     is recorded before it is posted, and posted once.
     """
 
-    def __init__(self, context: AgentContext, table: HyperliquidTable) -> None:
+    def __init__(self, context: AgentContext, futures_table: HyperliquidTable) -> None:
         """Set the context and its venue table. Raises ConfigError unless the account is the
         wallet's own.
         """
         wallet = context.config.wallet.address
-        if table.account not in (None, wallet):
+        if futures_table.account not in (None, wallet):
             raise ConfigError(
-                f"futures.account: {table.account} is not the wallet {wallet}, and "
+                f"futures.account: {futures_table.account} is not the wallet {wallet}, and "
                 "only an account's own key can approve agents",
                 "run this with the config of that wallet, or approve the key's "
-                f"address under {table.agent_name} at the venue",
+                f"address under {futures_table.agent_name} at the venue",
             )
-        is_mainnet = table.network == "mainnet"
+        is_mainnet = futures_table.network == "mainnet"
         self._context = context
-        self._agent_name = table.agent_name
+        self._agent_name = futures_table.agent_name
         self._connection = VenueConnection(
-            table.address, is_mainnet=is_mainnet, timeout_s=VENUE_TIMEOUT_S
+            futures_table.address, is_mainnet=is_mainnet, timeout_s=VENUE_TIMEOUT_S
         )
         self._client = HyperliquidClient(self._connection, wallet, {}, self._now_ms)
         self._rules = AgentApprovalRules(wallet, wallet, self._agent_name, is_mainnet)
 
     def require_account(self) -> None:
         """Raise Refused while the venue does not know the account, Retryable without an answer."""
-        answer = self._connection.info(type="userRole", user=self._rules.account.lower())
-        if not isinstance(answer, dict) or answer.get("role") != "user":
+        role_answer = self._connection.info(type="userRole", user=self._rules.account.lower())
+        if not isinstance(role_answer, dict) or role_answer.get("role") != "user":
             raise Refused(
                 f"the venue has no account of {self._rules.account}",
                 remedy="deposit USDC at the venue first, and check futures.network",
@@ -464,9 +471,11 @@ class AgentApprover:
         """Load the wallet's key and return the signer of approvals. Raises ConfigError."""
         context = self._context
         ask_passphrase = getpass.getpass if sys.stdin.isatty() else None
-        chain = context.config.chain
-        source = context.key or key_source(context.loaded)
-        key = keys.load_key(source, chain.chain_id, ask=ask_passphrase, fork=chain.fork)
+        chain_table = context.config.chain
+        wallet_source = context.key or key_source(context.loaded)
+        key = keys.load_key(
+            wallet_source, chain_table.chain_id, ask=ask_passphrase, fork=chain_table.fork
+        )
         if not isinstance(key, ApprovalKey):
             raise ConfigError(
                 "wallet: this key cannot sign the approval of an agent",
@@ -479,10 +488,13 @@ class AgentApprover:
         rejects it, Retryable with the code `unknown_if_sent` if the venue does not list it, because
         the approval may still arrive.
         """
-        trust, agent = self._context.store.trust, NamedAgent(self._agent_name, address, until_ms)
+        trust, expected_agent = (
+            self._context.store.trust,
+            NamedAgent(self._agent_name, address, until_ms),
+        )
         nonce_ms = trust.take_approval_nonce(self._now_ms())
         approval = new_approval(
-            self._connection, signer.address, agent, nonce_ms, self._former_agents(address)
+            self._connection, signer.address, expected_agent, nonce_ms, self._former_agents(address)
         )
         action = approval_action(approval)
         signature = signer.sign(approval_message(action), approval)
@@ -492,7 +504,7 @@ class AgentApprover:
             named_agent = self.approved_agent()
         except Retryable:
             named_agent = self.approved_agent()
-        if named_agent != agent:
+        if named_agent != expected_agent:
             raise Retryable(
                 f"the approval of {address} was sent, but the venue does not list it",
                 "see trimtab doctor; trimtab delegate --send approves another key",
@@ -509,9 +521,9 @@ class AgentApprover:
 
 def require_sendable(config: Config) -> None:
     """Raise ConfigError for a chain on which transactions may cost more than their gas (T13)."""
-    chain = config.chain
-    if not chain.local and (reason := unsupported_chain_reason(chain.chain_id)):
+    chain_table = config.chain
+    if not chain_table.local and (reason := unsupported_chain_reason(chain_table.chain_id)):
         raise ConfigError(
-            f"chain.chain_id is {chain.chain_id}: {reason}, so nothing is sent",
+            f"chain.chain_id is {chain_table.chain_id}: {reason}, so nothing is sent",
             "use a chain with known fees, such as 1 (Ethereum) or 8453 (Base), or paper trading",
         )

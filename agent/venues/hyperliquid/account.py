@@ -69,9 +69,9 @@ def parse_universe(answer: object, coins: Collection[str]) -> dict[str, ListedMa
     """
     if not isinstance(answer, list) or len(answer) != 2:
         raise _malformed("the markets")
-    meta, contexts = answer
+    meta, market_contexts = answer
     universe = _list_of(meta, "universe")
-    if not isinstance(contexts, list) or len(contexts) != len(universe):
+    if not isinstance(market_contexts, list) or len(market_contexts) != len(universe):
         raise _malformed("the markets")
     tiers_by_table: dict[int, tuple[tuple[int, int], ...]] = {}
     for row in _list_of(meta, "marginTables"):
@@ -79,10 +79,12 @@ def parse_universe(answer: object, coins: Collection[str]) -> dict[str, ListedMa
             raise _malformed("the margin tables")
         tiers_by_table[row[0]] = _parse_tiers(_list_of(row[1], "marginTiers"))
     market_by_coin = {}
-    for number, (entry, context) in enumerate(zip(universe, contexts, strict=True)):
-        if not isinstance(entry, Mapping) or not isinstance(context, Mapping):
+    for market_number, (market_entry, market_context) in enumerate(
+        zip(universe, market_contexts, strict=True)
+    ):
+        if not isinstance(market_entry, Mapping) or not isinstance(market_context, Mapping):
             raise _malformed("the markets")
-        coin, size_decimals = entry.get("name"), entry.get("szDecimals")
+        coin, size_decimals = market_entry.get("name"), market_entry.get("szDecimals")
         if not isinstance(coin, str):
             raise _malformed("the markets")
         if coin not in coins:
@@ -91,16 +93,18 @@ def parse_universe(answer: object, coins: Collection[str]) -> dict[str, ListedMa
             raise _malformed("the markets")
         if not 0 <= size_decimals <= QUOTE_DECIMALS:
             raise _malformed(f"the size decimals of {safe_label(coin, 'a market')}")
-        mark, mid = context.get("markPx"), context.get("midPx")
+        mark, mid = market_context.get("markPx"), market_context.get("midPx")
         market_by_coin[coin] = ListedMarket(
             coin=coin,
-            number=number,
+            number=market_number,
             size_decimals=size_decimals,
-            leverage_tiers=_tiers_of(entry, tiers_by_table),
-            is_paused=bool(entry.get("isDelisted") or entry.get("onlyIsolated") or mark is None),
+            leverage_tiers=_tiers_of(market_entry, tiers_by_table),
+            is_paused=bool(
+                market_entry.get("isDelisted") or market_entry.get("onlyIsolated") or mark is None
+            ),
             mark=Fraction(0) if mark is None else parse_decimal(mark, f"the mark of {coin}"),
-            index=parse_decimal(context.get("oraclePx"), f"the index of {coin}"),
-            funding_hourly=parse_decimal(context.get("funding"), f"the funding of {coin}"),
+            index=parse_decimal(market_context.get("oraclePx"), f"the index of {coin}"),
+            funding_hourly=parse_decimal(market_context.get("funding"), f"the funding of {coin}"),
             mid=Fraction(0) if mid is None else parse_decimal(mid, f"the middle of {coin}"),
         )
     return market_by_coin
@@ -111,31 +115,37 @@ def parse_numbers(answer: object) -> dict[str, int]:
     for an unexpected format, and for a name that is listed twice.
     """
     universe = _list_of(answer[0] if isinstance(answer, list) and answer else None, "universe")
-    names = [json_field(entry, "name") for entry in universe]
-    numbers = {name: number for number, name in enumerate(names) if isinstance(name, str)}
-    if len(numbers) != len(names):
+    market_names = [json_field(market_entry, "name") for market_entry in universe]
+    number_by_market = {
+        market_name: market_number
+        for market_number, market_name in enumerate(market_names)
+        if isinstance(market_name, str)
+    }
+    if len(number_by_market) != len(market_names):
         raise _malformed("the markets")
-    return numbers
+    return number_by_market
 
 
-def require_pinned(numbers: Mapping[str, int], pinned: Mapping[str, int]) -> None:
+def require_pinned(
+    number_by_market: Mapping[str, int], pinned_number_by_market: Mapping[str, int]
+) -> None:
     """Raise OperatorNeeded if the venue lists a market under another number than the pinned one: an
     order could reach the wrong market.
     """
-    for name, number in pinned.items():
-        if numbers.get(name, number) != number:
+    for market_name, pinned_number in pinned_number_by_market.items():
+        if number_by_market.get(market_name, pinned_number) != pinned_number:
             raise OperatorNeeded(
-                f"the venue lists the market {safe_label(name, f'asset {number}')} as number"
-                f" {numbers[name]}, but {number} is pinned",
+                f"the venue lists the market {safe_label(market_name, f'asset {pinned_number}')} as number"
+                f" {number_by_market[market_name]}, but {pinned_number} is pinned",
                 "find out why; only then pin the new numbers with trimtab trust",
                 code=ErrorCode.VENUE,
             )
 
 
 def _tiers_of(
-    entry: Mapping[str, object], tiers_by_table: Mapping[int, tuple[tuple[int, int], ...]]
+    market_entry: Mapping[str, object], tiers_by_table: Mapping[int, tuple[tuple[int, int], ...]]
 ) -> tuple[tuple[int, int], ...]:
-    table_id = entry.get("marginTableId", entry.get("maxLeverage"))
+    table_id = market_entry.get("marginTableId", market_entry.get("maxLeverage"))
     if not isinstance(table_id, int) or table_id < 1:
         raise _malformed("a margin table")
     if table_id in tiers_by_table:
@@ -178,8 +188,12 @@ def parse_leverage(answer: object, coin: str) -> int:
     `activeAssetData` answer. Raises OperatorNeeded if it is isolated.
     """
     leverage = json_field(answer, "leverage")
-    value = json_field(leverage, "value")
-    if not isinstance(leverage, Mapping) or not isinstance(value, int) or value < 1:
+    cross_leverage = json_field(leverage, "value")
+    if (
+        not isinstance(leverage, Mapping)
+        or not isinstance(cross_leverage, int)
+        or cross_leverage < 1
+    ):
         raise _malformed(f"the leverage of {coin}")
     if leverage.get("type") != "cross":
         raise OperatorNeeded(
@@ -187,7 +201,7 @@ def parse_leverage(answer: object, coin: str) -> int:
             "close the position and set the market to cross margin",
             code=ErrorCode.POSITION,
         )
-    return value
+    return cross_leverage
 
 
 def build_market(
@@ -277,8 +291,8 @@ def parse_account(answer: object, market_by_coin: Mapping[str, ListedMarket]) ->
     if not isinstance(all_margin, Mapping) or not isinstance(cross_margin, Mapping):
         raise _malformed("the account")
     positions, values_raw, leverages = [], [], []
-    for row in _list_of(answer, "assetPositions"):
-        position = json_field(row, "position")
+    for position_row in _list_of(answer, "assetPositions"):
+        position = json_field(position_row, "position")
         coin = str(position.get("coin")) if isinstance(position, Mapping) else ""
         if not isinstance(position, Mapping) or coin not in market_by_coin:
             raise _malformed("a position")
@@ -292,7 +306,8 @@ def parse_account(answer: object, market_by_coin: Mapping[str, ListedMarket]) ->
         positions.append(Position(coin, size_raw, _usd_raw(position, "unrealizedPnl") - value_raw))
         values_raw.append(value_raw)
     if any(
-        abs(_usd_raw(all_margin, name) - _usd_raw(cross_margin, name)) > 1 for name in _TOTAL_KEYS
+        abs(_usd_raw(all_margin, total_key) - _usd_raw(cross_margin, total_key)) > 1
+        for total_key in _TOTAL_KEYS
     ):
         raise OperatorNeeded(
             "the account has isolated margin; trimtab supports only one cross-margined account",
@@ -337,16 +352,20 @@ def build_account(
     be detected.
     """
     market_by_name = {market.market: market for market in markets}
-    required_raw, rounding_raw = Fraction(0), 1
+    required_margin_raw, rounding_raw = Fraction(0), 1
     for position, value_raw in zip(reported.positions, reported.values_raw, strict=True):
         market = market_by_name[position.market]
-        required_raw += margin.tiered_margin_raw(market.tiers, abs(value_raw), is_initial=False)
+        required_margin_raw += margin.tiered_margin_raw(
+            market.tiers, abs(value_raw), is_initial=False
+        )
         rounding_raw += 1 + abs(value_raw) // margin.PPM
         value_at_mark_raw = margin.position_value_raw(market, position.size_raw)
         if abs(value_at_mark_raw - value_raw) * BPS > MAX_MARK_MOVE_BPS * abs(value_raw) + BPS:
             raise _contradiction(f"the value of {market.symbol}", value_raw, value_at_mark_raw)
-    if abs(reported.maintenance_raw - required_raw) > rounding_raw:
-        raise _contradiction("maintenance margin", reported.maintenance_raw, ceil_int(required_raw))
+    if abs(reported.maintenance_raw - required_margin_raw) > rounding_raw:
+        raise _contradiction(
+            "maintenance margin", reported.maintenance_raw, ceil_int(required_margin_raw)
+        )
     open_notional_raw = sum(position.open_notional_raw for position in reported.positions)
     return MarginAccount(
         quote=USDC,
@@ -362,22 +381,22 @@ def build_account(
 
 
 def parse_transfers(
-    rows: Sequence[Mapping[str, object]], owner: str
+    transfer_rows: Sequence[Mapping[str, object]], owner: str
 ) -> tuple[int, tuple[str, ...]]:
     """Return the USDC that rows of `userNonFundingLedgerUpdates` moved into the margin account
     (negative: out of it), and the kinds of rows of which that is not known. Raises Retryable for an
     unexpected format.
     """
-    total_raw, unknown_kinds = 0, dict[str, None]()
-    for row in rows:
+    net_moved_raw, unknown_kinds = 0, dict[str, None]()
+    for row in transfer_rows:
         delta = row.get("delta")
         if not isinstance(delta, Mapping) or not isinstance(kind := delta.get("type"), str):
             raise _malformed("a transfer")
         if (moved_raw := _moved_raw(kind, delta, owner.lower())) is None:
             unknown_kinds[safe_label(kind, "without a printable name")] = None
         else:
-            total_raw += moved_raw
-    return total_raw, tuple(unknown_kinds)
+            net_moved_raw += moved_raw
+    return net_moved_raw, tuple(unknown_kinds)
 
 
 NO_MARGIN_KINDS = ("spotTransfer", "spotGenesis", "cStakingTransfer", "liquidation")
@@ -392,7 +411,9 @@ def _moved_raw(kind: str, delta: Mapping[str, object], owner: str) -> int | None
     """Return the USDC that one row moved into the margin account of `owner`; None if that is not
     known.
     """
-    user, to = (str(delta[key]).lower() if key in delta else "" for key in ("user", "destination"))
+    user, receiver = (
+        str(delta[key]).lower() if key in delta else "" for key in ("user", "destination")
+    )
     match kind:
         case "deposit":
             return _usd_raw(delta, "usdc")
@@ -405,7 +426,7 @@ def _moved_raw(kind: str, delta: Mapping[str, object], owner: str) -> int | None
         case "internalTransfer" | "subAccountTransfer":
             return (
                 _usd_raw(delta, "usdc")
-                if to == owner
+                if receiver == owner
                 else -_usd_raw(delta, "usdc") - _fee_raw(delta)
             )
         case "vaultDistribution" | "vaultLeaderCommission" if user in ("", owner):
@@ -413,7 +434,7 @@ def _moved_raw(kind: str, delta: Mapping[str, object], owner: str) -> int | None
         case "vaultWithdraw" if user == owner:
             return _usd_raw(delta, "netWithdrawnUsd")
         case "send":
-            return _sent_raw(delta, is_sender=user == owner, is_receiver=to == owner)
+            return _sent_raw(delta, is_sender=user == owner, is_receiver=receiver == owner)
         case _ if kind in NO_MARGIN_KINDS:  # its fee may be in another token
             return 0
     return None
@@ -429,8 +450,8 @@ def _sent_raw(delta: Mapping[str, object], *, is_sender: bool, is_receiver: bool
         return 0 if "sourceDex" in delta and "destinationDex" in delta else None
     if delta.get("token") != USDC.symbol:
         return None
-    raw = _usd_raw(delta, "amount")
-    return (raw if enters_margin else 0) - (raw + _fee_raw(delta) if leaves_margin else 0)
+    sent_raw = _usd_raw(delta, "amount")
+    return (sent_raw if enters_margin else 0) - (sent_raw + _fee_raw(delta) if leaves_margin else 0)
 
 
 def _fee_raw(delta: Mapping[str, object]) -> int:
@@ -455,35 +476,36 @@ def tagged_rows(answer: object, tag_bytes: bytes) -> list[Mapping[str, object]]:
 
 
 def parse_stops(
-    rows: Sequence[Mapping[str, object]], market_by_coin: Mapping[str, ListedMarket]
+    stop_rows: Sequence[Mapping[str, object]], market_by_coin: Mapping[str, ListedMarket]
 ) -> tuple[RestingStop, ...]:
     """Return the resting stops of the rows. Raises Retryable for an unexpected format."""
     resting_stops = []
-    for row in rows:
+    for row in stop_rows:
         market, sign = _market_and_sign(row, market_by_coin)
-        coin, decimals = market.coin, market.size_decimals
-        size_raw = sign * parse_raw(row.get("sz"), decimals, f"the size of a stop of {coin}")
+        coin, size_decimals = market.coin, market.size_decimals
+        size_raw = sign * parse_raw(row.get("sz"), size_decimals, f"the size of a stop of {coin}")
         trigger = parse_decimal(row.get("triggerPx"), f"the trigger of a stop of {coin}")
         resting_stops.append(
-            RestingStop(coin, size_raw, price_of(trigger, decimals), str(row["cloid"]))
+            RestingStop(coin, size_raw, price_of(trigger, size_decimals), str(row["cloid"]))
         )
     return tuple(resting_stops)
 
 
 def parse_resting(
-    rows: Sequence[Mapping[str, object]], market_by_coin: Mapping[str, ListedMarket]
+    order_rows: Sequence[Mapping[str, object]], market_by_coin: Mapping[str, ListedMarket]
 ) -> tuple[RestingOrder, ...]:
     """Return the resting limit orders of the rows, oldest first. Raises Retryable for an unexpected
     format.
     """
     orders = []
-    for row in rows:
+    for row in order_rows:
         market, sign = _market_and_sign(row, market_by_coin)
-        order_name, decimals = f"an order of {market.coin}", market.size_decimals
+        order_name, size_decimals = f"an order of {market.coin}", market.size_decimals
         unfilled_raw, size_raw = (
-            sign * parse_raw(row.get(key), decimals, order_name) for key in ("sz", "origSz")
+            sign * parse_raw(row.get(size_key), size_decimals, order_name)
+            for size_key in ("sz", "origSz")
         )
-        price = price_of(parse_decimal(row.get("limitPx"), order_name), decimals)
+        price = price_of(parse_decimal(row.get("limitPx"), order_name), size_decimals)
         placed_s = time_of(row, "timestamp") // 1000
         if (
             not 0 < abs(unfilled_raw) <= abs(size_raw)
@@ -507,12 +529,12 @@ def _market_and_sign(
     return market_by_coin[coin], 1 if side == "B" else -1
 
 
-def parse_payments(rows: Sequence[Mapping[str, object]]) -> tuple[VenuePayment, ...]:
+def parse_payments(payment_rows: Sequence[Mapping[str, object]]) -> tuple[VenuePayment, ...]:
     """Return the payments of `userFunding` rows, oldest first. Raises Retryable for an unexpected
     format.
     """
     payments = []
-    for row in rows:
+    for row in payment_rows:
         delta = row.get("delta")
         if not isinstance(delta, Mapping) or not isinstance(coin := delta.get("coin"), str):
             raise _malformed("a funding payment")
@@ -533,8 +555,8 @@ def parse_fee_ppm(answer: object) -> int:
     """
     if not isinstance(answer, Mapping):
         raise _malformed("the fees")
-    fee = parse_decimal(answer.get("userCrossRate"), "the taker fee")
-    return ceil_int(fee * margin.PPM)
+    fee_rate = parse_decimal(answer.get("userCrossRate"), "the taker fee")
+    return ceil_int(fee_rate * margin.PPM)
 
 
 def require_market(market_by_coin: Mapping[str, ListedMarket], coin: str) -> ListedMarket:
@@ -544,15 +566,15 @@ def require_market(market_by_coin: Mapping[str, ListedMarket], coin: str) -> Lis
     return market_by_coin[coin]
 
 
-def _usd_raw(row: Mapping[str, object], name: str) -> int:
-    return parse_amount(row.get(name), name)
+def _usd_raw(json_object: Mapping[str, object], amount_key: str) -> int:
+    return parse_amount(json_object.get(amount_key), amount_key)
 
 
-def _list_of(row: object, name: str) -> list[object]:
-    items = json_field(row, name)
-    if not isinstance(items, list):
-        raise _malformed(name)
-    return items
+def _list_of(json_object: object, list_key: str) -> list[object]:
+    entries = json_field(json_object, list_key)
+    if not isinstance(entries, list):
+        raise _malformed(list_key)
+    return entries
 
 
 def _malformed(subject: str) -> Retryable:

@@ -93,12 +93,12 @@ class VenueConnection:
     """
 
     def __init__(self, url: str, *, is_mainnet: bool, timeout_s: float) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        url_parts = urlsplit(url)
+        if url_parts.scheme not in ("http", "https") or not url_parts.hostname:
             raise ConfigError("hyperliquid: the url is not an http or https address")
-        if IS_MAINNET_BY_HOST.get(parts.hostname, is_mainnet) is not is_mainnet:
+        if IS_MAINNET_BY_HOST.get(url_parts.hostname, is_mainnet) is not is_mainnet:
             raise ConfigError(
-                f"hyperliquid: {parts.hostname} is not the {_network_name(is_mainnet)}",
+                f"hyperliquid: {url_parts.hostname} is not the {_network_name(is_mainnet)}",
                 "change the url or the network",
             )
         self._url, self._session = url.rstrip("/"), open_session(url)
@@ -108,14 +108,14 @@ class VenueConnection:
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("a connection cannot be pickled or copied: its URL is a secret")
 
-    def info(self, **fields: object) -> object:
+    def info(self, **request_fields: object) -> object:
         """Return the answer to a read. Raises Retryable."""
         try:
-            return self._answer("info", fields)
+            return self._answer("info", request_fields)
         except _NoAnswer as error:
             problem = str(error)
         raise Retryable(
-            f"Hyperliquid did not answer {fields.get('type')}: {problem}",
+            f"Hyperliquid did not answer {request_fields.get('type')}: {problem}",
             "try again later",
             code=ErrorCode.ENDPOINT,
         )
@@ -136,9 +136,9 @@ class VenueConnection:
 
     def _answer(self, path: str, body: Mapping[str, object]) -> object:
         """Return the JSON of an answer with status 200."""
-        status, answer_body = self._post(f"{self._url}/{path}", body)
-        if status != requests.codes.ok:
-            raise _NoAnswer(f"HTTP {status}")
+        http_status, answer_body = self._post(f"{self._url}/{path}", body)
+        if http_status != requests.codes.ok:
+            raise _NoAnswer(f"HTTP {http_status}")
         return _parse_json(answer_body)
 
     def _post(self, url: str, body: Mapping[str, object]) -> tuple[int, bytes]:
@@ -200,12 +200,12 @@ class HyperliquidClient:
         now_ms: Callable[[], int],
         key: AgentKey | None = None,
         funding_since_s: Callable[[], int | None] = lambda: None,
-        pinned: Callable[[], Mapping[str, int]] = dict,
+        pinned_numbers: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         """Set the account's own address, never the agent's, and the portfolio's token of each
         market ("" for none). Without `key` nothing can be sent. `funding_since_s` is the time after
-        which the ledger may lack funding payments (None: none are read). `pinned` are the pinned
-        market numbers by name; nothing is read from a venue that lists a market under another.
+        which the ledger may lack funding payments (None: none are read). `pinned_numbers` returns the
+        pinned market numbers by name; nothing is read from a venue that lists a market under another.
         """
         self._connection = connection
         self._account = str(to_checksum_address(account))
@@ -213,7 +213,7 @@ class HyperliquidClient:
         self._now_ms = now_ms
         self._key = key
         self._funding_since_s = funding_since_s
-        self._pinned = pinned
+        self._pinned = pinned_numbers
         self._market_by_coin: dict[str, ListedMarket] = {}
         self._last_cancel_nonce_ms = 0
         self._transfer_total = _TransferTotal(-1, 0, ())
@@ -240,22 +240,22 @@ class HyperliquidClient:
             *(str(row.get("coin")) for row in (*stop_rows, *limit_rows)),
         ]
         coins_to_read = {*self._token_by_coin, *open_coins}
-        universe = self._connection.info(type="metaAndAssetCtxs")
-        require_pinned(parse_numbers(universe), self._pinned())
-        self._market_by_coin = parse_universe(universe, coins_to_read)
+        universe_answer = self._connection.info(type="metaAndAssetCtxs")
+        require_pinned(parse_numbers(universe_answer), self._pinned())
+        self._market_by_coin = parse_universe(universe_answer, coins_to_read)
         for coin in self._token_by_coin:
             require_market(self._market_by_coin, coin)
         reported_account = parse_account(state_answer, self._market_by_coin)
         fee_ppm = parse_fee_ppm(self._info("userFees"))
-        leverages = dict(reported_account.leverages)
+        leverage_by_coin = dict(reported_account.leverages)
         for coin in self._market_by_coin:
-            if coin not in leverages:
+            if coin not in leverage_by_coin:
                 leverage_answer = self._info("activeAssetData", coin=coin)
-                leverages[coin] = parse_leverage(leverage_answer, coin)
+                leverage_by_coin[coin] = parse_leverage(leverage_answer, coin)
         markets = tuple(
             build_market(
                 listed_market,
-                leverages[coin],
+                leverage_by_coin[coin],
                 self._token_by_coin.get(coin, ""),
                 fee_ppm,
                 reported_account.time_ms // 1000,
@@ -278,26 +278,26 @@ class HyperliquidClient:
         known. Sums of rows before the last full page are kept.
         """
         request_type, user = "userNonFundingLedgerUpdates", self._account.lower()
-        rows = self._pages(request_type, self._transfer_total.until_ms, user=user)
-        total_raw, unknown_kinds = parse_transfers(rows, self._account)
-        total_raw += self._transfer_total.raw
+        transfer_rows = self._pages(request_type, self._transfer_total.until_ms, user=user)
+        deposited_raw, unknown_kinds = parse_transfers(transfer_rows, self._account)
+        deposited_raw += self._transfer_total.raw
         unknown_kinds = tuple(dict.fromkeys((*self._transfer_total.unknown_kinds, *unknown_kinds)))
-        if len(rows) >= ROWS_PER_PAGE:
-            last_ms = max(time_of(row) for row in rows)
-            newest_raw, _ = parse_transfers(
-                [row for row in rows if time_of(row) == last_ms], self._account
+        if len(transfer_rows) >= ROWS_PER_PAGE:
+            last_ms = max(time_of(row) for row in transfer_rows)
+            moved_at_last_raw, _ = parse_transfers(
+                [row for row in transfer_rows if time_of(row) == last_ms], self._account
             )
             self._transfer_total = _TransferTotal(
-                last_ms - 1, total_raw - newest_raw, unknown_kinds
+                last_ms - 1, deposited_raw - moved_at_last_raw, unknown_kinds
             )
-        return total_raw, unknown_kinds
+        return deposited_raw, unknown_kinds
 
     def payments(self, since_ms: int, until_ms: int) -> tuple[VenuePayment, ...]:
         """Return the account's funding payments after `since_ms` and up to `until_ms` of the
         venue's time, oldest first. Raises Retryable.
         """
-        rows = self._pages("userFunding", since_ms, user=self._account.lower())
-        return parse_payments([row for row in rows if time_of(row) <= until_ms])
+        payment_rows = self._pages("userFunding", since_ms, user=self._account.lower())
+        return parse_payments([row for row in payment_rows if time_of(row) <= until_ms])
 
     def funding_rates(
         self, coin: str, since_ms: int, until_ms: int
@@ -305,10 +305,10 @@ class HyperliquidClient:
         """Return time in milliseconds and hourly rate of the market's payments after `since_ms` and
         up to `until_ms`, oldest first. Raises Retryable.
         """
-        rows = self._pages("fundingHistory", since_ms, coin=coin)
+        rate_rows = self._pages("fundingHistory", since_ms, coin=coin)
         return tuple(
             (time_of(row), parse_decimal(row.get("fundingRate"), f"the funding of {coin}"))
-            for row in rows
+            for row in rate_rows
             if time_of(row) <= until_ms
         )
 
@@ -324,26 +324,28 @@ class HyperliquidClient:
         }
         answer = self._connection.info(type="candleSnapshot", req=candle_range)
         closed_candles = [
-            row for row in _require_rows(answer, "candles") if time_of(row, "T") < time_ms
+            candle for candle in _require_rows(answer, "candles") if time_of(candle, "T") < time_ms
         ]
         if not closed_candles:
             raise Retryable(f"the venue has no price of {coin} in the day before its funding")
         return parse_decimal(closed_candles[-1].get("c"), f"a price of {coin}")
 
     def _pages(
-        self, request_type: str, since_ms: int, **fields: object
+        self, request_type: str, since_ms: int, **request_fields: object
     ) -> list[Mapping[str, object]]:
         """Return all rows of a time-range read after `since_ms`."""
         all_rows: list[Mapping[str, object]] = []
         while True:
-            answer = self._connection.info(type=request_type, startTime=since_ms + 1, **fields)
-            rows = _require_rows(answer, request_type)
-            if len(rows) < ROWS_PER_PAGE:
-                return all_rows + rows
-            last_ms = max(time_of(row) for row in rows)
+            answer = self._connection.info(
+                type=request_type, startTime=since_ms + 1, **request_fields
+            )
+            page_rows = _require_rows(answer, request_type)
+            if len(page_rows) < ROWS_PER_PAGE:
+                return all_rows + page_rows
+            last_ms = max(time_of(row) for row in page_rows)
             # Rows of the last time may continue on the next page.
-            complete_rows = [row for row in rows if time_of(row) < last_ms]
-            all_rows += complete_rows or rows
+            complete_rows = [row for row in page_rows if time_of(row) < last_ms]
+            all_rows += complete_rows or page_rows
             since_ms = last_ms - 1 if complete_rows else last_ms
 
     def book(self, coin: str, *, asks: bool) -> list[tuple[Fraction, Fraction]]:
@@ -379,15 +381,15 @@ class HyperliquidClient:
         if not isinstance(answer, list):
             raise Retryable("the venue's answer for agents is not a list", code=ErrorCode.ANSWER)
         named_agents = []
-        for row in answer:
-            until_ms = json_field(row, "validUntil")
-            if not isinstance(row, Mapping) or not isinstance(until_ms, int):
+        for agent_row in answer:
+            until_ms = json_field(agent_row, "validUntil")
+            if not isinstance(agent_row, Mapping) or not isinstance(until_ms, int):
                 raise Retryable("the venue's answer for an agent has an unexpected format")
-            address = row.get("address")
+            address = agent_row.get("address")
             if not isinstance(address, str) or not is_address(address):
                 raise Retryable("the venue's answer for an agent has an unexpected format")
             named_agents.append(
-                NamedAgent(str(row.get("name")), to_checksum_address(address), until_ms)
+                NamedAgent(str(agent_row.get("name")), to_checksum_address(address), until_ms)
             )
         return tuple(named_agents)
 
@@ -449,11 +451,13 @@ class HyperliquidClient:
 
     def state_of(self, cloid: str) -> OrderState:
         """Return the venue's state of a client order id, with its fills."""
-        record = parse_order_status(self._info("orderStatus", oid=cloid), cloid)
-        if record is None:
+        order_record = parse_order_status(self._info("orderStatus", oid=cloid), cloid)
+        if order_record is None:
             return OrderState(cloid, TicketStage.UNKNOWN)
-        fills = self._info("userFillsByTime", startTime=record.accepted_ms)
-        return order_state(record, fills, self._market(record.coin).size_decimals)
+        fills_answer = self._info("userFillsByTime", startTime=order_record.accepted_ms)
+        return order_state(
+            order_record, fills_answer, self._market(order_record.coin).size_decimals
+        )
 
     def is_dead(self, ticket: OrderTicket) -> bool:
         """True if an order was not executed and never will be: the venue does not know it at a
@@ -486,9 +490,9 @@ class HyperliquidClient:
         """Cancel an open order and return its state; other orders are unchanged. Nonces of cancels
         are odd and those of tickets even, so they never collide.
         """
-        record = parse_order_status(self._info("orderStatus", oid=cloid), cloid)
-        if record is not None and record.stage is TicketStage.OPEN:
-            action = cancel_action(cloid, self._market(record.coin).number)
+        order_record = parse_order_status(self._info("orderStatus", oid=cloid), cloid)
+        if order_record is not None and order_record.stage is TicketStage.OPEN:
+            action = cancel_action(cloid, self._market(order_record.coin).number)
             self._last_cancel_nonce_ms = max(self._now_ms() | 1, self._last_cancel_nonce_ms + 2)
             body = self._require_key().sign(action, self._last_cancel_nonce_ms, None)
             refusal = parse_refusal(self._connection.exchange(body))
@@ -498,8 +502,10 @@ class HyperliquidClient:
             return state
         return self.state_of(cloid)
 
-    def _info(self, request_type: str, **fields: object) -> object:
-        return self._connection.info(type=request_type, user=self._account.lower(), **fields)
+    def _info(self, request_type: str, **request_fields: object) -> object:
+        return self._connection.info(
+            type=request_type, user=self._account.lower(), **request_fields
+        )
 
     def _market(self, coin: str) -> ListedMarket:
         if coin not in self._market_by_coin:
@@ -549,8 +555,8 @@ def _refusal_error(refusal: Refusal) -> Refused | Retryable | OperatorNeeded:
 
 def _held_coins(state_answer: object) -> Sequence[str]:
     """Return the coins of the readable positions."""
-    rows = json_field(state_answer, "assetPositions")
-    positions = [row.get("position") for row in rows or () if isinstance(row, Mapping)]
+    position_rows = json_field(state_answer, "assetPositions")
+    positions = [row.get("position") for row in position_rows or () if isinstance(row, Mapping)]
     return [str(position.get("coin")) for position in positions if isinstance(position, Mapping)]
 
 
@@ -568,12 +574,12 @@ def _network_name(is_mainnet: bool) -> str:
 
 def _parse_json(body: bytes) -> object:
     try:
-        parsed: object = json.loads(body)
+        answer_json: object = json.loads(body)
     except (ValueError, RecursionError):
-        parsed = None
-    if parsed is None:
+        answer_json = None
+    if answer_json is None:
         raise Retryable("Hyperliquid's answer is not JSON", code=ErrorCode.NOT_JSON)
-    return parsed
+    return answer_json
 
 
 def signing_library() -> Any:

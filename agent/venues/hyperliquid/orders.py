@@ -28,36 +28,36 @@ SIGNIFICANT_FIGURES = 5
 MIN_NOTIONAL_RAW = 10 * 10**QUOTE_DECIMALS
 """Smallest order but for a full close: 10 USD at its limit price."""
 LONGEST_VALIDITY_MS = 60 * 60 * 1000
-_DECIMAL = re.compile(r"-?[0-9]{1,20}(?:\.[0-9]{1,20})?")
+_DECIMAL_PATTERN = re.compile(r"-?[0-9]{1,20}(?:\.[0-9]{1,20})?")
 
 
-def parse_decimal(value: object, value_name: str) -> Fraction:
+def parse_decimal(venue_decimal: object, value_name: str) -> Fraction:
     """Parse a decimal of the venue. Raises Retryable with `value_name`."""
-    if isinstance(value, str) and _DECIMAL.fullmatch(value):
-        return Fraction(value)
+    if isinstance(venue_decimal, str) and _DECIMAL_PATTERN.fullmatch(venue_decimal):
+        return Fraction(venue_decimal)
     raise Retryable(f"the venue's answer for {value_name} is not a decimal", code=ErrorCode.ANSWER)
 
 
-def parse_raw(value: object, decimals: int, value_name: str) -> int:
+def parse_raw(venue_decimal: object, decimals: int, value_name: str) -> int:
     """Parse a decimal as base units. Raises Retryable with `value_name` if it has more places."""
-    return parse_whole(parse_decimal(value, value_name) * 10**decimals, value_name)
+    return parse_whole(parse_decimal(venue_decimal, value_name) * 10**decimals, value_name)
 
 
-def parse_whole(value: Fraction, value_name: str) -> int:
+def parse_whole(base_units: Fraction, value_name: str) -> int:
     """Parse a number of base units. Raises Retryable for a fraction of a base unit."""
-    if value.denominator != 1:
+    if base_units.denominator != 1:
         raise Retryable(
             f"the venue's answer for {value_name} has too many decimal places",
             code=ErrorCode.ANSWER,
         )
-    return value.numerator
+    return base_units.numerator
 
 
-def parse_amount(value: object, value_name: str) -> int:
+def parse_amount(venue_decimal: object, value_name: str) -> int:
     """Parse an amount in USD as base units, rounded to the nearest, because the venue computes
     amounts in floats ("1071327.7162500001"). Raises Retryable with `value_name`.
     """
-    rounded_raw: int = round(parse_decimal(value, value_name) * 10**QUOTE_DECIMALS)
+    rounded_raw: int = round(parse_decimal(venue_decimal, value_name) * 10**QUOTE_DECIMALS)
     return rounded_raw
 
 
@@ -106,10 +106,10 @@ def size_text(market: PerpMarket, size_raw: int) -> str:
     return decimal_text(abs(size_raw), market.size_decimals)
 
 
-def _whole_number(value: Fraction) -> int:
-    if value.denominator != 1:
-        raise ValueError(f"{value} is not a whole number")
-    return value.numerator
+def _whole_number(scaled_price: Fraction) -> int:
+    if scaled_price.denominator != 1:
+        raise ValueError(f"{scaled_price} is not a whole number")
+    return scaled_price.numerator
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +203,8 @@ def stop_action(
     mark reaches the trigger.
     """
     trigger_text, limit_text = (
-        price_text(price_in_ticks(market, stop.size_raw, raw))
-        for raw in (stop.trigger_raw, stop.bound_raw)
+        price_text(price_in_ticks(market, stop.size_raw, quote_raw))
+        for quote_raw in (stop.trigger_raw, stop.bound_raw)
     )
     order_json = {
         "a": market_number,
@@ -291,27 +291,31 @@ def parse_order_status(answer: object, cloid: str) -> OrderRecord | None:
     """
     if isinstance(answer, Mapping) and answer.get("status") == "unknownOid":
         return None
-    record = json_field(answer, "order")
-    order = json_field(record, "order")
-    if not isinstance(record, Mapping) or not isinstance(order, Mapping):
+    status_record = json_field(answer, "order")
+    order_fields = json_field(status_record, "order")
+    if not isinstance(status_record, Mapping) or not isinstance(order_fields, Mapping):
         raise Retryable(
             "the venue's answer for an order has an unexpected format", code=ErrorCode.ANSWER
         )
-    if order.get("cloid") != cloid:
+    if order_fields.get("cloid") != cloid:
         raise Retryable("the venue answered for another order", code=ErrorCode.ANSWER)
-    oid, accepted_ms, side = order.get("oid"), order.get("timestamp"), order.get("side")
+    oid, accepted_ms, side = (
+        order_fields.get("oid"),
+        order_fields.get("timestamp"),
+        order_fields.get("side"),
+    )
     if not isinstance(oid, int) or not isinstance(accepted_ms, int) or side not in ("A", "B"):
         raise Retryable(
             "the venue's answer for an order has an unexpected format", code=ErrorCode.ANSWER
         )
-    status = scrub(str(record.get("status")))
-    size = parse_decimal(order.get("origSz"), "the size of an order")
-    unfilled_size = parse_decimal(order.get("sz"), "the rest of an order")
+    status = scrub(str(status_record.get("status")))
+    size = parse_decimal(order_fields.get("origSz"), "the size of an order")
+    unfilled_size = parse_decimal(order_fields.get("sz"), "the rest of an order")
     return OrderRecord(
         cloid,
         _stage_of(status),
         oid,
-        str(order.get("coin")),
+        str(order_fields.get("coin")),
         size if side == "B" else -size,
         accepted_ms,
         status,
@@ -319,21 +323,28 @@ def parse_order_status(answer: object, cloid: str) -> OrderRecord | None:
     )
 
 
-def order_state(record: OrderRecord, fills: object, size_decimals: int) -> OrderState:
+def order_state(record: OrderRecord, fills_answer: object, size_decimals: int) -> OrderState:
     """Return the state of an order with its fills, a `userFillsByTime` answer.
 
     Raises Retryable if the fills of a filled, resting or partly filled order do not add up or
     exceed its size, because the venue lists fills with a delay. A fill that is listed twice counts
     once.
     """
-    if not isinstance(fills, list) or not all(isinstance(fill, Mapping) for fill in fills):
+    if not isinstance(fills_answer, list) or not all(
+        isinstance(fill, Mapping) for fill in fills_answer
+    ):
         raise Retryable(
             "the venue's answer for fills has an unexpected format", code=ErrorCode.ANSWER
         )
-    size, quote_change, fee, closed_profit = Fraction(0), Fraction(0), Fraction(0), Fraction(0)
+    filled_size, quote_change, fee_total, closed_profit = (
+        Fraction(0),
+        Fraction(0),
+        Fraction(0),
+        Fraction(0),
+    )
     sign = 1 if record.size > 0 else -1
     fill_by_id = dict[str, OrderFill]()
-    for fill in fills:
+    for fill in fills_answer:
         fill_id = fill.get("tid")
         if fill.get("oid") != record.oid or str(fill_id) in fill_by_id:
             continue
@@ -344,29 +355,29 @@ def order_state(record: OrderRecord, fills: object, size_decimals: int) -> Order
         fill_size = sign * parse_decimal(fill.get("sz"), "the size of a fill")
         fill_quote_change = -fill_size * parse_decimal(fill.get("px"), "the price of a fill")
         fill_fee = parse_decimal(fill.get("fee"), "the fee of a fill")
-        profit = parse_decimal(fill.get("closedPnl", "0"), "the profit of a fill")
-        size, quote_change, fee, closed_profit = (
-            size + fill_size,
+        fill_profit = parse_decimal(fill.get("closedPnl", "0"), "the profit of a fill")
+        filled_size, quote_change, fee_total, closed_profit = (
+            filled_size + fill_size,
             quote_change + fill_quote_change,
-            fee + fill_fee,
-            closed_profit + profit,
+            fee_total + fill_fee,
+            closed_profit + fill_profit,
         )
         fill_by_id[str(fill_id)] = OrderFill(
             str(fill_id),
             parse_whole(fill_size * 10**size_decimals, "the size of a fill"),
             floor_int(fill_quote_change * 10**QUOTE_DECIMALS),
             ceil_int(fill_fee * 10**QUOTE_DECIMALS),
-            floor_int(profit * 10**QUOTE_DECIMALS),
+            floor_int(fill_profit * 10**QUOTE_DECIMALS),
         )
-    if abs(size) > abs(record.size) or size != _reported_fill(record, size):
+    if abs(filled_size) > abs(record.size) or filled_size != _reported_fill(record, filled_size):
         raise Retryable("the fills of an order do not add up yet", code=ErrorCode.ANSWER)
     return OrderState(
         record.cloid,
         record.stage,
         record.oid,
-        parse_whole(size * 10**size_decimals, "the size of a fill"),
+        parse_whole(filled_size * 10**size_decimals, "the size of a fill"),
         floor_int(quote_change * 10**QUOTE_DECIMALS),
-        ceil_int(fee * 10**QUOTE_DECIMALS),
+        ceil_int(fee_total * 10**QUOTE_DECIMALS),
         record.reason,
         record.coin,
         floor_int(closed_profit * 10**QUOTE_DECIMALS),
@@ -425,8 +436,8 @@ def parse_refusal(answer: object) -> Refusal | None:
     if isinstance(answer, Mapping) and answer.get("status") == "err":
         return Refusal(scrub(str(answer.get("response"))), is_judged=False)
     response = json_field(answer, "response")
-    data = json_field(response, "data")
-    statuses = json_field(data, "statuses")
+    response_data = json_field(response, "data")
+    statuses = json_field(response_data, "statuses")
     if isinstance(statuses, list) and len(statuses) == 1:
         (status,) = statuses
         if isinstance(status, Mapping) and "error" in status:

@@ -198,7 +198,7 @@ class HyperliquidPerps:
         valid_s: int,
         newest_nonce: Callable[[], int],
         agent_name: str,
-        record: AgentRecord,
+        agent_record: AgentRecord,
         *,
         no_key_reason: str,
     ) -> None:
@@ -211,7 +211,7 @@ class HyperliquidPerps:
         self._valid_s = valid_s
         self._newest_nonce = newest_nonce
         self._agent_name = agent_name
-        self._record = record
+        self._record = agent_record
         self._no_key_reason = no_key_reason
 
     def read(self, snapshot: Snapshot) -> Snapshot:
@@ -223,8 +223,12 @@ class HyperliquidPerps:
             margin_account = with_chain_times(account, snapshot)
         except TrimtabError as error:
             return snapshot.with_layer(FuturesReading(unknown=unknown_reason(error)))
-        blocked_reason, end_s = self._blocked_reason_and_expiry(snapshot.now_s + self._valid_s)
-        return snapshot.with_layer(FuturesReading(margin_account, "", blocked_reason, end_s))
+        blocked_reason, approval_end_s = self._blocked_reason_and_expiry(
+            snapshot.now_s + self._valid_s
+        )
+        return snapshot.with_layer(
+            FuturesReading(margin_account, "", blocked_reason, approval_end_s)
+        )
 
     def _blocked_reason_and_expiry(self, until_s: int) -> tuple[str, int]:
         """Return why no order valid until that time could be sent (empty if one could), and the
@@ -241,34 +245,40 @@ class HyperliquidPerps:
             agent = self.agent()
         except Retryable as error:
             return f"the agent key's approval could not be read: {error.message}", 0
-        name = self._agent_name
+        agent_name = self._agent_name
         if agent is None:
             return (
-                f"the venue has no agent named {name}, or its approval has ended; {RENEW_REMEDY}",
+                f"the venue has no agent named {agent_name}, or its approval has ended; {RENEW_REMEDY}",
                 0,
             )
-        end_s = agent.valid_until_ms // 1000
-        if end_s <= until_s:
+        approval_end_s = agent.valid_until_ms // 1000
+        if approval_end_s <= until_s:
             return (
-                f"the approval of the agent {name} ends at {format_time(end_s)}; {RENEW_REMEDY}",
-                end_s,
+                f"the approval of the agent {agent_name} ends at {format_time(approval_end_s)}; {RENEW_REMEDY}",
+                approval_end_s,
             )
         if self._record.agent_expiry_ms(agent.address) not in (0, agent.valid_until_ms):
-            return f"the agent {agent.address} was approved a second time; {RENEW_REMEDY}", end_s
-        return "", end_s
+            return (
+                f"the agent {agent.address} was approved a second time; {RENEW_REMEDY}",
+                approval_end_s,
+            )
+        return "", approval_end_s
 
     def quote(self, account: MarginAccount, order: PerpOrder) -> PerpQuote:
         """See PerpVenue. Quotes the part of the order that the book fills within its bound."""
         market = account.market(order.market)
         limit_venue_price, is_buy = limit_price(market, order), order.size_raw > 0
         unfilled_size, paid_quote = Fraction(abs(order.size_raw), market.unit), Fraction(0)
-        for price, size in self._client.book(order.market, asks=is_buy):
+        for level_price, level_size in self._client.book(order.market, asks=is_buy):
             if unfilled_size <= 0 or (
-                price > limit_venue_price if is_buy else price < limit_venue_price
+                level_price > limit_venue_price if is_buy else level_price < limit_venue_price
             ):
                 break
-            fill_size = min(unfilled_size, size)
-            unfilled_size, paid_quote = unfilled_size - fill_size, paid_quote + fill_size * price
+            fill_size = min(unfilled_size, level_size)
+            unfilled_size, paid_quote = (
+                unfilled_size - fill_size,
+                paid_quote + fill_size * level_price,
+            )
         filled_raw = abs(order.size_raw) - ceil_int(unfilled_size * market.unit)
         if filled_raw <= 0:
             raise UnsendableTransaction(
@@ -283,13 +293,13 @@ class HyperliquidPerps:
         journal's newest plus 2 if that is larger; so it is even, and nonces of cancels are odd. The
         expiry is based on this machine's clock.
         """
-        clock_s = self._clock.now_s()
-        nonce_ms = max(clock_s * 1000, self._newest_nonce() + 2)
-        end_s = clock_s + self._valid_s
+        clock_now_s = self._clock.now_s()
+        nonce_ms = max(clock_now_s * 1000, self._newest_nonce() + 2)
+        expiry_s = clock_now_s + self._valid_s
         match action:
             case PerpOrder():
                 ticket = OrderTicket(
-                    action, cloid_of(str(nonce_ms), 0, action), nonce_ms, end_s * 1000
+                    action, cloid_of(str(nonce_ms), 0, action), nonce_ms, expiry_s * 1000
                 )
                 is_full_close = action.size_raw == -account.size_raw(action.market)
                 venue_action = order_action(
@@ -317,7 +327,7 @@ class HyperliquidPerps:
                 )
         action_json = json.dumps(venue_action, separators=(",", ":"))
         return PerpOrderDraft(
-            self._client.account, "0x" + action_json.encode().hex(), end_s, nonce_ms
+            self._client.account, "0x" + action_json.encode().hex(), expiry_s, nonce_ms
         )
 
     def outcome(self, intent: Intent) -> Receipt | None:
@@ -335,8 +345,8 @@ class HyperliquidPerps:
         if state.stage is TicketStage.UNKNOWN:
             if intent.state is not IntentState.BROADCAST or intent.deadline_s is None:
                 return None
-            is_over = self._client.never_happened(cloid, intent.deadline_s * 1000)
-            return _receipt(cloid, ()) if is_over else None
+            is_dead = self._client.never_happened(cloid, intent.deadline_s * 1000)
+            return _receipt(cloid, ()) if is_dead else None
         if is_limit_cloid(cloid):
             return self._limit_order_receipt(state)
         if not state.is_final:
@@ -380,8 +390,8 @@ class HyperliquidPerps:
         receipt = _receipt(str(intent.tx_hash), ())
         if self._client.state_of(cloid).stage is not TicketStage.OPEN:
             return replace(receipt, status=1)
-        is_over = self._client.is_past((intent.deadline_s or 0) * 1000)
-        return receipt if is_over else None
+        is_expired = self._client.is_past((intent.deadline_s or 0) * 1000)
+        return receipt if is_expired else None
 
     def agent(self) -> NamedAgent | None:
         """Return the approved agent of the configured name; None without one. Raises Retryable."""
@@ -442,9 +452,9 @@ class AgentSigner:
         return SignedTx(json.dumps(body).encode(), cloid_of(str(tx.nonce), 0, granted_order(grant)))
 
 
-def _agent_refusal(why: str) -> Refused:
+def _agent_refusal(reason: str) -> Refused:
     verdict = Verdict("agent_key", "may not trade", "an approved agent", False)
-    return Refused(why, (verdict,), RENEW_REMEDY, code=ErrorCode.AGENT_KEY)
+    return Refused(reason, (verdict,), RENEW_REMEDY, code=ErrorCode.AGENT_KEY)
 
 
 def unknown_reason(error: TrimtabError) -> str:
@@ -458,8 +468,8 @@ def with_chain_times(account: MarginAccount, snapshot: Snapshot) -> MarginAccoun
     """Return the account with its index times converted to chain time. Raises Retryable if the
     venue's clock differs too much from this machine's.
     """
-    venue_s = account.markets[0].index_s
-    if abs(skew_s := venue_s - snapshot.now_s) > MAX_CLOCK_SKEW_S:
+    venue_now_s = account.markets[0].index_s
+    if abs(skew_s := venue_now_s - snapshot.now_s) > MAX_CLOCK_SKEW_S:
         raise Retryable(
             f"the venue's clock is {skew_s} s ahead of this machine's",
             "set this machine's clock",

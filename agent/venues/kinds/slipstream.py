@@ -83,17 +83,19 @@ class SlipstreamReader(V3Reader):
     def items(self, pool: PoolRef, tick_window: int, twap_window_s: int) -> list[LensItem]:
         """See PoolReader."""
         ages_s = (FEE_WINDOW_S, FEE_WINDOW_S - self.inclusion_s, 0)
-        observe_data = OBSERVE + b"".join(uint_word(word) for word in (32, len(ages_s), *ages_s))
-        spacing_data = TICK_SPACING_TO_FEE + uint_word(pool.tick_spacing)
+        observe_calldata = OBSERVE + b"".join(
+            uint_word(word) for word in (32, len(ages_s), *ages_s)
+        )
+        spacing_calldata = TICK_SPACING_TO_FEE + uint_word(pool.tick_spacing)
         return [
             *V3Reader.items(self, pool, tick_window, twap_window_s),
             CallItem(pool.address, FEE, gas=FEE_GAS, likely_gas=40_000),
-            CallItem(pool.address, observe_data, 320, gas=OBSERVE_GAS, likely_gas=60_000),
-            CallItem(self.factory, spacing_data, likely_gas=6_000),
+            CallItem(pool.address, observe_calldata, 320, gas=OBSERVE_GAS, likely_gas=60_000),
+            CallItem(self.factory, spacing_calldata, likely_gas=6_000),
             self._module_item(address_call(DYNAMIC_FEE_CONFIG, pool.address), 96),
             *(
-                self._module_item(setting)
-                for setting in (DEFAULT_SCALING_FACTOR, DEFAULT_FEE_CAP, SECONDS_AGO)
+                self._module_item(setting_selector)
+                for setting_selector in (DEFAULT_SCALING_FACTOR, DEFAULT_FEE_CAP, SECONDS_AGO)
             ),
         ]
 
@@ -105,64 +107,87 @@ class SlipstreamReader(V3Reader):
         self, pool: PoolRef, answers: Sequence[LensAnswer], twap_window_s: int
     ) -> V3Pool | CallStatus:
         """See PoolReader."""
-        read_pool, fee_pips = (
+        pool_state, fee_pips = (
             V3Reader.state(self, pool, answers, twap_window_s),
             answer_uint(answers[1], 24),
         )
         if isinstance(fee_pips, CallStatus):
             return fee_pips
-        if not isinstance(read_pool, SlipstreamPool):
-            return read_pool
+        if not isinstance(pool_state, SlipstreamPool):
+            return pool_state
         if fee_pips > MAX_FEE_PIPS:
             return CallStatus.MALFORMED
-        fee_now, fee_then = (
-            _dynamic_fee(read_pool, answers[2:], later_s) for later_s in (0, self.inclusion_s)
+        fee_at_block, fee_at_inclusion = (
+            _dynamic_fee(pool_state, answers[2:], delay_s) for delay_s in (0, self.inclusion_s)
         )
-        if fee_now is None or fee_then is None or fee_now.pips(read_pool.tick) != fee_pips:
-            return replace(read_pool, fee_pips=fee_pips)
-        return replace(read_pool, fee_pips=fee_then.pips(read_pool.tick), dynamic_fee=fee_then)
+        if (
+            fee_at_block is None
+            or fee_at_inclusion is None
+            or fee_at_block.pips(pool_state.tick) != fee_pips
+        ):
+            return replace(pool_state, fee_pips=fee_pips)
+        return replace(
+            pool_state,
+            fee_pips=fee_at_inclusion.pips(pool_state.tick),
+            dynamic_fee=fee_at_inclusion,
+        )
 
 
 def _dynamic_fee(
-    pool: SlipstreamPool, answers: Sequence[LensAnswer], later_s: int
+    pool: SlipstreamPool, answers: Sequence[LensAnswer], delay_s: int
 ) -> DynamicFee | None:
     """Return the fee by DynamicSwapFeeModule.getFee, 0 or inclusion_s seconds after the block if
     nobody trades until then; None if the module is another, has another window, or its fee for the
     pool is fixed at zero.
     """
-    settings = [
-        answer_words(answer, count)
-        for answer, count in zip(answers[1:], (1, 3, 1, 1, 1), strict=True)
+    setting_words = [
+        answer_words(answer, word_count)
+        for answer, word_count in zip(answers[1:], (1, 3, 1, 1, 1), strict=True)
     ]
     known_words = [
-        word for words in settings if not isinstance(words, CallStatus) for word in words
+        word
+        for words_or_status in setting_words
+        if not isinstance(words_or_status, CallStatus)
+        for word in words_or_status
     ]
     if len(known_words) < 7:
         return None
-    tier_pips, base_pips, cap_pips, scaling, default_scaling, default_cap_pips, window_s = (
-        known_words
-    )
-    if scaling == 0:
-        scaling, cap_pips = default_scaling, default_cap_pips
+    (
+        tier_pips,
+        base_pips,
+        cap_pips,
+        scaling_factor,
+        default_scaling_factor,
+        default_cap_pips,
+        window_s,
+    ) = known_words
+    if scaling_factor == 0:
+        scaling_factor, cap_pips = default_scaling_factor, default_cap_pips
     if window_s != FEE_WINDOW_S or cap_pips > MAX_FEE_PIPS or base_pips == ZERO_FEE_INDICATOR:
         return None
     return DynamicFee(
-        base_pips or tier_pips, cap_pips, scaling, _mean_tick(pool, answers[0], later_s)
+        base_pips or tier_pips, cap_pips, scaling_factor, _mean_tick(pool, answers[0], delay_s)
     )
 
 
-def _mean_tick(pool: SlipstreamPool, answer: LensAnswer, later_s: int) -> int | None:
+def _mean_tick(pool: SlipstreamPool, observe_answer: LensAnswer, delay_s: int) -> int | None:
     """Return the mean tick of FEE_WINDOW_S as the module rounds it, towards zero; None where it
     counts none. `answer` is CLPool.observe at the two starts of the window, and now.
     """
-    words = answer_words(answer, 6)
+    words = answer_words(observe_answer, 6)
     if isinstance(words, CallStatus) or pool.observations is None:
         return None
     if pool.observations[0] < FEE_WINDOW_S // SECONDS_PER_OBSERVATION:
         return None
-    start, later_start, now = (to_signed(word) for word in words[3:])
-    ticks = now + pool.tick * later_s - (later_start if later_s else start)
-    return ticks // FEE_WINDOW_S if ticks >= 0 else -(-ticks // FEE_WINDOW_S)
+    cumulative_at_start, cumulative_at_later_start, cumulative_now = (
+        to_signed(word) for word in words[3:]
+    )
+    tick_seconds = (
+        cumulative_now
+        + pool.tick * delay_s
+        - (cumulative_at_later_start if delay_s else cumulative_at_start)
+    )
+    return tick_seconds // FEE_WINDOW_S if tick_seconds >= 0 else -(-tick_seconds // FEE_WINDOW_S)
 
 
 class Slipstream(AmmVenue):
@@ -178,14 +203,16 @@ class Slipstream(AmmVenue):
     @property
     def default_init_code_hash(self) -> str:
         """See AmmVenue: that of a clone of the implementation."""
-        implementation = self.pool_implementation[2:].lower()
-        return "0x" + keccak(hexstr=_CLONE_PREFIX + implementation + _CLONE_SUFFIX).hex()
+        implementation_hex = self.pool_implementation[2:].lower()
+        return "0x" + keccak(hexstr=_CLONE_PREFIX + implementation_hex + _CLONE_SUFFIX).hex()
 
     def search_calls(self, pairs: Sequence[tuple[str, str]]) -> list[CallItem]:
         """See AmmVenue: for each tick spacing, or with the spacing of each named pool."""
         if self.pools is None:
             return [
-                self._get_pool(*pair, spacing) for pair in pairs for spacing in self.tick_spacings
+                self._get_pool(*pair, tick_spacing)
+                for pair in pairs
+                for tick_spacing in self.tick_spacings
             ]
         return [
             CallItem(pool, selector)
@@ -199,11 +226,11 @@ class Slipstream(AmmVenue):
         """See AmmVenue."""
         if self.pools is None:
             pairs_and_spacings = [
-                (pair, spacing) for pair in pairs for spacing in self.tick_spacings
+                (pair, tick_spacing) for pair in pairs for tick_spacing in self.tick_spacings
             ]
             return [
-                self._ref(pool, *pair, spacing)
-                for (pair, spacing), answer in zip(pairs_and_spacings, answers, strict=True)
+                self._ref(pool, *pair, tick_spacing)
+                for (pair, tick_spacing), answer in zip(pairs_and_spacings, answers, strict=True)
                 if (pool := self.factory_pool(answer)) is not None
             ]
         return [
@@ -221,8 +248,8 @@ class Slipstream(AmmVenue):
     def checked(self, pool: PoolRef, answers: Sequence[LensAnswer]) -> PoolRef | None:
         """See AmmVenue."""
         self.require_own(pool, answers[0])
-        price = answer_words(answers[1], 1)
-        return None if isinstance(price, CallStatus) or price[0] == 0 else pool
+        slot0_words = answer_words(answers[1], 1)
+        return None if isinstance(slot0_words, CallStatus) or slot0_words[0] == 0 else pool
 
     def find_call(self, leg: Leg, tier: int) -> ContractCall:
         """See AmmVenue."""
@@ -237,22 +264,22 @@ class Slipstream(AmmVenue):
         """See AmmVenue."""
         return words[0]
 
-    def _get_pool(self, token0: str, token1: str, spacing: int) -> CallItem:
+    def _get_pool(self, token0: str, token1: str, tick_spacing: int) -> CallItem:
         return CallItem(
             self.factory,
-            address_call(GET_POOL, token0, token1) + uint_word(spacing),
+            address_call(GET_POOL, token0, token1) + uint_word(tick_spacing),
             likely_gas=8_000,
         )
 
-    def _ref(self, pool: str, token0: str, token1: str, spacing: int) -> PoolRef:
-        return PoolRef(pool, self.name, self.reader, token0, token1, 0, spacing)
+    def _ref(self, pool: str, token0: str, token1: str, tick_spacing: int) -> PoolRef:
+        return PoolRef(pool, self.name, self.reader, token0, token1, 0, tick_spacing)
 
     def _named_ref(self, pool: str, answers: Sequence[LensAnswer]) -> PoolRef:
-        spacing = answer_uint(answers[2], 23)
-        tokens = self.pool_token(pool, answers[0]), self.pool_token(pool, answers[1])
-        if isinstance(spacing, CallStatus):
+        tick_spacing = answer_uint(answers[2], 23)
+        pool_tokens = self.pool_token(pool, answers[0]), self.pool_token(pool, answers[1])
+        if isinstance(tick_spacing, CallStatus):
             raise ConfigError(
-                f"venues.{self.name}.pools: {pool}: {spacing.why} (tick spacing)",
+                f"venues.{self.name}.pools: {pool}: {tick_spacing.why} (tick spacing)",
                 "is it a pool of Slipstream?",
             )
-        return self._ref(pool, *tokens, spacing)
+        return self._ref(pool, *pool_tokens, tick_spacing)

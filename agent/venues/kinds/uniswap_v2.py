@@ -116,8 +116,8 @@ class UniswapV2(AmmVenue):
 
     def quoted(self, words: Sequence[int]) -> int:
         """See AmmVenue."""
-        list_offset, count, _, amount_out_raw = words
-        if (list_offset, count) != _AMOUNTS_OF_TWO:
+        list_offset, amount_count, _, amount_out_raw = words
+        if (list_offset, amount_count) != _AMOUNTS_OF_TWO:
             raise NoSecondQuote("Router02 did not return two amounts", code=ErrorCode.ANSWER)
         return amount_out_raw
 

@@ -34,7 +34,7 @@ INIT_CODE_HASH = "0xe34f199b19b2b4f47f68442619d555527d244f78a3297ea89325f843f87b
 FACTORY_ARTIFACT = "@uniswap/v3-core/artifacts/contracts/UniswapV3Factory.sol/UniswapV3Factory.json"
 POOL_ARTIFACT = "@uniswap/v3-core/artifacts/contracts/UniswapV3Pool.sol/UniswapV3Pool.json"
 """Contracts in npm packages."""
-_SPACING_BOUND = 16_384
+_TICK_SPACING_BOUND = 16_384
 """UniswapV3Factory.enableFeeAmount requires a smaller tick spacing."""
 _GET_POOL_ABI = view_abi("getPool", input_abis("address", "address", "uint24"), 1)
 _QUOTE_PARAMS = input_abis("address", "address", "uint256", "uint24", "uint160")
@@ -64,7 +64,9 @@ class UniswapV3(AmmVenue):
     def search_calls(self, pairs: Sequence[tuple[str, str]]) -> list[CallItem]:
         """See AmmVenue: for each fee tier, or with the fee of each named pool."""
         if self.pools is None:
-            return [self._get_pool(*pair, fee) for pair in pairs for fee in self.fee_tiers]
+            return [
+                self._get_pool(*pair, fee_pips) for pair in pairs for fee_pips in self.fee_tiers
+            ]
         return [
             CallItem(pool, selector) for pool in self.pools for selector in (TOKEN0, TOKEN1, FEE)
         ]
@@ -74,10 +76,10 @@ class UniswapV3(AmmVenue):
     ) -> list[PoolRef]:
         """See AmmVenue."""
         if self.pools is None:
-            pairs_and_fees = [(pair, fee) for pair in pairs for fee in self.fee_tiers]
+            pairs_and_fees = [(pair, fee_pips) for pair in pairs for fee_pips in self.fee_tiers]
             return [
-                self._ref(pool, *pair, fee)
-                for (pair, fee), answer in zip(pairs_and_fees, answers, strict=True)
+                self._ref(pool, *pair, fee_pips)
+                for (pair, fee_pips), answer in zip(pairs_and_fees, answers, strict=True)
                 if (pool := self.factory_pool(answer)) is not None
             ]
         return [
@@ -100,11 +102,11 @@ class UniswapV3(AmmVenue):
         no such tier.
         """
         self.require_own(pool, answers[0])
-        price = answer_words(answers[2], 1)
-        if isinstance(price, CallStatus) or price[0] == 0:
+        slot0_words = answer_words(answers[2], 1)
+        if isinstance(slot0_words, CallStatus) or slot0_words[0] == 0:
             return None
         tick_spacing = answer_uint(answers[1], 24)
-        if isinstance(tick_spacing, CallStatus) or not 0 < tick_spacing < _SPACING_BOUND:
+        if isinstance(tick_spacing, CallStatus) or not 0 < tick_spacing < _TICK_SPACING_BOUND:
             raise ConfigError(
                 f"venues.{self.name}.factory {self.factory}: no tick spacing for a fee tier",
                 "check the address",
@@ -135,10 +137,10 @@ class UniswapV3(AmmVenue):
         return PoolRef(pool, self.name, self.reader, token0, token1, fee_pips)
 
     def _named_ref(self, pool: str, answers: Sequence[LensAnswer]) -> PoolRef:
-        fee = answer_uint(answers[2], 24)
-        tokens = self.pool_token(pool, answers[0]), self.pool_token(pool, answers[1])
-        if isinstance(fee, CallStatus):
+        fee_pips = answer_uint(answers[2], 24)
+        pool_tokens = self.pool_token(pool, answers[0]), self.pool_token(pool, answers[1])
+        if isinstance(fee_pips, CallStatus):
             raise ConfigError(
-                f"venues.{self.name}.pools: {pool}: {fee.why} (fee)", "is it a V3 pool?"
+                f"venues.{self.name}.pools: {pool}: {fee_pips.why} (fee)", "is it a V3 pool?"
             )
-        return self._ref(pool, *tokens, fee)
+        return self._ref(pool, *pool_tokens, fee_pips)

@@ -28,12 +28,12 @@ POOLS_SLOT = 6
 _FEE_GROWTH_OFFSETS = (1, 2)
 """StateLibrary.FEE_GROWTH_GLOBAL0_OFFSET, and that of the other token."""
 _POOL_MANAGER_ABI = view_abi("poolManager", [], 1)
-_KEY = {
+_POOL_KEY_ABI = {
     "name": "",
     "type": "tuple",
     "components": input_abis("address", "address", "uint24", "int24", "address"),
 }
-_QUOTE_PARAMS = [_KEY, *input_abis("bool", "uint128", "bytes")]
+_QUOTE_PARAMS = [_POOL_KEY_ABI, *input_abis("bool", "uint128", "bytes")]
 _QUOTE_ABI = view_abi(
     "quoteExactInputSingle", [{"name": "", "type": "tuple", "components": _QUOTE_PARAMS}], 2
 )
@@ -70,15 +70,15 @@ class V4Reader(V3Reader):
         """See PoolReader. MALFORMED if the pool's fee is not that of its key, or if the protocol's is
         larger than the PoolManager allows.
         """
-        read_pool, slot0 = V3Reader.state(self, pool, answers, 0), answer_uint(answers[1])
-        if not isinstance(read_pool, V4Pool):
-            return read_pool
+        pool_state, slot0 = V3Reader.state(self, pool, answers, 0), answer_uint(answers[1])
+        if not isinstance(pool_state, V4Pool):
+            return pool_state
         if isinstance(slot0, CallStatus):
             return slot0
         protocol_fee, fee_pips = slot0 >> 184 & 0xFFFFFF, slot0 >> 208 & 0xFFFFFF
         if fee_pips != pool.fee_pips or max(protocol_fees(protocol_fee)) > MAX_PROTOCOL_FEE:
             return CallStatus.MALFORMED
-        return replace(read_pool, manager=self.manager, protocol_fee=protocol_fee)
+        return replace(pool_state, manager=self.manager, protocol_fee=protocol_fee)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +137,13 @@ class UniswapV4(AmmVenue):
 
     def quote_call(self, leg: Leg, amount_in_raw: int, tier: int) -> ContractCall:
         """See AmmVenue: V4Quoter.quoteExactInputSingle."""
-        spacing, fee_pips = divmod(tier, 1 << SPACING_SHIFT)
-        sold, bought = self.currency(leg.token_in), self.currency(leg.token_out)
-        currencies = sorted((sold, bought), key=lambda currency: int(currency, 16))
+        tick_spacing, fee_pips = divmod(tier, 1 << SPACING_SHIFT)
+        currency_in, currency_out = self.currency(leg.token_in), self.currency(leg.token_out)
+        currencies = sorted((currency_in, currency_out), key=lambda currency: int(currency, 16))
         hooks = to_checksum_address(self.maker.init_code_hash[-40:])
-        key = (*currencies, fee_pips, spacing, hooks)
-        zero_for_one = sold == currencies[0]
-        return self.quoter, _QUOTE_ABI, ((key, zero_for_one, amount_in_raw, b""),)
+        pool_key = (*currencies, fee_pips, tick_spacing, hooks)
+        zero_for_one = currency_in == currencies[0]
+        return self.quoter, _QUOTE_ABI, ((pool_key, zero_for_one, amount_in_raw, b""),)
 
     def quoted(self, words: Sequence[int]) -> int:
         """See AmmVenue: the output; the second word is gas."""
@@ -151,13 +151,16 @@ class UniswapV4(AmmVenue):
 
     def _refs(self, pairs: Sequence[tuple[str, str]]) -> list[PoolRef]:
         reader = V4Reader(self.pool_class, self.factory)
-        refs = [
+        pool_refs = [
             PoolRef("", self.name, reader, *pair, *tier)
             for pair in self._pairs(pairs)
             for tier in self.tiers
         ]
         return [
-            replace(ref, address=self._pool_id(ref.token0, ref.token1, ref.tier)) for ref in refs
+            replace(
+                pool_ref, address=self._pool_id(pool_ref.token0, pool_ref.token1, pool_ref.tier)
+            )
+            for pool_ref in pool_refs
         ]
 
     def _pairs(self, pairs: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
@@ -167,13 +170,13 @@ class UniswapV4(AmmVenue):
         return CallItem(self.factory, _slot_call(pool.address), likely_gas=6_000)
 
     def _word(self, answer: LensAnswer) -> int:
-        word = answer_uint(answer)
-        if isinstance(word, CallStatus):
+        slot0 = answer_uint(answer)
+        if isinstance(slot0, CallStatus):
             raise ConfigError(
-                f"venues.{self.name}.factory {self.factory}: {word.why}",
+                f"venues.{self.name}.factory {self.factory}: {slot0.why}",
                 "write the address of V4's PoolManager on this chain",
             )
-        return word
+        return slot0
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,5 +191,9 @@ class UniswapV4Native(UniswapV4):
 
     def _pairs(self, pairs: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
         """Return the pairs with wrapped coin, which comes first, as the zero address does."""
-        wrapped = self.wrapped_native
-        return [pair if pair[0] == wrapped else pair[::-1] for pair in pairs if wrapped in pair]
+        wrapped_native = self.wrapped_native
+        return [
+            pair if pair[0] == wrapped_native else pair[::-1]
+            for pair in pairs
+            if wrapped_native in pair
+        ]
