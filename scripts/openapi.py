@@ -16,6 +16,7 @@ from typing_extensions import TypedDict
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from agent.app.documents import futures, owner, plans, records, status
+from agent.figures import field_label
 from agent.observe.health import RunState
 from agent.web.access import Access
 from agent.web.api.gate import ApiProblem
@@ -50,9 +51,9 @@ class ProbeDocument(TypedDict):
 
 DOCUMENTS: tuple[Any, ...] = (
     status.StatusDocument, plans.LivePlanDocument, records.HistoryDocument, records.ExplanationDocument, records.ProfitDocument,
-    records.OrdersDocument, owner.AlertsDocument, futures.FuturesPositionsDocument, futures.MarginDocument, futures.FundingDocument,
-    EndpointsDocument, records.LiquidityDocument, status.SettingsDocument, owner.ControlsDocument, owner.ControlDocument,
-    owner.ShownPlanDocument, ProbeDocument,
+    records.OrdersDocument, owner.AlertsDocument, futures.FuturesPositionsDocument, futures.MarginDocument,
+    futures.FundingDocument, EndpointsDocument, records.LiquidityDocument, records.LotsDocument, status.SettingsDocument,
+    owner.ControlsDocument, owner.ControlDocument, owner.ShownPlanDocument, ProbeDocument,
 )  # fmt: skip
 REQUESTS = ("ControlArgument", "PreviewRequest", "ControlRequest")
 """Models of request bodies, which FastAPI describes itself."""
@@ -60,7 +61,9 @@ REQUESTS = ("ControlArgument", "PreviewRequest", "ControlRequest")
 
 def schemas() -> dict[str, Any]:
     """Return the schema of each document by name. No document has other keys than those declared."""
-    exact_config = ConfigDict(extra="forbid")
+    exact_config = ConfigDict(
+        extra="forbid", field_title_generator=lambda name, _: field_label(name)
+    )
     schema_requests: list[Any] = [
         (
             document_type.__name__,

@@ -15,9 +15,10 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse,
 
 from agent import artifacts
 from agent.errors import TrimtabError
+from agent.figures import format_figure
 from agent.web.access import Access
 from agent.web.controls import read_control
-from agent.web.pages import PACKAGE_EXTRA, format_figure
+from agent.web.pages import PACKAGE_EXTRA
 from agent.web.reading import ReadingProcess
 from agent.web.sessions import Session
 from agent.web.setup import SHARE_PREFIX, SetupPage, field_texts, without_urls

@@ -6,17 +6,18 @@ be compared with the command's JSON.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
-from functools import partial
+from dataclasses import replace
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from markupsafe import Markup, escape
 
 from agent import artifacts
 from agent.errors import printable_text
-from agent.units import decimal_text, gain_text, spell_durations
+from agent.figures import Column, column, format_figure
+from agent.units import spell_durations
 from agent.web.reach import Reach
 from agent.web.reading import Documents
 
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from agent.web.sessions import Review, Session
 
 
-MINUS = "−"
-NO_VALUE = "–"
-SIGNIFICANT_DIGITS = 6
 APPROVED_OUTCOME = "approved"
 """Outcome of a step of history that sent the approvals of a plan."""
 SIGNED_AMOUNT = re.compile(r"-?[0-9]+(\.[0-9]+)?")
@@ -46,38 +44,6 @@ def value_at(documents: Documents, path: str) -> Any:
     return value
 
 
-def format_figure(value: Any, figure_format: str) -> str:
-    """Format a value: `money` and `amount` of a decimal string, `percent` and `points` of bps, `ratio`
-    and (with 4 decimals) `rate` of a share, `number`, `text`, `time` of an ISO time in UTC, `coins:6` of
-    base units with 6 decimals.
-    With a `+` at the end a positive value has its sign; a loss in `money+` is rounded up in size.
-    """
-    if value is None:
-        return NO_VALUE
-    format_kind, has_plus = figure_format.removesuffix("+"), figure_format.endswith("+")
-    if format_kind == "text":
-        return str(value)
-    if format_kind == "time":
-        return str(value).replace("T", " ").removesuffix("Z")
-    if format_kind.startswith("coins:"):
-        return _decimal(decimal_text(int(value), int(format_kind.removeprefix("coins:"))), "amount")
-    if format_kind in ("percent", "points", "ratio", "rate"):
-        share = float(value) / (100 if format_kind in ("percent", "points") else 0.01)
-        if not math.isfinite(share):
-            return NO_VALUE
-        figure_text = f"{abs(share):,.{4 if format_kind == 'rate' else 2}f} {'points' if format_kind == 'points' else '%'}"
-        is_negative = share < 0
-    else:
-        decimal_string = gain_text(str(value)) if figure_format == "money+" else str(value)
-        figure_text = _decimal(decimal_string.lstrip("-"), format_kind)
-        is_negative = str(value).startswith("-")
-    if not any(digit in "123456789" for digit in figure_text):
-        return figure_text
-    if is_negative:
-        return MINUS + figure_text
-    return f"+{figure_text}" if has_plus else figure_text
-
-
 def format_move(move_text: str) -> str:
     """Return a movement of an offered plan, such as "-0.123456789 WETH", with its amount as on the pages;
     any other text unchanged.
@@ -95,26 +61,32 @@ def sign_class(value: Any) -> str:
     return "up" if float(value) > 0 else "down"
 
 
-def _decimal(decimal_string: str, format_kind: str) -> str:
-    """Format a positive decimal string with thousands separators; truncated, never rounded."""
-    whole_digits, _, fraction_digits = decimal_string.partition(".")
-    if format_kind == "number":
-        return f"{int(whole_digits or 0):,}" + (f".{fraction_digits}" if fraction_digits else "")
-    if format_kind == "money":
-        return f"{int(whole_digits or 0):,}.{fraction_digits[:2]:0<2}"
-    leading_digits = (
-        len(whole_digits)
-        if int(whole_digits or 0)
-        else -(len(fraction_digits) - len(fraction_digits.lstrip("0")))
-    )
-    shown_fraction = fraction_digits[: max(2, SIGNIFICANT_DIGITS - leading_digits)].rstrip("0")
-    return f"{int(whole_digits or 0):,}" + (f".{shown_fraction}" if shown_fraction else "")
-
-
 PACKAGE_EXTRA = "dashboard"
 SHOWN_REBALANCES, SHOWN_CYCLES, SHOWN_LOTS = 25, 40, 20
 MAX_CHART_POINTS = 400
 """Maximum number of points of a chart."""
+
+
+DOCUMENT_TYPES = {
+    "status": "StatusDocument",
+    "orders": "OrdersDocument",
+    "alerts": "AlertsDocument",
+    "positions": "FuturesPositionsDocument",
+    "lp": "LiquidityDocument",
+    "margin": "MarginDocument",
+    "funding": "FundingDocument",
+    "strategies": "StrategiesDocument",
+    "plan": "LivePlanDocument",
+    "history": "HistoryDocument",
+    "lots": "LotsDocument",
+    "settings": "SettingsDocument",
+    "explain": "ExplanationDocument",
+    "controls|paper_run": "ControlsDocument",
+    r"(paper\.)?pnl\.[a-z]+": "ProfitDocument",
+    r"review\.document\.strategies": "StrategiesDocument",
+    r"review\.document(\.plan|\.sale|\.transition|\.sales\.\d+)?": "PlanDocument",
+}
+"""Type of the document at a path of the documents, which declares labels and formats."""
 
 
 class Page(NamedTuple):
@@ -219,6 +191,8 @@ class Renderer:
             documents=documents,
             status=status,
             figure=partial(figure, documents),
+            columns=columns_at,
+            value_at=partial(value_at, documents),
             coins=coin_format,
             failed=[
                 str(read_errors[read_name]) for read_name in page.reads if read_name in read_errors
@@ -262,11 +236,36 @@ class Renderer:
         )
 
 
+@lru_cache(maxsize=8192)
+def column_at(path: str) -> Column | None:
+    """Return label and format of the figure at a path of the documents; None if it is in no document of
+    a declared type. Raises KeyError for a field that the type does not declare.
+    """
+    for root, document in DOCUMENT_TYPES.items():
+        if match := re.match(rf"(?:{root})\.", path):
+            return column(document, path[match.end() :])
+    return None
+
+
+def columns_at(path: str, *fields: str) -> list[Column]:
+    """Return the columns of the fields of the object at a path of the documents."""
+    return [
+        replace(declared_column, path=field)
+        for field in fields
+        if (declared_column := column_at(f"{path}.{field}")) is not None
+    ]
+
+
 def figure(
-    documents: Documents, path: str, figure_format: str = "text", colour: bool = False
+    documents: Documents, path: str, figure_format: str = "", colour: bool = False
 ) -> Markup:
-    """Return the HTML element of the value at a path of the documents."""
+    """Return the HTML element of the value at a path of the documents, in the declared format if no
+    other is given.
+    """
     value = value_at(documents, path)
+    if not figure_format:
+        declared_column = column_at(path)
+        figure_format = "text" if declared_column is None else declared_column.figure
     css_class = sign_class(value) if colour else ""
     return Markup('<data value="{}" data-of="{}" data-form="{}"{}>{}</data>').format(
         "" if value is None else str(value),

@@ -19,9 +19,10 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse,
 
 from agent import artifacts
 from agent.errors import TrimtabError
+from agent.figures import format_figure
 from agent.web.access import LOGIN_PATH, Access, AccessMiddleware, matches_token, read_form
 from agent.web.app import StaticFiles
-from agent.web.pages import PACKAGE_EXTRA, format_figure
+from agent.web.pages import PACKAGE_EXTRA
 from agent.web.reach import Reach
 from agent.web.reading import ReadingProcess
 from agent.web.sessions import Session

@@ -23,8 +23,9 @@ from agent.app.research.kept_reports import list_reports, new_report_path
 from agent.app.research.trials import write_pages
 from agent.app.settings.shown import settings_document
 from agent.backtest.report.page import ReportFact, ReportPage, ReportSection
+from agent.figures import format_figure
 from agent.units import spell_durations
-from agent.web.pages import PAGES, format_figure, value_at
+from agent.web.pages import PAGES, value_at
 from tests.browser.chromium import AXE, PHONE, WIDE, patient_context, violations
 from tests.cli.conftest import desk, served  # noqa: F401  the local chain of the commands
 from tests.cli.tools import Desk, first_document, forked

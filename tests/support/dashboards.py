@@ -17,12 +17,13 @@ from typing import Any, cast
 
 import uvicorn
 
+from agent.figures import format_figure
 from agent.units import spell_durations
 from agent.web.access import Access
 from agent.web.app import build_app
 from agent.web.connections import BoundedListener, BoundedProtocol
 from agent.web.document_cache import DocumentCache
-from agent.web.pages import format_figure, value_at
+from agent.web.pages import value_at
 from agent.web.reading import ReadingProcess, _call
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "json"

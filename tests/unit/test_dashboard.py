@@ -22,8 +22,9 @@ import pytest
 
 from agent.cli.display.tables import gain_or_loss
 from agent.errors import ConfigError, TrimtabError
+from agent.figures import MINUS, format_figure
 from agent.hosts import host_name
-from agent.web.pages import MINUS, format_figure, format_move
+from agent.web.pages import format_move
 
 if (find_spec("fastapi") is None or find_spec("uvicorn") is None) and not os.environ.get("CI"):
     pytest.skip("the dashboard needs its extra", allow_module_level=True)

@@ -78,7 +78,7 @@ HEADINGS: dict[str, dict[str, str]] = {
         "Leaves its band": "alerts.assets.alert_high alerts.assets.alert_low alerts.assets.to_high_bps alerts.assets.to_low_bps",
         "Profit": "pnl.periods.profit", "Return": "pnl.periods.twr_bps",
         "Holding": "pnl.periods.hold_return_bps", "Benchmark": "pnl.periods.benchmark_return_bps",
-        "Rebalancing effect": "pnl.periods.rebalancing_effect", "Costs": "pnl.periods.costs.total",
+        "Rebalancing effect": "pnl.periods.rebalancing_effect", "Cost": "pnl.periods.costs.total",
         "Rebalances": "pnl.periods.rebalances",
     },
     "/history": {
@@ -135,7 +135,7 @@ HEADINGS: dict[str, dict[str, str]] = {
         "Entry": "positions.positions.entry", "Mark": "positions.positions.mark", "Liquidation": "positions.positions.liquidation_price",
         "Distance": "positions.positions.liquidation_distance", "Daily rate": "funding.markets.daily_rate",
         "Owed": "funding.markets.pending funding.pending", "Today": "funding.markets.today funding.today",
-        "A day": "funding.daily funding.markets.daily", "30 days": "funding.expected funding.markets.expected",
+        "A day": "funding.daily funding.markets.daily", "Expected in 30 days": "funding.expected funding.markets.expected",
         "Day (UTC)": "funding.recorded.day", "Paid": "funding.recorded.paid", "Mean daily rate": "funding.recorded.daily_rate",
         "Readings": "funding.recorded.readings", "Limit": "margin.limits.limit", "Measured": "margin.limits.measured",
         "Allowed": "margin.limits.allowed",
@@ -149,8 +149,9 @@ HEADINGS: dict[str, dict[str, str]] = {
         "After": " ".join(f"plan.weights_after_bps.{symbol}" for symbol in ("LINK", "USDC", "USDT", "WBTC", "WETH")),
     },
     "/settings": {
-        "Asset": "settings.assets.symbol", "Target": "settings.assets.target_bps", "Band from": "settings.assets.band_bps.0",
-        "to": "settings.assets.band_bps.1", "Reserve": "settings.assets.reserve", "Orders": "settings.assets.orders",
+        "Asset": "settings.assets.symbol", "Target": "settings.assets.target_bps",
+        "Band": "settings.assets.band_bps.0 settings.assets.band_bps.1", "Reserve": "settings.assets.reserve",
+        "Orders": "settings.assets.orders",
         "Address": "settings.assets.address", "Setting": "settings.sections.settings.key", "Value": "settings.sections.settings.value",
     },
     "/reports": {

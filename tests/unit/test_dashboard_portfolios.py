@@ -24,6 +24,7 @@ from agent import artifacts
 from agent.app.controls.queue import list_controls
 from agent.config.load import load_config
 from agent.errors import ConfigError, TrimtabError
+from agent.figures import format_figure
 from agent.model import OrderKind, RunReport
 from agent.observe.health import process_identity
 from agent.store import open_store
@@ -32,7 +33,7 @@ from agent.web import portfolios
 from agent.web.access import Access
 from agent.web.api.tokens import TokenFile, TokenScope
 from agent.web.document_cache import SeenReport
-from agent.web.pages import PAGES, format_figure, value_at
+from agent.web.pages import PAGES, value_at
 from agent.web.portfolios import Portfolios, SharedSettings, create_portfolios, portfolio_names
 from agent.web.reach import Reach
 from agent.web.server import find_configs, serve_portfolios

@@ -22,9 +22,9 @@ from agent.app.start.guide import InitAnswers, baskets, check_setup
 from agent.app.start.past_results import PAST_BASIS
 from agent.config.load import load_config
 from agent.errors import ConfigError
+from agent.figures import format_figure
 from agent.web import setup
 from agent.web.access import Access
-from agent.web.pages import format_figure
 from agent.web.reach import Reach
 from agent.web.server import serve_setup
 from agent.web.setup import SetupPages, setup_access

@@ -17,6 +17,7 @@ from typing import Annotated, Any, NotRequired, TypeVar, get_args, get_origin, g
 from pydantic import Field
 from typing_extensions import is_typeddict
 
+from agent.figures import FIGURE_KEY
 from agent.units import decimal_text, value_text
 
 T = TypeVar("T")
@@ -130,18 +131,41 @@ def utc_text(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
+def shown(label: str = "", figure: str = "") -> Any:
+    """Declare how tables and pages show a field: its label, if it is not the field's name in words,
+    and its format (agent.figures), if it is not that of its type.
+    """
+    options: dict[str, Any] = {"json_schema_extra": {FIGURE_KEY: figure}} if figure else {}
+    if label:
+        options["title"] = label[:1].upper() + label[1:]
+    return Field(**options)
+
+
 def one_of(*permitted_texts: str) -> Any:
     """Restrict text to these values."""
     return Field(pattern=f"^({'|'.join(permitted_texts)})$")
 
 
-Raw = Annotated[str, Field(pattern=r"^-?[0-9]+$"), ConvertedBy(lambda raw, _: str(raw))]
+Raw = Annotated[
+    str,
+    Field(pattern=r"^-?[0-9]+$"),
+    shown(figure="number"),
+    ConvertedBy(lambda raw, _: str(raw)),
+]
 """Base units, as text: JSON numbers would be rounded by some parsers."""
 RoundedRaw = Annotated[Raw, ConvertedBy(lambda raw, _: str(round(raw)))]
-Decimal = Annotated[str, Field(pattern=r"^-?[0-9]+(\.[0-9]+)?$")]
+DECIMAL_PATTERN = r"^-?[0-9]+(\.[0-9]+)?$"
+Decimal = Annotated[str, Field(pattern=DECIMAL_PATTERN), shown(figure="amount")]
 """A price, amount or ratio as text, without exponent."""
-Money = Annotated[str, Field(pattern=r"^-?[0-9]+(\.[0-9]+)?$"), ConvertedBy(money_text)]
+Money = Annotated[
+    str, Field(pattern=DECIMAL_PATTERN), shown(figure="money"), ConvertedBy(money_text)
+]
 """A value in the numeraire, as text."""
+SmallMoney = Annotated[Money, shown(figure="amount")]
+"""A value of which cents matter, such as a cost."""
+Paid = Annotated[Decimal, shown(figure="amount+")]
+PaidMoney = Annotated[Money, shown(figure="amount+")]
+Count = Annotated[int, shown(figure="number")]
 Number = Annotated[float, ConvertedBy(lambda number, _: float(number))]
 Time = Annotated[str, ConvertedBy(lambda seconds, _: utc_text(seconds))]
 Symbol = Annotated[str, ConvertedBy(lambda token, portfolio: portfolio.token(token).label)]

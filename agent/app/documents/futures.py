@@ -13,14 +13,18 @@ from agent.accounting.futures import DAY_S, FundingDay
 from agent.app.documents import (
     Address,
     ConvertedBy,
+    Count,
     Decimal,
     FromAttributes,
     Money,
+    Paid,
+    PaidMoney,
     Raw,
     TokenSymbol,
     fill,
     money_text,
     one_of,
+    shown,
 )
 from agent.app.documents.futures_report import FuturesReport, futures_report
 from agent.app.documents.open_orders import OpenOrderDocument, open_order_documents
@@ -62,12 +66,25 @@ RATE_PLACES = 12
 Side = Annotated[str, one_of("long", "short")]
 OrderSide = Annotated[str, one_of("buy", "sell")]
 
-FuturesPositionDocument = TypedDict("FuturesPositionDocument", {
-    "market": str, "symbol": str, "side": Side, "size": Decimal, "size_raw": Raw,
-    "notional": Decimal, "entry": Decimal, "mark": Decimal, "index": Decimal, "index_age_s": int,
-    "unrealised": Decimal, "funding_pending": Decimal, "liquidation_price": Decimal | None,
-    "liquidation_distance": Decimal | None,
-})  # fmt: skip
+FuturesPositionDocument = TypedDict(
+    "FuturesPositionDocument",
+    {
+        "market": str,
+        "symbol": Annotated[str, shown("market")],
+        "side": Side,
+        "size": Decimal,
+        "size_raw": Raw,
+        "notional": Annotated[Decimal, shown(figure="money")],
+        "entry": Decimal,
+        "mark": Decimal,
+        "index": Decimal,
+        "index_age_s": int,
+        "unrealised": Annotated[Decimal, shown(figure="money+")],
+        "funding_pending": Annotated[Decimal, shown("funding", "money+")],
+        "liquidation_price": Annotated[Decimal | None, shown("liquidation")],
+        "liquidation_distance": Annotated[Decimal | None, shown("distance", "ratio+")],
+    },
+)
 """An open position. `unrealised` is the profit at the mark, `funding_pending` the amount that the
 account owes (negative: receives), `liquidation_distance` the move of the mark to
 `liquidation_price` as a share."""
@@ -77,7 +94,7 @@ FuturesPositionsDocument = TypedDict("FuturesPositionsDocument", {
 })  # fmt: skip
 """Open positions. `unknown` is the reason if the account is unknown; `positions` is then empty."""
 LimitDocument = TypedDict("LimitDocument", {
-    "limit": str, "measured": str, "allowed": str, "broken": Annotated[bool, FromAttributes("is_broken")],
+    "limit": str, "measured": str, "allowed": str, "broken": Annotated[bool, FromAttributes("is_broken"), shown("state")],
 })  # fmt: skip
 FuturesOrderDocument = TypedDict("FuturesOrderDocument", {
     "market": str, "symbol": str, "side": OrderSide, "size": Decimal, "size_raw": Raw,
@@ -89,12 +106,26 @@ FuturesPlanDocument = TypedDict("FuturesPlanDocument", {
     "emergency": bool, "orders": list[FuturesOrderDocument], "refused": list[str], "hold_reason": str,
 })  # fmt: skip
 """The current plan; `hold_reason` is the reason why none of its orders is sent (empty if they are)."""
-MarginFiguresDocument = TypedDict("MarginFiguresDocument", {
-    "collateral": Decimal, "realised": Decimal, "unrealised": Decimal, "funding_pending": Decimal,
-    "value": Decimal, "free": Decimal, "utilisation": Decimal | None, "leverage": Decimal | None,
-    "initial": Decimal, "maintenance": Decimal, "gross": Decimal, "net": Decimal,
-    "spot_value": Decimal | None, "target_leverage": Decimal, "target_note": str,
-})  # fmt: skip
+MarginFiguresDocument = TypedDict(
+    "MarginFiguresDocument",
+    {
+        "collateral": Annotated[Decimal, shown(figure="money")],
+        "realised": Annotated[Decimal, shown("realised, unsettled", "money")],
+        "unrealised": Annotated[Decimal, shown(figure="money+")],
+        "funding_pending": Annotated[Decimal, shown("funding owed", "money+")],
+        "value": Annotated[Decimal, shown("account value", "money")],
+        "free": Annotated[Decimal, shown("free margin", "money")],
+        "utilisation": Annotated[Decimal | None, shown("margin in use", "ratio")],
+        "leverage": Annotated[Decimal | None, shown(figure="multiple")],
+        "initial": Annotated[Decimal, shown("initial margin", "money")],
+        "maintenance": Annotated[Decimal, shown("maintenance margin", "money")],
+        "gross": Annotated[Decimal, shown("gross notional", "money")],
+        "net": Annotated[Decimal, shown("net notional", "money")],
+        "spot_value": Annotated[Decimal | None, shown("spot portfolio", "money")],
+        "target_leverage": Annotated[Decimal, shown(figure="multiple")],
+        "target_note": str,
+    },
+)
 """Figures of the account by the definitions of docs/futures.md; ratios are None for an account
 without value. `target_note` is empty if the target leverage is restored."""
 MarginDocument = TypedDict("MarginDocument", {
@@ -106,25 +137,55 @@ MarginDocument = TypedDict("MarginDocument", {
 """The margin account, its limits, and the orders that the agent would plan now; `no_plan` is the
 reason if there is no plan, `blocked` the reason why orders cannot be sent (empty if they can).
 """
-MarketFundingDocument = TypedDict("MarketFundingDocument", {
-    "market": str, "symbol": str, "daily_rate": Decimal, "notional": Decimal,
-    "pending": Decimal, "today": Money, "daily": Decimal, "expected": Decimal,
-})  # fmt: skip
+MarketFundingDocument = TypedDict(
+    "MarketFundingDocument",
+    {
+        "market": str,
+        "symbol": Annotated[str, shown("market")],
+        "daily_rate": Annotated[Decimal, shown(figure="rate+")],
+        "notional": Annotated[Decimal, shown(figure="money")],
+        "pending": Annotated[Decimal, shown("owed", "amount+")],
+        "today": PaidMoney,
+        "daily": Annotated[Decimal, shown("a day", "amount+")],
+        "expected": Paid,
+    },
+)
 """Funding of one market: longs pay shorts `daily_rate` of the notional per day (negative: shorts
 pay). `pending`, `today`, `daily` and `expected` are amounts that the account pays (negative:
 receives); `today`, in the numeraire, is the funding since midnight UTC, from the ledger and this
 block's reading.
 """
-FundingDayDocument = TypedDict("FundingDayDocument", {
-    "day": str, "market": str, "symbol": str, "paid": Money, "daily_rate": Decimal, "readings": int,
-})  # fmt: skip
+FundingDayDocument = TypedDict(
+    "FundingDayDocument",
+    {
+        "day": Annotated[str, shown("day (UTC)")],
+        "market": str,
+        "symbol": Annotated[str, shown("market")],
+        "paid": PaidMoney,
+        "daily_rate": Annotated[Decimal, shown("mean daily rate", "rate+")],
+        "readings": Count,
+    },
+)
 """Recorded funding of one market on one day (UTC): `paid` in the numeraire (negative: received),
 `daily_rate` the mean of the rates read."""
-FundingDocument = TypedDict("FundingDocument", {
-    "block": int, "account": Address, "unknown": str, "unit": str, "numeraire": str, "days": int,
-    "markets": list[MarketFundingDocument], "pending": Decimal, "today": Money, "daily": Decimal,
-    "expected": Decimal, "recorded": list[FundingDayDocument], "book_kind": NotRequired[str],
-})  # fmt: skip
+FundingDocument = TypedDict(
+    "FundingDocument",
+    {
+        "block": int,
+        "account": Address,
+        "unknown": str,
+        "unit": str,
+        "numeraire": str,
+        "days": Count,
+        "markets": list[MarketFundingDocument],
+        "pending": Annotated[Decimal, shown("owed", "amount+")],
+        "today": PaidMoney,
+        "daily": Annotated[Decimal, shown("a day", "amount+")],
+        "expected": Paid,
+        "recorded": list[FundingDayDocument],
+        "book_kind": NotRequired[str],
+    },
+)
 """Funding of all markets; `expected` covers `days` at the current rates. `recorded` is by day and
 market, oldest first."""
 HedgeComparisonDocument = TypedDict("HedgeComparisonDocument", {

@@ -18,6 +18,7 @@ from agent.app.documents import (
     Address,
     Amount,
     ConvertedBy,
+    Count,
     Decimal,
     FromAttributes,
     Hash,
@@ -28,6 +29,7 @@ from agent.app.documents import (
     TokenSymbol,
     fill,
     one_of,
+    shown,
     utc_text,
 )
 from agent.app.documents.executions import ProgressDocument, purchase_progress
@@ -382,17 +384,37 @@ DoctorDocument = TypedDict("DoctorDocument", {
     "endpoints": list[ProbedEndpointDocument], "checks": list[CheckDocument], "exit": int,
 })  # fmt: skip
 """All checks; `exit` is the exit code of the first that fails."""
-AssetAlertDocument = TypedDict("AssetAlertDocument", {
-    "symbol": str, "price": Decimal | None, "alert_low": Decimal | None,
-    "alert_high": Decimal | None, "to_low_bps": int | None, "to_high_bps": int | None,
-    "weight_bps": int, "band_bps": list[int], "side": str,
-})  # fmt: skip
-AlertTargetDocument = TypedDict("AlertTargetDocument", {
-    "name": str, "ready": bool, "url_env": str, "events": list[str],
-    "delivered": Annotated[IsoTime | None, FromAttributes("delivered_s")],
-    "failed": Annotated[IsoTime | None, FromAttributes("failed_s")],
-    "failures_in_row": Annotated[int, FromAttributes("failures")], "why": str, "waiting": int, "lost": int,
-})  # fmt: skip
+AssetAlertDocument = TypedDict(
+    "AssetAlertDocument",
+    {
+        "symbol": Annotated[str, shown("asset")],
+        "price": Decimal | None,
+        "alert_low": Annotated[Decimal | None, shown("alert below")],
+        "alert_high": Annotated[Decimal | None, shown("alert above")],
+        "to_low_bps": Annotated[int | None, shown("distance", "percent+")],
+        "to_high_bps": Annotated[int | None, shown("distance", "percent+")],
+        "weight_bps": int,
+        "band_bps": list[int],
+        "side": Annotated[str, shown("weight")],
+    },
+)
+AlertTargetDocument = TypedDict(
+    "AlertTargetDocument",
+    {
+        "name": str,
+        "ready": bool,
+        "url_env": str,
+        "events": list[str],
+        "delivered": Annotated[
+            IsoTime | None, FromAttributes("delivered_s"), shown("last delivered")
+        ],
+        "failed": Annotated[IsoTime | None, FromAttributes("failed_s"), shown("last failed")],
+        "failures_in_row": Annotated[int, FromAttributes("failures")],
+        "why": str,
+        "waiting": Annotated[int, shown("pending", "number")],
+        "lost": Count,
+    },
+)
 
 
 class AlertDocument(TypedDict):
@@ -489,9 +511,10 @@ ErrorDocument = TypedDict("ErrorDocument", {"error": FailureDocument})
 
 ArgumentDocument = TypedDict("ArgumentDocument", {"name": str, "value": str})
 ControlDocument = TypedDict("ControlDocument", {
-    "id": str, "kind": Annotated[str, one_of(*(kind.value for kind in ControlKind))],
-    "arguments": list[ArgumentDocument], "plan_hash": str, "requested_by": str,
-    "origin": Annotated[str, one_of(*(origin.value for origin in ControlOrigin))], "requested": str, "requested_s": int, "expires_s": int,
+    "id": str, "kind": Annotated[str, one_of(*(kind.value for kind in ControlKind)), shown("control")],
+    "arguments": list[ArgumentDocument], "plan_hash": str, "requested_by": Annotated[str, shown("by")],
+    "origin": Annotated[str, one_of(*(origin.value for origin in ControlOrigin))],
+    "requested": Annotated[str, shown("requested (UTC)")], "requested_s": int, "expires_s": int,
     "state": Annotated[str, one_of(*(state.value for state in ControlState))],
     "code": str, "reason": str, "result": list[ArgumentDocument], "changed_s": int,
 })  # fmt: skip

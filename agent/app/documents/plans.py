@@ -21,6 +21,7 @@ from agent.app.documents import (
     Number,
     PoolAddress,
     Raw,
+    SmallMoney,
     Symbol,
     Time,
     TokenAddress,
@@ -29,6 +30,7 @@ from agent.app.documents import (
     fill,
     money_text,
     one_of,
+    shown,
 )
 from agent.app.documents.executions import OpenExecutionProgress
 from agent.app.documents.futures import (
@@ -71,11 +73,11 @@ def bps_text(share: Fraction) -> str:
     return decimal_text(round(share * BPS * 100), 2)
 
 
-BpsText = Annotated[Decimal, ConvertedBy(lambda share, _: bps_text(share))]
+BpsText = Annotated[Decimal, shown(figure="percent"), ConvertedBy(lambda share, _: bps_text(share))]
 TO_EDGES_BPS = ConvertedBy(lambda edges, _: [round(edge * BPS) for edge in edges])
 
 TradeoffDocument = TypedDict("TradeoffDocument", {
-    "saved_risk": Annotated[Money, FromAttributes("saved")], "cost": Money, "fees": Money, "impact": Money,
+    "saved_risk": Annotated[Money, FromAttributes("saved"), shown(figure="amount")], "cost": SmallMoney, "fees": Money, "impact": Money,
     "skew": Money, "gas": Money, "approvals": Money, "covers_cost": bool,
 })  # fmt: skip
 
@@ -160,11 +162,19 @@ DisposalDocument = TypedDict("DisposalDocument", {
     "symbol": TokenSymbol, "raw": Raw, "proceeds": Money, "cost": Money | None,
     "gain": Money | None, "oldest_days": int | None, "newest_days": int | None,
 })  # fmt: skip
-PlanTaxDocument = TypedDict("PlanTaxDocument", {
-    "method": str, "currency": str, "gain": Money | None, "unknown": str, "disposals": list[DisposalDocument],
-    "realised_this_year": Annotated[Money, FromAttributes("realised")], "year_limit": Money | None,
-    "left_this_year": Money | None,
-})  # fmt: skip
+PlanTaxDocument = TypedDict(
+    "PlanTaxDocument",
+    {
+        "method": str,
+        "currency": str,
+        "gain": Annotated[Money | None, shown(figure="money+")],
+        "unknown": str,
+        "disposals": list[DisposalDocument],
+        "realised_this_year": Annotated[Money, FromAttributes("realised")],
+        "year_limit": Money | None,
+        "left_this_year": Money | None,
+    },
+)
 
 
 def tax_document(step: StepInput, plan: Plan | None) -> PlanTaxDocument | None:
@@ -332,20 +342,33 @@ Transfers = Annotated[
 LegEnd = Annotated[str, one_of("wallet", "router")]
 
 VerdictDocument = TypedDict(
-    "VerdictDocument", {"guard": str, "measured": str, "limit": str, "passed": bool}
+    "VerdictDocument",
+    {"guard": str, "measured": str, "limit": str, "passed": Annotated[bool, shown("verdict")]},
 )
 SkippedItemDocument = TypedDict("SkippedItemDocument", {"subject": str, "why": str})
 RealisedChangeDocument = TypedDict(
     "RealisedChangeDocument", {"symbol": str, "planned_raw": Raw, "realised_raw": Raw}
 )
 _TO_DECIMALS = ConvertedBy(lambda token, portfolio: portfolio.token(token).decimals)
-LegDocument = TypedDict("LegDocument", {
-    "pool": PoolAddress, "venue": str, "token_in": Symbol, "token_out": Symbol,
-    "decimals_in": Annotated[int, _TO_DECIMALS, FromAttributes("token_in")],
-    "decimals_out": Annotated[int, _TO_DECIMALS, FromAttributes("token_out")], "fee_pips": int,
-    "amount_in_raw": Raw, "amount_out_raw": Raw, "min_out_raw": Raw, "fee_raw": Raw,
-    "impact_bps": int, "source": LegEnd, "sink": LegEnd,
-})  # fmt: skip
+LegDocument = TypedDict(
+    "LegDocument",
+    {
+        "pool": PoolAddress,
+        "venue": str,
+        "token_in": Annotated[Symbol, shown("sell")],
+        "token_out": Annotated[Symbol, shown("buy")],
+        "decimals_in": Annotated[int, _TO_DECIMALS, FromAttributes("token_in")],
+        "decimals_out": Annotated[int, _TO_DECIMALS, FromAttributes("token_out")],
+        "fee_pips": int,
+        "amount_in_raw": Annotated[Raw, shown("in")],
+        "amount_out_raw": Annotated[Raw, shown("out")],
+        "min_out_raw": Annotated[Raw, shown("at least")],
+        "fee_raw": Raw,
+        "impact_bps": Annotated[int, shown("impact")],
+        "source": LegEnd,
+        "sink": LegEnd,
+    },
+)
 ActionDocument = TypedDict("ActionDocument", {
     "kind": Annotated[str, one_of("withdraw", "collect", "provide")], "position": str,
     "venue": Annotated[str, one_of(*LpVenue)], "contract": Address,
@@ -383,8 +406,8 @@ def action_document(action: LpAction, portfolio: Portfolio) -> ActionDocument:
 
 
 CostDocument = TypedDict("CostDocument", {
-    "fees": Money, "impact": Money, "skew": Money, "gas": Money, "approvals": Money, "total": Money,
-    "funding": NotRequired[Money], "data_fee": NotRequired[Money],
+    "fees": SmallMoney, "impact": SmallMoney, "skew": SmallMoney, "gas": SmallMoney, "approvals": SmallMoney, "total": SmallMoney,
+    "funding": NotRequired[SmallMoney], "data_fee": NotRequired[SmallMoney],
 })  # fmt: skip
 """Cost of a plan. `funding` is given for futures orders with a funding horizon, `data_fee` on
 rollups: the part of `gas` and `approvals` beyond gas."""
@@ -548,7 +571,7 @@ class PlanDocument(StepDocument, layer_documents.LayerPlanKeys):
     skipped: list[SkippedItemDocument]
     expires_block: int
     native_after_wei: NotRequired[Raw | None]
-    worst_case: Money | None
+    worst_case: SmallMoney | None
     reason: str
     futures: NotRequired[FuturesSummaryDocument]
     futures_actions: NotRequired[list[str]]

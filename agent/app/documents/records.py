@@ -14,17 +14,20 @@ from agent.amm.lp.venues import LpVenue
 from agent.app.documents import (
     Address,
     ConvertedBy,
+    Count,
     Decimal,
     FromAttributes,
     Hash,
     Money,
     PoolAddress,
     Raw,
+    SmallMoney,
     Time,
     TxHash,
     fill,
     money_text,
     one_of,
+    shown,
 )
 from agent.app.documents.executions import GradualExecutionDocument
 from agent.app.documents.open_orders import OpenOrderDocument
@@ -61,7 +64,12 @@ PairSymbols = Annotated[
 OrderKindName = Annotated[str, one_of(*(kind.value for kind in OrderKind))]
 Stage = Annotated[str, one_of("waiting", "armed", "fired", "done", "off")]
 NamedOrderDocument = TypedDict(
-    "NamedOrderDocument", {"subject": str, "kind": OrderKindName, "stage": Stage}
+    "NamedOrderDocument",
+    {
+        "subject": Annotated[str, shown("asset")],
+        "kind": Annotated[OrderKindName, shown("order")],
+        "stage": Stage,
+    },
 )
 ArmedOrdersDocument = TypedDict(
     "ArmedOrdersDocument", {"armed": list[NamedOrderDocument], "reenabled": list[str]}
@@ -81,9 +89,9 @@ LimitedSumDocument = TypedDict("LimitedSumDocument", {
 class LossForecastDocument(TypedDict):
     """Impermanent loss if the price of the token `moving` changes by `move_bps`."""
 
-    move_bps: int
-    moving: str
-    loss_bps: Annotated[BpsText, FromAttributes("loss")]
+    move_bps: Annotated[int, shown("moves by", "percent+")]
+    moving: Annotated[str, shown("price of")]
+    loss_bps: Annotated[BpsText, FromAttributes("loss"), shown("loss, share")]
     loss: Annotated[Money, FromAttributes("loss_value")]
 
 
@@ -104,15 +112,17 @@ class PositionDocument(TypedDict):
     fees_raw: dict[str, Raw]
     counted_raw: dict[str, Raw]
     value: Money
-    hold_value: Money
-    loss: Money
-    loss_bps: Decimal | None
+    hold_value: Annotated[Money, shown("if held")]
+    loss: Annotated[Money, shown("loss so far", "money+")]
+    loss_bps: Annotated[Decimal | None, shown("loss, share", "percent+")]
     fees: Money
-    lvr_per_day: Money
+    lvr_per_day: Annotated[Money, shown("LVR a day", "amount")]
     volatility_bps: Annotated[int, FromAttributes("confirmed.volatility_bps")]
     horizon_s: Annotated[int, FromAttributes("confirmed.horizon_s")]
     expected_loss: Money
-    pool_deviation_bps: Annotated[BpsText | None, FromAttributes("pool_deviation")]
+    pool_deviation_bps: Annotated[
+        BpsText | None, FromAttributes("pool_deviation"), shown("pool off reference", "percent+")
+    ]
     forecasts: list[LossForecastDocument]
 
 
@@ -121,15 +131,15 @@ class LiquidityTargetDocument(TypedDict):
     venue: Annotated[Venue, FromAttributes("target.venue")]
     tokens: Annotated[PairSymbols, FromAttributes("target.token0", "target.token1")]
     fee_pips: Annotated[int, FromAttributes("target.fee_pips")]
-    share_bps: Annotated[int, FromAttributes("target.share_bps")]
-    width_bps: Annotated[int | None, FromAttributes("target.width_bps")]
+    share_bps: Annotated[int, FromAttributes("target.share_bps"), shown("target")]
+    width_bps: Annotated[int | None, FromAttributes("target.width_bps"), shown("width")]
     compound_above: Annotated[Money | None, FromAttributes("target.compound_above")]
     value: Money | None
     fees: Money | None
-    weight_bps: Annotated[BpsText | None, FromAttributes("share")]
+    weight_bps: Annotated[BpsText | None, FromAttributes("share"), shown("share")]
     out_of_range: list[str]
     pool_deviation_bps: Annotated[BpsText | None, FromAttributes("pool_deviation")]
-    due_reasons: list[str]
+    due_reasons: Annotated[list[str], shown("next")]
     skipped_reasons: list[str]
 
 
@@ -174,12 +184,12 @@ class ConditionalOrderDocument(NamedOrderDocument):
     level: Decimal | None
     level_now: Decimal | None
     price: Decimal | None
-    distance_bps: int | None
+    distance_bps: Annotated[int | None, shown("distance", "percent+")]
     basis: Decimal | None
     highest: Decimal | None
     fired_at: Decimal | None
     since_s: int | None
-    since: str | None
+    since: Annotated[str | None, shown("since (UTC)")]
     next_stage: Stage | None
     unconfirmed: Stage | None
     filled_at_once: bool
@@ -204,14 +214,15 @@ OrdersDocument = TypedDict("OrdersDocument", {
 """Orders: `absent` says where the weight of an asset goes that was sold or awaits its entry,
 `unit_worth` is the portfolio's NAV per share. `book_kind` is set for paper trading."""
 StrategyHoldingDocument = TypedDict("StrategyHoldingDocument", {
-    "symbol": str, "raw": Raw, "amount": Decimal, "value": Money, "weight_bps": int,
+    "symbol": Annotated[str, shown("asset")], "raw": Raw, "amount": Decimal, "value": Money, "weight_bps": int,
     "target_bps": int,
 })  # fmt: skip
 StrategyDocument = TypedDict("StrategyDocument", {
-    "name": str, "state": Annotated[str, one_of("active", "paused"), FromAttributes("state.health")],
-    "since_s": Annotated[int, FromAttributes("state.since_s")], "state_reason": Annotated[str, FromAttributes("state.reason")],
-    "capital": Money, "share_bps": int | None, "target_share_bps": int, "floor_bps": int,
-    "units": Raw, "unit_value": Decimal | None, "return_bps": int | None, "sharpe": Decimal | None,
+    "name": Annotated[str, shown("strategy")], "state": Annotated[str, one_of("active", "paused"), FromAttributes("state.health")],
+    "since_s": Annotated[int, FromAttributes("state.since_s"), shown("since (UTC)", "text")],
+    "state_reason": Annotated[str, FromAttributes("state.reason")],
+    "capital": Money, "share_bps": int | None, "target_share_bps": Annotated[int, shown("target")], "floor_bps": int,
+    "units": Raw, "unit_value": Decimal | None, "return_bps": Annotated[int | None, shown(figure="percent+")], "sharpe": Decimal | None,
     "sharpe_window_s": int | None, "sharpe_crossed_s": Annotated[int | None, FromAttributes("state.turning_s")],
     "costs": Money, "last_rebalance_s": int | None, "acts": bool, "reason": str,
     "holdings": list[StrategyHoldingDocument], "futures": NotRequired[dict[str, int]],
@@ -339,9 +350,9 @@ WeightsDocument = TypedDict("WeightsDocument", {
 BpsFloat = Annotated[float, ConvertedBy(lambda share, _: round(float(share * BPS), 2))]
 IsoTime = Annotated[str, ConvertedBy(lambda seconds, _: format_utc(seconds))]
 
-RealisedCostsDocument = TypedDict(
-    "RealisedCostsDocument", {"fees": Money, "impact": Money, "gas": Money, "total": Money}
-)
+RealisedCostsDocument = TypedDict("RealisedCostsDocument", {
+    "fees": SmallMoney, "impact": SmallMoney, "gas": SmallMoney, "total": Annotated[SmallMoney, shown("cost")],
+})  # fmt: skip
 """Realised costs in the numeraire."""
 FuturesLinesDocument = TypedDict("FuturesLinesDocument", {
     "fees": Money, "funding": Money, "realised": Money,
@@ -363,27 +374,44 @@ ConfirmedTransfersDocument = TypedDict(
 )
 ManualSwapsDocument = TypedDict("ManualSwapsDocument", {"swaps": int, "effect": Money})
 PastTransactionDocument = TypedDict("PastTransactionDocument", {
-    "kind": str, "status": Annotated[str, FromAttributes("state")], "hash": TxHash,
-    "nonce": Annotated[int, FromAttributes("tx.nonce")], "note": str, "block": int | None,
+    "kind": str, "status": Annotated[str, FromAttributes("state"), shown("state")], "hash": TxHash,
+    "nonce": Annotated[int, FromAttributes("tx.nonce")], "note": Annotated[str, shown("what")], "block": int | None,
 })  # fmt: skip
 """A transaction of a past step; `block` is None without a receipt."""
-LegExecutionDocument = TypedDict("LegExecutionDocument", {
-    "pool": PoolAddress, "pool_name": str, "state": str, "token_in": str, "token_out": str,
-    "planned_in": Decimal, "planned_out": Decimal, "floor": Decimal, "realised_in": Decimal | None,
-    "realised_out": Decimal | None, "difference_bps": float | None,
-})  # fmt: skip
+LegExecutionDocument = TypedDict(
+    "LegExecutionDocument",
+    {
+        "pool": PoolAddress,
+        "pool_name": Annotated[str, shown("pool")],
+        "state": str,
+        "token_in": Annotated[str, shown("sell")],
+        "token_out": Annotated[str, shown("buy")],
+        "planned_in": Decimal,
+        "planned_out": Decimal,
+        "floor": Annotated[Decimal, shown("at least")],
+        "realised_in": Decimal | None,
+        "realised_out": Decimal | None,
+        "difference_bps": Annotated[float | None, shown(figure="percent+")],
+    },
+)
 """A swap of a plan in whole coins, with the state of its transaction (`not sent` without one).
 Realised amounts are None without a receipt, or if it does not show them; `difference_bps`
 compares the output per unit of input with the plan, negative for a worse price."""
-ExecutionDocument = TypedDict("ExecutionDocument", {
-    "legs": int, "unknown": int, "amounts": dict[str, Decimal] | None, "difference": Money | None,
-    "difference_bps": float | None,
-})  # fmt: skip
+ExecutionDocument = TypedDict(
+    "ExecutionDocument",
+    {
+        "legs": Count,
+        "unknown": Count,
+        "amounts": Annotated[dict[str, Decimal] | None, shown(figure="amount+")],
+        "difference": Annotated[Money | None, shown("against plan", "amount+")],
+        "difference_bps": Annotated[float | None, shown(figure="percent+")],
+    },
+)
 """The mined swaps of a step: what they bought, and sold (negative), by symbol, None with `unknown`
 legs; value of realised less planned amounts in the numeraire, and in bps of the turnover, both None
 until the swaps are final, with `unknown` legs, or without a price."""
 PastStepDocument = TypedDict("PastStepDocument", {
-    "step": Annotated[str, FromAttributes("id")], "time": Annotated[Time, FromAttributes("now_s")], "decision": str,
+    "step": Annotated[str, FromAttributes("id")], "time": Annotated[Time, FromAttributes("now_s"), shown("time (UTC)")], "decision": str,
     "outcome": str, "reason": str, "transactions": list[PastTransactionDocument],
     "cost": RealisedCostsDocument | None, "execution": ExecutionDocument | None,
     "futures": NotRequired[FuturesLinesDocument],
@@ -481,23 +509,27 @@ PeriodDates = TypedDict("PeriodDates", {"from": str, "to": str})
 
 class PeriodDocument(PeriodDates):
     start_value: Annotated[Money, FromAttributes("start.managed")]
-    end_value: Annotated[Money, FromAttributes("end.managed")]
+    end_value: Annotated[Money, FromAttributes("end.managed"), shown("value")]
     deposits: Money
     withdrawals: Money
     from_gas_money: Money
-    profit: Money
-    twr_bps: Annotated[BpsFloat | None, FromAttributes("twr")]
-    mwr_bps: float | None
+    profit: Annotated[Money, shown(figure="money+")]
+    twr_bps: Annotated[BpsFloat | None, FromAttributes("twr"), shown("return", "percent+")]
+    mwr_bps: Annotated[float | None, shown("money-weighted", "percent+")]
     mwr_year_bps: float | None
     hold_profit: Money
-    hold_return_bps: Annotated[BpsFloat | None, FromAttributes("hold_return")]
-    benchmark_return_bps: Annotated[BpsFloat | None, FromAttributes("benchmark")]
-    rebalancing_effect: Annotated[Money, FromAttributes("effect")]
-    rebalances: int
+    hold_return_bps: Annotated[
+        BpsFloat | None, FromAttributes("hold_return"), shown("holding", "percent+")
+    ]
+    benchmark_return_bps: Annotated[
+        BpsFloat | None, FromAttributes("benchmark"), shown("benchmark", "percent+")
+    ]
+    rebalancing_effect: Annotated[Money, FromAttributes("effect"), shown(figure="money+")]
+    rebalances: Count
     turnover: Money
     costs: RealisedCostsDocument
     manual_swaps: ManualSwapsDocument
-    realised: Money
+    realised: Annotated[Money, shown(figure="money+")]
     realised_by_token: dict[str, Decimal]
     weights_bps: dict[str, int]
     hint: str
@@ -512,10 +544,10 @@ TaxYearsDocument = TypedDict("TaxYearsDocument", {
 """Realised gains by calendar year. `futures` is realised profit less settled funding of futures, by
 year and apart from the gains; missing without futures."""
 ProfitDocument = TypedDict("ProfitDocument", {
-    "numeraire": str, "benchmark": str, "period": str, "why_empty": str, "since": str, "until": str,
+    "numeraire": str, "benchmark": str, "period": str, "why_empty": str, "since": str, "until": Annotated[str, shown(figure="time")],
     "value": Money, "gas_money": Money, "reserved": Money, "periods": list[PeriodDocument],
-    "unrealised": Money, "method": str, "unpriced": list[str], "tax": TaxYearsDocument | None,
-    "not_final": int, "book_kind": NotRequired[str], "uncertain": NotRequired[str],
+    "unrealised": Annotated[Money, shown(figure="money+")], "method": str, "unpriced": list[str], "tax": TaxYearsDocument | None,
+    "not_final": Count, "book_kind": NotRequired[str], "uncertain": NotRequired[str],
 })  # fmt: skip
 """Profit and loss by period, newest last, in the numeraire. `not_final` transactions are mined but
 not booked yet. `book_kind` is set for paper trading, `uncertain` if transfers of the futures
@@ -580,22 +612,39 @@ ForgottenPricesDocument = TypedDict("ForgottenPricesDocument", {"source": str, "
 
 
 LotMethodName = Annotated[str, one_of("fifo", "lifo", "hifo", "average")]
-LotDocument = TypedDict("LotDocument", {
-    "acquired": str, "amount": Decimal, "cost": Decimal, "entry_price": Decimal,
-    "value": Decimal | None, "unrealised": Decimal | None,
-})  # fmt: skip
-AssetLotsDocument = TypedDict("AssetLotsDocument", {
-    "symbol": str, "address": Address, "amount": Decimal, "cost": Decimal,
-    "entry_price": Decimal | None, "price": Decimal | None, "value": Decimal | None,
-    "unrealised": Decimal | None, "realised": Decimal, "unmatched": Decimal,
-    "lots": list[LotDocument],
-})  # fmt: skip
+LotDocument = TypedDict(
+    "LotDocument",
+    {
+        "acquired": Annotated[str, shown("acquired (UTC)", "time")],
+        "amount": Decimal,
+        "cost": Annotated[Decimal, shown(figure="money")],
+        "entry_price": Decimal,
+        "value": Annotated[Decimal | None, shown(figure="money")],
+        "unrealised": Annotated[Decimal | None, shown(figure="money+")],
+    },
+)
+AssetLotsDocument = TypedDict(
+    "AssetLotsDocument",
+    {
+        "symbol": Annotated[str, shown("asset")],
+        "address": Address,
+        "amount": Decimal,
+        "cost": Annotated[Decimal, shown(figure="money")],
+        "entry_price": Decimal | None,
+        "price": Decimal | None,
+        "value": Annotated[Decimal | None, shown(figure="money")],
+        "unrealised": Annotated[Decimal | None, shown(figure="money+")],
+        "realised": Annotated[Decimal, shown(figure="money+")],
+        "unmatched": Decimal,
+        "lots": list[LotDocument],
+    },
+)
 """Open lots of an asset, oldest first, with their sums. `realised` is that of the document's year;
 `unmatched` was disposed of without a known purchase."""
 LotsDocument = TypedDict("LotsDocument", {
-    "method": LotMethodName, "currency": str, "valued": str | None, "year": str | None,
-    "realised": Decimal, "unpriced": list[str], "assets": list[AssetLotsDocument],
-    "gas_money": AssetLotsDocument | None, "not_final": int, "book_kind": NotRequired[str],
+    "method": LotMethodName, "currency": str, "valued": Annotated[str | None, shown(figure="time")], "year": str | None,
+    "realised": Annotated[Decimal, shown(figure="money+")], "unpriced": list[str], "assets": list[AssetLotsDocument],
+    "gas_money": AssetLotsDocument | None, "not_final": Count, "book_kind": NotRequired[str],
 })  # fmt: skip
 """Open tax lots in the reporting currency. `gas_money` is native coin that only pays for gas, with
 the oldest lots of the coin; no sum includes it. `not_final` transactions are mined but not booked,

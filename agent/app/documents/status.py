@@ -23,6 +23,7 @@ from agent.app.documents import (
     Symbol,
     fill,
     money_text,
+    shown,
 )
 from agent.app.documents.executions import OpenExecutionProgress
 from agent.app.documents.futures import FuturesSummaryDocument, optional_summary
@@ -82,12 +83,27 @@ class ReservedPaymentDocument(TypedDict):
     raw: Annotated[Raw, FromAttributes("payment.raw")]
 
 
-HoldingDocument = TypedDict("HoldingDocument", {
-    "symbol": str, "address": str, "decimals": int, "raw": Raw, "lp_raw": Raw, "amount": Decimal,
-    "price": Decimal, "value": Money, "weight_bps": int, "target_bps": int, "drift_bps": int,
-    "band_bps": list[int], "price_source": str | None, "day_bps": int | None,
-    "margin_raw": NotRequired[Raw], "price_alerts": NotRequired[list[str]],
-})  # fmt: skip
+HoldingDocument = TypedDict(
+    "HoldingDocument",
+    {
+        "symbol": Annotated[str, shown("asset")],
+        "address": str,
+        "decimals": int,
+        "raw": Raw,
+        "lp_raw": Raw,
+        "amount": Decimal,
+        "price": Decimal,
+        "value": Money,
+        "weight_bps": int,
+        "target_bps": int,
+        "drift_bps": Annotated[int, shown(figure="points+")],
+        "band_bps": list[int],
+        "price_source": Annotated[str | None, shown("price from")],
+        "day_bps": Annotated[int | None, shown("24 h", "percent+")],
+        "margin_raw": NotRequired[Raw],
+        "price_alerts": NotRequired[list[str]],
+    },
+)
 """`day_bps` is the change of the price in 24 h, None without a valuation of that time."""
 NativeCoinDocument = TypedDict("NativeCoinDocument", {
     "symbol": str | None, "counts_as_asset": Annotated[bool, FromAttributes("counts")], "native_wei": Raw, "wrapped_raw": Raw | None,
@@ -501,7 +517,7 @@ def _minimum_total_documents(
 class SettingDocument(TypedDict):
     """A setting by its key in the config; `about` may be empty."""
 
-    key: str
+    key: Annotated[str, shown("setting")]
     about: str
     value: str
 
@@ -521,11 +537,11 @@ class TargetSettingDocument(TypedDict):
     conditional orders as in the config.
     """
 
-    symbol: str
+    symbol: Annotated[str, shown("asset")]
     address: Address
     target_bps: int
     band_bps: list[Number] | None
-    reserve: Decimal
+    reserve: Annotated[Decimal, shown(figure="number")]
     orders: str
 
 

@@ -1,0 +1,159 @@
+"""How documents are shown: the label and the format of each field, by the JSON schemas of the
+documents (agent/web/api/openapi.json), and the text of a figure. Tables of the command line and
+pages both read them here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from agent.artifacts import WEB_FOLDER
+from agent.units import decimal_text, gain_text
+
+FIGURE_KEY = "x-figure"
+"""Key of a field's format in its schema."""
+MINUS = "−"
+NO_VALUE = "–"
+SIGNIFICANT_DIGITS = 6
+UNITS_IN_NAMES = ("_bps", "_raw")
+SHARE_FORMATS = ("percent", "points", "ratio", "rate")
+TEXT_FORMATS = ("text", "time")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A field as a column of a table: its path in a row, its label and format."""
+
+    path: str
+    label: str
+    figure: str
+
+    @property
+    def heading(self) -> str:
+        """Label with a capital, for pages."""
+        return self.label[:1].upper() + self.label[1:]
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the column has words instead of figures."""
+        return self.figure in TEXT_FORMATS
+
+
+def field_label(name: str) -> str:
+    """Return a field's name in words, without its unit."""
+    for unit in UNITS_IN_NAMES:
+        name = name.removesuffix(unit)
+    return name.replace("_", " ").capitalize()
+
+
+@cache
+def column(document: str, path: str) -> Column:
+    """Return the column of the field at `path`, such as `cost.total` or `holdings.0.price`, of a
+    document type. Raises KeyError for a field that the type does not declare.
+    """
+    schema, field, figure, label, rest = _schemas()[document], "", "", "", path
+    while rest:
+        name, _, rest_of_path = rest.partition(".")
+        value_schema = _resolved(schema)
+        if name in value_schema.get("properties", ()):
+            schema, field, figure = value_schema["properties"][name], name, ""
+            label, rest = schema.get("title", field_label(name)), rest_of_path
+        elif "items" in value_schema:
+            schema, rest = value_schema["items"], rest_of_path
+        elif schema := value_schema.get("additionalProperties"):
+            label, rest = rest, ""  # a symbol, which may have dots
+        else:
+            raise KeyError(f"{document}: {path}")
+        figure = _figure(schema) or figure
+    if not figure:
+        figure = "percent" if field.endswith("_bps") else "text"
+    return Column(path, label if label[:2].isupper() else label[:1].lower() + label[1:], figure)
+
+
+def columns(document: str, *paths: str) -> tuple[Column, ...]:
+    """Return the columns of several fields of a document type."""
+    return tuple(column(document, path) for path in paths)
+
+
+@cache
+def _schemas() -> dict[str, Any]:
+    """Return the schema of each document type."""
+    api_document = json.loads((WEB_FOLDER / "api" / "openapi.json").read_bytes())
+    schema_by_name: dict[str, Any] = api_document["components"]["schemas"]
+    return schema_by_name
+
+
+def _resolved(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the schema of an object or list, behind references and without null."""
+    for alternative in schema.get("anyOf", ()):
+        if alternative.get("type") != "null":
+            return _resolved(alternative)
+    if "$ref" in schema:
+        return _resolved(_schemas()[schema["$ref"].rpartition("/")[2]])
+    return schema
+
+
+def _figure(schema: Mapping[str, Any]) -> str:
+    for alternative in (schema, *schema.get("anyOf", ()), schema.get("items", {})):
+        if FIGURE_KEY in alternative:
+            return str(alternative[FIGURE_KEY])
+    return ""
+
+
+def format_figure(value: Any, figure_format: str, minus: str = MINUS) -> str:
+    """Format a value: `money` and `amount` of a decimal string, `percent` and `points` of bps, `ratio`
+    and (with 4 decimals) `rate` of a share, `multiple`, `number`, `text`, `time` of an ISO time in UTC, `coins:6` of
+    base units with 6 decimals.
+    With a `+` at the end a positive value has its sign; a loss in `money+` is rounded up in size.
+    """
+    if value is None:
+        return NO_VALUE
+    format_kind, has_plus = figure_format.removesuffix("+"), figure_format.endswith("+")
+    if format_kind == "text":
+        return str(value)
+    if format_kind == "time":
+        return str(value).replace("T", " ").removesuffix("Z")
+    if format_kind == "multiple":
+        return f"{float(value):,.2f}x"
+    if format_kind.startswith("coins:"):
+        return _decimal(decimal_text(int(value), int(format_kind.removeprefix("coins:"))), "amount")
+    if format_kind in SHARE_FORMATS:
+        share = float(value) / (100 if format_kind in ("percent", "points") else 0.01)
+        if not math.isfinite(share):
+            return NO_VALUE
+        unit, decimals = (
+            "points" if format_kind == "points" else "%",
+            4 if format_kind == "rate" else 2,
+        )
+        figure_text = f"{abs(share):,.{decimals}f} {unit}"
+        is_negative = share < 0
+    else:
+        decimal_string = gain_text(str(value)) if figure_format == "money+" else str(value)
+        figure_text = _decimal(decimal_string.lstrip("-"), format_kind)
+        is_negative = str(value).startswith("-")
+    if not any(digit in "123456789" for digit in figure_text):
+        return figure_text
+    if is_negative:
+        return minus + figure_text
+    return f"+{figure_text}" if has_plus else figure_text
+
+
+def _decimal(decimal_string: str, format_kind: str) -> str:
+    """Format a positive decimal string with thousands separators; truncated, never rounded."""
+    whole_digits, _, fraction_digits = decimal_string.partition(".")
+    if format_kind == "number":
+        return f"{int(whole_digits or 0):,}" + (f".{fraction_digits}" if fraction_digits else "")
+    if format_kind == "money":
+        return f"{int(whole_digits or 0):,}.{fraction_digits[:2]:0<2}"
+    leading_digits = (
+        len(whole_digits)
+        if int(whole_digits or 0)
+        else -(len(fraction_digits) - len(fraction_digits.lstrip("0")))
+    )
+    shown_fraction = fraction_digits[: max(2, SIGNIFICANT_DIGITS - leading_digits)].rstrip("0")
+    return f"{int(whole_digits or 0):,}" + (f".{shown_fraction}" if shown_fraction else "")
