@@ -35,6 +35,7 @@ from agent.cli.options import (
     paper_or_live,
 )
 from agent.errors import EXIT_REFUSED, EXIT_RETRYABLE
+from agent.figures import columns
 
 if TYPE_CHECKING:
     from agent.cli.display.tables import FigureTable
@@ -117,20 +118,23 @@ def explain(
 
 def steps_table(document: Document) -> FigureTable:
     """Return a table of past steps. Long reasons are truncated at a terminal only."""
-    from agent.cli.display.tables import table
+    from agent.cli.display.tables import document_table
 
-    figure_table = table(
-        "Steps, newest first", ("step", "time (UTC)", "outcome", "transactions", "reason")
-    )
-    for step in document["steps"]:
-        transactions = ", ".join(
+    def transactions_text(step: Document) -> str:
+        return ", ".join(
             f"{transaction['kind']} {transaction['status']}" for transaction in step["transactions"]
         )
-        reason = step["reason"]
-        if out.is_terminal:
-            reason = shorten(reason, MAX_REASON_LENGTH, placeholder=" …")
-        figure_table.add_row(step["step"], step["time"], step["outcome"], transactions, reason)
-    return figure_table
+
+    def reason_text(step: Document) -> str:
+        reason: str = step["reason"]
+        return shorten(reason, MAX_REASON_LENGTH, placeholder=" …") if out.is_terminal else reason
+
+    return document_table(
+        "Steps, newest first",
+        columns("PastStepDocument", "step", "time", "outcome", "transactions", "reason"),
+        document["steps"],
+        {"transactions": transactions_text, "reason": reason_text},
+    )
 
 
 @command(Heading.TROUBLE, 30)

@@ -9,7 +9,16 @@ import typer
 from rich.console import Console
 
 from agent.cli.display.futures_tables import FUTURES_TAX_NOTE
-from agent.cli.display.tables import FigureTable, amount, brief, gain_or_loss, money, table
+from agent.cli.display.tables import (
+    FigureTable,
+    amount,
+    brief,
+    document_table,
+    figure_cell,
+    gain_or_loss,
+    money,
+    table,
+)
 from agent.cli.display.terminal import (
     Document,
     emit,
@@ -31,6 +40,7 @@ from agent.cli.options import (
     mark_paper,
     paper_or_live,
 )
+from agent.figures import columns, format_figure
 from agent.units import decimal_text
 
 GAS_LOTS_NOTE = (
@@ -194,33 +204,31 @@ EXCLUDED_VALUE_LABELS = (("gas_money", "of native coin for gas"), ("reserved", "
 def show_pnl(console: Console, document: Document) -> None:
     """Print one row per period, then unrealised gains, hints and statistics."""
     unit = document["numeraire"]
-    value_columns = (
-        "value",
-        "in",
-        "out",
-        "profit",
-        "return",
-        "money-weighted",
-        "hold",
-        document["benchmark"],
-        "effect",
-    )
-    cost_columns = ("fees", "impact", "gas", "realised")
     since, until = spaced_time(document["since"]), spaced_time(document["until"])
-    title = f"Profit and loss in {unit}, {since} to {until} UTC"
-    period_rows = []
-    for period in document["periods"]:
-        costs = period["costs"]
-        period_rows.append((
-            period["from"][:10], money(period["end_value"]), money(period["deposits"]),
-            money(period["withdrawals"]), gain_or_loss(period["profit"]), format_share(period["twr_bps"]), format_share(period["mwr_bps"]),
-            format_share(period["hold_return_bps"]), format_share(period["benchmark_return_bps"]),
-            gain_or_loss(period["rebalancing_effect"]), str(period["rebalances"]),
-            money(costs["fees"]), money(costs["impact"]), money(costs["gas"]), gain_or_loss(period["realised"]),
-        ))  # fmt: skip
-    if period_rows:
+    title = f"Profit and loss in {unit}, {since} to {until} UTC; benchmark: {document['benchmark']}"
+    shown = columns(
+        "PeriodDocument",
+        "from",
+        "end_value",
+        "deposits",
+        "withdrawals",
+        "profit",
+        "twr_bps",
+        "mwr_bps",
+        "hold_return_bps",
+        "benchmark_return_bps",
+        "rebalancing_effect",
+        "rebalances",
+        "costs.fees",
+        "costs.impact",
+        "costs.gas",
+        "realised",
+    )
+    if document["periods"]:
         console.print(
-            figures_table(title, ("from", *value_columns, "rebalances", *cost_columns), period_rows)
+            document_table(
+                title, shown, document["periods"], {"from": lambda period: period["from"][:10]}
+            )
         )
     else:
         say(
@@ -332,11 +340,22 @@ def show_values(console: Console, document: Document) -> None:
     """Print the costs of past steps, and weights over time, unless the ledger is empty."""
     steps_with_cost = [step for step in document["steps"] if step["cost"] is not None]
     if steps_with_cost:
-        figure_table = table("Costs", ("step",), ("fees", "impact", "gas", "total", "against plan"))
-        for step in steps_with_cost:
-            cost_cells = (brief(step["cost"][name]) for name in ("fees", "impact", "gas", "total"))
-            figure_table.add_row(step["step"], *cost_cells, _against_plan(step["execution"]))
-        console.print(figure_table)
+        console.print(
+            document_table(
+                "Costs",
+                columns(
+                    "PastStepDocument",
+                    "step",
+                    "cost.fees",
+                    "cost.impact",
+                    "cost.gas",
+                    "cost.total",
+                    "execution.difference",
+                ),
+                steps_with_cost,
+                {"execution.difference": _against_plan},
+            )
+        )
     futures_steps = [
         (step["step"], step["futures"]) for step in document["steps"] if "futures" in step
     ]
@@ -373,11 +392,12 @@ def show_values(console: Console, document: Document) -> None:
         )
 
 
-def _against_plan(execution: Document | None) -> str:
+def _against_plan(step: Document) -> str:
     """Return the value of realised less planned amounts; empty without a swap."""
-    if execution is None:
+    if step["execution"] is None:
         return ""
-    return "unknown" if execution["difference"] is None else brief(execution["difference"])
+    difference = step["execution"]["difference"]
+    return "unknown" if difference is None else format_figure(difference, "amount+", "-")
 
 
 def figures_table(
@@ -418,16 +438,23 @@ def show_lots(console: Console, document: Document) -> None:
     unit, valued_at = document["currency"], document["valued"]
     valuation_text = f"values of {spaced_time(valued_at)} UTC" if valued_at else "no valuation yet"
     title = f"Tax lots by {document['method']}, in {unit}, {valuation_text}"
-    figure_table = table(
-        title, ("acquired",), ("amount", "entry price", "cost", "value", "unrealised", "realised")
+    shown = columns(
+        "AssetLotsDocument",
+        "symbol",
+        "amount",
+        "entry_price",
+        "cost",
+        "value",
+        "unrealised",
+        "realised",
     )
+    figure_table = document_table(title, shown, ())
     for asset in document["assets"]:
-        figure_table.add_row(
-            safe_text(asset["symbol"], "bold"), *_lot_cells(asset), gain_or_loss(asset["realised"])
-        )
+        figure_table.add_row(*(figure_cell(asset, column) for column in shown), style="bold")
         if len(asset["lots"]) > 1:
             for lot in asset["lots"]:
-                figure_table.add_row(f"  {lot['acquired'][:10]}", *_lot_cells(lot), "")
+                lot_cells = (figure_cell(lot, column) for column in shown[1:-1])
+                figure_table.add_row(f"  {lot['acquired'][:10]}", *lot_cells)
     console.print(figure_table)
     if unbooked_count := document["not_final"]:
         say(
@@ -435,10 +462,11 @@ def show_lots(console: Console, document: Document) -> None:
             " gains are those before them."
         )
     if (gas_lots := document["gas_money"]) is not None:
-        gas_cells, unrealised = _lot_cells(gas_lots), gas_lots["unrealised"]
+        gas_texts = ", ".join(
+            f"{column.label} {figure_cell(gas_lots, column)}" for column in shown[3:6]
+        )
         say(
-            f"Gas money, in no total: {gas_cells[0]} {gas_lots['symbol']}, cost {gas_cells[2]}, value {gas_cells[3]}"
-            + ("." if unrealised is None else f", unrealised {gain_or_loss(unrealised)}.")
+            f"Gas money, in no total: {amount(gas_lots['amount'], 8)} {gas_lots['symbol']}, {gas_texts}."
         )
     if document["year"] is not None:
         say(f"Realised in {document['year']} so far: {gain_or_loss(document['realised'])} {unit}.")
@@ -452,18 +480,6 @@ def show_lots(console: Console, document: Document) -> None:
             )
     if document["unpriced"]:
         say(f"Without a price, counted at zero: {', '.join(document['unpriced'])}.")
-
-
-def _lot_cells(document: Document) -> list[str]:
-    """Return amount, entry price, cost, value and unrealised gain of a lot or of an asset's lots."""
-    price, value, gain = document["entry_price"], document["value"], document["unrealised"]
-    return [
-        amount(document["amount"], 8),
-        "" if price is None else brief(price),
-        money(document["cost"]),
-        "unknown" if value is None else money(value),
-        "unknown" if gain is None else gain_or_loss(gain),
-    ]
 
 
 def show_check(document: Document) -> None:

@@ -34,6 +34,7 @@ from agent.cli.options import (
     paper_or_live,
 )
 from agent.errors import EXIT_REFUSED, ConfigError
+from agent.figures import columns
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -299,52 +300,50 @@ def show_liquidity(document: Document) -> None:
 def _positions_table(document: Document) -> FigureTable:
     from agent.cli.display import tables
 
-    table = tables.table(
+    return tables.document_table(
         f"Liquidity at block {document['block']}, in {document['numeraire']}",
-        ("position", "state"),
-        ("value", "if held", "loss", "fees", "LVR a day"),
+        columns(
+            "PositionDocument",
+            "position",
+            "state",
+            "value",
+            "hold_value",
+            "loss",
+            "loss_bps",
+            "fees",
+            "lvr_per_day",
+            "pool_deviation_bps",
+        ),
+        document["positions"],
+        {"position": _position_cell},
     )
-    for position in document["positions"]:
-        figure_cells = (
-            tables.amount(position[figure_key], 2)
-            for figure_key in ("value", "hold_value", "loss", "fees")
-        )
-        table.add_row(
-            _position_cell(position),
-            position["state"],
-            *figure_cells,
-            tables.amount(position["lvr_per_day"], 4),
-        )
-    return table
 
 
 def _targets_table(document: Document) -> FigureTable:
     from agent.cli.display import tables
 
-    column_names = ("pool", "target", "share", "value", "fees", "next")
-    table = tables.table(
-        "Liquidity targets", ("pool", "next"), column_names[1:-1], column_order=column_names
+    def pool_text(target: Document) -> str:
+        return f"{'/'.join(target['tokens'])} {target['fee_pips'] / 10_000:g} %"
+
+    def next_text(target: Document) -> str:
+        skipped_texts = (f"skipped: {reason}" for reason in target["skipped_reasons"])
+        return "; ".join((*target["due_reasons"], *skipped_texts)) or "at its target share"
+
+    return tables.document_table(
+        "Liquidity targets",
+        columns(
+            "LiquidityTargetDocument",
+            "pool",
+            "share_bps",
+            "width_bps",
+            "weight_bps",
+            "value",
+            "fees",
+            "due_reasons",
+        ),
+        document["targets"],
+        {"pool": pool_text, "due_reasons": next_text},
     )
-    for target in document["targets"]:
-        share_text = "unknown"
-        if target["weight_bps"] is not None:
-            share_text = f"{float(target['weight_bps']) / 100:.2f} %"
-        next_text = "; ".join(
-            (
-                *target["due_reasons"],
-                *(f"skipped: {reason}" for reason in target["skipped_reasons"]),
-            )
-        )
-        figure_cells = (tables.amount(target[figure_key], 2) for figure_key in ("value", "fees"))
-        pool_cell = safe_text(f"{'/'.join(target['tokens'])} {target['fee_pips'] / 10_000:g} %")
-        table.add_row(
-            pool_cell,
-            f"{target['share_bps'] / 100:g} %",
-            share_text,
-            *figure_cells,
-            next_text or "at its target share",
-        )
-    return table
 
 
 def _payouts_table(document: Document) -> FigureTable:
@@ -488,33 +487,37 @@ def show_strategies(console: Console, document: Document) -> None:
     from agent.cli.display import tables
 
     unit = document["numeraire"]
-    capital_table = tables.table(
-        f"Strategies at block {document['block']}: {tables.money(document['total_value'])} {unit}",
-        ("strategy", "state", "since"),
-        ("capital", "share", "target"),
-        column_order=("strategy", "capital", "share", "target", "state", "since"),
-    )
-    performance_table = tables.table(
-        "Performance", ("strategy",), ("unit value", "return", "Sharpe", "costs")
-    )
-    for strategy in document["strategies"]:
-        capital_table.add_row(
-            strategy["name"],
-            tables.money(strategy["capital"]),
-            _share_text(strategy["share_bps"]),
-            _share_text(strategy["target_share_bps"]),
-            safe_text(strategy["state"], "yellow" if strategy["state"] == "paused" else "green"),
-            datetime.fromtimestamp(strategy["since_s"], UTC).strftime("%Y-%m-%d %H:%M"),
+    console.print(
+        tables.document_table(
+            f"Strategies at block {document['block']}: {tables.money(document['total_value'])} {unit}",
+            columns(
+                "StrategyDocument",
+                "name",
+                "state",
+                "since_s",
+                "capital",
+                "share_bps",
+                "target_share_bps",
+            ),
+            document["strategies"],
+            {
+                "state": lambda strategy: safe_text(
+                    strategy["state"], "yellow" if strategy["state"] == "paused" else "green"
+                ),
+                "since_s": lambda strategy: datetime.fromtimestamp(
+                    strategy["since_s"], UTC
+                ).strftime("%Y-%m-%d %H:%M"),
+            },
         )
-        performance_table.add_row(
-            strategy["name"],
-            "" if strategy["unit_value"] is None else tables.amount(strategy["unit_value"], 6),
-            _share_text(strategy["return_bps"]),
-            strategy["sharpe"] or "unknown",
-            tables.money(strategy["costs"]),
+    )
+    console.print(
+        tables.document_table(
+            "Performance",
+            columns("StrategyDocument", "name", "unit_value", "return_bps", "sharpe", "costs"),
+            document["strategies"],
+            {"sharpe": lambda strategy: strategy["sharpe"] or "unknown"},
         )
-    console.print(capital_table)
-    console.print(performance_table)
+    )
     for strategy in document["strategies"]:
         console.print(holdings_table(strategy, unit))
         if futures_weights := strategy.get("futures"):
@@ -545,20 +548,10 @@ def holdings_table(document: Document, unit: str) -> Any:
     """Return a table of one strategy's holdings and weights."""
     from agent.cli.display import tables
 
-    return tables.table(
-        document["name"],
-        ("token",),
-        ("amount", f"value in {unit}", "weight", "target"),
-        rows=(
-            (
-                holding["symbol"],
-                tables.amount(holding["amount"]),
-                tables.money(holding["value"]),
-                _share_text(holding["weight_bps"]),
-                _share_text(holding["target_bps"]),
-            )
-            for holding in document["holdings"]
-        ),
+    return tables.document_table(
+        f"{document['name']}, in {unit}",
+        columns("StrategyHoldingDocument", "symbol", "amount", "value", "weight_bps", "target_bps"),
+        document["holdings"],
     )
 
 

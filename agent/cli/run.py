@@ -41,6 +41,7 @@ from agent.cli.options import (
 )
 from agent.cli.portfolio import confirmer, format_reason, noting_waits, show_outcome
 from agent.errors import EXIT_RETRYABLE, EXIT_UNHEALTHY, OUTCOME_EXITS, ConfigError, TrimtabError
+from agent.figures import columns
 from agent.units import format_duration
 
 if TYPE_CHECKING:
@@ -541,54 +542,47 @@ def test(config: ConfigPath = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
 def _assets_table(document: Document) -> FigureTable:
     from agent.cli.display import tables
 
-    return tables.table(
+    return tables.document_table(
         "Alert prices",
-        ("token", "side"),
-        ("price", "alert-low", "distance", "alert-high", "distance "),
-        rows=(
-            (
-                asset["symbol"],
-                safe_text(asset["side"], "bold red" if asset["side"] != "inside" else ""),
-                tables.brief(asset["price"]),
-                _price_text(asset["alert_low"]),
-                _percent_text(asset["to_low_bps"]),
-                _price_text(asset["alert_high"]),
-                _percent_text(asset["to_high_bps"]),
-            )
-            for asset in document["assets"]
+        columns(
+            "AssetAlertDocument",
+            "symbol",
+            "side",
+            "price",
+            "alert_low",
+            "to_low_bps",
+            "alert_high",
+            "to_high_bps",
         ),
+        document["assets"],
+        {
+            "side": lambda asset: safe_text(
+                asset["side"], "bold red" if asset["side"] != "inside" else ""
+            )
+        },
     )
 
 
 def _targets_table(document: Document) -> FigureTable:
     from agent.cli.display import tables
 
-    table = tables.table(
-        "Targets", ("name", "events", "last delivered", "last failed"), ("pending",)
+    def name_text(target: Document) -> str:
+        missing_text = "" if target["ready"] else f" ({target['url_env']} is not set)"
+        return f"{target['name']}{missing_text}"
+
+    def failure_text(target: Document) -> str:
+        if not target["failures_in_row"]:
+            return str(target["failed"] or "never")
+        return f"{target['failed']}: {target['why']}, {target['failures_in_row']} in a row"
+
+    return tables.document_table(
+        "Targets",
+        columns("AlertTargetDocument", "name", "events", "delivered", "failed", "waiting", "lost"),
+        document["targets"],
+        {
+            "name": name_text,
+            "events": lambda target: ", ".join(target["events"]),
+            "delivered": lambda target: target["delivered"] or "never",
+            "failed": failure_text,
+        },
     )
-    for target in document["targets"]:
-        target_name, failed_text = target["name"], target["failed"] or "never"
-        if not target["ready"]:
-            target_name += f" ({target['url_env']} is not set)"
-        if target["failures_in_row"]:
-            failed_text = (
-                f"{target['failed']}: {target['why']}, {target['failures_in_row']} in a row"
-            )
-        table.add_row(
-            target_name,
-            ", ".join(target["events"]),
-            target["delivered"] or "never",
-            failed_text,
-            str(target["waiting"]),
-        )
-    return table
-
-
-def _price_text(price: str | None) -> str:
-    from agent.cli.display import tables
-
-    return tables.brief(price) if price else "none"
-
-
-def _percent_text(bps: int | None) -> str:
-    return "" if bps is None else f"{bps / 100:+.1f} %"

@@ -156,7 +156,7 @@ def test_alert_prices_are_those_of_the_bands_and_stand_around_the_price(desk: De
         assert asset["side"] == ("below" if price < low else "above" if price > high else "inside")
     assert document["targets"] == []
     words = desk.run("alerts")
-    assert "alert-low" in words.out
+    assert "alert below" in words.out
     assert "alert targets" in words.out
 
 

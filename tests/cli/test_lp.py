@@ -50,7 +50,7 @@ def test_lp_tells_where_each_target_stands_and_what_it_asks_for(anvil_chain: Loc
     assert (paired["due_reasons"], paired["out_of_range"]) == ([], [])
     shown = " ".join(run("lp").out.split())  # wherever a line breaks
     assert "Liquidity targets" in shown
-    assert all(part in shown for part in ("20 %", "12.7", "the range", "limits.plan_cost", "50 bps"))
+    assert all(part in shown for part in ("20.00 %", "12.7", "the range", "limits.plan_cost", "50 bps"))
 
 
 def test_lp_tells_value_loss_fees_forecast_and_what_is_ignored(anvil_chain: LocalChain, tmp_path: Path, run: Run) -> None:

@@ -7,8 +7,18 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from agent.cli.display.tables import FigureTable, amount, brief, figure_text, money, table
+from agent.cli.display.tables import (
+    FigureTable,
+    amount,
+    brief,
+    document_table,
+    figure_cell,
+    figure_text,
+    money,
+    table,
+)
 from agent.cli.display.terminal import Document, out, safe_text, say, spaced_time
+from agent.figures import columns
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,40 +35,24 @@ FUTURES_TAX_NOTE = (
 
 def positions_table(document: Document) -> FigureTable:
     """Return a table of open positions."""
-    unit = document["unit"]
-    figure_table = table(
-        f"Futures positions of {document['account']} at block {document['block']}, in {unit}",
-        ("market", "side"),
-        (
+    figure_table = document_table(
+        f"Futures positions of {document['account']} at block {document['block']}, in {document['unit']}",
+        columns(
+            "FuturesPositionDocument",
+            "symbol",
+            "side",
             "size",
             "notional",
             "entry",
             "mark",
             "index",
             "unrealised",
-            "funding",
-            "liquidation",
-            "distance",
+            "funding_pending",
+            "liquidation_price",
+            "liquidation_distance",
         ),
+        document["positions"],
     )
-    for position in document["positions"]:
-        liquidation_price, liquidation_distance = (
-            position["liquidation_price"],
-            position["liquidation_distance"],
-        )
-        figure_table.add_row(
-            position["symbol"],
-            position["side"],
-            amount(position["size"]),
-            money(position["notional"]),
-            brief(position["entry"]),
-            brief(position["mark"]),
-            brief(position["index"]),
-            money(position["unrealised"]),
-            money(position["funding_pending"]),
-            NO_VALUE if liquidation_price is None else brief(liquidation_price),
-            NO_VALUE if liquidation_distance is None else percent_text(liquidation_distance, "+"),
-        )
     if not document["positions"] and not document["unknown"]:
         figure_table.note = "no open positions"
     return figure_table
@@ -75,31 +69,33 @@ def show_margin(console: Console, document: Document) -> None:
         ("value",),
     )
     figure_table.show_header = False
-    for figure_key, figure_name in (
-        ("collateral", "collateral"),
-        ("realised", "realised profit, unsettled"),
-        ("unrealised", "unrealised profit"),
-        ("funding_pending", "pending funding"),
-        ("value", "account value"),
-        ("free", "free margin"),
-        ("initial", "initial margin"),
-        ("maintenance", "maintenance margin"),
-        ("gross", "gross notional"),
-        ("net", "net notional"),
-        ("spot_value", "spot portfolio"),
+    for column in columns(
+        "MarginFiguresDocument",
+        "collateral",
+        "realised",
+        "unrealised",
+        "funding_pending",
+        "value",
+        "free",
+        "initial",
+        "maintenance",
+        "gross",
+        "net",
+        "spot_value",
+        "leverage",
+        "target_leverage",
+        "utilisation",
     ):
-        figure_table.add_row(
-            figure_name,
-            NO_VALUE if margin_figures[figure_key] is None else money(margin_figures[figure_key]),
-        )
-    figure_table.add_row("leverage", multiple_text(margin_figures["leverage"]))
-    figure_table.add_row("target leverage", _target_leverage_text(margin_figures))
-    figure_table.add_row("utilisation", share_text(margin_figures["utilisation"]))
+        figure_table.add_row(column.label, figure_cell(margin_figures, column))
+    if margin_figures["target_note"]:
+        figure_table.note = f"target leverage {margin_figures['target_note']}"
     console.print(figure_table)
-    limits_table = table("Limits", ("limit",), ("measured", "allowed"))
-    for limit in document["limits"]:
-        row_style = "bold red" if limit["broken"] else ""
-        limits_table.add_row(limit["limit"], limit["measured"], limit["allowed"], style=row_style)
+    limits_table = document_table(
+        "Limits",
+        columns("LimitDocument", "limit", "measured", "allowed"),
+        document["limits"],
+        row_style=lambda limit: "bold red" if limit["broken"] else "",
+    )
     if document["limits"]:
         console.print(limits_table)
     _show_blocked(console, document)
@@ -220,46 +216,29 @@ def show_comparisons(console: Console, document: Document) -> None:
 def show_funding(console: Console, document: Document) -> None:
     """Print the funding of each market; costs are positive."""
     unit, days = document["unit"], document["days"]
-    figure_table = table(
-        f"Funding at block {document['block']}, in {unit}; positive: the account pays",
-        ("market",),
-        ("daily rate", "notional", "pending", "today", "a day", f"{days} days"),
-        rows=(
-            (
-                funding["symbol"],
-                percent_text(funding["daily_rate"], "+", 4),
-                money(funding["notional"]),
-                money(funding["pending"]),
-                money(funding["today"]),
-                money(funding["daily"]),
-                money(funding["expected"]),
-            )
-            for funding in document["markets"]
-        ),
+    shown = columns(
+        "MarketFundingDocument",
+        "symbol",
+        "daily_rate",
+        "notional",
+        "pending",
+        "today",
+        "daily",
+        "expected",
     )
-    figure_table.add_row(
-        "total",
-        "",
-        "",
-        *(money(document[sum_key]) for sum_key in ("pending", "today", "daily", "expected")),
+    figure_table = document_table(
+        f"Funding at block {document['block']}, in {unit}, expected in {days} days; positive: the account pays",
+        shown,
+        document["markets"],
     )
+    figure_table.add_row("total", "", "", *(figure_cell(document, column) for column in shown[3:]))
     console.print(figure_table)
     if document["recorded"]:
         console.print(
-            table(
+            document_table(
                 f"Recorded by day (UTC), in {document['numeraire']}; positive: the account paid",
-                ("day", "market"),
-                ("paid", "mean daily rate", "readings"),
-                rows=(
-                    (
-                        funding["day"],
-                        funding["symbol"],
-                        money(funding["paid"]),
-                        percent_text(funding["daily_rate"], "+", 4),
-                        str(funding["readings"]),
-                    )
-                    for funding in document["recorded"]
-                ),
+                columns("FundingDayDocument", "day", "symbol", "paid", "daily_rate", "readings"),
+                document["recorded"],
             )
         )
         console.print(safe_text(f"Tax: {FUTURES_TAX_NOTE}", "dim"))

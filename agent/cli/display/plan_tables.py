@@ -17,6 +17,8 @@ from agent.cli.display.tables import (
     brief,
     coins,
     decision_notice,
+    document_table,
+    figure_cell,
     money,
     percent_text,
     realised_table,
@@ -26,6 +28,7 @@ from agent.cli.display.tables import (
     zone_table,
 )
 from agent.cli.display.terminal import Document, safe_text, say
+from agent.figures import Column, columns, format_figure
 from agent.units import value_text
 
 ACTION_AMOUNT_KEYS = ("amounts_raw", "min_raw", "fees_raw")
@@ -205,22 +208,36 @@ def legs_table(
     document: Document, decimals_by_symbol: dict[str, int], max_rows: int
 ) -> FigureTable:
     """Return a table of the first `max_rows` swaps of a plan."""
-    figure_table = table("Swaps", ("#", "pool"), ("sell", "buy", "at least", "impact"))
+
+    def coins_text(raw: str, symbol: str) -> str:
+        return format_figure(raw, f"coins:{decimals_by_symbol[symbol]}")
+
+    figure_table = document_table(
+        "Swaps",
+        [
+            Column("number", "#", "text"),
+            *columns(
+                "LegDocument",
+                "pool",
+                "amount_in_raw",
+                "amount_out_raw",
+                "min_out_raw",
+                "impact_bps",
+            ),
+        ],
+        (),
+    )
     for number, leg in enumerate(document["legs"][:max_rows], 1):
-        sold_decimals, bought_decimals = (
-            decimals_by_symbol[leg["token_in"]],
-            decimals_by_symbol[leg["token_out"]],
-        )
         pool_name = document["pools"].get(
             leg["pool"], f"{leg['pool'][:6]}…{leg['pool'][-4:]} {leg['fee_pips'] / 10_000:g} %"
         )
         figure_table.add_row(
             str(number) + (" ↳" if leg["source"] == "router" else ""),
             pool_name,
-            f"{brief(coins(leg['amount_in_raw'], sold_decimals))} {leg['token_in']}",
-            f"{brief(coins(leg['amount_out_raw'], bought_decimals))} {leg['token_out']}",
-            brief(coins(leg["min_out_raw"], bought_decimals)),
-            f"{leg['impact_bps']} bps",
+            f"{coins_text(leg['amount_in_raw'], leg['token_in'])} {leg['token_in']}",
+            f"{coins_text(leg['amount_out_raw'], leg['token_out'])} {leg['token_out']}",
+            coins_text(leg["min_out_raw"], leg["token_out"]),
+            format_figure(leg["impact_bps"], "percent", "-"),
         )
     return figure_table
 
@@ -249,23 +266,17 @@ def costs_table(document: Document) -> FigureTable:
     """Return a table of the plan's cost, in the numeraire."""
     figure_table = table(f"Cost in {document['numeraire']}", ("part",), ("amount",))
     figure_table.show_header = False
-    for cost_name in ("fees", "impact", "skew", "gas", "approvals", "funding", "total"):
-        if cost_name not in document["cost"]:
-            continue
-        figure_table.add_row(
-            cost_name,
-            amount(document["cost"][cost_name], 4),
-            style="bold" if cost_name == "total" else "",
-        )
-    if "data_fee" in document["cost"]:
-        figure_table.add_row(
-            "of gas, the rollup's data fee", amount(document["cost"]["data_fee"], 4)
-        )
-    if document.get("worst_case") is not None:
-        figure_table.add_row(
-            "worst case, every swap at its minimum", amount(document["worst_case"], 4)
-        )
-    figure_table.add_row("turnover", money(document["turnover"]))
+    cost = document["cost"]
+    for column in columns(
+        "CostDocument", "fees", "impact", "skew", "gas", "approvals", "funding", "total", "data_fee"
+    ):
+        if column.path in cost:
+            label = "of gas, the rollup's data fee" if column.path == "data_fee" else column.label
+            style = "bold" if column.path == "total" else ""
+            figure_table.add_row(label, figure_cell(cost, column), style=style)
+    for column in columns("PlanDocument", "worst_case", "turnover"):
+        if document.get(column.path) is not None:
+            figure_table.add_row(column.label, figure_cell(document, column))
     if document.get("gap_bps") is not None:
         figure_table.add_row(
             "optimality gap, at most",
@@ -278,18 +289,18 @@ def guards_table(verdicts: Sequence[Document], pools: dict[str, str]) -> FigureT
     """Return a table of guards with their measured values and limits."""
     from agent.app.describe import replace_pool_addresses
 
-    figure_table = table("Guards", ("", "guard", "measured", "limit"))
-    for verdict in verdicts:
-        verdict_text = (
-            safe_text("✓", "green") if verdict["passed"] else safe_text("refused", "bold red")
-        )
-        figure_table.add_row(
-            verdict_text,
-            verdict["guard"],
-            replace_pool_addresses(verdict["measured"], pools),
-            replace_pool_addresses(verdict["limit"], pools),
-        )
-    return figure_table
+    return document_table(
+        "Guards",
+        columns("VerdictDocument", "passed", "guard", "measured", "limit"),
+        verdicts,
+        {
+            "passed": lambda verdict: (
+                safe_text("✓", "green") if verdict["passed"] else safe_text("refused", "bold red")
+            ),
+            "measured": lambda verdict: replace_pool_addresses(verdict["measured"], pools),
+            "limit": lambda verdict: replace_pool_addresses(verdict["limit"], pools),
+        },
+    )
 
 
 def parameters_table(parameters: dict[str, str]) -> FigureTable:

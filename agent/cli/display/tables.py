@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from rich import box
 from rich.cells import cell_len
@@ -24,7 +24,8 @@ from agent.cli.display.terminal import (
     safe_text,
     say,
 )
-from agent.units import decimal_text, gain_text
+from agent.figures import Column, columns, format_figure
+from agent.units import BPS, decimal_text, gain_text
 
 KIND_STYLES = {"hold": "green", "rebalance": "yellow", "adjustliquidity": "yellow", "halt": "red"}
 STATE_STYLES = {
@@ -38,6 +39,9 @@ COLUMN_GAP = 2
 """Spaces between two columns."""
 MIN_TEXT_WIDTH = 14
 """Minimum width of a wrapped text column; narrower tables are stacked."""
+
+
+NO_CELLS: Mapping[str, Callable[[Document], str | Text | Bar]] = {}
 
 
 @dataclass(slots=True)
@@ -246,6 +250,40 @@ def table(
     return figure_table
 
 
+def document_table(
+    title: str,
+    shown: Sequence[Column],
+    rows: Iterable[Document],
+    cells: Mapping[str, Callable[[Document], str | Text | Bar]] = NO_CELLS,
+    row_style: Callable[[Document], str] = lambda _: "",
+) -> FigureTable:
+    """Create a table of rows of a document, with the labels and formats that its type declares;
+    `cells` has functions of the row for the fields that are shown in another form.
+    """
+    figure_table = FigureTable(
+        safe_text(title, "bold"),
+        tuple(column.label for column in shown),
+        frozenset(column.label for column in shown if not column.is_text),
+    )
+    for row in rows:
+        figure_table.add_row(
+            *(
+                cells[column.path](row) if column.path in cells else figure_cell(row, column)
+                for column in shown
+            ),
+            style=row_style(row),
+        )
+    return figure_table
+
+
+def figure_cell(row: Document, column: Column) -> str:
+    """Return the text of a field of a row, in its declared format."""
+    value: Any = row
+    for name in column.path.split("."):
+        value = None if value is None else value[name]
+    return format_figure(value, column.figure, "-")
+
+
 @dataclass(frozen=True, slots=True)
 class Notice:
     """An important sentence: boxed at a terminal, one line when piped."""
@@ -298,7 +336,7 @@ def amount(number_text: str, places: int = 6) -> str:
 
 def money(number_text: str) -> str:
     """Format a decimal string with thousands separators, truncated to two places."""
-    return "{0}.{2:0<2}".format(*amount(number_text, 2).partition("."))
+    return format_figure(number_text, "money", "-")
 
 
 def gain_or_loss(number_text: str) -> str:
@@ -310,9 +348,7 @@ def brief(number_text: str) -> str:
     """Format a decimal string with six significant figures and at least two places. The JSON has
     all digits.
     """
-    whole, _, fraction = number_text.lstrip("-").partition(".")
-    leading_digits = len(whole) if int(whole or 0) else -(len(fraction) - len(fraction.lstrip("0")))
-    return amount(number_text, max(2, 6 - leading_digits))
+    return format_figure(number_text, "amount", "-")
 
 
 def holdings_table(document: Document, title: str = "Holdings") -> FigureTable:
@@ -322,37 +358,39 @@ def holdings_table(document: Document, title: str = "Holdings") -> FigureTable:
         (max(holding["weight_bps"], holding["target_bps"]) for holding in document["holdings"]),
         default=0,
     )
-    figure_names = ["amount", "price", "value", "weight", "target", "band"]
-    exposures = document.get("futures", {}).get("exposures", ())
-    net_exposure_by_symbol = {exposure["symbol"]: money(exposure["net"]) for exposure in exposures}
-    if net_exposure_by_symbol:
-        figure_names.insert(4, "net exposure")
-    figure_table = table(
-        f"{title} at block {document['block']}: {total_text}",
-        ("token", ""),
-        figure_names,
-        column_order=("token", *figure_names, ""),
-    )
-    for holding in document["holdings"]:
-        net_cells = (
-            (net_exposure_by_symbol.get(holding["symbol"], ""),) if net_exposure_by_symbol else ()
-        )
+
+    def is_outside(holding: Document) -> bool:
         low_bps, high_bps = holding["band_bps"]
-        is_outside = not low_bps <= holding["weight_bps"] <= high_bps
-        figure_table.add_row(
-            holding["symbol"],
-            amount(holding["amount"]),
-            amount(holding["price"], 4),
-            money(holding["value"]),
-            safe_text(percent_text(holding["weight_bps"]), "bold red" if is_outside else ""),
-            *net_cells,
-            percent_text(holding["target_bps"]),
-            "none"
-            if (low_bps, high_bps) == (0, 10_000)
-            else f"{low_bps / 100:g}-{high_bps / 100:g}",
-            Bar(holding["weight_bps"], holding["target_bps"], full_bps, is_outside),
+        return not low_bps <= holding["weight_bps"] <= high_bps
+
+    def band_text(holding: Document) -> str:
+        low_bps, high_bps = holding["band_bps"]
+        return (
+            "none" if (low_bps, high_bps) == (0, BPS) else f"{low_bps / 100:g}-{high_bps / 100:g}"
         )
-    return figure_table
+
+    shown = list(
+        columns("HoldingDocument", "symbol", "amount", "price", "value", "weight_bps", "target_bps")
+    )
+    exposures = document.get("futures", {}).get("exposures", ())
+    net_by_symbol = {exposure["symbol"]: money(exposure["net"]) for exposure in exposures}
+    if net_by_symbol:
+        shown.insert(5, Column("net", "net exposure", "money"))
+    return document_table(
+        f"{title} at block {document['block']}: {total_text}",
+        [*shown, Column("band_bps", "band", "percent"), Column("bar", "", "text")],
+        document["holdings"],
+        {
+            "weight_bps": lambda holding: safe_text(
+                percent_text(holding["weight_bps"]), "bold red" if is_outside(holding) else ""
+            ),
+            "net": lambda holding: net_by_symbol.get(holding["symbol"], ""),
+            "band_bps": band_text,
+            "bar": lambda holding: Bar(
+                holding["weight_bps"], holding["target_bps"], full_bps, is_outside(holding)
+            ),
+        },
+    )
 
 
 def _show_margin(console: Console, document: Document) -> None:
@@ -642,6 +680,18 @@ def _stage_text(order: Document) -> str:
     return stage
 
 
+def _since_text(order: Document) -> str:
+    fired_text = f", at {amount(order['fired_at'], 4)}" if order["fired_at"] else ""
+    return f"{order['since'] or ''}{fired_text}"
+
+
+def _level_text(order: Document) -> str:
+    """Return the level, in parentheses if it would only apply once the order is armed."""
+    if order["level_now"]:
+        return f"({format_figure(order['level_now'], 'amount', '-')})"
+    return format_figure(order["level"], "amount", "-")
+
+
 def show_orders(document: Document) -> None:
     """Print all orders as tables."""
     if document["limit_orders"]:
@@ -672,29 +722,22 @@ def show_orders(document: Document) -> None:
         )
         return
     title = f"Orders at block {document['block']}, prices in {document['numeraire']}"
-    figure_table = table(
-        title, ("asset", "order", "stage", "since"), ("set", "level", "price", "distance")
+    figure_table = document_table(
+        title,
+        columns(
+            "ConditionalOrderDocument",
+            "subject",
+            "kind",
+            "stage",
+            "since",
+            "terms",
+            "level",
+            "price",
+            "distance_bps",
+        ),
+        document["orders"],
+        {"stage": _stage_text, "since": _since_text, "level": _level_text},
     )
-    for order in document["orders"]:
-        since_text = order["since"] or ""
-        if order["fired_at"]:
-            since_text += f", at {amount(order['fired_at'], 4)}"
-        level_text, price_text = (
-            amount(order[price_key], 4) if order[price_key] else ""
-            for price_key in ("level", "price")
-        )
-        if order["level_now"]:
-            level_text = f"({amount(order['level_now'], 4)})"
-        figure_table.add_row(
-            order["subject"],
-            order["kind"],
-            _stage_text(order),
-            since_text,
-            order["terms"],
-            level_text,
-            price_text,
-            _distance_text(order["distance_bps"]),
-        )
     out.print(figure_table)
     _note_orders(document)
 
