@@ -83,6 +83,8 @@ A share has its unit: `"1%"`, `"100bps"`, `"1.5x"`. Durations are `"90s"`, `"30m
 prices `"60 gwei"`, amounts decimals in quotes, of whole coins. A key that is not required may be left
 out: it then has its default. `trimtab init` writes limits of the network; here are those of Ethereum,
 where it lowers `oracle_deviation` to 1% for ETH, BTC and LINK."""
+STATED_BOUND = re.compile(r"[;,] (at (?:most|least) \d\w*(?: %)?)\.?$")
+"""A bound at the end of a key's meaning, checked by code of its own."""
 BOUNDS = {
     "ge": "≥ ",
     "gt": "> ",
@@ -271,12 +273,13 @@ def config_page() -> str:
                 model, key
             )
             about, _, stated = about.partition("; default: ")
-            default = (
-                "required"
-                if field.is_required()
-                else stated.rstrip(".")
-                or written(field.get_default(call_default_factory=True), unit)
-            )
+            stated = stated.rstrip(".")
+            if bound := STATED_BOUND.search(about):
+                about, bounds = about[: bound.start()], [*bounds, bound[1]]
+            if field.is_required():
+                default = f"required; {stated}" if stated else "required"
+            else:
+                default = stated or written(field.get_default(call_default_factory=True), unit)
             if "eeded by `" in about:
                 default = "none"
             if spec and spec.initial_value != default:

@@ -347,8 +347,8 @@ def _health_text(document: Mapping[str, Any], *, ready: bool) -> str:
 
 
 PAPER_BANNER = (
-    "PAPER: real prices and pools, simulated swaps. No key is read, nothing is signed, nothing is"
-    " sent."
+    "PAPER: prices and pools of the chain, simulated transactions. No key is read, nothing is"
+    " signed, nothing is sent."
 )
 
 

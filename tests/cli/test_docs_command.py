@@ -77,7 +77,7 @@ def test_the_reference_has_every_key_with_its_default_bounds_guard_and_ceiling()
         '| `slippage` | share or "off" | required; `init` writes 0.3% |  | [slippage](refusals.md#slippage), [fair_floor](refusals.md#f',
         '| `plan_cost` | share or "off" | required; `init` writes 0.5% |  | [plan_cost](refusals.md#plan_cost), ceiling 5% |',
         "| `wallet_wait` | duration | 2m |  |  | How long a process waits for the wallet's lock; 1s to 1h. |",
-        "| `confirm_blocks` | number | none | ≥ 0, ≤ 32 |  | Preceding blocks whose prices must confirm",
+        "| `confirm_blocks` | number | none, `init` writes 3 | ≥ 0, ≤ 32 |  | Preceding blocks whose prices must confirm",
         "| `feed_max_age` | duration | required |  | [feed_health](refusals.md#feed_health) | Age above which",
         "| `fall` | share | required |  |  | Distance of the price below its highest",
         "| `rpc` | [\\[\\[chain.rpc\\]\\]](#chainrpc) | required | at least 1 |  | Endpoints. |",

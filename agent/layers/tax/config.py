@@ -21,7 +21,7 @@ class TaxTable(ConfigTable):
     """Taxes (docs/ledger.md)."""
 
     method: Literal["fifo", "lifo", "hifo", "average"]
-    """Which lots a sale uses: oldest, newest, or most expensive first, or their average."""
+    """Which lots a sale uses: oldest, newest, or most expensive first, or their average; default: without [tax] fifo."""
     year_limit: DecimalOrOff
     """Largest realised gain of a calendar year, in `currency`, else in the numeraire; "off": no
     limit.
